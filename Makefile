@@ -1,0 +1,43 @@
+# `make run` and `make test` are the two commands to know; the rest keep the code in shape.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run demo test check fmt lock clean help
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+.venv/.installed: requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: run  make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "Python lacks its venv module: install it (Debian: apt-get install python3-venv)"; exit 1; }
+	$(BIN)/pip install --quiet --require-hashes -r requirements-dev.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: .venv/.installed ## start everything on this machine: database, stand-in proxy, service, worker
+	@exec $(BIN)/payment-service dev
+
+demo: .venv/.installed ## play the main job against the running development server
+	@exec $(BIN)/payment-service demo
+
+test: .venv/.installed ## the whole suite on a throw-away PostgreSQL
+	$(BIN)/pytest -n auto
+
+check: .venv/.installed ## lint, types, import rules, migrations agree with the models
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/test_migrations.py
+
+fmt: .venv/.installed ## format and fix what can be fixed
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+lock: .venv/.installed ## resolve the lock files anew from pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml --group dev -o requirements-dev.lock
+
+clean: ## remove the virtual environment and the development data
+	rm -rf .venv .data

@@ -1,0 +1,137 @@
+"""Who calls, and what they may do. Keys are looked up in the database each time, so that a revoked key ends at once."""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from sqlalchemy import func, or_, select
+
+from payment_service.access.models import ApiKey
+from payment_service.database import Database
+from payment_service.errors import InvalidInput, NotAuthenticated, ScopeMissing
+
+_KEY_MARK: Final = "ps_"
+_PREFIX_LENGTH: Final = 10
+
+
+class Scope(StrEnum):
+    """What a key may do."""
+
+    CONFIG_READ = "config:read"
+    PAYMENTS_READ = "payments:read"
+    PAYMENTS_WRITE = "payments:write"
+    REFUNDS_WRITE = "refunds:write"
+    REPORTS_WRITE = "reports:write"
+    ADMIN = "admin"
+    SECRETS_READ = "secrets:read"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Somebody who may call us. ``shops`` are those they may touch; none means all."""
+
+    name: str
+    scopes: frozenset[Scope]
+    shops: frozenset[int] | None = None
+
+    def require(self, scope: Scope) -> None:
+        """Refuse a caller without the scope.
+
+        Raises:
+            ScopeMissing: for such a caller.
+        """
+        if scope not in self.scopes:
+            raise ScopeMissing(scope)
+
+    def may_touch(self, shop_id: int | None) -> bool:
+        """Whether the shop is one of the caller's. What belongs to no shop is only for callers of all shops."""
+        return self.shops is None or shop_id in self.shops
+
+
+EVERYBODY: Final = Caller("development", frozenset(Scope))
+"""The caller of a development server that runs without authentication."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key that was just made: the only moment at which it can be seen whole."""
+
+    row: ApiKey
+    key: str = field(repr=False)
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The keys of the service."""
+
+    database: Database
+
+    async def caller_with(self, key: str) -> Caller:
+        """The caller that a key stands for.
+
+        Raises:
+            NotAuthenticated: when the key is unknown, revoked or expired.
+        """
+        query = select(ApiKey).where(
+            ApiKey.digest == _digest(key),
+            ApiKey.revoked_at.is_(None),
+            or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()),
+        )
+        async with self.database.reading() as session:
+            row = await session.scalar(query)
+        if row is None:
+            raise NotAuthenticated
+        scopes = frozenset(Scope(scope) for scope in row.scopes if scope in set(Scope))
+        return Caller(row.name, scopes, None if row.shops is None else frozenset(row.shops))
+
+    async def create(
+        self,
+        name: str,
+        scopes: Sequence[str],
+        *,
+        shops: Sequence[int] | None = None,
+        expires_at: datetime | None = None,
+    ) -> NewKey:
+        """Make a key.
+
+        Raises:
+            InvalidInput: for a scope that does not exist, no scope, or no name.
+        """
+        if not name or len(name) > 64:
+            raise InvalidInput("name", "is 1 to 64 characters")
+        unknown = [scope for scope in scopes if scope not in set(Scope)]
+        if unknown or not scopes:
+            raise InvalidInput("scopes", f"are one or more of {', '.join(Scope)}")
+        key = _KEY_MARK + secrets.token_urlsafe(32)
+        row = ApiKey(
+            name=name,
+            prefix=key[:_PREFIX_LENGTH],
+            digest=_digest(key),
+            scopes=sorted(set(scopes)),
+            shops=sorted(set(shops)) if shops else None,
+            expires_at=expires_at,
+        )
+        async with self.database.transaction() as session:
+            session.add(row)
+        return NewKey(row, key)
+
+    async def all(self) -> list[ApiKey]:
+        """Every key, the revoked ones too, oldest first."""
+        async with self.database.reading() as session:
+            return list(await session.scalars(select(ApiKey).order_by(ApiKey.id)))
+
+    async def revoke(self, key_id: int) -> ApiKey | None:
+        """End a key for good; none when there is no such key. Twice is the same as once."""
+        async with self.database.transaction() as session:
+            row = await session.get(ApiKey, key_id, with_for_update=True)
+            if row is not None and row.revoked_at is None:
+                row.revoked_at = await session.scalar(select(func.now()))
+        return row

@@ -1,0 +1,84 @@
+"""The app: routers, middleware, documentation. Built once by ``main``."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+
+from payment_service import __version__
+from payment_service.api import configs, health, payments, problems, refunds, reports
+from payment_service.api.dependencies import Rooms
+from payment_service.api.middleware import Drain, Envelope
+
+MAX_BODY_BYTES = 64 * 1024
+
+_ABOUT = """Routes each payment of a marketplace to the Kaspi account of the seller it belongs to.
+
+Amounts are **tenge** in requests and answers about payments, and whole **tiyn** in the audit log. A payment whose
+outcome is unknown is answered with **202** and must never be sent again.
+"""
+
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def build(
+    rooms: Rooms,
+    *,
+    drain: Drain,
+    schema_head: str,
+    lifespan: Lifespan,
+    docs: bool,
+    cors_origins: Sequence[str] = (),
+    metrics: bool = False,
+    metrics_token: str | None = None,
+) -> FastAPI:
+    """Put the front door together."""
+    app = FastAPI(
+        title="payment-service",
+        version=__version__,
+        description=_ABOUT,
+        lifespan=lifespan,
+        docs_url="/docs" if docs else None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if docs else None,
+        max_body_size=MAX_BODY_BYTES,
+    )
+    app.state.rooms = rooms
+    app.state.drain = drain
+    app.state.schema_head = schema_head
+    problems.install(app)
+    for router in (payments.router, refunds.router, configs.router, reports.router, health.router):
+        app.include_router(router)
+    if metrics:
+        app.include_router(health.metrics_router(metrics_token))
+    # The last one added is the outermost.
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(cors_origins),
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "X-API-Key", "Content-Type", "Idempotency-Key", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Idempotency-Replayed", "Retry-After", "ETag", "X-Next-Cursor"],
+        )
+    app.add_middleware(Envelope, drain=drain)
+    _declare_problem(app)
+    return app
+
+
+def _declare_problem(app: FastAPI) -> None:
+    """Let OpenAPI know the problem that the declared answers refer to, instead of FastAPI's own error."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = make()
+        schemas = document["components"]["schemas"]
+        schemas["Problem"] = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(schemas["Problem"].pop("$defs", {}))
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign] # the way that FastAPI's documentation shows

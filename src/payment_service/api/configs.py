@@ -1,0 +1,282 @@
+"""Routing over HTTP: what the Bitrix client reads, and what the admin page changes."""
+
+import hashlib
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from payment_service.access.service import Caller, Scope
+from payment_service.api import problems
+from payment_service.api.dependencies import InRooms, caller_who_may
+from payment_service.api.exact import ExactRoute
+from payment_service.api.fields import Bin, DeviceTokenText, ShopId, Text
+from payment_service.errors import InvalidInput, ShopAlreadyConfigured, ShopInactive, ShopNotConfigured
+from payment_service.identifiers import looks_like_kaspi_token
+from payment_service.routing.models import PaymentConfigHistory
+from payment_service.routing.service import Change, ShopConfig
+
+router = APIRouter(route_class=ExactRoute)
+
+ProviderText = Annotated[str, Field(description="Who moves the money.", examples=["kaspi"])]
+Name = Annotated[Text, StringConstraints(max_length=200)]
+City = Annotated[Text, StringConstraints(max_length=100)]
+Description = Annotated[Text, StringConstraints(max_length=500)]
+Reason = Annotated[Text, StringConstraints(max_length=500)]
+PathShopId = Annotated[ShopId, Path()]
+
+
+class ConfigAnswer(BaseModel):
+    """The routing of one shop."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    shop_id: int = Field(examples=[121038])
+    organization_bin: str = Field(examples=["920317450731"])
+    device_token: str | None = Field(
+        description="Whole for keys with the scope secrets:read, else its first 8 characters and an ellipsis."
+    )
+    is_active: bool
+    provider: str
+    name: str
+    city: str
+    description: str
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    warnings: list[str] = []
+
+
+class NewConfig(BaseModel):
+    """A shop's first routing."""
+
+    shop_id: ShopId
+    organization_bin: Bin
+    device_token: DeviceTokenText | None = None
+    is_active: bool = True
+    provider: ProviderText = "kaspi"
+    name: Name = ""
+    city: City = ""
+    description: Description = ""
+    reason: Reason = Field(default="", description="Why, for the history.")
+
+
+class ConfigChange(BaseModel):
+    """What to change; a field that is not given stays as it is."""
+
+    organization_bin: Bin | None = None
+    device_token: str | None = Field(
+        default=None,
+        max_length=50,
+        description="A new token; null removes it; the masked text that was shown leaves it as it is.",
+    )
+    is_active: bool | None = None
+    provider: ProviderText | None = None
+    name: Name | None = None
+    city: City | None = None
+    description: Description | None = None
+    reason: Reason = Field(default="", description="Why, for the history.")
+
+
+class ConfigVersion(BaseModel):
+    """How the routing of a shop stood in one version."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    organization_bin: str
+    device_token: str | None = Field(description="Always masked.")
+    is_active: bool
+    provider: str
+    name: str
+    city: str
+    description: str
+
+
+class ConfigChangeAnswer(BaseModel):
+    """One change of a shop's routing."""
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
+
+    version: int
+    actor: str = Field(description="Who.")
+    created_at: datetime = Field(description="When.")
+    reason: str
+    before: ConfigVersion | None = Field(alias="from")
+    after: ConfigVersion = Field(alias="to")
+
+
+@router.get(
+    "/api/payment/config",
+    response_model=ConfigAnswer | list[ConfigAnswer],
+    tags=["configuration"],
+    summary="The routing of a shop, or of all active ones",
+    responses={
+        304: {"description": "As it was when you got this ETag."},
+        **problems.declared(ShopNotConfigured, ShopInactive),
+    },
+)
+async def config(
+    house: InRooms,
+    caller: Annotated[Caller, caller_who_may(Scope.CONFIG_READ)],
+    shop_id: Annotated[ShopId | None, Query()] = None,
+    if_none_match: Annotated[str | None, Header(max_length=500)] = None,
+) -> Response:
+    """What a client needs to take payments for a shop itself."""
+    body: Any
+    if shop_id is None:
+        found = await house.routing.configs(shops=caller.shops, active_only=True)
+        body = [_shown(one, caller).model_dump(mode="json") for one in found]
+    else:
+        one = await _visible(house, caller, shop_id)
+        if not one.row.is_active:
+            raise ShopInactive(shop_id)
+        body = _shown(one, caller).model_dump(mode="json")
+    answer = JSONResponse(body)
+    etag = f'"{hashlib.sha256(answer.body).hexdigest()[:32]}"'
+    headers = {"ETag": etag, "Cache-Control": "private, max-age=3600", "Vary": "Authorization, X-API-Key"}
+    if if_none_match is not None and _matches(if_none_match, etag):
+        return Response(status_code=304, headers=headers)
+    answer.headers.update(headers)
+    return answer
+
+
+@router.get("/admin/configs", tags=["admin"], summary="All routing", responses=problems.declared())
+async def all_configs(house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]) -> list[ConfigAnswer]:
+    """The routing of all shops, the inactive ones too."""
+    return [_shown(one, caller) for one in await house.routing.configs(shops=caller.shops)]
+
+
+@router.post(
+    "/admin/configs",
+    status_code=201,
+    tags=["admin"],
+    summary="Give a shop its routing",
+    responses=problems.declared(ShopAlreadyConfigured, ShopNotConfigured),
+)
+async def add(
+    body: NewConfig, house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)], response: Response
+) -> ConfigAnswer:
+    """Add a shop. From now on its payments land on this BIN."""
+    if not caller.may_touch(body.shop_id):
+        raise ShopNotConfigured(body.shop_id)
+    fields = body.model_dump(exclude={"shop_id", "reason"})
+    made = await house.routing.create(body.shop_id, fields, reason=body.reason)
+    response.headers["Location"] = f"/admin/configs/{body.shop_id}"
+    return _shown(made, caller)
+
+
+@router.get(
+    "/admin/configs/by-bin/{bin}",
+    tags=["admin"],
+    summary="The shops of a BIN",
+    responses=problems.declared(),
+)
+async def by_bin(
+    bin: Annotated[Bin, Path()],  # noqa: A002 - the name that the address has
+    house: InRooms,
+    caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
+) -> list[ConfigAnswer]:
+    """Every shop whose money goes to this BIN, active or not: there may be several, or none."""
+    found = await house.routing.configs(shops=caller.shops, organization_bin=bin)
+    return [_shown(one, caller) for one in found]
+
+
+@router.get(
+    "/admin/configs/{shop_id}",
+    tags=["admin"],
+    summary="One shop's routing",
+    responses=problems.declared(ShopNotConfigured),
+)
+async def one_config(
+    shop_id: PathShopId, house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
+) -> ConfigAnswer:
+    """The routing of one shop, active or not."""
+    return _shown(await _visible(house, caller, shop_id), caller)
+
+
+@router.put(
+    "/admin/configs/{shop_id}",
+    tags=["admin"],
+    summary="Change a shop's routing",
+    responses=problems.declared(ShopNotConfigured),
+)
+async def change(
+    shop_id: PathShopId,
+    body: ConfigChange,
+    house: InRooms,
+    caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
+) -> ConfigAnswer:
+    """Change the given fields. Payments that were made before keep the route they had."""
+    if not caller.may_touch(shop_id):
+        raise ShopNotConfigured(shop_id)
+    fields = body.model_dump(include=body.model_fields_set - {"reason"})
+    for name, value in fields.items():
+        if value is None and name != "device_token":
+            raise InvalidInput(name, "must not be null: leave the field out to keep it as it is")
+    return _shown(await house.routing.update(shop_id, fields, reason=body.reason), caller)
+
+
+@router.delete(
+    "/admin/configs/{shop_id}",
+    tags=["admin"],
+    summary="Switch a shop off",
+    responses=problems.declared(ShopNotConfigured),
+)
+async def deactivate(
+    shop_id: PathShopId, house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
+) -> ConfigAnswer:
+    """Deactivate: nothing is deleted, refunds of earlier payments go on, PUT switches it on again."""
+    if not caller.may_touch(shop_id):
+        raise ShopNotConfigured(shop_id)
+    return _shown(await house.routing.update(shop_id, {"is_active": False}, reason="deactivated"), caller)
+
+
+@router.get(
+    "/admin/configs/{shop_id}/history",
+    tags=["admin"],
+    summary="Every change of a shop's routing",
+    responses=problems.declared(ShopNotConfigured),
+)
+async def history(
+    shop_id: PathShopId, house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
+) -> list[ConfigChangeAnswer]:
+    """Who changed what, when, from what to what, and why; newest first."""
+    if not caller.may_touch(shop_id):
+        raise ShopNotConfigured(shop_id)
+    return [_change(one) for one in await house.routing.history(shop_id)]
+
+
+async def _visible(house: InRooms, caller: Caller, shop_id: int) -> ShopConfig:
+    if not caller.may_touch(shop_id):
+        raise ShopNotConfigured(shop_id)
+    return await house.routing.config_of(shop_id)
+
+
+def _shown(config: ShopConfig, caller: Caller) -> ConfigAnswer:
+    answer = ConfigAnswer.model_validate(config.row)
+    if config.device_token is not None:
+        if not looks_like_kaspi_token(config.device_token):
+            answer.warnings = ["The device token is no UUID, and Kaspi's are: check it."]
+        if Scope.SECRETS_READ in caller.scopes:
+            answer.device_token = config.device_token
+    return answer
+
+
+def _change(change: Change) -> ConfigChangeAnswer:
+    after: PaymentConfigHistory = change.after
+    return ConfigChangeAnswer(
+        version=after.version,
+        actor=after.actor,
+        created_at=after.created_at,
+        reason=after.reason,
+        before=ConfigVersion.model_validate(change.before) if change.before else None,
+        after=ConfigVersion.model_validate(after),
+    )
+
+
+def _matches(if_none_match: str, etag: str) -> bool:
+    candidates = [one.strip().removeprefix("W/") for one in if_none_match.split(",")]
+    return "*" in candidates or etag in candidates

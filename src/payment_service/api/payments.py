@@ -1,0 +1,467 @@
+"""Payments over HTTP: create, create-link, status, search.
+
+How an answer follows from a payment: paid, pending or ended after it was taken on -> 200; unknown -> 202; never sent
+-> 503; refused by the proxy -> 502; refused by Kaspi -> 422.
+"""
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import JSONResponse
+from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
+
+from payment_service.access.service import Caller, Scope
+from payment_service.api import problems
+from payment_service.api.dependencies import AnswerBy, InRooms, Rooms, caller_who_may
+from payment_service.api.exact import ExactRoute
+from payment_service.api.fields import ExternalId, JsonTenge, Phone, ShopId, Tenge, Text
+from payment_service.audit import service as audit
+from payment_service.audit.models import AuditEntry
+from payment_service.errors import (
+    DeviceTokenMissing,
+    IdempotencyKeyReused,
+    OrderAlreadyOpen,
+    OrderAlreadyPaid,
+    PaymentNotFound,
+    ProviderRefused,
+    ProviderUnavailable,
+    ShopInactive,
+    ShopNotConfigured,
+    StillRunning,
+)
+from payment_service.money import Money
+from payment_service.payments import queries
+from payment_service.payments.lifecycle import Failure, State
+from payment_service.payments.models import Payment
+from payment_service.payments.queries import PaymentFilter
+from payment_service.payments.service import PaymentRequest, Stranger
+from payment_service.providers.interface import Meaning
+from payment_service.refunds.models import Refund
+
+router = APIRouter(tags=["payments"], route_class=ExactRoute)
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        pattern=r"^[!-~]{8,128}$",
+        description="8 to 128 visible ASCII characters. The same key and the same request give the same answer, "
+        "and are never executed twice.",
+    ),
+]
+Metadata = Annotated[
+    dict[
+        Annotated[Text, StringConstraints(min_length=1, max_length=40)],
+        Annotated[Text, StringConstraints(max_length=500)],
+    ],
+    Field(max_length=20, description="Up to 20 texts of yours, kept with the payment."),
+]
+
+
+class CreateLink(BaseModel):
+    """A payment by link."""
+
+    shop_id: ShopId
+    amount: Tenge
+    message: Annotated[Text, StringConstraints(max_length=200)] = Field(
+        default="", description="Shown to the buyer, followed by the payment's short code.", examples=["Test payment"]
+    )
+    order_id: Annotated[Text, StringConstraints(min_length=1, max_length=64)] | None = Field(
+        default=None, description="Your order. One order has at most one open payment.", examples=["12345"]
+    )
+    metadata: Metadata = {}
+
+
+class Create(CreateLink):
+    """A payment by invoice to a phone."""
+
+    phone: Phone
+
+
+class PaymentAnswer(BaseModel):
+    """A payment as it stands."""
+
+    success: bool = Field(description="Whether the provider took it on, and it did not fail since.")
+    id: UUID | None = Field(description="Our id (UUIDv7); null for a payment that this service never made.")
+    external_id: str | None = Field(description="The provider's id.", examples=["12800627774"])
+    shop_id: int | None
+    organization_bin: str | None = Field(examples=["891027350515"])
+    provider: str
+    state: State = Field(description="Where it stands, in our words.")
+    status: str | None = Field(description="The provider's word.", examples=["Wait"])
+    amount: JsonTenge | None
+    refunded_amount: JsonTenge | None = Field(description="Tenge refunded so far.", examples=[0])
+    order_id: str | None = None
+    payment_link: str | None = None
+    expire_date: datetime | None = None
+    short_code: str | None = Field(default=None, description="Part of the message that the buyer sees.")
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+class LinkAnswer(PaymentAnswer):
+    """A payment link."""
+
+    payment_id: str | None = Field(
+        description="The provider's id, under the name that existing clients of create-link know.",
+        examples=["12800627774"],
+    )
+
+
+class UnknownAnswer(BaseModel):
+    """The outcome is unknown: it may have been done or not."""
+
+    success: bool = Field(default=False, examples=[False])
+    id: UUID = Field(description="Our id.")
+    state: State = Field(default=State.UNKNOWN, examples=[State.UNKNOWN])
+    detail: str
+    external_id: str | None = None
+    shop_id: int | None = None
+    organization_bin: str | None = None
+    amount: JsonTenge | None = None
+    order_id: str | None = None
+    status: str | None = None
+
+
+class RefundLine(BaseModel):
+    """One refund of a payment."""
+
+    id: UUID
+    amount: JsonTenge
+    state: str
+    error_code: str | None
+    error_message: str | None
+    provider_refund_id: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class HistoryLine(BaseModel):
+    """One line of the record."""
+
+    operation_type: str
+    state: str | None
+    status: str | None
+    error_message: str | None
+    actor: str
+    source: str
+    refund_id: UUID | None
+    request_id: str | None
+    created_at: datetime
+
+
+class PaymentLine(PaymentAnswer):
+    """A payment in a list."""
+
+    method: str = Field(examples=["phone"])
+    phone_last4: str | None
+    message: str
+    failure: str | None
+    error_code: str | None
+    error_message: str | None
+    metadata: dict[str, str]
+
+
+class PaymentDetails(PaymentLine):
+    """One payment with its refunds and its history."""
+
+    refunds: list[RefundLine]
+    history: list[HistoryLine]
+
+
+class PaymentPage(BaseModel):
+    """Some payments, newest first."""
+
+    items: list[PaymentLine]
+    next_cursor: str | None = Field(description="Ask with it for the next page; null on the last.")
+
+
+_MONEY_PROBLEMS = problems.declared(
+    ShopNotConfigured,
+    ShopInactive,
+    OrderAlreadyOpen,
+    OrderAlreadyPaid,
+    IdempotencyKeyReused,
+    StillRunning,
+    also={422: "`payment_rejected`", 502: "`provider_refused`", 503: "`not_sent`"},
+)
+_LINK_PROBLEMS = problems.declared(
+    ShopNotConfigured,
+    ShopInactive,
+    DeviceTokenMissing,
+    OrderAlreadyOpen,
+    OrderAlreadyPaid,
+    IdempotencyKeyReused,
+    StillRunning,
+    also={422: "`payment_rejected`", 502: "`provider_refused`", 503: "`not_sent`"},
+)
+UNKNOWN: dict[int | str, dict[str, Any]] = {
+    202: {"model": UnknownAnswer, "description": "Outcome unknown: do not send it again, look it up."}
+}
+
+
+@router.post(
+    "/payments/kaspi/create",
+    response_model=PaymentAnswer,
+    summary="Invoice a phone",
+    responses={**UNKNOWN, **_MONEY_PROBLEMS},
+)
+async def create(
+    body: Create,
+    house: InRooms,
+    caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_WRITE)],
+    by: AnswerBy,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> Any:
+    """Send an invoice to a phone. The money lands on the account of the shop's seller."""
+    return await _make(house, caller, _request(body, caller, body.phone, idempotency_key), by, response)
+
+
+@router.post(
+    "/payments/kaspi/create-link",
+    response_model=LinkAnswer,
+    summary="Make a payment link",
+    responses={**UNKNOWN, **_LINK_PROBLEMS},
+)
+async def create_link(
+    body: CreateLink,
+    house: InRooms,
+    caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_WRITE)],
+    by: AnswerBy,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> Any:
+    """Make a link that a buyer pays by. The shop needs a device token."""
+    return await _make(house, caller, _request(body, caller, None, idempotency_key), by, response)
+
+
+@router.get(
+    "/payments/kaspi/status/{external_id}",
+    response_model=PaymentAnswer,
+    summary="Where a payment stands",
+    responses=problems.declared(PaymentNotFound, ProviderUnavailable, ProviderRefused),
+)
+async def status(
+    external_id: ExternalId, house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)]
+) -> Any:
+    """Ask where a payment stands now; the provider is asked unless it has ended for good.
+
+    A payment that this service never made is asked about too, and answered without shop.
+    """
+    payment = await house.payments.status(caller, external_id)
+    return _of_stranger(payment) if isinstance(payment, Stranger) else PaymentAnswer(**_shown(payment))
+
+
+@router.get("/payments", summary="Search payments", responses=problems.declared())
+async def search(
+    house: InRooms,
+    caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)],
+    shop_id: Annotated[ShopId | None, Query()] = None,
+    order_id: Annotated[Text, Query(max_length=64)] | None = None,
+    external_id: Annotated[ExternalId | None, Query()] = None,
+    state: State | None = None,
+    phone_last4: Annotated[str | None, Query(pattern=r"^[0-9]{4}$", description="The phone's last 4 digits.")] = None,
+    since: Annotated[AwareDatetime | None, Query(description="Made at this time or later (ISO 8601).")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="Made before this time (ISO 8601).")] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> PaymentPage:
+    """Payments that the caller may see, newest first."""
+    wanted = PaymentFilter(
+        shop_id=shop_id,
+        order_id=order_id,
+        external_id=external_id,
+        state=state,
+        phone_last4=phone_last4,
+        since=since,
+        until=until,
+        shops=caller.shops,
+    )
+    async with house.database.reading() as session:
+        page = await queries.search(session, wanted, limit=limit, cursor=cursor)
+    return PaymentPage(items=[PaymentLine(**_line(payment)) for payment in page.rows], next_cursor=page.next_cursor)
+
+
+@router.get("/payments/{id}", summary="One payment", responses=problems.declared(PaymentNotFound))
+async def one(
+    id: UUID,  # noqa: A002 - the name that the address has
+    house: InRooms,
+    caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)],
+) -> PaymentDetails:
+    """One payment with its refunds and its history."""
+    payment = await house.payments.get(caller, id)
+    refunds = await house.refunds.of_payment(id)
+    async with house.database.reading() as session:
+        history = await audit.of_payment(session, id)
+    return PaymentDetails(
+        **_line(payment),
+        refunds=[_refund_line(refund) for refund in refunds],
+        history=[_history_line(entry) for entry in history],
+    )
+
+
+async def _make(house: Rooms, caller: Caller, request: PaymentRequest, by: float, response: Response) -> Any:
+    if not caller.may_touch(request.shop_id):
+        raise ShopNotConfigured(request.shop_id)
+    task = house.inflight.begin(house.payments.create(request))
+    try:
+        answer = await house.inflight.wait(task, until=by)
+    except TimeoutError:
+        return unknown(request.id, None)
+    headers = {"Idempotency-Replayed": "true"} if answer.replayed else {}
+    response.headers.update(headers)
+    return _answer(answer.payment, is_link=request.phone is None, headers=headers)
+
+
+def _request(body: CreateLink, caller: Caller, phone: str | None, key: str | None) -> PaymentRequest:
+    return PaymentRequest(
+        caller=caller.name,
+        shop_id=body.shop_id,
+        amount=body.amount,
+        phone=phone,
+        message=body.message,
+        order_id=body.order_id,
+        metadata=body.metadata,
+        idempotency_key=key,
+    )
+
+
+def _answer(payment: Payment, *, is_link: bool, headers: dict[str, str]) -> Any:
+    if payment.state in {State.UNKNOWN, State.SENDING}:
+        return unknown(payment.id, payment, headers=headers)
+    if payment.failure is not None and payment.failure != Failure.DECLINED:
+        return refused(Failure(payment.failure), payment, payment, headers=headers)
+    if is_link:
+        return LinkAnswer(**_shown(payment), payment_id=payment.external_id)
+    return PaymentAnswer(**_shown(payment))
+
+
+def unknown(payment_id: UUID, payment: Payment | None, *, headers: dict[str, str] | None = None) -> JSONResponse:
+    """The answer to an operation whose outcome is not known."""
+    body = UnknownAnswer(
+        id=payment_id,
+        detail=(
+            "It is not known whether this was done, so it must not be sent again. "
+            f"Look at GET /payments/{payment_id}: it says what became of it as soon as that is known."
+        ),
+        **{}
+        if payment is None
+        else {
+            "external_id": payment.external_id,
+            "shop_id": payment.shop_id,
+            "organization_bin": payment.organization_bin,
+            "amount": Money(payment.amount).number,
+            "order_id": payment.order_id,
+            "status": payment.status,
+        },
+    )
+    return JSONResponse(body.model_dump(mode="json"), HTTPStatus.ACCEPTED, headers=headers)
+
+
+def refused(failure: Failure, what: Payment | Refund, payment: Payment, *, headers: dict[str, str]) -> JSONResponse:
+    """The problem that tells why a payment or a refund failed at once."""
+    facts: dict[str, Any] = {
+        "success": False,
+        "id": str(payment.id),
+        "state": what.state,
+        "organization_bin": payment.organization_bin,
+    }
+    match failure:
+        case Failure.NOT_SENT:
+            sentence = "The payment provider could not be reached, and nothing was sent. It may be tried again."
+            headers = {**headers, "Retry-After": problems.RETRY_AFTER_S}
+            return problems.problem(503, "not_sent", "Not sent", sentence, headers=headers, **facts)
+        case Failure.REFUSED:
+            sentence = "The payment proxy refused this service; its operators must look at the access settings."
+            return problems.problem(502, "provider_refused", "Refused by the proxy", sentence, headers=headers, **facts)
+        case _:
+            sentence = f"Kaspi refused: {what.error_message or 'no reason given'} (code {what.error_code})."
+            return problems.problem(
+                422,
+                "payment_rejected" if isinstance(what, Payment) else "refund_rejected",
+                "Rejected by Kaspi",
+                sentence,
+                headers=headers,
+                provider_code=what.error_code,
+                provider_message=what.error_message,
+                **facts,
+            )
+
+
+def _shown(payment: Payment) -> dict[str, Any]:
+    return {
+        "success": payment.state not in {State.FAILED, State.CANCELLED, State.UNKNOWN},
+        "id": payment.id,
+        "external_id": payment.external_id,
+        "shop_id": payment.shop_id,
+        "organization_bin": payment.organization_bin,
+        "provider": payment.provider,
+        "state": payment.state,
+        "status": payment.status,
+        "amount": Money(payment.amount).number,
+        "refunded_amount": Money(payment.refunded_amount).number,
+        "order_id": payment.order_id,
+        "payment_link": payment.payment_link,
+        "expire_date": payment.expire_date,
+        "short_code": payment.short_code,
+        "created_at": payment.created_at,
+        "updated_at": payment.updated_at,
+    }
+
+
+def _line(payment: Payment) -> dict[str, Any]:
+    return {
+        **_shown(payment),
+        "method": payment.method,
+        "phone_last4": payment.phone_last4,
+        "message": payment.message,
+        "failure": payment.failure,
+        "error_code": payment.error_code,
+        "error_message": payment.error_message,
+        "metadata": payment.details,
+    }
+
+
+_STATE_OF_MEANING = {
+    Meaning.WAITING: State.PENDING,
+    Meaning.PAID: State.PAID,
+    Meaning.FAILED: State.FAILED,
+    Meaning.CANCELLED: State.CANCELLED,
+    Meaning.UNHEARD_OF: State.PENDING,
+}
+
+
+def _of_stranger(payment: Stranger) -> PaymentAnswer:
+    return PaymentAnswer(
+        success=payment.meaning not in {Meaning.FAILED, Meaning.CANCELLED},
+        id=None,
+        external_id=payment.external_id,
+        shop_id=None,
+        organization_bin=None,
+        provider="kaspi",
+        state=_STATE_OF_MEANING[payment.meaning],
+        status=payment.status,
+        amount=None,
+        refunded_amount=None,
+    )
+
+
+def _refund_line(refund: Refund) -> RefundLine:
+    return RefundLine(
+        id=refund.id,
+        amount=Money(refund.amount).number,
+        state=refund.state,
+        error_code=refund.error_code,
+        error_message=refund.error_message,
+        provider_refund_id=refund.provider_refund_id,
+        created_at=refund.created_at,
+        updated_at=refund.updated_at,
+    )
+
+
+def _history_line(entry: AuditEntry) -> HistoryLine:
+    return HistoryLine.model_validate(entry, from_attributes=True)

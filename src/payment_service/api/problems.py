@@ -1,0 +1,165 @@
+"""Errors over HTTP: ``application/problem+json``, and the one table from an error to its status.
+
+Body: ``{type, title, status, detail, code, request_id}``; ``detail`` is always a sentence. Validation errors add
+``errors: [{field, message}]``; some problems add what a program can use (``id``, ``state``, ``remaining_amount``).
+"""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from payment_service import errors
+from payment_service.context import origin
+from payment_service.database import is_unreachable
+from payment_service.errors import ServiceError
+from payment_service.logs import get_logger, scrub
+
+MEDIA_TYPE: Final = "application/problem+json"
+RETRY_AFTER_S: Final = "5"
+log = get_logger(__name__)
+
+STATUS_OF: Final = MappingProxyType(
+    {
+        errors.NotAuthenticated: 401,
+        errors.ScopeMissing: 403,
+        errors.InvalidInput: 422,
+        errors.ShopNotConfigured: 404,
+        errors.ShopInactive: 403,
+        errors.ShopAlreadyConfigured: 409,
+        errors.DeviceTokenMissing: 400,
+        errors.PaymentNotFound: 404,
+        errors.PaymentNotPaid: 409,
+        errors.RefundExceedsRemainder: 422,
+        errors.OrderAlreadyOpen: 409,
+        errors.OrderAlreadyPaid: 409,
+        errors.IdempotencyKeyReused: 422,
+        errors.StillRunning: 409,
+        errors.ProviderUnavailable: 503,
+        errors.ProviderRefused: 502,
+        errors.TryAgainLater: 503,
+        errors.DatabaseUnavailable: 503,
+        errors.Draining: 503,
+    }
+)
+_EVERYWHERE: Final[tuple[type[ServiceError], ...]] = (
+    errors.NotAuthenticated,
+    errors.ScopeMissing,
+    errors.InvalidInput,
+    errors.DatabaseUnavailable,
+    errors.Draining,
+)
+"""What any endpoint that asks for a key may answer."""
+_RETRIABLE: Final = (errors.StillRunning, errors.ProviderUnavailable, errors.TryAgainLater)
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field."""
+
+    field: str = Field(examples=["amount"])
+    message: str = Field(examples=["an amount has at most two decimals"])
+
+
+class Problem(BaseModel):
+    """An answer that says no (RFC 9457)."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"description": "An answer that says no (RFC 9457)."})
+
+    type: str = Field(examples=["about:blank"], description="Always about:blank: `code` tells problems apart.")
+    title: str
+    status: int
+    detail: str = Field(description="A sentence for people.")
+    code: str = Field(description="A stable word for programs.", examples=["shop_not_configured"])
+    request_id: str | None = Field(default=None, description="The X-Request-ID of this request.")
+    errors: list[FieldProblem] | None = Field(default=None, description="For code validation_failed: every field.")
+
+
+def problem(
+    status: int, code: str, title: str, detail: str, *, headers: Mapping[str, str] | None = None, **extra: Any
+) -> JSONResponse:
+    """A problem answer."""
+    body = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": scrub(detail),
+        "code": code,
+        "request_id": origin.get().request_id,
+        **extra,
+    }
+    return JSONResponse(body, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def of_error(error: ServiceError) -> JSONResponse:
+    """The answer that an error is."""
+    headers = {"Retry-After": RETRY_AFTER_S} if isinstance(error, _RETRIABLE) else {}
+    if isinstance(error, errors.NotAuthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
+    return problem(STATUS_OF[type(error)], error.code, error.title, error.detail, headers=headers, **error.extra)
+
+
+def declared(*kinds: type[ServiceError], also: Mapping[int, str] | None = None) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI shows of the problems that an endpoint answers: its own and those of every endpoint."""
+    by_status: dict[int, list[str]] = {}
+    for kind in (*kinds, *_EVERYWHERE):
+        by_status.setdefault(STATUS_OF[kind], []).append(f"`{kind.code}`")
+    for status, words in (also or {}).items():
+        by_status.setdefault(status, []).append(words)
+    return {
+        status: {
+            "description": f"{HTTPStatus(status).phrase}: {', '.join(dict.fromkeys(words))}",
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status, words in sorted(by_status.items())
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of the app leave as a problem."""
+
+    @app.exception_handler(ServiceError)
+    async def _service_error(_request: Request, error: ServiceError) -> JSONResponse:
+        return of_error(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        fields = [
+            {"field": _field_of(one["loc"]), "message": str(one["msg"]).removeprefix("Value error, ")}
+            for one in error.errors()
+        ]
+        first = f"{fields[0]['field']}: {fields[0]['message']}" if fields else "The request cannot be read."
+        kind = errors.InvalidInput
+        return problem(STATUS_OF[kind], kind.code, kind.title, first, errors=fields)
+
+    @app.exception_handler(HTTPException)
+    async def _http(_request: Request, error: HTTPException) -> JSONResponse:
+        phrase = HTTPStatus(error.status_code).phrase
+        detail = error.detail if error.detail != phrase else f"{phrase} at this address."
+        code = phrase.lower().replace(" ", "_").replace("-", "_")
+        return problem(error.status_code, code, phrase, detail, headers=error.headers)
+
+
+def of_unforeseen(error: Exception) -> JSONResponse:
+    """The answer to an error that nobody foresaw: a database that is away, or a mistake of ours."""
+    if is_unreachable(error):
+        log.warning("database unavailable", error=type(error).__name__)
+        return of_error(errors.DatabaseUnavailable())
+    log.error("unforeseen error", exc_info=error)
+    return problem(
+        500,
+        ServiceError.code,
+        ServiceError.title,
+        "Something went wrong here, and it was written down. If this was a payment or a refund, "
+        "look it up before asking again.",
+    )
+
+
+def _field_of(location: tuple[int | str, ...]) -> str:
+    names = [str(part) for part in location if part not in {"body", "query", "path", "header"}]
+    return ".".join(names) or str(location[0])

@@ -1,0 +1,119 @@
+"""Refunds over HTTP."""
+
+import asyncio
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+
+from payment_service.access.service import Caller, Scope
+from payment_service.api import problems
+from payment_service.api.dependencies import AnswerBy, InRooms, caller_who_may
+from payment_service.api.exact import ExactRoute
+from payment_service.api.fields import ExternalId, JsonTenge, ShopId, Tenge
+from payment_service.api.payments import UNKNOWN, IdempotencyKey, refused, unknown
+from payment_service.errors import (
+    DeviceTokenMissing,
+    IdempotencyKeyReused,
+    PaymentNotFound,
+    PaymentNotPaid,
+    ProviderUnavailable,
+    RefundExceedsRemainder,
+    StillRunning,
+)
+from payment_service.money import Money
+from payment_service.payments.lifecycle import Failure
+from payment_service.refunds.lifecycle import RefundState
+from payment_service.refunds.service import RefundRequest
+
+router = APIRouter(tags=["payments"], route_class=ExactRoute)
+
+
+class RefundBody(BaseModel):
+    """A refund of a paid payment."""
+
+    shop_id: ShopId
+    external_id: ExternalId
+    amount: Tenge | None = Field(default=None, description="Tenge; everything that is left when not given.")
+
+
+class RefundedAnswer(BaseModel):
+    """A refund that was made."""
+
+    success: bool
+    id: UUID = Field(description="Our id of the payment.")
+    refund_id: UUID = Field(description="Our id of the refund.")
+    external_id: str
+    shop_id: int
+    organization_bin: str = Field(description="The BIN that took the payment and paid it back.")
+    provider: str
+    state: RefundState
+    amount: JsonTenge = Field(description="Tenge of the payment.")
+    refunded_amount: JsonTenge = Field(description="Tenge of this refund.", examples=[50])
+    total_refunded_amount: JsonTenge = Field(description="Tenge refunded of the payment so far.", examples=[50])
+    remaining_amount: JsonTenge = Field(description="Tenge that can still be refunded.", examples=[50])
+    order_id: str | None
+
+
+@router.post(
+    "/payments/kaspi/refund",
+    response_model=RefundedAnswer,
+    summary="Refund a payment",
+    responses={
+        **UNKNOWN,
+        **problems.declared(
+            PaymentNotFound,
+            PaymentNotPaid,
+            DeviceTokenMissing,
+            RefundExceedsRemainder,
+            ProviderUnavailable,
+            IdempotencyKeyReused,
+            StillRunning,
+            also={422: "`refund_rejected`", 502: "`provider_refused`", 503: "`not_sent`"},
+        ),
+    },
+)
+async def refund(
+    body: RefundBody,
+    house: InRooms,
+    caller: Annotated[Caller, caller_who_may(Scope.REFUNDS_WRITE)],
+    by: AnswerBy,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> Any:
+    """Pay back, whole or in part, by the BIN and the device token that the payment was made with."""
+    try:
+        async with asyncio.timeout_at(by):
+            payment = await house.refunds.payment_of(caller, body.shop_id, body.external_id)
+    except TimeoutError as error:
+        raise ProviderUnavailable from error  # it was only asked about: nothing was sent
+    request = RefundRequest(caller=caller.name, payment=payment, amount=body.amount, idempotency_key=idempotency_key)
+    task = house.inflight.begin(house.refunds.refund(request))
+    try:
+        answer = await house.inflight.wait(task, until=by)
+    except TimeoutError:
+        return unknown(payment.id, payment)
+    headers = {"Idempotency-Replayed": "true"} if answer.replayed else {}
+    response.headers.update(headers)
+    done, payment = answer.refund, answer.payment
+    if done.state in {RefundState.UNKNOWN, RefundState.SENDING}:
+        return unknown(payment.id, payment, headers=headers)
+    if done.failure is not None:
+        return refused(Failure(done.failure), done, payment, headers=headers)
+    left = payment.amount - payment.refunded_amount - payment.reserved_amount
+    return RefundedAnswer(
+        success=True,
+        id=payment.id,
+        refund_id=done.id,
+        external_id=body.external_id,
+        shop_id=payment.shop_id,
+        organization_bin=payment.organization_bin,
+        provider=payment.provider,
+        state=RefundState(done.state),
+        amount=Money(payment.amount).number,
+        refunded_amount=Money(done.amount).number,
+        total_refunded_amount=Money(payment.refunded_amount).number,
+        remaining_amount=Money(left).number,
+        order_id=payment.order_id,
+    )

@@ -1,0 +1,190 @@
+"""The record over HTTP: what clients report of their own operations, and the audit log for operators."""
+
+import csv
+import io
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Response
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from payment_service.access.service import Caller, Scope
+from payment_service.api import problems
+from payment_service.api.dependencies import InRooms, caller_who_may
+from payment_service.api.exact import ExactRoute
+from payment_service.api.fields import ExternalId, ShopId, Text
+from payment_service.audit import service as audit
+from payment_service.audit.service import LogFilter
+from payment_service.errors import ShopNotConfigured
+from payment_service.money import MAX_TIYN
+
+router = APIRouter(route_class=ExactRoute)
+
+
+def _digits(value: Any) -> Any:
+    """Old clients send ids as numbers."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+OperationType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,19}$"), Field(examples=["create"])]
+StatusWord = Annotated[Text, StringConstraints(min_length=1, max_length=50)]
+Message = Annotated[Text, StringConstraints(max_length=2000)]
+ReportedId = Annotated[ExternalId, BeforeValidator(_digits)]
+ReportedBin = Annotated[str, BeforeValidator(_digits), StringConstraints(pattern=r"^[0-9]{12}$")]
+
+
+class Report(BaseModel):
+    """An operation that a client made itself."""
+
+    shop_id: ShopId
+    organization_bin: ReportedBin | None = Field(default=None, description="As the client used it.")
+    operation_type: OperationType
+    external_id: ReportedId | None = None
+    amount: Annotated[int, Field(ge=0, le=MAX_TIYN, strict=True)] | None = Field(default=None, description="Tiyn.")
+    status: StatusWord | None = None
+    error_message: Message | None = None
+    provider: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,20}$")] = "kaspi"
+
+
+class StatusReport(BaseModel):
+    """A status that a client saw."""
+
+    shop_id: ShopId
+    external_id: ReportedId
+    status: StatusWord
+    error_message: Message | None = None
+
+
+class LogLine(BaseModel):
+    """One line of the audit log."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    shop_id: int | None
+    organization_bin: str | None
+    operation_type: str
+    external_id: str | None
+    amount: int | None = Field(description="Tiyn.")
+    status: str | None = Field(description="The provider's word.")
+    state: str | None = Field(description="Ours, after the move that this line records.")
+    error_message: str | None
+    provider: str
+    payment: UUID | None = Field(validation_alias="payment_id", description="Our id of the payment.")
+    refund_id: UUID | None
+    actor: str
+    source: str = Field(description="`service` for what we did, `client` for what a client reported.")
+    request_id: str | None
+    created_at: datetime
+
+
+@router.post(
+    "/api/payment/log",
+    tags=["reports"],
+    summary="Report an operation",
+    responses=problems.declared(ShopNotConfigured),
+)
+async def report(
+    body: Report, house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.REPORTS_WRITE)]
+) -> LogLine:
+    """Write down an operation that the client made itself. It is marked as reported, never mixed up with ours."""
+    return await _record(house, caller, body.shop_id, body.model_dump(exclude={"shop_id"}))
+
+
+@router.patch(
+    "/api/payment/status",
+    tags=["reports"],
+    summary="Report a status",
+    responses=problems.declared(ShopNotConfigured),
+)
+async def report_status(
+    body: StatusReport, house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.REPORTS_WRITE)]
+) -> LogLine:
+    """Write down a status that the client saw. A payment of ours is asked about at once: the provider is believed."""
+    line = await _record(
+        house, caller, body.shop_id, {**body.model_dump(exclude={"shop_id"}), "operation_type": "status"}
+    )
+    await house.payments.hint(body.shop_id, body.external_id)
+    return line
+
+
+@router.get(
+    "/admin/logs",
+    tags=["admin"],
+    summary="The audit log",
+    response_model=list[LogLine],
+    responses={
+        200: {
+            "content": {"text/csv": {"schema": {"type": "string"}}},
+            "headers": {
+                "X-Next-Cursor": {
+                    "description": "Ask with it for the next page; absent on the last.",
+                    "schema": {"type": "string"},
+                }
+            },
+        },
+        **problems.declared(),
+    },
+)
+async def logs(
+    house: InRooms,
+    caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
+    response: Response,
+    shop_id: Annotated[ShopId | None, Query()] = None,
+    operation_type: Annotated[Text | None, Query(max_length=20)] = None,
+    external_id: Annotated[Text | None, Query(max_length=50)] = None,
+    status: Annotated[Text | None, Query(max_length=50)] = None,
+    provider: Annotated[Text | None, Query(max_length=20)] = None,
+    since: Annotated[AwareDatetime | None, Query(description="Written at this time or later (ISO 8601).")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="Written before this time (ISO 8601).")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    skip: Annotated[int, Query(ge=0, le=100_000, description="For shallow paging; deep pages want the cursor.")] = 0,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    accept: Annotated[str | None, Header(max_length=500)] = None,
+) -> Any:
+    """The record, newest first; `Accept: text/csv` gives CSV. Amounts are tiyn."""
+    wanted = LogFilter(
+        shop_id=shop_id,
+        operation_type=operation_type,
+        external_id=external_id,
+        status=status,
+        provider=provider,
+        since=since,
+        until=until,
+        shops=caller.shops,
+    )
+    async with house.database.reading() as session:
+        page = await audit.search(session, wanted, limit=limit, cursor=cursor, skip=skip)
+    lines = [LogLine.model_validate(entry) for entry in page.rows]
+    headers = {"Vary": "Accept"}
+    if page.next_cursor:
+        headers["X-Next-Cursor"] = page.next_cursor
+    if "text/csv" in (accept or ""):
+        headers["Content-Disposition"] = 'attachment; filename="payment-log.csv"'
+        return Response(_csv(lines), media_type="text/csv; charset=utf-8", headers=headers)
+    response.headers.update(headers)
+    return lines
+
+
+async def _record(house: InRooms, caller: Caller, shop_id: int, fields: dict[str, Any]) -> LogLine:
+    if not caller.may_touch(shop_id):
+        raise ShopNotConfigured(shop_id)
+    async with house.database.transaction() as session:
+        entry = await audit.record(session, shop_id=shop_id, source="client", **fields)
+        await session.refresh(entry)
+    return LogLine.model_validate(entry)
+
+
+def _csv(lines: list[LogLine]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(LogLine.model_fields)
+    for line in lines:
+        writer.writerow([_cell(value) for value in line.model_dump(mode="json").values()])
+    return out.getvalue()
+
+
+def _cell(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

@@ -1,0 +1,1 @@
+"""Audit: the insert-only record of what was done and of what clients reported."""

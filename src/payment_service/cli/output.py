@@ -1,0 +1,71 @@
+"""What commands print: a table for people, JSON for scripts (``--json``), one sentence when something is wrong."""
+
+import asyncio
+import getpass
+import json
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from payment_service import logs, main
+from payment_service.context import Origin, origin
+from payment_service.main import House
+from payment_service.settings import Settings, load
+
+Result = TypeVar("Result")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Reason = Annotated[str, typer.Option(help="Why; kept in the history.")]
+
+
+def fail(sentence: str) -> NoReturn:
+    """End the command with a sentence on standard error and exit code 1."""
+    typer.echo(sentence, err=True)
+    raise typer.Exit(1)
+
+
+def show(
+    rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str | None = None, empty: str = "Nothing."
+) -> None:
+    """Print rows with the same keys."""
+    if as_json:
+        typer.echo(json.dumps(list(rows), ensure_ascii=False, indent=2, default=str))
+        return
+    if not rows:
+        typer.echo(empty)
+        return
+    table = Table(title=title, title_justify="left")
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(table)
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case list() | tuple():
+            return ", ".join(str(one) for one in value)
+        case _:
+            return str(value)
+
+
+def in_house(action: Callable[[House], Awaitable[Result]], settings: Settings | None = None) -> Result:
+    """Run a command's work over the rooms, as the person at the command line."""
+    settings = settings or load()
+    logs.configure(readable=True, level="WARNING")
+
+    async def work() -> Result:
+        origin.set(Origin(f"cli:{getpass.getuser()}"))
+        async with main.open_house(settings) as house:
+            return await action(house)
+
+    return asyncio.run(work())

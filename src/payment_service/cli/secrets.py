@@ -1,0 +1,29 @@
+"""``payment-service secrets``: the key that encrypts device tokens."""
+
+import typer
+
+from payment_service.cli.output import in_house
+from payment_service.main import House
+from payment_service.vault import new_key
+
+app = typer.Typer(no_args_is_help=True, help="The key that encrypts device tokens at rest.")
+
+
+@app.command("new-key")
+def print_new_key() -> None:
+    """Print a fresh key for ENCRYPTION_KEYS."""
+    typer.echo(new_key())
+
+
+@app.command()
+def rotate() -> None:
+    """Encrypt every device token with the first of the ENCRYPTION_KEYS, while the service runs.
+
+    To change the key: put the new one before the old one in ENCRYPTION_KEYS of every process and restart them one
+    by one; run this; remove the old key and restart again.
+    """
+
+    async def work(house: House) -> int:
+        return await house.routing.rotate_key()
+
+    typer.echo(f"{in_house(work)} device tokens are encrypted with the first key now.")

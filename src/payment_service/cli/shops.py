@@ -1,0 +1,140 @@
+"""``payment-service shops``: the routing of shops from the command line."""
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from payment_service.cli.output import AsJson, Reason, fail, in_house, show
+from payment_service.identifiers import looks_like_kaspi_token
+from payment_service.main import House
+from payment_service.routing import importing
+from payment_service.routing.service import ShopConfig
+
+app = typer.Typer(no_args_is_help=True, help="The routing of shops: which BIN and device token each one's money uses.")
+
+
+@app.command("list")
+def list_shops(*, as_json: AsJson = False) -> None:
+    """List every shop, with its device token masked."""
+
+    async def work(house: House) -> list[ShopConfig]:
+        return await house.routing.configs()
+
+    show(
+        [_line(config) for config in in_house(work)],
+        as_json=as_json,
+        empty="No shops yet: payment-service shops import",
+    )
+
+
+@app.command("import")
+def import_shops(
+    file: Annotated[
+        Path | None, typer.Argument(help="A CSV file; the seven shops that ship with the package if left out.")
+    ] = None,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
+    reason: Reason = "import",
+    as_json: AsJson = False,
+) -> None:
+    """Bring the routing to what a CSV file says: all of it, or nothing when any row is wrong.
+
+    Columns: shop_id and organization_bin, and if wanted name, city, description, provider, is_active, device_token.
+    Shops that the file does not name stay as they are; an empty device_token or provider leaves what is there.
+    """
+    try:
+        text = importing.packaged_shops() if file is None else file.read_text("utf-8")
+        rows = importing.parse(text)
+    except OSError as error:
+        fail(f"{file} cannot be read: {error.strerror}.")
+    except UnicodeDecodeError:
+        fail(f"{file} is not UTF-8 text.")
+    except importing.BadFileError as error:
+        fail("\n".join([*error.problems, "Nothing was imported."]))
+
+    async def work(house: House) -> list[importing.Planned]:
+        return await importing.apply(house.routing, rows, reason=reason, dry_run=dry_run)
+
+    planned = in_house(work)
+    if as_json:
+        show(
+            [{"shop_id": plan.shop_id, "action": plan.action, "changes": dict(plan.changes)} for plan in planned],
+            as_json=True,
+        )
+        return
+    show(
+        [
+            {
+                "shop_id": plan.shop_id,
+                "action": plan.action,
+                "field": name,
+                "from": before,
+                "to": after,
+            }
+            for plan in planned
+            for name, (before, after) in (plan.changes or {"": (None, None)}).items()
+        ],
+        as_json=False,
+    )
+    changed = sum(plan.action != "keep" for plan in planned)
+    typer.echo(f"{changed} of {len(planned)} shops {'would change' if dry_run else 'changed'}.")
+
+
+@app.command("export")
+def export_shops(
+    *,
+    with_tokens: Annotated[
+        bool, typer.Option("--with-tokens", help="Write the device tokens too: the file is then a secret.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the routing of all shops to standard output, as CSV that 'import' reads."""
+
+    async def work(house: House) -> list[ShopConfig]:
+        return await house.routing.configs()
+
+    columns = [name for name in importing.COLUMNS if with_tokens or name != "device_token"]
+    rows = [
+        {name: config.device_token if name == "device_token" else getattr(config.row, name) for name in columns}
+        for config in in_house(work)
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        return
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**row, "is_active": str(row["is_active"]).lower()} for row in rows)
+    sys.stdout.write(out.getvalue())
+
+
+@app.command("set-token")
+def set_token(shop_id: int, *, reason: Reason = "", as_json: AsJson = False) -> None:
+    """Set the device token of a shop. It is asked for, or read from standard input, so that no shell history has it."""
+    token = typer.prompt("Device token", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline().strip()
+    if not looks_like_kaspi_token(token):
+        typer.echo("Warning: this is no UUID, and Kaspi's device tokens are.", err=True)
+
+    async def work(house: House) -> ShopConfig:
+        return await house.routing.update(shop_id, {"device_token": token}, reason=reason)
+
+    show([_line(in_house(work))], as_json=as_json)
+
+
+def _line(config: ShopConfig) -> dict[str, Any]:
+    row = config.row
+    return {
+        "shop_id": row.shop_id,
+        "name": row.name,
+        "city": row.city,
+        "organization_bin": row.organization_bin,
+        "device_token": row.device_token,
+        "is_active": row.is_active,
+        "provider": row.provider,
+        "version": row.version,
+    }

@@ -1,0 +1,185 @@
+"""The database: one engine per process, and the only place where anything is committed.
+
+Transactions are short and hold no network call. ``transaction()`` commits before it returns, so an answer leaves only
+after its row is safe.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import asyncpg
+from sqlalchemy import URL, BigInteger, DateTime, FetchedValue, String, func
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, mapped_column
+
+CONNECT_TIMEOUT_S = 1.5  # a database that is down is told within 2 s
+STATEMENT_TIMEOUT_MS = 5_000
+LOCK_TIMEOUT_MS = 3_000
+COMMAND_TIMEOUT_S = 6  # for a server that does not even say that a statement took too long
+INSIST_S = 60
+
+Result = TypeVar("Result")
+
+Tiyn = Annotated[int, mapped_column(BigInteger)]
+Moment = Annotated[datetime, mapped_column(DateTime(timezone=True))]
+Stamp = Annotated[datetime, mapped_column(DateTime(timezone=True), server_default=func.now())]
+# A trigger writes it at each change; RETURNING brings it back.
+UpdateStamp = Annotated[
+    datetime,
+    mapped_column(DateTime(timezone=True), server_default=func.now(), server_onupdate=FetchedValue()),
+]
+BinColumn = Annotated[str, mapped_column(String(12))]
+ProviderName = Annotated[str, mapped_column(String(20), server_default="kaspi")]
+
+
+class Base(DeclarativeBase):
+    """What every table's model inherits."""
+
+    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012 - declared so by SQLAlchemy
+
+
+class ConnectArgumentError(ValueError):
+    """``DATABASE_URL`` cannot be understood; the text says why."""
+
+
+def connect_arguments(database_url: str) -> dict[str, Any]:
+    """What asyncpg needs to connect, from any common spelling of a PostgreSQL address.
+
+    ``postgres://``, ``postgresql://`` and ``postgresql+asyncpg://`` mean the same; libpq's ``sslmode`` is understood.
+
+    Raises:
+        ConnectArgumentError: for anything else.
+    """
+    parts = urlsplit(database_url)
+    if parts.scheme.partition("+")[0] not in {"postgres", "postgresql"}:
+        raise ConnectArgumentError("DATABASE_URL must start with postgresql://")
+    query = dict(parse_qsl(parts.query))
+    try:
+        port = parts.port or 5432
+    except ValueError as error:
+        raise ConnectArgumentError("DATABASE_URL has a port that is no number") from error
+    arguments: dict[str, Any] = {
+        "host": query.get("host") or parts.hostname or "127.0.0.1",
+        "port": port,
+        "user": unquote(parts.username or "postgres"),
+        "password": unquote(parts.password) if parts.password else None,
+        "database": unquote(parts.path.lstrip("/")) or "postgres",
+        "ssl": _ssl(query.get("sslmode") or query.get("ssl") or "prefer"),
+    }
+    return arguments
+
+
+def _ssl(mode: str) -> str:
+    if mode in {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}:
+        return mode
+    raise ConnectArgumentError(f"DATABASE_URL has an unknown sslmode '{mode}'")
+
+
+class Database:
+    """The process's connections to PostgreSQL."""
+
+    def __init__(self, database_url: str, *, pool_size: int = 20) -> None:
+        self._arguments = connect_arguments(database_url)
+        self.engine: AsyncEngine = create_async_engine(
+            URL.create("postgresql+asyncpg"),
+            connect_args={
+                **self._arguments,
+                "timeout": CONNECT_TIMEOUT_S,
+                "command_timeout": COMMAND_TIMEOUT_S,
+                "server_settings": {
+                    "application_name": "payment-service",
+                    "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+                    "lock_timeout": str(LOCK_TIMEOUT_MS),
+                    "idle_in_transaction_session_timeout": "30000",
+                    "timezone": "UTC",
+                    "jit": "off",
+                },
+            },
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=CONNECT_TIMEOUT_S,
+            pool_pre_ping=True,
+            hide_parameters=True,  # an error's text must not hold a phone number
+        )
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """One transaction: committed when the block ends, rolled back when it raises."""
+        async with self._sessions() as session, session.begin():
+            yield session
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """A session for reading: nothing that is done in it is committed."""
+        async with self._sessions() as session:
+            yield session
+
+    async def raw_connection(self) -> asyncpg.Connection:
+        """A connection outside the pool, for LISTEN and for the queue. The caller closes it."""
+        connection: asyncpg.Connection = await asyncpg.connect(**self._arguments, timeout=CONNECT_TIMEOUT_S)
+        return connection
+
+    async def close(self) -> None:
+        """Give every connection back."""
+        await self.engine.dispose()
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether the error says that the database is down, gone or full, not that a statement was wrong."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return isinstance(
+        error,
+        PoolTimeoutError
+        | OperationalError
+        | InterfaceError
+        | OSError
+        | asyncpg.PostgresConnectionError
+        | asyncpg.CannotConnectNowError
+        | asyncpg.TooManyConnectionsError
+        | asyncpg.AdminShutdownError,
+    )
+
+
+def is_duplicate(error: DBAPIError) -> bool:
+    """Whether the statement broke a UNIQUE constraint."""
+    return bool(getattr(error.orig, "sqlstate", None) == asyncpg.UniqueViolationError.sqlstate)
+
+
+async def insist(action: Callable[[], Awaitable[Result]]) -> Result:
+    """Run a transaction, and again whatever the database says, unless it breaks a law, for up to ``INSIST_S`` seconds.
+
+    For writing down what has already happened outside. The action must be idempotent: the answer to its COMMIT
+    may be what was lost.
+    """
+    give_up_at = time.monotonic() + INSIST_S
+    pause = 0.1
+    while True:
+        try:
+            return await action()
+        except Exception as error:
+            broken_law = isinstance(error, DBAPIError) and constraint_of(error) is not None
+            passing = is_unreachable(error) or isinstance(error, DBAPIError)
+            if broken_law or not passing or time.monotonic() > give_up_at:
+                raise
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 2)
+
+
+def constraint_of(error: BaseException) -> str | None:
+    """The name of the constraint (or of the law of a trigger) that a statement broke."""
+    cause: BaseException | None = error.orig if isinstance(error, DBAPIError) else None
+    while cause is not None:
+        name = getattr(cause, "constraint_name", None)
+        if name:
+            return str(name)
+        cause = cause.__cause__
+    return None

@@ -1,0 +1,246 @@
+"""Every way in which the service says no, as one tree.
+
+This room owns the words: a stable snake_case ``code`` that programs rely on and a sentence that people read.
+It knows nothing of HTTP; ``api/problems.py`` holds the one table from these classes to status codes.
+
+    ServiceError
+    ├── NotAuthenticated          authentication_required
+    ├── ScopeMissing              scope_missing
+    ├── InvalidInput              validation_failed
+    ├── ShopNotConfigured         shop_not_configured
+    ├── ShopInactive              shop_inactive
+    ├── ShopAlreadyConfigured     shop_already_configured
+    ├── DeviceTokenMissing        device_token_missing
+    ├── PaymentNotFound           payment_not_found
+    ├── PaymentNotPaid            payment_not_paid
+    ├── RefundExceedsRemainder    refund_exceeds_remainder
+    ├── OrderAlreadyOpen          order_already_open
+    ├── OrderAlreadyPaid          order_already_paid
+    ├── IdempotencyKeyReused      idempotency_key_reused
+    ├── StillRunning              still_running
+    ├── ProviderUnavailable       provider_unavailable
+    ├── ProviderRefused           provider_refused
+    └── TryAgainLater             service_unavailable
+        ├── DatabaseUnavailable   database_unavailable
+        └── Draining              draining
+
+A payment or refund that the provider refused is no error of this tree: it is an outcome, kept in its row, and
+``api/payments.py`` renders it.
+"""
+
+from typing import ClassVar
+
+from payment_service.money import Money
+
+
+class ServiceError(Exception):
+    """Something the caller must be told, with a stable ``code`` and a sentence."""
+
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, **extra: object) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.extra = extra
+
+
+class NotAuthenticated(ServiceError):
+    """No key, or one that is unknown, revoked or expired."""
+
+    code = "authentication_required"
+    title = "Authentication required"
+
+    def __init__(self) -> None:
+        super().__init__("Send a valid API key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.")
+
+
+class ScopeMissing(ServiceError):
+    """The key is good, but may not do this."""
+
+    code = "scope_missing"
+    title = "Scope missing"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"This API key lacks the scope '{scope}'.", scope=scope)
+
+
+class InvalidInput(ServiceError):
+    """A field holds what it may not hold."""
+
+    code = "validation_failed"
+    title = "Invalid request"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}", errors=[{"field": field, "message": message}])
+
+
+class ShopNotConfigured(ServiceError):
+    """No routing for this shop, or none that the caller may see: the two look alike."""
+
+    code = "shop_not_configured"
+    title = "Shop not configured"
+
+    def __init__(self, shop_id: int) -> None:
+        super().__init__(f"Shop {shop_id} has no payment routing.")
+
+
+class ShopInactive(ServiceError):
+    """The shop has routing, and somebody switched it off."""
+
+    code = "shop_inactive"
+    title = "Shop inactive"
+
+    def __init__(self, shop_id: int) -> None:
+        super().__init__(f"The payment routing of shop {shop_id} is switched off.")
+
+
+class ShopAlreadyConfigured(ServiceError):
+    """A second routing for a shop that has one."""
+
+    code = "shop_already_configured"
+    title = "Shop already configured"
+
+    def __init__(self, shop_id: int) -> None:
+        super().__init__(f"Shop {shop_id} has payment routing already: change it with PUT.")
+
+
+class DeviceTokenMissing(ServiceError):
+    """Links and refunds need the device token of the organisation that takes the payment."""
+
+    code = "device_token_missing"
+    title = "Device token missing"
+
+    def __init__(self, shop_id: int) -> None:
+        super().__init__(f"Shop {shop_id} has no device token, and this operation needs one: set it first.")
+
+
+class PaymentNotFound(ServiceError):
+    """This service never made that payment, or the caller may not see it: the two look alike."""
+
+    code = "payment_not_found"
+    title = "Payment not found"
+
+    def __init__(self, payment: object) -> None:
+        super().__init__(f"There is no payment {payment} here.")
+
+
+class PaymentNotPaid(ServiceError):
+    """Only a paid payment can be refunded."""
+
+    code = "payment_not_paid"
+    title = "Payment not paid"
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"Only a paid payment can be refunded; this one is {state}.", state=state)
+
+
+class RefundExceedsRemainder(ServiceError):
+    """More than what is left of the payment after earlier refunds, those under way included."""
+
+    code = "refund_exceeds_remainder"
+    title = "Refund exceeds what is left"
+
+    def __init__(self, remaining: Money) -> None:
+        super().__init__(
+            f"At most {remaining} tenge of this payment can still be refunded.", remaining_amount=remaining.number
+        )
+
+
+class OrderAlreadyOpen(ServiceError):
+    """The order has a payment that may still be paid, and this request asks for something else."""
+
+    code = "order_already_open"
+    title = "Order already has an open payment"
+
+    def __init__(self, order_id: str, payment_id: object, state: str) -> None:
+        super().__init__(
+            f"Order {order_id} has an open payment, {payment_id}, which is {state}: "
+            "wait until it ends before asking for a different one.",
+            id=str(payment_id),
+            state=state,
+        )
+
+
+class OrderAlreadyPaid(ServiceError):
+    """The order was paid with this amount, and nothing of it was refunded in full."""
+
+    code = "order_already_paid"
+    title = "Order already paid"
+
+    def __init__(self, order_id: str, payment_id: object) -> None:
+        super().__init__(
+            f"Order {order_id} was already paid with this amount by payment {payment_id}.",
+            id=str(payment_id),
+            state="paid",
+        )
+
+
+class IdempotencyKeyReused(ServiceError):
+    """The same key came with another request."""
+
+    code = "idempotency_key_reused"
+    title = "Idempotency key reused"
+
+    def __init__(self) -> None:
+        super().__init__("This Idempotency-Key was used for a different request: use a new key.")
+
+
+class StillRunning(ServiceError):
+    """The first request with this key, or the same request without one, has not ended."""
+
+    code = "still_running"
+    title = "Still running"
+
+    def __init__(self, operation_id: object) -> None:
+        super().__init__(
+            "The same request is still running: ask again in a moment, with the same Idempotency-Key.",
+            id=str(operation_id),
+        )
+
+
+class ProviderUnavailable(ServiceError):
+    """The provider could not be asked for a status; nothing was changed."""
+
+    code = "provider_unavailable"
+    title = "Provider unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("The payment provider could not be asked just now; nothing was changed. Ask again later.")
+
+
+class ProviderRefused(ServiceError):
+    """The proxy itself refused us: its token or its address list."""
+
+    code = "provider_refused"
+    title = "Refused by the payment proxy"
+
+    def __init__(self) -> None:
+        super().__init__("The payment proxy refused this service; its operators must look at the access settings.")
+
+
+class TryAgainLater(ServiceError):
+    """We cannot serve now; nothing was sent and nothing was changed."""
+
+    code = "service_unavailable"
+    title = "Service unavailable"
+
+
+class DatabaseUnavailable(TryAgainLater):
+    """The database does not answer."""
+
+    code = "database_unavailable"
+    title = "Database unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("The database cannot be reached; nothing was sent. Try again later.")
+
+
+class Draining(TryAgainLater):
+    """This process is stopping and finishes only what it has begun."""
+
+    code = "draining"
+    title = "Shutting down"
+
+    def __init__(self) -> None:
+        super().__init__("This process is stopping; nothing was sent. Try again.")

@@ -1,0 +1,79 @@
+"""The identifiers of this trade: BIN, phone, device token, our own ids. Pure checks, one for every way in."""
+
+import re
+from secrets import choice
+from typing import Final
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+_BIN = re.compile(r"[0-9]{12}")
+_WEIGHTS: Final = (range(1, 12), (3, 4, 5, 6, 7, 8, 9, 10, 11, 1, 2))
+_DEVICE_TOKEN = re.compile(r"[A-Za-z0-9-]{8,50}")
+_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+_PHONE_DECORATION = re.compile(r"[\s()\-\u2010-\u2015]")
+_PHONE = re.compile(r"(?:\+?7|8)(7[0-9]{9})")
+MASK: Final = "…"
+_MASK_LENGTH: Final = 8
+_CODE_ALPHABET: Final = "23456789ABCDEFGHJKMNPQRSTVWXYZ"  # nothing that reads like something else
+_CODE_LENGTH: Final = 6
+
+
+def checked_bin(text: str) -> str:
+    """Return a BIN (or a sole trader's IIN) whose checksum holds.
+
+    The last digit is the sum of the first eleven, weighted 1..11, mod 11; for a 10 the weights start at 3; a
+    second 10 makes the number invalid (kaspi-api.md section 1). The database checks the same.
+
+    Raises:
+        ValueError: with the reason, for anything else.
+    """
+    if not _BIN.fullmatch(text):
+        raise ValueError("a BIN is 12 digits")
+    *digits, last = (int(digit) for digit in text)
+    sums = (sum(weight * digit for weight, digit in zip(weights, digits, strict=True)) % 11 for weights in _WEIGHTS)
+    if last != next((check for check in sums if check < 10), None):
+        raise ValueError("the BIN's last digit does not match its checksum: look for a typing error")
+    return text
+
+
+def checked_phone(text: str) -> str:
+    """Return a Kazakh mobile number as 11 digits, ``77XXXXXXXXX``, from ``+7…``, ``8…`` or ``7…``.
+
+    Raises:
+        ValueError: when it is no such number.
+    """
+    if match := _PHONE.fullmatch(_PHONE_DECORATION.sub("", text)):
+        return "7" + match[1]
+    raise ValueError("a Kazakh mobile number has 11 digits, such as 77015211545")
+
+
+def checked_device_token(text: str) -> str:
+    """Return a device token: 8 to 50 letters, digits and dashes (Kaspi's are UUIDs).
+
+    Raises:
+        ValueError: when it is none.
+    """
+    if not _DEVICE_TOKEN.fullmatch(text):
+        raise ValueError("a device token is 8 to 50 letters, digits and dashes")
+    return text
+
+
+def looks_like_kaspi_token(device_token: str) -> bool:
+    """Whether the token is a UUID, as Kaspi's are; pages and the command line warn when not."""
+    return _UUID.fullmatch(device_token) is not None
+
+
+def masked(device_token: str) -> str:
+    """The first 8 characters and an ellipsis: enough to recognise a token, too little to use it."""
+    return device_token[:_MASK_LENGTH] + MASK
+
+
+def new_id() -> UUID:
+    """A UUIDv7: sorts by the time it was made."""
+    return uuid7()
+
+
+def new_short_code() -> str:
+    """Six letters and digits that go into a payment's message, to find it in the merchant cabinet."""
+    return "".join(choice(_CODE_ALPHABET) for _ in range(_CODE_LENGTH))

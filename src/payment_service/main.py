@@ -1,0 +1,225 @@
+"""The composition root: the only module that knows every room, and the only one that reads the settings.
+
+Programs are made here (``serve``, ``work``); the command line calls them.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from payment_service import logs, schema
+from payment_service.access.service import Access
+from payment_service.api import app as front_door
+from payment_service.api.dependencies import Rooms
+from payment_service.api.middleware import MAX_HEADER_BYTES, Drain
+from payment_service.database import Database
+from payment_service.inflight import InFlight
+from payment_service.payments.lifecycle import FollowPlan
+from payment_service.payments.service import PaymentRules, Payments
+from payment_service.providers.interface import Providers
+from payment_service.providers.kaspi.client import KaspiClient, KaspiSettings
+from payment_service.refunds.service import Refunds
+from payment_service.routing.service import Routing
+from payment_service.settings import Settings
+from payment_service.vault import Vault
+from payment_service.worker.service import Worker
+
+log = logs.get_logger(__name__)
+
+
+class StartError(Exception):
+    """The program cannot start; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """Every room, wired to the others."""
+
+    settings: Settings
+    database: Database
+    vault: Vault
+    routing: Routing
+    access: Access
+    providers: Providers
+    payments: Payments
+    refunds: Refunds
+    inflight: InFlight
+
+    def worker(self) -> Worker:
+        """A worker over these rooms."""
+        return Worker(self.database, self.payments, self.refunds, self.settings.sweep_every_s)
+
+    async def close(self) -> None:
+        """Give back every connection."""
+        for provider in self.providers.values():
+            await provider.close()
+        await self.database.close()
+
+
+def build(settings: Settings) -> House:
+    """Wire the rooms."""
+    database = Database(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
+    vault = Vault([key.get_secret_value() for key in settings.encryption_keys])
+    routing = Routing(database, vault)
+    kaspi = KaspiClient(
+        KaspiSettings(
+            url=settings.production_api_url,
+            access_token=settings.kaspi_access_token.get_secret_value(),
+            deadline_s=settings.kaspi_deadline_s,
+            connect_timeout_s=settings.kaspi_connect_timeout_s,
+            max_calls=settings.kaspi_max_calls,
+        )
+    )
+    providers: Providers = {"kaspi": kaspi}
+    inflight = InFlight()
+    rules = PaymentRules(
+        duplicate_window_s=settings.duplicate_window_s,
+        sending_lease_s=settings.sending_lease_s,
+        plan=FollowPlan(
+            first_s=settings.follow_first_s,
+            fast_s=settings.follow_fast_s,
+            fast_for_s=settings.follow_fast_for_s,
+            slow_s=settings.follow_slow_s,
+            follow_for_s=settings.follow_for_s,
+            confirm_s=settings.error_confirm_s,
+        ),
+    )
+    payments = Payments(database, routing, providers, vault, inflight, rules)
+    refunds = Refunds(database, routing, payments, providers, vault, inflight)
+    return House(settings, database, vault, routing, Access(database), providers, payments, refunds, inflight)
+
+
+@contextlib.asynccontextmanager
+async def open_house(settings: Settings) -> AsyncIterator[House]:
+    """The rooms, closed again at the end: for commands."""
+    house = build(settings)
+    try:
+        yield house
+    finally:
+        await house.close()
+
+
+def create_app(settings: Settings, house: House, drain: Drain) -> FastAPI:
+    """The service as an ASGI app."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        listening = asyncio.create_task(house.routing.memory.listen(house.database))
+        worker = house.worker() if settings.worker_in_serve else None
+        working = asyncio.create_task(worker.run()) if worker else None
+        yield
+        drain.begun = True
+        unfinished = await house.inflight.drain(settings.shutdown_grace_s)
+        if unfinished:
+            log.error("stopped before operations ended", operations=unfinished)
+        if worker and working:
+            worker.stop()
+            await working
+        listening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await listening
+        await house.close()
+
+    rooms = Rooms(
+        house.database,
+        house.access,
+        house.routing,
+        house.payments,
+        house.refunds,
+        house.inflight,
+        open_to_everybody=settings.dev_no_auth,
+    )
+    return front_door.build(
+        rooms,
+        drain=drain,
+        schema_head=schema.head(),
+        lifespan=lifespan,
+        docs=settings.serves_docs,
+        cors_origins=settings.cors_origins,
+        metrics=settings.metrics_public or settings.metrics_token is not None,
+        metrics_token=settings.metrics_token.get_secret_value() if settings.metrics_token else None,
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which tells the app at the first signal that it is to stop."""
+
+    def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
+        super().__init__(config)
+        self._drain = drain
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._drain.begun = True
+        super().handle_exit(sig, frame)
+
+
+def serve(settings: Settings) -> None:
+    """Serve HTTP until told to stop. On SIGTERM: no new requests, those in flight finish, then exit.
+
+    Raises:
+        StartError: when the database is not at the schema that this code needs, or the vault cannot open it.
+    """
+    logs.configure(readable=settings.debug, level=settings.log_level)
+    asyncio.run(_check_database(settings))
+    drain = Drain()
+    app = create_app(settings, build(settings), drain)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(settings.shutdown_grace_s),
+        h11_max_incomplete_event_size=2 * MAX_HEADER_BYTES,
+        limit_concurrency=2000,
+    )
+    _Server(config, drain).run()
+
+
+async def work(settings: Settings) -> None:
+    """Run a worker until told to stop.
+
+    Raises:
+        StartError: as for ``serve``.
+    """
+    await _check_database(settings)
+    house = build(settings)
+    worker = house.worker()
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sign, worker.stop)
+    log.info("worker started")
+    try:
+        await worker.run()
+    finally:
+        await house.inflight.drain(settings.shutdown_grace_s)
+        await house.close()
+
+
+async def _check_database(settings: Settings) -> None:
+    async with open_house(settings) as house:
+        try:
+            revision = await schema.current(house.database)
+        except Exception as error:
+            raise StartError(
+                f"The database that DATABASE_URL names cannot be reached ({type(error).__name__}): "
+                "check that it runs and that the address, user and password are right."
+            ) from error
+        if revision != schema.head():
+            raise StartError(
+                f"The database is at schema {revision or 'nothing'} and this code needs {schema.head()}: "
+                "run 'payment-service migrate' first."
+            )
+        try:
+            await house.routing.configs()
+        except Exception as error:
+            raise StartError(
+                "The ENCRYPTION_KEYS do not open the device tokens in the database: use the keys that wrote them."
+            ) from error

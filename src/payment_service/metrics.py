@@ -1,0 +1,21 @@
+"""Metrics: what Prometheus counts. Labels are few and closed; none holds a shop, a phone or a token."""
+
+from prometheus_client import Counter, Histogram
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 8, 10)
+
+HTTP_SECONDS = Histogram(
+    "payment_service_http_seconds",
+    "Time to answer a request, in seconds",
+    ("method", "route", "status"),
+    buckets=_SECONDS,
+)
+PROVIDER_SECONDS = Histogram(
+    "payment_service_provider_seconds",
+    "Time of a call to the provider, in seconds",
+    ("provider", "operation", "result"),
+    buckets=_SECONDS,
+)
+MOVES = Counter("payment_service_moves", "Moves of payments and refunds", ("object", "before", "after"))
+READINGS = Counter("payment_service_readings", "Status readings by what they said", ("meaning",))
+ALARMS = Counter("payment_service_alarms", "Things that people must look at", ("alarm",))

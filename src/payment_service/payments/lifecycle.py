@@ -1,0 +1,219 @@
+"""The life of a payment: which moves there are, and which one an outcome or a reading calls for. Pure.
+
+    sending -> pending | failed | unknown
+    pending -> paid | failed | cancelled
+    unknown -> pending | paid | failed          evidence from the provider, or an operator with a reason
+    failed  -> paid                             late success: the provider's truth wins, with an alarm
+
+The database holds the same table in a trigger, and a test compares the two.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, Protocol, assert_never
+
+from payment_service.providers.interface import (
+    Accepted,
+    Meaning,
+    NotSent,
+    Outcome,
+    PaymentReceipt,
+    RefusedBy,
+    Rejected,
+    StatusRead,
+    Unknown,
+)
+
+
+class State(StrEnum):
+    """Where a payment stands."""
+
+    SENDING = "sending"
+    PENDING = "pending"
+    PAID = "paid"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+
+class Failure(StrEnum):
+    """Why a payment or a refund failed; it decides what the caller is told."""
+
+    NOT_SENT = "not_sent"
+    """Nothing left this machine: it may be tried again."""
+    REFUSED = "refused"
+    """The proxy refused us: its operators must act."""
+    REJECTED = "rejected"
+    """The provider refused the request."""
+    DECLINED = "declined"
+    """The provider took it on, and the customer did not pay."""
+
+
+OPEN: Final = frozenset({State.SENDING, State.PENDING, State.UNKNOWN})
+"""States from which a payment may still be paid in the ordinary way."""
+
+MOVES: Final = frozenset(
+    {
+        (State.SENDING, State.PENDING),
+        (State.SENDING, State.FAILED),
+        (State.SENDING, State.UNKNOWN),
+        (State.PENDING, State.PAID),
+        (State.PENDING, State.FAILED),
+        (State.PENDING, State.CANCELLED),
+        (State.UNKNOWN, State.PENDING),
+        (State.UNKNOWN, State.PAID),
+        (State.UNKNOWN, State.FAILED),
+        (State.FAILED, State.PAID),
+    }
+)
+
+
+class ForbiddenMoveError(Exception):
+    """A move that is not in the table: a mistake of ours, never of a caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to write: the next state and what was learned on the way. ``None`` leaves a column as it is."""
+
+    state: State
+    failure: Failure | None = None
+    code: str | None = None
+    message: str | None = None
+    receipt: PaymentReceipt | None = None
+    status: str | None = None
+    error_seen_at: datetime | None = None
+
+
+def check_move(before: State, after: State) -> None:
+    """Refuse a move that is not in the table.
+
+    Raises:
+        ForbiddenMoveError: for such a move.
+    """
+    if (before, after) not in MOVES:
+        raise ForbiddenMoveError(f"a payment cannot go from {before} to {after}")
+
+
+def decide(before: State, outcome: Outcome[PaymentReceipt]) -> Step | None:
+    """What the outcome of create or create-link makes of a payment; none when it teaches nothing new.
+
+    ``before`` is sending, or unknown when the outcome came later than the lease of the call allowed.
+    """
+    if before not in {State.SENDING, State.UNKNOWN}:
+        return None
+    match outcome:
+        case Accepted(receipt):
+            return Step(State.PENDING, receipt=receipt, status=receipt.status)
+        case Rejected(code, message, by):
+            return Step(State.FAILED, failure_of(by), code, message)
+        case NotSent(reason):
+            return Step(State.FAILED, Failure.NOT_SENT, reason, "Nothing was sent to the provider.")
+        case Unknown(reason, code, external_id):
+            known = PaymentReceipt(external_id) if external_id else None
+            return Step(State.UNKNOWN, code=code or reason, message=f"Outcome unknown: {reason}.", receipt=known)
+        case _:
+            assert_never(outcome)
+
+
+def failure_of(by: RefusedBy) -> Failure:
+    """The kind of failure that a refusal is."""
+    return Failure.REJECTED if by is RefusedBy.PROVIDER else Failure.REFUSED
+
+
+def decide_reading(
+    before: State, reading: StatusRead, *, error_seen_at: datetime | None, now: datetime, confirm_after: timedelta
+) -> Step:
+    """What a status reading makes of a payment. ``Step.state`` equals ``before`` when nothing moves.
+
+    A failed status is believed at a second reading, ``confirm_after`` later (kaspi-api.md section 3). Paid is final;
+    a word nobody knows changes nothing but the word.
+    """
+    stay = Step(before, status=reading.status)
+    match reading.meaning:
+        case Meaning.PAID:
+            return stay if before in {State.PAID, State.CANCELLED} else Step(State.PAID, status=reading.status)
+        case Meaning.WAITING | Meaning.UNHEARD_OF:
+            return Step(State.PENDING, status=reading.status) if before is State.UNKNOWN else stay
+        case Meaning.FAILED:
+            if before not in {State.PENDING, State.UNKNOWN}:
+                return stay
+            if error_seen_at is None:
+                return Step(before, status=reading.status, error_seen_at=now)
+            if now - error_seen_at < confirm_after:
+                return Step(before, status=reading.status, error_seen_at=error_seen_at)
+            return Step(
+                State.FAILED,
+                Failure.DECLINED,
+                reading.status,
+                "The provider says that the payment failed, was refused or expired.",
+                status=reading.status,
+                error_seen_at=error_seen_at,
+            )
+        case Meaning.CANCELLED:
+            # An unknown payment that turns out to be cancelled is first of all a payment that exists.
+            if before is State.UNKNOWN:
+                return Step(State.PENDING, status=reading.status)
+            return Step(State.CANCELLED, status=reading.status) if before is State.PENDING else stay
+        case _:
+            assert_never(reading.meaning)
+
+
+@dataclass(frozen=True, slots=True)
+class FollowPlan:
+    """How often an open payment is asked about. Times in seconds."""
+
+    first_s: float = 5
+    fast_s: float = 15
+    fast_for_s: float = 600
+    slow_s: float = 180
+    follow_for_s: float = 86400
+    confirm_s: float = 30
+
+    def next_check(self, state: State, *, age_s: float, error_seen: bool, status_is_final: bool) -> float | None:
+        """Seconds until the next reading, or none when there is nothing more to learn."""
+        if state not in OPEN or age_s > self.follow_for_s:
+            return None
+        if error_seen:
+            return self.confirm_s
+        if status_is_final:
+            return 0
+        if age_s < self.first_s:
+            return self.first_s
+        return self.fast_s if age_s < self.fast_for_s else self.slow_s
+
+
+class Movable(Protocol):
+    """The columns of a payment that a step writes."""
+
+    state: str
+    status: str | None
+    external_id: str | None
+    payment_link: str | None
+    expire_date: datetime | None
+    failure: str | None
+    error_code: str | None
+    error_message: str | None
+    error_seen_at: datetime | None
+
+
+def move_to(payment: Movable, step: Step) -> bool:
+    """Write a step into a payment: the only writer of ``state``. Returns whether the state changed.
+
+    Raises:
+        ForbiddenMoveError: for a move that is not in the table.
+    """
+    before = State(payment.state)
+    moved = step.state is not before
+    if moved:
+        check_move(before, step.state)
+        payment.state = step.state
+        payment.failure, payment.error_code, payment.error_message = step.failure, step.code, step.message
+    if step.receipt is not None:
+        payment.external_id = payment.external_id or step.receipt.external_id
+        payment.payment_link = payment.payment_link or step.receipt.payment_link
+        payment.expire_date = payment.expire_date or step.receipt.expire_date
+    payment.status = step.status or payment.status
+    payment.error_seen_at = step.error_seen_at
+    return moved

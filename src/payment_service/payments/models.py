@@ -1,0 +1,71 @@
+"""The tables of payments. The route of a payment is pinned when it is made; the database refuses to change it."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CHAR, ForeignKey, String, Text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from payment_service.database import Base, BinColumn, Moment, ProviderName, Stamp, Tiyn, UpdateStamp
+
+
+class Payment(Base):
+    """One payment, from intent to end."""
+
+    __tablename__ = "payment"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    method: Mapped[str] = mapped_column(String(5))
+    """``phone`` or ``link``."""
+
+    # The pinned route.
+    shop_id: Mapped[int]
+    route_version: Mapped[int]
+    provider: Mapped[ProviderName]
+    organization_bin: Mapped[BinColumn]
+    device_token_id: Mapped[int | None] = mapped_column(ForeignKey("device_token.id"))
+
+    # What was asked. The whole phone number is sent and forgotten.
+    amount: Mapped[Tiyn]
+    phone_last4: Mapped[str | None] = mapped_column(CHAR(4))
+    message: Mapped[str] = mapped_column(String(200), server_default="")
+    short_code: Mapped[str] = mapped_column(String(8))
+    order_id: Mapped[str | None] = mapped_column(String(64))
+    details: Mapped[dict[str, Any]] = mapped_column("metadata", JSONB, server_default="{}")
+    caller: Mapped[str] = mapped_column(String(64))
+    fingerprint: Mapped[str] = mapped_column(String(64))
+
+    # Where it stands. ``state`` is written by ``lifecycle.move_to`` alone.
+    state: Mapped[str] = mapped_column(String(10))
+    status: Mapped[str | None] = mapped_column(String(50))
+    external_id: Mapped[str | None] = mapped_column(String(50))
+    payment_link: Mapped[str | None] = mapped_column(Text)
+    expire_date: Mapped[Moment | None]
+    failure: Mapped[str | None] = mapped_column(String(10))
+    error_code: Mapped[str | None] = mapped_column(String(50))
+    error_message: Mapped[str | None] = mapped_column(String(500))
+    refunded_amount: Mapped[Tiyn] = mapped_column(server_default="0")
+    reserved_amount: Mapped[Tiyn] = mapped_column(server_default="0")
+
+    # What the worker does next.
+    error_seen_at: Mapped[Moment | None]
+    """When the provider said ``Error`` for the first time; it is believed at a later second reading."""
+    next_check_at: Mapped[Moment | None]
+    checks: Mapped[int] = mapped_column(server_default="0")
+
+    created_at: Mapped[Stamp]
+    updated_at: Mapped[UpdateStamp]
+
+
+class IdempotencyClaim(Base):
+    """One Idempotency-Key of one caller, and the operation it stands for. Kept for good."""
+
+    __tablename__ = "idempotency_claim"
+
+    caller: Mapped[str] = mapped_column(String(64), primary_key=True)
+    idempotency_key: Mapped[str] = mapped_column(String(128), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    operation_id: Mapped[UUID | None]
+    """The payment or the refund; empty only inside the transaction that makes it."""
+    created_at: Mapped[Stamp]

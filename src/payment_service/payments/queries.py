@@ -1,0 +1,123 @@
+"""Reading payments from the database."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from payment_service.paging import Page, read_page
+from payment_service.payments.lifecycle import OPEN, Failure, State
+from payment_service.payments.models import Payment
+
+
+async def locked(session: AsyncSession, payment_id: UUID) -> Payment:
+    """A payment under its row lock."""
+    return await session.get_one(Payment, payment_id, with_for_update=True, populate_existing=True)
+
+
+async def by_external_id(session: AsyncSession, external_id: str) -> Payment | None:
+    """The payment that a provider knows by this id."""
+    return await session.scalar(select(Payment).where(Payment.external_id == external_id))
+
+
+async def alike(session: AsyncSession, caller: str, digests: Collection[str], window_s: int) -> Payment | None:
+    """The latest payment of this caller with the same words, made within the last ``window_s`` seconds.
+
+    One that provably never left does not count: asking again is what its answer invited.
+    """
+    query = (
+        select(Payment)
+        .where(
+            Payment.fingerprint.in_(digests),
+            Payment.caller == caller,
+            Payment.created_at > func.now() - func.make_interval(0, 0, 0, 0, 0, 0, window_s),
+            Payment.failure.is_distinct_from(Failure.NOT_SENT),
+        )
+        .order_by(Payment.created_at.desc())
+        .limit(1)
+    )
+    return await session.scalar(query)
+
+
+async def open_of_order(session: AsyncSession, shop_id: int, order_id: str) -> Payment | None:
+    """The payment of an order that may still be paid."""
+    query = select(Payment).where(Payment.shop_id == shop_id, Payment.order_id == order_id, Payment.state.in_(OPEN))
+    return await session.scalar(query)
+
+
+async def paid_of_order(session: AsyncSession, shop_id: int, order_id: str, amount: int) -> Payment | None:
+    """A paid payment of the order with the same amount (tiyn), not refunded in full."""
+    query = (
+        select(Payment)
+        .where(
+            Payment.shop_id == shop_id,
+            Payment.order_id == order_id,
+            Payment.state == State.PAID,
+            Payment.amount == amount,
+            Payment.refunded_amount < Payment.amount,
+        )
+        .limit(1)
+    )
+    return await session.scalar(query)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentFilter:
+    """Which payments to show. ``shops`` are those that the caller may see; none means all."""
+
+    shop_id: int | None = None
+    order_id: str | None = None
+    external_id: str | None = None
+    state: str | None = None
+    phone_last4: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    shops: Collection[int] | None = None
+
+
+async def search(session: AsyncSession, wanted: PaymentFilter, *, limit: int, cursor: str | None) -> Page[Payment]:
+    """Payments, newest first."""
+    query = select(Payment)
+    for column, value in (
+        (Payment.shop_id, wanted.shop_id),
+        (Payment.order_id, wanted.order_id),
+        (Payment.external_id, wanted.external_id),
+        (Payment.state, wanted.state),
+        (Payment.phone_last4, wanted.phone_last4),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    if wanted.since is not None:
+        query = query.where(Payment.created_at >= wanted.since)
+    if wanted.until is not None:
+        query = query.where(Payment.created_at < wanted.until)
+    if wanted.shops is not None:
+        query = query.where(Payment.shop_id.in_(wanted.shops))
+    return await read_page(session, query, Payment, limit=limit, cursor=cursor)
+
+
+async def stuck_in_sending(session: AsyncSession, lease_s: float, *, limit: int = 100) -> list[UUID]:
+    """Payments whose sender must have died: sending for longer than a call can take."""
+    query = (
+        select(Payment.id)
+        .where(
+            Payment.state == State.SENDING,
+            Payment.created_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, lease_s),
+        )
+        .limit(limit)
+    )
+    return list(await session.scalars(query))
+
+
+async def overdue(session: AsyncSession, late_s: float, *, limit: int = 500) -> list[tuple[UUID, int]]:
+    """Payments that somebody should have asked about ``late_s`` seconds ago, with their count of checks."""
+    query = (
+        select(Payment.id, Payment.checks)
+        .where(Payment.next_check_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, late_s))
+        .order_by(Payment.next_check_at)
+        .limit(limit)
+    )
+    return [(payment_id, checks) for payment_id, checks in await session.execute(query)]

@@ -1,0 +1,178 @@
+"""What every provider of payments offers, in the words of this service and not of its wire.
+
+A money call (create, create-link, refund) never raises: it gives one of four outcomes. Unknown is the default of
+every mapping; only a known fact makes an outcome anything else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Generic, Protocol, TypeAlias, TypeVar
+
+from payment_service.money import Money
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The seller's side of a call: whose account, and the device token that opens it."""
+
+    organization_bin: str
+    device_token: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        # The proxy pays its own default merchant when the BIN is missing: the wrong seller, silently.
+        if not self.organization_bin:
+            raise ValueError("a call to the provider needs an organisation BIN")
+
+
+@dataclass(frozen=True, slots=True)
+class PhonePayment:
+    """Invoice a phone."""
+
+    account: Account
+    amount: Money
+    phone: str = field(repr=False)
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkPayment:
+    """Make a payment link. The account needs its device token."""
+
+    account: Account
+    amount: Money
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefundOfPayment:
+    """Pay back, whole or in part, to whoever paid. The account needs its device token."""
+
+    account: Account
+    amount: Money
+    external_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentReceipt:
+    """What the provider says of a payment that it took on."""
+
+    external_id: str
+    status: str | None = None
+    payment_link: str | None = None
+    expire_date: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefundReceipt:
+    """What the provider says of a refund that it made."""
+
+    provider_refund_id: str | None = None
+
+
+Receipt = TypeVar("Receipt", covariant=True)  # noqa: PLC0105 - one letter more would say no more
+
+
+class RefusedBy(StrEnum):
+    """Who said no: the provider to this request, or the proxy to us."""
+
+    PROVIDER = "provider"
+    PROXY = "proxy"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted(Generic[Receipt]):
+    """The provider did it, and says so."""
+
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The provider did not do it, and says so."""
+
+    code: str
+    message: str
+    by: RefusedBy = RefusedBy.PROVIDER
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """No byte of the request left this machine."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """It may have been done or not. Never sent again, never called failed."""
+
+    reason: str
+    code: str | None = None
+    external_id: str | None = None
+
+
+Outcome: TypeAlias = Accepted[Receipt] | Rejected | NotSent | Unknown
+
+
+class Meaning(StrEnum):
+    """What a provider's status word says of a payment."""
+
+    WAITING = "waiting"
+    PAID = "paid"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNHEARD_OF = "unheard_of"
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRead:
+    """The provider's word for where a payment stands, and what it means."""
+
+    status: str
+    meaning: Meaning
+
+
+@dataclass(frozen=True, slots=True)
+class NoSuchPayment:
+    """The provider does not know the payment."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatusUnread:
+    """The provider could not be asked. That says nothing about the payment."""
+
+    reason: str
+    refused_by_proxy: bool = False
+
+
+Reading: TypeAlias = StatusRead | NoSuchPayment | StatusUnread
+
+
+class Provider(Protocol):
+    """One way of moving money."""
+
+    async def create(self, payment: PhonePayment) -> Outcome[PaymentReceipt]:
+        """Invoice a phone, at most once."""
+
+    async def create_link(self, payment: LinkPayment) -> Outcome[PaymentReceipt]:
+        """Make a payment link, at most once."""
+
+    async def refund(self, refund: RefundOfPayment) -> Outcome[RefundReceipt]:
+        """Pay back, at most once."""
+
+    async def read_status(self, external_id: str) -> Reading:
+        """Ask where a payment stands. May be asked any number of times."""
+
+    def meaning_of(self, status: str | None) -> Meaning:
+        """What a status word means; UNHEARD_OF for a word nobody knows."""
+
+    async def close(self) -> None:
+        """Give back what is held open."""
+
+
+Providers: TypeAlias = Mapping[str, Provider]

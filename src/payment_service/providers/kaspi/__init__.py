@@ -1,0 +1,1 @@
+"""Kaspi Pay, through the PHP proxy on its allow-listed server (kaspi-api.md)."""

@@ -1,0 +1,205 @@
+"""The one HTTP call to the proxy: GET, once, within a total deadline, told apart by whether a byte left.
+
+Never raises, never retries, never redirects, never logs an address: the query holds the access token, the phone and
+the device token (kaspi-api.md section 2).
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx
+
+from payment_service.logs import get_logger
+from payment_service.metrics import PROVIDER_SECONDS
+from payment_service.providers.interface import (
+    LinkPayment,
+    Meaning,
+    NotSent,
+    Outcome,
+    PaymentReceipt,
+    PhonePayment,
+    Reading,
+    RefundOfPayment,
+    RefundReceipt,
+    StatusUnread,
+    Unknown,
+)
+from payment_service.providers.kaspi import wire
+from payment_service.providers.kaspi.mapping import meaning_of
+
+MAX_REPLY_BYTES: Final = 64 * 1024
+log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Departure:
+    """Whether the request began to leave, as the transport itself reports it."""
+
+    begun: bool = False
+
+    async def __call__(self, event: str, _info: dict[str, Any]) -> None:
+        if event.endswith("send_request_headers.started"):
+            self.begun = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    """No whole reply came."""
+
+    reason: str
+    sent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KaspiSettings:
+    """How to reach the proxy. Times in seconds."""
+
+    url: str
+    access_token: str = field(repr=False)
+    deadline_s: float = 8
+    connect_timeout_s: float = 3
+    max_calls: int = 100
+
+
+class KaspiClient:
+    """Kaspi Pay as a provider."""
+
+    def __init__(self, settings: KaspiSettings) -> None:
+        self._settings = settings
+        # Money calls use a fresh connection each: a kept one may die just as the request leaves, and that would
+        # turn a call which could have been made into one that nobody knows the end of. Reads may share.
+        self._money = self._http(keep=0)
+        self._reads = self._http(keep=20)
+
+    def _http(self, *, keep: int) -> httpx.AsyncClient:
+        settings = self._settings
+        return httpx.AsyncClient(
+            limits=httpx.Limits(max_connections=settings.max_calls, max_keepalive_connections=keep),
+            timeout=httpx.Timeout(settings.deadline_s, connect=settings.connect_timeout_s),
+            follow_redirects=False,
+            trust_env=False,
+            # A compressed reply could unfold without end; identity is asked for and nothing else is read.
+            headers={
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                "User-Agent": "payment-service",
+            },
+        )
+
+    async def create(self, payment: PhonePayment) -> Outcome[PaymentReceipt]:
+        """Invoice a phone, at most once."""
+        query = {
+            "phone": payment.phone,
+            "amount": str(payment.amount),
+            "message": payment.message,
+            "organizationBin": payment.account.organization_bin,
+        }
+        if payment.account.device_token:
+            query["deviceToken"] = payment.account.device_token
+        reply = await self._call(self._money, "create", query)
+        return _unread(reply) if isinstance(reply, _Broken) else wire.read_payment(reply, wants_link=False)
+
+    async def create_link(self, payment: LinkPayment) -> Outcome[PaymentReceipt]:
+        """Make a payment link, at most once."""
+        query = {
+            "amount": str(payment.amount),
+            "message": payment.message,
+            "organizationBin": payment.account.organization_bin,
+            "deviceToken": payment.account.device_token or "",
+        }
+        reply = await self._call(self._money, "create-link", query)
+        return _unread(reply) if isinstance(reply, _Broken) else wire.read_payment(reply, wants_link=True)
+
+    async def refund(self, refund: RefundOfPayment) -> Outcome[RefundReceipt]:
+        """Pay back, at most once."""
+        query = {
+            "externalId": refund.external_id,
+            "amount": str(refund.amount),
+            "organizationBin": refund.account.organization_bin,
+            "deviceToken": refund.account.device_token or "",
+        }
+        reply = await self._call(self._money, "refund", query)
+        if isinstance(reply, _Broken):
+            return _unread(reply)
+        return wire.read_refund(reply, external_id=refund.external_id, amount=refund.amount)
+
+    async def read_status(self, external_id: str) -> Reading:
+        """Ask where a payment stands. May be asked any number of times."""
+        reply = await self._call(self._reads, "status", {"externalId": external_id})
+        if isinstance(reply, _Broken):
+            return StatusUnread(reply.reason)
+        return wire.read_status(reply, external_id=external_id)
+
+    def meaning_of(self, status: str | None) -> Meaning:
+        """What a status word means; UNHEARD_OF for a word nobody knows."""
+        return meaning_of(status)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._money.aclose()
+        await self._reads.aclose()
+
+    async def _call(self, http: httpx.AsyncClient, operation: str, query: dict[str, str]) -> wire.Reply | _Broken:
+        """Make one call and say what came of it. httpx's timeouts are per read, so the deadline is around it all."""
+        departure = _Departure()
+        started = time.perf_counter()
+        reply: wire.Reply | _Broken
+        try:
+            async with asyncio.timeout(self._settings.deadline_s):
+                reply = await self._fetch(http, operation, query, departure)
+        except Exception as error:  # noqa: BLE001 - any way of failing is an outcome here, not only those we foresaw
+            reply = _Broken(_reason(error), sent=departure.begun)
+        seconds = time.perf_counter() - started
+        result = reply.reason if isinstance(reply, _Broken) else f"http_{reply.http_status}"
+        PROVIDER_SECONDS.labels(provider="kaspi", operation=operation, result=result).observe(seconds)
+        log.info(
+            "provider called",
+            operation=operation,
+            result=result,
+            sent=departure.begun,
+            seconds=round(seconds, 3),
+        )
+        return reply
+
+    async def _fetch(
+        self, http: httpx.AsyncClient, operation: str, query: dict[str, str], departure: _Departure
+    ) -> wire.Reply | _Broken:
+        settings = self._settings
+        async with http.stream(
+            "GET",
+            f"{settings.url}/{operation}/",
+            params={"access_token": settings.access_token, **query},
+            extensions={"trace": departure},
+        ) as response:
+            if response.headers.get("content-encoding", "identity") != "identity":
+                return _Broken("encoded_reply", sent=True)
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > MAX_REPLY_BYTES:
+                    return _Broken("reply_too_long", sent=True)
+            return wire.Reply(response.status_code, bytes(body))
+
+
+def _unread(broken: _Broken) -> NotSent | Unknown:
+    """For "not sent" only the fact counts, not the exception's name: did a byte leave?"""
+    return Unknown(broken.reason) if broken.sent else NotSent(broken.reason)
+
+
+def _reason(error: Exception) -> str:
+    """A word for logs and rows. Never the error's text: it may hold the whole address."""
+    match error:
+        case httpx.PoolTimeout():
+            return "no_free_connection"
+        case httpx.ConnectTimeout():
+            return "connect_timeout"
+        case httpx.ConnectError():
+            return "connect_failed"
+        case TimeoutError() | httpx.TimeoutException():
+            return "timeout"
+        case httpx.TransportError():
+            return "connection_broken"
+        case _:
+            return f"error_{type(error).__name__}"[:50]

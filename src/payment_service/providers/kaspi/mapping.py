@@ -1,0 +1,72 @@
+"""What Kaspi's words and codes mean. Data from kaspi-api.md sections 3 and 4; pure.
+
+Anything that is not listed means that we do not know.
+"""
+
+from types import MappingProxyType
+from typing import Final
+
+from payment_service.providers.interface import Meaning
+
+MEANINGS: Final = MappingProxyType(
+    {
+        "QrTokenCreated": Meaning.WAITING,
+        "RemotePaymentCreated": Meaning.WAITING,
+        "Wait": Meaning.WAITING,
+        "QrTokenScanned": Meaning.WAITING,
+        "PaymentConfirmation": Meaning.WAITING,
+        "RemotePaymentProcessing": Meaning.WAITING,
+        "Processed": Meaning.PAID,
+        "Paid": Meaning.PAID,
+        "RemotePaymentPaid": Meaning.PAID,
+        "Error": Meaning.FAILED,
+        "Expired": Meaning.FAILED,
+        "QrTokenDiscarded": Meaning.FAILED,
+        "RemotePaymentExpired": Meaning.FAILED,
+        "RemotePaymentRejected": Meaning.FAILED,
+        "NotConfirmedByUser": Meaning.FAILED,
+        "ProcessingFailed": Meaning.FAILED,
+        "Rejected": Meaning.FAILED,
+        "InsufficientFunds": Meaning.FAILED,
+        "RemotePaymentCanceled": Meaning.CANCELLED,
+        "CancelledByUser": Meaning.CANCELLED,
+        "CancelledByExternalSource": Meaning.CANCELLED,
+    }
+)
+
+NO_MONEY_MOVED: Final = frozenset(
+    {
+        "-10000",
+        "-1501",
+        "-1502",
+        "-1503",
+        "-1601",
+        "-99000001",
+        "-14000002",
+        "-99000002",
+        "-99000003",
+        "-99000005",
+        "-99000011",
+        "-99000020",
+        # Seen with both signs (kaspi-api.md section 4).
+        "990000018",
+        "-990000018",
+        "990000026",
+        "-990000026",
+        "990000028",
+        "-990000028",
+        "990000033",
+        "-990000033",
+    }
+)
+"""Codes that say for certain that no money was moved."""
+
+NO_SUCH_PAYMENT: Final = frozenset({"-1601", "-99000001"})
+
+REFUSED_BY_PROXY: Final = frozenset({401, 403, 404, 405, 429})
+"""HTTP statuses with which the proxy itself refuses, before anything reaches Kaspi."""
+
+
+def meaning_of(status: str | None) -> Meaning:
+    """What a status word means. A word nobody knows is never read as failed."""
+    return MEANINGS.get(status or "", Meaning.UNHEARD_OF)

@@ -1,0 +1,1 @@
+"""Refunds: money going back, by the route that the payment took."""

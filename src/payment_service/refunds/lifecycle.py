@@ -1,0 +1,88 @@
+"""The life of a refund. Pure.
+
+    sending -> succeeded | failed | unknown
+    unknown -> succeeded | failed           an operator with a reason, or the provider where it can tell
+
+An unknown refund keeps its amount reserved. The database holds the same table in a trigger.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol, assert_never
+
+from payment_service.payments.lifecycle import Failure, ForbiddenMoveError, failure_of
+from payment_service.providers.interface import Accepted, NotSent, Outcome, RefundReceipt, Rejected, Unknown
+
+
+class RefundState(StrEnum):
+    """Where a refund stands."""
+
+    SENDING = "sending"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+MOVES: Final = frozenset(
+    {
+        (RefundState.SENDING, RefundState.SUCCEEDED),
+        (RefundState.SENDING, RefundState.FAILED),
+        (RefundState.SENDING, RefundState.UNKNOWN),
+        (RefundState.UNKNOWN, RefundState.SUCCEEDED),
+        (RefundState.UNKNOWN, RefundState.FAILED),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RefundStep:
+    """What to write."""
+
+    state: RefundState
+    failure: Failure | None = None
+    code: str | None = None
+    message: str | None = None
+    provider_refund_id: str | None = None
+
+
+def decide(before: RefundState, outcome: Outcome[RefundReceipt]) -> RefundStep | None:
+    """What the outcome of the call makes of a refund; none when it has ended already or learns nothing."""
+    if before not in {RefundState.SENDING, RefundState.UNKNOWN}:
+        return None
+    match outcome:
+        case Accepted(receipt):
+            return RefundStep(RefundState.SUCCEEDED, provider_refund_id=receipt.provider_refund_id)
+        case Rejected(code, message, by):
+            return RefundStep(RefundState.FAILED, failure_of(by), code, message)
+        case NotSent(reason):
+            return RefundStep(RefundState.FAILED, Failure.NOT_SENT, reason, "Nothing was sent to the provider.")
+        case Unknown(reason, code):
+            if before is RefundState.UNKNOWN:
+                return None
+            return RefundStep(RefundState.UNKNOWN, code=code or reason, message=f"Outcome unknown: {reason}.")
+        case _:
+            assert_never(outcome)
+
+
+class Movable(Protocol):
+    """The columns of a refund that a step writes."""
+
+    state: str
+    failure: str | None
+    error_code: str | None
+    error_message: str | None
+    provider_refund_id: str | None
+
+
+def move_to(refund: Movable, step: RefundStep) -> None:
+    """Write a step into a refund: the only writer of ``state``.
+
+    Raises:
+        ForbiddenMoveError: for a move that is not in the table.
+    """
+    before = RefundState(refund.state)
+    if (before, step.state) not in MOVES:
+        raise ForbiddenMoveError(f"a refund cannot go from {before} to {step.state}")
+    refund.state = step.state
+    refund.failure, refund.error_code, refund.error_message = step.failure, step.code, step.message
+    refund.provider_refund_id = step.provider_refund_id

@@ -1,0 +1,27 @@
+"""The table of refunds. The payment holds the sums: what was refunded, and what refunds under way reserve."""
+
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from payment_service.database import Base, Stamp, Tiyn, UpdateStamp
+
+
+class Refund(Base):
+    """One refund of one payment, whole or in part."""
+
+    __tablename__ = "refund"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    payment_id: Mapped[UUID] = mapped_column(ForeignKey("payment.id"))
+    amount: Mapped[Tiyn]
+    state: Mapped[str] = mapped_column(String(10))
+    failure: Mapped[str | None] = mapped_column(String(10))
+    error_code: Mapped[str | None] = mapped_column(String(50))
+    error_message: Mapped[str | None] = mapped_column(String(500))
+    provider_refund_id: Mapped[str | None] = mapped_column(String(50))
+    caller: Mapped[str] = mapped_column(String(64))
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[Stamp]
+    updated_at: Mapped[UpdateStamp]

@@ -1,0 +1,49 @@
+"""Reading refunds from the database."""
+
+from collections.abc import Collection
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from payment_service.payments.lifecycle import Failure
+from payment_service.refunds.lifecycle import RefundState
+from payment_service.refunds.models import Refund
+
+
+async def of_payment(session: AsyncSession, payment_id: UUID) -> list[Refund]:
+    """The refunds of a payment, oldest first."""
+    query = select(Refund).where(Refund.payment_id == payment_id).order_by(Refund.created_at, Refund.id)
+    return list(await session.scalars(query))
+
+
+async def alike(
+    session: AsyncSession, payment_id: UUID, caller: str, digests: Collection[str], window_s: int
+) -> Refund | None:
+    """The latest equal refund of this caller within the last ``window_s`` seconds that may have left."""
+    query = (
+        select(Refund)
+        .where(
+            Refund.payment_id == payment_id,
+            Refund.caller == caller,
+            Refund.fingerprint.in_(digests),
+            Refund.created_at > func.now() - func.make_interval(0, 0, 0, 0, 0, 0, window_s),
+            Refund.failure.is_distinct_from(Failure.NOT_SENT),
+        )
+        .order_by(Refund.created_at.desc())
+        .limit(1)
+    )
+    return await session.scalar(query)
+
+
+async def stuck_in_sending(session: AsyncSession, lease_s: float, *, limit: int = 100) -> list[UUID]:
+    """Refunds whose sender must have died: sending for longer than a call can take."""
+    query = (
+        select(Refund.id)
+        .where(
+            Refund.state == RefundState.SENDING,
+            Refund.created_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, lease_s),
+        )
+        .limit(limit)
+    )
+    return list(await session.scalars(query))

@@ -1,0 +1,247 @@
+"""The steps of a refund: the same river as a payment's, on the route that the payment is pinned to.
+
+The payment's row lock guards what is left of it: an amount is reserved when the refund is written down, and freed
+only when it is certain that nothing was paid back.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from payment_service.access.service import Caller
+from payment_service.audit import service as audit
+from payment_service.database import Database, insist, is_unreachable
+from payment_service.errors import (
+    DatabaseUnavailable,
+    DeviceTokenMissing,
+    PaymentNotFound,
+    PaymentNotPaid,
+    RefundExceedsRemainder,
+    StillRunning,
+)
+from payment_service.identifiers import new_id
+from payment_service.inflight import InFlight
+from payment_service.logs import get_logger
+from payment_service.metrics import MOVES
+from payment_service.money import Money
+from payment_service.payments import claims
+from payment_service.payments import queries as payment_queries
+from payment_service.payments.lifecycle import Failure, State
+from payment_service.payments.models import Payment
+from payment_service.payments.service import INTENT_TIMEOUT_S, Payments
+from payment_service.providers.interface import (
+    Account,
+    NotSent,
+    Outcome,
+    Providers,
+    RefundOfPayment,
+    RefundReceipt,
+    Unknown,
+)
+from payment_service.refunds import queries
+from payment_service.refunds.lifecycle import RefundState, decide, move_to
+from payment_service.refunds.models import Refund
+from payment_service.routing.service import Routing
+from payment_service.vault import Vault
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundRequest:
+    """A refund that somebody asks for. Without an amount it is all that is left."""
+
+    caller: str
+    payment: Payment
+    amount: Money | None
+    idempotency_key: str | None = None
+    id: UUID = field(default_factory=new_id)
+
+
+@dataclass(frozen=True, slots=True)
+class RefundAnswer:
+    """A refund and its payment as they stand, and whether this answers an earlier, equal request."""
+
+    refund: Refund
+    payment: Payment
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refunds:
+    """Refunds, over the rooms that they need."""
+
+    database: Database
+    routing: Routing
+    payments: Payments
+    providers: Providers
+    vault: Vault
+    inflight: InFlight
+
+    async def payment_of(self, caller: Caller, shop_id: int, external_id: str) -> Payment:
+        """The payment to refund. One that may have been paid meanwhile is asked about first.
+
+        Raises:
+            PaymentNotFound: when it is not a payment of that shop, or the caller may not see it.
+        """
+        async with self.database.reading() as session:
+            payment = await payment_queries.by_external_id(session, external_id)
+        if payment is None or payment.shop_id != shop_id or not caller.may_touch(shop_id):
+            raise PaymentNotFound(external_id)
+        return payment if payment.state == State.PAID else await self.payments.refresh(payment)
+
+    async def refund(self, request: RefundRequest) -> RefundAnswer:
+        """Pay back, at most once.
+
+        Raises:
+            PaymentNotPaid, DeviceTokenMissing, RefundExceedsRemainder: it cannot be refunded.
+            IdempotencyKeyReused, StillRunning: it was asked for before.
+            DatabaseUnavailable: it could not be written down, so nothing was sent.
+        """
+        account = await self._pinned_account(request.payment)
+        written = await self._write_intent(request)
+        if written.replayed:
+            return written
+        outcome = await self._send(account, written)
+        return await self._write_outcome(request, outcome)
+
+    async def _pinned_account(self, payment: Payment) -> Account:
+        """The account that took the payment, whatever the shop's routing says today."""
+        async with self.database.reading() as session:
+            token = await self.routing.device_token(session, payment.device_token_id)
+        if token is None:
+            raise DeviceTokenMissing(payment.shop_id)
+        return Account(payment.organization_bin, token)
+
+    async def _write_intent(self, request: RefundRequest) -> RefundAnswer:
+        """Transaction 1: claim the request and reserve the amount, or find the refund that was asked for before."""
+        try:
+            async with asyncio.timeout(INTENT_TIMEOUT_S), self.database.transaction() as session:
+                return await self._claim_and_insert(session, request)
+        except (DBAPIError, PoolTimeoutError, OSError) as error:
+            if not is_unreachable(error):
+                raise
+            self.inflight.begin(self._take_back(request))
+            raise DatabaseUnavailable from error
+
+    async def _claim_and_insert(self, session: AsyncSession, request: RefundRequest) -> RefundAnswer:
+        likeness = self._likeness(request)
+        claim = None
+        earlier = None
+        if request.idempotency_key is not None:
+            claim = await claims.take_key(session, request.caller, request.idempotency_key, likeness)
+            earlier = await session.get(Refund, claim.operation_id) if claim.operation_id else None
+            if earlier is not None and earlier.failure == Failure.NOT_SENT:
+                earlier = None  # nothing was sent then, so the same key may send now
+        payment = await payment_queries.locked(session, request.payment.id)
+        window_s = self.payments.rules.duplicate_window_s
+        if request.idempotency_key is None and window_s:
+            # A client that sends no key and asks twice means one refund: paying back twice is what must not be.
+            earlier = await queries.alike(session, payment.id, request.caller, likeness.digests, window_s)
+        if earlier is not None:
+            if earlier.state == RefundState.SENDING:
+                raise StillRunning(earlier.id)
+            return RefundAnswer(earlier, payment, replayed=True)
+        if payment.state != State.PAID:
+            raise PaymentNotPaid(payment.state)
+
+        left = Money(payment.amount - payment.refunded_amount - payment.reserved_amount)
+        amount = request.amount or left
+        if amount > left or not left.tiyn:
+            raise RefundExceedsRemainder(left)
+        refund = Refund(
+            id=request.id,
+            payment_id=payment.id,
+            amount=amount.tiyn,
+            state=RefundState.SENDING,
+            caller=request.caller,
+            fingerprint=likeness.written,
+        )
+        session.add(refund)
+        payment.reserved_amount += amount.tiyn
+        await claims.point_to(claim, refund.id)
+        await session.flush()
+        return RefundAnswer(refund, payment)
+
+    def _likeness(self, request: RefundRequest) -> claims.Likeness:
+        amount = request.amount.tiyn if request.amount else None
+        words = claims.canonical("refund", request.payment.id, amount)
+        return claims.Likeness(tuple(self.vault.fingerprints(words)))
+
+    async def _send(self, account: Account, written: RefundAnswer) -> Outcome[RefundReceipt]:
+        """The one call, on the route that the payment is pinned to. No transaction is open."""
+        payment = written.payment
+        call = RefundOfPayment(account, Money(written.refund.amount), payment.external_id or "")
+        return await self.providers[payment.provider].refund(call)
+
+    async def _take_back(self, request: RefundRequest) -> None:
+        """The commit of an intent may have gone through unheard. Nothing was sent, so the refund failed."""
+        async with asyncio.timeout(self.payments.rules.sending_lease_s):
+            await insist(lambda: self._apply_outcome(request.id, NotSent("intent_not_confirmed")))
+
+    async def _write_outcome(self, request: RefundRequest, outcome: Outcome[RefundReceipt]) -> RefundAnswer:
+        """Transaction 2: the move, the payment's sums and the audit entry, in one commit."""
+        answer = await insist(lambda: self._apply_outcome(request.id, outcome))
+        if answer is None:
+            raise PaymentNotFound(request.payment.external_id)
+        return answer
+
+    async def _apply_outcome(self, refund_id: UUID, outcome: Outcome[RefundReceipt]) -> RefundAnswer | None:
+        async with self.database.transaction() as session:
+            refund = await session.get(Refund, refund_id)
+            if refund is None:
+                return None
+            # The payment first, then the refund: the order in which the intent took them.
+            payment = await payment_queries.locked(session, refund.payment_id)
+            await session.refresh(refund, with_for_update=True)
+            before = refund.state
+            step = decide(RefundState(before), outcome)
+            if step is None:
+                return RefundAnswer(refund, payment)
+            move_to(refund, step)
+            if refund.state in {RefundState.SUCCEEDED, RefundState.FAILED}:
+                payment.reserved_amount -= refund.amount
+            if refund.state == RefundState.SUCCEEDED:
+                payment.refunded_amount += refund.amount
+            await session.flush()
+            await audit.record(
+                session,
+                "refund",
+                shop_id=payment.shop_id,
+                organization_bin=payment.organization_bin,
+                external_id=payment.external_id,
+                amount=refund.amount,
+                state=refund.state,
+                error_message=refund.error_message,
+                provider=payment.provider,
+                payment_id=payment.id,
+                refund_id=refund.id,
+            )
+        MOVES.labels(object="refund", before=before, after=refund.state).inc()
+        log.info(
+            "refund moved",
+            payment_id=str(payment.id),
+            refund_id=str(refund.id),
+            shop_id=payment.shop_id,
+            before=before,
+            after=refund.state,
+            failure=refund.failure,
+        )
+        return RefundAnswer(refund, payment)
+
+    async def of_payment(self, payment_id: UUID) -> list[Refund]:
+        """The refunds of a payment, oldest first."""
+        async with self.database.reading() as session:
+            return await queries.of_payment(session, payment_id)
+
+    async def settle_lost(self) -> int:
+        """Make refunds unknown whose sender must have died; returns how many. Their amounts stay reserved."""
+        async with self.database.reading() as session:
+            lost = await queries.stuck_in_sending(session, self.payments.rules.sending_lease_s)
+        for refund_id in lost:
+            await self._apply_outcome(refund_id, Unknown("sender_died"))
+        return len(lost)

@@ -1,0 +1,1 @@
+"""Routing: which organisation (BIN), device token and provider a shop's money goes through, and who changed that."""

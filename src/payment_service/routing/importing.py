@@ -1,0 +1,144 @@
+"""Routing from a CSV file: read it whole, name every bad row, show what would change, change all of it or nothing."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+from payment_service.errors import InvalidInput
+from payment_service.identifiers import masked
+from payment_service.routing.models import PaymentConfig
+from payment_service.routing.service import ROUTING_FIELDS, Routing, checked_fields
+
+COLUMNS = ("shop_id", "organization_bin", "name", "city", "description", "provider", "is_active", "device_token")
+_REQUIRED = ("shop_id", "organization_bin")
+_TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_LONGEST = {"name": 200, "city": 100, "description": 500}
+
+
+class BadFileError(Exception):
+    """The file cannot be imported; ``problems`` names every row that is wrong."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One shop of the file. Only the columns that the file has are in ``fields``."""
+
+    line: int
+    shop_id: int
+    fields: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What the import does, or would do, to one shop."""
+
+    shop_id: int
+    action: str
+    """``create``, ``change`` or ``keep``."""
+    changes: Mapping[str, tuple[object, object]]
+    """From and to, by field; a device token is shown masked."""
+
+
+def packaged_shops() -> str:
+    """The seven shops that ship with the package, as CSV; no tokens in it."""
+    return (files("payment_service.routing") / "shops.csv").read_text("utf-8")
+
+
+def parse(text: str) -> list[Row]:
+    """Read a CSV file.
+
+    Raises:
+        BadFileError: with every problem of every row.
+    """
+    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")), restkey="", strict=True)
+    try:
+        header = list(reader.fieldnames or ())
+        found = list(reader)
+    except csv.Error as error:
+        raise BadFileError([f"This is no CSV file: {error}."]) from error
+    problems = [f"Column {name} is missing." for name in _REQUIRED if name not in header]
+    problems += [
+        f"Column {name!r} is not known; there are {', '.join(COLUMNS)}." for name in header if name not in COLUMNS
+    ]
+    if problems:
+        raise BadFileError(problems)
+    if not found:
+        raise BadFileError(["The file holds no shops."])
+    rows: list[Row] = []
+    for line, raw in enumerate(found, start=2):
+        try:
+            rows.append(_row(line, raw))
+        except InvalidInput as error:
+            problems.append(f"Line {line}: {error.detail}.")
+    times = Counter(row.shop_id for row in rows)
+    problems += [
+        f"Line {row.line}: shop {row.shop_id} stands in the file twice." for row in rows if times[row.shop_id] > 1
+    ]
+    if problems:
+        raise BadFileError(problems)
+    return rows
+
+
+def _row(line: int, raw: Mapping[str, str | None]) -> Row:
+    values = {name: (value or "").strip() for name, value in raw.items() if name}
+    if "" in raw:
+        raise InvalidInput("row", "has more cells than there are columns")
+    if not (values["shop_id"].isascii() and values["shop_id"].isdigit() and 0 < int(values["shop_id"]) < 2**31):
+        raise InvalidInput("shop_id", "is a whole number above zero")
+    fields: dict[str, Any] = {name: value for name, value in values.items() if name != "shop_id"}
+    if "is_active" in fields:
+        if fields["is_active"].lower() not in _TRUTH:
+            raise InvalidInput("is_active", "is true or false")
+        fields["is_active"] = _TRUTH[fields["is_active"].lower()]
+    # An empty cell says nothing, so that a file without tokens or providers never removes any.
+    for name in ("device_token", "provider"):
+        if not fields.get(name, ""):
+            fields.pop(name, None)
+    for name, longest in _LONGEST.items():
+        if len(fields.get(name, "")) > longest:
+            raise InvalidInput(name, f"is longer than {longest} characters")
+        if not fields.get(name, "").isprintable():
+            raise InvalidInput(name, "holds control characters")
+    return Row(line, int(values["shop_id"]), checked_fields(fields))
+
+
+async def apply(routing: Routing, rows: list[Row], *, reason: str, dry_run: bool) -> list[Planned]:
+    """Bring the routing to what the file says, in one transaction; a dry run only tells what it would do."""
+    planned: list[Planned] = []
+    async with routing.database.transaction() as session:
+        existing = await routing.lock_all(session)
+        for row in rows:
+            config = existing.get(row.shop_id)
+            plan = _plan(routing, row, config)
+            planned.append(plan)
+            if dry_run or plan.action == "keep":
+                continue
+            if config is None:
+                await routing.insert(session, row.shop_id, row.fields, reason=reason)
+            else:
+                await routing.change(session, config, row.fields, reason=reason)
+    for row in rows:
+        routing.memory.forget(row.shop_id)
+    return planned
+
+
+def _plan(routing: Routing, row: Row, config: PaymentConfig | None) -> Planned:
+    before: dict[str, Any] = {}
+    if config is not None:
+        before = {name: getattr(config, name) for name in ROUTING_FIELDS}
+        before["device_token"] = routing.opened(config).device_token
+    changes = {
+        name: (before.get(name), value) for name, value in row.fields.items() if config is None or before[name] != value
+    }
+    if "device_token" in changes:
+        old, new = changes["device_token"]
+        changes["device_token"] = (masked(old) if old else None, masked(new))
+    return Planned(row.shop_id, "create" if config is None else "change" if changes else "keep", changes)

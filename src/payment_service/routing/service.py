@@ -1,0 +1,288 @@
+"""Shop -> Route, and every change of it: checked, versioned, written down, told to all processes.
+
+A change takes the row's lock, writes a version to the history with who and why, and the database tells every process
+(NOTIFY). There is no default route anywhere: a shop without routing is an error.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import joinedload
+
+from payment_service.context import origin
+from payment_service.database import Database, is_duplicate
+from payment_service.errors import InvalidInput, ShopAlreadyConfigured, ShopInactive, ShopNotConfigured
+from payment_service.identifiers import checked_bin, checked_device_token, masked
+from payment_service.routing.memory import RouteMemory
+from payment_service.routing.models import DeviceToken, PaymentConfig, PaymentConfigHistory
+from payment_service.vault import Vault
+
+PROVIDERS = ("kaspi",)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where the money of a shop goes."""
+
+    shop_id: int
+    version: int
+    provider: str
+    organization_bin: str
+    device_token_id: int | None
+    device_token: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ShopConfig:
+    """A shop's routing as it stands, with its device token in the clear."""
+
+    row: PaymentConfig
+    device_token: str | None = field(repr=False)
+
+    @property
+    def route(self) -> Route:
+        """The part that decides where money goes."""
+        row = self.row
+        return Route(
+            row.shop_id, row.version, row.provider, row.organization_bin, row.device_token_id, self.device_token
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One version of a shop's routing, with the version before it; none for the first."""
+
+    after: PaymentConfigHistory
+    before: PaymentConfigHistory | None
+
+
+ROUTING_FIELDS = ("organization_bin", "is_active", "provider", "name", "city", "description")
+
+
+def checked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the fields of a shop's routing as they come from outside.
+
+    Raises:
+        InvalidInput: naming the first field that is wrong.
+    """
+    checked = dict(fields)
+    try:
+        if "organization_bin" in checked:
+            checked["organization_bin"] = checked_bin(checked["organization_bin"])
+    except ValueError as error:
+        raise InvalidInput("organization_bin", str(error)) from error
+    if checked.get("provider", PROVIDERS[0]) not in PROVIDERS:
+        raise InvalidInput("provider", f"is one of {', '.join(PROVIDERS)}")
+    try:
+        if checked.get("device_token") is not None:
+            checked["device_token"] = checked_device_token(checked["device_token"])
+    except ValueError as error:
+        raise InvalidInput("device_token", str(error)) from error
+    return checked
+
+
+@dataclass(slots=True)
+class Routing:
+    """The routing of all shops."""
+
+    database: Database
+    vault: Vault
+    memory: RouteMemory[ShopConfig] = field(default_factory=RouteMemory)
+
+    # --- asking
+
+    async def config_of(self, shop_id: int) -> ShopConfig:
+        """A shop's routing, from memory when it is known to be fresh.
+
+        Raises:
+            ShopNotConfigured: when there is none.
+        """
+        config = self.memory.get(shop_id)
+        if config is None:
+            ticket = self.memory.ticket()
+            config = await self._read(shop_id)
+            self.memory.put(shop_id, config, ticket)
+        return config
+
+    async def route_of(self, shop_id: int) -> Route:
+        """Where the money of a shop goes today.
+
+        Raises:
+            ShopNotConfigured: when nobody said.
+            ShopInactive: when the shop is switched off.
+        """
+        config = await self.config_of(shop_id)
+        if not config.row.is_active:
+            raise ShopInactive(shop_id)
+        return config.route
+
+    async def _read(self, shop_id: int) -> ShopConfig:
+        async with self.database.reading() as session:
+            row = await session.scalar(_configs().where(PaymentConfig.shop_id == shop_id))
+        if row is None:
+            raise ShopNotConfigured(shop_id)
+        return self.opened(row)
+
+    async def configs(
+        self,
+        *,
+        shops: Collection[int] | None = None,
+        organization_bin: str | None = None,
+        active_only: bool = False,
+    ) -> list[ShopConfig]:
+        """The routing of many shops, by shop_id. ``shops`` narrows to those; none means all."""
+        query = _configs().order_by(PaymentConfig.shop_id)
+        if shops is not None:
+            query = query.where(PaymentConfig.shop_id.in_(shops))
+        if organization_bin is not None:
+            query = query.where(PaymentConfig.organization_bin == organization_bin)
+        if active_only:
+            query = query.where(PaymentConfig.is_active)
+        async with self.database.reading() as session:
+            return [self.opened(row) for row in await session.scalars(query)]
+
+    async def device_token(self, session: AsyncSession, device_token_id: int | None) -> str | None:
+        """The token that a payment was pinned to, in the clear."""
+        if device_token_id is None:
+            return None
+        token = await session.get_one(DeviceToken, device_token_id)
+        return self.vault.decrypt(token.ciphertext)
+
+    async def history(self, shop_id: int) -> list[Change]:
+        """Every change of a shop's routing, newest first.
+
+        Raises:
+            ShopNotConfigured: when the shop never had any.
+        """
+        query = (
+            select(PaymentConfigHistory)
+            .where(PaymentConfigHistory.shop_id == shop_id)
+            .order_by(PaymentConfigHistory.version.desc())
+        )
+        async with self.database.reading() as session:
+            versions = list(await session.scalars(query))
+        if not versions:
+            raise ShopNotConfigured(shop_id)
+        return [Change(after, before) for after, before in zip(versions, [*versions[1:], None], strict=True)]
+
+    # --- changing
+
+    async def create(self, shop_id: int, fields: Mapping[str, Any], *, reason: str = "") -> ShopConfig:
+        """Give a shop its routing.
+
+        Raises:
+            ShopAlreadyConfigured: when it has one, active or not.
+            InvalidInput: for a field that is wrong.
+        """
+        checked = checked_fields(fields)
+        try:
+            async with self.database.transaction() as session:
+                config = await self.insert(session, shop_id, checked, reason=reason)
+        except IntegrityError as error:
+            if not is_duplicate(error):
+                raise
+            raise ShopAlreadyConfigured(shop_id) from error
+        self.memory.forget(shop_id)
+        return config
+
+    async def update(self, shop_id: int, fields: Mapping[str, Any], *, reason: str = "") -> ShopConfig:
+        """Change only the given fields; ``device_token: None`` removes the token, its masked text leaves it.
+
+        Raises:
+            ShopNotConfigured: when the shop has no routing.
+            InvalidInput: for a field that is wrong.
+        """
+        async with self.database.transaction() as session:
+            row = await session.scalar(
+                _configs().where(PaymentConfig.shop_id == shop_id).with_for_update(of=PaymentConfig)
+            )
+            if row is None:
+                raise ShopNotConfigured(shop_id)
+            if row.device_token is not None and fields.get("device_token") == row.device_token:
+                fields = {name: value for name, value in fields.items() if name != "device_token"}
+            config = await self.change(session, row, checked_fields(fields), reason=reason)
+        self.memory.forget(shop_id)
+        return config
+
+    async def insert(
+        self, session: AsyncSession, shop_id: int, checked: Mapping[str, Any], *, reason: str
+    ) -> ShopConfig:
+        """Write a new routing and its first version, in the caller's transaction."""
+        row = PaymentConfig(shop_id=shop_id, version=1, is_active=True, provider=PROVIDERS[0])
+        for name in ("name", "city", "description"):
+            setattr(row, name, "")
+        device_token = checked.get("device_token")
+        _put(row, checked)
+        await self._set_token(session, row, device_token)
+        session.add_all((row, _version(row, reason)))
+        await session.flush()
+        return ShopConfig(row, device_token)
+
+    async def change(
+        self, session: AsyncSession, row: PaymentConfig, checked: Mapping[str, Any], *, reason: str
+    ) -> ShopConfig:
+        """Write a change and its version, in the caller's transaction; nothing when nothing differs."""
+        current = self.opened(row).device_token
+        wanted = checked.get("device_token", current)
+        differs = wanted != current or any(
+            getattr(row, name) != checked[name] for name in ROUTING_FIELDS if name in checked
+        )
+        if differs:
+            _put(row, checked)
+            if wanted != current:
+                await self._set_token(session, row, wanted)
+            row.version += 1
+            row.updated_at = func.now()
+            session.add(_version(row, reason))
+            await session.flush()
+            await session.refresh(row, ["updated_at"])
+        return ShopConfig(row, wanted)
+
+    async def rotate_key(self) -> int:
+        """Encrypt every device token with the newest key; returns how many. Safe while the service runs."""
+        async with self.database.transaction() as session:
+            tokens = list(await session.scalars(select(DeviceToken).with_for_update()))
+            for token in tokens:
+                token.ciphertext = self.vault.rotate(token.ciphertext)
+        return len(tokens)
+
+    async def lock_all(self, session: AsyncSession) -> dict[int, PaymentConfig]:
+        """All routing, locked against any other change until the caller's transaction ends."""
+        await session.execute(text("LOCK TABLE payment_config IN SHARE ROW EXCLUSIVE MODE"))
+        return {row.shop_id: row for row in await session.scalars(_configs())}
+
+    # --- steps
+
+    async def _set_token(self, session: AsyncSession, row: PaymentConfig, device_token: str | None) -> None:
+        if device_token is None:
+            row.token, row.device_token_id, row.device_token = None, None, None
+            return
+        token = DeviceToken(ciphertext=self.vault.encrypt(device_token), masked=masked(device_token))
+        session.add(token)
+        await session.flush()
+        row.token, row.device_token_id, row.device_token = token, token.id, token.masked
+
+    def opened(self, row: PaymentConfig) -> ShopConfig:
+        """A row with its device token in the clear."""
+        return ShopConfig(row, self.vault.decrypt(row.token.ciphertext) if row.token else None)
+
+
+def _put(row: PaymentConfig, checked: Mapping[str, Any]) -> None:
+    for name in ROUTING_FIELDS:
+        if name in checked:
+            setattr(row, name, checked[name])
+
+
+def _configs() -> Any:
+    return select(PaymentConfig).options(joinedload(PaymentConfig.token))
+
+
+def _version(row: PaymentConfig, reason: str) -> PaymentConfigHistory:
+    copied = {name: getattr(row, name) for name in (*ROUTING_FIELDS, "shop_id", "version", "device_token")}
+    return PaymentConfigHistory(
+        **copied, device_token_id=row.device_token_id, actor=origin.get().actor, reason=reason[:500]
+    )

@@ -1,0 +1,59 @@
+"""The schema as a whole: bring a database to head, and tell whether it is there."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+# Every table must be known to the metadata before it is compared with a database.
+import payment_service.access.models
+import payment_service.audit.models
+import payment_service.payments.models
+import payment_service.refunds.models
+import payment_service.routing.models  # noqa: F401
+from payment_service.database import Database
+
+MIGRATION_LOCK = 0x7061796D656E74  # "payment"
+
+
+def alembic_config(database_url: str | None = None) -> Config:
+    """Alembic's configuration, for the migrations beside the sources or inside the installed package."""
+    packaged = Path(str(files("payment_service"))) / "_migrations"
+    beside = Path(__file__).parents[2] / "migrations"
+    config = Config()
+    config.set_main_option("script_location", str(packaged if packaged.is_dir() else beside))
+    config.attributes["database_url"] = database_url
+    return config
+
+
+def head() -> str:
+    """The newest revision that this code knows."""
+    revision = ScriptDirectory.from_config(alembic_config()).get_current_head()
+    if revision is None:
+        raise RuntimeError("the package holds no migrations")
+    return revision
+
+
+def migrate(database_url: str) -> None:
+    """Bring the database to head. Safe to run from several processes at once: they wait for each other."""
+    command.upgrade(alembic_config(database_url), "head")
+
+
+async def current(database: Database) -> str | None:
+    """The revision that the database is at; none for an empty one."""
+    async with database.reading() as session:
+        try:
+            return (await session.execute(text("SELECT version_num FROM alembic_version"))).scalar_one_or_none()
+        except DBAPIError as error:
+            if "UndefinedTable" in type(error.orig.__cause__).__name__ if error.orig else "":
+                return None
+            raise
+
+
+def owned_by_the_queue(_thing: object, name: str | None, kind: str) -> bool:
+    """Whether an object of the schema belongs to pgqueuer, which has migrations of its own."""
+    return kind == "table" and (name or "").startswith("pgqueuer")

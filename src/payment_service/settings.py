@@ -1,0 +1,144 @@
+"""Every setting of the service, read from the environment and ``.env``; refuses to start on nonsense.
+
+Each has a line in ``.env.example``. Times are seconds.
+"""
+
+from ipaddress import ip_address
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from cryptography.fernet import Fernet
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Seconds = Annotated[float, Field(gt=0, le=86400 * 7)]
+
+
+class SettingsError(Exception):
+    """The settings do not make a service; the text says what to change."""
+
+
+class Settings(BaseSettings):
+    """What can be set from outside."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", hide_input_in_errors=True)
+
+    # --- the database
+    database_url: SecretStr
+    database_pool_size: int = Field(default=20, ge=2, le=500)
+
+    # --- the provider
+    production_api_url: str
+    kaspi_access_token: SecretStr = Field(min_length=1)
+    kaspi_deadline_s: float = Field(default=8, gt=0, le=8)
+    kaspi_connect_timeout_s: float = Field(default=3, gt=0, le=8)
+    kaspi_max_calls: int = Field(default=100, ge=1, le=1000)
+
+    # --- the front door
+    host: str = "127.0.0.1"
+    port: int = Field(default=8015, ge=1, le=65535)
+    cors_origins: Annotated[list[str], NoDecode] = []
+    debug: bool = False
+    docs_enabled: bool | None = None
+    dev_no_auth: bool = False
+    metrics_token: SecretStr | None = None
+    metrics_public: bool = False
+    shutdown_grace_s: Seconds = 15
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+
+    # --- secrets at rest
+    encryption_keys: Annotated[list[SecretStr], NoDecode] = Field(min_length=1)
+
+    # --- payments
+    duplicate_window_s: int = Field(default=60, ge=0, le=86400)
+    sending_lease_s: Seconds = 30
+    error_confirm_s: Seconds = 30
+
+    # --- the worker
+    worker_in_serve: bool = False
+    follow_first_s: Seconds = 5
+    follow_fast_s: Seconds = 15
+    follow_fast_for_s: Seconds = 600
+    follow_slow_s: Seconds = 180
+    follow_for_s: Seconds = 86400
+    sweep_every_s: Seconds = 15
+
+    @field_validator("cors_origins", "encryption_keys", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("metrics_token", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return value or None
+
+    @field_validator("production_api_url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must be an http:// or https:// address")
+        if parts.query or parts.fragment or parts.username:
+            raise ValueError("must have no query, fragment or user name")
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
+            raise ValueError("must be https:// unless it is on this machine: the query carries secrets")
+        return value.rstrip("/")
+
+    @field_validator("encryption_keys")
+    @classmethod
+    def _check_keys(cls, value: list[SecretStr]) -> list[SecretStr]:
+        for key in value:
+            try:
+                Fernet(key.get_secret_value())
+            except ValueError as error:
+                raise ValueError("must be Fernet keys: make one with 'payment-service secrets new-key'") from error
+        return value
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.dev_no_auth:
+            if not is_loopback(urlsplit(self.production_api_url).hostname or ""):
+                raise ValueError(
+                    "DEV_NO_AUTH works only with the stand-in proxy on this machine, and PRODUCTION_API_URL "
+                    "points elsewhere: remove DEV_NO_AUTH and make keys with 'payment-service keys create'"
+                )
+            if not is_loopback(self.host):
+                raise ValueError("DEV_NO_AUTH works only when HOST is on this machine: set HOST=127.0.0.1")
+        if self.sending_lease_s <= self.kaspi_deadline_s:
+            raise ValueError("SENDING_LEASE_S must be longer than KASPI_DEADLINE_S")
+        if "*" in self.cors_origins and not self.debug:
+            raise ValueError("CORS_ORIGINS must name the origins: '*' is for DEBUG only")
+        return self
+
+    @property
+    def serves_docs(self) -> bool:
+        """Whether ``/docs`` and ``/openapi.json`` exist: as set, else in development only."""
+        return self.debug if self.docs_enabled is None else self.docs_enabled
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host name can only mean this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load() -> Settings:
+    """Read the settings.
+
+    Raises:
+        SettingsError: one line per setting that is missing or wrong.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_url=False, include_input=False, include_context=False):
+            name = ".".join(str(part) for part in problem["loc"][:1]).upper()
+            what = "is not set" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{name} {what}".strip())
+        raise SettingsError("\n".join([*lines, "See .env.example for what each setting means."])) from None

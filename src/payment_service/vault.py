@@ -1,0 +1,59 @@
+"""Keys: encryption of device tokens at rest, and fingerprints of requests.
+
+Owns the encryption keys (setting ``ENCRYPTION_KEYS``, Fernet keys, the newest first). The first key writes, every
+key reads: that is what lets a key be rotated without downtime (docs: README, "Rotating the encryption key").
+"""
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+
+class VaultError(Exception):
+    """A ciphertext that none of the configured keys opens."""
+
+
+class Vault:
+    """Encrypts, decrypts and fingerprints with the keys it was given, newest first."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._fernet = MultiFernet([Fernet(key) for key in keys])
+        # A fingerprint must never be an oracle for the encryption key, so it has a key derived from it.
+        self._digest_keys = [hashlib.sha256(b"fingerprint:" + key.encode()).digest() for key in keys]
+
+    def encrypt(self, text: str) -> str:
+        """Encrypt with the newest key."""
+        return self._fernet.encrypt(text.encode()).decode()
+
+    def decrypt(self, ciphertext: str) -> str:
+        """Decrypt with whichever key fits.
+
+        Raises:
+            VaultError: when none does.
+        """
+        try:
+            return self._fernet.decrypt(ciphertext).decode()
+        except InvalidToken as error:
+            raise VaultError("none of the ENCRYPTION_KEYS opens a stored device token") from error
+
+    def rotate(self, ciphertext: str) -> str:
+        """Encrypt anew with the newest key.
+
+        Raises:
+            VaultError: when no key opens it.
+        """
+        return self.encrypt(self.decrypt(ciphertext))
+
+    def fingerprints(self, text: str) -> list[str]:
+        """The keyed digests of a text, newest key first: write the first, recognise any.
+
+        Keyed, because a request holds a phone number, and there are few enough of those to try them all.
+        """
+        return [hmac.new(key, text.encode(), hashlib.sha256).hexdigest() for key in self._digest_keys]
+
+
+def new_key() -> str:
+    """A fresh key for ``ENCRYPTION_KEYS``."""
+    return Fernet.generate_key().decode()

@@ -1,0 +1,81 @@
+"""The worker: follows payments, settles what was lost, and comes back by itself when the database was away."""
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from payment_service.context import Origin, origin
+from payment_service.database import Database
+from payment_service.logs import get_logger
+from payment_service.payments.service import Payments
+from payment_service.queue import FOLLOW_PAYMENT, Consumer
+from payment_service.refunds.service import Refunds
+
+RESTART_AFTER_S = 1.0
+log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Worker:
+    """One worker of possibly many."""
+
+    database: Database
+    payments: Payments
+    refunds: Refunds
+    sweep_every_s: float = 15
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _consumer: Consumer | None = None
+
+    async def run(self) -> None:
+        """Work until ``stop`` is called. A lost database is waited for."""
+        origin.set(Origin("worker"))
+        sweeping = asyncio.create_task(self._sweep())
+        try:
+            while not self._stopping.is_set():
+                try:
+                    await self._consume()
+                except Exception as error:  # noqa: BLE001 - whatever it is, payments must go on being followed
+                    log.warning("worker starts again", error=type(error).__name__)
+                    await self._pause(RESTART_AFTER_S)
+        finally:
+            await sweeping
+
+    def stop(self) -> None:
+        """Take no more jobs and let those in hand end."""
+        self._stopping.set()
+        if self._consumer is not None:
+            self._consumer.stop()
+
+    async def _consume(self) -> None:
+        connection = await self.database.raw_connection()
+        try:
+            self._consumer = Consumer(connection, {FOLLOW_PAYMENT: self._follow})
+            if not self._stopping.is_set():
+                await self._consumer.run()
+        finally:
+            self._consumer = None
+            connection.terminate()
+
+    async def _follow(self, payment_id: UUID) -> None:
+        await self.payments.follow(payment_id)
+
+    async def _sweep(self) -> None:
+        """Now and then look for what was lost: a job, or the process that was sending."""
+        while not self._stopping.is_set():
+            try:
+                lost = await self.payments.settle_lost() + await self.refunds.settle_lost()
+                late = await self.payments.wake_overdue()
+                if lost or late:
+                    log.warning("swept", settled=lost, woken=late)
+            except Exception as error:  # noqa: BLE001 - the next sweep does what this one could not
+                log.warning("sweep failed", error=type(error).__name__)
+            # Jitter, so that many workers do not sweep in step.
+            await self._pause(self.sweep_every_s * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass

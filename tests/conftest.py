@@ -1,0 +1,227 @@
+"""What every test may ask for: a real PostgreSQL with the real schema, the rooms wired as in production, a client.
+
+One throw-away server serves the whole run; the process that starts pytest owns it, and each xdist worker has a
+database of its own, copied from a migrated template. Services really commit, and tables are emptied between tests.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+import respx
+
+from payment_service import schema
+from payment_service.access.service import Scope
+from payment_service.api.middleware import Drain
+from payment_service.database import Database
+from payment_service.dev.postgres import EmbeddedPostgres
+from payment_service.main import House, build, create_app
+from payment_service.settings import Settings
+
+TEMPLATE = "payment_service_template"
+PROXY = "http://127.0.0.1:1"
+"""Nobody listens there: what respx does not answer is not sent."""
+ENCRYPTION_KEY = "dGhpcyBpcyBhIHRlc3Qga2V5LCBub3QgYSBzZWNyZXQ="
+SHOPS = {
+    121038: "920317450731",
+    576631: "210440028324",
+    75509: "860214400107",
+    69292: "960514451575",
+    49237: "930201350766",
+    56195: "590915402028",
+    71691: "991011000048",
+}
+
+
+def device_token_of(shop_id: int) -> str:
+    """The made-up device token of a shop."""
+    return f"{shop_id:08d}-0000-4000-8000-000000000000"
+
+
+_server = pytest.StashKey[EmbeddedPostgres]()
+_url = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    worker_input = getattr(config, "workerinput", None)
+    if worker_input is not None:
+        config.stash[_url] = worker_input["postgres_url"]
+        return
+    if config.option.collectonly:
+        return
+    server = EmbeddedPostgres(
+        Path(tempfile.mkdtemp(prefix="payment-service-tests-")), durable=False, max_connections=400
+    )
+    config.stash[_server] = server
+    server.start()
+    server.create_database(TEMPLATE)
+    schema.migrate(server.url(TEMPLATE))
+    config.stash[_url] = server.url()
+
+
+def pytest_configure_node(node: Any) -> None:
+    """Tell an xdist worker where the server is."""
+    node.workerinput["postgres_url"] = node.config.stash[_url]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    server = config.stash.get(_server, None)
+    if server is not None:
+        server.remove()
+
+
+@dataclass(frozen=True)
+class Server:
+    """The throw-away PostgreSQL."""
+
+    url: str
+
+    def of(self, database: str) -> str:
+        return self.url.rsplit("/", 1)[0] + "/" + database
+
+    async def make(self, database: str, *, empty: bool = False) -> str:
+        """A new database, with the schema or empty; returns its URL."""
+        connection = await asyncpg.connect(self.url)
+        try:
+            await connection.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+            template = "template0" if empty else TEMPLATE
+            await connection.execute(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
+        finally:
+            await connection.close()
+        return self.of(database)
+
+
+@pytest.fixture(scope="session")
+def server(pytestconfig: pytest.Config) -> Server:
+    return Server(pytestconfig.stash[_url])
+
+
+@pytest.fixture(scope="session")
+async def database_url(server: Server, worker_id: str) -> str:
+    """This worker's own database, with the schema at head."""
+    return await server.make(f"tests_{worker_id}")
+
+
+@pytest.fixture(scope="session")
+def worker_id(request: pytest.FixtureRequest) -> str:
+    """Which xdist worker this is; ``main`` without xdist."""
+    worker_input: dict[str, Any] = getattr(request.config, "workerinput", {"workerid": "main"})
+    return str(worker_input["workerid"])
+
+
+async def empty_tables(connection: asyncpg.Connection) -> None:
+    """Empty every table of ours. The laws against it are switched off for this one statement."""
+    tables = await connection.fetch(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+    )
+    names = ", ".join(f'"{row["tablename"]}"' for row in tables)
+    await connection.execute(
+        f"BEGIN; SET LOCAL session_replication_role = replica; TRUNCATE {names} RESTART IDENTITY; COMMIT"
+    )
+
+
+@pytest.fixture
+async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A plain connection to this worker's database, which is empty when the test begins."""
+    connection = await asyncpg.connect(database_url)
+    await empty_tables(connection)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    """Settings as in production, with short times."""
+    return Settings(
+        _env_file=None,
+        database_url=database_url,
+        database_pool_size=10,
+        production_api_url=PROXY,
+        kaspi_access_token="test-access-token",
+        encryption_keys=ENCRYPTION_KEY,
+        metrics_public=True,
+        docs_enabled=True,
+    )
+
+
+@pytest.fixture
+async def house(settings: Settings, sql: asyncpg.Connection) -> AsyncIterator[House]:
+    """The rooms, wired as in production, over empty tables."""
+    house = build(settings)
+    yield house
+    await house.inflight.drain(10)
+    await house.close()
+
+
+@pytest.fixture
+async def shops(house: House) -> dict[int, str]:
+    """The seven shops with their device tokens; returns shop_id -> BIN."""
+    for shop_id, organization_bin in SHOPS.items():
+        fields = {"organization_bin": organization_bin, "device_token": device_token_of(shop_id)}
+        await house.routing.create(shop_id, fields)
+    return SHOPS
+
+
+@pytest.fixture
+def wire() -> Iterator[respx.MockRouter]:
+    """The proxy's side of the wire. A call that the test did not foresee fails it.
+
+    respx answers in place of the transport, so what depends on bytes leaving (not sent or unknown) needs a real
+    socket: see tests/providers.
+    """
+    with respx.mock(base_url=PROXY, assert_all_called=False) as router:
+        yield router
+
+
+ClientMaker = Callable[..., httpx.AsyncClient]
+
+
+@pytest.fixture
+async def make_client(house: House) -> AsyncIterator[ClientMaker]:
+    """Makes clients of the app; ``key`` is sent as a bearer token."""
+    app = create_app(house.settings, house, Drain())
+    clients: list[httpx.AsyncClient] = []
+
+    def make(key: str | None = None) -> httpx.AsyncClient:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        transport = httpx.ASGITransport(app)
+        client = httpx.AsyncClient(transport=transport, base_url="http://service", headers=headers)
+        clients.append(client)
+        return client
+
+    yield make
+    await asyncio.gather(*(client.aclose() for client in clients))
+
+
+@pytest.fixture
+async def client(house: House, make_client: ClientMaker) -> httpx.AsyncClient:
+    """A client with a key that may do everything in every shop."""
+    made = await house.access.create("tests", list(Scope))
+    return make_client(made.key)
+
+
+@pytest.fixture
+def database(house: House) -> Database:
+    return house.database
+
+
+def accepted(external_id: int | str = 12800627774, **more: Any) -> httpx.Response:
+    """The proxy's reply to a create that Kaspi took on."""
+    data = {"externalId": external_id, "status": "Wait", **more}
+    return httpx.Response(200, json={"status": True, "data": data, "http_code": 200})
+
+
+def status_reply(external_id: int | str, status: str) -> httpx.Response:
+    """The proxy's reply to a status request."""
+    return httpx.Response(200, json={"status": True, "data": {"externalId": external_id, "status": status}})
+
+
+def failure(code: int | str, message: str = "Kaspi says no") -> httpx.Response:
+    """The proxy's reply when Kaspi answered with an error code."""
+    return httpx.Response(200, json={"status": False, "data": {"errors": {str(code): message}}})
