@@ -19,6 +19,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
+from payment_service.logs import get_logger
+
 CONNECT_TIMEOUT_S = 1.5  # a database that is down is told within 2 s
 STATEMENT_TIMEOUT_MS = 5_000
 LOCK_TIMEOUT_MS = 3_000
@@ -26,6 +28,7 @@ COMMAND_TIMEOUT_S = 6  # for a server that does not even say that a statement to
 INSIST_S = 60
 
 Result = TypeVar("Result")
+log = get_logger(__name__)
 
 Tiyn = Annotated[int, mapped_column(BigInteger)]
 Moment = Annotated[datetime, mapped_column(DateTime(timezone=True))]
@@ -166,6 +169,7 @@ async def insist(action: Callable[[], Awaitable[Result]]) -> Result:
         try:
             return await action()
         except Exception as error:
+            log.warning("not yet written down", error=type(error).__name__)
             broken_law = isinstance(error, DBAPIError) and constraint_of(error) is not None
             passing = is_unreachable(error) or isinstance(error, DBAPIError)
             if broken_law or not passing or time.monotonic() > give_up_at:

@@ -71,6 +71,11 @@ def configure(*, readable: bool, level: str = "INFO") -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
+def bind(**facts: object) -> None:
+    """Put facts into every later line of this request."""
+    structlog.contextvars.bind_contextvars(**facts)
+
+
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger for one module."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)

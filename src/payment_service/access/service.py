@@ -1,6 +1,7 @@
 """Who calls, and what they may do. Keys are looked up in the database each time, so that a revoked key ends at once."""
 
 import hashlib
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from payment_service.errors import InvalidInput, NotAuthenticated, ScopeMissing
 
 _KEY_MARK: Final = "ps_"
 _PREFIX_LENGTH: Final = 10
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_OURS: Final = frozenset({"anonymous", "development", "service", "worker"})
+"""Actors of the record that are no caller: a key of that name could sign with it."""
 
 
 class Scope(StrEnum):
@@ -105,8 +109,10 @@ class Access:
         Raises:
             InvalidInput: for a scope that does not exist, no scope, or no name.
         """
-        if not name or len(name) > 64:
-            raise InvalidInput("name", "is 1 to 64 characters")
+        if not _NAME.fullmatch(name) or name in _OURS:
+            raise InvalidInput(
+                "name", f"is 1 to 64 letters, digits, dots and dashes, and none of {', '.join(sorted(_OURS))}"
+            )
         unknown = [scope for scope in scopes if scope not in set(Scope)]
         if unknown or not scopes:
             raise InvalidInput("scopes", f"are one or more of {', '.join(Scope)}")

@@ -50,6 +50,18 @@ async def take_key(session: AsyncSession, caller: str, key: str, likeness: Liken
     return claim
 
 
+async def find_key(session: AsyncSession, caller: str, key: str, likeness: Likeness) -> IdempotencyClaim | None:
+    """The claim of a key, without taking it.
+
+    Raises:
+        IdempotencyKeyReused: when the key stands for another request.
+    """
+    claim = await session.get(IdempotencyClaim, (caller, key))
+    if claim is not None and claim.fingerprint not in likeness.digests:
+        raise IdempotencyKeyReused
+    return claim
+
+
 async def lock_likeness(session: AsyncSession, likeness: Likeness) -> None:
     """Let equal requests without a key pass one at a time."""
     # The digest of the oldest key: processes that differ in the newest one must still take the same lock.
@@ -65,7 +77,7 @@ async def _lock(session: AsyncSession, name: str) -> None:
     await session.execute(select(text("pg_advisory_xact_lock(hashtextextended(:name, 0))")), {"name": name})
 
 
-async def point_to(claim: IdempotencyClaim | None, operation_id: UUID) -> None:
+def point_to(claim: IdempotencyClaim | None, operation_id: UUID) -> None:
     """Let the key stand for this operation."""
     if claim is not None:
         claim.operation_id = operation_id

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.paging import Page, read_page
@@ -26,14 +26,18 @@ async def by_external_id(session: AsyncSession, external_id: str) -> Payment | N
 async def alike(session: AsyncSession, caller: str, digests: Collection[str], window_s: int) -> Payment | None:
     """The latest payment of this caller with the same words, made within the last ``window_s`` seconds.
 
-    One that provably never left does not count: asking again is what its answer invited.
+    An unknown one counts however old it is: nobody sends again until it is settled. One that provably never left
+    does not count: asking again is what its answer invited.
     """
     query = (
         select(Payment)
         .where(
             Payment.fingerprint.in_(digests),
             Payment.caller == caller,
-            Payment.created_at > func.now() - func.make_interval(0, 0, 0, 0, 0, 0, window_s),
+            or_(
+                Payment.created_at > func.now() - func.make_interval(0, 0, 0, 0, 0, 0, window_s),
+                Payment.state == State.UNKNOWN,
+            ),
             Payment.failure.is_distinct_from(Failure.NOT_SENT),
         )
         .order_by(Payment.created_at.desc())

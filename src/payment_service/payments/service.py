@@ -24,11 +24,12 @@ from payment_service.errors import (
     PaymentNotFound,
     ProviderRefused,
     ProviderUnavailable,
+    ShopInactive,
     StillRunning,
 )
 from payment_service.identifiers import new_id, new_short_code
 from payment_service.inflight import InFlight
-from payment_service.logs import get_logger
+from payment_service.logs import bind, get_logger
 from payment_service.metrics import ALARMS, MOVES, READINGS
 from payment_service.money import Money
 from payment_service.payments import claims, queries
@@ -44,6 +45,7 @@ from payment_service.payments.lifecycle import (
 )
 from payment_service.payments.models import IdempotencyClaim, Payment
 from payment_service.providers.interface import (
+    Accepted,
     Account,
     LinkPayment,
     Meaning,
@@ -137,10 +139,17 @@ class Payments:
             IdempotencyKeyReused, StillRunning, OrderAlreadyOpen, OrderAlreadyPaid: it was asked for before.
             DatabaseUnavailable: it could not be written down, so nothing was sent.
         """
-        route = await self._route(request)
+        try:
+            route = await self._route(request)
+        except (ShopInactive, DeviceTokenMissing):
+            # What was answered once is answered again, also when the shop could not take it today.
+            if (answered := await self._answer_of_key(request)) is not None:
+                return answered
+            raise
         written, route = await self._write_intent(request, route)
         if written.replayed:
             return written
+        bind(payment_id=str(request.id), shop_id=request.shop_id)
         outcome = await self._send(request, route, written.payment.short_code)
         return Answer(await self._write_outcome(request, outcome))
 
@@ -190,14 +199,23 @@ class Payments:
         if earlier is not None:
             if earlier.state == State.SENDING:
                 raise StillRunning(earlier.id)
-            await claims.point_to(claim, earlier.id)
+            claims.point_to(claim, earlier.id)
             return Answer(earlier, replayed=True)
 
         payment = _new_payment(request, route, likeness)
         session.add(payment)
-        await claims.point_to(claim, payment.id)
+        claims.point_to(claim, payment.id)
         await session.flush()
         return Answer(payment)
+
+    async def _answer_of_key(self, request: PaymentRequest) -> Answer | None:
+        if request.idempotency_key is None:
+            return None
+        async with self.database.reading() as session:
+            likeness = self._likeness(request)
+            claim = await claims.find_key(session, request.caller, request.idempotency_key, likeness)
+            payment = await session.get(Payment, claim.operation_id) if claim and claim.operation_id else None
+        return Answer(payment, replayed=True) if payment and payment.failure != Failure.NOT_SENT else None
 
     async def _of_same_order(
         self, session: AsyncSession, request: PaymentRequest, likeness: claims.Likeness
@@ -243,6 +261,12 @@ class Payments:
 
     async def _write_outcome(self, request: PaymentRequest, outcome: Outcome[PaymentReceipt]) -> Payment:
         """Transaction 2: the move, its audit entry and the next job, in one commit."""
+        # Said before it is written: should the database be gone for good, the log still knows.
+        match outcome:
+            case Accepted(receipt):
+                log.info("outcome", outcome="Accepted", external_id=receipt.external_id)
+            case _:
+                log.info("outcome", outcome=type(outcome).__name__)
         payment = await insist(lambda: self._apply_outcome(request.id, request.operation_type, outcome))
         if payment is None:
             raise PaymentNotFound(request.id)

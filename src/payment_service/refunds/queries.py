@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.payments.lifecycle import Failure
@@ -20,14 +20,17 @@ async def of_payment(session: AsyncSession, payment_id: UUID) -> list[Refund]:
 async def alike(
     session: AsyncSession, payment_id: UUID, caller: str, digests: Collection[str], window_s: int
 ) -> Refund | None:
-    """The latest equal refund of this caller within the last ``window_s`` seconds that may have left."""
+    """The latest equal refund of this caller within the last ``window_s`` seconds, or unknown, that may have left."""
     query = (
         select(Refund)
         .where(
             Refund.payment_id == payment_id,
             Refund.caller == caller,
             Refund.fingerprint.in_(digests),
-            Refund.created_at > func.now() - func.make_interval(0, 0, 0, 0, 0, 0, window_s),
+            or_(
+                Refund.created_at > func.now() - func.make_interval(0, 0, 0, 0, 0, 0, window_s),
+                Refund.state == RefundState.UNKNOWN,
+            ),
             Refund.failure.is_distinct_from(Failure.NOT_SENT),
         )
         .order_by(Refund.created_at.desc())

@@ -25,7 +25,7 @@ from payment_service.errors import (
 )
 from payment_service.identifiers import new_id
 from payment_service.inflight import InFlight
-from payment_service.logs import get_logger
+from payment_service.logs import bind, get_logger
 from payment_service.metrics import MOVES
 from payment_service.money import Money
 from payment_service.payments import claims
@@ -106,6 +106,7 @@ class Refunds:
         written = await self._write_intent(request)
         if written.replayed:
             return written
+        bind(payment_id=str(written.payment.id), refund_id=str(written.refund.id), shop_id=written.payment.shop_id)
         outcome = await self._send(account, written)
         return await self._write_outcome(request, outcome)
 
@@ -163,7 +164,7 @@ class Refunds:
         )
         session.add(refund)
         payment.reserved_amount += amount.tiyn
-        await claims.point_to(claim, refund.id)
+        claims.point_to(claim, refund.id)
         await session.flush()
         return RefundAnswer(refund, payment)
 
@@ -185,6 +186,7 @@ class Refunds:
 
     async def _write_outcome(self, request: RefundRequest, outcome: Outcome[RefundReceipt]) -> RefundAnswer:
         """Transaction 2: the move, the payment's sums and the audit entry, in one commit."""
+        log.info("outcome", outcome=type(outcome).__name__)
         answer = await insist(lambda: self._apply_outcome(request.id, outcome))
         if answer is None:
             raise PaymentNotFound(request.payment.external_id)
