@@ -4,10 +4,11 @@ import asyncio
 import os
 
 from alembic import context
-from sqlalchemy import Connection, text
+from sqlalchemy import URL, Connection, NullPool, text
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from payment_service.database import Base, Database
-from payment_service.schema import MIGRATION_LOCK, owned_by_the_queue
+from payment_service.database import CONNECT_TIMEOUT_S, Base, connect_arguments
+from payment_service.schema import MIGRATION_LOCK, compared
 
 config = context.config
 
@@ -18,25 +19,28 @@ def _migrate(connection: Connection) -> None:
         target_metadata=Base.metadata,
         compare_type=True,
         compare_server_default=True,
-        include_object=lambda thing, name, kind, *_: not owned_by_the_queue(thing, name, kind),
+        include_object=compared,
     )
     with context.begin_transaction():
-        # Two processes that start at once must not migrate at once.
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        # Two processes that start at once must not migrate at once, however long the first one takes.
+        connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
         # A lock on a busy table may take longer than a request is allowed to wait.
-        connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SET LOCAL lock_timeout = '30s'"))
         context.run_migrations()
 
 
 async def _migrate_async(database_url: str) -> None:
-    database = Database(database_url, pool_size=1)
+    # An engine of its own: the service's would cut a migration off after the few seconds that a request may take.
+    arguments = {**connect_arguments(database_url), "timeout": CONNECT_TIMEOUT_S}
+    engine = create_async_engine(URL.create("postgresql+asyncpg"), connect_args=arguments, poolclass=NullPool)
     try:
-        async with database.engine.connect() as connection:
+        async with engine.connect() as connection:
             await connection.run_sync(_migrate)
             await connection.commit()
     finally:
-        await database.close()
+        await engine.dispose()
 
 
 def _run() -> None:

@@ -163,6 +163,7 @@ CREATE INDEX payment_log_shop_operation ON payment_log (shop_id, operation_type,
 CREATE INDEX payment_log_shop_status ON payment_log (shop_id, status, created_at, id);
 CREATE INDEX payment_log_operation ON payment_log (operation_type, created_at, id);
 CREATE INDEX payment_log_status ON payment_log (status, created_at, id);
+CREATE INDEX payment_log_provider ON payment_log (provider, created_at, id);
 CREATE INDEX payment_log_external_id ON payment_log (external_id, created_at, id);
 CREATE INDEX payment_log_payment ON payment_log (payment_id, id);
 
@@ -228,7 +229,8 @@ CREATE TABLE payment (
         CHECK (state NOT IN ('pending', 'paid', 'cancelled') OR external_id IS NOT NULL),
     FOREIGN KEY (shop_id, route_version) REFERENCES payment_config_history (shop_id, version)
 );
-CREATE UNIQUE INDEX payment_external_id ON payment (provider, external_id);
+-- The id first: payments are looked up by it alone, and before PostgreSQL 18 an index serves only its first columns.
+CREATE UNIQUE INDEX payment_external_id ON payment (external_id, provider);
 CREATE UNIQUE INDEX payment_one_open_per_order ON payment (shop_id, order_id)
     WHERE state IN ('sending', 'pending', 'unknown');
 CREATE INDEX payment_time ON payment (created_at, id);
@@ -396,6 +398,18 @@ CREATE TABLE idempotency_claim (
 );
 CREATE TRIGGER idempotency_claim_kept BEFORE DELETE ON idempotency_claim
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
+
+-- TRUNCATE asks no row trigger: what cannot be deleted cannot be emptied either.
+CREATE TRIGGER device_token_no_truncate BEFORE TRUNCATE ON device_token
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER payment_config_no_truncate BEFORE TRUNCATE ON payment_config
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER payment_no_truncate BEFORE TRUNCATE ON payment
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER refund_no_truncate BEFORE TRUNCATE ON refund
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER idempotency_claim_no_truncate BEFORE TRUNCATE ON idempotency_claim
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 
 

@@ -60,14 +60,18 @@ def connect_arguments(database_url: str) -> dict[str, Any]:
     Raises:
         ConnectArgumentError: for anything else.
     """
-    parts = urlsplit(database_url)
+    try:
+        parts = urlsplit(database_url)
+        port = parts.port or 5432
+    except ValueError:
+        # Nothing of the cause is shown: a password with a '/' in it is read as the port.
+        raise ConnectArgumentError(
+            "DATABASE_URL cannot be read: what is special in its user or password must be percent-encoded, "
+            "an IPv6 address stands in brackets, and the port is a number"
+        ) from None
     if parts.scheme.partition("+")[0] not in {"postgres", "postgresql"}:
         raise ConnectArgumentError("DATABASE_URL must start with postgresql://")
     query = dict(parse_qsl(parts.query))
-    try:
-        port = parts.port or 5432
-    except ValueError as error:
-        raise ConnectArgumentError("DATABASE_URL has a port that is no number") from error
     arguments: dict[str, Any] = {
         "host": query.get("host") or parts.hostname or "127.0.0.1",
         "port": port,
@@ -145,6 +149,7 @@ def is_unreachable(error: BaseException) -> bool:
         | OperationalError
         | InterfaceError
         | OSError
+        | asyncpg.InterfaceError
         | asyncpg.PostgresConnectionError
         | asyncpg.CannotConnectNowError
         | asyncpg.TooManyConnectionsError
@@ -155,6 +160,12 @@ def is_unreachable(error: BaseException) -> bool:
 def is_duplicate(error: DBAPIError) -> bool:
     """Whether the statement broke a UNIQUE constraint."""
     return bool(getattr(error.orig, "sqlstate", None) == asyncpg.UniqueViolationError.sqlstate)
+
+
+def lacks_schema(error: BaseException) -> bool:
+    """Whether the statement met a database without the tables or columns that this code knows."""
+    missing = {asyncpg.UndefinedTableError.sqlstate, asyncpg.UndefinedColumnError.sqlstate}
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in missing
 
 
 async def insist(action: Callable[[], Awaitable[Result]]) -> Result:
@@ -170,9 +181,9 @@ async def insist(action: Callable[[], Awaitable[Result]]) -> Result:
             return await action()
         except Exception as error:
             log.warning("not yet written down", error=type(error).__name__)
-            broken_law = isinstance(error, DBAPIError) and constraint_of(error) is not None
-            passing = is_unreachable(error) or isinstance(error, DBAPIError)
-            if broken_law or not passing or time.monotonic() > give_up_at:
+            # The queue speaks to asyncpg itself, so what it says may come bare.
+            passing = is_unreachable(error) or isinstance(error, DBAPIError | asyncpg.PostgresError)
+            if constraint_of(error) is not None or not passing or time.monotonic() > give_up_at:
                 raise
         await asyncio.sleep(pause)
         pause = min(pause * 2, 2)
@@ -180,7 +191,7 @@ async def insist(action: Callable[[], Awaitable[Result]]) -> Result:
 
 def constraint_of(error: BaseException) -> str | None:
     """The name of the constraint (or of the law of a trigger) that a statement broke."""
-    cause: BaseException | None = error.orig if isinstance(error, DBAPIError) else None
+    cause: BaseException | None = error.orig if isinstance(error, DBAPIError) else error
     while cause is not None:
         name = getattr(cause, "constraint_name", None)
         if name:

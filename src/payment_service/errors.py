@@ -51,8 +51,8 @@ class NotAuthenticated(ServiceError):
     code = "authentication_required"
     title = "Authentication required"
 
-    def __init__(self) -> None:
-        super().__init__("Send a valid API key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.")
+    def __init__(self, what: str = "a valid API key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'") -> None:
+        super().__init__(f"Send {what}.")
 
 
 class ScopeMissing(ServiceError):
@@ -72,7 +72,7 @@ class InvalidInput(ServiceError):
     title = "Invalid request"
 
     def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field}: {message}", errors=[{"field": field, "message": message}])
+        super().__init__(f"{field}: {message}.", errors=[{"field": field, "message": message}])
 
 
 class ShopNotConfigured(ServiceError):

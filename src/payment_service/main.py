@@ -6,6 +6,8 @@ Programs are made here (``serve``, ``work``); the command line calls them.
 import asyncio
 import contextlib
 import signal
+import socket
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import FrameType
@@ -163,7 +165,8 @@ def serve(settings: Settings) -> None:
     """Serve HTTP until told to stop. On SIGTERM: no new requests, those in flight finish, then exit.
 
     Raises:
-        StartError: when the database is not at the schema that this code needs, or the vault cannot open it.
+        StartError: when the database is not at the schema that this code needs, the vault cannot open it, or the
+            port is taken.
     """
     logs.configure(readable=settings.debug, level=settings.log_level)
     asyncio.run(_check_database(settings))
@@ -171,8 +174,6 @@ def serve(settings: Settings) -> None:
     app = create_app(settings, build(settings), drain)
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -180,7 +181,26 @@ def serve(settings: Settings) -> None:
         h11_max_incomplete_event_size=2 * MAX_HEADER_BYTES,
         limit_concurrency=2000,
     )
-    _Server(config, drain).run()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises the signal again once it has stopped in order, and that end is a good one.
+        signal.signal(sign, _end)
+    with _listener(settings) as listener:
+        _Server(config, drain).run(sockets=[listener])
+
+
+def _end(_sign: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+def _listener(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        raise StartError(
+            f"The service cannot listen on {settings.host}:{settings.port} ({error.strerror}): "
+            "stop the program that does, or set another PORT or HOST."
+        ) from error
 
 
 async def work(settings: Settings) -> None:

@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Select, tuple_
@@ -48,6 +48,9 @@ def _decoded(cursor: str, id_type: type) -> tuple[datetime, Any]:
         when = datetime.fromisoformat(moment)
         if when.tzinfo is None:
             raise ValueError("a cursor's time has its offset")
-        return when, id_type(row_id)
+        place = id_type(row_id)
+        if isinstance(place, int) and not 0 < place < 2**63:
+            raise ValueError("a cursor's id is one that a row may have")
+        return when.astimezone(UTC), place
     except (ValueError, binascii.Error, OverflowError) as error:
         raise InvalidInput("cursor", "is not a cursor that this service gave out") from error

@@ -54,6 +54,12 @@ async def current(database: Database) -> str | None:
             raise
 
 
-def owned_by_the_queue(_thing: object, name: str | None, kind: str) -> bool:
-    """Whether an object of the schema belongs to pgqueuer, which has migrations of its own."""
-    return kind == "table" and (name or "").startswith("pgqueuer")
+def compared(_thing: object, name: str | None, kind: str, reflected: bool, repeated_in: object) -> bool:
+    """Whether Alembic compares an object of the database with the models.
+
+    pgqueuer has migrations of its own. Indexes and foreign keys that only the database has are its laws: the models
+    say what code reads and writes, the migrations say what is forbidden.
+    """
+    if kind == "table" and (name or "").startswith("pgqueuer"):
+        return False
+    return not (kind in {"index", "foreign_key_constraint"} and reflected and repeated_in is None)

@@ -11,6 +11,7 @@ from cryptography.fernet import Fernet
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+_FERNET_KEY_LENGTH = 44
 Seconds = Annotated[float, Field(gt=0, le=86400 * 7)]
 
 
@@ -76,10 +77,14 @@ class Settings(BaseSettings):
     @field_validator("production_api_url")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        try:
+            parts = urlsplit(value)
+            port = parts.port
+        except ValueError:
+            raise ValueError("must be an http:// or https:// address") from None  # the cause may quote a password
+        if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
             raise ValueError("must be an http:// or https:// address")
-        if parts.query or parts.fragment or parts.username:
+        if parts.query or parts.fragment or "@" in parts.netloc:
             raise ValueError("must have no query, fragment or user name")
         if parts.scheme == "http" and not is_loopback(parts.hostname):
             raise ValueError("must be https:// unless it is on this machine: the query carries secrets")
@@ -91,8 +96,13 @@ class Settings(BaseSettings):
         for key in value:
             try:
                 Fernet(key.get_secret_value())
-            except ValueError as error:
-                raise ValueError("must be Fernet keys: make one with 'payment-service secrets new-key'") from error
+            except ValueError:
+                usable = False
+            else:
+                # Fernet ignores what follows a key's padding: two keys without a comma would be one, silently.
+                usable = len(key.get_secret_value()) == _FERNET_KEY_LENGTH
+            if not usable:
+                raise ValueError("must be Fernet keys: make one with 'payment-service secrets new-key'")
         return value
 
     @model_validator(mode="after")
@@ -139,6 +149,7 @@ def load() -> Settings:
         lines = []
         for problem in error.errors(include_url=False, include_input=False, include_context=False):
             name = ".".join(str(part) for part in problem["loc"][:1]).upper()
-            what = "is not set" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
+            is_set = problem["type"] not in {"missing", "too_short"}
+            what = problem["msg"].removeprefix("Value error, ") if is_set else "is not set"
             lines.append(f"{name} {what}".strip())
         raise SettingsError("\n".join([*lines, "See .env.example for what each setting means."])) from None

@@ -35,7 +35,7 @@ class Vault:
         """
         try:
             return self._fernet.decrypt(ciphertext).decode()
-        except InvalidToken as error:
+        except (InvalidToken, ValueError) as error:  # a ValueError when it is not even ASCII
             raise VaultError("none of the ENCRYPTION_KEYS opens a stored device token") from error
 
     def rotate(self, ciphertext: str) -> str:

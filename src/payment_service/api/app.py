@@ -12,8 +12,6 @@ from payment_service.api import configs, health, payments, problems, refunds, re
 from payment_service.api.dependencies import Rooms
 from payment_service.api.middleware import Drain, Envelope
 
-MAX_BODY_BYTES = 64 * 1024
-
 _ABOUT = """Routes each payment of a marketplace to the Kaspi account of the seller it belongs to.
 
 Amounts are **tenge** in requests and answers about payments, and whole **tiyn** in the audit log. A payment whose
@@ -44,7 +42,6 @@ def build(
         docs_url="/docs" if docs else None,
         redoc_url=None,
         openapi_url="/openapi.json" if docs else None,
-        max_body_size=MAX_BODY_BYTES,
     )
     app.state.rooms = rooms
     app.state.drain = drain
@@ -54,7 +51,8 @@ def build(
         app.include_router(router)
     if metrics:
         app.include_router(health.metrics_router(metrics_token))
-    # The last one added is the outermost.
+    app.add_middleware(Envelope, drain=drain)
+    # The last one added is the outermost: a page of another origin may read every answer, those of Envelope too.
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -63,7 +61,6 @@ def build(
             allow_headers=["Authorization", "X-API-Key", "Content-Type", "Idempotency-Key", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Idempotency-Replayed", "Retry-After", "ETag", "X-Next-Cursor"],
         )
-    app.add_middleware(Envelope, drain=drain)
     _declare_problem(app)
     return app
 
@@ -79,6 +76,10 @@ def _declare_problem(app: FastAPI) -> None:
         schemas.update(schemas["Problem"].pop("$defs", {}))
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                door = problems.declared_at_the_door(with_body="requestBody" in operation)
+                operation["responses"] = {**door, **operation["responses"]}
         return document
 
     app.openapi = openapi  # type: ignore[method-assign] # the way that FastAPI's documentation shows

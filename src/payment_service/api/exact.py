@@ -25,7 +25,7 @@ class _ExactRequest(Request):
         body = await self.body()
         try:
             return json.loads(body, parse_float=Decimal, parse_constant=_refuse_constant, object_pairs_hook=_unique)
-        except (ValueError, RecursionError) as error:
+        except (ValueError, ArithmeticError, RecursionError) as error:  # ArithmeticError: an exponent beyond any
             # FastAPI turns this one kind into a validation error.
             position = getattr(error, "pos", 0)
             raise json.JSONDecodeError(getattr(error, "msg", str(error)), "", position) from None

@@ -1,17 +1,29 @@
 """Kinds of fields that several resources share, with their checks, units and examples."""
 
+import re
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from payment_service.identifiers import checked_bin, checked_device_token, checked_phone
 from payment_service.money import Money
 
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,10}")
+_FINE_THOUGH_INVISIBLE = dict.fromkeys((0x00A0, 0x202F, 0x200C, 0x200D))
+"""No-break spaces, and the joiners that many emoji are made with."""
+
 
 def _whole_number(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a whole number")  # noqa: TRY004 - Pydantic turns ValueError into a field's problem
+    if isinstance(value, bool) or (isinstance(value, str) and not _WHOLE_NUMBER.fullmatch(value)):
+        raise ValueError("must be a whole number")
     return value
+
+
+def digits(value: Any) -> Any:
+    """Old clients send ids as numbers."""
+    whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    return str(value) if whole else value
 
 
 def _tenge(value: Any) -> Money:
@@ -25,11 +37,19 @@ def _tenge(value: Any) -> Money:
 
 
 def _printable(value: str) -> str:
-    if not value.isprintable():
+    if not value.translate(_FINE_THOUGH_INVISIBLE).isprintable():
         raise ValueError("must not hold control characters")
     return value
 
 
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("is before or after all time") from error
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 ShopId = Annotated[
     int, BeforeValidator(_whole_number), Field(ge=1, le=2_147_483_647, description="The shop.", examples=[121038])
 ]
@@ -64,9 +84,26 @@ DeviceTokenText = Annotated[
     Field(description="8 to 50 letters, digits and dashes; Kaspi's are UUIDs.", examples=["your-device-token-uuid"]),
 ]
 Text = Annotated[str, AfterValidator(_printable)]
+_ID_PATTERN = r"^[A-Za-z0-9_-]{1,50}$"
 ExternalId = Annotated[
     str,
-    StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,50}$"),
+    StringConstraints(pattern=_ID_PATTERN),
     Field(description="The provider's id of the payment.", examples=["12800627774"]),
 ]
+SentId = Annotated[
+    str,
+    BeforeValidator(digits),
+    StringConstraints(pattern=_ID_PATTERN),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": _ID_PATTERN},
+                {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
+            ],
+            "description": "The provider's id of the payment.",
+            "examples": ["12800627774"],
+        }
+    ),
+]
+"""The same in a body, where it may come as a number."""
 JsonTenge = Annotated[int | float, Field(description="Tenge.", examples=[100])]

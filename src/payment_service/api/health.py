@@ -1,17 +1,17 @@
 """Is the process alive, is it ready, what does it count."""
 
 import hmac
-from typing import Annotated
 
-from fastapi import APIRouter, Header, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
-from starlette.exceptions import HTTPException
 
 from payment_service import schema
+from payment_service.api import problems
 from payment_service.api.dependencies import InRooms
 from payment_service.api.middleware import Drain
+from payment_service.errors import NotAuthenticated
 
 router = APIRouter(tags=["health"])
 
@@ -62,10 +62,16 @@ def metrics_router(token: str | None) -> APIRouter:
     """``/metrics``, for everybody or for those who hold the token."""
     metrics = APIRouter(tags=["health"])
 
-    @metrics.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
-    async def show(authorization: Annotated[str | None, Header()] = None) -> Response:
-        if token is not None and not hmac.compare_digest((authorization or "").encode(), f"Bearer {token}".encode()):
-            raise HTTPException(401, "Send the METRICS_TOKEN as 'Authorization: Bearer TOKEN'.")
+    @metrics.get(
+        "/metrics",
+        summary="Metrics for Prometheus",
+        response_class=PlainTextResponse,
+        responses={401: problems.declared_as(401, f"`{NotAuthenticated.code}`")} if token else {},
+    )
+    async def show(request: Request) -> Response:
+        given = request.headers.get("Authorization", "")
+        if token is not None and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+            raise NotAuthenticated("the METRICS_TOKEN as 'Authorization: Bearer TOKEN'")
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return metrics

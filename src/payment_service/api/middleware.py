@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from payment_service.api import problems
@@ -17,8 +18,11 @@ from payment_service.errors import Draining
 from payment_service.logs import get_logger
 from payment_service.metrics import HTTP_SECONDS
 
+MAX_BODY_BYTES: Final = 64 * 1024
+"""Counted here and not by FastAPI, whose limit answers in plain text and passes through us as an error."""
 MAX_HEADER_BYTES: Final = 16 * 1024
 MAX_QUERY_BYTES: Final = 4 * 1024
+_TOO_LARGE: Final = "The body is longer than 64 kB."
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _ALWAYS_SERVED: Final = frozenset({"/health", "/api/health", "/health/ready", "/metrics"})
 
@@ -37,6 +41,7 @@ class _Seen:
     """What the log needs to know of an answer."""
 
     status: int | None = None
+    body_bytes: int = 0
     started: float = field(default_factory=time.perf_counter)
 
 
@@ -71,8 +76,15 @@ class Envelope:
                     headers["Connection"] = "close"
             await send(message)
 
+        async def receive_limited() -> Message:
+            message = await receive()
+            seen.body_bytes += len(message.get("body", b""))
+            if seen.body_bytes > MAX_BODY_BYTES:
+                raise HTTPException(413, _TOO_LARGE)
+            return message
+
         try:
-            await (self._refusal(scope) or self._app)(scope, receive, send_with_id)
+            await (self._refusal(scope) or self._app)(scope, receive_limited, send_with_id)
         except Exception as error:  # noqa: BLE001 - the last place where an error can still be answered
             answer = problems.of_unforeseen(error)
             if seen.status is None:
@@ -90,6 +102,9 @@ class Envelope:
             return problems.problem(
                 431, "headers_too_large", "Headers too large", "The headers are longer than 16 kB together."
             )
+        length = Headers(scope=scope).get("content-length", "")
+        if length.isdecimal() and int(length[:20]) > MAX_BODY_BYTES:
+            return problems.problem(413, "body_too_large", "Body too large", _TOO_LARGE)
         return None
 
     def _tell(self, scope: Scope, seen: _Seen) -> None:

@@ -11,13 +11,13 @@ from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import JSONResponse
-from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.dependencies import AnswerBy, InRooms, Rooms, caller_who_may
 from payment_service.api.exact import ExactRoute
-from payment_service.api.fields import ExternalId, JsonTenge, Phone, ShopId, Tenge, Text
+from payment_service.api.fields import ExternalId, JsonTenge, Moment, Phone, ShopId, Tenge, Text
 from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
 from payment_service.errors import (
@@ -265,8 +265,8 @@ async def search(
     external_id: Annotated[ExternalId | None, Query()] = None,
     state: State | None = None,
     phone_last4: Annotated[str | None, Query(pattern=r"^[0-9]{4}$", description="The phone's last 4 digits.")] = None,
-    since: Annotated[AwareDatetime | None, Query(description="Made at this time or later (ISO 8601).")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Made before this time (ISO 8601).")] = None,
+    since: Annotated[Moment | None, Query(description="Made at this time or later (ISO 8601).")] = None,
+    until: Annotated[Moment | None, Query(description="Made before this time (ISO 8601).")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> PaymentPage:

@@ -56,6 +56,12 @@ _EVERYWHERE: Final[tuple[type[ServiceError], ...]] = (
     errors.Draining,
 )
 """What any endpoint that asks for a key may answer."""
+_AT_THE_DOOR: Final = MappingProxyType(
+    {413: "`body_too_large`", 414: "`uri_too_long`", 431: "`headers_too_large`", 500: "`internal_error`"}
+)
+"""What any endpoint may answer before, or instead of, what it does."""
+_CODE_OF_HTTP: Final = MappingProxyType({404: "not_found", 405: "method_not_allowed", 413: "body_too_large"})
+"""Not derived from the phrases of the standard library: those change from one Python to the next."""
 _RETRIABLE: Final = (errors.StillRunning, errors.ProviderUnavailable, errors.TryAgainLater)
 
 
@@ -88,7 +94,7 @@ def problem(
         "type": "about:blank",
         "title": title,
         "status": status,
-        "detail": scrub(detail),
+        "detail": _sentence(scrub(detail)),
         "code": code,
         "request_id": origin.get().request_id,
         **extra,
@@ -105,18 +111,29 @@ def of_error(error: ServiceError) -> JSONResponse:
 
 
 def declared(*kinds: type[ServiceError], also: Mapping[int, str] | None = None) -> dict[int | str, dict[str, Any]]:
-    """What OpenAPI shows of the problems that an endpoint answers: its own and those of every endpoint."""
+    """What OpenAPI shows of the problems that an endpoint answers: its own and those of every endpoint with a key."""
     by_status: dict[int, list[str]] = {}
     for kind in (*kinds, *_EVERYWHERE):
         by_status.setdefault(STATUS_OF[kind], []).append(f"`{kind.code}`")
     for status, words in (also or {}).items():
         by_status.setdefault(status, []).append(words)
+    return {status: declared_as(status, *words) for status, words in sorted(by_status.items())}
+
+
+def declared_at_the_door(*, with_body: bool) -> dict[str, dict[str, Any]]:
+    """What OpenAPI shows of the problems that every endpoint answers, whatever it does."""
     return {
-        status: {
-            "description": f"{HTTPStatus(status).phrase}: {', '.join(dict.fromkeys(words))}",
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-        }
-        for status, words in sorted(by_status.items())
+        str(status): declared_as(status, words)
+        for status, words in _AT_THE_DOOR.items()
+        if with_body or status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    }
+
+
+def declared_as(status: int, *words: str) -> dict[str, Any]:
+    """What OpenAPI shows of a problem."""
+    return {
+        "description": f"{HTTPStatus(status).phrase}: {', '.join(dict.fromkeys(words))}",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
 
 
@@ -129,19 +146,16 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        fields = [
-            {"field": _field_of(one["loc"]), "message": str(one["msg"]).removeprefix("Value error, ")}
-            for one in error.errors()
-        ]
+        fields = [_field_problem(one) for one in error.errors()]
         first = f"{fields[0]['field']}: {fields[0]['message']}" if fields else "The request cannot be read."
         kind = errors.InvalidInput
         return problem(STATUS_OF[kind], kind.code, kind.title, first, errors=fields)
 
     @app.exception_handler(HTTPException)
     async def _http(_request: Request, error: HTTPException) -> JSONResponse:
-        phrase = HTTPStatus(error.status_code).phrase
+        phrase = HTTPStatus(error.status_code).phrase if error.status_code != 413 else "Body too large"
         detail = error.detail if error.detail != phrase else f"{phrase} at this address."
-        code = phrase.lower().replace(" ", "_").replace("-", "_")
+        code = _CODE_OF_HTTP.get(error.status_code) or phrase.lower().replace(" ", "_").replace("-", "_")
         return problem(error.status_code, code, phrase, detail, headers=error.headers)
 
 
@@ -160,6 +174,17 @@ def of_unforeseen(error: Exception) -> JSONResponse:
     )
 
 
+def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
+    if error["type"] == "json_invalid":
+        return {"field": "body", "message": f"is not the JSON that is asked for: {error['ctx']['error']}"}
+    return {"field": _field_of(error["loc"]), "message": str(error["msg"]).removeprefix("Value error, ")}
+
+
 def _field_of(location: tuple[int | str, ...]) -> str:
     names = [str(part) for part in location if part not in {"body", "query", "path", "header"}]
-    return ".".join(names) or str(location[0])
+    # A name may come from the request, and half of a surrogate pair cannot be written.
+    return (".".join(names) or str(location[0])).encode(errors="replace").decode()
+
+
+def _sentence(detail: str) -> str:
+    return detail if detail.endswith((".", "!", "?")) else f"{detail}."

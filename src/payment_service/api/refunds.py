@@ -11,7 +11,7 @@ from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.dependencies import AnswerBy, InRooms, caller_who_may
 from payment_service.api.exact import ExactRoute
-from payment_service.api.fields import ExternalId, JsonTenge, ShopId, Tenge
+from payment_service.api.fields import JsonTenge, SentId, ShopId, Tenge
 from payment_service.api.payments import UNKNOWN, IdempotencyKey, refused, unknown
 from payment_service.errors import (
     DeviceTokenMissing,
@@ -34,7 +34,7 @@ class RefundBody(BaseModel):
     """A refund of a paid payment."""
 
     shop_id: ShopId
-    external_id: ExternalId
+    external_id: SentId
     amount: Tenge | None = Field(default=None, description="Tenge; everything that is left when not given.")
 
 

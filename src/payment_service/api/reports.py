@@ -2,36 +2,37 @@
 
 import csv
 import io
+import re
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.dependencies import InRooms, caller_who_may
 from payment_service.api.exact import ExactRoute
-from payment_service.api.fields import ExternalId, ShopId, Text
+from payment_service.api.fields import Moment, SentId, ShopId, Text, digits
 from payment_service.audit import service as audit
 from payment_service.audit.service import LogFilter
 from payment_service.errors import ShopNotConfigured
 from payment_service.money import MAX_TIYN
 
 router = APIRouter(route_class=ExactRoute)
+_WEIGHT = re.compile(r"[01](\.[0-9]{0,3})?")
 
 
-def _digits(value: Any) -> Any:
-    """Old clients send ids as numbers."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+def _one_line(value: Any) -> Any:
+    """An error's text may hold lines and control characters: the report is worth more than they are."""
+    return " ".join("".join(c if c.isprintable() else " " for c in value).split()) if isinstance(value, str) else value
 
 
 OperationType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,19}$"), Field(examples=["create"])]
 StatusWord = Annotated[Text, StringConstraints(min_length=1, max_length=50)]
-Message = Annotated[Text, StringConstraints(max_length=2000)]
-ReportedId = Annotated[ExternalId, BeforeValidator(_digits)]
-ReportedBin = Annotated[str, BeforeValidator(_digits), StringConstraints(pattern=r"^[0-9]{12}$")]
+Message = Annotated[str, BeforeValidator(_one_line), Field(description="The first 500 characters are kept.")]
+ReportedBin = Annotated[str, BeforeValidator(digits), StringConstraints(pattern=r"^[0-9]{12}$")]
 
 
 class Report(BaseModel):
@@ -40,7 +41,7 @@ class Report(BaseModel):
     shop_id: ShopId
     organization_bin: ReportedBin | None = Field(default=None, description="As the client used it.")
     operation_type: OperationType
-    external_id: ReportedId | None = None
+    external_id: SentId | None = None
     amount: Annotated[int, Field(ge=0, le=MAX_TIYN, strict=True)] | None = Field(default=None, description="Tiyn.")
     status: StatusWord | None = None
     error_message: Message | None = None
@@ -51,7 +52,7 @@ class StatusReport(BaseModel):
     """A status that a client saw."""
 
     shop_id: ShopId
-    external_id: ReportedId
+    external_id: SentId
     status: StatusWord
     error_message: Message | None = None
 
@@ -136,12 +137,12 @@ async def logs(
     external_id: Annotated[Text | None, Query(max_length=50)] = None,
     status: Annotated[Text | None, Query(max_length=50)] = None,
     provider: Annotated[Text | None, Query(max_length=20)] = None,
-    since: Annotated[AwareDatetime | None, Query(description="Written at this time or later (ISO 8601).")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Written before this time (ISO 8601).")] = None,
+    since: Annotated[Moment | None, Query(description="Written at this time or later (ISO 8601).")] = None,
+    until: Annotated[Moment | None, Query(description="Written before this time (ISO 8601).")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     skip: Annotated[int, Query(ge=0, le=100_000, description="For shallow paging; deep pages want the cursor.")] = 0,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
-    accept: Annotated[str | None, Header(max_length=500)] = None,
+    accept: Annotated[str | None, Header()] = None,
 ) -> Any:
     """The record, newest first; `Accept: text/csv` gives CSV. Amounts are tiyn."""
     wanted = LogFilter(
@@ -160,7 +161,7 @@ async def logs(
     headers = {"Vary": "Accept"}
     if page.next_cursor:
         headers["X-Next-Cursor"] = page.next_cursor
-    if "text/csv" in (accept or ""):
+    if _prefers_csv(accept or ""):
         headers["Content-Disposition"] = 'attachment; filename="payment-log.csv"'
         return Response(_csv(lines), media_type="text/csv; charset=utf-8", headers=headers)
     response.headers.update(headers)
@@ -174,6 +175,15 @@ async def _record(house: InRooms, caller: Caller, shop_id: int, fields: dict[str
         entry = await audit.record(session, shop_id=shop_id, source="client", **fields)
         await session.refresh(entry)
     return LogLine.model_validate(entry)
+
+
+def _prefers_csv(accept: str) -> bool:
+    weights: dict[str, float] = {}
+    for part in accept.lower().split(","):
+        kind, *parameters = (word.strip() for word in part.split(";"))
+        weight = next((word[2:] for word in parameters if word.startswith("q=")), "1")
+        weights[kind] = float(weight) if _WEIGHT.fullmatch(weight) else 0
+    return weights.get("text/csv", 0) > 0 and weights["text/csv"] >= weights.get("application/json", 0)
 
 
 def _csv(lines: list[LogLine]) -> str:

@@ -12,7 +12,7 @@ from payment_service import logs, schema
 from payment_service import main as programs
 from payment_service.cli import keys, secrets, shops
 from payment_service.cli.output import fail
-from payment_service.database import ConnectArgumentError, is_unreachable
+from payment_service.database import ConnectArgumentError, is_unreachable, lacks_schema
 from payment_service.errors import ServiceError
 from payment_service.main import StartError
 from payment_service.settings import SettingsError, load
@@ -122,6 +122,8 @@ def main() -> None:
     except ServiceError as error:
         sys.exit(error.detail)
     except Exception as error:
+        if lacks_schema(error):
+            sys.exit("The database is not at the schema that this code needs: run 'payment-service migrate' first.")
         if not is_unreachable(error):
             raise
         sys.exit(

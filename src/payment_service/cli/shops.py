@@ -114,7 +114,12 @@ def export_shops(
 
 
 @app.command("set-token")
-def set_token(shop_id: int, *, reason: Reason = "", as_json: AsJson = False) -> None:
+def set_token(
+    shop_id: Annotated[int, typer.Argument(help="The shop, as 'list' shows it.")],
+    *,
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
     """Set the device token of a shop. It is asked for, or read from standard input, so that no shell history has it."""
     token = typer.prompt("Device token", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline().strip()
     if not looks_like_kaspi_token(token):

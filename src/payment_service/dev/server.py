@@ -95,7 +95,13 @@ def _secrets(data: Path) -> _Secrets:
         draft.write_text(json.dumps(content, indent=2))
         draft.chmod(0o600)
         draft.rename(file)
-    made_up = _Secrets(**json.loads(file.read_text()))
+    try:
+        made_up = _Secrets(**json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise StartError(
+            f"{file} is damaged, and the device tokens in its database cannot be opened without it: "
+            f"remove {data} to start anew."
+        ) from error
     tokens = {each: [token] for each, token in made_up.device_tokens.items()}
     (data / "merchants.json").write_text(json.dumps(tokens, indent=2))
     return made_up

@@ -133,7 +133,8 @@ def decide_reading(
     stay = Step(before, status=reading.status)
     match reading.meaning:
         case Meaning.PAID:
-            return stay if before in {State.PAID, State.CANCELLED} else Step(State.PAID, status=reading.status)
+            may_be_paid = (before, State.PAID) in MOVES
+            return Step(State.PAID, status=reading.status) if may_be_paid else stay
         case Meaning.WAITING | Meaning.UNHEARD_OF:
             return Step(State.PENDING, status=reading.status) if before is State.UNKNOWN else stay
         case Meaning.FAILED:
@@ -178,7 +179,7 @@ class FollowPlan:
         if error_seen:
             return self.confirm_s
         if status_is_final:
-            return 0
+            return self.first_s  # soon, yet not at once: the reading may fail, again and again
         if age_s < self.first_s:
             return self.first_s
         return self.fast_s if age_s < self.fast_for_s else self.slow_s

@@ -73,15 +73,15 @@ def parse(text: str) -> list[Row]:
     if not found:
         raise BadFileError(["The file holds no shops."])
     rows: list[Row] = []
+    times = Counter((raw["shop_id"] or "").strip() for raw in found)
     for line, raw in enumerate(found, start=2):
+        shop_id = (raw["shop_id"] or "").strip()
+        if times[shop_id] > 1:
+            problems.append(f"Line {line}: shop {shop_id} stands in the file {times[shop_id]} times.")
         try:
             rows.append(_row(line, raw))
         except InvalidInput as error:
             problems.append(f"Line {line}: {error.detail}.")
-    times = Counter(row.shop_id for row in rows)
-    problems += [
-        f"Line {row.line}: shop {row.shop_id} stands in the file twice." for row in rows if times[row.shop_id] > 1
-    ]
     if problems:
         raise BadFileError(problems)
     return rows

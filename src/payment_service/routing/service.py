@@ -232,9 +232,10 @@ class Routing:
             getattr(row, name) != checked[name] for name in ROUTING_FIELDS if name in checked
         )
         if differs:
-            _put(row, checked)
+            # The token first: writing it flushes the session, and the row must not be written before its version.
             if wanted != current:
                 await self._set_token(session, row, wanted)
+            _put(row, checked)
             row.version += 1
             row.updated_at = func.now()
             session.add(_version(row, reason))

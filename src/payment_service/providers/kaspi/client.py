@@ -7,6 +7,7 @@ the device token (kaspi-api.md section 2).
 import asyncio
 import time
 from dataclasses import dataclass, field
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final
 
 import httpx
@@ -30,6 +31,8 @@ from payment_service.providers.kaspi import wire
 from payment_service.providers.kaspi.mapping import meaning_of
 
 MAX_REPLY_BYTES: Final = 64 * 1024
+# Without one of these a reply ends where its connection does, so that an empty one may be one that was cut.
+_LENGTH_TOLD: Final = frozenset({"content-length", "transfer-encoding"})
 log = get_logger(__name__)
 
 
@@ -75,7 +78,7 @@ class KaspiClient:
 
     def _http(self, *, keep: int) -> httpx.AsyncClient:
         settings = self._settings
-        return httpx.AsyncClient(
+        http = httpx.AsyncClient(
             limits=httpx.Limits(max_connections=settings.max_calls, max_keepalive_connections=keep),
             timeout=httpx.Timeout(settings.deadline_s, connect=settings.connect_timeout_s),
             follow_redirects=False,
@@ -87,6 +90,9 @@ class KaspiClient:
                 "User-Agent": "payment-service",
             },
         )
+        # A cookie of the proxy's would tie the calls of all sellers to one session there.
+        http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        return http
 
     async def create(self, payment: PhonePayment) -> Outcome[PaymentReceipt]:
         """Invoice a phone, at most once."""
@@ -180,6 +186,8 @@ class KaspiClient:
                 body += chunk
                 if len(body) > MAX_REPLY_BYTES:
                     return _Broken("reply_too_long", sent=True)
+            if not body and response.status_code == 200 and not _LENGTH_TOLD & response.headers.keys():
+                return _Broken("cut_reply", sent=True)
             return wire.Reply(response.status_code, bytes(body))
 
 

@@ -34,7 +34,8 @@ from payment_service.providers.kaspi.mapping import (
 
 _EXTERNAL_ID: Final = re.compile(r"[0-9]{1,20}")
 _STATUS: Final = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,49}")
-_LINK: Final = re.compile(r"https?://[^\s<>\"]{1,2000}")
+_LINK: Final = re.compile(r"https?://[!#-;=?-~]{1,2000}")  # ASCII: the database refuses a NUL or half a character
+_NO_CODE: Final = re.compile(r"[^A-Za-z0-9_.-]")
 _DIGITS_RUN: Final = re.compile(r"\d{9,}")
 _LONG_WORD: Final = re.compile(r"[A-Za-z0-9-]{20,}")
 _MAX_MESSAGE: Final = 300
@@ -78,7 +79,7 @@ def read_refund(reply: Reply, *, external_id: str, amount: Money) -> Outcome[Ref
 
     def receipt(data: Mapping[str, Any]) -> RefundReceipt:
         # A reply that names another payment or another amount is not the reply to this refund.
-        if "externalId" in data and _external_id(data["externalId"]) != external_id:
+        if _external_id(data.get("externalId")) != external_id:
             raise _UnreadableError("crossed_reply")
         if "refundedAmount" in data and _amount(data["refundedAmount"]) != amount:
             raise _UnreadableError("crossed_reply")
@@ -196,8 +197,9 @@ def _moment(value: object) -> datetime | None:
         return None
 
 
-def _short(value: object) -> str:
-    return str(value)[:20]
+def _short(code: str) -> str:
+    """A code, fit to be kept. What no code holds is replaced: left out, it could make another code."""
+    return _NO_CODE.sub("_", code)[:20]
 
 
 def _sentence(value: object) -> str:
@@ -205,4 +207,4 @@ def _sentence(value: object) -> str:
     if not isinstance(value, str):
         return ""
     text = "".join(char for char in value if char.isprintable())[: _MAX_MESSAGE * 2]
-    return _LONG_WORD.sub("…", _DIGITS_RUN.sub("…", text))[:_MAX_MESSAGE]
+    return _DIGITS_RUN.sub("…", _LONG_WORD.sub("…", text))[:_MAX_MESSAGE]

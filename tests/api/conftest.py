@@ -1,0 +1,188 @@
+"""Every answer of every test here is held against the OpenAPI document, and every log line against the secrets."""
+
+import asyncio
+import io
+import logging
+import re
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
+
+import httpx
+import pytest
+import respx
+import structlog
+from fastapi import FastAPI
+
+from payment_service import logs
+from payment_service.access.service import Scope
+from payment_service.api.middleware import Drain
+from payment_service.main import House, create_app
+from tests.api.truth import Truth
+from tests.conftest import ClientMaker, accepted, status_reply
+
+PHONE = "77015211545"
+SHOP = 121038
+_SECRETS = (
+    "test-access-token",
+    "-0000-4000-8000-000000000000",  # every device token of the tests
+    "ciphertext",
+)
+_SHAPES = (
+    re.compile(r"(?<![0-9A-Za-z])\+?[78]7[0-9]{9}(?![0-9A-Za-z])"),  # a whole phone
+    re.compile(r"ps_[A-Za-z0-9_-]{20,}"),  # an API key
+)
+
+
+@pytest.fixture(autouse=True)
+def log_text() -> Iterator[Callable[[], str]]:
+    """All that is logged at DEBUG, as in production; no test may end with a secret in it."""
+    handlers, level = logging.root.handlers, logging.root.level
+    levels = {name: logging.getLogger(name).level for name in ("httpx", "httpcore", "uvicorn.access", "pgqueuer")}
+    text = io.StringIO()
+    logs.configure(readable=False, level="DEBUG")
+    structlog.configure(cache_logger_on_first_use=False)
+    written = logging.StreamHandler(text)
+    written.setFormatter(logging.root.handlers[0].formatter)
+    logging.root.handlers = [written]
+    yield text.getvalue
+    logging.root.handlers = handlers
+    logging.root.setLevel(level)
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
+    structlog.reset_defaults()
+    said = text.getvalue()
+    found = [secret for secret in _SECRETS if secret in said]
+    found += [match[0] for shape in _SHAPES for match in shape.finditer(said)]
+    assert not found, f"a log line holds {found}"
+
+
+@pytest.fixture
+def drain() -> Drain:
+    return Drain()
+
+
+@pytest.fixture
+def app(house: House, drain: Drain) -> FastAPI:
+    return create_app(house.settings, house, drain)
+
+
+@pytest.fixture
+def make_client(app: FastAPI, client_of: Callable[..., httpx.AsyncClient]) -> ClientMaker:
+    """As the root's, of an app that a test can reach, with every answer checked."""
+
+    def make(key: str | None = None, **headers: str) -> httpx.AsyncClient:
+        return client_of(app, **({"Authorization": f"Bearer {key}"} if key else {}), **headers)
+
+    return make
+
+
+@pytest.fixture
+async def client_of() -> Any:
+    """Makes clients of any app, with every answer checked."""
+    clients: list[httpx.AsyncClient] = []
+
+    def make(app: FastAPI, **headers: str) -> httpx.AsyncClient:
+        client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app),
+            base_url="http://service",
+            headers=headers,
+            event_hooks={"response": [Truth.of(app).check]},
+        )
+        clients.append(client)
+        return client
+
+    yield make
+    await asyncio.gather(*(client.aclose() for client in clients))
+
+
+KeyMaker = Callable[..., Any]
+
+
+@pytest.fixture
+def with_key(house: House, make_client: ClientMaker) -> KeyMaker:
+    """Makes a client whose key has these scopes (all, when none is named) and these shops."""
+
+    async def make(*scopes: str, shops: list[int] | None = None, name: str = "tests") -> httpx.AsyncClient:
+        made = await house.access.create(name, scopes or list(Scope), shops=shops)
+        return make_client(made.key)
+
+    return make
+
+
+class GoodProxy:
+    """A wire that takes everything on: new ids, links, refunds; ``statuses`` says how a payment stands."""
+
+    def __init__(self, wire: respx.MockRouter) -> None:
+        self.statuses: dict[str, str] = {}
+        self.default = "Wait"
+        self._ids = count(12_800_000_001)
+        self.create = wire.get("/create/").mock(side_effect=lambda _: accepted(next(self._ids)))
+        self.link = wire.get("/create-link/").mock(side_effect=self._link)
+        self.refund = wire.get("/refund/").mock(return_value=empty_reply())
+        self.status = wire.get("/status/").mock(side_effect=self._status)
+
+    def _link(self, _request: httpx.Request) -> httpx.Response:
+        return link_reply(next(self._ids))
+
+    def _status(self, request: httpx.Request) -> httpx.Response:
+        external_id = request.url.params["externalId"]
+        return status_reply(external_id, self.statuses.get(external_id, self.default))
+
+    @property
+    def money_calls(self) -> int:
+        return int(self.create.call_count + self.link.call_count + self.refund.call_count)
+
+
+@pytest.fixture
+def proxy(wire: respx.MockRouter) -> GoodProxy:
+    return GoodProxy(wire)
+
+
+def empty_reply() -> httpx.Response:
+    """Success, for a refund."""
+    return httpx.Response(200, headers={"Content-Length": "0"})
+
+
+def link_reply(payment_id: int | str = 12800627774) -> httpx.Response:
+    data = {
+        "paymentId": payment_id,
+        "paymentLink": f"https://pay.kaspi.kz/pay/{payment_id}",
+        "expireDate": "2030-01-01T00:00:00.000+05:00",
+    }
+    return httpx.Response(200, json={"status": True, "data": data})
+
+
+def create_body(**more: Any) -> dict[str, Any]:
+    return {"shop_id": SHOP, "amount": 100, "phone": PHONE, "message": "Test payment", **more}
+
+
+def link_body(**more: Any) -> dict[str, Any]:
+    return {"shop_id": SHOP, "amount": 100, "message": "Test payment", **more}
+
+
+async def created(client: httpx.AsyncClient, **more: Any) -> dict[str, Any]:
+    """A payment that the provider took on."""
+    answer = await client.post("/payments/kaspi/create", json=create_body(**more))
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+async def paid(client: httpx.AsyncClient, proxy: GoodProxy, **more: Any) -> dict[str, Any]:
+    """A payment that the customer paid."""
+    body = await created(client, **more)
+    proxy.statuses[body["external_id"]] = "Processed"
+    answer = await client.get(f"/payments/kaspi/status/{body['external_id']}")
+    assert answer.json()["state"] == "paid"
+    paid_body: dict[str, Any] = answer.json()
+    return paid_body
+
+
+def problem_of(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The body of an answer that must be this problem."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert (body["status"], body["code"]) == (status, code), body
+    return body

@@ -1,0 +1,215 @@
+"""What a request may hold. Nothing that is refused here ever reaches the provider."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.conftest import PHONE, SHOP, GoodProxy, create_body, problem_of
+
+CREATE = "/payments/kaspi/create"
+REFUSED = None
+
+
+async def post_raw(client: httpx.AsyncClient, field: str, raw: str) -> httpx.Response:
+    """Create, with one field as raw JSON."""
+    body = {name: json.dumps(value) for name, value in create_body().items()} | {field: raw}
+    content = "{" + ", ".join(f'"{name}": {value}' for name, value in body.items()) + "}"
+    return await client.post(CREATE, content=content, headers={"Content-Type": "application/json"})
+
+
+@pytest.mark.parametrize(
+    ("raw", "sent"),
+    [
+        ("100", "100.00"),
+        ("100.0", "100.00"),
+        ("0.01", "0.01"),
+        ("99.5", "99.50"),
+        ("1e2", "100.00"),
+        ("1.000", "1.00"),
+        ('"100"', "100.00"),
+        ('"99.90"', "99.90"),
+        ("0.29", "0.29"),
+        ("99999999.99", "99999999.99"),
+        ('"99999999.99"', "99999999.99"),
+        ("100000000", REFUSED),
+        ("99999999.991", REFUSED),
+        ('"100000000.00"', REFUSED),
+        ("0", REFUSED),
+        ("0.00", REFUSED),
+        ("-0.0", REFUSED),
+        ('"0"', REFUSED),
+        ("-1", REFUSED),
+        ('"-1"', REFUSED),
+        ('"+1"', REFUSED),
+        ("1.005", REFUSED),
+        ('"1.005"', REFUSED),
+        ("100.00000000000000000000000000000000001", REFUSED),
+        ("1e400", REFUSED),
+        ("1e-400", REFUSED),
+        ('"1e2"', REFUSED),
+        ("9" * 400, REFUSED),
+        ("true", REFUSED),
+        ("null", REFUSED),
+        ("[100]", REFUSED),
+        ('{"tenge": 100}', REFUSED),
+        ('" 100"', REFUSED),
+        ('"100 "', REFUSED),
+        ('"100\\n"', REFUSED),
+        ('"１００"', REFUSED),
+        ('"100,5"', REFUSED),
+        ('"1_000"', REFUSED),
+        ('"NaN"', REFUSED),
+        ('"Infinity"', REFUSED),
+        ('".5"', REFUSED),
+        ('"5."', REFUSED),
+        ('""', REFUSED),
+    ],
+)
+async def test_amount_is_tenge_with_two_decimals(
+    raw: str, sent: str | None, client: httpx.AsyncClient, shops: dict[int, str], proxy: GoodProxy
+) -> None:
+    answer = await post_raw(client, "amount", raw)
+    if sent is REFUSED:
+        assert problem_of(answer, 422, "validation_failed")["errors"][0]["field"] == "amount"
+        assert proxy.money_calls == 0
+    else:
+        assert answer.status_code == 200, answer.text
+        assert proxy.create.calls.last.request.url.params["amount"] == sent
+        assert answer.json()["amount"] == pytest.approx(float(sent), abs=0)
+
+
+@pytest.mark.parametrize(
+    ("raw", "good"),
+    [
+        (str(SHOP), True),
+        (f'"{SHOP}"', True),
+        (f"{SHOP}.0", True),
+        ("0", False),
+        ("-1", False),
+        (str(2**31), False),
+        (str(2**63), False),
+        ("true", False),
+        ("null", False),
+        (f"{SHOP}.5", False),
+        (f'" {SHOP}"', False),
+        ('"１２１０３８"', False),
+        ('"121_038"', False),
+        ('""', False),
+        (f"[{SHOP}]", False),
+    ],
+)
+async def test_shop_id_is_a_whole_number(
+    raw: str, good: bool, client: httpx.AsyncClient, shops: dict[int, str], proxy: GoodProxy
+) -> None:
+    answer = await post_raw(client, "shop_id", raw)
+    assert answer.status_code == (200 if good else 422), answer.text
+    assert proxy.money_calls == good
+
+
+@pytest.mark.parametrize(
+    "phone",
+    [
+        "77015211545",
+        "+77015211545",
+        "87015211545",
+        "+7 701 521 15 45",
+        "8 (701) 521-15-45",
+        "+7-701-521-15-45",
+        "7\u00a0701\u2011521\u201115\u201345",
+        " 77015211545 ",
+    ],
+)
+async def test_phone_is_sent_in_one_spelling(
+    phone: str, client: httpx.AsyncClient, shops: dict[int, str], proxy: GoodProxy
+) -> None:
+    answer = await client.post(CREATE, json=create_body(phone=phone))
+    assert answer.status_code == 200, answer.text
+    assert proxy.create.calls.last.request.url.params["phone"] == PHONE
+
+
+@pytest.mark.parametrize(
+    "phone",
+    ["", "7701521154", "770152115455", "97015211545", "74951234567", "+87015211545", "７7015211545", "77015211545a"]
+    + ["+7 701 521 15 45 / +7 702 000 00 00", "77015211545\x00", None, 77015211545, ["77015211545"], True],
+)
+async def test_what_is_no_kazakh_mobile_is_refused(
+    phone: Any, client: httpx.AsyncClient, shops: dict[int, str], proxy: GoodProxy
+) -> None:
+    problem_of(await client.post(CREATE, json=create_body(phone=phone)), 422, "validation_failed")
+    assert proxy.money_calls == 0
+
+
+async def test_phone_is_asked_for(client: httpx.AsyncClient) -> None:
+    body = create_body()
+    del body["phone"]
+    assert problem_of(await client.post(CREATE, json=body), 422, "validation_failed")["errors"][0]["field"] == "phone"
+
+
+FAMILY = "👨\u200d👩\u200d👧"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "good"),
+    [
+        ("order_id", "A-1", True),
+        ("order_id", "x" * 64, True),
+        ("order_id", "Заказ № 5 🌷", True),
+        ("order_id", None, True),
+        ("order_id", "", False),
+        ("order_id", "x" * 65, False),
+        ("order_id", "a\x00b", False),
+        ("order_id", "a\nb", False),
+        ("order_id", 5, False),
+        ("message", "", True),
+        ("message", "Букет 🌹" + FAMILY, True),
+        ("message", "с\u00a0любовью", True),
+        ("message", "м" * 200, True),
+        ("message", "м" * 201, False),
+        ("message", "a\x00b", False),
+        ("message", "a\x1b[31m", False),
+        ("message", "pay \u202e001", False),
+        ("message", None, False),
+        ("metadata", {}, True),
+        ("metadata", {str(n): "x" for n in range(20)}, True),
+        ("metadata", {str(n): "x" for n in range(21)}, False),
+        ("metadata", {"🌷": FAMILY}, True),
+        ("metadata", {"k" * 40: "v" * 500}, True),
+        ("metadata", {"k" * 41: "v"}, False),
+        ("metadata", {"k": "v" * 501}, False),
+        ("metadata", {"": "v"}, False),
+        ("metadata", {"a": 1}, False),
+        ("metadata", {"a": None}, False),
+        ("metadata", {"a": {"b": "c"}}, False),
+        ("metadata", {"a": "x\x00"}, False),
+        ("metadata", {"a\x00": "x"}, False),
+        ("metadata", [], False),
+        ("metadata", None, False),
+    ],
+    ids=lambda value: repr(value)[:25],
+)
+async def test_texts_have_their_limits(
+    field: str, value: Any, good: bool, client: httpx.AsyncClient, shops: dict[int, str], proxy: GoodProxy
+) -> None:
+    answer = await client.post(CREATE, json=create_body(**{field: value}))
+    assert answer.status_code == (200 if good else 422), answer.text
+    assert proxy.money_calls == good
+    if good:
+        kept = (await client.get(f"/payments/{answer.json()['id']}")).json()
+        assert kept[field] == value
+
+
+async def test_unknown_fields_of_newer_clients_do_no_harm(
+    client: httpx.AsyncClient, shops: dict[int, str], proxy: GoodProxy
+) -> None:
+    assert (await client.post(CREATE, json=create_body(something_new=1))).status_code == 200
+
+
+async def test_nobody_but_the_routing_chooses_the_account(
+    client: httpx.AsyncClient, shops: dict[int, str], proxy: GoodProxy
+) -> None:
+    body = create_body(organization_bin="891027350515", device_token="x" * 20, organizationBin="891027350515")
+    await client.post(CREATE, json=body)
+    assert proxy.create.calls.last.request.url.params["organizationBin"] == shops[SHOP]
+    assert proxy.create.calls.last.request.url.params["deviceToken"].startswith(f"{SHOP:08d}-")

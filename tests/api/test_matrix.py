@@ -1,0 +1,273 @@
+"""Who may do what in which shop: every endpoint x every scope x own, foreign and missing shop."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from payment_service.access.service import Scope
+from payment_service.main import House
+from tests.api.conftest import PHONE, GoodProxy, KeyMaker, paid, problem_of
+from tests.conftest import ClientMaker
+
+OWN, FOREIGN, MISSING = 121038, 576631, 999_999_001
+NO_PAYMENT = UUID(int=0)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a request is about: a shop, with a payment of it where there is one."""
+
+    shop_id: int
+    organization_bin: str
+    external_id: str
+    id: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One endpoint: the scope that it asks for, a request about a target, and the good answer for an own shop."""
+
+    scope: Scope | None
+    path: Callable[[Target], str]
+    body: Callable[[Target], dict[str, Any]] | None = None
+    own: int = 200
+    hides_by: int = 404
+    """What a foreign and a missing shop are answered with; lists hide by 200 and nothing in it."""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def _money(target: Target) -> dict[str, Any]:
+    return {"shop_id": target.shop_id, "amount": 77, "message": "matrix"}
+
+
+ROWS: dict[tuple[str, str], Row] = {
+    ("POST", "/payments/kaspi/create"): Row(
+        Scope.PAYMENTS_WRITE, lambda t: "/payments/kaspi/create", lambda t: {**_money(t), "phone": PHONE}
+    ),
+    ("POST", "/payments/kaspi/create-link"): Row(Scope.PAYMENTS_WRITE, lambda t: "/payments/kaspi/create-link", _money),
+    ("GET", "/payments/kaspi/status/{external_id}"): Row(
+        Scope.PAYMENTS_READ, lambda t: f"/payments/kaspi/status/{t.external_id}"
+    ),
+    ("POST", "/payments/kaspi/refund"): Row(
+        Scope.REFUNDS_WRITE,
+        lambda t: "/payments/kaspi/refund",
+        lambda t: {"shop_id": t.shop_id, "external_id": t.external_id, "amount": 1},
+    ),
+    ("GET", "/payments"): Row(Scope.PAYMENTS_READ, lambda t: f"/payments?shop_id={t.shop_id}", hides_by=200),
+    ("GET", "/payments/{id}"): Row(Scope.PAYMENTS_READ, lambda t: f"/payments/{t.id}"),
+    ("GET", "/api/payment/config"): Row(Scope.CONFIG_READ, lambda t: f"/api/payment/config?shop_id={t.shop_id}"),
+    ("GET", "/admin/configs"): Row(Scope.ADMIN, lambda t: "/admin/configs", hides_by=200),
+    ("POST", "/admin/configs"): Row(
+        Scope.ADMIN,
+        lambda t: "/admin/configs",
+        lambda t: {"shop_id": t.shop_id, "organization_bin": "891027350515"},
+        own=409,
+    ),
+    ("GET", "/admin/configs/by-bin/{bin}"): Row(
+        Scope.ADMIN, lambda t: f"/admin/configs/by-bin/{t.organization_bin}", hides_by=200
+    ),
+    ("GET", "/admin/configs/{shop_id}"): Row(Scope.ADMIN, lambda t: f"/admin/configs/{t.shop_id}"),
+    ("PUT", "/admin/configs/{shop_id}"): Row(
+        Scope.ADMIN, lambda t: f"/admin/configs/{t.shop_id}", lambda t: {"city": "Астана"}
+    ),
+    ("DELETE", "/admin/configs/{shop_id}"): Row(Scope.ADMIN, lambda t: f"/admin/configs/{t.shop_id}"),
+    ("GET", "/admin/configs/{shop_id}/history"): Row(Scope.ADMIN, lambda t: f"/admin/configs/{t.shop_id}/history"),
+    ("POST", "/api/payment/log"): Row(
+        Scope.REPORTS_WRITE,
+        lambda t: "/api/payment/log",
+        lambda t: {"shop_id": t.shop_id, "operation_type": "create"},
+    ),
+    ("PATCH", "/api/payment/status"): Row(
+        Scope.REPORTS_WRITE,
+        lambda t: "/api/payment/status",
+        lambda t: {"shop_id": t.shop_id, "external_id": t.external_id, "status": "Wait"},
+    ),
+    ("GET", "/admin/logs"): Row(Scope.ADMIN, lambda t: f"/admin/logs?shop_id={t.shop_id}", hides_by=200),
+    ("GET", "/health"): Row(None, lambda t: "/health"),
+    ("GET", "/api/health"): Row(None, lambda t: "/api/health"),
+    ("GET", "/health/ready"): Row(None, lambda t: "/health/ready"),
+    ("GET", "/metrics"): Row(None, lambda t: "/metrics"),
+}
+CLOSED = {operation: row for operation, row in ROWS.items() if row.scope}
+every_closed = pytest.mark.parametrize("operation", CLOSED, ids=" ".join)
+
+
+async def ask(client: httpx.AsyncClient, operation: tuple[str, str], target: Target, **more: Any) -> httpx.Response:
+    row = ROWS[operation]
+    body = row.body(target) if row.body else None
+    return await client.request(operation[0], row.path(target), json=body, **more)
+
+
+@pytest.fixture
+async def targets(with_key: KeyMaker, shops: dict[int, str], proxy: GoodProxy) -> dict[int, Target]:
+    """An own and a foreign shop with a paid payment each, and a shop and a payment that nobody has."""
+    everybody = await with_key()
+    found = {}
+    for shop_id in (OWN, FOREIGN):
+        payment = await paid(everybody, proxy, shop_id=shop_id, amount=1000)
+        found[shop_id] = Target(shop_id, shops[shop_id], payment["external_id"], payment["id"])
+    return {**found, MISSING: Target(MISSING, "600000000016", "11111111111", str(NO_PAYMENT))}
+
+
+@pytest.fixture
+def nowhere() -> Target:
+    return Target(OWN, "920317450731", "11111111111", str(NO_PAYMENT))
+
+
+def test_every_endpoint_has_its_row(app: FastAPI) -> None:
+    declared = {(method.upper(), path) for path, methods in app.openapi()["paths"].items() for method in methods}
+    assert declared == set(ROWS)
+
+
+@every_closed
+async def test_own_shop_is_served_with_the_right_scope(
+    operation: tuple[str, str], targets: dict[int, Target], with_key: KeyMaker
+) -> None:
+    row = ROWS[operation]
+    client = await with_key(str(row.scope), shops=[OWN])
+    answer = await ask(client, operation, targets[OWN])
+    assert answer.status_code == row.own, answer.text
+
+
+@every_closed
+async def test_every_other_scope_together_is_not_enough(
+    operation: tuple[str, str], nowhere: Target, with_key: KeyMaker
+) -> None:
+    client = await with_key(*(scope for scope in Scope if scope != ROWS[operation].scope))
+    body = problem_of(await ask(client, operation, nowhere), 403, "scope_missing")
+    assert body["scope"] == ROWS[operation].scope
+
+
+@every_closed
+async def test_a_single_scope_opens_its_own_endpoints_and_no_other(
+    operation: tuple[str, str], nowhere: Target, with_key: KeyMaker, proxy: GoodProxy
+) -> None:
+    opens = set()
+    for scope in Scope:
+        answer = await ask(await with_key(scope), operation, nowhere)
+        if answer.status_code != 403 or answer.json()["code"] != "scope_missing":
+            opens.add(scope)
+    assert opens == {ROWS[operation].scope}
+
+
+def same_but_for_ids(answer: httpx.Response, target: Target) -> tuple[int, dict[str, str], str]:
+    """An answer without what the asker put in and without what differs between any two answers."""
+    text = answer.text.replace(answer.headers["x-request-id"], "REQUEST")
+    for mine in (str(target.shop_id), target.external_id, target.id, target.organization_bin):
+        text = text.replace(mine, "MINE")
+    volatile = {"x-request-id", "content-length", "etag"}
+    return answer.status_code, {k: v for k, v in answer.headers.items() if k not in volatile}, text
+
+
+@every_closed
+async def test_foreign_shop_looks_exactly_like_a_missing_one(
+    operation: tuple[str, str], targets: dict[int, Target], with_key: KeyMaker
+) -> None:
+    client = await with_key(shops=[OWN])
+    foreign = await ask(client, operation, targets[FOREIGN])
+    missing = await ask(client, operation, targets[MISSING])
+    assert same_but_for_ids(foreign, targets[FOREIGN]) == same_but_for_ids(missing, targets[MISSING])
+    assert foreign.status_code == ROWS[operation].hides_by
+    assert str(targets[FOREIGN].organization_bin) not in foreign.text
+
+
+async def test_what_a_restricted_key_may_not_see_stays_as_it_was(
+    targets: dict[int, Target], with_key: KeyMaker, proxy: GoodProxy, sql: Any
+) -> None:
+    async def everything() -> list[Any]:
+        tables = ("payment", "refund", "payment_log", "payment_config", "payment_config_history", "idempotency_claim")
+        return [await sql.fetch(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]
+
+    client = await with_key(shops=[OWN])
+    before, calls = await everything(), (proxy.money_calls, proxy.status.call_count)
+    for operation in CLOSED:
+        for target in (FOREIGN, MISSING):
+            await ask(client, operation, targets[target], headers={"Idempotency-Key": "key-of-the-matrix"})
+    assert await everything() == before
+    assert (proxy.money_calls, proxy.status.call_count) == calls
+
+
+async def test_shop_and_payment_of_different_shops_look_missing(targets: dict[int, Target], with_key: KeyMaker) -> None:
+    client = await with_key(shops=[OWN])
+    mixed = Target(OWN, "", targets[FOREIGN].external_id, "")
+    nobodys = Target(OWN, "", "11111111111", "")
+    foreign = await ask(client, ("POST", "/payments/kaspi/refund"), mixed)
+    missing = await ask(client, ("POST", "/payments/kaspi/refund"), nobodys)
+    problem_of(foreign, 404, "payment_not_found")
+    assert same_but_for_ids(foreign, mixed)[2] == same_but_for_ids(missing, nobodys)[2]
+
+
+@every_closed
+async def test_without_a_key_every_endpoint_asks_for_one(
+    operation: tuple[str, str], nowhere: Target, make_client: ClientMaker
+) -> None:
+    answer = await ask(make_client(), operation, nowhere)
+    problem_of(answer, 401, "authentication_required")
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("operation", [op for op, row in ROWS.items() if row.scope is None], ids=" ".join)
+async def test_open_endpoints_need_no_key(
+    operation: tuple[str, str], nowhere: Target, make_client: ClientMaker
+) -> None:
+    assert (await ask(make_client(), operation, nowhere)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Authorization": "Bearer KEY"}, 200),
+        ({"Authorization": "bearer KEY"}, 200),
+        ({"X-API-Key": "KEY"}, 200),
+        ({"Authorization": "Bearer KEY", "X-API-Key": "KEY"}, 200),
+        ({"Authorization": "Bearer KEY", "X-API-Key": "ps_nonsense"}, 200),
+        # A bearer that is given counts: a wrong one is never made good by another header.
+        ({"Authorization": "Bearer ps_nonsense", "X-API-Key": "KEY"}, 401),
+        # Another scheme (a proxy in front may use Basic) is not ours.
+        ({"Authorization": "Basic abc", "X-API-Key": "KEY"}, 200),
+        ({"Authorization": "Basic KEY"}, 401),
+        ({"Authorization": "Bearer"}, 401),
+        ({"Authorization": "Bearer  "}, 401),
+        ({"Authorization": "KEY"}, 401),
+        ({"X-API-Key": ""}, 401),
+        ({"X-API-Key": "KEY2"}, 401),
+        ({"X-API-Key": "ключ"}, 401),
+        ({}, 401),
+    ],
+    ids=str,
+)
+async def test_key_travels_in_either_header(
+    headers: dict[str, str], status: int, house: House, make_client: ClientMaker
+) -> None:
+    key = (await house.access.create("tests", [Scope.ADMIN])).key
+    sent = {name: value.replace("KEY", key).encode() for name, value in headers.items()}
+    assert (await make_client().get("/admin/configs", headers=sent)).status_code == status
+
+
+async def test_revoked_key_ends_at_once(house: House, make_client: ClientMaker) -> None:
+    made = await house.access.create("tests", [Scope.ADMIN])
+    client = make_client(made.key)
+    assert (await client.get("/admin/configs")).status_code == 200
+    await house.access.revoke(made.row.id)
+    problem_of(await client.get("/admin/configs"), 401, "authentication_required")
+
+
+async def test_expired_key_is_no_key(house: House, make_client: ClientMaker, sql: Any) -> None:
+    made = await house.access.create("tests", [Scope.ADMIN])
+    await sql.execute("UPDATE api_key SET expires_at = now() - interval '1 second'")
+    problem_of(await make_client(made.key).get("/admin/configs"), 401, "authentication_required")
+
+
+async def test_unknown_and_revoked_keys_get_the_same_answer(house: House, make_client: ClientMaker) -> None:
+    made = await house.access.create("tests", [Scope.ADMIN])
+    await house.access.revoke(made.row.id)
+    answers = [(await make_client(key).get("/admin/configs")).json() for key in (made.key, "ps_nonsense", None)]
+    for answer in answers:
+        del answer["request_id"]
+    assert len({json.dumps(answer) for answer in answers}) == 1

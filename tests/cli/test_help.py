@@ -1,0 +1,66 @@
+"""Help that a stranger understands, for every command of the tree."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from payment_service.cli import app
+from tests.e2e.rig import clean_environment
+
+Words = tuple[str, ...]
+
+
+def tree(command: Any, words: Words = ()) -> Iterator[tuple[Words, Any]]:
+    """Every command and every group, with the words that call it."""
+    yield words, command
+    for name, below in getattr(command, "commands", {}).items():
+        yield from tree(below, (*words, name))
+
+
+COMMANDS = dict(tree(typer.main.get_command(app)))
+PROMISED = ["dev", "demo", "serve", "worker", "sandbox", "migrate", "shops", "keys", "secrets"]
+every_command = pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+
+
+def test_promised_commands_are_there() -> None:
+    assert {(name,) for name in PROMISED} <= COMMANDS.keys()
+    assert {("shops", name) for name in ("import", "export", "list", "set-token")} <= COMMANDS.keys()
+    assert {("keys", name) for name in ("create", "list", "revoke")} <= COMMANDS.keys()
+
+
+@every_command
+def test_help_is_shown_and_ends_well(words: Words) -> None:
+    done = CliRunner().invoke(app, [*words, "--help"])
+    assert done.exit_code == 0
+    assert "Usage:" in done.output
+
+
+@every_command
+def test_command_is_explained_in_a_sentence(words: Words) -> None:
+    first = (COMMANDS[words].help or "").strip().split("\n\n")[0]
+    assert first.endswith((".", ":")) or ". " in first, first
+    assert len(first) > 20
+
+
+@every_command
+def test_every_option_and_argument_is_explained(words: Words) -> None:
+    unexplained = [each.name for each in COMMANDS[words].params if not getattr(each, "help", None)]
+    assert unexplained == []
+
+
+@pytest.mark.parametrize("how", ["program", "module"])
+def test_program_needs_no_settings_to_explain_itself(tmp_path: Path, how: str) -> None:
+    program = {"program": [str(Path(sys.executable).parent / "payment-service")]}
+    command = program.get(how, [sys.executable, "-m", "payment_service"])
+    environment = clean_environment(tmp_path)
+    done = subprocess.run(
+        [*command, "--help"], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(name in done.stdout for name in PROMISED)

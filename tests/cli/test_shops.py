@@ -1,0 +1,122 @@
+"""``payment-service shops``: all or nothing, nothing secret on the screen."""
+
+import json
+import uuid
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.conftest import SHOPS
+from tests.e2e.rig import Rig
+
+HEADER = "shop_id,organization_bin,name,city,provider,device_token"
+GOOD = "8,891027350515,Cvety.kz,Алматы,kaspi,"
+
+
+async def count(rig: Rig) -> int:
+    """How many shops there are, without asking the command line."""
+    connection = await asyncpg.connect(rig.database_url)
+    found: int = await connection.fetchval("SELECT count(*) FROM paymentconfig")
+    await connection.close()
+    return found
+
+
+def bring(rig: Rig, *lines: str, words: tuple[str, ...] = ()) -> Any:
+    file = rig.folder / "shops.csv"
+    file.write_text("\n".join([HEADER, *lines]) + "\n", encoding="utf-8")
+    return rig.run("shops", "import", str(file), *words)
+
+
+def test_packaged_seven_are_imported_once(shell: Rig) -> None:
+    assert "7 of 7 shops changed" in shell.run("shops", "import").stdout
+    shops = json.loads(shell.run("shops", "list", "--json").stdout)
+    assert {shop["shop_id"]: shop["organization_bin"] for shop in shops} == SHOPS
+    assert {shop["device_token"] for shop in shops} == {None}
+    assert "0 of 7 shops changed" in shell.run("shops", "import").stdout
+
+
+async def test_dry_run_shows_what_would_change_and_changes_nothing(shell: Rig) -> None:
+    shown = shell.run("shops", "import", "--dry-run")
+    assert shown.returncode == 0
+    assert "7 of 7 shops would change" in shown.stdout
+    assert all(organization_bin in shown.stdout for organization_bin in SHOPS.values())
+    assert await count(shell) == 0
+
+
+async def test_every_bad_row_is_named_and_nothing_is_imported(shell: Rig) -> None:
+    done = bring(
+        shell,
+        GOOD,
+        "9,991011000049,wrong checksum,,,",
+        "10,99101100004,too short,,,",
+        "11,991011000048,unknown provider,,halyk,",
+        "12,991011000048,short token,,,abc",
+        "eight,991011000048,no number,,,",
+        "13,991011000048,first,,,",
+        "13,210440028324,second,,,",
+    )
+    assert done.returncode == 1
+    named = [line.partition(":")[0] for line in done.stderr.splitlines() if line.startswith("Line ")]
+    assert sorted(set(named)) == [f"Line {line}" for line in range(3, 10)]
+    assert "checksum" in done.stderr
+    assert "Nothing was imported." in done.stderr
+    assert await count(shell) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"shop_id,organization_bin,color\n8,891027350515,red\n", "'color' is not known"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+        (None, "cannot be read"),
+    ],
+)
+def test_file_that_is_no_list_of_shops_is_refused_in_a_sentence(shell: Rig, content: bytes | None, words: str) -> None:
+    file = shell.folder / "wrong.csv"
+    if content is not None:
+        file.write_bytes(content)
+    done = shell.run("shops", "import", str(file))
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
+def test_export_is_what_import_reads(shell: Rig) -> None:
+    token = str(uuid.uuid4())
+    bring(shell, GOOD + token, '9,991011000048,"Цветы, ""Роза""",Астана,kaspi,')
+    exported = shell.run("shops", "export", "--with-tokens").stdout
+    assert token in exported
+    changed = exported.replace("Алматы", "Шымкент")
+    (shell.folder / "again.csv").write_text(changed, encoding="utf-8")
+    assert "1 of 2 shops changed" in shell.run("shops", "import", str(shell.folder / "again.csv")).stdout
+    assert shell.run("shops", "export", "--with-tokens").stdout == changed
+
+
+def test_no_other_output_than_export_with_tokens_holds_a_token(shell: Rig) -> None:
+    token, newer = str(uuid.uuid4()), str(uuid.uuid4())
+    outputs = [
+        bring(shell, GOOD + token, words=("--dry-run",)),
+        bring(shell, GOOD + token, words=("--json",)),
+        shell.run("shops", "set-token", "8", "--reason", "a new phone", text=newer + "\n"),
+        shell.run("shops", "list", "--json"),
+        shell.run("shops", "export"),
+    ]
+    assert [(done.returncode, done.stderr) for done in outputs] == [(0, "")] * len(outputs)
+    assert not [done.args for done in outputs if token in done.stdout or newer in done.stdout]
+    assert json.loads(outputs[3].stdout)[0]["device_token"] == newer[:8] + "…"
+    assert f",{newer}\n" in shell.run("shops", "export", "--with-tokens").stdout
+
+
+@pytest.mark.parametrize(
+    ("shop_id", "token", "code", "words"),
+    [
+        ("56195", "not-a-uuid-token", 0, "no UUID"),
+        ("56195", "short", 1, "8 to 50"),
+        ("404", "00000404-0000-4000-8000-000000000000", 1, "404 has no payment routing"),
+    ],
+)
+def test_strange_token_or_shop_is_told(serving: Rig, shop_id: str, token: str, code: int, words: str) -> None:
+    done = serving.run("shops", "set-token", shop_id, text=token + "\n")
+    assert done.returncode == code
+    assert words in done.stderr
+    assert token not in done.stdout + done.stderr

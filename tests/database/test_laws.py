@@ -1,0 +1,569 @@
+"""Every law of the first schema, broken by plain SQL: code explains, the database forbids."""
+
+from typing import Any
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from payment_service.identifiers import checked_bin
+from payment_service.payments.lifecycle import MOVES, State
+from payment_service.refunds.lifecycle import MOVES as REFUND_MOVES
+from payment_service.refunds.lifecycle import RefundState
+from tests.database.books import (
+    BIN,
+    CONFIG,
+    HISTORY,
+    LINE,
+    NEW_PAYMENT,
+    NEW_REFUND,
+    OTHER_BIN,
+    PAYMENT,
+    REFUND,
+    beyond_the_law,
+    insert,
+    law_of,
+    open_books,
+)
+
+
+@pytest.fixture
+async def books(sql: asyncpg.Connection) -> asyncpg.Connection:
+    await open_books(sql)
+    return sql
+
+
+async def law_of_row(sql: asyncpg.Connection, table: str, row: dict[str, Any], **changes: Any) -> str | None:
+    try:
+        async with sql.transaction():
+            await insert(sql, table, row, **changes)
+    except asyncpg.IntegrityConstraintViolationError as error:
+        return str(error.column_name or error.constraint_name)
+    return None
+
+
+# --- BIN
+
+digits = st.text("0123456789", min_size=12, max_size=12)
+nearly = st.builds(lambda text, last: text[:11] + last, digits, st.sampled_from("0123456789"))
+second_weights = digits.filter(lambda text: sum((i + 1) * int(d) for i, d in enumerate(text[:11])) % 11 == 10)
+anything = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=14)
+
+
+def is_valid(text: str) -> bool:
+    try:
+        checked_bin(text)
+    except ValueError:
+        return False
+    return True
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=st.lists(nearly | second_weights | anything, min_size=1, max_size=40))
+async def test_database_checks_a_bin_as_the_code_does(sql: asyncpg.Connection, texts: list[str]) -> None:
+    rows = await sql.fetch(
+        "SELECT bin_is_valid(text) AS valid FROM unnest($1::text[]) WITH ORDINALITY AS t (text)", texts
+    )
+    assert [row["valid"] for row in rows] == [is_valid(text) for text in texts]
+
+
+@pytest.mark.parametrize("organization_bin", ["920317450732", "", "92031745073", "92031745073x"])
+@pytest.mark.parametrize("table", ["payment_config_history", "payment_config"])
+async def test_wrong_bin_is_refused(books: asyncpg.Connection, table: str, organization_bin: str) -> None:
+    row = HISTORY if table == "payment_config_history" else CONFIG
+    law = await law_of_row(books, table, row, shop_id=10, organization_bin=organization_bin)
+    assert law == f"{table}_organization_bin_check"
+
+
+async def test_payment_with_a_wrong_bin_is_refused_even_behind_the_triggers(books: asyncpg.Connection) -> None:
+    with pytest.raises(asyncpg.CheckViolationError, match="payment_organization_bin_check"):
+        await beyond_the_law(books, "UPDATE payment SET organization_bin = '920317450732'")
+
+
+# --- what is never changed
+
+INSERT_ONLY = ("payment_log", "payment_config_history")
+
+
+@pytest.mark.parametrize("table", INSERT_ONLY)
+@pytest.mark.parametrize("change", ["UPDATE {} SET actor = 'me'", "DELETE FROM {}", "TRUNCATE {} CASCADE"])
+async def test_record_is_insert_only(books: asyncpg.Connection, table: str, change: str) -> None:
+    await insert(books, "payment_log", LINE)
+    assert await law_of(books, change.format(table)) == f"{table}_insert_only"
+
+
+@pytest.mark.parametrize("view", ["paymentconfig", "paymentlog"])
+@pytest.mark.parametrize(
+    "change",
+    ["UPDATE {} SET provider = 'kaspi'", "DELETE FROM {}", "INSERT INTO {} (shop_id, provider) VALUES (5, 'kaspi')"],
+)
+async def test_views_are_read_only(books: asyncpg.Connection, view: str, change: str) -> None:
+    await insert(books, "payment_log", LINE)
+    assert await law_of(books, change.format(view)) == f"{view}_insert_only"
+
+
+@pytest.mark.parametrize("table", ["payment_config", "payment", "refund", "idempotency_claim", "device_token"])
+@pytest.mark.parametrize("change", ["DELETE FROM {}", "TRUNCATE {} CASCADE"])
+async def test_nothing_of_the_record_is_deleted(books: asyncpg.Connection, table: str, change: str) -> None:
+    await books.execute("INSERT INTO idempotency_claim VALUES ('tests', 'key', 'f', NULL)")
+    law = await law_of(books, change.format(table))
+    assert law is not None
+    assert law.endswith(("_insert_only", "device_token_fixed"))
+
+
+@pytest.mark.parametrize("change", ["masked = 'x'", "id = DEFAULT"])
+async def test_device_token_keeps_its_identity_and_mask(books: asyncpg.Connection, change: str) -> None:
+    assert await law_of(books, f"UPDATE device_token SET {change}") == "device_token_fixed"
+
+
+async def test_device_token_can_be_encrypted_anew(books: asyncpg.Connection) -> None:
+    assert await law_of(books, "UPDATE device_token SET ciphertext = 'anew'") is None
+
+
+# --- routing
+
+OF_SHOP_8 = "WHERE shop_id = 8"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        f"organization_bin = '{OTHER_BIN}'",
+        "is_active = false",
+        "version = version + 2, is_active = false",
+        "version = version - 1",
+        "version = version + 1, shop_id = 10",
+    ],
+)
+async def test_routing_changes_only_by_the_next_version(books: asyncpg.Connection, change: str) -> None:
+    law = await law_of(books, f"UPDATE payment_config SET {change} {OF_SHOP_8}")
+    assert law == "payment_config_versioned"
+
+
+async def test_routing_without_its_line_of_history_does_not_commit(books: asyncpg.Connection) -> None:
+    law = await law_of(books, f"UPDATE payment_config SET version = 2, is_active = false {OF_SHOP_8}")
+    assert law == "payment_config_shop_id_version_fkey"
+
+
+async def test_routing_with_its_line_of_history_commits(books: asyncpg.Connection) -> None:
+    assert await law_of(books, *new_version("is_active = false")) is None
+
+
+def new_version(change: str) -> tuple[str, str]:
+    """Statements that change the routing of shop 8 as the law wants it."""
+    columns = "shop_id, version, organization_bin, device_token, device_token_id, is_active, name, city, description"
+    line = f"INSERT INTO payment_config_history ({columns}, actor) SELECT {columns}, 'tests' FROM payment_config"
+    return f"UPDATE payment_config SET version = version + 1, {change} {OF_SHOP_8}", f"{line} {OF_SHOP_8}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "law"),
+    [
+        ({"shop_id": 8}, "payment_config_shop_id_key"),
+        ({"shop_id": 0}, "payment_config_shop_id_check"),
+        ({"shop_id": 10, "provider": "other"}, "payment_config_provider_check"),
+        ({"shop_id": 10, "device_token_id": None}, "payment_config_check"),
+        ({"shop_id": 10, "device_token": None}, "payment_config_check"),
+        ({"shop_id": 10, "device_token_id": 77}, "payment_config_device_token_id_fkey"),
+        ({"shop_id": 10}, "payment_config_shop_id_version_fkey"),
+    ],
+)
+async def test_routing_row_that_breaks_a_law_is_refused(
+    books: asyncpg.Connection, changes: dict[str, Any], law: str
+) -> None:
+    assert await law_of_row(books, "payment_config", CONFIG, **changes) == law
+
+
+@pytest.mark.parametrize(
+    ("changes", "law"),
+    [
+        ({}, "payment_config_history_pkey"),
+        ({"shop_id": -1}, "payment_config_history_shop_id_check"),
+        ({"version": 0}, "payment_config_history_version_check"),
+        ({"version": 2, "provider": "other"}, "payment_config_history_provider_check"),
+        ({"version": 2, "device_token_id": None}, "payment_config_history_check"),
+        ({"version": 2, "device_token_id": 77}, "payment_config_history_device_token_id_fkey"),
+    ],
+)
+async def test_line_of_history_that_breaks_a_law_is_refused(
+    books: asyncpg.Connection, changes: dict[str, Any], law: str
+) -> None:
+    assert await law_of_row(books, "payment_config_history", HISTORY, **changes) == law
+
+
+# --- a payment starts on today's route
+
+ROUTE = "payment_route_is_current"
+
+
+@pytest.mark.parametrize(
+    ("changes", "law"),
+    [
+        ({"shop_id": 77}, ROUTE),
+        ({"route_version": 2}, ROUTE),
+        ({"provider": "other"}, ROUTE),
+        ({"organization_bin": OTHER_BIN}, ROUTE),
+        ({"device_token_id": 2}, ROUTE),
+        ({"device_token_id": None}, ROUTE),
+        ({"shop_id": 9, "organization_bin": OTHER_BIN}, ROUTE),
+        ({"state": "pending", "external_id": "5"}, "payment_starts_sending"),
+        ({"state": "unknown"}, "payment_starts_sending"),
+        ({"refunded_amount": 1}, "payment_starts_sending"),
+        ({"reserved_amount": 1}, "payment_starts_sending"),
+        ({"amount": 0}, "payment_amount_check"),
+        ({"amount": 10_000_000_000}, "payment_amount_check"),
+        ({"method": "other"}, "payment_method_check"),
+        ({"method": "link"}, "payment_phone_fits_method"),
+        ({"phone_last4": None}, "payment_phone_fits_method"),
+        ({"phone_last4": "45x5"}, "payment_phone_last4_check"),
+        (
+            {
+                "shop_id": 9,
+                "organization_bin": OTHER_BIN,
+                "device_token_id": None,
+                "method": "link",
+                "phone_last4": None,
+            },
+            "payment_link_has_token",
+        ),
+        ({"failure": "not_sent"}, "payment_failure_fits_state"),
+        ({"failure": "other"}, "payment_failure_check"),
+        ({"order_id": ""}, "payment_order_id_check"),
+        ({"metadata": "[]"}, "payment_metadata_check"),
+        ({"external_id": "111"}, "payment_external_id"),
+        ({"id": PAYMENT}, "payment_pkey"),
+        ({}, None),
+        ({"method": "link", "phone_last4": None}, None),
+        ({"shop_id": 9, "organization_bin": OTHER_BIN, "device_token_id": None}, None),
+    ],
+)
+async def test_payment_starts_only_as_the_laws_allow(
+    books: asyncpg.Connection, changes: dict[str, Any], law: str | None
+) -> None:
+    assert await law_of_row(books, "payment", NEW_PAYMENT, **changes) == law
+
+
+async def test_payment_of_an_inactive_shop_is_refused(books: asyncpg.Connection) -> None:
+    async with books.transaction():
+        for statement in new_version("is_active = false"):
+            await books.execute(statement)
+    assert await law_of_row(books, "payment", NEW_PAYMENT, route_version=2) == ROUTE
+
+
+async def test_payment_on_yesterdays_route_is_refused(books: asyncpg.Connection) -> None:
+    async with books.transaction():
+        for statement in new_version(f"organization_bin = '{OTHER_BIN}'"):
+            await books.execute(statement)
+    assert await law_of_row(books, "payment", NEW_PAYMENT) == ROUTE
+    assert await law_of_row(books, "payment", NEW_PAYMENT, route_version=2, organization_bin=OTHER_BIN) is None
+
+
+@pytest.mark.parametrize("state", ["sending", "pending", "unknown"])
+async def test_order_has_at_most_one_open_payment(books: asyncpg.Connection, state: str) -> None:
+    await beyond_the_law(books, f"UPDATE payment SET reserved_amount = 0, state = '{state}'")
+    law = await law_of_row(books, "payment", NEW_PAYMENT, order_id="order-1")
+    assert law == "payment_one_open_per_order"
+
+
+@pytest.mark.parametrize("state", ["paid", "cancelled"])
+async def test_order_whose_payment_ended_may_have_another(books: asyncpg.Connection, state: str) -> None:
+    await beyond_the_law(books, f"UPDATE payment SET state = '{state}'")
+    assert await law_of_row(books, "payment", NEW_PAYMENT, order_id="order-1") is None
+
+
+# --- what a payment keeps
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "id = gen_random_uuid()",
+        "method = 'link', phone_last4 = NULL",
+        "shop_id = 9",
+        "route_version = 2",
+        "provider = 'other'",
+        f"organization_bin = '{OTHER_BIN}'",
+        "device_token_id = 2",
+        "device_token_id = NULL",
+        "amount = 10001",
+        "created_at = now()",
+        "caller = 'other'",
+        "short_code = 'X'",
+    ],
+)
+async def test_route_amount_and_origin_of_a_payment_are_pinned(books: asyncpg.Connection, change: str) -> None:
+    assert await law_of(books, f"UPDATE payment SET {change}") == "payment_route_is_pinned"
+
+
+@pytest.mark.parametrize("change", ["'222'", "NULL"])
+async def test_external_id_is_fixed(books: asyncpg.Connection, change: str) -> None:
+    assert await law_of(books, f"UPDATE payment SET external_id = {change}") == "payment_external_id_is_fixed"
+
+
+async def test_external_id_is_unique(books: asyncpg.Connection) -> None:
+    await insert(books, "payment", NEW_PAYMENT)
+    law = await law_of(books, "UPDATE payment SET external_id = '111' WHERE external_id IS NULL")
+    assert law == "payment_external_id"
+
+
+@pytest.mark.parametrize("state", ["pending", "paid", "cancelled"])
+async def test_payment_that_the_provider_took_on_has_an_external_id(books: asyncpg.Connection, state: str) -> None:
+    await insert(books, "payment", NEW_PAYMENT)
+    with pytest.raises(asyncpg.CheckViolationError, match="payment_is_known_to_provider"):
+        await beyond_the_law(books, f"UPDATE payment SET state = '{state}' WHERE external_id IS NULL")
+
+
+async def test_update_moves_the_time_of_change(books: asyncpg.Connection) -> None:
+    before = await books.fetchval("SELECT updated_at FROM payment")
+    await books.execute("UPDATE payment SET checks = 1, updated_at = 'epoch'")
+    assert await books.fetchval("SELECT updated_at FROM payment") > before
+
+
+# --- moves
+
+
+def to_state(table: str, state: str) -> str:
+    failure = "'rejected'" if state == "failed" else "NULL"
+    return f"UPDATE {table} SET state = '{state}', failure = {failure}"
+
+
+@pytest.mark.parametrize("before", State)
+@pytest.mark.parametrize("after", State)
+async def test_payment_makes_only_the_moves_of_the_table(
+    books: asyncpg.Connection, before: State, after: State
+) -> None:
+    await beyond_the_law(books, to_state("payment", before))
+    law = await law_of(books, to_state("payment", after), commit=False)
+    assert law == (None if before is after or (before, after) in MOVES else "payment_moves")
+
+
+@pytest.mark.parametrize("before", RefundState)
+@pytest.mark.parametrize("after", RefundState)
+async def test_refund_makes_only_the_moves_of_the_table(
+    books: asyncpg.Connection, before: RefundState, after: RefundState
+) -> None:
+    await beyond_the_law(books, to_state("refund", before))
+    law = await law_of(books, to_state("refund", after), commit=False)
+    assert law == (None if before is after or (before, after) in REFUND_MOVES else "refund_moves")
+
+
+@pytest.mark.parametrize("table", ["payment", "refund"])
+@pytest.mark.parametrize("change", ["failure = 'rejected'", "state = 'failed', failure = NULL"])
+async def test_failure_and_state_fit_each_other(books: asyncpg.Connection, table: str, change: str) -> None:
+    with pytest.raises(asyncpg.CheckViolationError, match=f"{table}_failure_fits_state"):
+        await beyond_the_law(books, f"UPDATE {table} SET {change}")
+
+
+@pytest.mark.parametrize("table", ["payment", "refund"])
+async def test_state_nobody_knows_is_refused(books: asyncpg.Connection, table: str) -> None:
+    with pytest.raises(asyncpg.CheckViolationError, match=f"{table}_state_check"):
+        await beyond_the_law(books, f"UPDATE {table} SET state = 'lost'")
+
+
+AUDITED = f"""
+    INSERT INTO payment_log (operation_type, actor, source, payment_id, refund_id, state)
+    VALUES ('test', 'tests', 'service', '{PAYMENT}', {{refund}}, '{{state}}')
+"""
+
+
+def audited(state: str, refund: object = None) -> str:
+    return AUDITED.format(state=state, refund=f"'{refund}'" if refund else "NULL")
+
+
+async def test_payment_move_without_its_audit_entry_does_not_commit(books: asyncpg.Connection) -> None:
+    await beyond_the_law(books, to_state("payment", "pending"))
+    assert await law_of(books, to_state("payment", "paid")) == "move_is_audited"
+
+
+@pytest.mark.parametrize(
+    "entry", [audited("pending"), audited("paid", REFUND), audited("paid").replace(str(PAYMENT), str(REFUND))]
+)
+async def test_audit_entry_of_something_else_does_not_stand_for_a_move(books: asyncpg.Connection, entry: str) -> None:
+    await beyond_the_law(books, to_state("payment", "pending"))
+    assert await law_of(books, to_state("payment", "paid"), entry) == "move_is_audited"
+
+
+async def test_audit_entry_of_another_transaction_does_not_stand_for_a_move(books: asyncpg.Connection) -> None:
+    await beyond_the_law(books, to_state("payment", "pending"))
+    await books.execute(audited("paid"))
+    assert await law_of(books, to_state("payment", "paid")) == "move_is_audited"
+
+
+async def test_payment_move_with_its_audit_entry_commits(books: asyncpg.Connection) -> None:
+    await beyond_the_law(books, to_state("payment", "pending"))
+    assert await law_of(books, to_state("payment", "paid"), audited("paid")) is None
+
+
+async def test_two_moves_in_one_transaction_need_two_audit_entries(books: asyncpg.Connection) -> None:
+    await beyond_the_law(books, to_state("payment", "unknown"))
+    both = (to_state("payment", "pending"), to_state("payment", "paid"))
+    assert await law_of(books, *both, audited("paid")) == "move_is_audited"
+    assert await law_of(books, *both, audited("paid"), audited("pending")) is None
+
+
+FREED = "UPDATE payment SET reserved_amount = 0"
+
+
+async def test_refund_move_without_its_audit_entry_does_not_commit(books: asyncpg.Connection) -> None:
+    refunded = f"{FREED}, refunded_amount = 1000"
+    assert await law_of(books, to_state("refund", "succeeded"), refunded) == "move_is_audited"
+    assert await law_of(books, to_state("refund", "succeeded"), refunded, audited("succeeded")) == "move_is_audited"
+
+
+async def test_refund_move_with_its_audit_entry_and_sums_commits(books: asyncpg.Connection) -> None:
+    refunded = f"{FREED}, refunded_amount = 1000"
+    assert await law_of(books, to_state("refund", "succeeded"), refunded, audited("succeeded", REFUND)) is None
+    assert await law_of(books, to_state("refund", "failed"), FREED, audited("failed", REFUND)) is None
+    assert await law_of(books, to_state("refund", "unknown"), audited("unknown", REFUND)) is None
+
+
+# --- refunds
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        (FREED,),
+        ("UPDATE payment SET reserved_amount = 1001",),
+        ("UPDATE payment SET refunded_amount = 1",),
+        (to_state("refund", "succeeded"), audited("succeeded", REFUND)),
+        (to_state("refund", "failed"), audited("failed", REFUND)),
+        (to_state("refund", "unknown"), audited("unknown", REFUND), FREED),
+    ],
+)
+async def test_sums_that_do_not_add_up_do_not_commit(books: asyncpg.Connection, statements: tuple[str, ...]) -> None:
+    assert await law_of(books, *statements) == "refunds_add_up"
+
+
+async def test_refund_that_is_not_reserved_does_not_commit(books: asyncpg.Connection) -> None:
+    assert await law_of_row(books, "refund", NEW_REFUND) == "refunds_add_up"
+
+
+@pytest.mark.parametrize("change", ["reserved_amount = 10001", "refunded_amount = 9001", "refunded_amount = 10001"])
+async def test_refunds_stay_within_the_payment(books: asyncpg.Connection, change: str) -> None:
+    assert await law_of(books, f"UPDATE payment SET {change}") == "payment_refunds_within_amount"
+
+
+@pytest.mark.parametrize("column", ["reserved_amount", "refunded_amount"])
+async def test_sums_are_never_negative(books: asyncpg.Connection, column: str) -> None:
+    assert await law_of(books, f"UPDATE payment SET {column} = -1") == f"payment_{column}_check"
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.PAID])
+async def test_only_a_paid_payment_is_refunded(books: asyncpg.Connection, state: State) -> None:
+    await beyond_the_law(books, to_state("payment", state))
+    assert await law_of_row(books, "refund", NEW_REFUND) == "refund_of_paid_payment"
+
+
+@pytest.mark.parametrize(
+    ("changes", "law"),
+    [
+        ({"state": "succeeded"}, "refund_starts_sending"),
+        ({"state": "unknown"}, "refund_starts_sending"),
+        ({"amount": 0}, "refund_amount_check"),
+        ({"amount": 10_000_000_000}, "refund_amount_check"),
+        ({"failure": "declined"}, "refund_failure_check"),
+        ({"id": REFUND}, "refund_pkey"),
+    ],
+)
+async def test_refund_starts_only_as_the_laws_allow(
+    books: asyncpg.Connection, changes: dict[str, Any], law: str
+) -> None:
+    assert await law_of_row(books, "refund", NEW_REFUND, **changes) == law
+
+
+async def test_refund_of_no_payment_is_refused(books: asyncpg.Connection) -> None:
+    law = await law_of_row(books, "refund", NEW_REFUND, payment_id=REFUND)
+    assert law in {"refund_payment_id_fkey", "refund_of_paid_payment"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "id = gen_random_uuid()",
+        "payment_id = gen_random_uuid()",
+        "amount = amount + 1",
+        "caller = 'other'",
+        "created_at = now()",
+    ],
+)
+async def test_payment_amount_and_origin_of_a_refund_are_fixed(books: asyncpg.Connection, change: str) -> None:
+    assert await law_of(books, f"UPDATE refund SET {change}") == "refund_is_fixed"
+
+
+# --- keys and the record
+
+
+@pytest.mark.parametrize(
+    ("changes", "law"),
+    [
+        ({"amount": -1}, "payment_log_amount_check"),
+        ({"source": "nobody"}, "payment_log_source_check"),
+        ({"actor": None}, "actor"),
+        ({"operation_type": None}, "operation_type"),
+        ({"amount": 0}, None),
+        ({"source": "client"}, None),
+    ],
+)
+async def test_line_of_the_record_keeps_its_laws(
+    sql: asyncpg.Connection, changes: dict[str, Any], law: str | None
+) -> None:
+    assert await law_of_row(sql, "payment_log", LINE, **changes) == law
+
+
+async def test_key_stands_for_one_claim_of_one_caller(sql: asyncpg.Connection) -> None:
+    claim = {"caller": "a", "idempotency_key": "key", "fingerprint": "f"}
+    await insert(sql, "idempotency_claim", claim)
+    assert await law_of_row(sql, "idempotency_claim", claim) == "idempotency_claim_pkey"
+    assert await law_of_row(sql, "idempotency_claim", claim, caller="b") is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "law"),
+    [
+        ({"name": ""}, "api_key_name_check"),
+        ({"scopes": []}, "api_key_scopes_check"),
+        ({"digest": "d"}, "api_key_digest_key"),
+        ({}, None),
+    ],
+)
+async def test_api_key_keeps_its_laws(sql: asyncpg.Connection, changes: dict[str, Any], law: str | None) -> None:
+    key = {"name": "n", "prefix": "ps_", "digest": "e", "scopes": ["admin"]}
+    await insert(sql, "api_key", key, digest="d")
+    assert await law_of_row(sql, "api_key", key, **changes) == law
+
+
+# --- what operators see
+
+
+async def test_view_of_routing_shows_tokens_masked(books: asyncpg.Connection) -> None:
+    rows = await books.fetch("SELECT shop_id, organization_bin, device_token FROM paymentconfig ORDER BY shop_id")
+    assert [tuple(row) for row in rows] == [(8, BIN, "11111111…"), (9, OTHER_BIN, None)]
+
+
+async def test_view_of_the_log_shows_its_lines(sql: asyncpg.Connection) -> None:
+    await insert(sql, "payment_log", LINE, shop_id=8, amount=10_000, external_id="111")
+    row = await sql.fetchrow("SELECT shop_id, amount, external_id, operation_type, provider FROM paymentlog")
+    assert row is not None
+    assert tuple(row) == (8, 10_000, "111", "create", "kaspi")
+
+
+@pytest.mark.parametrize(
+    ("statements", "heard"),
+    [(new_version("is_active = false"), ["8"]), (("SELECT 1",), []), (("UPDATE payment SET checks = 1",), [])],
+)
+async def test_every_process_hears_the_shop_whose_routing_changed(
+    books: asyncpg.Connection, database_url: str, statements: tuple[str, ...], heard: list[str]
+) -> None:
+    payloads: list[str] = []
+    listener = await asyncpg.connect(database_url)
+    try:
+        await listener.add_listener("routing_changed", lambda *said: payloads.append(said[3]))
+        async with books.transaction():
+            for statement in statements:
+                await books.execute(statement)
+        await listener.execute("SELECT 1")  # what was told before this answer has been heard with it
+    finally:
+        await listener.close()
+    assert payloads == heard

@@ -1,0 +1,64 @@
+"""The stand-in's page in a browser: a person pays and declines there, and the service sees it."""
+
+import os
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, async_playwright
+
+from tests.e2e.rig import Rig
+
+pytestmark = pytest.mark.xdist_group("page")
+
+CHROMIUM = "/usr/bin/chromium"
+QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run"]
+QUIET += [f"--disable-{what}" for what in ("background-networking", "component-update", "sync")]
+WAITS = "77015219017"
+
+
+@pytest.fixture(scope="module")
+async def browser_page() -> AsyncIterator[Page]:
+    if not os.access(CHROMIUM, os.X_OK):
+        reason = f"there is no {CHROMIUM}: install it (Debian: apt-get install chromium)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield await browser.new_page()
+        await browser.close()
+
+
+async def press(page: Page, button: str, payment: dict[str, Any]) -> None:
+    card = page.locator("article.invoice").filter(has_text=payment["external_id"])
+    await card.get_by_role("button", name=re.compile(f"^{button} ")).click()
+    await card.wait_for(state="detached")
+
+
+@pytest.mark.parametrize(("button", "end"), [("Pay", "paid"), ("Decline", "failed")])
+async def test_service_sees_what_a_person_pressed(rig: Rig, browser_page: Page, button: str, end: str) -> None:
+    made = (await rig.create(message=rig.word(), phone=WAITS)).json()
+    await browser_page.goto(rig.sandbox.url)
+    await press(browser_page, button, made)
+    await rig.in_state(made["id"], end)
+
+
+async def test_link_leads_to_the_payment_that_it_is_for(rig: Rig, browser_page: Page) -> None:
+    made = (await rig.create(link=True, message=rig.word(), amount="990.17")).json()
+    await browser_page.goto(made["payment_link"])
+    chosen = browser_page.locator("article.invoice.chosen")
+    await chosen.wait_for()
+    assert made["external_id"] in await chosen.inner_text()
+    await press(browser_page, "Pay", made)
+    await rig.in_state(made["id"], "paid")
+
+
+async def test_message_is_shown_as_text_and_never_as_markup(rig: Rig, browser_page: Page) -> None:
+    word = f"<img src=x onerror=alert(1)> {rig.word()}"
+    made = (await rig.create(message=word, phone=WAITS)).json()
+    await browser_page.goto(rig.sandbox.url)
+    card = browser_page.locator("article.invoice").filter(has_text=made["external_id"])
+    assert word in await card.inner_text()
+    assert await card.locator("img").count() == 0

@@ -1,0 +1,100 @@
+"""Asking the services for payments, with the proxy's side of the wire played by respx."""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Sequence
+from typing import Any
+
+import asyncpg
+import httpx
+import respx
+
+from payment_service.main import House
+from payment_service.money import Money
+from payment_service.payments.models import Payment
+from payment_service.payments.service import Answer, PaymentRequest
+from tests.conftest import accepted, status_reply
+
+SHOP = 121038
+OTHER_SHOP = 75509
+PHONE = "77015211545"
+KEY = "key-of-this-request"
+FIRST_ID = 12_800_000_001
+
+TERMINATE_OTHERS = """
+    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+
+def ask(tenge: int | str = 100, **changes: Any) -> PaymentRequest:
+    words: dict[str, Any] = {"caller": "tests", "shop_id": SHOP, "phone": PHONE, "message": "Flowers", **changes}
+    return PaymentRequest(amount=Money.from_tenge(tenge), **words)
+
+
+def taking(wire: respx.MockRouter, *, link: bool = False) -> respx.Route:
+    """A proxy that takes on every payment, each with an id of its own."""
+    numbers = itertools.count(FIRST_ID)
+
+    def take(_request: httpx.Request) -> httpx.Response:
+        number = next(numbers)
+        if not link:
+            return accepted(number)
+        return accepted(paymentId=number, paymentLink=f"https://pay.kaspi.kz/pay/{number}")
+
+    return wire.get("/create-link/" if link else "/create/").mock(side_effect=take)
+
+
+def refunded() -> httpx.Response:
+    """The proxy's reply to a refund that was made: nothing."""
+    return httpx.Response(200, headers={"Content-Length": "0"})
+
+
+class Gate:
+    """A proxy that has taken a call and answers only when it is told to."""
+
+    def __init__(self, reply: httpx.Response | Exception) -> None:
+        self.reached = asyncio.Event()
+        self.open = asyncio.Event()
+        self.calls = 0
+        self._reply = reply
+
+    async def __call__(self, _request: httpx.Request) -> httpx.Response:
+        self.calls += 1
+        self.reached.set()
+        await self.open.wait()
+        if isinstance(self._reply, Exception):
+            raise self._reply
+        return self._reply
+
+
+async def all_of(*asked: Awaitable[Answer]) -> tuple[list[Answer], list[BaseException]]:
+    """Ask all at once; the answers, and the errors."""
+    ended: Sequence[Answer | BaseException] = await asyncio.gather(*asked, return_exceptions=True)
+    answers = [end for end in ended if isinstance(end, Answer)]
+    return answers, [end for end in ended if isinstance(end, BaseException)]
+
+
+async def paid(house: House, wire: respx.MockRouter, request: PaymentRequest | None = None) -> Payment:
+    """A payment that the customer has paid."""
+    taking(wire)
+    payment = (await house.payments.create(request or ask())).payment
+    wire.get("/status/", params={"externalId": payment.external_id}).mock(
+        return_value=status_reply(str(payment.external_id), "Processed")
+    )
+    return await house.payments.refresh(payment)
+
+
+async def age(sql: asyncpg.Connection, seconds: float, table: str = "payment") -> None:
+    """Let rows be older than they are."""
+    async with sql.transaction():
+        await sql.execute("SET LOCAL session_replication_role = replica")
+        await sql.execute(f"UPDATE {table} SET created_at = created_at - make_interval(secs => $1)", seconds)
+
+
+async def audit_of(sql: asyncpg.Connection, operation: str = "%") -> list[tuple[str, str | None]]:
+    """The record, as operation and state, oldest first."""
+    rows = await sql.fetch(
+        "SELECT operation_type, state FROM payment_log WHERE operation_type LIKE $1 ORDER BY id", operation
+    )
+    return [(row["operation_type"], row["state"]) for row in rows]

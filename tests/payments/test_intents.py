@@ -1,0 +1,483 @@
+"""Never twice, and never on yesterday's route: what happens before the one call."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+import respx
+
+from payment_service.errors import (
+    DatabaseUnavailable,
+    DeviceTokenMissing,
+    IdempotencyKeyReused,
+    OrderAlreadyOpen,
+    OrderAlreadyPaid,
+    ShopInactive,
+    ShopNotConfigured,
+    StillRunning,
+)
+from payment_service.main import House, build
+from payment_service.money import Money
+from payment_service.payments.service import Payments
+from payment_service.refunds.service import RefundRequest
+from payment_service.settings import Settings
+from tests.conftest import accepted, device_token_of, failure
+from tests.payments.asking import (
+    KEY,
+    OTHER_SHOP,
+    PHONE,
+    SHOP,
+    Gate,
+    age,
+    all_of,
+    ask,
+    audit_of,
+    paid,
+    refunded,
+    taking,
+)
+
+pytestmark = pytest.mark.usefixtures("shops")
+REFUSED = httpx.ConnectError("nobody listens")
+
+
+@pytest.fixture
+def payments(house: House) -> Payments:
+    return house.payments
+
+
+# --- Idempotency-Key
+
+
+@pytest.mark.parametrize("link", [False, True])
+async def test_same_key_and_request_give_the_first_payment_again(
+    payments: Payments, wire: respx.MockRouter, link: bool
+) -> None:
+    route = taking(wire, link=link)
+    phone = None if link else PHONE
+    first = await payments.create(ask(idempotency_key=KEY, phone=phone))
+    again = await payments.create(ask(idempotency_key=KEY, phone=phone))
+    assert (first.replayed, again.replayed) == (False, True)
+    assert again.payment.id == first.payment.id
+    assert route.call_count == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tenge": 101},
+        {"phone": "77015211546"},
+        {"message": "Other flowers"},
+        {"shop_id": OTHER_SHOP},
+        {"order_id": "order-1"},
+        {"phone": None},
+    ],
+)
+async def test_key_of_another_request_is_refused(
+    payments: Payments, wire: respx.MockRouter, changes: dict[str, Any]
+) -> None:
+    route = taking(wire)
+    await payments.create(ask(idempotency_key=KEY))
+    with pytest.raises(IdempotencyKeyReused):
+        await payments.create(ask(idempotency_key=KEY, **changes))
+    assert route.call_count == 1
+
+
+async def test_key_whose_request_still_runs_says_so(payments: Payments, wire: respx.MockRouter) -> None:
+    gate = Gate(accepted())
+    route = wire.get("/create/").mock(side_effect=gate)
+    first = asyncio.create_task(payments.create(ask(idempotency_key=KEY)))
+    await gate.reached.wait()
+    with pytest.raises(StillRunning):
+        await payments.create(ask(idempotency_key=KEY))
+    gate.open.set()
+    assert (await first).payment.id == (await payments.create(ask(idempotency_key=KEY))).payment.id
+    assert route.call_count == 1
+
+
+async def test_key_stands_for_its_payment_however_old(
+    payments: Payments, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    route = taking(wire)
+    first = await payments.create(ask(idempotency_key=KEY))
+    for table in ("payment", "idempotency_claim"):
+        await age(sql, 10 * 365 * 86400, table)
+    assert (await payments.create(ask(idempotency_key=KEY))).payment.id == first.payment.id
+    assert route.call_count == 1
+
+
+async def test_key_of_another_caller_is_another_key(payments: Payments, wire: respx.MockRouter) -> None:
+    route = taking(wire)
+    first = await payments.create(ask(idempotency_key=KEY, caller="one"))
+    other = await payments.create(ask(idempotency_key=KEY, caller="two"))
+    assert other.payment.id != first.payment.id
+    assert route.call_count == 2
+
+
+async def test_two_keys_are_two_payments(payments: Payments, wire: respx.MockRouter) -> None:
+    route = taking(wire)
+    for number in range(2):
+        assert not (await payments.create(ask(idempotency_key=f"{KEY}-{number}"))).replayed
+    assert route.call_count == 2
+
+
+async def test_key_of_a_payment_cannot_refund(house: House, wire: respx.MockRouter) -> None:
+    payment = await paid(house, wire, ask(idempotency_key=KEY))
+    refund = RefundRequest(caller="tests", payment=payment, amount=Money(payment.amount), idempotency_key=KEY)
+    with pytest.raises(IdempotencyKeyReused):
+        await house.refunds.refund(refund)
+
+
+async def test_key_of_a_refund_cannot_pay(house: House, wire: respx.MockRouter) -> None:
+    payment = await paid(house, wire)
+    wire.get("/refund/").mock(return_value=refunded())
+    await house.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=None, idempotency_key=KEY))
+    with pytest.raises(IdempotencyKeyReused):
+        await house.payments.create(ask(idempotency_key=KEY))
+
+
+async def test_key_sends_again_exactly_once_after_nothing_was_sent(
+    payments: Payments, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    route = wire.get("/create/").mock(side_effect=REFUSED)
+    first = await payments.create(ask(idempotency_key=KEY))
+    assert (first.payment.state, first.payment.failure) == ("failed", "not_sent")
+    taking(wire)
+    answers, errors = await all_of(*(payments.create(ask(idempotency_key=KEY)) for _ in range(20)))
+    assert route.call_count == 2
+    assert {answer.payment.id for answer in answers} == {(await payments.create(ask(idempotency_key=KEY))).payment.id}
+    assert all(isinstance(error, StillRunning) for error in errors)
+    assert await sql.fetchval("SELECT count(*) FROM payment") == 2
+
+
+@pytest.mark.parametrize(
+    ("reply", "state"),
+    [(failure(-99000001), "failed"), (httpx.Response(500), "unknown"), (httpx.Response(403), "failed")],
+)
+async def test_key_of_a_request_that_left_never_sends_again(
+    payments: Payments, wire: respx.MockRouter, reply: httpx.Response, state: str
+) -> None:
+    route = wire.get("/create/").mock(return_value=reply)
+    first = await payments.create(ask(idempotency_key=KEY))
+    again = await payments.create(ask(idempotency_key=KEY))
+    assert again.replayed
+    assert (again.payment.id, again.payment.state) == (first.payment.id, state)
+    assert route.call_count == 1
+
+
+async def test_key_tells_the_state_of_today(house: House, wire: respx.MockRouter) -> None:
+    await paid(house, wire, ask(idempotency_key=KEY))
+    assert (await house.payments.create(ask(idempotency_key=KEY))).payment.state == "paid"
+
+
+async def test_failed_lookup_leaves_the_key_free(payments: Payments, wire: respx.MockRouter) -> None:
+    route = taking(wire)
+    with pytest.raises(ShopNotConfigured):
+        await payments.create(ask(idempotency_key=KEY, shop_id=404))
+    assert not (await payments.create(ask(idempotency_key=KEY))).replayed
+    assert route.call_count == 1
+
+
+# --- the window for clients without a key
+
+
+async def test_same_words_without_a_key_are_one_payment(payments: Payments, wire: respx.MockRouter) -> None:
+    route = taking(wire)
+    first = await payments.create(ask())
+    again = await payments.create(ask())
+    assert again.replayed
+    assert again.payment.id == first.payment.id
+    assert route.call_count == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"tenge": 101}, {"phone": "77015211546"}, {"message": "Other"}, {"shop_id": OTHER_SHOP}, {"caller": "other"}],
+)
+async def test_other_words_without_a_key_are_another_payment(
+    payments: Payments, wire: respx.MockRouter, changes: dict[str, Any]
+) -> None:
+    route = taking(wire)
+    await payments.create(ask())
+    assert not (await payments.create(ask(**changes))).replayed
+    assert route.call_count == 2
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(55, 1), (61, 2)])
+async def test_window_ends(
+    payments: Payments, wire: respx.MockRouter, sql: asyncpg.Connection, seconds: int, calls: int
+) -> None:
+    route = taking(wire)
+    await payments.create(ask())
+    await age(sql, seconds)
+    await payments.create(ask())
+    assert route.call_count == calls
+
+
+async def test_window_of_zero_is_off(payments: Payments, wire: respx.MockRouter) -> None:
+    route = taking(wire)
+    without = replace(payments, rules=replace(payments.rules, duplicate_window_s=0))
+    for _ in range(2):
+        assert not (await without.create(ask())).replayed
+    assert route.call_count == 2
+
+
+async def test_nothing_sent_may_be_asked_again_within_the_window(payments: Payments, wire: respx.MockRouter) -> None:
+    route = wire.get("/create/").mock(side_effect=REFUSED)
+    await payments.create(ask())
+    route = taking(wire)
+    assert (await payments.create(ask())).payment.state == "pending"
+    assert route.calls.last.response.status_code == 200
+
+
+async def test_unknown_payment_is_not_sent_again_within_the_window(payments: Payments, wire: respx.MockRouter) -> None:
+    route = wire.get("/create/").mock(return_value=httpx.Response(500))
+    first = await payments.create(ask())
+    again = await payments.create(ask())
+    assert (again.replayed, again.payment.id, again.payment.state) == (True, first.payment.id, "unknown")
+    assert route.call_count == 1
+
+
+# --- orders
+
+
+async def test_order_with_an_open_payment_answers_with_it(
+    payments: Payments, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    route = taking(wire)
+    first = await payments.create(ask(order_id="o", idempotency_key=f"{KEY}-1"))
+    await age(sql, 3600)
+    for key in (f"{KEY}-2", None):
+        assert (await payments.create(ask(order_id="o", idempotency_key=key))).payment.id == first.payment.id
+    assert route.call_count == 1
+
+
+async def test_order_with_an_open_payment_takes_no_other_request(payments: Payments, wire: respx.MockRouter) -> None:
+    route = taking(wire)
+    first = await payments.create(ask(order_id="o"))
+    with pytest.raises(OrderAlreadyOpen) as caught:
+        await payments.create(ask(200, order_id="o"))
+    assert caught.value.extra == {"id": str(first.payment.id), "state": "pending"}
+    assert route.call_count == 1
+
+
+async def test_refused_request_for_an_order_leaves_its_key_free(payments: Payments, wire: respx.MockRouter) -> None:
+    taking(wire)
+    await payments.create(ask(order_id="o"))
+    with pytest.raises(OrderAlreadyOpen):
+        await payments.create(ask(200, order_id="o", idempotency_key=KEY))
+    assert not (await payments.create(ask(300, idempotency_key=KEY))).replayed
+
+
+@pytest.mark.parametrize("changes", [{}, {"tenge": 200}, {"phone": None}, {"idempotency_key": KEY}, {"caller": "x"}])
+async def test_unknown_payment_blocks_whatever_its_order_asks(
+    payments: Payments, wire: respx.MockRouter, sql: asyncpg.Connection, changes: dict[str, Any]
+) -> None:
+    route = wire.get("/create/").mock(return_value=httpx.Response(500))
+    first = await payments.create(ask(order_id="o"))
+    await age(sql, 3600)
+    again = await payments.create(ask(order_id="o", **changes))
+    assert (again.replayed, again.payment.id) == (True, first.payment.id)
+    assert route.call_count == 1
+
+
+async def test_order_that_is_paid_is_not_paid_again(
+    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    payment = await paid(house, wire, ask(order_id="o"))
+    await age(sql, 3600)
+    with pytest.raises(OrderAlreadyPaid) as caught:
+        await house.payments.create(ask(order_id="o", message="Again"))
+    assert caught.value.extra["id"] == str(payment.id)
+
+
+async def test_order_that_is_paid_may_have_another_amount(house: House, wire: respx.MockRouter) -> None:
+    await paid(house, wire, ask(order_id="o"))
+    assert not (await house.payments.create(ask(50, order_id="o"))).replayed
+
+
+async def test_order_whose_payment_was_refunded_in_full_may_be_paid_again(
+    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    payment = await paid(house, wire, ask(order_id="o"))
+    wire.get("/refund/").mock(return_value=refunded())
+    await house.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=None))
+    await age(sql, 3600)
+    assert not (await house.payments.create(ask(order_id="o"))).replayed
+
+
+async def test_same_order_number_of_another_shop_is_another_order(payments: Payments, wire: respx.MockRouter) -> None:
+    route = taking(wire)
+    for shop_id in (SHOP, OTHER_SHOP):
+        assert not (await payments.create(ask(order_id="o", shop_id=shop_id))).replayed
+    assert route.call_count == 2
+
+
+# --- at once
+
+
+@pytest.mark.parametrize(
+    "words",
+    [{"idempotency_key": KEY}, {}, {"order_id": "o"}, {"order_id": "o", "idempotency_key": "each-its-own"}],
+    ids=["one key", "no key", "one order", "one order, 50 keys"],
+)
+async def test_fifty_equal_requests_at_once_are_one_call(
+    payments: Payments, wire: respx.MockRouter, sql: asyncpg.Connection, words: dict[str, Any]
+) -> None:
+    route = taking(wire)
+    each = [{**words, "idempotency_key": uuid4().hex} if len(words) == 2 else words for _ in range(50)]
+    answers, errors = await all_of(*(payments.create(ask(**its)) for its in each))
+    assert route.call_count == 1
+    assert await sql.fetchval("SELECT count(*) FROM payment") == 1
+    assert len({answer.payment.id for answer in answers}) == 1
+    assert {type(error) for error in errors} <= {StillRunning}
+
+
+async def test_fifty_different_requests_of_one_order_are_one_call(
+    payments: Payments, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    route = taking(wire)
+    _, errors = await all_of(*(payments.create(ask(100 + number, order_id="o")) for number in range(50)))
+    assert route.call_count == 1
+    assert {type(error) for error in errors} == {OrderAlreadyOpen}
+    assert await sql.fetchval("SELECT count(*) FROM payment") == 1
+
+
+# --- today's route and only it
+
+
+@pytest.fixture
+async def trusting(house: House) -> House:
+    """A house whose memory is trusted although nobody tells it of changes."""
+    house.routing.memory.trust(trusted=True)
+    await house.routing.route_of(SHOP)
+    return house
+
+
+@pytest.fixture
+async def elsewhere(settings: Settings) -> AsyncIterator[House]:
+    """Another process."""
+    house = build(settings)
+    yield house
+    await house.close()
+
+
+NEW_ROUTE = {"organization_bin": "991011000048", "device_token": device_token_of(71691)}
+
+
+async def test_payment_uses_the_route_of_this_moment_and_not_a_stale_memory(
+    trusting: House, elsewhere: House, wire: respx.MockRouter
+) -> None:
+    await elsewhere.routing.update(SHOP, NEW_ROUTE)
+    assert (await trusting.routing.route_of(SHOP)).version == 1
+    route = taking(wire)
+    payment = (await trusting.payments.create(ask())).payment
+    assert (payment.organization_bin, payment.route_version) == ("991011000048", 2)
+    [call] = route.calls
+    query = call.request.url.params
+    assert (query["organizationBin"], query["deviceToken"]) == tuple(NEW_ROUTE.values())
+
+
+async def test_shop_switched_off_between_lookup_and_intent_sends_nothing(
+    trusting: House, elsewhere: House, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    await elsewhere.routing.update(SHOP, {"is_active": False})
+    route = taking(wire)
+    with pytest.raises(ShopInactive):
+        await trusting.payments.create(ask())
+    assert not route.called
+    assert await sql.fetchval("SELECT count(*) FROM payment") == 0
+
+
+async def test_token_removed_between_lookup_and_intent_makes_no_link(
+    trusting: House, elsewhere: House, wire: respx.MockRouter
+) -> None:
+    await elsewhere.routing.update(SHOP, {"device_token": None})
+    route = taking(wire, link=True)
+    with pytest.raises(DeviceTokenMissing):
+        await trusting.payments.create(ask(phone=None))
+    assert not route.called
+
+
+async def test_routing_that_never_rests_sends_nothing(
+    trusting: House, elsewhere: House, wire: respx.MockRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_up = trusting.payments._route
+    turns = iter(range(100))
+
+    async def look_up_too_early(self: Payments, request: Any) -> Any:
+        route = await look_up(request)
+        await elsewhere.routing.update(SHOP, {"description": f"version {next(turns)}"})
+        return route
+
+    monkeypatch.setattr(Payments, "_route", look_up_too_early)
+    route = taking(wire)
+    with pytest.raises(DatabaseUnavailable):
+        await trusting.payments.create(ask())
+    assert not route.called
+
+
+async def test_change_of_routing_waits_for_a_payment_that_is_being_written(
+    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    taking(wire)
+    changes = (house.routing.update(SHOP, {"description": f"{number}"}) for number in range(10))
+    creates = (house.payments.create(ask(100 + number)) for number in range(20))
+    await asyncio.gather(*changes, *creates)
+    wrong = """
+        SELECT count(*) FROM payment JOIN payment_config_history AS route
+        ON (route.shop_id, route.version) = (payment.shop_id, payment.route_version)
+        WHERE route.organization_bin <> payment.organization_bin OR route.device_token_id <> payment.device_token_id
+    """
+    assert await sql.fetchval(wrong) == 0
+
+
+@pytest.mark.parametrize(
+    ("shop_id", "error"), [(404, ShopNotConfigured), (SHOP, ShopInactive)], ids=["no routing", "inactive"]
+)
+async def test_shop_without_a_route_sends_nothing(
+    house: House, wire: respx.MockRouter, shop_id: int, error: type[Exception]
+) -> None:
+    await house.routing.update(SHOP, {"is_active": False})
+    route = taking(wire)
+    with pytest.raises(error):
+        await house.payments.create(ask(shop_id=shop_id))
+    assert not route.called
+
+
+async def test_phone_payment_without_a_token_sends_none(house: House, wire: respx.MockRouter) -> None:
+    await house.routing.update(SHOP, {"device_token": None})
+    route = taking(wire)
+    await house.payments.create(ask())
+    assert "deviceToken" not in route.calls.last.request.url.params
+
+
+# --- what is written down
+
+
+async def test_whole_phone_is_kept_nowhere(payments: Payments, wire: respx.MockRouter, sql: asyncpg.Connection) -> None:
+    taking(wire)
+    await payments.create(ask(idempotency_key=KEY))
+    for table in ("payment", "payment_log", "idempotency_claim", "pgqueuer"):
+        rows = await sql.fetch(f"SELECT to_jsonb(t)::text AS row FROM {table} AS t")
+        assert not [row for row in rows if PHONE[1:] in row["row"]], table
+    assert await sql.fetchval("SELECT phone_last4 FROM payment") == PHONE[-4:]
+
+
+async def test_intent_leaves_no_line_before_its_outcome(
+    payments: Payments, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    gate = Gate(accepted())
+    wire.get("/create/").mock(side_effect=gate)
+    task = asyncio.create_task(payments.create(ask()))
+    await gate.reached.wait()
+    assert await sql.fetchval("SELECT state FROM payment") == "sending"
+    assert await audit_of(sql) == []
+    gate.open.set()
+    await task
+    assert await audit_of(sql) == [("create", "pending")]

@@ -1,0 +1,386 @@
+"""Nothing lost from the record: what happens after the one call, whatever dies on the way."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+import respx
+
+from payment_service.errors import DatabaseUnavailable, PaymentNotFound
+from payment_service.main import House, build
+from payment_service.metrics import ALARMS
+from payment_service.money import Money
+from payment_service.payments import service
+from payment_service.payments.service import Answer
+from payment_service.queue import enqueue
+from payment_service.refunds.service import RefundRequest
+from payment_service.settings import Settings
+from tests.conftest import accepted, failure, status_reply
+from tests.database.relay import Relay
+from tests.payments.asking import (
+    KEY,
+    OTHER_SHOP,
+    PHONE,
+    SHOP,
+    TERMINATE_OTHERS,
+    Gate,
+    age,
+    ask,
+    audit_of,
+    paid,
+    refunded,
+    taking,
+)
+from tests.waiting import until
+
+pytestmark = pytest.mark.usefixtures("shops")
+CREATED = 12800627774
+
+
+def alarms(name: str) -> float:
+    return ALARMS.labels(alarm=name)._value.get()
+
+
+async def begun(house: House, gate: Gate, **changes: Any) -> asyncio.Task[Answer]:
+    """A payment whose call has left and is not answered."""
+    task = house.inflight.begin(house.payments.create(ask(**changes)))
+    await gate.reached.wait()
+    return task
+
+
+@pytest.fixture
+def gate(wire: respx.MockRouter) -> Gate:
+    gate = Gate(accepted(CREATED))
+    wire.get("/create/").mock(side_effect=gate)
+    return gate
+
+
+# --- one line of the record for each move
+
+
+@pytest.mark.parametrize(
+    ("reply", "state", "failure_kind"),
+    [
+        (accepted(CREATED), "pending", None),
+        (failure(-99000001), "failed", "rejected"),
+        (httpx.Response(403), "failed", "refused"),
+        (httpx.ConnectError("refused"), "failed", "not_sent"),
+        (failure(-999), "unknown", None),
+        (httpx.Response(502), "unknown", None),
+    ],
+)
+async def test_outcome_is_one_move_and_one_line(
+    house: House,
+    wire: respx.MockRouter,
+    sql: asyncpg.Connection,
+    reply: httpx.Response | Exception,
+    state: str,
+    failure_kind: str | None,
+) -> None:
+    wire.get("/create/").mock(side_effect=[reply])
+    payment = (await house.payments.create(ask())).payment
+    assert (payment.state, payment.failure) == (state, failure_kind)
+    assert await audit_of(sql) == [("create", state)]
+
+
+async def test_line_of_the_record_tells_whose_money_it_was(
+    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, shops: dict[int, str]
+) -> None:
+    wire.get("/create/").mock(return_value=accepted(CREATED))
+    payment = (await house.payments.create(ask("12.34"))).payment
+    line = await sql.fetchrow(
+        "SELECT shop_id, organization_bin, external_id, amount, status, payment_id, source FROM payment_log"
+    )
+    assert line is not None
+    assert tuple(line) == (SHOP, shops[SHOP], str(CREATED), 1234, "Wait", payment.id, "service")
+
+
+async def test_reading_that_moves_nothing_leaves_no_line(
+    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    wire.get("/create/").mock(return_value=accepted(CREATED))
+    payment = (await house.payments.create(ask())).payment
+    for status in ("Wait", "RemotePaymentCreated", "NobodyKnowsThis"):
+        wire.get("/status/").mock(return_value=status_reply(CREATED, status))
+        assert (await house.payments.refresh(payment)).status == status
+    assert await audit_of(sql) == [("create", "pending")]
+
+
+async def test_status_nobody_knows_raises_an_alarm(house: House, wire: respx.MockRouter) -> None:
+    wire.get("/create/").mock(return_value=accepted(CREATED))
+    payment = (await house.payments.create(ask())).payment
+    wire.get("/status/").mock(return_value=status_reply(CREATED, "NobodyKnowsThis"))
+    before = alarms("unheard_of_status")
+    assert (await house.payments.refresh(payment)).state == "pending"
+    assert alarms("unheard_of_status") == before + 1
+
+
+async def test_late_success_of_a_failed_payment_wins_with_an_alarm(
+    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    rules = replace(house.payments.rules, plan=replace(house.payments.rules.plan, confirm_s=0))
+    payments = replace(house.payments, rules=rules)
+    wire.get("/create/").mock(return_value=accepted(CREATED))
+    payment = (await payments.create(ask())).payment
+    wire.get("/status/").mock(return_value=status_reply(CREATED, "Error"))
+    payment = await payments.refresh(await payments.refresh(payment))
+    assert (payment.state, payment.failure) == ("failed", "declined")
+    wire.get("/status/").mock(return_value=status_reply(CREATED, "Processed"))
+    before = alarms("late_success")
+    payment = await payments.refresh(payment)
+    assert (payment.state, payment.failure, payment.error_code) == ("paid", None, None)
+    assert alarms("late_success") == before + 1
+    assert await audit_of(sql) == [("create", "pending"), ("status", "failed"), ("status", "paid")]
+
+
+# --- a reply that belongs to another payment
+
+
+@pytest.mark.parametrize("link", [False, True])
+async def test_crossed_reply_leaves_the_payment_unknown_with_an_alarm(
+    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, link: bool
+) -> None:
+    data = {"paymentId": CREATED, "paymentLink": "https://pay.kaspi.kz/1"}
+    wire.get("/create/").mock(return_value=accepted(CREATED))
+    wire.get("/create-link/").mock(return_value=accepted(**data))
+    first = (await house.payments.create(ask())).payment
+    before = alarms("crossed_reply")
+    second = (await house.payments.create(ask(shop_id=OTHER_SHOP, phone=None if link else PHONE))).payment
+    assert (second.state, second.external_id) == ("unknown", None)
+    assert alarms("crossed_reply") == before + 1
+    assert await sql.fetchval("SELECT shop_id FROM payment WHERE external_id = $1", str(CREATED)) == first.shop_id
+    assert (await audit_of(sql))[1:] == [("create-link" if link else "create", "unknown")]
+
+
+async def test_link_without_a_link_keeps_the_id_that_came(house: House, wire: respx.MockRouter) -> None:
+    wire.get("/create-link/").mock(return_value=accepted(paymentId=CREATED))
+    payment = (await house.payments.create(ask(phone=None))).payment
+    assert (payment.state, payment.external_id) == ("unknown", str(CREATED))
+    assert payment.next_check_at is not None
+
+
+# --- the process dies, or is slow
+
+
+async def test_sender_that_died_leaves_the_payment_unknown(house: House, gate: Gate, sql: asyncpg.Connection) -> None:
+    task = await begun(house, gate)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await house.payments.settle_lost() == 0
+    await age(sql, 31)
+    assert await house.payments.settle_lost() == 1
+    assert await sql.fetchval("SELECT state FROM payment") == "unknown"
+    assert await audit_of(sql) == [("settle", "unknown")]
+    assert await house.payments.settle_lost() == 0
+
+
+async def test_payment_whose_sender_died_is_never_sent_again(house: House, gate: Gate, sql: asyncpg.Connection) -> None:
+    task = await begun(house, gate, idempotency_key=KEY)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await age(sql, 31)
+    await house.payments.settle_lost()
+    again = await house.payments.create(ask(idempotency_key=KEY))
+    assert (again.replayed, again.payment.state) == (True, "unknown")
+    assert gate.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "state", "lines"),
+    [
+        (accepted(CREATED), "pending", ["settle", "create"]),
+        (failure(-99000001), "failed", ["settle", "create"]),
+        (httpx.ConnectError("refused"), "failed", ["settle", "create"]),
+        (httpx.Response(500), "unknown", ["settle"]),
+    ],
+)
+async def test_outcome_that_comes_after_the_lease_is_still_written(
+    house: House,
+    wire: respx.MockRouter,
+    sql: asyncpg.Connection,
+    reply: httpx.Response | Exception,
+    state: str,
+    lines: list[str],
+) -> None:
+    gate = Gate(reply)
+    wire.get("/create/").mock(side_effect=gate)
+    task = await begun(house, gate)
+    await age(sql, 31)
+    assert await house.payments.settle_lost() == 1
+    gate.open.set()
+    assert (await task).payment.state == state
+    assert [operation for operation, _ in await audit_of(sql)] == lines
+
+
+async def test_client_that_hangs_up_does_not_stop_the_payment(
+    house: House, gate: Gate, sql: asyncpg.Connection
+) -> None:
+    task = await begun(house, gate)
+    waiting = asyncio.create_task(house.inflight.wait(task, until=asyncio.get_running_loop().time() + 60))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    gate.open.set()
+    assert (await task).payment.state == "pending"
+    assert await audit_of(sql) == [("create", "pending")]
+
+
+async def test_wait_that_ends_does_not_stop_the_payment(house: House, gate: Gate, sql: asyncpg.Connection) -> None:
+    task = await begun(house, gate)
+    with pytest.raises(TimeoutError):
+        await house.inflight.wait(task, until=asyncio.get_running_loop().time())
+    assert await house.inflight.drain(0) == 1
+    gate.open.set()
+    assert await house.inflight.drain(10) == 0
+    assert await sql.fetchval("SELECT state FROM payment") == "pending"
+
+
+# --- the database goes away
+
+
+@pytest.fixture
+async def relay(settings: Settings) -> AsyncIterator[Relay]:
+    relay = Relay(settings.database_url.get_secret_value())
+    await relay.start()
+    yield relay
+    await relay.stop()
+
+
+@pytest.fixture
+async def relayed(settings: Settings, relay: Relay, sql: asyncpg.Connection) -> AsyncIterator[House]:
+    """A house whose database is behind a relay that can cut the line."""
+    house = build(settings.model_copy(update={"database_url": type(settings.database_url)(relay.url)}))
+    yield house
+    await house.inflight.drain(10)
+    await house.close()
+
+
+async def test_database_that_went_away_during_the_call_gets_the_outcome(
+    house: House, gate: Gate, sql: asyncpg.Connection
+) -> None:
+    task = await begun(house, gate)
+    await sql.execute(TERMINATE_OTHERS)
+    gate.open.set()
+    assert (await task).payment.external_id == str(CREATED)
+    assert await audit_of(sql) == [("create", "pending")]
+
+
+async def test_line_cut_while_the_outcome_is_committed_leaves_one_line_of_it(
+    relayed: House, relay: Relay, gate: Gate, sql: asyncpg.Connection
+) -> None:
+    task = await begun(relayed, gate)
+    relay.lose_next_commit()
+    gate.open.set()
+    assert (await task).payment.state == "pending"
+    assert relay.lost == 1
+    assert await audit_of(sql) == [("create", "pending")]
+    assert await sql.fetchval("SELECT count(*) FROM pgqueuer") == 1
+
+
+async def test_line_cut_while_the_job_is_written_does_not_lose_the_outcome(
+    house: House, gate: Gate, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuts = iter([True])
+
+    async def enqueue_on_a_cut_line(session: Any, *what: Any, **how: Any) -> None:
+        if next(cuts, False):
+            await sql.execute(TERMINATE_OTHERS)
+        await enqueue(session, *what, **how)
+
+    monkeypatch.setattr(service, "enqueue", enqueue_on_a_cut_line)
+    task = await begun(house, gate)
+    gate.open.set()
+    assert (await task).payment.external_id == str(CREATED)
+    assert await audit_of(sql) == [("create", "pending")]
+
+
+async def test_intent_whose_commit_was_not_heard_is_taken_back_and_sends_nothing(
+    relayed: House, relay: Relay, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    route = taking(wire)
+    relay.lose_next_commit()
+    with pytest.raises(DatabaseUnavailable):
+        await relayed.payments.create(ask(idempotency_key=KEY))
+    assert not route.called
+    assert await relayed.inflight.drain(10) == 0
+    assert await sql.fetchrow("SELECT state, failure FROM payment") == ("failed", "not_sent")
+    assert await audit_of(sql) == [("create", "failed")]
+    again = await relayed.payments.create(ask(idempotency_key=KEY))
+    assert (again.replayed, again.payment.state) == (False, "pending")
+    assert route.call_count == 1
+
+
+async def test_intent_that_finds_no_database_sends_nothing(
+    relayed: House, relay: Relay, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    route = taking(wire)
+    relayed.routing.memory.trust(trusted=True)
+    await relayed.routing.route_of(SHOP)
+    relay.refuse(refused=True)
+    with pytest.raises(DatabaseUnavailable):
+        await relayed.payments.create(ask())
+    relay.refuse(refused=False)
+    assert await relayed.inflight.drain(10) == 0
+    assert not route.called
+    assert await sql.fetchval("SELECT count(*) FROM payment") == 0
+
+
+async def test_refund_whose_commit_was_not_heard_is_taken_back_and_sends_nothing(
+    relayed: House, relay: Relay, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    payment = await paid(relayed, wire)
+    route = wire.get("/refund/").mock(return_value=refunded())
+    request = RefundRequest(caller="tests", payment=payment, amount=Money(1000), idempotency_key=KEY)
+    relay.lose_next_commit()
+    with pytest.raises(DatabaseUnavailable):
+        await relayed.refunds.refund(request)
+    assert not route.called
+    assert await relayed.inflight.drain(10) == 0
+    assert await sql.fetchrow("SELECT state, failure FROM refund") == ("failed", "not_sent")
+    assert await sql.fetchval("SELECT reserved_amount FROM payment") == 0
+
+
+async def test_outcome_waits_for_a_database_that_comes_back(
+    relayed: House, relay: Relay, gate: Gate, sql: asyncpg.Connection
+) -> None:
+    task = await begun(relayed, gate)
+    relay.refuse(refused=True)
+    gate.open.set()
+
+    async def was_refused() -> bool:
+        return relay.refusals > 0
+
+    await until(was_refused)
+    relay.refuse(refused=False)
+    assert (await task).payment.state == "pending"
+    assert await audit_of(sql) == [("create", "pending")]
+
+
+async def test_taking_back_what_was_never_written_does_nothing(house: House, sql: asyncpg.Connection) -> None:
+    await house.payments._take_back(ask())
+    assert await audit_of(sql) == []
+
+
+# --- who may see it
+
+
+async def test_payment_of_a_foreign_shop_looks_like_none(house: House, wire: respx.MockRouter) -> None:
+    taking(wire)
+    payment = (await house.payments.create(ask())).payment
+    stranger = (await house.access.create("other", ["payments:read"], shops=[OTHER_SHOP])).key
+    caller = await house.access.caller_with(stranger)
+    for asked in (
+        house.payments.get(caller, payment.id),
+        house.payments.status(caller, str(payment.external_id)),
+        house.payments.status(caller, "999"),
+        house.refunds.payment_of(caller, SHOP, str(payment.external_id)),
+        house.refunds.payment_of(caller, OTHER_SHOP, str(payment.external_id)),
+    ):
+        with pytest.raises(PaymentNotFound):
+            await asked

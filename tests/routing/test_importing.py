@@ -1,0 +1,154 @@
+"""Routing from a file: all of it or nothing, and every bad row named."""
+
+import asyncpg
+import pytest
+
+from payment_service.main import House
+from payment_service.routing import importing
+from payment_service.routing.importing import BadFileError, Planned
+from payment_service.routing.service import Routing
+from tests.conftest import SHOPS
+
+HEAD = "shop_id,organization_bin,name,city"
+GOOD = "8,891027350515,Cvety.kz,Almaty"
+TOKEN = "11111111-2222-4333-8444-555555555555"
+
+
+@pytest.fixture
+def routing(house: House) -> Routing:
+    return house.routing
+
+
+def lines(*rows: str, head: str = HEAD) -> str:
+    return "\n".join((head, *rows)) + "\n"
+
+
+async def bring_in(routing: Routing, text: str, *, dry_run: bool = False) -> list[Planned]:
+    return await importing.apply(routing, importing.parse(text), reason="import", dry_run=dry_run)
+
+
+async def test_packaged_file_makes_the_seven_shops(routing: Routing, sql: asyncpg.Connection) -> None:
+    planned = await bring_in(routing, importing.packaged_shops())
+    assert [plan.action for plan in planned] == ["create"] * 7
+    assert await sql.fetchval("SELECT count(*) FROM paymentconfig") == 7
+    rows = await sql.fetch("SELECT shop_id, organization_bin, device_token FROM paymentconfig")
+    assert {row["shop_id"]: row["organization_bin"] for row in rows} == SHOPS
+    assert {row["device_token"] for row in rows} == {None}
+
+
+async def test_import_twice_is_the_same_as_once(routing: Routing, sql: asyncpg.Connection) -> None:
+    await bring_in(routing, importing.packaged_shops())
+    before = await sql.fetch("SELECT * FROM payment_config ORDER BY id")
+    again = await bring_in(routing, importing.packaged_shops())
+    assert {plan.action for plan in again} == {"keep"}
+    assert await sql.fetch("SELECT * FROM payment_config ORDER BY id") == before
+    assert await sql.fetchval("SELECT count(*) FROM payment_config_history") == 7
+
+
+async def test_dry_run_tells_and_changes_nothing(routing: Routing, sql: asyncpg.Connection) -> None:
+    [plan] = await bring_in(routing, lines(f"{GOOD},{TOKEN}", head=f"{HEAD},device_token"), dry_run=True)
+    assert (plan.shop_id, plan.action) == (8, "create")
+    assert plan.changes["organization_bin"] == (None, "891027350515")
+    assert plan.changes["device_token"] == (None, "11111111…")
+    assert await sql.fetchval("SELECT count(*) FROM payment_config") == 0
+    assert await sql.fetchval("SELECT count(*) FROM device_token") == 0
+
+
+async def test_dry_run_tells_what_a_change_would_be(routing: Routing) -> None:
+    await bring_in(routing, lines(GOOD))
+    [plan] = await bring_in(routing, lines("8,991011000048,Cvety.kz,Astana"), dry_run=True)
+    assert plan.action == "change"
+    assert plan.changes == {"organization_bin": ("891027350515", "991011000048"), "city": ("Almaty", "Astana")}
+    assert (await routing.route_of(8)).organization_bin == "891027350515"
+
+
+async def test_bin_and_token_of_a_file_change_together(routing: Routing) -> None:
+    await bring_in(routing, lines(GOOD))
+    await bring_in(routing, lines(f"8,991011000048,Cvety.kz,Astana,{TOKEN}", head=f"{HEAD},device_token"))
+    route = await routing.route_of(8)
+    assert (route.organization_bin, route.device_token) == ("991011000048", TOKEN)
+
+
+async def test_empty_token_cell_keeps_the_token(routing: Routing) -> None:
+    head = f"{HEAD},device_token"
+    await bring_in(routing, lines(f"{GOOD},{TOKEN}", head=head))
+    [plan] = await bring_in(routing, lines("8,991011000048,Cvety.kz,Almaty,", head=head))
+    assert set(plan.changes) == {"organization_bin"}
+    assert (await routing.route_of(8)).device_token == TOKEN
+
+
+async def test_every_bad_row_is_named(routing: Routing, sql: asyncpg.Connection) -> None:
+    text = lines(
+        f"{GOOD},kaspi,true,",
+        "9,991011000049,Wrong checksum,,,,",
+        "x,991011000048,No number,,kaspi,true,",
+        "0,991011000048,Zero,,kaspi,true,",
+        "10,991011000048,Unknown provider,,other,true,",
+        "11,991011000048,Neither,,kaspi,perhaps,",
+        "12,991011000048,Bad token,,kaspi,true,short",
+        "13,991011000048,Twice,,kaspi,true,",
+        "13,991011000048,Twice,,kaspi,true,",
+        "14,991011000048,Too many,,kaspi,true,,,",
+        f"15,991011000048,{'x' * 201},,kaspi,true,",
+        head=f"{HEAD},provider,is_active,device_token",
+    )
+    with pytest.raises(BadFileError) as caught:
+        await bring_in(routing, text)
+    named = sorted(int(problem.split()[1].rstrip(":")) for problem in caught.value.problems)
+    assert named == [3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+    assert await sql.fetchval("SELECT count(*) FROM payment_config") == 0
+
+
+async def test_empty_lines_do_not_shift_the_numbers_of_bad_rows() -> None:
+    with pytest.raises(BadFileError) as caught:
+        importing.parse(lines(GOOD, "", "", "9,1,Wrong,"))
+    [problem] = caught.value.problems
+    assert problem.startswith("Line 5:")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "Column shop_id is missing."),
+        ("shop_id\n1\n", "Column organization_bin is missing."),
+        (f"{HEAD}\n", "The file holds no shops."),
+        (lines(GOOD + ",x", head=f"{HEAD},colour"), "Column 'colour' is not known"),
+        (lines('8,"891027350515'), "This is no CSV file"),
+        (lines(f"{'9' * 5000},891027350515,,"), "Line 2"),
+        (lines(f"{'x' * 140_000},891027350515,,"), "This is no CSV file"),
+    ],
+)
+def test_file_that_is_no_list_of_shops_is_refused(text: str, problem: str) -> None:
+    with pytest.raises(BadFileError) as caught:
+        importing.parse(text)
+    assert problem in "\n".join(caught.value.problems)
+
+
+async def test_file_that_fails_half_way_changes_nothing(
+    routing: Routing, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert = Routing.insert
+    left = iter(range(3))
+
+    async def insert_three(*what: object, **how: object) -> object:
+        if next(left, None) is None:
+            raise RuntimeError("crash")
+        return await insert(*what, **how)  # type: ignore[arg-type] # handed on as it came
+
+    monkeypatch.setattr(Routing, "insert", insert_three)
+    with pytest.raises(RuntimeError, match="crash"):
+        await bring_in(routing, importing.packaged_shops())
+    assert await sql.fetchval("SELECT count(*) FROM payment_config") == 0
+
+
+async def test_file_of_a_spreadsheet_is_read(routing: Routing) -> None:
+    await bring_in(routing, "\ufeff" + lines(" 8 ,891027350515 , Cvety.kz,Almaty").replace("\n", "\r\n"))
+    assert (await routing.config_of(8)).row.name == "Cvety.kz"
+
+
+async def test_import_is_heard_by_the_memory(routing: Routing) -> None:
+    routing.memory.trust(trusted=True)
+    await bring_in(routing, lines(GOOD))
+    await routing.route_of(8)
+    await bring_in(routing, lines("8,991011000048,Cvety.kz,Almaty"))
+    assert (await routing.route_of(8)).organization_bin == "991011000048"

@@ -1,0 +1,159 @@
+"""Routing served from memory: a change anywhere is seen here, and silence is not trusted."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import asyncpg
+import pytest
+
+from payment_service.main import House, build
+from payment_service.routing import memory as room
+from payment_service.routing.memory import RouteMemory
+from payment_service.settings import Settings
+from tests.conftest import SHOPS
+from tests.waiting import until
+
+pytestmark = pytest.mark.usefixtures("shops")
+SHOP = 121038
+OTHER_BIN = "991011000048"
+
+
+@pytest.fixture
+async def elsewhere(settings: Settings) -> AsyncIterator[House]:
+    """Another process."""
+    house = build(settings)
+    yield house
+    await house.close()
+
+
+@pytest.fixture
+async def listening(house: House, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
+    """A house that hears of changes."""
+    monkeypatch.setattr(room, "RECONNECT_S", 0.05)
+    task = asyncio.create_task(house.routing.memory.listen(house.database))
+    await until(lambda: is_remembered(house))
+    yield house
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def is_remembered(house: House) -> bool:
+    await house.routing.config_of(SHOP)
+    return house.routing.memory.get(SHOP) is not None
+
+
+async def seen(house: House, organization_bin: str) -> bool:
+    return (await house.routing.route_of(SHOP)).organization_bin == organization_bin
+
+
+async def test_change_in_another_process_is_seen(listening: House, elsewhere: House) -> None:
+    await elsewhere.routing.update(SHOP, {"organization_bin": OTHER_BIN})
+    await until(lambda: seen(listening, OTHER_BIN), seconds=5)
+    assert (await listening.routing.route_of(SHOP)).version == 2
+
+
+async def test_change_by_hand_is_seen(listening: House, sql: asyncpg.Connection) -> None:
+    async with sql.transaction():
+        await sql.execute("UPDATE payment_config SET version = 2, is_active = false WHERE shop_id = $1", SHOP)
+        await sql.execute(
+            "INSERT INTO payment_config_history SELECT shop_id, 2, organization_bin, device_token, device_token_id,"
+            " false, provider, name, city, description, 'by hand' FROM payment_config_history WHERE shop_id = $1",
+            SHOP,
+        )
+
+    async def inactive() -> bool:
+        return not (await listening.routing.config_of(SHOP)).row.is_active
+
+    await until(inactive, seconds=5)
+
+
+async def test_remembered_shop_is_not_read_again(listening: House) -> None:
+    remembered = await listening.routing.config_of(SHOP)
+    assert await listening.routing.config_of(SHOP) is remembered
+
+
+async def test_without_a_listener_nothing_is_remembered(house: House) -> None:
+    assert not await is_remembered(house)
+
+
+async def test_lost_listener_trusts_the_database_until_it_is_back(
+    listening: House, elsewhere: House, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back = asyncio.Event()
+    connect = type(listening.database).raw_connection
+
+    async def connect_later(database: object) -> asyncpg.Connection:
+        await back.wait()
+        return await connect(listening.database)
+
+    monkeypatch.setattr(type(listening.database), "raw_connection", connect_later)
+    await sql.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid()"
+    )
+
+    async def distrusted() -> bool:
+        return not await is_remembered(listening)
+
+    await until(distrusted)
+    await elsewhere.routing.update(SHOP, {"organization_bin": OTHER_BIN})
+    assert await seen(listening, OTHER_BIN)
+    back.set()
+    await until(lambda: is_remembered(listening))
+    await elsewhere.routing.update(SHOP, {"organization_bin": SHOPS[SHOP]})
+    await until(lambda: seen(listening, SHOPS[SHOP]), seconds=5)
+
+
+async def test_end_of_listening_ends_the_trust(house: House) -> None:
+    task = asyncio.create_task(house.routing.memory.listen(house.database))
+    await until(lambda: is_remembered(house))
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert not await is_remembered(house)
+
+
+# --- the memory by itself
+
+
+@pytest.fixture
+def memory() -> RouteMemory[str]:
+    memory = RouteMemory[str]()
+    memory.trust(trusted=True)
+    return memory
+
+
+def test_what_was_read_is_remembered(memory: RouteMemory[str]) -> None:
+    memory.put(1, "route", memory.ticket())
+    assert memory.get(1) == "route"
+
+
+def test_what_was_read_while_something_changed_is_not_remembered(memory: RouteMemory[str]) -> None:
+    ticket = memory.ticket()
+    memory.forget(1)
+    memory.put(1, "yesterday's route", ticket)
+    assert memory.get(1) is None
+
+
+def test_what_was_read_before_the_listener_was_lost_and_back_is_not_remembered(memory: RouteMemory[str]) -> None:
+    ticket = memory.ticket()
+    memory.trust(trusted=False)
+    memory.trust(trusted=True)
+    memory.put(1, "yesterday's route", ticket)
+    assert memory.get(1) is None
+
+
+def test_one_shop_is_forgotten_and_the_others_are_not(memory: RouteMemory[str]) -> None:
+    for shop_id in (1, 2):
+        memory.put(shop_id, "route", memory.ticket())
+    memory.forget(1)
+    assert (memory.get(1), memory.get(2)) == (None, "route")
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_trust_begins_and_ends_with_nothing_remembered(memory: RouteMemory[str], trusted: bool) -> None:
+    memory.put(1, "route", memory.ticket())
+    memory.trust(trusted=trusted)
+    assert memory.get(1) is None

@@ -1,0 +1,301 @@
+"""Settings from the environment: what is understood, what is refused and in which words."""
+
+import inspect
+import re
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import pytest
+from pydantic import ValidationError
+
+from payment_service.database import ConnectArgumentError, connect_arguments
+from payment_service.settings import Settings, SettingsError, is_loopback, load
+
+SECRET: Final = "hidden-word"
+KEY: Final = "dGhpcyBpcyBhIHRlc3Qga2V5LCBub3QgYSBzZWNyZXQ="
+OTHER_KEY: Final = "b25lIG1vcmUgdGVzdCBrZXksIGFsc28gbm8gc2VjcmU="
+NEEDED: Final = {
+    "DATABASE_URL": f"postgresql://service:{SECRET}@db.example/payments",
+    "PRODUCTION_API_URL": "https://proxy.example",
+    "KASPI_ACCESS_TOKEN": SECRET,
+    "ENCRYPTION_KEYS": KEY,
+}
+LOCAL: Final = {"PRODUCTION_API_URL": "http://127.0.0.1:8016"}
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither this machine's environment nor a ``.env`` decides a test."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> Settings:
+    return with_environment(monkeypatch, {})
+
+
+def with_environment(monkeypatch: pytest.MonkeyPatch, changes: Mapping[str, str | None]) -> Settings:
+    """Load with what is needed and these changes; None leaves a setting out."""
+    for name, value in {**NEEDED, **changes}.items():
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    return load()
+
+
+def test_what_is_needed_is_enough_and_the_rest_is_safe(loaded: Settings) -> None:
+    assert (loaded.host, loaded.port, loaded.kaspi_deadline_s) == ("127.0.0.1", 8015, 8)
+    assert (loaded.debug, loaded.dev_no_auth, loaded.serves_docs, loaded.metrics_public) == (False,) * 4
+    assert (loaded.cors_origins, loaded.metrics_token) == ([], None)
+    assert (loaded.duplicate_window_s, loaded.error_confirm_s) == (60, 30)
+
+
+def test_dot_env_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lines = {**NEEDED, "PORT": "9000", "HOST": "127.0.0.2"}
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+    monkeypatch.setenv("PORT", "9001")
+    settings = load()
+    assert (settings.port, settings.host) == (9001, "127.0.0.2")
+
+
+REFUSALS: Final[list[tuple[Mapping[str, str | None], str]]] = [
+    *(({name: None}, f"{name} is not set") for name in NEEDED),
+    ({"KASPI_ACCESS_TOKEN": ""}, "KASPI_ACCESS_TOKEN is not set"),
+    ({"ENCRYPTION_KEYS": ""}, "ENCRYPTION_KEYS is not set"),
+    ({"ENCRYPTION_KEYS": " , "}, "ENCRYPTION_KEYS is not set"),
+    *(
+        ({"ENCRYPTION_KEYS": keys}, "ENCRYPTION_KEYS must be Fernet keys: make one with")
+        for keys in (SECRET, KEY[:-4], f"{KEY},{SECRET}", f"{KEY};{OTHER_KEY}", "ключ")
+    ),
+    *(
+        ({"PRODUCTION_API_URL": url}, "PRODUCTION_API_URL must be an http:// or https:// address")
+        for url in (
+            "",
+            "proxy.example",
+            "ftp://proxy.example",
+            "https://",
+            "https:///create",
+            "https://proxy.example:port",
+            "https://proxy.example:99999",
+            "https://[::1",
+            f"https://{SECRET}℀:x@proxy.example",
+        )
+    ),
+    *(
+        ({"PRODUCTION_API_URL": url}, "PRODUCTION_API_URL must be https:// unless it is on this machine")
+        for url in (
+            "http://proxy.example",
+            "http://127.0.0.1.proxy.example",
+            "http://localhost.proxy.example",
+            "http://10.0.0.1",
+            "http://0.0.0.0",
+            "http://2130706433",
+            "http://127.1",
+            "http://[2001:db8::1]",
+        )
+    ),
+    *(
+        ({"PRODUCTION_API_URL": url}, "PRODUCTION_API_URL must have no query, fragment or user name")
+        for url in (
+            f"https://proxy.example/?access_token={SECRET}",
+            f"https://user:{SECRET}@proxy.example",
+            f"https://:{SECRET}@proxy.example",
+            "http://127.0.0.1@proxy.example",
+            "http://127.0.0.1\\@proxy.example",
+            "http://proxy.example#@127.0.0.1",
+        )
+    ),
+    *(
+        ({"DEV_NO_AUTH": "1", "PRODUCTION_API_URL": url}, "DEV_NO_AUTH works only with the stand-in proxy")
+        for url in ("https://proxy.example", "https://10.0.0.1", "https://localhost.example", "https://0.0.0.0")
+    ),
+    *(
+        ({"DEV_NO_AUTH": "1", "HOST": host, **LOCAL}, "HOST is on this machine: set HOST=127.0.0.1")
+        for host in ("0.0.0.0", "::", "", "10.0.0.1", "example.kz")
+    ),
+    ({"CORS_ORIGINS": "*"}, "CORS_ORIGINS must name the origins: '*' is for DEBUG only"),
+    ({"CORS_ORIGINS": "https://a.example, *"}, "CORS_ORIGINS must name the origins"),
+    ({"SENDING_LEASE_S": "8"}, "SENDING_LEASE_S must be longer than KASPI_DEADLINE_S"),
+    ({"KASPI_DEADLINE_S": "8.5"}, "KASPI_DEADLINE_S Input should be less than or equal to 8"),
+    ({"KASPI_DEADLINE_S": "0"}, "KASPI_DEADLINE_S Input should be greater than 0"),
+    ({"KASPI_DEADLINE_S": "nan"}, "KASPI_DEADLINE_S"),
+    ({"PORT": "0"}, "PORT Input should be greater than or equal to 1"),
+    ({"PORT": SECRET}, "PORT Input should be a valid integer"),
+    ({"DATABASE_POOL_SIZE": "1"}, "DATABASE_POOL_SIZE Input should be greater"),
+    ({"DEBUG": SECRET}, "DEBUG Input should be a valid boolean"),
+    ({"LOG_LEVEL": SECRET}, "LOG_LEVEL String should match pattern"),
+    ({"DUPLICATE_WINDOW_S": "-1"}, "DUPLICATE_WINDOW_S Input should be greater"),
+    ({"FOLLOW_FAST_S": "0"}, "FOLLOW_FAST_S Input should be greater than 0"),
+]
+
+
+@pytest.mark.parametrize(("changes", "sentence"), REFUSALS)
+def test_refusal_is_a_sentence_that_names_the_setting_and_holds_no_secret(
+    changes: Mapping[str, str | None], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        with_environment(monkeypatch, changes)
+    first, *_, last = str(refused.value).split("\n")
+    assert sentence in first
+    assert last == "See .env.example for what each setting means."
+    assert_tells_no_secret(refused.value)
+
+
+def assert_tells_no_secret(error: BaseException) -> None:
+    shown = "".join(traceback.format_exception(error))
+    # The lines of code that a traceback quotes are this file's own.
+    shown = "\n".join(line for line in shown.splitlines() if not line.startswith("    "))
+    assert not [secret for secret in (SECRET, KEY, OTHER_KEY) if secret in shown]
+
+
+def test_every_wrong_setting_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError) as refused:
+        with_environment(monkeypatch, {**dict.fromkeys(NEEDED), "PORT": "x"})
+    for name in (*NEEDED, "PORT"):
+        assert re.search(rf"^{name} ", str(refused.value), re.MULTILINE)
+
+
+def test_validation_error_itself_holds_no_secret() -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings(_env_file=None, database_url=SECRET, production_api_url=SECRET, encryption_keys=SECRET)
+    assert SECRET not in str(refused.value)
+    assert SECRET not in repr(refused.value)
+
+
+def test_settings_show_no_secret_when_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = with_environment(
+        monkeypatch, {"ENCRYPTION_KEYS": f"{KEY},{OTHER_KEY}", "METRICS_TOKEN": f"{SECRET}-of-metrics"}
+    )
+    for shown in (repr(settings), str(settings), settings.model_dump_json(), repr(settings.model_dump())):
+        assert not [secret for secret in (SECRET, KEY, OTHER_KEY) if secret in shown]
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("", []),
+        (" , ", []),
+        ("https://a.example", ["https://a.example"]),
+        (" https://a.example ,,https://b.example, ", ["https://a.example", "https://b.example"]),
+    ],
+)
+def test_lists_are_separated_by_commas(text: str, origins: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert with_environment(monkeypatch, {"CORS_ORIGINS": text}).cors_origins == origins
+
+
+def test_encryption_keys_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = with_environment(monkeypatch, {"ENCRYPTION_KEYS": f"{OTHER_KEY}, {KEY}"}).encryption_keys
+    assert [key.get_secret_value() for key in keys] == [OTHER_KEY, KEY]
+
+
+def test_any_origin_is_allowed_while_debugging(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert with_environment(monkeypatch, {"CORS_ORIGINS": "*", "DEBUG": "true"}).cors_origins == ["*"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8016", "http://localhost:8016", "http://[::1]:8016"])
+def test_no_authentication_is_allowed_on_this_machine(host: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = with_environment(monkeypatch, {"DEV_NO_AUTH": "true", "HOST": host, "PRODUCTION_API_URL": url})
+    assert settings.dev_no_auth
+
+
+def test_every_address_is_open_to_a_service_with_authentication(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert with_environment(monkeypatch, {"HOST": "0.0.0.0"}).host == "0.0.0.0"
+
+
+def test_trailing_slash_of_the_proxys_address_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = with_environment(monkeypatch, {"PRODUCTION_API_URL": "https://proxy.example:8443/api/kaspi//"})
+    assert settings.production_api_url == "https://proxy.example:8443/api/kaspi"
+
+
+@pytest.mark.parametrize(
+    ("debug", "docs", "served"), [("0", None, False), ("1", None, True), ("1", "0", False), ("0", "1", True)]
+)
+def test_docs_are_served_as_set_else_in_development(
+    debug: str, docs: str | None, served: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert with_environment(monkeypatch, {"DEBUG": debug, "DOCS_ENABLED": docs}).serves_docs is served
+
+
+def test_empty_metrics_token_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert with_environment(monkeypatch, {"METRICS_TOKEN": ""}).metrics_token is None
+
+
+@pytest.mark.parametrize(
+    "host", ["", "0.0.0.0", "::", "localhost.example", "127.0.0.1.example", "127.1", "10.0.0.1", "[::1]", "LOCALHOST "]
+)
+def test_what_may_mean_another_machine_is_not_loopback(host: str) -> None:
+    assert not is_loopback(host)
+
+
+# --- DATABASE_URL
+
+PLAIN: Final = {
+    "host": "db.example",
+    "port": 5432,
+    "user": "service",
+    "password": "word",
+    "database": "payments",
+    "ssl": "prefer",
+}
+SPELLINGS: Final[list[tuple[str, Mapping[str, object]]]] = [
+    ("postgres://service:word@db.example/payments", {}),
+    ("postgresql://service:word@db.example/payments", {}),
+    ("postgresql+asyncpg://service:word@db.example/payments", {}),
+    ("postgresql://service:word@db.example:6432/payments", {"port": 6432}),
+    ("postgresql://service@db.example/payments", {"password": None}),
+    ("postgresql://service:word@db.example", {"database": "postgres"}),
+    ("postgresql://db.example/payments", {"user": "postgres", "password": None}),
+    ("postgresql://service:word@/payments", {"host": "127.0.0.1"}),
+    ("postgresql://service:word@/payments?host=/run/postgresql", {"host": "/run/postgresql"}),
+    ("postgresql://service:word@[2001:db8::1]:6432/payments", {"host": "2001:db8::1", "port": 6432}),
+    ("postgresql://service:word@[::1]/payments", {"host": "::1"}),
+    ("postgresql://service:p%40ss%2Fw%3Ar%23d%25%2B+@db.example/payments", {"password": "p@ss/w:r#d%++"}),
+    ("postgresql://s%C3%A9rvice%40kz:word@db.example/pay%20ments", {"user": "sérvice@kz", "database": "pay ments"}),
+    *(
+        (f"postgresql://service:word@db.example/payments?sslmode={mode}", {"ssl": mode})
+        for mode in ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+    ),
+    ("postgresql+asyncpg://service:word@db.example/payments?ssl=require", {"ssl": "require"}),
+    ("postgresql://service:word@db.example/payments?application_name=x&sslmode=require", {"ssl": "require"}),
+]
+
+
+@pytest.mark.parametrize(("url", "changes"), SPELLINGS, ids=[url for url, _ in SPELLINGS])
+def test_every_usual_spelling_of_a_database_address_is_understood(url: str, changes: Mapping[str, object]) -> None:
+    assert connect_arguments(url) == {**PLAIN, **changes}
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("", "must start with postgresql://"),
+        ("db.example/payments", "must start with postgresql://"),
+        (f"mysql://service:{SECRET}@db.example/payments", "must start with postgresql://"),
+        (f"sqlite:///{SECRET}", "must start with postgresql://"),
+        (f"postgresql://service:{SECRET}@db.example/payments?sslmode=maybe", "unknown sslmode 'maybe'"),
+        (f"postgresql://service:{SECRET}@db.example/payments?ssl=true", "unknown sslmode 'true'"),
+        (f"postgresql://service:{SECRET}@db.example:port/payments", "the port is a number"),
+        (f"postgresql://service:{SECRET}@db.example:70000/payments", "the port is a number"),
+        (f"postgresql://service:{SECRET}/rest@db.example/payments", "must be percent-encoded"),
+        (f"postgresql://service:{SECRET}#rest@db.example/payments", "must be percent-encoded"),
+        (f"postgresql://service:{SECRET}[rest@db.example/payments", "must be percent-encoded"),
+        (f"postgresql://service:{SECRET}℀@db.example/payments", "must be percent-encoded"),
+        (f"postgresql://service:{SECRET}@[::1/payments", "an IPv6 address stands in brackets"),
+    ],
+)
+def test_other_database_addresses_are_refused_in_a_sentence_without_the_password(url: str, sentence: str) -> None:
+    with pytest.raises(ConnectArgumentError, match=re.escape(sentence)) as refused:
+        connect_arguments(url)
+    assert str(refused.value).startswith("DATABASE_URL ")
+    assert_tells_no_secret(refused.value)
+
+
+def test_every_setting_has_a_line_in_the_example() -> None:
+    example = Path(inspect.getfile(Settings)).parents[2] / ".env.example"
+    lines = example.read_text(encoding="utf-8")
+    absent = [name for name in Settings.model_fields if not re.search(rf"^(# )?{name.upper()}=", lines, re.MULTILINE)]
+    assert absent == []
