@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run demo test check fmt lock clean help
+.PHONY: run demo test check fmt lock bench clean help
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -38,6 +38,9 @@ fmt: .venv/.installed ## format and fix what can be fixed
 lock: .venv/.installed ## resolve the lock files anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml --group dev -o requirements-dev.lock
+
+bench: .venv/.installed ## measure: create, config, audit log; what came out is in benchmarks/README.md
+	@for each in create config logs steps; do echo "== $$each"; $(BIN)/python benchmarks/$$each.py || exit 1; done
 
 clean: ## remove the virtual environment and the development data
 	rm -rf .venv .data

@@ -12,10 +12,11 @@ def main() -> None:
     with stage() as here:
         settings = here.database("config")
         key = make_key(settings)
+        nothing, memory, database = here.start_bare(), here.serve(settings), here.serve(settings, forgetful=True)
         targets = {
-            "nothing": Target(here.start_bare(), "GET", "/nothing"),
-            "config, from memory": Target(here.serve(settings), "GET", PATH, key),
-            "config, from the database": Target(here.serve(settings, forgetful=True), "GET", PATH, key),
+            "nothing": Target(nothing, "GET", "/nothing", pid=here.pids[nothing]),
+            "config, from memory": Target(memory, "GET", PATH, key, pid=here.pids[memory]),
+            "config, from the database": Target(database, "GET", PATH, key, pid=here.pids[database]),
         }
         for target in targets.values():
             run(target, Sample(), clients=4, seconds=0.7)
@@ -25,9 +26,15 @@ def main() -> None:
             for _ in range(ROUNDS):
                 for name, target in targets.items():
                     run(target, samples[name], clients=clients, seconds=SECONDS)
-            rate = samples["nothing"].rate
             for name, sample in samples.items():
-                print(f"{sample.line(f'{name}, {clients} clients')}   {sample.rate / rate:.2f} of nothing")
+                print(sample.line(f"{name}, {clients} clients"))
+            nothing_s, memory_s, database_s = samples.values()
+            for name, one, other in (
+                ("database / memory", database_s, memory_s),
+                ("memory / nothing", memory_s, nothing_s),
+            ):
+                slower, dearer = one.percentile(50) / other.percentile(50), one.cpu_ms / (other.cpu_ms or 1)
+                print(f"  {name}: {slower:.1f} times the median time, {dearer:.1f} times the cpu")
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ def main() -> None:
             return json.dumps(payment | {"order_id": f"bench-{number}"})
 
         targets = {
-            "bare": Target(bare, "POST", "/bare", body=body),
-            "create": Target(service, "POST", "/payments/kaspi/create", key, body),
+            "bare": Target(bare, "POST", "/bare", body=body, pid=here.pids[bare]),
+            "create": Target(service, "POST", "/payments/kaspi/create", key, body, pid=here.pids[service]),
         }
         for target in targets.values():
             run(target, Sample(), clients=4, seconds=1)
@@ -36,9 +36,7 @@ def main() -> None:
                     run(target, samples[name], clients=clients, seconds=SECONDS)
             for name, sample in samples.items():
                 print(sample.line(f"{name}, {clients} clients"))
-            one, other = samples["bare"], samples["create"]
-            slower = other.percentile(50) / one.percentile(50)
-            print(f"{'':<34}ratio: {other.rate / one.rate:.2f} of the rate, {slower:.1f} times the median time")
+            print(f"  create / bare: {samples['create'].beside(samples['bare'])}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """The load: clients over kept connections, each asking again once it is answered; and what to say of the times."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
 
@@ -16,6 +18,8 @@ class Sample:
 
     seconds: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
+    cpu_s: float = 0
+    """Seconds of the processor that the target's process used: what other people's load cannot change much."""
     turned_away: int = 0
     """How many got a 503: nothing was done for them."""
 
@@ -23,6 +27,11 @@ class Sample:
     def rate(self) -> float:
         """Answers per second, the median of the rounds."""
         return median(self.rates)
+
+    @property
+    def cpu_ms(self) -> float:
+        """Milliseconds of the processor for one answer."""
+        return 1000 * self.cpu_s / max(1, len(self.seconds))
 
     def percentile(self, percent: float) -> float:
         """Milliseconds within which so many percent were answered."""
@@ -32,10 +41,15 @@ class Sample:
     def line(self, name: str) -> str:
         """One line of a table."""
         times = "".join(f"{self.percentile(percent):10.1f}" for percent in (50, 95, 99))
-        return f"{name:<34}{self.rate:10.0f}{times}{self.turned_away or '':>8}"
+        return f"{name:<34}{self.rate:10.0f}{times}{self.cpu_ms:10.2f}{self.turned_away or '':>8}"
+
+    def beside(self, other: "Sample") -> str:
+        """The ratios: the figures that mean something on another machine."""
+        slower, dearer = self.percentile(50) / other.percentile(50), self.cpu_ms / (other.cpu_ms or 1)
+        return f"{self.rate / other.rate:.2f} of the rate, {slower:.1f} x the median time, {dearer:.1f} x the cpu"
 
 
-HEADING = f"{'':<34}{'per s':>10}{'p50 ms':>10}{'p95 ms':>10}{'p99 ms':>10}{'503':>8}"
+HEADING = f"{'':<34}{'per s':>10}{'p50 ms':>10}{'p95 ms':>10}{'p99 ms':>10}{'cpu ms':>10}{'503':>8}"
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,7 @@ class Target:
     key: str = ""
     body: Callable[[], str] | None = None
     status: int = 200
+    pid: int = 0
 
     def request(self) -> bytes:
         """The next request, as bytes."""
@@ -61,8 +76,19 @@ class Target:
 
 def run(target: Target, sample: Sample, *, clients: int, seconds: float) -> None:
     """One round."""
+    before = _cpu_s(target.pid)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_round(target, sample, clients, seconds))
+    sample.cpu_s += _cpu_s(target.pid) - before
+
+
+def _cpu_s(pid: int) -> float:
+    """Seconds of the processor that a process has used so far; 0 where the system does not tell."""
+    stat = Path(f"/proc/{pid}/stat")
+    if not stat.exists():
+        return 0
+    user, system = stat.read_text().rsplit(")", 1)[1].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 async def _round(target: Target, sample: Sample, clients: int, seconds: float) -> None:

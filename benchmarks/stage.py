@@ -43,6 +43,8 @@ class Stage:
     encryption_key: str = field(default_factory=new_key)
     tokens: dict[str, str] = field(default_factory=dict)
     stand_in: str = ""
+    pids: dict[str, int] = field(default_factory=dict)
+    """By address."""
 
     def database(self, name: str) -> Settings:
         """A database with the schema and the seven shops, and the settings of a service over it."""
@@ -105,6 +107,7 @@ class Stage:
         process = subprocess.Popen([sys.executable, *words], cwd=self.folder, env={**own, **environment}, stderr=log)
         self.stack.callback(_stop, process)
         url = f"http://127.0.0.1:{environment['PORT']}"
+        self.pids[url] = process.pid
         give_up_at = time.monotonic() + 30
         while time.monotonic() < give_up_at and process.poll() is None:
             try:

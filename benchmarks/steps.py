@@ -84,7 +84,7 @@ def counted(database: Database) -> Any:
         seen["ping of the pool"] += 1
         return ping(connection)
 
-    engine.dialect.do_ping = counting  # type: ignore[method-assign]
+    engine.dialect.do_ping = counting  # type: ignore[method-assign,assignment]
     for name, listener in (("before_cursor_execute", statement), ("commit", commit), ("rollback", rollback)):
         event.listen(engine, name, listener)
     yield seen
@@ -160,8 +160,8 @@ def show(profile: cProfile.Profile) -> None:
     """The processor's time by package."""
     spent: Counter[str] = Counter()
     for (file, *_), (_calls, _all, own, _with, _callers) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
-        package = re.search(r"site-packages/([A-Za-z0-9_]+)|(payment_service)/", file)
-        label = (package[1] or package[2]) if package else "python"
+        found = re.search(r"site-packages/([A-Za-z0-9_]+)|(payment_service)/", file)
+        label = (found[1] or found[2]) if found else "python"
         spent[label] += own
     whole = sum(spent.values())
     print("\nOwn time by package, under the profiler")

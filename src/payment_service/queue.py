@@ -48,6 +48,8 @@ class Consumer:
 
     def __post_init__(self) -> None:
         self._manager = QueueManager(Queries(AsyncpgDriver(self.connection)))
+        # Left to itself the manager notices a lost connection late, and until then no job is taken.
+        self.connection.add_termination_listener(lambda _connection: self.stop())
         for job, handler in self.handlers.items():
             self._register(job, handler)
 
@@ -60,6 +62,8 @@ class Consumer:
     async def run(self) -> None:
         """Work until ``stop`` is called; raises when the connection is lost."""
         await self._manager.run(dequeue_timeout=timedelta(seconds=5), batch_size=20, shutdown_on_listener_failure=True)
+        if self.connection.is_closed():
+            raise ConnectionResetError("the queue's connection was lost")
 
     def stop(self) -> None:
         """Take no more jobs and let those in hand end."""

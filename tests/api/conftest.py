@@ -67,12 +67,23 @@ def app(house: House, drain: Drain) -> FastAPI:
     return create_app(house.settings, house, drain)
 
 
+_TRUTH: list[Truth] = []
+"""That of the ordinary app, read once."""
+
+
 @pytest.fixture
-def make_client(app: FastAPI, client_of: Callable[..., httpx.AsyncClient]) -> ClientMaker:
+def truth(app: FastAPI) -> Truth:
+    if not _TRUTH:
+        _TRUTH.append(Truth(app.openapi()))
+    return _TRUTH[0]
+
+
+@pytest.fixture
+def make_client(app: FastAPI, truth: Truth, client_of: Callable[..., httpx.AsyncClient]) -> ClientMaker:
     """As the root's, of an app that a test can reach, with every answer checked."""
 
     def make(key: str | None = None, **headers: str) -> httpx.AsyncClient:
-        return client_of(app, **({"Authorization": f"Bearer {key}"} if key else {}), **headers)
+        return client_of(app, truth, **({"Authorization": f"Bearer {key}"} if key else {}), **headers)
 
     return make
 
@@ -82,12 +93,12 @@ async def client_of() -> Any:
     """Makes clients of any app, with every answer checked."""
     clients: list[httpx.AsyncClient] = []
 
-    def make(app: FastAPI, **headers: str) -> httpx.AsyncClient:
+    def make(app: FastAPI, truth: Truth | None = None, **headers: str) -> httpx.AsyncClient:
         client = httpx.AsyncClient(
             transport=httpx.ASGITransport(app),
             base_url="http://service",
             headers=headers,
-            event_hooks={"response": [Truth.of(app).check]},
+            event_hooks={"response": [(truth or Truth(app.openapi())).check]},
         )
         clients.append(client)
         return client

@@ -145,7 +145,7 @@ async def test_second_routing_of_a_shop_is_a_conflict(client: httpx.AsyncClient)
         ("organization_bin", "991011000049"),
         ("organization_bin", "99101100004"),
         ("organization_bin", 991011000048),
-        ("organization_bin", "９９1011000048"),
+        ("organization_bin", "\uff19\uff191011000048"),
         ("organization_bin", None),
         ("device_token", "short"),
         ("device_token", "x" * 51),

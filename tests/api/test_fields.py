@@ -57,7 +57,7 @@ async def post_raw(client: httpx.AsyncClient, field: str, raw: str) -> httpx.Res
         ('" 100"', REFUSED),
         ('"100 "', REFUSED),
         ('"100\\n"', REFUSED),
-        ('"１００"', REFUSED),
+        ('"\uff11\uff10\uff10"', REFUSED),
         ('"100,5"', REFUSED),
         ('"1_000"', REFUSED),
         ('"NaN"', REFUSED),
@@ -94,7 +94,7 @@ async def test_amount_is_tenge_with_two_decimals(
         ("null", False),
         (f"{SHOP}.5", False),
         (f'" {SHOP}"', False),
-        ('"１２１０３８"', False),
+        ('"\uff11\uff12\uff11\uff10\uff13\uff18"', False),
         ('"121_038"', False),
         ('""', False),
         (f"[{SHOP}]", False),
@@ -131,8 +131,22 @@ async def test_phone_is_sent_in_one_spelling(
 
 @pytest.mark.parametrize(
     "phone",
-    ["", "7701521154", "770152115455", "97015211545", "74951234567", "+87015211545", "７7015211545", "77015211545a"]
-    + ["+7 701 521 15 45 / +7 702 000 00 00", "77015211545\x00", None, 77015211545, ["77015211545"], True],
+    [
+        "",
+        "7701521154",
+        "770152115455",
+        "97015211545",
+        "74951234567",
+        "+87015211545",
+        "\uff177015211545",
+        "77015211545a",
+        "+7 701 521 15 45 / +7 702 000 00 00",
+        "77015211545\x00",
+        None,
+        77015211545,
+        ["77015211545"],
+        True,
+    ],
 )
 async def test_what_is_no_kazakh_mobile_is_refused(
     phone: Any, client: httpx.AsyncClient, shops: dict[int, str], proxy: GoodProxy
@@ -164,7 +178,7 @@ FAMILY = "👨\u200d👩\u200d👧"
         ("order_id", 5, False),
         ("message", "", True),
         ("message", "Букет 🌹" + FAMILY, True),
-        ("message", "с\u00a0любовью", True),
+        ("message", "Роза\u00a0Мира", True),
         ("message", "м" * 200, True),
         ("message", "м" * 201, False),
         ("message", "a\x00b", False),

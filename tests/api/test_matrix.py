@@ -246,7 +246,7 @@ async def test_key_travels_in_either_header(
     headers: dict[str, str], status: int, house: House, make_client: ClientMaker
 ) -> None:
     key = (await house.access.create("tests", [Scope.ADMIN])).key
-    sent = {name: value.replace("KEY", key).encode() for name, value in headers.items()}
+    sent = {name.encode(): value.replace("KEY", key).encode() for name, value in headers.items()}
     assert (await make_client().get("/admin/configs", headers=sent)).status_code == status
 
 

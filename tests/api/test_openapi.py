@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import pytest
 import schemathesis
 from fastapi import FastAPI
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
 
 from payment_service.payments.lifecycle import State
 from tests.api.conftest import GoodProxy
@@ -29,8 +30,7 @@ def schemas_of(node: Any, at: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
                 yield from schemas_of(child, f"{at}/{name}")
 
 
-def test_examples_and_defaults_fit_their_schemas(app: FastAPI) -> None:
-    truth = Truth.of(app)
+def test_examples_and_defaults_fit_their_schemas(truth: Truth) -> None:
     checked = 0
     for where, schema in schemas_of(truth.document):
         if "securitySchemes" in where:
@@ -43,8 +43,8 @@ def test_examples_and_defaults_fit_their_schemas(app: FastAPI) -> None:
     assert checked > 20
 
 
-def test_every_reference_leads_somewhere(app: FastAPI) -> None:
-    document = Truth.of(app).document
+def test_every_reference_leads_somewhere(truth: Truth) -> None:
+    document = truth.document
     references = {schema["$ref"] for _, schema in schemas_of(document) if "$ref" in schema}
     assert references
     for reference in references:
@@ -53,12 +53,12 @@ def test_every_reference_leads_somewhere(app: FastAPI) -> None:
             target = target[part]
 
 
-def test_every_operation_is_explained(app: FastAPI) -> None:
+def test_every_operation_is_explained(truth: Truth) -> None:
     ids = []
-    for path, methods in Truth.of(app).document["paths"].items():
+    for path, methods in truth.document["paths"].items():
         for method, operation in methods.items():
             assert operation["summary"], (method, path)
-            assert path in {"/metrics"} or operation["description"].endswith("."), (method, path)
+            assert path == "/metrics" or operation["description"].endswith("."), (method, path)
             ids.append(operation["operationId"])
             for status, answer in operation["responses"].items():
                 assert answer["description"], (method, path, status)
@@ -67,8 +67,8 @@ def test_every_operation_is_explained(app: FastAPI) -> None:
     assert len(set(ids)) == len(ids)
 
 
-def test_states_are_those_of_the_life_of_a_payment(app: FastAPI) -> None:
-    assert Truth.of(app).document["components"]["schemas"]["State"]["enum"] == list(State)
+def test_states_are_those_of_the_life_of_a_payment(truth: Truth) -> None:
+    assert truth.document["components"]["schemas"]["State"]["enum"] == list(State)
 
 
 def test_document_is_the_same_when_it_is_asked_for_twice(app: FastAPI) -> None:
@@ -76,6 +76,10 @@ def test_document_is_the_same_when_it_is_asked_for_twice(app: FastAPI) -> None:
 
 
 EXAMPLES_PER_OPERATION = 15
+NOT_HERE = [ignored_auth, positive_data_acceptance, not_a_server_error]
+"""The first sends the request again by itself, over a real network; test_matrix asks every endpoint without a key.
+The second wants every request taken that fits the schema, and no schema can say what a BIN's checksum is.
+The third does not know that 502 and 503 are answers about the provider; a 500 is looked for below."""
 
 
 async def test_made_up_requests_get_declared_answers(
@@ -93,6 +97,8 @@ async def test_made_up_requests_get_declared_answers(
             deadline=None,
             database=None,
             derandomize=True,
+            phases=(Phase.generate,),
+            report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),
         )
         def made_up(data: st.DataObject) -> None:
@@ -100,18 +106,28 @@ async def test_made_up_requests_get_declared_answers(
             case = data.draw(operation.as_strategy(generation_mode=mode))
             sent = case.as_transport_kwargs(base_url="http://service")
             sent.pop("cookies", None)
+            if isinstance(sent.get("data"), str | bytes):
+                sent["content"] = sent.pop("data")  # as httpx calls it
             answer = asyncio.run_coroutine_threadsafe(ask(client, sent), loop).result(30)
-            answer.elapsed = None
-            case.validate_response(answer)
+            assert answer.status_code != 500, answer.text
+            case.validate_response(answer, excluded_checks=NOT_HERE)
 
         try:
             made_up()
-        except Exception as error:  # noqa: BLE001 - all operations are tried before any is told of
-            failed.append(f"{operation.label}: {error!r}"[:3000])
+        except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - all are tried before any is told of
+            failed.append(f"{operation.label}: {told(error)}"[:3000])
 
     for found in document.get_all_operations():
-        await asyncio.to_thread(try_operation, found.ok())
+        await asyncio.to_thread(try_operation, found.ok())  # type: ignore[union-attr] # a broken operation fails here
     assert not failed, "\n\n".join(failed)
+
+
+def told(error: BaseException) -> str:
+    return (
+        " | ".join(f"{one}: {getattr(one, 'message', '')}" for one in error.exceptions) + str(error)
+        if isinstance(error, BaseExceptionGroup)
+        else repr(error)
+    )
 
 
 async def ask(client: httpx.AsyncClient, sent: dict[str, Any]) -> httpx.Response:

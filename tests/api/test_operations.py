@@ -67,7 +67,9 @@ async def test_page_may_read_that_the_database_is_away(settings: Settings, clien
         update={"database_url": SecretStr("postgresql://u@127.0.0.1:1/x"), "cors_origins": [PAGE]}
     )
     house = build(nowhere)
-    answer = await client_of(create_app(nowhere, house, Drain()), Authorization="Bearer x", Origin=PAGE).get("/payments")
+    answer = await client_of(create_app(nowhere, house, Drain()), Authorization="Bearer x", Origin=PAGE).get(
+        "/payments"
+    )
     await house.close()
     assert answer.status_code == 503
     assert answer.headers["access-control-allow-origin"] == PAGE
@@ -134,7 +136,14 @@ async def test_metrics_count_and_hold_nothing_of_anybody(
     assert answer.headers["content-type"].startswith("text/plain")
     for fact in ('route="/payments/kaspi/create"', 'route="unknown"', 'operation="refund"', 'after="paid"'):
         assert fact in answer.text
-    held = (PHONE, PHONE[-4:] + '"', str(SHOP), device_token_of(SHOP), shops[SHOP], payment["external_id"])
+    held: tuple[str, ...] = (
+        PHONE,
+        PHONE[-4:] + '"',
+        str(SHOP),
+        device_token_of(SHOP),
+        shops[SHOP],
+        payment["external_id"],
+    )
     held += (payment["id"], "order-number-7", "test-access-token", "ps_", "is/not/there")
     assert not [secret for secret in held if secret in answer.text]
 

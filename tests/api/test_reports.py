@@ -127,9 +127,7 @@ async def test_no_report_ever_moves_a_payment(word: str, client: httpx.AsyncClie
     problem_of(await client.post("/payments/kaspi/refund", json=refund), 409, "payment_not_paid")
 
 
-async def test_status_report_makes_the_worker_look_at_once(
-    client: httpx.AsyncClient, sql: asyncpg.Connection
-) -> None:
+async def test_status_report_makes_the_worker_look_at_once(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
     payment = await created(client)
     body = {"shop_id": SHOP, "external_id": payment["external_id"], "status": "Processed"}
     await client.patch(STATUS, json=body)

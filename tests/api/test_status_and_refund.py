@@ -64,9 +64,7 @@ async def test_provider_that_cannot_say_leaves_the_last_known_answer(
     assert (answer.json()["state"], answer.json()["status"]) == ("pending", "Wait")
 
 
-async def test_provider_that_is_away_leaves_the_last_known_answer(
-    client: httpx.AsyncClient, proxy: GoodProxy
-) -> None:
+async def test_provider_that_is_away_leaves_the_last_known_answer(client: httpx.AsyncClient, proxy: GoodProxy) -> None:
     payment = await created(client)
     proxy.status.mock(side_effect=httpx.ConnectError("away"))
     assert (await status(client, payment["external_id"])).json()["state"] == "pending"
@@ -157,9 +155,7 @@ async def test_stranger_of_a_restricted_key_looks_like_a_foreign_payment(
 
 
 @pytest.mark.parametrize("external_id", ["%00", "a%20b", "x" * 51, "%D0%BA", "1%0A", "a;b"])
-async def test_what_is_no_id_is_not_asked_about(
-    external_id: str, client: httpx.AsyncClient, proxy: GoodProxy
-) -> None:
+async def test_what_is_no_id_is_not_asked_about(external_id: str, client: httpx.AsyncClient, proxy: GoodProxy) -> None:
     problem_of(await status(client, external_id), 422, "validation_failed")
     assert proxy.status.call_count == 0
 

@@ -9,6 +9,8 @@ import pytest
 from tests.conftest import ENCRYPTION_KEY, device_token_of
 from tests.e2e.rig import PAYS_AT_ONCE, Rig
 
+pytestmark = pytest.mark.xdist_group("cli")
+
 
 async def code_with(rig: Rig, key: str, path: str = "/payments") -> int:
     answer: httpx.Response = await rig.client(rig.services[0], key).get(path)
@@ -45,6 +47,8 @@ def test_key_is_shown_once_and_never_again(serving: Rig) -> None:
     ("words", "sentence"),
     [
         (("create", "x", "--scope", "everything"), "one or more of"),
+        (("create", "worker", "--scope", "admin"), "none of"),
+        (("create", "two words", "--scope", "admin"), "1 to 64 letters"),
         (("revoke", "999999"), "There is no key 999999"),
     ],
 )

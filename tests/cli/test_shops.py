@@ -67,6 +67,9 @@ async def test_every_bad_row_is_named_and_nothing_is_imported(shell: Rig) -> Non
 @pytest.mark.parametrize(
     ("content", "words"),
     [
+        (b"", "shop_id is missing"),
+        (b"shop_id\n8\n", "organization_bin is missing"),
+        (b"shop_id,organization_bin\n", "holds no shops"),
         (b"shop_id,organization_bin,color\n8,891027350515,red\n", "'color' is not known"),
         (b"\xff\xfe\x00", "not UTF-8"),
         (None, "cannot be read"),
@@ -90,6 +93,13 @@ def test_export_is_what_import_reads(shell: Rig) -> None:
     (shell.folder / "again.csv").write_text(changed, encoding="utf-8")
     assert "1 of 2 shops changed" in shell.run("shops", "import", str(shell.folder / "again.csv")).stdout
     assert shell.run("shops", "export", "--with-tokens").stdout == changed
+
+
+def test_dry_run_for_scripts_tells_from_and_to(shell: Rig) -> None:
+    bring(shell, GOOD)
+    shown = bring(shell, GOOD.replace("Алматы", "Астана"), words=("--dry-run", "--json"))
+    [plan] = json.loads(shown.stdout)
+    assert plan == {"shop_id": 8, "action": "change", "changes": {"city": ["Алматы", "Астана"]}}
 
 
 def test_no_other_output_than_export_with_tokens_holds_a_token(shell: Rig) -> None:

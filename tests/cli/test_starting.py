@@ -26,6 +26,12 @@ def refusal(done: Any) -> str:
     [
         ({"DEV_NO_AUTH": "true", "PRODUCTION_API_URL": "https://proxy.example.kz/api"}, "DEV_NO_AUTH works only with"),
         ({"DEV_NO_AUTH": "true", "HOST": "0.0.0.0"}, "DEV_NO_AUTH works only when HOST"),
+        ({"PRODUCTION_API_URL": "http://proxy.example.kz/api"}, "PRODUCTION_API_URL must be https://"),
+        ({"SENDING_LEASE_S": "1"}, "SENDING_LEASE_S must be longer"),
+        ({"KASPI_DEADLINE_S": "9"}, "KASPI_DEADLINE_S"),
+        ({"PORT": "eighty"}, "PORT"),
+        ({"CORS_ORIGINS": "*"}, "CORS_ORIGINS must name the origins"),
+        ({"DATABASE_URL": "mysql://nobody:hidden-word@127.0.0.1/nowhere"}, "must start with postgresql://"),
         ({"ENCRYPTION_KEYS": "not-a-fernet-key"}, "payment-service secrets new-key"),
         ({"DATABASE_URL": "postgresql://nobody:hidden-word@127.0.0.1:1/nowhere"}, "cannot be reached"),
     ],
@@ -43,7 +49,7 @@ def test_missing_settings_are_all_named(shell: Rig) -> None:
     assert all(name in done.stderr for name in ("KASPI_ACCESS_TOKEN", "PRODUCTION_API_URL", "ENCRYPTION_KEYS"))
 
 
-@pytest.mark.parametrize("words", [("serve",), ("worker",), ("shops", "import")])
+@pytest.mark.parametrize("words", [("serve",), ("worker",), ("shops", "import"), ("shops", "list"), ("keys", "list")])
 def test_database_that_was_never_migrated_is_told_with_what_to_do(empty_shell: Rig, words: tuple[str, ...]) -> None:
     assert "payment-service migrate" in refusal(empty_shell.run(*words))
 

@@ -29,6 +29,7 @@ import httpx
 
 from payment_service.access.service import Scope
 from tests.conftest import ENCRYPTION_KEY, SHOPS, device_token_of
+from tests.e2e import commands
 
 Result = TypeVar("Result")
 
@@ -250,19 +251,11 @@ class Rig:
 
     def run(self, *words: str, text: str = "", **settings: str) -> "subprocess.CompletedProcess[str]":
         """Run a command of ``payment-service`` to its end; what it prints holds no secret that no command may print."""
-        done = subprocess.run(
-            [sys.executable, "-m", "payment_service", *words],
-            env=self.environment(**settings),
-            cwd=self.folder,
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        environment = self.environment(**settings)
+        done = commands.run(words, environment=environment, folder=self.folder, text=text)
         password = urlsplit(self.database_url).password or ""
-        for secret in (ACCESS_TOKEN, password, *self.environment(**settings)["ENCRYPTION_KEYS"].split(",")):
-            assert secret not in done.stdout + done.stderr
+        secrets = {ACCESS_TOKEN, password, *environment["ENCRYPTION_KEYS"].split(",")} - {""}
+        assert not [secret for secret in secrets if secret in done.stdout + done.stderr]
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
@@ -281,7 +274,9 @@ class Rig:
         return self._client(service.url, headers={"Authorization": f"Bearer {key or self.key}"})
 
     def _client(self, url: str, **how: Any) -> httpx.AsyncClient:
-        client = httpx.AsyncClient(base_url=url, trust_env=False, timeout=20, **how)
+        # A new connection each time: a kept one may be closed by its server just as a request leaves.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        client = httpx.AsyncClient(base_url=url, trust_env=False, timeout=20, limits=limits, **how)
         self._clients.append(client)
         return client
 

@@ -17,6 +17,8 @@ import pytest
 from payment_service.sandbox.rules import COURSES, Course
 from tests.e2e.rig import Rig, tenge, until
 
+pytestmark = pytest.mark.xdist_group("outcomes")
+
 PROVIDER_REFUSES = {course.name for course in COURSES if re.fullmatch(r"code_\d+", course.name)}
 PROXY_REFUSES = {"http_401", "http_404", "http_429"}
 CUSTOMERS = {"normal", "pays_at_once", "pays_late", "declines", "expires", "cancelled", "waits", "error_then_paid"}

@@ -13,6 +13,8 @@ import pytest
 from tests.conftest import SHOPS, device_token_of
 from tests.e2e.rig import PAYS_AT_ONCE, Rig, bin_with_checksum, sha256
 
+pytestmark = pytest.mark.xdist_group("routing")
+
 PAYMENTS = 200
 Account = tuple[str, str]
 """A BIN and the SHA-256 of its device token."""

@@ -8,7 +8,9 @@ from typing import Any
 import asyncpg
 import httpx
 import respx
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from payment_service.errors import DatabaseUnavailable, StillRunning
 from payment_service.main import House
 from payment_service.money import Money
 from payment_service.payments.models import Payment
@@ -98,3 +100,8 @@ async def audit_of(sql: asyncpg.Connection, operation: str = "%") -> list[tuple[
         "SELECT operation_type, state FROM payment_log WHERE operation_type LIKE $1 ORDER BY id", operation
     )
     return [(row["operation_type"], row["state"]) for row in rows]
+
+
+def busy(error: object) -> bool:
+    """Whether the error only says to come again: fifty at once may be more than the pool holds on a slow machine."""
+    return isinstance(error, StillRunning | DatabaseUnavailable | PoolTimeoutError)

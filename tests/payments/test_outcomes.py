@@ -42,7 +42,7 @@ CREATED = 12800627774
 
 
 def alarms(name: str) -> float:
-    return ALARMS.labels(alarm=name)._value.get()
+    return float(ALARMS.labels(alarm=name)._value.get())
 
 
 async def begun(house: House, gate: Gate, **changes: Any) -> asyncio.Task[Answer]:
@@ -144,9 +144,8 @@ async def test_late_success_of_a_failed_payment_wins_with_an_alarm(
 async def test_crossed_reply_leaves_the_payment_unknown_with_an_alarm(
     house: House, wire: respx.MockRouter, sql: asyncpg.Connection, link: bool
 ) -> None:
-    data = {"paymentId": CREATED, "paymentLink": "https://pay.kaspi.kz/1"}
     wire.get("/create/").mock(return_value=accepted(CREATED))
-    wire.get("/create-link/").mock(return_value=accepted(**data))
+    wire.get("/create-link/").mock(return_value=accepted(paymentId=CREATED, paymentLink="https://pay.kaspi.kz/1"))
     first = (await house.payments.create(ask())).payment
     before = alarms("crossed_reply")
     second = (await house.payments.create(ask(shop_id=OTHER_SHOP, phone=None if link else PHONE))).payment

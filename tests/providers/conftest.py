@@ -44,6 +44,6 @@ async def kaspi(lasting_proxy: RawProxy) -> AsyncIterator[KaspiClient]:
 @pytest.fixture(scope="module")
 async def hasty(lasting_proxy: RawProxy) -> AsyncIterator[KaspiClient]:
     """A client that soon gives up."""
-    hasty = client_of(lasting_proxy.url, deadline_s=0.3)
+    hasty = client_of(lasting_proxy.url, deadline_s=0.5)
     yield hasty
     await hasty.close()

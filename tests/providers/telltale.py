@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import structlog
 
-from payment_service import logs
+from payment_service.logs import configure
 
 QUIET = ("httpx", "httpcore", "uvicorn.access", "uvicorn", "uvicorn.error", "pgqueuer", "alembic")
 
@@ -18,7 +18,7 @@ def production_logs(*, readable: bool = False, level: str = "DEBUG") -> Iterator
     loggers = [logging.getLogger(name) for name in QUIET]
     before = [(one, one.level, one.handlers, one.propagate) for one in (logging.root, *loggers)]
     structured = structlog.get_config()
-    logs.configure(readable=readable, level=level)
+    configure(readable=readable, level=level)
     (handler,) = logging.root.handlers
     assert isinstance(handler, logging.StreamHandler)
     lines = io.StringIO()

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from httpcore._backends.anyio import AnyIOStream
 
 from payment_service.providers.interface import (
     Accepted,
@@ -188,7 +189,7 @@ async def test_calls_wait_for_a_free_connection_and_are_then_made_once(proxy: Ra
 
 async def test_exhausted_pool_serves_again_once_the_hanging_calls_have_ended(proxy: RawProxy) -> None:
     proxy.begin(hang)
-    kaspi = client_of(proxy.url, deadline_s=0.3, max_calls=2)
+    kaspi = client_of(proxy.url, deadline_s=0.5, max_calls=2)
     hanging = [asyncio.ensure_future(CREATE.call(kaspi)) for _ in range(2)]
     while len(proxy.requests) < 2:
         await asyncio.wait_for(proxy.heard.wait(), 5)
@@ -234,6 +235,21 @@ async def test_any_exception_after_a_byte_left_is_unknown_whatever_its_name(
     assert isinstance(outcome, Unknown)
     assert [secret for secret in SECRETS if secret in repr(outcome)] == []
     assert len(proxy.requests) == 1
+
+
+@each_verb
+async def test_request_of_which_only_a_part_left_is_unknown(
+    verb: Verb, proxy: RawProxy, kaspi: KaspiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = AnyIOStream.write
+
+    async def breaks(self: AnyIOStream, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as httpcore has it
+        await honest(self, buffer[:9], timeout)
+        raise RuntimeError(f"{ACCESS_TOKEN} did not leave")
+
+    monkeypatch.setattr(AnyIOStream, "write", breaks)
+    proxy.begin(answers(http(200, verb.success())))
+    assert await verb.call(kaspi) == Unknown("error_RuntimeError")
 
 
 def _made(error: type[Exception]) -> Exception:

@@ -24,7 +24,8 @@ STATUSES: Final = """
 OTHERS: Final = """
 `QrTokenScanned`, `PaymentConfirmation`, `RemotePaymentProcessing`: in progress; `Expired`,
 `QrTokenDiscarded`, `RemotePaymentExpired`: expired; `CancelledByUser`, `CancelledByExternalSource`: cancelled;
-`RemotePaymentRejected`, `NotConfirmedByUser`, `ProcessingFailed`, `Rejected`, `InsufficientFunds`: failed; `Paid`, `RemotePaymentPaid`: paid
+`RemotePaymentRejected`, `NotConfirmedByUser`, `ProcessingFailed`, `Rejected`, `InsufficientFunds`: failed;
+`Paid`, `RemotePaymentPaid`: paid
 """
 MEANT: Final = {
     "QR or link made, not opened": Meaning.WAITING,

@@ -81,10 +81,9 @@ async def test_wrong_field_changes_nothing(
     routing: Routing, sql: asyncpg.Connection, fields: dict[str, str], field: str
 ) -> None:
     before = await sql.fetch("SELECT * FROM payment_config ORDER BY id")
-    for change in (routing.update(SHOP, fields), routing.create(404, {"organization_bin": SHOPS[SHOP], **fields})):
-        with pytest.raises(InvalidInput) as caught:
-            await change
-        assert caught.value.extra["errors"] == [{"field": field, "message": caught.value.detail.split(": ", 1)[1]}]
+    for shop_id, change in ((SHOP, routing.update), (404, routing.create)):
+        with pytest.raises(InvalidInput, match=f"^{field}: "):
+            await change(shop_id, {"organization_bin": SHOPS[SHOP], **fields})
     assert await sql.fetch("SELECT * FROM payment_config ORDER BY id") == before
 
 

@@ -122,7 +122,7 @@ class Access:
             prefix=key[:_PREFIX_LENGTH],
             digest=_digest(key),
             scopes=sorted(set(scopes)),
-            shops=sorted(set(shops)) if shops else None,
+            shops=None if shops is None else sorted(set(shops)),
             expires_at=expires_at,
         )
         async with self.database.transaction() as session:

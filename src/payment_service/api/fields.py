@@ -51,7 +51,7 @@ def _in_utc(value: datetime) -> datetime:
 
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 ShopId = Annotated[
-    int, BeforeValidator(_whole_number), Field(ge=1, le=2_147_483_647, description="The shop.", examples=[121038])
+    int, Field(ge=1, le=2_147_483_647, description="The shop.", examples=[121038]), BeforeValidator(_whole_number)
 ]
 Tenge = Annotated[
     Money,
@@ -60,7 +60,7 @@ Tenge = Annotated[
         {
             "anyOf": [
                 {"type": "number", "exclusiveMinimum": 0, "maximum": 99999999.99, "multipleOf": 0.01},
-                {"type": "string", "pattern": r"^[0-9]{1,8}(\.[0-9]{1,2})?$"},
+                {"type": "string", "pattern": r"^(?!0+(\.0+)?$)0*[0-9]{1,8}(\.[0-9]{1,2}0*)?$"},
             ],
             "description": "Tenge, more than zero, at most two decimals: a number or a decimal text.",
             "examples": [100],

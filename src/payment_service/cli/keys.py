@@ -28,7 +28,7 @@ def create(
     expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
 
     async def work(house: House) -> NewKey:
-        return await house.access.create(name, scope, shops=shop, expires_at=expires_at)
+        return await house.access.create(name, scope, shops=shop or None, expires_at=expires_at)
 
     made = in_house(work)
     if as_json:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from payment_service.routing.service import ROUTING_FIELDS, Routing, checked_fie
 COLUMNS = ("shop_id", "organization_bin", "name", "city", "description", "provider", "is_active", "device_token")
 _REQUIRED = ("shop_id", "organization_bin")
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_SHOP_ID = re.compile(r"[0-9]{1,10}")
 _LONGEST = {"name": 200, "city": 100, "description": 500}
 
 
@@ -61,7 +63,7 @@ def parse(text: str) -> list[Row]:
     reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")), restkey="", strict=True)
     try:
         header = list(reader.fieldnames or ())
-        found = list(reader)
+        found = [(reader.line_num, raw) for raw in reader]
     except csv.Error as error:
         raise BadFileError([f"This is no CSV file: {error}."]) from error
     problems = [f"Column {name} is missing." for name in _REQUIRED if name not in header]
@@ -73,15 +75,15 @@ def parse(text: str) -> list[Row]:
     if not found:
         raise BadFileError(["The file holds no shops."])
     rows: list[Row] = []
-    times = Counter((raw["shop_id"] or "").strip() for raw in found)
-    for line, raw in enumerate(found, start=2):
+    times = Counter((raw["shop_id"] or "").strip() for _, raw in found)
+    for line, raw in found:
         shop_id = (raw["shop_id"] or "").strip()
         if times[shop_id] > 1:
             problems.append(f"Line {line}: shop {shop_id} stands in the file {times[shop_id]} times.")
         try:
             rows.append(_row(line, raw))
         except InvalidInput as error:
-            problems.append(f"Line {line}: {error.detail}.")
+            problems.append(f"Line {line}: {error.detail}")
     if problems:
         raise BadFileError(problems)
     return rows
@@ -91,7 +93,7 @@ def _row(line: int, raw: Mapping[str, str | None]) -> Row:
     values = {name: (value or "").strip() for name, value in raw.items() if name}
     if "" in raw:
         raise InvalidInput("row", "has more cells than there are columns")
-    if not (values["shop_id"].isascii() and values["shop_id"].isdigit() and 0 < int(values["shop_id"]) < 2**31):
+    if not (_SHOP_ID.fullmatch(values["shop_id"]) and 0 < int(values["shop_id"]) < 2**31):
         raise InvalidInput("shop_id", "is a whole number above zero")
     fields: dict[str, Any] = {name: value for name, value in values.items() if name != "shop_id"}
     if "is_active" in fields:

@@ -197,11 +197,11 @@ class Routing:
             InvalidInput: for a field that is wrong.
         """
         async with self.database.transaction() as session:
-            row = await session.scalar(
-                _configs().where(PaymentConfig.shop_id == shop_id).with_for_update(of=PaymentConfig)
-            )
-            if row is None:
+            of_shop = PaymentConfig.shop_id == shop_id
+            if await session.scalar(select(PaymentConfig.id).where(of_shop).with_for_update()) is None:
                 raise ShopNotConfigured(shop_id)
+            # Read after the lock, not with it: whoever waited for a lock would see the new row without its new token.
+            row = (await session.scalars(_configs().where(of_shop))).one()
             if row.device_token is not None and fields.get("device_token") == row.device_token:
                 fields = {name: value for name, value in fields.items() if name != "device_token"}
             config = await self.change(session, row, checked_fields(fields), reason=reason)

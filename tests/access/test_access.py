@@ -1,0 +1,148 @@
+"""Who calls, and what they may do: keys, scopes, shops, and keys that end."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+import respx
+
+from payment_service.access.service import EVERYBODY, Access, Caller, Scope
+from payment_service.errors import InvalidInput, NotAuthenticated, ScopeMissing
+from payment_service.main import House
+from tests.payments.asking import KEY, ask, taking
+
+
+@pytest.fixture
+def access(house: House) -> Access:
+    return house.access
+
+
+async def test_key_stands_for_its_caller(access: Access) -> None:
+    made = await access.create("bitrix", ["payments:write", "config:read"], shops=[75509, 121038])
+    assert await access.caller_with(made.key) == Caller(
+        "bitrix", frozenset({Scope.PAYMENTS_WRITE, Scope.CONFIG_READ}), frozenset({121038, 75509})
+    )
+
+
+@pytest.mark.parametrize("key", ["", "ps_", "ps_nonsense", "' OR 1=1 --", "ключ", "ps_" + "x" * 10_000])
+async def test_key_nobody_made_is_refused(access: Access, key: str) -> None:
+    await access.create("bitrix", ["admin"])
+    with pytest.raises(NotAuthenticated):
+        await access.caller_with(key)
+
+
+async def test_part_of_a_key_and_its_digest_are_no_keys(access: Access) -> None:
+    made = await access.create("bitrix", ["admin"])
+    for key in (made.key[:-1], made.key + "x", made.row.digest, made.row.prefix, made.key.upper()):
+        with pytest.raises(NotAuthenticated):
+            await access.caller_with(key)
+
+
+async def test_key_itself_is_never_stored(access: Access, sql: asyncpg.Connection) -> None:
+    made = await access.create("bitrix", ["admin"])
+    secret = made.key.removeprefix(made.row.prefix)
+    row = await sql.fetchval("SELECT to_jsonb(api_key)::text FROM api_key")
+    assert secret not in row
+    assert made.key not in row
+    assert made.key not in repr(made)
+    assert len(secret) >= 32
+
+
+async def test_revoked_key_ends_at_once_and_for_good(access: Access) -> None:
+    made = await access.create("bitrix", ["admin"])
+    await access.caller_with(made.key)
+    first = await access.revoke(made.row.id)
+    again = await access.revoke(made.row.id)
+    assert first is not None
+    assert again is not None
+    assert first.revoked_at == again.revoked_at is not None
+    with pytest.raises(NotAuthenticated):
+        await access.caller_with(made.key)
+
+
+async def test_revoking_one_key_leaves_the_others_of_its_name(access: Access) -> None:
+    old, new = [await access.create("bitrix", ["admin"]) for _ in range(2)]
+    await access.revoke(old.row.id)
+    assert (await access.caller_with(new.key)).name == "bitrix"
+
+
+async def test_key_that_never_was_cannot_be_revoked(access: Access) -> None:
+    assert await access.revoke(404) is None
+
+
+@pytest.mark.parametrize(("hours", "lives"), [(1, True), (-1, False), (None, True)])
+async def test_key_lives_until_its_end(access: Access, hours: int | None, lives: bool) -> None:
+    ends = None if hours is None else datetime.now(UTC) + timedelta(hours=hours)
+    made = await access.create("bitrix", ["admin"], expires_at=ends)
+    if lives:
+        assert (await access.caller_with(made.key)).name == "bitrix"
+    else:
+        with pytest.raises(NotAuthenticated):
+            await access.caller_with(made.key)
+
+
+@pytest.mark.parametrize(
+    ("name", "scopes", "field"),
+    [
+        ("", ["admin"], "name"),
+        ("n" * 65, ["admin"], "name"),
+        ("n", [], "scopes"),
+        ("n", ["everything"], "scopes"),
+        ("n", ["admin", "everything"], "scopes"),
+    ],
+)
+async def test_key_that_makes_no_sense_is_not_made(access: Access, name: str, scopes: list[str], field: str) -> None:
+    with pytest.raises(InvalidInput, match=f"^{field}: "):
+        await access.create(name, scopes)
+    assert await access.all() == []
+
+
+async def test_scope_that_this_version_does_not_know_gives_nothing(access: Access, sql: asyncpg.Connection) -> None:
+    made = await access.create("bitrix", ["admin"])
+    await sql.execute("UPDATE api_key SET scopes = '{from-the-future}'")
+    assert (await access.caller_with(made.key)).scopes == frozenset()
+
+
+@pytest.mark.parametrize("scope", Scope)
+def test_caller_may_do_only_what_its_scopes_say(scope: Scope) -> None:
+    Caller("c", frozenset({scope})).require(scope)
+    with pytest.raises(ScopeMissing):
+        Caller("c", frozenset(Scope) - {scope}).require(scope)
+
+
+@pytest.mark.parametrize(
+    ("shops", "shop_id", "may"),
+    [(None, 8, True), (None, None, True), ({8}, 8, True), ({8}, 9, False), ({8}, None, False), (set(), 8, False)],
+)
+def test_caller_touches_only_its_shops(shops: set[int] | None, shop_id: int | None, may: bool) -> None:
+    caller = Caller("c", frozenset(Scope), None if shops is None else frozenset(shops))
+    assert caller.may_touch(shop_id) is may
+
+
+def test_development_caller_may_do_everything() -> None:
+    for scope in Scope:
+        EVERYBODY.require(scope)
+    assert EVERYBODY.may_touch(8)
+
+
+async def test_key_with_no_shops_may_touch_none(access: Access) -> None:
+    made = await access.create("bitrix", ["admin"], shops=[])
+    assert not (await access.caller_with(made.key)).may_touch(8)
+
+
+async def test_all_keys_are_listed_oldest_first(access: Access) -> None:
+    made = [await access.create(name, ["admin"]) for name in ("b", "a")]
+    await access.revoke(made[0].row.id)
+    assert [row.name for row in await access.all()] == ["b", "a"]
+
+
+@pytest.mark.usefixtures("shops")
+@pytest.mark.parametrize("words", [{"idempotency_key": KEY}, {}])
+async def test_two_keys_of_one_name_are_one_caller(house: House, wire: respx.MockRouter, words: dict[str, Any]) -> None:
+    route = taking(wire)
+    keys = [await house.access.create("bitrix", ["payments:write"]) for _ in range(2)]
+    callers = [await house.access.caller_with(made.key) for made in keys]
+    answers = [await house.payments.create(ask(caller=caller.name, **words)) for caller in callers]
+    assert [answer.replayed for answer in answers] == [False, True]
+    assert route.call_count == 1
