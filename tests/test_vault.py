@@ -1,5 +1,3 @@
-import re
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -57,28 +55,6 @@ def test_changed_ciphertext_is_not_opened(at: int) -> None:
     changed[at if at >= 0 else -5] ^= 1
     with pytest.raises(VaultError):
         vault.decrypt(changed.decode())
-
-
-@quick
-@given(texts)
-def test_fingerprint_is_recognised_across_a_rotation_of_keys(text: str) -> None:
-    [written] = Vault([OLD]).fingerprints(text)
-    newest, *older = Vault([NEW, OLD]).fingerprints(text)
-    assert older == [written]
-    assert Vault([NEW]).fingerprints(text) == [newest]
-    assert written not in Vault([NEW, OTHER]).fingerprints(text)
-
-
-@quick
-@given(texts, texts)
-def test_fingerprints_are_equal_for_equal_texts_alone(one: str, other: str) -> None:
-    vault = Vault([NEW, OLD])
-    assert (vault.fingerprints(one) == vault.fingerprints(other)) == (one == other)
-
-
-def test_fingerprint_fits_its_column_and_shows_nothing() -> None:
-    for digest in Vault([NEW, OLD]).fingerprints("77010203040"):
-        assert re.fullmatch(r"[0-9a-f]{64}", digest)
 
 
 def test_vault_shows_no_key_when_printed() -> None:

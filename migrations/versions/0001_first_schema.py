@@ -162,6 +162,7 @@ CREATE INDEX payment_log_shop ON payment_log (shop_id, created_at, id);
 CREATE INDEX payment_log_shop_operation ON payment_log (shop_id, operation_type, created_at, id);
 CREATE INDEX payment_log_shop_status ON payment_log (shop_id, status, created_at, id);
 CREATE INDEX payment_log_operation ON payment_log (operation_type, created_at, id);
+CREATE INDEX payment_log_operation_status ON payment_log (operation_type, status, created_at, id);
 CREATE INDEX payment_log_status ON payment_log (status, created_at, id);
 CREATE INDEX payment_log_provider ON payment_log (provider, created_at, id);
 CREATE INDEX payment_log_external_id ON payment_log (external_id, created_at, id);
@@ -266,11 +267,12 @@ CREATE TRIGGER payment_starts BEFORE INSERT ON payment FOR EACH ROW EXECUTE FUNC
 CREATE FUNCTION payment_changes() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF (NEW.id, NEW.method, NEW.shop_id, NEW.route_version, NEW.provider, NEW.organization_bin, NEW.amount,
-        NEW.created_at, NEW.caller, NEW.short_code)
+        NEW.created_at, NEW.caller, NEW.short_code, NEW.message, NEW.metadata, NEW.fingerprint)
        IS DISTINCT FROM
        (OLD.id, OLD.method, OLD.shop_id, OLD.route_version, OLD.provider, OLD.organization_bin, OLD.amount,
-        OLD.created_at, OLD.caller, OLD.short_code)
-       OR NEW.device_token_id IS DISTINCT FROM OLD.device_token_id THEN
+        OLD.created_at, OLD.caller, OLD.short_code, OLD.message, OLD.metadata, OLD.fingerprint)
+       OR (NEW.device_token_id, NEW.order_id, NEW.phone_last4)
+          IS DISTINCT FROM (OLD.device_token_id, OLD.order_id, OLD.phone_last4) THEN
         PERFORM break_law('payment_route_is_pinned', 'route, amount and origin of a payment never change');
     END IF;
     IF OLD.external_id IS NOT NULL AND NEW.external_id IS DISTINCT FROM OLD.external_id THEN
@@ -325,8 +327,8 @@ CREATE TRIGGER refund_starts BEFORE INSERT ON refund FOR EACH ROW EXECUTE FUNCTI
 
 CREATE FUNCTION refund_changes() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF (NEW.id, NEW.payment_id, NEW.amount, NEW.caller, NEW.created_at)
-       IS DISTINCT FROM (OLD.id, OLD.payment_id, OLD.amount, OLD.caller, OLD.created_at) THEN
+    IF (NEW.id, NEW.payment_id, NEW.amount, NEW.caller, NEW.created_at, NEW.fingerprint)
+       IS DISTINCT FROM (OLD.id, OLD.payment_id, OLD.amount, OLD.caller, OLD.created_at, OLD.fingerprint) THEN
         PERFORM break_law('refund_is_fixed', 'payment, amount and origin of a refund never change');
     END IF;
     IF NEW.state <> OLD.state AND (OLD.state, NEW.state) NOT IN (
@@ -387,6 +389,17 @@ CREATE CONSTRAINT TRIGGER payment_move_is_audited AFTER UPDATE OF state ON payme
 CREATE CONSTRAINT TRIGGER refund_move_is_audited AFTER UPDATE OF state ON refund
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (OLD.state IS DISTINCT FROM NEW.state)
     EXECUTE FUNCTION move_is_audited();
+
+-- The key of those fingerprints: one, made once, never lost; only its ciphertext changes, when the vault's key does.
+CREATE TABLE fingerprint_key (
+    id smallint PRIMARY KEY CHECK (id = 1),
+    ciphertext text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE TRIGGER fingerprint_key_kept BEFORE DELETE ON fingerprint_key
+    FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER fingerprint_key_no_truncate BEFORE TRUNCATE ON fingerprint_key
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 CREATE TABLE idempotency_claim (
     caller varchar(64) NOT NULL,

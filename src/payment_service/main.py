@@ -21,6 +21,7 @@ from payment_service.api import app as front_door
 from payment_service.api.dependencies import Rooms
 from payment_service.api.middleware import MAX_HEADER_BYTES, Drain
 from payment_service.database import Database
+from payment_service.fingerprints import Fingerprints
 from payment_service.inflight import InFlight
 from payment_service.payments.lifecycle import FollowPlan
 from payment_service.payments.service import PaymentRules, Payments
@@ -35,6 +36,10 @@ from payment_service.worker.service import Worker
 log = logs.get_logger(__name__)
 
 
+KEEP_ALIVE_S = 75
+"""Longer than balancers keep an idle connection (60 s), so that it is never we who close it under a request."""
+
+
 class StartError(Exception):
     """The program cannot start; the text says what to do."""
 
@@ -46,12 +51,19 @@ class House:
     settings: Settings
     database: Database
     vault: Vault
+    fingerprints: Fingerprints
     routing: Routing
     access: Access
     providers: Providers
     payments: Payments
     refunds: Refunds
     inflight: InFlight
+
+    async def rotate_keys(self) -> int:
+        """Encrypt every secret anew with the newest key, while the service runs; returns how many device tokens."""
+        async with self.database.transaction() as session:
+            await self.fingerprints.rotate(session)
+            return await self.routing.rotate(session)
 
     def worker(self) -> Worker:
         """A worker over these rooms."""
@@ -69,6 +81,7 @@ def build(settings: Settings) -> House:
     database = Database(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
     vault = Vault([key.get_secret_value() for key in settings.encryption_keys])
     routing = Routing(database, vault)
+    fingerprints = Fingerprints(database, vault)
     kaspi = KaspiClient(
         KaspiSettings(
             url=settings.production_api_url,
@@ -92,9 +105,10 @@ def build(settings: Settings) -> House:
             confirm_s=settings.error_confirm_s,
         ),
     )
-    payments = Payments(database, routing, providers, vault, inflight, rules)
-    refunds = Refunds(database, routing, payments, providers, vault, inflight)
-    return House(settings, database, vault, routing, Access(database), providers, payments, refunds, inflight)
+    payments = Payments(database, routing, providers, fingerprints, inflight, rules)
+    refunds = Refunds(database, routing, payments, providers, fingerprints, inflight)
+    access = Access(database)
+    return House(settings, database, vault, fingerprints, routing, access, providers, payments, refunds, inflight)
 
 
 @contextlib.asynccontextmanager
@@ -179,6 +193,7 @@ def serve(settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=int(settings.shutdown_grace_s),
         h11_max_incomplete_event_size=2 * MAX_HEADER_BYTES,
+        timeout_keep_alive=KEEP_ALIVE_S,
         limit_concurrency=2000,
     )
     for sign in (signal.SIGTERM, signal.SIGINT):
@@ -239,6 +254,7 @@ async def _check_database(settings: Settings) -> None:
             )
         try:
             await house.routing.configs()
+            await house.fingerprints.of()
         except Exception as error:
             raise StartError(
                 "The ENCRYPTION_KEYS do not open the device tokens in the database: use the keys that wrote them."

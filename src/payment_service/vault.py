@@ -1,11 +1,9 @@
-"""Keys: encryption of device tokens at rest, and fingerprints of requests.
+"""The vault: encryption of secrets at rest.
 
 Owns the encryption keys (setting ``ENCRYPTION_KEYS``, Fernet keys, the newest first). The first key writes, every
 key reads: that is what lets a key be rotated without downtime (docs: README, "Rotating the encryption key").
 """
 
-import hashlib
-import hmac
 from collections.abc import Sequence
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -16,12 +14,10 @@ class VaultError(Exception):
 
 
 class Vault:
-    """Encrypts, decrypts and fingerprints with the keys it was given, newest first."""
+    """Encrypts and decrypts with the keys it was given, newest first."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._fernet = MultiFernet([Fernet(key) for key in keys])
-        # A fingerprint must never be an oracle for the encryption key, so it has a key derived from it.
-        self._digest_keys = [hashlib.sha256(b"fingerprint:" + key.encode()).digest() for key in keys]
 
     def encrypt(self, text: str) -> str:
         """Encrypt with the newest key."""
@@ -36,7 +32,7 @@ class Vault:
         try:
             return self._fernet.decrypt(ciphertext).decode()
         except (InvalidToken, ValueError) as error:  # a ValueError when it is not even ASCII
-            raise VaultError("none of the ENCRYPTION_KEYS opens a stored device token") from error
+            raise VaultError("none of the ENCRYPTION_KEYS opens a stored secret") from error
 
     def rotate(self, ciphertext: str) -> str:
         """Encrypt anew with the newest key.
@@ -45,13 +41,6 @@ class Vault:
             VaultError: when no key opens it.
         """
         return self.encrypt(self.decrypt(ciphertext))
-
-    def fingerprints(self, text: str) -> list[str]:
-        """The keyed digests of a text, newest key first: write the first, recognise any.
-
-        Keyed, because a request holds a phone number, and there are few enough of those to try them all.
-        """
-        return [hmac.new(key, text.encode(), hashlib.sha256).hexdigest() for key in self._digest_keys]
 
 
 def new_key() -> str:

@@ -178,7 +178,7 @@ FAMILY = "👨\u200d👩\u200d👧"
         ("order_id", 5, False),
         ("message", "", True),
         ("message", "Букет 🌹" + FAMILY, True),
-        ("message", "Роза\u00a0Мира", True),
+        ("message", "№\u00a0116 🌷", True),
         ("message", "м" * 200, True),
         ("message", "м" * 201, False),
         ("message", "a\x00b", False),

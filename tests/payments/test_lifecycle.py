@@ -280,7 +280,7 @@ def test_ended_payment_is_followed_no_longer(state: State) -> None:
         assert FollowPlan().next_check(state, age_s=1, error_seen=error_seen, status_is_final=True) is None
 
 
-@pytest.mark.parametrize("state", OPEN)
+@pytest.mark.parametrize("state", sorted(OPEN))
 def test_error_that_was_seen_is_read_again_when_it_may_be_believed(state: State) -> None:
     for age_s in (1, 700, 86400):
         assert FollowPlan().next_check(state, age_s=age_s, error_seen=True, status_is_final=False) == 30

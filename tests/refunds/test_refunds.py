@@ -200,10 +200,11 @@ async def test_token_of_an_old_payment_is_opened_after_the_key_was_rotated(
 ) -> None:
     old = house.settings.encryption_keys[0].get_secret_value()
     new = new_key()
-    await replace(house.routing, vault=type(house.vault)([new, old])).rotate_key()
+    async with house.database.transaction() as session:
+        await replace(house.routing, vault=type(house.vault)([new, old])).rotate(session)
     routing = replace(house.routing, vault=type(house.vault)([new]))
     route = refunding(wire)
-    await replace(house.refunds, routing=routing, vault=routing.vault).refund(give_back(payment))
+    await replace(house.refunds, routing=routing).refund(give_back(payment))
     assert route.calls.last.request.url.params["deviceToken"] == device_token_of(SHOP)
 
 

@@ -1,12 +1,13 @@
 """A new encryption key while the service runs: tokens stay readable and requests stay recognised."""
 
+import asyncio
 from dataclasses import replace
 
 import asyncpg
 import pytest
 import respx
 
-from payment_service.errors import IdempotencyKeyReused
+from payment_service.fingerprints import Fingerprints
 from payment_service.main import House
 from payment_service.vault import Vault, VaultError, new_key
 from tests.conftest import ENCRYPTION_KEY, device_token_of
@@ -20,15 +21,16 @@ def with_keys(house: House, *keys: str) -> House:
     """The house as a process with these keys, the newest first."""
     vault = Vault(keys)
     routing = replace(house.routing, vault=vault)
-    payments = replace(house.payments, routing=routing, vault=vault)
-    return replace(house, vault=vault, routing=routing, payments=payments)
+    fingerprints = Fingerprints(house.database, vault)
+    payments = replace(house.payments, routing=routing, fingerprints=fingerprints)
+    return replace(house, vault=vault, routing=routing, fingerprints=fingerprints, payments=payments)
 
 
 async def test_tokens_are_readable_before_during_and_after(house: House, sql: asyncpg.Connection) -> None:
     during, after = with_keys(house, NEW_KEY, ENCRYPTION_KEY), with_keys(house, NEW_KEY)
     assert (await during.routing.route_of(SHOP)).device_token == device_token_of(SHOP)
     before = await sql.fetch("SELECT id, masked, ciphertext FROM device_token ORDER BY id")
-    assert await during.routing.rotate_key() == 7
+    assert await during.rotate_keys() == 7
     rows = await sql.fetch("SELECT id, masked, ciphertext FROM device_token ORDER BY id")
     assert [(row["id"], row["masked"]) for row in rows] == [(row["id"], row["masked"]) for row in before]
     assert not {row["ciphertext"] for row in rows} & {row["ciphertext"] for row in before}
@@ -38,7 +40,7 @@ async def test_tokens_are_readable_before_during_and_after(house: House, sql: as
 
 
 async def test_rotation_makes_no_version_of_the_routing(house: House) -> None:
-    await with_keys(house, NEW_KEY, ENCRYPTION_KEY).routing.rotate_key()
+    await with_keys(house, NEW_KEY, ENCRYPTION_KEY).rotate_keys()
     assert len(await with_keys(house, NEW_KEY).routing.history(SHOP)) == 1
 
 
@@ -46,28 +48,37 @@ async def test_token_that_no_key_opens_undoes_the_rotation(house: House, sql: as
     await sql.execute("UPDATE device_token SET ciphertext = 'rubbish' WHERE id = 7")
     before = await sql.fetch("SELECT * FROM device_token ORDER BY id")
     with pytest.raises(VaultError):
-        await with_keys(house, NEW_KEY, ENCRYPTION_KEY).routing.rotate_key()
+        await with_keys(house, NEW_KEY, ENCRYPTION_KEY).rotate_keys()
     assert await sql.fetch("SELECT * FROM device_token ORDER BY id") == before
 
 
 @pytest.mark.parametrize("key", [KEY, None])
-async def test_request_made_before_the_new_key_is_recognised_after_it(
+async def test_request_is_recognised_before_during_and_after_a_rotation(
     house: House, wire: respx.MockRouter, key: str | None
 ) -> None:
     route = taking(wire)
     first = await house.payments.create(ask(idempotency_key=key))
     during = with_keys(house, NEW_KEY, ENCRYPTION_KEY)
-    again = await during.payments.create(ask(idempotency_key=key))
-    assert (again.replayed, again.payment.id) == (True, first.payment.id)
+    await during.rotate_keys()
+    for later in (during, with_keys(house, NEW_KEY)):
+        again = await later.payments.create(ask(idempotency_key=key))
+        assert (again.replayed, again.payment.id) == (True, first.payment.id)
     assert route.call_count == 1
 
 
-async def test_request_of_a_key_that_was_removed_is_refused_and_never_sent_again(
-    house: House, wire: respx.MockRouter
-) -> None:
-    route = taking(wire)
-    await house.payments.create(ask(idempotency_key=KEY))
-    await with_keys(house, NEW_KEY, ENCRYPTION_KEY).routing.rotate_key()
-    with pytest.raises(IdempotencyKeyReused):
-        await with_keys(house, NEW_KEY).payments.create(ask(idempotency_key=KEY))
-    assert route.call_count == 1
+async def test_processes_that_start_at_once_share_one_fingerprint_key(house: House) -> None:
+    fresh = [Fingerprints(house.database, house.vault) for _ in range(10)]
+    taken = await asyncio.gather(*(one.of("a", 1, None) for one in fresh))
+    assert len(set(taken)) == 1
+    assert len(taken[0]) == 64
+
+
+async def test_fingerprint_key_that_no_key_opens_is_told(house: House) -> None:
+    await house.fingerprints.of("a")
+    with pytest.raises(VaultError):
+        await Fingerprints(house.database, Vault([NEW_KEY])).of("a")
+
+
+async def test_fingerprints_tell_words_apart_by_their_borders(house: House) -> None:
+    of = house.fingerprints.of
+    assert len({await of("ab", "c"), await of("a", "bc"), await of("abc"), await of("ab", "c", None)}) == 4

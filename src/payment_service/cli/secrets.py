@@ -24,6 +24,6 @@ def rotate() -> None:
     """
 
     async def work(house: House) -> int:
-        return await house.routing.rotate_key()
+        return await house.rotate_keys()
 
     typer.echo(f"{in_house(work)} device tokens are encrypted with the first key now.")

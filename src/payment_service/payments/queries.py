@@ -23,7 +23,7 @@ async def by_external_id(session: AsyncSession, external_id: str) -> Payment | N
     return await session.scalar(select(Payment).where(Payment.external_id == external_id))
 
 
-async def alike(session: AsyncSession, caller: str, digests: Collection[str], window_s: int) -> Payment | None:
+async def alike(session: AsyncSession, caller: str, fingerprint: str, window_s: int) -> Payment | None:
     """The latest payment of this caller with the same words, made within the last ``window_s`` seconds.
 
     An unknown one counts however old it is: nobody sends again until it is settled. One that provably never left
@@ -32,7 +32,7 @@ async def alike(session: AsyncSession, caller: str, digests: Collection[str], wi
     query = (
         select(Payment)
         .where(
-            Payment.fingerprint.in_(digests),
+            Payment.fingerprint == fingerprint,
             Payment.caller == caller,
             or_(
                 Payment.created_at > func.now() - func.make_interval(0, 0, 0, 0, 0, 0, window_s),

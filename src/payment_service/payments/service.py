@@ -27,6 +27,7 @@ from payment_service.errors import (
     ShopInactive,
     StillRunning,
 )
+from payment_service.fingerprints import Fingerprints
 from payment_service.identifiers import new_id, new_short_code
 from payment_service.inflight import InFlight
 from payment_service.logs import bind, get_logger
@@ -62,7 +63,6 @@ from payment_service.providers.interface import (
 )
 from payment_service.queue import FOLLOW_PAYMENT, enqueue
 from payment_service.routing.service import Route, Routing
-from payment_service.vault import Vault
 
 INTENT_TIMEOUT_S = 2.0
 """How long the database may take to write an intent; after that the caller is told that nothing was sent."""
@@ -125,7 +125,7 @@ class Payments:
     database: Database
     routing: Routing
     providers: Providers
-    vault: Vault
+    fingerprints: Fingerprints
     inflight: InFlight
     rules: PaymentRules = field(default_factory=PaymentRules)
 
@@ -161,10 +161,11 @@ class Payments:
 
     async def _write_intent(self, request: PaymentRequest, route: Route) -> tuple[Answer, Route]:
         """Transaction 1: claim the request and pin the route, or find the payment that was asked for before."""
+        fingerprint = await self._fingerprint(request)
         for _ in range(_TRIES):
             try:
                 async with asyncio.timeout(INTENT_TIMEOUT_S), self.database.transaction() as session:
-                    written = await self._claim_and_insert(session, request, route)
+                    written = await self._claim_and_insert(session, request, route, fingerprint)
             except (DBAPIError, PoolTimeoutError, OSError) as error:
                 match constraint_of(error):
                     case "payment_route_is_current":
@@ -182,27 +183,28 @@ class Payments:
                 return written, route
         raise DatabaseUnavailable
 
-    async def _claim_and_insert(self, session: AsyncSession, request: PaymentRequest, route: Route) -> Answer:
-        likeness = self._likeness(request)
+    async def _claim_and_insert(
+        self, session: AsyncSession, request: PaymentRequest, route: Route, fingerprint: str
+    ) -> Answer:
         claim: IdempotencyClaim | None = None
         earlier: Payment | None = None
         if request.idempotency_key is not None:
-            claim = await claims.take_key(session, request.caller, request.idempotency_key, likeness)
+            claim = await claims.take_key(session, request.caller, request.idempotency_key, fingerprint)
             earlier = await session.get(Payment, claim.operation_id) if claim.operation_id else None
             if earlier is not None and earlier.failure == Failure.NOT_SENT:
                 earlier = None  # nothing was sent then, so the same key may send now
         elif self.rules.duplicate_window_s:
-            await claims.lock_likeness(session, likeness)
-            earlier = await queries.alike(session, request.caller, likeness.digests, self.rules.duplicate_window_s)
+            await claims.lock_fingerprint(session, fingerprint)
+            earlier = await queries.alike(session, request.caller, fingerprint, self.rules.duplicate_window_s)
         if earlier is None and request.order_id is not None:
-            earlier = await self._of_same_order(session, request, likeness)
+            earlier = await self._of_same_order(session, request, fingerprint)
         if earlier is not None:
             if earlier.state == State.SENDING:
                 raise StillRunning(earlier.id)
             claims.point_to(claim, earlier.id)
             return Answer(earlier, replayed=True)
 
-        payment = _new_payment(request, route, likeness)
+        payment = _new_payment(request, route, fingerprint)
         session.add(payment)
         claims.point_to(claim, payment.id)
         await session.flush()
@@ -211,21 +213,19 @@ class Payments:
     async def _answer_of_key(self, request: PaymentRequest) -> Answer | None:
         if request.idempotency_key is None:
             return None
+        fingerprint = await self._fingerprint(request)
         async with self.database.reading() as session:
-            likeness = self._likeness(request)
-            claim = await claims.find_key(session, request.caller, request.idempotency_key, likeness)
+            claim = await claims.find_key(session, request.caller, request.idempotency_key, fingerprint)
             payment = await session.get(Payment, claim.operation_id) if claim and claim.operation_id else None
         return Answer(payment, replayed=True) if payment and payment.failure != Failure.NOT_SENT else None
 
-    async def _of_same_order(
-        self, session: AsyncSession, request: PaymentRequest, likeness: claims.Likeness
-    ) -> Payment | None:
+    async def _of_same_order(self, session: AsyncSession, request: PaymentRequest, fingerprint: str) -> Payment | None:
         order_id = request.order_id or ""
         await claims.lock_order(session, request.shop_id, order_id)
         payment = await queries.open_of_order(session, request.shop_id, order_id)
         if payment is not None:
             # Unknown blocks whatever is asked next for the order: nobody sends again until it is settled.
-            if payment.state != State.UNKNOWN and payment.fingerprint not in likeness.digests:
+            if payment.state != State.UNKNOWN and payment.fingerprint != fingerprint:
                 raise OrderAlreadyOpen(order_id, payment.id, payment.state)
             return payment
         paid = await queries.paid_of_order(session, request.shop_id, order_id, request.amount.tiyn)
@@ -233,8 +233,8 @@ class Payments:
             raise OrderAlreadyPaid(order_id, paid.id)
         return None
 
-    def _likeness(self, request: PaymentRequest) -> claims.Likeness:
-        words = claims.canonical(
+    async def _fingerprint(self, request: PaymentRequest) -> str:
+        return await self.fingerprints.of(
             request.operation_type,
             request.shop_id,
             request.phone,
@@ -242,7 +242,6 @@ class Payments:
             request.message,
             request.order_id,
         )
-        return claims.Likeness(tuple(self.vault.fingerprints(words)))
 
     async def _take_back(self, request: PaymentRequest) -> None:
         """The commit of an intent may have gone through unheard. Nothing was sent, so the payment failed."""
@@ -487,7 +486,7 @@ class Payments:
         return len(late)
 
 
-def _new_payment(request: PaymentRequest, route: Route, likeness: claims.Likeness) -> Payment:
+def _new_payment(request: PaymentRequest, route: Route, fingerprint: str) -> Payment:
     return Payment(
         id=request.id,
         method="phone" if request.phone else "link",
@@ -503,7 +502,7 @@ def _new_payment(request: PaymentRequest, route: Route, likeness: claims.Likenes
         order_id=request.order_id,
         details=request.metadata,
         caller=request.caller,
-        fingerprint=likeness.written,
+        fingerprint=fingerprint,
         state=State.SENDING,
         refunded_amount=0,
         reserved_amount=0,

@@ -1,6 +1,5 @@
 """Reading refunds from the database."""
 
-from collections.abc import Collection
 from uuid import UUID
 
 from sqlalchemy import func, or_, select
@@ -17,16 +16,14 @@ async def of_payment(session: AsyncSession, payment_id: UUID) -> list[Refund]:
     return list(await session.scalars(query))
 
 
-async def alike(
-    session: AsyncSession, payment_id: UUID, caller: str, digests: Collection[str], window_s: int
-) -> Refund | None:
+async def alike(session: AsyncSession, payment_id: UUID, caller: str, fingerprint: str, window_s: int) -> Refund | None:
     """The latest equal refund of this caller within the last ``window_s`` seconds, or unknown, that may have left."""
     query = (
         select(Refund)
         .where(
             Refund.payment_id == payment_id,
             Refund.caller == caller,
-            Refund.fingerprint.in_(digests),
+            Refund.fingerprint == fingerprint,
             or_(
                 Refund.created_at > func.now() - func.make_interval(0, 0, 0, 0, 0, 0, window_s),
                 Refund.state == RefundState.UNKNOWN,

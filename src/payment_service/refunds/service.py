@@ -23,6 +23,7 @@ from payment_service.errors import (
     RefundExceedsRemainder,
     StillRunning,
 )
+from payment_service.fingerprints import Fingerprints
 from payment_service.identifiers import new_id
 from payment_service.inflight import InFlight
 from payment_service.logs import bind, get_logger
@@ -46,7 +47,6 @@ from payment_service.refunds import queries
 from payment_service.refunds.lifecycle import RefundState, decide, move_to
 from payment_service.refunds.models import Refund
 from payment_service.routing.service import Routing
-from payment_service.vault import Vault
 
 log = get_logger(__name__)
 
@@ -79,7 +79,7 @@ class Refunds:
     routing: Routing
     payments: Payments
     providers: Providers
-    vault: Vault
+    fingerprints: Fingerprints
     inflight: InFlight
 
     async def payment_of(self, caller: Caller, shop_id: int, external_id: str) -> Payment:
@@ -120,21 +120,21 @@ class Refunds:
 
     async def _write_intent(self, request: RefundRequest) -> RefundAnswer:
         """Transaction 1: claim the request and reserve the amount, or find the refund that was asked for before."""
+        fingerprint = await self._fingerprint(request)
         try:
             async with asyncio.timeout(INTENT_TIMEOUT_S), self.database.transaction() as session:
-                return await self._claim_and_insert(session, request)
+                return await self._claim_and_insert(session, request, fingerprint)
         except (DBAPIError, PoolTimeoutError, OSError) as error:
             if not is_unreachable(error):
                 raise
             self.inflight.begin(self._take_back(request))
             raise DatabaseUnavailable from error
 
-    async def _claim_and_insert(self, session: AsyncSession, request: RefundRequest) -> RefundAnswer:
-        likeness = self._likeness(request)
+    async def _claim_and_insert(self, session: AsyncSession, request: RefundRequest, fingerprint: str) -> RefundAnswer:
         claim = None
         earlier = None
         if request.idempotency_key is not None:
-            claim = await claims.take_key(session, request.caller, request.idempotency_key, likeness)
+            claim = await claims.take_key(session, request.caller, request.idempotency_key, fingerprint)
             earlier = await session.get(Refund, claim.operation_id) if claim.operation_id else None
             if earlier is not None and earlier.failure == Failure.NOT_SENT:
                 earlier = None  # nothing was sent then, so the same key may send now
@@ -142,7 +142,7 @@ class Refunds:
         window_s = self.payments.rules.duplicate_window_s
         if request.idempotency_key is None and window_s:
             # A client that sends no key and asks twice means one refund: paying back twice is what must not be.
-            earlier = await queries.alike(session, payment.id, request.caller, likeness.digests, window_s)
+            earlier = await queries.alike(session, payment.id, request.caller, fingerprint, window_s)
         if earlier is not None:
             if earlier.state == RefundState.SENDING:
                 raise StillRunning(earlier.id)
@@ -160,7 +160,7 @@ class Refunds:
             amount=amount.tiyn,
             state=RefundState.SENDING,
             caller=request.caller,
-            fingerprint=likeness.written,
+            fingerprint=fingerprint,
         )
         session.add(refund)
         payment.reserved_amount += amount.tiyn
@@ -168,10 +168,9 @@ class Refunds:
         await session.flush()
         return RefundAnswer(refund, payment)
 
-    def _likeness(self, request: RefundRequest) -> claims.Likeness:
+    async def _fingerprint(self, request: RefundRequest) -> str:
         amount = request.amount.tiyn if request.amount else None
-        words = claims.canonical("refund", request.payment.id, amount)
-        return claims.Likeness(tuple(self.vault.fingerprints(words)))
+        return await self.fingerprints.of("refund", request.payment.id, amount)
 
     async def _send(self, account: Account, written: RefundAnswer) -> Outcome[RefundReceipt]:
         """The one call, on the route that the payment is pinned to. No transaction is open."""

@@ -243,12 +243,11 @@ class Routing:
             await session.refresh(row, ["updated_at"])
         return ShopConfig(row, wanted)
 
-    async def rotate_key(self) -> int:
-        """Encrypt every device token with the newest key; returns how many. Safe while the service runs."""
-        async with self.database.transaction() as session:
-            tokens = list(await session.scalars(select(DeviceToken).with_for_update()))
-            for token in tokens:
-                token.ciphertext = self.vault.rotate(token.ciphertext)
+    async def rotate(self, session: AsyncSession) -> int:
+        """Encrypt every device token anew with the newest key of the vault, in the caller's transaction."""
+        tokens = list(await session.scalars(select(DeviceToken).with_for_update()))
+        for token in tokens:
+            token.ciphertext = self.vault.rotate(token.ciphertext)
         return len(tokens)
 
     async def lock_all(self, session: AsyncSession) -> dict[int, PaymentConfig]:
