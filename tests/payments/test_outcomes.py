@@ -320,6 +320,7 @@ async def test_intent_that_finds_no_database_sends_nothing(
     relayed: House, relay: Relay, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     route = taking(wire)
+    await relayed.fingerprints.of()
     relayed.routing.memory.trust(trusted=True)
     await relayed.routing.route_of(SHOP)
     relay.refuse(refused=True)
