@@ -116,13 +116,18 @@ def worker_id(request: pytest.FixtureRequest) -> str:
 
 
 async def empty_tables(connection: asyncpg.Connection) -> None:
-    """Empty every table of ours. The laws against it are switched off for this one statement."""
+    """Empty every table of ours and start its ids anew. The laws against it are switched off meanwhile.
+
+    Not TRUNCATE: that makes new files for every table and takes a hundred times as long.
+    """
     tables = await connection.fetch(
         "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
     )
-    names = ", ".join(f'"{row["tablename"]}"' for row in tables)
+    deletes = "".join(f'DELETE FROM "{row["tablename"]}";' for row in tables)
     await connection.execute(
-        f"BEGIN; SET LOCAL session_replication_role = replica; TRUNCATE {names} RESTART IDENTITY; COMMIT"
+        f"BEGIN; SET LOCAL session_replication_role = replica; {deletes}"
+        "SELECT setval(oid::regclass, 1, false) FROM pg_class"
+        " WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace; COMMIT"
     )
 
 
