@@ -23,7 +23,9 @@ from payment_service.api.middleware import MAX_HEADER_BYTES, Drain
 from payment_service.database import Database
 from payment_service.fingerprints import Fingerprints
 from payment_service.inflight import InFlight
+from payment_service.payments.following import Following
 from payment_service.payments.lifecycle import FollowPlan
+from payment_service.payments.moves import Moves
 from payment_service.payments.service import PaymentRules, Payments
 from payment_service.providers.interface import Providers
 from payment_service.providers.kaspi.client import KaspiClient, KaspiSettings
@@ -56,6 +58,7 @@ class House:
     access: Access
     providers: Providers
     payments: Payments
+    following: Following
     refunds: Refunds
     inflight: InFlight
 
@@ -67,7 +70,7 @@ class House:
 
     def worker(self) -> Worker:
         """A worker over these rooms."""
-        return Worker(self.database, self.payments, self.refunds, self.settings.sweep_every_s)
+        return Worker(self.database, self.following, self.refunds, self.settings.sweep_every_s)
 
     async def close(self) -> None:
         """Give back every connection."""
@@ -93,22 +96,23 @@ def build(settings: Settings) -> House:
     )
     providers: Providers = {"kaspi": kaspi}
     inflight = InFlight()
-    rules = PaymentRules(
-        duplicate_window_s=settings.duplicate_window_s,
-        sending_lease_s=settings.sending_lease_s,
-        plan=FollowPlan(
-            first_s=settings.follow_first_s,
-            fast_s=settings.follow_fast_s,
-            fast_for_s=settings.follow_fast_for_s,
-            slow_s=settings.follow_slow_s,
-            follow_for_s=settings.follow_for_s,
-            confirm_s=settings.error_confirm_s,
-        ),
+    plan = FollowPlan(
+        first_s=settings.follow_first_s,
+        fast_s=settings.follow_fast_s,
+        fast_for_s=settings.follow_fast_for_s,
+        slow_s=settings.follow_slow_s,
+        follow_for_s=settings.follow_for_s,
+        confirm_s=settings.error_confirm_s,
     )
-    payments = Payments(database, routing, providers, fingerprints, inflight, rules)
-    refunds = Refunds(database, routing, payments, providers, fingerprints, inflight)
+    moves = Moves(providers, plan)
+    rules = PaymentRules(settings.duplicate_window_s, settings.sending_lease_s)
+    payments = Payments(database, routing, providers, fingerprints, inflight, moves, rules)
+    following = Following(database, providers, moves, settings.sending_lease_s)
+    refunds = Refunds(database, routing, following, providers, fingerprints, inflight, rules)
     access = Access(database)
-    return House(settings, database, vault, fingerprints, routing, access, providers, payments, refunds, inflight)
+    return House(
+        settings, database, vault, fingerprints, routing, access, providers, payments, following, refunds, inflight
+    )
 
 
 @contextlib.asynccontextmanager
@@ -147,6 +151,7 @@ def create_app(settings: Settings, house: House, drain: Drain) -> FastAPI:
         house.access,
         house.routing,
         house.payments,
+        house.following,
         house.refunds,
         house.inflight,
         open_to_everybody=settings.dev_no_auth,

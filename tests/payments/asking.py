@@ -84,7 +84,7 @@ async def paid(house: House, wire: respx.MockRouter, request: PaymentRequest | N
     wire.get("/status/", params={"externalId": payment.external_id}).mock(
         return_value=status_reply(str(payment.external_id), "Processed")
     )
-    return await house.payments.refresh(payment)
+    return await house.following.refresh(payment)
 
 
 async def age(sql: asyncpg.Connection, seconds: float, table: str = "payment") -> None:

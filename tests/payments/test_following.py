@@ -12,7 +12,7 @@ import respx
 from sqlalchemy import text
 
 from payment_service.main import House
-from payment_service.payments import service
+from payment_service.payments import following, moves
 from payment_service.payments.models import Payment
 from payment_service.queue import enqueue
 from tests.conftest import accepted, failure, status_reply
@@ -53,7 +53,7 @@ def tells(wire: respx.MockRouter, status: str) -> respx.Route:
 
 async def test_payment_that_was_taken_on_is_followed(house: House, payment: Payment, sql: asyncpg.Connection) -> None:
     assert await jobs(sql) == [payment.id]
-    assert await planned_s(sql) == house.payments.rules.plan.first_s
+    assert await planned_s(sql) == house.following.moves.plan.first_s
 
 
 @pytest.mark.parametrize("reply", [failure(-99000001), httpx.ConnectError("refused"), httpx.Response(500)])
@@ -72,7 +72,7 @@ async def test_payment_that_ended_is_followed_no_more(
 ) -> None:
     tells(wire, status)
     await due(sql)
-    await house.payments.follow(payment.id)
+    await house.following.follow(payment.id)
     assert await sql.fetchrow("SELECT state, next_check_at FROM payment") == (state, None)
     assert await jobs(sql) == [payment.id]  # the first one; it finds nothing to do
     assert await audit_of(sql, "status") == [("status", state)]
@@ -80,12 +80,12 @@ async def test_payment_that_ended_is_followed_no_more(
 
 async def test_job_out_of_turn_asks_nothing(house: House, payment: Payment, wire: respx.MockRouter) -> None:
     route = tells(wire, "Processed")
-    await house.payments.follow(payment.id)
+    await house.following.follow(payment.id)
     assert not route.called
 
 
 async def test_job_of_no_payment_does_nothing(house: House) -> None:
-    await house.payments.follow(uuid4())
+    await house.following.follow(uuid4())
 
 
 async def test_of_two_turns_at_once_only_one_asks(
@@ -93,7 +93,7 @@ async def test_of_two_turns_at_once_only_one_asks(
 ) -> None:
     route = tells(wire, "Wait")
     await due(sql)
-    await asyncio.gather(*(house.payments.follow(payment.id) for _ in range(10)))
+    await asyncio.gather(*(house.following.follow(payment.id) for _ in range(10)))
     assert route.call_count == 1
     assert await sql.fetchval("SELECT checks FROM payment") == 1
 
@@ -103,8 +103,8 @@ async def test_payment_that_waits_is_asked_about_again(
 ) -> None:
     tells(wire, "Wait")
     await due(sql)
-    await house.payments.follow(payment.id)
-    assert await planned_s(sql) == house.payments.rules.plan.first_s
+    await house.following.follow(payment.id)
+    assert await planned_s(sql) == house.following.moves.plan.first_s
     assert await jobs(sql) == [payment.id, payment.id]
     assert await audit_of(sql, "status") == []
 
@@ -122,7 +122,7 @@ async def test_reading_that_failed_changes_nothing_and_is_repeated(
 ) -> None:
     wire.get("/status/").mock(side_effect=[reply])
     await due(sql)
-    await house.payments.follow(payment.id)
+    await house.following.follow(payment.id)
     assert await sql.fetchval("SELECT state FROM payment") == "pending"
     assert len(await jobs(sql)) == 2
 
@@ -133,12 +133,12 @@ async def test_error_is_believed_only_at_a_second_later_reading(
     tells(wire, "Error")
     for _ in range(2):
         await due(sql)
-        await house.payments.follow(payment.id)
+        await house.following.follow(payment.id)
         assert await sql.fetchval("SELECT state FROM payment") == "pending"
-        assert await planned_s(sql) == house.payments.rules.plan.confirm_s
+        assert await planned_s(sql) == house.following.moves.plan.confirm_s
     await sql.execute("UPDATE payment SET error_seen_at = error_seen_at - interval '31 seconds'")
     await due(sql)
-    await house.payments.follow(payment.id)
+    await house.following.follow(payment.id)
     assert await sql.fetchrow("SELECT state, failure, error_code FROM payment") == ("failed", "declined", "Error")
     assert await audit_of(sql, "status") == [("status", "failed")]
 
@@ -149,7 +149,7 @@ async def test_error_that_was_taken_back_is_forgotten(
     for status in ("Error", "Wait"):
         tells(wire, status)
         await due(sql)
-        await house.payments.follow(payment.id)
+        await house.following.follow(payment.id)
     assert await sql.fetchval("SELECT error_seen_at FROM payment") is None
 
 
@@ -157,9 +157,9 @@ async def test_payment_older_than_a_day_is_followed_no_more(
     house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     tells(wire, "Wait")
-    rules = replace(house.payments.rules, plan=replace(house.payments.rules.plan, follow_for_s=0))
+    moves = replace(house.following.moves, plan=replace(house.following.moves.plan, follow_for_s=0))
     await due(sql)
-    await replace(house.payments, rules=rules).follow(payment.id)
+    await replace(house.following, moves=moves).follow(payment.id)
     assert await sql.fetchrow("SELECT state, next_check_at FROM payment") == ("pending", None)
 
 
@@ -172,7 +172,7 @@ async def test_unknown_payment_that_turns_out_cancelled_ends_at_its_next_turn(
     tells(wire, "RemotePaymentCanceled")
     for _ in range(2):
         await due(sql)
-        await house.payments.follow(payment.id)
+        await house.following.follow(payment.id)
     assert await audit_of(sql, "status") == [("status", "pending"), ("status", "cancelled")]
 
 
@@ -183,7 +183,7 @@ async def test_final_word_that_cannot_be_read_again_does_not_ask_without_pause(
     payment = (await house.payments.create(ask())).payment
     wire.get("/status/").mock(return_value=httpx.Response(500))
     await due(sql)
-    await house.payments.follow(payment.id)
+    await house.following.follow(payment.id)
     assert await planned_s(sql) != 0
 
 
@@ -198,9 +198,9 @@ async def test_schedule_that_cannot_be_written_undoes_the_move(
 
     tells(wire, "Error")
     await due(sql)
-    monkeypatch.setattr(service, "enqueue", crash)
+    monkeypatch.setattr(moves, "enqueue", crash)
     with pytest.raises(RuntimeError, match="crash"):
-        await house.payments.follow(payment.id)
+        await house.following.follow(payment.id)
     assert await sql.fetchrow("SELECT status, error_seen_at FROM payment") == ("Wait", None)
 
 
@@ -210,25 +210,25 @@ async def test_turn_that_died_is_taken_up_by_the_sweep(
     gate = Gate(status_reply(CREATED, "Processed"))
     wire.get("/status/").mock(side_effect=gate)
     await due(sql)
-    turn = asyncio.create_task(house.payments.follow(payment.id))
+    turn = asyncio.create_task(house.following.follow(payment.id))
     await gate.reached.wait()
     turn.cancel()
     await asyncio.gather(turn, return_exceptions=True)
     await sql.execute("DELETE FROM pgqueuer")
-    assert await house.payments.wake_overdue() == 0  # the turn is still that of the dead
-    await due(sql, late_s=service.READING_LEASE_S + 1)
-    assert await house.payments.wake_overdue() == 1
+    assert await house.following.wake_overdue() == 0  # the turn is still that of the dead
+    await due(sql, late_s=following.READING_LEASE_S + 1)
+    assert await house.following.wake_overdue() == 1
     assert await jobs(sql) == [payment.id]
     gate.open.set()
-    await house.payments.follow(payment.id)
+    await house.following.follow(payment.id)
     assert await sql.fetchval("SELECT state FROM payment") == "paid"
 
 
 async def test_sweeping_twice_wakes_once(house: House, payment: Payment, sql: asyncpg.Connection) -> None:
-    await due(sql, late_s=service.READING_LEASE_S + 1)
+    await due(sql, late_s=following.READING_LEASE_S + 1)
     await sql.execute("DELETE FROM pgqueuer")
     for _ in range(2):
-        await house.payments.wake_overdue()
+        await house.following.wake_overdue()
     assert await jobs(sql) == [payment.id]
 
 
@@ -263,8 +263,8 @@ async def test_hint_brings_the_turn_forward(
     house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     tells(wire, "Processed")
-    await house.payments.hint(SHOP, str(CREATED))
-    await house.payments.follow(payment.id)
+    await house.following.hint(SHOP, str(CREATED))
+    await house.following.follow(payment.id)
     assert await sql.fetchval("SELECT state FROM payment") == "paid"
 
 
@@ -273,8 +273,8 @@ async def test_hint_about_another_payment_does_nothing(
     house: House, payment: Payment, wire: respx.MockRouter, shop_id: int, external_id: str
 ) -> None:
     route = tells(wire, "Processed")
-    await house.payments.hint(shop_id, external_id)
-    await house.payments.follow(payment.id)
+    await house.following.hint(shop_id, external_id)
+    await house.following.follow(payment.id)
     assert not route.called
 
 
@@ -286,10 +286,10 @@ async def test_reading_that_comes_late_does_not_undo_what_is_known(
 ) -> None:
     gate = Gate(status_reply(CREATED, "Error"))
     wire.get("/status/").mock(side_effect=gate)
-    slow = asyncio.create_task(house.payments.refresh(payment))
+    slow = asyncio.create_task(house.following.refresh(payment))
     await gate.reached.wait()
     tells(wire, "Processed").side_effect = None
-    await house.payments.refresh(payment)
+    await house.following.refresh(payment)
     gate.open.set()
     assert (await slow).state == "paid"
     assert await audit_of(sql, "status") == [("status", "paid")]
@@ -299,7 +299,7 @@ async def test_many_readings_of_a_paid_payment_are_one_move(
     house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     tells(wire, "Processed")
-    await asyncio.gather(*(house.payments.refresh(payment) for _ in range(10)))
+    await asyncio.gather(*(house.following.refresh(payment) for _ in range(10)))
     assert await audit_of(sql, "status") == [("status", "paid")]
 
 
@@ -315,10 +315,10 @@ async def test_payments_of_many_shops_are_followed_each_by_its_own_id(
 
     wire.get("/status/").mock(side_effect=tell)
     await due(sql)
-    await asyncio.gather(*(house.payments.follow(payment.id) for payment in made))
+    await asyncio.gather(*(house.following.follow(payment.id) for payment in made))
     rows = await sql.fetch("SELECT id, state FROM payment")
     assert {row["id"]: row["state"] for row in rows} == {made[0].id: "paid", made[1].id: "pending"}
 
 
 def test_lease_of_a_reading_is_longer_than_a_call(house: House) -> None:
-    assert house.settings.kaspi_deadline_s < service.READING_LEASE_S
+    assert house.settings.kaspi_deadline_s < following.READING_LEASE_S

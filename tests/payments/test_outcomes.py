@@ -14,7 +14,7 @@ from payment_service.errors import DatabaseUnavailable, PaymentNotFound
 from payment_service.main import House, build
 from payment_service.metrics import ALARMS
 from payment_service.money import Money
-from payment_service.payments import service
+from payment_service.payments import moves
 from payment_service.payments.service import Answer
 from payment_service.queue import enqueue
 from payment_service.refunds.service import RefundRequest
@@ -106,7 +106,7 @@ async def test_reading_that_moves_nothing_leaves_no_line(
     payment = (await house.payments.create(ask())).payment
     for status in ("Wait", "RemotePaymentCreated", "NobodyKnowsThis"):
         wire.get("/status/").mock(return_value=status_reply(CREATED, status))
-        assert (await house.payments.refresh(payment)).status == status
+        assert (await house.following.refresh(payment)).status == status
     assert await audit_of(sql) == [("create", "pending")]
 
 
@@ -115,23 +115,23 @@ async def test_status_nobody_knows_raises_an_alarm(house: House, wire: respx.Moc
     payment = (await house.payments.create(ask())).payment
     wire.get("/status/").mock(return_value=status_reply(CREATED, "NobodyKnowsThis"))
     before = alarms("unheard_of_status")
-    assert (await house.payments.refresh(payment)).state == "pending"
+    assert (await house.following.refresh(payment)).state == "pending"
     assert alarms("unheard_of_status") == before + 1
 
 
 async def test_late_success_of_a_failed_payment_wins_with_an_alarm(
     house: House, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    rules = replace(house.payments.rules, plan=replace(house.payments.rules.plan, confirm_s=0))
-    payments = replace(house.payments, rules=rules)
+    moves = replace(house.following.moves, plan=replace(house.following.moves.plan, confirm_s=0))
+    following = replace(house.following, moves=moves)
     wire.get("/create/").mock(return_value=accepted(CREATED))
-    payment = (await payments.create(ask())).payment
+    payment = (await house.payments.create(ask())).payment
     wire.get("/status/").mock(return_value=status_reply(CREATED, "Error"))
-    payment = await payments.refresh(await payments.refresh(payment))
+    payment = await following.refresh(await following.refresh(payment))
     assert (payment.state, payment.failure) == ("failed", "declined")
     wire.get("/status/").mock(return_value=status_reply(CREATED, "Processed"))
     before = alarms("late_success")
-    payment = await payments.refresh(payment)
+    payment = await following.refresh(payment)
     assert (payment.state, payment.failure, payment.error_code) == ("paid", None, None)
     assert alarms("late_success") == before + 1
     assert await audit_of(sql) == [("create", "pending"), ("status", "failed"), ("status", "paid")]
@@ -170,12 +170,12 @@ async def test_sender_that_died_leaves_the_payment_unknown(house: House, gate: G
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await house.payments.settle_lost() == 0
+    assert await house.following.settle_lost() == 0
     await age(sql, 31)
-    assert await house.payments.settle_lost() == 1
+    assert await house.following.settle_lost() == 1
     assert await sql.fetchval("SELECT state FROM payment") == "unknown"
     assert await audit_of(sql) == [("settle", "unknown")]
-    assert await house.payments.settle_lost() == 0
+    assert await house.following.settle_lost() == 0
 
 
 async def test_payment_whose_sender_died_is_never_sent_again(house: House, gate: Gate, sql: asyncpg.Connection) -> None:
@@ -183,7 +183,7 @@ async def test_payment_whose_sender_died_is_never_sent_again(house: House, gate:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await age(sql, 31)
-    await house.payments.settle_lost()
+    await house.following.settle_lost()
     again = await house.payments.create(ask(idempotency_key=KEY))
     assert (again.replayed, again.payment.state) == (True, "unknown")
     assert gate.calls == 1
@@ -210,7 +210,7 @@ async def test_outcome_that_comes_after_the_lease_is_still_written(
     wire.get("/create/").mock(side_effect=gate)
     task = await begun(house, gate)
     await age(sql, 31)
-    assert await house.payments.settle_lost() == 1
+    assert await house.following.settle_lost() == 1
     gate.open.set()
     assert (await task).payment.state == state
     assert [operation for operation, _ in await audit_of(sql)] == lines
@@ -292,7 +292,7 @@ async def test_line_cut_while_the_job_is_written_does_not_lose_the_outcome(
             await sql.execute(TERMINATE_OTHERS)
         await enqueue(session, *what, **how)
 
-    monkeypatch.setattr(service, "enqueue", enqueue_on_a_cut_line)
+    monkeypatch.setattr(moves, "enqueue", enqueue_on_a_cut_line)
     task = await begun(house, gate)
     gate.open.set()
     assert (await task).payment.external_id == str(CREATED)
@@ -377,9 +377,9 @@ async def test_payment_of_a_foreign_shop_looks_like_none(house: House, wire: res
     stranger = (await house.access.create("other", ["payments:read"], shops=[OTHER_SHOP])).key
     caller = await house.access.caller_with(stranger)
     for asked in (
-        house.payments.get(caller, payment.id),
-        house.payments.status(caller, str(payment.external_id)),
-        house.payments.status(caller, "999"),
+        house.following.get(caller, payment.id),
+        house.following.status(caller, str(payment.external_id)),
+        house.following.status(caller, "999"),
         house.refunds.payment_of(caller, SHOP, str(payment.external_id)),
         house.refunds.payment_of(caller, OTHER_SHOP, str(payment.external_id)),
     ):

@@ -80,14 +80,16 @@ def answering(house: House, courses: list[str]) -> Iterator[tuple[House, FakePro
     """The house with a provider that ends its refunds as told."""
     fake = FakeProvider(iter(courses))
     providers = {"kaspi": fake}
-    payments = replace(house.payments, providers=providers)
-    refunds = replace(house.refunds, payments=payments, providers=providers)
-    yield replace(house, payments=payments, refunds=refunds, providers=providers), fake
+    moves = replace(house.following.moves, providers=providers)
+    payments = replace(house.payments, providers=providers, moves=moves)
+    following = replace(house.following, providers=providers, moves=moves)
+    refunds = replace(house.refunds, following=following, providers=providers)
+    yield replace(house, payments=payments, following=following, refunds=refunds, providers=providers), fake
 
 
 async def fresh_payment(house: House, tiyn: int) -> Payment:
     request = replace(ask(), amount=Money(tiyn), idempotency_key=uuid4().hex)
-    return await house.payments.refresh((await house.payments.create(request)).payment)
+    return await house.following.refresh((await house.payments.create(request)).payment)
 
 
 some = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -10,8 +10,8 @@ import pytest
 import respx
 
 from payment_service.main import House
+from payment_service.payments.following import Following
 from payment_service.payments.models import Payment
-from payment_service.payments.service import Payments
 from payment_service.settings import Settings
 from payment_service.worker import service
 from payment_service.worker.service import Worker
@@ -35,7 +35,7 @@ def settings(settings: Settings) -> Settings:
 async def worker(house: House, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Worker]:
     """A worker at work."""
     monkeypatch.setattr(service, "RESTART_AFTER_S", TINY)
-    monkeypatch.setattr("payment_service.payments.service.READING_LEASE_S", 1)
+    monkeypatch.setattr("payment_service.payments.following.READING_LEASE_S", 1)
     worker = house.worker()
     working = asyncio.create_task(worker.run())
     yield worker
@@ -140,15 +140,15 @@ async def test_reading_that_crashed_is_taken_up_by_the_sweep(
     worker: Worker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    follow = Payments.follow
+    follow = Following.follow
     crashes = iter(range(2))
 
-    async def crash_twice(self: Payments, payment_id: Any) -> None:
+    async def crash_twice(self: Following, payment_id: Any) -> None:
         if next(crashes, None) is not None:
             raise RuntimeError("crash")
         await follow(self, payment_id)
 
-    monkeypatch.setattr(Payments, "follow", crash_twice)
+    monkeypatch.setattr(Following, "follow", crash_twice)
     tells(wire, "Processed")
     await taken_on(house, wire)
     await reaches(sql, "paid")
@@ -172,12 +172,12 @@ async def test_sweep_that_failed_is_not_the_last(
 ) -> None:
     failed = asyncio.Event()
 
-    async def fail(_self: Payments) -> int:
+    async def fail(_self: Following) -> int:
         failed.set()
         raise RuntimeError("crash")
 
     with monkeypatch.context() as broken:
-        broken.setattr(Payments, "settle_lost", fail)
+        broken.setattr(Following, "settle_lost", fail)
         await asyncio.wait_for(failed.wait(), 10)
     await sender_dies(house, wire)
     await age(sql, 31)

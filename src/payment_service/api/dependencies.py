@@ -13,6 +13,7 @@ from payment_service.context import Origin, origin
 from payment_service.database import Database
 from payment_service.errors import NotAuthenticated
 from payment_service.inflight import InFlight
+from payment_service.payments.following import Following
 from payment_service.payments.service import Payments
 from payment_service.refunds.service import Refunds
 from payment_service.routing.service import Routing
@@ -29,6 +30,7 @@ class Rooms:
     access: Access
     routing: Routing
     payments: Payments
+    following: Following
     refunds: Refunds
     inflight: InFlight
     open_to_everybody: bool

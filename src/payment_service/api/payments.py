@@ -34,10 +34,11 @@ from payment_service.errors import (
 )
 from payment_service.money import Money
 from payment_service.payments import queries
+from payment_service.payments.following import Stranger
 from payment_service.payments.lifecycle import Failure, State
 from payment_service.payments.models import Payment
 from payment_service.payments.queries import PaymentFilter
-from payment_service.payments.service import PaymentRequest, Stranger
+from payment_service.payments.service import PaymentRequest
 from payment_service.providers.interface import Meaning
 from payment_service.refunds.models import Refund
 
@@ -252,7 +253,7 @@ async def status(
 
     A payment that this service never made is asked about too, and answered without shop.
     """
-    payment = await house.payments.status(caller, external_id)
+    payment = await house.following.status(caller, external_id)
     return _of_stranger(payment) if isinstance(payment, Stranger) else PaymentAnswer(**_shown(payment))
 
 
@@ -293,7 +294,7 @@ async def one(
     caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)],
 ) -> PaymentDetails:
     """One payment with its refunds and its history."""
-    payment = await house.payments.get(caller, id)
+    payment = await house.following.get(caller, id)
     refunds = await house.refunds.of_payment(id)
     async with house.database.reading() as session:
         history = await audit.of_payment(session, id)

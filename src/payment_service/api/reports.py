@@ -106,7 +106,7 @@ async def report_status(
     line = await _record(
         house, caller, body.shop_id, {**body.model_dump(exclude={"shop_id"}), "operation_type": "status"}
     )
-    await house.payments.hint(body.shop_id, body.external_id)
+    await house.following.hint(body.shop_id, body.external_id)
     return line
 
 

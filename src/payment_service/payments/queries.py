@@ -13,9 +13,24 @@ from payment_service.payments.lifecycle import OPEN, Failure, State
 from payment_service.payments.models import Payment
 
 
-async def locked(session: AsyncSession, payment_id: UUID) -> Payment:
-    """A payment under its row lock."""
-    return await session.get_one(Payment, payment_id, with_for_update=True, populate_existing=True)
+async def locked_if_there(session: AsyncSession, payment_id: UUID) -> tuple[Payment, datetime] | None:
+    """A payment under its row lock, and the transaction's time; none when there is no such payment."""
+    query = (
+        select(Payment, func.now())
+        .where(Payment.id == payment_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    row = (await session.execute(query)).one_or_none()
+    return None if row is None else (row[0], row[1])
+
+
+async def locked(session: AsyncSession, payment_id: UUID) -> tuple[Payment, datetime]:
+    """A payment that is known to be there, under its row lock, and the transaction's time."""
+    found = await locked_if_there(session, payment_id)
+    if found is None:
+        raise LookupError(f"payment {payment_id} is gone, and payments are never deleted")
+    return found
 
 
 async def by_external_id(session: AsyncSession, external_id: str) -> Payment | None:

@@ -5,16 +5,12 @@ Every transaction is short and ends before the provider is called or the answer 
 
 import asyncio
 from dataclasses import dataclass, field
-from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import func, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.access.service import Caller
-from payment_service.audit import service as audit
 from payment_service.database import Database, constraint_of, insist, is_unreachable
 from payment_service.errors import (
     DatabaseUnavailable,
@@ -22,8 +18,6 @@ from payment_service.errors import (
     OrderAlreadyOpen,
     OrderAlreadyPaid,
     PaymentNotFound,
-    ProviderRefused,
-    ProviderUnavailable,
     ShopInactive,
     StillRunning,
 )
@@ -31,43 +25,30 @@ from payment_service.fingerprints import Fingerprints
 from payment_service.identifiers import new_id, new_short_code
 from payment_service.inflight import InFlight
 from payment_service.logs import bind, get_logger
-from payment_service.metrics import ALARMS, MOVES, READINGS
 from payment_service.money import Money
 from payment_service.payments import claims, queries
 from payment_service.payments.lifecycle import (
-    OPEN,
     Failure,
-    FollowPlan,
     State,
-    Step,
     decide,
-    decide_reading,
-    move_to,
 )
 from payment_service.payments.models import IdempotencyClaim, Payment
+from payment_service.payments.moves import Moves, alarm
 from payment_service.providers.interface import (
     Accepted,
     Account,
     LinkPayment,
-    Meaning,
-    NoSuchPayment,
     NotSent,
     Outcome,
     PaymentReceipt,
     PhonePayment,
     Providers,
-    Reading,
-    StatusRead,
-    StatusUnread,
     Unknown,
 )
-from payment_service.queue import FOLLOW_PAYMENT, enqueue
 from payment_service.routing.service import Route, Routing
 
 INTENT_TIMEOUT_S = 2.0
 """How long the database may take to write an intent; after that the caller is told that nothing was sent."""
-READING_LEASE_S = 20
-"""How long a worker owns the asking of one payment; longer than one call to the provider can take."""
 _TRIES = 4
 log = get_logger(__name__)
 
@@ -101,21 +82,11 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Stranger:
-    """A payment that this service never made, as the provider tells of it."""
-
-    external_id: str
-    status: str
-    meaning: Meaning
-
-
-@dataclass(frozen=True, slots=True)
 class PaymentRules:
     """What is set from outside. Times in seconds; a window of 0 is none."""
 
     duplicate_window_s: int = 60
     sending_lease_s: float = 30
-    plan: FollowPlan = field(default_factory=FollowPlan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +98,8 @@ class Payments:
     providers: Providers
     fingerprints: Fingerprints
     inflight: InFlight
+    moves: Moves
     rules: PaymentRules = field(default_factory=PaymentRules)
-
-    # --- making a payment
 
     async def create(self, request: PaymentRequest) -> Answer:
         """Make a payment, at most once.
@@ -261,11 +231,7 @@ class Payments:
     async def _write_outcome(self, request: PaymentRequest, outcome: Outcome[PaymentReceipt]) -> Payment:
         """Transaction 2: the move, its audit entry and the next job, in one commit."""
         # Said before it is written: should the database be gone for good, the log still knows.
-        match outcome:
-            case Accepted(receipt):
-                log.info("outcome", outcome="Accepted", external_id=receipt.external_id)
-            case _:
-                log.info("outcome", outcome=type(outcome).__name__)
+        log.info("outcome", outcome=type(outcome).__name__, external_id=_external_id_of(outcome))
         payment = await insist(lambda: self._apply_outcome(request.id, request.operation_type, outcome))
         if payment is None:
             raise PaymentNotFound(request.id)
@@ -276,214 +242,24 @@ class Payments:
     ) -> Payment | None:
         try:
             async with self.database.transaction() as session:
-                payment = await session.get(Payment, payment_id, with_for_update=True)
-                if payment is None:
+                found = await queries.locked_if_there(session, payment_id)
+                if found is None:
                     return None
+                payment, now = found
                 step = decide(State(payment.state), outcome)
                 if step is not None:
-                    await self._write_step(session, payment, step, operation_type)
-                    await self._schedule(session, payment)
+                    await self.moves.write(session, payment, step, operation_type, now=now)
                 return payment
         except DBAPIError as error:
             if constraint_of(error) != "payment_external_id":
                 raise
         # The reply named a payment that another request made: it is crossed or cached, and says nothing about ours.
-        _alarm("crossed_reply", payment_id)
+        alarm("crossed_reply", payment_id, external_id=_external_id_of(outcome))
         return await self._apply_outcome(payment_id, operation_type, Unknown("external_id_of_another_payment"))
 
-    # --- learning what became of it
 
-    async def status(self, caller: Caller, external_id: str) -> Payment | Stranger:
-        """Where a payment stands now. One that may still move is asked about; one we never made, too.
-
-        Raises:
-            PaymentNotFound: when neither we nor the provider know it, or the caller may not see it.
-            ProviderUnavailable, ProviderRefused: when a payment that is not ours cannot be asked about.
-        """
-        async with self.database.reading() as session:
-            payment = await queries.by_external_id(session, external_id)
-        if payment is None:
-            return await self._ask_about_stranger(caller, external_id)
-        if not caller.may_touch(payment.shop_id):
-            raise PaymentNotFound(external_id)
-        return await self.refresh(payment)
-
-    async def refresh(self, payment: Payment) -> Payment:
-        """Ask the provider about a payment that may still move; an error while asking changes nothing."""
-        if payment.external_id is None or payment.state in {State.PAID, State.CANCELLED}:
-            return payment
-        reading = await self.providers[payment.provider].read_status(payment.external_id)
-        async with self.database.transaction() as session:
-            payment = await queries.locked(session, payment.id)
-            await self._learn(session, payment, reading)
-        return payment
-
-    async def follow(self, payment_id: UUID) -> None:
-        """A worker's turn: ask about an open payment and plan the next time. Does nothing out of turn."""
-        payment = await self._take_turn(payment_id)
-        if payment is None or payment.external_id is None:
-            return
-        reading = await self.providers[payment.provider].read_status(payment.external_id)
-        async with self.database.transaction() as session:
-            payment = await queries.locked(session, payment_id)
-            await self._learn(session, payment, reading)
-            await self._schedule(session, payment)
-
-    async def _take_turn(self, payment_id: UUID) -> Payment | None:
-        """Own the asking of a payment for a while: of several workers, or of a repeated job, one gets it."""
-        turn = (
-            update(Payment)
-            .where(Payment.id == payment_id, Payment.next_check_at <= func.now())
-            .values(next_check_at=func.now() + timedelta(seconds=READING_LEASE_S), checks=Payment.checks + 1)
-            .returning(Payment)
-        )
-        async with self.database.transaction() as session:
-            return await session.scalar(turn)
-
-    async def _ask_about_stranger(self, caller: Caller, external_id: str) -> Stranger:
-        if caller.shops is not None:
-            # Nobody can tell whose it is, so for a caller of some shops it looks like any foreign payment.
-            raise PaymentNotFound(external_id)
-        [(name, provider)] = self.providers.items()
-        reading = await provider.read_status(external_id)
-        async with self.database.transaction() as session:
-            await audit.record(
-                session,
-                "status",
-                external_id=external_id,
-                status=reading.status if isinstance(reading, StatusRead) else None,
-                error_message=None if isinstance(reading, StatusRead) else _problem_of(reading),
-                provider=name,
-            )
-        match reading:
-            case StatusRead(status, meaning):
-                return Stranger(external_id, status, meaning)
-            case NoSuchPayment():
-                raise PaymentNotFound(external_id)
-            case StatusUnread(refused_by_proxy=True):
-                raise ProviderRefused
-            case StatusUnread():
-                raise ProviderUnavailable
-
-    async def _learn(self, session: AsyncSession, payment: Payment, reading: Reading) -> None:
-        """Write down what a reading says of a payment, under its row lock."""
-        if not isinstance(reading, StatusRead):
-            READINGS.labels(meaning=type(reading).__name__).inc()
-            log.info("status not read", payment_id=str(payment.id), reason=_problem_of(reading))
-            return
-        READINGS.labels(meaning=reading.meaning).inc()
-        if reading.meaning is Meaning.UNHEARD_OF:
-            _alarm("unheard_of_status", payment.id, status=reading.status)
-        now = await session.scalar(select(func.now()))
-        step = decide_reading(
-            State(payment.state),
-            reading,
-            error_seen_at=payment.error_seen_at,
-            now=now or payment.updated_at,
-            confirm_after=timedelta(seconds=self.rules.plan.confirm_s),
-        )
-        if (payment.state, step.state) == (State.FAILED, State.PAID):
-            _alarm("late_success", payment.id)
-        await self._write_step(session, payment, step, "status")
-
-    async def _write_step(self, session: AsyncSession, payment: Payment, step: Step, operation_type: str) -> None:
-        """A move and its audit entry. A reading that moves nothing leaves no entry."""
-        before = payment.state
-        if not move_to(payment, step):
-            return
-        if payment.state not in OPEN:
-            payment.next_check_at = None
-        await session.flush()
-        await audit.record(
-            session,
-            operation_type,
-            shop_id=payment.shop_id,
-            organization_bin=payment.organization_bin,
-            external_id=payment.external_id,
-            amount=payment.amount,
-            status=payment.status,
-            state=payment.state,
-            error_message=payment.error_message,
-            provider=payment.provider,
-            payment_id=payment.id,
-        )
-        MOVES.labels(object="payment", before=before, after=payment.state).inc()
-        log.info(
-            "payment moved",
-            payment_id=str(payment.id),
-            shop_id=payment.shop_id,
-            before=before,
-            after=payment.state,
-            failure=payment.failure,
-        )
-
-    async def _schedule(self, session: AsyncSession, payment: Payment) -> None:
-        """Plan the next reading, in the transaction of the move."""
-        now = await session.scalar(select(func.now()))
-        delay_s = None
-        if payment.external_id is not None and now is not None:
-            delay_s = self.rules.plan.next_check(
-                State(payment.state),
-                age_s=(now - payment.created_at).total_seconds(),
-                error_seen=payment.error_seen_at is not None,
-                status_is_final=self._says_final(payment),
-            )
-        if delay_s is None:
-            payment.next_check_at = None
-            return
-        payment.next_check_at = now + timedelta(seconds=delay_s) if now else None
-        await session.flush()
-        await enqueue(session, FOLLOW_PAYMENT, payment.id, key=f"{payment.id}:{payment.checks}", delay_s=delay_s)
-
-    def _says_final(self, payment: Payment) -> bool:
-        """Whether the provider's last word is an end that the state does not show yet."""
-        meaning = self.providers[payment.provider].meaning_of(payment.status)
-        return meaning in {Meaning.PAID, Meaning.CANCELLED}
-
-    # --- what others ask
-
-    async def get(self, caller: Caller, payment_id: UUID) -> Payment:
-        """One payment by our id.
-
-        Raises:
-            PaymentNotFound: when there is none that the caller may see.
-        """
-        async with self.database.reading() as session:
-            payment = await session.get(Payment, payment_id)
-        if payment is None or not caller.may_touch(payment.shop_id):
-            raise PaymentNotFound(payment_id)
-        return payment
-
-    async def hint(self, shop_id: int, external_id: str) -> None:
-        """Somebody saw a change: ask about this payment of that shop at once, if it is ours and may still move."""
-        async with self.database.transaction() as session:
-            payment = await queries.by_external_id(session, external_id)
-            if payment is not None and payment.shop_id == shop_id and payment.next_check_at is not None:
-                payment = await queries.locked(session, payment.id)
-                payment.next_check_at = await session.scalar(select(func.now()))
-                await session.flush()
-                key = f"{payment.id}:{payment.checks}:hint"
-                await enqueue(session, FOLLOW_PAYMENT, payment.id, key=key)
-
-    async def settle_lost(self) -> int:
-        """Make payments unknown whose sender must have died; returns how many. Never failed: it may have been sent."""
-        async with self.database.reading() as session:
-            lost = await queries.stuck_in_sending(session, self.rules.sending_lease_s)
-        for payment_id in lost:
-            async with self.database.transaction() as session:
-                payment = await queries.locked(session, payment_id)
-                step = decide(State(payment.state), Unknown("sender_died"))
-                if payment.state == State.SENDING and step is not None:
-                    await self._write_step(session, payment, step, "settle")
-        return len(lost)
-
-    async def wake_overdue(self) -> int:
-        """Put payments back into the queue whose job was lost; returns how many."""
-        async with self.database.transaction() as session:
-            late = await queries.overdue(session, READING_LEASE_S)
-            for payment_id, checks in late:
-                await enqueue(session, FOLLOW_PAYMENT, payment_id, key=f"{payment_id}:{checks}:overdue")
-        return len(late)
+def _external_id_of(outcome: Outcome[PaymentReceipt]) -> str | None:
+    return outcome.receipt.external_id if isinstance(outcome, Accepted) else None
 
 
 def _new_payment(request: PaymentRequest, route: Route, fingerprint: str) -> Payment:
@@ -508,12 +284,3 @@ def _new_payment(request: PaymentRequest, route: Route, fingerprint: str) -> Pay
         reserved_amount=0,
         checks=0,
     )
-
-
-def _problem_of(reading: NoSuchPayment | StatusUnread) -> str:
-    return f"{reading.code}: {reading.message}" if isinstance(reading, NoSuchPayment) else reading.reason
-
-
-def _alarm(name: str, payment_id: UUID, **facts: str) -> None:
-    ALARMS.labels(alarm=name).inc()
-    log.error(name, payment_id=str(payment_id), **facts)

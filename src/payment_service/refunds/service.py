@@ -31,9 +31,10 @@ from payment_service.metrics import MOVES
 from payment_service.money import Money
 from payment_service.payments import claims
 from payment_service.payments import queries as payment_queries
+from payment_service.payments.following import Following
 from payment_service.payments.lifecycle import Failure, State
 from payment_service.payments.models import Payment
-from payment_service.payments.service import INTENT_TIMEOUT_S, Payments
+from payment_service.payments.service import INTENT_TIMEOUT_S, PaymentRules
 from payment_service.providers.interface import (
     Account,
     NotSent,
@@ -77,10 +78,11 @@ class Refunds:
 
     database: Database
     routing: Routing
-    payments: Payments
+    following: Following
     providers: Providers
     fingerprints: Fingerprints
     inflight: InFlight
+    rules: PaymentRules = field(default_factory=PaymentRules)
 
     async def payment_of(self, caller: Caller, shop_id: int, external_id: str) -> Payment:
         """The payment to refund. One that may have been paid meanwhile is asked about first.
@@ -92,7 +94,7 @@ class Refunds:
             payment = await payment_queries.by_external_id(session, external_id)
         if payment is None or payment.shop_id != shop_id or not caller.may_touch(shop_id):
             raise PaymentNotFound(external_id)
-        return payment if payment.state == State.PAID else await self.payments.refresh(payment)
+        return payment if payment.state == State.PAID else await self.following.refresh(payment)
 
     async def refund(self, request: RefundRequest) -> RefundAnswer:
         """Pay back, at most once.
@@ -138,8 +140,8 @@ class Refunds:
             earlier = await session.get(Refund, claim.operation_id) if claim.operation_id else None
             if earlier is not None and earlier.failure == Failure.NOT_SENT:
                 earlier = None  # nothing was sent then, so the same key may send now
-        payment = await payment_queries.locked(session, request.payment.id)
-        window_s = self.payments.rules.duplicate_window_s
+        payment, _now = await payment_queries.locked(session, request.payment.id)
+        window_s = self.rules.duplicate_window_s
         if request.idempotency_key is None and window_s:
             # A client that sends no key and asks twice means one refund: paying back twice is what must not be.
             earlier = await queries.alike(session, payment.id, request.caller, fingerprint, window_s)
@@ -180,7 +182,7 @@ class Refunds:
 
     async def _take_back(self, request: RefundRequest) -> None:
         """The commit of an intent may have gone through unheard. Nothing was sent, so the refund failed."""
-        async with asyncio.timeout(self.payments.rules.sending_lease_s):
+        async with asyncio.timeout(self.rules.sending_lease_s):
             await insist(lambda: self._apply_outcome(request.id, NotSent("intent_not_confirmed")))
 
     async def _write_outcome(self, request: RefundRequest, outcome: Outcome[RefundReceipt]) -> RefundAnswer:
@@ -197,7 +199,7 @@ class Refunds:
             if refund is None:
                 return None
             # The payment first, then the refund: the order in which the intent took them.
-            payment = await payment_queries.locked(session, refund.payment_id)
+            payment, _now = await payment_queries.locked(session, refund.payment_id)
             await session.refresh(refund, with_for_update=True)
             before = refund.state
             step = decide(RefundState(before), outcome)
@@ -242,7 +244,7 @@ class Refunds:
     async def settle_lost(self) -> int:
         """Make refunds unknown whose sender must have died; returns how many. Their amounts stay reserved."""
         async with self.database.reading() as session:
-            lost = await queries.stuck_in_sending(session, self.payments.rules.sending_lease_s)
+            lost = await queries.stuck_in_sending(session, self.rules.sending_lease_s)
         for refund_id in lost:
             await self._apply_outcome(refund_id, Unknown("sender_died"))
         return len(lost)

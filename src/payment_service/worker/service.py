@@ -8,7 +8,7 @@ from uuid import UUID
 from payment_service.context import Origin, origin
 from payment_service.database import Database
 from payment_service.logs import get_logger
-from payment_service.payments.service import Payments
+from payment_service.payments.following import Following
 from payment_service.queue import FOLLOW_PAYMENT, Consumer
 from payment_service.refunds.service import Refunds
 
@@ -21,7 +21,7 @@ class Worker:
     """One worker of possibly many."""
 
     database: Database
-    payments: Payments
+    following: Following
     refunds: Refunds
     sweep_every_s: float = 15
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -58,14 +58,14 @@ class Worker:
             connection.terminate()
 
     async def _follow(self, payment_id: UUID) -> None:
-        await self.payments.follow(payment_id)
+        await self.following.follow(payment_id)
 
     async def _sweep(self) -> None:
         """Now and then look for what was lost: a job, or the process that was sending."""
         while not self._stopping.is_set():
             try:
-                lost = await self.payments.settle_lost() + await self.refunds.settle_lost()
-                late = await self.payments.wake_overdue()
+                lost = await self.following.settle_lost() + await self.refunds.settle_lost()
+                late = await self.following.wake_overdue()
                 if lost or late:
                     log.warning("swept", settled=lost, woken=late)
             except Exception as error:  # noqa: BLE001 - the next sweep does what this one could not

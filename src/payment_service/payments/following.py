@@ -1,0 +1,200 @@
+"""What became of a payment: asked by callers, followed by workers, swept up when a process died.
+
+Joins the river at the provider's line: a reading becomes a step, and the step is written like any other.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import func, update
+
+from payment_service.access.service import Caller
+from payment_service.audit import service as audit
+from payment_service.database import Database
+from payment_service.errors import PaymentNotFound, ProviderRefused, ProviderUnavailable
+from payment_service.logs import get_logger
+from payment_service.metrics import READINGS
+from payment_service.payments import queries
+from payment_service.payments.lifecycle import State, Step, decide, decide_reading
+from payment_service.payments.models import Payment
+from payment_service.payments.moves import Moves, alarm
+from payment_service.providers.interface import (
+    Meaning,
+    NoSuchPayment,
+    Providers,
+    Reading,
+    StatusRead,
+    StatusUnread,
+    Unknown,
+)
+from payment_service.queue import FOLLOW_PAYMENT, enqueue
+
+READING_LEASE_S = 20
+"""How long a worker owns the asking of one payment; longer than one call to the provider can take."""
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """A payment that this service never made, as the provider tells of it."""
+
+    external_id: str
+    status: str
+    meaning: Meaning
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """Learns what became of payments."""
+
+    database: Database
+    providers: Providers
+    moves: Moves
+    sending_lease_s: float
+
+    # --- asked by callers
+
+    async def get(self, caller: Caller, payment_id: UUID) -> Payment:
+        """One payment by our id.
+
+        Raises:
+            PaymentNotFound: when there is none that the caller may see.
+        """
+        async with self.database.reading() as session:
+            payment = await session.get(Payment, payment_id)
+        if payment is None or not caller.may_touch(payment.shop_id):
+            raise PaymentNotFound(payment_id)
+        return payment
+
+    async def status(self, caller: Caller, external_id: str) -> Payment | Stranger:
+        """Where a payment stands now. One that may still move is asked about; one we never made, too.
+
+        Raises:
+            PaymentNotFound: when neither we nor the provider know it, or the caller may not see it.
+            ProviderUnavailable, ProviderRefused: when a payment that is not ours cannot be asked about.
+        """
+        async with self.database.reading() as session:
+            payment = await queries.by_external_id(session, external_id)
+        if payment is None:
+            return await self._ask_about_stranger(caller, external_id)
+        if not caller.may_touch(payment.shop_id):
+            raise PaymentNotFound(external_id)
+        return await self.refresh(payment)
+
+    async def refresh(self, payment: Payment) -> Payment:
+        """Ask the provider about a payment that may still move; an error while asking changes nothing."""
+        if payment.external_id is None or payment.state in {State.PAID, State.CANCELLED}:
+            return payment
+        reading = await self.providers[payment.provider].read_status(payment.external_id)
+        async with self.database.transaction() as session:
+            payment, now = await queries.locked(session, payment.id)
+            step = self._step(payment, reading, now)
+            if step is not None:
+                await self.moves.write_in_passing(session, payment, step, "status")
+        return payment
+
+    # --- followed by workers
+
+    async def follow(self, payment_id: UUID) -> None:
+        """A worker's turn: ask about an open payment and plan the next time. Does nothing out of turn."""
+        payment = await self._take_turn(payment_id)
+        if payment is None or payment.external_id is None:
+            return
+        reading = await self.providers[payment.provider].read_status(payment.external_id)
+        async with self.database.transaction() as session:
+            payment, now = await queries.locked(session, payment_id)
+            await self.moves.write(session, payment, self._step(payment, reading, now), "status", now=now)
+
+    async def _take_turn(self, payment_id: UUID) -> Payment | None:
+        """Own the asking of a payment for a while: of several workers, or of a repeated job, one gets it."""
+        turn = (
+            update(Payment)
+            .where(Payment.id == payment_id, Payment.next_check_at <= func.now())
+            .values(next_check_at=func.now() + timedelta(seconds=READING_LEASE_S), checks=Payment.checks + 1)
+            .returning(Payment)
+        )
+        async with self.database.transaction() as session:
+            return await session.scalar(turn)
+
+    async def _ask_about_stranger(self, caller: Caller, external_id: str) -> Stranger:
+        if caller.shops is not None:
+            # Nobody can tell whose it is, so for a caller of some shops it looks like any foreign payment.
+            raise PaymentNotFound(external_id)
+        [(name, provider)] = self.providers.items()
+        reading = await provider.read_status(external_id)
+        async with self.database.transaction() as session:
+            await audit.record(
+                session,
+                "status",
+                external_id=external_id,
+                status=reading.status if isinstance(reading, StatusRead) else None,
+                error_message=None if isinstance(reading, StatusRead) else _problem_of(reading),
+                provider=name,
+            )
+        match reading:
+            case StatusRead(status, meaning):
+                return Stranger(external_id, status, meaning)
+            case NoSuchPayment():
+                raise PaymentNotFound(external_id)
+            case StatusUnread(refused_by_proxy=True):
+                raise ProviderRefused
+            case StatusUnread():
+                raise ProviderUnavailable
+
+    def _step(self, payment: Payment, reading: Reading, now: datetime) -> Step | None:
+        """What a reading makes of a payment; none when nothing was read."""
+        if not isinstance(reading, StatusRead):
+            READINGS.labels(meaning=type(reading).__name__).inc()
+            log.info("status not read", payment_id=str(payment.id), reason=_problem_of(reading))
+            return None
+        READINGS.labels(meaning=reading.meaning).inc()
+        if reading.meaning is Meaning.UNHEARD_OF:
+            alarm("unheard_of_status", payment.id, status=reading.status)
+        step = decide_reading(
+            State(payment.state),
+            reading,
+            error_seen_at=payment.error_seen_at,
+            now=now,
+            confirm_after=timedelta(seconds=self.moves.plan.confirm_s),
+        )
+        if (payment.state, step.state) == (State.FAILED, State.PAID):
+            alarm("late_success", payment.id)
+        return step
+
+    async def hint(self, shop_id: int, external_id: str) -> None:
+        """Somebody saw a change: ask about this payment of that shop at once, if it is ours and may still move."""
+        async with self.database.transaction() as session:
+            payment = await queries.by_external_id(session, external_id)
+            if payment is not None and payment.shop_id == shop_id and payment.next_check_at is not None:
+                payment, now = await queries.locked(session, payment.id)
+                payment.next_check_at = now
+                await session.flush()
+                key = f"{payment.id}:{payment.checks}:hint"
+                await enqueue(session, FOLLOW_PAYMENT, payment.id, key=key)
+
+    # --- swept up
+
+    async def settle_lost(self) -> int:
+        """Make payments unknown whose sender must have died; returns how many. Never failed: it may have been sent."""
+        async with self.database.reading() as session:
+            lost = await queries.stuck_in_sending(session, self.sending_lease_s)
+        for payment_id in lost:
+            async with self.database.transaction() as session:
+                payment, now = await queries.locked(session, payment_id)
+                if payment.state == State.SENDING:
+                    step = decide(State.SENDING, Unknown("sender_died"))
+                    await self.moves.write(session, payment, step, "settle", now=now)
+        return len(lost)
+
+    async def wake_overdue(self) -> int:
+        """Put payments back into the queue whose job was lost; returns how many."""
+        async with self.database.transaction() as session:
+            late = await queries.overdue(session, READING_LEASE_S)
+            for payment_id, checks in late:
+                await enqueue(session, FOLLOW_PAYMENT, payment_id, key=f"{payment_id}:{checks}:overdue")
+        return len(late)
+
+
+def _problem_of(reading: NoSuchPayment | StatusUnread) -> str:
+    return f"{reading.code}: {reading.message}" if isinstance(reading, NoSuchPayment) else reading.reason
