@@ -233,7 +233,7 @@ class DatabaseUnavailable(TryAgainLater):
     title = "Database unavailable"
 
     def __init__(self) -> None:
-        super().__init__("The database cannot be reached; nothing was sent. Try again later.")
+        super().__init__("The database cannot be reached or has no room just now; nothing was sent. Try again later.")
 
 
 class Draining(TryAgainLater):

@@ -17,10 +17,10 @@ def print_new_key() -> None:
 
 @app.command()
 def rotate() -> None:
-    """Encrypt every device token with the first of the ENCRYPTION_KEYS, while the service runs.
+    """Encrypt every secret anew with the first of the ENCRYPTION_KEYS, while the service runs.
 
-    To change the key: put the new one before the old one in ENCRYPTION_KEYS of every process and restart them one
-    by one; run this; remove the old key and restart again.
+    To change the key, set ENCRYPTION_KEYS of every process in turn to OLD,NEW (all can read what the new one will
+    write), then to NEW,OLD; run this; then set it to NEW.
     """
 
     async def work(house: House) -> int:

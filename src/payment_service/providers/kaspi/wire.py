@@ -33,6 +33,7 @@ from payment_service.providers.kaspi.mapping import (
 )
 
 _EXTERNAL_ID: Final = re.compile(r"[0-9]{1,20}")
+_OPERATION_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
 _STATUS: Final = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,49}")
 _LINK: Final = re.compile(r"https?://[!#-;=?-~]{1,2000}")  # ASCII: the database refuses a NUL or half a character
 _NO_CODE: Final = re.compile(r"[^A-Za-z0-9_.-]")
@@ -83,8 +84,7 @@ def read_refund(reply: Reply, *, external_id: str, amount: Money) -> Outcome[Ref
             raise _UnreadableError("crossed_reply")
         if "refundedAmount" in data and _amount(data["refundedAmount"]) != amount:
             raise _UnreadableError("crossed_reply")
-        operation = data.get("returnOperationId")
-        return RefundReceipt(None if operation is None else _external_id(operation))
+        return RefundReceipt(_operation_id(data.get("returnOperationId")))
 
     if reply.http_status == 200 and not reply.body.strip():
         return Accepted(RefundReceipt())
@@ -178,6 +178,12 @@ def _external_id(value: object) -> str:
     if isinstance(text, str) and _EXTERNAL_ID.fullmatch(text) and int(text) > 0:
         return text
     raise _UnreadableError("no_usable_external_id")
+
+
+def _operation_id(value: object) -> str | None:
+    """The provider's id of a refund, of no stated form. It proves nothing, so an odd one does not undo the success."""
+    text = str(value) if type(value) is int else value
+    return text if isinstance(text, str) and _OPERATION_ID.fullmatch(text) else None
 
 
 def _amount(value: object) -> Money | None:
