@@ -50,7 +50,9 @@ def run(data: Path, *, port: int, sandbox_port: int) -> None:
     """
     for what, number in (("service", port), ("stand-in proxy", sandbox_port)):
         _check_port_is_free(what, number)
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    # SIGINT too: a shell that starts us in the background has it ignored, and Python would leave it so.
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, _as_interrupt)
     data = data.absolute()
     began = time.monotonic()
     with ExitStack() as stack:
