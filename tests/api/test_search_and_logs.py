@@ -46,6 +46,7 @@ async def test_every_filter_finds_its_payments(client: httpx.AsyncClient, proxy:
     assert await found(client, external_id=second["external_id"]) == [second["id"]]
     assert await found(client, state="paid") == [third["id"]]
     assert await found(client, phone_last4="0042") == [second["id"]]
+    assert await found(client, short_code=first["short_code"].lower()) == [first["id"]]
     assert await found(client, shop_id=SHOP, state="pending") == [first["id"]]
     assert await found(client, since=second["created_at"]) == everything[:2]
     assert await found(client, until=second["created_at"]) == everything[2:]
@@ -398,6 +399,7 @@ PAYMENT_PATHS = (
     "/payments?state=failed",
     "/payments?state=cancelled",
     "/payments?phone_last4=0777",
+    "/payments?short_code=C777",
     "/payments?shop_id=150&state=paid",
     "/payments?until=2020-01-01T00:00:00Z",
     "/payments/kaspi/status/777",
@@ -415,6 +417,7 @@ async def test_payment_page_costs_the_same_however_many_there_are(
         order_id="'A-' || n",
         state="CASE WHEN n % 1000 = 0 THEN 'failed' ELSE 'paid' END",
         failure="CASE WHEN n % 1000 = 0 THEN 'declined' END",
+        short_code="'C' || n",
         phone_last4="lpad((n % 10000)::text, 4, '0')",
         created_at="created_at - (n / 7) * interval '1 second'",
     )

@@ -266,6 +266,9 @@ async def search(
     external_id: Annotated[ExternalId | None, Query()] = None,
     state: State | None = None,
     phone_last4: Annotated[str | None, Query(pattern=r"^[0-9]{4}$", description="The phone's last 4 digits.")] = None,
+    short_code: Annotated[
+        str | None, Query(pattern=r"^[A-Za-z0-9]{1,8}$", description="The code in the message that the buyer saw.")
+    ] = None,
     since: Annotated[Moment | None, Query(description="Made at this time or later (ISO 8601).")] = None,
     until: Annotated[Moment | None, Query(description="Made before this time (ISO 8601).")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
@@ -278,6 +281,7 @@ async def search(
         external_id=external_id,
         state=state,
         phone_last4=phone_last4,
+        short_code=short_code.upper() if short_code else None,
         since=since,
         until=until,
         shops=caller.shops,

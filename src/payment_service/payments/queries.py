@@ -92,6 +92,7 @@ class PaymentFilter:
     external_id: str | None = None
     state: str | None = None
     phone_last4: str | None = None
+    short_code: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     shops: Collection[int] | None = None
@@ -106,6 +107,7 @@ async def search(session: AsyncSession, wanted: PaymentFilter, *, limit: int, cu
         (Payment.external_id, wanted.external_id),
         (Payment.state, wanted.state),
         (Payment.phone_last4, wanted.phone_last4),
+        (Payment.short_code, wanted.short_code),
     ):
         if value is not None:
             query = query.where(column == value)
