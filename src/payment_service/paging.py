@@ -2,12 +2,12 @@
 
 import base64
 import binascii
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Select, tuple_
+from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.errors import InvalidInput
@@ -23,14 +23,42 @@ class Page(Generic[Row]):
     next_cursor: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which rows to show. A field that a table's own filter adds is the column of that name, and must be equal."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    shops: Collection[int] | None = None
+    """Those that the caller may see; none means all."""
+
+
 async def read_page(
-    session: AsyncSession, query: Select[Row], table: Any, *, limit: int, cursor: str | None, skip: int = 0
+    session: AsyncSession, table: type[Row], wanted: Filter, *, limit: int, cursor: str | None, skip: int = 0
 ) -> Page[Row]:
-    """Read one page of a query over ``table`` (a model with ``created_at`` and ``id``)."""
-    query = query.order_by(table.created_at.desc(), table.id.desc()).limit(limit + 1).offset(skip)
+    """Read one page of ``table``, a model with ``created_at``, ``id`` and ``shop_id``.
+
+    Raises:
+        InvalidInput: for a cursor that is not ours.
+    """
+    columns: Any = table
+    query: Any = select(table).order_by(columns.created_at.desc(), columns.id.desc()).limit(limit + 1).offset(skip)
+    for field in fields(wanted):
+        value = getattr(wanted, field.name)
+        if value is None:
+            continue
+        match field.name:
+            case "since":
+                query = query.where(columns.created_at >= value)
+            case "until":
+                query = query.where(columns.created_at < value)
+            case "shops":
+                query = query.where(columns.shop_id.in_(value))
+            case name:
+                query = query.where(getattr(columns, name) == value)
     if cursor is not None:
-        moment, row_id = _decoded(cursor, table.id.type.python_type)
-        query = query.where(tuple_(table.created_at, table.id) < tuple_(moment, row_id))
+        moment, row_id = _decoded(cursor, columns.id.type.python_type)
+        query = query.where(tuple_(columns.created_at, columns.id) < tuple_(moment, row_id))
     rows: Sequence[Any] = (await session.scalars(query)).all()
     more = len(rows) > limit
     rows = rows[:limit]

@@ -1,17 +1,15 @@
 """Write and read the record. Writing takes the transaction of the deed: there is no deed without its line."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from sqlalchemy import Select, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.audit.models import AuditEntry
 from payment_service.context import origin
-from payment_service.paging import Page, read_page
+from payment_service.paging import Filter, Page, read_page
 
 
 async def record(
@@ -54,44 +52,21 @@ async def record(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LogFilter:
-    """Which lines of the record to show. ``shops`` are those that the caller may see; none means all."""
+class LogFilter(Filter):
+    """Which lines of the record to show."""
 
     shop_id: int | None = None
     operation_type: str | None = None
     external_id: str | None = None
     status: str | None = None
     provider: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    shops: Collection[int] | None = None
-
-
-def _query(wanted: LogFilter) -> Select[AuditEntry]:
-    query = select(AuditEntry)
-    for column, value in (
-        (AuditEntry.shop_id, wanted.shop_id),
-        (AuditEntry.operation_type, wanted.operation_type),
-        (AuditEntry.external_id, wanted.external_id),
-        (AuditEntry.status, wanted.status),
-        (AuditEntry.provider, wanted.provider),
-    ):
-        if value is not None:
-            query = query.where(column == value)
-    if wanted.since is not None:
-        query = query.where(AuditEntry.created_at >= wanted.since)
-    if wanted.until is not None:
-        query = query.where(AuditEntry.created_at < wanted.until)
-    if wanted.shops is not None:
-        query = query.where(AuditEntry.shop_id.in_(wanted.shops))
-    return query
 
 
 async def search(
     session: AsyncSession, wanted: LogFilter, *, limit: int, cursor: str | None = None, skip: int = 0
 ) -> Page[AuditEntry]:
     """Lines of the record, newest first."""
-    return await read_page(session, _query(wanted), AuditEntry, limit=limit, cursor=cursor, skip=skip)
+    return await read_page(session, AuditEntry, wanted, limit=limit, cursor=cursor, skip=skip)
 
 
 async def of_payment(session: AsyncSession, payment_id: UUID) -> list[AuditEntry]:

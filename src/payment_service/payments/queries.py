@@ -1,6 +1,5 @@
 """Reading payments from the database."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -8,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.paging import Page, read_page
+from payment_service.paging import Filter, Page, read_page
 from payment_service.payments.lifecycle import OPEN, Failure, State
 from payment_service.payments.models import Payment
 
@@ -84,8 +83,8 @@ async def paid_of_order(session: AsyncSession, shop_id: int, order_id: str, amou
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PaymentFilter:
-    """Which payments to show. ``shops`` are those that the caller may see; none means all."""
+class PaymentFilter(Filter):
+    """Which payments to show."""
 
     shop_id: int | None = None
     order_id: str | None = None
@@ -93,31 +92,11 @@ class PaymentFilter:
     state: str | None = None
     phone_last4: str | None = None
     short_code: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    shops: Collection[int] | None = None
 
 
 async def search(session: AsyncSession, wanted: PaymentFilter, *, limit: int, cursor: str | None) -> Page[Payment]:
     """Payments, newest first."""
-    query = select(Payment)
-    for column, value in (
-        (Payment.shop_id, wanted.shop_id),
-        (Payment.order_id, wanted.order_id),
-        (Payment.external_id, wanted.external_id),
-        (Payment.state, wanted.state),
-        (Payment.phone_last4, wanted.phone_last4),
-        (Payment.short_code, wanted.short_code),
-    ):
-        if value is not None:
-            query = query.where(column == value)
-    if wanted.since is not None:
-        query = query.where(Payment.created_at >= wanted.since)
-    if wanted.until is not None:
-        query = query.where(Payment.created_at < wanted.until)
-    if wanted.shops is not None:
-        query = query.where(Payment.shop_id.in_(wanted.shops))
-    return await read_page(session, query, Payment, limit=limit, cursor=cursor)
+    return await read_page(session, Payment, wanted, limit=limit, cursor=cursor)
 
 
 async def stuck_in_sending(session: AsyncSession, lease_s: float, *, limit: int = 100) -> list[UUID]:
