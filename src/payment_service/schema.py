@@ -16,7 +16,7 @@ import payment_service.fingerprints
 import payment_service.payments.models
 import payment_service.refunds.models
 import payment_service.routing.models  # noqa: F401
-from payment_service.database import Database
+from payment_service.database import Database, lacks_schema
 
 MIGRATION_LOCK = 0x7061796D656E74  # "payment"
 
@@ -50,7 +50,7 @@ async def current(database: Database) -> str | None:
         try:
             return (await session.execute(text("SELECT version_num FROM alembic_version"))).scalar_one_or_none()
         except DBAPIError as error:
-            if "UndefinedTable" in type(error.orig.__cause__).__name__ if error.orig else "":
+            if lacks_schema(error):
                 return None
             raise
 

@@ -13,7 +13,7 @@ from sqlalchemy import func, or_, select
 
 from payment_service.access.models import ApiKey
 from payment_service.database import Database
-from payment_service.errors import InvalidInput, NotAuthenticated, ScopeMissing
+from payment_service.errors import InvalidInput, NotAuthenticated, ScopeMissing, ShopNotConfigured
 
 _KEY_MARK: Final = "ps_"
 _PREFIX_LENGTH: Final = 10
@@ -54,6 +54,15 @@ class Caller:
     def may_touch(self, shop_id: int | None) -> bool:
         """Whether the shop is one of the caller's. What belongs to no shop is only for callers of all shops."""
         return self.shops is None or shop_id in self.shops
+
+    def require_shop(self, shop_id: int) -> None:
+        """Refuse a shop that is not the caller's: it looks exactly like one without routing.
+
+        Raises:
+            ShopNotConfigured: for such a shop.
+        """
+        if not self.may_touch(shop_id):
+            raise ShopNotConfigured(shop_id)
 
 
 EVERYBODY: Final = Caller("development", frozenset(Scope))

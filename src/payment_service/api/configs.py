@@ -160,8 +160,7 @@ async def add(
     body: NewConfig, house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)], response: Response
 ) -> ConfigAnswer:
     """Add a shop. From now on its payments land on this BIN."""
-    if not caller.may_touch(body.shop_id):
-        raise ShopNotConfigured(body.shop_id)
+    caller.require_shop(body.shop_id)
     fields = body.model_dump(exclude={"shop_id", "reason"})
     made = await house.routing.create(body.shop_id, fields, reason=body.reason)
     response.headers["Location"] = f"/admin/configs/{body.shop_id}"
@@ -210,8 +209,7 @@ async def change(
     caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
 ) -> ConfigAnswer:
     """Change the given fields. Payments that were made before keep the route they had."""
-    if not caller.may_touch(shop_id):
-        raise ShopNotConfigured(shop_id)
+    caller.require_shop(shop_id)
     fields = body.model_dump(include=body.model_fields_set - {"reason"})
     for name, value in fields.items():
         if value is None and name != "device_token":
@@ -229,8 +227,7 @@ async def deactivate(
     shop_id: PathShopId, house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
 ) -> ConfigAnswer:
     """Deactivate: nothing is deleted, refunds of earlier payments go on, PUT switches it on again."""
-    if not caller.may_touch(shop_id):
-        raise ShopNotConfigured(shop_id)
+    caller.require_shop(shop_id)
     return _shown(await house.routing.update(shop_id, {"is_active": False}, reason="deactivated"), caller)
 
 
@@ -244,14 +241,12 @@ async def history(
     shop_id: PathShopId, house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
 ) -> list[ConfigChangeAnswer]:
     """Who changed what, when, from what to what, and why; newest first."""
-    if not caller.may_touch(shop_id):
-        raise ShopNotConfigured(shop_id)
+    caller.require_shop(shop_id)
     return [_change(one) for one in await house.routing.history(shop_id)]
 
 
 async def _visible(house: InRooms, caller: Caller, shop_id: int) -> ShopConfig:
-    if not caller.may_touch(shop_id):
-        raise ShopNotConfigured(shop_id)
+    caller.require_shop(shop_id)
     return await house.routing.config_of(shop_id)
 
 

@@ -310,8 +310,7 @@ async def one(
 
 
 async def _make(house: Rooms, caller: Caller, request: PaymentRequest, by: float, response: Response) -> Any:
-    if not caller.may_touch(request.shop_id):
-        raise ShopNotConfigured(request.shop_id)
+    caller.require_shop(request.shop_id)
     task = house.inflight.begin(house.payments.create(request))
     try:
         answer = await house.inflight.wait(task, until=by)

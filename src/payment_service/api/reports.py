@@ -169,8 +169,7 @@ async def logs(
 
 
 async def _record(house: InRooms, caller: Caller, shop_id: int, fields: dict[str, Any]) -> LogLine:
-    if not caller.may_touch(shop_id):
-        raise ShopNotConfigured(shop_id)
+    caller.require_shop(shop_id)
     async with house.database.transaction() as session:
         entry = await audit.record(session, shop_id=shop_id, source="client", **fields)
         await session.refresh(entry)

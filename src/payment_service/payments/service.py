@@ -160,9 +160,7 @@ class Payments:
         earlier: Payment | None = None
         if request.idempotency_key is not None:
             claim = await claims.take_key(session, request.caller, request.idempotency_key, fingerprint)
-            earlier = await session.get(Payment, claim.operation_id) if claim.operation_id else None
-            if earlier is not None and earlier.failure == Failure.NOT_SENT:
-                earlier = None  # nothing was sent then, so the same key may send now
+            earlier = await _payment_of(session, claim)
         elif self.rules.duplicate_window_s:
             await claims.lock_fingerprint(session, fingerprint)
             earlier = await queries.alike(session, request.caller, fingerprint, self.rules.duplicate_window_s)
@@ -186,8 +184,8 @@ class Payments:
         fingerprint = await self._fingerprint(request)
         async with self.database.reading() as session:
             claim = await claims.find_key(session, request.caller, request.idempotency_key, fingerprint)
-            payment = await session.get(Payment, claim.operation_id) if claim and claim.operation_id else None
-        return Answer(payment, replayed=True) if payment and payment.failure != Failure.NOT_SENT else None
+            payment = await _payment_of(session, claim) if claim else None
+        return Answer(payment, replayed=True) if payment else None
 
     async def _of_same_order(self, session: AsyncSession, request: PaymentRequest, fingerprint: str) -> Payment | None:
         order_id = request.order_id or ""
@@ -256,6 +254,12 @@ class Payments:
         # The reply named a payment that another request made: it is crossed or cached, and says nothing about ours.
         alarm("crossed_reply", payment_id, external_id=_external_id_of(outcome))
         return await self._apply_outcome(payment_id, operation_type, Unknown("external_id_of_another_payment"))
+
+
+async def _payment_of(session: AsyncSession, claim: IdempotencyClaim) -> Payment | None:
+    """The payment that a key stands for; none when nothing was sent then, so that the same key may send now."""
+    payment = await session.get(Payment, claim.operation_id) if claim.operation_id else None
+    return None if payment is not None and payment.failure == Failure.NOT_SENT else payment
 
 
 def _external_id_of(outcome: Outcome[PaymentReceipt]) -> str | None:

@@ -3,7 +3,6 @@
 import asyncio
 import random
 from dataclasses import dataclass, field
-from uuid import UUID
 
 from payment_service.context import Origin, origin
 from payment_service.database import Database
@@ -50,15 +49,12 @@ class Worker:
     async def _consume(self) -> None:
         connection = await self.database.raw_connection()
         try:
-            self._consumer = Consumer(connection, {FOLLOW_PAYMENT: self._follow})
+            self._consumer = Consumer(connection, {FOLLOW_PAYMENT: self.following.follow})
             if not self._stopping.is_set():
                 await self._consumer.run()
         finally:
             self._consumer = None
             connection.terminate()
-
-    async def _follow(self, payment_id: UUID) -> None:
-        await self.following.follow(payment_id)
 
     async def _sweep(self) -> None:
         """Now and then look for what was lost: a job, or the process that was sending."""
