@@ -13,7 +13,13 @@ It knows nothing of HTTP; ``api/problems.py`` holds the one table from these cla
     ├── DeviceTokenMissing        device_token_missing
     ├── PaymentNotFound           payment_not_found
     ├── PaymentNotPaid            payment_not_paid
+    ├── PaymentIncomplete         payment_incomplete
     ├── RefundExceedsRemainder    refund_exceeds_remainder
+    ├── RefundNotFound            refund_not_found
+    ├── NothingToSettle           nothing_to_settle
+    ├── TooEarlyToSettle          too_early_to_settle
+    ├── SettlementContradicted    settlement_contradicted
+    ├── ExternalIdTaken           external_id_taken
     ├── OrderAlreadyOpen          order_already_open
     ├── OrderAlreadyPaid          order_already_paid
     ├── IdempotencyKeyReused      idempotency_key_reused
@@ -133,6 +139,73 @@ class PaymentNotPaid(ServiceError):
 
     def __init__(self, state: str) -> None:
         super().__init__(f"Only a paid payment can be refunded; this one is {state}.", state=state)
+
+
+class PaymentIncomplete(ServiceError):
+    """A client reported the payment without what a refund needs."""
+
+    code = "payment_incomplete"
+    title = "Payment incomplete"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A client made this payment and reported it without its amount or its BIN, so it cannot be refunded here."
+        )
+
+
+class RefundNotFound(ServiceError):
+    """No such refund."""
+
+    code = "refund_not_found"
+    title = "Refund not found"
+
+    def __init__(self, refund: object) -> None:
+        super().__init__(f"There is no refund {refund} here.")
+
+
+class NothingToSettle(ServiceError):
+    """Only what is unknown can be settled by hand."""
+
+    code = "nothing_to_settle"
+    title = "Nothing to settle"
+
+    def __init__(self, what: str, state: str) -> None:
+        super().__init__(f"Only an unknown {what} can be settled by hand; this one is {state}.", state=state)
+
+
+class TooEarlyToSettle(ServiceError):
+    """The call may still take effect: nobody can see yet that it did not."""
+
+    code = "too_early_to_settle"
+    title = "Too early to settle"
+
+    def __init__(self, wait_s: int) -> None:
+        super().__init__(
+            f"The call may still take effect at the provider. Look again in {wait_s} seconds, and settle then.",
+            retry_after_s=wait_s,
+        )
+
+
+class SettlementContradicted(ServiceError):
+    """The provider says something else than the person who settles."""
+
+    code = "settlement_contradicted"
+    title = "The provider says otherwise"
+
+    def __init__(self, external_id: str, said: str) -> None:
+        super().__init__(f"Asked about {external_id}, the provider says {said}. Nothing was settled.")
+
+
+class ExternalIdTaken(ServiceError):
+    """Another payment has that id of the provider's."""
+
+    code = "external_id_taken"
+    title = "Another payment has this external_id"
+
+    def __init__(self, external_id: str, payment_id: object) -> None:
+        super().__init__(
+            f"{external_id} is the external_id of payment {payment_id}. Nothing was settled.", id=str(payment_id)
+        )
 
 
 class RefundExceedsRemainder(ServiceError):

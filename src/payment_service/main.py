@@ -26,7 +26,9 @@ from payment_service.inflight import InFlight
 from payment_service.payments.following import Following
 from payment_service.payments.lifecycle import FollowPlan
 from payment_service.payments.moves import Moves
+from payment_service.payments.reports import Reports
 from payment_service.payments.service import PaymentRules, Payments
+from payment_service.payments.settling import Settling
 from payment_service.providers.interface import Providers
 from payment_service.providers.kaspi.client import KaspiClient, KaspiSettings
 from payment_service.refunds.service import Refunds
@@ -59,6 +61,8 @@ class House:
     providers: Providers
     payments: Payments
     following: Following
+    settling: Settling
+    reports: Reports
     refunds: Refunds
     inflight: InFlight
 
@@ -70,7 +74,7 @@ class House:
 
     def worker(self) -> Worker:
         """A worker over these rooms."""
-        return Worker(self.database, self.following, self.refunds, self.settings.sweep_every_s)
+        return Worker(self.database, self.following, self.settling, self.refunds, self.settings.sweep_every_s)
 
     async def close(self) -> None:
         """Give back every connection."""
@@ -92,6 +96,9 @@ def build(settings: Settings) -> House:
             deadline_s=settings.kaspi_deadline_s,
             connect_timeout_s=settings.kaspi_connect_timeout_s,
             max_calls=settings.kaspi_max_calls,
+            max_readings=settings.kaspi_max_readings,
+            breaker_failures=settings.kaspi_breaker_failures,
+            breaker_pause_s=settings.kaspi_breaker_pause_s,
         )
     )
     providers: Providers = {"kaspi": kaspi}
@@ -103,15 +110,27 @@ def build(settings: Settings) -> House:
         slow_s=settings.follow_slow_s,
         follow_for_s=settings.follow_for_s,
         confirm_s=settings.error_confirm_s,
+        tails_s=tuple(settings.follow_tails_s),
     )
     moves = Moves(providers, plan)
-    rules = PaymentRules(settings.duplicate_window_s, settings.sending_lease_s)
+    rules = PaymentRules(settings.duplicate_window_s, settings.sending_lease_s, settings.late_effect_s)
     payments = Payments(database, routing, providers, fingerprints, inflight, moves, rules)
     following = Following(database, providers, moves, settings.sending_lease_s)
     refunds = Refunds(database, routing, following, providers, fingerprints, inflight, rules)
-    access = Access(database)
     return House(
-        settings, database, vault, fingerprints, routing, access, providers, payments, following, refunds, inflight
+        settings=settings,
+        database=database,
+        vault=vault,
+        fingerprints=fingerprints,
+        routing=routing,
+        access=Access(database),
+        providers=providers,
+        payments=payments,
+        following=following,
+        settling=Settling(database, providers, moves, rules.late_effect_s),
+        reports=Reports(database, providers),
+        refunds=refunds,
+        inflight=inflight,
     )
 
 
@@ -152,6 +171,8 @@ def create_app(settings: Settings, house: House, drain: Drain) -> FastAPI:
         house.routing,
         house.payments,
         house.following,
+        house.settling,
+        house.reports,
         house.refunds,
         house.inflight,
         open_to_everybody=settings.dev_no_auth,

@@ -1,6 +1,6 @@
 """Metrics: what Prometheus counts. Labels are few and closed; none holds a shop, a phone or a token."""
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 8, 10)
 
@@ -16,6 +16,12 @@ PROVIDER_SECONDS = Histogram(
     ("provider", "operation", "result"),
     buckets=_SECONDS,
 )
+CIRCUIT_OPEN = Gauge(
+    "payment_service_circuit_open",
+    "1 while the proxy is left alone after failing again and again",
+    ("provider", "lane"),
+)
+TASKS = Gauge("payment_service_tasks", "Payments and refunds that people must look at", ("kind",))
 MOVES = Counter("payment_service_moves", "Moves of payments and refunds", ("object", "before", "after"))
 READINGS = Counter("payment_service_readings", "Status readings by what they said", ("meaning",))
 ALARMS = Counter("payment_service_alarms", "Things that people must look at", ("alarm",))

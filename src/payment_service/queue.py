@@ -12,6 +12,7 @@ from uuid import UUID
 import asyncpg
 from pgqueuer import AsyncpgDriver, Job, QueueManager
 from pgqueuer.queries import Queries
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 FOLLOW_PAYMENT = "follow_payment"
@@ -36,6 +37,16 @@ async def enqueue(session: AsyncSession, job: str, subject: UUID, *, key: str, d
         dedupe_key=f"{job}:{key}",
         on_conflict="skip",
     )
+
+
+async def forget_old(session: AsyncSession, days: int) -> int:
+    """Delete what the engine remembers of jobs that ended so long ago; returns how many lines."""
+    deleted = 0
+    for table, ended in (("pgqueuer_log", "true"), ("pgqueuer", "status = 'failed'")):
+        old = f"SELECT id FROM {table} WHERE created < now() - make_interval(days => :days) AND {ended} LIMIT 10000"  # noqa: S608 - two constants
+        result = await session.execute(text(f"DELETE FROM {table} WHERE id IN ({old}) RETURNING 1"), {"days": days})  # noqa: S608 - as above
+        deleted += len(result.all())
+    return deleted
 
 
 @dataclass

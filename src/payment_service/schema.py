@@ -1,12 +1,14 @@
 """The schema as a whole: bring a database to head, and tell whether it is there."""
 
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 # Every table must be known to the metadata before it is compared with a database.
@@ -42,6 +44,22 @@ def head() -> str:
 def migrate(database_url: str) -> None:
     """Bring the database to head. Safe to run from several processes at once: they wait for each other."""
     command.upgrade(alembic_config(database_url), "head")
+
+
+def run_script(bind: Connection, script: str) -> None:
+    """Run several statements of a migration, inside its transaction.
+
+    SQLAlchemy would prepare them, and a prepared statement is one statement; asyncpg itself takes a script. Alembic's
+    first statement has opened the transaction already, so the script runs inside it.
+    """
+    adapted = bind.connection.dbapi_connection
+    if adapted is None:
+        raise RuntimeError("a migration needs a live connection")
+    adapted.run_async(partial(_execute, script=script))
+
+
+async def _execute(connection: asyncpg.Connection, *, script: str) -> None:
+    await connection.execute(script)
 
 
 async def current(database: Database) -> str | None:

@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     kaspi_deadline_s: float = Field(default=8, gt=0, le=8)
     kaspi_connect_timeout_s: float = Field(default=3, gt=0, le=8)
     kaspi_max_calls: int = Field(default=100, ge=1, le=1000)
+    kaspi_max_readings: int = Field(default=20, ge=1, le=1000)
+    kaspi_breaker_failures: int = Field(default=10, ge=0, le=1000)
+    kaspi_breaker_pause_s: Seconds = 10
 
     # --- the front door
     host: str = "127.0.0.1"
@@ -54,6 +57,7 @@ class Settings(BaseSettings):
     duplicate_window_s: int = Field(default=60, ge=0, le=86400)
     sending_lease_s: Seconds = 30
     error_confirm_s: Seconds = 30
+    late_effect_s: float = Field(default=300, ge=0, le=86400)
 
     # --- the worker
     worker_in_serve: bool = False
@@ -62,9 +66,10 @@ class Settings(BaseSettings):
     follow_fast_for_s: Seconds = 600
     follow_slow_s: Seconds = 180
     follow_for_s: Seconds = 86400
+    follow_tails_s: Annotated[list[Seconds], NoDecode] = [3600, 86400]
     sweep_every_s: Seconds = 15
 
-    @field_validator("cors_origins", "encryption_keys", mode="before")
+    @field_validator("cors_origins", "encryption_keys", "follow_tails_s", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

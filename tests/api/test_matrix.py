@@ -27,6 +27,7 @@ class Target:
     organization_bin: str
     external_id: str
     id: str
+    refund_id: str = str(NO_PAYMENT)
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,19 @@ ROWS: dict[tuple[str, str], Row] = {
         lambda t: "/api/payment/status",
         lambda t: {"shop_id": t.shop_id, "external_id": t.external_id, "status": "Wait"},
     ),
+    ("GET", "/admin/tasks"): Row(Scope.ADMIN, lambda t: "/admin/tasks", hides_by=200),
+    ("POST", "/admin/payments/{id}/settle"): Row(
+        Scope.ADMIN,
+        lambda t: f"/admin/payments/{t.id}/settle",
+        lambda t: {"state": "failed", "reason": "matrix"},
+        own=409,  # it is known already what became of it
+    ),
+    ("POST", "/admin/refunds/{id}/settle"): Row(
+        Scope.ADMIN,
+        lambda t: f"/admin/refunds/{t.refund_id}/settle",
+        lambda t: {"state": "failed", "reason": "matrix"},
+        own=409,
+    ),
     ("GET", "/admin/logs"): Row(Scope.ADMIN, lambda t: f"/admin/logs?shop_id={t.shop_id}", hides_by=200),
     ("GET", "/health"): Row(None, lambda t: "/health"),
     ("GET", "/api/health"): Row(None, lambda t: "/api/health"),
@@ -111,7 +125,9 @@ async def targets(with_key: KeyMaker, shops: dict[int, str], proxy: GoodProxy) -
     found = {}
     for shop_id in (OWN, FOREIGN):
         payment = await paid(everybody, proxy, shop_id=shop_id, amount=1000)
-        found[shop_id] = Target(shop_id, shops[shop_id], payment["external_id"], payment["id"])
+        body = {"shop_id": shop_id, "external_id": payment["external_id"], "amount": 1}
+        refund = (await everybody.post("/payments/kaspi/refund", json=body)).json()
+        found[shop_id] = Target(shop_id, shops[shop_id], payment["external_id"], payment["id"], refund["refund_id"])
     return {**found, MISSING: Target(MISSING, "600000000016", "11111111111", str(NO_PAYMENT))}
 
 
@@ -159,7 +175,7 @@ async def test_a_single_scope_opens_its_own_endpoints_and_no_other(
 def same_but_for_ids(answer: httpx.Response, target: Target) -> tuple[int, dict[str, str], str]:
     """An answer without what the asker put in and without what differs between any two answers."""
     text = answer.text.replace(answer.headers["x-request-id"], "REQUEST")
-    for mine in (str(target.shop_id), target.external_id, target.id, target.organization_bin):
+    for mine in (str(target.shop_id), target.external_id, target.id, target.refund_id, target.organization_bin):
         text = text.replace(mine, "MINE")
     volatile = {"x-request-id", "content-length", "etag"}
     return answer.status_code, {k: v for k, v in answer.headers.items() if k not in volatile}, text

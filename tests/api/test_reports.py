@@ -56,7 +56,8 @@ async def test_report_answers_its_row(change: dict[str, Any], with_key: KeyMaker
     line = answer.json()
     [row] = await sql.fetch("SELECT * FROM payment_log")
     assert line["id"] == row["id"]
-    assert (line["source"], line["actor"], line["state"], line["payment"]) == ("client", "bitrix", None, None)
+    adopted = await sql.fetchval("SELECT id::text FROM payment")
+    assert (line["source"], line["actor"], line["state"], line["payment"]) == ("client", "bitrix", None, adopted)
     expected = {**FULL, **change}
     for name in ("organization_bin", "external_id"):
         assert line[name] == (None if expected[name] is None else str(expected[name]))
@@ -122,7 +123,11 @@ async def test_no_report_ever_moves_a_payment(word: str, client: httpx.AsyncClie
         assert (await client.request(method, path, json=body)).status_code == 200
     shown = (await client.get(f"/payments/{payment['id']}")).json()
     assert (shown["state"], shown["status"], shown["failure"]) == ("pending", "Wait", None)
-    assert [line["source"] for line in shown["history"]] == ["service"]
+    assert [(line["source"], line["state"]) for line in shown["history"]] == [
+        ("service", "pending"),
+        ("client", None),
+        ("client", None),
+    ]
     refund = {"shop_id": SHOP, "external_id": payment["external_id"]}
     problem_of(await client.post("/payments/kaspi/refund", json=refund), 409, "payment_not_paid")
 

@@ -44,8 +44,10 @@ PROMPT = {
     "FOLLOW_FIRST_S": "0.3",
     "FOLLOW_FAST_S": "0.3",
     "ERROR_CONFIRM_S": "0.3",
+    "LATE_EFFECT_S": "0",
+    "KASPI_BREAKER_FAILURES": "0",
 }
-"""Settings with short times."""
+"""Settings with short times, and no pause however often a test lets the stand-in fail."""
 PATIENT = {"KASPI_DEADLINE_S": "8", "SENDING_LEASE_S": "30"}
 """A service that waits for what the stand-in answers late: its slow calls succeed."""
 PHONE = "77015211545"

@@ -1,5 +1,6 @@
 """The life of a payment, decided without a database: see payments/lifecycle.py and kaspi-api.md section 3."""
 
+import itertools
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from payment_service.payments.lifecycle import (
     Failure,
     FollowPlan,
     ForbiddenMoveError,
+    Standing,
     State,
     Step,
     check_move,
@@ -254,14 +256,16 @@ def test_no_sequence_of_outcomes_and_readings_leaves_the_table(
 # --- following
 
 
-def schedule(plan: FollowPlan) -> list[float]:
-    """The ages at which a payment that stays open is read."""
-    ages = []
+def schedule(plan: FollowPlan, state: State = State.PENDING, failure: Failure | None = None) -> list[float]:
+    """The ages at which a payment that stays as it is is read."""
+    ages: list[float] = []
     age = 0.0
-    while (delay := plan.next_check(State.PENDING, age_s=age, error_seen=False, status_is_final=False)) is not None:
+    while True:
+        now = Standing(state=state, failure=failure, age_s=age, in_state_s=age, asked=bool(ages))
+        if (delay := plan.next_check(now)) is None:
+            return ages
         age += delay
         ages.append(age)
-    return ages
 
 
 def test_open_payment_is_read_every_15_s_for_10_minutes_then_every_3_minutes_for_a_day() -> None:
@@ -274,22 +278,48 @@ def test_open_payment_is_read_every_15_s_for_10_minutes_then_every_3_minutes_for
     assert 86400 < ages[-1] <= 86400 + 180
 
 
-@pytest.mark.parametrize("state", ENDS)
+def test_unknown_payment_with_an_id_is_read_at_once() -> None:
+    assert schedule(FollowPlan(), State.UNKNOWN)[:2] == [0, 5]
+
+
+@pytest.mark.parametrize("failure", [Failure.DECLINED, Failure.SETTLED])
+def test_failed_payment_is_looked_at_again_after_an_hour_and_a_day(failure: Failure) -> None:
+    assert schedule(FollowPlan(), State.FAILED, failure) == [3600, 86400]
+
+
+@pytest.mark.parametrize("failure", [Failure.NOT_SENT, Failure.REFUSED, Failure.REJECTED])
+def test_payment_that_never_was_at_the_provider_is_not_looked_at_again(failure: Failure) -> None:
+    assert schedule(FollowPlan(), State.FAILED, failure) == []
+
+
+@pytest.mark.parametrize("state", [State.PAID, State.CANCELLED])
 def test_ended_payment_is_followed_no_longer(state: State) -> None:
-    for error_seen in (False, True):
-        assert FollowPlan().next_check(state, age_s=1, error_seen=error_seen, status_is_final=True) is None
+    for error_seen, unread in itertools.product((False, True), (0, 1)):
+        now = Standing(state=state, age_s=1, error_seen=error_seen, status_is_final=True, unread=unread)
+        assert FollowPlan().next_check(now) is None
 
 
 @pytest.mark.parametrize("state", sorted(OPEN))
 def test_error_that_was_seen_is_read_again_when_it_may_be_believed(state: State) -> None:
     for age_s in (1, 700, 86400):
-        assert FollowPlan().next_check(state, age_s=age_s, error_seen=True, status_is_final=False) == 30
+        assert FollowPlan().next_check(Standing(state=state, age_s=age_s, error_seen=True)) == 30
 
 
 def test_final_word_is_read_soon_and_never_without_a_pause() -> None:
     for age_s in (0, 700, 86400):
-        delay_s = FollowPlan().next_check(State.PENDING, age_s=age_s, error_seen=False, status_is_final=True)
+        delay_s = FollowPlan().next_check(Standing(state=State.PENDING, age_s=age_s, status_is_final=True))
         assert delay_s == FollowPlan().first_s > 0
+
+
+def test_pause_doubles_with_every_reading_that_told_nothing_up_to_the_slow_pace() -> None:
+    assert [FollowPlan().pause(unread) for unread in (1, 2, 3, 4, 5, 6, 7, 1000)] == [5, 10, 20, 40, 80, 160, 180, 180]
+
+
+def test_reading_that_is_due_and_told_nothing_is_tried_for_a_day_beyond_the_plan() -> None:
+    for state, failure in ((State.PENDING, None), (State.FAILED, Failure.DECLINED)):
+        for age_s, delay_s in ((86400 + 1, 180), (2 * 86400, 180), (2 * 86400 + 1, None)):
+            now = Standing(state=state, failure=failure, age_s=age_s, in_state_s=age_s, unread=9)
+            assert FollowPlan().next_check(now) == delay_s
 
 
 @settings(deadline=None)
@@ -298,8 +328,12 @@ def test_final_word_is_read_soon_and_never_without_a_pause() -> None:
     age_s=st.floats(0, 10**6),
     error_seen=st.booleans(),
     final=st.booleans(),
+    unread=st.integers(0, 10**6),
 )
-def test_follower_always_pauses_and_always_ends(state: State, age_s: float, error_seen: bool, final: bool) -> None:
-    delay_s = FollowPlan().next_check(state, age_s=age_s, error_seen=error_seen, status_is_final=final)
-    assert (delay_s is None) == (age_s > 86400)
+def test_follower_always_pauses_and_always_ends(
+    state: State, age_s: float, error_seen: bool, final: bool, unread: int
+) -> None:
+    now = Standing(state=state, age_s=age_s, error_seen=error_seen, status_is_final=final, unread=unread)
+    delay_s = FollowPlan().next_check(now)
+    assert (delay_s is None) == (age_s > (2 * 86400 if unread else 86400))
     assert delay_s is None or 5 <= delay_s <= 180

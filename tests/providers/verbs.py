@@ -92,6 +92,12 @@ def client_of(url: str, *, deadline_s: float = 10, connect_timeout_s: float = 5,
     """A client of the proxy at this address; patient, where a test is not about time."""
     return KaspiClient(
         KaspiSettings(
-            url, ACCESS_TOKEN, deadline_s=deadline_s, connect_timeout_s=connect_timeout_s, max_calls=max_calls
+            url,
+            ACCESS_TOKEN,
+            deadline_s=deadline_s,
+            connect_timeout_s=connect_timeout_s,
+            max_calls=max_calls,
+            max_readings=max_calls,
+            breaker_failures=0,  # a test of the breaker says otherwise
         )
     )

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from payment_service import __version__
-from payment_service.api import configs, health, payments, problems, refunds, reports
+from payment_service.api import configs, health, payments, problems, refunds, reports, settling
 from payment_service.api.dependencies import Rooms
 from payment_service.api.middleware import Drain, Envelope
 
@@ -47,8 +47,8 @@ def build(
     app.state.drain = drain
     app.state.schema_head = schema_head
     problems.install(app)
-    for router in (payments.router, refunds.router, configs.router, reports.router, health.router):
-        app.include_router(router)
+    for part in (payments, refunds, configs, reports, settling, health):
+        app.include_router(part.router)
     if metrics:
         app.include_router(health.metrics_router(metrics_token))
     app.add_middleware(Envelope, drain=drain)

@@ -14,7 +14,9 @@ from payment_service.database import Database
 from payment_service.errors import NotAuthenticated
 from payment_service.inflight import InFlight
 from payment_service.payments.following import Following
+from payment_service.payments.reports import Reports
 from payment_service.payments.service import Payments
+from payment_service.payments.settling import Settling
 from payment_service.refunds.service import Refunds
 from payment_service.routing.service import Routing
 
@@ -31,6 +33,8 @@ class Rooms:
     routing: Routing
     payments: Payments
     following: Following
+    settling: Settling
+    reports: Reports
     refunds: Refunds
     inflight: InFlight
     open_to_everybody: bool

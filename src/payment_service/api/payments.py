@@ -149,6 +149,7 @@ class HistoryLine(BaseModel):
     error_message: str | None
     actor: str
     source: str
+    reason: str | None
     refund_id: UUID | None
     request_id: str | None
     created_at: datetime
@@ -157,13 +158,16 @@ class HistoryLine(BaseModel):
 class PaymentLine(PaymentAnswer):
     """A payment in a list."""
 
-    method: str = Field(examples=["phone"])
+    source: str = Field(description="`service` when we made it; `client` when a client made it and reported it.")
+    same_as: UUID | None = Field(description="The payment of ours that this report turned out to be of.")
+    method: str | None = Field(examples=["phone"])
     phone_last4: str | None
     message: str
     failure: str | None
     error_code: str | None
     error_message: str | None
     metadata: dict[str, str]
+    moved_at: datetime = Field(description="When its state last changed.")
 
 
 class PaymentDetails(PaymentLine):
@@ -187,7 +191,7 @@ _MONEY_PROBLEMS = problems.declared(
     OrderAlreadyPaid,
     IdempotencyKeyReused,
     StillRunning,
-    also={422: "`payment_rejected`", 502: "`provider_refused`", 503: "`not_sent`"},
+    also={409: "`settled_as_failed`", 422: "`payment_rejected`", 502: "`provider_refused`", 503: "`not_sent`"},
 )
 _LINK_PROBLEMS = problems.declared(
     ShopNotConfigured,
@@ -197,7 +201,7 @@ _LINK_PROBLEMS = problems.declared(
     OrderAlreadyPaid,
     IdempotencyKeyReused,
     StillRunning,
-    also={422: "`payment_rejected`", 502: "`provider_refused`", 503: "`not_sent`"},
+    also={409: "`settled_as_failed`", 422: "`payment_rejected`", 502: "`provider_refused`", 503: "`not_sent`"},
 )
 UNKNOWN: dict[int | str, dict[str, Any]] = {
     202: {"model": UnknownAnswer, "description": "Outcome unknown: do not send it again, look it up."}
@@ -288,7 +292,7 @@ async def search(
     )
     async with house.database.reading() as session:
         page = await queries.search(session, wanted, limit=limit, cursor=cursor)
-    return PaymentPage(items=[PaymentLine(**_line(payment)) for payment in page.rows], next_cursor=page.next_cursor)
+    return PaymentPage(items=[payment_line(payment) for payment in page.rows], next_cursor=page.next_cursor)
 
 
 @router.get("/payments/{id}", summary="One payment", responses=problems.declared(PaymentNotFound))
@@ -304,7 +308,7 @@ async def one(
         history = await audit.of_payment(session, id)
     return PaymentDetails(
         **_line(payment),
-        refunds=[_refund_line(refund) for refund in refunds],
+        refunds=[refund_line(refund) for refund in refunds],
         history=[_history_line(entry) for entry in history],
     )
 
@@ -358,7 +362,7 @@ def unknown(payment_id: UUID, payment: Payment | None, *, headers: dict[str, str
             "external_id": payment.external_id,
             "shop_id": payment.shop_id,
             "organization_bin": payment.organization_bin,
-            "amount": Money(payment.amount).number,
+            "amount": tenge(payment.amount),
             "order_id": payment.order_id,
             "status": payment.status,
         },
@@ -382,6 +386,9 @@ def refused(failure: Failure, what: Payment | Refund, payment: Payment, *, heade
         case Failure.REFUSED:
             sentence = "The payment proxy refused this service; its operators must look at the access settings."
             return problems.problem(502, "provider_refused", "Refused by the proxy", sentence, headers=headers, **facts)
+        case Failure.SETTLED:
+            sentence = "A person looked at the provider's books and found that this was never made. Ask with a new key."
+            return problems.problem(409, "settled_as_failed", "Never made", sentence, headers=headers, **facts)
         case _:
             sentence = f"Kaspi refused: {what.error_message or 'no reason given'} (code {what.error_code})."
             return problems.problem(
@@ -406,7 +413,7 @@ def _shown(payment: Payment) -> dict[str, Any]:
         "provider": payment.provider,
         "state": payment.state,
         "status": payment.status,
-        "amount": Money(payment.amount).number,
+        "amount": tenge(payment.amount),
         "refunded_amount": Money(payment.refunded_amount).number,
         "order_id": payment.order_id,
         "payment_link": payment.payment_link,
@@ -417,9 +424,16 @@ def _shown(payment: Payment) -> dict[str, Any]:
     }
 
 
+def tenge(tiyn: int | None) -> int | float | None:
+    """An amount as JSON shows it; none for a payment whose amount its client never told."""
+    return None if tiyn is None else Money(tiyn).number
+
+
 def _line(payment: Payment) -> dict[str, Any]:
     return {
         **_shown(payment),
+        "source": payment.source,
+        "same_as": payment.same_as,
         "method": payment.method,
         "phone_last4": payment.phone_last4,
         "message": payment.message,
@@ -427,6 +441,7 @@ def _line(payment: Payment) -> dict[str, Any]:
         "error_code": payment.error_code,
         "error_message": payment.error_message,
         "metadata": payment.details,
+        "moved_at": payment.moved_at,
     }
 
 
@@ -454,7 +469,13 @@ def _of_stranger(payment: Stranger) -> PaymentAnswer:
     )
 
 
-def _refund_line(refund: Refund) -> RefundLine:
+def payment_line(payment: Payment) -> PaymentLine:
+    """A payment as lists show it."""
+    return PaymentLine(**_line(payment))
+
+
+def refund_line(refund: Refund) -> RefundLine:
+    """A refund as lists show it."""
     return RefundLine(
         id=refund.id,
         amount=Money(refund.amount).number,

@@ -12,10 +12,11 @@ from payment_service.api import problems
 from payment_service.api.dependencies import AnswerBy, InRooms, caller_who_may
 from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import JsonTenge, SentId, ShopId, Tenge
-from payment_service.api.payments import UNKNOWN, IdempotencyKey, refused, unknown
+from payment_service.api.payments import UNKNOWN, IdempotencyKey, refused, tenge, unknown
 from payment_service.errors import (
     DeviceTokenMissing,
     IdempotencyKeyReused,
+    PaymentIncomplete,
     PaymentNotFound,
     PaymentNotPaid,
     ProviderUnavailable,
@@ -25,7 +26,7 @@ from payment_service.errors import (
 from payment_service.money import Money
 from payment_service.payments.lifecycle import Failure
 from payment_service.refunds.lifecycle import RefundState
-from payment_service.refunds.service import RefundRequest
+from payment_service.refunds.service import RefundRequest, remainder
 
 router = APIRouter(tags=["payments"], route_class=ExactRoute)
 
@@ -65,12 +66,13 @@ class RefundedAnswer(BaseModel):
         **problems.declared(
             PaymentNotFound,
             PaymentNotPaid,
+            PaymentIncomplete,
             DeviceTokenMissing,
             RefundExceedsRemainder,
             ProviderUnavailable,
             IdempotencyKeyReused,
             StillRunning,
-            also={422: "`refund_rejected`", 502: "`provider_refused`", 503: "`not_sent`"},
+            also={409: "`settled_as_failed`", 422: "`refund_rejected`", 502: "`provider_refused`", 503: "`not_sent`"},
         ),
     },
 )
@@ -101,7 +103,6 @@ async def refund(
         return unknown(payment.id, payment, headers=headers)
     if done.failure is not None:
         return refused(Failure(done.failure), done, payment, headers=headers)
-    left = payment.amount - payment.refunded_amount - payment.reserved_amount
     return RefundedAnswer(
         success=True,
         id=payment.id,
@@ -111,9 +112,9 @@ async def refund(
         organization_bin=payment.organization_bin,
         provider=payment.provider,
         state=RefundState(done.state),
-        amount=Money(payment.amount).number,
+        amount=tenge(payment.amount),
         refunded_amount=Money(done.amount).number,
         total_refunded_amount=Money(payment.refunded_amount).number,
-        remaining_amount=Money(left).number,
+        remaining_amount=remainder(payment).number,
         order_id=payment.order_id,
     )

@@ -19,6 +19,7 @@ from payment_service.audit import service as audit
 from payment_service.audit.service import LogFilter
 from payment_service.errors import ShopNotConfigured
 from payment_service.money import MAX_TIYN
+from payment_service.payments.reports import Report
 
 router = APIRouter(route_class=ExactRoute)
 _WEIGHT = re.compile(r"[01](\.[0-9]{0,3})?")
@@ -35,7 +36,7 @@ Message = Annotated[str, BeforeValidator(_one_line), Field(description="The firs
 ReportedBin = Annotated[str, BeforeValidator(digits), StringConstraints(pattern=r"^[0-9]{12}$")]
 
 
-class Report(BaseModel):
+class OperationReport(BaseModel):
     """An operation that a client made itself."""
 
     shop_id: ShopId
@@ -77,6 +78,7 @@ class LogLine(BaseModel):
     actor: str
     source: str = Field(description="`service` for what we did, `client` for what a client reported.")
     request_id: str | None
+    reason: str | None = Field(description="Why a person did it; a machine has none.")
     created_at: datetime
 
 
@@ -87,10 +89,13 @@ class LogLine(BaseModel):
     responses=problems.declared(ShopNotConfigured),
 )
 async def report(
-    body: Report, house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.REPORTS_WRITE)]
+    body: OperationReport, house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.REPORTS_WRITE)]
 ) -> LogLine:
-    """Write down an operation that the client made itself. It is marked as reported, never mixed up with ours."""
-    return await _record(house, caller, body.shop_id, body.model_dump(exclude={"shop_id"}))
+    """Write down an operation that the client made itself. It is marked as reported, never mixed up with ours.
+
+    A payment that this service does not know yet is followed from now on: the provider is asked about it at once.
+    """
+    return LogLine.model_validate(await house.reports.write(caller, Report(**body.model_dump())))
 
 
 @router.patch(
@@ -102,12 +107,10 @@ async def report(
 async def report_status(
     body: StatusReport, house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.REPORTS_WRITE)]
 ) -> LogLine:
-    """Write down a status that the client saw. A payment of ours is asked about at once: the provider is believed."""
-    line = await _record(
-        house, caller, body.shop_id, {**body.model_dump(exclude={"shop_id"}), "operation_type": "status"}
-    )
+    """Write down a status that the client saw. The payment is asked about at once, and the provider is believed."""
+    entry = await house.reports.write(caller, Report(**body.model_dump(), operation_type="status"))
     await house.following.hint(body.shop_id, body.external_id)
-    return line
+    return LogLine.model_validate(entry)
 
 
 @router.get(
@@ -168,14 +171,6 @@ async def logs(
     return lines
 
 
-async def _record(house: InRooms, caller: Caller, shop_id: int, fields: dict[str, Any]) -> LogLine:
-    caller.require_shop(shop_id)
-    async with house.database.transaction() as session:
-        entry = await audit.record(session, shop_id=shop_id, source="client", **fields)
-        await session.refresh(entry)
-    return LogLine.model_validate(entry)
-
-
 def _prefers_csv(accept: str) -> bool:
     weights: dict[str, float] = {}
     for part in accept.lower().split(","):
@@ -190,10 +185,5 @@ def _csv(lines: list[LogLine]) -> str:
     writer = csv.writer(out)
     writer.writerow(LogLine.model_fields)
     for line in lines:
-        writer.writerow([_cell(value) for value in line.model_dump(mode="json").values()])
+        writer.writerow([cell(value) for value in line.model_dump(mode="json").values()])
     return out.getvalue()
-
-
-def _cell(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

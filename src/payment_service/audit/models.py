@@ -31,4 +31,6 @@ class AuditEntry(Base):
     source: Mapped[str] = mapped_column(String(10))
     """``service`` for what we did ourselves, ``client`` for what a client reported."""
     request_id: Mapped[str | None] = mapped_column(String(128))
+    reason: Mapped[str | None] = mapped_column(String(500))
+    """Why a person did it; a machine has none."""
     created_at: Mapped[Stamp]

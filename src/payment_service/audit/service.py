@@ -27,6 +27,7 @@ async def record(
     payment_id: UUID | None = None,
     refund_id: UUID | None = None,
     source: Literal["service", "client"] = "service",
+    reason: str | None = None,
 ) -> AuditEntry:
     """Add one line to the record, in the caller's transaction. ``amount`` is in tiyn."""
     who = origin.get()
@@ -45,6 +46,7 @@ async def record(
         actor=who.actor,
         source=source,
         request_id=who.request_id,
+        reason=reason,
     )
     session.add(entry)
     await session.flush()

@@ -10,7 +10,7 @@ import typer
 
 from payment_service import logs, schema
 from payment_service import main as programs
-from payment_service.cli import keys, secrets, shops
+from payment_service.cli import keys, payments, secrets, shops
 from payment_service.cli.output import fail
 from payment_service.database import ConnectArgumentError, is_unreachable, lacks_schema
 from payment_service.errors import ServiceError
@@ -26,6 +26,7 @@ app = typer.Typer(
     "Settings come from the environment and .env; .env.example explains each.",
 )
 app.add_typer(shops.app, name="shops")
+app.add_typer(payments.app, name="payments")
 app.add_typer(keys.app, name="keys")
 app.add_typer(secrets.app, name="secrets")
 

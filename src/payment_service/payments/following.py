@@ -32,6 +32,7 @@ from payment_service.queue import FOLLOW_PAYMENT, enqueue
 
 READING_LEASE_S = 20
 """How long a worker owns the asking of one payment; longer than one call to the provider can take."""
+_ENDED = frozenset({State.PAID, State.CANCELLED})
 log = get_logger(__name__)
 
 
@@ -84,14 +85,14 @@ class Following:
 
     async def refresh(self, payment: Payment) -> Payment:
         """Ask the provider about a payment that may still move; an error while asking changes nothing."""
-        if payment.external_id is None or payment.state in {State.PAID, State.CANCELLED}:
+        if payment.external_id is None or payment.state in _ENDED:
             return payment
         reading = await self.providers[payment.provider].read_status(payment.external_id)
         async with self.database.transaction() as session:
             payment, now = await queries.locked(session, payment.id)
             step = self._step(payment, reading, now)
             if step is not None:
-                await self.moves.write_in_passing(session, payment, step, "status")
+                await self.moves.write_in_passing(session, payment, step, "status", now=now)
         return payment
 
     # --- followed by workers
@@ -104,6 +105,7 @@ class Following:
         reading = await self.providers[payment.provider].read_status(payment.external_id)
         async with self.database.transaction() as session:
             payment, now = await queries.locked(session, payment_id)
+            payment.unread = 0 if isinstance(reading, StatusRead) else payment.unread + 1
             await self.moves.write(session, payment, self._step(payment, reading, now), "status", now=now)
 
     async def _take_turn(self, payment_id: UUID) -> Payment | None:
@@ -166,7 +168,7 @@ class Following:
         """Somebody saw a change: ask about this payment of that shop at once, if it is ours and may still move."""
         async with self.database.transaction() as session:
             payment = await queries.by_external_id(session, external_id)
-            if payment is not None and payment.shop_id == shop_id and payment.next_check_at is not None:
+            if payment is not None and payment.shop_id == shop_id and payment.state not in _ENDED:
                 payment, now = await queries.locked(session, payment.id)
                 payment.next_check_at = now
                 await session.flush()

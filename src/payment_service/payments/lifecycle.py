@@ -48,6 +48,8 @@ class Failure(StrEnum):
     """The provider refused the request."""
     DECLINED = "declined"
     """The provider took it on, and the customer did not pay."""
+    SETTLED = "settled"
+    """A person looked at the provider's books and found that it was never made."""
 
 
 OPEN: Final = frozenset({State.SENDING, State.PENDING, State.UNKNOWN})
@@ -67,6 +69,9 @@ MOVES: Final = frozenset(
         (State.FAILED, State.PAID),
     }
 )
+
+_LAST_TRIES_S: Final = 86400
+"""A reading that is due and tells nothing is tried again for so long after the plan is over."""
 
 
 class ForbiddenMoveError(Exception):
@@ -161,9 +166,25 @@ def decide_reading(
             assert_never(reading.meaning)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What the plan of following looks at. Times in seconds."""
+
+    state: State
+    failure: Failure | None = None
+    age_s: float
+    in_state_s: float = 0
+    asked: bool = True
+    """Whether the provider was ever asked about it."""
+    unread: int = 0
+    """How many readings in a row told nothing."""
+    error_seen: bool = False
+    status_is_final: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class FollowPlan:
-    """How often an open payment is asked about. Times in seconds."""
+    """How often a payment is asked about. Times in seconds."""
 
     first_s: float = 5
     fast_s: float = 15
@@ -171,18 +192,39 @@ class FollowPlan:
     slow_s: float = 180
     follow_for_s: float = 86400
     confirm_s: float = 30
+    tails_s: tuple[float, ...] = (3600, 86400)
+    """A payment that failed is looked at again so long after it did: it may have been paid late."""
 
-    def next_check(self, state: State, *, age_s: float, error_seen: bool, status_is_final: bool) -> float | None:
+    def next_check(self, now: Standing) -> float | None:
         """Seconds until the next reading, or none when there is nothing more to learn."""
-        if state not in OPEN or age_s > self.follow_for_s:
+        if now.state in OPEN:
+            over = now.age_s > self.follow_for_s
+            too_late = now.age_s > self.follow_for_s + _LAST_TRIES_S
+            in_time: float | None = self._open(now)
+        elif now.state is State.FAILED and now.failure in {Failure.DECLINED, Failure.SETTLED}:
+            in_time = next((tail - now.in_state_s for tail in self.tails_s if tail > now.in_state_s), None)
+            over = in_time is None
+            too_late = now.in_state_s > max(self.tails_s, default=0) + _LAST_TRIES_S
+        else:
             return None
-        if error_seen:
+        if now.unread:
+            return None if too_late else self.pause(now.unread)
+        return None if over else in_time
+
+    def pause(self, unread: int) -> float:
+        """How long to wait after so many readings in a row that told nothing: twice as long each time."""
+        return min(self.first_s * 2.0 ** min(unread - 1, 30), self.slow_s)
+
+    def _open(self, now: Standing) -> float:
+        if now.state is State.UNKNOWN and not now.asked:
+            return 0
+        if now.error_seen:
             return self.confirm_s
-        if status_is_final:
+        if now.status_is_final:
             return self.first_s  # soon, yet not at once: the reading may fail, again and again
-        if age_s < self.first_s:
+        if now.age_s < self.first_s:
             return self.first_s
-        return self.fast_s if age_s < self.fast_for_s else self.slow_s
+        return self.fast_s if now.age_s < self.fast_for_s else self.slow_s
 
 
 class Movable(Protocol):

@@ -16,25 +16,28 @@ class Payment(Base):
     __tablename__ = "payment"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    method: Mapped[str] = mapped_column(String(5))
+    source: Mapped[str] = mapped_column(String(10), server_default="service")
+    """``service`` for a payment that we made; ``client`` for one that a client made itself and reported."""
+    same_as: Mapped[UUID | None] = mapped_column(ForeignKey("payment.id"))
+    """A report that turned out to be of this payment of ours: kept as it was, and followed no more."""
+
+    # What was asked and the pinned route; what is empty here a client has not reported. The whole phone number is
+    # sent and forgotten.
+    method: Mapped[str | None] = mapped_column(String(5))
     """``phone`` or ``link``."""
-
-    # The pinned route.
     shop_id: Mapped[int]
-    route_version: Mapped[int]
+    route_version: Mapped[int | None]
     provider: Mapped[ProviderName]
-    organization_bin: Mapped[BinColumn]
+    organization_bin: Mapped[BinColumn | None]
     device_token_id: Mapped[int | None] = mapped_column(ForeignKey("device_token.id"))
-
-    # What was asked. The whole phone number is sent and forgotten.
-    amount: Mapped[Tiyn]
+    amount: Mapped[Tiyn | None]
     phone_last4: Mapped[str | None] = mapped_column(CHAR(4))
     message: Mapped[str] = mapped_column(String(200), server_default="")
-    short_code: Mapped[str] = mapped_column(String(8))
+    short_code: Mapped[str | None] = mapped_column(String(8))
     order_id: Mapped[str | None] = mapped_column(String(64))
     details: Mapped[dict[str, Any]] = mapped_column("metadata", JSONB, server_default="{}")
     caller: Mapped[str] = mapped_column(String(64))
-    fingerprint: Mapped[str] = mapped_column(String(64))
+    fingerprint: Mapped[str | None] = mapped_column(String(64))
 
     # Where it stands. ``state`` is written by ``lifecycle.move_to`` alone.
     state: Mapped[str] = mapped_column(String(10))
@@ -53,6 +56,10 @@ class Payment(Base):
     """When the provider said ``Error`` for the first time; it is believed at a later second reading."""
     next_check_at: Mapped[Moment | None]
     checks: Mapped[int] = mapped_column(server_default="0")
+    unread: Mapped[int] = mapped_column(server_default="0")
+    """How many readings in a row told nothing; the pause before the next grows with it."""
+    moved_at: Mapped[UpdateStamp]
+    """When the state last changed; a trigger writes it."""
 
     created_at: Mapped[Stamp]
     updated_at: Mapped[UpdateStamp]

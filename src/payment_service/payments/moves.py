@@ -1,5 +1,6 @@
 """The one way in which a payment changes: the move, its audit entry and the next job, in the caller's transaction."""
 
+import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -9,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from payment_service.audit import service as audit
 from payment_service.logs import get_logger
 from payment_service.metrics import ALARMS, MOVES
-from payment_service.payments.lifecycle import OPEN, FollowPlan, State, Step, move_to
+from payment_service.payments.lifecycle import OPEN, Failure, FollowPlan, Standing, State, Step, move_to
 from payment_service.payments.models import Payment
 from payment_service.providers.interface import Meaning, Providers
 from payment_service.queue import FOLLOW_PAYMENT, enqueue
@@ -25,46 +26,78 @@ class Moves:
     plan: FollowPlan
 
     async def write(
-        self, session: AsyncSession, payment: Payment, step: Step | None, operation_type: str, *, now: datetime
+        self,
+        session: AsyncSession,
+        payment: Payment,
+        step: Step | None,
+        operation_type: str,
+        *,
+        now: datetime,
+        reason: str | None = None,
     ) -> None:
         """Write a step under the payment's row lock, and plan the next reading. ``now`` is the transaction's time.
 
         A step that moves nothing leaves no audit entry; no step at all only plans.
         """
+        if step is not None:
+            await self._move(session, payment, step, operation_type, reason)
+        await self._plan(session, payment, now)
+
+    async def write_in_passing(
+        self, session: AsyncSession, payment: Payment, step: Step, operation_type: str, *, now: datetime
+    ) -> None:
+        """Write a step that nobody had planned. Unless it moves, the plan stays: the worker's turn is still to come."""
+        if await self._move(session, payment, step, operation_type):
+            await self._plan(session, payment, now)
+
+    async def _move(
+        self, session: AsyncSession, payment: Payment, step: Step, operation_type: str, reason: str | None = None
+    ) -> bool:
         before = payment.state
-        moved = step is not None and move_to(payment, step)
-        delay_s = self._plan_next(payment, now)
+        moved = move_to(payment, step)
         if moved:
-            await _record(session, payment, before, operation_type)
-        if delay_s is not None:
-            await session.flush()
-            key = f"{payment.id}:{payment.checks}"
-            await enqueue(session, FOLLOW_PAYMENT, payment.id, key=key, delay_s=delay_s)
+            await _record(session, payment, before, operation_type, reason)
+        return moved
 
-    async def write_in_passing(self, session: AsyncSession, payment: Payment, step: Step, operation_type: str) -> None:
-        """Write a step and leave the plan alone: somebody asked out of turn, and the worker's turn is still to come."""
-        before = payment.state
-        if move_to(payment, step):
-            if payment.state not in OPEN:
-                payment.next_check_at = None
-            await _record(session, payment, before, operation_type)
+    async def _plan(self, session: AsyncSession, payment: Payment, now: datetime) -> None:
+        delay_s = self._delay(payment, now)
+        if delay_s is None:
+            payment.next_check_at = None
+            if payment.state in OPEN and payment.checks:
+                alarm("still_open", payment.id, state=payment.state)
+            return
+        payment.next_check_at = now + timedelta(seconds=delay_s)
+        await session.flush()
+        key = f"{payment.id}:{payment.next_check_at.timestamp()}"
+        await enqueue(session, FOLLOW_PAYMENT, payment.id, key=key, delay_s=delay_s)
 
-    def _plan_next(self, payment: Payment, now: datetime) -> float | None:
-        delay_s = None
-        if payment.external_id is not None:
-            # The provider's last word may be an end that the state does not show yet.
-            last_word = self.providers[payment.provider].meaning_of(payment.status)
-            delay_s = self.plan.next_check(
-                State(payment.state),
+    def _delay(self, payment: Payment, now: datetime) -> float | None:
+        if payment.external_id is None:
+            return None
+        # The provider's last word may be an end that the state does not show yet.
+        last_word = self.providers[payment.provider].meaning_of(payment.status)
+        delay_s = self.plan.next_check(
+            Standing(
+                state=State(payment.state),
+                failure=Failure(payment.failure) if payment.failure else None,
                 age_s=(now - payment.created_at).total_seconds(),
+                in_state_s=(now - payment.moved_at).total_seconds(),
+                asked=payment.checks > 0,
+                unread=payment.unread,
                 error_seen=payment.error_seen_at is not None,
                 status_is_final=last_word in {Meaning.PAID, Meaning.CANCELLED},
             )
-        payment.next_check_at = None if delay_s is None else now + timedelta(seconds=delay_s)
+        )
+        if delay_s and payment.unread:
+            # Jitter: what could not be asked about together must not come back together.
+            delay_s *= random.uniform(1, 1.5)  # noqa: S311 - not a secret
         return delay_s
 
 
-async def _record(session: AsyncSession, payment: Payment, before: str, operation_type: str) -> None:
+async def _record(
+    session: AsyncSession, payment: Payment, before: str, operation_type: str, reason: str | None
+) -> None:
+    await session.flush()  # the database stamps when it moved
     await audit.record(
         session,
         operation_type,
@@ -77,6 +110,7 @@ async def _record(session: AsyncSession, payment: Payment, before: str, operatio
         error_message=payment.error_message,
         provider=payment.provider,
         payment_id=payment.id,
+        reason=reason,
     )
     MOVES.labels(object="payment", before=before, after=payment.state).inc()
     log.info(
@@ -87,6 +121,8 @@ async def _record(session: AsyncSession, payment: Payment, before: str, operatio
         after=payment.state,
         failure=payment.failure,
     )
+    if payment.state == State.UNKNOWN:
+        alarm("payment_unknown", payment.id, short_code=payment.short_code)
 
 
 def alarm(name: str, payment_id: UUID, **facts: str | None) -> None:

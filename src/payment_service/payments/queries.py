@@ -1,10 +1,11 @@
 """Reading payments from the database."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.paging import Filter, Page, read_page
@@ -34,7 +35,7 @@ async def locked(session: AsyncSession, payment_id: UUID) -> tuple[Payment, date
 
 async def by_external_id(session: AsyncSession, external_id: str) -> Payment | None:
     """The payment that a provider knows by this id."""
-    return await session.scalar(select(Payment).where(Payment.external_id == external_id))
+    return await session.scalar(select(Payment).where(Payment.external_id == external_id, Payment.same_as.is_(None)))
 
 
 async def alike(session: AsyncSession, caller: str, fingerprint: str, window_s: int) -> Payment | None:
@@ -121,3 +122,22 @@ async def overdue(session: AsyncSession, late_s: float, *, limit: int = 500) -> 
         .limit(limit)
     )
     return [(payment_id, checks) for payment_id, checks in await session.execute(query)]
+
+
+async def for_people(session: AsyncSession, shops: Collection[int] | None, *, limit: int = 1000) -> list[Payment]:
+    """Payments that people must look at, oldest first: unknown, or open and no longer asked about."""
+    query = (
+        select(Payment)
+        .where(
+            or_(
+                Payment.state == State.UNKNOWN,
+                and_(Payment.state == State.PENDING, Payment.next_check_at.is_(None)),
+            ),
+            Payment.same_as.is_(None),
+        )
+        .order_by(Payment.moved_at, Payment.id)
+        .limit(limit)
+    )
+    if shops is not None:
+        query = query.where(Payment.shop_id.in_(shops))
+    return list(await session.scalars(query))

@@ -34,6 +34,7 @@ from payment_service.payments.lifecycle import (
 )
 from payment_service.payments.models import IdempotencyClaim, Payment
 from payment_service.payments.moves import Moves, alarm
+from payment_service.payments.reports import yield_to
 from payment_service.providers.interface import (
     Accepted,
     Account,
@@ -66,6 +67,8 @@ class PaymentRequest:
     metadata: dict[str, str] = field(default_factory=dict)
     idempotency_key: str | None = None
     id: UUID = field(default_factory=new_id)
+    short_code: str = field(default_factory=new_short_code)
+    """Ends the message that the buyer sees, so that people find the payment in the merchant cabinet."""
 
     @property
     def operation_type(self) -> str:
@@ -87,6 +90,8 @@ class PaymentRules:
 
     duplicate_window_s: int = 60
     sending_lease_s: float = 30
+    late_effect_s: float = 300
+    """For how long a call may still take effect at the provider: nobody settles it as never made before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,7 @@ class Payments:
         if written.replayed:
             return written
         bind(payment_id=str(request.id), shop_id=request.shop_id)
-        outcome = await self._send(request, route, written.payment.short_code)
+        outcome = await self._send(request, route)
         return Answer(await self._write_outcome(request, outcome))
 
     async def _route(self, request: PaymentRequest) -> Route:
@@ -217,11 +222,11 @@ class Payments:
         async with asyncio.timeout(self.rules.sending_lease_s):
             await insist(lambda: self._apply_outcome(request.id, request.operation_type, never_left))
 
-    async def _send(self, request: PaymentRequest, route: Route, short_code: str) -> Outcome[PaymentReceipt]:
+    async def _send(self, request: PaymentRequest, route: Route) -> Outcome[PaymentReceipt]:
         """The one call, on the route that the payment is pinned to. No transaction is open."""
         account = Account(route.organization_bin, route.device_token)
         provider = self.providers[route.provider]
-        message = f"{request.message} #{short_code}".lstrip()
+        message = f"{request.message} #{request.short_code}".lstrip()
         if request.phone is None:
             return await provider.create_link(LinkPayment(account, request.amount, message))
         return await provider.create(PhonePayment(account, request.amount, request.phone, message))
@@ -236,7 +241,7 @@ class Payments:
         return payment
 
     async def _apply_outcome(
-        self, payment_id: UUID, operation_type: str, outcome: Outcome[PaymentReceipt]
+        self, payment_id: UUID, operation_type: str, outcome: Outcome[PaymentReceipt], *, yielding: bool = False
     ) -> Payment | None:
         try:
             async with self.database.transaction() as session:
@@ -246,11 +251,16 @@ class Payments:
                 payment, now = found
                 step = decide(State(payment.state), outcome)
                 if step is not None:
+                    if yielding and step.receipt is not None:
+                        await yield_to(session, payment, step.receipt.external_id)
                     await self.moves.write(session, payment, step, operation_type, now=now)
                 return payment
         except DBAPIError as error:
             if constraint_of(error) != "payment_external_id":
                 raise
+        if not yielding:
+            # A client may have reported the payment before we wrote it down ourselves: then its report yields.
+            return await self._apply_outcome(payment_id, operation_type, outcome, yielding=True)
         # The reply named a payment that another request made: it is crossed or cached, and says nothing about ours.
         alarm("crossed_reply", payment_id, external_id=_external_id_of(outcome))
         return await self._apply_outcome(payment_id, operation_type, Unknown("external_id_of_another_payment"))
@@ -278,7 +288,7 @@ def _new_payment(request: PaymentRequest, route: Route, fingerprint: str) -> Pay
         amount=request.amount.tiyn,
         phone_last4=request.phone[-4:] if request.phone else None,
         message=request.message,
-        short_code=new_short_code(),
+        short_code=request.short_code,
         order_id=request.order_id,
         details=request.metadata,
         caller=request.caller,

@@ -23,5 +23,7 @@ class Refund(Base):
     provider_refund_id: Mapped[str | None] = mapped_column(String(50))
     caller: Mapped[str] = mapped_column(String(64))
     fingerprint: Mapped[str] = mapped_column(String(64))
+    moved_at: Mapped[UpdateStamp]
+    """When the state last changed; a trigger writes it."""
     created_at: Mapped[Stamp]
     updated_at: Mapped[UpdateStamp]

@@ -1,11 +1,13 @@
 """Reading refunds from the database."""
 
+from collections.abc import Collection
 from uuid import UUID
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.payments.lifecycle import Failure
+from payment_service.payments.models import Payment
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.models import Refund
 
@@ -47,3 +49,19 @@ async def stuck_in_sending(session: AsyncSession, lease_s: float, *, limit: int 
         .limit(limit)
     )
     return list(await session.scalars(query))
+
+
+async def for_people(
+    session: AsyncSession, shops: Collection[int] | None, *, limit: int = 1000
+) -> list[tuple[Refund, Payment]]:
+    """Unknown refunds, oldest first, each with its payment."""
+    query = (
+        select(Refund, Payment)
+        .join(Payment, Payment.id == Refund.payment_id)
+        .where(Refund.state == RefundState.UNKNOWN)
+        .order_by(Refund.moved_at, Refund.id)
+        .limit(limit)
+    )
+    if shops is not None:
+        query = query.where(Payment.shop_id.in_(shops))
+    return [(refund, payment) for refund, payment in await session.execute(query)]

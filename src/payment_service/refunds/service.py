@@ -5,7 +5,9 @@ only when it is certain that nothing was paid back.
 """
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError
@@ -18,9 +20,12 @@ from payment_service.database import Database, insist, is_unreachable
 from payment_service.errors import (
     DatabaseUnavailable,
     DeviceTokenMissing,
+    NothingToSettle,
+    PaymentIncomplete,
     PaymentNotFound,
     PaymentNotPaid,
     RefundExceedsRemainder,
+    RefundNotFound,
     StillRunning,
 )
 from payment_service.fingerprints import Fingerprints
@@ -34,7 +39,9 @@ from payment_service.payments import queries as payment_queries
 from payment_service.payments.following import Following
 from payment_service.payments.lifecycle import Failure, State
 from payment_service.payments.models import Payment
+from payment_service.payments.moves import alarm
 from payment_service.payments.service import INTENT_TIMEOUT_S, PaymentRules
+from payment_service.payments.settling import check_age
 from payment_service.providers.interface import (
     Account,
     NotSent,
@@ -45,7 +52,7 @@ from payment_service.providers.interface import (
     Unknown,
 )
 from payment_service.refunds import queries
-from payment_service.refunds.lifecycle import RefundState, decide, move_to
+from payment_service.refunds.lifecycle import RefundState, RefundStep, decide, move_to
 from payment_service.refunds.models import Refund
 from payment_service.routing.service import Routing
 
@@ -70,6 +77,15 @@ class RefundAnswer:
     refund: Refund
     payment: Payment
     replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundSettlement:
+    """What a person found: the refund was made, or it never was."""
+
+    succeeded: bool
+    reason: str
+    provider_refund_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +116,7 @@ class Refunds:
         """Pay back, at most once.
 
         Raises:
-            PaymentNotPaid, DeviceTokenMissing, RefundExceedsRemainder: it cannot be refunded.
+            PaymentNotPaid, PaymentIncomplete, DeviceTokenMissing, RefundExceedsRemainder: it cannot be refunded.
             IdempotencyKeyReused, StillRunning: it was asked for before.
             DatabaseUnavailable: it could not be written down, so nothing was sent.
         """
@@ -114,6 +130,8 @@ class Refunds:
 
     async def _pinned_account(self, payment: Payment) -> Account:
         """The account that took the payment, whatever the shop's routing says today."""
+        if payment.organization_bin is None or payment.amount is None:
+            raise PaymentIncomplete
         async with self.database.reading() as session:
             token = await self.routing.device_token(session, payment.device_token_id)
         if token is None:
@@ -152,7 +170,7 @@ class Refunds:
         if payment.state != State.PAID:
             raise PaymentNotPaid(payment.state)
 
-        left = Money(payment.amount - payment.refunded_amount - payment.reserved_amount)
+        left = remainder(payment)
         amount = request.amount or left
         if amount > left or not left.tiyn:
             raise RefundExceedsRemainder(left)
@@ -194,15 +212,56 @@ class Refunds:
         return answer
 
     async def _apply_outcome(self, refund_id: UUID, outcome: Outcome[RefundReceipt]) -> RefundAnswer | None:
+        def step(refund: Refund, _now: datetime) -> RefundStep | None:
+            return decide(RefundState(refund.state), outcome)
+
+        return await self._move(refund_id, "refund", step)
+
+    async def settle(self, caller: Caller, refund_id: UUID, settlement: RefundSettlement) -> RefundAnswer:
+        """Move an unknown refund to what a person found in the merchant cabinet.
+
+        Raises:
+            RefundNotFound, NothingToSettle: there is nothing to settle.
+            TooEarlyToSettle: it may still be made.
+        """
+        async with self.database.reading() as session:
+            refund = await session.get(Refund, refund_id)
+            payment = await session.get(Payment, refund.payment_id) if refund else None
+        if payment is None or not caller.may_touch(payment.shop_id):
+            raise RefundNotFound(refund_id)
+
+        def step(refund: Refund, now: datetime) -> RefundStep:
+            if refund.state != RefundState.UNKNOWN:
+                raise NothingToSettle("refund", refund.state)
+            if settlement.succeeded:
+                return RefundStep(RefundState.SUCCEEDED, provider_refund_id=settlement.provider_refund_id)
+            check_age(refund.created_at, now, self.rules.late_effect_s)
+            never_made = "A person found that it was never made."
+            return RefundStep(RefundState.FAILED, Failure.SETTLED, "settled", never_made)
+
+        answer = await self._move(refund_id, "settle", step, reason=settlement.reason)
+        if answer is None:
+            raise RefundNotFound(refund_id)
+        return answer
+
+    async def _move(
+        self,
+        refund_id: UUID,
+        operation_type: str,
+        decision: Callable[[Refund, datetime], RefundStep | None],
+        *,
+        reason: str | None = None,
+    ) -> RefundAnswer | None:
+        """Write what is decided under the locks: the move, the payment's sums and the audit entry, in one commit."""
         async with self.database.transaction() as session:
             refund = await session.get(Refund, refund_id)
             if refund is None:
                 return None
             # The payment first, then the refund: the order in which the intent took them.
-            payment, _now = await payment_queries.locked(session, refund.payment_id)
+            payment, now = await payment_queries.locked(session, refund.payment_id)
             await session.refresh(refund, with_for_update=True)
             before = refund.state
-            step = decide(RefundState(before), outcome)
+            step = decision(refund, now)
             if step is None:
                 return RefundAnswer(refund, payment)
             move_to(refund, step)
@@ -213,7 +272,7 @@ class Refunds:
             await session.flush()
             await audit.record(
                 session,
-                "refund",
+                operation_type,
                 shop_id=payment.shop_id,
                 organization_bin=payment.organization_bin,
                 external_id=payment.external_id,
@@ -223,6 +282,7 @@ class Refunds:
                 provider=payment.provider,
                 payment_id=payment.id,
                 refund_id=refund.id,
+                reason=reason,
             )
         MOVES.labels(object="refund", before=before, after=refund.state).inc()
         log.info(
@@ -234,12 +294,19 @@ class Refunds:
             after=refund.state,
             failure=refund.failure,
         )
+        if refund.state == RefundState.UNKNOWN:
+            alarm("refund_unknown", payment.id, refund_id=str(refund.id))
         return RefundAnswer(refund, payment)
 
     async def of_payment(self, payment_id: UUID) -> list[Refund]:
         """The refunds of a payment, oldest first."""
         async with self.database.reading() as session:
             return await queries.of_payment(session, payment_id)
+
+    async def tasks(self, shops: Sequence[int] | None = None) -> list[tuple[Refund, Payment]]:
+        """Unknown refunds, which people must look up, oldest first; each with its payment."""
+        async with self.database.reading() as session:
+            return await queries.for_people(session, shops)
 
     async def settle_lost(self) -> int:
         """Make refunds unknown whose sender must have died; returns how many. Their amounts stay reserved."""
@@ -248,3 +315,8 @@ class Refunds:
         for refund_id in lost:
             await self._apply_outcome(refund_id, Unknown("sender_died"))
         return len(lost)
+
+
+def remainder(payment: Payment) -> Money:
+    """What can still be refunded of a payment: refunds under way count as made."""
+    return Money((payment.amount or 0) - payment.refunded_amount - payment.reserved_amount)

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from payment_service.context import Origin, origin
 from payment_service.database import Database
 from payment_service.logs import get_logger
+from payment_service.metrics import TASKS
 from payment_service.payments.following import Following
-from payment_service.queue import FOLLOW_PAYMENT, Consumer
+from payment_service.payments.settling import Settling
+from payment_service.queue import FOLLOW_PAYMENT, Consumer, forget_old
 from payment_service.refunds.service import Refunds
 
 RESTART_AFTER_S = 1.0
+JOBS_KEPT_DAYS = 3
 log = get_logger(__name__)
 
 
@@ -21,6 +24,7 @@ class Worker:
 
     database: Database
     following: Following
+    settling: Settling
     refunds: Refunds
     sweep_every_s: float = 15
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -57,17 +61,31 @@ class Worker:
             connection.terminate()
 
     async def _sweep(self) -> None:
-        """Now and then look for what was lost: a job, or the process that was sending."""
+        """Now and then look for what was lost, and for what waits for people."""
         while not self._stopping.is_set():
-            try:
-                lost = await self.following.settle_lost() + await self.refunds.settle_lost()
-                late = await self.following.wake_overdue()
-                if lost or late:
-                    log.warning("swept", settled=lost, woken=late)
-            except Exception as error:  # noqa: BLE001 - the next sweep does what this one could not
-                log.warning("sweep failed", error=type(error).__name__)
+            for chore in (self._settle_lost, self._wake_overdue, self._count_tasks, self._forget_old_jobs):
+                try:
+                    await chore()
+                except Exception as error:  # noqa: BLE001 - the next sweep does what this one could not
+                    log.warning("sweep failed", chore=chore.__name__.strip("_"), error=type(error).__name__)
             # Jitter, so that many workers do not sweep in step.
             await self._pause(self.sweep_every_s * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
+
+    async def _settle_lost(self) -> None:
+        if settled := await self.following.settle_lost() + await self.refunds.settle_lost():
+            log.warning("processes died while they were sending", settled=settled)
+
+    async def _wake_overdue(self) -> None:
+        if woken := await self.following.wake_overdue():
+            log.warning("jobs were lost", woken=woken)
+
+    async def _count_tasks(self) -> None:
+        TASKS.labels(kind="payment").set(len(await self.settling.tasks()))
+        TASKS.labels(kind="refund").set(len(await self.refunds.tasks()))
+
+    async def _forget_old_jobs(self) -> None:
+        async with self.database.transaction() as session:
+            await forget_old(session, JOBS_KEPT_DAYS)
 
     async def _pause(self, seconds: float) -> None:
         try:

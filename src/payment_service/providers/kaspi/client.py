@@ -13,7 +13,8 @@ from typing import Any, Final
 import httpx
 
 from payment_service.logs import get_logger
-from payment_service.metrics import PROVIDER_SECONDS
+from payment_service.metrics import CIRCUIT_OPEN, PROVIDER_SECONDS
+from payment_service.providers.breaker import Breaker
 from payment_service.providers.interface import (
     LinkPayment,
     Meaning,
@@ -33,6 +34,7 @@ from payment_service.providers.kaspi.mapping import meaning_of
 MAX_REPLY_BYTES: Final = 64 * 1024
 # Without one of these a reply ends where its connection does, so that an empty one may be one that was cut.
 _LENGTH_TOLD: Final = frozenset({"content-length", "transfer-encoding"})
+_SECRET: Final = ("deviceToken", "phone")
 log = get_logger(__name__)
 
 
@@ -64,22 +66,20 @@ class KaspiSettings:
     deadline_s: float = 8
     connect_timeout_s: float = 3
     max_calls: int = 100
+    max_readings: int = 20
+    breaker_failures: int = 10
+    """So many calls in a row without a proper reply, and the proxy is left alone; 0 never leaves it alone."""
+    breaker_pause_s: float = 10
 
 
-class KaspiClient:
-    """Kaspi Pay as a provider."""
+class _Lane:
+    """One kind of calls, with its own connections and its own breaker: a flood of one never keeps out the other."""
 
-    def __init__(self, settings: KaspiSettings) -> None:
-        self._settings = settings
-        # Money calls use a fresh connection each: a kept one may die just as the request leaves, and that would
-        # turn a call which could have been made into one that nobody knows the end of. Reads may share.
-        self._money = self._http(keep=0)
-        self._reads = self._http(keep=20)
-
-    def _http(self, *, keep: int) -> httpx.AsyncClient:
-        settings = self._settings
-        http = httpx.AsyncClient(
-            limits=httpx.Limits(max_connections=settings.max_calls, max_keepalive_connections=keep),
+    def __init__(self, name: str, settings: KaspiSettings, *, at_once: int, keep: int) -> None:
+        self.name = name
+        self.breaker = Breaker(settings.breaker_failures, settings.breaker_pause_s)
+        self.http = httpx.AsyncClient(
+            limits=httpx.Limits(max_connections=at_once, max_keepalive_connections=keep),
             timeout=httpx.Timeout(settings.deadline_s, connect=settings.connect_timeout_s),
             follow_redirects=False,
             trust_env=False,
@@ -91,8 +91,24 @@ class KaspiClient:
             },
         )
         # A cookie of the proxy's would tie the calls of all sellers to one session there.
-        http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        return http
+        self.http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+
+    def learn(self, reply: "wire.Reply | _Broken") -> None:
+        """Whether the proxy answers, and is not asking to be left alone. What it answers is another matter."""
+        failed = isinstance(reply, _Broken) or reply.http_status == 429 or reply.http_status >= 500
+        self.breaker.learn(failed=failed)
+        CIRCUIT_OPEN.labels(provider="kaspi", lane=self.name).set(self.breaker.is_open)
+
+
+class KaspiClient:
+    """Kaspi Pay as a provider."""
+
+    def __init__(self, settings: KaspiSettings) -> None:
+        self._settings = settings
+        # Money calls use a fresh connection each: a kept one may die just as the request leaves, and that would
+        # turn a call which could have been made into one that nobody knows the end of. Readings may share.
+        self._money = _Lane("money", settings, at_once=settings.max_calls, keep=0)
+        self._readings = _Lane("readings", settings, at_once=settings.max_readings, keep=settings.max_readings)
 
     async def create(self, payment: PhonePayment) -> Outcome[PaymentReceipt]:
         """Invoice a phone, at most once."""
@@ -133,7 +149,7 @@ class KaspiClient:
 
     async def read_status(self, external_id: str) -> Reading:
         """Ask where a payment stands. May be asked any number of times."""
-        reply = await self._call(self._reads, "status", {"externalId": external_id})
+        reply = await self._call(self._readings, "status", {"externalId": external_id})
         if isinstance(reply, _Broken):
             return StatusUnread(reply.reason)
         return wire.read_status(reply, external_id=external_id)
@@ -144,19 +160,23 @@ class KaspiClient:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._money.aclose()
-        await self._reads.aclose()
+        await self._money.http.aclose()
+        await self._readings.http.aclose()
 
-    async def _call(self, http: httpx.AsyncClient, operation: str, query: dict[str, str]) -> wire.Reply | _Broken:
+    async def _call(self, lane: _Lane, operation: str, query: dict[str, str]) -> wire.Reply | _Broken:
         """Make one call and say what came of it. httpx's timeouts are per read, so the deadline is around it all."""
+        if not lane.breaker.admits():
+            PROVIDER_SECONDS.labels(provider="kaspi", operation=operation, result="circuit_open").observe(0)
+            return _Broken("circuit_open", sent=False)
         departure = _Departure()
         started = time.perf_counter()
         reply: wire.Reply | _Broken
         try:
             async with asyncio.timeout(self._settings.deadline_s):
-                reply = await self._fetch(http, operation, query, departure)
+                reply = await self._fetch(lane.http, operation, query, departure)
         except Exception as error:  # noqa: BLE001 - any way of failing is an outcome here, not only those we foresaw
             reply = _Broken(_reason(error), sent=departure.begun)
+        lane.learn(reply)
         seconds = time.perf_counter() - started
         result = reply.reason if isinstance(reply, _Broken) else f"http_{reply.http_status}"
         PROVIDER_SECONDS.labels(provider="kaspi", operation=operation, result=result).observe(seconds)
@@ -186,9 +206,10 @@ class KaspiClient:
                 body += chunk
                 if len(body) > MAX_REPLY_BYTES:
                     return _Broken("reply_too_long", sent=True)
-            if not body and response.status_code == 200 and not _LENGTH_TOLD & response.headers.keys():
+            if not body.strip() and response.status_code == 200 and not _LENGTH_TOLD & response.headers.keys():
                 return _Broken("cut_reply", sent=True)
-            return wire.Reply(response.status_code, bytes(body))
+            secrets = (settings.access_token, *(query[name] for name in _SECRET if query.get(name)))
+            return wire.Reply(response.status_code, bytes(body), secrets)
 
 
 def _unread(broken: _Broken) -> NotSent | Unknown:

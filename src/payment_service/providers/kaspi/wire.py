@@ -7,7 +7,7 @@ body, so half a JSON must never be read as anything.
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -32,12 +32,13 @@ from payment_service.providers.kaspi.mapping import (
     meaning_of,
 )
 
-_EXTERNAL_ID: Final = re.compile(r"[0-9]{1,20}")
+_EXTERNAL_ID: Final = re.compile(r"[1-9][0-9]{0,19}")  # with a zero before it, one id could be kept as two
 _OPERATION_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
 _STATUS: Final = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,49}")
 _LINK: Final = re.compile(r"https?://[!#-;=?-~]{1,2000}")  # ASCII: the database refuses a NUL or half a character
 _NO_CODE: Final = re.compile(r"[^A-Za-z0-9_.-]")
-_DIGITS_RUN: Final = re.compile(r"\d{9,}")
+_DIGITS_RUN: Final = re.compile(r"\d(?:[\s().\u2010-\u2015-]*\d){8,}")  # a phone is often written in groups
+_PHONE_LIKE: Final = re.compile(r"[0-9]{10,}")  # the longest code has 9 digits
 _LONG_WORD: Final = re.compile(r"[A-Za-z0-9-]{20,}")
 _MAX_MESSAGE: Final = 300
 
@@ -50,6 +51,8 @@ class Reply:
 
     http_status: int
     body: bytes
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """What the call told the proxy and nobody else may read: words of the reply that repeat it are blanked out."""
 
 
 class _UnreadableError(Exception):
@@ -60,11 +63,10 @@ def read_payment(reply: Reply, *, wants_link: bool) -> Outcome[PaymentReceipt]:
     """Read the reply to create or create-link."""
 
     def receipt(data: Mapping[str, Any]) -> PaymentReceipt:
-        status = data.get("status")
         link = data.get("paymentLink")
         return PaymentReceipt(
             external_id=_external_id(data.get("paymentId" if wants_link else "externalId")),
-            status=status if isinstance(status, str) and _STATUS.fullmatch(status) else None,
+            status=_status(data.get("status"), reply.secrets),
             payment_link=link if wants_link and isinstance(link, str) and _LINK.fullmatch(link) else None,
             expire_date=_moment(data.get("expireDate")),
         )
@@ -98,15 +100,15 @@ def read_status(reply: Reply, *, external_id: str) -> Reading:
     if reply.http_status != 200:
         return StatusUnread(f"http_{reply.http_status}")
     try:
-        envelope = _envelope(reply.body)
+        envelope = _envelope(reply)
         if not envelope.success:
             if envelope.code in NO_SUCH_PAYMENT:
                 return NoSuchPayment(envelope.code, envelope.message)
             return StatusUnread(f"provider_error_{envelope.code or 'without_code'}")
         if _external_id(envelope.data.get("externalId")) != external_id:
             return StatusUnread("crossed_reply")
-        status = envelope.data.get("status")
-        if not isinstance(status, str) or not _STATUS.fullmatch(status):
+        status = _status(envelope.data.get("status"), reply.secrets)
+        if status is None:
             return StatusUnread("no_usable_status")
     except _UnreadableError as error:
         return StatusUnread(str(error))
@@ -120,7 +122,7 @@ def _read_money(reply: Reply, receipt: Callable[[Mapping[str, Any]], Receipt]) -
     if reply.http_status != 200:
         return Unknown(f"http_{reply.http_status}")
     try:
-        envelope = _envelope(reply.body)
+        envelope = _envelope(reply)
         if envelope.success:
             return Accepted(receipt(envelope.data))
     except _UnreadableError as error:
@@ -138,34 +140,46 @@ class _Envelope:
     message: str = ""
 
 
-def _envelope(body: bytes) -> _Envelope:
+def _envelope(reply: Reply) -> _Envelope:
     """Take the proxy's envelope apart: ``{"status": bool, "data": {...}}``, in its older and PHP-made forms too."""
-    if not body.strip():
+    if not reply.body.strip():
         raise _UnreadableError("empty_body")
     try:
-        parsed = json.loads(body.decode(), parse_float=str, parse_constant=_no_constant)
+        parsed = json.loads(
+            reply.body.decode(), parse_float=str, parse_constant=_no_constant, object_pairs_hook=_names_once
+        )
     except (ValueError, RecursionError) as error:
         raise _UnreadableError("not_json") from error
     if not isinstance(parsed, dict):
         raise _UnreadableError("not_an_envelope")
-    said = {parsed[word] for word in ("status", "success") if isinstance(parsed.get(word), bool)}
-    if len(said) != 1:  # neither word, or the two at odds
+    said = [parsed[word] for word in ("status", "success") if word in parsed]
+    # Neither word, the two at odds, or one of them of another type.
+    if not said or not isinstance(said[0], bool) or any(one is not said[0] for one in said):
         raise _UnreadableError("not_an_envelope")
     data = parsed.get("data")
     if isinstance(data, list) and not data:
         data = {}  # PHP encodes an empty map as a list
-    if said.pop():
+    if said[0]:
         if not isinstance(data, dict):
             raise _UnreadableError("not_an_envelope")
-        if data.get("errors") or parsed.get("error"):
+        if data.get("errors") or parsed.get("error") or parsed.get("http_code") not in (None, 200, "200"):
             raise _UnreadableError("success_with_errors")
         return _Envelope(success=True, data=data)
     errors = data.get("errors") if isinstance(data, dict) else None
     if isinstance(errors, dict) and len(errors) == 1:
         [(code, message)] = errors.items()
-        return _Envelope(success=False, data={}, code=_short(code), message=_sentence(message))
+        code, message = _short(code, reply.secrets), _sentence(message, reply.secrets)
+        return _Envelope(success=False, data={}, code=code, message=message)
     # Several codes, a list without codes or a mere text: nothing that says for certain what happened.
-    return _Envelope(success=False, data={}, message=_sentence(parsed.get("error")))
+    return _Envelope(success=False, data={}, message=_sentence(parsed.get("error"), reply.secrets))
+
+
+def _names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names differ: of two values for one name nobody knows which one is meant."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is given twice")
+    return found
 
 
 def _no_constant(_word: str) -> None:
@@ -203,14 +217,26 @@ def _moment(value: object) -> datetime | None:
         return None
 
 
-def _short(code: str) -> str:
+def _status(value: object, secrets: tuple[str, ...]) -> str | None:
+    """A status word, known or not, in a form that can be kept."""
+    usable = isinstance(value, str) and _STATUS.fullmatch(value) and value == _without(value, secrets)
+    return str(value) if usable else None
+
+
+def _without(text: str, secrets: tuple[str, ...]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "…")
+    return text
+
+
+def _short(code: str, secrets: tuple[str, ...]) -> str:
     """A code, fit to be kept. What no code holds is replaced: left out, it could make another code."""
-    return _NO_CODE.sub("_", code)[:20]
+    return _PHONE_LIKE.sub("_", _NO_CODE.sub("_", _without(code, secrets)))[:20]
 
 
-def _sentence(value: object) -> str:
+def _sentence(value: object, secrets: tuple[str, ...]) -> str:
     """The provider's words, fit to be shown and kept: short, and without anything that could be a phone or a token."""
     if not isinstance(value, str):
         return ""
-    text = "".join(char for char in value if char.isprintable())[: _MAX_MESSAGE * 2]
+    text = _without("".join(char for char in value if char.isprintable()), secrets)[: _MAX_MESSAGE * 2]
     return _DIGITS_RUN.sub("…", _LONG_WORD.sub("…", text))[:_MAX_MESSAGE]

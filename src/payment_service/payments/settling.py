@@ -1,0 +1,164 @@
+"""Settling by hand: what nobody can learn by asking, a person finds in the merchant cabinet and says, with a reason.
+
+The provider has the last word wherever it can be asked: a settlement that it contradicts is refused.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from math import ceil
+from typing import Final, assert_never
+from uuid import UUID
+
+from sqlalchemy.exc import DBAPIError
+
+from payment_service.access.service import Caller
+from payment_service.database import Database, constraint_of
+from payment_service.errors import (
+    ExternalIdTaken,
+    InvalidInput,
+    NothingToSettle,
+    PaymentNotFound,
+    ProviderRefused,
+    ProviderUnavailable,
+    SettlementContradicted,
+    TooEarlyToSettle,
+)
+from payment_service.payments import queries
+from payment_service.payments.lifecycle import Failure, State, Step
+from payment_service.payments.models import Payment
+from payment_service.payments.moves import Moves
+from payment_service.payments.reports import yield_to
+from payment_service.providers.interface import (
+    Meaning,
+    NoSuchPayment,
+    PaymentReceipt,
+    Providers,
+    Reading,
+    StatusRead,
+    StatusUnread,
+)
+
+_FITTING: Final[Mapping[State, frozenset[Meaning | None]]] = {
+    State.PAID: frozenset({Meaning.PAID}),
+    State.PENDING: frozenset(Meaning),
+    State.FAILED: frozenset({Meaning.FAILED, Meaning.CANCELLED, None}),
+}
+"""What a person may say became of an unknown payment, and what the provider may say then; none: no such payment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What a person found: paid, there and still open (pending), or never made (failed)."""
+
+    state: State
+    reason: str
+    external_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """Settles unknown payments by hand."""
+
+    database: Database
+    providers: Providers
+    moves: Moves
+    late_effect_s: float
+    """For how long a call may still take effect at the provider after it was made, in seconds."""
+
+    async def tasks(self, shops: Sequence[int] | None = None) -> list[Payment]:
+        """What people must look at, oldest first: unknown payments, and open ones that nobody asks about any more."""
+        async with self.database.reading() as session:
+            return await queries.for_people(session, shops)
+
+    async def settle(self, caller: Caller, payment_id: UUID, settlement: Settlement) -> Payment:
+        """Move an unknown payment to what a person found.
+
+        Raises:
+            PaymentNotFound, NothingToSettle, InvalidInput: it cannot be settled so.
+            TooEarlyToSettle: it may still be made.
+            SettlementContradicted, ExternalIdTaken: the record or the provider says otherwise.
+            ProviderUnavailable, ProviderRefused: the provider cannot be asked now.
+        """
+        async with self.database.reading() as session:
+            payment = await session.get(Payment, payment_id)
+        if payment is None or not caller.may_touch(payment.shop_id):
+            raise PaymentNotFound(payment_id)
+        external_id = _external_id(payment, settlement)
+        reading = None
+        if external_id is not None:
+            reading = await self.providers[payment.provider].read_status(external_id)
+            _check(settlement, external_id, reading)
+        try:
+            return await self._write(payment_id, settlement, external_id, reading)
+        except DBAPIError as error:
+            if constraint_of(error) != "payment_external_id" or external_id is None:
+                raise
+        async with self.database.reading() as session:
+            other = await queries.by_external_id(session, external_id)
+        raise ExternalIdTaken(external_id, other.id if other else "unknown")
+
+    async def _write(
+        self, payment_id: UUID, settlement: Settlement, external_id: str | None, reading: Reading | None
+    ) -> Payment:
+        async with self.database.transaction() as session:
+            payment, now = await queries.locked(session, payment_id)
+            if payment.state != State.UNKNOWN or payment.same_as is not None:
+                raise NothingToSettle("payment", payment.state)
+            if settlement.state is State.FAILED:
+                check_age(payment.created_at, now, self.late_effect_s)
+            if external_id is not None and payment.external_id is None:
+                await yield_to(session, payment, external_id)
+            step = _step(settlement, external_id, reading)
+            await self.moves.write(session, payment, step, "settle", now=now, reason=settlement.reason)
+            return payment
+
+
+def check_age(made_at: datetime, now: datetime, late_effect_s: float) -> None:
+    """Refuse to call a call without effect while it may still have one.
+
+    Raises:
+        TooEarlyToSettle: with the seconds to wait.
+    """
+    wait_s = late_effect_s - (now - made_at).total_seconds()
+    if wait_s > 0:
+        raise TooEarlyToSettle(ceil(wait_s))
+
+
+def _external_id(payment: Payment, settlement: Settlement) -> str | None:
+    """The provider's id to ask about: the one that is known, else the one that the person found."""
+    known, found = payment.external_id, settlement.external_id
+    if known is not None and found not in {None, known}:
+        raise InvalidInput("external_id", f"is {known} for this payment")
+    if known is None and found is None and settlement.state is not State.FAILED:
+        raise InvalidInput("external_id", "is needed: the merchant cabinet shows it with the payment")
+    if known is None and found is not None and settlement.state is State.FAILED:
+        raise InvalidInput("external_id", "means that the payment was made: settle it as pending or paid")
+    return known or found
+
+
+def _check(settlement: Settlement, external_id: str, reading: Reading) -> None:
+    meaning: Meaning | None = None
+    match reading:
+        case StatusUnread(refused_by_proxy=True):
+            raise ProviderRefused
+        case StatusUnread():
+            raise ProviderUnavailable
+        case NoSuchPayment():
+            said = "that there is no such payment"
+        case StatusRead(status, meaning):
+            said = f"'{status}'"
+        case _:
+            assert_never(reading)
+    if meaning not in _FITTING[settlement.state]:
+        raise SettlementContradicted(external_id, said)
+
+
+def _step(settlement: Settlement, external_id: str | None, reading: Reading | None) -> Step:
+    receipt = PaymentReceipt(external_id) if external_id else None
+    if not isinstance(reading, StatusRead):
+        return Step(State.FAILED, Failure.SETTLED, "settled", "A person found that it was never made.", receipt)
+    if settlement.state is State.FAILED:
+        said = "The provider says that the payment failed, was refused or expired."
+        return Step(State.FAILED, Failure.DECLINED, reading.status, said, receipt, reading.status)
+    return Step(settlement.state, receipt=receipt, status=reading.status)
