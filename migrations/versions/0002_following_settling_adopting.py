@@ -70,6 +70,8 @@ ALTER TABLE refund ENABLE TRIGGER refund_changes;
 -- A report never keeps our own payment from its id: the report yields and says which payment it was of.
 DROP INDEX payment_external_id;
 CREATE UNIQUE INDEX payment_external_id ON payment (external_id, provider) WHERE same_as IS NULL;
+-- A partial index serves only those who ask for what it holds; the search shows merged reports too.
+CREATE INDEX payment_any_external_id ON payment (external_id, created_at, id);
 CREATE INDEX payment_moved ON payment (moved_at) WHERE state IN ('pending', 'unknown');
 """
 

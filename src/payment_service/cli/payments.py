@@ -1,0 +1,119 @@
+"""``payment-service payments``: what people must look at, and settling by hand what nobody can learn by asking."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+
+from payment_service.access.service import EVERYBODY
+from payment_service.cli.output import AsJson, fail, in_house, show
+from payment_service.main import House
+from payment_service.money import Money
+from payment_service.payments.lifecycle import State
+from payment_service.payments.models import Payment
+from payment_service.payments.settling import Settlement
+from payment_service.refunds.models import Refund
+from payment_service.refunds.service import RefundSettlement
+
+app = typer.Typer(no_args_is_help=True, help="What people must look at, and settling by hand.")
+Why = Annotated[str, typer.Option("--reason", help="Why; kept in the record.")]
+Id = Annotated[UUID, typer.Argument(help="Our id, as 'tasks' shows it.")]
+
+
+@app.command("tasks")
+def list_tasks(*, as_json: AsJson = False) -> None:
+    """List what people must look at, oldest first: unknown payments and refunds, payments that stayed open too long.
+
+    Look for the short code, which ends the message that the buyer saw, in the merchant cabinet of that BIN.
+    """
+
+    async def work(house: House) -> tuple[list[Payment], list[tuple[Refund, Payment]]]:
+        return await house.settling.tasks(), await house.refunds.tasks()
+
+    payments, refunds = in_house(work)
+    lines = [_line(payment, payment) for payment in payments]
+    lines += [_line(refund, payment) for refund, payment in refunds]
+    show(sorted(lines, key=lambda line: str(line["since"])), as_json=as_json, empty="Nothing to look at.")
+
+
+@app.command("settle")
+def settle(
+    payment_id: Id,
+    *,
+    paid: Annotated[bool, typer.Option("--paid", help="It was made, and it is paid.")] = False,
+    pending: Annotated[bool, typer.Option("--pending", help="It was made, and it is still open.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="It was never made, or it failed.")] = False,
+    external_id: Annotated[
+        str | None, typer.Option(help="The provider's id of the payment, as the merchant cabinet shows it.")
+    ] = None,
+    reason: Why,
+    as_json: AsJson = False,
+) -> None:
+    """Say what became of an unknown payment. The provider is asked wherever it can be, and has the last word."""
+    found = [state for state, said in ((State.PAID, paid), (State.PENDING, pending), (State.FAILED, failed)) if said]
+    if len(found) != 1:
+        fail("Say one of --paid, --pending and --failed.")
+    settlement = Settlement(state=found[0], reason=_checked(reason), external_id=external_id)
+
+    async def work(house: House) -> Payment:
+        return await house.settling.settle(EVERYBODY, payment_id, settlement)
+
+    payment = in_house(work)
+    show(
+        [{"id": payment.id, "state": payment.state, "status": payment.status, "external_id": payment.external_id}],
+        as_json=as_json,
+    )
+
+
+@app.command("settle-refund")
+def settle_refund(
+    refund_id: Id,
+    *,
+    succeeded: Annotated[bool, typer.Option("--succeeded", help="It was made.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="It was never made; its amount is free again.")] = False,
+    provider_refund_id: Annotated[str | None, typer.Option(help="The provider's id of the refund, if known.")] = None,
+    reason: Why,
+    as_json: AsJson = False,
+) -> None:
+    """Say what became of an unknown refund. Nobody but a person can know: the provider does not tell."""
+    if succeeded == failed:
+        fail("Say one of --succeeded and --failed.")
+    found = RefundSettlement(succeeded=succeeded, reason=_checked(reason), provider_refund_id=provider_refund_id)
+
+    async def work(house: House) -> Refund:
+        return (await house.refunds.settle(EVERYBODY, refund_id, found)).refund
+
+    refund = in_house(work)
+    show(
+        [{"id": refund.id, "state": refund.state, "amount": _tenge(refund.amount), "payment": refund.payment_id}],
+        as_json=as_json,
+    )
+
+
+def _checked(reason: str) -> str:
+    text = " ".join(reason.split())
+    if not 3 <= len(text) <= 500 or not text.isprintable():
+        fail("A reason is a sentence of up to 500 characters: who found what, and where.")
+    return text
+
+
+def _line(what: Payment | Refund, payment: Payment) -> dict[str, Any]:
+    return {
+        "what": "refund" if isinstance(what, Refund) else "payment",
+        "id": what.id,
+        "state": what.state,
+        "shop_id": payment.shop_id,
+        "organization_bin": payment.organization_bin,
+        "phone": f"•••{payment.phone_last4}" if payment.phone_last4 else None,
+        "amount": _tenge(what.amount),
+        "short_code": payment.short_code,
+        "external_id": payment.external_id,
+        "order_id": payment.order_id,
+        "why": what.error_code,
+        "made_at": f"{what.created_at:%Y-%m-%d %H:%M:%S %Z}",
+        "since": f"{what.moved_at:%Y-%m-%d %H:%M:%S %Z}",
+    }
+
+
+def _tenge(tiyn: int | None) -> str | None:
+    return None if tiyn is None else str(Money(tiyn))
