@@ -16,6 +16,10 @@ depends_on = None
 
 COLUMNS = """
 ALTER TABLE payment_log ADD COLUMN reason varchar(500);
+-- What a client reports under an id of its own is taken once, however often it is sent.
+ALTER TABLE payment_log ADD COLUMN report_id varchar(64) CHECK (report_id <> '');
+CREATE UNIQUE INDEX payment_log_report ON payment_log
+    (report_id, actor, shop_id, operation_type, coalesce(external_id, '')) WHERE report_id IS NOT NULL;
 -- Whoever settles by hand says why; a machine can only make something unknown.
 ALTER TABLE payment_log ADD CONSTRAINT payment_log_settling_has_reason
     CHECK (operation_type <> 'settle' OR state = 'unknown' OR coalesce(reason, '') <> '');

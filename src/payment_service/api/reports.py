@@ -20,6 +20,7 @@ from payment_service.audit.service import LogFilter
 from payment_service.errors import ShopNotConfigured
 from payment_service.money import MAX_TIYN
 from payment_service.payments.reports import Report
+from payment_service.spreadsheets import cell
 
 router = APIRouter(route_class=ExactRoute)
 _WEIGHT = re.compile(r"[01](\.[0-9]{0,3})?")
@@ -47,6 +48,9 @@ class OperationReport(BaseModel):
     status: StatusWord | None = None
     error_message: Message | None = None
     provider: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,20}$")] = "kaspi"
+    report_id: Annotated[str, StringConstraints(pattern=r"^[!-~]{1,64}$")] | None = Field(
+        default=None, description="Your own id of this report: sent again under it, it is taken once."
+    )
 
 
 class StatusReport(BaseModel):
@@ -79,6 +83,7 @@ class LogLine(BaseModel):
     source: str = Field(description="`service` for what we did, `client` for what a client reported.")
     request_id: str | None
     reason: str | None = Field(description="Why a person did it; a machine has none.")
+    report_id: str | None = Field(description="The client's own id of a report.")
     created_at: datetime
 
 

@@ -1,8 +1,8 @@
-"""The audit log, ``payment_log``. Rows are inserted and never changed; the database refuses anything else."""
+"""The audit log, ``payment_log``, and its seals. Rows are inserted and never changed; the database refuses it."""
 
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Identity, String
+from sqlalchemy import ARRAY, BigInteger, Identity, LargeBinary, SmallInteger, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from payment_service.database import Base, BinColumn, ProviderName, Stamp, Tiyn
@@ -33,4 +33,26 @@ class AuditEntry(Base):
     request_id: Mapped[str | None] = mapped_column(String(128))
     reason: Mapped[str | None] = mapped_column(String(500))
     """Why a person did it; a machine has none."""
+    report_id: Mapped[str | None] = mapped_column(String(64))
+    """The client's own id of a report, so that one which is sent again is taken once."""
+    created_at: Mapped[Stamp]
+
+
+class AuditSeal(Base):
+    """One link of the chain: it covers the rows after ``after_id`` up to ``last_id``, as ``canonical`` writes them."""
+
+    __tablename__ = "audit_seal"
+
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    form: Mapped[int] = mapped_column(SmallInteger)
+    """Which canonical form the rows were written in."""
+    previous_seq: Mapped[int | None] = mapped_column(BigInteger)
+    previous_hash: Mapped[str] = mapped_column(String(64))
+    after_id: Mapped[int] = mapped_column(BigInteger)
+    last_id: Mapped[int] = mapped_column(BigInteger)
+    row_count: Mapped[int]
+    row_ids: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
+    row_digests: Mapped[bytes] = mapped_column(LargeBinary)
+    """SHA-256 of each row, 32 bytes each, in the order of ``row_ids``: with them the one bad row can be named."""
+    hash: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[Stamp]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.audit.models import AuditEntry
@@ -28,6 +28,7 @@ async def record(
     refund_id: UUID | None = None,
     source: Literal["service", "client"] = "service",
     reason: str | None = None,
+    report_id: str | None = None,
 ) -> AuditEntry:
     """Add one line to the record, in the caller's transaction. ``amount`` is in tiyn."""
     who = origin.get()
@@ -47,10 +48,25 @@ async def record(
         source=source,
         request_id=who.request_id,
         reason=reason,
+        report_id=report_id,
     )
     session.add(entry)
     await session.flush()
     return entry
+
+
+async def reported(
+    session: AsyncSession, report_id: str, *, actor: str, shop_id: int, operation_type: str, external_id: str | None
+) -> AuditEntry | None:
+    """The entry of a report that this client made before, under the same id of its own."""
+    query = select(AuditEntry).where(
+        AuditEntry.report_id == report_id,
+        AuditEntry.actor == actor,
+        AuditEntry.shop_id == shop_id,
+        AuditEntry.operation_type == operation_type,
+        func.coalesce(AuditEntry.external_id, "") == (external_id or ""),
+    )
+    return await session.scalar(query)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

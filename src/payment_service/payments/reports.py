@@ -7,13 +7,13 @@ of ours from its id: then the report yields and says which payment it was of.
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.access.service import Caller
 from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
-from payment_service.database import Database
+from payment_service.database import Database, constraint_of
 from payment_service.identifiers import checked_bin, new_id
 from payment_service.payments import queries
 from payment_service.payments.lifecycle import State
@@ -39,6 +39,8 @@ class Report:
     amount: int | None = None
     status: str | None = None
     error_message: str | None = None
+    report_id: str | None = None
+    """The client's own id of this report: sent again under it, the report is taken once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,26 @@ class Reports:
             ShopNotConfigured: when it is of a shop that the caller may not touch.
         """
         caller.require_shop(report.shop_id)
+        try:
+            return await self._write(caller, report)
+        except DBAPIError as error:
+            if constraint_of(error) != "payment_log_report":
+                raise
+        return await self._write(caller, report)  # it came twice at once; the other one is there by now
+
+    async def _write(self, caller: Caller, report: Report) -> AuditEntry:
         async with self.database.transaction() as session:
+            if report.report_id is not None:
+                earlier = await audit.reported(
+                    session,
+                    report.report_id,
+                    actor=caller.name,
+                    shop_id=report.shop_id,
+                    operation_type=report.operation_type,
+                    external_id=report.external_id,
+                )
+                if earlier is not None:
+                    return earlier
             payment = await self._adopt(session, caller, report)
             entry = await audit.record(
                 session,
@@ -69,6 +90,7 @@ class Reports:
                 provider=report.provider,
                 payment_id=payment.id if payment else None,
                 source="client",
+                report_id=report.report_id,
             )
             await session.refresh(entry)
         return entry
