@@ -59,7 +59,14 @@ def build(
             allow_origins=list(cors_origins),
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["Authorization", "X-API-Key", "Content-Type", "Idempotency-Key", "X-Request-ID"],
-            expose_headers=["X-Request-ID", "Idempotency-Replayed", "Retry-After", "ETag", "X-Next-Cursor"],
+            expose_headers=[
+                "X-Request-ID",
+                "Idempotency-Replayed",
+                "Retry-After",
+                "ETag",
+                "X-Next-Cursor",
+                *configs.SIGNATURE_HEADERS,
+            ],
         )
     _declare_problem(app)
     return app

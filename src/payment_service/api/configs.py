@@ -1,8 +1,10 @@
 """Routing over HTTP: what the Bitrix client reads, and what the admin page changes."""
 
 import hashlib
-from datetime import datetime
-from typing import Annotated, Any
+import hmac
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import JSONResponse
@@ -10,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
-from payment_service.api.dependencies import InRooms, caller_who_may
+from payment_service.api.dependencies import InRooms, PresentedKey, caller_who_may
 from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import Bin, DeviceTokenText, ShopId, Text
 from payment_service.errors import InvalidInput, ShopAlreadyConfigured, ShopInactive, ShopNotConfigured
@@ -25,6 +27,9 @@ Name = Annotated[Text, StringConstraints(max_length=200)]
 City = Annotated[Text, StringConstraints(max_length=100)]
 Description = Annotated[Text, StringConstraints(max_length=500)]
 Reason = Annotated[Text, StringConstraints(max_length=500)]
+VALID_FOR_S = 3600
+"""How long a client may use a routing that it was told."""
+SIGNATURE_HEADERS = ("X-Config-Valid-Until", "X-Config-Signature")
 PathShopId = Annotated[ShopId, Path()]
 
 
@@ -48,6 +53,20 @@ class ConfigAnswer(BaseModel):
     created_at: datetime
     updated_at: datetime
     warnings: list[str] = []
+
+
+class SignedConfig(ConfigAnswer):
+    """The routing of one shop, signed so that whoever keeps it notices when somebody changed it.
+
+    The signature is HMAC-SHA256 (hex) with the API key of the request over these lines, joined by a line feed:
+    ``payment-config``, shop_id, organization_bin, device_token (empty when there is none), ``1`` or ``0`` for
+    is_active, provider, valid_until.
+    """
+
+    valid_until: str = Field(
+        description="Until when this may be used without asking again (UTC).", examples=["2026-11-21T12:00:00Z"]
+    )
+    signature: str | None = Field(description="Null only where no key was sent, on a development server.")
 
 
 class NewConfig(BaseModel):
@@ -110,37 +129,42 @@ class ConfigChangeAnswer(BaseModel):
 
 @router.get(
     "/api/payment/config",
-    response_model=ConfigAnswer | list[ConfigAnswer],
+    response_model=SignedConfig | list[SignedConfig],
     tags=["configuration"],
     summary="The routing of a shop, or of all active ones",
     responses={
-        304: {"description": "As it was when you got this ETag."},
+        304: {
+            "description": "As it was when you got this ETag. For one shop the headers X-Config-Valid-Until and "
+            "X-Config-Signature say anew until when it may be used.",
+        },
         **problems.declared(ShopNotConfigured, ShopInactive),
     },
 )
 async def config(
     house: InRooms,
     caller: Annotated[Caller, caller_who_may(Scope.CONFIG_READ)],
+    key: PresentedKey,
     shop_id: Annotated[ShopId | None, Query()] = None,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """What a client needs to take payments for a shop itself."""
-    body: Any
+    headers = {"Cache-Control": f"private, max-age={VALID_FOR_S}", "Vary": "Authorization, X-API-Key"}
     if shop_id is None:
         found = await house.routing.configs(shops=caller.shops, active_only=True)
-        body = [_shown(one, caller).model_dump(mode="json") for one in found]
     else:
-        one = await _visible(house, caller, shop_id)
-        if not one.row.is_active:
+        found = [await _visible(house, caller, shop_id)]
+        if not found[0].row.is_active:
             raise ShopInactive(shop_id)
-        body = _shown(one, caller).model_dump(mode="json")
-    answer = JSONResponse(body)
-    etag = f'"{hashlib.sha256(answer.body).hexdigest()[:32]}"'
-    headers = {"ETag": etag, "Cache-Control": "private, max-age=3600", "Vary": "Authorization, X-API-Key"}
+    shown = [_shown(one, caller) for one in found]
+    etag = _etag(shown)
+    signed = [_signed(one, key) for one in shown]
+    headers["ETag"] = etag
+    if shop_id is not None:
+        headers |= dict(zip(SIGNATURE_HEADERS, (signed[0].valid_until, signed[0].signature or ""), strict=True))
     if if_none_match is not None and _matches(if_none_match, etag):
         return Response(status_code=304, headers=headers)
-    answer.headers.update(headers)
-    return answer
+    body = [one.model_dump(mode="json") for one in signed]
+    return JSONResponse(body if shop_id is None else body[0], headers=headers)
 
 
 @router.get("/admin/configs", tags=["admin"], summary="All routing", responses=problems.declared())
@@ -258,6 +282,27 @@ def _shown(config: ShopConfig, caller: Caller) -> ConfigAnswer:
         if Scope.SECRETS_READ in caller.scopes:
             answer.device_token = config.device_token
     return answer
+
+
+def _etag(shown: list[ConfigAnswer]) -> str:
+    """Of what is said, without until when it is valid."""
+    text = json.dumps([one.model_dump(mode="json") for one in shown], ensure_ascii=False)
+    return f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
+
+
+def _signed(shown: ConfigAnswer, key: str | None) -> SignedConfig:
+    valid_until = f"{datetime.now(UTC) + timedelta(seconds=VALID_FOR_S):%Y-%m-%dT%H:%M:%SZ}"
+    said = (
+        "payment-config",
+        str(shown.shop_id),
+        shown.organization_bin,
+        shown.device_token or "",
+        "1" if shown.is_active else "0",
+        shown.provider,
+        valid_until,
+    )
+    signature = hmac.new(key.encode(), "\n".join(said).encode(), hashlib.sha256).hexdigest() if key else None
+    return SignedConfig(**shown.model_dump(), valid_until=valid_until, signature=signature)
 
 
 def _change(change: Change) -> ConfigChangeAnswer:

@@ -52,15 +52,21 @@ _bearer = HTTPBearer(auto_error=False, description="An API key.")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="An API key.")
 
 
-async def _caller(
-    house: InRooms,
+async def _presented_key(
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
     header: Annotated[str | None, Security(_header)],
-) -> Caller:
+) -> str | None:
+    return bearer.credentials if bearer else header
+
+
+PresentedKey = Annotated[str | None, Depends(_presented_key)]
+"""The API key as it was sent. Only for answers that its owner verifies with it."""
+
+
+async def _caller(house: InRooms, key: PresentedKey) -> Caller:
     if house.open_to_everybody:
         caller = EVERYBODY
     else:
-        key = bearer.credentials if bearer else header
         if not key:
             raise NotAuthenticated
         caller = await house.access.caller_with(key)
