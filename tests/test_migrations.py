@@ -15,12 +15,15 @@ from sqlalchemy.exc import DBAPIError
 from payment_service import schema
 from payment_service.database import Base, Database, constraint_of
 from tests.conftest import Server
+from tests.database.books import open_books
 from tests.waiting import until
 
 TABLES = """
     SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' AND table_type = 'BASE TABLE'
     AND table_name NOT LIKE 'pgqueuer%' AND table_name <> 'alembic_version'
 """
+
+KEPT = ("payment", "refund", "payment_config", "payment_config_history", "device_token")
 
 
 @pytest.fixture
@@ -112,6 +115,22 @@ async def test_failed_upgrade_leaves_nothing(empty_url: str) -> None:
     with pytest.raises(Exception, match="refund"):
         await asyncio.to_thread(schema.migrate, empty_url)
     assert {row["table_name"] for row in await rows_of(empty_url, TABLES)} == {"refund"}
+
+
+async def test_upgrade_keeps_what_is_there(empty_url: str) -> None:
+    config = schema.alembic_config(empty_url)
+    await asyncio.to_thread(command.upgrade, config, "0001")
+    connection = await asyncpg.connect(empty_url)
+    try:
+        await open_books(connection)
+        before = {table: await connection.fetch(f"SELECT * FROM {table} ORDER BY 1") for table in KEPT}
+        await asyncio.to_thread(schema.migrate, empty_url)
+        for table, rows in before.items():
+            after = await connection.fetch(f"SELECT {', '.join(rows[0].keys())} FROM {table} ORDER BY 1")
+            assert [dict(row) for row in after] == [dict(row) for row in rows]
+        assert await connection.fetchval("SELECT bool_and(moved_at = updated_at) FROM payment")
+    finally:
+        await connection.close()
 
 
 async def test_models_and_migrations_agree(head_url: str) -> None:

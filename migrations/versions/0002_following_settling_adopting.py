@@ -64,12 +64,12 @@ ALTER TABLE refund
 CREATE INDEX refund_unknown ON refund (moved_at) WHERE state = 'unknown';
 
 -- The rows that are there moved when they were last changed, as far as anybody knows.
-ALTER TABLE payment DISABLE TRIGGER payment_changes;
+ALTER TABLE payment DISABLE TRIGGER USER;
 UPDATE payment SET moved_at = updated_at;
-ALTER TABLE payment ENABLE TRIGGER payment_changes;
-ALTER TABLE refund DISABLE TRIGGER refund_changes;
+ALTER TABLE payment ENABLE TRIGGER USER;
+ALTER TABLE refund DISABLE TRIGGER USER;
 UPDATE refund SET moved_at = updated_at;
-ALTER TABLE refund ENABLE TRIGGER refund_changes;
+ALTER TABLE refund ENABLE TRIGGER USER;
 
 -- A report never keeps our own payment from its id: the report yields and says which payment it was of.
 DROP INDEX payment_external_id;

@@ -161,4 +161,6 @@ def _step(settlement: Settlement, external_id: str | None, reading: Reading | No
     if settlement.state is State.FAILED:
         said = "The provider says that the payment failed, was refused or expired."
         return Step(State.FAILED, Failure.DECLINED, reading.status, said, receipt, reading.status)
-    return Step(settlement.state, receipt=receipt, status=reading.status)
+    # A person who found it open may have looked a moment before it was paid.
+    state = State.PAID if reading.meaning is Meaning.PAID else settlement.state
+    return Step(state, receipt=receipt, status=reading.status)
