@@ -22,7 +22,11 @@ CREATE UNIQUE INDEX payment_log_report ON payment_log
     (report_id, actor, shop_id, operation_type, coalesce(external_id, '')) WHERE report_id IS NOT NULL;
 -- Whoever settles by hand says why; a machine can only make something unknown.
 ALTER TABLE payment_log ADD CONSTRAINT payment_log_settling_has_reason
-    CHECK (operation_type <> 'settle' OR state = 'unknown' OR coalesce(reason, '') <> '');
+    CHECK (operation_type <> 'settle' OR source = 'client' OR coalesce(state, '') = 'unknown'
+           OR coalesce(btrim(reason), '') <> '');
+-- What the old service wrote down is kept beside, and told apart from what this one did.
+ALTER TABLE payment_log DROP CONSTRAINT payment_log_source_check;
+ALTER TABLE payment_log ADD CONSTRAINT payment_log_source_check CHECK (source IN ('service', 'client', 'legacy'));
 -- PostgreSQL fixes the columns of a view when it is made, so the view of operators stays as it was.
 
 ALTER TABLE payment

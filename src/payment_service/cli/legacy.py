@@ -1,0 +1,74 @@
+"""``payment-service import-legacy``: from the old service's database to this one."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from payment_service.cli.output import AsJson, fail, in_house, show
+from payment_service.legacy.service import LogReport, OldBooksError, old_books, take_log, take_shops
+from payment_service.main import House
+from payment_service.money import Money
+from payment_service.routing.importing import Planned
+
+
+def import_legacy(
+    dsn: Annotated[
+        str,
+        typer.Option(
+            envvar="LEGACY_DATABASE_URL",
+            show_envvar=True,
+            help="The old database. Its password is a secret: rather set the variable than write it on the line.",
+        ),
+    ],
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be taken over.")] = False,
+    skip: Annotated[list[int] | None, typer.Option(help="Leave out the routing of this shop. May be repeated.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take over the routing and the log of the old service. Doing it twice is the same as doing it once.
+
+    The old database is only read. Shops that are here already keep their routing; one that is routed differently
+    stops the import, until somebody has looked and leaves it out with --skip. Nobody's routing is guessed.
+    """
+
+    async def work(house: House) -> tuple[list[Planned], list[str], LogReport]:
+        async with old_books(dsn) as old:
+            shops, problems = await take_shops(old, house.routing, skip=skip or (), dry_run=dry_run)
+            lines = await old.fetchval("SELECT count(*) FROM paymentlog")
+            console = Console(stderr=True)
+            with Progress(console=console, disable=not console.is_terminal) as progress:
+                task = progress.add_task("Lines of the log", total=lines)
+                log = await take_log(
+                    old,
+                    house.database,
+                    dry_run=dry_run or bool(problems),
+                    advance=lambda done: progress.advance(task, done),
+                )
+        return shops, problems, log
+
+    try:
+        shops, problems, log = in_house(work)
+    except OldBooksError as error:
+        fail(str(error))
+    counts = {"in the old log": log.there, "here before": log.before, "here now": log.after}
+    if as_json:
+        told = {
+            "shops": [{"shop_id": plan.shop_id, "action": plan.action} for plan in shops],
+            "log": {name.replace(" ", "_"): asdict(count) for name, count in counts.items()},
+            "problems": [*problems, *log.problems],
+        }
+        typer.echo(json.dumps(told, ensure_ascii=False, indent=2))
+    else:
+        show([{"shop_id": plan.shop_id, "action": plan.action} for plan in shops], as_json=False, empty="No shops.")
+        for name, count in counts.items():
+            typer.echo(f"{count.lines} lines {name}, {Money(count.amount)} tenge.")
+        for problem in [*problems, *log.problems]:
+            typer.echo(problem, err=True)
+        if problems:
+            typer.echo("Nothing was taken over.", err=True)
+    if problems or log.problems or (not dry_run and log.after != log.there):
+        raise typer.Exit(1)

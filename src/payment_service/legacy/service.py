@@ -1,0 +1,208 @@
+"""Takes over what the old service's database holds: the routing of its shops and every line of its log.
+
+The old database is only read, in one snapshot. Taking over twice is the same as once: a line of the log is known by
+the id that it had, a shop by its number. A shop that is routed differently here is never changed.
+"""
+
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import asyncpg
+from sqlalchemy import func, insert, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from payment_service.audit.models import AuditEntry
+from payment_service.database import CONNECT_TIMEOUT_S, Database, connect_arguments
+from payment_service.errors import InvalidInput
+from payment_service.routing import importing
+from payment_service.routing.importing import Planned
+from payment_service.routing.service import Routing, checked_fields
+
+ACTOR: Final = "legacy"
+PAGE: Final = 1000
+_LOCK: Final = 0x6C6567616379  # "legacy"
+_TEXTS: Final = {"organization_bin": 12, "operation_type": 20, "external_id": 50, "status": 50, "provider": 20}
+
+
+@dataclass(slots=True)
+class Count:
+    """Lines of the log and the sum of their amounts in tiyn."""
+
+    lines: int = 0
+    amount: int = 0
+
+
+@dataclass(slots=True)
+class LogReport:
+    """What became of the old log."""
+
+    there: Count = field(default_factory=Count)
+    """In the old database."""
+    before: Count = field(default_factory=Count)
+    """Of it here, before."""
+    after: Count = field(default_factory=Count)
+    """Of it here, afterwards."""
+    problems: list[str] = field(default_factory=list)
+    """Lines that cannot be kept as they are."""
+
+
+class OldBooksError(Exception):
+    """The old database cannot be read; the text says why."""
+
+
+@asynccontextmanager
+async def old_books(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    """The old database, as it stands at this moment; nothing can be written to it.
+
+    Raises:
+        OldBooksError: when it cannot be reached, or is not the old service's.
+        ConnectArgumentError: for an address that cannot be understood.
+    """
+    try:
+        connection = await asyncpg.connect(**connect_arguments(dsn), timeout=CONNECT_TIMEOUT_S)
+    except (OSError, asyncpg.PostgresError) as error:
+        raise OldBooksError(f"The old database cannot be reached ({type(error).__name__}).") from error
+    try:
+        await _check_tables(connection)
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            yield connection
+    finally:
+        await connection.close()
+
+
+async def _check_tables(connection: asyncpg.Connection) -> None:
+    for name in ("paymentconfig", "paymentlog"):
+        kind = await connection.fetchval("SELECT relkind::text FROM pg_class WHERE oid = to_regclass($1)", name)
+        if kind is None:
+            raise OldBooksError(f"The old database has no table {name}: is this the right one?")
+        if kind == "v":
+            raise OldBooksError(f"In that database {name} is a view: it is this service's own, not the old one's.")
+
+
+async def take_shops(
+    old: asyncpg.Connection, routing: Routing, *, skip: Collection[int], dry_run: bool
+) -> tuple[list[Planned], list[str]]:
+    """Take over the routing of every shop but those to skip; returns what changes, and what stands in the way.
+
+    With anything in the way nothing is changed.
+    """
+    known = {row.shop_id: row.fields for row in importing.parse(importing.packaged_shops())}
+    rows, problems = [], []
+    for number, found in enumerate(await old.fetch("SELECT * FROM paymentconfig ORDER BY shop_id"), 1):
+        if found["shop_id"] in skip:
+            continue
+        try:
+            fields = checked_fields(_config_of(found))
+        except InvalidInput as error:
+            problems.append(f"Shop {found['shop_id']}: {error.detail}")
+            continue
+        names = {name: known.get(found["shop_id"], {}).get(name, "") for name in ("name", "city")}
+        rows.append(importing.Row(number, found["shop_id"], fields | names))
+    planned = await importing.apply(routing, rows, reason="legacy", dry_run=True)
+    for plan in planned:
+        # What people wrote about a shop may differ; where its money goes may not.
+        differing = sorted(plan.changes.keys() - {"name", "city"}) if plan.action == "change" else []
+        if differing:
+            problems.append(
+                f"Shop {plan.shop_id} is routed differently here ({', '.join(differing)}): look which is right."
+            )
+    if not problems and not dry_run:
+        new = {plan.shop_id for plan in planned if plan.action == "create"}
+        await importing.apply(
+            routing,
+            [row for row in rows if row.shop_id in new],
+            reason="taken over from the old service",
+            dry_run=False,
+        )
+    return planned, problems
+
+
+def _config_of(found: Mapping[str, Any]) -> dict[str, Any]:
+    fields = {
+        "organization_bin": (found["organization_bin"] or "").strip(),
+        "provider": found.get("provider") or "kaspi",
+        "is_active": found.get("is_active") is not False,
+    }
+    token = (found.get("device_token") or "").strip()
+    return {**fields, "device_token": token} if token else fields
+
+
+async def take_log(
+    old: asyncpg.Connection, database: Database, *, dry_run: bool, advance: Callable[[int], None]
+) -> LogReport:
+    """Take over every line of the old log that is not here yet. ``advance`` hears of lines that are done."""
+    report = LogReport(there=_count(await old.fetchrow("SELECT count(*), sum(amount) FROM paymentlog")))
+    report.before = report.after = await _taken(database)
+    after_id = -1
+    while rows := await old.fetch("SELECT * FROM paymentlog WHERE id > $1::bigint ORDER BY id LIMIT $2", after_id, PAGE):
+        after_id = rows[-1]["id"]
+        lines = []
+        for row in rows:
+            try:
+                lines.append(_line(row))
+            except ValueError as error:
+                report.problems.append(f"Line {row['id']}: {error}.")
+        if not dry_run:
+            async with database.transaction() as session:
+                await _write_missing(session, lines)
+        advance(len(rows))
+    if not dry_run:
+        report.after = await _taken(database)
+    return report
+
+
+async def _write_missing(session: AsyncSession, lines: list[dict[str, Any]]) -> None:
+    await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    here = await session.scalars(
+        select(AuditEntry.report_id).where(
+            AuditEntry.report_id.in_([line["report_id"] for line in lines]), AuditEntry.actor == ACTOR
+        )
+    )
+    known = set(here)
+    missing = [line for line in lines if line["report_id"] not in known]
+    if missing:
+        await session.execute(insert(AuditEntry), missing)
+
+
+async def _taken(database: Database) -> Count:
+    async with database.reading() as session:
+        query = select(func.count(), func.sum(AuditEntry.amount)).where(AuditEntry.source == ACTOR)
+        return _count((await session.execute(query)).one())
+
+
+def _count(row: Any) -> Count:
+    return Count(int(row[0]), int(row[1] or 0))
+
+
+def _line(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A line as our log keeps it.
+
+    Raises:
+        ValueError: for one that our log cannot hold as it is.
+    """
+    for name, longest in _TEXTS.items():
+        if len(row.get(name) or "") > longest:
+            raise ValueError(f"its {name} is longer than {longest} characters")
+    if (row["amount"] or 0) < 0:
+        raise ValueError("its amount is below zero")
+    if not row["operation_type"]:
+        raise ValueError("it has no operation_type")
+    return {
+        **{name: row.get(name) for name in _TEXTS},
+        "provider": row.get("provider") or "kaspi",
+        "shop_id": row["shop_id"],
+        "amount": row["amount"],
+        "error_message": (row.get("error_message") or "")[:500] or None,
+        "actor": ACTOR,
+        "source": ACTOR,
+        "report_id": f"{ACTOR}-{row['id']}",
+        "created_at": _moment(row["created_at"]),
+    }
+
+
+def _moment(value: datetime) -> datetime:
+    """The old service wrote UTC without saying so."""
+    return value if value.tzinfo else value.replace(tzinfo=UTC)

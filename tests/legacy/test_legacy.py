@@ -1,0 +1,213 @@
+"""Taking over from the old service: nothing lost, twice is the same as once, no routing guessed."""
+
+import json
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import pytest
+
+from payment_service.legacy.service import Count, LogReport, OldBooksError, old_books, take_log, take_shops
+from payment_service.main import House
+from payment_service.routing.importing import Planned
+from tests.conftest import ENCRYPTION_KEY, SHOPS, Server
+from tests.e2e import commands
+from tests.e2e.rig import bin_with_checksum, clean_environment
+
+OLD_SCHEMA = """
+CREATE TABLE paymentconfig (
+    id serial PRIMARY KEY, shop_id integer UNIQUE NOT NULL, organization_bin varchar NOT NULL, device_token varchar,
+    is_active boolean DEFAULT true, provider varchar DEFAULT 'kaspi', created_at timestamp, updated_at timestamp);
+CREATE TABLE paymentlog (
+    id serial PRIMARY KEY, shop_id integer, organization_bin varchar, operation_type varchar, external_id varchar,
+    amount integer, status varchar, error_message varchar, provider varchar DEFAULT 'kaspi', created_at timestamp);
+"""
+LINES = 2_500
+MADE = datetime(2025, 10, 22, 10)  # noqa: DTZ001 - as the old service wrote it
+
+
+@pytest.fixture
+async def old_url(server: Server, worker_id: str) -> str:
+    """The old service's database: the seven shops, the test shops 8 to 15, and a log."""
+    url = await server.make(f"old_{worker_id}", empty=True)
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(OLD_SCHEMA)
+        test_shops = {shop_id: bin_with_checksum(f"99010{shop_id:02d}0000") for shop_id in range(8, 16)}
+        await connection.executemany(
+            "INSERT INTO paymentconfig (shop_id, organization_bin, device_token, is_active) VALUES ($1, $2, $3, $4)",
+            [(shop, bin_, f"old-token-{shop:08d}", shop != 15) for shop, bin_ in (SHOPS | test_shops).items()],
+        )
+        await connection.executemany(
+            "INSERT INTO paymentlog (shop_id, organization_bin, operation_type, external_id, amount, status,"
+            " error_message, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            [
+                (
+                    121038 if n % 3 else None,
+                    "920317450731" if n % 2 else None,
+                    ("create", "status", "refund")[n % 3],
+                    str(12737060000 + n) if n % 5 else None,
+                    n * 100 if n % 7 else None,
+                    "Wait",
+                    "x" * 600 if n == 1 else None,
+                    MADE,
+                )
+                for n in range(LINES)
+            ],
+        )
+    finally:
+        await connection.close()
+    return url
+
+
+@pytest.fixture
+async def old(old_url: str) -> AsyncIterator[asyncpg.Connection]:
+    async with old_books(old_url) as connection:
+        yield connection
+
+
+async def taken(
+    old: asyncpg.Connection, house: House, *, dry_run: bool = False, skip: tuple[int, ...] = ()
+) -> tuple[list[Planned], list[str], LogReport]:
+    shops, problems = await take_shops(old, house.routing, skip=skip, dry_run=dry_run)
+    return shops, problems, await take_log(old, house.database, dry_run=dry_run, advance=lambda _done: None)
+
+
+async def change_old(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def test_every_shop_and_every_line_is_here_afterwards(
+    old: asyncpg.Connection, house: House, sql: asyncpg.Connection
+) -> None:
+    shops, problems, log = await taken(old, house)
+    assert (len(shops), problems, log.problems) == (15, [], [])
+    assert log.there == log.after == Count(LINES, await sql.fetchval("SELECT sum(amount) FROM payment_log"))
+    assert log.before == Count()
+    columns = "shop_id, organization_bin, operation_type, external_id, amount, status, provider"
+    there = await old.fetch(f"SELECT {columns} FROM paymentlog ORDER BY id")
+    here = await sql.fetch(f"SELECT {columns} FROM payment_log ORDER BY id")
+    assert [tuple(row) for row in here] == [tuple(row) for row in there]
+    assert await sql.fetchval("SELECT count(*) FROM payment_log WHERE created_at = '2025-10-22T10:00:00Z'") == LINES
+    assert {row["shop_id"]: row["organization_bin"] for row in await sql.fetch("SELECT * FROM payment_config")} == {
+        row["shop_id"]: row["organization_bin"] for row in await old.fetch("SELECT * FROM paymentconfig")
+    }
+
+
+async def test_tokens_are_taken_over_encrypted_and_inactive_shops_stay_inactive(
+    old: asyncpg.Connection, house: House, sql: asyncpg.Connection
+) -> None:
+    await take_shops(old, house.routing, skip=(), dry_run=False)
+    configs = {config.row.shop_id: config for config in await house.routing.configs()}
+    assert configs[121038].device_token == "old-token-00121038"
+    assert [shop_id for shop_id, config in configs.items() if not config.row.is_active] == [15]
+    assert await sql.fetchval("SELECT count(*) FROM device_token WHERE ciphertext LIKE '%old-token%'") == 0
+    assert configs[121038].row.name == "Eileen flowers"
+
+
+async def test_twice_is_the_same_as_once(old: asyncpg.Connection, house: House, sql: asyncpg.Connection) -> None:
+    await taken(old, house)
+    everything = "SELECT (SELECT count(*) FROM payment_log), (SELECT count(*) FROM payment_config_history)"
+    before = await sql.fetchrow(everything)
+    shops, problems, log = await taken(old, house)
+    assert {plan.action for plan in shops} == {"keep"}
+    assert (problems, log.before, log.after) == ([], log.there, log.there)
+    assert await sql.fetchrow(everything) == before
+
+
+async def test_import_that_was_cut_goes_on_where_it_was(
+    old: asyncpg.Connection, house: House, sql: asyncpg.Connection
+) -> None:
+    def cut(_done: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await take_log(old, house.database, dry_run=False, advance=cut)
+    assert 0 < await sql.fetchval("SELECT count(*) FROM payment_log") < LINES
+    log = await take_log(old, house.database, dry_run=False, advance=lambda _done: None)
+    assert log.after == log.there
+
+
+async def test_dry_run_changes_nothing(old: asyncpg.Connection, house: House, sql: asyncpg.Connection) -> None:
+    shops, _, log = await taken(old, house, dry_run=True)
+    assert {plan.action for plan in shops} == {"create"}
+    assert (log.there.lines, log.after.lines) == (LINES, 0)
+    assert await sql.fetchval("SELECT count(*) FROM payment_config") == 0
+
+
+async def test_shop_that_is_routed_differently_stops_it_until_it_is_left_out(
+    old: asyncpg.Connection, house: House, shops: dict[int, str], sql: asyncpg.Connection
+) -> None:
+    # The fixture has given the seven shops other device tokens than the old service knew.
+    before = await sql.fetch("SELECT * FROM payment_config ORDER BY id")
+    _, problems = await take_shops(old, house.routing, skip=(), dry_run=False)
+    assert len(problems) == 7
+    assert await sql.fetch("SELECT * FROM payment_config ORDER BY id") == before
+    planned, problems = await take_shops(old, house.routing, skip=tuple(SHOPS), dry_run=False)
+    assert ([plan.shop_id for plan in planned], problems) == ([*range(8, 16)], [])
+    assert await sql.fetch("SELECT * FROM payment_config WHERE shop_id > 15 ORDER BY id") == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("organization_bin = '123456789012'", "checksum"),
+        ("organization_bin = ''", "12 digits"),
+        ("device_token = 'short'", "8 to 50"),
+        ("provider = 'halyk'", "is one of kaspi"),
+    ],
+)
+async def test_shop_that_cannot_be_routed_is_named_and_nothing_is_taken_over(
+    old_url: str, house: House, sql: asyncpg.Connection, wrong: str, told: str
+) -> None:
+    await change_old(old_url, f"UPDATE paymentconfig SET {wrong} WHERE shop_id = 12")
+    async with old_books(old_url) as old:
+        _, [problem] = await take_shops(old, house.routing, skip=(), dry_run=False)
+    assert problem.startswith("Shop 12: ")
+    assert told in problem
+    assert await sql.fetchval("SELECT count(*) FROM payment_config") == 0
+
+
+async def test_line_that_cannot_be_kept_as_it_is_is_named(old_url: str, house: House) -> None:
+    await change_old(old_url, "UPDATE paymentlog SET amount = -1 WHERE id = 5; UPDATE paymentlog SET amount = NULL")
+    await change_old(old_url, "UPDATE paymentlog SET amount = -1 WHERE id = 5")
+    async with old_books(old_url) as old:
+        log = await take_log(old, house.database, dry_run=False, advance=lambda _done: None)
+    assert log.problems == ["Line 5: its amount is below zero."]
+    assert log.after.lines == LINES - 1
+
+
+async def test_database_that_is_not_the_old_one_is_told(
+    server: Server, worker_id: str, house: House, database_url: str
+) -> None:
+    for url, sentence in (
+        (await server.make(f"old_{worker_id}", empty=True), "no table paymentconfig"),
+        (database_url, "this service's own"),
+        ("postgresql://127.0.0.1:1/none", "cannot be reached"),
+    ):
+        with pytest.raises(OldBooksError, match=sentence):
+            async with old_books(url):
+                pass
+
+
+async def test_command_counts_before_and_after(old_url: str, database_url: str, house: House, tmp_path: Any) -> None:
+    environment = clean_environment(
+        tmp_path,
+        DATABASE_URL=database_url,
+        PRODUCTION_API_URL="http://127.0.0.1:1",
+        KASPI_ACCESS_TOKEN="none",
+        ENCRYPTION_KEYS=ENCRYPTION_KEY,
+        LEGACY_DATABASE_URL=old_url,
+    )
+    done = commands.run(("import-legacy", "--json"), environment=environment, folder=tmp_path, text="")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert len(told["shops"]) == 15
+    assert told["log"]["in_the_old_log"] == told["log"]["here_now"]
+    assert told["log"]["here_before"]["lines"] == 0
+    assert "old-token" not in done.stdout + done.stderr
