@@ -1,5 +1,8 @@
 """The routing of shops, as the Bitrix client reads it and the admin page changes it."""
 
+import hashlib
+import hmac
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -88,6 +91,38 @@ async def test_unchanged_routing_is_304(path: str, client: httpx.AsyncClient) ->
         assert (answer.headers["etag"], answer.headers["cache-control"]) == (etag, "private, max-age=3600")
     for sent in ('"other"', etag.strip('"'), "", "W/", f"w/{etag}", '"a", ' * 500):
         assert (await client.get(path, headers={"If-None-Match": sent})).status_code == 200, sent
+
+
+def signature(config: dict[str, Any], valid_until: str, key: str) -> str:
+    """As docs and clients compute it, written apart from the service."""
+    lines = ("payment-config", config["shop_id"], config["organization_bin"], config["device_token"] or "")
+    text = "\n".join([*map(str, lines), str(int(config["is_active"])), config["provider"], valid_until])
+    return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()
+
+
+def key_of(client: httpx.AsyncClient) -> str:
+    return client.headers["authorization"].removeprefix("Bearer ")
+
+
+@pytest.mark.parametrize("scopes", [(Scope.CONFIG_READ,), (Scope.CONFIG_READ, Scope.SECRETS_READ)])
+async def test_routing_is_signed_with_the_key_of_whoever_asks(with_key: KeyMaker, scopes: tuple[Scope, ...]) -> None:
+    client = await with_key(*scopes)
+    answer = await client.get(ONE)
+    for config in (answer.json(), *(await client.get(CONFIG)).json()):
+        assert config["signature"] == signature(config, config["valid_until"], key_of(client))
+    config = answer.json()
+    said = (config["valid_until"], config["signature"])
+    assert (answer.headers["x-config-valid-until"], answer.headers["x-config-signature"]) == said
+
+
+async def test_unchanged_routing_is_signed_anew(with_key: KeyMaker) -> None:
+    client = await with_key(Scope.CONFIG_READ)
+    first = await client.get(ONE)
+    again = await client.get(ONE, headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    valid_until = again.headers["x-config-valid-until"]
+    assert again.headers["x-config-signature"] == signature(first.json(), valid_until, key_of(client))
+    assert abs(datetime.fromisoformat(valid_until) - datetime.now(UTC) - timedelta(hours=1)) < timedelta(minutes=1)
 
 
 @pytest.mark.parametrize("path", [ONE, CONFIG])
