@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run demo test check fmt lock bench clean help
+.PHONY: run demo test faults check fmt lock bench fuzz clean help
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -24,6 +24,9 @@ demo: .venv/.installed ## play the main job against the running development serv
 test: .venv/.installed ## the whole suite on a throw-away PostgreSQL
 	$(BIN)/pytest -n auto
 
+faults: .venv/.installed ## break it in every way we know and compare the records: docs/reliability.md
+	$(BIN)/python -m tests.faults $(FAULTS)
+
 check: .venv/.installed ## lint, types, import rules, migrations agree with the models
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,6 +44,9 @@ lock: .venv/.installed ## resolve the lock files anew from pyproject.toml
 
 bench: .venv/.installed ## measure: create, config, audit log; what came out is in benchmarks/README.md
 	@for each in create config logs steps; do echo "== $$each"; $(BIN)/python benchmarks/$$each.py || exit 1; done
+
+fuzz: .venv/.installed ## send 20 000 made-up requests to the service (about 8 minutes); the seed is printed
+	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 clean: ## remove the virtual environment and the development data
 	rm -rf .venv .data

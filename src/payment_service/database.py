@@ -26,6 +26,8 @@ STATEMENT_TIMEOUT_MS = 5_000
 LOCK_TIMEOUT_MS = 3_000
 COMMAND_TIMEOUT_S = 6  # for a server that does not even say that a statement took too long
 INSIST_S = 60
+_CANNOT_SERVE = ("08", "25006", "53", "55P03", "57", "58")
+"""SQLSTATEs: connection lost, read-only, out of disk or connections, locked, stopped or starting, files at fault."""
 
 Result = TypeVar("Result")
 log = get_logger(__name__)
@@ -141,8 +143,11 @@ class Database:
 
 def is_unreachable(error: BaseException) -> bool:
     """Whether the error says that the database is down, gone or full, not that a statement was wrong."""
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return True
+    if isinstance(error, DBAPIError):
+        # SQLAlchemy has no class of its own for most of what the server says, so only the code tells.
+        code = getattr(error.orig, "sqlstate", None) or ""
+        if error.connection_invalidated or code.startswith(_CANNOT_SERVE):
+            return True
     return isinstance(
         error,
         PoolTimeoutError

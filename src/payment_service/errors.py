@@ -202,10 +202,10 @@ class ExternalIdTaken(ServiceError):
     code = "external_id_taken"
     title = "Another payment has this external_id"
 
-    def __init__(self, external_id: str, payment_id: object) -> None:
-        super().__init__(
-            f"{external_id} is the external_id of payment {payment_id}. Nothing was settled.", id=str(payment_id)
-        )
+    def __init__(self, external_id: str, payment_id: object | None) -> None:
+        """``payment_id`` is none for a payment that the caller may not see."""
+        whose, extra = (f"payment {payment_id}", {"id": str(payment_id)}) if payment_id else ("another payment", {})
+        super().__init__(f"{external_id} is the external_id of {whose}. Nothing was settled.", **extra)
 
 
 class RefundExceedsRemainder(ServiceError):

@@ -20,6 +20,7 @@ from payment_service.access.service import Access
 from payment_service.api import app as front_door
 from payment_service.api.dependencies import Rooms
 from payment_service.api.middleware import MAX_HEADER_BYTES, Drain
+from payment_service.audit.sealing import AuditSeals
 from payment_service.database import Database
 from payment_service.fingerprints import Fingerprints
 from payment_service.inflight import InFlight
@@ -74,7 +75,8 @@ class House:
 
     def worker(self) -> Worker:
         """A worker over these rooms."""
-        return Worker(self.database, self.following, self.settling, self.refunds, self.settings.sweep_every_s)
+        seals = AuditSeals(self.database)
+        return Worker(self.database, self.following, self.settling, self.refunds, seals, self.settings.sweep_every_s)
 
     async def close(self) -> None:
         """Give back every connection."""

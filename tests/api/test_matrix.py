@@ -1,14 +1,16 @@
 """Who may do what in which shop: every endpoint x every scope x own, foreign and missing shop."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.routing import Route
 
 from payment_service.access.service import Scope
 from payment_service.main import House
@@ -109,6 +111,8 @@ ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/metrics"): Row(None, lambda t: "/metrics"),
 }
 CLOSED = {operation: row for operation, row in ROWS.items() if row.scope}
+LISTS = ("/payments", "/api/payment/config", "/admin/configs", "/admin/logs")
+"""What lists every shop when none is named."""
 every_closed = pytest.mark.parametrize("operation", CLOSED, ids=" ".join)
 
 
@@ -139,6 +143,23 @@ def nowhere() -> Target:
 def test_every_endpoint_has_its_row(app: FastAPI) -> None:
     declared = {(method.upper(), path) for path, methods in app.openapi()["paths"].items() for method in methods}
     assert declared == set(ROWS)
+
+
+def test_no_endpoint_hides_from_the_document(app: FastAPI) -> None:
+    served = {(method, route.path) for route in routes_of(app) for method in route.methods or ()}
+    documentation = {"/docs", "/docs/oauth2-redirect", "/openapi.json"}
+    assert {(method, path) for method, path in served if path not in documentation} == set(ROWS)
+
+
+def routes_of(app: FastAPI) -> Iterator[Route]:
+    """Every route of the app; a kind of route that nobody here knows fails."""
+    waiting: list[Any] = [*app.routes]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Route):
+            yield one
+        else:
+            waiting += one.original_router.routes  # an included router
 
 
 @every_closed
@@ -217,6 +238,62 @@ async def test_shop_and_payment_of_different_shops_look_missing(targets: dict[in
     missing = await ask(client, ("POST", "/payments/kaspi/refund"), nobodys)
     problem_of(foreign, 404, "payment_not_found")
     assert same_but_for_ids(foreign, mixed)[2] == same_but_for_ids(missing, nobodys)[2]
+
+
+@every_closed
+async def test_key_of_all_shops_is_served_in_each(
+    operation: tuple[str, str], targets: dict[int, Target], with_key: KeyMaker
+) -> None:
+    row = ROWS[operation]
+    client = await with_key(str(row.scope))
+    answers = [await ask(client, operation, targets[shop_id]) for shop_id in (OWN, FOREIGN)]
+    assert [answer.status_code for answer in answers] == [row.own] * 2
+
+
+@every_closed
+async def test_key_of_no_shop_finds_every_shop_missing(
+    operation: tuple[str, str], targets: dict[int, Target], with_key: KeyMaker
+) -> None:
+    client = await with_key(shops=[])
+    own = await ask(client, operation, targets[OWN])
+    missing = await ask(client, operation, targets[MISSING])
+    assert same_but_for_ids(own, targets[OWN]) == same_but_for_ids(missing, targets[MISSING])
+
+
+@pytest.mark.parametrize("path", LISTS)
+async def test_list_of_everything_is_a_list_of_own_shops(
+    path: str, targets: dict[int, Target], with_key: KeyMaker
+) -> None:
+    def holds(text: str, target: Target) -> bool:
+        return any(mine in text for mine in (str(target.shop_id), target.organization_bin, target.external_id))
+
+    everybody, restricted, nobody = await with_key(), await with_key(shops=[OWN]), await with_key(shops=[])
+    whole, own, none = [(await client.get(path)).text for client in (everybody, restricted, nobody)]
+    assert (holds(whole, targets[OWN]), holds(whole, targets[FOREIGN])) == (True, True)
+    assert (holds(own, targets[OWN]), holds(own, targets[FOREIGN])) == (True, False)
+    assert (holds(none, targets[OWN]), holds(none, targets[FOREIGN])) == (False, False)
+
+
+async def test_what_people_must_look_at_is_listed_for_own_shops(
+    shops: dict[int, str], with_key: KeyMaker, proxy: GoodProxy
+) -> None:
+    proxy.create.mock(return_value=httpx.Response(500))
+    everybody, restricted, nobody = await with_key(), await with_key(shops=[OWN]), await with_key(shops=[])
+    for shop_id in (OWN, FOREIGN):
+        await everybody.post("/payments/kaspi/create", json={"shop_id": shop_id, "amount": 77, "phone": PHONE})
+    tasks = [(await client.get("/admin/tasks")).json() for client in (everybody, restricted, nobody)]
+    assert [{task["shop_id"] for task in some} for some in tasks] == [{OWN, FOREIGN}, {OWN}, set()]
+
+
+@every_closed
+async def test_key_that_ended_opens_nothing(
+    operation: tuple[str, str], targets: dict[int, Target], house: House, make_client: ClientMaker
+) -> None:
+    expired = await house.access.create("expired", list(Scope), expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    revoked = await house.access.create("revoked", list(Scope))
+    await house.access.revoke(revoked.row.id)
+    for key in (expired.key, revoked.key, "ps_nonsense"):
+        problem_of(await ask(make_client(key), operation, targets[OWN]), 401, "authentication_required")
 
 
 @every_closed

@@ -40,6 +40,15 @@ NEW_PAYMENT = {
     "fingerprint": "f",
     "state": "sending",
 }
+NEW_REPORT = {
+    "id": NEW,
+    "source": "client",
+    "shop_id": 8,
+    "external_id": "222",
+    "caller": "tests",
+    "state": "unknown",
+}
+"""A payment that a client made itself, as bare as a report may be."""
 NEW_REFUND = {
     "id": NEW,
     "payment_id": PAYMENT,

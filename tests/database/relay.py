@@ -1,10 +1,50 @@
-"""A relay before PostgreSQL that loses the answer to a COMMIT, or the whole line: the wire, and nothing of ours."""
+"""A relay before PostgreSQL that cuts the line at a chosen statement, loses the answer to a COMMIT, or freezes.
+
+The wire, and nothing of ours: it reads just so much of PostgreSQL's protocol that it can tell one message from the
+next, and knows which process serves each line.
+"""
 
 import asyncio
+import struct
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
-COMMIT = b"COMMIT;"
+COMMIT: Final = b"COMMIT;"
+_ASKS_FOR_TLS: Final = frozenset({80877103, 80877104})
+_STATEMENTS: Final = frozenset(b"PEQ")
+"""Parse, Execute, Query: the messages at which something is done."""
+_ANSWERS: Final = frozenset(b"1CEZ")
+"""Parsed, command complete, error, ready: the server has done what it was told."""
+_PROCESS: Final = ord("K")
+
+Killer = Callable[[int], Awaitable[None]]
+"""Ends a process of the server, given its number there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where a line is cut: at the n-th statement from now on (1 is the next), before it is carried out or after."""
+
+    statement: int
+    after: bool
+    kill: Killer | None = None
+    """Ends the server's process, as an operator or a crash would; without it only the line goes."""
+
+
+@dataclass(slots=True)
+class _Line:
+    client: asyncio.StreamReader
+    answers: asyncio.StreamWriter
+    server: asyncio.StreamReader
+    requests: asyncio.StreamWriter
+    process: int = 0
+    """The process that serves it, as the server counts them."""
+    deaf: bool = False
+    """What the server answers next is not heard, and is the end."""
+    kill: Killer | None = None
 
 
 class Relay:
@@ -14,10 +54,15 @@ class Relay:
         self._upstream = urlsplit(database_url)
         self._server: asyncio.Server | None = None
         self._lines: set[asyncio.Task[None]] = set()
-        self._lose_commit = False
+        self._lose_commit = 0
         self._refused = False
+        self._cut: Cut | None = None
+        self._flows = asyncio.Event()
+        self._flows.set()
         self.lost = 0
         self.refusals = 0
+        self.statements = 0
+        """How many passed since the last ``cut_at`` or ``count``."""
 
     @property
     def url(self) -> str:
@@ -32,21 +77,46 @@ class Relay:
     async def stop(self) -> None:
         assert self._server is not None
         self._server.close()
-        self._cut()
+        self.cut_all()
         await asyncio.gather(*self._lines, return_exceptions=True)
 
-    def lose_next_commit(self) -> None:
-        """The next COMMIT is carried out, and its answer is not heard."""
-        self._lose_commit = True
+    # --- what can be broken
+
+    def lose_next_commit(self, number: int = 1) -> None:
+        """The next COMMIT, or the n-th from now on, is carried out, and its answer is not heard."""
+        self._lose_commit = number
 
     def refuse(self, *, refused: bool) -> None:
         """Cut every line and take no new ones, until told otherwise."""
         self._refused = refused
-        self._cut()
+        self.cut_all()
 
-    def _cut(self) -> None:
+    def freeze(self, *, frozen: bool) -> None:
+        """Hand nothing on, either way, until told otherwise; no line is cut."""
+        if frozen:
+            self._flows.clear()
+        else:
+            self._flows.set()
+
+    def count(self) -> None:
+        """Count statements from now on, and cut nothing."""
+        self.statements, self._cut = 0, None
+
+    def cut_at(self, cut: Cut) -> None:
+        """Cut the line that carries a statement, once."""
+        self.statements, self._cut = 0, cut
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the statement of the last ``cut_at`` has come."""
+        return self._cut is None
+
+    def cut_all(self) -> None:
+        """Cut every line."""
         for line in self._lines:
             line.cancel()
+
+    # --- the lines
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refused:
@@ -58,33 +128,80 @@ class Relay:
         line.add_done_callback(self._lines.discard)
 
     async def _hand_on(self, client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
-        server, requests = await asyncio.open_connection(self._upstream.hostname, self._upstream.port)
-        deaf = asyncio.Event()
-
-        async def out() -> None:
-            while data := await client.read(65536):
-                if self._lose_commit and COMMIT in data:
-                    self._lose_commit = False
-                    self.lost += 1
-                    deaf.set()
-                requests.write(data)
-                await requests.drain()
-
-        async def back() -> None:
-            while data := await server.read(65536):
-                if deaf.is_set():
-                    return
-                answers.write(data)
-                await answers.drain()
-
-        ways = [asyncio.create_task(out()), asyncio.create_task(back())]
+        ends = [answers]
+        ways: list[asyncio.Task[None]] = []
         try:
+            await self._flows.wait()
+            server, requests = await asyncio.open_connection(self._upstream.hostname, self._upstream.port)
+            ends.append(requests)
+            line = _Line(client, answers, server, requests)
+            await self._greet(line)
+            ways = [asyncio.create_task(self._ask(line)), asyncio.create_task(self._answer(line))]
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # one of the two ends is away: so is the line
         finally:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            for end in (answers, requests):
+            for end in ends:
                 end.close()
                 with suppress(OSError):
                     await end.wait_closed()
+
+    async def _greet(self, line: _Line) -> None:
+        """The messages before the first that says of what kind it is; the server has no TLS to offer."""
+        while True:
+            length = await line.client.readexactly(4)
+            message = length + await line.client.readexactly(struct.unpack("!I", length)[0] - 4)
+            line.requests.write(message)
+            if struct.unpack("!I", message[4:8])[0] not in _ASKS_FOR_TLS:
+                return
+            line.answers.write(await line.server.readexactly(1))
+
+    async def _ask(self, line: _Line) -> None:
+        while True:
+            message = await _next(line.client)
+            await self._flows.wait()
+            if message[0] in _STATEMENTS:
+                await self._look_at(line, message)
+            line.requests.write(message)
+            await line.requests.drain()
+
+    async def _look_at(self, line: _Line, message: bytes) -> None:
+        self.statements += 1
+        if self._lose_commit and COMMIT in message:
+            self._lose_commit -= 1
+            if not self._lose_commit:
+                self.lost += 1
+                line.deaf = True
+        cut = self._cut
+        if cut is not None and self.statements == cut.statement:
+            self._cut = None
+            if cut.after:
+                line.deaf, line.kill = True, cut.kill
+            elif cut.kill is not None:
+                await cut.kill(line.process)
+            else:
+                raise ConnectionResetError
+
+    async def _answer(self, line: _Line) -> None:
+        while True:
+            message = await _next(line.server)
+            await self._flows.wait()
+            if message[0] == _PROCESS:
+                line.process = struct.unpack("!I", message[5:9])[0]
+            if line.deaf:
+                if message[0] in _ANSWERS:
+                    if line.kill is not None:
+                        await line.kill(line.process)
+                    return
+                continue
+            line.answers.write(message)
+            await line.answers.drain()
+
+
+async def _next(reader: asyncio.StreamReader) -> bytes:
+    """One message: a letter, a length that counts itself, the rest."""
+    head = await reader.readexactly(5)
+    return head + await reader.readexactly(struct.unpack("!I", head[1:])[0] - 4)

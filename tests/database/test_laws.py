@@ -1,4 +1,4 @@
-"""Every law of the first schema, broken by plain SQL: code explains, the database forbids."""
+"""Every law of the schema, broken by plain SQL: code explains, the database forbids."""
 
 from typing import Any
 
@@ -16,8 +16,10 @@ from tests.database.books import (
     CONFIG,
     HISTORY,
     LINE,
+    NEW,
     NEW_PAYMENT,
     NEW_REFUND,
+    NEW_REPORT,
     OTHER_BIN,
     PAYMENT,
     REFUND,
@@ -492,7 +494,252 @@ async def test_payment_amount_and_origin_of_a_refund_are_fixed(books: asyncpg.Co
     assert await law_of(books, f"UPDATE refund SET {change}") == "refund_is_fixed"
 
 
+@pytest.mark.parametrize("state", ["sending", "succeeded", "unknown"])
+async def test_refund_that_was_settled_as_never_made_has_failed(books: asyncpg.Connection, state: str) -> None:
+    with pytest.raises(asyncpg.CheckViolationError, match="refund_failure_fits_state"):
+        await beyond_the_law(books, f"UPDATE refund SET state = '{state}', failure = 'settled'")
+
+
+# --- payments that clients report
+
+REPORT = f"WHERE id = '{NEW}'"
+ROUTED = {"organization_bin": BIN, "route_version": 1, "device_token_id": 1}
+TOLD = {"method": "phone", "amount": 10_000, **ROUTED}
+"""All that a client may tell of its payment."""
+
+
+async def open_report(books: asyncpg.Connection, **told: Any) -> None:
+    await insert(books, "payment", NEW_REPORT, **told)
+
+
+@pytest.mark.parametrize(
+    ("changes", "law"),
+    [
+        ({}, None),
+        (TOLD, None),
+        ({"shop_id": 77}, None),
+        ({"method": "link"}, None),
+        ({"amount": 1}, None),
+        ({"organization_bin": OTHER_BIN}, None),
+        ({"external_id": None}, "payment_of_client_has_external_id"),
+        ({"external_id": "111"}, "payment_external_id"),
+        ({"state": "sending"}, "payment_starts_sending"),
+        ({"state": "pending"}, "payment_starts_sending"),
+        ({"state": "paid"}, "payment_starts_sending"),
+        ({"state": "failed", "failure": "settled"}, "payment_starts_sending"),
+        ({"refunded_amount": 1}, "payment_starts_sending"),
+        ({"reserved_amount": 1}, "payment_starts_sending"),
+        ({"same_as": PAYMENT}, "payment_starts_sending"),
+        ({"amount": 0}, "payment_amount_check"),
+        ({"amount": 10_000_000_000}, "payment_amount_check"),
+        ({"organization_bin": "920317450732"}, "payment_organization_bin_check"),
+        ({"organization_bin": BIN, "device_token_id": 1}, "payment_token_has_route"),
+        ({"device_token_id": 1}, "payment_token_has_route"),
+        ({**ROUTED, "route_version": 2}, "payment_route_is_of_history"),
+        ({**ROUTED, "organization_bin": OTHER_BIN}, "payment_route_is_of_history"),
+        ({**ROUTED, "organization_bin": None}, "payment_route_is_of_history"),
+        ({**ROUTED, "device_token_id": 2}, "payment_route_is_of_history"),
+        ({**ROUTED, "device_token_id": None}, "payment_route_is_of_history"),
+        ({**ROUTED, "provider": "other"}, "payment_route_is_of_history"),
+        ({**ROUTED, "shop_id": 9}, "payment_route_is_of_history"),
+        ({"source": "nobody"}, "payment_route_is_current"),
+    ],
+    ids=str,
+)
+async def test_report_starts_only_as_the_laws_allow(
+    books: asyncpg.Connection, changes: dict[str, Any], law: str | None
+) -> None:
+    assert await law_of_row(books, "payment", NEW_REPORT, **changes) == law
+
+
+@pytest.mark.parametrize(
+    "column", ["method", "route_version", "organization_bin", "amount", "short_code", "fingerprint"]
+)
+async def test_payment_of_ours_lacks_nothing(books: asyncpg.Connection, column: str) -> None:
+    law = await law_of_row(books, "payment", NEW_PAYMENT, **{column: None})
+    # Without its route it is on no route of its shop; without its route and its token it would have neither.
+    assert law in {"payment_of_ours_is_whole", "payment_route_is_current", "payment_phone_fits_method"}
+    with pytest.raises(asyncpg.CheckViolationError):
+        await beyond_the_law(books, f"UPDATE payment SET {column} = NULL")
+
+
+async def test_row_is_of_ours_or_of_a_client(books: asyncpg.Connection) -> None:
+    with pytest.raises(asyncpg.CheckViolationError, match="payment_source_check"):
+        await beyond_the_law(books, "UPDATE payment SET source = 'nobody'")
+
+
+FILLED_IN = [
+    ("method = 'link'", "method = 'phone'"),
+    ("amount = 10000", "amount = 10001"),
+    (f"organization_bin = '{BIN}'", f"organization_bin = '{OTHER_BIN}'"),
+    (
+        f"organization_bin = '{BIN}', route_version = 1, device_token_id = 1",
+        f"organization_bin = '{OTHER_BIN}', route_version = NULL, device_token_id = NULL",
+    ),
+]
+
+
+@pytest.mark.parametrize(("first", "second"), FILLED_IN)
+async def test_what_a_client_left_out_comes_once(books: asyncpg.Connection, first: str, second: str) -> None:
+    await open_report(books)
+    assert await law_of(books, f"UPDATE payment SET {first} {REPORT}") is None
+    twice = (f"UPDATE payment SET {first} {REPORT}", f"UPDATE payment SET {second} {REPORT}")
+    assert await law_of(books, *twice) == "payment_route_is_pinned"
+
+
+@pytest.mark.parametrize("column", ["method", "amount", "organization_bin", "route_version", "device_token_id"])
+async def test_what_a_client_told_is_never_taken_back(books: asyncpg.Connection, column: str) -> None:
+    await open_report(books, **TOLD)
+    assert await law_of(books, f"UPDATE payment SET {column} = NULL {REPORT}") == "payment_route_is_pinned"
+
+
+async def test_account_that_was_told_without_a_route_never_gets_one(books: asyncpg.Connection) -> None:
+    await open_report(books, organization_bin=BIN)
+    law = await law_of(books, f"UPDATE payment SET route_version = 1, device_token_id = 1 {REPORT}")
+    assert law == "payment_route_is_pinned"
+
+
+async def test_report_is_filled_in_only_with_a_route_of_its_shop(books: asyncpg.Connection) -> None:
+    await open_report(books)
+    change = f"organization_bin = '{OTHER_BIN}', route_version = 1, device_token_id = 1"
+    assert await law_of(books, f"UPDATE payment SET {change} {REPORT}") == "payment_route_is_of_history"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "source = 'service'",
+        "shop_id = 9",
+        "caller = 'other'",
+        "short_code = 'ABCDEF'",
+        "fingerprint = 'f'",
+        "order_id = 'o'",
+        "phone_last4 = '4545'",
+        "message = 'm'",
+        "created_at = 'epoch'",
+    ],
+)
+async def test_origin_of_a_report_is_fixed(books: asyncpg.Connection, change: str) -> None:
+    await open_report(books)
+    assert await law_of(books, f"UPDATE payment SET {change} {REPORT}") == "payment_route_is_pinned"
+
+
+async def test_payment_of_ours_never_becomes_a_clients(books: asyncpg.Connection) -> None:
+    assert await law_of(books, "UPDATE payment SET source = 'client'") == "payment_route_is_pinned"
+
+
+MERGE = f"UPDATE payment SET same_as = '{PAYMENT}' {REPORT}"
+
+
+async def test_report_is_merged_into_a_payment(books: asyncpg.Connection) -> None:
+    await open_report(books)
+    assert await law_of(books, MERGE) is None
+
+
+@pytest.mark.parametrize(
+    ("statement", "law"),
+    [
+        (f"UPDATE payment SET same_as = id WHERE id = '{PAYMENT}'", "payment_only_reports_are_merged"),
+        (
+            f"UPDATE payment SET same_as = '{PAYMENT}', next_check_at = now() {REPORT}",
+            "payment_only_reports_are_merged",
+        ),
+        (f"UPDATE payment SET same_as = gen_random_uuid() {REPORT}", "payment_same_as_fkey"),
+    ],
+)
+async def test_merging_keeps_its_laws(books: asyncpg.Connection, statement: str, law: str) -> None:
+    await open_report(books)
+    assert await law_of(books, statement) == law
+
+
+@pytest.mark.parametrize("column", ["refunded_amount", "reserved_amount"])
+async def test_report_with_refunds_is_never_merged(books: asyncpg.Connection, column: str) -> None:
+    await open_report(books, **TOLD)
+    with pytest.raises(asyncpg.CheckViolationError, match="payment_only_reports_are_merged"):
+        await beyond_the_law(books, f"UPDATE payment SET {column} = 1, same_as = '{PAYMENT}' {REPORT}")
+
+
+@pytest.mark.parametrize(
+    "change", ["same_as = NULL", f"same_as = '{NEW}'", "state = 'paid'", "state = 'failed', failure = 'settled'"]
+)
+async def test_merged_report_stays_as_it_is(books: asyncpg.Connection, change: str) -> None:
+    await open_report(books)
+    await books.execute(MERGE)
+    assert await law_of(books, f"UPDATE payment SET {change} {REPORT}") == "payment_merged_is_fixed"
+
+
+async def test_merged_report_is_never_asked_about(books: asyncpg.Connection) -> None:
+    await open_report(books)
+    await books.execute(MERGE)
+    law = await law_of(books, f"UPDATE payment SET next_check_at = now() {REPORT}")
+    assert law == "payment_only_reports_are_merged"
+
+
+async def test_merged_report_gives_its_external_id_away(books: asyncpg.Connection) -> None:
+    other = REFUND  # any other id
+    await open_report(books)
+    await insert(books, "payment", NEW_PAYMENT, id=other)
+    take = f"UPDATE payment SET external_id = '222' WHERE id = '{other}'"
+    assert await law_of(books, take) == "payment_external_id"
+    assert await law_of(books, MERGE.replace(str(PAYMENT), str(other)), take) is None
+
+
+async def test_of_reports_with_one_external_id_one_is_not_merged(books: asyncpg.Connection) -> None:
+    await open_report(books)
+    assert await law_of_row(books, "payment", NEW_REPORT, id=REFUND) == "payment_external_id"
+    await books.execute(MERGE)
+    assert await law_of_row(books, "payment", NEW_REPORT, id=REFUND) is None
+
+
+@pytest.mark.parametrize("column", ["refunded_amount", "reserved_amount"])
+async def test_payment_without_an_amount_is_not_refunded(books: asyncpg.Connection, column: str) -> None:
+    await open_report(books)
+    with pytest.raises(asyncpg.CheckViolationError, match="payment_refunds_within_amount"):
+        await beyond_the_law(books, f"UPDATE payment SET {column} = 1 {REPORT}")
+
+
+async def test_readings_that_told_nothing_are_counted_from_zero(books: asyncpg.Connection) -> None:
+    assert await law_of(books, "UPDATE payment SET unread = -1") == "payment_unread_check"
+
+
+# --- when something moved
+
+
+@pytest.mark.parametrize(("table", "before", "after"), [("payment", "failed", "paid"), ("refund", "unknown", "failed")])
+async def test_move_is_stamped_and_nothing_else_is(
+    books: asyncpg.Connection, table: str, before: str, after: str
+) -> None:
+    await beyond_the_law(books, to_state(table, before), f"UPDATE {table} SET moved_at = 'epoch'")
+    moved = f"SELECT moved_at = now() FROM {table}"
+    await books.execute(f"UPDATE {table} SET error_message = 'other'")
+    assert await books.fetchval(f"SELECT moved_at = 'epoch' FROM {table}")
+    transaction = books.transaction()
+    await transaction.start()
+    await books.execute(to_state(table, after))
+    assert await books.fetchval(moved)
+    await transaction.rollback()
+
+
 # --- keys and the record
+
+
+@pytest.mark.parametrize(
+    ("changes", "law"),
+    [
+        ({"state": "paid"}, "payment_log_settling_has_reason"),
+        ({"state": "failed", "reason": ""}, "payment_log_settling_has_reason"),
+        ({"state": "succeeded"}, "payment_log_settling_has_reason"),
+        ({"state": None}, "payment_log_settling_has_reason"),
+        ({"state": "paid", "reason": "  "}, "payment_log_settling_has_reason"),
+        ({"source": "client"}, None),
+        ({"state": "paid", "reason": "seen by Aigul"}, None),
+        ({"state": "unknown"}, None),
+    ],
+)
+async def test_settling_by_hand_has_its_reason(
+    sql: asyncpg.Connection, changes: dict[str, Any], law: str | None
+) -> None:
+    assert await law_of_row(sql, "payment_log", {**LINE, "operation_type": "settle"}, **changes) == law
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ from typing import Any
 import asyncpg
 import httpx
 import respx
+from sqlalchemy import select
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from payment_service.errors import DatabaseUnavailable, StillRunning
 from payment_service.main import House
+from payment_service.metrics import ALARMS
 from payment_service.money import Money
 from payment_service.payments.models import Payment
 from payment_service.payments.service import Answer, PaymentRequest
@@ -100,6 +102,28 @@ async def audit_of(sql: asyncpg.Connection, operation: str = "%") -> list[tuple[
         "SELECT operation_type, state FROM payment_log WHERE operation_type LIKE $1 ORDER BY id", operation
     )
     return [(row["operation_type"], row["state"]) for row in rows]
+
+
+class Alarms(dict[str, int]):
+    """How often each alarm was raised since this was made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._before = self._counted()
+
+    def __missing__(self, name: str) -> int:
+        return int(self._counted().get(name, 0) - self._before.get(name, 0))
+
+    @staticmethod
+    def _counted() -> dict[str, float]:
+        [family] = ALARMS.collect()
+        return {sample.labels["alarm"]: sample.value for sample in family.samples if sample.name.endswith("_total")}
+
+
+async def payments_of(house: House) -> list[Payment]:
+    """Every payment and every report, oldest first."""
+    async with house.database.reading() as session:
+        return list(await session.scalars(select(Payment).order_by(Payment.created_at, Payment.id)))
 
 
 def busy(error: object) -> bool:

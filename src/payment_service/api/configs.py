@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import JSONResponse
@@ -83,8 +83,19 @@ class NewConfig(BaseModel):
     reason: Reason = Field(default="", description="Why, for the history.")
 
 
+def _tell_what_may_be_null(document: dict[str, Any]) -> None:
+    """A field may be left out; null is a value, and only a device token may be it."""
+    for name, field in document["properties"].items():
+        if name != "device_token" and "anyOf" in field:
+            [kind] = [one for one in field.pop("anyOf") if one != {"type": "null"}]
+            field.pop("default")
+            field.update({**kind, **field})
+
+
 class ConfigChange(BaseModel):
     """What to change; a field that is not given stays as it is."""
+
+    model_config = ConfigDict(json_schema_extra=_tell_what_may_be_null)
 
     organization_bin: Bin | None = None
     device_token: str | None = Field(

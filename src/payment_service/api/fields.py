@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StringConstraints, WithJsonSchema
@@ -20,10 +21,17 @@ def _whole_number(value: Any) -> Any:
     return value
 
 
+def whole(value: Any) -> Any:
+    """A whole number as such: PHP writes one that it computed, or that is large, as ``12800627774.0``."""
+    is_whole = isinstance(value, Decimal) and abs(value) < 2**63 and value == int(value)
+    return int(value) if is_whole else value
+
+
 def digits(value: Any) -> Any:
     """Old clients send ids as numbers."""
-    whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-    return str(value) if whole else value
+    number = whole(value)
+    is_id = isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 2**63
+    return str(number) if is_id else value
 
 
 def _tenge(value: Any) -> Money:

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.dependencies import InRooms, caller_who_may
 from payment_service.api.exact import ExactRoute
-from payment_service.api.fields import Moment, SentId, ShopId, Text, digits
+from payment_service.api.fields import Moment, SentId, ShopId, Text, digits, whole
 from payment_service.audit import service as audit
 from payment_service.audit.service import LogFilter
 from payment_service.errors import ShopNotConfigured
@@ -34,7 +34,21 @@ def _one_line(value: Any) -> Any:
 OperationType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,19}$"), Field(examples=["create"])]
 StatusWord = Annotated[Text, StringConstraints(min_length=1, max_length=50)]
 Message = Annotated[str, BeforeValidator(_one_line), Field(description="The first 500 characters are kept.")]
-ReportedBin = Annotated[str, BeforeValidator(digits), StringConstraints(pattern=r"^[0-9]{12}$")]
+Tiyn = Annotated[int, Field(ge=0, le=MAX_TIYN, strict=True), BeforeValidator(whole)]
+_BIN_PATTERN = r"^[0-9]{12}$"
+ReportedBin = Annotated[
+    str,
+    BeforeValidator(digits),
+    StringConstraints(pattern=_BIN_PATTERN),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": _BIN_PATTERN},
+                {"type": "integer", "minimum": 10**11, "maximum": 10**12 - 1},
+            ]
+        }
+    ),
+]
 
 
 class OperationReport(BaseModel):
@@ -44,7 +58,7 @@ class OperationReport(BaseModel):
     organization_bin: ReportedBin | None = Field(default=None, description="As the client used it.")
     operation_type: OperationType
     external_id: SentId | None = None
-    amount: Annotated[int, Field(ge=0, le=MAX_TIYN, strict=True)] | None = Field(default=None, description="Tiyn.")
+    amount: Tiyn | None = Field(default=None, description="Tiyn.")
     status: StatusWord | None = None
     error_message: Message | None = None
     provider: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,20}$")] = "kaspi"

@@ -10,13 +10,11 @@ import typer
 
 from payment_service import logs, schema
 from payment_service import main as programs
-from payment_service.cli import keys, payments, secrets, shops
-from payment_service.cli.output import fail
-from payment_service.database import ConnectArgumentError, is_unreachable, lacks_schema
-from payment_service.errors import ServiceError
-from payment_service.main import StartError
-from payment_service.settings import SettingsError, load
-from payment_service.vault import VaultError
+from payment_service.cli import audit, keys, payments, secrets, shops
+from payment_service.cli.legacy import import_legacy
+from payment_service.cli.output import fail, sentence_of
+from payment_service.cli.reconcile import reconcile
+from payment_service.settings import load
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,6 +27,9 @@ app.add_typer(shops.app, name="shops")
 app.add_typer(payments.app, name="payments")
 app.add_typer(keys.app, name="keys")
 app.add_typer(secrets.app, name="secrets")
+app.add_typer(audit.app, name="audit")
+app.command()(reconcile)
+app.command("import-legacy")(import_legacy)
 
 PortOption = Annotated[int | None, typer.Option(min=1, max=65535, help="Listen here instead of on PORT.")]
 
@@ -118,16 +119,7 @@ def main() -> None:
     """Run the command line; what goes wrong is told in a sentence."""
     try:
         app()
-    except (SettingsError, StartError, ConnectArgumentError, VaultError) as error:
-        sys.exit(str(error))
-    except ServiceError as error:
-        sys.exit(error.detail)
     except Exception as error:
-        if lacks_schema(error):
-            sys.exit("The database is not at the schema that this code needs: run 'payment-service migrate' first.")
-        if not is_unreachable(error):
+        if (sentence := sentence_of(error)) is None:
             raise
-        sys.exit(
-            f"The database that DATABASE_URL names cannot be reached ({type(error).__name__}): "
-            "check that it runs and that the address, user and password are right."
-        )
+        sys.exit(sentence)

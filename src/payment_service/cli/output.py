@@ -13,8 +13,11 @@ from rich.table import Table
 
 from payment_service import logs, main
 from payment_service.context import Origin, origin
-from payment_service.main import House
-from payment_service.settings import Settings, load
+from payment_service.database import ConnectArgumentError, is_unreachable, lacks_schema
+from payment_service.errors import ServiceError
+from payment_service.main import House, StartError
+from payment_service.settings import Settings, SettingsError, load
+from payment_service.vault import VaultError
 
 Result = TypeVar("Result")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
@@ -25,6 +28,23 @@ def fail(sentence: str) -> NoReturn:
     """End the command with a sentence on standard error and exit code 1."""
     typer.echo(sentence, err=True)
     raise typer.Exit(1)
+
+
+def sentence_of(error: Exception) -> str | None:
+    """What to tell a person about an error that nobody need debug; none for any other."""
+    match error:
+        case SettingsError() | StartError() | ConnectArgumentError() | VaultError():
+            return str(error)
+        case ServiceError():
+            return error.detail
+    if lacks_schema(error):
+        return "The database is not at the schema that this code needs: run 'payment-service migrate' first."
+    if is_unreachable(error):
+        return (
+            f"The database that DATABASE_URL names cannot be reached ({type(error).__name__}): "
+            "check that it runs and that the address, user and password are right."
+        )
+    return None
 
 
 def show(

@@ -89,7 +89,7 @@ class Following:
             return payment
         reading = await self.providers[payment.provider].read_status(payment.external_id)
         async with self.database.transaction() as session:
-            payment, now = await queries.locked(session, payment.id)
+            payment, now = await queries.locked_itself(session, payment.id)
             step = self._step(payment, reading, now)
             if step is not None:
                 await self.moves.write_in_passing(session, payment, step, "status", now=now)
@@ -105,7 +105,9 @@ class Following:
         reading = await self.providers[payment.provider].read_status(payment.external_id)
         async with self.database.transaction() as session:
             payment, now = await queries.locked(session, payment_id)
-            payment.unread = 0 if isinstance(reading, StatusRead) else payment.unread + 1
+            if payment.same_as is not None:
+                return  # merged meanwhile, and the payment that it is of has turns of its own
+            payment.unread = payment.unread + 1 if isinstance(reading, StatusUnread) else 0
             await self.moves.write(session, payment, self._step(payment, reading, now), "status", now=now)
 
     async def _take_turn(self, payment_id: UUID) -> Payment | None:
@@ -168,8 +170,10 @@ class Following:
         """Somebody saw a change: ask about this payment of that shop at once, if it is ours and may still move."""
         async with self.database.transaction() as session:
             payment = await queries.by_external_id(session, external_id)
-            if payment is not None and payment.shop_id == shop_id and payment.state not in _ENDED:
-                payment, now = await queries.locked(session, payment.id)
+            if payment is None or payment.shop_id != shop_id:
+                return
+            payment, now = await queries.locked_itself(session, payment.id)
+            if payment.state not in _ENDED:
                 payment.next_check_at = now
                 await session.flush()
                 key = f"{payment.id}:{payment.checks}:hint"

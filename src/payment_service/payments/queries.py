@@ -33,6 +33,12 @@ async def locked(session: AsyncSession, payment_id: UUID) -> tuple[Payment, date
     return found
 
 
+async def locked_itself(session: AsyncSession, payment_id: UUID) -> tuple[Payment, datetime]:
+    """As ``locked``; of a report that was merged meanwhile, the payment that it turned out to be of."""
+    payment, now = await locked(session, payment_id)
+    return (payment, now) if payment.same_as is None else await locked(session, payment.same_as)
+
+
 async def by_external_id(session: AsyncSession, external_id: str) -> Payment | None:
     """The payment that a provider knows by this id."""
     return await session.scalar(select(Payment).where(Payment.external_id == external_id, Payment.same_as.is_(None)))

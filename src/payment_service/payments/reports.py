@@ -105,7 +105,8 @@ class Reports:
         if payment.shop_id != report.shop_id:
             return None
         if payment.source == "client":
-            payment, _now = await queries.locked(session, payment.id)
+            payment, _now = await queries.locked_itself(session, payment.id)
+        if payment.source == "client":
             await _complete(session, payment, report)
         return payment
 
@@ -185,7 +186,8 @@ async def yield_to(session: AsyncSession, payment: Payment, external_id: str) ->
         return
     report, _now = await queries.locked(session, report.id)
     fits = (
-        report.shop_id == payment.shop_id
+        report.same_as is None
+        and report.shop_id == payment.shop_id
         and report.amount in {None, payment.amount}
         and report.organization_bin in {None, payment.organization_bin}
         and not report.refunded_amount

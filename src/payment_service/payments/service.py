@@ -30,6 +30,7 @@ from payment_service.payments import claims, queries
 from payment_service.payments.lifecycle import (
     Failure,
     State,
+    Step,
     decide,
 )
 from payment_service.payments.models import IdempotencyClaim, Payment
@@ -249,7 +250,7 @@ class Payments:
                 if found is None:
                     return None
                 payment, now = found
-                step = decide(State(payment.state), outcome)
+                step = decide(State(payment.state), outcome) or _too_late(payment, outcome)
                 if step is not None:
                     if yielding and step.receipt is not None:
                         await yield_to(session, payment, step.receipt.external_id)
@@ -273,7 +274,23 @@ async def _payment_of(session: AsyncSession, claim: IdempotencyClaim) -> Payment
 
 
 def _external_id_of(outcome: Outcome[PaymentReceipt]) -> str | None:
-    return outcome.receipt.external_id if isinstance(outcome, Accepted) else None
+    match outcome:
+        case Accepted(receipt):
+            return receipt.external_id
+        case Unknown(external_id=external_id):
+            return external_id
+        case _:
+            return None
+
+
+def _too_late(payment: Payment, outcome: Outcome[PaymentReceipt]) -> Step | None:
+    """What a reply teaches that came after a person had settled the payment: its id, where it has none."""
+    external_id = _external_id_of(outcome)
+    if external_id in {None, payment.external_id}:
+        return None
+    alarm("settled_wrongly", payment.id, external_id=external_id)
+    # An id that is there stays. One that is learned now is followed: the payment may be paid late.
+    return None if payment.external_id else Step(State(payment.state), receipt=PaymentReceipt(external_id))
 
 
 def _new_payment(request: PaymentRequest, route: Route, fingerprint: str) -> Payment:

@@ -96,7 +96,7 @@ class Settling:
                 raise
         async with self.database.reading() as session:
             other = await queries.by_external_id(session, external_id)
-        raise ExternalIdTaken(external_id, other.id if other else "unknown")
+        raise ExternalIdTaken(external_id, other.id if other and caller.may_touch(other.shop_id) else None)
 
     async def _write(
         self, payment_id: UUID, settlement: Settlement, external_id: str | None, reading: Reading | None
@@ -105,6 +105,9 @@ class Settling:
             payment, now = await queries.locked(session, payment_id)
             if payment.state != State.UNKNOWN or payment.same_as is not None:
                 raise NothingToSettle("payment", payment.state)
+            if payment.external_id not in {None, external_id}:
+                # It became known after the provider was asked: what was read was said of another payment, or of none.
+                raise InvalidInput("external_id", f"is {payment.external_id} for this payment, as is known by now")
             if settlement.state is State.FAILED:
                 check_age(payment.created_at, now, self.late_effect_s)
             if external_id is not None and payment.external_id is None:

@@ -38,6 +38,20 @@ async def alike(session: AsyncSession, payment_id: UUID, caller: str, fingerprin
     return await session.scalar(query)
 
 
+async def has_its_id(session: AsyncSession, refund: Refund, provider_refund_id: str) -> bool:
+    """Whether another refund of the same payment has this id of the provider's."""
+    query = (
+        select(Refund.id)
+        .where(
+            Refund.payment_id == refund.payment_id,
+            Refund.provider_refund_id == provider_refund_id,
+            Refund.id != refund.id,
+        )
+        .limit(1)
+    )
+    return await session.scalar(query) is not None
+
+
 async def stuck_in_sending(session: AsyncSession, lease_s: float, *, limit: int = 100) -> list[UUID]:
     """Refunds whose sender must have died: sending for longer than a call can take."""
     query = (

@@ -20,6 +20,7 @@ from payment_service.database import Database, insist, is_unreachable
 from payment_service.errors import (
     DatabaseUnavailable,
     DeviceTokenMissing,
+    InvalidInput,
     NothingToSettle,
     PaymentIncomplete,
     PaymentNotFound,
@@ -43,6 +44,7 @@ from payment_service.payments.moves import alarm
 from payment_service.payments.service import INTENT_TIMEOUT_S, PaymentRules
 from payment_service.payments.settling import check_age
 from payment_service.providers.interface import (
+    Accepted,
     Account,
     NotSent,
     Outcome,
@@ -167,6 +169,8 @@ class Refunds:
             if earlier.state == RefundState.SENDING:
                 raise StillRunning(earlier.id)
             return RefundAnswer(earlier, payment, replayed=True)
+        if payment.same_as is not None:
+            raise StillRunning(payment.same_as)  # merged meanwhile; asked again, that payment is found
         if payment.state != State.PAID:
             raise PaymentNotPaid(payment.state)
 
@@ -213,15 +217,25 @@ class Refunds:
 
     async def _apply_outcome(self, refund_id: UUID, outcome: Outcome[RefundReceipt]) -> RefundAnswer | None:
         def step(refund: Refund, _now: datetime) -> RefundStep | None:
+            if refund.failure == Failure.SETTLED and isinstance(outcome, Accepted):
+                alarm("settled_wrongly", refund.payment_id, refund_id=str(refund.id))
             return decide(RefundState(refund.state), outcome)
 
-        return await self._move(refund_id, "refund", step)
+        try:
+            return await self._move(refund_id, "refund", step)
+        except InvalidInput:
+            # The reply names a refund that was made before: it is crossed or cached, and says nothing about this one.
+            answer = await self._apply_outcome(refund_id, Unknown("refund_id_of_another_refund"))
+        if answer is not None:
+            alarm("crossed_reply", answer.payment.id, refund_id=str(refund_id))
+        return answer
 
     async def settle(self, caller: Caller, refund_id: UUID, settlement: RefundSettlement) -> RefundAnswer:
         """Move an unknown refund to what a person found in the merchant cabinet.
 
         Raises:
             RefundNotFound, NothingToSettle: there is nothing to settle.
+            InvalidInput: the id is that of another refund.
             TooEarlyToSettle: it may still be made.
         """
         async with self.database.reading() as session:
@@ -264,6 +278,10 @@ class Refunds:
             step = decision(refund, now)
             if step is None:
                 return RefundAnswer(refund, payment)
+            if step.provider_refund_id is not None and await queries.has_its_id(
+                session, refund, step.provider_refund_id
+            ):
+                raise InvalidInput("provider_refund_id", "is the id of another refund of this payment")
             move_to(refund, step)
             if refund.state in {RefundState.SUCCEEDED, RefundState.FAILED}:
                 payment.reserved_amount -= refund.amount

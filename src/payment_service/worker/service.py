@@ -4,6 +4,7 @@ import asyncio
 import random
 from dataclasses import dataclass, field
 
+from payment_service.audit.sealing import AuditSeals
 from payment_service.context import Origin, origin
 from payment_service.database import Database
 from payment_service.logs import get_logger
@@ -26,6 +27,7 @@ class Worker:
     following: Following
     settling: Settling
     refunds: Refunds
+    audit_seals: AuditSeals
     sweep_every_s: float = 15
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _consumer: Consumer | None = None
@@ -63,7 +65,13 @@ class Worker:
     async def _sweep(self) -> None:
         """Now and then look for what was lost, and for what waits for people."""
         while not self._stopping.is_set():
-            for chore in (self._settle_lost, self._wake_overdue, self._count_tasks, self._forget_old_jobs):
+            for chore in (
+                self._settle_lost,
+                self._wake_overdue,
+                self._count_tasks,
+                self._forget_old_jobs,
+                self.audit_seals.seal,
+            ):
                 try:
                     await chore()
                 except Exception as error:  # noqa: BLE001 - the next sweep does what this one could not

@@ -86,7 +86,7 @@ def read_refund(reply: Reply, *, external_id: str, amount: Money) -> Outcome[Ref
             raise _UnreadableError("crossed_reply")
         if "refundedAmount" in data and _amount(data["refundedAmount"]) != amount:
             raise _UnreadableError("crossed_reply")
-        return RefundReceipt(_operation_id(data.get("returnOperationId")))
+        return RefundReceipt(_operation_id(data.get("returnOperationId"), reply.secrets))
 
     if reply.http_status == 200 and not reply.body.strip():
         return Accepted(RefundReceipt())
@@ -194,10 +194,11 @@ def _external_id(value: object) -> str:
     raise _UnreadableError("no_usable_external_id")
 
 
-def _operation_id(value: object) -> str | None:
+def _operation_id(value: object, secrets: tuple[str, ...]) -> str | None:
     """The provider's id of a refund, of no stated form. It proves nothing, so an odd one does not undo the success."""
     text = str(value) if type(value) is int else value
-    return text if isinstance(text, str) and _OPERATION_ID.fullmatch(text) else None
+    usable = isinstance(text, str) and _OPERATION_ID.fullmatch(text) and text == _without(text, secrets)
+    return str(text) if usable else None
 
 
 def _amount(value: object) -> Money | None:

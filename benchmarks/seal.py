@@ -1,0 +1,64 @@
+"""The record sealed and verified, beside a plain SELECT of the same rows: what the proof costs."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+from logs import fill
+from stage import stage
+
+from payment_service import logs as service_logs
+from payment_service.audit import sealing
+from payment_service.audit.checking import check_database
+from payment_service.audit.sealing import AuditSeals
+from payment_service.database import Database
+
+ROWS = 200_000
+ROUNDS = 3
+
+
+async def timed(action: Callable[[], Awaitable[object]]) -> float:
+    began = time.perf_counter()
+    await action()
+    return time.perf_counter() - began
+
+
+async def measure(url: str) -> None:
+    await fill(url, ROWS)
+    database = Database(url, pool_size=2)
+    reader = await asyncpg.connect(url)
+    sealing.MAX_SEALS_AT_ONCE = ROWS
+
+    async def select() -> None:
+        async with reader.transaction():
+            async for _row in reader.cursor("SELECT * FROM payment_log ORDER BY id", prefetch=5000):
+                pass
+
+    async def verify() -> None:
+        report = await check_database(database)
+        if report.problem or report.rows != ROWS:
+            raise RuntimeError("the record is not whole")
+
+    plain = [await timed(select)]
+    sealed = await timed(AuditSeals(database).seal)
+    verified = []
+    for _ in range(ROUNDS):
+        plain.append(await timed(select))
+        verified.append(await timed(verify))
+    base = sorted(plain)[len(plain) // 2]
+    for name, taken in (("plain SELECT", base), ("seal", sealed), ("verify", sorted(verified)[ROUNDS // 2])):
+        print(f"{name:<14}{ROWS / taken:12,.0f} rows/s{taken / base:8.1f} of the SELECT")
+    await reader.close()
+    await database.close()
+
+
+def main() -> None:
+    service_logs.configure(readable=False, level="WARNING")
+    with stage() as here:
+        settings = here.database("seals")
+        asyncio.run(measure(settings.database_url.get_secret_value()))
+
+
+if __name__ == "__main__":
+    main()

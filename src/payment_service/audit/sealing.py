@@ -1,0 +1,144 @@
+"""Sealing: chain what was recorded, in batches, away from every payment. Takes no lock that a writer could meet.
+
+An id is given before its transaction commits, so a row may appear below one that is there already. A seal therefore
+covers a row only when every transaction that could still bring one below it has ended. A transaction locks
+``payment_log`` for writing before it is given an id, and lets go after its commit can be seen. So: look which row is
+the newest, look who holds that lock, and wait until each of those has let go (as CREATE INDEX CONCURRENTLY does).
+Nobody waits for the sealing, and it depends on no transaction id, which a restored copy would not have kept.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from sqlalchemy import func, insert, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from payment_service.audit.canonical import FORMS, GENESIS, MAX_ROWS, Seal, newest_form
+from payment_service.audit.models import AuditEntry, AuditSeal
+from payment_service.audit.rows import UTC_TEXT, columns, read_rows, sealed_row
+from payment_service.database import Database
+from payment_service.logs import get_logger
+
+SEALING_LOCK = 0x7365616C  # "seal"
+MAX_SEALS_AT_ONCE = 20
+WRITERS_PATIENCE_S = 2.0
+"""How long one attempt waits for open transactions; the next one is a sweep away."""
+log = get_logger(__name__)
+
+_WRITERS = text("""
+    SELECT virtualtransaction FROM pg_locks
+    WHERE locktype = 'relation' AND relation = 'payment_log'::regclass AND granted
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+""")
+_NOW = text(f"SELECT now(), {UTC_TEXT.format('now()')}")
+
+
+class FormOutgrown(RuntimeError):
+    """``payment_log`` is not what the newest form holds: other code must seal it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSeals:
+    """Makes seals. Of several workers at once one seals, and the others go on with their work."""
+
+    database: Database
+
+    async def seal(self) -> int:
+        """Seal what can be sealed now; returns how many rows.
+
+        Raises:
+            FormOutgrown: when the table has other columns than the newest form holds.
+        """
+        async with self.database.engine.connect() as connection:
+            horizon = await _horizon(connection)
+            rows = 0
+            if horizon is not None:
+                for _ in range(MAX_SEALS_AT_ONCE):
+                    made = await _seal_once(connection, horizon)
+                    rows += made
+                    if made < MAX_ROWS:
+                        break
+            return rows
+
+
+async def _horizon(connection: AsyncConnection) -> int | None:
+    """The newest id up to which no row can appear any more; none when there is nothing new, or writers take long."""
+    newest = await connection.scalar(select(func.max(AuditEntry.id)))
+    sealed = await connection.scalar(select(func.max(AuditSeal.last_id)))
+    # Each look is a transaction of its own: waiting, this one holds no lock that a migration would stand behind.
+    await connection.rollback()
+    if newest is None or newest <= (sealed or 0):
+        return None
+    writers = await _writers(connection)
+    give_up_at = time.monotonic() + WRITERS_PATIENCE_S
+    pause_s = 0.01
+    while writers:
+        if time.monotonic() > give_up_at:
+            log.warning("audit not sealed: transactions that write are still open", transactions=len(writers))
+            return None
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, 0.25)
+        writers &= await _writers(connection)
+    return int(newest)
+
+
+async def _writers(connection: AsyncConnection) -> set[str]:
+    found = set(await connection.scalars(_WRITERS))
+    await connection.rollback()
+    return found
+
+
+async def _seal_once(connection: AsyncConnection, horizon: int) -> int:
+    """Make one seal, in one transaction; returns how many rows it covers."""
+    async with connection.begin():
+        if not await connection.scalar(select(func.pg_try_advisory_xact_lock(SEALING_LOCK))):
+            return 0
+        previous = (
+            await connection.execute(
+                select(AuditSeal.seq, AuditSeal.hash, AuditSeal.last_id).order_by(AuditSeal.seq.desc()).limit(1)
+            )
+        ).one_or_none()
+        seq, previous_hash, after_id = previous or (0, GENESIS, 0)
+        # Held to the end, so that no column comes between the look at the columns and the rows. Writers do not meet it.
+        await connection.execute(text("LOCK TABLE payment_log IN ACCESS SHARE MODE"))
+        table, form = await columns(connection), newest_form()
+        if table.keys() != FORMS[form]:
+            differ = ", ".join(sorted(table.keys() ^ FORMS[form]))
+            log.error("audit not sealed: payment_log has other columns than this code seals", columns=differ)
+            raise FormOutgrown(differ)
+        found = await read_rows(connection, table, after=after_id, last=horizon, limit=MAX_ROWS)
+        if not found:
+            return 0
+        rows = [sealed_row(row, form) for row in found]
+        created_at, created_at_text = (await connection.execute(_NOW)).one()
+        seal = Seal(
+            seq=seq + 1,
+            form=form,
+            previous=previous_hash,
+            after_id=after_id,
+            last_id=rows[-1].id,
+            count=len(rows),
+            created_at=created_at_text,
+            rows=[(row.id, row.digest) for row in rows],
+        )
+        own_hash = seal.computed_hash()
+        await connection.execute(
+            insert(AuditSeal).values(
+                seq=seal.seq,
+                form=form,
+                previous_seq=seq or None,
+                previous_hash=previous_hash,
+                after_id=after_id,
+                last_id=seal.last_id,
+                row_count=seal.count,
+                row_ids=[row_id for row_id, _digest in seal.rows],
+                row_digests=bytes.fromhex("".join(digest for _row_id, digest in seal.rows)),
+                hash=own_hash,
+                created_at=created_at,
+            )
+        )
+    # Whoever collects the logs holds the hash on another machine: what is sealed cannot be sealed anew unnoticed.
+    log.info("audit sealed", seq=seal.seq, rows=seal.count, hash=own_hash)
+    return seal.count

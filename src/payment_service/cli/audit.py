@@ -1,0 +1,213 @@
+"""``payment-service audit``: prove that the record is what was sealed, and take it elsewhere."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from payment_service.audit import archive, checking
+from payment_service.audit.archive import Extent, Waiting
+from payment_service.audit.canonical import Seal
+from payment_service.audit.checking import Report
+from payment_service.audit.verification import Expected
+from payment_service.cli.output import AsJson, fail, in_house, show
+from payment_service.main import House
+
+app = typer.Typer(no_args_is_help=True, help="The record: prove that it is what was sealed, and take it elsewhere.")
+
+_EXPECTED = re.compile(r"([0-9a-f]{64})(?:@([1-9]\d{0,17}))?")
+FromSeal = Annotated[int, typer.Option(min=1, help="Begin with this seal; only its chain to the one before is kept.")]
+_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
+Since = Annotated[
+    datetime | None, typer.Option(formats=_FORMATS, help="Only seals with rows of this time (UTC) or later.")
+]
+Until = Annotated[
+    datetime | None, typer.Option(formats=_FORMATS, help="Only seals with rows from before this time (UTC).")
+]
+
+
+@app.command()
+def verify(
+    *,
+    from_seal: FromSeal = 1,
+    expect: Annotated[
+        str | None, typer.Option(metavar="HASH[@SEQ]", help="A seal's hash that another machine's log holds.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Check this file of 'audit export' instead, without a database.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check every sealed row and the chain of seals. Exit code 1 names the first row or seal that is wrong."""
+    expected = _expected(expect)
+    if file is not None:
+        if from_seal > 1:
+            fail("--from-seal is for the database: a file is checked from its first seal on.")
+        _tell(_check_file(file, expected), None, as_json=as_json)
+        return
+
+    async def work(house: House) -> tuple[Report, Waiting]:
+        seals = await archive.extent(house.database, from_seal=from_seal)
+        if seals is None and from_seal > 1:
+            fail(f"There is no seal {from_seal}.")
+        with _progress("Checking seals", seals.last - from_seal + 1 if seals else 0) as advance:
+            report = await checking.check_database(
+                house.database, from_seal=from_seal, expected=expected, progress=advance
+            )
+        return report, await archive.waiting(house.database)
+
+    _tell(*in_house(work), as_json=as_json)
+
+
+@app.command()
+def export(
+    *,
+    from_seal: FromSeal = 1,
+    since: Since = None,
+    until: Until = None,
+    output: Annotated[Path | None, typer.Option(help="A new file; standard output if left out.")] = None,
+) -> None:
+    """Write sealed rows and their seals as JSON lines that can be checked without this service: see docs/audit.md.
+
+    Seals are written whole, so a period may bring some rows from around it. Rows that are not sealed yet are left out.
+    """
+
+    async def work(house: House) -> tuple[Extent | None, Waiting]:
+        period = {"since": _in_utc(since), "until": _in_utc(until)}
+        wanted = await archive.extent(house.database, from_seal=from_seal, **period)
+        with _sink(output) as file:
+            if wanted is not None:
+                await _write(house, wanted, file)
+        return wanted, await archive.waiting(house.database)
+
+    wanted, waiting = in_house(work)
+    what = f"Seals {wanted.first} to {wanted.last} were written." if wanted else "No seal covers that."
+    typer.echo(f"{what} {_waiting_words(waiting)}", err=True)
+
+
+async def _write(house: House, wanted: Extent, file: BinaryIO) -> None:
+    before = await archive.seal_before(house.database, wanted.first)
+    lines = archive.read(house.database, wanted, after=before.last_id if before else None)
+    with _progress("Writing seals", wanted.last - wanted.first + 1) as advance:
+        async with aclosing(lines):
+            async for line in lines:
+                _put(file, archive.to_line(line) + b"\n")
+                if isinstance(line, Seal):
+                    advance(1)
+        _put(file, b"")
+
+
+def _put(file: BinaryIO, text: bytes) -> None:
+    """Write; nothing means that everything must be out."""
+    try:
+        file.write(text)
+        if not text:
+            file.flush()
+    except BrokenPipeError:
+        raise  # whoever reads has had enough: the command line ends quietly
+    except OSError as error:
+        fail(f"The export is not whole: {error.strerror}.")
+
+
+def _check_file(path: Path, expected: Expected | None) -> Report:
+    try:
+        with _progress("Checking the file", path.stat().st_size) as advance:
+            return checking.check_file(path, expected=expected, progress=advance)
+    except OSError as error:
+        fail(f"{path} cannot be read: {error.strerror}.")
+
+
+def _tell(report: Report, waiting: Waiting | None, *, as_json: bool) -> None:
+    if as_json:
+        show([_line(report, waiting)], as_json=True)
+    else:
+        _say(report, waiting)
+    if report.problem is not None:
+        fail(report.problem.sentence)
+
+
+def _say(report: Report, waiting: Waiting | None) -> None:
+    if report.first is not None and report.last is not None:
+        until = "" if report.problem is None else " before that"
+        typer.echo(f"Whole{until}: seals {report.first.seq} to {report.last.seq} with {report.rows} rows.")
+        typer.echo(f"Seal {report.last.seq}: {report.last.hash}")
+    elif report.problem is None:
+        typer.echo("Nothing is sealed yet.")
+    if waiting is not None:
+        typer.echo(_waiting_words(waiting))
+
+
+def _line(report: Report, waiting: Waiting | None) -> dict[str, Any]:
+    problem = report.problem
+    return {
+        "whole": problem is None,
+        "first_seal": report.first.seq if report.first else None,
+        "last_seal": report.last.seq if report.last else None,
+        "last_hash": report.last.hash if report.last else None,
+        "rows": report.rows,
+        "rows_waiting": waiting.rows if waiting else None,
+        "problem": problem.kind if problem else None,
+        "problem_seal": problem.seal if problem else None,
+        "problem_row": problem.row if problem else None,
+        "detail": problem.sentence if problem else None,
+    }
+
+
+def _waiting_words(waiting: Waiting) -> str:
+    if waiting.since is None:
+        return "No row waits for its seal."
+    since = waiting.since.isoformat(timespec="seconds")
+    if waiting.rows == 1:
+        return f"1 row waits for its seal, since {since}."
+    return f"{waiting.rows} rows wait for their seals, the oldest since {since}."
+
+
+def _expected(text: str | None) -> Expected | None:
+    if text is None:
+        return None
+    found = _EXPECTED.fullmatch(text.strip().lower())
+    if found is None:
+        fail("--expect is a hash of 64 hexadecimal digits, and maybe the number of its seal: HASH@SEQ.")
+    return Expected(found[1], int(found[2]) if found[2] else None)
+
+
+def _in_utc(moment: datetime | None) -> datetime | None:
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
+@contextmanager
+def _sink(path: Path | None) -> Iterator[BinaryIO]:
+    """Where the export goes. A file that is not whole in the end is not left behind, and none is overwritten."""
+    if path is None:
+        yield sys.stdout.buffer
+        return
+    try:
+        file = path.open("xb")
+    except FileExistsError:
+        fail(f"{path} is there already: give the export a new name.")
+    except OSError as error:
+        fail(f"{path} cannot be written: {error.strerror}.")
+    try:
+        with file:
+            yield file
+    except BaseException:
+        path.unlink()
+        raise
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[int], object]]:
+    """A bar on a terminal; elsewhere nothing."""
+    if not sys.stderr.isatty():
+        yield lambda _done: None
+        return
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, advance=done)

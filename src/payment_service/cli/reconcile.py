@@ -1,0 +1,325 @@
+"""``payment-service reconcile``: hold a period against the provider's word, and write the sums for the accountant."""
+
+import asyncio
+import contextlib
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn, Self
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from payment_service.cli.output import AsJson, in_house, sentence_of, show
+from payment_service.main import House
+from payment_service.reconciliation.checkpoint import Asked, BadCheckpointError, Checkpoint
+from payment_service.reconciliation.files import CannotWriteError, write_whole
+from payment_service.reconciliation.findings import QUESTIONS, Finding, Kind
+from payment_service.reconciliation.service import Period, ProviderAwayError, Reconciliation, Walk
+from payment_service.reconciliation.turnover import Turnover, csv_of, line_of, tenge, total_of, turnovers_of
+
+ALMATY: Final = timezone(timedelta(hours=5))
+DIFFERS, NOT_FINISHED = 1, 2
+SAVE_EVERY_S = 1.0
+TELL_EVERY = 1000
+
+_MEANINGS: Final = {
+    Kind.PAID_THERE_OPEN_HERE: "the buyer paid, and we still wait",
+    Kind.PAID_THERE_ENDED_HERE: "the buyer paid what we hold for failed or cancelled",
+    Kind.PAID_HERE_NOT_THERE: "ALARM: we hold for paid what the provider does not",
+    Kind.ENDED_THERE_OPEN_HERE: "it will not be paid any more, and we still wait",
+    Kind.OPEN_THERE_ENDED_HERE: "the buyer can still pay what we hold for failed or cancelled",
+    Kind.OPEN_THERE_UNKNOWN_HERE: "it was made and can still be paid; we do not know that it was made",
+    Kind.NOT_KNOWN_THERE: "the provider knows no such payment",
+    Kind.UNHEARD_OF_WORD: "the provider uses a word that nobody knows",
+    Kind.UNKNOWN_WITHOUT_ID: "nobody knows whether it was made: look for its code in the merchant cabinet",
+    Kind.UNKNOWN_REFUND: "nobody knows whether it was paid back: look for it in the merchant cabinet",
+    Kind.AMOUNT_NOT_REPORTED: "paid, and in no sum: the client that made it never told the amount",
+    Kind.SENDING: "being sent at this moment",
+    Kind.UNREAD: "the provider could not be asked: run again",
+}
+
+
+class _StoppedError(Exception):
+    """Somebody wants the command to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """What a finished run shows."""
+
+    period: Period
+    walk: Walk
+    turnovers: list[Turnover]
+
+
+def moment(text: str) -> datetime:
+    """Read a date or an ISO time, in Almaty (+05:00) unless it says another offset.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    found = datetime.fromisoformat(text)
+    try:
+        return (found if found.tzinfo else found.replace(tzinfo=ALMATY)).astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("no payment was made then") from error
+
+
+def reconcile(
+    since: Annotated[
+        datetime,
+        typer.Option(
+            parser=moment,
+            metavar="TIME",
+            help="Payments made at this time or later: a date, such as 2026-10-01, which begins in Almaty (+05:00), "
+            "or an ISO time, which is in Almaty unless it says another offset.",
+        ),
+    ],
+    until: Annotated[
+        datetime | None,
+        typer.Option(parser=moment, metavar="TIME", help="Payments made before this time; before now if left out."),
+    ] = None,
+    shop: Annotated[int | None, typer.Option(min=1, help="Payments of this shop only.")] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write the sums for the accountant here, when all is done.")
+    ] = None,
+    state: Annotated[Path, typer.Option(help="Keeps how far the run came, until it is done.")] = Path(
+        "reconcile.state"
+    ),
+    *,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Let payments that differ move, as any reading does; audited.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Take up the run that was stopped.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the provider about every payment of a period again; print what differs, and the sums per shop and BIN.
+
+    Nothing is changed without --apply. Ctrl-C stops it in order, and --resume takes it up again. It ends with 0 when
+    all agrees, 1 when something differs or only people can tell, 2 when it is not done or not all could be read.
+    """
+    asked = Asked(since, until, shop, apply)
+
+    async def work(house: House) -> _Report:
+        reconciliation = Reconciliation(house.database, house.providers, house.following)
+        checkpoint = left or await _begun(reconciliation, asked)
+        if not await reconciliation.knows(checkpoint.walk):
+            _give_up(f"{state} was left by a run over another database.")
+        await _go(reconciliation, checkpoint, state)
+        turnovers = await turnovers_of(house.database, checkpoint.period, checkpoint.walk.findings)
+        return _Report(checkpoint.period, checkpoint.walk, turnovers)
+
+    left: Checkpoint | None = None
+    if resume:
+        try:
+            left = Checkpoint.load(state, asked)
+        except BadCheckpointError as error:
+            _give_up(str(error))
+    elif state.exists():
+        _give_up(f"{state} was left by a run that was stopped: take that up with --resume, or remove the file.")
+    if csv_file is not None and (csv_file.is_dir() or not os.access(csv_file.parent, os.W_OK)):
+        _give_up(f"{csv_file} cannot be written.")  # known before hours of asking
+
+    try:
+        report = in_house(work)
+        if csv_file is not None:
+            write_whole(csv_file, csv_of(report.turnovers))
+    except (_StoppedError, ProviderAwayError, CannotWriteError) as error:
+        _give_up(str(error), state)
+    except KeyboardInterrupt:
+        _give_up("Stopped at once.", state)
+    except Exception as error:
+        if (sentence := sentence_of(error)) is None:
+            raise
+        _give_up(sentence, state)
+    (_print_json if as_json else _print)(report)
+    state.unlink(missing_ok=True)
+    raise typer.Exit(_code(report.walk.findings))
+
+
+def _give_up(sentence: str, state: Path | None = None) -> NoReturn:
+    typer.echo(sentence, err=True)
+    if state is not None and state.exists():
+        words = [word for word in sys.argv[1:] if word != "--resume"]
+        typer.echo(f"Take it up again with: {shlex.join(['payment-service', *words, '--resume'])}", err=True)
+    raise typer.Exit(NOT_FINISHED)
+
+
+# --- going on
+
+
+async def _begun(reconciliation: Reconciliation, asked: Asked) -> Checkpoint:
+    now = await reconciliation.now()
+    period = Period(asked.since, min(asked.until or now, now), asked.shop_id)
+    if period.since >= period.until:
+        _give_up("The period is empty: --since must be before --until and not in the future.")
+    return Checkpoint(asked, period, Walk())
+
+
+async def _go(reconciliation: Reconciliation, checkpoint: Checkpoint, state: Path) -> None:
+    """Walk to the end of the period, and keep how far it came."""
+    period, walk = checkpoint.period, checkpoint.walk
+    checkpoint.save(state)
+    saved_at = -SAVE_EVERY_S  # the first payment is kept at once
+    total = await reconciliation.count(period)
+    with _stop_by_signal() as stopping, _Progress(total) as progress:
+
+        def moved_on() -> None:
+            nonlocal saved_at
+            progress.show(walk)
+            if time.monotonic() - saved_at >= SAVE_EVERY_S:
+                checkpoint.save(state)
+                saved_at = time.monotonic()
+
+        progress.show(walk)
+        try:
+            ended = await reconciliation.run(
+                period, walk, apply=checkpoint.asked.apply, stopping=stopping, moved_on=moved_on
+            )
+        except ProviderAwayError as error:
+            raise ProviderAwayError(
+                f"The provider answers no more ({error}); {walk.done} of {total} payments were compared."
+            ) from error
+        finally:
+            checkpoint.save(state)
+    if not ended:
+        raise _StoppedError(f"Stopped: {walk.done} of {total} payments were compared, and no sums were written.")
+
+
+@contextlib.contextmanager
+def _stop_by_signal() -> Iterator[asyncio.Event]:
+    """The first signal stops in order; the second one at once."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    signs = (signal.SIGINT, signal.SIGTERM)
+
+    def let_go() -> None:
+        for sign in signs:
+            loop.remove_signal_handler(sign)
+
+    def stop() -> None:
+        typer.echo("Stopping when what is asked now has been answered; once more stops at once.", err=True)
+        stopping.set()
+        let_go()
+
+    for sign in signs:
+        loop.add_signal_handler(sign, stop)
+    try:
+        yield stopping
+    finally:
+        let_go()
+
+
+class _Progress:
+    """A bar on a terminal; elsewhere a line now and then."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._told = 0
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[found]}"),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+            transient=True,
+        )
+        self._task = self._bar.add_task("Asking", total=total, found="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._bar.stop()
+
+    def show(self, walk: Walk) -> None:
+        """Show how far the walk came."""
+        if not self._bar.disable:
+            self._bar.update(self._task, completed=walk.done, found=f"{len(walk.findings)} found")
+        elif walk.done // TELL_EVERY > self._told:
+            self._told = walk.done // TELL_EVERY
+            typer.echo(f"{walk.done} of {self._total} payments compared, {len(walk.findings)} found", err=True)
+
+
+# --- printing
+
+
+def _code(findings: list[Finding]) -> int:
+    if any(finding.differs or finding.kind in QUESTIONS for finding in findings):
+        return DIFFERS
+    return NOT_FINISHED if any(finding.kind is Kind.UNREAD for finding in findings) else 0
+
+
+def _print(report: _Report) -> None:
+    findings = report.walk.findings
+    if findings:
+        show([_row(finding) for finding in findings], as_json=False, title="What was found")
+        for kind, count in Counter(finding.kind for finding in findings).items():
+            typer.echo(f"{kind} ({count}): {_MEANINGS[kind]}.")
+        typer.echo("docs/reconcile.md says what to do about each.\n")
+    lines = [line_of(turnover) for turnover in (*report.turnovers, total_of(report.turnovers))]
+    show(lines, as_json=False, title="Sums in tenge")
+    period, still = report.period, sum(finding.differs for finding in findings)
+    right = sum(finding.became is not None for finding in findings)
+    typer.echo(
+        f"{report.walk.done} payments made from {_time(period.since)} until {_time(period.until)}: "
+        f"{still} differ, {right} were put right, "
+        f"{sum(finding.kind in QUESTIONS for finding in findings)} only people can tell, "
+        f"{sum(finding.kind is Kind.UNREAD for finding in findings)} could not be read."
+    )
+
+
+def _print_json(report: _Report) -> None:
+    shown: dict[str, Any] = {
+        "since": report.period.since.isoformat(),
+        "until": report.period.until.isoformat(),
+        "payments": report.walk.done,
+        "findings": [
+            {**asdict(finding), "amount": _tenge(finding), "differs": finding.differs}
+            for finding in report.walk.findings
+        ],
+        "turnovers": [line_of(turnover) for turnover in report.turnovers],
+        "total": line_of(total_of(report.turnovers)),
+    }
+    typer.echo(json.dumps(shown, ensure_ascii=False, indent=2, default=_json))
+
+
+def _json(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _row(finding: Finding) -> dict[str, Any]:
+    return {
+        "found": finding.kind,
+        "shop": finding.shop_id,
+        "organization_bin": finding.organization_bin,
+        "payment": finding.payment_id,
+        "external_id": finding.external_id,
+        "code": finding.short_code,
+        "made": _time(finding.created_at),
+        "amount": _tenge(finding),
+        "here": finding.here,
+        "there": finding.there,
+        "became": finding.became,
+    }
+
+
+def _tenge(finding: Finding) -> str | None:
+    return None if finding.amount is None else tenge(finding.amount)
+
+
+def _time(when: datetime) -> str:
+    return when.astimezone(ALMATY).isoformat(" ", "seconds")

@@ -1,0 +1,1 @@
+"""Reconciliation: our record of a period held against the provider's word, and the sums for the accountant."""

@@ -1,0 +1,24 @@
+"""One bench for the slices of all families: a PostgreSQL, a stand-in, two services and two workers of its own."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.faults.bench import Bench
+
+
+@pytest.fixture(scope="session")
+async def shared_bench() -> AsyncIterator[Bench]:
+    async with Bench("slice", seed=1, runs=1, short=True) as bench:
+        yield bench
+        assert not bench.violations
+
+
+@pytest.fixture
+async def bench(shared_bench: Bench, request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    """The bench, for one family's slice: it ends without a violation."""
+    shared_bench.family = request.module.__name__.rpartition("test_")[2]
+    shared_bench.rows.clear()
+    shared_bench.clients.taken()
+    yield shared_bench
+    assert not shared_bench.violations

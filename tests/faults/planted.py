@@ -1,0 +1,300 @@
+"""Bugs, planted from outside to see that the checker finds them: each is a mistake that somebody could really make.
+
+A plant is a function that changes ``payment_service`` in this process. Where the database would refuse what the bug
+does, the scenario drops that law as well (see scenarios.py).
+"""
+
+import asyncio
+import dataclasses
+import functools
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from payment_service.errors import ShopNotConfigured
+from payment_service.logs import get_logger
+from payment_service.money import Money
+from payment_service.payments import claims, following, lifecycle, moves
+from payment_service.payments import queries as payment_queries
+from payment_service.payments import service as payments
+from payment_service.payments.models import IdempotencyClaim, Payment
+from payment_service.providers.interface import (
+    Accepted,
+    Account,
+    NotSent,
+    Outcome,
+    PaymentReceipt,
+    Rejected,
+    Unknown,
+)
+from payment_service.providers.kaspi import client as kaspi
+from payment_service.providers.kaspi import wire
+from payment_service.refunds.service import Refunds
+
+Method = Callable[..., Awaitable[Any]]
+PLANTS: Final[dict[str, Callable[[], None]]] = {}
+log = get_logger(__name__)
+
+
+def install(name: str) -> None:
+    """Plant one bug in this process."""
+    PLANTS[name]()
+
+
+def _plant(bug: Callable[[], None]) -> Callable[[], None]:
+    PLANTS[bug.__name__.replace("_", "-")] = bug
+    return bug
+
+
+def _put(owner: Any, name: str, value: Any) -> None:
+    setattr(owner, name, value)
+
+
+def _wrap(owner: Any, name: str, around: Callable[[Any], Any]) -> None:
+    original = getattr(owner, name)
+    setattr(owner, name, functools.wraps(original)(around(original)))
+
+
+# --- the call
+
+
+@_plant
+def retries_after_a_read_timeout() -> None:
+    def around(call: Method) -> Method:
+        async def again(self: Any, *rest: Any) -> Any:
+            reply = await call(self, *rest)
+            return await call(self, *rest) if isinstance(reply, kaspi._Broken) and reply.sent else reply
+
+        return again
+
+    _wrap(kaspi.KaspiClient, "_call", around)
+
+
+@_plant
+def sends_again_what_is_unknown() -> None:
+    def around(send: Method) -> Method:
+        async def until_known(self: Any, *rest: Any) -> Any:
+            outcome = await send(self, *rest)
+            return await send(self, *rest) if isinstance(outcome, Unknown) else outcome
+
+        return until_known
+
+    _wrap(payments.Payments, "_send", around)
+
+
+@_plant
+def leaves_the_bin_out() -> None:
+    def around(fetch: Method) -> Method:
+        async def without(self: Any, http: Any, operation: str, query: dict[str, str], departure: Any) -> Any:
+            query = {name: value for name, value in query.items() if name != "organizationBin"}
+            return await fetch(self, http, operation, query, departure)
+
+        return without
+
+    _wrap(kaspi.KaspiClient, "_fetch", around)
+
+
+@_plant
+def sends_tiyn_for_tenge() -> None:
+    def around(create: Method) -> Method:
+        async def hundredfold(self: Any, payment: Any) -> Any:
+            return await create(self, dataclasses.replace(payment, amount=Money(payment.amount.tiyn * 100)))
+
+        return hundredfold
+
+    _wrap(kaspi.KaspiClient, "create", around)
+
+
+@_plant
+def writes_a_token_to_the_log() -> None:
+    def around(create: Method) -> Method:
+        async def telling(self: Any, payment: Any) -> Any:
+            log.info("invoicing", by=payment.account.device_token)
+            return await create(self, payment)
+
+        return telling
+
+    _wrap(kaspi.KaspiClient, "create", around)
+
+
+# --- the reply
+
+
+@_plant
+def empty_body_is_a_success() -> None:
+    def around(read: Callable[..., Outcome[PaymentReceipt]]) -> Any:
+        def payment(reply: wire.Reply, **more: Any) -> Outcome[PaymentReceipt]:
+            return read(reply, **more) if reply.body else Accepted(PaymentReceipt("4711"))
+
+        return payment
+
+    _wrap(wire, "read_payment", around)
+
+
+@_plant
+def server_error_is_a_refusal() -> None:
+    def around(read: Callable[..., Outcome[PaymentReceipt]]) -> Any:
+        def payment(reply: wire.Reply, **more: Any) -> Outcome[PaymentReceipt]:
+            return Rejected("http_500", "The proxy failed.") if reply.http_status >= 500 else read(reply, **more)
+
+        return payment
+
+    _wrap(wire, "read_payment", around)
+
+
+@_plant
+def reset_is_not_sent() -> None:
+    _put(kaspi, "_unread", lambda broken: NotSent(broken.reason))
+
+
+@_plant
+def not_sent_is_unknown() -> None:
+    _put(kaspi, "_unread", lambda broken: Unknown(broken.reason))
+
+
+@_plant
+def crossed_reply_is_believed() -> None:
+    """Nothing to change in the code: it relies on the law that the scenario drops."""
+
+
+# --- the decision
+
+
+@_plant
+def unknown_is_told_as_failed() -> None:
+    def failed(before: lifecycle.State, outcome: Outcome[PaymentReceipt]) -> lifecycle.Step | None:
+        return lifecycle.decide(before, NotSent(outcome.reason) if isinstance(outcome, Unknown) else outcome)
+
+    _put(payments, "decide", failed)
+
+
+@_plant
+def lost_sender_is_a_failure() -> None:
+    def failed(before: lifecycle.State, _outcome: Outcome[PaymentReceipt]) -> lifecycle.Step | None:
+        return lifecycle.decide(before, NotSent("sender_died"))
+
+    _put(following, "decide", failed)
+
+
+@_plant
+def error_is_believed_at_once() -> None:
+    def believed(*rest: Any, **more: Any) -> lifecycle.Step:
+        return lifecycle.decide_reading(*rest, **{**more, "error_seen_at": datetime(2026, 1, 1, tzinfo=UTC)})
+
+    _put(following, "decide_reading", believed)
+
+
+# --- the steps
+
+
+@_plant
+def sends_before_the_commit() -> None:
+    def inside(insert: Method) -> Method:
+        async def and_send(self: Any, session: AsyncSession, request: Any, route: Any, fingerprint: str) -> Any:
+            written = await insert(self, session, request, route, fingerprint)
+            if not written.replayed:
+                _early[request.id] = await send(self, request, route)
+            return written
+
+        return and_send
+
+    async def sent(_self: Any, request: Any, _route: Any) -> Any:
+        return _early.pop(request.id)
+
+    _early: dict[Any, Any] = {}
+    send = payments.Payments._send
+    _wrap(payments.Payments, "_claim_and_insert", inside)
+    _put(payments.Payments, "_send", sent)
+
+
+@_plant
+def writes_the_record_after_the_commit() -> None:
+    """The line is left to a task that has not come to it when the process dies."""
+    later: set[asyncio.Task[None]] = set()
+
+    async def record(*_rest: Any) -> None:
+        later.add(asyncio.create_task(asyncio.sleep(3600)))
+
+    _put(moves, "_record", record)
+
+
+@_plant
+def key_is_not_claimed() -> None:
+    async def take_key(_session: AsyncSession, caller: str, key: str, fingerprint: str) -> IdempotencyClaim:
+        return IdempotencyClaim(caller=caller, idempotency_key=key, fingerprint=fingerprint)
+
+    _put(claims, "take_key", take_key)
+
+
+@_plant
+def key_may_be_used_for_another_request() -> None:
+    def around(take: Method) -> Method:
+        async def take_key(session: AsyncSession, caller: str, key: str, fingerprint: str) -> IdempotencyClaim:
+            claim = await session.get(IdempotencyClaim, (caller, key))
+            claimed: IdempotencyClaim = claim or await take(session, caller, key, fingerprint)
+            return claimed
+
+        return take_key
+
+    _wrap(claims, "take_key", around)
+
+
+@_plant
+def order_may_be_open_twice() -> None:
+    async def none(*_rest: Any) -> None:
+        return None
+
+    _put(payments.Payments, "_of_same_order", none)
+
+
+@_plant
+def shop_without_route_gets_another_shops() -> None:
+    def around(route_of: Method) -> Method:
+        async def route(self: Any, request: Any) -> Any:
+            try:
+                return await route_of(self, request)
+            except ShopNotConfigured:
+                return await self.routing.route_of(121038)
+
+        return route
+
+    _wrap(payments.Payments, "_route", around)
+
+
+# --- refunds
+
+
+@_plant
+def refund_goes_by_todays_route() -> None:
+    async def todays_account(self: Refunds, payment: Payment) -> Account:
+        route = await self.routing.route_of(payment.shop_id)
+        return Account(route.organization_bin, route.device_token)
+
+    _put(Refunds, "_pinned_account", todays_account)
+
+
+@_plant
+def refund_takes_no_row_lock() -> None:
+    async def unlocked(session: AsyncSession, payment_id: Any) -> tuple[Payment, datetime]:
+        row = (await session.execute(select(Payment, func.now()).where(Payment.id == payment_id))).one()
+        await asyncio.sleep(0.1)  # wide enough that the other one reads meanwhile
+        return row[0], row[1]
+
+    _put(payment_queries, "locked", unlocked)
+
+
+@_plant
+def refund_reserves_nothing() -> None:
+    def around(insert: Method) -> Method:
+        async def without(self: Any, session: AsyncSession, request: Any, fingerprint: str) -> Any:
+            written = await insert(self, session, request, fingerprint)
+            if not written.replayed:
+                written.payment.reserved_amount -= written.refund.amount
+            return written
+
+        return without
+
+    _wrap(Refunds, "_claim_and_insert", around)

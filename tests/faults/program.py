@@ -1,0 +1,63 @@
+"""A service or a worker that may be told to die or to err: ``payment_service`` itself, changed from outside.
+
+What is to happen stands in the environment: ``FAULTS_CRASH=point:nth`` lets the process kill itself when it comes to a
+crash point for the nth time, ``FAULTS_PLANT=name`` plants a bug, ``FAULTS_CLOCK=seconds`` shortens the two leases that
+have no setting: of a worker's turn, and of a job that a worker picked. Nothing of this is in the package: it is
+wrapped around it before the command line is called.
+"""
+
+import ctypes
+import os
+import random
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import partialmethod
+from pathlib import Path
+
+from pgqueuer import QueueManager
+
+_PR_SET_PDEATHSIG = 1
+
+
+def run(words: Sequence[str]) -> None:
+    """Call the command line, with whatever the environment asks for."""
+    from payment_service.cli import main  # noqa: PLC0415 - the fork server has imported it already
+    from payment_service.payments import following  # noqa: PLC0415 - as above
+    from tests.faults import planted, points  # noqa: PLC0415 - as above
+
+    if clock := os.environ.get("FAULTS_CLOCK"):
+        following.READING_LEASE_S = int(clock)
+        heartbeat = timedelta(seconds=2 * int(clock))
+        QueueManager.run = partialmethod(QueueManager.run, heartbeat_timeout=heartbeat)  # type: ignore[assignment]
+    if crash := os.environ.get("FAULTS_CRASH"):
+        name, _, nth = crash.rpartition(":")
+        points.install(name, int(nth), Path(os.environ["FAULTS_MARK"]))
+    if plant := os.environ.get("FAULTS_PLANT"):
+        planted.install(plant)
+    sys.argv = ["payment-service", *words]
+    main()
+
+
+def child(words: Sequence[str], environment: Mapping[str, str], folder: str, log: str) -> None:
+    """The body of a process that the fork server made: a program with its own environment, session and log."""
+    os.setsid()  # a Ctrl-C is for the rig alone, which then ends its processes
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # and should the rig be killed, so are they
+    random.seed()  # a fork begins with the numbers of its parent
+    written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for number, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), written, written)):
+        os.dup2(descriptor, number)
+    sys.stdin, sys.stdout, sys.stderr = (
+        open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - a descriptor, open to the end
+        for number, mode in enumerate("rww")
+    )
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    run(words)
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])

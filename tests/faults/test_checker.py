@@ -1,0 +1,234 @@
+"""The checker, checked: clean books pass, each law is broken by hand once, and every planted bug is found."""
+
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+
+from tests.faults import checker
+from tests.faults.bench import Bench
+from tests.faults.books import Books, Line, MoneyCall, PaymentRow, RefundRow, StatusCall, gather
+from tests.faults.clients import Asked, Clients, Told
+from tests.faults.planted import PLANTS
+from tests.faults.rig import Arrival, Rig
+from tests.faults.scenarios import SCENARIOS, SETTINGS, Stage, drop_laws, restore_laws
+
+PAYMENT, REFUND = UUID(int=1), UUID(int=2)
+BIN, OTHER_BIN = "920317450731", "210440028324"
+CREATE = Asked(op="create", shop_id=121038, amount=10_000, phone="77015211545", word="flowers", key="key-1")
+PAY_BACK = Asked(op="refund", shop_id=121038, amount=4_000, external_id="111", key="key-2")
+CREATED = Told(
+    asked=CREATE,
+    by="serve",
+    status=200,
+    body={"id": str(PAYMENT), "external_id": "111", "organization_bin": BIN},
+)
+REFUNDED = Told(
+    asked=PAY_BACK,
+    by="serve",
+    status=200,
+    body={"id": str(PAYMENT), "refund_id": str(REFUND), "external_id": "111", "organization_bin": BIN},
+)
+REFUSED = Told(asked=CREATE, by="serve", status=503, body={"code": "not_sent"})
+PAID = PaymentRow(
+    id=PAYMENT,
+    method="phone",
+    shop_id=121038,
+    organization_bin=BIN,
+    token_sha256="a1",
+    amount=10_000,
+    message="flowers",
+    short_code="ABCDEF",
+    order_id="order 1",
+    state="paid",
+    failure=None,
+    external_id="111",
+    refunded_amount=4_000,
+    reserved_amount=0,
+    source="service",
+)
+DONE = RefundRow(id=REFUND, payment_id=PAYMENT, amount=4_000, state="succeeded")
+SENT = MoneyCall(
+    op="create",
+    organization_bin=BIN,
+    token_sha256="a1",
+    amount=10_000,
+    message="flowers #ABCDEF",
+    external_id="111",
+)
+PAID_BACK = MoneyCall(op="refund", organization_bin=BIN, token_sha256="a1", amount=4_000, external_id="111")
+CAME = Arrival("create", "ABCDEF", None, "100.00", "sending", looked=True)
+
+
+def clean() -> Books:
+    """A payment that was paid and partly refunded, as everybody tells it."""
+    return Books(
+        told=[CREATED, REFUNDED],
+        payments=[PAID],
+        refunds=[DONE],
+        log=[Line(payment_id=PAYMENT, refund_id=None, state=state) for state in ("pending", "paid")]
+        + [Line(payment_id=PAYMENT, refund_id=REFUND, state="succeeded")],
+        claims={"key-1": PAYMENT, "key-2": REFUND},
+        calls=[SENT, PAID_BACK],
+        readings=[StatusCall(external_id="111", time=1_000)],
+        confirm_s=0.3,
+        arrivals=[CAME, Arrival("refund", None, "111", "40.00", "sending", looked=True)],
+        written='{"event": "payment moved"}',
+        secrets=frozenset({"rig-access-token", "77015211545"}),
+    )
+
+
+Change = Callable[[Books], None]
+
+
+def put(name: str, *rows: object) -> Change:
+    return lambda books: setattr(books, name, list(rows))
+
+
+def add(name: str, *rows: object) -> Change:
+    return lambda books: setattr(books, name, [*getattr(books, name), *rows])
+
+
+def states(*words: str) -> list[Line]:
+    return [Line(payment_id=PAYMENT, refund_id=None, state=word) for word in words]
+
+
+BROKEN: list[tuple[str, str, Change]] = [
+    ("applied_has_its_row", "a call without a payment", add("calls", replace(SENT, message="tea #XXXXXX"))),
+    ("applied_has_its_row", "a refund of nobody's payment", add("calls", replace(PAID_BACK, external_id="999"))),
+    ("written_before_sent", "no row when the call came", put("arrivals", replace(CAME, state=None))),
+    ("written_before_sent", "a call for a paid payment", put("arrivals", replace(CAME, state="paid"))),
+    ("applied_once", "a payment applied twice", add("calls", replace(SENT, external_id="112"))),
+    ("applied_once", "a request with two payments", add("calls", replace(SENT, message="flowers #GHJKLM"))),
+    ("applied_once", "a refund applied twice", add("calls", PAID_BACK)),
+    (
+        "applied_once",
+        "an order with two payments",
+        lambda books: [
+            add("payments", replace(PAID, id=UUID(int=3), short_code="GHJKLM", external_id="112"))(books),
+            add("calls", replace(SENT, message="more #GHJKLM", external_id="112"))(books),
+        ][0],
+    ),
+    ("sent_to_the_pinned_account", "another BIN", put("calls", replace(SENT, organization_bin=OTHER_BIN), PAID_BACK)),
+    ("sent_to_the_pinned_account", "another token", put("calls", replace(SENT, token_sha256="b2"), PAID_BACK)),
+    ("sent_to_the_pinned_account", "no BIN", put("calls", replace(SENT, default_merchant_used=True), PAID_BACK)),
+    ("sent_to_the_pinned_account", "another amount", put("calls", replace(SENT, amount=100), PAID_BACK)),
+    ("sent_to_the_pinned_account", "a link for a phone", put("calls", replace(SENT, op="create-link"), PAID_BACK)),
+    (
+        "sent_to_the_pinned_account",
+        "a refused refund by another BIN",
+        add("calls", replace(PAID_BACK, organization_bin=OTHER_BIN, applied=False)),
+    ),
+    ("external_id_is_its_own", "another payment's id", put("payments", replace(PAID, external_id="112"))),
+    (
+        "state_is_true",
+        "failed, and applied",
+        put("payments", replace(PAID, state="failed", failure="not_sent")),
+    ),
+    ("state_is_true", "paid, and never applied", put("calls", PAID_BACK)),
+    ("state_is_true", "a refund that was never applied", put("calls", SENT)),
+    ("refunds_within_the_payment", "more than was paid", add("calls", replace(PAID_BACK, amount=7_000, applied=False))),
+    ("refunds_within_the_payment", "a wrong sum", put("payments", replace(PAID, refunded_amount=0))),
+    ("error_is_read_twice", "declined at once", put("payments", replace(PAID, state="failed", failure="declined"))),
+    ("told_success_was_done", "told of no payment", put("payments")),
+    ("told_success_was_done", "told another amount", put("payments", replace(PAID, amount=20_000))),
+    ("told_success_was_done", "told another shop", put("payments", replace(PAID, shop_id=8))),
+    ("told_success_was_done", "told another id", put("payments", replace(PAID, external_id="112"))),
+    ("told_success_was_done", "told, and not applied", put("calls", PAID_BACK)),
+    ("told_success_was_done", "told of a failed refund", put("refunds", replace(DONE, state="failed"))),
+    ("told_failure_was_not_done", "told no, and applied", put("told", REFUSED)),
+    (
+        "told_failure_was_not_done",
+        "told no of a refund, and applied",
+        put("told", CREATED, replace(REFUNDED, status=422, body={"code": "refund_rejected"})),
+    ),
+    (
+        "told_failure_was_not_done",
+        "told no of a payment by its id",
+        add("told", replace(CREATED, status=422, body={"id": str(PAYMENT), "state": "failed"})),
+    ),
+    ("nobody_was_told_500", "a mistake of ours", add("told", replace(CREATED, status=500, body={}))),
+    ("one_line_per_move", "a move without a line", put("log", *states("pending"))),
+    ("one_line_per_move", "two lines for a move", put("log", *states("pending", "paid", "paid"))),
+    ("one_line_per_move", "a move that is not allowed", put("log", *states("paid"))),
+    ("key_stands_for_what_was_told", "a key that nobody claimed", lambda books: setattr(books, "claims", {})),
+    ("nothing_left_in_sending", "a refund in sending", put("refunds", replace(DONE, state="sending"))),
+    ("unknown_only_where_allowed", "an unknown payment", put("payments", replace(PAID, state="unknown"))),
+    ("no_secret_was_written", "a secret", lambda books: setattr(books, "written", "token rig-access-token")),
+    ("no_secret_was_written", "a phone", lambda books: setattr(books, "written", "invoice 87770001122 now")),
+    ("no_secret_was_written", "a query", lambda books: setattr(books, "written", "GET /?organizationBin=1")),
+]
+
+
+def test_clean_books_break_no_law() -> None:
+    assert checker.violations(clean(), may_be_unknown=False) == []
+
+
+def test_client_that_was_told_nothing_in_the_end_believes_nothing() -> None:
+    books = clean()
+    books.told = [replace(CREATED, status=None, body={}), REFUSED, REFUNDED]
+    assert checker.violations(books, may_be_unknown=False) == []
+
+
+def test_client_that_was_told_still_running_believes_nothing() -> None:
+    books = clean()
+    books.told = [replace(CREATED, status=409, body={"code": "still_running"}), REFUNDED]
+    assert checker.violations(books, may_be_unknown=False) == []
+
+
+@pytest.mark.parametrize(("law", "what", "change"), BROKEN, ids=[f"{law}: {what}" for law, what, _ in BROKEN])
+def test_broken_law_is_found(law: str, what: str, change: Change) -> None:
+    books = clean()
+    change(books)
+    found = checker.violations(books, may_be_unknown=False)
+    assert [violation for violation in found if violation.startswith(f"{law}: ")], found
+
+
+def test_every_law_is_broken_by_hand() -> None:
+    assert {law for law, _, _ in BROKEN} == {law.__name__ for law in checker.LAWS}
+
+
+def test_every_planted_bug_has_its_scenario() -> None:
+    assert SCENARIOS.keys() == PLANTS.keys()
+    assert len(PLANTS) >= 15
+
+
+@pytest.fixture(scope="session")
+async def stage_rig(shared_bench: Bench) -> AsyncIterator[Rig]:
+    """A rig whose database may be spoiled; nobody works in it but who a scenario starts."""
+    async with Rig(
+        shared_bench.folder / "planted",
+        shared_bench.postgres,
+        "planted",
+        SETTINGS,
+        number_of_services=1,
+        number_of_workers=0,
+    ) as rig:
+        yield rig
+
+
+@pytest.mark.parametrize("plant", SCENARIOS)
+async def test_planted_bug_is_found(stage_rig: Rig, plant: str) -> None:
+    scenario = SCENARIOS[plant]
+    clients = Clients(stage_rig, random.Random(plant))
+    buggy = stage_rig.serve(FAULTS_PLANT=plant)
+
+    async def found(stage: Stage) -> list[str]:
+        await scenario.play(stage)
+        with suppress(TimeoutError):  # what stays in sending is for the checker to see
+            await stage_rig.settle(within_s=1)
+        books = await gather(stage_rig, clients.taken())
+        return checker.violations(books, may_be_unknown=scenario.may_be_unknown)
+
+    assert await found(Stage(stage_rig, clients, stage_rig.services[0], {})) == []
+    try:
+        await drop_laws(stage_rig, scenario)
+        await stage_rig.ready(buggy)
+        with_bug = await found(Stage(stage_rig, clients, buggy, {"FAULTS_PLANT": plant}))
+    finally:
+        await buggy.kill()
+        await restore_laws(stage_rig, scenario)
+    assert [violation for violation in with_bug if violation.startswith(f"{scenario.law}: ")], with_bug

@@ -1,0 +1,22 @@
+"""A slice of the crash points; all of them twenty times: ``make faults``."""
+
+import pytest
+
+from tests.faults import crash
+from tests.faults.bench import Bench
+from tests.faults.points import POINTS
+
+
+@pytest.mark.parametrize("point", crash.SLICE)
+async def test_a_process_that_dies_at_a_point_loses_nothing_and_repeats_nothing(bench: Bench, point: str) -> None:
+    bench.only = point
+    try:
+        await crash.run(bench)
+    finally:
+        bench.only = None
+    assert [row.case for row in bench.rows] == [point]
+
+
+def test_there_are_at_least_thirty_crash_points_and_each_is_named_once() -> None:
+    assert len(POINTS) >= 30
+    assert len(set(POINTS)) == len(POINTS)

@@ -1,0 +1,9 @@
+"""A few kills at random moments; five hundred: ``make faults``."""
+
+from tests.faults import kills
+from tests.faults.bench import Bench
+
+
+async def test_kills_at_random_moments_lose_nothing_and_repeat_nothing(bench: Bench) -> None:
+    await kills.run(bench)
+    assert [row.runs for row in bench.rows] == [kills.SLICE_KILLS]
