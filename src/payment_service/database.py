@@ -123,12 +123,14 @@ class Database:
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """One transaction: committed when the block ends, rolled back when it raises."""
         async with self._sessions() as session, session.begin():
+            await _connect(session)
             yield session
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
         """A session for reading: nothing that is done in it is committed."""
         async with self._sessions() as session:
+            await _connect(session)
             yield session
 
     async def raw_connection(self) -> asyncpg.Connection:
@@ -139,6 +141,15 @@ class Database:
     async def close(self) -> None:
         """Give every connection back."""
         await self.engine.dispose()
+
+
+async def _connect(session: AsyncSession) -> None:
+    """Take a connection that answers. A server that is frozen keeps its lines up and says nothing on them."""
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await session.connection()
+    except TimeoutError as error:
+        raise PoolTimeoutError("no connection answered in time") from error
 
 
 def is_unreachable(error: BaseException) -> bool:

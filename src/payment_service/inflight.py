@@ -29,8 +29,14 @@ class InFlight:
         Raises:
             TimeoutError: when the moment came first.
         """
-        async with asyncio.timeout_at(until):
-            return await asyncio.shield(task)
+        await asyncio.wait({task}, timeout=max(until - asyncio.get_running_loop().time(), 0))
+        if not task.done():
+            raise TimeoutError
+        try:
+            return task.result()
+        except TimeoutError as error:
+            # The operation's own: it ended, and must not look as if it went on.
+            raise ConnectionError("the operation waited in vain") from error
 
     async def drain(self, timeout_s: float) -> int:
         """Let everything end, for at most ``timeout_s`` seconds; returns how many operations did not."""

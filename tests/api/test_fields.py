@@ -227,3 +227,24 @@ async def test_nobody_but_the_routing_chooses_the_account(
     await client.post(CREATE, json=body)
     assert proxy.create.calls.last.request.url.params["organizationBin"] == shops[SHOP]
     assert proxy.create.calls.last.request.url.params["deviceToken"].startswith(f"{SHOP:08d}-")
+
+
+@pytest.mark.parametrize(
+    ("raw", "kept"), [("12800627774", "12800627774"), ("12800627774.0", "12800627774"), ("1.28e10", "12800000000")]
+)
+async def test_id_that_came_as_a_number_is_kept_whole(
+    raw: str, kept: str, client: httpx.AsyncClient, shops: dict[int, str]
+) -> None:
+    content = f'{{"shop_id": {SHOP}.0, "operation_type": "refund", "external_id": {raw}, "amount": 6357000.0}}'
+    answer = await client.post("/api/payment/log", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["external_id"], answer.json()["amount"]) == (kept, 6357000)
+
+
+@pytest.mark.parametrize("raw", ["12800627774.5", "-1.0", "1e400", "1e19", "true"])
+async def test_id_that_is_no_whole_number_is_refused(
+    raw: str, client: httpx.AsyncClient, shops: dict[int, str]
+) -> None:
+    content = f'{{"shop_id": {SHOP}, "operation_type": "create", "external_id": {raw}}}'
+    answer = await client.post("/api/payment/log", content=content, headers={"Content-Type": "application/json"})
+    problem_of(answer, 422, "validation_failed")

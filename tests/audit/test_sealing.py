@@ -205,7 +205,8 @@ async def test_sealing_beside_many_writers_and_sealers_makes_one_whole_chain(
                 transaction = connection.transaction()
                 await transaction.start()
                 await write(connection, 1 + turn % 3)
-                await asyncio.sleep(0)
+                # Each takes its own time, so that they do not commit in the order of their rows.
+                await connection.execute("SELECT pg_sleep($1)", (5 * turn + 7 * number) % 11 / 1000)
                 await (transaction.rollback() if (turn + number) % 5 == 0 else transaction.commit())
         finally:
             await connection.close()

@@ -12,6 +12,7 @@ A family is a module with ``CASES`` (names) and ``run(bench)``::
 import asyncio
 import contextlib
 import random
+import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -54,7 +55,7 @@ class Bench:
     async def __aenter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="payment-service-faults-"))
         self.postgres = EmbeddedPostgres(self.folder / "postgres", durable=False, max_connections=500)
-        self._stack.callback(self.postgres.remove)
+        self._stack.callback(self._tidy)
         try:
             await asyncio.to_thread(self._start_postgres)
             self.rig = await self._stack.enter_async_context(self._rig(self.settings))
@@ -74,6 +75,14 @@ class Bench:
                     await self.check_all(rig)
         finally:
             await self._stack.aclose()
+
+    def _tidy(self) -> None:
+        """Leave nothing behind, but the logs and the ledger when something was wrong."""
+        self.postgres.remove()
+        if self.violations:
+            sys.stderr.write(f"logs and ledger: {self.folder}\n")
+        else:
+            shutil.rmtree(self.folder)
 
     def _start_postgres(self) -> None:
         self.postgres.start()

@@ -22,6 +22,8 @@ DOWN_S: Final = 3
 FROZEN_S: Final = 20
 FROZEN_BRIEFLY_S: Final = 4
 FULL_S: Final = 5
+SETTINGS: Final = {"KASPI_DEADLINE_S": "4", "SENDING_LEASE_S": "30"}
+"""As in production a sender is given up only when it has had time enough to write down what it knows."""
 _DISK: Final = "64m"
 MAY_ALSO_BE_TOLD: Final[dict[str, set[int | None]]] = {
     "restarted": set(),
@@ -43,7 +45,7 @@ async def rig_for(bench: Bench, case: str) -> AsyncIterator[Rig]:
     async with contextlib.AsyncExitStack() as stack:
         if case == "disk_full":
             await stack.enter_async_context(_small_disk(bench))
-        yield await stack.enter_async_context(Rig(bench.folder / case, bench.postgres, case))
+        yield await stack.enter_async_context(Rig(bench.folder / case, bench.postgres, case, SETTINGS))
 
 
 # --- restarted
@@ -63,13 +65,17 @@ async def restarted(bench: Bench, rig: Rig) -> AsyncIterator[float]:
     os.kill(pid, signal.SIGQUIT)
 
     async def gone() -> bool:
-        return not Path(f"/proc/{pid}").exists()
+        return not _alive(pid)
 
     await until(gone, "the server is down", within_s=10)
     try:
         yield 1 if bench.short else DOWN_S
     finally:
         await asyncio.to_thread(bench.postgres.start)
+
+
+def _alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
 
 
 # --- frozen
@@ -83,7 +89,12 @@ async def frozen(bench: Bench, rig: Rig) -> AsyncIterator[float]:
     stopped = list(_with_children(_postmaster(bench.postgres)))
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
+
+    async def all_stand_still() -> bool:
+        return all(_stat(pid)[0] == "T" for pid in stopped)
+
     try:
+        await until(all_stand_still, "the server is frozen", within_s=5)
         yield FROZEN_BRIEFLY_S if bench.short else FROZEN_S
     finally:
         for pid in reversed(stopped):
@@ -93,11 +104,15 @@ async def frozen(bench: Bench, rig: Rig) -> AsyncIterator[float]:
 
 def _with_children(pid: int) -> Iterator[int]:
     yield pid
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[1]) == pid:
-                yield int(stat.parent.name)
+            if int(_stat(int(folder.name))[1]) == pid:
+                yield int(folder.name)
+
+
+def _stat(pid: int) -> list[str]:
+    """What Linux tells of a process: its state, its parent, and more."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 # --- crowded out

@@ -164,7 +164,8 @@ def told_by(outcome: AnyOutcome | Reading) -> list[str]:
         case Accepted(PaymentReceipt(_, status, _, _)):
             texts = [status]
         case Accepted(RefundReceipt(provider_refund_id)):
-            texts = [provider_refund_id]
+            # An id of 11 digits may look like any phone; a refund does not know the buyer's.
+            texts = [provider_refund_id if provider_refund_id and not provider_refund_id.isdigit() else None]
         case Rejected(code, message) | NoSuchPayment(code, message):
             texts = [code, message]
         case Unknown(reason, code):

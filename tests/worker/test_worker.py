@@ -1,7 +1,8 @@
 """The second door: the worker end to end, on a real queue, with the proxy's side of the wire played."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -9,14 +10,19 @@ import httpx
 import pytest
 import respx
 
+from payment_service.access.service import EVERYBODY
 from payment_service.main import House
+from payment_service.metrics import TASKS
 from payment_service.payments.following import Following
+from payment_service.payments.lifecycle import FollowPlan
 from payment_service.payments.models import Payment
+from payment_service.payments.reports import Report
+from payment_service.queue import forget_old
 from payment_service.settings import Settings
 from payment_service.worker import service
 from payment_service.worker.service import Worker
-from tests.conftest import accepted, status_reply
-from tests.payments.asking import TERMINATE_OTHERS, Gate, age, ask, audit_of
+from tests.conftest import accepted, failure, status_reply
+from tests.payments.asking import SHOP, TERMINATE_OTHERS, Alarms, Gate, age, ask, audit_of
 from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("shops")
@@ -183,6 +189,193 @@ async def test_sweep_that_failed_is_not_the_last(
     await sender_dies(house, wire)
     await age(sql, 31)
     await reaches(sql, "unknown")
+
+
+# --- readings that tell nothing, and late ones
+
+
+async def test_readings_that_tell_nothing_are_counted_until_one_tells_something(
+    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
+) -> None:
+    replies = iter([httpx.Response(500), httpx.ConnectError("refused"), failure(-999)])
+    gate = Gate(status_reply(CREATED, "Processed"))
+
+    async def reply(request: httpx.Request) -> httpx.Response:
+        one = next(replies, None)
+        if isinstance(one, Exception):
+            raise one
+        return one or await gate(request)
+
+    wire.get("/status/").mock(side_effect=reply)
+    await taken_on(house, wire)
+    await asyncio.wait_for(gate.reached.wait(), 20)
+    assert await sql.fetchrow("SELECT state, checks, unread FROM payment") == ("pending", 4, 3)
+    gate.open.set()
+    await reaches(sql, "paid")
+    assert await sql.fetchval("SELECT unread FROM payment") == 0
+
+
+async def test_pause_grows_with_every_reading_that_tells_nothing(
+    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    plan = FollowPlan(first_s=5, slow_s=180)
+    patient = replace(house.following, moves=replace(house.following.moves, plan=plan))
+    payment = await taken_on(house, wire)
+    wire.get("/status/").mock(return_value=httpx.Response(500))
+    pauses = []
+    for _ in range(8):
+        await sql.execute("UPDATE payment SET next_check_at = now()")
+        await patient.follow(payment.id)
+        pauses.append(await sql.fetchval("SELECT extract(epoch FROM next_check_at - updated_at)::float FROM payment"))
+    for pause, least in zip(pauses, (5, 10, 20, 40, 80, 160, 180, 180), strict=True):
+        assert least <= pause <= least * 1.5
+    assert pauses[-1] != pauses[-2]  # jitter: what failed together does not come back together
+
+
+async def test_payment_that_failed_and_was_paid_late_is_found_with_an_alarm(
+    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
+) -> None:
+    alarms = Alarms()
+    tells(wire, "Error")
+    await taken_on(house, wire)
+    await reaches(sql, "failed")
+    planned = await sql.fetchval("SELECT extract(epoch FROM next_check_at - moved_at)::int FROM payment")
+    assert planned == house.settings.follow_tails_s[0]
+    tells(wire, "Processed")
+    await sql.execute("UPDATE payment SET next_check_at = now() - interval '2 seconds'")
+    await reaches(sql, "paid")
+    assert alarms["late_success"] == 1
+    assert await sql.fetchrow("SELECT failure, next_check_at FROM payment") == (None, None)
+
+
+async def test_failed_payment_is_looked_at_again_as_often_as_is_set(
+    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, settings: Settings
+) -> None:
+    payment = await taken_on(house, wire)
+    tells(wire, "Error")
+    for _ in range(2):
+        await sql.execute(
+            "UPDATE payment SET next_check_at = now(), error_seen_at = error_seen_at - interval '1 minute'"
+        )
+        await house.following.follow(payment.id)
+    for tail_s in settings.follow_tails_s:
+        assert await sql.fetchval("SELECT extract(epoch FROM next_check_at - moved_at)::int FROM payment") == tail_s
+        await sql.execute(
+            "UPDATE payment SET next_check_at = now(), moved_at = now() - make_interval(secs => $1)", tail_s
+        )
+        await house.following.follow(payment.id)
+    assert await sql.fetchrow("SELECT state, next_check_at FROM payment") == ("failed", None)
+
+
+async def test_unknown_payment_with_an_external_id_is_asked_about_at_once(
+    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
+) -> None:
+    tells(wire, "Processed")
+    wire.get("/create-link/").mock(return_value=accepted(paymentId=CREATED))
+    assert (await house.payments.create(ask(phone=None))).payment.state == "unknown"
+    await reaches(sql, "paid")
+    assert await audit_of(sql) == [("create-link", "unknown"), ("status", "paid")]
+
+
+async def test_reported_payment_is_followed_like_ours(
+    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
+) -> None:
+    tells(wire, "Wait", "Processed")
+    await house.reports.write(EVERYBODY, Report(shop_id=SHOP, operation_type="create", external_id=str(CREATED)))
+    await reaches(sql, "paid")
+    assert await audit_of(sql) == [("create", None), ("status", "pending"), ("status", "paid")]
+
+
+async def test_payment_that_stays_open_too_long_becomes_a_task(
+    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
+) -> None:
+    alarms = Alarms()
+    tells(wire, "Wait")
+    payment = await taken_on(house, wire)
+    await age(sql, house.settings.follow_for_s + 1)
+
+    async def given_up() -> bool:
+        return bool(await sql.fetchval("SELECT next_check_at IS NULL FROM payment"))
+
+    await until(given_up)
+    assert [task.id for task in await house.settling.tasks()] == [payment.id]
+    assert alarms["still_open"] == 1
+
+
+async def test_tasks_are_counted_for_prometheus(
+    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
+) -> None:
+    wire.get("/create/").mock(return_value=httpx.Response(500))
+    for tenge in (1, 2):
+        await house.payments.create(ask(tenge))
+
+    def counts(number: int) -> Callable[[], Awaitable[bool]]:
+        async def there() -> bool:
+            return bool(TASKS.labels(kind="payment")._value.get() == number)
+
+        return there
+
+    await until(counts(2))
+    await sql.execute("SET session_replication_role = replica")
+    await sql.execute("UPDATE payment SET state = 'failed', failure = 'settled'")
+    await until(counts(0))
+
+
+# --- plans that change
+
+
+async def test_plan_that_changes_loses_no_reading(
+    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
+) -> None:
+    words = iter(["Wait", "Error", "Wait"])
+    wire.get("/status/").mock(side_effect=lambda _: status_reply(CREATED, next(words, "Wait")))
+    payment = await taken_on(house, wire)
+    for _ in range(3):  # in passing, while the worker takes its turns
+        await house.following.refresh(payment)
+        await house.following.hint(SHOP, str(CREATED))
+    tells(wire, "Processed")
+    await reaches(sql, "paid")
+
+
+async def test_every_plan_has_a_job_that_comes_in_time(
+    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    payment = await taken_on(house, wire)
+    for word in ("Wait", "Error", "Wait", "NobodyKnowsThis", "RemotePaymentCreated"):
+        tells(wire, word)
+        await house.following.refresh(payment)
+        await house.following.hint(SHOP, str(CREATED))
+        await house.following.follow(payment.id)
+        await house.following.refresh(payment)
+        assert await sql.fetchval(
+            "SELECT count(*) FROM pgqueuer JOIN payment ON execute_after BETWEEN next_check_at"
+            " AND next_check_at + interval '1 millisecond' WHERE pgqueuer.status = 'queued'"
+        )
+
+
+async def test_engine_forgets_what_ended_long_ago_and_nothing_else(house: House, sql: asyncpg.Connection) -> None:
+    for number, status in enumerate(("failed", "queued", "picked", "failed"), 1):
+        await sql.execute(
+            "INSERT INTO pgqueuer (priority, entrypoint, status, created, queue_manager_id)"
+            " VALUES (0, $1, $2, now() - make_interval(days => $3), gen_random_uuid())",
+            f"job {number}",
+            status,
+            4 if number < 4 else 2,
+        )
+        await sql.execute(
+            "INSERT INTO pgqueuer_log (job_id, status, entrypoint, priority, created)"
+            " VALUES ($1, 'successful', 'job', 0, now() - make_interval(days => $2))",
+            number,
+            number,
+        )
+    async with house.database.transaction() as session:
+        assert await forget_old(session, 3) == 3
+    assert [row[0] for row in await sql.fetch("SELECT entrypoint FROM pgqueuer ORDER BY id")] == [
+        "job 2",
+        "job 3",
+        "job 4",
+    ]
+    assert [row[0] for row in await sql.fetch("SELECT job_id FROM pgqueuer_log ORDER BY job_id")] == [1, 2]
 
 
 async def test_worker_that_is_stopped_lets_the_job_in_hand_end(

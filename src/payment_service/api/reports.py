@@ -50,6 +50,12 @@ ReportedBin = Annotated[
     ),
 ]
 
+ReportId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[!-~]{1,64}$"),
+    Field(description="Your own id of this report: sent again under it, it is taken once."),
+]
+
 
 class OperationReport(BaseModel):
     """An operation that a client made itself."""
@@ -62,9 +68,7 @@ class OperationReport(BaseModel):
     status: StatusWord | None = None
     error_message: Message | None = None
     provider: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,20}$")] = "kaspi"
-    report_id: Annotated[str, StringConstraints(pattern=r"^[!-~]{1,64}$")] | None = Field(
-        default=None, description="Your own id of this report: sent again under it, it is taken once."
-    )
+    report_id: ReportId | None = None
 
 
 class StatusReport(BaseModel):
@@ -74,6 +78,7 @@ class StatusReport(BaseModel):
     external_id: SentId
     status: StatusWord
     error_message: Message | None = None
+    report_id: ReportId | None = None
 
 
 class LogLine(BaseModel):

@@ -1,11 +1,11 @@
 """What people must look at, and what they found: tasks, and settling by hand."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, Field, StringConstraints
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
@@ -31,7 +31,13 @@ from payment_service.refunds.service import RefundSettlement
 
 router = APIRouter(prefix="/admin", tags=["admin"], route_class=ExactRoute)
 
-Reason = Annotated[Text, StringConstraints(min_length=3, max_length=500, strip_whitespace=True)]
+
+def _stripped(value: Any) -> Any:
+    return value.strip() if isinstance(value, str) else value
+
+
+# Stripped before it is measured: spaces are no reason.
+Reason = Annotated[Text, BeforeValidator(_stripped), StringConstraints(min_length=3, max_length=500)]
 _REASON = Field(description="Why; kept in the record.", examples=["Seen in the merchant cabinet, 12:40, by Aigul"])
 _SENTENCES = {
     "unknown_payment": "Look for the short code in the seller's merchant cabinet and settle the payment by hand.",

@@ -1,5 +1,6 @@
 """``payment-service payments``: what people must look at, and settling by hand what nobody can learn by asking."""
 
+import re
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from payment_service.refunds.service import RefundSettlement
 
 app = typer.Typer(no_args_is_help=True, help="What people must look at, and settling by hand.")
 Why = Annotated[str, typer.Option("--reason", help="Why; kept in the record.")]
+_PROVIDERS_ID = re.compile(r"[A-Za-z0-9_-]{1,50}")
 Id = Annotated[UUID, typer.Argument(help="Our id, as 'tasks' shows it.")]
 
 
@@ -53,7 +55,7 @@ def settle(
     found = [state for state, said in ((State.PAID, paid), (State.PENDING, pending), (State.FAILED, failed)) if said]
     if len(found) != 1:
         fail("Say one of --paid, --pending and --failed.")
-    settlement = Settlement(state=found[0], reason=_checked(reason), external_id=external_id)
+    settlement = Settlement(state=found[0], reason=_checked(reason), external_id=_checked_id(external_id))
 
     async def work(house: House) -> Payment:
         return await house.settling.settle(EVERYBODY, payment_id, settlement)
@@ -78,7 +80,9 @@ def settle_refund(
     """Say what became of an unknown refund. Nobody but a person can know: the provider does not tell."""
     if succeeded == failed:
         fail("Say one of --succeeded and --failed.")
-    found = RefundSettlement(succeeded=succeeded, reason=_checked(reason), provider_refund_id=provider_refund_id)
+    found = RefundSettlement(
+        succeeded=succeeded, reason=_checked(reason), provider_refund_id=_checked_id(provider_refund_id)
+    )
 
     async def work(house: House) -> Refund:
         return (await house.refunds.settle(EVERYBODY, refund_id, found)).refund
@@ -94,6 +98,12 @@ def _checked(reason: str) -> str:
     text = " ".join(reason.split())
     if not 3 <= len(text) <= 500 or not text.isprintable():
         fail("A reason is a sentence of up to 500 characters: who found what, and where.")
+    return text
+
+
+def _checked_id(text: str | None) -> str | None:
+    if text is not None and not _PROVIDERS_ID.fullmatch(text):
+        fail("An id of the provider is 1 to 50 letters, digits, dashes and underscores.")
     return text
 
 

@@ -309,7 +309,7 @@ def _row(finding: Finding) -> dict[str, Any]:
         "payment": finding.payment_id,
         "external_id": finding.external_id,
         "code": finding.short_code,
-        "made": _time(finding.created_at),
+        "made_in_almaty": f"{finding.created_at.astimezone(ALMATY):%Y-%m-%d %H:%M:%S}",
         "amount": _tenge(finding),
         "here": finding.here,
         "there": finding.there,

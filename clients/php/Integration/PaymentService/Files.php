@@ -1,0 +1,63 @@
+<?php
+
+namespace Integration\PaymentService;
+
+/** The client's own folder: whole files or none, readable by the site's user only. */
+final class Files
+{
+    /** Whether the folder is there, or could be made. */
+    public static function ready(string $folder): bool
+    {
+        return (is_dir($folder) || @mkdir($folder, 0700, true) || is_dir($folder)) && is_writable($folder);
+    }
+
+    /** Write a file in one step, so that no reader ever sees half of it. */
+    public static function write(string $path, string $text): bool
+    {
+        if (!self::ready(dirname($path))) {
+            return false;
+        }
+        $draft = $path . '.' . bin2hex(random_bytes(6)) . '.new';
+        $file = @fopen($draft, 'xb');
+        if ($file === false) {
+            return false;
+        }
+        chmod($draft, 0600);
+        $written = fwrite($file, $text) === strlen($text) && fflush($file);
+        fclose($file);
+        if ($written && rename($draft, $path)) {
+            return true;
+        }
+        @unlink($draft);
+
+        return false;
+    }
+
+    /** What a JSON file holds; null when it is not there or holds no object. */
+    public static function json(string $path): ?array
+    {
+        $text = is_file($path) ? @file_get_contents($path) : false;
+        $found = $text === false ? null : json_decode($text, true);
+
+        return is_array($found) ? $found : null;
+    }
+
+    /**
+     * Run something while no other process does; null, without running it, when another one does and we do not wait.
+     *
+     * @return mixed what it returned
+     */
+    public static function locked(string $path, bool $wait, callable $work)
+    {
+        $lock = self::ready(dirname($path)) ? @fopen($path, 'c') : false;
+        if ($lock === false || !flock($lock, $wait ? LOCK_EX : LOCK_EX | LOCK_NB)) {
+            return null;
+        }
+        try {
+            return $work();
+        } finally {
+            flock($lock, LOCK_UN);
+            fclose($lock);
+        }
+    }
+}

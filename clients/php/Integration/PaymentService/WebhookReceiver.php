@@ -1,0 +1,181 @@
+<?php
+
+namespace Integration\PaymentService;
+
+/**
+ * Takes the service's events (Standard Webhooks) and marks orders paid or refunded.
+ *
+ * An event counts if one of our secrets signed it and it was sent at most AGE_S ago. An event that was taken is not taken
+ * again, and neither is one that is older than what is known of its payment: events may overtake each other.
+ */
+class WebhookReceiver
+{
+    const AGE_S = 300;
+    const MAX_BYTES = 65536;
+    /** Ids of events that are remembered of each payment. */
+    const REMEMBERED = 50;
+    /** Days for which a payment's events are remembered; the service tries for about three. */
+    const KEPT_DAYS = 30;
+    const PAID = ['payment.paid', 'payment.late_success'];
+
+    private $secrets;
+    private $orders;
+    private $log;
+    private $folder;
+    private $clock;
+
+    /**
+     * @param string[] $secrets whsec_...; several while the secret is being changed
+     * @param string $folder the client's own folder
+     * @throws BadRequest when a secret is none
+     */
+    public function __construct(array $secrets, OrderAccess $orders, string $folder, ?Log $log = null, ?callable $clock = null)
+    {
+        $this->log = $log ?? new Log($folder);
+        $this->secrets = [];
+        foreach ($secrets as $secret) {
+            $this->log->hide($secret);
+            $bytes = strncmp($secret, 'whsec_', 6) === 0 ? base64_decode(substr($secret, 6), true) : false;
+            if ($bytes === false || strlen($bytes) < 16) {
+                throw new BadRequest('A webhook secret is whsec_ and base64, as the service showed it.');
+            }
+            $this->secrets[] = $bytes;
+        }
+        if ($this->secrets === []) {
+            throw new BadRequest('The setting payment_service_webhook_secret is missing.');
+        }
+        $this->orders = $orders;
+        $this->folder = $folder . '/webhooks';
+        $this->clock = $clock ?? 'time';
+    }
+
+    /**
+     * Take one delivery.
+     *
+     * @param array $headers webhook-id, webhook-timestamp, webhook-signature, by lower-case name
+     * @return array{0: int, 1: string} HTTP status and one word: 2xx means that it need not come again
+     */
+    public function receive(array $headers, string $body): array
+    {
+        $refusal = $this->refusal($headers, $body);
+        if ($refusal !== null) {
+            $this->log->error('webhook.refused', ['because' => $refusal]);
+            $this->log->count('webhook.refused');
+
+            return [$refusal === 'too_large' ? 413 : ($refusal === 'bad_signature' ? 401 : 400), $refusal];
+        }
+        $event = json_decode($body, true);
+        $payment = $event['data'] ?? null;
+        if (!is_string($event['type'] ?? null) || !is_array($payment)) {
+            return [400, 'no_event'];
+        }
+        $id = (string) $headers['webhook-id'];
+        $about = is_scalar($payment['id'] ?? null) ? (string) $payment['id'] : $id;
+        $path = $this->folder . '/' . hash('sha256', $about) . '.json';
+        try {
+            $word = Files::locked($this->folder . '/' . substr(hash('sha256', $about), 0, 2) . '.lock', true, function () use ($path, $id, $event, $payment) {
+                return $this->once($path, $id, $event, $payment);
+            });
+        } catch (\Throwable $problem) {
+            $this->log->error('webhook.failed', ['webhook_id' => $id, 'type' => $event['type'], 'because' => $problem->getMessage()]);
+            $word = null;
+        }
+        if ($word === null) {
+            $this->log->count('webhook.failed');
+
+            return [500, 'try_again'];
+        }
+        $facts = ['webhook_id' => $id, 'type' => $event['type'], 'payment' => $about, 'order_id' => $payment['order_id'] ?? null, 'result' => $word];
+        if (in_array($word, [OrderAccess::NO_SUCH_ORDER, OrderAccess::AMOUNT_DIFFERS], true)) {
+            $this->log->error('webhook.needs_people', $facts);
+        } else {
+            $this->log->info('webhook.received', $facts);
+        }
+        $this->log->count('webhook.' . $word);
+
+        return [200, $word];
+    }
+
+    private function once(string $path, string $id, array $event, array $payment): string
+    {
+        $known = Files::json($path) ?? ['version' => 0, 'ids' => []];
+        $version = is_int($event['version'] ?? null) ? $event['version'] : 0;
+        if (in_array($id, $known['ids'], true)) {
+            return 'repeated';
+        }
+        $word = $version < $known['version'] ? 'older' : $this->apply($event['type'], $payment);
+        // Written after the order: should this process die between, the event comes again and finds it marked.
+        $known = ['version' => max($version, $known['version']), 'ids' => array_slice(array_merge($known['ids'], [$id]), -self::REMEMBERED)];
+        if (!Files::write($path, json_encode($known))) {
+            throw new \RuntimeException('The folder of the payment service\'s client cannot be written.');
+        }
+        $this->forgetOld();
+
+        return $word;
+    }
+
+    private function apply(string $type, array $payment): string
+    {
+        $order = $payment['order_id'] ?? null;
+        $isRefund = $type === 'refund.succeeded';
+        if (!in_array($type, self::PAID, true) && !$isRefund) {
+            return 'ignored';
+        }
+        if (!is_scalar($order) || (string) $order === '') {
+            return OrderAccess::NO_SUCH_ORDER;
+        }
+        $tiyn = Amount::tiyn($payment['amount'] ?? null);
+        $refunded = empty($payment['refunded_amount']) ? 0 : Amount::tiyn($payment['refunded_amount']);
+        if ($isRefund || $refunded >= $tiyn) {
+            return $this->orders->markRefunded((string) $order, $refunded, $refunded >= $tiyn, $payment);
+        }
+
+        return ($payment['state'] ?? '') === 'paid' ? $this->orders->markPaid((string) $order, $tiyn, $payment) : 'ignored';
+    }
+
+    /** Why a delivery is not to be believed; null when it is. */
+    private function refusal(array $headers, string $body): ?string
+    {
+        $id = (string) ($headers['webhook-id'] ?? '');
+        $sentAt = (string) ($headers['webhook-timestamp'] ?? '');
+        if (strlen($body) > self::MAX_BYTES) {
+            return 'too_large';
+        }
+        if ($id === '' || strlen($id) > 200 || !preg_match('/^\d{1,12}$/D', $sentAt)) {
+            return 'bad_headers';
+        }
+        if (!$this->isSigned($id . '.' . $sentAt . '.' . $body, (string) ($headers['webhook-signature'] ?? ''))) {
+            return 'bad_signature';
+        }
+
+        return abs(($this->clock)() - (int) $sentAt) > self::AGE_S ? 'too_old' : null;
+    }
+
+    private function isSigned(string $signed, string $signatures): bool
+    {
+        $good = false;
+        foreach (preg_split('/ +/', $signatures, 20, PREG_SPLIT_NO_EMPTY) as $signature) {
+            foreach ($this->secrets as $secret) {
+                $good = hash_equals('v1,' . base64_encode(hash_hmac('sha256', $signed, $secret, true)), $signature) || $good;
+            }
+        }
+
+        return $good;
+    }
+
+    /** Once a day. */
+    private function forgetOld(): void
+    {
+        $mark = $this->folder . '/forgotten';
+        $now = ($this->clock)();
+        if (is_file($mark) && filemtime($mark) > $now - 86400) {
+            return;
+        }
+        touch($mark);
+        foreach (glob($this->folder . '/*.json') ?: [] as $path) {
+            if (filemtime($path) < $now - self::KEPT_DAYS * 86400) {
+                @unlink($path);
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+<?php
+/**
+ * For people at the command line of the site's server:
+ *
+ *     php console.php check [SHOP_ID ...]   are settings, folder, service and the shops' routing in order?
+ *     php console.php replay                send the reports that the journal keeps (for cron, every five minutes)
+ *     php console.php journal               what waits, and what the service refused
+ *     php console.php counts                what happened how often, by day
+ *
+ * DOCUMENT_ROOT tells where the site is: DOCUMENT_ROOT=/home/bitrix/www php console.php check 121038
+ */
+
+use Integration\PaymentService\Client;
+use Integration\PaymentService\Files;
+use Integration\PaymentService\Log;
+use Integration\PaymentService\PaymentServiceException;
+use Integration\PaymentService\SiteSettings;
+
+if (PHP_SAPI !== 'cli') {
+    http_response_code(404);
+    exit;
+}
+$_SERVER['DOCUMENT_ROOT'] = $_SERVER['DOCUMENT_ROOT'] ?: (string) getenv('DOCUMENT_ROOT');
+require_once __DIR__ . '/bitrix.php';
+require_once __DIR__ . '/include.php';
+
+exit((static function (array $words): int {
+    $settings = new SiteSettings();
+    $good = true;
+    $say = static function (bool $isGood, string $what) use (&$good): void {
+        $good = $good && $isGood;
+        echo $isGood ? 'ok    ' : 'WRONG ', $what, "\n";
+    };
+    $client = static function () use ($settings): Client {
+        return $settings->client();
+    };
+    try {
+        switch ($words[0] ?? '') {
+            case 'check':
+                $say(PHP_VERSION_ID >= 70400, 'PHP ' . PHP_VERSION);
+                $say(extension_loaded('curl'), 'extension curl');
+                $folder = $settings->folder();
+                $say($folder !== null && Files::ready($folder), 'folder ' . ($folder ?? '(payment_service_folder is not set)') . ' can be written');
+                $root = rtrim((string) $_SERVER['DOCUMENT_ROOT'], '/');
+                $say($root === '' || strncmp($folder . '/', $root . '/', strlen($root) + 1) !== 0, 'the web server does not show it');
+                $say($client()->healthCheck(), 'the service answers');
+                foreach (array_slice($words, 1) as $shopId) {
+                    try {
+                        $config = $client()->getPaymentConfig($shopId);
+                        $token = (string) ($config['device_token'] ?? '');
+                        $isWhole = (bool) preg_match('/^[A-Za-z0-9-]{8,50}$/D', $token);
+                        $told = $isWhole ? 'with device token' : ($token === '' ? 'WITHOUT device token' : 'device token masked: the key lacks secrets:read');
+                        $say($isWhole, "shop $shopId: BIN {$config['organization_bin']}, {$config['trust']}, $told");
+                    } catch (PaymentServiceException $problem) {
+                        $say(false, "shop $shopId: " . $problem->getMessage());
+                    }
+                }
+                break;
+            case 'replay':
+                $client()->replayJournal();
+                // no break: what is left is what people want to know
+            case 'journal':
+                $journal = $client()->journal();
+                echo $journal === null ? 0 : $journal->size(), ' waiting, ', $journal === null ? 0 : count($journal->refused()), " refused\n";
+                foreach ($journal === null ? [] : $journal->refused() as $id => $kept) {
+                    echo $id, ' ', json_encode($kept, JSON_UNESCAPED_UNICODE | JSON_UNESCAPED_SLASHES), "\n";
+                }
+                break;
+            case 'counts':
+                echo json_encode((new Log($settings->folder()))->counts(), JSON_PRETTY_PRINT | JSON_FORCE_OBJECT), "\n";
+                break;
+            default:
+                fwrite(STDERR, "php console.php check [SHOP_ID ...] | replay | journal | counts\n");
+
+                return 2;
+        }
+    } catch (PaymentServiceException $problem) {
+        $say(false, $problem->getMessage());
+    }
+
+    return $good ? 0 : 1;
+})(array_slice($argv, 1)));

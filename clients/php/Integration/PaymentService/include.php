@@ -1,0 +1,13 @@
+<?php
+/**
+ * Everything of the payment service's client, without an autoloader: require this one file.
+ */
+
+foreach ([
+    'Exceptions', 'Amount', 'Files', 'Log', 'Reply', 'Http', 'Pause', 'Journal', 'ConfigCache', 'SignedConfig', 'ShopConfigs',
+    'SiteSettings', 'Client', 'OrderAccess', 'BitrixOrders', 'WebhookReceiver',
+] as $paymentServiceFile) {
+    require_once __DIR__ . '/' . $paymentServiceFile . '.php';
+}
+unset($paymentServiceFile);
+require_once __DIR__ . '/../Kaspi/ApiClient.php';

@@ -1,0 +1,232 @@
+"""Settling refunds by hand: only what is unknown, once, and the amount follows what was found."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+import respx
+
+from payment_service.access.service import EVERYBODY, Caller
+from payment_service.errors import (
+    InvalidInput,
+    NothingToSettle,
+    RefundExceedsRemainder,
+    RefundNotFound,
+    ServiceError,
+    TooEarlyToSettle,
+)
+from payment_service.main import House
+from payment_service.payments.models import Payment
+from payment_service.refunds.models import Refund
+from payment_service.refunds.service import RefundAnswer, RefundSettlement
+from payment_service.settings import Settings
+from tests.conftest import failure
+from tests.payments.asking import KEY, OTHER_SHOP, Alarms, Gate, age, audit_of, paid, refunded
+from tests.refunds.test_refunds import give_back, refunding, sums
+
+pytestmark = pytest.mark.usefixtures("shops")
+REASON = "Seen in the cabinet by Aigul"
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """A call has no effect any more as soon as its outcome is known."""
+    return settings.model_copy(update={"late_effect_s": 0})
+
+
+@pytest.fixture
+async def payment(house: House, wire: respx.MockRouter) -> Payment:
+    """A paid payment of 100 tenge."""
+    return await paid(house, wire)
+
+
+@pytest.fixture
+async def unknown(house: House, payment: Payment, wire: respx.MockRouter) -> Refund:
+    """A refund of 60 tenge of which nobody knows whether it was made."""
+    refunding(wire, httpx.Response(500))
+    return (await house.refunds.refund(give_back(payment, 60, idempotency_key=KEY))).refund
+
+
+@pytest.fixture
+def alarms() -> Alarms:
+    return Alarms()
+
+
+async def settle(house: House, refund: Refund, *, succeeded: bool, **changes: Any) -> RefundAnswer:
+    found = RefundSettlement(succeeded=succeeded, reason=REASON, **changes)
+    return await house.refunds.settle(EVERYBODY, refund.id, found)
+
+
+@pytest.mark.parametrize(
+    ("succeeded", "state", "failed_as", "after"),
+    [(True, "succeeded", None, (6000, 0)), (False, "failed", "settled", (0, 0))],
+)
+async def test_unknown_refund_becomes_what_a_person_found(
+    house: House,
+    unknown: Refund,
+    sql: asyncpg.Connection,
+    succeeded: bool,
+    state: str,
+    failed_as: str | None,
+    after: tuple[int, int],
+) -> None:
+    done = (await settle(house, unknown, succeeded=succeeded)).refund
+    assert (done.state, done.failure) == (state, failed_as)
+    assert await sums(sql) == after
+    rows = await sql.fetch("SELECT refund_id, state, reason, amount FROM payment_log WHERE operation_type = 'settle'")
+    assert [tuple(row) for row in rows] == [(unknown.id, state, REASON, 6000)]
+    assert await house.refunds.tasks() == []
+
+
+async def test_unknown_refunds_are_tasks_with_their_payments(house: House, payment: Payment, unknown: Refund) -> None:
+    [(refund, of)] = await house.refunds.tasks()
+    assert (refund.id, of.id) == (unknown.id, payment.id)
+    assert await house.refunds.tasks([OTHER_SHOP]) == []
+
+
+async def test_id_of_the_refund_is_kept_and_is_only_its_own(
+    house: House, payment: Payment, unknown: Refund, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    data = {"externalId": payment.external_id, "returnOperationId": 777}
+    refunding(wire, httpx.Response(200, json={"status": True, "data": data}))
+    await house.refunds.refund(give_back(payment, 1))
+    with pytest.raises(InvalidInput):
+        await settle(house, unknown, succeeded=True, provider_refund_id="777")
+    assert await sums(sql) == (100, 6000)
+    done = await settle(house, unknown, succeeded=True, provider_refund_id="778")
+    assert done.refund.provider_refund_id == "778"
+
+
+# --- what cannot be settled
+
+
+async def test_refund_that_may_still_be_made_is_not_called_failed(
+    house: House, unknown: Refund, sql: asyncpg.Connection
+) -> None:
+    patient = replace(house, refunds=replace(house.refunds, rules=replace(house.refunds.rules, late_effect_s=300)))
+    with pytest.raises(TooEarlyToSettle):
+        await settle(patient, unknown, succeeded=False)
+    assert await sums(sql) == (0, 6000)
+    await age(sql, 301, "refund")
+    assert (await settle(patient, unknown, succeeded=False)).refund.state == "failed"
+
+
+@pytest.mark.parametrize("reply", [None, failure(-99000005)])
+@pytest.mark.parametrize("succeeded", [True, False])
+async def test_only_an_unknown_refund_is_settled(
+    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, reply: Any, succeeded: bool
+) -> None:
+    refunding(wire, reply)
+    refund = (await house.refunds.refund(give_back(payment))).refund
+    before = await sums(sql)
+    with pytest.raises(NothingToSettle):
+        await settle(house, refund, succeeded=succeeded)
+    assert await sums(sql) == before
+
+
+async def test_no_refund_is_not_found(house: House) -> None:
+    with pytest.raises(RefundNotFound):
+        await house.refunds.settle(EVERYBODY, uuid4(), RefundSettlement(succeeded=True, reason=REASON))
+
+
+async def test_refund_of_another_shop_is_not_found(house: House, unknown: Refund) -> None:
+    stranger = Caller("stranger", EVERYBODY.scopes, frozenset({OTHER_SHOP}))
+    with pytest.raises(RefundNotFound):
+        await house.refunds.settle(stranger, unknown.id, RefundSettlement(succeeded=True, reason=REASON))
+
+
+# --- asked for again
+
+
+@pytest.mark.parametrize(("succeeded", "state"), [(True, "succeeded"), (False, "failed")])
+async def test_same_key_gets_the_settled_refund_and_sends_nothing(
+    house: House, payment: Payment, unknown: Refund, wire: respx.MockRouter, succeeded: bool, state: str
+) -> None:
+    await settle(house, unknown, succeeded=succeeded)
+    route = refunding(wire)
+    before = route.call_count
+    again = await house.refunds.refund(give_back(payment, 60, idempotency_key=KEY))
+    assert (again.replayed, again.refund.id, again.refund.state) == (True, unknown.id, state)
+    assert route.call_count == before
+
+
+async def test_refund_that_was_never_made_may_be_asked_for_anew_within_what_is_left(
+    house: House, payment: Payment, unknown: Refund, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    refunding(wire)
+    with pytest.raises(RefundExceedsRemainder):
+        await house.refunds.refund(give_back(payment, 60, idempotency_key=f"{KEY}-2"))
+    await settle(house, unknown, succeeded=False)
+    await house.refunds.refund(give_back(payment, 60, idempotency_key=f"{KEY}-2"))
+    with pytest.raises(RefundExceedsRemainder):
+        await house.refunds.refund(give_back(payment, 41, idempotency_key=f"{KEY}-3"))
+    assert await sums(sql) == (6000, 0)
+
+
+async def test_refund_that_was_made_stays_within_what_is_left(
+    house: House, payment: Payment, unknown: Refund, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    await settle(house, unknown, succeeded=True)
+    refunding(wire)
+    with pytest.raises(RefundExceedsRemainder) as caught:
+        await house.refunds.refund(give_back(payment, 41))
+    assert caught.value.extra == {"remaining_amount": 40}
+
+
+# --- races
+
+
+async def test_settled_twice_at_once_is_settled_once(house: House, unknown: Refund, sql: asyncpg.Connection) -> None:
+    asked = [settle(house, unknown, succeeded=succeeded) for succeeded in (True, False, True, False)]
+    results = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(result, RefundAnswer | ServiceError) for result in results)
+    assert sum(isinstance(result, NothingToSettle) for result in results) == 3
+    assert len(await audit_of(sql, "settle")) == 1
+    assert await sums(sql) in {(6000, 0), (0, 0)}
+
+
+async def test_settling_while_other_refunds_are_made_keeps_the_sums(
+    house: House, payment: Payment, unknown: Refund, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    refunding(wire)
+    others = [house.refunds.refund(give_back(payment, tenge)) for tenge in (1, 2, 3, 4)]
+    await asyncio.gather(settle(house, unknown, succeeded=False), *others)
+    assert await sums(sql) == (1000, 0)
+
+
+@pytest.mark.parametrize(
+    ("succeeded", "reply", "after", "told"),
+    [
+        (True, refunded(), (1000, 0), 0),
+        (False, refunded(), (0, 0), 1),
+        (False, failure(-99000005), (0, 0), 0),
+        (True, httpx.Response(500), (1000, 0), 0),
+    ],
+)
+async def test_reply_that_comes_after_a_person_settled_moves_nothing_and_a_contradiction_is_told(
+    house: House,
+    payment: Payment,
+    wire: respx.MockRouter,
+    sql: asyncpg.Connection,
+    alarms: Alarms,
+    succeeded: bool,
+    reply: httpx.Response,
+    after: tuple[int, int],
+    told: int,
+) -> None:
+    gate = Gate(reply)
+    wire.get("/refund/").mock(side_effect=gate)
+    asked = asyncio.create_task(house.refunds.refund(give_back(payment)))
+    await gate.reached.wait()
+    await age(sql, 31, "refund")
+    await house.refunds.settle_lost()
+    [(refund, _payment)] = await house.refunds.tasks()
+    await settle(house, refund, succeeded=succeeded)
+    gate.open.set()
+    assert (await asked).refund.state == ("succeeded" if succeeded else "failed")
+    assert await sums(sql) == after
+    assert alarms["settled_wrongly"] == told
