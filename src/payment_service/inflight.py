@@ -10,6 +10,10 @@ Result = TypeVar("Result")
 log = get_logger(__name__)
 
 
+class NotEndedYet(Exception):
+    """The moment came first; the operation goes on. Not a TimeoutError: that may be the operation's own end."""
+
+
 class InFlight:
     """The tasks of this process that must not be cut off."""
 
@@ -27,16 +31,12 @@ class InFlight:
         """Wait for an operation until a moment of the loop's clock; it goes on when the wait ends.
 
         Raises:
-            TimeoutError: when the moment came first.
+            NotEndedYet: when the moment came first.
         """
         await asyncio.wait({task}, timeout=max(until - asyncio.get_running_loop().time(), 0))
         if not task.done():
-            raise TimeoutError
-        try:
-            return task.result()
-        except TimeoutError as error:
-            # The operation's own: it ended, and must not look as if it went on.
-            raise ConnectionError("the operation waited in vain") from error
+            raise NotEndedYet
+        return task.result()
 
     async def drain(self, timeout_s: float) -> int:
         """Let everything end, for at most ``timeout_s`` seconds; returns how many operations did not."""

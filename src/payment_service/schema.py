@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 # Every table must be known to the metadata before it is compared with a database.
 import payment_service.access.models
 import payment_service.audit.models
+import payment_service.events.models
 import payment_service.fingerprints
 import payment_service.payments.models
 import payment_service.refunds.models

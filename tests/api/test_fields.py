@@ -248,3 +248,14 @@ async def test_id_that_is_no_whole_number_is_refused(
     content = f'{{"shop_id": {SHOP}, "operation_type": "create", "external_id": {raw}}}'
     answer = await client.post("/api/payment/log", content=content, headers={"Content-Type": "application/json"})
     problem_of(answer, 422, "validation_failed")
+
+
+@pytest.mark.parametrize("since", ["2025", "0.5", "33204273", "1e9", "-1", "", " 2025 "])
+@pytest.mark.parametrize("path", ["/admin/logs", "/payments"])
+async def test_number_is_no_time(path: str, since: str, client: httpx.AsyncClient) -> None:
+    problem_of(await client.get(path, params={"since": since}), 422, "validation_failed")
+
+
+async def test_number_that_lost_digits_is_no_id(client: httpx.AsyncClient, shops: dict[int, str]) -> None:
+    body = {"shop_id": SHOP, "operation_type": "create", "external_id": 2**53}
+    problem_of(await client.post("/api/payment/log", json=body), 422, "validation_failed")

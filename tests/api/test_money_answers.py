@@ -9,6 +9,8 @@ import pytest
 import respx
 from fastapi import FastAPI
 
+from payment_service.fingerprints import Fingerprints
+from payment_service.main import House
 from tests.api.conftest import SHOP, GoodProxy, create_body, empty_reply, link_body, link_reply, paid, problem_of
 from tests.conftest import accepted, failure
 
@@ -252,3 +254,16 @@ async def test_provider_away_before_a_refund_is_asked_about_later(
     payment = await paid(client, proxy)
     refund = {"shop_id": SHOP, "external_id": payment["external_id"]}
     assert (await client.post(REFUND, json=refund)).json()["remaining_amount"] == 0
+
+
+async def test_database_that_does_not_answer_before_anything_was_sent_is_503(
+    op: str, ask: Ask, far_end: respx.Route, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(*_words: object) -> str:
+        raise TimeoutError  # what asyncpg says of a statement that takes too long
+
+    monkeypatch.setattr(Fingerprints, "of", silent)
+    before = far_end.call_count
+    answer = await ask()
+    problem_of(answer, 503, "database_unavailable")
+    assert far_end.call_count == before

@@ -28,8 +28,9 @@ _DISK: Final = "64m"
 MAY_ALSO_BE_TOLD: Final[dict[str, set[int | None]]] = {
     "restarted": set(),
     "frozen": set(),
-    # A service may be quicker than the strangers, and a page may have room for one more row.
-    "crowded_out": {200},
+    # A service may be quicker than the strangers, and a page may have room for one more row; but what was sent then
+    # may have to wait until it can be written down.
+    "crowded_out": {200, 202},
     "disk_full": {200, 202},
 }
 

@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import json
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -22,7 +23,7 @@ from payment_service import schema
 from payment_service.dev.postgres import EmbeddedPostgres
 from tests.conftest import SHOPS
 from tests.e2e.rig import PATIENT, Program, Rig
-from tests.fuzz.attack import SPARE_SHOPS
+from tests.fuzz.attack import SPARE_SHOPS, without_details
 from tests.fuzz.ledger import strays
 
 CASES: Final = 20_000
@@ -108,9 +109,13 @@ def _add_results(outcome: Outcome, folder: Path) -> None:
         result = json.loads(path.read_text("utf-8"))
         outcome.sent += result["sent"]
         outcome.slowest_s = max(outcome.slowest_s, result["slowest_s"])
-        outcome.failures += result["failures"]
+        outcome.failures += [one for one in result["failures"] if _new(one, outcome)]
         for operation, counts in result["counts"].items():
             outcome.counts.setdefault(operation, Counter()).update(counts)
+
+
+def _new(failure: str, outcome: Outcome) -> bool:
+    return without_details(failure) not in map(without_details, outcome.failures)
 
 
 def table(outcome: Outcome) -> str:
@@ -140,8 +145,12 @@ def main() -> int:
         work.mkdir()
         outcome = asyncio.run(fuzz(work, postgres.url("fuzz"), seed=seed, cases=options.cases))
         postgres.remove()
+    if not outcome.failures:
+        shutil.rmtree(folder)
     seconds = time.monotonic() - started
     sys.stdout.write(table(outcome) + "\n\n")
+    if outcome.failures:
+        sys.stdout.write(f"What the programs wrote is in {work}\n\n")
     for failure in outcome.failures:
         sys.stdout.write(f"FAILED {failure}\n\n")
     calls = ", ".join(f"{count} {operation}" for operation, count in sorted(outcome.ledger.items()))

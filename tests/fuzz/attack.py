@@ -59,6 +59,7 @@ class Traffic:
     """Everything that was sent, and what it was answered."""
 
     paths: list[tuple[re.Pattern[str], str]]
+    operations: frozenset[str]
     book: TextIO
     sent: int = 0
     slowest_s: float = 0
@@ -82,8 +83,9 @@ class Traffic:
     def _note(self, request: requests.PreparedRequest, answer: requests.Response) -> None:
         self.sent += 1
         path = unquote((request.url or "").partition("//")[2].partition("/")[2].partition("?")[0])
-        name = next((template for pattern, template in self.paths if pattern.fullmatch("/" + path)), "elsewhere")
-        of_operation = self.counts.setdefault(f"{request.method} {name}", {})
+        known = (f"{request.method} {template}" for pattern, template in self.paths if pattern.fullmatch("/" + path))
+        name = next((operation for operation in known if operation in self.operations), "any other method or path")
+        of_operation = self.counts.setdefault(name, {})
         of_operation[str(answer.status_code)] = of_operation.get(str(answer.status_code), 0) + 1
         code = _code_of(answer)
         if answer.status_code >= 500 and (answer.status_code, code) != (503, "not_sent"):
@@ -153,11 +155,14 @@ class Known:
         changes_routing = operation.path.startswith("/admin/configs") and operation.method.upper() != "GET"
         likelier = {name: _likelier(name, one, changes_routing=changes_routing) for name, one in values.items()}
         for name, form in (("external_id", _EXTERNAL_ID), ("id", _UUID)):
-            if isinstance(likelier.get(name), str) and form.fullmatch(likelier[name]):
-                payment = _pick(likelier[name], self.payments)
+            value = likelier.get(name)
+            is_number = type(value) is int and name == "external_id" and 0 <= value < 2**53
+            if is_number or (isinstance(value, str) and form.fullmatch(value)):
+                payment = _pick(value, self.payments)
                 if isinstance(payment, dict):
-                    about = {name: payment[name], "shop_id": payment["shop_id"]}
-                    likelier |= {field: one for field, one in about.items() if type(likelier.get(field)) is type(one)}
+                    likelier[name] = int(payment[name]) if is_number else payment[name]
+                    if type(likelier.get("shop_id")) is int and 1 <= likelier["shop_id"] < 2**31:
+                        likelier["shop_id"] = payment["shop_id"]
         return likelier
 
 
@@ -178,6 +183,11 @@ def spare_the_seven(_context: Any, case: Any, _how: dict[str, Any]) -> None:
     shop_id = case.path_parameters.get("shop_id")
     if case.method.upper() != "GET" and case.path.startswith("/admin/configs") and str(shop_id).isdecimal():
         case.path_parameters["shop_id"] = SPARE_SHOPS[int(shop_id) % len(SPARE_SHOPS)]
+
+
+def without_details(failure: str) -> str:
+    """What two reports of one failure have in common."""
+    return _DETAILS.sub("", failure.partition("\ncurl ")[0])[:300]
 
 
 # --- one process
@@ -245,12 +255,13 @@ def main() -> int:
     document = requests.get(f"{options.url}/openapi.json", timeout=30).json()
     paths = sorted(document["paths"], key=lambda path: path.count("{"))
     patterns = [(re.compile(re.sub(r"\{[^}]+\}", "[^/]+", path)), path) for path in paths]
+    operations = frozenset(f"{m.upper()} {path}" for path, methods in document["paths"].items() for m in methods)
     failures: dict[str, str] = {}
     with (folder / f"book{options.number}.jsonl").open("w", encoding="utf-8") as book:
-        traffic = Traffic(patterns, book)
+        traffic = Traffic(patterns, operations, book)
         traffic.install()
         for failure in rounds(options.url, options.key, options.seed, options.cases, traffic):
-            failures.setdefault(_DETAILS.sub("", failure.partition("\ncurl ")[0])[:300], failure)
+            failures.setdefault(without_details(failure), failure)
     result = {
         "counts": traffic.counts,
         "sent": traffic.sent,

@@ -17,7 +17,7 @@ from payment_service.metrics import ALARMS
 from payment_service.money import Money
 from payment_service.payments.models import Payment
 from payment_service.payments.service import Answer, PaymentRequest
-from tests.conftest import accepted, status_reply
+from tests.conftest import SHOPS, accepted, device_token_of, status_reply
 
 SHOP = 121038
 OTHER_SHOP = 75509
@@ -118,6 +118,15 @@ class Alarms(dict[str, int]):
     def _counted() -> dict[str, float]:
         [family] = ALARMS.collect()
         return {sample.labels["alarm"]: sample.value for sample in family.samples if sample.name.endswith("_total")}
+
+
+async def two_shops(house: House) -> dict[int, str]:
+    """The routing of the two shops that are asked for here; returns shop_id -> BIN."""
+    found = {shop_id: SHOPS[shop_id] for shop_id in (SHOP, OTHER_SHOP)}
+    for shop_id, organization_bin in found.items():
+        fields = {"organization_bin": organization_bin, "device_token": device_token_of(shop_id)}
+        await house.routing.create(shop_id, fields)
+    return found
 
 
 async def payments_of(house: House) -> list[Payment]:

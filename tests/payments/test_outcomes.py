@@ -11,6 +11,7 @@ import pytest
 import respx
 
 from payment_service.errors import DatabaseUnavailable, PaymentNotFound
+from payment_service.inflight import NotEndedYet
 from payment_service.main import House, build
 from payment_service.metrics import ALARMS
 from payment_service.money import Money
@@ -232,7 +233,7 @@ async def test_client_that_hangs_up_does_not_stop_the_payment(
 
 async def test_wait_that_ends_does_not_stop_the_payment(house: House, gate: Gate, sql: asyncpg.Connection) -> None:
     task = await begun(house, gate)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(NotEndedYet):
         await house.inflight.wait(task, until=asyncio.get_running_loop().time())
     assert await house.inflight.drain(0) == 1
     gate.open.set()

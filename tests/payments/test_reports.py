@@ -29,12 +29,18 @@ from payment_service.payments.models import Payment
 from payment_service.payments.reports import Report
 from payment_service.refunds.service import RefundAnswer, RefundRequest
 from tests.conftest import SHOPS, accepted, device_token_of, failure, status_reply
-from tests.payments.asking import KEY, OTHER_SHOP, SHOP, Alarms, Gate, ask, audit_of, payments_of, refunded
+from tests.payments.asking import KEY, OTHER_SHOP, SHOP, Alarms, Gate, ask, audit_of, payments_of, refunded, two_shops
 
 pytestmark = pytest.mark.usefixtures("shops")
 ID = "12800627774"
 OWN_BIN, FOREIGN_BIN = SHOPS[SHOP], "891027350515"
-WHOLE = {"organization_bin": OWN_BIN, "amount": 10_000}
+WHOLE: dict[str, Any] = {"organization_bin": OWN_BIN, "amount": 10_000}
+
+
+@pytest.fixture
+async def shops(house: House) -> dict[int, str]:
+    """The two shops that these tests ask for."""
+    return await two_shops(house)
 
 
 @pytest.fixture
@@ -301,7 +307,13 @@ async def test_of_two_payments_with_one_reply_only_the_first_gets_the_reports_id
 
 
 async def test_two_reports_at_once_adopt_once(house: House, sql: asyncpg.Connection) -> None:
-    told = [{}, {"amount": 10_000}, {"organization_bin": OWN_BIN}, {"operation_type": "status"}, {"amount": 10_000}]
+    told: list[dict[str, Any]] = [
+        {},
+        {"amount": 10_000},
+        {"organization_bin": OWN_BIN},
+        {"operation_type": "status"},
+        {"amount": 10_000},
+    ]
     await asyncio.gather(*(report(house, **one) for one in told))
     [payment] = await payments_of(house)
     assert (payment.amount, payment.organization_bin) == (10_000, OWN_BIN)

@@ -30,13 +30,32 @@ from payment_service.payments.reports import Report
 from payment_service.payments.settling import Settlement
 from payment_service.settings import Settings
 from tests.conftest import SHOPS, accepted, failure, status_reply
-from tests.payments.asking import KEY, OTHER_SHOP, SHOP, Alarms, Gate, age, ask, audit_of, paid, payments_of, taking
+from tests.payments.asking import (
+    KEY,
+    OTHER_SHOP,
+    SHOP,
+    Alarms,
+    Gate,
+    age,
+    ask,
+    audit_of,
+    paid,
+    payments_of,
+    taking,
+    two_shops,
+)
 
 pytestmark = pytest.mark.usefixtures("shops")
 FOUND = "12800627774"
 """The id that a person read in the merchant cabinet."""
 NO_SUCH = failure(-99000001)
 PAID, PENDING, FAILED = State.PAID, State.PENDING, State.FAILED
+
+
+@pytest.fixture
+async def shops(house: House) -> dict[int, str]:
+    """The two shops that these tests ask for."""
+    return await two_shops(house)
 
 
 @pytest.fixture

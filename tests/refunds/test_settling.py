@@ -25,11 +25,17 @@ from payment_service.refunds.models import Refund
 from payment_service.refunds.service import RefundAnswer, RefundSettlement
 from payment_service.settings import Settings
 from tests.conftest import failure
-from tests.payments.asking import KEY, OTHER_SHOP, Alarms, Gate, age, audit_of, paid, refunded
+from tests.payments.asking import KEY, OTHER_SHOP, Alarms, Gate, age, audit_of, paid, refunded, two_shops
 from tests.refunds.test_refunds import give_back, refunding, sums
 
 pytestmark = pytest.mark.usefixtures("shops")
 REASON = "Seen in the cabinet by Aigul"
+
+
+@pytest.fixture
+async def shops(house: House) -> dict[int, str]:
+    """The two shops that these tests ask for."""
+    return await two_shops(house)
 
 
 @pytest.fixture

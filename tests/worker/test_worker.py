@@ -1,7 +1,7 @@
 """The second door: the worker end to end, on a real queue, with the proxy's side of the wire played."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -197,7 +197,9 @@ async def test_sweep_that_failed_is_not_the_last(
 async def test_readings_that_tell_nothing_are_counted_until_one_tells_something(
     house: House, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
 ) -> None:
-    replies = iter([httpx.Response(500), httpx.ConnectError("refused"), failure(-999)])
+    replies: Iterator[httpx.Response | Exception] = iter(
+        [httpx.Response(500), httpx.ConnectError("refused"), failure(-999)]
+    )
     gate = Gate(status_reply(CREATED, "Processed"))
 
     async def reply(request: httpx.Request) -> httpx.Response:

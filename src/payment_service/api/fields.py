@@ -10,6 +10,8 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, Stri
 from payment_service.identifiers import checked_bin, checked_device_token, checked_phone
 from payment_service.money import Money
 
+_EXACT = 2**53
+"""From here on a client that computes with doubles has lost digits: such an id may be another payment's."""
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,10}")
 _FINE_THOUGH_INVISIBLE = dict.fromkeys((0x00A0, 0x202F, 0x200C, 0x200D))
 """No-break spaces, and the joiners that many emoji are made with."""
@@ -23,14 +25,14 @@ def _whole_number(value: Any) -> Any:
 
 def whole(value: Any) -> Any:
     """A whole number as such: PHP writes one that it computed, or that is large, as ``12800627774.0``."""
-    is_whole = isinstance(value, Decimal) and abs(value) < 2**63 and value == int(value)
+    is_whole = isinstance(value, Decimal) and abs(value) < _EXACT and value == int(value)
     return int(value) if is_whole else value
 
 
 def digits(value: Any) -> Any:
     """Old clients send ids as numbers."""
     number = whole(value)
-    is_id = isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 2**63
+    is_id = isinstance(number, int) and not isinstance(number, bool) and 0 <= number < _EXACT
     return str(number) if is_id else value
 
 
@@ -50,6 +52,13 @@ def _printable(value: str) -> str:
     return value
 
 
+def _no_number(value: Any) -> Any:
+    """A time is written out: as a number, a year would be taken for so many seconds since 1970."""
+    if not isinstance(value, str) or _NUMBER.fullmatch(value):
+        raise ValueError("is a time in the form of ISO 8601, such as 2025-10-22T10:00:00+05:00")
+    return value
+
+
 def _in_utc(value: datetime) -> datetime:
     try:
         return value.astimezone(UTC)
@@ -57,7 +66,7 @@ def _in_utc(value: datetime) -> datetime:
         raise ValueError("is before or after all time") from error
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_no_number), AfterValidator(_in_utc)]
 ShopId = Annotated[
     int, Field(ge=1, le=2_147_483_647, description="The shop.", examples=[121038]), BeforeValidator(_whole_number)
 ]
@@ -106,7 +115,7 @@ SentId = Annotated[
         {
             "anyOf": [
                 {"type": "string", "pattern": _ID_PATTERN},
-                {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
+                {"type": "integer", "minimum": 0, "maximum": _EXACT - 1},
             ],
             "description": "The provider's id of the payment.",
             "examples": ["12800627774"],

@@ -32,14 +32,16 @@ from payment_service.errors import (
     ShopNotConfigured,
     StillRunning,
 )
-from payment_service.money import Money
-from payment_service.payments import queries
+from payment_service.inflight import NotEndedYet
+from payment_service.payments import queries, shown
 from payment_service.payments.following import Stranger
 from payment_service.payments.lifecycle import Failure, State
 from payment_service.payments.models import Payment
 from payment_service.payments.queries import PaymentFilter
 from payment_service.payments.service import PaymentRequest
+from payment_service.payments.shown import tenge
 from payment_service.providers.interface import Meaning
+from payment_service.refunds import shown as refunds_shown
 from payment_service.refunds.models import Refund
 
 router = APIRouter(tags=["payments"], route_class=ExactRoute)
@@ -87,6 +89,7 @@ class PaymentAnswer(BaseModel):
 
     success: bool = Field(description="Whether the provider took it on, and it did not fail since.")
     id: UUID | None = Field(description="Our id (UUIDv7); null for a payment that this service never made.")
+    version: int | None = Field(description="Counts its changes: of two answers the one with more is the later one.")
     external_id: str | None = Field(description="The provider's id.", examples=["12800627774"])
     shop_id: int | None
     organization_bin: str | None = Field(examples=["891027350515"])
@@ -131,6 +134,7 @@ class RefundLine(BaseModel):
     """One refund of a payment."""
 
     id: UUID
+    version: int
     amount: JsonTenge
     state: str
     error_code: str | None
@@ -258,7 +262,7 @@ async def status(
     A payment that this service never made is asked about too, and answered without shop.
     """
     payment = await house.following.status(caller, external_id)
-    return _of_stranger(payment) if isinstance(payment, Stranger) else PaymentAnswer(**_shown(payment))
+    return _of_stranger(payment) if isinstance(payment, Stranger) else PaymentAnswer(**shown.answer(payment))
 
 
 @router.get("/payments", summary="Search payments", responses=problems.declared())
@@ -307,7 +311,7 @@ async def one(
     async with house.database.reading() as session:
         history = await audit.of_payment(session, id)
     return PaymentDetails(
-        **_line(payment),
+        **shown.line(payment),
         refunds=[refund_line(refund) for refund in refunds],
         history=[_history_line(entry) for entry in history],
     )
@@ -318,7 +322,7 @@ async def _make(house: Rooms, caller: Caller, request: PaymentRequest, by: float
     task = house.inflight.begin(house.payments.create(request))
     try:
         answer = await house.inflight.wait(task, until=by)
-    except TimeoutError:
+    except NotEndedYet:
         return unknown(request.id, None)
     headers = {"Idempotency-Replayed": "true"} if answer.replayed else {}
     response.headers.update(headers)
@@ -344,8 +348,8 @@ def _answer(payment: Payment, *, is_link: bool, headers: dict[str, str]) -> Any:
     if payment.failure is not None and payment.failure != Failure.DECLINED:
         return refused(Failure(payment.failure), payment, payment, headers=headers)
     if is_link:
-        return LinkAnswer(**_shown(payment), payment_id=payment.external_id)
-    return PaymentAnswer(**_shown(payment))
+        return LinkAnswer(**shown.answer(payment), payment_id=payment.external_id)
+    return PaymentAnswer(**shown.answer(payment))
 
 
 def unknown(payment_id: UUID, payment: Payment | None, *, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -403,48 +407,6 @@ def refused(failure: Failure, what: Payment | Refund, payment: Payment, *, heade
             )
 
 
-def _shown(payment: Payment) -> dict[str, Any]:
-    return {
-        "success": payment.state not in {State.FAILED, State.CANCELLED, State.UNKNOWN},
-        "id": payment.id,
-        "external_id": payment.external_id,
-        "shop_id": payment.shop_id,
-        "organization_bin": payment.organization_bin,
-        "provider": payment.provider,
-        "state": payment.state,
-        "status": payment.status,
-        "amount": tenge(payment.amount),
-        "refunded_amount": Money(payment.refunded_amount).number,
-        "order_id": payment.order_id,
-        "payment_link": payment.payment_link,
-        "expire_date": payment.expire_date,
-        "short_code": payment.short_code,
-        "created_at": payment.created_at,
-        "updated_at": payment.updated_at,
-    }
-
-
-def tenge(tiyn: int | None) -> int | float | None:
-    """An amount as JSON shows it; none for a payment whose amount its client never told."""
-    return None if tiyn is None else Money(tiyn).number
-
-
-def _line(payment: Payment) -> dict[str, Any]:
-    return {
-        **_shown(payment),
-        "source": payment.source,
-        "same_as": payment.same_as,
-        "method": payment.method,
-        "phone_last4": payment.phone_last4,
-        "message": payment.message,
-        "failure": payment.failure,
-        "error_code": payment.error_code,
-        "error_message": payment.error_message,
-        "metadata": payment.details,
-        "moved_at": payment.moved_at,
-    }
-
-
 _STATE_OF_MEANING = {
     Meaning.WAITING: State.PENDING,
     Meaning.PAID: State.PAID,
@@ -458,6 +420,7 @@ def _of_stranger(payment: Stranger) -> PaymentAnswer:
     return PaymentAnswer(
         success=payment.meaning not in {Meaning.FAILED, Meaning.CANCELLED},
         id=None,
+        version=None,
         external_id=payment.external_id,
         shop_id=None,
         organization_bin=None,
@@ -471,21 +434,12 @@ def _of_stranger(payment: Stranger) -> PaymentAnswer:
 
 def payment_line(payment: Payment) -> PaymentLine:
     """A payment as lists show it."""
-    return PaymentLine(**_line(payment))
+    return PaymentLine(**shown.line(payment))
 
 
 def refund_line(refund: Refund) -> RefundLine:
     """A refund as lists show it."""
-    return RefundLine(
-        id=refund.id,
-        amount=Money(refund.amount).number,
-        state=refund.state,
-        error_code=refund.error_code,
-        error_message=refund.error_message,
-        provider_refund_id=refund.provider_refund_id,
-        created_at=refund.created_at,
-        updated_at=refund.updated_at,
-    )
+    return RefundLine(**refunds_shown.line(refund))
 
 
 def _history_line(entry: AuditEntry) -> HistoryLine:

@@ -158,11 +158,18 @@ def install(app: FastAPI) -> None:
         return problem(STATUS_OF[kind], kind.code, kind.title, first, errors=fields)
 
     @app.exception_handler(HTTPException)
-    async def _http(_request: Request, error: HTTPException) -> JSONResponse:
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
         phrase = HTTPStatus(error.status_code).phrase if error.status_code != 413 else "Body too large"
         detail = error.detail if error.detail != phrase else f"{phrase} at this address."
         code = _CODE_OF_HTTP.get(error.status_code) or phrase.lower().replace(" ", "_").replace("-", "_")
-        return problem(error.status_code, code, phrase, detail, headers=error.headers)
+        headers = {"Allow": _allowed(app, request)} if error.status_code == 405 else error.headers
+        return problem(error.status_code, code, phrase, detail, headers=headers)
+
+
+def _allowed(app: FastAPI, request: Request) -> str:
+    """The methods of an address. Starlette names those of the first route that has it, and each of ours has one."""
+    path = getattr(request.scope.get("route"), "path", "")
+    return ", ".join(sorted(method.upper() for method in app.openapi()["paths"].get(path, {"get": ...})))
 
 
 def of_unforeseen(error: Exception) -> JSONResponse:

@@ -12,7 +12,7 @@ from payment_service.api import problems
 from payment_service.api.dependencies import AnswerBy, InRooms, caller_who_may
 from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import JsonTenge, SentId, ShopId, Tenge
-from payment_service.api.payments import UNKNOWN, IdempotencyKey, refused, tenge, unknown
+from payment_service.api.payments import UNKNOWN, IdempotencyKey, refused, unknown
 from payment_service.errors import (
     DeviceTokenMissing,
     IdempotencyKeyReused,
@@ -23,8 +23,10 @@ from payment_service.errors import (
     RefundExceedsRemainder,
     StillRunning,
 )
+from payment_service.inflight import NotEndedYet
 from payment_service.money import Money
 from payment_service.payments.lifecycle import Failure
+from payment_service.payments.shown import tenge
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.service import RefundRequest, remainder
 
@@ -94,7 +96,7 @@ async def refund(
     task = house.inflight.begin(house.refunds.refund(request))
     try:
         answer = await house.inflight.wait(task, until=by)
-    except TimeoutError:
+    except NotEndedYet:
         return unknown(payment.id, payment)
     headers = {"Idempotency-Replayed": "true"} if answer.replayed else {}
     response.headers.update(headers)

@@ -12,7 +12,7 @@ from payment_service.api import problems
 from payment_service.api.dependencies import InRooms, caller_who_may
 from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import JsonTenge, SentId, Text
-from payment_service.api.payments import PaymentLine, RefundLine, payment_line, refund_line, tenge
+from payment_service.api.payments import PaymentLine, RefundLine, payment_line, refund_line
 from payment_service.errors import (
     ExternalIdTaken,
     NothingToSettle,
@@ -26,6 +26,7 @@ from payment_service.errors import (
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.payments.settling import Settlement
+from payment_service.payments.shown import tenge
 from payment_service.refunds.models import Refund
 from payment_service.refunds.service import RefundSettlement
 

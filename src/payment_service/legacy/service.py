@@ -137,7 +137,9 @@ async def take_log(
     report = LogReport(there=_count(await old.fetchrow("SELECT count(*), sum(amount) FROM paymentlog")))
     report.before = report.after = await _taken(database)
     after_id = -1
-    while rows := await old.fetch("SELECT * FROM paymentlog WHERE id > $1::bigint ORDER BY id LIMIT $2", after_id, PAGE):
+    while rows := await old.fetch(
+        "SELECT * FROM paymentlog WHERE id > $1::bigint ORDER BY id LIMIT $2", after_id, PAGE
+    ):
         after_id = rows[-1]["id"]
         lines = []
         for row in rows:

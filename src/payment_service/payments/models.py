@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CHAR, ForeignKey, String, Text
+from sqlalchemy import CHAR, FetchedValue, ForeignKey, String, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -58,6 +58,8 @@ class Payment(Base):
     checks: Mapped[int] = mapped_column(server_default="0")
     unread: Mapped[int] = mapped_column(server_default="0")
     """How many readings in a row told nothing; the pause before the next grows with it."""
+    version: Mapped[int] = mapped_column(server_default="1", server_onupdate=FetchedValue())
+    """Counts the changes that callers can see; a trigger writes it."""
     moved_at: Mapped[UpdateStamp]
     """When the state last changed; a trigger writes it."""
 

@@ -1,20 +1,33 @@
-"""The one way in which a payment changes: the move, its audit entry and the next job, in the caller's transaction."""
+"""The one way in which a payment changes: the move, its audit entry, its event and the next job, in one transaction."""
 
 import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.audit import service as audit
+from payment_service.events import outbox
+from payment_service.events.outbox import EventType
 from payment_service.logs import get_logger
 from payment_service.metrics import ALARMS, MOVES
+from payment_service.payments import shown
 from payment_service.payments.lifecycle import OPEN, Failure, FollowPlan, Standing, State, Step, move_to
 from payment_service.payments.models import Payment
 from payment_service.providers.interface import Meaning, Providers
 from payment_service.queue import FOLLOW_PAYMENT, enqueue
 
+_EVENT_OF_STATE: Final = {
+    State.PENDING: EventType.PAYMENT_PENDING,
+    State.PAID: EventType.PAYMENT_PAID,
+    State.FAILED: EventType.PAYMENT_FAILED,
+    State.CANCELLED: EventType.PAYMENT_CANCELLED,
+    State.UNKNOWN: EventType.PAYMENT_UNKNOWN,
+}
+_EVENTS_OF_MOVE: Final = {(State.FAILED, State.PAID): (EventType.PAYMENT_PAID, EventType.PAYMENT_LATE_SUCCESS)}
+"""A payment that is paid late is paid, and somebody was told that it failed."""
 log = get_logger(__name__)
 
 
@@ -112,6 +125,15 @@ async def _record(
         payment_id=payment.id,
         reason=reason,
     )
+    for kind in _EVENTS_OF_MOVE.get((State(before), State(payment.state)), (_EVENT_OF_STATE[State(payment.state)],)):
+        outbox.write(
+            session,
+            kind,
+            payment.id,
+            version=payment.version,
+            shop_id=payment.shop_id,
+            data=shown.line(payment),
+        )
     MOVES.labels(object="payment", before=before, after=payment.state).inc()
     log.info(
         "payment moved",

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import FetchedValue, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from payment_service.database import Base, Stamp, Tiyn, UpdateStamp
@@ -23,6 +23,8 @@ class Refund(Base):
     provider_refund_id: Mapped[str | None] = mapped_column(String(50))
     caller: Mapped[str] = mapped_column(String(64))
     fingerprint: Mapped[str] = mapped_column(String(64))
+    version: Mapped[int] = mapped_column(server_default="1", server_onupdate=FetchedValue())
+    """Counts the changes that callers can see; a trigger writes it."""
     moved_at: Mapped[UpdateStamp]
     """When the state last changed; a trigger writes it."""
     created_at: Mapped[Stamp]

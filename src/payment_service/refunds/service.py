@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError
@@ -29,6 +30,8 @@ from payment_service.errors import (
     RefundNotFound,
     StillRunning,
 )
+from payment_service.events import outbox
+from payment_service.events.outbox import EventType
 from payment_service.fingerprints import Fingerprints
 from payment_service.identifiers import new_id
 from payment_service.inflight import InFlight
@@ -37,6 +40,7 @@ from payment_service.metrics import MOVES
 from payment_service.money import Money
 from payment_service.payments import claims
 from payment_service.payments import queries as payment_queries
+from payment_service.payments import shown as payments_shown
 from payment_service.payments.following import Following
 from payment_service.payments.lifecycle import Failure, State
 from payment_service.payments.models import Payment
@@ -53,11 +57,16 @@ from payment_service.providers.interface import (
     RefundReceipt,
     Unknown,
 )
-from payment_service.refunds import queries
+from payment_service.refunds import queries, shown
 from payment_service.refunds.lifecycle import RefundState, RefundStep, decide, move_to
 from payment_service.refunds.models import Refund
 from payment_service.routing.service import Routing
 
+_EVENT_OF_STATE: Final = {
+    RefundState.SUCCEEDED: EventType.REFUND_SUCCEEDED,
+    RefundState.FAILED: EventType.REFUND_FAILED,
+    RefundState.UNKNOWN: EventType.REFUND_UNKNOWN,
+}
 log = get_logger(__name__)
 
 
@@ -301,6 +310,14 @@ class Refunds:
                 payment_id=payment.id,
                 refund_id=refund.id,
                 reason=reason,
+            )
+            outbox.write(
+                session,
+                _EVENT_OF_STATE[RefundState(refund.state)],
+                refund.id,
+                version=refund.version,
+                shop_id=payment.shop_id,
+                data={**shown.line(refund), "payment": payments_shown.line(payment)},
             )
         MOVES.labels(object="refund", before=before, after=refund.state).inc()
         log.info(

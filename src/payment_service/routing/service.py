@@ -16,6 +16,8 @@ from sqlalchemy.orm import joinedload
 from payment_service.context import origin
 from payment_service.database import Database, is_duplicate
 from payment_service.errors import InvalidInput, ShopAlreadyConfigured, ShopInactive, ShopNotConfigured
+from payment_service.events import outbox
+from payment_service.events.outbox import EventType
 from payment_service.identifiers import checked_bin, checked_device_token, masked
 from payment_service.routing.memory import RouteMemory
 from payment_service.routing.models import DeviceToken, PaymentConfig, PaymentConfigHistory
@@ -220,6 +222,7 @@ class Routing:
         await self._set_token(session, row, device_token)
         session.add_all((row, _version(row, reason)))
         await session.flush()
+        _tell(session, row, reason)
         return ShopConfig(row, device_token)
 
     async def change(
@@ -241,6 +244,7 @@ class Routing:
             session.add(_version(row, reason))
             await session.flush()
             await session.refresh(row, ["updated_at"])
+            _tell(session, row, reason)
         return ShopConfig(row, wanted)
 
     async def rotate(self, session: AsyncSession) -> int:
@@ -275,6 +279,19 @@ def _put(row: PaymentConfig, checked: Mapping[str, Any]) -> None:
     for name in ROUTING_FIELDS:
         if name in checked:
             setattr(row, name, checked[name])
+
+
+def _tell(session: AsyncSession, row: PaymentConfig, reason: str) -> None:
+    """Who it may concern: the money of a shop goes somewhere else from now on. The device token is masked."""
+    data = {name: getattr(row, name) for name in (*ROUTING_FIELDS, "shop_id", "version", "device_token", "updated_at")}
+    outbox.write(
+        session,
+        EventType.ROUTE_CHANGED,
+        row.shop_id,
+        version=row.version,
+        shop_id=row.shop_id,
+        data={**data, "actor": origin.get().actor, "reason": reason[:500]},
+    )
 
 
 def _configs() -> Any:

@@ -1,0 +1,16 @@
+"""A slice of the database's faults: processes killed at each statement, one crash of the server; all: ``make faults``."""
+
+import pytest
+
+from tests.faults import database
+from tests.faults.bench import Bench
+
+
+@pytest.mark.parametrize("case", database.SLICE)
+async def test_fault_of_the_database_loses_nothing_and_repeats_nothing(bench: Bench, case: str) -> None:
+    bench.only = case
+    try:
+        await database.run(bench)
+    finally:
+        bench.only = None
+    assert {row.case for row in bench.rows} == {case}
