@@ -12,6 +12,7 @@ It knows nothing of HTTP; ``api/problems.py`` holds the one table from these cla
     ├── ShopAlreadyConfigured     shop_already_configured
     ├── DeviceTokenMissing        device_token_missing
     ├── PaymentNotFound           payment_not_found
+    ├── PaymentHasNoLink          payment_has_no_link
     ├── PaymentNotPaid            payment_not_paid
     ├── PaymentIncomplete         payment_incomplete
     ├── RefundExceedsRemainder    refund_exceeds_remainder
@@ -129,6 +130,16 @@ class PaymentNotFound(ServiceError):
 
     def __init__(self, payment: object) -> None:
         super().__init__(f"There is no payment {payment} here.")
+
+
+class PaymentHasNoLink(ServiceError):
+    """It was asked for by phone, or its link never became known."""
+
+    code = "payment_has_no_link"
+    title = "Payment without a link"
+
+    def __init__(self, payment: object) -> None:
+        super().__init__(f"Payment {payment} has no link: only create-link makes one.")
 
 
 class PaymentNotPaid(ServiceError):

@@ -22,6 +22,7 @@ from payment_service.api.dependencies import Rooms
 from payment_service.api.middleware import MAX_HEADER_BYTES, Drain
 from payment_service.audit.sealing import AuditSeals
 from payment_service.database import Database
+from payment_service.events.waiting import Ears
 from payment_service.fingerprints import Fingerprints
 from payment_service.inflight import InFlight
 from payment_service.payments.following import Following
@@ -65,6 +66,7 @@ class House:
     settling: Settling
     reports: Reports
     refunds: Refunds
+    ears: Ears
     inflight: InFlight
 
     async def rotate_keys(self) -> int:
@@ -132,6 +134,7 @@ def build(settings: Settings) -> House:
         settling=Settling(database, providers, moves, rules.late_effect_s),
         reports=Reports(database, providers),
         refunds=refunds,
+        ears=Ears(),
         inflight=inflight,
     )
 
@@ -151,7 +154,7 @@ def create_app(settings: Settings, house: House, drain: Drain) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        listening = asyncio.create_task(house.routing.memory.listen(house.database))
+        listening = asyncio.gather(house.routing.memory.listen(house.database), house.ears.listen(house.database))
         worker = house.worker() if settings.worker_in_serve else None
         working = asyncio.create_task(worker.run()) if worker else None
         yield
@@ -176,6 +179,7 @@ def create_app(settings: Settings, house: House, drain: Drain) -> FastAPI:
         house.settling,
         house.reports,
         house.refunds,
+        house.ears,
         house.inflight,
         open_to_everybody=settings.dev_no_auth,
     )

@@ -164,6 +164,9 @@ async def test_wrong_method_is_a_problem_that_names_the_right_ones(client: httpx
     answer = await client.delete(CREATE)
     problem_of(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
+    answer = await client.patch("/admin/configs")
+    problem_of(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == "GET, POST"
 
 
 async def test_too_large_body_is_refused(client: httpx.AsyncClient, proxy: GoodProxy) -> None:

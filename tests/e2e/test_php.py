@@ -153,7 +153,7 @@ def test_payment_through_the_service_reaches_its_seller_once(sold: dict[int, Sol
     day = sold[shop_id]
     assert (day.created["state"], day.paid["state"], day.status["state"]) == ("pending", "paid", "paid")
     [create] = [entry for entry in day.ledger if entry["op"] == "create"]
-    assert (create["bin"], create["device_token_sha256"]) == (SHOPS[shop_id], sha256(device_token_of(shop_id)))
+    assert (create["organization_bin"], create["device_token_sha256"]) == (SHOPS[shop_id], sha256(device_token_of(shop_id)))
     assert create["amount"] == "17500.50"
 
 
@@ -172,7 +172,7 @@ def test_same_refund_is_made_once_and_another_attempt_is_another_refund(sold: di
     assert (too_much.kind, too_much.code) == ("Rejected", "refund_exceeds_remainder")
     refunds = [entry for entry in sold[shop_id].ledger if entry["op"] == "refund" and entry["applied"]]
     assert [entry["amount"] for entry in refunds] == ["500.25", "500.25", "16500.00"]
-    assert {entry["bin"] for entry in refunds} == {SHOPS[shop_id]}
+    assert {entry["organization_bin"] for entry in refunds} == {SHOPS[shop_id]}
 
 
 async def test_payment_whose_outcome_is_unknown_is_told_so_and_never_sent_again(site: Site, rig: Rig) -> None:
@@ -464,7 +464,7 @@ def test_direct_call_carries_the_bin_and_token_of_its_shop(directly: dict[int, D
     assert {(one["OrganizationBin"], one["DeviceToken"]) for one in said} == {(SHOPS[shop_id], device_token_of(shop_id))}
     assert {call.certificate_of for call in day.calls} == {"shop-site"}
     applied = [entry for entry in day.ledger if entry["op"] != "status"]
-    assert [(entry["op"], entry["amount"], entry["bin"]) for entry in applied] == [
+    assert [(entry["op"], entry["amount"], entry["organization_bin"]) for entry in applied] == [
         ("create", "1250.50", SHOPS[shop_id]),
         ("refund", "50.25", SHOPS[shop_id]),
     ]

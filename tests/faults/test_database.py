@@ -1,4 +1,4 @@
-"""A slice of the database's faults: processes killed at each statement, one crash of the server; all: ``make faults``."""
+"""A slice of the database's faults: killed at each statement, one crash of the server; all of them: ``make faults``."""
 
 import pytest
 

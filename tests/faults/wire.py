@@ -347,6 +347,7 @@ class _Stage:
     rig: Rig
     clients: Clients
     waiting: list[Told] = field(default_factory=list)
+    _next_waiting: int = 0
     _crowd: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
 
     async def play(self, every: Iterable[Kind], runs: int) -> list[_Play]:
@@ -361,6 +362,7 @@ class _Stage:
         return plays
 
     async def _play_at_once(self, every: list[Kind], runs: int, door: AbstractAsyncContextManager[None]) -> list[_Play]:
+        self._next_waiting = 0
         plays = [await self._prepare(kind, op, runs) for kind in every for op in kind.ops]
         before = len(self.rig.ledger())
         async with door:
@@ -376,11 +378,16 @@ class _Stage:
         runs += runs % 2 if kind.in_pairs else 0
         if op != "status":
             return _Play(kind, op, await asyncio.gather(*(self._ask_for(op) for _ in range(runs))))
-        while len(self.waiting) <= runs // 2:
+        return _Play(kind, op, [await self._payment_to_read(ours=bool(number % 2)) for number in range(runs)])
+
+    async def _payment_to_read(self, *, ours: bool) -> Asked:
+        """A payment of ours that stays pending, of which no other fault is played just now; or nobody's payment."""
+        if not ours:
+            return Asked(op="status", external_id=f"9{self.clients.random.randrange(10**10):010d}")
+        if self._next_waiting == len(self.waiting):
             self.waiting.append(await self.clients.insist(self.clients.payment(phone=_WAITS)))
-        ours = (told.body["external_id"] for told in self.waiting)
-        nobodys = (f"9{self.clients.random.randrange(10**10):010d}" for _ in range(runs))
-        return _Play(kind, op, [Asked(op=op, external_id=next(ours if n % 2 else nobodys)) for n in range(runs)])
+        self._next_waiting += 1
+        return Asked(op="status", external_id=self.waiting[self._next_waiting - 1].body["external_id"])
 
     async def _ask_for(self, op: Op) -> Asked:
         if op != "refund":

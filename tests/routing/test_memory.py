@@ -8,7 +8,6 @@ import asyncpg
 import pytest
 
 from payment_service.main import House, build
-from payment_service.routing import memory as room
 from payment_service.routing.memory import RouteMemory
 from payment_service.settings import Settings
 from tests.conftest import SHOPS
@@ -30,7 +29,7 @@ async def elsewhere(settings: Settings) -> AsyncIterator[House]:
 @pytest.fixture
 async def listening(house: House, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     """A house that hears of changes."""
-    monkeypatch.setattr(room, "RECONNECT_S", 0.05)
+    monkeypatch.setattr("payment_service.listening.RECONNECT_S", 0.05)
     task = asyncio.create_task(house.routing.memory.listen(house.database))
     await until(lambda: is_remembered(house))
     yield house

@@ -12,6 +12,7 @@ from payment_service.access.service import EVERYBODY, Access, Caller, Scope
 from payment_service.context import Origin, origin
 from payment_service.database import Database
 from payment_service.errors import NotAuthenticated
+from payment_service.events.waiting import Ears
 from payment_service.inflight import InFlight
 from payment_service.payments.following import Following
 from payment_service.payments.reports import Reports
@@ -36,6 +37,7 @@ class Rooms:
     settling: Settling
     reports: Reports
     refunds: Refunds
+    ears: Ears
     inflight: InFlight
     open_to_everybody: bool
     """No authentication: only on a development server with the stand-in proxy."""

@@ -13,6 +13,7 @@ from payment_service.money import Money
 _EXACT = 2**53
 """From here on a client that computes with doubles has lost digits: such an id may be another payment's."""
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,10}")
+_NUMBER = re.compile(r"\s*[+-]?[0-9._]*(e[+-]?[0-9]+)?\s*", re.IGNORECASE)
 _FINE_THOUGH_INVISIBLE = dict.fromkeys((0x00A0, 0x202F, 0x200C, 0x200D))
 """No-break spaces, and the joiners that many emoji are made with."""
 

@@ -4,12 +4,14 @@ How an answer follows from a payment: paid, pending or ended after it was taken 
 -> 503; refused by the proxy -> 502; refused by Kaspi -> 422.
 """
 
+import io
 from datetime import datetime
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Response
+import segno
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, StringConstraints
 
@@ -18,6 +20,7 @@ from payment_service.api import problems
 from payment_service.api.dependencies import AnswerBy, InRooms, Rooms, caller_who_may
 from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import ExternalId, JsonTenge, Moment, Phone, ShopId, Tenge, Text
+from payment_service.api.waiting import changed
 from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
 from payment_service.errors import (
@@ -25,6 +28,7 @@ from payment_service.errors import (
     IdempotencyKeyReused,
     OrderAlreadyOpen,
     OrderAlreadyPaid,
+    PaymentHasNoLink,
     PaymentNotFound,
     ProviderRefused,
     ProviderUnavailable,
@@ -304,9 +308,13 @@ async def one(
     id: UUID,  # noqa: A002 - the name that the address has
     house: InRooms,
     caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)],
+    request: Request,
+    wait: Annotated[
+        float, Query(ge=0, le=25, description="Seconds to wait for a change of its state; at once when it has ended.")
+    ] = 0,
 ) -> PaymentDetails:
     """One payment with its refunds and its history."""
-    payment = await house.following.get(caller, id)
+    payment = await changed(house, caller, id, within_s=wait, drain=request.app.state.drain)
     refunds = await house.refunds.of_payment(id)
     async with house.database.reading() as session:
         history = await audit.of_payment(session, id)
@@ -315,6 +323,35 @@ async def one(
         refunds=[refund_line(refund) for refund in refunds],
         history=[_history_line(entry) for entry in history],
     )
+
+
+@router.get(
+    "/payments/{id}/qr.{kind}",
+    response_class=Response,
+    summary="The payment's link as a QR code",
+    responses={
+        200: {
+            "content": {
+                "image/svg+xml": {"schema": {"type": "string"}},
+                "image/png": {"schema": {"type": "string", "format": "binary"}},
+            }
+        },
+        **problems.declared(PaymentNotFound, PaymentHasNoLink),
+    },
+)
+async def qr(
+    id: UUID,  # noqa: A002 - the name that the address has
+    kind: Literal["svg", "png"],
+    house: InRooms,
+    caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)],
+) -> Response:
+    """For the counter and the site: the buyer points the phone at it and pays."""
+    payment = await house.following.get(caller, id)
+    if payment.payment_link is None:
+        raise PaymentHasNoLink(id)
+    out = io.BytesIO()
+    segno.make(payment.payment_link, error="m", micro=False).save(out, kind=kind, scale=8, border=4)
+    return Response(out.getvalue(), media_type={"svg": "image/svg+xml", "png": "image/png"}[kind])
 
 
 async def _make(house: Rooms, caller: Caller, request: PaymentRequest, by: float, response: Response) -> Any:

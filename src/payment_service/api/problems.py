@@ -35,6 +35,7 @@ STATUS_OF: Final = MappingProxyType(
         errors.ShopAlreadyConfigured: 409,
         errors.DeviceTokenMissing: 400,
         errors.PaymentNotFound: 404,
+        errors.PaymentHasNoLink: 409,
         errors.PaymentNotPaid: 409,
         errors.PaymentIncomplete: 409,
         errors.RefundExceedsRemainder: 422,

@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, assert_never
 
 import typer
 
 from payment_service.cli.output import AsJson, Reason, fail, in_house, show
+from payment_service.cli.php import php_table
 from payment_service.identifiers import looks_like_kaspi_token
 from payment_service.main import House
 from payment_service.routing import importing
@@ -85,32 +87,50 @@ def import_shops(
     typer.echo(f"{changed} of {len(planned)} shops {'would change' if dry_run else 'changed'}.")
 
 
+class ExportFormat(StrEnum):
+    """How an export is written."""
+
+    CSV = "csv"
+    PHP = "php"
+    JSON = "json"
+
+
 @app.command("export")
 def export_shops(
     *,
     with_tokens: Annotated[
         bool, typer.Option("--with-tokens", help="Write the device tokens too: the file is then a secret.")
     ] = False,
+    written_as: Annotated[
+        ExportFormat,
+        typer.Option("--format", help="csv, which 'import' reads; php, the table that a site falls back on; or json."),
+    ] = ExportFormat.CSV,
     as_json: AsJson = False,
 ) -> None:
-    """Write the routing of all shops to standard output, as CSV that 'import' reads."""
+    """Write the routing of all shops to standard output."""
 
     async def work(house: House) -> list[ShopConfig]:
         return await house.routing.configs()
 
     columns = [name for name in importing.COLUMNS if with_tokens or name != "device_token"]
+    configs = in_house(work)
     rows = [
         {name: config.device_token if name == "device_token" else getattr(config.row, name) for name in columns}
-        for config in in_house(work)
+        for config in configs
     ]
-    if as_json:
-        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
-        return
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**row, "is_active": str(row["is_active"]).lower()} for row in rows)
-    sys.stdout.write(out.getvalue())
+    match ExportFormat.JSON if as_json else written_as:
+        case ExportFormat.JSON:
+            typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        case ExportFormat.CSV:
+            out = io.StringIO()
+            writer = csv.DictWriter(out, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows({**row, "is_active": str(row["is_active"]).lower()} for row in rows)
+            sys.stdout.write(out.getvalue())
+        case ExportFormat.PHP:
+            sys.stdout.write(php_table(rows))
+        case never:
+            assert_never(never)
 
 
 @app.command("set-token")

@@ -1,11 +1,13 @@
 """Writing events, in the transaction of what they tell. Nothing leaves from here: the worker passes them on."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from pydantic_core import to_jsonable_python
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.events.models import Event
@@ -51,3 +53,29 @@ def write(
     )
     session.add(event)
     return event
+
+
+def body(event: Event) -> dict[str, Any]:
+    """An event as it leaves: in webhooks and in the stream of events."""
+    return {
+        "id": str(event.id),
+        "type": event.type,
+        "timestamp": to_jsonable_python(event.created_at),
+        "version": event.version,
+        "data": event.data,
+    }
+
+
+async def since(
+    session: AsyncSession, moment: datetime, shops: Collection[int] | None, *, limit: int = 1000
+) -> Sequence[Event]:
+    """Events of payments and refunds written at this moment or later, oldest first. ``shops``: none means all."""
+    query = (
+        select(Event)
+        .where(Event.created_at >= moment, Event.subject.in_(("payment", "refund")))
+        .order_by(Event.created_at, Event.id)
+        .limit(limit)
+    )
+    if shops is not None:
+        query = query.where(Event.shop_id.in_(shops))
+    return (await session.scalars(query)).all()

@@ -51,6 +51,8 @@ from payment_service.routing.service import Route, Routing
 
 INTENT_TIMEOUT_S = 2.0
 """How long the database may take to write an intent; after that the caller is told that nothing was sent."""
+BEFORE_SENDING_S = 5.0
+"""How long everything before the call may take: whoever asked is told the truth before its answer is due."""
 _TRIES = 4
 log = get_logger(__name__)
 
@@ -116,18 +118,28 @@ class Payments:
             DatabaseUnavailable: it could not be written down, so nothing was sent.
         """
         try:
-            route = await self._route(request)
-        except (ShopInactive, DeviceTokenMissing):
-            # What was answered once is answered again, also when the shop could not take it today.
-            if (answered := await self._answer_of_key(request)) is not None:
-                return answered
-            raise
-        written, route = await self._write_intent(request, route)
-        if written.replayed:
+            async with asyncio.timeout(BEFORE_SENDING_S):
+                written, route = await self._intend(request)
+        except TimeoutError as error:
+            self.inflight.begin(self._take_back(request))
+            raise DatabaseUnavailable from error
+        if route is None:
             return written
         bind(payment_id=str(request.id), shop_id=request.shop_id)
         outcome = await self._send(request, route)
         return Answer(await self._write_outcome(request, outcome))
+
+    async def _intend(self, request: PaymentRequest) -> tuple[Answer, Route | None]:
+        """Where it goes, and its intent; no route when it was asked for before, so that nothing is to be sent."""
+        try:
+            route = await self._route(request)
+        except (ShopInactive, DeviceTokenMissing):
+            # What was answered once is answered again, also when the shop could not take it today.
+            if (answered := await self._answer_of_key(request)) is not None:
+                return answered, None
+            raise
+        written, route = await self._write_intent(request, route)
+        return written, None if written.replayed else route
 
     async def _route(self, request: PaymentRequest) -> Route:
         route = await self.routing.route_of(request.shop_id)

@@ -3,18 +3,12 @@
 While the listener is not connected nothing is served from here, so every lookup goes to the database.
 """
 
-import asyncio
 from typing import Generic, TypeVar
 
-import asyncpg
-
 from payment_service.database import Database
-from payment_service.logs import get_logger
+from payment_service.listening import listen
 
 CHANNEL = "routing_changed"
-RECONNECT_S = 1.0
-PROBE_S = 1.0
-log = get_logger(__name__)
 
 Config = TypeVar("Config")
 
@@ -52,33 +46,11 @@ class RouteMemory(Generic[Config]):
         self._trusted = trusted
 
     async def listen(self, database: Database) -> None:
-        """Keep the memory fresh until cancelled. Connects again whenever the connection is lost."""
-        while True:
-            try:
-                connection = await database.raw_connection()
-                try:
-                    await self._listen_on(connection)
-                finally:
-                    self.trust(trusted=False)
-                    connection.terminate()
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                log.warning("routing memory is off until the database can be heard", error=type(error).__name__)
-            await asyncio.sleep(RECONNECT_S)
-
-    async def _listen_on(self, connection: asyncpg.Connection) -> None:
-        lost = asyncio.Event()
-
-        def on_loss(_connection: object) -> None:
-            self.trust(trusted=False)
-            lost.set()
-
-        connection.add_termination_listener(on_loss)
-        await connection.add_listener(CHANNEL, lambda _c, _pid, _channel, shop_id: self.forget(int(shop_id)))
-        self.trust(trusted=True)
-        while not lost.is_set():
-            try:
-                async with asyncio.timeout(PROBE_S):
-                    await lost.wait()
-            except TimeoutError:
-                # A connection can die without a word; a probe that is not answered ends the trust.
-                await connection.execute("SELECT 1", timeout=PROBE_S)
+        """Keep the memory fresh until cancelled; it is off while the database cannot be heard."""
+        await listen(
+            database,
+            CHANNEL,
+            lambda shop_id: self.forget(int(shop_id)),
+            connected=lambda: self.trust(trusted=True),
+            lost=lambda: self.trust(trusted=False),
+        )

@@ -104,7 +104,7 @@ class Client
     public function createPaymentLog(array $logData): ?array
     {
         $report = self::checkedReport($logData);
-        $id = $report['report_id'] ?? Journal::newId(($this->clock)());
+        $id = $report['report_id'] ?? Journal::newId();
         unset($report['report_id']);
         if ($this->journal !== null) {
             $this->journal->keep($id, $report);
@@ -157,7 +157,7 @@ class Client
         if ($this->journal === null) {
             return '';
         }
-        $id = Journal::newId(($this->clock)());
+        $id = Journal::newId();
         $this->journal->keep($id, self::checkedReport($report), true);
 
         return $id;

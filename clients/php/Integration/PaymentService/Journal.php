@@ -23,10 +23,12 @@ class Journal
         $this->clock = $clock;
     }
 
-    /** An id for a report: 32 visible characters that sort by time. */
-    public static function newId(int $now): string
+    /** An id for a report: 35 visible characters that sort by time, to the microsecond. */
+    public static function newId(): string
     {
-        return gmdate('Ymd\THis', $now) . '-' . bin2hex(random_bytes(8));
+        $now = microtime(true);
+
+        return gmdate('Ymd\THis', (int) $now) . sprintf('.%06d-', (int) (fmod($now, 1) * 1000000)) . bin2hex(random_bytes(6));
     }
 
     /**

@@ -1,0 +1,67 @@
+"""Hearing what the database tells (NOTIFY): connected again whenever it is lost, never trusted in silence."""
+
+import asyncio
+from collections.abc import Callable
+
+import asyncpg
+
+from payment_service.database import Database
+from payment_service.logs import get_logger
+
+RECONNECT_S = 1.0
+PROBE_S = 1.0
+log = get_logger(__name__)
+
+
+def _nothing() -> None:
+    """Nobody minds."""
+
+
+async def listen(
+    database: Database,
+    channel: str,
+    heard: Callable[[str], None],
+    *,
+    connected: Callable[[], None] = _nothing,
+    lost: Callable[[], None] = _nothing,
+) -> None:
+    """Call ``heard`` with each message of a channel, until cancelled.
+
+    Between ``lost`` and ``connected`` messages go by unheard: whoever relies on them looks for itself then.
+    """
+    while True:
+        try:
+            connection = await database.raw_connection()
+            try:
+                await _listen_on(connection, channel, heard, connected, lost)
+            finally:
+                lost()
+                connection.terminate()
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            log.warning("the database cannot be heard", channel=channel, error=type(error).__name__)
+        await asyncio.sleep(RECONNECT_S)
+
+
+async def _listen_on(
+    connection: asyncpg.Connection,
+    channel: str,
+    heard: Callable[[str], None],
+    connected: Callable[[], None],
+    lost: Callable[[], None],
+) -> None:
+    gone = asyncio.Event()
+
+    def on_loss(_connection: object) -> None:
+        lost()
+        gone.set()
+
+    connection.add_termination_listener(on_loss)
+    await connection.add_listener(channel, lambda _connection, _pid, _channel, message: heard(message))
+    connected()
+    while not gone.is_set():
+        try:
+            async with asyncio.timeout(PROBE_S):
+                await gone.wait()
+        except TimeoutError:
+            # A connection can die without a word; a probe that is not answered ends the trust.
+            await connection.execute("SELECT 1", timeout=PROBE_S)
