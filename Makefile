@@ -45,7 +45,7 @@ lock: .venv/.installed ## resolve the lock files anew from pyproject.toml
 bench: .venv/.installed ## measure: create, config, audit log; what came out is in benchmarks/README.md
 	@for each in create config logs steps; do echo "== $$each"; $(BIN)/python benchmarks/$$each.py || exit 1; done
 
-fuzz: .venv/.installed ## send 20 000 made-up requests to the service (about 8 minutes); the seed is printed
+fuzz: .venv/.installed ## send 20 000 made-up requests to the service (about 5 minutes); the seed is printed
 	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 clean: ## remove the virtual environment and the development data

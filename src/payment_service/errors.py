@@ -23,6 +23,8 @@ It knows nothing of HTTP; ``api/problems.py`` holds the one table from these cla
     ├── ExternalIdTaken           external_id_taken
     ├── OrderAlreadyOpen          order_already_open
     ├── OrderAlreadyPaid          order_already_paid
+    ├── HintNotVerified           hint_not_verified
+    ├── TooManyHints              too_many_hints
     ├── IdempotencyKeyReused      idempotency_key_reused
     ├── StillRunning              still_running
     ├── ProviderUnavailable       provider_unavailable
@@ -258,6 +260,26 @@ class OrderAlreadyPaid(ServiceError):
             id=str(payment_id),
             state="paid",
         )
+
+
+class HintNotVerified(ServiceError):
+    """A hint that does not come from whom it must come, or not from now."""
+
+    code = "hint_not_verified"
+    title = "Hint not verified"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"This hint was not taken: {why}.")
+
+
+class TooManyHints(ServiceError):
+    """More than this process takes in a second."""
+
+    code = "too_many_hints"
+    title = "Too many hints"
+
+    def __init__(self) -> None:
+        super().__init__("Too many hints at once. Nothing is lost: every open payment is asked about anyway.")
 
 
 class IdempotencyKeyReused(ServiceError):

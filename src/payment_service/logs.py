@@ -14,12 +14,14 @@ import structlog
 
 _PHONE = re.compile(r"(?<![0-9A-Za-z])(\+?[78])7\d{5}(\d{4})(?![0-9A-Za-z])")
 _QUERY_SECRET = re.compile(r"(?i)\b(access_?token|device_?token|api_?key|phone|password)=[^&\s\"']+")
+_BOT_TOKEN = re.compile(r"/bot\d+:[A-Za-z0-9_-]+")
 _URL_PASSWORD = re.compile(r"(://[^/\s:@]+:)[^@\s/]+@")
 
 
 def scrub(text: str) -> str:
     """Blank out what looks like a phone number, a secret in a query or a password in an address."""
     text = _QUERY_SECRET.sub(r"\1=[hidden]", text)
+    text = _BOT_TOKEN.sub("/bot[hidden]", text)
     text = _URL_PASSWORD.sub(r"\1[hidden]@", text)
     return _PHONE.sub(r"•••\2", text)
 

@@ -181,6 +181,9 @@ def create_app(settings: Settings, house: House, drain: Drain) -> FastAPI:
         house.refunds,
         house.ears,
         house.inflight,
+        hint_secrets=(
+            {"kaspi": settings.kaspi_webhook_secret.get_secret_value()} if settings.kaspi_webhook_secret else {}
+        ),
         open_to_everybody=settings.dev_no_auth,
     )
     return front_door.build(

@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     # --- the provider
     production_api_url: str
     kaspi_access_token: SecretStr = Field(min_length=1)
+    kaspi_webhook_secret: SecretStr | None = Field(default=None, min_length=16)
     kaspi_deadline_s: float = Field(default=8, gt=0, le=8)
     kaspi_connect_timeout_s: float = Field(default=3, gt=0, le=8)
     kaspi_max_calls: int = Field(default=100, ge=1, le=1000)
@@ -74,7 +75,7 @@ class Settings(BaseSettings):
     def _split_commas(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
-    @field_validator("metrics_token", mode="before")
+    @field_validator("metrics_token", "kaspi_webhook_secret", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return value or None

@@ -259,3 +259,13 @@ async def test_number_is_no_time(path: str, since: str, client: httpx.AsyncClien
 async def test_number_that_lost_digits_is_no_id(client: httpx.AsyncClient, shops: dict[int, str]) -> None:
     body = {"shop_id": SHOP, "operation_type": "create", "external_id": 2**53}
     problem_of(await client.post("/api/payment/log", json=body), 422, "validation_failed")
+
+
+@pytest.mark.parametrize("raw", ["1.5", "-3.4e+125", "1", '"text"', "[]", "null", "true"])
+async def test_body_that_is_no_object_changes_nothing(
+    raw: str, client: httpx.AsyncClient, shops: dict[int, str]
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = await client.put(f"/admin/configs/{SHOP}", content=raw, headers=headers)
+    problem_of(answer, 422, "validation_failed")
+    assert (await client.get(f"/admin/configs/{SHOP}")).json()["version"] == 1

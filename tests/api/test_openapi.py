@@ -86,7 +86,7 @@ async def test_made_up_requests_get_declared_answers(
     app: FastAPI, client: httpx.AsyncClient, shops: dict[int, str], proxy: GoodProxy
 ) -> None:
     loop = asyncio.get_running_loop()
-    document = schemathesis.openapi.from_dict(app.openapi())
+    document = schemathesis.openapi.from_dict(app.openapi()).exclude(path="/payments/events")  # it never ends
     document.config.update(base_url="http://service")
     failed: list[str] = []
 

@@ -96,6 +96,16 @@ def test_error_of_a_database_that_is_away_is_unreachable(error: Exception) -> No
     assert is_unreachable(error)
 
 
+@pytest.mark.parametrize(
+    "sqlstate", ["53100", "53300", "57P02", "57P03", "58030", "25006"], ids=lambda code: f"code {code}"
+)
+async def test_server_that_cannot_serve_is_unreachable_whatever_class_its_error_has(
+    database: Database, sqlstate: str
+) -> None:
+    error = await error_of(database, f"DO $$BEGIN RAISE 'no' USING ERRCODE = '{sqlstate}'; END$$")
+    assert is_unreachable(error)
+
+
 @pytest.mark.parametrize("error", [ValueError(), KeyError(), asyncpg.UndefinedTableError("no table")])
 def test_mistake_of_ours_is_not_unreachable(error: Exception) -> None:
     assert not is_unreachable(error)

@@ -255,14 +255,16 @@ async def _outage(bench: Bench, case: str) -> None:
         wrong += await bench.check(told, may_be_unknown=False, rig=rig, case=case)
         slowest_s = max(one.seconds for one in told if one not in probes)
         bench.count(case, "load", len(load.last_words), told, wrong, 0, slowest_s, rig=rig)
-        bench.count(case, "503 meanwhile", len(probes), probes, (), 0, max(p.seconds for p in probes), rig=rig)
+        said_so = [told for told in probes if told.status == 503]
+        soon_s = max((told.seconds for told in said_so), default=0)
+        bench.count(case, "503 meanwhile", len(said_so), said_so, (), 0, soon_s, rig=rig)
         bench.count(case, "serving again", 1, (), (), 0, again_s, rig=rig)
         await bench.check_all(rig)
 
 
 async def _probe(clients: Clients, paid: Told, lasts_s: float) -> list[Told]:
-    """Ask for everything, over and over, for so long."""
-    probes: list[Told] = []
+    """Ask for everything, over and over, for so long, and wait for the answers."""
+    asking: list[asyncio.Task[Told]] = []
     ends_at = time.monotonic() + lasts_s
     while time.monotonic() < ends_at:
         wishes = [
@@ -271,8 +273,9 @@ async def _probe(clients: Clients, paid: Told, lasts_s: float) -> list[Told]:
             clients.refund_of(paid, 100),
             Asked(op="status", external_id=paid.body["external_id"]),
         ]
-        probes += await asyncio.gather(*(clients.ask(asked) for asked in wishes))
-    return probes
+        asking += [asyncio.create_task(clients.ask(asked)) for asked in wishes]
+        await asyncio.sleep(0.5)
+    return await asyncio.gather(*asking)
 
 
 def _about_probes(case: str, probes: list[Told]) -> list[str]:

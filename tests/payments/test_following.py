@@ -263,7 +263,7 @@ async def test_hint_brings_the_turn_forward(
     house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     tells(wire, "Processed")
-    await house.following.hint(SHOP, str(CREATED))
+    await house.following.hint(str(CREATED), shop_id=SHOP)
     await house.following.follow(payment.id)
     assert await sql.fetchval("SELECT state FROM payment") == "paid"
 
@@ -273,7 +273,7 @@ async def test_hint_about_another_payment_does_nothing(
     house: House, payment: Payment, wire: respx.MockRouter, shop_id: int, external_id: str
 ) -> None:
     route = tells(wire, "Processed")
-    await house.following.hint(shop_id, external_id)
+    await house.following.hint(external_id, shop_id=shop_id)
     await house.following.follow(payment.id)
     assert not route.called
 

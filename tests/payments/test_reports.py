@@ -373,7 +373,7 @@ async def test_hint_about_a_report_that_is_merged_meanwhile_is_one_about_the_pay
 ) -> None:
     await report(house)
     merge_meanwhile()
-    await house.following.hint(SHOP, ID)
+    await house.following.hint(ID, shop_id=SHOP)
     assert await standing(sql) == {"client": ("unknown", None), "service": ("pending", True)}
 
 
@@ -440,5 +440,5 @@ async def test_hint_about_a_merged_report_reaches_the_payment(
     await report(house)
     wire.get("/create/").mock(return_value=accepted(ID))
     await house.payments.create(ask())
-    await house.following.hint(SHOP, ID)
+    await house.following.hint(ID, shop_id=SHOP)
     assert await standing(sql) == {"client": ("unknown", None), "service": ("pending", True)}

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ class Request:
     path: str
     query: list[tuple[str, str]]
     headers: dict[str, str]
+    body: bytes = b""
 
 
 @dataclass(slots=True)
@@ -39,7 +41,8 @@ class Connection:
         parts = urlsplit(target)
         headers = dict(line.lower().split(": ", 1) for line in lines if line)
         query = parse_qsl(parts.query, strict_parsing=True, keep_blank_values=True) if parts.query else []
-        self.proxy.requests.append(Request(method, parts.path, query, headers))
+        body = await self.reader.readexactly(int(headers.get("content-length", 0)))
+        self.proxy.requests.append(Request(method, parts.path, query, headers, body))
         self.proxy.heard.set()
         return True
 
@@ -80,7 +83,7 @@ def answers(reply: bytes) -> Course:
 
 @dataclass(slots=True)
 class RawProxy:
-    """Listens on 127.0.0.1 and lives its course on every connection."""
+    """Listens on this machine and lives its course on every connection."""
 
     course: Course
     port: int = 0
@@ -122,10 +125,12 @@ class RawProxy:
 
 
 @contextlib.asynccontextmanager
-async def raw_proxy(course: Course) -> AsyncIterator[RawProxy]:
+async def raw_proxy(
+    course: Course, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[RawProxy]:
     """A proxy that lives this course until the block ends."""
     proxy = RawProxy(course)
-    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
+    server = await asyncio.start_server(proxy.accept, host, port, ssl=tls)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
         yield proxy

@@ -112,6 +112,18 @@ async def test_refund_reply_about_another_amount_is_unknown(
     assert await sums(sql) == (0, 1000)
 
 
+async def test_refund_reply_that_came_before_is_unknown(
+    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    data = {"externalId": payment.external_id, "returnOperationId": 71, "refundedAmount": 10}
+    refunding(wire, httpx.Response(200, json={"status": True, "data": data}))
+    first = await house.refunds.refund(give_back(payment, idempotency_key=KEY))
+    cached = await house.refunds.refund(give_back(payment, idempotency_key=f"{KEY}-other"))
+    assert (first.refund.state, cached.refund.state) == ("succeeded", "unknown")
+    assert cached.refund.error_code == "refund_id_of_another_refund"
+    assert await sums(sql) == (1000, 1000)
+
+
 async def test_refund_keeps_the_providers_number(house: House, payment: Payment, wire: respx.MockRouter) -> None:
     data = {"externalId": payment.external_id, "returnOperationId": 777, "refundedAmount": 10}
     refunding(wire, httpx.Response(200, json={"status": True, "data": data}))

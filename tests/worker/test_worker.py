@@ -334,7 +334,7 @@ async def test_plan_that_changes_loses_no_reading(
     payment = await taken_on(house, wire)
     for _ in range(3):  # in passing, while the worker takes its turns
         await house.following.refresh(payment)
-        await house.following.hint(SHOP, str(CREATED))
+        await house.following.hint(str(CREATED), shop_id=SHOP)
     tells(wire, "Processed")
     await reaches(sql, "paid")
 
@@ -346,7 +346,7 @@ async def test_every_plan_has_a_job_that_comes_in_time(
     for word in ("Wait", "Error", "Wait", "NobodyKnowsThis", "RemotePaymentCreated"):
         tells(wire, word)
         await house.following.refresh(payment)
-        await house.following.hint(SHOP, str(CREATED))
+        await house.following.hint(str(CREATED), shop_id=SHOP)
         await house.following.follow(payment.id)
         await house.following.refresh(payment)
         assert await sql.fetchval(

@@ -39,7 +39,7 @@ final class AmountTest extends TestCase
 
     public function noAmounts(): array
     {
-        return [[0], ['0.00'], [-1], ['-5'], [0.301], ['1.234'], ['1,5'], ['1e3'], ['abc'], [''], [null], [true], [[1]], [NAN], [INF], [100000000], ["1\n"]];
+        return [[0], ['0.00'], [-1], ['-5'], [0.301], ['1.234'], ['1,5'], ['1e3'], ['abc'], [''], [null], [true], [[1]], [NAN], [INF], [100000000]];
     }
 
     public function testAmountIsWrittenWithItsShortestDigitsWhateverPhpIniSays(): void

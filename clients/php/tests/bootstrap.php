@@ -43,7 +43,7 @@ class Wire extends Http
 
     public function willSayNo(string $code, int $status, array $more = []): self
     {
-        return $this->willSay(['code' => $code, 'detail' => "It is $code.", 'status' => $status] + $more, $status);
+        return $this->willSay($more + ['code' => $code, 'detail' => "It is $code.", 'status' => $status], $status);
     }
 
     public function willFail(bool $sent, bool $refused = false): self
@@ -80,6 +80,7 @@ abstract class SiteTest extends TestCase
         $_SERVER['DOCUMENT_ROOT'] = $root;
         $this->folder = $root . '/own';
         $this->wire = new Wire();
+        ini_set('error_log', $root . '/php.log');
     }
 
     protected function tearDown(): void

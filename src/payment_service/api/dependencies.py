@@ -1,6 +1,7 @@
 """What endpoints ask for: the rooms below, the caller with the right scope, the moment by which to answer."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
@@ -39,6 +40,8 @@ class Rooms:
     refunds: Refunds
     ears: Ears
     inflight: InFlight
+    hint_secrets: Mapping[str, str]
+    """What each provider's side signs its hints with; a provider without one has no way to hint."""
     open_to_everybody: bool
     """No authentication: only on a development server with the stand-in proxy."""
 

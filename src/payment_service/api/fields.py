@@ -78,7 +78,7 @@ Tenge = Annotated[
         {
             "anyOf": [
                 {"type": "number", "exclusiveMinimum": 0, "maximum": 99999999.99, "multipleOf": 0.01},
-                {"type": "string", "pattern": r"^(?!0+(\.0+)?$)0*[0-9]{1,8}(\.[0-9]{1,2}0*)?$"},
+                {"type": "string", "pattern": r"^(?!0+(\.0+)?$)0{0,22}[0-9]{1,8}(\.[0-9]{1,2}0{0,28})?$"},
             ],
             "description": "Tenge, more than zero, at most two decimals: a number or a decimal text.",
             "examples": [100],

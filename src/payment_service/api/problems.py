@@ -46,6 +46,8 @@ STATUS_OF: Final = MappingProxyType(
         errors.ExternalIdTaken: 409,
         errors.OrderAlreadyOpen: 409,
         errors.OrderAlreadyPaid: 409,
+        errors.HintNotVerified: 401,
+        errors.TooManyHints: 429,
         errors.IdempotencyKeyReused: 422,
         errors.StillRunning: 409,
         errors.ProviderUnavailable: 503,
@@ -69,7 +71,7 @@ _AT_THE_DOOR: Final = MappingProxyType(
 """What any endpoint may answer before, or instead of, what it does."""
 _CODE_OF_HTTP: Final = MappingProxyType({404: "not_found", 405: "method_not_allowed", 413: "body_too_large"})
 """Not derived from the phrases of the standard library: those change from one Python to the next."""
-_RETRIABLE: Final = (errors.StillRunning, errors.ProviderUnavailable, errors.TryAgainLater)
+_RETRIABLE: Final = (errors.StillRunning, errors.TooManyHints, errors.ProviderUnavailable, errors.TryAgainLater)
 
 
 class FieldProblem(BaseModel):

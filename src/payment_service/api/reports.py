@@ -133,7 +133,7 @@ async def report_status(
 ) -> LogLine:
     """Write down a status that the client saw. The payment is asked about at once, and the provider is believed."""
     entry = await house.reports.write(caller, Report(**body.model_dump(), operation_type="status"))
-    await house.following.hint(body.shop_id, body.external_id)
+    await house.following.hint(body.external_id, shop_id=body.shop_id)
     return LogLine.model_validate(entry)
 
 

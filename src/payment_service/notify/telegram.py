@@ -19,7 +19,7 @@ CONNECT_TIMEOUT_S: Final = 5
 MAX_REPLY_BYTES: Final = 64 * 1024
 WAIT_UNTOLD_S: Final = 30.0
 """How long to leave a chat alone when the Bot API asks for it without saying for how long."""
-LONGEST_WAIT_S: Final = 3600.0
+LONGEST_WAIT_S: Final = 86400.0
 _GONE: Final = (
     "chat not found",
     "user not found",

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - Russian and Kazakh letters look like Latin ones
 """What people are told, in their language: one short line of facts, a sentence where something is to be done, a link.
 
 Pure: from an event's data to a note; each channel writes a note in its own way. A phone is its last four digits.
@@ -156,7 +157,7 @@ WORDS: Final[Mapping[Language, Words]] = {
             EventType.PAYMENT_LATE_SUCCESS: "This payment was shown as failed before.",
             EventType.REFUND_UNKNOWN: "Do not refund it again: look in the Kaspi cabinet first.",
             EventType.ROUTE_CHANGED: "If this was not you, look at once.",
-            EventType.ENDPOINT_DISABLED: "The site no longer hears of payments by itself until the address is put right.",
+            EventType.ENDPOINT_DISABLED: "The site no longer hears of payments by itself: put the address right.",
         },
         shop="shop {}",
         order="order {}",

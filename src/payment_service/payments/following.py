@@ -166,11 +166,11 @@ class Following:
             alarm("late_success", payment.id)
         return step
 
-    async def hint(self, shop_id: int, external_id: str) -> None:
-        """Somebody saw a change: ask about this payment of that shop at once, if it is ours and may still move."""
+    async def hint(self, external_id: str, *, shop_id: int | None = None) -> None:
+        """Somebody saw a change: ask about this payment at once, if we know it (of that shop) and it may move."""
         async with self.database.transaction() as session:
             payment = await queries.by_external_id(session, external_id)
-            if payment is None or payment.shop_id != shop_id:
+            if payment is None or shop_id not in {None, payment.shop_id}:
                 return
             payment, now = await queries.locked_itself(session, payment.id)
             if payment.state not in _ENDED:

@@ -22,7 +22,8 @@ import uvicorn
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.types import ASGIApp
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from payment_service.sandbox.console import this_machine_only
 from payment_service.sandbox.faults import Drop, SandboxProtocol
@@ -37,11 +38,18 @@ def _answer(status: int, description: str, **parameters: int) -> JSONResponse:
     return JSONResponse(body | ({"parameters": parameters} if parameters else {}), status)
 
 
+class _Lost(Response):
+    """The connection is reset in place of an answer."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Drop(reset=True)(scope, receive, send)
+
+
 @dataclass(frozen=True, slots=True)
 class _Course:
     """One way for a message to go wrong."""
 
-    answer: Callable[[int], ASGIApp]
+    answer: Callable[[int], Response]
     taken: bool = False
 
 
@@ -58,8 +66,8 @@ COURSES: Final = {
     ),
     "bad_text": _Course(lambda _: _answer(400, "Bad Request: can't parse entities: unsupported start tag")),
     "failing": _Course(lambda _: _answer(502, "Bad Gateway")),
-    "dropped": _Course(lambda _: Drop(reset=True)),
-    "lost": _Course(lambda _: Drop(reset=True), taken=True),
+    "dropped": _Course(lambda _: _Lost()),
+    "lost": _Course(lambda _: _Lost(), taken=True),
 }
 """Names of courses. ``lost`` takes the message and never says so."""
 
@@ -117,7 +125,7 @@ class BotApi:
     rules: list[Rule] = field(default_factory=list)
     _ids: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
-    def send(self, message: Message) -> ASGIApp:
+    def send(self, message: Message) -> Response:
         """Take a message, or what its course says."""
         course = self._course_of(str(message.chat_id))
         call = {"at": time.time(), "chat_id": str(message.chat_id), "course": course and course.course}
@@ -153,9 +161,8 @@ def create_app(token: str) -> FastAPI:
         return None if sent == api.token else _answer(401, "Unauthorized")
 
     @app.post("/bot{sent}/sendMessage")
-    async def send_message(sent: str, message: Message) -> Any:
-        answer: Any = check(sent) or api.send(message)
-        return answer
+    async def send_message(sent: str, message: Message) -> Response:
+        return check(sent) or api.send(message)
 
     @app.api_route("/bot{sent}/getMe", methods=["GET", "POST"])
     async def get_me(sent: str) -> Any:

@@ -154,19 +154,27 @@ class Site:
     async def php(self, *words: str, text: str = "") -> tuple[int, str, str]:
         """Run PHP to its end: exit code, standard output, standard error."""
         self.save_options()
-        process = await asyncio.create_subprocess_exec(
-            "php",
-            "-d",
-            "display_errors=stderr",
-            *words,
-            cwd=self.folder,
-            env=clean_environment(self.folder, DOCUMENT_ROOT=str(self.www)),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        out, err = await process.communicate(text.encode())
-        return process.returncode or 0, out.decode(), err.decode()
+        environment = clean_environment(self.folder, DOCUMENT_ROOT=str(self.www))
+        return await run("php", "-d", "display_errors=stderr", *words, cwd=self.folder, environment=environment, text=text)
+
+
+async def run(*words: str, cwd: Path, environment: dict[str, str], text: str = "") -> tuple[int, str, str]:
+    """Run a program to its end: exit code, standard output, standard error."""
+    process = await asyncio.create_subprocess_exec(
+        *words,
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(60):
+            out, err = await process.communicate(text.encode())
+    except TimeoutError:
+        process.kill()
+        raise
+    return process.returncode or 0, out.decode(), err.decode()
 
 
 def _threw(said: dict[str, Any]) -> Threw:

@@ -62,7 +62,7 @@ class BitrixOrders implements OrderAccess
         return preg_match('/^[1-9]\d{0,9}$/D', $orderId) ? \Bitrix\Sale\Order::load((int) $orderId) : null;
     }
 
-    /** The payment of the order that this one is: known by Kaspi's id, else the first of this sum that nobody paid. */
+    /** The payment of the order that this one is: known by Kaspi's id, else of this sum, one that nobody paid before one that was paid by hand. */
     private function paymentOf($order, int $tiyn, array $payment)
     {
         $free = null;
@@ -74,7 +74,7 @@ class BitrixOrders implements OrderAccess
             if ($voucher !== '' && $voucher === (string) ($payment['external_id'] ?? '')) {
                 return $one;
             }
-            if ($free === null && $voucher === '') {
+            if ($voucher === '' && ($free === null || ($free->isPaid() && !$one->isPaid()))) {
                 $free = $one;
             }
         }

@@ -116,7 +116,10 @@ class ShopConfigs
     private function freshly(int $shopId, ?SignedConfig $kept, int $now): array
     {
         try {
-            $said = $this->asked($shopId, $kept) ?? $this->asked($shopId, null);
+            $said = $this->asked($shopId, $kept);
+            if ($said === null && $kept !== null && $kept->etag !== '') {
+                $said = $this->asked($shopId, null);  // what we keep under that ETag is not what the service means by it
+            }
         } catch (NotFound | Inactive $answer) {
             $this->keep($shopId, SignedConfig::ofRefusal($answer->getErrorCode(), $answer->getMessage(), $now));
             $this->tell('refused', $shopId, ['code' => $answer->getErrorCode()]);

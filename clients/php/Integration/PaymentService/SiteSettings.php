@@ -20,6 +20,11 @@ namespace Integration\PaymentService;
 final class SiteSettings
 {
     const MODULE = 'onelab.kaspipay';
+    const NAMES = [
+        'payment_service_url', 'payment_service_key', 'payment_service_folder', 'payment_service_cache_time', 'payment_service_shops_file',
+        'payment_service_webhook_secret', 'payment_service_default_shop_id', 'payment_service_default_bin_for_every_shop', 'device_token',
+        'payment_service_ca_file', 'kaspi_url', 'kaspi_certificate', 'kaspi_key', 'kaspi_key_password', 'kaspi_ca_file',
+    ];
 
     private $given;
 
@@ -46,6 +51,18 @@ final class SiteSettings
         }
 
         return $value;
+    }
+
+    /** Set one of the names above in the options of the module. @throws BadRequest for another name, or without Bitrix */
+    public static function set(string $name, string $value): void
+    {
+        if (!in_array($name, self::NAMES, true)) {
+            throw new BadRequest('There is no such setting; the settings are ' . implode(', ', self::NAMES) . '.');
+        }
+        if (!class_exists('Bitrix\Main\Config\Option')) {
+            throw new BadRequest('Bitrix was not found: set DOCUMENT_ROOT to the folder that its web server shows.');
+        }
+        \Bitrix\Main\Config\Option::set(self::MODULE, $name, $value);
     }
 
     /** The client's own folder: as set, else beside the folder that the web server shows; null when nobody knows. */

@@ -2,6 +2,7 @@
 /**
  * For people at the command line of the site's server:
  *
+ *     php console.php set NAME              set an option of the module; its value is read from standard input
  *     php console.php check [SHOP_ID ...]   are settings, folder, service and the shops' routing in order?
  *     php console.php replay                send the reports that the journal keeps (for cron, every five minutes)
  *     php console.php journal               what waits, and what the service refused
@@ -20,7 +21,9 @@ if (PHP_SAPI !== 'cli') {
     http_response_code(404);
     exit;
 }
-$_SERVER['DOCUMENT_ROOT'] = $_SERVER['DOCUMENT_ROOT'] ?: (string) getenv('DOCUMENT_ROOT');
+if (($_SERVER['DOCUMENT_ROOT'] ?? '') === '') {
+    $_SERVER['DOCUMENT_ROOT'] = (string) getenv('DOCUMENT_ROOT');
+}
 require_once __DIR__ . '/bitrix.php';
 require_once __DIR__ . '/include.php';
 
@@ -36,6 +39,10 @@ exit((static function (array $words): int {
     };
     try {
         switch ($words[0] ?? '') {
+            case 'set':
+                SiteSettings::set($words[1] ?? '', trim((string) fgets(STDIN)));
+                echo $words[1], " is set\n";
+                break;
             case 'check':
                 $say(PHP_VERSION_ID >= 70400, 'PHP ' . PHP_VERSION);
                 $say(extension_loaded('curl'), 'extension curl');
@@ -70,7 +77,7 @@ exit((static function (array $words): int {
                 echo json_encode((new Log($settings->folder()))->counts(), JSON_PRETTY_PRINT | JSON_FORCE_OBJECT), "\n";
                 break;
             default:
-                fwrite(STDERR, "php console.php check [SHOP_ID ...] | replay | journal | counts\n");
+                fwrite(STDERR, "php console.php set NAME | check [SHOP_ID ...] | replay | journal | counts\n");
 
                 return 2;
         }

@@ -13,6 +13,13 @@ namespace Bitrix\Main\Config {
 
             return $options[$moduleId][$name] ?? $default;
         }
+
+        public static function set($moduleId, $name, $value = '', $siteId = '')
+        {
+            $options = \BitrixDouble::read('options.json');
+            $options[$moduleId][$name] = $value;
+            \BitrixDouble::write('options.json', $options);
+        }
     }
 }
 
