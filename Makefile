@@ -43,7 +43,7 @@ lock: .venv/.installed ## resolve the lock files anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml --group dev -o requirements-dev.lock
 
 bench: .venv/.installed ## measure: create, config, audit log; what came out is in benchmarks/README.md
-	@for each in create config logs steps; do echo "== $$each"; $(BIN)/python benchmarks/$$each.py || exit 1; done
+	@for each in create config logs steps seal; do echo "== $$each"; $(BIN)/python benchmarks/$$each.py || exit 1; done
 
 fuzz: .venv/.installed ## send 20 000 made-up requests to the service (about 5 minutes); the seed is printed
 	$(BIN)/python -m tests.fuzz $(FUZZ)
