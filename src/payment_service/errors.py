@@ -21,10 +21,16 @@ It knows nothing of HTTP; ``api/problems.py`` holds the one table from these cla
     ├── TooEarlyToSettle          too_early_to_settle
     ├── SettlementContradicted    settlement_contradicted
     ├── ExternalIdTaken           external_id_taken
+    ├── BindingNotFound           binding_not_found
+    ├── BindingExists             binding_exists
+    ├── MessageNotSent            message_not_sent
     ├── OrderAlreadyOpen          order_already_open
     ├── OrderAlreadyPaid          order_already_paid
     ├── HintNotVerified           hint_not_verified
     ├── TooManyHints              too_many_hints
+    ├── WebhookNotFound           webhook_not_found
+    ├── DeliveryNotFound          delivery_not_found
+    ├── WebhookOff                webhook_off
     ├── IdempotencyKeyReused      idempotency_key_reused
     ├── StillRunning              still_running
     ├── ProviderUnavailable       provider_unavailable
@@ -233,6 +239,37 @@ class RefundExceedsRemainder(ServiceError):
         )
 
 
+class BindingNotFound(ServiceError):
+    """No such binding of a chat, or the caller may not see it: the two look alike."""
+
+    code = "binding_not_found"
+    title = "Binding not found"
+
+    def __init__(self, binding: object) -> None:
+        super().__init__(f"There is no binding {binding} of a chat here.")
+
+
+class BindingExists(ServiceError):
+    """The chat is told of that shop already."""
+
+    code = "binding_exists"
+    title = "Chat already bound"
+
+    def __init__(self, address: str, shop_id: int | None) -> None:
+        what = f"shop {shop_id}" if shop_id is not None else "all shops"
+        super().__init__(f"The chat {address} is bound to {what} already: change that binding, or switch it off first.")
+
+
+class MessageNotSent(ServiceError):
+    """A message that somebody waits for was not taken."""
+
+    code = "message_not_sent"
+    title = "Message not sent"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The message was not sent: {reason}.")
+
+
 class OrderAlreadyOpen(ServiceError):
     """The order has a payment that may still be paid, and this request asks for something else."""
 
@@ -280,6 +317,36 @@ class TooManyHints(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("Too many hints at once. Nothing is lost: every open payment is asked about anyway.")
+
+
+class WebhookNotFound(ServiceError):
+    """No such endpoint, or none that the caller may see: the two look alike."""
+
+    code = "webhook_not_found"
+    title = "Webhook not found"
+
+    def __init__(self, endpoint: object) -> None:
+        super().__init__(f"There is no webhook endpoint {endpoint} here.")
+
+
+class DeliveryNotFound(ServiceError):
+    """No such delivery, or none that the caller may see: the two look alike."""
+
+    code = "delivery_not_found"
+    title = "Delivery not found"
+
+    def __init__(self, delivery: object) -> None:
+        super().__init__(f"There is no delivery {delivery} here.")
+
+
+class WebhookOff(ServiceError):
+    """Nothing is delivered to an endpoint that is switched off."""
+
+    code = "webhook_off"
+    title = "Webhook switched off"
+
+    def __init__(self, endpoint: object) -> None:
+        super().__init__(f"The webhook endpoint {endpoint} is switched off: switch it on first.")
 
 
 class IdempotencyKeyReused(ServiceError):

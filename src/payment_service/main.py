@@ -22,9 +22,20 @@ from payment_service.api.dependencies import Rooms
 from payment_service.api.middleware import MAX_HEADER_BYTES, Drain
 from payment_service.audit.sealing import AuditSeals
 from payment_service.database import Database
+from payment_service.events.addresses import DEVELOPMENT, PRODUCTION
+from payment_service.events.deliveries import DeliveryRecord
+from payment_service.events.delivery import Deliveries, DeliveryPlan
+from payment_service.events.endpoints import Endpoints
+from payment_service.events.outbound import Outbound
+from payment_service.events.passing_on import PassingOn
 from payment_service.events.waiting import Ears
 from payment_service.fingerprints import Fingerprints
 from payment_service.inflight import InFlight
+from payment_service.notify.bindings import Bindings
+from payment_service.notify.channel import Channels
+from payment_service.notify.email import Email, SmtpServer
+from payment_service.notify.service import Notify
+from payment_service.notify.telegram import Telegram
 from payment_service.payments.following import Following
 from payment_service.payments.lifecycle import FollowPlan
 from payment_service.payments.moves import Moves
@@ -66,6 +77,11 @@ class House:
     settling: Settling
     reports: Reports
     refunds: Refunds
+    endpoints: Endpoints
+    deliveries: Deliveries
+    delivery_record: DeliveryRecord
+    notify: Notify
+    bindings: Bindings
     ears: Ears
     inflight: InFlight
 
@@ -73,17 +89,32 @@ class House:
         """Encrypt every secret anew with the newest key, while the service runs; returns how many device tokens."""
         async with self.database.transaction() as session:
             await self.fingerprints.rotate(session)
+            await self.endpoints.rotate(session)
             return await self.routing.rotate(session)
 
     def worker(self) -> Worker:
         """A worker over these rooms."""
         seals = AuditSeals(self.database)
-        return Worker(self.database, self.following, self.settling, self.refunds, seals, self.settings.sweep_every_s)
+        passing_on = PassingOn(self.database, [self.deliveries.take, self.notify.take])
+        return Worker(
+            self.database,
+            self.following,
+            self.settling,
+            self.refunds,
+            seals,
+            passing_on,
+            self.deliveries,
+            self.notify,
+            self.settings.sweep_every_s,
+        )
 
     async def close(self) -> None:
         """Give back every connection."""
         for provider in self.providers.values():
             await provider.close()
+        await self.endpoints.outbound.close()
+        for channel in self.notify.channels.values():
+            await channel.close()
         await self.database.close()
 
 
@@ -121,6 +152,17 @@ def build(settings: Settings) -> House:
     payments = Payments(database, routing, providers, fingerprints, inflight, moves, rules)
     following = Following(database, providers, moves, settings.sending_lease_s)
     refunds = Refunds(database, routing, following, providers, fingerprints, inflight, rules)
+    outbound = Outbound(DEVELOPMENT if settings.webhooks_stay_here else PRODUCTION)
+    endpoints = Endpoints(database, vault, outbound)
+    delivery_plan = DeliveryPlan(
+        delays_s=tuple(settings.webhook_delays_s),
+        order_wait_s=settings.webhook_order_wait_s,
+        disable_after_s=settings.webhook_disable_after_s,
+        at_once=settings.webhook_calls_per_endpoint,
+        at_once_in_all=settings.webhook_calls,
+    )
+    deliveries = Deliveries(database, endpoints, delivery_plan)
+    notify = Notify(database, _channels(settings), settings.console_url)
     return House(
         settings=settings,
         database=database,
@@ -134,9 +176,24 @@ def build(settings: Settings) -> House:
         settling=Settling(database, providers, moves, rules.late_effect_s),
         reports=Reports(database, providers),
         refunds=refunds,
+        endpoints=endpoints,
+        deliveries=deliveries,
+        delivery_record=DeliveryRecord(database, endpoints),
+        notify=notify,
+        bindings=Bindings(database, notify),
         ears=Ears(),
         inflight=inflight,
     )
+
+
+def _channels(settings: Settings) -> Channels:
+    """The channels to people that are set up."""
+    channels: Channels = {}
+    if settings.telegram_bot_token is not None:
+        channels["telegram"] = Telegram(settings.telegram_bot_token.get_secret_value(), settings.telegram_api_url)
+    if settings.smtp_url is not None and settings.smtp_from is not None:
+        channels["email"] = Email(SmtpServer.of(settings.smtp_url.get_secret_value()), settings.smtp_from)
+    return channels
 
 
 @contextlib.asynccontextmanager
@@ -181,6 +238,10 @@ def create_app(settings: Settings, house: House, drain: Drain) -> FastAPI:
         house.refunds,
         house.ears,
         house.inflight,
+        bindings=house.bindings,
+        endpoints=house.endpoints,
+        deliveries=house.deliveries,
+        delivery_record=house.delivery_record,
         hint_secrets=(
             {"kaspi": settings.kaspi_webhook_secret.get_secret_value()} if settings.kaspi_webhook_secret else {}
         ),

@@ -24,4 +24,12 @@ CIRCUIT_OPEN = Gauge(
 TASKS = Gauge("payment_service_tasks", "Payments and refunds that people must look at", ("kind",))
 MOVES = Counter("payment_service_moves", "Moves of payments and refunds", ("object", "before", "after"))
 READINGS = Counter("payment_service_readings", "Status readings by what they said", ("meaning",))
+MESSAGES = Counter("payment_service_messages", "Messages to people by what came of them", ("channel", "result"))
 ALARMS = Counter("payment_service_alarms", "Things that people must look at", ("alarm",))
+DELIVERY_TRIES = Counter("payment_service_delivery_tries", "Tries to deliver an event to an endpoint", ("result",))
+DELIVERY_SECONDS = Histogram(
+    "payment_service_delivery_seconds",
+    "From an event to its delivery, in seconds",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600, 3600, 86400),
+)
+DELIVERIES_WAITING = Gauge("payment_service_deliveries_waiting", "Deliveries that wait for endpoints that are on")

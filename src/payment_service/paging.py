@@ -3,6 +3,7 @@
 import base64
 import binascii
 from collections.abc import Collection, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
@@ -25,7 +26,7 @@ class Page(Generic[Row]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which rows to show. A field that a table's own filter adds is the column of that name, and must be equal."""
+    """Which rows to show. A field that a table's own filter adds is the column of that name: equal, or one of a set."""
 
     since: datetime | None = None
     until: datetime | None = None
@@ -54,6 +55,8 @@ async def read_page(
                 query = query.where(columns.created_at < value)
             case "shops":
                 query = query.where(columns.shop_id.in_(value))
+            case name if isinstance(value, AbstractSet):
+                query = query.where(getattr(columns, name).in_(value))
             case name:
                 query = query.where(getattr(columns, name) == value)
     if cursor is not None:

@@ -4,7 +4,7 @@ A job's payload is an id; attempts, next time and history live in our own tables
 Jobs are delivered at least once: every handler is idempotent.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
@@ -16,6 +16,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 FOLLOW_PAYMENT = "follow_payment"
+DELIVER_EVENTS = "deliver_events"
+TELL_CHAT = "tell_chat"
 
 Handler = Callable[[UUID], Awaitable[None]]
 
@@ -55,6 +57,8 @@ class Consumer:
 
     connection: asyncpg.Connection
     handlers: dict[str, Handler]
+    at_once: Mapping[str, int] = field(default_factory=dict)
+    """How many jobs of a kind all workers together run at once; as many as there are where nothing is said."""
     _manager: QueueManager = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,7 +72,7 @@ class Consumer:
         async def run(picked: Job) -> None:
             await handler(UUID((picked.payload or b"").decode()))
 
-        self._manager.entrypoint(job, on_failure="hold")(run)
+        self._manager.entrypoint(job, concurrency_limit=self.at_once.get(job, 0), on_failure="hold")(run)
 
     async def run(self) -> None:
         """Work until ``stop`` is called; raises when the connection is lost."""

@@ -16,6 +16,7 @@ import payment_service.access.models
 import payment_service.audit.models
 import payment_service.events.models
 import payment_service.fingerprints
+import payment_service.notify.models
 import payment_service.payments.models
 import payment_service.refunds.models
 import payment_service.routing.models  # noqa: F401

@@ -3,15 +3,19 @@
 Each has a line in ``.env.example``. Times are seconds.
 """
 
+import re
 from ipaddress import ip_address
 from typing import Annotated, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from cryptography.fernet import Fernet
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from payment_service.notify.email import SmtpServer
+
 _FERNET_KEY_LENGTH = 44
+_BOT_TOKEN = re.compile(r"[0-9]+:[A-Za-z0-9_-]+")
 Seconds = Annotated[float, Field(gt=0, le=86400 * 7)]
 
 
@@ -60,6 +64,21 @@ class Settings(BaseSettings):
     error_confirm_s: Seconds = 30
     late_effect_s: float = Field(default=300, ge=0, le=86400)
 
+    # --- messages to people
+    telegram_bot_token: SecretStr | None = None
+    telegram_api_url: str = "https://api.telegram.org"
+    smtp_url: SecretStr | None = None
+    smtp_from: str | None = Field(default=None, pattern=r"^[^@\s<>]+@[^@\s<>]+$")
+    console_url: str | None = None
+
+    # --- webhooks
+    webhook_delays_s: Annotated[list[Seconds], NoDecode] = [5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400]
+    webhook_order_wait_s: float = Field(default=3, ge=0, le=60)
+    webhook_disable_after_s: Seconds = 432000
+    webhook_calls: int = Field(default=40, ge=1, le=1000)
+    webhook_calls_per_endpoint: int = Field(default=5, ge=1, le=100)
+    webhooks_stay_here: bool = False
+
     # --- the worker
     worker_in_serve: bool = False
     follow_first_s: Seconds = 5
@@ -70,31 +89,53 @@ class Settings(BaseSettings):
     follow_tails_s: Annotated[list[Seconds], NoDecode] = [3600, 86400]
     sweep_every_s: Seconds = 15
 
-    @field_validator("cors_origins", "encryption_keys", "follow_tails_s", mode="before")
+    @field_validator("cors_origins", "encryption_keys", "follow_tails_s", "webhook_delays_s", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
-    @field_validator("metrics_token", "kaspi_webhook_secret", mode="before")
+    @field_validator(
+        "metrics_token",
+        "kaspi_webhook_secret",
+        "telegram_bot_token",
+        "smtp_url",
+        "smtp_from",
+        "console_url",
+        mode="before",
+    )
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return value or None
 
-    @field_validator("production_api_url")
+    @field_validator("production_api_url", "telegram_api_url")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            port = parts.port
-        except ValueError:
-            raise ValueError("must be an http:// or https:// address") from None  # the cause may quote a password
-        if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
-            raise ValueError("must be an http:// or https:// address")
-        if parts.query or parts.fragment or "@" in parts.netloc:
-            raise ValueError("must have no query, fragment or user name")
-        if parts.scheme == "http" and not is_loopback(parts.hostname):
-            raise ValueError("must be https:// unless it is on this machine: the query carries secrets")
+        parts = _address(value)
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            raise ValueError("must be https:// unless it is on this machine: what is asked of it carries secrets")
         return value.rstrip("/")
+
+    @field_validator("console_url")
+    @classmethod
+    def _check_console_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            _address(value)
+        return value and value.rstrip("/")
+
+    @field_validator("telegram_bot_token")
+    @classmethod
+    def _check_bot_token(cls, value: SecretStr | None) -> SecretStr | None:
+        # It becomes part of an address.
+        if value is not None and not _BOT_TOKEN.fullmatch(value.get_secret_value()):
+            raise ValueError("must be a bot's token as BotFather gives it: digits, a colon, letters")
+        return value
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _check_smtp_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            SmtpServer.of(value.get_secret_value())
+        return value
 
     @field_validator("encryption_keys")
     @classmethod
@@ -121,8 +162,15 @@ class Settings(BaseSettings):
                 )
             if not is_loopback(self.host):
                 raise ValueError("DEV_NO_AUTH works only when HOST is on this machine: set HOST=127.0.0.1")
+        if self.webhooks_stay_here and not is_loopback(urlsplit(self.production_api_url).hostname or ""):
+            raise ValueError(
+                "WEBHOOKS_STAY_HERE works only with the stand-in proxy on this machine, and PRODUCTION_API_URL points "
+                "elsewhere: remove WEBHOOKS_STAY_HERE"
+            )
         if self.sending_lease_s <= self.kaspi_deadline_s:
             raise ValueError("SENDING_LEASE_S must be longer than KASPI_DEADLINE_S")
+        if self.smtp_url is not None and self.smtp_from is None:
+            raise ValueError("SMTP_URL needs SMTP_FROM: the address that mails come from")
         if "*" in self.cors_origins and not self.debug:
             raise ValueError("CORS_ORIGINS must name the origins: '*' is for DEBUG only")
         return self
@@ -131,6 +179,24 @@ class Settings(BaseSettings):
     def serves_docs(self) -> bool:
         """Whether ``/docs`` and ``/openapi.json`` exist: as set, else in development only."""
         return self.debug if self.docs_enabled is None else self.docs_enabled
+
+
+def _address(value: str) -> SplitResult:
+    """Read the address of a service.
+
+    Raises:
+        ValueError: for anything that is none. Its text quotes nothing of it.
+    """
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise ValueError("must be an http:// or https:// address") from None  # the cause may quote a password
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+        raise ValueError("must be an http:// or https:// address")
+    if parts.query or parts.fragment or "@" in parts.netloc:
+        raise ValueError("must have no query, fragment or user name")
+    return parts
 
 
 def is_loopback(host: str) -> bool:

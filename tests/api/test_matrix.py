@@ -30,6 +30,7 @@ class Target:
     external_id: str
     id: str
     refund_id: str = str(NO_PAYMENT)
+    binding_id: str = str(NO_PAYMENT)
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,23 @@ ROWS: dict[tuple[str, str], Row] = {
         lambda t: f"/admin/refunds/{t.refund_id}/settle",
         lambda t: {"state": "failed", "reason": "matrix"},
         own=409,
+    ),
+    ("GET", "/admin/notify"): Row(Scope.ADMIN, lambda t: "/admin/notify", hides_by=200),
+    ("POST", "/admin/notify"): Row(
+        Scope.ADMIN,
+        lambda t: "/admin/notify",
+        lambda t: {"shop_id": t.shop_id, "channel": "telegram", "address": "-100200", "events": ["payment.paid"]},
+        own=201,
+    ),
+    ("GET", "/admin/notify/{id}"): Row(Scope.ADMIN, lambda t: f"/admin/notify/{t.binding_id}"),
+    ("PUT", "/admin/notify/{id}"): Row(
+        Scope.ADMIN, lambda t: f"/admin/notify/{t.binding_id}", lambda t: {"language": "kk"}
+    ),
+    ("DELETE", "/admin/notify/{id}"): Row(Scope.ADMIN, lambda t: f"/admin/notify/{t.binding_id}"),
+    ("POST", "/admin/notify/{id}/test"): Row(
+        Scope.ADMIN,
+        lambda t: f"/admin/notify/{t.binding_id}/test",
+        own=502,  # no channel is set up here
     ),
     ("GET", "/admin/logs"): Row(Scope.ADMIN, lambda t: f"/admin/logs?shop_id={t.shop_id}", hides_by=200),
     ("POST", "/webhooks/kaspi"): Row(

@@ -1,6 +1,7 @@
 """``payment-service shops``: all or nothing, nothing secret on the screen."""
 
 import json
+import subprocess
 import uuid
 from typing import Any
 
@@ -8,6 +9,7 @@ import asyncpg
 import pytest
 
 from tests.conftest import SHOPS
+from tests.e2e.php.site import php_or_skip
 from tests.e2e.rig import Rig
 
 HEADER = "shop_id,organization_bin,name,city,provider,device_token"
@@ -93,6 +95,52 @@ def test_export_is_what_import_reads(shell: Rig) -> None:
     (shell.folder / "again.csv").write_text(changed, encoding="utf-8")
     assert "1 of 2 shops changed" in shell.run("shops", "import", str(shell.folder / "again.csv")).stdout
     assert shell.run("shops", "export", "--with-tokens").stdout == changed
+
+
+def test_export_for_sites_is_php_that_returns_what_it_was_given(shell: Rig) -> None:
+    token = str(uuid.uuid4())
+    name = r"""O'Neil \' \\ . $HOME {$x} ?> <?php phpinfo(); // Цветы"""
+    bring(shell, GOOD + token, f'9,991011000048,"{name}",,kaspi,')
+    with_tokens = shell.run("shops", "export", "--format", "php", "--with-tokens").stdout
+    without = shell.run("shops", "export", "--format", "php").stdout
+    assert token in with_tokens
+    assert token not in without
+    assert php_value(shell, without) == {
+        "8": {
+            "organization_bin": "891027350515",
+            "device_token": None,
+            "is_active": True,
+            "provider": "kaspi",
+            "name": "Cvety.kz",
+        },
+        "9": {
+            "organization_bin": "991011000048",
+            "device_token": None,
+            "is_active": True,
+            "provider": "kaspi",
+            "name": name,
+        },
+    }
+    assert php_value(shell, with_tokens)["8"]["device_token"] == token
+
+
+def php_value(rig: Rig, code: str) -> dict[str, Any]:
+    """What PHP makes of a file that returns an array; PHP's own check finds nothing wrong with it."""
+    php_or_skip()
+    file = rig.folder / "shops.php"
+    file.write_text(code, encoding="utf-8")
+    subprocess.run(["php", "-l", str(file)], check=True, capture_output=True)
+    script = "echo json_encode(require $argv[1]);"
+    done = subprocess.run(["php", "-r", script, "--", str(file)], check=True, capture_output=True, text=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("words", [("--format", "json"), ("--json",)])
+def test_export_for_scripts_is_json(shell: Rig, words: tuple[str, ...]) -> None:
+    bring(shell, GOOD)
+    [shop] = json.loads(shell.run("shops", "export", *words).stdout)
+    assert (shop["shop_id"], shop["name"], "device_token" in shop) == (8, "Cvety.kz", False)
 
 
 def test_dry_run_for_scripts_tells_from_and_to(shell: Rig) -> None:

@@ -301,6 +301,10 @@ class Rig:
         draft.write_text(json.dumps(self._tokens))
         draft.rename(self.folder / "tokens.json")
 
+    def is_token_of(self, organization_bin: str, device_token: str) -> bool:
+        """Whether Kaspi knows this device token as one of this BIN."""
+        return device_token in self._tokens.get(organization_bin, [])
+
     async def ledger(self, **wanted: str | int) -> list[dict[str, Any]]:
         """The calls that the stand-in received, oldest first."""
         answer = await self.sandbox_client.get("/_ledger", params=wanted)

@@ -20,7 +20,5 @@ async def test_every_file_is_valid_php() -> None:
     php_or_skip()
     files = sorted(map(str, CLIENT.rglob("*.php")))
     script = 'for file in "$@"; do php -l "$file" >/dev/null || exit 1; done'
-    code, out, err = await run(
-        "bash", "-c", script, "bash", *files, cwd=CLIENT, environment=clean_environment(CLIENT)
-    )
+    code, out, err = await run("bash", "-c", script, "bash", *files, cwd=CLIENT, environment=clean_environment(CLIENT))
     assert code == 0, out + err

@@ -547,6 +547,7 @@ async def test_answer_that_takes_too_long_is_none(
 async def test_handshake_that_never_ends_is_cut(calling: Callable[..., Outbound]) -> None:
     async with receiver(_never_shake_hands) as server:
         assert await why(calling(deadline_s=0.5), at(server)) is Reason.TIMEOUT
+        await server.settle()  # we hung up
 
 
 async def _break_off(connection: Connection) -> None:

@@ -61,6 +61,7 @@ async def restarted(bench: Bench, rig: Rig) -> AsyncIterator[float]:
         "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity"
         " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
     )
+    await rig.pool.execute("CHECKPOINT")
     bench.postgres.port = int(bench.postgres.url().rpartition(":")[2].partition("/")[0])
     pid = _postmaster(bench.postgres)
     os.kill(pid, signal.SIGQUIT)

@@ -1,17 +1,19 @@
 """The two ends of the wire to people: the stand-in Bot API as a process, and a mail server inside the test."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
+from pydantic import SecretStr
 
 from payment_service.notify.channel import Channel
 from payment_service.notify.telegram import Telegram
+from payment_service.settings import Settings
 from tests.e2e.rig import Program, clean_environment, free_port
 
 TOKEN = "42:stand-in-token-of-the-tests"
@@ -95,7 +97,7 @@ class Mailbox:
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - as above
         if self.answer_to_data.startswith("250"):
             self.mails.append(envelope)
-        if self.breaks_off and server.transport is not None:
+        if self.breaks_off and isinstance(server.transport, asyncio.Transport):
             server.transport.abort()
         return self.answer_to_data
 
@@ -108,3 +110,17 @@ def mailbox() -> Iterator[Mailbox]:
     controller.start()
     yield mailbox
     controller.stop()
+
+
+@pytest.fixture
+def settings(settings: Settings, bot_api: BotApi, mailbox: Mailbox) -> Settings:
+    """Settings with both channels set up."""
+    return settings.model_copy(
+        update={
+            "telegram_bot_token": SecretStr(TOKEN),
+            "telegram_api_url": bot_api.url,
+            "smtp_url": SecretStr(f"smtp://127.0.0.1:{mailbox.port}"),
+            "smtp_from": "pay@example.kz",
+            "console_url": "https://pay.example.kz",
+        }
+    )

@@ -1,10 +1,11 @@
-"""The Bot API over a real socket: what is taken, what is tried again, what ends a chat, and where the token never is."""
+"""The Bot API over a real socket: what is taken, what is tried again, what ends a chat, where the token never is."""
 
 import asyncio
 import logging
 
 import pytest
 
+from payment_service.logs import scrub
 from payment_service.notify import telegram as module
 from payment_service.notify.channel import Channel, ChatGone, ChatMoved, Refused, Sent, TryAgain
 from payment_service.notify.telegram import Telegram
@@ -77,9 +78,9 @@ async def test_nobody_there_is_tried_again() -> None:
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnull",
         b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{\"ok\":true",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{"ok":true',
         b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 429 Slow\r\nContent-Length: 34\r\n\r\n{\"parameters\":{\"retry_after\":\"x\"}} ",
+        b'HTTP/1.1 429 Slow\r\nContent-Length: 34\r\n\r\n{"parameters":{"retry_after":"x"}} ',
         b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n[]",
         b"HTTP/1.1 200 OK\r\nContent-Length: 70000\r\n\r\n" + b" " * 70000,
         b"no HTTP at all\r\n\r\n",
@@ -93,7 +94,7 @@ async def test_strange_reply_is_tried_again(reply: bytes) -> None:
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
-        channel = Telegram(TOKEN, "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1]))
+        channel = Telegram(TOKEN, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         delivery = await channel.send(CHAT, NOTE, key="k")
         await channel.close()
     assert isinstance(delivery, TryAgain)
@@ -111,7 +112,7 @@ async def test_silence_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> 
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     async with server:
-        channel = Telegram(TOKEN, "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1]))
+        channel = Telegram(TOKEN, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         assert isinstance(await channel.send(CHAT, NOTE, key="k"), TryAgain)
         await channel.close()
         await asyncio.wait_for(hung_up.wait(), 10)
@@ -120,8 +121,6 @@ async def test_silence_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> 
 async def test_token_is_in_no_delivery_no_log_and_no_repr(
     bot_api: BotApi, telegram: Channel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from payment_service.logs import scrub
-
     with caplog.at_level(logging.INFO):
         for course in ("too_many", "blocked", "not_found", "bad_text", "failing", "lost"):
             await bot_api.goes_wrong(course)

@@ -39,6 +39,17 @@ final class ClientTest extends SiteTest
             ['http://127.0.0.1.example']];
     }
 
+    public function testCallsWaitThreeSecondsToConnectAndTenInAll(): void
+    {
+        $http = (function () {
+            return $this->http;
+        })->call(new Client('https://service.example', self::KEY, ['folder' => $this->folder]));
+        $times = (function () {
+            return [$this->connectTimeoutS, $this->totalTimeoutS];
+        })->call($http);
+        $this->assertSame([3.0, 10.0], $times);
+    }
+
     public function testPaymentIsSentAsTheServiceWantsIt(): void
     {
         $this->wire->willSay(self::MADE);

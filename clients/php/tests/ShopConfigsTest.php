@@ -229,6 +229,15 @@ final class ShopConfigsTest extends SiteTest
         $this->assertSame('last_known', $this->trust(['folder' => null]));
     }
 
+    public function testBitrixCacheKeepsItWhereTheFolderCannotBeWritten(): void
+    {
+        Bitrix\Main\Data\Cache::$now = $this->clock();
+        file_put_contents($this->folder, 'a file where the folder should be');
+        $this->wire->willSay($this->config());
+        $this->trust();
+        $this->assertSame('cached', $this->trust());
+    }
+
     public function testFilesAreForTheSitesUserOnlyAndTheTokenIsInNoLog(): void
     {
         $this->wire->willSay($this->config());

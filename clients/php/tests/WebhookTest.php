@@ -141,6 +141,15 @@ final class WebhookTest extends SiteTest
         $this->assertSame(200, $receiver->receive($headers, $body)[0]);
     }
 
+    public function testAnyGoodSignatureOfSeveralIsEnough(): void
+    {
+        $body = $this->event('payment.paid');
+        $headers = $this->headers($body);
+        $bad = 'v1,' . base64_encode(str_repeat('x', 32));
+        $headers['webhook-signature'] = "$bad {$headers['webhook-signature']} $bad";
+        $this->assertSame(200, $this->receiver()->receive($headers, $body)[0]);
+    }
+
     public function testBodyThatIsNoEventIsRefused(): void
     {
         foreach (['[]', '"text"', 'null', '{"type": "payment.paid"}', '{"type": 5, "data": {}}', 'no json'] as $body) {

@@ -8,7 +8,19 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from payment_service import __version__
-from payment_service.api import configs, health, hints, payments, problems, refunds, reports, settling, waiting
+from payment_service.api import (
+    configs,
+    health,
+    hints,
+    notify,
+    payments,
+    problems,
+    refunds,
+    reports,
+    settling,
+    waiting,
+    webhooks,
+)
 from payment_service.api.dependencies import Rooms
 from payment_service.api.middleware import Drain, Envelope
 
@@ -47,7 +59,7 @@ def build(
     app.state.drain = drain
     app.state.schema_head = schema_head
     problems.install(app)
-    for part in (waiting, payments, refunds, configs, reports, settling, hints, health):
+    for part in (waiting, payments, refunds, configs, reports, settling, hints, notify, webhooks, health):
         app.include_router(part.router)
     if metrics:
         app.include_router(health.metrics_router(metrics_token))

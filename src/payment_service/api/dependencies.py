@@ -13,8 +13,12 @@ from payment_service.access.service import EVERYBODY, Access, Caller, Scope
 from payment_service.context import Origin, origin
 from payment_service.database import Database
 from payment_service.errors import NotAuthenticated
+from payment_service.events.deliveries import DeliveryRecord
+from payment_service.events.delivery import Deliveries
+from payment_service.events.endpoints import Endpoints
 from payment_service.events.waiting import Ears
 from payment_service.inflight import InFlight
+from payment_service.notify.bindings import Bindings
 from payment_service.payments.following import Following
 from payment_service.payments.reports import Reports
 from payment_service.payments.service import Payments
@@ -40,6 +44,10 @@ class Rooms:
     refunds: Refunds
     ears: Ears
     inflight: InFlight
+    bindings: Bindings
+    endpoints: Endpoints
+    deliveries: Deliveries
+    delivery_record: DeliveryRecord
     hint_secrets: Mapping[str, str]
     """What each provider's side signs its hints with; a provider without one has no way to hint."""
     open_to_everybody: bool

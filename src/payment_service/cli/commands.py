@@ -10,7 +10,7 @@ import typer
 
 from payment_service import logs, schema
 from payment_service import main as programs
-from payment_service.cli import audit, keys, payments, secrets, shops
+from payment_service.cli import audit, keys, notify, payments, secrets, shops, webhooks
 from payment_service.cli.legacy import import_legacy
 from payment_service.cli.output import fail, sentence_of
 from payment_service.cli.reconcile import reconcile
@@ -25,6 +25,8 @@ app = typer.Typer(
 )
 app.add_typer(shops.app, name="shops")
 app.add_typer(payments.app, name="payments")
+app.add_typer(notify.app, name="notify")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(keys.app, name="keys")
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(audit.app, name="audit")
@@ -72,7 +74,7 @@ def serve(port: PortOption = None) -> None:
 
 @app.command()
 def worker() -> None:
-    """Follow payments in the background. Run as many as you like, on any machines."""
+    """Follow payments and deliver events in the background. Run as many as you like, on any machines."""
     settings = load()
     logs.configure(readable=settings.debug, level=settings.log_level)
     asyncio.run(programs.work(settings))

@@ -125,6 +125,7 @@ def _environment(url: str, made_up: _Secrets, *, port: int, sandbox_port: int) -
         "DEV_NO_AUTH": "true",
         "METRICS_PUBLIC": "true",
         "WORKER_IN_SERVE": "true",
+        "WEBHOOKS_STAY_HERE": "true",
     }
 
 

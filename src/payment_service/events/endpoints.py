@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from sqlalchemy import func, select, update
@@ -26,7 +27,7 @@ from payment_service.logs import get_logger
 from payment_service.queue import DELIVER_EVENTS, enqueue
 from payment_service.vault import Vault
 
-SECRET_MARK: Final = "whsec_"
+SECRET_MARK: Final = "whsec_"  # noqa: S105 - the mark that Standard Webhooks puts before secrets
 MAX_HEADERS: Final = 10
 SUBSCRIBABLE: Final = tuple(kind for kind in EventType if kind is not EventType.TEST)
 """A test goes to the endpoint that it is a test of."""
@@ -156,7 +157,7 @@ class Endpoints:
         await session.refresh(endpoint)
         waiting = EventDelivery.endpoint_id == endpoint.id, EventDelivery.state == "waiting"
         await session.execute(update(EventDelivery).where(*waiting).values(next_try_at=func.now()))
-        await enqueue(session, DELIVER_EVENTS, endpoint.id, key=str(new_id()))
+        await wake(session, endpoint.id)
         if recovered:
             self.tell(session, endpoint, EventType.ENDPOINT_RECOVERED)
 
@@ -169,7 +170,7 @@ class Endpoints:
         log.warning("webhook endpoint switched off", endpoint_id=str(endpoint.id), reason=reason)
 
     def tell(self, session: AsyncSession, endpoint: WebhookEndpoint, kind: EventType) -> Event:
-        """Write an event about the endpoint itself, in the caller's transaction."""
+        """Write an event about the endpoint itself, in the caller's transaction. Of its URL it names the host only."""
         only_shop = endpoint.shops[0] if endpoint.shops and len(endpoint.shops) == 1 else None
         return outbox.write(
             session,
@@ -177,18 +178,20 @@ class Endpoints:
             endpoint.id,
             version=1 if kind is EventType.TEST else endpoint.version,
             shop_id=only_shop,
-            data=self.shown(endpoint),
+            data={
+                **self.shown(endpoint),
+                "url": f"{urlsplit(endpoint.url)._replace(path='/', query='').geturl()}{MASK}",
+            },
         )
 
-    async def rotate(self, session: AsyncSession) -> int:
-        """Encrypt every secret anew with the newest key of the vault, in the caller's transaction; how many endpoints."""
+    async def rotate(self, session: AsyncSession) -> None:
+        """Encrypt every secret anew with the newest key of the vault, in the caller's transaction."""
         endpoints = list(await session.scalars(select(WebhookEndpoint).with_for_update()))
         for endpoint in endpoints:
             for column in ("secret_ciphertext", "previous_secret_ciphertext", "headers_ciphertext"):
                 ciphertext = getattr(endpoint, column)
                 if ciphertext is not None:
                     setattr(endpoint, column, self.vault.rotate(ciphertext))
-        return len(endpoints)
 
     # --- steps
 
@@ -202,6 +205,8 @@ class Endpoints:
         for name in ("url", "description"):
             if name in fields:
                 setattr(endpoint, name, fields[name])
+        if "url" in fields:
+            endpoint.failing_since = None  # another address, another chance
         if "events" in fields:
             endpoint.events = _checked_events(fields["events"])
         if "shops" in fields:
@@ -219,6 +224,11 @@ async def locked(session: AsyncSession, endpoint_id: UUID) -> WebhookEndpoint | 
     return await session.scalar(of_id.with_for_update(key_share=True).execution_options(populate_existing=True))
 
 
+async def wake(session: AsyncSession, endpoint_id: UUID, *, delay_s: float = 0) -> None:
+    """Leave a job that looks for what is due for an endpoint. Each has a key of its own: none takes another's place."""
+    await enqueue(session, DELIVER_EVENTS, endpoint_id, key=str(new_id()), delay_s=delay_s)
+
+
 def wants(endpoint: WebhookEndpoint, event: Event) -> bool:
     """Whether an endpoint is told of an event."""
     if event.type == EventType.TEST:
@@ -231,9 +241,7 @@ def _may_see(endpoint: WebhookEndpoint, shops: Collection[int] | None) -> bool:
     return shops is None or (endpoint.shops is not None and set(endpoint.shops) <= set(shops))
 
 
-def _visible(
-    endpoint: WebhookEndpoint | None, endpoint_id: UUID, shops: Collection[int] | None
-) -> WebhookEndpoint:
+def _visible(endpoint: WebhookEndpoint | None, endpoint_id: UUID, shops: Collection[int] | None) -> WebhookEndpoint:
     if endpoint is None or not _may_see(endpoint, shops):
         raise WebhookNotFound(endpoint_id)
     return endpoint

@@ -16,8 +16,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from ipaddress import ip_address
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import httpx
 
@@ -142,6 +143,28 @@ async def look_up(host: str) -> list[IPAddress]:
     return [ip_address(address[0]) for *_, address in found]
 
 
+class _Line:
+    """The connection of one call, held to be closed: httpcore forgets one whose TLS handshake is cancelled."""
+
+    _stream: Any = None
+
+    async def __call__(self, event: str, info: dict[str, Any]) -> None:
+        """What the transport reports of its doings."""
+        if event == "connection.connect_tcp.complete":
+            self._stream = info["return_value"]
+
+    async def aclose(self) -> None:
+        """Close it, if it is not closed."""
+        if self._stream:
+            await self._stream.aclose()
+
+
+@cache
+def _mozillas_list() -> ssl.SSLContext:
+    """Read once: it takes longer than most calls."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 class Outbound:
     """Calls addresses that users gave."""
 
@@ -160,7 +183,7 @@ class Outbound:
         # A bare transport, no client: it knows no redirects, cookies, proxies, netrc or decoding that one could
         # forget to turn off. A connection serves one call: the next to that address may be for another name.
         self._transport = httpx.AsyncHTTPTransport(
-            verify=tls or httpx.create_ssl_context(trust_env=False),
+            verify=tls or _mozillas_list(),
             trust_env=False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
         )
@@ -242,6 +265,7 @@ class Outbound:
     async def _call(
         self, destination: Destination, address: IPAddress, body: bytes, headers: Mapping[str, str]
     ) -> Posted:
+        line = _Line()
         sent = httpx.Headers({"User-Agent": "payment-service"})
         sent.update(headers)
         sent.update({"Host": destination.authority, "Accept-Encoding": "identity", "Connection": "close"})
@@ -253,17 +277,23 @@ class Outbound:
             extensions={
                 "sni_hostname": destination.host,  # also whose certificate it must be
                 "target": destination.target.encode(),
+                "trace": line,
                 "timeout": httpx.Timeout(self._deadline_s, connect=_CONNECT_TIMEOUT_S).as_dict(),
             },
         )
-        response = await self._transport.handle_async_request(request)
-        async with contextlib.aclosing(response):
-            answer = bytearray()
-            async for chunk in response.aiter_raw():
-                answer += chunk
-                if len(answer) >= MAX_ANSWER_BYTES:
-                    break
-            return Posted(response.status_code, bytes(answer[:MAX_ANSWER_BYTES]))
+        async with contextlib.aclosing(line):
+            response = await self._transport.handle_async_request(request)
+            async with contextlib.aclosing(response):
+                return Posted(response.status_code, await _beginning_of(response))
+
+
+async def _beginning_of(response: httpx.Response) -> bytes:
+    answer = bytearray()
+    async for chunk in response.aiter_raw():
+        answer += chunk
+        if len(answer) >= MAX_ANSWER_BYTES:
+            break
+    return bytes(answer[:MAX_ANSWER_BYTES])
 
 
 def _why(error: Exception) -> NotPosted:

@@ -17,6 +17,7 @@ from payment_service.notify.texts import Note
 DEADLINE_S: Final = 20
 _ENHANCED: Final = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\b")
 _NO_MAILBOX: Final = frozenset({550, 551, 553})
+_HERE: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _PORTS: Final = {"smtp": 587, "smtps": 465}
 
 
@@ -32,8 +33,8 @@ class SmtpServer:
     start_tls: bool
 
     @classmethod
-    def of(cls, url: str, *, plain: bool = False) -> "SmtpServer":
-        """Read ``smtps://user:password@host:port``; ``plain`` is without TLS, for a server on this machine.
+    def of(cls, url: str) -> "SmtpServer":
+        """Read ``smtps://user:password@host:port``. A server on this machine (``127.0.0.1``) may do without TLS.
 
         Raises:
             ValueError: for anything else. Its text quotes nothing of the URL.
@@ -51,7 +52,7 @@ class SmtpServer:
             username=unquote(parts.username) if parts.username else None,
             password=unquote(parts.password) if parts.password else None,
             tls=parts.scheme == "smtps",
-            start_tls=parts.scheme == "smtp" and not plain,
+            start_tls=parts.scheme == "smtp" and parts.hostname not in _HERE,
         )
 
 
@@ -68,10 +69,10 @@ class Email:
 
     async def send(self, address: str, note: Note, *, key: str) -> Delivery:
         """Send once. A lost answer is ``TryAgain``: see the module ``channel``."""
-        message = written(note)
-        message["From"], message["To"] = self._sender, address
-        message["Message-ID"] = f"<{key}@{self._domain}>"
         try:
+            message = written(note)
+            message["From"], message["To"] = self._sender, address
+            message["Message-ID"] = f"<{key}@{self._domain}>"
             async with asyncio.timeout(DEADLINE_S):
                 await self._hand_over(message)
         except Exception as error:  # noqa: BLE001 - any way of failing is one: not known to have been taken

@@ -10,12 +10,12 @@ import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, assert_never
 from uuid import UUID
 
 from sqlalchemy import and_, any_, func, or_, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.database import Database, insist
@@ -64,7 +64,8 @@ class _Turn:
     lease_end: datetime
     wait_s: float
     event_id: UUID
-    note: Note
+    happening: Happening
+    language: Language
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Notify:
             )
             .where(Event.id.in_([event.id for event in events]))
             # A chat that is bound to the shop and to all shops is told in the shop's language.
-            .distinct(Event.id, NotifyBinding.chat_id)
+            .ext(distinct_on(Event.id, NotifyBinding.chat_id))
             .order_by(Event.id, NotifyBinding.chat_id, NotifyBinding.shop_id.nulls_last())
         )
         rows = (await session.execute(wanted)).all()
@@ -120,7 +121,7 @@ class Notify:
         if turn is None:
             return
         await asyncio.sleep(turn.wait_s)
-        delivery = await self._send(turn.channel, turn.address, turn.note, f"{turn.event_id}.{turn.chat_id}")
+        delivery = await self._send_in_turn(turn)
         await insist(lambda: self._write(turn, delivery))
 
     async def wake_overdue(self) -> int:
@@ -165,9 +166,7 @@ class Notify:
         """Own a chat for a while, if its next message is due: of several workers, or of a repeated job, one gets it."""
         due = (
             update(NotifyChat)
-            .where(
-                NotifyChat.id == chat_id, NotifyChat.next_send_at <= func.now(), NotifyChat.disabled_at.is_(None)
-            )
+            .where(NotifyChat.id == chat_id, NotifyChat.next_send_at <= func.now(), NotifyChat.disabled_at.is_(None))
             # Always changed, also when there is nothing to send: the next job's key is made of it.
             .values(next_send_at=func.now())
             .returning(NotifyChat)
@@ -186,24 +185,37 @@ class Notify:
             chat.next_send_at = now + timedelta(seconds=wait_s + LEASE_S)
             message.tries += 1
             message.tried_at = now
-            note = note_of(
-                await _happening(session, event), Language(message.language), now=now, console_url=self.console_url
+            return _Turn(
+                chat_id=chat.id,
+                channel=chat.channel,
+                address=chat.address,
+                lease_end=chat.next_send_at,
+                wait_s=wait_s,
+                event_id=event.id,
+                happening=await _happening(session, event),
+                language=Language(message.language),
             )
-            return _Turn(chat.id, chat.channel, chat.address, chat.next_send_at, wait_s, event.id, note)
 
     async def _place(self, session: AsyncSession, channel: Channel | None, name: str) -> float | None:
         """Take the next place in a channel's pace; how long to wait for it, or none when too many wait already."""
         if channel is None:
             return 0
         place = text(
-            "INSERT INTO notify_pace (channel, free_at) VALUES (:name, now() + :pause)"
-            " ON CONFLICT (channel) DO UPDATE SET free_at = greatest(notify_pace.free_at, now()) + :pause"
-            " WHERE notify_pace.free_at <= now() + :most"
-            " RETURNING extract(epoch FROM free_at - :pause - now())::float8"
+            "INSERT INTO notify_pace (channel, free_at) VALUES (:name, now() + make_interval(secs => :pause))"
+            " ON CONFLICT (channel) DO UPDATE"
+            " SET free_at = greatest(notify_pace.free_at, now()) + make_interval(secs => :pause)"
+            " WHERE notify_pace.free_at <= now() + make_interval(secs => :most)"
+            " RETURNING extract(epoch FROM free_at - make_interval(secs => :pause) - now())::float8"
         )
-        pause, most = timedelta(seconds=channel.pause_s), timedelta(seconds=MOST_WAIT_S)
-        wait_s = await session.scalar(place, {"name": name, "pause": pause, "most": most})
+        wait_s = await session.scalar(place, {"name": name, "pause": channel.pause_s, "most": MOST_WAIT_S})
         return None if wait_s is None else float(wait_s)
+
+    async def _send_in_turn(self, turn: _Turn) -> Delivery:
+        try:
+            note = note_of(turn.happening, turn.language, now=datetime.now(UTC), console_url=self.console_url)
+        except Exception as error:  # noqa: BLE001 - an event that nobody can put into words must not hold up the others
+            return Refused(f"no words for it: {type(error).__name__}")
+        return await self._send(turn.channel, turn.address, note, f"{turn.event_id}.{turn.chat_id}")
 
     async def _send(self, name: str, address: str, note: Note, key: str) -> Delivery:
         channel = self.channels.get(name)

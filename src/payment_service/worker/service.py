@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from payment_service.audit.sealing import AuditSeals
 from payment_service.context import Origin, origin
 from payment_service.database import Database
+from payment_service.events.delivery import Deliveries
+from payment_service.events.passing_on import PassingOn
 from payment_service.logs import get_logger
 from payment_service.metrics import TASKS
+from payment_service.notify.service import Notify
 from payment_service.payments.following import Following
 from payment_service.payments.settling import Settling
-from payment_service.queue import FOLLOW_PAYMENT, Consumer, forget_old
+from payment_service.queue import DELIVER_EVENTS, FOLLOW_PAYMENT, TELL_CHAT, Consumer, Handler, forget_old
 from payment_service.refunds.service import Refunds
 
 RESTART_AFTER_S = 1.0
@@ -28,6 +31,9 @@ class Worker:
     settling: Settling
     refunds: Refunds
     audit_seals: AuditSeals
+    passing_on: PassingOn
+    deliveries: Deliveries
+    notify: Notify
     sweep_every_s: float = 15
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _consumer: Consumer | None = None
@@ -36,6 +42,7 @@ class Worker:
         """Work until ``stop`` is called. A lost database is waited for."""
         origin.set(Origin("worker"))
         sweeping = asyncio.create_task(self._sweep())
+        passing_on = asyncio.create_task(self.passing_on.run())
         try:
             while not self._stopping.is_set():
                 try:
@@ -45,6 +52,8 @@ class Worker:
                     await self._pause(RESTART_AFTER_S)
         finally:
             await sweeping
+            passing_on.cancel()
+            await asyncio.wait({passing_on})
 
     def stop(self) -> None:
         """Take no more jobs and let those in hand end."""
@@ -55,7 +64,13 @@ class Worker:
     async def _consume(self) -> None:
         connection = await self.database.raw_connection()
         try:
-            self._consumer = Consumer(connection, {FOLLOW_PAYMENT: self.following.follow})
+            handlers: dict[str, Handler] = {
+                FOLLOW_PAYMENT: self.following.follow,
+                DELIVER_EVENTS: self.deliveries.deliver,
+                TELL_CHAT: self.notify.tell,
+            }
+            # Telling the world must never keep payments from being followed.
+            self._consumer = Consumer(connection, handlers, {DELIVER_EVENTS: self.deliveries.plan.at_once_in_all})
             if not self._stopping.is_set():
                 await self._consumer.run()
         finally:
@@ -68,6 +83,10 @@ class Worker:
             for chore in (
                 self._settle_lost,
                 self._wake_overdue,
+                self.passing_on.pass_on,
+                self._wake_overdue_deliveries,
+                self._wake_overdue_chats,
+                self.deliveries.count_waiting,
                 self._count_tasks,
                 self._forget_old_jobs,
                 self.audit_seals.seal,
@@ -86,6 +105,14 @@ class Worker:
     async def _wake_overdue(self) -> None:
         if woken := await self.following.wake_overdue():
             log.warning("jobs were lost", woken=woken)
+
+    async def _wake_overdue_deliveries(self) -> None:
+        if woken := await self.deliveries.wake_overdue():
+            log.warning("jobs of deliveries were lost", woken=woken)
+
+    async def _wake_overdue_chats(self) -> None:
+        if woken := await self.notify.wake_overdue():
+            log.warning("jobs of chats were lost", woken=woken)
 
     async def _count_tasks(self) -> None:
         TASKS.labels(kind="payment").set(len(await self.settling.tasks()))

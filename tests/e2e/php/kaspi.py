@@ -38,12 +38,11 @@ class Kaspi:
     async def _said(self, request: Request) -> dict[str, Any]:
         path = request.path.rstrip("/")
         if path in _OPERATIONS and request.method == "POST":
-            return await self._moved(path, request.json())
+            return await self._moved(path, request.said)
         if path.startswith("/r3/v01/payment/status/"):
             data = await self._proxy("status", externalId=path.rsplit("/", 1)[1])
             return _envelope(data, {"Status": data["data"].get("status")})
-        known = request.query.get("DeviceToken") in {token for tokens in self.rig._tokens.values() for token in tokens}
-        if not known:
+        if not self.rig.is_token_of(request.query["OrganizationBin"], request.query["DeviceToken"]):
             return {"StatusCode": -1501, "Message": "Device not found", "Data": None}
         if path == "/r3/v01/payment/details":
             return {"StatusCode": 0, "Message": None, "Data": {"QrPaymentId": request.query["QrPaymentId"]}}

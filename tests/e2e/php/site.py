@@ -25,7 +25,9 @@ def php_or_skip(*programs: str) -> None:
     missing = [program for program in ("php", *programs) if shutil.which(program) is None]
     if not missing:
         return
-    reason = f"{' and '.join(missing)} not installed (Debian: apt-get install php-cli php-curl php-xml php-mbstring phpunit)"
+    reason = (
+        f"{' and '.join(missing)} not installed (Debian: apt-get install php-cli php-curl php-xml php-mbstring phpunit)"
+    )
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
@@ -155,7 +157,9 @@ class Site:
         """Run PHP to its end: exit code, standard output, standard error."""
         self.save_options()
         environment = clean_environment(self.folder, DOCUMENT_ROOT=str(self.www))
-        return await run("php", "-d", "display_errors=stderr", *words, cwd=self.folder, environment=environment, text=text)
+        return await run(
+            "php", "-d", "display_errors=stderr", *words, cwd=self.folder, environment=environment, text=text
+        )
 
 
 async def run(*words: str, cwd: Path, environment: dict[str, str], text: str = "") -> tuple[int, str, str]:

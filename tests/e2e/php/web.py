@@ -21,8 +21,10 @@ class Request:
     certificate_of: str
     """The common name in the caller's certificate; empty without one."""
 
-    def json(self) -> Any:
-        return json.loads(self.body or b"null")
+    @property
+    def said(self) -> dict[str, Any]:
+        """The body, or the query of a request without one."""
+        return json.loads(self.body) if self.body else dict(self.query)
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,10 @@ async def served(respond: Respond, tls: ssl.SSLContext | None = None) -> AsyncIt
             await asyncio.sleep(answer.wait_s)
             if not answer.drop:
                 lines = [f"HTTP/1.1 {answer.status} Said", "Connection: close", f"Content-Type: {answer.content_type}"]
-                lines += [f"Content-Length: {len(answer.body)}", *(f"{name}: {value}" for name, value in answer.headers)]
+                lines += [
+                    f"Content-Length: {len(answer.body)}",
+                    *(f"{name}: {value}" for name, value in answer.headers),
+                ]
                 writer.write("\r\n".join([*lines, "", ""]).encode() + answer.body)
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):

@@ -3,7 +3,7 @@
 namespace Integration\PaymentService;
 
 /**
- * Keeps what the service said of each shop: in the client's own folder, or in Bitrix's cache when there is none.
+ * Keeps what the service said of each shop: in the client's own folder, or in Bitrix's cache where that cannot be written.
  *
  * It only keeps. Whether an entry may be used, and until when, is in the entry itself and signed: see SignedConfig.
  * Entries hold device tokens, so files are readable by the site's user only.
@@ -15,10 +15,10 @@ class ConfigCache
     private $folder;
     private $memory = [];
 
-    /** @param string|null $folder the client's own folder; null for Bitrix's cache, or this process alone without Bitrix */
+    /** @param string|null $folder the client's own folder; null for Bitrix's cache; without Bitrix this process alone remembers */
     public function __construct(?string $folder)
     {
-        $this->folder = $folder === null ? null : $folder . '/config';
+        $this->folder = $folder !== null && Files::ready($folder) ? $folder . '/config' : null;
     }
 
     public function read(int $shopId): ?array

@@ -8,7 +8,7 @@ final class Files
     /** Whether the folder is there, or could be made. */
     public static function ready(string $folder): bool
     {
-        return (is_dir($folder) || @mkdir($folder, 0700, true) || is_dir($folder)) && is_writable($folder);
+        return (@is_dir($folder) || @mkdir($folder, 0700, true) || @is_dir($folder)) && is_writable($folder);
     }
 
     /** Write a file in one step, so that no reader ever sees half of it. */

@@ -1,0 +1,148 @@
+"""Which chats are told of which events, over HTTP."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Response
+from pydantic import BaseModel, Field, StringConstraints
+
+from payment_service.access.service import Caller, Scope
+from payment_service.api import problems
+from payment_service.api.dependencies import InRooms, caller_who_may
+from payment_service.api.exact import ExactRoute
+from payment_service.api.fields import ShopId, Text
+from payment_service.errors import BindingExists, BindingNotFound, InvalidInput, MessageNotSent, ShopNotConfigured
+from payment_service.events.outbox import EventType
+from payment_service.notify.bindings import BindingRequest, Bound
+from payment_service.notify.texts import PEOPLES_EVENTS, Language
+
+router = APIRouter(tags=["admin"], route_class=ExactRoute)
+
+Description = Annotated[Text, StringConstraints(max_length=200)]
+Events = Annotated[
+    list[EventType],
+    Field(min_length=1, description=f"Some of {', '.join(PEOPLES_EVENTS)}.", examples=[["payment.paid"]]),
+]
+BindingId = Annotated[UUID, Path(description="The binding, as the list shows it.")]
+Admin = Annotated[Caller, caller_who_may(Scope.ADMIN)]
+
+
+class NewBinding(BaseModel):
+    """A chat, and what it is to be told of."""
+
+    channel: Literal["telegram", "email"]
+    address: str = Field(
+        min_length=1,
+        max_length=254,
+        description="A Telegram chat's number or a channel's @name; an e-mail address.",
+        examples=["-1001234567890"],
+    )
+    shop_id: ShopId | None = Field(default=None, description="The shop; of all shops when not given.")
+    events: Events
+    language: Language = Language.RU
+    description: Description = ""
+
+
+class BindingChange(BaseModel):
+    """What to change; a field that is not given stays as it is. A chat or a shop is never changed: bind another one."""
+
+    events: Events | None = None
+    language: Language | None = None
+    description: Description | None = None
+    is_active: bool | None = None
+
+
+class BindingAnswer(BaseModel):
+    """What a chat is told of."""
+
+    id: UUID
+    channel: str
+    address: str
+    shop_id: int | None = Field(description="Null: of all shops.")
+    events: list[str]
+    language: str
+    description: str
+    is_active: bool
+    disabled_at: datetime | None = Field(
+        description="Since when nothing reaches the chat. A test that arrives ends it."
+    )
+    disabled_reason: str | None = Field(examples=["telegram: 403 Forbidden: bot was blocked by the user"])
+    created_by: str
+    created_at: datetime
+    updated_at: datetime
+
+
+@router.get("/admin/notify", summary="Who is told of what", responses=problems.declared())
+async def all_bindings(house: InRooms, caller: Admin) -> list[BindingAnswer]:
+    """Every chat with what it is told of, oldest first; those that are switched off too."""
+    return [_shown(bound) for bound in await house.bindings.all(caller)]
+
+
+@router.post(
+    "/admin/notify",
+    status_code=201,
+    summary="Bind a chat to events",
+    responses=problems.declared(BindingExists, ShopNotConfigured),
+)
+async def add(body: NewBinding, house: InRooms, caller: Admin, response: Response) -> BindingAnswer:
+    """Tell a chat of events from now on, of one shop or of all."""
+    bound = await house.bindings.add(caller, BindingRequest(**body.model_dump()))
+    response.headers["Location"] = f"/admin/notify/{bound.binding.id}"
+    return _shown(bound)
+
+
+@router.get("/admin/notify/{id}", summary="One binding", responses=problems.declared(BindingNotFound))
+async def one(id: BindingId, house: InRooms, caller: Admin) -> BindingAnswer:  # noqa: A002 - the name in the address
+    """What one chat is told of."""
+    return _shown(await house.bindings.get(caller, id))
+
+
+@router.put("/admin/notify/{id}", summary="Change a binding", responses=problems.declared(BindingNotFound))
+async def change(
+    id: BindingId,  # noqa: A002 - the name in the address
+    body: BindingChange,
+    house: InRooms,
+    caller: Admin,
+) -> BindingAnswer:
+    """Change the given fields. Switching on also lets a disabled chat be told again."""
+    fields: dict[str, Any] = body.model_dump(include=body.model_fields_set)
+    for name, value in fields.items():
+        if value is None:
+            raise InvalidInput(name, "must not be null: leave the field out to keep it as it is")
+    return _shown(await house.bindings.change(caller, id, fields))
+
+
+@router.delete("/admin/notify/{id}", summary="Switch a binding off", responses=problems.declared(BindingNotFound))
+async def remove(id: BindingId, house: InRooms, caller: Admin) -> BindingAnswer:  # noqa: A002 - the name in the address
+    """Tell the chat no more. Nothing is deleted; PUT switches it on again."""
+    return _shown(await house.bindings.change(caller, id, {"is_active": False}))
+
+
+@router.post(
+    "/admin/notify/{id}/test",
+    summary="Send a test message",
+    responses=problems.declared(BindingNotFound, MessageNotSent),
+)
+async def try_out(id: BindingId, house: InRooms, caller: Admin) -> BindingAnswer:  # noqa: A002 - the name in the address
+    """Send a message now and say whether the chat got it."""
+    return _shown(await house.bindings.try_out(caller, id))
+
+
+def _shown(bound: Bound) -> BindingAnswer:
+    binding, chat = bound.binding, bound.chat
+    return BindingAnswer(
+        id=binding.id,
+        channel=chat.channel,
+        address=chat.address,
+        shop_id=binding.shop_id,
+        events=binding.events,
+        language=binding.language,
+        description=binding.description,
+        is_active=binding.is_active,
+        disabled_at=chat.disabled_at,
+        disabled_reason=chat.disabled_reason,
+        created_by=binding.created_by,
+        created_at=binding.created_at,
+        updated_at=binding.updated_at,
+    )

@@ -1,0 +1,329 @@
+"""Webhooks over HTTP: endpoints that are told of events, what was delivered to them, and delivering it again."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from payment_service.access.service import Caller, Scope
+from payment_service.api import problems
+from payment_service.api.dependencies import InRooms, Rooms, caller_who_may
+from payment_service.api.exact import ExactRoute
+from payment_service.api.fields import Moment, ShopId, Text
+from payment_service.errors import DeliveryNotFound, InvalidInput, ShopNotConfigured, WebhookNotFound, WebhookOff
+from payment_service.events.delivery import body_of
+from payment_service.events.models import EventDelivery, WebhookEndpoint
+from payment_service.events.outbox import EventType
+
+router = APIRouter(prefix="/admin", tags=["webhooks"], route_class=ExactRoute)
+
+Admin = Annotated[Caller, caller_who_may(Scope.ADMIN)]
+EndpointId = Annotated[UUID, Path(description="The endpoint, as the list shows it.")]
+DeliveryId = Annotated[UUID, Path(description="The delivery, as the list shows it.")]
+Url = Annotated[Text, StringConstraints(min_length=1, max_length=2000)]
+Description = Annotated[Text, StringConstraints(max_length=500)]
+Events = Annotated[list[EventType], Field(min_length=1, max_length=50)]
+Shops = Annotated[list[ShopId], Field(min_length=1, max_length=1000)]
+Headers = Annotated[
+    dict[Annotated[str, StringConstraints(max_length=100)], Annotated[str, StringConstraints(max_length=2000)]],
+    Field(max_length=10),
+]
+_URL = Field(description="https:// and on the public Internet.", examples=["https://shop.example.kz/webhook"])
+_EVENTS = Field(default=None, description="Which events; null means all.", examples=[["payment.paid"]])
+_SHOPS = Field(default=None, description="Of which shops; null means all, and what belongs to no shop.")
+_HEADERS = Field(description="Headers to send along. Their values are never shown again.", examples=[{"X-Site": "a"}])
+A_DAY_S = 86400
+
+
+class NewEndpoint(BaseModel):
+    """Where to deliver events, and which."""
+
+    url: Url = _URL
+    description: Description = ""
+    events: Events | None = _EVENTS
+    shops: Shops | None = _SHOPS
+    headers: Annotated[Headers, _HEADERS] = {}
+
+
+class EndpointChange(BaseModel):
+    """What to change; a field that is not given stays as it is."""
+
+    url: Url | None = Field(default=None, description="https:// and on the public Internet.")
+    description: Description | None = None
+    events: Events | None = _EVENTS
+    shops: Shops | None = _SHOPS
+    headers: Headers | None = Field(
+        default=None, description="All of them; the value … that was shown leaves that header as it is."
+    )
+    is_active: bool | None = Field(default=None, description="Switches it on and off.")
+
+
+class EndpointAnswer(BaseModel):
+    """An endpoint."""
+
+    id: UUID
+    url: str
+    description: str
+    events: list[str] | None = Field(description="Null: all.")
+    shops: list[int] | None = Field(description="Null: all, and what belongs to no shop.")
+    headers: dict[str, str] = Field(description="Their values are hidden.")
+    is_active: bool
+    off_reason: Literal["person", "gone", "failing"] | None = Field(
+        description="`person` switched it off; it answered 410 and is `gone`; or it went on `failing` for days."
+    )
+    off_since: datetime | None
+    failing_since: datetime | None = Field(description="Since the first failure after the last success.")
+    previous_secret_until: datetime | None = Field(description="Until when the secret before this one signs, too.")
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class EndpointWithSecret(EndpointAnswer):
+    """An endpoint whose secret was just made."""
+
+    secret: str = Field(description="Shown only now. Receivers verify with it (Standard Webhooks).")
+
+
+class Rotation(BaseModel):
+    """How to change a secret."""
+
+    keep_old_s: int = Field(
+        default=A_DAY_S, ge=0, le=30 * A_DAY_S, description="For so many seconds everything is signed with both."
+    )
+
+
+class DeliveryAnswer(BaseModel):
+    """One event on its way to one endpoint."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    event_id: UUID = Field(description="The `webhook-id` that the receiver sees.")
+    endpoint_id: UUID
+    type: str = Field(examples=["payment.paid"])
+    subject_id: str = Field(description="Of what it tells: the id of a payment or a refund, a shop.")
+    version: int = Field(description="Of what it tells.")
+    shop_id: int | None
+    replay_of: UUID | None = Field(description="The delivery that ended and is repeated by this one.")
+    state: Literal["waiting", "delivered", "dead"]
+    tries: int
+    next_try_at: datetime | None
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class TryAnswer(BaseModel):
+    """One call of the endpoint."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    number: int
+    succeeded: bool
+    status: int | None = Field(description="The HTTP status that was answered.")
+    error: str | None = Field(description="Why nothing was answered.")
+    answer: str | None = Field(description="How the answer begins.")
+    duration_ms: int
+    created_at: datetime
+
+
+class DeliveryDetailsAnswer(DeliveryAnswer):
+    """A delivery with every try and what is sent."""
+
+    attempts: list[TryAnswer]
+    body: str = Field(description="What is sent.")
+
+
+class DeliveryPage(BaseModel):
+    """Some deliveries, newest first."""
+
+    items: list[DeliveryAnswer]
+    next_cursor: str | None = Field(description="Ask with it for the next page; null on the last.")
+
+
+class Replay(BaseModel):
+    """What to deliver again: what failed since a time, or everything of a period."""
+
+    failed_since: Moment | None = Field(default=None, description="All that failed since then.")
+    since: Moment | None = Field(default=None, description="Every event from then on, delivered or not ...")
+    until: Moment | None = Field(default=None, description="... and before then.")
+
+
+class Replayed(BaseModel):
+    """How much is delivered again."""
+
+    replayed: int
+
+
+# --- endpoints
+
+
+@router.get("/webhooks", summary="All webhook endpoints", responses=problems.declared())
+async def all_endpoints(house: InRooms, caller: Admin) -> list[EndpointAnswer]:
+    """Every endpoint, oldest first; those that are off, too."""
+    return [_shown(house, endpoint) for endpoint in await house.endpoints.all(caller.shops)]
+
+
+@router.post(
+    "/webhooks", status_code=201, summary="Add a webhook endpoint", responses=problems.declared(ShopNotConfigured)
+)
+async def add(body: NewEndpoint, house: InRooms, caller: Admin, response: Response) -> EndpointWithSecret:
+    """Deliver events to it from now on. The answer holds its secret, once."""
+    await _check_shops(house, caller, body.shops)
+    made = await house.endpoints.add(body.model_dump(), caller.shops)
+    response.headers["Location"] = f"/admin/webhooks/{made.endpoint.id}"
+    return EndpointWithSecret(**house.endpoints.shown(made.endpoint), secret=made.secret)
+
+
+@router.get("/webhooks/{id}", summary="One webhook endpoint", responses=problems.declared(WebhookNotFound))
+async def one(id: EndpointId, house: InRooms, caller: Admin) -> EndpointAnswer:  # noqa: A002 - the name in the address
+    """An endpoint and how it fares."""
+    return _shown(house, await house.endpoints.get(id, caller.shops))
+
+
+@router.put(
+    "/webhooks/{id}",
+    summary="Change a webhook endpoint",
+    responses=problems.declared(WebhookNotFound, ShopNotConfigured),
+)
+async def change(
+    id: EndpointId,  # noqa: A002 - the name in the address
+    body: EndpointChange,
+    house: InRooms,
+    caller: Admin,
+) -> EndpointAnswer:
+    """Change the given fields. Switched on again, it is sent at once what waited for it."""
+    fields: dict[str, Any] = body.model_dump(include=body.model_fields_set)
+    for name, value in fields.items():
+        if value is None and name not in {"events", "shops"}:
+            raise InvalidInput(name, "must not be null: leave the field out to keep it as it is")
+    await house.endpoints.get(id, caller.shops)
+    await _check_shops(house, caller, body.shops)
+    return _shown(house, await house.endpoints.change(id, fields, caller.shops))
+
+
+@router.delete("/webhooks/{id}", summary="Switch a webhook endpoint off", responses=problems.declared(WebhookNotFound))
+async def remove(id: EndpointId, house: InRooms, caller: Admin) -> EndpointAnswer:  # noqa: A002 - as above
+    """Deliver nothing to it any more. Nothing is deleted; PUT switches it on again."""
+    return _shown(house, await house.endpoints.change(id, {"is_active": False}, caller.shops))
+
+
+@router.post(
+    "/webhooks/{id}/rotate-secret",
+    summary="Change a webhook endpoint's secret",
+    responses=problems.declared(WebhookNotFound),
+)
+async def rotate_secret(
+    id: EndpointId,  # noqa: A002 - the name in the address
+    body: Rotation,
+    house: InRooms,
+    caller: Admin,
+) -> EndpointWithSecret:
+    """Make a new secret. For a while everything is signed with the old one, too, so that the receiver can change."""
+    made = await house.endpoints.rotate_secret(id, keep_old_s=body.keep_old_s, shops=caller.shops)
+    return EndpointWithSecret(**house.endpoints.shown(made.endpoint), secret=made.secret)
+
+
+@router.post(
+    "/webhooks/{id}/test",
+    status_code=202,
+    summary="Send a webhook endpoint a test event",
+    responses=problems.declared(WebhookNotFound),
+)
+async def try_out(id: EndpointId, house: InRooms, caller: Admin) -> DeliveryAnswer:  # noqa: A002 - as above
+    """Send it an event of type `test`, once, even if it is off. One that went off by itself is on again if that arrives."""
+    return DeliveryAnswer.model_validate(await house.deliveries.test(id, caller.shops))
+
+
+@router.post(
+    "/webhooks/{id}/replay",
+    status_code=202,
+    summary="Deliver events to an endpoint again",
+    responses=problems.declared(WebhookNotFound, WebhookOff),
+)
+async def replay_many(
+    id: EndpointId,  # noqa: A002 - the name in the address
+    body: Replay,
+    house: InRooms,
+    caller: Admin,
+) -> Replayed:
+    """Either all that failed since a time, or every event of a period, also those from before the endpoint was there."""
+    match body.failed_since, body.since, body.until:
+        case datetime() as failed_since, None, None:
+            replayed = await house.delivery_record.replay_failed(id, failed_since, caller.shops)
+        case None, datetime() as since, datetime() as until:
+            replayed = await house.delivery_record.replay_period(id, since, until, caller.shops)
+        case _:
+            raise InvalidInput("failed_since", "is given alone, or since and until are given together")
+    return Replayed(replayed=replayed)
+
+
+# --- deliveries
+
+
+@router.get("/deliveries", summary="What was delivered, and what was not", responses=problems.declared())
+async def deliveries(
+    house: InRooms,
+    caller: Admin,
+    endpoint_id: UUID | None = None,
+    state: Literal["waiting", "delivered", "dead"] | None = None,
+    type: Annotated[EventType | None, Query()] = None,  # noqa: A002 - the word of the wire
+    event_id: UUID | None = None,
+    since: Annotated[Moment | None, Query()] = None,
+    until: Annotated[Moment | None, Query()] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> DeliveryPage:
+    """Deliveries, newest first. Those that are `dead` were given up; they stay, and can be replayed."""
+    page = await house.delivery_record.search(
+        endpoint_id=endpoint_id,
+        state=state,
+        type=type,
+        event_id=event_id,
+        since=since,
+        until=until,
+        shops=caller.shops,
+        limit=limit,
+        cursor=cursor,
+    )
+    return DeliveryPage(
+        items=[DeliveryAnswer.model_validate(delivery) for delivery in page.rows], next_cursor=page.next_cursor
+    )
+
+
+@router.get("/deliveries/{id}", summary="One delivery with its tries", responses=problems.declared(DeliveryNotFound))
+async def delivery(id: DeliveryId, house: InRooms, caller: Admin) -> DeliveryDetailsAnswer:  # noqa: A002 - as above
+    """What is sent, and what came of every try."""
+    found = await house.delivery_record.get(id, caller.shops)
+    return DeliveryDetailsAnswer(
+        **_line(found.delivery),
+        attempts=[TryAnswer.model_validate(tried) for tried in found.tries],
+        body=body_of(found.event),
+    )
+
+
+@router.post(
+    "/deliveries/{id}/replay",
+    status_code=202,
+    summary="Deliver an event again",
+    responses=problems.declared(DeliveryNotFound, WebhookOff),
+)
+async def replay(id: DeliveryId, house: InRooms, caller: Admin) -> DeliveryAnswer:  # noqa: A002 - as above
+    """Deliver it once more, at once. The receiver sees the same `webhook-id`; the answer is the new delivery."""
+    return DeliveryAnswer.model_validate(await house.delivery_record.replay(id, caller.shops))
+
+
+async def _check_shops(house: Rooms, caller: Caller, shops: list[int] | None) -> None:
+    for shop_id in shops or ():
+        caller.require_shop(shop_id)
+        await house.routing.config_of(shop_id)
+
+
+def _shown(house: Rooms, endpoint: WebhookEndpoint) -> EndpointAnswer:
+    return EndpointAnswer(**house.endpoints.shown(endpoint))
+
+
+def _line(delivery: EventDelivery) -> dict[str, Any]:
+    return DeliveryAnswer.model_validate(delivery).model_dump()

@@ -1,0 +1,93 @@
+"""``payment-service notify``: which chats are told of which events."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+
+from payment_service.access.service import EVERYBODY
+from payment_service.cli.output import AsJson, in_house, show
+from payment_service.main import House
+from payment_service.notify.bindings import BindingRequest, Bound
+from payment_service.notify.texts import PEOPLES_EVENTS, Language
+
+app = typer.Typer(no_args_is_help=True, help="Messages to people: which chats are told of which events.")
+BindingId = Annotated[UUID, typer.Argument(help="The id that 'list' shows.")]
+
+
+@app.command()
+def add(
+    chat: Annotated[
+        str, typer.Option(help="A Telegram chat's number (-100123...) or a channel's @name; an e-mail address.")
+    ],
+    events: Annotated[str, typer.Option(help=f"Which, separated by commas, of {', '.join(PEOPLES_EVENTS)}.")],
+    shop: Annotated[int | None, typer.Option(help="The shop; all shops if left out.")] = None,
+    channel: Annotated[str, typer.Option(help="telegram or email.")] = "telegram",
+    language: Annotated[str, typer.Option(help=f"One of {', '.join(Language)}.")] = Language.RU,
+    description: Annotated[str, typer.Option(help="Whose chat it is, for the list.")] = "",
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Tell a chat of events from now on. Try it out with 'notify test'."""
+    request = BindingRequest(
+        channel=channel,
+        address=chat,
+        shop_id=shop,
+        events=[event.strip() for event in events.split(",") if event.strip()],
+        language=language,
+        description=description,
+    )
+
+    async def work(house: House) -> Bound:
+        return await house.bindings.add(EVERYBODY, request)
+
+    show([_line(in_house(work))], as_json=as_json)
+
+
+@app.command("list")
+def list_bindings(*, as_json: AsJson = False) -> None:
+    """List who is told of what, those that are switched off or disabled too."""
+
+    async def work(house: House) -> list[Bound]:
+        return await house.bindings.all(EVERYBODY)
+
+    show(
+        [_line(bound) for bound in in_house(work)],
+        as_json=as_json,
+        empty="Nobody is told of anything yet: payment-service notify add",
+    )
+
+
+@app.command()
+def remove(binding_id: BindingId, *, as_json: AsJson = False) -> None:
+    """Switch a binding off. Nothing is deleted; 'add' with the same chat and shop switches it on again."""
+
+    async def work(house: House) -> Bound:
+        return await house.bindings.change(EVERYBODY, binding_id, {"is_active": False})
+
+    show([_line(in_house(work))], as_json=as_json)
+
+
+@app.command("test")
+def try_out(binding_id: BindingId, *, as_json: AsJson = False) -> None:
+    """Send a test message now. One that arrives ends what kept the chat disabled."""
+
+    async def work(house: House) -> Bound:
+        return await house.bindings.try_out(EVERYBODY, binding_id)
+
+    show([_line(in_house(work))], as_json=as_json)
+
+
+def _line(bound: Bound) -> dict[str, Any]:
+    binding, chat = bound.binding, bound.chat
+    return {
+        "id": binding.id,
+        "channel": chat.channel,
+        "chat": chat.address,
+        "shop_id": binding.shop_id if binding.shop_id is not None else "all",
+        "events": binding.events,
+        "language": binding.language,
+        "is_active": binding.is_active,
+        "disabled": chat.disabled_reason,
+        "description": binding.description,
+    }

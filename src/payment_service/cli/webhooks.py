@@ -1,0 +1,296 @@
+"""``payment-service webhooks``: endpoints that are told of events, what was delivered, and delivering it again."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+
+from payment_service.cli.output import AsJson, fail, in_house, show
+from payment_service.events.deliveries import DeliveryDetails
+from payment_service.events.endpoints import SUBSCRIBABLE, NewSecret
+from payment_service.events.models import EventDelivery, WebhookEndpoint
+from payment_service.main import House
+from payment_service.paging import Page
+
+app = typer.Typer(no_args_is_help=True, help="Webhooks: endpoints that are told of events, and what was delivered.")
+EndpointId = Annotated[UUID, typer.Argument(help="The endpoint's id that 'list' shows.")]
+DeliveryId = Annotated[UUID, typer.Argument(help="The delivery's id that 'deliveries' shows.")]
+EVENT = f"An event to be told of, once per event; all if left out: {', '.join(SUBSCRIBABLE)}."
+EventOption = Annotated[list[str] | None, typer.Option("--event", help=EVENT)]
+ShopOption = Annotated[list[int] | None, typer.Option("--shop", help="A shop, once per shop; all if left out.")]
+HeaderOption = Annotated[
+    list[str] | None, typer.Option("--header", help="A header to send along, 'Name: value', once per header.")
+]
+WAIT_S = 25
+
+
+@app.command("list")
+def list_endpoints(*, as_json: AsJson = False) -> None:
+    """List every endpoint and how it fares, those that are off, too."""
+
+    async def work(house: House) -> list[dict[str, Any]]:
+        return [house.endpoints.shown(endpoint) for endpoint in await house.endpoints.all()]
+
+    shown = in_house(work)
+    show(
+        shown if as_json else [_line(one) for one in shown],
+        as_json=as_json,
+        empty="No endpoints yet: payment-service webhooks add",
+    )
+
+
+@app.command()
+def add(
+    url: Annotated[str, typer.Argument(help="https:// and on the public Internet.")],
+    description: Annotated[str, typer.Option(help="Whose it is.")] = "",
+    events: EventOption = None,
+    shops: ShopOption = None,
+    headers: HeaderOption = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Add an endpoint: it is told of events from now on. Its secret is shown once, now."""
+    fields = {
+        "url": url,
+        "description": description,
+        "events": events or None,
+        "shops": shops or None,
+        "headers": _headers(headers or []),
+    }
+
+    async def work(house: House) -> tuple[NewSecret, dict[str, Any]]:
+        for shop_id in shops or []:
+            await house.routing.config_of(shop_id)
+        made = await house.endpoints.add(fields)
+        return made, house.endpoints.shown(made.endpoint)
+
+    made, shown = in_house(work)
+    _show_secret(made, shown, as_json=as_json)
+
+
+@app.command()
+def change(
+    endpoint_id: EndpointId,
+    url: Annotated[str | None, typer.Option(help="https:// and on the public Internet.")] = None,
+    description: Annotated[str | None, typer.Option(help="Whose it is.")] = None,
+    events: EventOption = None,
+    shops: ShopOption = None,
+    headers: HeaderOption = None,
+    *,
+    all_events: Annotated[bool, typer.Option("--all-events", help="All events.")] = False,
+    all_shops: Annotated[bool, typer.Option("--all-shops", help="All shops, and what belongs to none.")] = False,
+    no_headers: Annotated[bool, typer.Option("--no-headers", help="No headers of its own any more.")] = False,
+    on: Annotated[
+        bool | None, typer.Option("--on/--off", help="Switch it on, and send at once what waited; or off.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change an endpoint; what is not given stays as it is. Headers are replaced by those that are given."""
+    fields: dict[str, Any] = {"url": url, "description": description, "events": events or None, "shops": shops or None}
+    fields |= {"headers": _headers(headers) if headers else None, "is_active": on}
+    fields = {name: value for name, value in fields.items() if value is not None}
+    fields |= {"events": None} if all_events else {}
+    fields |= {"shops": None} if all_shops else {}
+    fields |= {"headers": {}} if no_headers else {}
+    if not fields:
+        fail("Say what to change: payment-service webhooks change --help")
+    _change(endpoint_id, fields, as_json=as_json)
+
+
+@app.command()
+def remove(endpoint_id: EndpointId, *, as_json: AsJson = False) -> None:
+    """Switch an endpoint off. Nothing is deleted: 'change --on' switches it on again."""
+    _change(endpoint_id, {"is_active": False}, as_json=as_json)
+
+
+@app.command("rotate-secret")
+def rotate_secret(
+    endpoint_id: EndpointId,
+    keep_old: Annotated[
+        int, typer.Option(min=0, max=30 * 86400, help="For so many seconds everything is signed with both secrets.")
+    ] = 86400,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Give an endpoint a new secret. It is shown once, now."""
+
+    async def work(house: House) -> tuple[NewSecret, dict[str, Any]]:
+        made = await house.endpoints.rotate_secret(endpoint_id, keep_old_s=keep_old)
+        return made, house.endpoints.shown(made.endpoint)
+
+    made, shown = in_house(work)
+    _show_secret(made, shown, as_json=as_json)
+
+
+@app.command()
+def test(endpoint_id: EndpointId, *, as_json: AsJson = False) -> None:
+    """Send an endpoint a test event and tell what came of it. A worker must be running."""
+
+    async def work(house: House) -> DeliveryDetails:
+        delivery = await house.deliveries.test(endpoint_id)
+        give_up_at = time.monotonic() + WAIT_S
+        while (found := await house.delivery_record.get(delivery.id)).delivery.state == "waiting":
+            if time.monotonic() > give_up_at:
+                fail(f"Nobody sent the test within {WAIT_S} s: is a worker running?")
+            await asyncio.sleep(0.1)
+        return found
+
+    found = in_house(work)
+    _show_details(found, as_json=as_json)
+    if found.delivery.state != "delivered":
+        raise typer.Exit(1)
+
+
+@app.command()
+def deliveries(
+    endpoint: Annotated[UUID | None, typer.Option(help="Only to this endpoint.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only waiting, delivered or dead ones.")] = None,
+    event: Annotated[str | None, typer.Option(help="Only of this type of event.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Only from then on (UTC).")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Only before then (UTC).")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Where the page before ended.")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """List deliveries, newest first."""
+
+    async def work(house: House) -> Page[EventDelivery]:
+        return await house.delivery_record.search(
+            endpoint_id=endpoint,
+            state=state,
+            type=event,
+            since=_utc(since),
+            until=_utc(until),
+            limit=limit,
+            cursor=cursor,
+        )
+
+    page = in_house(work)
+    show([_delivery(delivery) for delivery in page.rows], as_json=as_json)
+    if page.next_cursor:
+        typer.echo(f"More: --cursor {page.next_cursor}", err=True)
+
+
+@app.command("show")
+def show_delivery(delivery_id: DeliveryId, *, as_json: AsJson = False) -> None:
+    """Show a delivery with every try."""
+
+    async def work(house: House) -> DeliveryDetails:
+        return await house.delivery_record.get(delivery_id)
+
+    _show_details(in_house(work), as_json=as_json)
+
+
+@app.command()
+def replay(
+    delivery_id: Annotated[UUID | None, typer.Argument(help="One delivery, as 'deliveries' shows it; or:")] = None,
+    endpoint: Annotated[UUID | None, typer.Option(help="Many, to this endpoint: with the options below.")] = None,
+    failed_since: Annotated[datetime | None, typer.Option(help="All that failed since then (UTC).")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(help="Every event from then on (UTC), delivered or not, with --until.")
+    ] = None,
+    until: Annotated[datetime | None, typer.Option(help="The end of that period (UTC).")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Deliver again: one, all that failed since a time, or everything of a period."""
+    times = (_utc(failed_since), _utc(since), _utc(until))
+
+    async def work(house: House) -> int | None:
+        match delivery_id, endpoint, *times:
+            case UUID() as one, None, None, None, None:
+                await house.delivery_record.replay(one)
+                return 1
+            case None, UUID() as to, datetime() as failed, None, None:
+                return await house.delivery_record.replay_failed(to, failed)
+            case None, UUID() as to, None, datetime() as begin, datetime() as end:
+                return await house.delivery_record.replay_period(to, begin, end)
+            case _:
+                return None
+
+    replayed = in_house(work)
+    if replayed is None:
+        fail("Name a delivery, or --endpoint with --failed-since, or --endpoint with --since and --until.")
+    show([{"replayed": replayed}], as_json=as_json)
+
+
+def _change(endpoint_id: UUID, fields: dict[str, Any], *, as_json: bool) -> None:
+    async def work(house: House) -> dict[str, Any]:
+        for shop_id in fields.get("shops") or []:
+            await house.routing.config_of(shop_id)
+        endpoint: WebhookEndpoint = await house.endpoints.change(endpoint_id, fields)
+        return house.endpoints.shown(endpoint)
+
+    shown = in_house(work)
+    show([shown if as_json else _line(shown)], as_json=as_json)
+
+
+def _show_secret(made: NewSecret, shown: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        show([{**shown, "secret": made.secret}], as_json=True)
+        return
+    show([_line(shown)], as_json=False)
+    typer.echo(f"Secret (shown only now): {made.secret}")
+
+
+def _show_details(found: DeliveryDetails, *, as_json: bool) -> None:
+    tries = [
+        {
+            "number": tried.number,
+            "at": tried.created_at,
+            "succeeded": tried.succeeded,
+            "status": tried.status,
+            "error": tried.error,
+            "answer": tried.answer,
+            "duration_ms": tried.duration_ms,
+        }
+        for tried in found.tries
+    ]
+    if as_json:
+        show([{**_delivery(found.delivery), "attempts": tries}], as_json=True)
+        return
+    show([_delivery(found.delivery)], as_json=False)
+    show(tries, as_json=False, empty="No tries yet.")
+
+
+def _headers(lines: list[str]) -> dict[str, str]:
+    pairs = [line.partition(":") for line in lines]
+    if not all(colon for _, colon, _ in pairs):
+        fail("A header is written as 'Name: value'.")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _line(shown: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": shown["id"],
+        "url": shown["url"],
+        "description": shown["description"],
+        "events": shown["events"] or "all",
+        "shops": shown["shops"] or "all",
+        "is_active": shown["is_active"],
+        "off_reason": shown["off_reason"],
+        "failing_since": shown["failing_since"],
+    }
+
+
+def _delivery(delivery: EventDelivery) -> dict[str, Any]:
+    return {
+        "id": delivery.id,
+        "event_id": delivery.event_id,
+        "endpoint_id": delivery.endpoint_id,
+        "type": delivery.type,
+        "subject_id": delivery.subject_id,
+        "version": delivery.version,
+        "state": delivery.state,
+        "tries": delivery.tries,
+        "next_try_at": delivery.next_try_at,
+        "created_at": delivery.created_at,
+    }
