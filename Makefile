@@ -22,7 +22,7 @@ demo: .venv/.installed ## play the main job against the running development serv
 	@exec $(BIN)/payment-service demo
 
 test: .venv/.installed ## the whole suite on a throw-away PostgreSQL
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist loadgroup
 
 faults: .venv/.installed ## break it in every way we know and compare the records: docs/reliability.md
 	$(BIN)/python -m tests.faults $(FAULTS)

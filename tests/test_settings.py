@@ -62,6 +62,16 @@ def test_dot_env_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatc
 
 
 REFUSALS: Final[list[tuple[Mapping[str, str | None], str]]] = [
+    *(
+        ({"TELEGRAM_BOT_TOKEN": token}, "TELEGRAM_BOT_TOKEN must be a bot's token")
+        for token in (SECRET, f"42:{SECRET}/../getMe", f"bot42:{SECRET}")
+    ),
+    ({"TELEGRAM_API_URL": "http://bot.example"}, "TELEGRAM_API_URL must be https://"),
+    ({"SMTP_URL": f"http://pay:{SECRET}@mail.example", "SMTP_FROM": "pay@shop.example"}, "SMTP_URL must be smtps://"),
+    ({"SMTP_URL": f"smtps://pay:{SECRET}/@mail.example", "SMTP_FROM": "pay@shop.example"}, "SMTP_URL must be smtps://"),
+    ({"SMTP_URL": f"smtps://pay:{SECRET}@mail.example"}, "SMTP_URL needs SMTP_FROM"),
+    ({"SMTP_FROM": "nobody"}, "SMTP_FROM "),
+    ({"CONSOLE_URL": "pay.example"}, "CONSOLE_URL must be an http:// or https:// address"),
     *(({name: None}, f"{name} is not set") for name in NEEDED),
     ({"KASPI_ACCESS_TOKEN": ""}, "KASPI_ACCESS_TOKEN is not set"),
     ({"ENCRYPTION_KEYS": ""}, "ENCRYPTION_KEYS is not set"),

@@ -65,6 +65,8 @@ ALTER TABLE refund
     DROP CONSTRAINT refund_failure_check,
     ADD CONSTRAINT refund_failure_check CHECK (failure IN ('not_sent', 'refused', 'rejected', 'settled')),
     ADD COLUMN moved_at timestamptz NOT NULL DEFAULT now();
+-- A reply that names a refund which another request made is not the reply to this one.
+CREATE UNIQUE INDEX refund_provider_id ON refund (payment_id, provider_refund_id) WHERE provider_refund_id IS NOT NULL;
 CREATE INDEX refund_unknown ON refund (moved_at) WHERE state = 'unknown';
 
 -- The rows that are there moved when they were last changed, as far as anybody knows.

@@ -19,6 +19,8 @@ from tests.conftest import ClientMaker
 
 OWN, FOREIGN, MISSING = 121038, 576631, 999_999_001
 NO_PAYMENT = UUID(int=0)
+RECEIVER = "https://93.184.215.14/webhook"
+"""Nothing is called: no worker works here."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Target:
     id: str
     refund_id: str = str(NO_PAYMENT)
     binding_id: str = str(NO_PAYMENT)
+    endpoint_id: str = str(NO_PAYMENT)
+    delivery_id: str = str(NO_PAYMENT)
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,32 @@ ROWS: dict[tuple[str, str], Row] = {
         lambda t: f"/admin/notify/{t.binding_id}/test",
         own=502,  # no channel is set up here
     ),
+    ("GET", "/admin/webhooks"): Row(Scope.ADMIN, lambda t: "/admin/webhooks", hides_by=200),
+    ("POST", "/admin/webhooks"): Row(
+        Scope.ADMIN, lambda t: "/admin/webhooks", lambda t: {"url": RECEIVER, "shops": [t.shop_id]}, own=201
+    ),
+    ("GET", "/admin/webhooks/{id}"): Row(Scope.ADMIN, lambda t: f"/admin/webhooks/{t.endpoint_id}"),
+    ("PUT", "/admin/webhooks/{id}"): Row(
+        Scope.ADMIN, lambda t: f"/admin/webhooks/{t.endpoint_id}", lambda t: {"description": "matrix"}
+    ),
+    ("DELETE", "/admin/webhooks/{id}"): Row(Scope.ADMIN, lambda t: f"/admin/webhooks/{t.endpoint_id}"),
+    ("POST", "/admin/webhooks/{id}/rotate-secret"): Row(
+        Scope.ADMIN, lambda t: f"/admin/webhooks/{t.endpoint_id}/rotate-secret", lambda t: {"keep_old_s": 60}
+    ),
+    ("POST", "/admin/webhooks/{id}/test"): Row(Scope.ADMIN, lambda t: f"/admin/webhooks/{t.endpoint_id}/test", own=202),
+    ("POST", "/admin/webhooks/{id}/replay"): Row(
+        Scope.ADMIN,
+        lambda t: f"/admin/webhooks/{t.endpoint_id}/replay",
+        lambda t: {"failed_since": "2025-10-22T10:00:00Z"},
+        own=202,
+    ),
+    ("GET", "/admin/deliveries"): Row(
+        Scope.ADMIN, lambda t: f"/admin/deliveries?endpoint_id={t.endpoint_id}", hides_by=200
+    ),
+    ("GET", "/admin/deliveries/{id}"): Row(Scope.ADMIN, lambda t: f"/admin/deliveries/{t.delivery_id}"),
+    ("POST", "/admin/deliveries/{id}/replay"): Row(
+        Scope.ADMIN, lambda t: f"/admin/deliveries/{t.delivery_id}/replay", own=202
+    ),
     ("GET", "/admin/logs"): Row(Scope.ADMIN, lambda t: f"/admin/logs?shop_id={t.shop_id}", hides_by=200),
     ("POST", "/webhooks/kaspi"): Row(
         None,
@@ -148,7 +178,15 @@ ROWS: dict[tuple[str, str], Row] = {
 STREAMS = {("GET", "/payments/events")}
 """These never end, so they are asked over a real connection: tests/e2e/test_streams.py."""
 CLOSED = {operation: row for operation, row in ROWS.items() if row.scope}
-LISTS = ("/payments", "/api/payment/config", "/admin/configs", "/admin/logs")
+LISTS = (
+    "/payments",
+    "/api/payment/config",
+    "/admin/configs",
+    "/admin/notify",
+    "/admin/webhooks",
+    "/admin/deliveries",
+    "/admin/logs",
+)
 """What lists every shop when none is named."""
 every_closed = pytest.mark.parametrize("operation", CLOSED, ids=" ".join)
 
@@ -168,7 +206,20 @@ async def targets(with_key: KeyMaker, shops: dict[int, str], proxy: GoodProxy) -
         payment = await paid(everybody, proxy, shop_id=shop_id, amount=1000)
         body = {"shop_id": shop_id, "external_id": payment["external_id"], "amount": 1}
         refund = (await everybody.post("/payments/kaspi/refund", json=body)).json()
-        found[shop_id] = Target(shop_id, shops[shop_id], payment["external_id"], payment["id"], refund["refund_id"])
+        chat = {"shop_id": shop_id, "channel": "telegram", "address": "-100100", "events": ["payment.paid"]}
+        binding = (await everybody.post("/admin/notify", json=chat)).json()
+        endpoint = (await everybody.post("/admin/webhooks", json={"url": RECEIVER, "shops": [shop_id]})).json()
+        delivery = (await everybody.post(f"/admin/webhooks/{endpoint['id']}/test")).json()
+        found[shop_id] = Target(
+            shop_id,
+            shops[shop_id],
+            payment["external_id"],
+            payment["id"],
+            refund["refund_id"],
+            binding["id"],
+            endpoint["id"],
+            delivery["id"],
+        )
     return {**found, MISSING: Target(MISSING, "600000000016", "11111111111", str(NO_PAYMENT))}
 
 
@@ -233,7 +284,8 @@ async def test_a_single_scope_opens_its_own_endpoints_and_no_other(
 def same_but_for_ids(answer: httpx.Response, target: Target) -> tuple[int, dict[str, str], str]:
     """An answer without what the asker put in and without what differs between any two answers."""
     text = answer.text.replace(answer.headers["x-request-id"], "REQUEST")
-    for mine in (str(target.shop_id), target.external_id, target.id, target.refund_id, target.organization_bin):
+    ids = (target.external_id, target.id, target.refund_id, target.binding_id, target.endpoint_id, target.delivery_id)
+    for mine in (str(target.shop_id), *ids, target.organization_bin):
         text = text.replace(mine, "MINE")
     volatile = {"x-request-id", "content-length", "etag"}
     return answer.status_code, {k: v for k, v in answer.headers.items() if k not in volatile}, text
@@ -255,7 +307,8 @@ async def test_what_a_restricted_key_may_not_see_stays_as_it_was(
     targets: dict[int, Target], with_key: KeyMaker, proxy: GoodProxy, sql: Any
 ) -> None:
     async def everything() -> list[Any]:
-        tables = ("payment", "refund", "payment_log", "payment_config", "payment_config_history", "idempotency_claim")
+        tables = ["payment", "refund", "payment_log", "payment_config", "payment_config_history", "idempotency_claim"]
+        tables += ["notify_chat", "notify_binding", "webhook_endpoint", "event", "event_delivery"]
         return [await sql.fetch(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]
 
     client = await with_key(shops=[OWN])

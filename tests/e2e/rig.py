@@ -46,6 +46,7 @@ PROMPT = {
     "ERROR_CONFIRM_S": "0.3",
     "LATE_EFFECT_S": "0",
     "KASPI_BREAKER_FAILURES": "0",
+    "WEBHOOKS_STAY_HERE": "true",
 }
 """Settings with short times, and no pause however often a test lets the stand-in fail."""
 PATIENT = {"KASPI_DEADLINE_S": "8", "SENDING_LEASE_S": "30"}

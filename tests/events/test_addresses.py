@@ -52,8 +52,11 @@ INSIDE = [
     "192.0.0.0",
     "192.0.0.255",
     "192.0.2.255",
+    "192.31.196.1",
+    "192.52.193.1",
     "192.88.99.1",
     "192.168.255.255",
+    "192.175.48.1",
     "198.18.0.0",
     "198.19.255.255",
     "198.51.100.255",
@@ -73,6 +76,7 @@ INSIDE = [
     "2001:1ff:ffff::1",
     "2001:db8:ffff::1",
     "2002:808:808::1",
+    "2620:4f:8000::1",
     "3fff:fff::1",
     "4000::1",
     "fc00::1",
@@ -133,6 +137,28 @@ def test_nothing_is_outside_that_python_takes_for_special(address: IPAddress) ->
 def test_ordinary_url_is_read(url: str, host: str, port: int, target: str, authority: str) -> None:
     read = read_url(url, PRODUCTION)
     assert (read.host, read.port, read.target, read.authority) == (host, port, target, authority)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("shop.example.kz/hook", "whole one"),
+        ("http://shop.example.kz/", "begin with https://"),
+        ("https://key@shop.example.kz/", "user name"),
+        ("https://shop.example.kz/#hook", "fragment"),
+        ("https://shop.example.kz/a b", "percent-encoded"),
+        ("https://shop.example.kz:22/", "port must be 443"),
+        ("https://shop.example.kz:port/", "cannot be read"),
+        ("https://192.168.1.1/", "not on the public Internet"),
+        ("https://127.1/", "unusual way"),
+        ("https://shop/", "full name"),
+        ("https://shop.local/", "only inside"),
+        ("https://\u202eshop.kz/", "not a name that can exist"),
+    ],
+)
+def test_refusal_says_what_is_wrong(url: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        read_url(url, PRODUCTION)
 
 
 @pytest.mark.parametrize("url", [url for urls in HOSTILE.values() for url in urls if not url.startswith("http://")])

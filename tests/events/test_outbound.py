@@ -379,6 +379,7 @@ async def test_environment_changes_nothing(
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "https_proxy", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
         monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+        outbound._mozillas_list.cache_clear()
         assert await calling().post(at(server), body=b"", headers={}) == THANKS
         assert await why(calling(tls=None), at(server)) is Reason.CERTIFICATE_REFUSED
         assert proxy.connections == 0

@@ -20,7 +20,7 @@ from tests.faults.clients import PAYS_AT_ONCE, PHONES, Asked, Clients, Told
 from tests.faults.rig import Process, Rig, until
 
 SAYS_SO_WITHIN_S: Final = {"restarted": 2.0, "frozen": 2.0, "crowded_out": 2.0, "disk_full": 2.0}
-"""How soon a service says 503. A line to a frozen server looks alive: who finds out waits for its good-bye too."""
+"""How soon a service says 503."""
 SERVES_AGAIN_WITHIN_S: Final = 10
 CUTS: Final = {
     "killed_before": (False, True),

@@ -20,11 +20,18 @@ from payment_service.notify import service
 from payment_service.notify.bindings import BindingRequest
 from payment_service.notify.channel import Channel, Delivery, Sent
 from payment_service.notify.texts import Note
+from tests.conftest import SHOPS
 from tests.notify.conftest import CHAT, BotApi, Mailbox
 
-pytestmark = pytest.mark.usefixtures("shops")
+pytestmark = pytest.mark.usefixtures("two_shops")
 SHOP, OTHER_SHOP = 121038, 576631
 PAID = [EventType.PAYMENT_PAID]
+
+
+@pytest.fixture
+async def two_shops(house: House) -> None:
+    for shop_id in (SHOP, OTHER_SHOP):
+        await house.routing.create(shop_id, {"organization_bin": SHOPS[shop_id]})
 
 
 async def bind(house: House, address: str = CHAT, shop_id: int | None = SHOP, **more: Any) -> UUID:
@@ -227,19 +234,30 @@ async def test_next_message_to_a_chat_leaves_a_second_later(house: House, sql: a
     assert timedelta(0) <= (await jobs(sql))[-1] - next_send_at < timedelta(milliseconds=1)
 
 
-async def test_thirty_a_second_leave_and_the_others_come_again(house: House, sql: asyncpg.Connection) -> None:
-    chats = [await bind(house, f"-{number}") for number in range(1, 71)]
+async def test_thirty_a_second_leave_in_all(house: House) -> None:
+    telegram = house.notify.channels["telegram"]
+    async with house.database.transaction() as session:  # in which the database's clock stands still
+        waits = [await house.notify._place(session, telegram, "telegram") for _ in range(70)]
+    given = [wait_s for wait_s in waits if wait_s is not None]
+    assert given == pytest.approx([number / 30 for number in range(len(given))], abs=0.001)
+    assert given[-1] <= service.MOST_WAIT_S
+    assert waits[len(given) :] == [None] * (70 - len(given))
+    assert 0 < len(given) < 70
+
+
+async def test_message_that_gets_no_place_in_the_pace_comes_again(
+    house: House, bot_api: BotApi, sql: asyncpg.Connection
+) -> None:
+    chat_id = await bind(house)
     await happens(house, "1")
-    # All at one moment of the database's clock.
-    await sql.execute("INSERT INTO notify_pace VALUES ('telegram', now() + interval '1 second')")
-    begins = await sql.fetchval("SELECT free_at FROM notify_pace")
-    turns = [await house.notify._take_turn(chat_id) for chat_id in chats]
-    sent = [turn for turn in turns if turn is not None]
-    # Whoever gets no place in the next two seconds comes again a little later.
-    postponed = await sql.fetchval("SELECT count(*) FROM notify_chat WHERE next_send_at < now() + interval '4 seconds'")
-    assert postponed == len(turns) - len(sent) > 0
-    ends = await sql.fetchval("SELECT free_at FROM notify_pace")
-    assert (ends - begins).total_seconds() == pytest.approx(len(sent) / 30, abs=0.01)
+    await sql.execute("INSERT INTO notify_pace VALUES ('telegram', now() + interval '1 hour')")
+    before = len(await jobs(sql))
+    await house.notify.tell(chat_id)
+    assert len(await jobs(sql)) == before + 1
+    await sql.execute("UPDATE notify_pace SET free_at = now()")
+    await tell(house, sql, chat_id)
+    assert await orders(bot_api) == ["1"]
+    assert await sql.fetchval("SELECT tries FROM notify_message") == 1
 
 
 async def test_wait_that_the_bot_api_asks_for_is_kept(house: House, bot_api: BotApi, sql: asyncpg.Connection) -> None:
@@ -435,7 +453,10 @@ async def test_channel_that_is_not_set_up_yet_keeps_its_messages(
     await happens(house, "1")
     telegram = house.notify.channels.pop("telegram")
     await tell(house, sql, chat_id)
-    assert await sql.fetchrow("SELECT state, reason FROM notify_message") == ("failed", "telegram is not set up")
+    assert await sql.fetchrow("SELECT state, reason FROM notify_message") == (
+        "failed",
+        "telegram is not set up: TELEGRAM_BOT_TOKEN is missing",
+    )
     house.notify.channels["telegram"] = telegram
     await tell(house, sql, chat_id)
     assert await orders(bot_api) == ["1"]

@@ -249,7 +249,7 @@ async def replay_many(
     house: InRooms,
     caller: Admin,
 ) -> Replayed:
-    """Either all that failed since a time, or every event of a period, also those from before the endpoint was there."""
+    """Either all that failed since a time, or every event of a period: those from before the endpoint was there, too."""
     match body.failed_since, body.since, body.until:
         case datetime() as failed_since, None, None:
             replayed = await house.delivery_record.replay_failed(id, failed_since, caller.shops)

@@ -125,8 +125,8 @@ def rotate_secret(
     _show_secret(made, shown, as_json=as_json)
 
 
-@app.command()
-def test(endpoint_id: EndpointId, *, as_json: AsJson = False) -> None:
+@app.command("test")
+def send_test(endpoint_id: EndpointId, *, as_json: AsJson = False) -> None:
     """Send an endpoint a test event and tell what came of it. A worker must be running."""
 
     async def work(house: House) -> DeliveryDetails:

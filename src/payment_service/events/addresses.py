@@ -15,6 +15,7 @@ import httpx
 IPAddress: TypeAlias = IPv4Address | IPv6Address
 
 MAX_URL_LENGTH: Final = 2000
+_PORTS: Final = {"https": 443, "http": 80}
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.DOTALL)
 _AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]+)(?::(?P<port>[1-9][0-9]{0,4}))?")
 _SIGN = r"[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2}"
@@ -102,9 +103,6 @@ class Destination:
         """What the ``Host`` header says."""
         host = in_url(self.address) if self.address else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
-
-
-_PORTS: Final = {"https": 443, "http": 80}
 
 
 def in_url(address: IPAddress) -> str:

@@ -56,8 +56,8 @@ class DeliveryPlan:
         """How long after so many failed tries the next one comes; none when there is none."""
         if tries > len(self.delays_s):
             return None
-        # Jitter: what failed together must not come back together.
-        return self.delays_s[tries - 1] * random.uniform(0.9, 1.1)  # noqa: S311 - not a secret
+        # Jitter: what failed together must not come back together. Only later, so that the whole plan is never shorter.
+        return self.delays_s[tries - 1] * random.uniform(1, 1.1)  # noqa: S311 - not a secret
 
 
 class Clock:

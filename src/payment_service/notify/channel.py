@@ -11,6 +11,8 @@ from typing import Final, Protocol
 from payment_service.notify.texts import Note
 
 REASON_LENGTH: Final = 200
+SETTING_OF: Final = {"telegram": "TELEGRAM_BOT_TOKEN", "email": "SMTP_URL"}
+"""What sets each channel up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ForeignKey, String
+from sqlalchemy import ARRAY, ForeignKey, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from payment_service.database import Base, Moment, Stamp, UpdateStamp
@@ -28,6 +28,7 @@ class NotifyChat(Base):
     """One address of one channel: a person or a group. Its messages go out one after the other, oldest first."""
 
     __tablename__ = "notify_chat"
+    __table_args__ = (UniqueConstraint("channel", "address", name="notify_chat_address"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     channel: Mapped[str] = mapped_column(String(10))

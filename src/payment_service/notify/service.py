@@ -9,7 +9,7 @@ never lost, and comes twice when the answer to it, or the worker that sent it, w
 import asyncio
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, assert_never
 from uuid import UUID
@@ -25,6 +25,7 @@ from payment_service.identifiers import new_id
 from payment_service.logs import get_logger
 from payment_service.metrics import ALARMS, MESSAGES
 from payment_service.notify.channel import (
+    SETTING_OF,
     Channel,
     Channels,
     ChatGone,
@@ -51,6 +52,8 @@ GIVE_UP_AFTER: Final = timedelta(days=1)
 LETS_PASS_AFTER: Final = 5
 """A message that failed so often lets the later ones pass: it may be the message that is wrong."""
 OVERDUE_S: Final = 15
+CONNECTIONS: Final = 4
+"""How many of the process's connections telling may hold: following payments needs them more."""
 log = get_logger(__name__)
 
 
@@ -75,6 +78,7 @@ class Notify:
     database: Database
     channels: Channels
     console_url: str | None = None
+    _connections: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONNECTIONS))
 
     # --- taking events
 
@@ -106,8 +110,8 @@ class Notify:
         locked = select(NotifyChat).where(NotifyChat.id.in_({row.chat_id for row in rows}))
         chats = {chat.id: chat for chat in await session.scalars(locked.order_by(NotifyChat.id).with_for_update())}
         messages = [_first_line(event_id, chats[chat_id], language) for event_id, chat_id, language in rows]
-        written = insert(NotifyMessage).values(messages).on_conflict_do_nothing().returning(NotifyMessage.chat_id)
-        told = set(await session.scalars(written))
+        written = insert(NotifyMessage).on_conflict_do_nothing().returning(NotifyMessage.chat_id)
+        told = set(await session.scalars(written, messages))
         now = await _now(session)
         for chat in chats.values():
             if chat.id in told and chat.disabled_at is None:
@@ -117,7 +121,8 @@ class Notify:
 
     async def tell(self, chat_id: UUID) -> None:
         """A worker's turn: send a chat its oldest open message and plan the next turn. Does nothing out of turn."""
-        turn = await self._take_turn(chat_id)
+        async with self._connections:
+            turn = await self._take_turn(chat_id)
         if turn is None:
             return
         await asyncio.sleep(turn.wait_s)
@@ -220,14 +225,14 @@ class Notify:
     async def _send(self, name: str, address: str, note: Note, key: str) -> Delivery:
         channel = self.channels.get(name)
         if channel is None:
-            return TryAgain(f"{name} is not set up")
+            return TryAgain(f"{name} is not set up: {SETTING_OF[name]} is missing")
         delivery = await channel.send(address, note, key=key)
         MESSAGES.labels(channel=name, result=type(delivery).__name__).inc()
         return delivery
 
     async def _write(self, turn: _Turn, delivery: Delivery) -> None:
         """Write down what came of a message, and plan the next one. Twice is the same as once."""
-        async with self.database.transaction() as session:
+        async with self._connections, self.database.transaction() as session:
             chat = await _locked(session, turn.chat_id)
             now = await _now(session)
             message = await session.get_one(NotifyMessage, (turn.event_id, turn.chat_id))

@@ -232,8 +232,7 @@ class Payments:
     async def _take_back(self, request: PaymentRequest) -> None:
         """The commit of an intent may have gone through unheard. Nothing was sent, so the payment failed."""
         never_left = NotSent("intent_not_confirmed")
-        async with asyncio.timeout(self.rules.sending_lease_s):
-            await insist(lambda: self._apply_outcome(request.id, request.operation_type, never_left))
+        await insist(lambda: self._apply_outcome(request.id, request.operation_type, never_left))
 
     async def _send(self, request: PaymentRequest, route: Route) -> Outcome[PaymentReceipt]:
         """The one call, on the route that the payment is pinned to. No transaction is open."""

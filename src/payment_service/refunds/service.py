@@ -213,8 +213,7 @@ class Refunds:
 
     async def _take_back(self, request: RefundRequest) -> None:
         """The commit of an intent may have gone through unheard. Nothing was sent, so the refund failed."""
-        async with asyncio.timeout(self.rules.sending_lease_s):
-            await insist(lambda: self._apply_outcome(request.id, NotSent("intent_not_confirmed")))
+        await insist(lambda: self._apply_outcome(request.id, NotSent("intent_not_confirmed")))
 
     async def _write_outcome(self, request: RefundRequest, outcome: Outcome[RefundReceipt]) -> RefundAnswer:
         """Transaction 2: the move, the payment's sums and the audit entry, in one commit."""

@@ -1,0 +1,525 @@
+"""Delivering events: signed, to whoever wants them, again and again by a plan, in order; given up, never in silence."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import select
+
+from payment_service.events.delivery import TURN_S, Clock, body_of
+from payment_service.events.models import Event
+from payment_service.events.outbound import Posted
+from payment_service.events.outbox import EventType
+from payment_service.events.passing_on import PassingOn
+from payment_service.identifiers import new_id
+from payment_service.main import House
+from payment_service.queue import DELIVER_EVENTS
+from payment_service.settings import Settings
+from tests.events.webhooks import OK, REFUSED, SHOP, URL, World, world_of
+from tests.waiting import until
+
+OTHER_SHOP = 576631
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"webhooks_stay_here": True})
+
+
+@pytest.fixture
+def world(house: House, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch) -> World:
+    return world_of(house, sql, monkeypatch)
+
+
+# --- what is sent, and to whom
+
+
+async def test_event_is_delivered_with_its_id_version_and_signature(world: World) -> None:
+    made = await world.house.endpoints.add({"url": URL})
+    subject = new_id()
+    event_id = await world.happens(EventType.PAYMENT_PAID, subject, version=3, data={"id": str(subject), "amount": 7})
+    await world.work()
+    [call] = world.receiver.calls
+    written = await world.sql.fetchval("SELECT created_at FROM event")
+    assert call.event == {
+        "id": str(event_id),
+        "type": "payment.paid",
+        "timestamp": written.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "version": 3,
+        "data": {"id": str(subject), "amount": 7},
+    }
+    assert call.headers["webhook-id"] == str(event_id)
+    assert call.is_signed_with(made.secret)
+    assert await world.states() == ["delivered"]
+
+
+async def test_text_that_is_signed_is_the_same_at_every_try(world: World) -> None:
+    await world.endpoint()
+    await world.happens(data={"message": "Цветы 🌷", "metadata": {"b": "1", "a": "2"}})
+    world.receiver.answers(500, 200)
+    await world.work()
+    world.time.passes(seconds=6)
+    await world.work()
+    first, second = world.receiver.calls
+    assert first.body == second.body
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
+
+
+async def test_largest_event_is_under_20_kb(world: World) -> None:
+    await world.happens(data={"metadata": {"key": "я" * 9980}})
+    async with world.house.database.reading() as session:
+        event = (await session.scalars(select(Event))).one()
+    assert len(body_of(event).encode()) < 20_480
+
+
+async def test_endpoint_is_told_of_the_events_and_shops_that_it_wants(world: World) -> None:
+    everything = await world.endpoint()
+    paid = await world.endpoint(events=["payment.paid"])
+    of_shop = await world.endpoint(shops=[SHOP])
+    await world.happens(EventType.PAYMENT_PAID)
+    await world.happens(EventType.PAYMENT_FAILED)
+    await world.happens(EventType.PAYMENT_PAID, shop_id=OTHER_SHOP)
+    await world.happens(EventType.ROUTE_CHANGED, shop_id=None)
+    await world.work()
+
+    async def told(endpoint_id: Any) -> list[tuple[str, int | None]]:
+        query = "SELECT type, shop_id FROM event_delivery WHERE endpoint_id = $1 ORDER BY id"
+        return [tuple(row) for row in await world.sql.fetch(query, endpoint_id)]
+
+    all_of_shop = [("payment.paid", SHOP), ("payment.failed", SHOP)]
+    assert await told(everything) == [*all_of_shop, ("payment.paid", OTHER_SHOP), ("route.changed", None)]
+    assert await told(paid) == [("payment.paid", SHOP), ("payment.paid", OTHER_SHOP)]
+    assert await told(of_shop) == all_of_shop
+
+
+async def test_custom_headers_are_sent_and_cannot_replace_the_signature(world: World) -> None:
+    await world.endpoint(headers={"X-Site": "flowers"})
+    await world.happens()
+    await world.work()
+    assert world.receiver.calls[0].headers["X-Site"] == "flowers"
+    assert world.receiver.calls[0].headers["Content-Type"] == "application/json"
+
+
+async def test_old_secret_signs_too_while_it_is_valid(world: World) -> None:
+    made = await world.house.endpoints.add({"url": URL})
+    new = await world.house.endpoints.rotate_secret(made.endpoint.id, keep_old_s=3600)
+    await world.happens()
+    await world.work()
+    world.time.passes(hours=1)
+    await world.happens()
+    await world.work()
+    during, after = world.receiver.calls
+    assert [call.is_signed_with(new.secret) for call in (during, after)] == [True, True]
+    assert [call.is_signed_with(made.secret) for call in (during, after)] == [True, False]
+    assert during.headers["webhook-signature"].count("v1,") == 2
+
+
+async def test_old_secret_can_end_at_once(world: World) -> None:
+    made = await world.house.endpoints.add({"url": URL})
+    new = await world.house.endpoints.rotate_secret(made.endpoint.id, keep_old_s=0)
+    await world.happens()
+    await world.work()
+    assert not world.receiver.calls[0].is_signed_with(made.secret)
+    assert world.receiver.calls[0].is_signed_with(new.secret)
+
+
+# --- passing on
+
+
+async def test_event_is_passed_on_once(world: World) -> None:
+    await world.endpoint()
+    await world.happens()
+    assert [await world.pass_on(), await world.pass_on()] == [1, 0]
+    assert await world.states() == ["waiting"]
+
+
+async def test_event_that_a_taker_could_not_take_is_passed_on_later(world: World) -> None:
+    await world.endpoint()
+    await world.happens()
+
+    async def fail(*_: Any) -> None:
+        raise RuntimeError("no room")
+
+    with pytest.raises(RuntimeError, match="no room"):
+        await PassingOn(world.house.database, [world.deliveries.take, fail]).pass_on()
+    assert await world.states() == []
+    assert await world.pass_on() == 1
+    assert await world.states() == ["waiting"]
+
+
+async def test_several_who_pass_on_at_once_do_it_once(world: World) -> None:
+    await world.endpoint()
+    for _ in range(5):
+        await world.happens()
+    assert sum(await asyncio.gather(*(world.pass_on() for _ in range(4)))) == 5
+    assert await world.states() == ["waiting"] * 5
+
+
+async def test_written_event_is_heard_and_passed_on(world: World) -> None:
+    await world.endpoint()
+    passing_on = asyncio.create_task(PassingOn(world.house.database, [world.deliveries.take]).run())
+    try:
+        for number in range(1, 3):
+            await world.happens()
+
+            async def passed(number: int = number) -> bool:
+                return len(await world.states()) == number
+
+            await until(passed)
+    finally:
+        passing_on.cancel()
+        await asyncio.wait({passing_on})
+
+
+async def test_nothing_is_written_for_an_endpoint_that_is_off(world: World) -> None:
+    endpoint_id = await world.endpoint()
+    await world.house.endpoints.change(endpoint_id, {"is_active": False})
+    await world.happens()
+    await world.work()
+    assert (world.receiver.calls, await world.states()) == ([], [])
+
+
+# --- the plan
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 299])
+async def test_2xx_is_success(world: World, status: int) -> None:
+    await world.endpoint()
+    await world.happens()
+    world.receiver.answers(status)
+    await world.work()
+    assert await world.states() == ["delivered"]
+
+
+@pytest.mark.parametrize("answer", [301, 302, 304, 400, 404, 429, 500, 503, REFUSED])
+async def test_everything_else_is_failure_and_tried_again(world: World, answer: Any) -> None:
+    await world.endpoint()
+    await world.happens()
+    world.receiver.answers(answer)
+    await world.work()
+    assert await world.states() == ["waiting"]
+    [tried] = await world.sql.fetch("SELECT succeeded, status, error FROM delivery_try")
+    expected = (False, None, answer.detail) if answer is REFUSED else (False, answer, None)
+    assert tuple(tried) == expected
+
+
+async def test_tries_follow_the_plan_and_end_as_a_dead_letter(world: World, settings: Settings) -> None:
+    await world.endpoint()
+    await world.happens()
+    world.receiver.answers(500)
+    await world.work()
+    await world.goes_on_until(world.time.now + timedelta(days=5))
+    at = [row["created_at"] for row in await world.sql.fetch("SELECT created_at FROM delivery_try ORDER BY number")]
+    assert len(at) == 10
+    for (before, after), delay_s in zip(pairwise(at), settings.webhook_delays_s, strict=True):
+        assert delay_s <= (after - before).total_seconds() <= delay_s * 1.1 + 1
+    assert await world.states() == ["dead"]
+
+
+async def test_what_failed_together_does_not_come_back_together(world: World) -> None:
+    await world.endpoint()
+    for _ in range(5):
+        await world.happens()
+    world.receiver.answers(500)
+    await world.work()
+    planned = await world.sql.fetch("SELECT next_try_at FROM event_delivery")
+    assert len({row["next_try_at"] for row in planned}) == 5
+
+
+async def test_every_next_try_has_a_job_that_comes_in_time(world: World) -> None:
+    endpoint_id = await world.endpoint()
+    await world.happens()
+    world.receiver.answers(500)
+    deliveries = world.house.deliveries  # by the database's own clock, as the jobs are
+    await world.pass_on()
+    await deliveries.deliver(endpoint_id)
+    assert await world.sql.fetchval(
+        "SELECT count(*) FROM pgqueuer JOIN event_delivery ON execute_after >= next_try_at"
+        " AND execute_after < next_try_at + interval '1 millisecond' WHERE entrypoint = $1 AND tries = 1",
+        DELIVER_EVENTS,
+    )
+
+
+async def test_outage_of_72_hours_loses_nothing(world: World) -> None:
+    await world.endpoint()
+    subjects = [new_id() for _ in range(2)]
+    world.receiver.answers(REFUSED)
+    for version, kind in enumerate((EventType.PAYMENT_PENDING, EventType.PAYMENT_PAID), 1):
+        for subject in subjects:
+            await world.happens(kind, subject, version=version)
+        await world.work()
+    back_at = world.time.now + timedelta(hours=72)
+    await world.goes_on_until(back_at)
+    assert await world.states() == ["waiting"] * 4
+    tries_while_away = len(world.receiver.calls)
+    world.receiver.answers(OK)
+    await world.goes_on_until(back_at + timedelta(hours=30))
+    assert await world.states() == ["delivered"] * 4
+    taken = world.receiver.calls[tries_while_away:]
+    assert len({call.event["id"] for call in taken}) == len(taken) == 4
+    assert "endpoint.disabled" not in await world.types()
+
+
+# --- order
+
+
+async def test_later_version_waits_for_the_earlier_one(world: World) -> None:
+    await world.endpoint()
+    subject = new_id()
+    for version in (1, 2, 3):
+        await world.happens(subject=subject, version=version)
+    world.receiver.gate = asyncio.Event()
+    world.time.now = datetime.now(UTC)
+    await world.pass_on()
+    world.time.passes(seconds=1)
+    [endpoint_id] = [row["id"] for row in await world.sql.fetch("SELECT id FROM webhook_endpoint")]
+    turns = [asyncio.create_task(world.deliveries.deliver(endpoint_id)) for _ in range(3)]
+
+    async def called() -> bool:
+        return bool(world.receiver.calls)
+
+    await until(called)
+    done, _ = await asyncio.wait(turns, return_when=asyncio.FIRST_COMPLETED)
+    assert done
+    assert world.receiver.versions == [1]
+    world.receiver.gate.set()
+    await asyncio.gather(*turns)
+    await world.work()
+    assert world.receiver.versions == [1, 2, 3]
+
+
+async def test_later_version_waits_only_briefly(world: World) -> None:
+    await world.endpoint()
+    subject = new_id()
+    world.time.now = datetime.now(UTC) + timedelta(seconds=0.5)
+    world.receiver.answers(500)
+    await world.happens(subject=subject, version=1)
+    await world.work()
+    world.receiver.answers(OK)
+    await world.happens(subject=subject, version=2)
+    await world.work()
+    assert world.receiver.versions == [1]
+    world.time.passes(seconds=world.deliveries.plan.order_wait_s + 1)
+    await world.work()
+    assert world.receiver.versions == [1, 2]
+    world.time.passes(seconds=10)
+    await world.work()
+    assert world.receiver.versions == [1, 2, 1]  # late, and its version says so
+
+
+async def test_events_of_other_objects_do_not_wait(world: World) -> None:
+    await world.endpoint()
+    world.time.now = datetime.now(UTC) + timedelta(seconds=0.5)
+    world.receiver.answers(500, 200)
+    await world.happens(version=1)
+    await world.happens(version=2)
+    await world.work()
+    assert await world.states() == ["waiting", "delivered"]
+
+
+async def test_what_is_kept_back_has_a_job_that_looks_again(world: World) -> None:
+    endpoint_id = await world.endpoint()
+    subject = new_id()
+    world.time.now = datetime.now(UTC) + timedelta(seconds=0.5)
+    world.receiver.answers(500)
+    await world.happens(subject=subject, version=1)
+    await world.work()
+    await world.happens(subject=subject, version=2)
+    await world.pass_on()
+    await world.sql.execute("DELETE FROM pgqueuer")
+    await world.deliveries.deliver(endpoint_id)
+    later = await world.sql.fetchval("SELECT extract(epoch FROM execute_after - now())::float FROM pgqueuer")
+    assert 0 < later < world.deliveries.plan.order_wait_s + 1
+
+
+# --- workers
+
+
+async def test_two_workers_make_a_try_once(world: World) -> None:
+    endpoint_id = await world.endpoint()
+    await world.happens()
+    await world.pass_on()
+    await asyncio.gather(*(world.deliveries.deliver(endpoint_id) for _ in range(4)))
+    assert len(world.receiver.calls) == 1
+
+
+async def test_endpoint_that_hangs_takes_a_few_turns_and_no_more(world: World) -> None:
+    hanging = await world.endpoint()
+    for _ in range(8):
+        await world.happens()
+    await world.pass_on()
+    world.receiver.gate = asyncio.Event()
+    turns = [asyncio.create_task(world.deliveries.deliver(hanging)) for _ in range(8)]
+
+    async def all_refused() -> bool:
+        return sum(turn.done() for turn in turns) == 8 - world.deliveries.plan.at_once
+
+    await until(all_refused)
+    assert len(world.receiver.calls) == world.deliveries.plan.at_once
+    world.receiver.gate.set()
+    await asyncio.gather(*turns)
+    await world.work()
+    assert await world.states() == ["delivered"] * 8
+
+
+async def test_turn_leaves_a_job_as_long_as_more_is_due(world: World) -> None:
+    endpoint_id = await world.endpoint()
+    for _ in range(3):
+        await world.happens()
+    await world.pass_on()
+    jobs = "SELECT count(*) FROM pgqueuer WHERE execute_after <= now()"
+    for left in (2, 1, 0):
+        await world.sql.execute("DELETE FROM pgqueuer")
+        await world.deliveries.deliver(endpoint_id)
+        assert (await world.sql.fetchval(jobs) > 0) == (left > 0)
+
+
+async def test_try_whose_worker_died_is_made_again(world: World) -> None:
+    endpoint_id = await world.endpoint()
+    await world.happens()
+    await world.pass_on()
+    world.receiver.gate = asyncio.Event()
+    dying = asyncio.create_task(world.deliveries.deliver(endpoint_id))
+
+    async def called() -> bool:
+        return bool(world.receiver.calls)
+
+    await until(called)
+    dying.cancel()
+    await asyncio.wait({dying})
+    world.receiver.gate = None
+    await world.work()
+    assert len(world.receiver.calls) == 1  # nobody knows yet that it died
+    world.time.passes(seconds=TURN_S + 1)
+    assert await world.deliveries.wake_overdue(late_s=0) == 1
+    await world.work()
+    assert (len(world.receiver.calls), await world.states()) == (2, ["delivered"])
+
+
+async def test_result_is_written_once_when_the_answer_to_its_commit_was_lost(world: World) -> None:
+    endpoint_id = await world.endpoint()
+    await world.happens()
+    await world.pass_on()
+    turn = await world.deliveries._take_turn(endpoint_id)
+    assert turn
+    for _ in range(2):
+        await world.deliveries._write(turn, Posted(500, b""), 5)
+    assert await world.sql.fetchval("SELECT count(*) FROM delivery_try") == 1
+    assert await world.sql.fetchval("SELECT tries FROM event_delivery") == 1
+
+
+async def test_clock_is_the_databases(world: World) -> None:
+    async with world.house.database.reading() as session:
+        clock = Clock()
+        begun, present = (await session.execute(select(clock.begun(), clock.present()))).one()
+    assert begun < present
+
+
+# --- how endpoints fare
+
+
+async def test_endpoint_that_is_gone_is_paused_and_people_are_told(world: World) -> None:
+    endpoint_id = await world.endpoint()
+    await world.happens()
+    world.receiver.answers(410)
+    await world.work()
+    row = await world.row(endpoint_id)
+    assert (row["is_active"], row["off_reason"]) == (False, "gone")
+    assert await world.types() == ["payment.paid", "endpoint.disabled"]
+    world.time.passes(days=2)
+    await world.work()
+    assert len(world.receiver.calls) == 1
+    assert await world.states() == ["waiting"]
+
+
+async def test_endpoint_that_fails_for_five_days_is_disabled_and_people_are_told(world: World) -> None:
+    endpoint_id = await world.endpoint(description="the site")
+    world.receiver.answers(500)
+    for day in range(6):
+        await world.happens()
+        await world.work()
+        assert (await world.row(endpoint_id))["is_active"] == (day < 5)
+        world.time.passes(days=1, minutes=1)
+    row = await world.row(endpoint_id)
+    assert (row["is_active"], row["off_reason"]) == (False, "failing")
+    told = await world.sql.fetchrow("SELECT * FROM event WHERE type = 'endpoint.disabled'")
+    assert (told["subject_id"], told["version"]) == (str(endpoint_id), row["version"])
+    assert '"description": "the site"' in told["data"]
+
+
+async def test_one_success_in_between_keeps_an_endpoint_on(world: World) -> None:
+    endpoint_id = await world.endpoint()
+    for day in range(7):
+        world.receiver.answers(200 if day == 3 else 500)
+        await world.happens()
+        await world.work()
+        world.time.passes(days=1, minutes=1)
+    assert (await world.row(endpoint_id))["is_active"]
+
+
+async def test_url_with_its_secrets_is_not_told_to_others(world: World) -> None:
+    await world.endpoint(url="http://127.0.0.1:9009/hook/in-the-path?key=in-the-query")
+    await world.happens()
+    world.receiver.answers(410)
+    await world.work()
+    told = await world.sql.fetchval("SELECT data->>'url' FROM event WHERE type = 'endpoint.disabled'")
+    assert told == "http://127.0.0.1:9009/…"
+
+
+async def switched_off(world: World) -> Any:
+    """An endpoint that went off by itself, with one delivery that waits."""
+    endpoint_id = await world.endpoint()
+    await world.happens()
+    world.receiver.answers(410)
+    await world.work()
+    await world.work()
+    world.receiver.answers(OK)
+    return endpoint_id
+
+
+async def test_test_that_arrives_switches_an_endpoint_on_again(world: World) -> None:
+    endpoint_id = await switched_off(world)
+    await world.deliveries.test(endpoint_id)
+    await world.work()
+    assert (await world.row(endpoint_id))["is_active"]
+    assert await world.types() == ["payment.paid", "endpoint.disabled", "test", "endpoint.recovered"]
+    await world.work()
+    assert world.receiver.types == ["payment.paid", "test", "payment.paid", "endpoint.recovered"]
+
+
+async def test_person_switches_an_endpoint_on_again(world: World) -> None:
+    endpoint_id = await switched_off(world)
+    await world.house.endpoints.change(endpoint_id, {"is_active": True})
+    assert (await world.types())[-1] == "endpoint.recovered"
+    await world.work()
+    assert world.receiver.types == ["payment.paid", "payment.paid", "endpoint.recovered"]
+
+
+async def test_test_that_fails_is_over_and_changes_nothing(world: World) -> None:
+    endpoint_id = await world.endpoint()
+    world.receiver.answers(500)
+    await world.deliveries.test(endpoint_id)
+    await world.work()
+    assert await world.states() == ["dead"]
+    row = await world.row(endpoint_id)
+    assert (row["is_active"], row["failing_since"]) == (True, None)
+
+
+async def test_endpoint_that_a_person_switched_off_stays_off_after_a_test(world: World) -> None:
+    endpoint_id = await world.endpoint()
+    await world.house.endpoints.change(endpoint_id, {"is_active": False})
+    await world.deliveries.test(endpoint_id)
+    await world.work()
+    assert world.receiver.types == ["test"]
+    assert (await world.row(endpoint_id))["off_reason"] == "person"
+
+
+async def test_test_goes_to_its_endpoint_alone(world: World) -> None:
+    endpoint_id = await world.endpoint(events=["refund.failed"], url=URL + "/this")
+    await world.endpoint(url=URL + "/other")
+    await world.deliveries.test(endpoint_id)
+    await world.work()
+    assert [call.url for call in world.receiver.calls] == [URL + "/this"]

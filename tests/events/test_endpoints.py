@@ -1,0 +1,306 @@
+"""Endpoints and what the database holds of them: secrets kept, nothing deleted, nothing that ended changed; replays."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from payment_service.errors import DeliveryNotFound, InvalidInput, WebhookNotFound, WebhookOff
+from payment_service.events.outbox import EventType
+from payment_service.identifiers import MASK
+from payment_service.main import House
+from payment_service.settings import Settings
+from payment_service.vault import Vault, new_key
+from tests.events.webhooks import SHOP, URL, World, world_of
+
+OTHER_SHOP = 576631
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"webhooks_stay_here": True})
+
+
+@pytest.fixture
+def world(house: House, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch) -> World:
+    return world_of(house, sql, monkeypatch, delays_s=(5,))
+
+
+# --- secrets and headers
+
+
+async def test_database_holds_no_secret_in_the_clear(world: World) -> None:
+    made = await world.house.endpoints.add({"url": URL, "headers": {"Authorization": "Bearer of-the-site"}})
+    held = str(tuple(await world.row(made.endpoint.id)))
+    assert made.secret.startswith("whsec_")
+    assert made.secret not in held
+    assert "of-the-site" not in held
+
+
+async def test_rotation_of_the_encryption_key_takes_secrets_and_headers_along(world: World) -> None:
+    endpoints = world.house.endpoints
+    made = await endpoints.add({"url": URL, "headers": {"X-Site": "flowers"}})
+    await endpoints.rotate_secret(made.endpoint.id, keep_old_s=3600)
+    columns = ("secret_ciphertext", "previous_secret_ciphertext", "headers_ciphertext")
+    before = await world.row(made.endpoint.id)
+    await world.house.rotate_keys()
+    after = await world.row(made.endpoint.id)
+    for column in columns:
+        assert before[column] != after[column]
+        assert endpoints.vault.decrypt(before[column]) == endpoints.vault.decrypt(after[column])
+    assert after["version"] == before["version"]
+
+
+async def test_new_encryption_key_opens_what_was_rotated(world: World, settings: Settings) -> None:
+    [old], new = [key.get_secret_value() for key in settings.encryption_keys], new_key()
+    made = await world.house.endpoints.add({"url": URL})
+    world.house.vault._fernet = Vault([new, old])._fernet
+    await world.house.rotate_keys()
+    ciphertext = (await world.row(made.endpoint.id))["secret_ciphertext"]
+    assert Vault([new]).decrypt(ciphertext) == made.secret
+
+
+async def test_values_of_headers_are_never_shown_and_the_mask_leaves_them(world: World) -> None:
+    endpoints = world.house.endpoints
+    endpoint_id = await world.endpoint(headers={"X-Site": "flowers", "X-Old": "1"})
+    changed = await endpoints.change(endpoint_id, {"headers": {"x-site": MASK, "X-New": "2"}})
+    assert endpoints.shown(changed)["headers"] == {"x-site": MASK, "X-New": MASK}
+    assert endpoints.headers_of(changed) == {"x-site": "flowers", "X-New": "2"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"url": "ftp://127.0.0.1/x"}, "https://"),
+        ({"url": "http://10.0.0.1:8080/x"}, "not on the public Internet"),
+        ({"events": []}, "one or more of"),
+        ({"events": ["test"]}, "one or more of"),
+        ({"events": ["payment.stolen"]}, "one or more of"),
+        ({"shops": []}, "one or more"),
+        ({"headers": {"Host": "elsewhere"}}, "not yours to set"),
+        ({"headers": {"webhook-signature": "v1,x"}}, "which this service sets"),
+        ({"headers": {"Content-Type": "text/plain"}}, "which this service sets"),
+        ({"headers": {"X-A": "two\nlines"}}, "visible ASCII"),
+        ({"headers": {"X-A": MASK}}, "visible ASCII"),
+        ({"headers": {"X-A": "1", "x-a": "2"}}, "each name once"),
+        ({"headers": {f"X-{number}": "1" for number in range(11)}}, "at most 10"),
+    ],
+    ids=str,
+)
+async def test_what_an_endpoint_cannot_be_is_told_in_a_sentence(
+    world: World, fields: dict[str, object], why: str
+) -> None:
+    with pytest.raises(InvalidInput, match=why):
+        await world.house.endpoints.add({"url": URL, **fields})
+    endpoint_id = await world.endpoint()
+    with pytest.raises(InvalidInput, match=why):
+        await world.house.endpoints.change(endpoint_id, fields)
+
+
+async def test_production_calls_nobody_on_this_machine(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    from payment_service.main import build  # noqa: PLC0415 - a house of its own
+
+    ordinary = build(house.settings.model_copy(update={"webhooks_stay_here": False}))
+    try:
+        with pytest.raises(InvalidInput, match="https://"):
+            await ordinary.endpoints.add({"url": URL})
+    finally:
+        await ordinary.close()
+
+
+async def test_version_counts_what_people_decide(world: World) -> None:
+    endpoint_id = await world.endpoint()
+    changes = ({"description": "new"}, {"description": "new"}, {"is_active": False}, {"headers": {"X-A": "1"}})
+    versions = [(await world.house.endpoints.change(endpoint_id, dict(change))).version for change in changes]
+    assert versions == [2, 2, 3, 3]
+
+
+async def test_endpoint_of_foreign_shops_looks_like_a_missing_one(world: World) -> None:
+    endpoints = world.house.endpoints
+    own = await world.endpoint(shops=[SHOP])
+    both, everything = await world.endpoint(shops=[SHOP, OTHER_SHOP]), await world.endpoint()
+    assert [endpoint.id for endpoint in await endpoints.all([SHOP])] == [own]
+    for foreign in (both, everything, UUID(int=0)):
+        with pytest.raises(WebhookNotFound):
+            await endpoints.get(foreign, [SHOP])
+        with pytest.raises(WebhookNotFound):
+            await endpoints.change(foreign, {"description": "mine"}, [SHOP])
+        with pytest.raises(WebhookNotFound):
+            await endpoints.rotate_secret(foreign, keep_old_s=0, shops=[SHOP])
+
+
+async def test_caller_of_some_shops_cannot_ask_for_all(world: World) -> None:
+    made = await world.house.endpoints.add({"url": URL}, [SHOP])
+    assert made.endpoint.shops == [SHOP]
+    with pytest.raises(InvalidInput, match="name them"):
+        await world.house.endpoints.change(made.endpoint.id, {"shops": None}, [SHOP])
+
+
+# --- replays
+
+
+async def dead_letters(world: World, count: int = 1) -> UUID:
+    """An endpoint with so many dead letters; returns its id."""
+    endpoint_id = await world.endpoint()
+    for _ in range(count):
+        await world.happens()
+    world.receiver.answers(500)
+    await world.work()
+    await world.goes_on_until(world.time.now + timedelta(hours=1))
+    assert await world.states() == ["dead"] * count
+    world.receiver.calls.clear()
+    world.receiver.answers(200)
+    return endpoint_id
+
+
+async def test_replay_is_a_new_delivery_of_the_same_event(world: World) -> None:
+    await dead_letters(world)
+    [dead] = await world.sql.fetch("SELECT * FROM event_delivery")
+    again = await world.house.delivery_record.replay(dead["id"])
+    assert (again.replay_of, again.event_id, again.tries) == (dead["id"], dead["event_id"], 0)
+    await world.work()
+    assert [call.headers["webhook-id"] for call in world.receiver.calls] == [str(dead["event_id"])]
+    assert await world.states() == ["dead", "delivered"]
+    assert await world.sql.fetchrow("SELECT * FROM event_delivery WHERE id = $1", dead["id"]) == dead
+
+
+async def test_replay_of_what_was_replayed_continues_its_chain(world: World) -> None:
+    await dead_letters(world)
+    first = await world.sql.fetchval("SELECT id FROM event_delivery")
+    second = await world.house.delivery_record.replay(first)
+    assert (await world.house.delivery_record.replay(first)).id == second.id  # it waits already
+    await world.work()
+    third = await world.house.delivery_record.replay(first)
+    assert third.replay_of == second.id
+
+
+async def test_all_that_failed_since_a_time_is_replayed(world: World) -> None:
+    endpoint_id = await dead_letters(world, 3)
+    await world.happens()
+    world.receiver.answers(500, 200)
+    await world.work()
+    record = world.house.delivery_record
+    assert await record.replay_failed(endpoint_id, world.time.now + timedelta(days=1)) == 0
+    assert await record.replay_failed(endpoint_id, LONG_AGO) == 4
+    world.receiver.calls.clear()
+    await world.work()
+    assert len(world.receiver.calls) == 4
+    assert await world.states() == ["dead"] * 3 + ["delivered"] * 4
+    assert await record.replay_failed(endpoint_id, LONG_AGO) == 0
+
+
+async def test_period_is_replayed_with_what_was_never_sent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("payment_service.events.deliveries.BATCH", 2)
+    before = await world.happens()
+    await world.pass_on()
+    endpoint_id = await world.endpoint(events=["payment.paid"])
+    sent = await world.happens()
+    await world.happens(EventType.PAYMENT_FAILED)
+    await world.work()
+    now = datetime.now(UTC) + timedelta(seconds=1)
+    assert await world.house.delivery_record.replay_period(endpoint_id, LONG_AGO, now) == 2
+    world.receiver.calls.clear()
+    await world.work()
+    assert {call.headers["webhook-id"] for call in world.receiver.calls} == {str(before), str(sent)}
+
+
+async def test_nothing_is_replayed_to_an_endpoint_that_is_off(world: World) -> None:
+    endpoint_id = await dead_letters(world)
+    [delivery_id] = [row["id"] for row in await world.sql.fetch("SELECT id FROM event_delivery")]
+    await world.house.endpoints.change(endpoint_id, {"is_active": False})
+    with pytest.raises(WebhookOff):
+        await world.house.delivery_record.replay(delivery_id)
+    with pytest.raises(WebhookOff):
+        await world.house.delivery_record.replay_failed(endpoint_id, LONG_AGO)
+
+
+async def test_delivery_to_a_foreign_endpoint_looks_like_a_missing_one(world: World) -> None:
+    await dead_letters(world)
+    delivery_id = await world.sql.fetchval("SELECT id FROM event_delivery")
+    for foreign in (delivery_id, UUID(int=0)):
+        with pytest.raises(DeliveryNotFound):
+            await world.house.delivery_record.get(foreign, [SHOP])
+        with pytest.raises(DeliveryNotFound):
+            await world.house.delivery_record.replay(foreign, [SHOP])
+
+
+# --- laws
+
+
+COLUMNS = "id, event_id, endpoint_id, next_try_at, type, subject_id, version, shop_id, state, tries, replay_of"
+SAME = "gen_random_uuid(), event_id, endpoint_id, now()"
+TRY = "delivery_id, number, succeeded, duration_ms, status"
+BROKEN = [
+    ("DELETE FROM webhook_endpoint", "webhook_endpoint_kept"),
+    ("UPDATE webhook_endpoint SET id = gen_random_uuid()", "webhook_endpoint_kept"),
+    ("UPDATE webhook_endpoint SET is_active = false", "webhook_endpoint_off_has_its_reason"),
+    ("UPDATE webhook_endpoint SET previous_secret_until = now()", "webhook_endpoint_previous_secret_ends"),
+    ("UPDATE webhook_endpoint SET url = 'file:///etc/passwd'", "webhook_endpoint_url_check"),
+    ("UPDATE webhook_endpoint SET shops = '{}'", "webhook_endpoint_shops_check"),
+    ("DELETE FROM event_delivery", "event_delivery_kept"),
+    ("UPDATE event_delivery SET tries = 9 WHERE state = 'dead'", "event_delivery_ended"),
+    ("UPDATE event_delivery SET state = 'waiting' WHERE state = 'dead'", "event_delivery_ended"),
+    ("UPDATE event_delivery SET version = 9 WHERE state = 'waiting'", "event_delivery_fixed"),
+    ("UPDATE event_delivery SET tries = 9 WHERE state = 'waiting'", "event_delivery_counts_tries"),
+    ("UPDATE event_delivery SET tries = 1 WHERE state = 'waiting'", "event_delivery_ends_by_a_try"),
+    (
+        "UPDATE event_delivery SET state = 'delivered', next_try_at = NULL, ended_at = now() WHERE state = 'waiting'",
+        "event_delivery_ends_by_a_try",
+    ),
+    ("UPDATE event_delivery SET next_try_at = NULL WHERE state = 'waiting'", "event_delivery_waits_or_has_ended"),
+    ("DELETE FROM delivery_try", "delivery_try_insert_only"),
+    ("UPDATE delivery_try SET succeeded = true", "delivery_try_insert_only"),
+    (
+        f"INSERT INTO delivery_try ({TRY}) SELECT id, 9, true, 1, 500 FROM event_delivery LIMIT 1",
+        "delivery_try_succeeds_by_2xx",
+    ),
+    (
+        f"INSERT INTO delivery_try ({TRY}) SELECT id, 9, false, 1, NULL FROM event_delivery LIMIT 1",
+        "delivery_try_tells_what_came",
+    ),
+    *(
+        (
+            f"INSERT INTO event_delivery ({COLUMNS}) SELECT {what}, {again} FROM event_delivery WHERE state = '{state}'",
+            law,
+        )
+        for what, again, state, law in (
+            (
+                f"{SAME}, type, subject_id, version, shop_id, 'waiting', 1",
+                "id",
+                "dead",
+                "event_delivery_starts_waiting",
+            ),
+            (
+                f"{SAME}, 'test', subject_id, version, shop_id, 'waiting', 0",
+                "id",
+                "dead",
+                "event_delivery_of_its_event",
+            ),
+            (f"{SAME}, type, subject_id, version, NULL, 'waiting', 0", "id", "dead", "event_delivery_of_its_event"),
+            (f"{SAME}, type, subject_id, version, shop_id, 'waiting', 0", "NULL", "dead", "event_delivery_once"),
+            (
+                f"{SAME}, type, subject_id, version, shop_id, 'waiting', 0",
+                "id",
+                "waiting",
+                "event_delivery_one_waiting",
+            ),
+        )
+    ),
+    ("TRUNCATE delivery_try", "delivery_try_insert_only"),
+    ("TRUNCATE event_delivery CASCADE", "insert_only"),
+    ("TRUNCATE webhook_endpoint CASCADE", "insert_only"),
+]
+
+
+@pytest.mark.parametrize(("statement", "law"), BROKEN, ids=[f"{law}: {sql}"[:70] for sql, law in BROKEN])
+async def test_database_forbids(world: World, statement: str, law: str) -> None:
+    world.deliveries = replace(world.deliveries, plan=replace(world.deliveries.plan, delays_s=()))
+    await dead_letters(world)
+    await world.happens()
+    await world.pass_on()
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError) as caught:
+        await world.sql.execute(statement)
+    assert law in str(caught.value.constraint_name)

@@ -1,0 +1,174 @@
+"""Delivering in one process: a receiver in place of the wire, time in place of the clock, turns taken by hand."""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from sqlalchemy import ColumnElement, DateTime, literal
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from payment_service.events import outbox
+from payment_service.events.delivery import Clock, Deliveries
+from payment_service.events.outbound import NotPosted, Posted, Reason
+from payment_service.events.outbox import EventType
+from payment_service.events.passing_on import PassingOn
+from payment_service.identifiers import new_id
+from payment_service.main import House
+
+URL = "http://127.0.0.1:9009/webhook"
+SHOP = 121038
+OK = Posted(200, b"thanks")
+REFUSED = NotPosted(Reason.CONNECT_FAILED, "The host took no connection.")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a receiver."""
+
+    url: str
+    body: str
+    headers: Mapping[str, str]
+
+    @property
+    def event(self) -> dict[str, Any]:
+        event: dict[str, Any] = json.loads(self.body)
+        return event
+
+    def is_signed_with(self, secret: str) -> bool:
+        try:
+            Webhook(secret).verify(self.body, dict(self.headers))
+        except WebhookVerificationError:
+            return False
+        return True
+
+
+@dataclass
+class Receiver:
+    """Stands in place of the wire; answers what it is told to."""
+
+    answer: Callable[[Call], Posted | NotPosted] = lambda _call: OK
+    calls: list[Call] = field(default_factory=list)
+    gate: asyncio.Event | None = None
+    """Calls are answered when it opens."""
+
+    async def post(self, url: str, *, body: bytes, headers: Mapping[str, str]) -> Posted | NotPosted:
+        call = Call(url, body.decode(), headers)
+        self.calls.append(call)
+        if self.gate is not None:
+            await self.gate.wait()
+        return self.answer(call)
+
+    def answers(self, *answers: Posted | NotPosted | int) -> None:
+        """These, one after the other, and the last one for good."""
+        waiting = list(answers)
+
+        def next_one(_call: Call) -> Posted | NotPosted:
+            one = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+            return Posted(one, b"") if isinstance(one, int) else one
+
+        self.answer = next_one
+
+    @property
+    def types(self) -> list[str]:
+        return [call.event["type"] for call in self.calls]
+
+    @property
+    def versions(self) -> list[int]:
+        return [call.event["version"] for call in self.calls]
+
+
+class Time(Clock):
+    """Passes when it is told to."""
+
+    def __init__(self) -> None:
+        # Ahead of the database's own clock, which stamps what is written.
+        self.now = datetime.now(UTC) + timedelta(minutes=1)
+
+    def begun(self) -> ColumnElement[datetime]:
+        return literal(self.now, DateTime(timezone=True))
+
+    present = begun
+
+    def passes(self, **how_long: float) -> None:
+        self.now += timedelta(**how_long)
+
+
+@dataclass
+class World:
+    """Endpoints, a receiver, and a worker that works when it is told to."""
+
+    house: House
+    sql: asyncpg.Connection
+    receiver: Receiver
+    time: Time
+    deliveries: Deliveries
+
+    async def endpoint(self, **fields: Any) -> UUID:
+        made = await self.house.endpoints.add({"url": URL, **fields})
+        return made.endpoint.id
+
+    async def happens(
+        self,
+        kind: EventType = EventType.PAYMENT_PAID,
+        subject: UUID | None = None,
+        *,
+        version: int = 1,
+        shop_id: int | None = SHOP,
+        data: Mapping[str, Any] | None = None,
+    ) -> UUID:
+        """An event is written; returns its id."""
+        async with self.house.database.transaction() as session:
+            event = outbox.write(
+                session, kind, subject or new_id(), version=version, shop_id=shop_id, data=data or {"amount": 100}
+            )
+        return event.id
+
+    async def pass_on(self) -> int:
+        return await PassingOn(self.house.database, [self.deliveries.take]).pass_on()
+
+    async def work(self) -> None:
+        """Pass on, and take every turn that is due."""
+        await self.pass_on()
+        await self.deliver()
+
+    async def deliver(self) -> None:
+        """Take every turn that is due."""
+        for row in await self.sql.fetch("SELECT id FROM webhook_endpoint ORDER BY id"):
+            before = -1
+            while len(self.receiver.calls) > before:
+                before = len(self.receiver.calls)
+                await self.deliveries.deliver(row["id"])
+
+    async def goes_on_until(self, moment: datetime) -> None:
+        """Let time pass from try to try until then."""
+        while True:
+            planned = await self.sql.fetchval("SELECT min(next_try_at) FROM event_delivery WHERE state = 'waiting'")
+            if planned is None or planned > moment:
+                self.time.now = max(self.time.now, moment)
+                return
+            self.time.now = max(self.time.now, planned)
+            await self.deliver()
+
+    async def states(self) -> list[str]:
+        return [row["state"] for row in await self.sql.fetch("SELECT state FROM event_delivery ORDER BY id")]
+
+    async def types(self) -> list[str]:
+        """Of the events that were written."""
+        return [row["type"] for row in await self.sql.fetch("SELECT type FROM event ORDER BY id")]
+
+    async def row(self, endpoint_id: UUID) -> asyncpg.Record:
+        return await self.sql.fetchrow("SELECT * FROM webhook_endpoint WHERE id = $1", endpoint_id)
+
+
+def world_of(house: House, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, **plan: Any) -> World:
+    """A world over these rooms."""
+    receiver, time = Receiver(), Time()
+    monkeypatch.setattr(house.endpoints.outbound, "post", receiver.post)
+    planned = replace(house.deliveries.plan, **plan)
+    return World(house, sql, receiver, time, replace(house.deliveries, plan=planned, clock=time))
