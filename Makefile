@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run demo test faults check fmt lock bench fuzz clean help
+.PHONY: run demo test faults events check fmt lock bench fuzz clean help
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -26,6 +26,9 @@ test: .venv/.installed ## the whole suite on a throw-away PostgreSQL
 
 faults: .venv/.installed ## break it in every way we know and compare the records: docs/reliability.md
 	$(BIN)/python -m tests.faults $(FAULTS)
+
+events: .venv/.installed ## deliver 10 000 events to a receiver that fails half of its calls and is killed twice
+	$(BIN)/python -m tests.events.flood $(EVENTS)
 
 check: .venv/.installed ## lint, types, import rules, migrations agree with the models
 	$(BIN)/ruff check .

@@ -231,6 +231,7 @@ async def test_delivery_to_a_foreign_endpoint_looks_like_a_missing_one(world: Wo
 
 
 COLUMNS = "id, event_id, endpoint_id, next_try_at, type, subject_id, version, shop_id, state, tries, replay_of"
+COPY = f"INSERT INTO event_delivery ({COLUMNS}) SELECT"
 SAME = "gen_random_uuid(), event_id, endpoint_id, now()"
 TRY = "delivery_id, number, succeeded, duration_ms, status"
 BROKEN = [
@@ -263,7 +264,7 @@ BROKEN = [
     ),
     *(
         (
-            f"INSERT INTO event_delivery ({COLUMNS}) SELECT {what}, {again} FROM event_delivery WHERE state = '{state}'",
+            f"{COPY} {what}, {again} FROM event_delivery WHERE state = '{state}'",
             law,
         )
         for what, again, state, law in (

@@ -183,14 +183,14 @@ class DeliveryRecord:
 
     async def _again(self, session: AsyncSession, delivery: EventDelivery) -> EventDelivery:
         if delivery.state == "waiting":
-            delivery.next_try_at = func.now()
-            await session.flush()
-            await session.refresh(delivery)
-            return delivery
-        event = await session.get_one(Event, delivery.event_id)
-        again = delivery_of(event, delivery.endpoint_id, replay_of=delivery.id)
-        session.add(again)
+            again = delivery
+            again.next_try_at = func.now()
+        else:
+            event = await session.get_one(Event, delivery.event_id)
+            again = delivery_of(event, delivery.endpoint_id, replay_of=delivery.id)
+            session.add(again)
         await session.flush()
+        await session.refresh(again)
         return again
 
 

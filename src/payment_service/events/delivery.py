@@ -119,6 +119,7 @@ class Deliveries:
             delivery = delivery_of(event, endpoint_id)
             session.add(delivery)
             await session.flush()
+            await session.refresh(delivery)
             await wake(session, endpoint_id)
         return delivery
 
@@ -141,20 +142,22 @@ class Deliveries:
             endpoint = await locked(session, endpoint_id)
             if endpoint is None:
                 return None
-            now: datetime = (await session.execute(select(self.clock.present()))).scalar_one()
+            present = self.clock.present()
             of_endpoint = EventDelivery.endpoint_id == endpoint_id, EventDelivery.state == "waiting"
-            under_way = select(func.count()).where(*of_endpoint, EventDelivery.trying_until > now)
-            room = self.plan.at_once - (await session.execute(under_way)).scalar_one()
+            under_way = func.count().filter(EventDelivery.trying_until > present)
+            now, tries = (await session.execute(select(present, under_way).where(*of_endpoint))).one()
+            room = self.plan.at_once - tries
             if room <= 0:
                 return None  # each of them looks for more when it has ended
-            delivery, *more = [*await session.scalars(_due(endpoint, now, self.plan).limit(2)), None]
-            if delivery is None:
+            due = _due(endpoint, now, self.plan).add_columns(Event).join(Event, Event.id == EventDelivery.event_id)
+            found = (await session.execute(due.limit(2))).all()
+            if not found:
                 await self._wake_later(session, endpoint, now)
                 return None
-            if room > 1 and more[0] is not None:
+            if room > 1 and len(found) > 1:
                 await wake(session, endpoint_id)
+            delivery, event = found[0]
             delivery.trying_until = now + timedelta(seconds=TURN_S)
-            event = await session.get_one(Event, delivery.event_id)
             return _Turn(
                 delivery, event, endpoint.url, self._secrets(endpoint, now), self.endpoints.headers_of(endpoint)
             )
@@ -193,7 +196,8 @@ class Deliveries:
             if endpoint is None or delivery is None or delivery.trying_until != turn.delivery.trying_until:
                 # Written already, when the answer to that COMMIT was lost; or so late that another worker took it up.
                 return
-            now: datetime = (await session.execute(select(self.clock.begun()))).scalar_one()
+            # The plan counts from when this transaction began, as jobs do; but what is due is due by the present.
+            now, present = (await session.execute(select(self.clock.begun(), self.clock.present()))).one()
             tried = _try(delivery, answer, duration_ms, now)
             session.add(tried)
             await session.flush()
@@ -207,8 +211,6 @@ class Deliveries:
                 if delivery.type != EventType.TEST:
                     await self._fares_badly(session, endpoint, tried, now)
             await session.flush()
-            # The present, not when this transaction began: what waited for its end was due after that.
-            present = (await session.execute(select(self.clock.present()))).scalar_one()
             if await session.scalar(_due(endpoint, present, self.plan).limit(1)):
                 await wake(session, endpoint.id)
         DELIVERY_TRIES.labels(result="dead" if delivery.state == "dead" else _word(tried)).inc()
