@@ -152,7 +152,8 @@ class World:
             if planned is None or planned > moment:
                 self.time.now = max(self.time.now, moment)
                 return
-            self.time.now = max(self.time.now, planned)
+            # What is due and was not taken waits for an earlier event of its object.
+            self.time.now = planned if planned > self.time.now else self.time.now + timedelta(minutes=10)
             await self.deliver()
 
     async def states(self) -> list[str]:
