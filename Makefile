@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run demo test faults events check fmt lock bench fuzz clean help
+.PHONY: run demo test thorough faults events check fmt lock bench fuzz clean help
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -22,7 +22,10 @@ demo: .venv/.installed ## play the main job against the running development serv
 	@exec $(BIN)/payment-service demo
 
 test: .venv/.installed ## the whole suite on a throw-away PostgreSQL
-	$(BIN)/pytest -n auto --dist loadgroup
+	$(BIN)/pytest -n auto --dist loadgroup -m "not thorough"
+
+thorough: .venv/.installed ## what `make test` leaves out because it takes long
+	$(BIN)/pytest -n auto --dist loadgroup -m thorough
 
 faults: .venv/.installed ## break it in every way we know and compare the records: docs/reliability.md
 	$(BIN)/python -m tests.faults $(FAULTS)
@@ -45,8 +48,8 @@ lock: .venv/.installed ## resolve the lock files anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml --group dev -o requirements-dev.lock
 
-bench: .venv/.installed ## measure: create, config, audit log; what came out is in benchmarks/README.md
-	@for each in create config logs steps seal; do echo "== $$each"; $(BIN)/python benchmarks/$$each.py || exit 1; done
+bench: .venv/.installed ## measure: create, config, audit log, webhooks; what came out is in benchmarks/README.md
+	@for each in create config logs steps seal webhooks; do echo "== $$each"; $(BIN)/python benchmarks/$$each.py || exit 1; done
 
 fuzz: .venv/.installed ## send 20 000 made-up requests to the service (about 5 minutes); the seed is printed
 	$(BIN)/python -m tests.fuzz $(FUZZ)

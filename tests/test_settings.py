@@ -126,6 +126,7 @@ REFUSALS: Final[list[tuple[Mapping[str, str | None], str]]] = [
         ({"DEV_NO_AUTH": "1", "HOST": host, **LOCAL}, "HOST is on this machine: set HOST=127.0.0.1")
         for host in ("0.0.0.0", "::", "", "10.0.0.1", "example.kz")
     ),
+    ({"WEBHOOKS_STAY_HERE": "1"}, "WEBHOOKS_STAY_HERE works only with the stand-in proxy"),
     ({"CORS_ORIGINS": "*"}, "CORS_ORIGINS must name the origins: '*' is for DEBUG only"),
     ({"CORS_ORIGINS": "https://a.example, *"}, "CORS_ORIGINS must name the origins"),
     ({"SENDING_LEASE_S": "8"}, "SENDING_LEASE_S must be longer than KASPI_DEADLINE_S"),

@@ -330,6 +330,7 @@ async def test_shop_and_payment_of_different_shops_look_missing(targets: dict[in
     assert same_but_for_ids(foreign, mixed)[2] == same_but_for_ids(missing, nobodys)[2]
 
 
+@pytest.mark.thorough
 @every_closed
 async def test_key_of_all_shops_is_served_in_each(
     operation: tuple[str, str], targets: dict[int, Target], with_key: KeyMaker
@@ -340,6 +341,7 @@ async def test_key_of_all_shops_is_served_in_each(
     assert [answer.status_code for answer in answers] == [row.own] * 2
 
 
+@pytest.mark.thorough
 @every_closed
 async def test_key_of_no_shop_finds_every_shop_missing(
     operation: tuple[str, str], targets: dict[int, Target], with_key: KeyMaker
@@ -375,6 +377,7 @@ async def test_what_people_must_look_at_is_listed_for_own_shops(
     assert [{task["shop_id"] for task in some} for some in tasks] == [{OWN, FOREIGN}, {OWN}, set()]
 
 
+@pytest.mark.thorough
 @every_closed
 async def test_key_that_ended_opens_nothing(
     operation: tuple[str, str], targets: dict[int, Target], house: House, make_client: ClientMaker

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
+from schemathesis.specs.openapi.checks import ignored_auth, negative_data_rejection, positive_data_acceptance
 
 from payment_service.payments.lifecycle import State
 from tests.api.conftest import GoodProxy
@@ -110,7 +110,9 @@ async def test_made_up_requests_get_declared_answers(
                 sent["content"] = sent.pop("data")  # as httpx calls it
             answer = asyncio.run_coroutine_threadsafe(ask(client, sent), loop).result(30)
             assert answer.status_code != 500, answer.text
-            case.validate_response(answer, excluded_checks=NOT_HERE)
+            # A query that is too long is refused at the door, and the tool knows 414 as no refusal.
+            too_long = [negative_data_rejection] if answer.status_code == 414 else []
+            case.validate_response(answer, excluded_checks=NOT_HERE + too_long)
 
         try:
             made_up()

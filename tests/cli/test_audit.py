@@ -16,7 +16,7 @@ from tests.audit.record import hashes, seal_each, tamper, write
 from tests.e2e.rig import Rig
 from tests.waiting import until
 
-pytestmark = pytest.mark.xdist_group("cli")
+pytestmark = [pytest.mark.xdist_group("cli"), pytest.mark.thorough]
 
 
 @pytest.fixture

@@ -210,7 +210,17 @@ async def stage_rig(shared_bench: Bench) -> AsyncIterator[Rig]:
         yield rig
 
 
-@pytest.mark.parametrize("plant", SCENARIOS)
+QUICK = 6
+"""So many plants in `make test`; every one in `make thorough`."""
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        pytest.param(plant, marks=() if number < QUICK else pytest.mark.thorough)
+        for number, plant in enumerate(SCENARIOS)
+    ],
+)
 async def test_planted_bug_is_found(stage_rig: Rig, plant: str) -> None:
     scenario = SCENARIOS[plant]
     clients = Clients(stage_rig, random.Random(plant))

@@ -5,8 +5,17 @@ import pytest
 from tests.faults import races
 from tests.faults.bench import Bench
 
+QUICK = 6
+"""So many races in `make test`; the others in `make thorough`."""
 
-@pytest.mark.parametrize("race", races.SLICE)
+
+@pytest.mark.parametrize(
+    "race",
+    [
+        pytest.param(race, marks=() if number < QUICK else pytest.mark.thorough)
+        for number, race in enumerate(races.SLICE)
+    ],
+)
 async def test_race_makes_nothing_twice_and_nothing_in_the_wrong_place(bench: Bench, race: str) -> None:
     bench.only = race
     try:

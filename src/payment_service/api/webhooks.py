@@ -233,7 +233,7 @@ async def rotate_secret(
     responses=problems.declared(WebhookNotFound),
 )
 async def try_out(id: EndpointId, house: InRooms, caller: Admin) -> DeliveryAnswer:  # noqa: A002 - as above
-    """Send it an event of type `test`, once, even if it is off. One that went off by itself is on again if that arrives."""
+    """Send it a `test` event, once, even if it is off. One that went off by itself and takes it is on again."""
     return DeliveryAnswer.model_validate(await house.deliveries.test(id, caller.shops))
 
 
@@ -249,7 +249,7 @@ async def replay_many(
     house: InRooms,
     caller: Admin,
 ) -> Replayed:
-    """Either all that failed since a time, or every event of a period: those from before the endpoint was there, too."""
+    """All that failed since a time; or every event of a period, those from before the endpoint was there, too."""
     match body.failed_since, body.since, body.until:
         case datetime() as failed_since, None, None:
             replayed = await house.delivery_record.replay_failed(id, failed_since, caller.shops)

@@ -252,12 +252,21 @@ class Deliveries:
     # --- swept up
 
     async def wake_overdue(self, late_s: float = 5) -> int:
-        """Wake workers for endpoints that have had something due for a while: a job was lost, or its worker died."""
+        """Wake workers for endpoints that have had something due for a while and nobody at it; returns how many.
+
+        A job was lost, or its worker died. As long as somebody is at it, each try leaves a job for the next.
+        """
+        woken = 0
         async with self.database.transaction() as session:
-            late = (await session.execute(select(self.clock.present()))).scalar_one() - timedelta(seconds=late_s)
-            woken = 0
+            now = (await session.execute(select(self.clock.present()))).scalar_one()
             for endpoint in list(await session.scalars(select(WebhookEndpoint))):
-                if await session.scalar(_due(endpoint, late, self.plan).limit(1)):
+                due = _due(endpoint, now - timedelta(seconds=late_s), self.plan).limit(1)
+                under_way = select(EventDelivery.id).where(
+                    EventDelivery.endpoint_id == endpoint.id,
+                    EventDelivery.state == "waiting",
+                    EventDelivery.trying_until > now,
+                )
+                if await session.scalar(due) and not await session.scalar(under_way.limit(1)):
                     await wake(session, endpoint.id)
                     woken += 1
         return woken

@@ -108,7 +108,7 @@ class Worker:
 
     async def _wake_overdue_deliveries(self) -> None:
         if woken := await self.deliveries.wake_overdue():
-            log.warning("jobs of deliveries were lost", woken=woken)
+            log.info("endpoints woken", woken=woken)
 
     async def _wake_overdue_chats(self) -> None:
         if woken := await self.notify.wake_overdue():
