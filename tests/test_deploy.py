@@ -72,7 +72,9 @@ def test_docs_are_off_as_written(as_written: Settings) -> None:
     assert not as_written.serves_docs
 
 
-@pytest.mark.parametrize("name", ["KASPI_ACCESS_TOKEN", "ENCRYPTION_KEYS", "METRICS_TOKEN", "TELEGRAM_BOT_TOKEN", "SMTP_URL"])
+@pytest.mark.parametrize(
+    "name", ["KASPI_ACCESS_TOKEN", "ENCRYPTION_KEYS", "METRICS_TOKEN", "TELEGRAM_BOT_TOKEN", "SMTP_URL"]
+)
 def test_no_secret_is_in_the_example(name: str) -> None:
     assert EXPLAINED[name.lower()] == ""
 
