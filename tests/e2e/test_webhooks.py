@@ -11,11 +11,19 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import SHOPS
-from tests.e2e.rig import Program, Rig, clean_environment, free_port, until
+from tests.conftest import SHOPS, Server
+from tests.e2e.rig import Program, Rig, clean_environment, free_port, until, whole
 from tests.events import receiver
 
 pytestmark = pytest.mark.xdist_group("main_job")
+
+
+@pytest.fixture(scope="module")
+async def rig(server: Server, worker_id: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
+    """A rig of its own: what other tests made is told of too, and would be counted here."""
+    database_url = await server.make(f"webhooks_{worker_id}")
+    async with whole(tmp_path_factory.mktemp("webhooks"), database_url) as rig:
+        yield rig
 
 
 @dataclass
