@@ -5,8 +5,10 @@ database of its own, copied from a migrated template. Services really commit, an
 """
 
 import asyncio
+import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import asyncpg
 import httpx
 import pytest
 import respx
+from fastapi import FastAPI
 
 from payment_service import schema
 from payment_service.access.service import Scope
@@ -63,6 +66,11 @@ def pytest_configure(config: pytest.Config) -> None:
     server.create_database(TEMPLATE)
     schema.migrate(server.url(TEMPLATE))
     config.stash[_url] = server.url()
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: tests of whole processes wait for them half of their time."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_configure_node(node: Any) -> None:
@@ -115,20 +123,33 @@ def worker_id(request: pytest.FixtureRequest) -> str:
     return str(worker_input["workerid"])
 
 
+@asynccontextmanager
+async def without_laws(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """A transaction in which no trigger fires and no row is checked."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")
+        yield
+
+
+async def tables_of(connection: asyncpg.Connection) -> list[str]:
+    """Every table of ours and of the queue."""
+    rows = await connection.fetch(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+    )
+    return [row["tablename"] for row in rows]
+
+
 async def empty_tables(connection: asyncpg.Connection) -> None:
-    """Empty every table of ours and start its ids anew. The laws against it are switched off meanwhile.
+    """Empty every table and start its ids anew.
 
     Not TRUNCATE: that makes new files for every table and takes a hundred times as long.
     """
-    tables = await connection.fetch(
-        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
-    )
-    deletes = "".join(f'DELETE FROM "{row["tablename"]}";' for row in tables)
-    await connection.execute(
-        f"BEGIN; SET LOCAL session_replication_role = replica; {deletes}"
-        "SELECT setval(oid::regclass, 1, false) FROM pg_class"
-        " WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace; COMMIT"
-    )
+    deletes = "".join(f'DELETE FROM "{table}";' for table in await tables_of(connection))
+    async with without_laws(connection):
+        await connection.execute(
+            f"{deletes} SELECT setval(oid::regclass, 1, false) FROM pg_class"
+            " WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace"
+        )
 
 
 @pytest.fixture
@@ -140,9 +161,7 @@ async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-@pytest.fixture
-def settings(database_url: str) -> Settings:
-    """Settings as in production, with short times."""
+def _settings(database_url: str) -> Settings:
     return Settings(
         _env_file=None,
         database_url=database_url,
@@ -156,6 +175,12 @@ def settings(database_url: str) -> Settings:
 
 
 @pytest.fixture
+def settings(database_url: str) -> Settings:
+    """Settings as in production, with short times."""
+    return _settings(database_url)
+
+
+@pytest.fixture
 async def house(settings: Settings, sql: asyncpg.Connection) -> AsyncIterator[House]:
     """The rooms, wired as in production, over empty tables."""
     house = build(settings)
@@ -164,12 +189,51 @@ async def house(settings: Settings, sql: asyncpg.Connection) -> AsyncIterator[Ho
     await house.close()
 
 
-@pytest.fixture
-async def shops(house: House) -> dict[int, str]:
-    """The seven shops with their device tokens; returns shop_id -> BIN."""
+@dataclass(frozen=True)
+class Picture:
+    """What is in the tables, to be put back: quicker than making it again."""
+
+    rows: dict[str, str]
+    last_ids: dict[str, int]
+
+    @classmethod
+    async def take(cls, connection: asyncpg.Connection) -> "Picture":
+        rows = {}
+        for table in await tables_of(connection):
+            if held := await connection.fetchval(f'SELECT json_agg(t) FROM "{table}" t'):
+                rows[table] = held
+        used = await connection.fetch("SELECT sequencename, last_value FROM pg_sequences WHERE last_value IS NOT NULL")
+        return cls(rows, {row["sequencename"]: row["last_value"] for row in used})
+
+    async def put_back(self, connection: asyncpg.Connection) -> None:
+        async with without_laws(connection):
+            for table, rows in self.rows.items():
+                await connection.execute(
+                    f'INSERT INTO "{table}" OVERRIDING SYSTEM VALUE'
+                    f' SELECT * FROM json_populate_recordset(NULL::"{table}", $1::json)',
+                    rows,
+                )
+            await connection.executemany("SELECT setval($1::text::regclass, $2)", list(self.last_ids.items()))
+
+
+@pytest.fixture(scope="session")
+async def picture_of_the_shops(server: Server, worker_id: str) -> Picture:
+    """The seven shops as the service makes them."""
+    house = build(_settings(await server.make(f"shops_{worker_id}")))
     for shop_id, organization_bin in SHOPS.items():
         fields = {"organization_bin": organization_bin, "device_token": device_token_of(shop_id)}
         await house.routing.create(shop_id, fields)
+    await house.close()
+    connection = await asyncpg.connect(house.settings.database_url.get_secret_value())
+    picture = await Picture.take(connection)
+    await connection.close()
+    return picture
+
+
+@pytest.fixture
+async def shops(house: House, sql: asyncpg.Connection, picture_of_the_shops: Picture) -> dict[int, str]:
+    """The seven shops with their device tokens; returns shop_id -> BIN."""
+    await picture_of_the_shops.put_back(sql)
     return SHOPS
 
 
@@ -184,13 +248,35 @@ def wire() -> Iterator[respx.MockRouter]:
         yield router
 
 
+_DRAIN = Drain()
+_APPS: list[FastAPI] = []
+"""The app, made once: FastAPI works out its routes at the first request, which takes longer than most tests."""
+
+
+@pytest.fixture
+def drain() -> Drain:
+    """Whether the app is stopping: it is not, when the test begins."""
+    _DRAIN.begun = False
+    return _DRAIN
+
+
+@pytest.fixture
+def app(house: House, drain: Drain) -> FastAPI:
+    """The front door as in production, opening onto this test's rooms."""
+    if not _APPS:
+        _APPS.append(create_app(house, drain))
+    [app] = _APPS
+    app.state.rooms = house.rooms()
+    app.state.schema_head = schema.head()
+    return app
+
+
 ClientMaker = Callable[..., httpx.AsyncClient]
 
 
 @pytest.fixture
-async def make_client(house: House) -> AsyncIterator[ClientMaker]:
+async def make_client(app: FastAPI) -> AsyncIterator[ClientMaker]:
     """Makes clients of the app; ``key`` is sent as a bearer token."""
-    app = create_app(house.settings, house, Drain())
     clients: list[httpx.AsyncClient] = []
 
     def make(key: str | None = None) -> httpx.AsyncClient:

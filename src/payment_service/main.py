@@ -92,6 +92,28 @@ class House:
             await self.endpoints.rotate(session)
             return await self.routing.rotate(session)
 
+    def rooms(self) -> Rooms:
+        """What the front door opens onto."""
+        secret = self.settings.kaspi_webhook_secret
+        return Rooms(
+            database=self.database,
+            access=self.access,
+            routing=self.routing,
+            payments=self.payments,
+            following=self.following,
+            settling=self.settling,
+            reports=self.reports,
+            refunds=self.refunds,
+            ears=self.ears,
+            inflight=self.inflight,
+            bindings=self.bindings,
+            endpoints=self.endpoints,
+            deliveries=self.deliveries,
+            delivery_record=self.delivery_record,
+            hint_secrets={"kaspi": secret.get_secret_value()} if secret else {},
+            open_to_everybody=self.settings.dev_no_auth,
+        )
+
     def worker(self) -> Worker:
         """A worker over these rooms."""
         seals = AuditSeals(self.database)
@@ -206,8 +228,9 @@ async def open_house(settings: Settings) -> AsyncIterator[House]:
         await house.close()
 
 
-def create_app(settings: Settings, house: House, drain: Drain) -> FastAPI:
+def create_app(house: House, drain: Drain) -> FastAPI:
     """The service as an ASGI app."""
+    settings = house.settings
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -227,28 +250,8 @@ def create_app(settings: Settings, house: House, drain: Drain) -> FastAPI:
             await listening
         await house.close()
 
-    rooms = Rooms(
-        house.database,
-        house.access,
-        house.routing,
-        house.payments,
-        house.following,
-        house.settling,
-        house.reports,
-        house.refunds,
-        house.ears,
-        house.inflight,
-        bindings=house.bindings,
-        endpoints=house.endpoints,
-        deliveries=house.deliveries,
-        delivery_record=house.delivery_record,
-        hint_secrets=(
-            {"kaspi": settings.kaspi_webhook_secret.get_secret_value()} if settings.kaspi_webhook_secret else {}
-        ),
-        open_to_everybody=settings.dev_no_auth,
-    )
     return front_door.build(
-        rooms,
+        house.rooms(),
         drain=drain,
         schema_head=schema.head(),
         lifespan=lifespan,
@@ -281,7 +284,7 @@ def serve(settings: Settings) -> None:
     logs.configure(readable=settings.debug, level=settings.log_level)
     asyncio.run(_check_database(settings))
     drain = Drain()
-    app = create_app(settings, build(settings), drain)
+    app = create_app(build(settings), drain)
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -16,8 +16,7 @@ from fastapi import FastAPI
 
 from payment_service import logs
 from payment_service.access.service import Scope
-from payment_service.api.middleware import Drain
-from payment_service.main import House, create_app
+from payment_service.main import House
 from tests.api.truth import Truth
 from tests.conftest import ClientMaker, accepted, status_reply
 
@@ -55,16 +54,6 @@ def log_text() -> Iterator[Callable[[], str]]:
     found = [secret for secret in _SECRETS if secret in said]
     found += [match[0] for shape in _SHAPES for match in shape.finditer(said)]
     assert not found, f"a log line holds {found}"
-
-
-@pytest.fixture
-def drain() -> Drain:
-    return Drain()
-
-
-@pytest.fixture
-def app(house: House, drain: Drain) -> FastAPI:
-    return create_app(house.settings, house, drain)
 
 
 _TRUTH: list[Truth] = []

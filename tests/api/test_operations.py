@@ -1,6 +1,7 @@
 """What operators see of the front door: CORS, documentation, metrics, health, stopping."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -20,7 +21,7 @@ PAGE = "https://admin.example.kz"
 
 
 def app_with(house: House, drain: Drain | None = None, **changes: Any) -> FastAPI:
-    return create_app(house.settings.model_copy(update=changes), house, drain or Drain())
+    return create_app(replace(house, settings=house.settings.model_copy(update=changes)), drain or Drain())
 
 
 # --- CORS
@@ -67,9 +68,7 @@ async def test_page_may_read_that_the_database_is_away(settings: Settings, clien
         update={"database_url": SecretStr("postgresql://u@127.0.0.1:1/x"), "cors_origins": [PAGE]}
     )
     house = build(nowhere)
-    answer = await client_of(create_app(nowhere, house, Drain()), Authorization="Bearer x", Origin=PAGE).get(
-        "/payments"
-    )
+    answer = await client_of(create_app(house, Drain()), Authorization="Bearer x", Origin=PAGE).get("/payments")
     await house.close()
     assert answer.status_code == 503
     assert answer.headers["access-control-allow-origin"] == PAGE
@@ -190,7 +189,7 @@ async def test_not_ready_before_the_schema_is_there(
     url = await server.make(f"api_empty_{worker_id}", empty=True)
     empty = settings.model_copy(update={"database_url": SecretStr(url)})
     house = build(empty)
-    answer = await client_of(create_app(empty, house, Drain())).get("/health/ready")
+    answer = await client_of(create_app(house, Drain())).get("/health/ready")
     await house.close()
     assert answer.status_code == 503
     assert "schema is at nothing" in answer.json()["failing"][0]

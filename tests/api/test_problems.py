@@ -238,7 +238,7 @@ async def test_database_that_is_down_is_a_problem(path: str, settings: Settings,
     nowhere = settings.model_copy(update={"database_url": type(settings.database_url)("postgresql://u@127.0.0.1:1/x")})
     house = build(nowhere)
     try:
-        client = client_of(create_app(nowhere, house, Drain()), Authorization="Bearer ps_x")
+        client = client_of(create_app(house, Drain()), Authorization="Bearer ps_x")
         answer = await client.get(path)
         problem_of(answer, 503, "database_unavailable")
         assert answer.headers["retry-after"]

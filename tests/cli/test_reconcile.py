@@ -20,6 +20,8 @@ from payment_service.reconciliation.service import Walk
 from tests.conftest import SHOPS, Server
 from tests.e2e.rig import Rig, until
 
+pytestmark = pytest.mark.xdist_group("reconcile")
+
 PAID, OPEN, UNTOLD = "77015219011", "77015219017", "77015219027"
 """Phones whose owner pays at once, waits, or whose create is applied and its answer lost."""
 SHOP, OTHER_SHOP = 121038, 75509

@@ -23,6 +23,8 @@ from tests.conftest import SHOPS, Server, device_token_of
 from payment_service.dev import demo
 from payment_service.main import StartError
 
+pytestmark = pytest.mark.xdist_group("demo")
+
 SERVICE, STAND_IN = "http://127.0.0.1:1", "http://127.0.0.1:2"
 PROGRAM = [sys.executable, "-m", "payment_service"]
 # The worker and the confirmation of an Error are hurried: the play then takes as long as its slow buyer.

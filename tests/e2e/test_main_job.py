@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import SHOPS, device_token_of
 from tests.e2e.rig import Rig, sha256, tenge
 
-pytestmark = pytest.mark.xdist_group("main_job")
+pytestmark = pytest.mark.xdist_group("e2e")
 
 AMOUNT = {"create": "17500.50", "create-link": "990"}
 PART = "500.25"

@@ -8,6 +8,8 @@ import pytest
 
 from tests.e2e.rig import Rig
 
+pytestmark = pytest.mark.xdist_group("e2e")
+
 AT_ONCE = 50
 
 

@@ -17,7 +17,7 @@ import pytest
 from payment_service.sandbox.rules import COURSES, Course
 from tests.e2e.rig import Rig, tenge, until
 
-pytestmark = pytest.mark.xdist_group("outcomes")
+pytestmark = pytest.mark.xdist_group("e2e")
 
 PROVIDER_REFUSES = {course.name for course in COURSES if re.fullmatch(r"code_\d+", course.name)}
 PROXY_REFUSES = {"http_401", "http_404", "http_429"}

@@ -10,7 +10,7 @@ from playwright.async_api import Page, async_playwright
 
 from tests.e2e.rig import Rig
 
-pytestmark = pytest.mark.xdist_group("page")
+pytestmark = pytest.mark.xdist_group("e2e")
 
 CHROMIUM = "/usr/bin/chromium"
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run"]

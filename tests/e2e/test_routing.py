@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import SHOPS, device_token_of
 from tests.e2e.rig import PAYS_AT_ONCE, Rig, bin_with_checksum, sha256
 
-pytestmark = pytest.mark.xdist_group("routing")
+pytestmark = pytest.mark.xdist_group("e2e")
 
 PAYMENTS = 200
 Account = tuple[str, str]

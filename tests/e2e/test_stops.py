@@ -11,6 +11,8 @@ import pytest
 
 from tests.e2e.rig import PATIENT, PAYS_AT_ONCE, PHONE, Program, Rig, is_free, tenge, until
 
+pytestmark = pytest.mark.xdist_group("e2e")
+
 LATE = "77015219024"
 """Applied at once, answered later than a prompt service waits and sooner than a patient one does."""
 LATE_REFUND = "50.24"

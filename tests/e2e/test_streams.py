@@ -11,6 +11,8 @@ import pytest
 
 from tests.e2e.rig import Rig
 
+pytestmark = pytest.mark.xdist_group("e2e")
+
 EVENTS = "/payments/events"
 
 

@@ -15,7 +15,7 @@ from tests.conftest import SHOPS, Server
 from tests.e2e.rig import Program, Rig, clean_environment, free_port, until, whole
 from tests.events import receiver
 
-pytestmark = pytest.mark.xdist_group("main_job")
+pytestmark = pytest.mark.xdist_group("webhooks")
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from payment_service import logs
 from payment_service.events import outbound
 from payment_service.events.addresses import DEVELOPMENT, PRODUCTION, IPAddress, Rules, is_outside
 from payment_service.events.outbound import Outbound, Posted, Reason, check_headers, look_up
+from payment_service.tls import mozillas_list
 from tests.providers.proxy import Connection, Course, RawProxy, answers, http, raw_proxy
 from tests.providers.telltale import production_logs
 
@@ -379,7 +380,7 @@ async def test_environment_changes_nothing(
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "https_proxy", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
         monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
-        outbound._mozillas_list.cache_clear()
+        mozillas_list.cache_clear()
         assert await calling().post(at(server), body=b"", headers={}) == THANKS
         assert await why(calling(tls=None), at(server)) is Reason.CERTIFICATE_REFUSED
         assert proxy.connections == 0

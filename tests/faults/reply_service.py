@@ -145,7 +145,7 @@ async def odd_service(database_url: str) -> AsyncIterator[OddService]:
         house = build(settings)
         await house.routing.create(SHOP, {"organization_bin": BIN, "device_token": DEVICE_TOKEN})
         key = (await house.access.create("replies", list(Scope))).key
-        app = create_app(settings, house, Drain())
+        app = create_app(house, Drain())
         headers = {"Authorization": f"Bearer {key}"}
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app), base_url="http://service", headers=headers

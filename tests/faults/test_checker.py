@@ -16,6 +16,8 @@ from tests.faults.planted import PLANTS
 from tests.faults.rig import Arrival, Rig
 from tests.faults.scenarios import SCENARIOS, SETTINGS, Stage, drop_laws, restore_laws
 
+pytestmark = pytest.mark.xdist_group("faults")
+
 PAYMENT, REFUND = UUID(int=1), UUID(int=2)
 BIN, OTHER_BIN = "920317450731", "210440028324"
 CREATE = Asked(op="create", shop_id=121038, amount=10_000, phone="77015211545", word="flowers", key="key-1")

@@ -6,6 +6,8 @@ from tests.faults import crash
 from tests.faults.bench import Bench
 from tests.faults.points import POINTS
 
+pytestmark = pytest.mark.xdist_group("faults")
+
 
 @pytest.mark.parametrize("point", crash.SLICE)
 async def test_a_process_that_dies_at_a_point_loses_nothing_and_repeats_nothing(bench: Bench, point: str) -> None:

@@ -5,6 +5,8 @@ import pytest
 from tests.faults import database
 from tests.faults.bench import Bench
 
+pytestmark = pytest.mark.xdist_group("faults")
+
 
 @pytest.mark.parametrize("case", database.SLICE)
 async def test_fault_of_the_database_loses_nothing_and_repeats_nothing(bench: Bench, case: str) -> None:

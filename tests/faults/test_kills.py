@@ -1,7 +1,11 @@
 """A few kills at random moments; five hundred: ``make faults``."""
 
+import pytest
+
 from tests.faults import kills
 from tests.faults.bench import Bench
+
+pytestmark = pytest.mark.xdist_group("faults")
 
 
 async def test_kills_at_random_moments_lose_nothing_and_repeat_nothing(bench: Bench) -> None:

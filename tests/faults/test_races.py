@@ -5,6 +5,8 @@ import pytest
 from tests.faults import races
 from tests.faults.bench import Bench
 
+pytestmark = pytest.mark.xdist_group("faults")
+
 QUICK = 6
 """So many races in `make test`; the others in `make thorough`."""
 

@@ -9,6 +9,8 @@ from tests.faults.reply_maker import BY_HAND, Odd, ReplyMaker
 from tests.faults.reply_oracle import Operation, verdict_on
 from tests.faults.reply_service import Reply, all_by_hand, some_by_chance, try_service
 
+pytestmark = pytest.mark.xdist_group("faults")
+
 SEED = 7
 every_operation = pytest.mark.parametrize("operation", Operation, ids=str)
 

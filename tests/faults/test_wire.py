@@ -1,8 +1,12 @@
 """A slice of the wire: every fault once, for one operation; each for every operation: ``make faults``."""
 
+import pytest
+
 from tests.faults import wire
 from tests.faults.bench import Bench
 from tests.faults.clients import Asked, Told
+
+pytestmark = pytest.mark.xdist_group("faults")
 
 
 async def test_every_fault_of_the_wire_tells_the_truth_and_makes_nothing_twice(bench: Bench) -> None:

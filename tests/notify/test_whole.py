@@ -11,6 +11,8 @@ from tests.conftest import Server
 from tests.e2e.rig import Rig, until
 from tests.notify.conftest import TOKEN, BotApi
 
+pytestmark = pytest.mark.xdist_group("notify")
+
 SHOP = 121038
 
 

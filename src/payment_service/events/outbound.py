@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
 from ipaddress import ip_address
 from typing import Any, Final, TypeAlias
 
@@ -24,6 +23,7 @@ import httpx
 
 from payment_service.events.addresses import PRODUCTION, Destination, IPAddress, Rules, in_url, read_url
 from payment_service.logs import get_logger
+from payment_service.tls import mozillas_list
 
 MAX_ANSWER_BYTES: Final = 4096
 DEADLINE_S: Final = 15.0
@@ -159,12 +159,6 @@ class _Line:
             await self._stream.aclose()
 
 
-@cache
-def _mozillas_list() -> ssl.SSLContext:
-    """Read once: it takes longer than most calls."""
-    return httpx.create_ssl_context(trust_env=False)
-
-
 class Outbound:
     """Calls addresses that users gave."""
 
@@ -183,7 +177,7 @@ class Outbound:
         # A bare transport, no client: it knows no redirects, cookies, proxies, netrc or decoding that one could
         # forget to turn off. A connection serves one call: the next to that address may be for another name.
         self._transport = httpx.AsyncHTTPTransport(
-            verify=tls or _mozillas_list(),
+            verify=tls or mozillas_list(),
             trust_env=False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
         )

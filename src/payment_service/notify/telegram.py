@@ -13,6 +13,7 @@ import httpx
 
 from payment_service.notify.channel import ChatGone, ChatMoved, Delivery, Refused, Sent, TryAgain, shortened
 from payment_service.notify.texts import Note
+from payment_service.tls import mozillas_list
 
 DEADLINE_S: Final = 10
 CONNECT_TIMEOUT_S: Final = 5
@@ -45,6 +46,7 @@ class Telegram:
         self._token = token
         self._url = f"{api_url}/bot{token}/sendMessage"
         self._http = httpx.AsyncClient(
+            verify=mozillas_list(),
             timeout=httpx.Timeout(DEADLINE_S, connect=CONNECT_TIMEOUT_S),
             follow_redirects=False,
             trust_env=False,

@@ -30,6 +30,7 @@ from payment_service.providers.interface import (
 )
 from payment_service.providers.kaspi import wire
 from payment_service.providers.kaspi.mapping import meaning_of
+from payment_service.tls import mozillas_list
 
 MAX_REPLY_BYTES: Final = 64 * 1024
 # Without one of these a reply ends where its connection does, so that an empty one may be one that was cut.
@@ -79,6 +80,7 @@ class _Lane:
         self.name = name
         self.breaker = Breaker(settings.breaker_failures, settings.breaker_pause_s)
         self.http = httpx.AsyncClient(
+            verify=mozillas_list(),
             limits=httpx.Limits(max_connections=at_once, max_keepalive_connections=keep),
             timeout=httpx.Timeout(settings.deadline_s, connect=settings.connect_timeout_s),
             follow_redirects=False,
