@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import asyncpg
 import httpx
@@ -19,7 +20,7 @@ import pytest
 import respx
 from fastapi import FastAPI
 
-from payment_service import schema
+from payment_service import main, schema
 from payment_service.access.service import Scope
 from payment_service.api.middleware import Drain
 from payment_service.database import Database
@@ -152,13 +153,26 @@ async def empty_tables(connection: asyncpg.Connection) -> None:
         )
 
 
+@pytest.fixture(scope="session")
+async def connections() -> AsyncIterator[list[asyncpg.Connection]]:
+    """Connections that are still good. Each is warm: a new one would read the whole catalogue anew."""
+    connections: list[asyncpg.Connection] = []
+    yield connections
+    for connection in connections:
+        await connection.close()
+
+
 @pytest.fixture
-async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+async def sql(database_url: str, connections: list[asyncpg.Connection]) -> AsyncIterator[asyncpg.Connection]:
     """A plain connection to this worker's database, which is empty when the test begins."""
-    connection = await asyncpg.connect(database_url)
+    connection = connections.pop() if connections else await asyncpg.connect(database_url)
     await empty_tables(connection)
     yield connection
-    await connection.close()
+    if connection.is_in_transaction():
+        await connection.close()
+    if not connection.is_closed():
+        await connection.reset()
+        connections.append(connection)
 
 
 def _settings(database_url: str) -> Settings:
@@ -180,16 +194,31 @@ def settings(database_url: str) -> Settings:
     return _settings(database_url)
 
 
+class _KeptOpen(Database):
+    """Connections that outlive the rooms of one test, for those of the next."""
+
+    async def close(self) -> None:
+        """Not yet."""
+
+
+@pytest.fixture(scope="session")
+async def kept_open(database_url: str) -> AsyncIterator[Database]:
+    database = _KeptOpen(database_url, pool_size=10)
+    yield database
+    await database.engine.dispose()
+
+
 @pytest.fixture
-async def house(settings: Settings, sql: asyncpg.Connection) -> AsyncIterator[House]:
+async def house(settings: Settings, sql: asyncpg.Connection, kept_open: Database) -> AsyncIterator[House]:
     """The rooms, wired as in production, over empty tables."""
-    house = build(settings)
+    with patch.object(main, "Database", lambda *_args, **_options: kept_open):
+        house = build(settings)
     yield house
     await house.inflight.drain(10)
     await house.close()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Picture:
     """What is in the tables, to be put back: quicker than making it again."""
 

@@ -110,20 +110,23 @@ def with_key(house: House, make_client: ClientMaker) -> KeyMaker:
     return make
 
 
+_IDS = count(12_800_000_001)
+"""The provider's ids. No test gets one that another had."""
+
+
 class GoodProxy:
     """A wire that takes everything on: new ids, links, refunds; ``statuses`` says how a payment stands."""
 
     def __init__(self, wire: respx.MockRouter) -> None:
         self.statuses: dict[str, str] = {}
         self.default = "Wait"
-        self._ids = count(12_800_000_001)
-        self.create = wire.get("/create/").mock(side_effect=lambda _: accepted(next(self._ids)))
+        self.create = wire.get("/create/").mock(side_effect=lambda _: accepted(next(_IDS)))
         self.link = wire.get("/create-link/").mock(side_effect=self._link)
         self.refund = wire.get("/refund/").mock(return_value=empty_reply())
         self.status = wire.get("/status/").mock(side_effect=self._status)
 
     def _link(self, _request: httpx.Request) -> httpx.Response:
-        return link_reply(next(self._ids))
+        return link_reply(next(_IDS))
 
     def _status(self, request: httpx.Request) -> httpx.Response:
         external_id = request.url.params["externalId"]

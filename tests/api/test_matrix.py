@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -15,7 +16,7 @@ from starlette.routing import Route
 from payment_service.access.service import Scope
 from payment_service.main import House
 from tests.api.conftest import PHONE, GoodProxy, KeyMaker, paid, problem_of
-from tests.conftest import ClientMaker
+from tests.conftest import ClientMaker, Picture, empty_tables
 
 OWN, FOREIGN, MISSING = 121038, 576631, 999_999_001
 NO_PAYMENT = UUID(int=0)
@@ -197,9 +198,18 @@ async def ask(client: httpx.AsyncClient, operation: tuple[str, str], target: Tar
     return await client.request(operation[0], row.path(target), json=body, **more)
 
 
+_MADE: dict[Picture, dict[int, Target]] = {}
+
+
 @pytest.fixture
-async def targets(with_key: KeyMaker, shops: dict[int, str], proxy: GoodProxy) -> dict[int, Target]:
+async def targets(
+    with_key: KeyMaker, shops: dict[int, str], proxy: GoodProxy, sql: asyncpg.Connection
+) -> dict[int, Target]:
     """An own and a foreign shop with a paid payment each, and a shop and a payment that nobody has."""
+    for picture, found in _MADE.items():
+        await empty_tables(sql)
+        await picture.put_back(sql)
+        return found
     everybody = await with_key()
     found = {}
     for shop_id in (OWN, FOREIGN):
@@ -220,7 +230,9 @@ async def targets(with_key: KeyMaker, shops: dict[int, str], proxy: GoodProxy) -
             endpoint["id"],
             delivery["id"],
         )
-    return {**found, MISSING: Target(MISSING, "600000000016", "11111111111", str(NO_PAYMENT))}
+    found[MISSING] = Target(MISSING, "600000000016", "11111111111", str(NO_PAYMENT))
+    _MADE[await Picture.take(sql)] = found
+    return found
 
 
 @pytest.fixture

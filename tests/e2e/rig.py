@@ -43,6 +43,8 @@ PROMPT = {
     "SWEEP_EVERY_S": "0.5",
     "FOLLOW_FIRST_S": "0.3",
     "FOLLOW_FAST_S": "0.3",
+    "FOLLOW_FAST_FOR_S": "10",
+    "FOLLOW_SLOW_S": "3",
     "ERROR_CONFIRM_S": "0.3",
     "LATE_EFFECT_S": "0",
     "KASPI_BREAKER_FAILURES": "0",

@@ -15,7 +15,7 @@ from tests.e2e.rig import PAYS_AT_ONCE, Rig, bin_with_checksum, sha256
 
 pytestmark = pytest.mark.xdist_group("e2e")
 
-PAYMENTS = 200
+PAYMENTS = 100
 Account = tuple[str, str]
 """A BIN and the SHA-256 of its device token."""
 

@@ -18,7 +18,7 @@ LATE = "77015219024"
 LATE_REFUND = "50.24"
 NEVER = "77015219023"
 NEVER_REFUND = "50.23"
-KINDS = pytest.mark.parametrize("kind", ["create", "refund"])
+KINDS = pytest.mark.parametrize("kind", ["create", pytest.param("refund", marks=pytest.mark.thorough)])
 
 
 async def begin(rig: Rig, kind: str, service: Program, phone: str, refund: str) -> "Begun":
