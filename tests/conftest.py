@@ -5,7 +5,6 @@ database of its own, copied from a migrated template. Services really commit, an
 """
 
 import asyncio
-import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -67,11 +66,6 @@ def pytest_configure(config: pytest.Config) -> None:
     server.create_database(TEMPLATE)
     schema.migrate(server.url(TEMPLATE))
     config.stash[_url] = server.url()
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: tests of whole processes wait for them half of their time."""
-    return (os.cpu_count() or 1) + 1
 
 
 def pytest_configure_node(node: Any) -> None:

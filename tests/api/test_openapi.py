@@ -75,7 +75,7 @@ def test_document_is_the_same_when_it_is_asked_for_twice(app: FastAPI) -> None:
     assert app.openapi() == app.openapi()
 
 
-EXAMPLES_PER_OPERATION = 15
+EXAMPLES_PER_OPERATION = 8
 NOT_HERE = [ignored_auth, positive_data_acceptance, not_a_server_error]
 """The first sends the request again by itself, over a real network; test_matrix asks every endpoint without a key.
 The second wants every request taken that fits the schema, and no schema can say what a BIN's checksum is.

@@ -123,7 +123,13 @@ async def hang_up_after_sending(service: Program, path: str, body: dict[str, Any
 
 
 @KINDS
-@pytest.mark.parametrize("stopped", [False, True], ids=["and the service goes on", "and the service is stopped"])
+@pytest.mark.parametrize(
+    "stopped",
+    [
+        pytest.param(False, id="and the service goes on", marks=pytest.mark.thorough),
+        pytest.param(True, id="and the service is stopped"),
+    ],
+)
 async def test_client_that_hangs_up_stops_nothing(rig: Rig, kind: str, stopped: bool) -> None:
     service = await rig.serve(**PATIENT)
     begun = Begun(rig, kind, rig.word(), await rig.paid())

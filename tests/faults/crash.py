@@ -17,7 +17,6 @@ from tests.faults.points import POINTS
 from tests.faults.rig import Process, Rig, until
 
 CASES: Final = POINTS
-SLICE: Final = ("create/after-tx1", "link/in-tx1", "refund/tx2-commit-sent", "worker/turn-taken", "sweep/in-settle")
 """What ``make test`` runs."""
 SETTINGS: Final = {"KASPI_DEADLINE_S": "1", "SENDING_LEASE_S": "1.1", "SWEEP_EVERY_S": "0.2"}
 LANES: Final = 5
@@ -30,7 +29,7 @@ _OPS: Final = {"create": "create", "link": "create-link", "refund": "refund"}
 
 async def run(bench: Bench) -> None:
     """Try every point."""
-    points = iter(bench.chosen(SLICE if bench.short and bench.only is None else CASES))
+    points = iter(bench.chosen(CASES))
 
     async def lane(rig: Rig) -> None:
         for point in points:

@@ -37,7 +37,6 @@ OUTAGES: Final = {
     "disk_full": outages.disk_full,
 }
 CASES: Final = [*CUTS, COMMIT_UNHEARD, *OUTAGES]
-SLICE: Final = ("killed_after", "restarted")
 """What ``make test`` runs."""
 _MOST_STATEMENTS: Final = 80
 _TURNS: Final = 24
@@ -49,7 +48,7 @@ _BIG: Final = 1_000_000
 
 async def run(bench: Bench) -> None:
     """Every fault of the database."""
-    for case in bench.cases(SLICE if bench.short and bench.only is None else CASES):
+    for case in bench.cases(CASES):
         if case == "disk_full" and not outages.can_mount():
             sys.stderr.write("disk_full is left out: only root can mount a small disk\n")
         elif case in OUTAGES:

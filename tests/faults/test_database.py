@@ -8,7 +8,7 @@ from tests.faults.bench import Bench
 pytestmark = pytest.mark.xdist_group("faults")
 
 
-@pytest.mark.parametrize("case", database.SLICE)
+@pytest.mark.parametrize("case", ["killed_after", pytest.param("restarted", marks=pytest.mark.thorough)])
 async def test_fault_of_the_database_loses_nothing_and_repeats_nothing(bench: Bench, case: str) -> None:
     bench.only = case
     try:
