@@ -2,12 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 import segno
 
 from payment_service.access.service import Scope
+from payment_service.api.waiting import MISSED, News
+from payment_service.events import outbox
+from payment_service.events.outbox import EventType
+from payment_service.identifiers import new_id
 from payment_service.main import House
 from tests.api.conftest import SHOP, GoodProxy, KeyMaker, created, paid, problem_of
 from tests.waiting import until
@@ -115,3 +122,25 @@ async def test_payment_without_a_link_has_no_qr_code(client: httpx.AsyncClient) 
     payment = await created(client)
     problem_of(await client.get(f"/payments/{payment['id']}/qr.png"), 409, "payment_has_no_link")
     assert (await client.get(f"/payments/{payment['id']}/qr.gif")).status_code == 422
+
+
+async def test_stream_that_runs_long_tells_every_event_once(house: House, shops: dict[int, str]) -> None:
+    async def write(many: int, **fields: Any) -> set[UUID]:
+        async with house.database.transaction() as session:
+            written = [
+                outbox.write(session, EventType.PAYMENT_PAID, new_id(), version=1, shop_id=next(iter(shops)), data={})
+                for _ in range(many)
+            ]
+            for event in written:
+                for name, value in fields.items():
+                    setattr(event, name, value)
+        return {event.id for event in written}
+
+    news = News(house.rooms(), None, datetime.now(UTC))
+    for many in (1200, 1, 700):
+        expected = await write(many)
+        told = [event.id async for event in news.untold()]
+        assert (len(told), set(told)) == (many, expected)
+    late = await write(1, created_at=datetime.now(UTC) - MISSED / 2)  # committed long after it was written
+    assert {event.id async for event in news.untold()} == late
+    assert [event async for event in news.untold()] == []

@@ -110,13 +110,12 @@ class FaultProxy(RawProxy):
     _plans: dict[tuple[str, str], tuple[Course, int | None]] = field(default_factory=dict)
     _listener: socket.socket | None = None
     _accepting: asyncio.Task[None] | None = None
-    _open: asyncio.Event = field(default_factory=asyncio.Event)
+    _unread_s: float = 0
     _resets: bool = False
     _crowd: list[socket.socket] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.course = self._carry
-        self._open.set()
 
     # --- planning
 
@@ -193,15 +192,13 @@ class FaultProxy(RawProxy):
 
     @contextlib.asynccontextmanager
     async def keep_waiting(self, seconds: float) -> AsyncIterator[None]:
-        """The kernel takes connections and requests, yet for so long nobody reads them."""
-        self._open.clear()
+        """Connections and requests are taken, yet nobody reads them: each waits for so long."""
+        self._unread_s = seconds
         self.stop()
-        opening = asyncio.get_running_loop().call_later(seconds, self._open.set)
         try:
             yield
         finally:
-            opening.cancel()
-            self._open.set()
+            self._unread_s = 0
 
     async def _shut(self) -> None:
         if self._accepting is not None:
@@ -216,9 +213,7 @@ class FaultProxy(RawProxy):
     async def _accept_all(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._open.wait()
             taken, _address = await loop.sock_accept(listener)
-            await self._open.wait()
             reader, writer = await asyncio.open_connection(sock=taken)
             if self._resets:
                 Connection(self, reader, writer).reset()
@@ -247,6 +242,7 @@ class FaultProxy(RawProxy):
         upstream: asyncio.StreamWriter | None = None
         handing_back: asyncio.Task[None] | None = None
         number = 0
+        await asyncio.sleep(self._unread_s)
         try:
             while (call := await self._hear(line, number)) is not None:
                 number += 1

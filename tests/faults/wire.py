@@ -411,7 +411,8 @@ class _Stage:
         kind = play.kind
         if kind.warm:
             first = await self._through(play, _another(asked), course)
-            if heard_by(first) is not Heard.SUCCESS:
+            # Readings share connections, so the one that dies of a neighbour's fault may be this one's.
+            if heard_by(first) not in {Heard.SUCCESS, *({Heard.UNREAD} if play.op == "status" else ())}:
                 play.wrong.append(f"told: {play.op} before {kind.name} was told {first}")
         told = await self._through(play, asked, course)
         # A payment of ours that could not be read is answered from the record.

@@ -222,7 +222,11 @@ final class WebhookTest extends SiteTest
 
     private function event(string $type, array $change = [], int $version = 1): string
     {
-        return json_encode(['id' => 'e', 'type' => $type, 'version' => $version, 'timestamp' => 'now', 'data' => $change + self::PAYMENT]);
+        $payment = $change + ['version' => $version] + self::PAYMENT;
+        $isRefund = strncmp($type, 'refund.', 7) === 0;
+        $data = $isRefund ? ['id' => '01b', 'version' => 2, 'amount' => 40.5, 'state' => 'succeeded', 'payment' => $payment] : $payment;
+
+        return json_encode(['id' => 'e', 'type' => $type, 'version' => $data['version'], 'timestamp' => 'now', 'data' => $data]);
     }
 
     private function deliver(string $body, string $id = 'msg_1'): array

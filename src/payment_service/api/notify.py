@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints, WithJsonSchema
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
@@ -20,10 +20,8 @@ from payment_service.notify.texts import PEOPLES_EVENTS, Language
 router = APIRouter(tags=["admin"], route_class=ExactRoute)
 
 Description = Annotated[Text, StringConstraints(max_length=200)]
-Events = Annotated[
-    list[EventType],
-    Field(min_length=1, description=f"Some of {', '.join(PEOPLES_EVENTS)}.", examples=[["payment.paid"]]),
-]
+PeoplesEvent = Annotated[EventType, WithJsonSchema({"type": "string", "enum": list(PEOPLES_EVENTS)})]
+Events = Annotated[list[PeoplesEvent], Field(min_length=1, examples=[["payment.paid"]])]
 BindingId = Annotated[UUID, Path(description="The binding, as the list shows it.")]
 Admin = Annotated[Caller, caller_who_may(Scope.ADMIN)]
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -28,7 +28,7 @@ router = APIRouter(tags=["payments"], route_class=ExactRoute)
 LOOK_EVERY_S = 1.0
 """How soon somebody who waits notices that this process is stopping."""
 HEARTBEAT_S = 15.0
-MISSED_S = 60
+MISSED = timedelta(seconds=60)
 """An event may be committed so long after one that was written later: so far back is looked when some may be missed."""
 _ENDED = frozenset({State.PAID, State.FAILED, State.CANCELLED})
 
@@ -82,24 +82,49 @@ async def events(
 async def _stream(
     house: Rooms, shops: frozenset[int] | None, last_event_id: UUID | None, drain: Drain
 ) -> AsyncIterator[str]:
-    told: deque[UUID] = deque(maxlen=2000)
-    since = datetime.now(UTC)
+    news = News(house, shops, datetime.now(UTC))
     with house.ears.open() as ear:
         yield ": connected\n\n"
         if last_event_id is None:
-            told.extend([event.id for event in await _recent(house, shops, since)])
+            async for _ in news.untold():
+                pass  # it happened before
         else:
             # Told twice rather than not at all: what was committed about then may not have been seen.
-            told.append(last_event_id)
-            since = await _moment_of(house, last_event_id) or since
-            for event in await _recent(house, shops, since):
-                yield _line(event, told)
+            news.ids[last_event_id] = datetime.now(UTC)
+            news.since = await _moment_of(house, last_event_id) or news.since
+            async for event in news.untold():
+                yield _line(event)
         async for wake in _wakes(ear, drain):
             if wake is _HEARTBEAT:
                 yield ": still here\n\n"
-                since = datetime.now(UTC)
-            for event in await _recent(house, shops, since):
-                yield _line(event, told)
+            async for event in news.untold():
+                yield _line(event)
+
+
+@dataclass(slots=True)
+class News:
+    """What one stream has to tell. It remembers what it told as far back as something may still turn up."""
+
+    house: Rooms
+    shops: frozenset[int] | None
+    since: datetime
+    ids: dict[UUID, datetime] = field(default_factory=dict)
+    """Of each event told, when it was written."""
+
+    async def untold(self) -> AsyncIterator[Event]:
+        """Everything that was not told yet, oldest first."""
+        present, oldest = datetime.now(UTC), self.since - MISSED
+        while events := await self._page(oldest):
+            for event in events:
+                self.ids[event.id] = event.created_at
+                yield event
+            oldest = max(oldest, events[-1].created_at - MISSED)
+            self.ids = {told: moment for told, moment in self.ids.items() if moment >= oldest}
+        self.since = present
+
+    async def _page(self, oldest: datetime) -> Sequence[Event]:
+        async with self.house.database.reading() as session:
+            return await outbox.since(session, oldest, self.shops, besides=self.ids)
 
 
 _HEARTBEAT = object()
@@ -117,16 +142,7 @@ async def _wakes(ear: Ear, drain: Drain) -> AsyncIterator[object]:
             yield _HEARTBEAT
 
 
-async def _recent(house: Rooms, shops: frozenset[int] | None, since: datetime) -> Sequence[Event]:
-    async with house.database.reading() as session:
-        return await outbox.since(session, since - timedelta(seconds=MISSED_S), shops)
-
-
-def _line(event: Event, told: deque[UUID]) -> str:
-    """An event for the stream; nothing when it has been told."""
-    if event.id in told:
-        return ""
-    told.append(event.id)
+def _line(event: Event) -> str:
     return f"id: {event.id}\nevent: {event.type}\ndata: {json.dumps(outbox.body(event), ensure_ascii=False)}\n\n"
 
 

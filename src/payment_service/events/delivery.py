@@ -21,6 +21,7 @@ from sqlalchemy.orm import aliased
 from standardwebhooks.webhooks import Webhook
 
 from payment_service.database import Database, insist
+from payment_service.events import outbox
 from payment_service.events.endpoints import Endpoints, locked, wake, wants
 from payment_service.events.models import DeliveryTry, Event, EventDelivery, WebhookEndpoint
 from payment_service.events.outbound import DEADLINE_S, NotPosted, Posted
@@ -285,14 +286,7 @@ class Deliveries:
 
 def body_of(event: Event) -> str:
     """What is sent: the same text at every try, because it is what is signed."""
-    body = {
-        "id": str(event.id),
-        "type": event.type,
-        "timestamp": event.created_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
-        "version": event.version,
-        "data": event.data,
-    }
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(outbox.body(event), ensure_ascii=False, separators=(",", ":"))
 
 
 def signed(event_id: str, body: str, secrets: Sequence[str], moment: datetime) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic_core import to_jsonable_python
-from sqlalchemy import select
+from sqlalchemy import ARRAY, Uuid, all_, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.events.models import Event
@@ -67,12 +67,21 @@ def body(event: Event) -> dict[str, Any]:
 
 
 async def since(
-    session: AsyncSession, moment: datetime, shops: Collection[int] | None, *, limit: int = 1000
+    session: AsyncSession,
+    moment: datetime,
+    shops: Collection[int] | None,
+    *,
+    besides: Collection[UUID],
+    limit: int = 500,
 ) -> Sequence[Event]:
-    """Events of payments and refunds written at this moment or later, oldest first. ``shops``: none means all."""
+    """Events of payments and refunds written at this moment or later, besides these, oldest first.
+
+    ``shops``: none means all.
+    """
     query = (
         select(Event)
         .where(Event.created_at >= moment, Event.subject.in_(("payment", "refund")))
+        .where(Event.id != all_(literal(list(besides), ARRAY(Uuid))))
         .order_by(Event.created_at, Event.id)
         .limit(limit)
     )

@@ -65,7 +65,8 @@ class WebhookReceiver
             return [$refusal === 'too_large' ? 413 : ($refusal === 'bad_signature' ? 401 : 400), $refusal];
         }
         $event = json_decode($body, true);
-        $payment = $event['data'] ?? null;
+        // An event of a refund holds the payment as it stood then.
+        $payment = $event['data']['payment'] ?? $event['data'] ?? null;
         if (!is_string($event['type'] ?? null) || !is_array($payment)) {
             return [400, 'no_event'];
         }
@@ -99,7 +100,8 @@ class WebhookReceiver
     private function once(string $path, string $id, array $event, array $payment): string
     {
         $known = Files::json($path) ?? ['version' => 0, 'ids' => []];
-        $version = is_int($event['version'] ?? null) ? $event['version'] : 0;
+        // The payment's version: the event's own is that of the refund when it tells of one.
+        $version = is_int($payment['version'] ?? null) ? $payment['version'] : 0;
         if (in_array($id, $known['ids'], true)) {
             return 'repeated';
         }
