@@ -698,10 +698,10 @@ async def test_the_services_own_events_mark_an_order_paid_and_refunded(
     site.orders({order: [{"SUM": 640.0}]})
 
     async def is_paid() -> bool:
-        return site.orders()[order][0].get("PAID") == "Y"
+        return bool(site.orders()[order][0].get("PAID") == "Y")
 
     async def says(comment: str) -> bool:
-        return site.orders()[order][0].get("PAY_RETURN_COMMENT") == comment
+        return bool(site.orders()[order][0].get("PAY_RETURN_COMMENT") == comment)
 
     made = await rig.paid(order_id=order, amount=640)
     await until(is_paid, "the order is paid")

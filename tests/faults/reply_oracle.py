@@ -150,7 +150,7 @@ def verdict_on(asked: Asked, sent: Sent) -> Verdict:
     if sent.http_status != 200:
         return nobody_knows
     if not body.strip():
-        told_empty = asked.operation is Operation.REFUND and sent.framing is not Framing.CLOSE
+        told_empty = asked.operation is Operation.REFUND and _tells_its_end(sent)
         return Verdict("accepted") if told_empty else nobody_knows
     try:
         envelope = _strictly(body)
@@ -165,12 +165,25 @@ def verdict_on(asked: Asked, sent: Sent) -> Verdict:
             return nobody_knows
 
 
+def _tells_its_end(sent: Sent) -> bool:
+    return sent.framing is not Framing.CLOSE or _length_in_headers(sent) is not None
+
+
+def _length_in_headers(sent: Sent) -> int | None:
+    told = (line.partition(":") for line in sent.headers)
+    return next((int(value) for name, _, value in told if name.strip().lower() == "content-length"), None)
+
+
 def _arrived(sent: Sent) -> bytes | None:
     """The body as the caller gets it; none when it is certain that something is missing or cannot be read."""
     names = [line.partition(":")[0].strip().lower() for line in sent.headers]
     if "content-encoding" in names or sent.http_status < 200 or not all(name.isascii() for name in names):
         return None  # packed though nobody asked, no final reply, or no HTTP
-    if "content-length" in names and sent.framing not in {Framing.CHUNKED, Framing.CHUNK_MISSING}:
+    length = _length_in_headers(sent)
+    if length is not None and sent.framing is Framing.CLOSE:
+        behind = sent.raw[len(sent.head) :]  # the only length that is told, so it counts
+        return behind[:length] if len(sent.raw) >= len(sent.head) and len(behind) >= length else None
+    if length is not None and sent.framing not in {Framing.CHUNKED, Framing.CHUNK_MISSING}:
         return None  # two lengths at odds; chunks need none, and go before it (RFC 9112, section 6.3)
     if sent.cut is not None and sent.cut < sent.whole_length:
         came = sent.cut - len(sent.head)
