@@ -1,6 +1,7 @@
 """Delivering events: signed, to whoever wants them, again and again by a plan, in order; given up, never in silence."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, timedelta
 from itertools import pairwise
@@ -8,7 +9,9 @@ from typing import Any
 
 import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.events.delivery import TURN_S, Clock, body_of
 from payment_service.events.models import Event
@@ -131,6 +134,10 @@ async def test_old_secret_can_end_at_once(world: World) -> None:
 # --- passing on
 
 
+def alarms(name: str) -> float:
+    return REGISTRY.get_sample_value("payment_service_alarms_total", {"alarm": name}) or 0
+
+
 async def test_event_is_passed_on_once(world: World) -> None:
     await world.endpoint()
     await world.happens()
@@ -138,18 +145,20 @@ async def test_event_is_passed_on_once(world: World) -> None:
     assert await world.states() == ["waiting"]
 
 
-async def test_event_that_a_taker_could_not_take_is_passed_on_later(world: World) -> None:
+async def test_event_that_a_taker_cannot_take_stays_and_keeps_no_other_back(world: World) -> None:
     await world.endpoint()
-    await world.happens()
+    _, bad, _ = [await world.happens() for _ in range(3)]
 
-    async def fail(*_: Any) -> None:
-        raise RuntimeError("no room")
+    async def choke(_: AsyncSession, events: Sequence[Event]) -> None:
+        if bad in {event.id for event in events}:
+            raise RuntimeError("not this one")
 
-    with pytest.raises(RuntimeError, match="no room"):
-        await PassingOn(world.house.database, [world.deliveries.take, fail]).pass_on()
-    assert await world.states() == []
+    before = alarms("event_not_taken")
+    assert await PassingOn(world.house.database, [world.deliveries.take, choke]).pass_on() == 2
+    assert alarms("event_not_taken") > before
+    assert await world.states() == ["waiting"] * 2
     assert await world.pass_on() == 1
-    assert await world.states() == ["waiting"]
+    assert await world.states() == ["waiting"] * 3
 
 
 async def test_several_who_pass_on_at_once_do_it_once(world: World) -> None:

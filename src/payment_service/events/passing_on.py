@@ -7,19 +7,24 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
+from uuid import UUID
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.database import Database
+from payment_service.database import Database, is_unreachable
 from payment_service.events.models import Event
 from payment_service.events.waiting import CHANNEL
 from payment_service.listening import listen
 from payment_service.logs import get_logger
+from payment_service.metrics import ALARMS
 
 BATCH: Final = 200
 # Events of one object must be passed on in their order, so one worker at a time passes on, and the others wait for it.
 _ONE_AT_A_TIME: Final = text("SELECT pg_advisory_xact_lock(hashtext('passing_on'))")
+
+# By id after the time: both of them grow.
+_WAITING: Final = select(Event).where(Event.passed_on_at.is_(None)).order_by(Event.created_at, Event.id)
 
 Taker: TypeAlias = Callable[[AsyncSession, Sequence[Event]], Awaitable[None]]
 """Takes events, oldest first, in the caller's transaction."""
@@ -47,19 +52,42 @@ class PassingOn:
                     log.warning("events not passed on yet", error=type(error).__name__)
 
     async def pass_on(self) -> int:
-        """Pass on everything that waits; returns how many events."""
+        """Pass on everything that waits and can be taken; returns how many events.
+
+        Raises:
+            DBAPIError, OSError: when the database is away.
+        """
         passed = 0
         while batch := await self._pass_on_batch():
             passed += batch
         return passed
 
     async def _pass_on_batch(self) -> int:
-        waiting = select(Event).where(Event.passed_on_at.is_(None))
+        """The oldest ones, together; one by one when they cannot be taken together."""
+        try:
+            return await self._pass_on(BATCH)
+        except Exception as error:
+            if is_unreachable(error):
+                raise
+            async with self.database.reading() as session:
+                waiting = list(await session.scalars(_WAITING.with_only_columns(Event.id).limit(BATCH)))
+        return sum([await self._pass_on_alone(event_id) for event_id in waiting])
+
+    async def _pass_on_alone(self, event_id: UUID) -> int:
+        """One event. If it cannot be taken it stays, and keeps none of the others back."""
+        try:
+            return await self._pass_on(1, Event.id == event_id)
+        except Exception as error:
+            if is_unreachable(error):
+                raise
+            ALARMS.labels(alarm="event_not_taken").inc()
+            log.exception("event_not_taken", event_id=str(event_id))
+            return 0
+
+    async def _pass_on(self, at_most: int, *conditions: ColumnElement[bool]) -> int:
         async with self.database.transaction() as session:
             await session.execute(_ONE_AT_A_TIME)
-            # By id after the time: both of them grow.
-            oldest = waiting.order_by(Event.created_at, Event.id).limit(BATCH)
-            events = list(await session.scalars(oldest))
+            events = list(await session.scalars(_WAITING.where(*conditions).limit(at_most)))
             if events:
                 for take in self.takers:
                     await take(session, events)
