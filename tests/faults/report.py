@@ -78,7 +78,16 @@ def write(folder: Path, rows: Sequence[Row], *, seed: int, seconds: float) -> No
 
 
 def paste(document: Path, rows: Sequence[Row]) -> None:
-    """Put the table between the two marks of a document."""
+    """Put the sums, and behind them every fault, between the two marks of a document."""
     before, _, rest = document.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
-    document.write_text(f"{before}{BEGIN}\n\n{table(rows)}\n{END}{after}", encoding="utf-8")
+    families = list(dict.fromkeys(row.family for row in rows))
+    sums = [total([row for row in rows if row.family == family], family) for family in families]
+    details = f"<details><summary>Every fault</summary>\n\n{table(rows)}\n</details>"
+    document.write_text(f"{before}{BEGIN}\n\n{_sums(sums)}\n{details}\n\n{END}{after}", encoding="utf-8")
+
+
+def _sums(families: Sequence[Row]) -> str:
+    lines: list[tuple[str, ...]] = [(HEAD[0], *HEAD[3:]), ("---",) + ("---:",) * 5]
+    lines += [(row.family, *row.cells()[3:]) for row in (*families, total(families, "**all**"))]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
