@@ -84,11 +84,11 @@ async def _stream(
 ) -> AsyncIterator[str]:
     news = News(house, shops, datetime.now(UTC))
     with house.ears.open() as ear:
-        yield ": connected\n\n"
         if last_event_id is None:
             async for _ in news.untold():
-                pass  # it happened before
-        else:
+                pass  # it happened before: whatever happens once the client knows that it is connected is told
+        yield ": connected\n\n"
+        if last_event_id is not None:
             # Told twice rather than not at all: what was committed about then may not have been seen.
             news.ids[last_event_id] = datetime.now(UTC)
             news.since = await _moment_of(house, last_event_id) or news.since
