@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import JSONResponse
@@ -14,8 +14,8 @@ from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.dependencies import InRooms, PresentedKey, caller_who_may
 from payment_service.api.exact import ExactRoute
-from payment_service.api.fields import Bin, DeviceTokenText, ShopId, Text
-from payment_service.errors import InvalidInput, ShopAlreadyConfigured, ShopInactive, ShopNotConfigured
+from payment_service.api.fields import Bin, Changes, DeviceTokenText, ShopId, Text
+from payment_service.errors import ShopAlreadyConfigured, ShopInactive, ShopNotConfigured
 from payment_service.identifiers import looks_like_kaspi_token
 from payment_service.routing.models import PaymentConfigHistory
 from payment_service.routing.service import Change, ShopConfig
@@ -83,19 +83,10 @@ class NewConfig(BaseModel):
     reason: Reason = Field(default="", description="Why, for the history.")
 
 
-def _tell_what_may_be_null(document: dict[str, Any]) -> None:
-    """A field may be left out; null is a value, and only a device token may be it."""
-    for name, field in document["properties"].items():
-        if name != "device_token" and "anyOf" in field:
-            [kind] = [one for one in field.pop("anyOf") if one != {"type": "null"}]
-            field.pop("default")
-            field.update({**kind, **field})
-
-
-class ConfigChange(BaseModel):
+class ConfigChange(Changes):
     """What to change; a field that is not given stays as it is."""
 
-    model_config = ConfigDict(json_schema_extra=_tell_what_may_be_null)
+    may_be_null = frozenset({"device_token"})
 
     organization_bin: Bin | None = None
     device_token: str | None = Field(
@@ -245,10 +236,8 @@ async def change(
 ) -> ConfigAnswer:
     """Change the given fields. Payments that were made before keep the route they had."""
     caller.require_shop(shop_id)
-    fields = body.model_dump(include=body.model_fields_set - {"reason"})
-    for name, value in fields.items():
-        if value is None and name != "device_token":
-            raise InvalidInput(name, "must not be null: leave the field out to keep it as it is")
+    fields = body.given()
+    fields.pop("reason", None)
     return _shown(await house.routing.update(shop_id, fields, reason=body.reason), caller)
 
 

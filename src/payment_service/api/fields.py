@@ -3,10 +3,20 @@
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
 
+from payment_service.errors import InvalidInput
 from payment_service.identifiers import checked_bin, checked_device_token, checked_phone
 from payment_service.money import Money
 
@@ -125,3 +135,30 @@ SentId = Annotated[
 ]
 """The same in a body, where it may come as a number."""
 JsonTenge = Annotated[int | float, Field(description="Tenge.", examples=[100])]
+
+
+def _hide_null(document: dict[str, Any], model: "type[Changes]") -> None:
+    for name, field in document["properties"].items():
+        if name not in model.may_be_null and "anyOf" in field:
+            [kind] = [one for one in field.pop("anyOf") if one != {"type": "null"}]
+            field.pop("default")
+            field.update({**kind, **field})
+
+
+class Changes(BaseModel):
+    """What to change; a field that is not given stays as it is. Null is a value, and only some fields may be it."""
+
+    model_config = ConfigDict(json_schema_extra=_hide_null)
+    may_be_null: ClassVar[frozenset[str]] = frozenset()
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were given.
+
+        Raises:
+            InvalidInput: for a null that means nothing.
+        """
+        fields = self.model_dump(include=self.model_fields_set)
+        for name, value in fields.items():
+            if value is None and name not in self.may_be_null:
+                raise InvalidInput(name, "must not be null: leave the field out to keep it as it is")
+        return fields

@@ -1,7 +1,7 @@
 """Which chats are told of which events, over HTTP."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Response
@@ -11,8 +11,8 @@ from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.dependencies import InRooms, caller_who_may
 from payment_service.api.exact import ExactRoute
-from payment_service.api.fields import ShopId, Text
-from payment_service.errors import BindingExists, BindingNotFound, InvalidInput, MessageNotSent, ShopNotConfigured
+from payment_service.api.fields import Changes, ShopId, Text
+from payment_service.errors import BindingExists, BindingNotFound, MessageNotSent, ShopNotConfigured
 from payment_service.events.outbox import EventType
 from payment_service.notify.bindings import BindingRequest, Bound
 from payment_service.notify.texts import PEOPLES_EVENTS, Language
@@ -42,7 +42,7 @@ class NewBinding(BaseModel):
     description: Description = ""
 
 
-class BindingChange(BaseModel):
+class BindingChange(Changes):
     """What to change; a field that is not given stays as it is. A chat or a shop is never changed: bind another one."""
 
     events: Events | None = None
@@ -104,11 +104,7 @@ async def change(
     caller: Admin,
 ) -> BindingAnswer:
     """Change the given fields. Switching on also lets a disabled chat be told again."""
-    fields: dict[str, Any] = body.model_dump(include=body.model_fields_set)
-    for name, value in fields.items():
-        if value is None:
-            raise InvalidInput(name, "must not be null: leave the field out to keep it as it is")
-    return _shown(await house.bindings.change(caller, id, fields))
+    return _shown(await house.bindings.change(caller, id, body.given()))
 
 
 @router.delete("/admin/notify/{id}", summary="Switch a binding off", responses=problems.declared(BindingNotFound))

@@ -11,7 +11,7 @@ from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.dependencies import InRooms, Rooms, caller_who_may
 from payment_service.api.exact import ExactRoute
-from payment_service.api.fields import Moment, ShopId, Text
+from payment_service.api.fields import Changes, Moment, ShopId, Text
 from payment_service.errors import DeliveryNotFound, InvalidInput, ShopNotConfigured, WebhookNotFound, WebhookOff
 from payment_service.events.delivery import body_of
 from payment_service.events.models import EventDelivery, WebhookEndpoint
@@ -47,8 +47,10 @@ class NewEndpoint(BaseModel):
     headers: Annotated[Headers, _HEADERS] = {}
 
 
-class EndpointChange(BaseModel):
+class EndpointChange(Changes):
     """What to change; a field that is not given stays as it is."""
+
+    may_be_null = frozenset({"events", "shops"})
 
     url: Url | None = Field(default=None, description="https:// and on the public Internet.")
     description: Description | None = None
@@ -195,10 +197,7 @@ async def change(
     caller: Admin,
 ) -> EndpointAnswer:
     """Change the given fields. Switched on again, it is sent at once what waited for it."""
-    fields: dict[str, Any] = body.model_dump(include=body.model_fields_set)
-    for name, value in fields.items():
-        if value is None and name not in {"events", "shops"}:
-            raise InvalidInput(name, "must not be null: leave the field out to keep it as it is")
+    fields = body.given()
     await house.endpoints.get(id, caller.shops)
     await _check_shops(house, caller, body.shops)
     return _shown(house, await house.endpoints.change(id, fields, caller.shops))
