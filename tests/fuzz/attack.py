@@ -45,7 +45,7 @@ ONLY_IN_WORDS: Final = (
     "cursor",
     "is an e-mail address",
     "is a chat's number",
-    "the URL's host",
+    "the URL",
     "provider",
     "for this payment",
     "the merchant cabinet shows it",

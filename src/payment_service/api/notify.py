@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, Field, StringConstraints, WithJsonSchema
+from pydantic import BaseModel, Field, StrictBool, StringConstraints, WithJsonSchema
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
@@ -48,7 +48,7 @@ class BindingChange(Changes):
     events: Events | None = None
     language: Language | None = None
     description: Description | None = None
-    is_active: bool | None = None
+    is_active: StrictBool | None = None
 
 
 class BindingAnswer(BaseModel):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
@@ -59,7 +59,7 @@ class EndpointChange(Changes):
     headers: Headers | None = Field(
         default=None, description="All of them; the value … that was shown leaves that header as it is."
     )
-    is_active: bool | None = Field(default=None, description="Switches it on and off.")
+    is_active: StrictBool | None = Field(default=None, description="Switches it on and off.")
 
 
 class EndpointAnswer(BaseModel):
