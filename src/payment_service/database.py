@@ -191,10 +191,11 @@ def lacks_schema(error: BaseException) -> bool:
 
 
 async def insist(action: Callable[[], Awaitable[Result]]) -> Result:
-    """Run a transaction, and again whatever the database says, unless it breaks a law, for up to ``INSIST_S`` seconds.
+    """Run a transaction, and again while the database is away, for as long as this process lives.
 
-    For writing down what has already happened outside. The action must be idempotent: the answer to its COMMIT
-    may be what was lost.
+    For writing down what has already happened outside, which nobody else knows. What the database refuses for another
+    reason is tried for ``INSIST_S`` seconds; a broken law, or a value that it cannot hold, only once. The action must
+    be idempotent: the answer to its COMMIT may be what was lost.
     """
     give_up_at = time.monotonic() + INSIST_S
     pause = 0.1
@@ -203,12 +204,20 @@ async def insist(action: Callable[[], Awaitable[Result]]) -> Result:
             return await action()
         except Exception as error:
             log.warning("not yet written down", error=type(error).__name__)
-            # The queue speaks to asyncpg itself, so what it says may come bare.
-            passing = is_unreachable(error) or isinstance(error, DBAPIError | asyncpg.PostgresError)
-            if constraint_of(error) is not None or not passing or time.monotonic() > give_up_at:
+            if not is_unreachable(error) and (not _may_pass(error) or time.monotonic() > give_up_at):
                 raise
         await asyncio.sleep(pause)
         pause = min(pause * 2, 2)
+
+
+def _may_pass(error: Exception) -> bool:
+    # The queue speaks to asyncpg itself, so what it says may come bare.
+    said: BaseException | None = error.orig if isinstance(error, DBAPIError) else error
+    while said is not None and not isinstance(said, asyncpg.PostgresError):
+        said = said.__cause__
+    if said is None:
+        return isinstance(error, DBAPIError) and constraint_of(error) is None
+    return not isinstance(said, asyncpg.IntegrityConstraintViolationError | asyncpg.DataError)
 
 
 def constraint_of(error: BaseException) -> str | None:

@@ -19,6 +19,7 @@ from payment_service.payments import queries
 from payment_service.payments.lifecycle import State, Step, decide, decide_reading
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves, alarm
+from payment_service.payments.sweeping import each_alone
 from payment_service.providers.interface import (
     Meaning,
     NoSuchPayment,
@@ -185,13 +186,14 @@ class Following:
         """Make payments unknown whose sender must have died; returns how many. Never failed: it may have been sent."""
         async with self.database.reading() as session:
             lost = await queries.stuck_in_sending(session, self.sending_lease_s)
-        for payment_id in lost:
-            async with self.database.transaction() as session:
-                payment, now = await queries.locked(session, payment_id)
-                if payment.state == State.SENDING:
-                    step = decide(State.SENDING, Unknown("sender_died"))
-                    await self.moves.write(session, payment, step, "settle", now=now)
-        return len(lost)
+        return await each_alone(lost, self._give_up, alarm="payment_not_settled")
+
+    async def _give_up(self, payment_id: UUID) -> None:
+        async with self.database.transaction() as session:
+            payment, now = await queries.locked(session, payment_id)
+            if payment.state == State.SENDING:
+                step = decide(State.SENDING, Unknown("sender_died"))
+                await self.moves.write(session, payment, step, "settle", now=now)
 
     async def wake_overdue(self) -> int:
         """Put payments back into the queue whose job was lost; returns how many."""
