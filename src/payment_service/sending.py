@@ -17,6 +17,11 @@ Receipt = TypeVar("Receipt")
 log = get_logger(__name__)
 
 
+def clock() -> float:
+    """The loop's clock, in seconds: it goes on while the process stands still."""
+    return asyncio.get_running_loop().time()
+
+
 @dataclass(frozen=True, slots=True)
 class SendingWindow:
     """Opened before an intent is written; says how long its call may take to leave and to end. Times in seconds."""
@@ -24,11 +29,11 @@ class SendingWindow:
     begin_within_s: float
     """A call begun later could outlast the lease: the lease less the call's own deadline."""
     lease_s: float
-    opened: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+    opened: float = field(default_factory=clock)
 
     async def send(self, call: Callable[[], Awaitable[Outcome[Receipt]]]) -> Outcome[Receipt]:
         """Make the one call, in time or not at all."""
-        if asyncio.get_running_loop().time() > self.opened + self.begin_within_s:
+        if clock() > self.opened + self.begin_within_s:
             log.error("too late to send")
             return NotSent("too_late_to_send")
         try:

@@ -171,10 +171,25 @@ async def test_insisting_ends_at_a_mistake_of_ours() -> None:
     assert len(tries) == 1
 
 
-async def test_insisting_ends_when_it_has_lasted_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [asyncpg.InternalServerError("x"), DBAPIError("UPDATE", None, Exception("x"))])
+async def test_insisting_ends_when_it_has_lasted_long_enough(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("payment_service.database.INSIST_S", -1)
+    action, tries = failing_at_first(error)
+    with pytest.raises(type(error)):
+        await insist(action)
+    assert len(tries) == 1
+
+
+async def test_insisting_outlives_any_absence_of_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("payment_service.database.INSIST_S", -1)
     action, tries = failing_at_first(ConnectionResetError())
-    with pytest.raises(ConnectionResetError):
+    assert await insist(action) == 42
+    assert len(tries) == 2
+
+
+async def test_insisting_ends_at_a_value_that_the_database_cannot_hold(database: Database) -> None:
+    action, tries = failing_at_first(await error_of(database, "SELECT 'x'::integer"))
+    with pytest.raises(DBAPIError):
         await insist(action)
     assert len(tries) == 1
 

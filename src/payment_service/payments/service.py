@@ -119,7 +119,7 @@ class Payments:
         if route is None:
             return written
         bind(payment_id=str(request.id), shop_id=request.shop_id)
-        outcome = await window.send(lambda: self._call(request, route))
+        outcome = await window.send(lambda: self._send(request, route))
         return Answer(await self._write_outcome(request, outcome))
 
     async def _intend(self, request: PaymentRequest) -> tuple[Answer, Route | None]:
@@ -242,7 +242,7 @@ class Payments:
         never_left = NotSent("intent_not_confirmed")
         await insist(lambda: self._apply_outcome(request.id, request.operation_type, never_left))
 
-    async def _call(self, request: PaymentRequest, route: Route) -> Outcome[PaymentReceipt]:
+    async def _send(self, request: PaymentRequest, route: Route) -> Outcome[PaymentReceipt]:
         """The one call, on the route that the payment is pinned to. No transaction is open."""
         account = Account(route.organization_bin, route.device_token)
         provider = self.providers[route.provider]

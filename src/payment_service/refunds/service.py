@@ -140,7 +140,7 @@ class Refunds:
         if written.replayed:
             return written
         bind(payment_id=str(written.payment.id), refund_id=str(written.refund.id), shop_id=written.payment.shop_id)
-        outcome = await window.send(lambda: self._call(account, written))
+        outcome = await window.send(lambda: self._send(account, written))
         return await self._write_outcome(request, outcome)
 
     async def _pinned_account(self, payment: Payment) -> Account:
@@ -212,7 +212,7 @@ class Refunds:
         amount = request.amount.tiyn if request.amount else None
         return await self.fingerprints.of("refund", request.payment.id, amount)
 
-    async def _call(self, account: Account, written: RefundAnswer) -> Outcome[RefundReceipt]:
+    async def _send(self, account: Account, written: RefundAnswer) -> Outcome[RefundReceipt]:
         """The one call, on the route that the payment is pinned to. No transaction is open."""
         payment = written.payment
         call = RefundOfPayment(account, Money(written.refund.amount), payment.external_id or "")
