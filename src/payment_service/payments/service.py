@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.database import Database, constraint_of, insist, is_unreachable
+from payment_service.database import AS_LONG_AS_WE_LIVE, Database, constraint_of, insist, is_unreachable
 from payment_service.errors import (
     DatabaseUnavailable,
     DeviceTokenMissing,
@@ -240,7 +240,9 @@ class Payments:
     async def _take_back(self, request: PaymentRequest) -> None:
         """The commit of an intent may have gone through unheard. Nothing was sent, so the payment failed."""
         never_left = NotSent("intent_not_confirmed")
-        await insist(lambda: self._apply_outcome(request.id, request.operation_type, never_left))
+        await insist(
+            lambda: self._apply_outcome(request.id, request.operation_type, never_left), while_away_s=AS_LONG_AS_WE_LIVE
+        )
 
     async def _send(self, request: PaymentRequest, route: Route) -> Outcome[PaymentReceipt]:
         """The one call, on the route that the payment is pinned to. No transaction is open."""
@@ -257,12 +259,18 @@ class Payments:
         external_id = _external_id_of(outcome)
         log.info("outcome", outcome=type(outcome).__name__, external_id=external_id)
         try:
-            payment = await insist(lambda: self._apply_outcome(request.id, request.operation_type, outcome))
+            payment = await insist(
+                lambda: self._apply_outcome(request.id, request.operation_type, outcome),
+                while_away_s=AS_LONG_AS_WE_LIVE,
+            )
         except DBAPIError as error:
             # A law that nobody foresaw refused what came of it. That much is certain: it may have been done.
             alarm("outcome_refused", request.id, law=constraint_of(error), external_id=external_id)
             refused = Unknown("outcome_refused", external_id=external_id)
-            payment = await insist(lambda: self._apply_outcome(request.id, request.operation_type, refused))
+            payment = await insist(
+                lambda: self._apply_outcome(request.id, request.operation_type, refused),
+                while_away_s=AS_LONG_AS_WE_LIVE,
+            )
         if payment is None:
             raise PaymentNotFound(request.id)
         return payment

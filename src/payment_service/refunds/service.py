@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.access.service import Caller
 from payment_service.audit import service as audit
-from payment_service.database import Database, constraint_of, insist, is_unreachable
+from payment_service.database import AS_LONG_AS_WE_LIVE, Database, constraint_of, insist, is_unreachable
 from payment_service.errors import (
     DatabaseUnavailable,
     DeviceTokenMissing,
@@ -220,17 +220,21 @@ class Refunds:
 
     async def _take_back(self, request: RefundRequest) -> None:
         """The commit of an intent may have gone through unheard. Nothing was sent, so the refund failed."""
-        await insist(lambda: self._apply_outcome(request.id, NotSent("intent_not_confirmed")))
+        await insist(
+            lambda: self._apply_outcome(request.id, NotSent("intent_not_confirmed")), while_away_s=AS_LONG_AS_WE_LIVE
+        )
 
     async def _write_outcome(self, request: RefundRequest, outcome: Outcome[RefundReceipt]) -> RefundAnswer:
         """Transaction 2: the move, the payment's sums and the audit entry, in one commit."""
         log.info("outcome", outcome=type(outcome).__name__)
         try:
-            answer = await insist(lambda: self._apply_outcome(request.id, outcome))
+            answer = await insist(lambda: self._apply_outcome(request.id, outcome), while_away_s=AS_LONG_AS_WE_LIVE)
         except DBAPIError as error:
             # A law that nobody foresaw refused what came of it. That much is certain: it may have been done.
             alarm("outcome_refused", request.payment.id, refund_id=str(request.id), law=constraint_of(error))
-            answer = await insist(lambda: self._apply_outcome(request.id, Unknown("outcome_refused")))
+            answer = await insist(
+                lambda: self._apply_outcome(request.id, Unknown("outcome_refused")), while_away_s=AS_LONG_AS_WE_LIVE
+            )
         if answer is None:
             raise PaymentNotFound(request.payment.external_id)
         return answer
