@@ -239,10 +239,7 @@ class Payments:
 
     async def _take_back(self, request: PaymentRequest) -> None:
         """The commit of an intent may have gone through unheard. Nothing was sent, so the payment failed."""
-        never_left = NotSent("intent_not_confirmed")
-        await insist(
-            lambda: self._apply_outcome(request.id, request.operation_type, never_left), while_away_s=AS_LONG_AS_WE_LIVE
-        )
+        await self._insist_on(request, NotSent("intent_not_confirmed"))
 
     async def _send(self, request: PaymentRequest, route: Route) -> Outcome[PaymentReceipt]:
         """The one call, on the route that the payment is pinned to. No transaction is open."""
@@ -259,21 +256,20 @@ class Payments:
         external_id = _external_id_of(outcome)
         log.info("outcome", outcome=type(outcome).__name__, external_id=external_id)
         try:
-            payment = await insist(
-                lambda: self._apply_outcome(request.id, request.operation_type, outcome),
-                while_away_s=AS_LONG_AS_WE_LIVE,
-            )
+            payment = await self._insist_on(request, outcome)
         except DBAPIError as error:
             # A law that nobody foresaw refused what came of it. That much is certain: it may have been done.
             alarm("outcome_refused", request.id, law=constraint_of(error), external_id=external_id)
-            refused = Unknown("outcome_refused", external_id=external_id)
-            payment = await insist(
-                lambda: self._apply_outcome(request.id, request.operation_type, refused),
-                while_away_s=AS_LONG_AS_WE_LIVE,
-            )
+            payment = await self._insist_on(request, Unknown("outcome_refused", external_id=external_id))
         if payment is None:
             raise PaymentNotFound(request.id)
         return payment
+
+    async def _insist_on(self, request: PaymentRequest, outcome: Outcome[PaymentReceipt]) -> Payment | None:
+        """Write an outcome for as long as this process lives: nobody else knows it."""
+        return await insist(
+            lambda: self._apply_outcome(request.id, request.operation_type, outcome), while_away_s=AS_LONG_AS_WE_LIVE
+        )
 
     async def _apply_outcome(
         self, payment_id: UUID, operation_type: str, outcome: Outcome[PaymentReceipt], *, yielding: bool = False

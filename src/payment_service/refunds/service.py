@@ -220,24 +220,24 @@ class Refunds:
 
     async def _take_back(self, request: RefundRequest) -> None:
         """The commit of an intent may have gone through unheard. Nothing was sent, so the refund failed."""
-        await insist(
-            lambda: self._apply_outcome(request.id, NotSent("intent_not_confirmed")), while_away_s=AS_LONG_AS_WE_LIVE
-        )
+        await self._insist_on(request, NotSent("intent_not_confirmed"))
 
     async def _write_outcome(self, request: RefundRequest, outcome: Outcome[RefundReceipt]) -> RefundAnswer:
         """Transaction 2: the move, the payment's sums and the audit entry, in one commit."""
         log.info("outcome", outcome=type(outcome).__name__)
         try:
-            answer = await insist(lambda: self._apply_outcome(request.id, outcome), while_away_s=AS_LONG_AS_WE_LIVE)
+            answer = await self._insist_on(request, outcome)
         except DBAPIError as error:
             # A law that nobody foresaw refused what came of it. That much is certain: it may have been done.
             alarm("outcome_refused", request.payment.id, refund_id=str(request.id), law=constraint_of(error))
-            answer = await insist(
-                lambda: self._apply_outcome(request.id, Unknown("outcome_refused")), while_away_s=AS_LONG_AS_WE_LIVE
-            )
+            answer = await self._insist_on(request, Unknown("outcome_refused"))
         if answer is None:
             raise PaymentNotFound(request.payment.external_id)
         return answer
+
+    async def _insist_on(self, request: RefundRequest, outcome: Outcome[RefundReceipt]) -> RefundAnswer | None:
+        """Write an outcome for as long as this process lives: nobody else knows it."""
+        return await insist(lambda: self._apply_outcome(request.id, outcome), while_away_s=AS_LONG_AS_WE_LIVE)
 
     async def _apply_outcome(self, refund_id: UUID, outcome: Outcome[RefundReceipt]) -> RefundAnswer | None:
         def step(refund: Refund, _now: datetime) -> RefundStep | None:
