@@ -12,6 +12,7 @@ import respx
 from hypothesis import HealthCheck, given
 from hypothesis import settings as checking
 from hypothesis import strategies as st
+from sqlalchemy.exc import DBAPIError
 
 from payment_service.access.service import EVERYBODY
 from payment_service.database import constraint_of
@@ -421,6 +422,20 @@ async def test_refund_that_cannot_be_settled_keeps_no_other_back(
     assert alarms["refund_not_settled"] == 1
     tasks = [(refund.amount, refund.state) for refund, _payment in await house.refunds.tasks()]
     assert sorted(tasks) == [(100, "unknown"), (200, "sending"), (300, "unknown")]
+
+
+@pytest.mark.usefixtures("planted")
+async def test_payment_whose_end_cannot_be_written_is_told(
+    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms
+) -> None:
+    taking(wire)
+    payment = (await house.payments.create(ask())).payment
+    wire.get("/status/").mock(return_value=status_reply(FIRST_ID, "Processed"))
+    await refuse(sql, "payment", "NEW.state = 'paid'", "law")
+    await beyond_the_law(sql, "UPDATE payment SET next_check_at = now()")
+    with pytest.raises(DBAPIError):
+        await house.following.follow(payment.id)
+    assert alarms["reading_not_written"] == 1
 
 
 # --- people

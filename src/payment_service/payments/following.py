@@ -11,7 +11,7 @@ from sqlalchemy import func, update
 
 from payment_service.access.service import Caller
 from payment_service.audit import service as audit
-from payment_service.database import Database
+from payment_service.database import Database, is_unreachable
 from payment_service.errors import PaymentNotFound, ProviderRefused, ProviderUnavailable
 from payment_service.logs import get_logger
 from payment_service.metrics import READINGS
@@ -104,6 +104,15 @@ class Following:
         if payment is None or payment.external_id is None:
             return
         reading = await self.providers[payment.provider].read_status(payment.external_id)
+        try:
+            await self._write_reading(payment_id, reading)
+        except Exception as error:
+            if not is_unreachable(error):
+                # The lease ends and the next turn tries again, perhaps in vain for good: people must look.
+                alarm("reading_not_written", payment_id, error=type(error).__name__)
+            raise
+
+    async def _write_reading(self, payment_id: UUID, reading: Reading) -> None:
         async with self.database.transaction() as session:
             payment, now = await queries.locked(session, payment_id)
             if payment.same_as is not None:
