@@ -252,7 +252,7 @@ async def test_provider_away_before_a_refund_is_asked_about_later(
     client: httpx.AsyncClient, shops: dict[int, str], proxy: GoodProxy
 ) -> None:
     payment = await paid(client, proxy)
-    refund = {"shop_id": SHOP, "external_id": payment["external_id"]}
+    refund = {"shop_id": SHOP, "external_id": payment["external_id"], "full": True}
     assert (await client.post(REFUND, json=refund)).json()["remaining_amount"] == 0
 
 

@@ -128,7 +128,7 @@ async def test_no_report_ever_moves_a_payment(word: str, client: httpx.AsyncClie
         ("client", None),
         ("client", None),
     ]
-    refund = {"shop_id": SHOP, "external_id": payment["external_id"]}
+    refund = {"shop_id": SHOP, "external_id": payment["external_id"], "full": True}
     problem_of(await client.post("/payments/kaspi/refund", json=refund), 409, "payment_not_paid")
 
 
