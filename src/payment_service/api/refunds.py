@@ -11,7 +11,7 @@ from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.dependencies import AnswerBy, InRooms, caller_who_may
 from payment_service.api.exact import ExactRoute
-from payment_service.api.fields import JsonTenge, SentId, ShopId, Tenge
+from payment_service.api.fields import Body, JsonTenge, SentId, ShopId, Tenge
 from payment_service.api.payments import UNKNOWN, IdempotencyKey, refused, unknown
 from payment_service.errors import (
     DeviceTokenMissing,
@@ -33,7 +33,7 @@ from payment_service.refunds.service import RefundRequest, remainder
 router = APIRouter(tags=["payments"], route_class=ExactRoute)
 
 
-class RefundBody(BaseModel):
+class RefundBody(Body):
     """A refund of a paid payment: of an amount, or of all that is left. Nothing is refunded by leaving a field out."""
 
     model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["amount"]}, {"required": ["full"]}]})
