@@ -634,11 +634,19 @@ async def test_status_that_is_reported_twice_under_one_id_is_taken_once(site: Si
 
 
 async def test_report_that_the_service_refuses_is_kept_for_people(site: Site) -> None:
-    wrong = {"shop_id": SHOP, "operation_type": "create", "organization_bin": "12345"}
+    wrong = {"shop_id": SHOP, "operation_type": "\u0001"}
     [threw] = await site.client(("createPaymentLog", [wrong]))
     assert (threw.kind, threw.code) == ("BadRequest", "validation_failed")
     code, out, _err = await site.php(str(site.integration / "PaymentService" / "console.php"), "journal")
     assert (code, "0 waiting, 1 refused" in out) == (0, True)
+
+
+async def test_report_that_is_kept_in_part_is_logged(site: Site) -> None:
+    [row] = await site.client(
+        ("createPaymentLog", [{"shop_id": SHOP, "operation_type": "create", "organization_bin": "12345"}])
+    )
+    assert row["organization_bin"] == "12345"
+    assert "ERROR report.partly_kept" in site.log
 
 
 # --- events

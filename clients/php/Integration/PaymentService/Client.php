@@ -437,6 +437,10 @@ class Client
             }
             $this->pause->end();
             $this->log->count('report.taken');
+            if (!empty($row['warnings'])) {
+                $this->log->error('report.partly_kept', ['id' => $row['id'], 'warnings' => implode(' | ', (array) $row['warnings'])]);
+                $this->log->count('report.partly_kept');
+            }
 
             return $row;
         }
