@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final, Self
 from uuid import UUID
@@ -62,8 +62,20 @@ def _cut(length: int) -> BeforeValidator:
     return BeforeValidator(lambda value: _in_words(value)[:length])
 
 
+def _text(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError("is a text, such as create")  # noqa: TRY004 - pydantic's word for what is not valid
+    return value
+
+
 OperationType = Annotated[
-    str, _cut(20), StringConstraints(min_length=1), WithJsonSchema({"examples": ["create"], "minLength": 1})
+    str,
+    _cut(20),
+    BeforeValidator(_text),  # asked first
+    StringConstraints(min_length=1),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"[^\s\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "examples": ["create"]}
+    ),
 ]
 StatusWord = Annotated[str, _cut(50), StringConstraints(min_length=1)]
 Message = Annotated[str, _cut(500), Field(description="The first 500 characters are kept.")]
@@ -78,6 +90,8 @@ _FORMS: Final = {
     "organization_bin": "12 digits",
     "external_id": "1 to 50 letters, digits, _ and -, as text or as a whole number below 2^53",
     "amount": "a whole number of tiyn from 0 to 9999999999",
+    "status": "a word of up to 50 characters",
+    "provider": "a word of up to 20 characters",
     "report_id": "1 to 64 visible ASCII characters",
 }
 """What can be kept of those fields that are left out when they hold anything else."""
@@ -102,23 +116,24 @@ class ClientReport(BaseModel):
             return handler(given)
         said = {name: value for name, value in given.items() if value not in (None, "") or name not in cls.model_fields}
         try:
-            report, wrong = handler(said), {}
+            report, wrong = handler(said), set()
         except ValidationError as error:
-            wrong = dict.fromkeys(str(one["loc"][0]) for one in error.errors())
-            if not wrong.keys() <= _FORMS.keys() & said.keys():
+            wrong = {str(one["loc"][0]) for one in error.errors()}
+            if not wrong <= _FORMS.keys() & said.keys():
                 raise
-            report = handler(said | wrong)
+            kept = {name: value for name, value in said.items() if name not in wrong}
+            report = handler(kept | {name: None for name in wrong if cls.model_fields[name].is_required()})
         report.what_was_not_kept(said, wrong)
         return report
 
-    def what_was_not_kept(self, said: Mapping[str, Any], wrong: Collection[str]) -> None:
+    def what_was_not_kept(self, said: Mapping[str, Any], wrong: set[str]) -> None:
         """Remember what of the report is not kept as it was sent. ``wrong`` names what was left out."""
         self._warnings = [*self._partly_kept(said, wrong)]
 
-    def _partly_kept(self, said: Mapping[str, Any], wrong: Collection[str]) -> Iterator[str]:
+    def _partly_kept(self, said: Mapping[str, Any], wrong: set[str]) -> Iterator[str]:
         for name in wrong:
             yield f"{name}: {_in_words(said[name])[:60]} was left out: it is {_FORMS[name]}"
-        for name in {"operation_type", "status", "provider"} & said.keys():
+        for name in ({"operation_type", "status", "provider"} & said.keys()) - wrong:
             kept = getattr(self, name)
             if kept != said[name]:
                 yield f"{name}: kept as {kept}"
@@ -146,9 +161,14 @@ class ClientReport(BaseModel):
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         reference = handler(core_schema)
-        fields = handler.resolve_ref_schema(reference)["properties"]
+        document = handler.resolve_ref_schema(reference)
+        fields = document["properties"]
         for name in fields.keys() - {"shop_id", "operation_type"}:
-            fields[name] = or_else(fields[name], {"description": "Left out or shortened: `warnings` says so."})
+            anything: dict[str, Any] = {"description": "Shortened or left out, with a warning."}
+            if name in document["required"]:
+                fields[name]["anyOf"].remove({"type": "null"})
+                anything["not"] = {"enum": [None, ""]}
+            fields[name] = or_else(fields[name], anything)
         return reference
 
 
@@ -169,7 +189,7 @@ class StatusReport(ClientReport):
     """A status that a client saw."""
 
     external_id: SentId | None
-    status: StatusWord
+    status: StatusWord | None
     error_message: Message | None = None
     report_id: ReportId | None = None
 
