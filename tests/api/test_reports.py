@@ -148,6 +148,11 @@ async def test_whole_amount_is_kept_without_a_word(amount: Any, client: httpx.As
     assert (line["amount"], line["warnings"]) == (17500, [])
 
 
+async def test_what_is_left_out_of_a_report_is_said_as_it_was_sent(client: httpx.AsyncClient) -> None:
+    line = (await client.post(LOG, json={**FULL, "amount": 17500.5})).json()
+    assert line["warnings"] == ["amount: 17500.5 was left out: it is a whole number of tiyn from 0 to 9999999999"]
+
+
 async def test_what_is_not_known_of_a_report_is_told(client: httpx.AsyncClient, log_text: Callable[[], str]) -> None:
     report = {**FULL, "organizationBin": "920317450731", "sum": None}
     answer = await client.post(LOG, params={"shop": 8}, json=report)

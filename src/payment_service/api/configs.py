@@ -92,7 +92,7 @@ class NewConfig(Body):
 
 
 _AS_SHOWN: Any = Field(default=None, description="As it was shown; any other value than today's is refused.")
-_SHOWN = frozenset({"version", "created_at", "updated_at"})
+_SHOWN = ("version", "created_at", "updated_at")
 
 
 class ConfigChange(Changes):
@@ -264,7 +264,7 @@ async def change(
     warnings = fields.pop("warnings", None)
     if warnings is not None and warnings != _shown(await house.routing.config_of(shop_id), caller).warnings:
         raise InvalidInput("warnings", "are other ones today: leave them out")
-    seen = {name: fields.pop(name) for name in _SHOWN & fields.keys()}
+    seen = {name: fields.pop(name) for name in _SHOWN if name in fields}
     return _shown(await house.routing.update(shop_id, fields, seen=seen, reason=body.reason), caller)
 
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from decimal import Decimal
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any, Final, get_args
 
 from fastapi import Request, Response, params
@@ -18,7 +19,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 MAX_TOLD: Final = 20
-"""Names that one answer complains of."""
+"""Names that one answer complains of: to find the nearest name takes time, and anybody may ask."""
 _LONGEST_NAME: Final = 60
 _NO_BODY: Final = ("", "0")
 """Values of Content-Length that announce none."""
@@ -39,9 +40,10 @@ def _plain(name: str) -> str:
 
 
 def unknown_parameters(request: Request, known: Iterable[str]) -> dict[str, str]:
-    """The query parameters that are not known, each with what is said of it."""
+    """The first query parameters that are not known, each with what is said of it."""
     names = list(known)
-    return {name: not_known(name, names) for name in request.query_params if name not in names}
+    unknown = (name for name in request.query_params if name not in names)
+    return {name: not_known(name, names) for name in islice(unknown, MAX_TOLD)}
 
 
 class ExactRoute(APIRoute):
@@ -120,7 +122,7 @@ async def _unasked_body(request: _ExactRequest) -> list[dict[str, Any]]:
     except ValueError:
         body = "no JSON"
     if isinstance(body, dict):
-        return [_error("body", name, not_known(name, ())) for name in body]
+        return [_error("body", name, not_known(name, ())) for name in islice(body, MAX_TOLD)]
     return [] if body in (None, []) else [_error("body", "body", "is not asked for here: leave it empty")]
 
 

@@ -6,6 +6,8 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from decimal import Decimal
+from itertools import islice
 from typing import Annotated, Any, Final, Self
 from uuid import UUID
 
@@ -55,7 +57,9 @@ def _tiyn(value: Any) -> Any:
 
 def _in_words(value: Any) -> Any:
     """Whatever was sent, on one line: an error may come as a list, a status as a number."""
-    return one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+    if isinstance(value, str | Decimal):
+        return one_line(str(value))
+    return one_line(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def _cut(length: int) -> BeforeValidator:
@@ -95,6 +99,8 @@ _FORMS: Final = {
     "report_id": "1 to 64 visible ASCII characters",
 }
 """What can be kept of those fields that are left out when they hold anything else."""
+_WORDS: Final = frozenset({"operation_type", "status", "provider"})
+"""What is shortened without a trace in the row; of an error's text everybody knows how much is kept."""
 
 
 class ClientReport(BaseModel):
@@ -131,19 +137,18 @@ class ClientReport(BaseModel):
         self._warnings = [*self._partly_kept(said, wrong)]
 
     def _partly_kept(self, said: Mapping[str, Any], wrong: set[str]) -> Iterator[str]:
-        for name in wrong:
-            yield f"{name}: {_in_words(said[name])[:60]} was left out: it is {_FORMS[name]}"
-        for name in ({"operation_type", "status", "provider"} & said.keys()) - wrong:
-            kept = getattr(self, name)
-            if kept != said[name]:
-                yield f"{name}: kept as {kept}"
+        for name in (name for name in type(self).model_fields if name in said):
+            if name in wrong:
+                yield f"{name}: {_in_words(said[name])[:60]} was left out: it is {_FORMS[name]}"
+            elif name in _WORDS and getattr(self, name) != said[name]:
+                yield f"{name}: kept as {getattr(self, name)}"
         organization_bin = getattr(self, "organization_bin", None)
         if organization_bin is not None:
             try:
                 checked_bin(organization_bin)
             except ValueError as error:
                 yield f"organization_bin: kept as {organization_bin}, but {error}"
-        for name in self.model_extra or ():
+        for name in islice(self.model_extra or (), MAX_TOLD):
             yield f"{name[:60]}: {not_known(name, type(self).model_fields)}"
 
     def known(self) -> dict[str, Any]:
