@@ -1,5 +1,6 @@
 """What clients report of their own operations: written down, marked, believed by nobody."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -146,6 +147,17 @@ async def test_report_is_worth_more_than_its_form(
 async def test_whole_amount_is_kept_without_a_word(amount: Any, client: httpx.AsyncClient) -> None:
     line = (await client.post(LOG, json={**FULL, "amount": amount})).json()
     assert (line["amount"], line["warnings"]) == (17500, [])
+
+
+async def test_report_that_is_nested_deeply_is_kept(client: httpx.AsyncClient) -> None:
+    """What can be read may be too deep to be written: a few levels lie between the two limits of Python."""
+    kept = 0
+    for depth in range(880, 960, 5):
+        content = json.dumps({**FULL, "error_message": None}).replace("null", "[" * depth + "]" * depth)
+        answer = await client.post(LOG, content=content, headers={"Content-Type": "application/json"})
+        assert answer.status_code in {200, 422}, answer.text
+        kept += answer.status_code == 200
+    assert kept
 
 
 async def test_what_is_left_out_of_a_report_is_said_as_it_was_sent(client: httpx.AsyncClient) -> None:

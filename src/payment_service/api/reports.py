@@ -59,7 +59,10 @@ def _in_words(value: Any) -> Any:
     """Whatever was sent, on one line: an error may come as a list, a status as a number."""
     if isinstance(value, str | Decimal):
         return one_line(str(value))
-    return one_line(json.dumps(value, ensure_ascii=False, default=str))
+    try:
+        return one_line(json.dumps(value, ensure_ascii=False, default=str))
+    except RecursionError:
+        return "nested too deeply to be kept"
 
 
 def _cut(length: int) -> BeforeValidator:
@@ -100,7 +103,7 @@ _FORMS: Final = {
 }
 """What can be kept of those fields that are left out when they hold anything else."""
 _WORDS: Final = frozenset({"operation_type", "status", "provider"})
-"""What is shortened without a trace in the row; of an error's text everybody knows how much is kept."""
+"""Texts that are shortened with a warning; of an error's text it is documented how much is kept."""
 
 
 class ClientReport(BaseModel):
