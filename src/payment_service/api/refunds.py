@@ -36,7 +36,17 @@ router = APIRouter(tags=["payments"], route_class=ExactRoute)
 class RefundBody(Body):
     """A refund of a paid payment: of an amount, or of all that is left. Nothing is refunded by leaving a field out."""
 
-    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["amount"]}, {"required": ["full"]}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {
+                    "required": ["amount"],
+                    "properties": {"amount": {"not": {"type": "null"}}, "full": {"enum": [False, None]}},
+                },
+                {"required": ["full"], "properties": {"full": {"const": True}, "amount": {"type": "null"}}},
+            ]
+        }
+    )
 
     shop_id: ShopId
     external_id: SentId
