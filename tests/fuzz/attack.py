@@ -53,6 +53,7 @@ ONLY_IN_WORDS: Final = (
     "the URL",
     "provider",
     "for this payment",
+    "is given alone",
     "the merchant cabinet shows it",
     "means that the payment was made",
     "shop_id: must be a whole number",  # 3255.0 is one in a body; a query holds words
