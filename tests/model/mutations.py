@@ -8,7 +8,7 @@ from typing import Final
 from payment_service import idempotency
 from payment_service.idempotency import IN_FLIGHT, Earlier, Rules, Verdict
 from payment_service.providers.interface import NotSent
-from tests.model.world import LEASE, PAYMENTS, REFUNDS, WINDOW, Ask, Decisions, Row, Verb
+from tests.model.world import LEASE, PAYMENTS, REFUNDS, Ask, Decisions, Row, Verb
 
 PLAIN: Final = Ask("100")
 KEYED: Final = Ask("100", key=1)
@@ -132,10 +132,10 @@ MUTATIONS: Final = {
     "two that look at once both write": Mutation(replace(SERVICE, locks=False), (PLAIN, PLAIN), "are one request"),
     "a lost reply is asked for again": Mutation(replace(SERVICE, retries=True), (PLAIN,), "took effect twice"),
     "a lost reply means that nothing was sent": Mutation(
-        replace(SERVICE, of_a_lost_reply=NotSent("timeout")), (PLAIN,), "and it took effect"
+        replace(SERVICE, of_a_lost_reply=NotSent("timeout")), (PLAIN,), "took effect, and was told as not done"
     ),
     "the sweep calls failed what a dead process left": Mutation(
-        replace(SERVICE, of_the_dead=NotSent("sender_died")), (PLAIN,), "told as not done"
+        replace(SERVICE, of_the_dead=NotSent("sender_died")), (PLAIN,), "is called failed, and it took effect"
     ),
     "a person may call failed what may still take effect": Mutation(
         replace(SERVICE, may_be_called_failed=lambda _age: True), (PLAIN,), "told as not done"
@@ -161,4 +161,3 @@ MUTATIONS: Final = {
     ),
 }
 """Each breaks a promise, and the exploration must find it."""
-assert WINDOW > LEASE

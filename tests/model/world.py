@@ -1,8 +1,8 @@
 """The protocol of one order's money as states and steps, driven by the decisions of the service itself.
 
-What happens: clients ask, processes of the service write, call, learn and write again, the network delivers a call late
-or never, replies are lost, processes die or stand still, the sweep comes when it comes, a person settles. What is decided
-(``Decisions``) is the service's own code, so that it and this model cannot drift apart. Time is counted in ticks.
+What happens: clients ask, processes of the service write, call, learn and write again, the network delivers a call
+late or never, replies are lost, processes die or stand still, the sweep comes when it comes, a person settles. What is
+decided (``Decisions``) is the service's own code, so that it and this model cannot drift apart. Time is in ticks.
 
 A database that is away is a step that is not taken yet, or an intent that is refused; so is a worker that is away.
 """
@@ -120,6 +120,11 @@ PAYMENTS: Final = Verb(payments.decide, State, Accepted(PaymentReceipt("1")), "p
 REFUNDS: Final = Verb(refunds.decide, RefundState, Accepted(RefundReceipt()), "succeeded")
 
 
+RULES: Final = Rules(duplicate_window_s=WINDOW, sending_lease_s=LEASE)
+SENDER_DIED: Final = Unknown("sender_died")
+REPLY_LOST: Final = Unknown("timeout")
+
+
 def _of_order(open_one: Earlier | None, rules: Rules, is_equal: bool) -> Verdict:
     return idempotency.of_order(open_one, rules, is_equal=is_equal)
 
@@ -150,7 +155,7 @@ def _each_alone(stuck: Sequence[bool]) -> list[bool]:
 class Decisions:
     """What is decided where. The defaults are the service; a mutation replaces one of them."""
 
-    rules: Rules = Rules(duplicate_window_s=WINDOW, sending_lease_s=LEASE)
+    rules: Rules = RULES
     of_equal: Callable[[Earlier | None, Rules, bool], Verdict] = _of_equal
     of_order: Callable[[Earlier | None, Rules, bool], Verdict] = _of_order
     foremost: Callable[[Sequence[Earlier]], Earlier | None] = idempotency.foremost
@@ -159,8 +164,8 @@ class Decisions:
     """Whether a process may still send in its call: one that stood still is cut off by its deadline."""
     may_be_called_failed: Callable[[int], bool] = _may_be_called_failed
     left: Callable[[int, int, int], int] = _left
-    of_the_dead: Outcome[Any] = Unknown("sender_died")
-    of_a_lost_reply: Outcome[Any] = Unknown("timeout")
+    of_the_dead: Outcome[Any] = SENDER_DIED
+    of_a_lost_reply: Outcome[Any] = REPLY_LOST
     swept: Callable[[Sequence[bool]], list[bool]] = _each_alone
     lists_sending: bool = True
     """Whether people see what is sending beyond its lease."""
