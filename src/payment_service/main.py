@@ -20,6 +20,7 @@ from payment_service.access.service import Access
 from payment_service.api import app as front_door
 from payment_service.api.dependencies import Rooms
 from payment_service.api.middleware import MAX_HEADER_BYTES, Drain
+from payment_service.api.throttle import Throttle
 from payment_service.audit.sealing import AuditSeals
 from payment_service.database import Database
 from payment_service.events.addresses import DEVELOPMENT, PRODUCTION
@@ -39,11 +40,13 @@ from payment_service.notify.telegram import Telegram
 from payment_service.payments.following import Following
 from payment_service.payments.lifecycle import FollowPlan
 from payment_service.payments.moves import Moves
+from payment_service.payments.phones import PhoneLimit
 from payment_service.payments.reports import Reports
 from payment_service.payments.service import PaymentRules, Payments
 from payment_service.payments.settling import Settling
 from payment_service.providers.interface import Providers
 from payment_service.providers.kaspi.client import KaspiClient, KaspiSettings
+from payment_service.rates import Rate
 from payment_service.refunds.service import Refunds
 from payment_service.routing.service import Routing
 from payment_service.settings import Settings
@@ -84,6 +87,7 @@ class House:
     bindings: Bindings
     ears: Ears
     inflight: InFlight
+    throttle: Throttle
 
     async def rotate_keys(self) -> int:
         """Encrypt every secret anew with the newest key, while the service runs; returns how many device tokens."""
@@ -110,6 +114,7 @@ class House:
             endpoints=self.endpoints,
             deliveries=self.deliveries,
             delivery_record=self.delivery_record,
+            throttle=self.throttle,
             hint_secrets={"kaspi": secret.get_secret_value()} if secret else {},
             open_to_everybody=self.settings.dev_no_auth,
         )
@@ -171,7 +176,11 @@ def build(settings: Settings) -> House:
     )
     moves = Moves(providers, plan)
     rules = PaymentRules(settings.duplicate_window_s, settings.sending_lease_s, settings.late_effect_s)
-    payments = Payments(database, routing, providers, fingerprints, inflight, moves, rules)
+    phones = PhoneLimit(
+        settings.phone_invoices_per_minute * settings.rate_limits,
+        settings.phone_invoices_per_day * settings.rate_limits,
+    )
+    payments = Payments(database, routing, providers, fingerprints, inflight, moves, rules, phones)
     following = Following(database, providers, moves, settings.sending_lease_s)
     refunds = Refunds(database, routing, following, providers, fingerprints, inflight, rules)
     outbound = Outbound(DEVELOPMENT if settings.webhooks_stay_here else PRODUCTION)
@@ -205,7 +214,20 @@ def build(settings: Settings) -> House:
         bindings=Bindings(database, notify),
         ears=Ears(),
         inflight=inflight,
+        throttle=_throttle(settings),
     )
+
+
+RATES_OVER_S = 10
+"""Rates per second are averaged over so many: a page that loads may ask for ten seconds' worth at once."""
+
+
+def _throttle(settings: Settings) -> Throttle:
+    per_key, per_address = (
+        Rate(per_s * RATES_OVER_S * settings.rate_limits, RATES_OVER_S)
+        for per_s in (settings.rate_per_key, settings.rate_per_address)
+    )
+    return Throttle(per_key, per_address, open_to_everybody=settings.dev_no_auth)
 
 
 def _channels(settings: Settings) -> Channels:

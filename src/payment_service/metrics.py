@@ -21,6 +21,7 @@ CIRCUIT_OPEN = Gauge(
     "1 while the proxy is left alone after failing again and again",
     ("provider", "lane"),
 )
+RATE_LIMITED = Counter("payment_service_rate_limited", "Requests refused because there were too many", ("policy",))
 TASKS = Gauge("payment_service_tasks", "Payments and refunds that people must look at", ("kind",))
 MOVES = Counter("payment_service_moves", "Moves of payments and refunds", ("object", "before", "after"))
 READINGS = Counter("payment_service_readings", "Status readings by what they said", ("meaning",))

@@ -8,6 +8,8 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from payment_service.api.numbers import exact_decimal, exact_int
+
 
 def _refuse_constant(word: str) -> None:
     raise ValueError(f"{word} is no JSON")
@@ -24,8 +26,14 @@ class _ExactRequest(Request):
     async def json(self) -> Any:
         body = await self.body()
         try:
-            read = json.loads(body, parse_float=Decimal, parse_constant=_refuse_constant, object_pairs_hook=_unique)
-        except (ValueError, ArithmeticError, RecursionError) as error:  # ArithmeticError: an exponent beyond any
+            read = json.loads(
+                body,
+                parse_int=exact_int,
+                parse_float=exact_decimal,
+                parse_constant=_refuse_constant,
+                object_pairs_hook=_unique,
+            )
+        except (ValueError, RecursionError) as error:
             # FastAPI turns this one kind into a validation error.
             position = getattr(error, "pos", 0)
             raise json.JSONDecodeError(getattr(error, "msg", str(error)), "", position) from None
