@@ -37,6 +37,7 @@ It knows nothing of HTTP; ``api/problems.py`` holds the one table from these cla
     ├── ProviderUnavailable       provider_unavailable
     ├── ProviderRefused           provider_refused
     └── TryAgainLater             service_unavailable
+        ├── TooManyConnections    too_many_connections
         ├── DatabaseUnavailable   database_unavailable
         └── Draining              draining
 
@@ -426,6 +427,16 @@ class DatabaseUnavailable(TryAgainLater):
 
     def __init__(self) -> None:
         super().__init__("The database cannot be reached or has no room just now; nothing was sent. Try again later.")
+
+
+class TooManyConnections(TryAgainLater):
+    """This process has as many connections as it can serve."""
+
+    code = "too_many_connections"
+    title = "Too many connections"
+
+    def __init__(self) -> None:
+        super().__init__("This process has too many connections just now; nothing was sent. Try again later.")
 
 
 class Draining(TryAgainLater):

@@ -19,7 +19,7 @@ from payment_service import logs, schema
 from payment_service.access.service import Access
 from payment_service.api import app as front_door
 from payment_service.api.dependencies import Rooms
-from payment_service.api.middleware import MAX_HEADER_BYTES, Drain
+from payment_service.api.middleware import Drain
 from payment_service.api.throttle import Throttle
 from payment_service.audit.sealing import AuditSeals
 from payment_service.database import Database
@@ -31,6 +31,7 @@ from payment_service.events.outbound import Outbound
 from payment_service.events.passing_on import PassingOn
 from payment_service.events.waiting import Ears
 from payment_service.fingerprints import Fingerprints
+from payment_service.http_protocol import BoundedProtocol, connections_allowed
 from payment_service.inflight import InFlight
 from payment_service.notify.bindings import Bindings
 from payment_service.notify.channel import Channels
@@ -313,9 +314,10 @@ def serve(settings: Settings) -> None:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=int(settings.shutdown_grace_s),
-        h11_max_incomplete_event_size=2 * MAX_HEADER_BYTES,
+        http=BoundedProtocol,
+        ws="none",
         timeout_keep_alive=KEEP_ALIVE_S,
-        limit_concurrency=2000,
+        limit_concurrency=connections_allowed(),
     )
     for sign in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again once it has stopped in order, and that end is a good one.

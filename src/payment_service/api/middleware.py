@@ -26,7 +26,7 @@ MAX_QUERY_BYTES: Final = 4 * 1024
 _TOO_LARGE: Final = "The body is longer than 64 kB."
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 ANONYMOUS: Final = "anonymous"
-_ALWAYS_SERVED: Final = frozenset({"/health", "/api/health", "/health/ready", "/metrics"})
+ALWAYS_SERVED: Final = frozenset({"/health", "/api/health", "/health/ready", "/metrics"})
 
 log = get_logger(__name__)
 
@@ -91,7 +91,7 @@ class Envelope:
             return message
 
         try:
-            if (refusal := self._refusal(scope)) is None and scope["path"] not in _ALWAYS_SERVED:
+            if (refusal := self._refusal(scope)) is None and scope["path"] not in ALWAYS_SERVED:
                 ticket = throttle.admit(scope)
             await (refusal or self._app)(scope, receive_limited, send_with_id)
         except RateLimited as error:
@@ -105,7 +105,7 @@ class Envelope:
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
         """What is refused before it is looked at."""
-        if self._drain.begun and scope["path"] not in _ALWAYS_SERVED:
+        if self._drain.begun and scope["path"] not in ALWAYS_SERVED:
             return problems.of_error(Draining())
         if len(scope["query_string"]) > MAX_QUERY_BYTES:
             return problems.problem(414, "uri_too_long", "URI too long", "The query is longer than 4 kB.")
@@ -123,7 +123,7 @@ class Envelope:
         # The route's pattern, not the address: an address may hold an id, a query may hold anything.
         route = getattr(scope.get("route"), "path", "unknown")
         HTTP_SECONDS.labels(method=scope["method"], route=route, status=seen.status).observe(seconds)
-        if scope["path"] not in _ALWAYS_SERVED:
+        if scope["path"] not in ALWAYS_SERVED:
             log.info(
                 "answered",
                 method=scope["method"],
