@@ -5,7 +5,7 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -22,10 +22,10 @@ LIMIT = 20
 class Hasty(BoundedProtocol):
     """With deadlines that a test can wait for."""
 
-    head_s = 0.4
-    body_s = 0.4
-    read_s = 0.6
-    linger_s = 0.2
+    head_s = 0.25
+    body_s = 0.25
+    read_s = 0.4
+    linger_s = 0.05
 
 
 @dataclass
@@ -123,30 +123,33 @@ class Client:
                 assert await self.reader.read() == b""
 
 
-@pytest.fixture
-async def service() -> AsyncIterator[Service]:
+@pytest.fixture(scope="module")
+def lasting_service() -> Iterator[Service]:
     app = App()
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-    config = uvicorn.Config(
-        app,
-        http=Hasty,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        limit_concurrency=LIMIT,
-        timeout_graceful_shutdown=1,
+    server = uvicorn.Server(
+        uvicorn.Config(app, http=Hasty, ws="none", lifespan="off", log_config=None, limit_concurrency=LIMIT)
     )
-    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    service = Service(listener.getsockname()[1], app, server)
-    yield service
-    for client in service.clients:
-        client.writer.transport.abort()
-    app.go.set()
+    yield Service(listener.getsockname()[1], app, server)
     server.should_exit = True
-    await asyncio.to_thread(thread.join, 10)
+    thread.join(10)
     assert not thread.is_alive()
+
+
+@pytest.fixture
+async def service(lasting_service: Service) -> AsyncIterator[Service]:
+    app = lasting_service.app
+    app.go.clear()
+    app.begun = 0
+    app.ended.clear()
+    yield lasting_service
+    app.go.set()
+    for client in lasting_service.clients:
+        client.writer.transport.abort()
+    lasting_service.clients.clear()
+    await lasting_service.until_connections(0)
 
 
 @pytest.fixture
@@ -234,7 +237,7 @@ async def test_what_has_no_end_is_refused_after_16_kb(
         await client.say(start)
         await client.hear()
     begin, piece = LONG[kind]
-    said = asyncio.ensure_future(client.say(begin, *[piece] * 500, every_s=0.0005))
+    said = asyncio.ensure_future(client.say(begin, *[piece] * 500, every_s=0.0001))
     answer = await client.hear()
     assert (answer.status, answer.problem()["code"]) == (431, "headers_too_large")
     assert answer.headers["connection"] == "close"
@@ -369,7 +372,7 @@ async def test_silent_connections_make_room_for_those_that_ask(service: Service)
         assert (await client.hear()).status == 200
         await silent[0].hear_the_end()
     finally:
-        Hasty.head_s = 0.4
+        Hasty.head_s = 0.25
 
 
 async def test_over_the_limit_of_connections_only_health_is_answered(service: Service) -> None:
