@@ -97,8 +97,8 @@ class ShopBreakers:
 
     @property
     def paused(self) -> int:
-        """How many shops are paused by themselves."""
-        return sum(shop.breaker.is_open for shop in self._shops.values())
+        """How many shops are paused by themselves just now."""
+        return sum(shop.breaker.is_shut for shop in self._shops.values())
 
     def admits(self, shop: str) -> bool:
         """Whether a call of the shop may pass now."""
@@ -148,4 +148,7 @@ class ShopBreakers:
             self._all.shut(self.pause_s)
 
     def _breaker(self) -> Breaker:
-        return Breaker(self.failures_to_open, self.pause_s, lambda: self.clock())
+        return Breaker(self.failures_to_open, self.pause_s, self._now)
+
+    def _now(self) -> float:
+        return self.clock()
