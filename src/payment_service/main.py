@@ -42,6 +42,7 @@ from payment_service.payments.following import Following
 from payment_service.payments.lifecycle import FollowPlan
 from payment_service.payments.moves import Moves
 from payment_service.payments.phones import PhoneLimit
+from payment_service.payments.readings import SHARED_FOR_S, SharedReadings
 from payment_service.payments.reports import Reports
 from payment_service.payments.service import PaymentRules, Payments
 from payment_service.payments.settling import Settling
@@ -182,7 +183,8 @@ def build(settings: Settings) -> House:
         settings.phone_invoices_per_day * settings.rate_limits,
     )
     payments = Payments(database, routing, providers, fingerprints, inflight, moves, rules, phones)
-    following = Following(database, providers, moves, settings.sending_lease_s)
+    readings = SharedReadings(SHARED_FOR_S if settings.rate_limits else 0)
+    following = Following(database, providers, moves, settings.sending_lease_s, readings)
     refunds = Refunds(database, routing, following, providers, fingerprints, inflight, rules)
     outbound = Outbound(DEVELOPMENT if settings.webhooks_stay_here else PRODUCTION)
     endpoints = Endpoints(database, vault, outbound)

@@ -1,5 +1,6 @@
 """Who asks too often is told when to ask again, before the database is used; nobody pays for another."""
 
+import asyncio
 import re
 from unittest.mock import patch
 
@@ -11,8 +12,9 @@ from pydantic import SecretStr
 
 from payment_service.access.service import Access
 from payment_service.api.throttle import _address
+from payment_service.main import House
 from payment_service.settings import Settings
-from tests.api.conftest import GoodProxy, KeyMaker, create_body, problem_of
+from tests.api.conftest import GoodProxy, KeyMaker, create_body, created, problem_of
 from tests.api.test_hints import SECRET, hint_of, signed
 from tests.conftest import ClientMaker
 
@@ -172,3 +174,43 @@ async def test_links_and_other_phones_are_not_counted_with_it(client: httpx.Asyn
 
 
 CREATE = "/payments/kaspi/create"
+
+
+# --- readings of a status
+
+
+async def test_status_asked_for_many_times_within_a_second_is_read_once(
+    client: httpx.AsyncClient, proxy: GoodProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payment = await created(client)
+    path = f"/payments/kaspi/status/{payment['external_id']}"
+    answers = await asyncio.gather(*(client.get(path) for _ in range(8)))
+    answers += [await client.get(path)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert proxy.status.call_count == 1
+
+
+async def test_status_is_read_again_after_a_second(client: httpx.AsyncClient, proxy: GoodProxy, house: House) -> None:
+    payment = await created(client)
+    path = f"/payments/kaspi/status/{payment['external_id']}"
+    house.following.readings._shared_for_s = 0.05
+    await client.get(path)
+    proxy.statuses[payment["external_id"]] = "Processed"
+    await asyncio.sleep(0.1)
+    assert (await client.get(path)).json()["state"] == "paid"
+
+
+async def test_right_to_see_a_payment_is_not_shared_with_its_reading(
+    client: httpx.AsyncClient, with_key: KeyMaker, proxy: GoodProxy
+) -> None:
+    payment = await created(client)
+    foreign = await with_key(shops=[576631], name="foreign")
+    path = f"/payments/kaspi/status/{payment['external_id']}"
+    mine, theirs = await asyncio.gather(client.get(path), foreign.get(path))
+    assert mine.status_code == 200
+    problem_of(theirs, 404, "payment_not_found")
+    problem_of(await foreign.get(path), 404, "payment_not_found")
+    stranger = "/payments/kaspi/status/999000999"
+    proxy.statuses["999000999"] = "Processed"
+    assert (await client.get(stranger)).status_code == 200
+    problem_of(await foreign.get(stranger), 404, "payment_not_found")
