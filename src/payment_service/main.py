@@ -259,6 +259,7 @@ def create_app(house: House, drain: Drain) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await _know_keys(house)
         listening = asyncio.gather(house.routing.memory.listen(house.database), house.ears.listen(house.database))
         worker = house.worker() if settings.worker_in_serve else None
         working = asyncio.create_task(worker.run()) if worker else None
@@ -285,6 +286,14 @@ def create_app(house: House, drain: Drain) -> FastAPI:
         metrics=settings.metrics_public or settings.metrics_token is not None,
         metrics_token=settings.metrics_token.get_secret_value() if settings.metrics_token else None,
     )
+
+
+async def _know_keys(house: House) -> None:
+    """Good keys are not kept out when this process starts in the middle of a flood of guesses."""
+    try:
+        house.throttle.know(key.digest for key in await house.access.all() if key.revoked_at is None)
+    except Exception as error:  # noqa: BLE001 - the database may be away; each key is known once it was used
+        log.warning("keys are not known yet", error=type(error).__name__)
 
 
 class _Server(uvicorn.Server):

@@ -22,7 +22,7 @@ CIRCUIT_OPEN = Gauge(
     ("provider", "lane"),
 )
 RATE_LIMITED = Counter("payment_service_rate_limited", "Requests refused because there were too many", ("policy",))
-SHOPS_PAUSED = Gauge("payment_service_shops_paused", "Shops whose own calls are left alone for a while", ("provider",))
+SHOPS_PAUSED = Gauge("payment_service_paused_shops", "Shops whose own calls are left alone for a while", ("provider",))
 CONNECTIONS_REFUSED = Counter(
     "payment_service_connections_refused", "Connections that were closed because of what they did or not", ("reason",)
 )

@@ -1,12 +1,13 @@
 """How often anybody may ask: counted per API key, and per address for whoever shows no valid key.
 
-Decided before the database is used. A key counts as valid once this process has seen it pass; until then, and for
-every guess, the address pays. So a flood of invented keys neither reaches the database nor grows this memory, and
-a good key is not kept out by what comes from its address.
+Decided before the database is used. A key counts as valid when it was at the start, and once this process has seen
+it pass; until then, and for every guess, the address pays. So a flood of invented keys neither reaches the database
+nor grows this memory, and a good key is not kept out by what comes from its address.
 """
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
@@ -21,7 +22,7 @@ from payment_service.rates import Rate, RateLimiter
 _KNOWN_KEYS: Final = 10_000
 _IPV6_PREFIX: Final = 64
 """What one customer of a network gets at the least: each of its addresses would have a bucket of its own."""
-_DEVELOPMENT: Final = b"development"
+_DEVELOPMENT: Final = "development"
 """Stands for everybody on a server that asks for no keys."""
 
 
@@ -31,7 +32,7 @@ class Ticket:
 
     address: str | None
     """None when a key was charged."""
-    key: bytes | None
+    key: str | None
 
 
 class Throttle:
@@ -41,7 +42,15 @@ class Throttle:
         self._keys = RateLimiter(per_key)
         self._addresses = RateLimiter(per_address)
         self._open_to_everybody = open_to_everybody
-        self._known: OrderedDict[bytes, None] = OrderedDict()
+        self._known: OrderedDict[str, None] = OrderedDict()
+
+    def know(self, digests: Iterable[str]) -> None:
+        """Count these keys by themselves from now on; each is given as its SHA-256 in hex."""
+        for digest in digests:
+            self._known[digest] = None
+            self._known.move_to_end(digest)
+            if len(self._known) > _KNOWN_KEYS:
+                self._known.popitem(last=False)
 
     def admit(self, scope: Scope) -> Ticket:
         """Count a request.
@@ -68,20 +77,17 @@ class Throttle:
         if ticket.key is None:
             return
         if verified:
-            self._known[ticket.key] = None
-            self._known.move_to_end(ticket.key)
-            if len(self._known) > _KNOWN_KEYS:
-                self._known.popitem(last=False)
+            self.know([ticket.key])
         elif refused:
             self._known.pop(ticket.key, None)
 
 
-def _key_digest(headers: Headers) -> bytes | None:
+def _key_digest(headers: Headers) -> str | None:
     """The presented key, read as authentication reads it."""
     scheme, _, credentials = headers.get("authorization", "").strip().partition(" ")
     bearer = credentials.strip() if scheme.lower() == "bearer" else ""
     key = bearer or headers.get("x-api-key", "").strip()
-    return hashlib.sha256(key.encode()).digest() if key else None
+    return hashlib.sha256(key.encode()).hexdigest() if key else None
 
 
 def _address(scope: Scope) -> str:
