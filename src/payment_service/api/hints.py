@@ -20,7 +20,7 @@ from payment_service.api import problems
 from payment_service.api.dependencies import InRooms, Rooms
 from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import SentId
-from payment_service.errors import HintNotVerified, TooManyHints
+from payment_service.errors import HintNotVerified, RateLimited, TooManyHints
 from payment_service.rates import Rate, RateLimiter
 
 MAX_AGE_S = 300
@@ -108,7 +108,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     401: problems.declared_as(401, f"`{HintNotVerified.code}`"),
     404: problems.declared_as(404, "`not_found`"),
     422: problems.declared_as(422, "`validation_failed`"),
-    429: problems.declared_as(429, f"`{TooManyHints.code}`"),
+    429: problems.declared_as(429, f"`{TooManyHints.code}`, `{RateLimited.code}`"),
     503: problems.declared_as(503, "`database_unavailable`, `draining`"),
 }
 

@@ -70,11 +70,13 @@ _EVERYWHERE: Final[tuple[type[ServiceError], ...]] = (
     errors.ScopeMissing,
     errors.InvalidInput,
     errors.DatabaseUnavailable,
+    errors.TooManyConnections,
     errors.Draining,
 )
 """What any endpoint that asks for a key may answer."""
 _AT_THE_DOOR: Final = MappingProxyType(
     {
+        408: "`request_timeout`",
         413: "`body_too_large`",
         414: "`uri_too_long`",
         429: f"`{errors.RateLimited.code}`",

@@ -15,7 +15,7 @@ class SharedReadings:
     """The readings of this process that are under way or have just ended."""
 
     def __init__(self, shared_for_s: float = SHARED_FOR_S) -> None:
-        """For 0 seconds means that nothing is shared."""
+        """0 seconds means that nothing is shared."""
         self._shared_for_s = shared_for_s
         self._readings: dict[tuple[int, str], asyncio.Task[Reading]] = {}
 
