@@ -297,7 +297,7 @@ async def test_id_that_came_as_a_number_is_kept_whole(
     assert (answer.json()["external_id"], answer.json()["amount"]) == (kept, 6357000)
 
 
-@pytest.mark.parametrize("raw", ["12800627774.5", "-1.0", "1e400", "1e19", "true", str(2**53)])
+@pytest.mark.parametrize("raw", ["12800627774.5", "-1.0", "1e29", "1e19", "true", str(2**53)])
 async def test_id_that_is_no_whole_number_is_refused(
     raw: str, client: httpx.AsyncClient, shops: dict[int, str]
 ) -> None:
