@@ -21,6 +21,10 @@ It knows nothing of HTTP; ``api/problems.py`` holds the one table from these cla
     ├── TooEarlyToSettle          too_early_to_settle
     ├── SettlementContradicted    settlement_contradicted
     ├── ExternalIdTaken           external_id_taken
+    ├── ExternalIdNotProven       external_id_not_proven
+    ├── NothingToUndo             nothing_to_undo
+    ├── SettledByCaller           settled_by_caller
+    ├── SettlementInUse           settlement_in_use
     ├── BindingNotFound           binding_not_found
     ├── BindingExists             binding_exists
     ├── MessageNotSent            message_not_sent
@@ -222,9 +226,52 @@ class ExternalIdTaken(ServiceError):
     title = "Another payment has this external_id"
 
     def __init__(self, external_id: str, payment_id: object | None) -> None:
-        """``payment_id`` is none for a payment that the caller may not see."""
+        """``payment_id`` is none when that payment has let go of the id meanwhile."""
         whose, extra = (f"payment {payment_id}", {"id": str(payment_id)}) if payment_id else ("another payment", {})
         super().__init__(f"{external_id} is the external_id of {whose}. Nothing was settled.", **extra)
+
+
+class ExternalIdNotProven(ServiceError):
+    """A key of some shops named an id that nobody proved to be of its shop. Every such id is answered alike."""
+
+    code = "external_id_not_proven"
+    title = "Nobody proved whose this external_id is"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The provider does not say whose payment an id is of, so a key of some shops cannot name one. "
+            "Let somebody with a key of all shops, or at the command line, settle it with the id that you found."
+        )
+
+
+class NothingToUndo(ServiceError):
+    """Nobody settled it by hand, or it has moved on since by what the provider itself said."""
+
+    code = "nothing_to_undo"
+    title = "Nothing to undo"
+
+    def __init__(self, what: str, state: str) -> None:
+        super().__init__(f"This {what} is {state}, and not because somebody settled it by hand.", state=state)
+
+
+class SettledByCaller(ServiceError):
+    """Nobody undoes a settlement of their own."""
+
+    code = "settled_by_caller"
+    title = "Settled by yourself"
+
+    def __init__(self) -> None:
+        super().__init__("You made this settlement yourself: it takes another person to undo it.")
+
+
+class SettlementInUse(ServiceError):
+    """What was settled was built upon: undoing it would say that this was not so."""
+
+    code = "settlement_in_use"
+    title = "Settlement in use"
+
+    def __init__(self, why: str, **extra: object) -> None:
+        super().__init__(f"The settlement cannot be undone: {why}.", **extra)
 
 
 class RefundExceedsRemainder(ServiceError):

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 import respx
 
-from payment_service.access.service import EVERYBODY, Access, Caller, Scope
+from payment_service.access.service import ALL_SHOPS, EVERYBODY, Access, Caller, Scope
 from payment_service.errors import InvalidInput, NotAuthenticated, ScopeMissing
 from payment_service.main import House
 from tests.payments.asking import KEY, ask, taking
@@ -106,9 +106,9 @@ async def test_scope_that_this_version_does_not_know_gives_nothing(access: Acces
 
 @pytest.mark.parametrize("scope", Scope)
 def test_caller_may_do_only_what_its_scopes_say(scope: Scope) -> None:
-    Caller("c", frozenset({scope})).require(scope)
+    Caller("c", frozenset({scope}), ALL_SHOPS).require(scope)
     with pytest.raises(ScopeMissing):
-        Caller("c", frozenset(Scope) - {scope}).require(scope)
+        Caller("c", frozenset(Scope) - {scope}, ALL_SHOPS).require(scope)
 
 
 @pytest.mark.parametrize(

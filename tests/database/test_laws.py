@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from payment_service.identifiers import checked_bin
-from payment_service.payments.lifecycle import MOVES, State
+from payment_service.payments.lifecycle import MOVES, UNDOING, State
 from payment_service.refunds.lifecycle import MOVES as REFUND_MOVES
+from payment_service.refunds.lifecycle import UNDOING as REFUND_UNDOING
 from payment_service.refunds.lifecycle import RefundState
 from tests.database.books import (
     BIN,
@@ -348,6 +349,58 @@ async def test_refund_makes_only_the_moves_of_the_table(
     await beyond_the_law(books, to_state("refund", before))
     law = await law_of(books, to_state("refund", after), commit=False)
     assert law == (None if before is after or (before, after) in REFUND_MOVES else "refund_moves")
+
+
+def by_hand(what: str, actor: str, state: str, refund: object = None) -> str:
+    return (
+        audited(state, refund)
+        .replace("'test'", f"'{what}'")
+        .replace("'tests'", f"'{actor}'")
+        .replace("state)", "state, reason)")
+        .replace(f"'{state}')", f"'{state}', 'why')")
+    )
+
+
+@pytest.mark.parametrize("before", [state for state in State if state not in {State.SENDING, State.UNKNOWN}])
+async def test_payment_goes_back_to_unknown_only_by_undoing_a_settlement(
+    books: asyncpg.Connection, before: State
+) -> None:
+    assert (before, State.UNKNOWN) in UNDOING
+    await beyond_the_law(
+        books, to_state("payment", "unknown"), "DELETE FROM refund", "UPDATE payment SET reserved_amount = 0"
+    )
+    settled = by_hand("settle", "aigul", before)
+    await beyond_the_law(books, settled, to_state("payment", before), "UPDATE payment SET moved_at = now()")
+    back = to_state("payment", "unknown")
+    assert await law_of(books, back, audited("unknown")) == "move_is_audited"
+    assert await law_of(books, back, by_hand("settle-undo", "aigul", "unknown")) == "settlement_undone_by_another"
+    assert await law_of(books, back, by_hand("settle-undo", "dana", "unknown")) is None
+    assert await law_of(books, f"{back}, external_id = NULL") == "payment_external_id_is_fixed"
+    await beyond_the_law(books, "UPDATE payment SET reserved_amount = 1")
+    assert await law_of(books, back) == "payment_undone_unrefunded"
+    await beyond_the_law(books, "UPDATE payment SET moved_at = now() + interval '1 second'")  # it moved on since
+    assert await law_of(books, back) == "payment_moves"
+
+
+@pytest.mark.parametrize("before", [RefundState.SUCCEEDED, RefundState.FAILED])
+async def test_refund_goes_back_to_unknown_only_by_undoing_a_settlement(
+    books: asyncpg.Connection, before: RefundState
+) -> None:
+    assert (before, RefundState.UNKNOWN) in REFUND_UNDOING
+    settled = by_hand("settle", "aigul", before, REFUND)
+    await beyond_the_law(books, settled, to_state("refund", before), "UPDATE refund SET moved_at = now()")
+    back, undo = to_state("refund", "unknown"), by_hand("settle-undo", "dana", "unknown", REFUND)
+    assert await law_of(books, back, undo) is None
+    assert await law_of(books, back, undo.replace("dana", "aigul")) == "settlement_undone_by_another"
+    await beyond_the_law(books, "UPDATE payment SET state = 'unknown'")
+    assert await law_of(books, back, undo) == "refund_of_paid_payment"
+
+
+async def test_id_of_a_settlement_is_taken_away_only_with_it(books: asyncpg.Connection) -> None:
+    assert await law_of(books, "UPDATE payment SET id_from_settlement = true") == "payment_id_from_settlement"
+    await beyond_the_law(books, "UPDATE payment SET id_from_settlement = true")
+    assert await law_of(books, "UPDATE payment SET id_from_settlement = false") == "payment_id_from_settlement"
+    assert await law_of(books, "UPDATE payment SET external_id = NULL") == "payment_external_id_is_fixed"
 
 
 @pytest.mark.parametrize("table", ["payment", "refund"])

@@ -4,7 +4,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -34,13 +34,19 @@ class Scope(StrEnum):
     SECRETS_READ = "secrets:read"
 
 
+ALL_SHOPS: Final = None
+"""The shops of a caller who may touch every one, and what belongs to none. Said aloud: nothing leaves it out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Somebody who may call us. ``shops`` are those they may touch; none means all."""
+    """Somebody who may call us. ``shops`` are those they may touch: a set, which may be empty, or ``ALL_SHOPS``."""
 
     name: str
     scopes: frozenset[Scope]
-    shops: frozenset[int] | None = None
+    shops: frozenset[int] | None
+    key_id: int | None = field(default=None, compare=False)
+    """The key that they came with; none for callers of this process itself."""
 
     def require(self, scope: Scope) -> None:
         """Refuse a caller without the scope.
@@ -55,6 +61,10 @@ class Caller:
         """Whether the shop is one of the caller's. What belongs to no shop is only for callers of all shops."""
         return self.shops is None or shop_id in self.shops
 
+    def narrowed_to(self, shop_id: int) -> "Caller":
+        """The same caller, asking about one shop: nobody's shops when it is not theirs."""
+        return replace(self, shops=frozenset({shop_id} if self.may_touch(shop_id) else ()))
+
     def require_shop(self, shop_id: int) -> None:
         """Refuse a shop that is not the caller's: it looks exactly like one without routing.
 
@@ -65,8 +75,10 @@ class Caller:
             raise ShopNotConfigured(shop_id)
 
 
-EVERYBODY: Final = Caller("development", frozenset(Scope))
-"""The caller of a development server that runs without authentication."""
+EVERYBODY: Final = Caller("development", frozenset(Scope), ALL_SHOPS)
+"""The caller of a development server that runs without authentication, and whoever is at the command line."""
+SERVICE: Final = Caller("service", frozenset(Scope), ALL_SHOPS)
+"""The service itself, when it looks for what waits for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +115,7 @@ class Access:
         if row is None:
             raise NotAuthenticated
         scopes = frozenset(Scope(scope) for scope in row.scopes if scope in set(Scope))
-        return Caller(row.name, scopes, None if row.shops is None else frozenset(row.shops))
+        return Caller(row.name, scopes, ALL_SHOPS if row.shops is None else frozenset(row.shops), row.id)
 
     async def create(
         self,

@@ -117,7 +117,8 @@ async def report(
 ) -> LogLine:
     """Write down an operation that the client made itself. It is marked as reported, never mixed up with ours.
 
-    A payment that this service does not know yet is followed from now on: the provider is asked about it at once.
+    A payment that this service does not know yet is followed from now on: the provider is asked about it at once. Not
+    so for a key of some shops, because nothing proves that the payment is theirs: its report is only kept.
     """
     return LogLine.model_validate(await house.reports.write(caller, Report(**body.model_dump())))
 

@@ -1,7 +1,7 @@
 """Write and read the record. Writing takes the transaction of the deed: there is no deed without its line."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -53,6 +53,29 @@ async def record(
     session.add(entry)
     await session.flush()
     return entry
+
+
+SETTLE: Final = "settle"
+UNDO_SETTLE: Final = "settle-undo"
+"""Operations by which people settle what is unknown, and undo that again."""
+
+
+async def settlement_of(session: AsyncSession, payment_id: UUID, refund_id: UUID | None = None) -> AuditEntry | None:
+    """The latest settlement by hand of a payment or of a refund, unless it was undone."""
+    query = (
+        select(AuditEntry)
+        .where(
+            AuditEntry.payment_id == payment_id,
+            AuditEntry.refund_id.is_not_distinct_from(refund_id),
+            AuditEntry.source == "service",
+            AuditEntry.operation_type.in_((SETTLE, UNDO_SETTLE)),
+            AuditEntry.reason.is_not(None),
+        )
+        .order_by(AuditEntry.id.desc())
+        .limit(1)
+    )
+    latest = await session.scalar(query)
+    return latest if latest is not None and latest.operation_type == SETTLE else None
 
 
 async def reported(
