@@ -132,9 +132,31 @@ BEGIN
 END $$;
 """
 
+KEYS = """
+CREATE FUNCTION api_key_changes() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' AND (
+        (NEW.id, NEW.name, NEW.prefix, NEW.digest, NEW.created_at)
+        IS DISTINCT FROM (OLD.id, OLD.name, OLD.prefix, OLD.digest, OLD.created_at)
+        OR (OLD.revoked_at IS NOT NULL AND NEW.revoked_at IS DISTINCT FROM OLD.revoked_at)
+    ) THEN
+        PERFORM break_law('api_key_fixed', 'who a key is of never changes, and one that was revoked stays so');
+    END IF;
+    -- Streams and waiting requests of every process end with what their key held.
+    PERFORM pg_notify('api_key_changed', NEW.id::text);
+    RETURN NEW;
+END $$;
+CREATE TRIGGER api_key_changes BEFORE INSERT OR UPDATE ON api_key
+    FOR EACH ROW EXECUTE FUNCTION api_key_changes();
+CREATE TRIGGER api_key_kept BEFORE DELETE ON api_key FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER api_key_no_truncate BEFORE TRUNCATE ON api_key
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+"""
+
 
 def upgrade() -> None:
     run_script(op.get_bind(), UNDO)
+    run_script(op.get_bind(), KEYS)
 
 
 def downgrade() -> None:

@@ -32,6 +32,7 @@ It knows nothing of HTTP; ``api/problems.py`` holds the one table from these cla
     ├── OrderAlreadyPaid          order_already_paid
     ├── HintNotVerified           hint_not_verified
     ├── TooManyHints              too_many_hints
+    ├── TooManyWaiting            too_many_waiting
     ├── WebhookNotFound           webhook_not_found
     ├── DeliveryNotFound          delivery_not_found
     ├── WebhookOff                webhook_off
@@ -41,6 +42,7 @@ It knows nothing of HTTP; ``api/problems.py`` holds the one table from these cla
     ├── ProviderRefused           provider_refused
     └── TryAgainLater             service_unavailable
         ├── DatabaseUnavailable   database_unavailable
+        ├── NoRoomToWait          no_room_to_wait
         └── Draining              draining
 
 A payment or refund that the provider refused is no error of this tree: it is an outcome, kept in its row, and
@@ -366,6 +368,18 @@ class TooManyHints(ServiceError):
         super().__init__("Too many hints at once. Nothing is lost: every open payment is asked about anyway.")
 
 
+class TooManyWaiting(ServiceError):
+    """One key has as many open streams and waiting requests in this process as one may have."""
+
+    code = "too_many_waiting"
+    title = "Too many waiting requests"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"At most {most} streams and waiting requests of one key are open at once. Ask without waiting."
+        )
+
+
 class WebhookNotFound(ServiceError):
     """No such endpoint, or none that the caller may see: the two look alike."""
 
@@ -454,6 +468,16 @@ class DatabaseUnavailable(TryAgainLater):
 
     def __init__(self) -> None:
         super().__init__("The database cannot be reached or has no room just now; nothing was sent. Try again later.")
+
+
+class NoRoomToWait(TryAgainLater):
+    """This process has as many streams and waiting requests as it takes."""
+
+    code = "no_room_to_wait"
+    title = "No room to wait"
+
+    def __init__(self) -> None:
+        super().__init__("This process has no room for one more stream or waiting request. Ask without waiting.")
 
 
 class Draining(TryAgainLater):

@@ -3,13 +3,13 @@
 import hashlib
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import Select, func, or_, select
 
 from payment_service.access.models import ApiKey
 from payment_service.database import Database
@@ -61,6 +61,12 @@ class Caller:
         """Whether the shop is one of the caller's. What belongs to no shop is only for callers of all shops."""
         return self.shops is None or shop_id in self.shops
 
+    def may_all_that(self, other: "Caller") -> bool:
+        """Whether this caller may do everything that the other may, in every shop of theirs."""
+        return other.scopes <= self.scopes and (
+            self.shops is ALL_SHOPS or (other.shops is not ALL_SHOPS and other.shops <= self.shops)
+        )
+
     def narrowed_to(self, shop_id: int) -> "Caller":
         """The same caller, asking about one shop: nobody's shops when it is not theirs."""
         return replace(self, shops=frozenset({shop_id} if self.may_touch(shop_id) else ()))
@@ -89,6 +95,16 @@ class NewKey:
     key: str = field(repr=False)
 
 
+def _holding() -> Select[ApiKey]:
+    not_expired = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
+    return select(ApiKey).where(ApiKey.revoked_at.is_(None), not_expired)
+
+
+def _caller(row: ApiKey) -> Caller:
+    scopes = frozenset(Scope(scope) for scope in row.scopes if scope in set(Scope))
+    return Caller(row.name, scopes, ALL_SHOPS if row.shops is None else frozenset(row.shops), row.id)
+
+
 def _digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
@@ -105,17 +121,28 @@ class Access:
         Raises:
             NotAuthenticated: when the key is unknown, revoked or expired.
         """
-        query = select(ApiKey).where(
-            ApiKey.digest == _digest(key),
-            ApiKey.revoked_at.is_(None),
-            or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()),
-        )
         async with self.database.reading() as session:
-            row = await session.scalar(query)
+            row = await session.scalar(_holding().where(ApiKey.digest == _digest(key)))
         if row is None:
             raise NotAuthenticated
-        scopes = frozenset(Scope(scope) for scope in row.scopes if scope in set(Scope))
-        return Caller(row.name, scopes, ALL_SHOPS if row.shops is None else frozenset(row.shops), row.id)
+        return _caller(row)
+
+    async def holding(self, key_ids: Collection[int]) -> dict[int, Caller]:
+        """What each of these keys stands for now; those that are revoked or expired are left out."""
+        async with self.database.reading() as session:
+            return {row.id: _caller(row) for row in await session.scalars(_holding().where(ApiKey.id.in_(key_ids)))}
+
+    async def require_still(self, caller: Caller) -> None:
+        """Refuse a caller whose key holds less than when they came in. One without a key has none to lose.
+
+        Raises:
+            NotAuthenticated: for such a caller.
+        """
+        if caller.key_id is None:
+            return
+        now = (await self.holding([caller.key_id])).get(caller.key_id)
+        if now is None or not now.may_all_that(caller):
+            raise NotAuthenticated
 
     async def create(
         self,

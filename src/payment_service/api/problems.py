@@ -55,6 +55,7 @@ STATUS_OF: Final = MappingProxyType(
         errors.OrderAlreadyPaid: 409,
         errors.HintNotVerified: 401,
         errors.TooManyHints: 429,
+        errors.TooManyWaiting: 429,
         errors.WebhookNotFound: 404,
         errors.DeliveryNotFound: 404,
         errors.WebhookOff: 409,
@@ -64,6 +65,7 @@ STATUS_OF: Final = MappingProxyType(
         errors.ProviderRefused: 502,
         errors.TryAgainLater: 503,
         errors.DatabaseUnavailable: 503,
+        errors.NoRoomToWait: 503,
         errors.Draining: 503,
     }
 )
@@ -81,7 +83,13 @@ _AT_THE_DOOR: Final = MappingProxyType(
 """What any endpoint may answer before, or instead of, what it does."""
 _CODE_OF_HTTP: Final = MappingProxyType({404: "not_found", 405: "method_not_allowed", 413: "body_too_large"})
 """Not derived from the phrases of the standard library: those change from one Python to the next."""
-_RETRIABLE: Final = (errors.StillRunning, errors.TooManyHints, errors.ProviderUnavailable, errors.TryAgainLater)
+_RETRIABLE: Final = (
+    errors.StillRunning,
+    errors.TooManyHints,
+    errors.TooManyWaiting,
+    errors.ProviderUnavailable,
+    errors.TryAgainLater,
+)
 
 
 class FieldProblem(BaseModel):
