@@ -115,6 +115,15 @@ ROWS: dict[tuple[str, str], Row] = {
         lambda t: {"state": "failed", "reason": "matrix"},
         own=409,
     ),
+    ("POST", "/admin/payments/{id}/settle/undo"): Row(
+        Scope.ADMIN,
+        lambda t: f"/admin/payments/{t.id}/settle/undo",
+        lambda t: {"reason": "matrix"},
+        own=409,  # nobody settled it by hand
+    ),
+    ("POST", "/admin/refunds/{id}/settle/undo"): Row(
+        Scope.ADMIN, lambda t: f"/admin/refunds/{t.refund_id}/settle/undo", lambda t: {"reason": "matrix"}, own=409
+    ),
     ("GET", "/admin/notify"): Row(Scope.ADMIN, lambda t: "/admin/notify", hides_by=200),
     ("POST", "/admin/notify"): Row(
         Scope.ADMIN,
