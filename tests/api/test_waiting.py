@@ -24,6 +24,7 @@ from payment_service.identifiers import new_id
 from payment_service.main import House
 from tests.api.conftest import SHOP, GoodProxy, KeyMaker, created, paid, problem_of
 from tests.conftest import ClientMaker
+from tests.database.books import change_by_hand
 from tests.waiting import until
 
 LONG = 25
@@ -258,7 +259,7 @@ CUT_THE_LISTENERS = """
 
 
 async def change_key(sql: asyncpg.Connection, key_id: int, change: str) -> None:
-    await sql.execute(f"UPDATE api_key SET {change} WHERE id = $1", key_id)
+    await change_by_hand(sql, f"api_key:{key_id}", f"UPDATE api_key SET {change} WHERE id = {key_id}")
 
 
 @pytest.mark.parametrize(

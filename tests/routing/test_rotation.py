@@ -11,6 +11,7 @@ from payment_service.fingerprints import Fingerprints
 from payment_service.main import House
 from payment_service.vault import Vault, VaultError, new_key
 from tests.conftest import ENCRYPTION_KEY, device_token_of
+from tests.database.books import change_by_hand
 from tests.payments.asking import KEY, SHOP, ask, taking
 
 pytestmark = pytest.mark.usefixtures("shops")
@@ -45,7 +46,8 @@ async def test_rotation_makes_no_version_of_the_routing(house: House) -> None:
 
 
 async def test_token_that_no_key_opens_undoes_the_rotation(house: House, sql: asyncpg.Connection) -> None:
-    await sql.execute("UPDATE device_token SET ciphertext = 'rubbish' WHERE id = 7")
+    spoil = "UPDATE device_token SET ciphertext = 'rubbish' WHERE id = 7"
+    await change_by_hand(sql, "device_token:7", spoil)
     before = await sql.fetch("SELECT * FROM device_token ORDER BY id")
     with pytest.raises(VaultError):
         await with_keys(house, NEW_KEY, ENCRYPTION_KEY).rotate_keys()

@@ -12,6 +12,7 @@ from typing import Final
 from sqlalchemy import Select, func, or_, select
 
 from payment_service.access.models import ApiKey
+from payment_service.audit import service as audit
 from payment_service.database import Database
 from payment_service.errors import InvalidInput, NotAuthenticated, ScopeMissing, ShopNotConfigured
 
@@ -175,6 +176,8 @@ class Access:
         )
         async with self.database.transaction() as session:
             session.add(row)
+            await session.flush()
+            await audit.record_change(session, "key-create", ApiKey.__tablename__, row.id)
         return NewKey(row, key)
 
     async def all(self) -> list[ApiKey]:
@@ -188,4 +191,5 @@ class Access:
             row = await session.get(ApiKey, key_id, with_for_update=True)
             if row is not None and row.revoked_at is None:
                 row.revoked_at = await session.scalar(select(func.now()))
+                await audit.record_change(session, "key-revoke", ApiKey.__tablename__, row.id)
         return row

@@ -104,6 +104,10 @@ class LogLine(BaseModel):
     reason: str | None = Field(description="Why a person did it; a machine has none.")
     report_id: str | None = Field(description="The client's own id of a report.")
     created_at: datetime
+    subject: str | None = Field(
+        description="What was changed, where that is no payment: `payment_config:8`, `api_key:3`, `webhook_endpoint:…`."
+    )
+    content: str | None = Field(description="What it holds since, as JSON; of a secret its SHA-256.")
 
 
 @router.post(

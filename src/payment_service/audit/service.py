@@ -55,6 +55,45 @@ async def record(
     return entry
 
 
+async def record_change(
+    session: AsyncSession,
+    operation_type: str,
+    table: str,
+    row_id: object,
+    *,
+    shop_id: int | None = None,
+    organization_bin: str | None = None,
+    reason: str | None = None,
+) -> None:
+    """Add what a row of routing, keys, endpoints, chats or secrets holds from now on, in the caller's transaction.
+
+    The database refuses to commit a change of such a row without. What was added already is not added twice.
+    """
+    await session.flush()
+    subject = f"{table}:{row_id}"
+    content = await session.scalar(select(func.audited_content(table, str(row_id))))
+    added = select(AuditEntry.id).where(
+        AuditEntry.subject == subject, AuditEntry.content == content, AuditEntry.created_at == func.now()
+    )
+    if await session.scalar(added.limit(1)) is not None:
+        return
+    who = origin.get()
+    session.add(
+        AuditEntry(
+            operation_type=operation_type,
+            subject=subject,
+            content=content,
+            shop_id=shop_id,
+            organization_bin=organization_bin,
+            actor=who.actor,
+            source="service",
+            request_id=who.request_id,
+            reason=reason[:500] if reason else None,
+        )
+    )
+    await session.flush()
+
+
 SETTLE: Final = "settle"
 UNDO_SETTLE: Final = "settle-undo"
 """Operations by which people settle what is unknown, and undo that again."""
