@@ -33,6 +33,7 @@ MADE = {
     errors.OrderAlreadyPaid: ("A-1", "0190"),
     errors.PaymentNotPaid: ("pending",),
     errors.RefundExceedsRemainder: (Money(150),),
+    errors.SettlementInUse: ("it was built upon",),
 }
 """What the errors that ask for something other than a shop's number are made of."""
 

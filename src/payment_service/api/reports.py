@@ -169,6 +169,12 @@ async def logs(
     external_id: Annotated[Text | None, Query(max_length=50)] = None,
     status: Annotated[Text | None, Query(max_length=50)] = None,
     provider: Annotated[Text | None, Query(max_length=20)] = None,
+    subject: Annotated[
+        Text | None, Query(max_length=60, description="What was changed, such as `payment_config:8` or `api_key:3`.")
+    ] = None,
+    changes: Annotated[
+        bool, Query(description="Also changes of routing, keys, webhooks, chats and secrets, as if one were asked for.")
+    ] = False,
     since: Annotated[Moment | None, Query(description="Written at this time or later (ISO 8601).")] = None,
     until: Annotated[Moment | None, Query(description="Written before this time (ISO 8601).")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -176,19 +182,30 @@ async def logs(
     cursor: Annotated[str | None, Query(max_length=200)] = None,
     accept: Annotated[str | None, Header()] = None,
 ) -> Any:
-    """The record, newest first; `Accept: text/csv` gives CSV. Amounts are tiyn."""
+    """The record, newest first; `Accept: text/csv` gives CSV. Amounts are tiyn.
+
+    It is of payments and refunds, unless `changes`, a `subject` or an `operation_type` asks for more.
+    """
     wanted = LogFilter(
         shop_id=shop_id,
         operation_type=operation_type,
         external_id=external_id,
         status=status,
         provider=provider,
+        subject=subject,
         since=since,
         until=until,
         shops=caller.shops,
     )
     async with house.database.reading() as session:
-        page = await audit.search(session, wanted, limit=limit, cursor=cursor, skip=skip)
+        page = await audit.search(
+            session,
+            wanted,
+            changes=changes or subject is not None or operation_type is not None,
+            limit=limit,
+            cursor=cursor,
+            skip=skip,
+        )
     lines = [LogLine.model_validate(entry) for entry in page.rows]
     headers = {"Vary": "Accept"}
     if page.next_cursor:

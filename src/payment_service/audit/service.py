@@ -140,13 +140,21 @@ class LogFilter(Filter):
     external_id: str | None = None
     status: str | None = None
     provider: str | None = None
+    subject: str | None = None
 
 
 async def search(
-    session: AsyncSession, wanted: LogFilter, *, limit: int, cursor: str | None = None, skip: int = 0
+    session: AsyncSession,
+    wanted: LogFilter,
+    *,
+    changes: bool = True,
+    limit: int,
+    cursor: str | None = None,
+    skip: int = 0,
 ) -> Page[AuditEntry]:
-    """Lines of the record, newest first."""
-    return await read_page(session, AuditEntry, wanted, limit=limit, cursor=cursor, skip=skip)
+    """Lines of the record, newest first; ``changes`` are those of routing, keys, endpoints, chats and secrets too."""
+    only = () if changes else (AuditEntry.subject.is_(None),)
+    return await read_page(session, AuditEntry, wanted, *only, limit=limit, cursor=cursor, skip=skip)
 
 
 async def of_payment(session: AsyncSession, payment_id: UUID) -> list[AuditEntry]:
