@@ -137,7 +137,9 @@ class Subscriptions:
         self._known: dict[UUID, datetime] = {}
         """Events that were passed on, or that nobody waited for; each with when that was."""
         self._known_until = datetime.now(UTC)
-        self._missed = False
+        self._losses = 0
+        """How often the database began or ceased to be heard: in between events may have gone by."""
+        self._losses_made_good = 0
         self._look = asyncio.Event()
         self._check = asyncio.Event()
         self.hears = False
@@ -213,12 +215,14 @@ class Subscriptions:
     def _hear(self, message: str) -> None:
         said = json.loads(message)
         heard = Heard(UUID(said["id"]), said["type"], said["subject_id"], said["shop_id"])
-        self._known[heard.id] = datetime.now(UTC)
-        self._heard.append(heard)
-        self._look.set()
+        if heard.id not in self._known:  # it may have been found by looking
+            self._known[heard.id] = datetime.now(UTC)
+            self._heard.append(heard)
+            self._look.set()
 
     def _may_have_missed(self, *, hears: bool) -> None:
-        self.hears, self._missed = hears, True
+        self.hears = hears
+        self._losses += 1
         self._look.set()
         # Of keys, too, something may have gone by.
         self._check.set()
@@ -237,26 +241,27 @@ class Subscriptions:
                 log.warning("waiting clients could not be served", error=type(error).__name__)
 
     async def _read(self) -> None:
+        began = datetime.now(UTC)
         heard, self._heard = self._heard, []
+        missed = not self.hears or self._losses > self._losses_made_good
         for subscription in self._all:
-            if subscription.subject_id is not None and (self._missed or any(map(subscription.wants, heard))):
+            if subscription.subject_id is not None and (missed or any(map(subscription.wants, heard))):
                 subscription.wake()
         streams = [subscription for subscription in self._all if subscription.subject_id is None]
         try:
-            if self._missed or not self.hears:
-                await self._catch_up(streams)
-                heard = []
-            elif wanted := [one for one in heard if any(stream.wants(one) for stream in streams)]:
-                for start in range(0, len(wanted), _AT_ONCE):
-                    _pass_on(await self._events(wanted[start : start + _AT_ONCE]), streams)
-            else:
-                self._known_until = datetime.now(UTC)
+            # What was heard is told in the order in which it was, and what was not is looked for.
+            wanted = [one for one in heard if any(stream.wants(one) for stream in streams)]
+            for start in range(0, len(wanted), _AT_ONCE):
+                _pass_on(await self._events(wanted[start : start + _AT_ONCE]), streams)
         except BaseException:
-            # Heard, and passed on to nobody: it counts as not known, and is found by looking.
-            self._missed = True
+            # It was passed on to nobody, or nobody knows to whom: told twice rather than not at all.
+            self._losses += 1
             for one in heard:
                 self._known.pop(one.id, None)
             raise
+        if missed:
+            await self._catch_up(streams)
+        self._known_until = began
         oldest = datetime.now(UTC) - _KNOWN_FOR
         self._known = {event_id: moment for event_id, moment in self._known.items() if moment >= oldest}
 
@@ -269,17 +274,18 @@ class Subscriptions:
 
     async def _catch_up(self, streams: Sequence[Subscription]) -> None:
         """Look for what was not heard of, and pass it on."""
-        began, heard_again = datetime.now(UTC), self.hears
+        hears, losses = self.hears, self._losses
         oldest = self._known_until - MISSED
         while streams:
             async with self._database.reading() as session:
                 page = await outbox.since(session, ALL_SHOPS, oldest, besides=self._known, limit=_AT_ONCE)
-            self._known.update((event.id, datetime.now(UTC)) for event in page)
-            _pass_on(page, streams)
+            new = [event for event in page if event.id not in self._known]  # others were heard of meanwhile
+            self._known.update((event.id, datetime.now(UTC)) for event in new)
+            _pass_on(new, streams)
             if len(page) < _AT_ONCE:
                 break
-        self._known_until = began
-        self._missed = not (heard_again and self.hears)
+        if hears:
+            self._losses_made_good = losses
 
     async def _check_keys(self) -> None:
         """End what waits with a key that holds less than it did."""
