@@ -11,6 +11,7 @@ A family is a module with ``CASES`` (names) and ``run(bench)``::
 
 import asyncio
 import contextlib
+import itertools
 import random
 import shutil
 import sys
@@ -51,6 +52,7 @@ class Bench:
     """The books of the last check."""
     _stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
     _rigs: list[Rig] = field(default_factory=list)
+    _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
     async def __aenter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="payment-service-faults-"))
@@ -90,7 +92,7 @@ class Bench:
         schema.migrate(self.postgres.url(TEMPLATE))
 
     def _rig(self, settings: dict[str, str], services: int = 2, workers: int = 2) -> Rig:
-        number = len(self._rigs)
+        number = next(self._numbers)
         rig = Rig(
             self.folder / f"rig{number}",
             self.postgres,
