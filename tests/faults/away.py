@@ -159,7 +159,8 @@ async def _ask_for_another(clients: Clients, asked_for: Sequence[Wish]) -> list[
         if (told.status, told.body.get("code")) != (409, "order_already_open"):
             wrong.append(f"answers: another request for an order was told {told.status} {told.body}")
         elif await clients.rig.pool.fetchval(
-            "SELECT count(*) FROM idempotency_claim WHERE idempotency_key = $1 AND operation_id IS NOT NULL", told.asked.key
+            "SELECT count(*) FROM idempotency_claim WHERE idempotency_key = $1 AND operation_id IS NOT NULL",
+            told.asked.key,
         ):
             wrong.append(f"answers: the key of a refused request for an order stands for a payment: {told}")
     return wrong

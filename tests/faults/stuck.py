@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import json
 import signal
-import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Final
@@ -25,8 +24,19 @@ SETTINGS: Final = {
     "SWEEP_EVERY_S": "0.4",
     "LATE_EFFECT_S": "0",
 }
-STOPPED_BEFORE_IT_LEFT: Final = ("create/after-tx1", "link/after-tx1", "refund/after-tx1", "create/connected", "refund/connected")
-STOPPED_WHEN_IT_HAD_LEFT: Final = ("create/request-left", "refund/request-left", "create/before-tx2", "refund/before-tx2")
+STOPPED_BEFORE_IT_LEFT: Final = (
+    "create/after-tx1",
+    "link/after-tx1",
+    "refund/after-tx1",
+    "create/connected",
+    "refund/connected",
+)
+STOPPED_WHEN_IT_HAD_LEFT: Final = (
+    "create/request-left",
+    "refund/request-left",
+    "create/before-tx2",
+    "refund/before-tx2",
+)
 SETTLED: Final = ", settled meanwhile"
 PAUSED: Final = [
     point + more for point in (*STOPPED_BEFORE_IT_LEFT, *STOPPED_WHEN_IT_HAD_LEFT) for more in ("", SETTLED)
@@ -95,9 +105,7 @@ async def _stopped(process: Process) -> bool:
 
 async def _given_up(rig: Rig, asked: Asked) -> bool:
     if asked.op == "refund":
-        query = (
-            "SELECT refund.state FROM refund JOIN payment ON payment.id = payment_id WHERE payment.external_id = $1"
-        )
+        query = "SELECT refund.state FROM refund JOIN payment ON payment.id = payment_id WHERE payment.external_id = $1"
     else:
         query = "SELECT state FROM payment WHERE message = $1"
     return bool(await rig.pool.fetchval(query, asked.external_id or asked.word) == "unknown")
@@ -165,7 +173,9 @@ async def _bad_row(bench: Bench, case: str) -> None:
         asked_for = [wish for wish in await wishes(clients, 2) if wish.kind == "keyed"]
         await _left_by_a_dead_process(rig, clients, asked_for)
         bad = {
-            table: str(await rig.pool.fetchval(f"SELECT id FROM {table} WHERE state = 'sending' ORDER BY created_at, id"))
+            table: str(
+                await rig.pool.fetchval(f"SELECT id FROM {table} WHERE state = 'sending' ORDER BY created_at, id")
+            )
             for table in ("payment", "refund")
         }
         wrong: list[str] = []
@@ -216,9 +226,7 @@ async def _alarms(rig: Rig, bad: dict[str, str]) -> list[str]:
     return []
 
 
-async def _count(
-    bench: Bench, rig: Rig, clients: Clients, case: str, verb: str, runs: int, wrong: list[str]
-) -> None:
+async def _count(bench: Bench, rig: Rig, clients: Clients, case: str, verb: str, runs: int, wrong: list[str]) -> None:
     bench.tell(wrong, case)
     told: list[Told] = clients.taken()
     found = wrong + await bench.check(told, may_be_unknown=verb != "sweep", rig=rig, case=case)

@@ -64,7 +64,9 @@ class Wish:
 
     def another(self) -> Asked:
         """Another wish for the same order."""
-        return replace(self.asked, key=_some_key(), amount=(self.asked.amount or 0) + 100, word=f"{self.asked.word}, more")
+        return replace(
+            self.asked, key=_some_key(), amount=(self.asked.amount or 0) + 100, word=f"{self.asked.word}, more"
+        )
 
     def plan(self, rig: Rig, course: Held) -> None:
         """Let the one call for this wish meet a course."""
