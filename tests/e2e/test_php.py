@@ -677,18 +677,15 @@ async def deliver(receiver: httpx.AsyncClient, body: bytes, headers: dict[str, s
 
 
 @pytest.fixture
-async def told_by_the_service(site: Site, rig: Rig) -> AsyncIterator[httpx.AsyncClient]:
+async def told_by_the_service(site: Site, rig: Rig, receiver: httpx.AsyncClient) -> AsyncIterator[httpx.AsyncClient]:
     """The same address, called by the service itself: as docs/bitrix.md says, with the secret that it showed."""
-    page = site.www / "local" / "payment-events.php"
-    page.write_text("<?php require __DIR__ . '/php_interface/Integration/PaymentService/webhook.php';\n")
-    async with site.web_server() as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
-        body = {"url": f"{url}/local/payment-events.php", "shops": [SHOP]}
-        endpoint = (await rig.api.post("/admin/webhooks", json=body)).raise_for_status().json()
-        rig.secrets.add(endpoint["secret"])
-        site.options["payment_service_webhook_secret"] = endpoint["secret"]
-        site.save_options()
-        yield client
-        (await rig.api.delete(f"/admin/webhooks/{endpoint['id']}")).raise_for_status()
+    body = {"url": str(receiver.base_url.join("/local/payment-events.php")), "shops": [SHOP]}
+    endpoint = (await rig.api.post("/admin/webhooks", json=body)).raise_for_status().json()
+    rig.secrets.add(endpoint["secret"])
+    site.options["payment_service_webhook_secret"] = endpoint["secret"]
+    site.save_options()
+    yield receiver
+    (await rig.api.delete(f"/admin/webhooks/{endpoint['id']}")).raise_for_status()
 
 
 async def test_the_services_own_events_mark_an_order_paid_and_refunded(

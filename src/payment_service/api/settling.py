@@ -88,7 +88,7 @@ class RefundSettled(BaseModel):
 
 @router.get("/tasks", summary="What people must look at", responses=problems.declared())
 async def tasks(house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]) -> list[Task]:
-    """Unknown payments and refunds, and payments that stayed open for longer than they are followed. Oldest first."""
+    """Payments and refunds whose end nobody knows, and payments that stayed open for too long. Oldest first."""
     shops = None if caller.shops is None else sorted(caller.shops)
     found = [_of_payment(payment) for payment in await house.settling.tasks(shops)]
     found += [_of_refund(refund, payment) for refund, payment in await house.refunds.tasks(shops)]
@@ -138,7 +138,7 @@ async def settle_refund(
 
 
 def _of_payment(payment: Payment) -> Task:
-    if payment.state == State.UNKNOWN:
+    if payment.state in {State.UNKNOWN, State.SENDING}:
         kind = "unknown_payment" if payment.external_id is None else "unread_payment"
     else:
         kind = "open_payment"
