@@ -248,7 +248,8 @@ def told_of_its_own_request(books: Books, **_allowed: bool) -> Found:
 
 def still_running_ends_with_the_lease(books: Books, **_allowed: bool) -> Found:
     """Nobody is told to wait for a sender that must have died: after its lease the answer is that nobody knows."""
-    begun = {str(row.id): row.created_at for row in (*books.payments, *books.refunds)}
+    begun = {str(payment.id): payment.created_at for payment in books.payments}
+    begun |= {str(refund.id): refund.created_at for refund in books.refunds}
     for told in books.told:
         if told.status != 409 or told.body.get("code") != NO_ANSWER_YET:
             continue

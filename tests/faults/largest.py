@@ -1,8 +1,8 @@
 """The family of the largest: whatever callers may send at its longest, and whatever the other side may answer.
 
-Every field is filled to its limit with characters of four bytes; replies hold what no column of ours does: texts that are
-too long, NULs, halves of characters, dates out of all time. After the effect nothing of it may be refused: the outcome is
-written down, the events leave, and webhooks and chats are told.
+Every field is filled to its limit with characters of four bytes; replies hold what no column of ours does: texts that
+are too long, NULs, halves of characters, dates out of all time. After the effect nothing of it may be refused: the
+outcome is written down, the events leave, and webhooks and chats are told.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""A person who settles what nobody knows the end of, by what the merchant cabinet shows: here, the stand-in's ledger."""
+"""A person who settles what nobody knows the end of, by the merchant cabinet: here, by the stand-in's ledger."""
 
 from collections import Counter
 from typing import Any, Final

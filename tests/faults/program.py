@@ -3,8 +3,8 @@
 What is to happen stands in the environment: ``FAULTS_CRASH=point:nth`` lets the process kill itself when it comes to a
 crash point for the nth time (``FAULTS_PAUSE=point:nth``: stop there until it is told to go on), ``FAULTS_PLANT=name``
 plants a bug, ``FAULTS_CLOCK=seconds`` shortens the two leases that have no setting: of a worker's turn, and of a job
-that a worker picked; ``FAULTS_INSIST=seconds`` for how long an outcome is written down again. Nothing of this is in the package: it is
-wrapped around it before the command line is called.
+that a worker picked; ``FAULTS_INSIST=seconds`` sets for how long a refused outcome is written down again. Nothing of
+this is in the package: it is wrapped around it before the command line is called.
 """
 
 import ctypes

@@ -2,8 +2,9 @@
 
 A fault is a course: it decides what the stand-in hears of a call, what the service hears of the reply, and when. It is
 planned for the calls of one operation that carry one name: the message of a payment, the ``external_id`` (or the
-``external_id`` and the amount) of a refund or a status, or the BIN of a seller. What befalls a connection before anything of the call can be
-read is not planned by name: it is a state of the door (``shut``, ``refuse_all``, ``swallow_all``, ``keep_waiting``).
+``external_id`` and the amount) of a refund or a status, or the BIN of a seller. What befalls a connection before
+anything of the call can be read is not planned by name: it is a state of the door (``shut``, ``refuse_all``,
+``swallow_all``, ``keep_waiting``).
 """
 
 import asyncio

@@ -404,6 +404,22 @@ class Rig:
             pieces.append(data.decode("utf-8", "replace"))
         return "\n".join(pieces)
 
+    async def nothing_in_doubt(self, within_s: float = 10) -> None:
+        """Settle, and wait until those who insist have written down what they knew.
+
+        Raises:
+            TimeoutError: when something stays in ``sending``, or unknown.
+        """
+        await self.settle()
+
+        async def none() -> bool:
+            return not await self.pool.fetchval(
+                "SELECT (SELECT count(*) FROM payment WHERE state = 'unknown')"
+                " + (SELECT count(*) FROM refund WHERE state = 'unknown')"
+            )
+
+        await until(none, "nothing is in doubt", within_s=within_s)
+
     async def settle(self, within_s: float | None = None) -> None:
         """Let everything run and wait until nothing is being sent any more, by the service's own sweep.
 

@@ -167,7 +167,7 @@ _SWEPT_WITHIN_S: Final = 15
 
 
 async def _bad_row(bench: Bench, case: str) -> None:
-    """The oldest payment and the oldest refund of a dead process cannot be settled: all the others are, and it is told."""
+    """The oldest payment and refund of a dead process cannot be settled: all the others are, and people are called."""
     async with bench.another_rig(SETTINGS, services=1, workers=0) as rig:
         clients = Clients(rig, bench.random)
         asked_for = [wish for wish in await wishes(clients, 2) if wish.kind == "keyed"]
@@ -184,7 +184,8 @@ async def _bad_row(bench: Bench, case: str) -> None:
 
             async def others_are_settled() -> bool:
                 left = await rig.pool.fetch(
-                    "SELECT id FROM payment WHERE state = 'sending' UNION ALL SELECT id FROM refund WHERE state = 'sending'"
+                    "SELECT id FROM payment WHERE state = 'sending'"
+                    " UNION ALL SELECT id FROM refund WHERE state = 'sending'"
                 )
                 return {str(row["id"]) for row in left} <= set(bad.values())
 
