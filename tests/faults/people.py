@@ -10,13 +10,26 @@ REASON: Final = "Seen in the merchant cabinet"
 
 async def settle_all(rig: Rig, reason: str = REASON) -> list[str]:
     """Settle every task as the ledger says; returns what could not be settled."""
+    return await _settle([task for task in await _tasks(rig) if task["kind"] != "open_payment"], rig, reason)
+
+
+async def settle_one(rig: Rig, payment_id: str, reason: str = REASON) -> list[str]:
+    """Settle one payment as the ledger says."""
+    return await _settle([task for task in await _tasks(rig) if task["payment"] == payment_id], rig, reason)
+
+
+async def _tasks(rig: Rig) -> list[dict[str, Any]]:
+    headers = {"Authorization": f"Bearer {rig.key}"}
+    answer = await rig.http.get(f"{rig.services[0].url}/admin/tasks", headers=headers)
+    tasks: list[dict[str, Any]] = answer.raise_for_status().json()
+    return tasks
+
+
+async def _settle(tasks: list[dict[str, Any]], rig: Rig, reason: str) -> list[str]:
     headers = {"Authorization": f"Bearer {rig.key}"}
     url = f"{rig.services[0].url}/admin"
-    tasks: list[dict[str, Any]] = (await rig.http.get(f"{url}/tasks", headers=headers)).raise_for_status().json()
     wrong: list[str] = []
     for task in tasks:
-        if task["kind"] == "open_payment":
-            continue
         if task["refund_id"]:
             whose = (task["external_id"], round(task["amount"] * 100))
             was_made = _refunds(rig)[whose] - await _succeeded(rig, *whose) > 0
