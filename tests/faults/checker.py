@@ -264,14 +264,15 @@ def told_failure_was_not_done(books: Books, **_allowed: bool) -> Found:
     """Who was only ever told that it failed, was refused or was not sent has nothing applied."""
     payments = {str(payment.id): payment for payment in books.payments}
     codes = Counter(call.short_code for call in books.applied if call.op != "refund")
-    requests: defaultdict[Asked, list[Told]] = defaultdict(list)
+    requests: defaultdict[str | None, list[Told]] = defaultdict(list)
     keys: defaultdict[str, list[Told]] = defaultdict(list)
     for told in books.told:
-        requests[told.asked].append(told)
+        if told.asked.op in {"create", "create-link"}:
+            requests[told.asked.word].append(told)
         keys[told.asked.key or ""].append(told)
-    for asked, answers in requests.items():
-        if asked.op in {"create", "create-link"} and all(map(_is_refusal, answers)):
-            times = sum(call.word == asked.word for call in books.applied if call.op != "refund")
+    for word, answers in requests.items():
+        if all(map(_is_refusal, answers)):
+            times = sum(call.word == word for call in books.applied if call.op != "refund")
             if times:
                 yield f"{who(answers[0])} was only told {answers[-1].status}, and it was applied {times} times"
     yield from _keyless_refunds_that_were_done(books)

@@ -21,7 +21,7 @@ from tests.faults.rig import Rig
 from tests.faults.wishes import WAITS
 from tests.providers.proxy import http
 
-SETTINGS: Final = {
+_SETTINGS: Final = {
     "KASPI_BREAKER_FAILURES": "10",
     "KASPI_BREAKER_PAUSE_S": "2",
     "KASPI_MAX_CALLS": "16",
@@ -97,7 +97,7 @@ async def run(bench: Bench) -> None:
     lasts_s, runs = (_LASTS_IN_SHORT_S, 1) if bench.short else (_LASTS_S, max(bench.runs // 10, 1))
     for case in bench.cases(CASES):
         for _ in range(runs):
-            async with bench.another_rig(SETTINGS, services=1, workers=1) as rig:
+            async with bench.another_rig(_SETTINGS, services=1, workers=1) as rig:
                 await _play(bench, rig, case, lasts_s)
 
 

@@ -16,7 +16,7 @@ from tests.faults.clients import Clients, Told
 from tests.faults.rig import Process, Rig
 from tests.faults.wishes import Wish, in_mid_call, wishes
 
-SETTINGS: Final = {
+_SETTINGS: Final = {
     "KASPI_DEADLINE_S": "3",
     "SENDING_LEASE_S": "4",
     "SWEEP_EVERY_S": "1",
@@ -127,9 +127,10 @@ _MAY_BE_UNKNOWN: Final = frozenset({no_window_unknown.__name__, least_window_unk
 async def run(bench: Bench) -> None:
     """Every case, an eighth of ``bench.runs`` times: each run is dozens of clients."""
     runs, each = (1, 1) if bench.short else (max(bench.runs // 8, 1), EACH)
-    for case in bench.cases(CASES):
-        for number in range(runs):
-            await _play(bench, bench.rig, case, each, applied=bool(number % 2))
+    async with bench.another_rig(_SETTINGS, services=1, workers=1) as rig:
+        for case in bench.cases(CASES):
+            for number in range(runs):
+                await _play(bench, rig, case, each, applied=bool(number % 2))
 
 
 async def _play(bench: Bench, rig: Rig, case: str, each: int, *, applied: bool) -> None:

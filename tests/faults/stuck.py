@@ -18,7 +18,7 @@ from tests.faults.clients import Asked, Clients, Told
 from tests.faults.rig import Process, Rig, until
 from tests.faults.wishes import Wish, in_mid_call, wishes
 
-SETTINGS: Final = {
+_SETTINGS: Final = {
     "KASPI_DEADLINE_S": "1",
     "SENDING_LEASE_S": "2",
     "SWEEP_EVERY_S": "0.4",
@@ -49,9 +49,12 @@ _SOON_S: Final = 0.5
 async def run(bench: Bench) -> None:
     """Every case, a tenth of ``bench.runs`` times."""
     runs = 1 if bench.short else max(bench.runs // 10, 1)
-    for case in bench.cases(PAUSED):
-        for _ in range(runs):
-            await _paused(bench, case)
+    if paused := bench.chosen(PAUSED):
+        async with bench.another_rig(_SETTINGS, services=1, workers=1) as rig:
+            for case in bench.cases(paused):
+                clients = Clients(rig, bench.random)
+                for _ in range(runs):
+                    await _paused(bench, clients, case)
     for case in bench.cases(list(BAD_ROWS)):
         for _ in range(runs):
             await _bad_row(bench, case)
@@ -60,9 +63,9 @@ async def run(bench: Bench) -> None:
 # --- a process that stands still
 
 
-async def _paused(bench: Bench, case: str) -> None:
+async def _paused(bench: Bench, clients: Clients, case: str) -> None:
     """A service stops at a point, others give its call up, a person may settle it as never made, and it goes on."""
-    rig, clients = bench.rig, bench.clients
+    rig = clients.rig
     point, _, settled = case.partition(",")
     marks = rig.folder / "crashes"
     sleeper = await rig.ready(rig.serve(FAULTS_PAUSE=f"{point}:1", FAULTS_MARK=str(marks)))
@@ -168,7 +171,7 @@ _SWEPT_WITHIN_S: Final = 15
 
 async def _bad_row(bench: Bench, case: str) -> None:
     """The oldest payment and refund of a dead process cannot be settled: all the others are, and people are called."""
-    async with bench.another_rig(SETTINGS, services=1, workers=0) as rig:
+    async with bench.another_rig(_SETTINGS, services=1, workers=0) as rig:
         clients = Clients(rig, bench.random)
         asked_for = [wish for wish in await wishes(clients, 2) if wish.kind == "keyed"]
         await _left_by_a_dead_process(rig, clients, asked_for)
