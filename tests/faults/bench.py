@@ -133,7 +133,13 @@ class Bench:
     # --- checking
 
     async def check(
-        self, told: Sequence[Told], *, may_be_unknown: bool, rig: Rig | None = None, case: str = ""
+        self,
+        told: Sequence[Told],
+        *,
+        may_be_unknown: bool,
+        rig: Rig | None = None,
+        case: str = "",
+        unharmed: frozenset[int] = frozenset(),
     ) -> list[str]:
         """Let things settle, gather the three records of what happened since the last check, and compare them."""
         rig = rig or self.rig
@@ -142,7 +148,7 @@ class Bench:
             await rig.settle()
         except TimeoutError as error:
             found.append(f"settles: {error}")
-        self.books = await gather(rig, told)
+        self.books = await gather(rig, told, unharmed=unharmed)
         found += checker.violations(self.books, may_be_unknown=may_be_unknown)
         self.tell(found, case)
         return found

@@ -113,6 +113,8 @@ class Books:
     """How far apart two readings of ``Error`` must be before it is believed."""
     lease_s: float = 0
     """For how long a sender may be waited for."""
+    unharmed: frozenset[int] = frozenset()
+    """Shops that nothing befalls."""
     arrivals: Sequence[Arrival] = ()
     written: str = field(default="", repr=False)
     """What the processes logged, and what the database's text columns hold."""
@@ -216,11 +218,13 @@ def money_calls(ledger: Sequence[Mapping[str, Any]]) -> list[MoneyCall]:
     ]
 
 
-async def gather(rig: Rig, told: Sequence[Told], *, everything: bool = False) -> Books:
+async def gather(
+    rig: Rig, told: Sequence[Told], *, everything: bool = False, unharmed: frozenset[int] = frozenset()
+) -> Books:
     """The books of what happened in a rig since its last check, or of all that ever happened in it."""
     phones = {told.asked.phone for told in told if told.asked.phone}
     secrets = frozenset(rig.secrets | phones)
-    books = Books(told=told, secrets=secrets, confirm_s=rig.confirm_s, lease_s=rig.lease_s)
+    books = Books(told=told, secrets=secrets, confirm_s=rig.confirm_s, lease_s=rig.lease_s, unharmed=unharmed)
     # The ledger first: what it holds was written down before, so the database must know it.
     ledger = rig.ledger()
     calls = money_calls(ledger)

@@ -29,6 +29,7 @@ REFUND_MOVES: Final = {
 NOT_MADE: Final = frozenset({"not_sent", "refused", "rejected"})
 """Failures that say that the provider made nothing. Declined and settled payments may exist there."""
 NO_ANSWER_YET: Final = "still_running"
+BUSY: Final = "database_unavailable"
 _FULL_PHONE: Final = re.compile(r"(?<![0-9A-Za-z])\+?[78]7\d{9}(?![0-9A-Za-z])")
 _UPSTREAM_QUERY: Final = re.compile(r"(?i)access_token=(?!\[hidden\])|devicetoken=|organizationbin=")
 
@@ -312,6 +313,13 @@ def nobody_was_told_500(books: Books, **_allowed: bool) -> Found:
             yield f"{who(told)} was told 500: {told.body}"
 
 
+def unharmed_shops_are_served(books: Books, **_allowed: bool) -> Found:
+    """What befalls the calls of one shop is told to no other; a database that is busy with all of them may be."""
+    for told in books.told:
+        if told.asked.shop_id in books.unharmed and told.status != 200 and told.body.get("code") != BUSY:
+            yield f"{who(told)} was told {told.status} {told.body.get('code')}, and nothing befell its shop"
+
+
 def one_line_per_move(books: Books, **_allowed: bool) -> Found:
     """The lines of the record lead along allowed moves to the state of the row, one line for each move."""
     lines: defaultdict[object, list[str]] = defaultdict(list)
@@ -386,6 +394,7 @@ LAWS: Final[tuple[Callable[..., Found], ...]] = (
     still_running_ends_with_the_lease,
     told_failure_was_not_done,
     nobody_was_told_500,
+    unharmed_shops_are_served,
     one_line_per_move,
     key_stands_for_what_was_told,
     nothing_left_in_sending,

@@ -219,6 +219,14 @@ BROKEN: list[tuple[str, str, Change]] = [
         add("told", replace(CREATED, status=422, body={"id": str(PAYMENT), "state": "failed"})),
     ),
     ("nobody_was_told_500", "a mistake of ours", add("told", replace(CREATED, status=500, body={}))),
+    (
+        "unharmed_shops_are_served",
+        "another shop's failures",
+        lambda books: [
+            add("told", replace(REFUSED, asked=replace(CREATE, word="tea", key="key-3")))(books),
+            setattr(books, "unharmed", frozenset({121038})),
+        ][0],
+    ),
     ("one_line_per_move", "a move without a line", put("log", *states("pending"))),
     ("one_line_per_move", "two lines for a move", put("log", *states("pending", "paid", "paid"))),
     ("one_line_per_move", "a move that is not allowed", put("log", *states("paid"))),
@@ -253,6 +261,13 @@ def test_broken_law_is_found(law: str, what: str, change: Change) -> None:
     change(books)
     found = checker.violations(books, may_be_unknown=False)
     assert [violation for violation in found if violation.startswith(f"{law}: ")], found
+
+
+def test_shop_that_meets_a_busy_database_is_not_harmed_by_another_one() -> None:
+    books = clean()
+    books.unharmed = frozenset({121038})
+    books.told = [*books.told, replace(REFUSED, body={"code": "database_unavailable"})]
+    assert checker.violations(books, may_be_unknown=False) == []
 
 
 def test_every_law_is_broken_by_hand() -> None:
