@@ -224,7 +224,7 @@ BROKEN: list[tuple[str, str, Change]] = [
         "another shop's failures",
         lambda books: [
             add("told", replace(REFUSED, asked=replace(CREATE, word="tea", key="key-3")))(books),
-            setattr(books, "unharmed", frozenset({121038})),
+            put("unharmed", 121038)(books),
         ][0],
     ),
     ("one_line_per_move", "a move without a line", put("log", *states("pending"))),

@@ -19,7 +19,7 @@ WAITS: Final = "77015219017"
 """Nobody pays this phone's payments: they stay open."""
 KINDS: Final = ("keyless", "keyed", "order", "keyless order")
 OF_REFUNDS: Final = ("keyless", "keyed")
-_COMES_WITHIN_S: Final = 10
+_COMES_WITHIN_S: Final = 20
 
 
 @dataclass(slots=True)
@@ -99,6 +99,14 @@ async def _refund(clients: Clients, kind: str) -> Asked:
     return replace(refund, key=None) if kind == "keyless" else refund
 
 
+async def _until_sent(clients: Clients, asked: Asked, service: Process, hold: Held) -> Told:
+    """Ask, and again while nothing was sent: so many at once may be too much for this machine."""
+    told = await clients.ask(asked, service)
+    while told.status == 503 and not hold.come.is_set():
+        told = await clients.ask(asked, service)
+    return told
+
+
 @contextlib.asynccontextmanager
 async def in_mid_call(
     clients: Clients, asked_for: list[Wish], service: Process, *, applied: bool
@@ -107,7 +115,10 @@ async def in_mid_call(
     held = [Held(applied) for _ in asked_for]
     for wish, hold in zip(asked_for, held, strict=True):
         wish.plan(clients.rig, hold)
-    asking = [asyncio.create_task(clients.ask(wish.asked, service)) for wish in asked_for]
+    asking = [
+        asyncio.create_task(_until_sent(clients, wish.asked, service, hold))
+        for wish, hold in zip(asked_for, held, strict=True)
+    ]
     try:
         async with asyncio.timeout(_COMES_WITHIN_S):
             await asyncio.gather(*(hold.come.wait() for hold in held))
