@@ -2,7 +2,7 @@
 
 An event told of a payment whose metadata was within its limits, and was refused for its size after the money had
 moved. So the size is limited where the metadata comes in, and an event has no size of its own. Rows that are there
-keep their metadata: a limit on them would refuse their next move.
+keep their metadata: a limit on them would refuse their next move. And twelve zeros are no BIN.
 """
 
 from alembic import op
@@ -18,6 +18,31 @@ depends_on = None
 EVENTS = """
 ALTER TABLE event DROP CONSTRAINT event_data_check;
 ALTER TABLE event ADD CONSTRAINT event_data_check CHECK (jsonb_typeof(data) = 'object');
+"""
+
+NO_BIN = """
+-- Twelve zeros have a right checksum, and are nobody's. Rows that hold them could not move any more.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM payment_config WHERE organization_bin = '000000000000')
+       OR EXISTS (SELECT FROM payment WHERE organization_bin = '000000000000') THEN
+        RAISE EXCEPTION 'a shop has the BIN 000000000000, which is none: set the right one before this upgrade';
+    END IF;
+END $$;
+CREATE OR REPLACE FUNCTION bin_is_valid(bin text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+DECLARE
+    first int := 0;
+    second int := 0;
+BEGIN
+    IF bin !~ '^[0-9]{12}$' OR bin = '000000000000' THEN
+        RETURN false;
+    END IF;
+    FOR i IN 1..11 LOOP
+        first := first + i * substr(bin, i, 1)::int;
+        second := second + ((i + 1) % 11 + 1) * substr(bin, i, 1)::int;
+    END LOOP;
+    RETURN CASE WHEN first % 11 < 10 THEN first % 11 ELSE second % 11 END = substr(bin, 12, 1)::int;
+END $$;
 """
 
 IN_FLIGHT = """
@@ -61,6 +86,7 @@ CREATE TRIGGER refund_starts_no_repeat BEFORE INSERT ON refund
 
 def upgrade() -> None:
     run_script(op.get_bind(), EVENTS)
+    run_script(op.get_bind(), NO_BIN)
     run_script(op.get_bind(), IN_FLIGHT)
 
 

@@ -31,9 +31,13 @@ class SendingWindow:
     lease_s: float
     opened: float = field(default_factory=clock)
 
+    def is_open(self, moment: float) -> bool:
+        """Whether a call may still begin at this moment of the clock."""
+        return moment <= self.opened + self.begin_within_s
+
     async def send(self, call: Callable[[], Awaitable[Outcome[Receipt]]]) -> Outcome[Receipt]:
         """Make the one call, in time or not at all."""
-        if clock() > self.opened + self.begin_within_s:
+        if not self.is_open(clock()):
             log.error("too late to send")
             return NotSent("too_late_to_send")
         try:

@@ -83,9 +83,7 @@ ROWS: dict[tuple[str, str], Row] = {
         lambda t: {"shop_id": t.shop_id, "organization_bin": "891027350515"},
         own=409,
     ),
-    ("GET", "/admin/configs/by-bin/{bin}"): Row(
-        Scope.ADMIN, lambda t: f"/admin/configs/by-bin/{t.organization_bin}", hides_by=200
-    ),
+    ("GET", "/admin/configs/by-bin/{bin}"): Row(Scope.ADMIN, lambda t: f"/admin/configs/by-bin/{t.organization_bin}"),
     ("GET", "/admin/configs/{shop_id}"): Row(Scope.ADMIN, lambda t: f"/admin/configs/{t.shop_id}"),
     ("PUT", "/admin/configs/{shop_id}"): Row(
         Scope.ADMIN, lambda t: f"/admin/configs/{t.shop_id}", lambda t: {"city": "Астана"}

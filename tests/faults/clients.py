@@ -157,7 +157,6 @@ def _body(asked: Asked) -> dict[str, Any]:
         "order_id": asked.order_id,
         "external_id": asked.external_id,
         "metadata": dict(asked.metadata) or None,
+        "full": True if asked.op == "refund" and asked.amount is None else None,
     }
-    if asked.op == "refund" and asked.amount is None:
-        body["full"] = True
     return {name: value for name, value in body.items() if value is not None}

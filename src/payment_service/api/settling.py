@@ -11,7 +11,7 @@ from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.dependencies import InRooms, caller_who_may
 from payment_service.api.exact import ExactRoute
-from payment_service.api.fields import JsonTenge, SentId, Text
+from payment_service.api.fields import Body, JsonTenge, SentId, Text
 from payment_service.api.payments import PaymentLine, RefundLine, payment_line, refund_line
 from payment_service.errors import (
     ExternalIdTaken,
@@ -68,7 +68,7 @@ class Task(BaseModel):
     since: datetime = Field(description="Since when it stands like this.")
 
 
-class PaymentSettlement(BaseModel):
+class PaymentSettlement(Body):
     """What became of an unknown payment."""
 
     state: Literal["paid", "pending", "failed"] = Field(
@@ -78,7 +78,7 @@ class PaymentSettlement(BaseModel):
     reason: Reason = _REASON
 
 
-class RefundSettled(BaseModel):
+class RefundSettled(Body):
     """What became of an unknown refund."""
 
     state: Literal["succeeded", "failed"] = Field(description="`failed` when it was never made.")
