@@ -192,7 +192,7 @@ class _Stage:
 
 
 async def run(bench: Bench) -> None:
-    """Everything once for the slice, else a tenth of ``bench.runs`` times: there is little chance in it."""
+    """Everything once for the slice, else a twentieth of ``bench.runs`` times: there is little chance in it."""
     async with (
         hearers() as heard,
         bench.another_rig({**_SETTINGS, "TELEGRAM_API_URL": heard.url}, services=1, workers=1) as rig,
@@ -201,7 +201,7 @@ async def run(bench: Bench) -> None:
         await stage.listen()
         for case in bench.cases(CASES):
             stage.clients.random = bench.random
-            for _ in range(1 if bench.short else max(bench.runs // 10, 1)):
+            for _ in range(1 if bench.short else max(bench.runs // 20, 1)):
                 await _play(bench, stage, case)
 
 
