@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.faults import report
 from tests.faults.bench import Bench
 
-FAMILIES = ("crash", "kills", "wire", "database", "races", "replies")
+FAMILIES = ("crash", "kills", "wire", "database", "races", "replies", "away", "slow", "largest", "sellers", "stuck")
 
 
 def main() -> int:

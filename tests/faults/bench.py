@@ -11,6 +11,7 @@ A family is a module with ``CASES`` (names) and ``run(bench)``::
 
 import asyncio
 import contextlib
+import itertools
 import random
 import shutil
 import sys
@@ -51,6 +52,7 @@ class Bench:
     """The books of the last check."""
     _stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
     _rigs: list[Rig] = field(default_factory=list)
+    _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
     async def __aenter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="payment-service-faults-"))
@@ -90,7 +92,7 @@ class Bench:
         schema.migrate(self.postgres.url(TEMPLATE))
 
     def _rig(self, settings: dict[str, str], services: int = 2, workers: int = 2) -> Rig:
-        number = len(self._rigs)
+        number = next(self._numbers)
         rig = Rig(
             self.folder / f"rig{number}",
             self.postgres,
@@ -131,7 +133,13 @@ class Bench:
     # --- checking
 
     async def check(
-        self, told: Sequence[Told], *, may_be_unknown: bool, rig: Rig | None = None, case: str = ""
+        self,
+        told: Sequence[Told],
+        *,
+        may_be_unknown: bool,
+        rig: Rig | None = None,
+        case: str = "",
+        unharmed: frozenset[int] = frozenset(),
     ) -> list[str]:
         """Let things settle, gather the three records of what happened since the last check, and compare them."""
         rig = rig or self.rig
@@ -140,7 +148,7 @@ class Bench:
             await rig.settle()
         except TimeoutError as error:
             found.append(f"settles: {error}")
-        self.books = await gather(rig, told)
+        self.books = await gather(rig, told, unharmed=unharmed)
         found += checker.violations(self.books, may_be_unknown=may_be_unknown)
         self.tell(found, case)
         return found

@@ -5,6 +5,7 @@ appear as their SHA-256.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,9 @@ class PaymentRow:
     refunded_amount: int
     reserved_amount: int
     source: str
+    created_at: float = 0
+    """In Unix seconds."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,7 @@ class RefundRow:
     payment_id: UUID
     amount: int
     state: str
+    created_at: float = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +111,10 @@ class Books:
     readings: Sequence[StatusCall] = ()
     confirm_s: float = 0
     """How far apart two readings of ``Error`` must be before it is believed."""
+    lease_s: float = 0
+    """For how long a sender may be waited for."""
+    unharmed: frozenset[int] = frozenset()
+    """Shops that nothing befalls."""
     arrivals: Sequence[Arrival] = ()
     written: str = field(default="", repr=False)
     """What the processes logged, and what the database's text columns hold."""
@@ -126,9 +135,10 @@ class Books:
 
 _PAYMENTS = """
 SELECT p.id, p.method, p.shop_id, p.organization_bin, p.amount, p.message, p.short_code, p.order_id, p.state,
-       p.failure, p.external_id, p.refunded_amount, p.reserved_amount, p.source, p.device_token_id, t.ciphertext
+       p.failure, p.external_id, p.refunded_amount, p.reserved_amount, p.source, p.device_token_id, t.ciphertext,
+       extract(epoch FROM p.created_at)::float8 AS created_at, p.metadata::text AS metadata
 FROM payment AS p LEFT JOIN device_token AS t ON t.id = p.device_token_id
-WHERE p.created_at >= $1 OR p.external_id = ANY($2::text[]) OR p.short_code = ANY($3::text[])
+WHERE p.created_at >= $1 OR p.external_id = ANY($2::text[]) OR p.short_code = ANY($3::text[]) OR p.id = ANY($4::uuid[])
 """
 
 
@@ -150,13 +160,16 @@ async def read_database(
     books.payments = [
         PaymentRow(
             token_sha256=token_hash(row["device_token_id"], row["ciphertext"]),
-            **{name: value for name, value in row.items() if name not in {"device_token_id", "ciphertext"}},
+            metadata=json.loads(row["metadata"]),
+            **{name: value for name, value in row.items() if name not in {"device_token_id", "ciphertext", "metadata"}},
         )
-        for row in await sql.fetch(_PAYMENTS, since, list(external_ids), list(codes))
+        for row in await sql.fetch(_PAYMENTS, since, list(external_ids), list(codes), _ids_told(books.told))
     ]
     ids = [payment.id for payment in books.payments]
     refunds = await sql.fetch(
-        "SELECT id, payment_id, amount, state FROM refund WHERE payment_id = ANY($1::uuid[]) ORDER BY created_at", ids
+        "SELECT id, payment_id, amount, state, extract(epoch FROM created_at)::float8 AS created_at"
+        " FROM refund WHERE payment_id = ANY($1::uuid[]) ORDER BY refund.created_at",
+        ids,
     )
     books.refunds = [RefundRow(**row) for row in refunds]
     lines = await sql.fetch(
@@ -170,6 +183,11 @@ async def read_database(
         "SELECT idempotency_key, operation_id FROM idempotency_claim WHERE idempotency_key = ANY($1::text[])", keys
     )
     books.claims = {row["idempotency_key"]: row["operation_id"] for row in claims}
+
+
+def _ids_told(told: Sequence[Told]) -> list[str]:
+    """Our ids of the payments that clients were told of."""
+    return [str(one.body["id"]) for one in told if one.body.get("id")]
 
 
 async def text_of_rows(sql: asyncpg.Connection) -> str:
@@ -201,10 +219,13 @@ def money_calls(ledger: Sequence[Mapping[str, Any]]) -> list[MoneyCall]:
     ]
 
 
-async def gather(rig: Rig, told: Sequence[Told], *, everything: bool = False) -> Books:
+async def gather(
+    rig: Rig, told: Sequence[Told], *, everything: bool = False, unharmed: frozenset[int] = frozenset()
+) -> Books:
     """The books of what happened in a rig since its last check, or of all that ever happened in it."""
     phones = {told.asked.phone for told in told if told.asked.phone}
-    books = Books(told=told, secrets=frozenset(rig.secrets | phones), confirm_s=rig.confirm_s)
+    secrets = frozenset(rig.secrets | phones)
+    books = Books(told=told, secrets=secrets, confirm_s=rig.confirm_s, lease_s=rig.lease_s, unharmed=unharmed)
     # The ledger first: what it holds was written down before, so the database must know it.
     ledger = rig.ledger()
     calls = money_calls(ledger)

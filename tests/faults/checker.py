@@ -29,6 +29,7 @@ REFUND_MOVES: Final = {
 NOT_MADE: Final = frozenset({"not_sent", "refused", "rejected"})
 """Failures that say that the provider made nothing. Declined and settled payments may exist there."""
 NO_ANSWER_YET: Final = "still_running"
+BUSY: Final = "database_unavailable"
 _FULL_PHONE: Final = re.compile(r"(?<![0-9A-Za-z])\+?[78]7\d{9}(?![0-9A-Za-z])")
 _UPSTREAM_QUERY: Final = re.compile(r"(?i)access_token=(?!\[hidden\])|devicetoken=|organizationbin=")
 
@@ -74,7 +75,20 @@ def applied_once(books: Books, **_allowed: bool) -> Found:
     for (external_id, amount), times in applied.items():
         if times > (may := made[external_id, amount]):
             yield f"a refund of {external_id} for {amount} was applied {times} times, and {may} may have been"
+    yield from _refunded_more_often_than_asked(books)
     yield from _orders_paid_twice(books)
+
+
+def _refunded_more_often_than_asked(books: Books) -> Found:
+    """Whoever asks again with the same key, or the same without a key, means one refund."""
+    asked: defaultdict[str | None, set[Asked]] = defaultdict(set)
+    for told in books.told:
+        if told.asked.op == "refund":
+            asked[told.asked.external_id].add(told.asked)
+    applied = Counter(call.external_id for call in books.applied if call.op == "refund")
+    for external_id, wishes in asked.items():
+        if (times := applied[external_id]) > len(wishes):
+            yield f"{len(wishes)} refunds of {external_id} were asked for, and {times} were applied"
 
 
 def _orders_paid_twice(books: Books) -> Found:
@@ -212,20 +226,57 @@ def told_success_was_done(books: Books, **_allowed: bool) -> Found:
             yield f"{len(ids)} refunds of {external_id} for {amount} were told of, {done} applied"
 
 
+def told_of_its_own_request(books: Books, **_allowed: bool) -> Found:
+    """Whoever is told that a payment was made, or that nobody knows, is told of the payment that it asked for."""
+    payments = {str(payment.id): payment for payment in books.payments}
+    for told in books.told:
+        if told.status not in {200, 202} or told.asked.op == "status":
+            continue
+        asked = told.asked
+        if (payment := payments.get(str(told.body.get("id")))) is None:
+            yield f"{who(told)} was told {told.status} of {told.body.get('id')}, and there is no such payment"
+        elif asked.op == "refund":
+            if payment.external_id != asked.external_id:
+                yield f"{who(told)} was told {told.status} of payment {payment.id}, which is {payment.external_id}"
+        else:
+            wanted = (asked.shop_id, asked.amount, asked.word or "", asked.order_id)
+            has = (payment.shop_id, payment.amount, payment.message, payment.order_id)
+            if wanted != has:
+                yield f"{who(told)} asked for {wanted} and was told {told.status} of a payment for {has}"
+            elif asked.key and dict(asked.metadata) != payment.metadata:
+                yield f"{who(told)} was told {told.status} of payment {payment.id}, which has other metadata"
+
+
+def still_running_ends_with_the_lease(books: Books, **_allowed: bool) -> Found:
+    """Nobody is told to wait for a sender that must have died: after its lease the answer is that nobody knows."""
+    begun = {str(payment.id): payment.created_at for payment in books.payments}
+    begun |= {str(refund.id): refund.created_at for refund in books.refunds}
+    for told in books.told:
+        if told.status != 409 or told.body.get("code") != NO_ANSWER_YET:
+            continue
+        made_at = begun.get(str(told.body.get("id")))
+        if made_at is None:
+            yield f"{who(told)} was told that {told.body.get('id')} is still running, and there is no such row"
+        elif (late_s := told.at - told.seconds - made_at - books.lease_s) > 0:
+            yield f"{who(told)} was told that {told.body['id']} is still running, {late_s:.1f} s after its lease"
+
+
 def told_failure_was_not_done(books: Books, **_allowed: bool) -> Found:
     """Who was only ever told that it failed, was refused or was not sent has nothing applied."""
     payments = {str(payment.id): payment for payment in books.payments}
     codes = Counter(call.short_code for call in books.applied if call.op != "refund")
-    requests: defaultdict[Asked, list[Told]] = defaultdict(list)
+    requests: defaultdict[str | None, list[Told]] = defaultdict(list)
     keys: defaultdict[str, list[Told]] = defaultdict(list)
     for told in books.told:
-        requests[told.asked].append(told)
+        if told.asked.op in {"create", "create-link"}:
+            requests[told.asked.word].append(told)
         keys[told.asked.key or ""].append(told)
-    for asked, answers in requests.items():
-        if asked.op in {"create", "create-link"} and all(map(_is_refusal, answers)):
-            times = sum(call.word == asked.word for call in books.applied if call.op != "refund")
+    for word, answers in requests.items():
+        if all(map(_is_refusal, answers)):
+            times = sum(call.word == word for call in books.applied if call.op != "refund")
             if times:
                 yield f"{who(answers[0])} was only told {answers[-1].status}, and it was applied {times} times"
+    yield from _keyless_refunds_that_were_done(books)
     states = {refund.id: refund.state for refund in books.refunds}
     for key, answers in keys.items():
         # Whoever was only ever told no believes that the key did nothing.
@@ -244,11 +295,29 @@ def told_failure_was_not_done(books: Books, **_allowed: bool) -> Found:
             yield f"{who(told)} was told {told.status} of payment {named.id}, and it was applied"
 
 
+def _keyless_refunds_that_were_done(books: Books) -> Found:
+    refunds: defaultdict[tuple[str | None, int | None], list[Told]] = defaultdict(list)
+    for told in books.told:
+        if told.asked.op == "refund":
+            refunds[told.asked.external_id, told.asked.amount].append(told)
+    applied = Counter((call.external_id, call.amount) for call in books.applied if call.op == "refund")
+    for (external_id, amount), answers in refunds.items():
+        if amount is not None and applied[external_id, amount] and all(map(_is_refusal, answers)):
+            yield f"{who(answers[0])} was only told {answers[-1].status}, and its refund was applied"
+
+
 def nobody_was_told_500(books: Books, **_allowed: bool) -> Found:
     """Whatever breaks, the caller gets a sentence that was meant for it."""
     for told in books.told:
         if told.status == 500:
             yield f"{who(told)} was told 500: {told.body}"
+
+
+def unharmed_shops_are_served(books: Books, **_allowed: bool) -> Found:
+    """What befalls the calls of one shop is told to no other; a database that is busy with all of them may be."""
+    for told in books.told:
+        if told.asked.shop_id in books.unharmed and told.status != 200 and told.body.get("code") != BUSY:
+            yield f"{who(told)} was told {told.status} {told.body.get('code')}, and nothing befell its shop"
 
 
 def one_line_per_move(books: Books, **_allowed: bool) -> Found:
@@ -321,8 +390,11 @@ LAWS: Final[tuple[Callable[..., Found], ...]] = (
     refunds_within_the_payment,
     error_is_read_twice,
     told_success_was_done,
+    told_of_its_own_request,
+    still_running_ends_with_the_lease,
     told_failure_was_not_done,
     nobody_was_told_500,
+    unharmed_shops_are_served,
     one_line_per_move,
     key_stands_for_what_was_told,
     nothing_left_in_sending,

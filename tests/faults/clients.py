@@ -33,6 +33,7 @@ class Asked:
     external_id: str | None = None
     key: str | None = None
     """The Idempotency-Key; None for a client that sends none."""
+    metadata: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,8 @@ class Told:
     seconds: float = 0
     replayed: bool = False
     retry_after: bool = False
+    at: float = 0
+    """When the answer had come, in Unix seconds."""
 
 
 @dataclass
@@ -109,9 +112,10 @@ class Clients:
                 seconds=time.perf_counter() - started,
                 replayed="idempotency-replayed" in answer.headers,
                 retry_after="retry-after" in answer.headers,
+                at=time.time(),
             )
         except (httpx.TransportError, TimeoutError):
-            told = Told(asked=asked, by=by.name, status=None, seconds=time.perf_counter() - started)
+            told = Told(asked=asked, by=by.name, status=None, seconds=time.perf_counter() - started, at=time.time())
         self.told.append(told)
         return told
 
@@ -152,6 +156,7 @@ def _body(asked: Asked) -> dict[str, Any]:
         "message": asked.word,
         "order_id": asked.order_id,
         "external_id": asked.external_id,
+        "metadata": dict(asked.metadata) or None,
         "full": True if asked.op == "refund" and asked.amount is None else None,
     }
     return {name: value for name, value in body.items() if value is not None}

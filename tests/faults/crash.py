@@ -18,7 +18,7 @@ from tests.faults.rig import Process, Rig, until
 
 CASES: Final = POINTS
 """What ``make test`` runs."""
-SETTINGS: Final = {"KASPI_DEADLINE_S": "1", "SENDING_LEASE_S": "1.1", "SWEEP_EVERY_S": "0.2"}
+SETTINGS: Final = {"KASPI_DEADLINE_S": "1", "SENDING_LEASE_S": "1.8", "SWEEP_EVERY_S": "0.2"}
 LANES: Final = 5
 """Points that are tried side by side, each in a rig of its own: a run is mostly waiting."""
 

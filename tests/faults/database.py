@@ -301,18 +301,9 @@ async def _serving_again(clients: Clients) -> float:
 
 
 async def _nothing_in_doubt(rig: Rig) -> None:
-    """Wait until those who insisted have written down what they knew; what remains is for the checker to see."""
-
-    async def none() -> bool:
-        doubts = await rig.pool.fetchval(
-            "SELECT (SELECT count(*) FROM payment WHERE state = 'unknown')"
-            " + (SELECT count(*) FROM refund WHERE state = 'unknown')"
-        )
-        return bool(doubts == 0)
-
-    await rig.settle()
+    """Wait until what was known is written down; what remains is for the checker to see."""
     with contextlib.suppress(TimeoutError):
-        await until(none, "nothing is in doubt", within_s=10)
+        await rig.nothing_in_doubt()
 
 
 async def _check(bench: Bench, rig: Rig, clients: Clients, case: str) -> list[str]:

@@ -7,14 +7,16 @@ does, the scenario drops that law as well (see scenarios.py).
 import asyncio
 import dataclasses
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.errors import ShopNotConfigured
+from payment_service.idempotency import Earlier, Rules, Verdict, of_equal
 from payment_service.logs import get_logger
 from payment_service.money import Money
 from payment_service.payments import claims, following, lifecycle, moves
@@ -32,7 +34,9 @@ from payment_service.providers.interface import (
 )
 from payment_service.providers.kaspi import client as kaspi
 from payment_service.providers.kaspi import wire
+from payment_service.refunds import service as refunds
 from payment_service.refunds.service import Refunds
+from payment_service.sending import SendingWindow
 
 Method = Callable[..., Awaitable[Any]]
 PLANTS: Final[dict[str, Callable[[], None]]] = {}
@@ -244,10 +248,10 @@ def key_may_be_used_for_another_request() -> None:
 
 @_plant
 def order_may_be_open_twice() -> None:
-    async def none(*_rest: Any) -> None:
-        return None
+    async def nothing_in_the_way(*_rest: Any) -> tuple[Verdict, None]:
+        return Verdict.GO_ON, None
 
-    _put(payments.Payments, "_of_same_order", none)
+    _put(payments.Payments, "_of_same_order", nothing_in_the_way)
 
 
 @_plant
@@ -262,6 +266,92 @@ def shop_without_route_gets_another_shops() -> None:
         return route
 
     _wrap(payments.Payments, "_route", around)
+
+
+# --- asked again
+
+
+@_plant
+def sending_does_not_block() -> None:
+    """Beyond the window only an unknown one counts, as it was once."""
+
+    def within_the_window(earlier: Earlier | None, rules: Rules, *, by_key: bool) -> Verdict:
+        if earlier is not None and not by_key and earlier.state == "sending":
+            if earlier.age_s >= rules.duplicate_window_s:
+                return Verdict.GO_ON
+            return Verdict.STILL_RUNNING
+        return of_equal(earlier, rules, by_key=by_key)
+
+    _put(payments, "of_equal", within_the_window)
+    _put(refunds, "of_equal", within_the_window)
+
+
+@_plant
+def key_holds_only_for_the_window() -> None:
+    """A key is kept as briefly as what came without one."""
+
+    def within_the_window(earlier: Earlier | None, rules: Rules, *, by_key: bool) -> Verdict:
+        return of_equal(earlier, rules, by_key=False)
+
+    _put(payments, "of_equal", within_the_window)
+
+
+@_plant
+def sender_that_died_is_waited_for() -> None:
+    """Whoever asks again is told to wait, for as long as no worker runs."""
+
+    def for_ever(earlier: Earlier | None, rules: Rules, *, by_key: bool) -> Verdict:
+        verdict = of_equal(earlier, rules, by_key=by_key)
+        is_sending = earlier is not None and earlier.state == "sending"
+        return Verdict.STILL_RUNNING if is_sending and verdict is Verdict.ANSWER else verdict
+
+    _put(payments, "of_equal", for_ever)
+
+
+@_plant
+def another_request_gets_the_payment_of_an_unknown_order() -> None:
+    def around(decide: Callable[..., Verdict]) -> Any:
+        def of_order(open_one: Earlier | None, rules: Rules, *, is_equal: bool) -> Verdict:
+            is_unknown = open_one is not None and open_one.state == "unknown"
+            return decide(open_one, rules, is_equal=is_equal or is_unknown)
+
+        return of_order
+
+    _wrap(payments, "of_order", around)
+
+
+@_plant
+def metadata_is_no_part_of_a_key() -> None:
+    _put(payments, "_same_metadata", lambda *_: True)
+
+
+# --- late, and refused
+
+
+@_plant
+def late_sender_still_sends() -> None:
+    """A process that stood still goes on as if no time had passed."""
+
+    async def send(_self: SendingWindow, call: Callable[[], Awaitable[Any]]) -> Any:
+        return await call()
+
+    _put(SendingWindow, "send", send)
+
+
+@_plant
+def outcome_meets_a_law_of_size() -> None:
+    """Nothing to change in the code: it relies on there being no such law."""
+
+
+@_plant
+def sweep_stops_at_a_bad_row() -> None:
+    async def in_order(ids: Sequence[UUID], take: Callable[[UUID], Awaitable[None]], *, alarm: str) -> int:
+        for one in ids:
+            await take(one)
+        return len(ids)
+
+    _put(following, "each_alone", in_order)
+    _put(refunds, "each_alone", in_order)
 
 
 # --- refunds

@@ -1,4 +1,6 @@
-"""Crash points: named places where the process kills itself with SIGKILL. Installed from outside, by wrapping.
+"""Crash points: named places where the process kills itself with SIGKILL, or stops itself with SIGSTOP.
+
+They are installed from outside, by wrapping.
 
 A place is named ``verb/place``. Money verbs (create, link, refund) live in a service; worker, sweep, refund-sweep and
 wake in a worker. Before it dies the process leaves its point and pid in a file, so that the rig can tell that it died
@@ -75,11 +77,11 @@ Method = Callable[..., Awaitable[Any]]
 class _Trap:
     """The one armed point of this process."""
 
-    def __init__(self, point: str, nth: int, mark: Path) -> None:
-        self.point, self._left, self._mark = point, nth, mark
+    def __init__(self, point: str, nth: int, mark: Path, sign: signal.Signals) -> None:
+        self.point, self._left, self._mark, self._sign = point, nth, mark, sign
 
     def reach(self, place: str, verb: str | None = None) -> None:
-        """Die, if this is the point and its time has come."""
+        """Die (or stop), if this is the point and its time has come."""
         if f"{_verb.get() if verb is None else verb}/{place}" != self.point:
             return
         self._left -= 1
@@ -87,14 +89,14 @@ class _Trap:
             return
         with self._mark.open("a") as file:
             file.write(f"{self.point} {os.getpid()}\n")
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), self._sign)
 
 
-def install(point: str, nth: int, mark: Path) -> None:
-    """Arm one point of this process: it dies when it gets there for the nth time."""
+def install(point: str, nth: int, mark: Path, sign: signal.Signals = signal.SIGKILL) -> None:
+    """Arm one point of this process: it gets the signal when it comes there for the nth time."""
     if point not in POINTS:
         raise ValueError(f"there is no crash point {point!r}")
-    trap = _Trap(point, nth, mark)
+    trap = _Trap(point, nth, mark, sign)
     _around_transactions(trap)
     _around_money(trap)
     _around_the_call(trap)

@@ -1,9 +1,10 @@
 """A service or a worker that may be told to die or to err: ``payment_service`` itself, changed from outside.
 
 What is to happen stands in the environment: ``FAULTS_CRASH=point:nth`` lets the process kill itself when it comes to a
-crash point for the nth time, ``FAULTS_PLANT=name`` plants a bug, ``FAULTS_CLOCK=seconds`` shortens the two leases that
-have no setting: of a worker's turn, and of a job that a worker picked. Nothing of this is in the package: it is
-wrapped around it before the command line is called.
+crash point for the nth time (``FAULTS_PAUSE=point:nth``: stop there until it is told to go on), ``FAULTS_PLANT=name``
+plants a bug, ``FAULTS_CLOCK=seconds`` shortens the two leases that have no setting: of a worker's turn, and of a job
+that a worker picked; ``FAULTS_INSIST=seconds`` sets for how long a refused outcome is written down again. Nothing of
+this is in the package: it is wrapped around it before the command line is called.
 """
 
 import ctypes
@@ -23,7 +24,8 @@ _PR_SET_PDEATHSIG = 1
 
 def run(words: Sequence[str]) -> None:
     """Call the command line, with whatever the environment asks for."""
-    from payment_service.cli import main  # noqa: PLC0415 - the fork server has imported it already
+    from payment_service import database  # noqa: PLC0415 - the fork server has imported it already
+    from payment_service.cli import main  # noqa: PLC0415 - as above
     from payment_service.payments import following  # noqa: PLC0415 - as above
     from tests.faults import planted, points  # noqa: PLC0415 - as above
 
@@ -31,9 +33,12 @@ def run(words: Sequence[str]) -> None:
         following.READING_LEASE_S = int(clock)
         heartbeat = timedelta(seconds=2 * int(clock))
         QueueManager.run = partialmethod(QueueManager.run, heartbeat_timeout=heartbeat)  # type: ignore[assignment]
-    if crash := os.environ.get("FAULTS_CRASH"):
-        name, _, nth = crash.rpartition(":")
-        points.install(name, int(nth), Path(os.environ["FAULTS_MARK"]))
+    if insist_s := os.environ.get("FAULTS_INSIST"):
+        database.INSIST_S = int(insist_s)
+    for what, sign in (("FAULTS_CRASH", signal.SIGKILL), ("FAULTS_PAUSE", signal.SIGSTOP)):
+        if point := os.environ.get(what):
+            name, _, nth = point.rpartition(":")
+            points.install(name, int(nth), Path(os.environ["FAULTS_MARK"]), sign)
     if plant := os.environ.get("FAULTS_PLANT"):
         planted.install(plant)
     sys.argv = ["payment-service", *words]

@@ -1,9 +1,10 @@
 """The TCP proxy between service and stand-in. It hands every call on, byte by byte, unless a fault was planned for it.
 
 A fault is a course: it decides what the stand-in hears of a call, what the service hears of the reply, and when. It is
-planned for the calls of one operation that carry one name: the message of a payment, or the ``external_id`` (or the
-``external_id`` and the amount) of a refund or a status. What befalls a connection before anything of the call can be
-read is not planned by name: it is a state of the door (``shut``, ``refuse_all``, ``swallow_all``, ``keep_waiting``).
+planned for the calls of one operation that carry one name: the message of a payment, the ``external_id`` (or the
+``external_id`` and the amount) of a refund or a status, or the BIN of a seller. What befalls a connection before
+anything of the call can be read is not planned by name: it is a state of the door (``shut``, ``refuse_all``,
+``swallow_all``, ``keep_waiting``).
 """
 
 import asyncio
@@ -57,6 +58,8 @@ class Call:
             yield external_id
         if message := self.query.get("message"):
             yield message.rpartition(" #")[0]
+        if organization_bin := self.query.get("organizationBin"):
+            yield f"BIN {organization_bin}"
         yield ""
 
     @property

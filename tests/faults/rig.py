@@ -42,7 +42,8 @@ TEMPLATE = "payment_service_template"
 ACCESS_TOKEN = "rig-access-token-0123456789"
 PROMPT = {
     "KASPI_DEADLINE_S": "1.5",
-    "SENDING_LEASE_S": "2",
+    "SENDING_LEASE_S": "2.5",
+    "DUPLICATE_WINDOW_S": "60",
     "SWEEP_EVERY_S": "0.4",
     "FOLLOW_FIRST_S": "0.3",
     "FOLLOW_FAST_S": "0.3",
@@ -261,10 +262,19 @@ class Rig:
         """Start a worker."""
         return self.start("worker", name="worker", settings=settings)
 
+    def seconds(self, setting: str) -> float:
+        """What the processes were told of a time."""
+        return float({**PROMPT, **self.settings}[setting])
+
     @property
     def confirm_s(self) -> float:
         """ERROR_CONFIRM_S of the processes."""
-        return float({**PROMPT, **self.settings}["ERROR_CONFIRM_S"])
+        return self.seconds("ERROR_CONFIRM_S")
+
+    @property
+    def lease_s(self) -> float:
+        """SENDING_LEASE_S of the processes."""
+        return self.seconds("SENDING_LEASE_S")
 
     async def command(self, *words: str) -> Process:
         """Run a command of the package to its end."""
@@ -290,8 +300,8 @@ class Rig:
         port = free_port()
         words = ["--port", str(port), "--tokens-file", str(self.folder / "tokens.json")]
         words += ["--ledger-file", str(self.folder / "ledger.jsonl"), "--pay-after", str(PAY_AFTER_S)]
-        deadline = {**PROMPT, **self.settings}["KASPI_DEADLINE_S"]
-        self.stand_in = self.start("sandbox", *words, "--deadline", deadline, name="stand-in", port=port)
+        deadline_s = self.seconds("KASPI_DEADLINE_S")
+        self.stand_in = self.start("sandbox", *words, "--deadline", str(deadline_s), name="stand-in", port=port)
         await self._answers(self.stand_in, "/health", 20)
 
     async def _answers(self, process: Process, path: str, within_s: float) -> None:
@@ -395,6 +405,22 @@ class Rig:
             pieces.append(data.decode("utf-8", "replace"))
         return "\n".join(pieces)
 
+    async def nothing_in_doubt(self, within_s: float = 10) -> None:
+        """Settle, and wait until those who insist have written down what they knew.
+
+        Raises:
+            TimeoutError: when something stays in ``sending``, or unknown.
+        """
+        await self.settle()
+
+        async def none() -> bool:
+            return not await self.pool.fetchval(
+                "SELECT (SELECT count(*) FROM payment WHERE state = 'unknown')"
+                " + (SELECT count(*) FROM refund WHERE state = 'unknown')"
+            )
+
+        await until(none, "nothing is in doubt", within_s=within_s)
+
     async def settle(self, within_s: float | None = None) -> None:
         """Let everything run and wait until nothing is being sent any more, by the service's own sweep.
 
@@ -403,8 +429,7 @@ class Rig:
         """
         await self.heal()
         if within_s is None:
-            settings = {**PROMPT, **self.settings}
-            within_s = float(settings["SENDING_LEASE_S"]) + 3 * float(settings["SWEEP_EVERY_S"]) + 10
+            within_s = self.lease_s + 3 * self.seconds("SWEEP_EVERY_S") + 10
 
         async def quiet() -> bool:
             return not await self.pool.fetchval(

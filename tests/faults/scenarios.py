@@ -5,20 +5,29 @@ The same calls without the plant must leave clean books.
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tests.conftest import SHOPS, device_token_of
 from tests.e2e.rig import bin_with_checksum
-from tests.faults import courses
-from tests.faults.clients import Asked, Clients
+from tests.faults import courses, people
+from tests.faults.clients import PHONES, Asked, Clients
+from tests.faults.largest import largest
 from tests.faults.proxy import Course
 from tests.faults.rig import Process, Rig, until
 from tests.providers.proxy import http
 
 DEADLINE_S: Final = 0.4
-SETTINGS: Final = {"KASPI_DEADLINE_S": str(DEADLINE_S), "SENDING_LEASE_S": "0.5", "SWEEP_EVERY_S": "0.2"}
+SETTINGS: Final = {
+    "KASPI_DEADLINE_S": str(DEADLINE_S),
+    "SENDING_LEASE_S": "1.2",
+    "SWEEP_EVERY_S": "0.2",
+    "DUPLICATE_WINDOW_S": "2",
+    "LATE_EFFECT_S": "0",
+}
+_WINDOW_IS_OVER_S: Final = float(SETTINGS["DUPLICATE_WINDOW_S"]) + 0.2
 _PAYS_LATER_AFTER_AN_ERROR: Final = "77015219018"
 _SUMS: Final = ("refunds_add_up ON refund", "payment_refunds_add_up ON payment")
 
@@ -98,19 +107,125 @@ async def _crossed(stage: Stage) -> None:
 
 async def _sender_lost(stage: Stage) -> None:
     """A service dies with the reply in its hands; a worker finds what it left behind."""
-    rig = stage.rig
-    mark = {"FAULTS_CRASH": "create/reply-read:1", "FAULTS_MARK": str(rig.folder / "crashes")}
-    sender = await rig.ready(rig.serve(**mark))
-    await stage.clients.ask(stage.clients.payment(), sender)
-    worker = rig.work(**stage.plant)
+    await _lost(stage, stage.clients.payment())
+    async with _worker(stage):
+        await _settled(stage.rig)
 
-    async def settled() -> bool:
-        return not await rig.pool.fetchval("SELECT count(*) FROM payment WHERE state = 'sending'")
 
+async def _lost(stage: Stage, asked: Asked) -> None:
+    """Ask a service that dies with the reply in its hands."""
+    mark = {"FAULTS_CRASH": "create/reply-read:1", "FAULTS_MARK": str(stage.rig.folder / "crashes")}
+    sender = await stage.rig.ready(stage.rig.serve(**mark))
+    await stage.clients.ask(asked, sender)
+
+
+@contextlib.asynccontextmanager
+async def _worker(stage: Stage) -> AsyncIterator[Process]:
+    """A worker, with the bug if there is one."""
+    worker = stage.rig.work(**stage.plant)
     try:
-        await until(settled, "the lost payment is settled", within_s=10)
+        yield worker
     finally:
         await worker.kill()
+
+
+async def _settled(rig: Rig, but: str | None = None, within_s: float = 10) -> None:
+    """Wait until nothing is in ``sending`` but perhaps one payment."""
+
+    async def settled() -> bool:
+        left = await rig.pool.fetch("SELECT id FROM payment WHERE state = 'sending'")
+        return {str(row["id"]) for row in left} <= {but}
+
+    await until(settled, "lost payments are settled", within_s=within_s)
+
+
+async def _asked_when_the_window_is_over(stage: Stage) -> None:
+    """No worker runs; a client without a key asks again when its sender must have died and the window is over."""
+    asked = stage.clients.payment(key=None)
+    await _lost(stage, asked)
+    await asyncio.sleep(_WINDOW_IS_OVER_S)
+    await stage.clients.ask(asked, stage.service)
+    async with _worker(stage):
+        await _settled(stage.rig)
+
+
+async def _asked_when_the_lease_is_over(stage: Stage) -> None:
+    """No worker runs; a client asks again, with its key, when its sender must have died."""
+    asked = stage.clients.payment()
+    await _lost(stage, asked)
+    await asyncio.sleep(float(SETTINGS["SENDING_LEASE_S"]) + 0.1)
+    await stage.clients.ask(asked, stage.service)
+    async with _worker(stage):
+        await _settled(stage.rig)
+
+
+async def _same_key_after_the_window(stage: Stage) -> None:
+    """The payment is there; its client lost the answer, and asks again much later."""
+    asked = stage.clients.payment()
+    await stage.clients.ask(asked, stage.service)
+    await asyncio.sleep(_WINDOW_IS_OVER_S)
+    await stage.clients.ask(asked, stage.service)
+
+
+async def _same_key_other_metadata(stage: Stage) -> None:
+    asked = stage.clients.payment(metadata=(("site", "a"),))
+    await stage.clients.ask(asked, stage.service)
+    await stage.clients.ask(replace(asked, metadata=(("site", "b"),)), stage.service)
+
+
+async def _another_request_for_an_unknown_order(stage: Stage) -> None:
+    asked = stage.clients.payment(order_id=f"order {stage.clients.random.random()}", amount=10_000)
+    stage.fault(asked, courses.applied(courses.reset))
+    await stage.clients.ask(asked, stage.service)
+    more = stage.clients.payment(order_id=asked.order_id, shop_id=asked.shop_id, amount=200_000)
+    await stage.clients.ask(more, stage.service)
+
+
+async def _stopped_until_a_person_settled(stage: Stage) -> None:
+    """A service stands still before its call; meanwhile a worker gives it up, and a person finds nothing was made."""
+    rig = stage.rig
+    marks = rig.folder / "crashes"
+    marks.touch()
+    pause = {"FAULTS_PAUSE": "create/after-tx1:1", "FAULTS_MARK": str(marks)}
+    sleeper = await rig.ready(rig.serve(**pause, **stage.plant))
+    asking = asyncio.create_task(stage.clients.ask(stage.clients.payment(), sleeper))
+
+    async def stands_still() -> bool:
+        return str(sleeper.pid) in marks.read_text().split()
+
+    await until(stands_still, "the service stands still", within_s=10)
+    async with _worker(stage):
+        await _settled(rig)
+    await people.settle_all(rig)
+    sleeper.signal(signal.SIGCONT)
+    await asking
+    await sleeper.kill()
+
+
+async def _largest(stage: Stage) -> None:
+    """A payment whose every field is as long as it may be."""
+    await stage.clients.ask(largest(stage.clients, "create", phone=PHONES[0]), stage.service)
+
+
+async def _two_lost_and_one_is_bad(stage: Stage) -> None:
+    """Of two lost payments the older one cannot be settled by a sweep; in the end a person settles it."""
+    rig = stage.rig
+    for _ in range(2):
+        await _lost(stage, stage.clients.payment())
+    bad = str(await rig.pool.fetchval("SELECT id FROM payment WHERE state = 'sending' ORDER BY created_at LIMIT 1"))
+    await rig.pool.execute(
+        f"""CREATE FUNCTION planted() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM break_law('nobody_foresaw_this', 'no'); END $$;
+            CREATE TRIGGER planted BEFORE UPDATE ON payment
+            FOR EACH ROW WHEN (OLD.id = '{bad}') EXECUTE FUNCTION planted()"""
+    )
+    try:
+        async with _worker(stage):
+            with contextlib.suppress(TimeoutError):  # what is left in sending is for the checker to see
+                await _settled(rig, but=bad, within_s=4)
+    finally:
+        await rig.pool.execute("DROP FUNCTION planted() CASCADE")
+    await people.settle_one(rig, bad)
 
 
 async def _error_then_paid(stage: Stage) -> None:
@@ -242,6 +357,35 @@ SCENARIOS: Final = {
             """CREATE UNIQUE INDEX payment_one_open_per_order ON payment (shop_id, order_id)
                WHERE state IN ('sending', 'pending', 'unknown')""",
         ),
+    ),
+    "sending-does-not-block": Scenario(
+        play=_asked_when_the_window_is_over,
+        law="applied_once",
+        may_be_unknown=True,
+        drop=("payment_is_no_repeat ON payment",),
+    ),
+    "key-holds-only-for-the-window": Scenario(play=_same_key_after_the_window, law="applied_once"),
+    "sender-that-died-is-waited-for": Scenario(
+        play=_asked_when_the_lease_is_over, law="still_running_ends_with_the_lease", may_be_unknown=True
+    ),
+    "another-request-gets-the-payment-of-an-unknown-order": Scenario(
+        play=_another_request_for_an_unknown_order, law="told_of_its_own_request", may_be_unknown=True
+    ),
+    "metadata-is-no-part-of-a-key": Scenario(play=_same_key_other_metadata, law="told_of_its_own_request"),
+    "late-sender-still-sends": Scenario(
+        play=_stopped_until_a_person_settled, law="written_before_sent", may_be_unknown=True
+    ),
+    "outcome-meets-a-law-of-size": Scenario(
+        play=_largest,
+        law="nothing_left_in_sending",
+        without=("ALTER TABLE event ADD CONSTRAINT event_is_small CHECK (octet_length(data::text) < 8192) NOT VALID",),
+        again=(
+            "ALTER TABLE event DROP CONSTRAINT event_is_small",
+            "DELETE FROM payment WHERE state = 'sending'",
+        ),
+    ),
+    "sweep-stops-at-a-bad-row": Scenario(
+        play=_two_lost_and_one_is_bad, law="nothing_left_in_sending", may_be_unknown=True
     ),
     "shop-without-route-gets-another-shops": Scenario(play=_shop_without_route, law="told_success_was_done"),
     "refund-goes-by-todays-route": Scenario(play=_refund_after_a_move, law="sent_to_the_pinned_account"),

@@ -20,7 +20,16 @@ pytestmark = pytest.mark.xdist_group("faults")
 
 PAYMENT, REFUND = UUID(int=1), UUID(int=2)
 BIN, OTHER_BIN = "920317450731", "210440028324"
-CREATE = Asked(op="create", shop_id=121038, amount=10_000, phone="77015211545", word="flowers", key="key-1")
+CREATE = Asked(
+    op="create",
+    shop_id=121038,
+    amount=10_000,
+    phone="77015211545",
+    word="flowers",
+    order_id="order 1",
+    key="key-1",
+    metadata=(("site", "a"),),
+)
 PAY_BACK = Asked(op="refund", shop_id=121038, amount=4_000, external_id="111", key="key-2")
 CREATED = Told(
     asked=CREATE,
@@ -35,6 +44,9 @@ REFUNDED = Told(
     body={"id": str(PAYMENT), "refund_id": str(REFUND), "external_id": "111", "organization_bin": BIN},
 )
 REFUSED = Told(asked=CREATE, by="serve", status=503, body={"code": "not_sent"})
+STILL_RUNNING = Told(
+    asked=CREATE, by="serve", status=409, body={"code": "still_running", "id": str(PAYMENT)}, at=1_010, seconds=1
+)
 PAID = PaymentRow(
     id=PAYMENT,
     method="phone",
@@ -51,8 +63,10 @@ PAID = PaymentRow(
     refunded_amount=4_000,
     reserved_amount=0,
     source="service",
+    created_at=1_000,
+    metadata={"site": "a"},
 )
-DONE = RefundRow(id=REFUND, payment_id=PAYMENT, amount=4_000, state="succeeded")
+DONE = RefundRow(id=REFUND, payment_id=PAYMENT, amount=4_000, state="succeeded", created_at=1_000)
 SENT = MoneyCall(
     op="create",
     organization_bin=BIN,
@@ -77,6 +91,7 @@ def clean() -> Books:
         calls=[SENT, PAID_BACK],
         readings=[StatusCall(external_id="111", time=1_000)],
         confirm_s=0.3,
+        lease_s=30,
         arrivals=[CAME, Arrival("refund", None, "111", "40.00", "sending", looked=True)],
         written='{"event": "payment moved"}',
         secrets=frozenset({"rig-access-token", "77015211545"}),
@@ -106,6 +121,16 @@ BROKEN: list[tuple[str, str, Change]] = [
     ("applied_once", "a payment applied twice", add("calls", replace(SENT, external_id="112"))),
     ("applied_once", "a request with two payments", add("calls", replace(SENT, message="flowers #GHJKLM"))),
     ("applied_once", "a refund applied twice", add("calls", PAID_BACK)),
+    (
+        "applied_once",
+        "a refund asked for once, with two rows",
+        lambda books: [
+            add("calls", PAID_BACK)(books),
+            add("refunds", replace(DONE, id=UUID(int=4)))(books),
+            put("payments", replace(PAID, refunded_amount=8_000))(books),
+            put("log", *books.log, Line(payment_id=PAYMENT, refund_id=UUID(int=4), state="succeeded"))(books),
+        ][0],
+    ),
     (
         "applied_once",
         "an order with two payments",
@@ -141,7 +166,48 @@ BROKEN: list[tuple[str, str, Change]] = [
     ("told_success_was_done", "told another id", put("payments", replace(PAID, external_id="112"))),
     ("told_success_was_done", "told, and not applied", put("calls", PAID_BACK)),
     ("told_success_was_done", "told of a failed refund", put("refunds", replace(DONE, state="failed"))),
+    ("told_of_its_own_request", "unknown, of no payment", add("told", replace(CREATED, status=202, body={"id": "x"}))),
+    (
+        "told_of_its_own_request",
+        "unknown, of a payment for another amount",
+        add("told", replace(CREATED, status=202, asked=replace(CREATE, amount=200_000, key="key-3"))),
+    ),
+    (
+        "told_of_its_own_request",
+        "a payment of another order",
+        put("told", replace(CREATED, asked=replace(CREATE, order_id="order 2")), REFUNDED),
+    ),
+    (
+        "told_of_its_own_request",
+        "one key, other metadata",
+        add("told", replace(CREATED, asked=replace(CREATE, metadata=()))),
+    ),
+    (
+        "told_of_its_own_request",
+        "a refund of another payment",
+        add("told", replace(REFUNDED, status=202, asked=replace(PAY_BACK, external_id="112", key="key-3"))),
+    ),
+    ("still_running_ends_with_the_lease", "beyond the lease", add("told", replace(STILL_RUNNING, at=1_032))),
+    (
+        "still_running_ends_with_the_lease",
+        "a refund beyond the lease",
+        add("told", replace(STILL_RUNNING, at=1_032, body={"code": "still_running", "id": str(REFUND)})),
+    ),
+    (
+        "still_running_ends_with_the_lease",
+        "of nothing",
+        add("told", replace(STILL_RUNNING, body={"code": "still_running", "id": str(UUID(int=9))})),
+    ),
     ("told_failure_was_not_done", "told no, and applied", put("told", REFUSED)),
+    (
+        "told_failure_was_not_done",
+        "told no of a refund without a key, and applied",
+        put(
+            "told",
+            CREATED,
+            replace(REFUNDED, asked=replace(PAY_BACK, key=None), status=409, body={"code": "payment_not_paid"}),
+        ),
+    ),
     (
         "told_failure_was_not_done",
         "told no of a refund, and applied",
@@ -153,6 +219,14 @@ BROKEN: list[tuple[str, str, Change]] = [
         add("told", replace(CREATED, status=422, body={"id": str(PAYMENT), "state": "failed"})),
     ),
     ("nobody_was_told_500", "a mistake of ours", add("told", replace(CREATED, status=500, body={}))),
+    (
+        "unharmed_shops_are_served",
+        "another shop's failures",
+        lambda books: [
+            add("told", replace(REFUSED, asked=replace(CREATE, word="tea", key="key-3")))(books),
+            put("unharmed", 121038)(books),
+        ][0],
+    ),
     ("one_line_per_move", "a move without a line", put("log", *states("pending"))),
     ("one_line_per_move", "two lines for a move", put("log", *states("pending", "paid", "paid"))),
     ("one_line_per_move", "a move that is not allowed", put("log", *states("paid"))),
@@ -177,7 +251,7 @@ def test_client_that_was_told_nothing_in_the_end_believes_nothing() -> None:
 
 def test_client_that_was_told_still_running_believes_nothing() -> None:
     books = clean()
-    books.told = [replace(CREATED, status=409, body={"code": "still_running"}), REFUNDED]
+    books.told = [STILL_RUNNING, REFUNDED]
     assert checker.violations(books, may_be_unknown=False) == []
 
 
@@ -187,6 +261,13 @@ def test_broken_law_is_found(law: str, what: str, change: Change) -> None:
     change(books)
     found = checker.violations(books, may_be_unknown=False)
     assert [violation for violation in found if violation.startswith(f"{law}: ")], found
+
+
+def test_shop_that_meets_a_busy_database_is_not_harmed_by_another_one() -> None:
+    books = clean()
+    books.unharmed = frozenset({121038})
+    books.told = [*books.told, replace(REFUSED, body={"code": "database_unavailable"})]
+    assert checker.violations(books, may_be_unknown=False) == []
 
 
 def test_every_law_is_broken_by_hand() -> None:

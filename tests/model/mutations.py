@@ -38,11 +38,8 @@ PAIRS: Final = tuple(
 )
 THREES: Final[Sequence[tuple[Verb, tuple[Ask, ...]]]] = (
     (PAYMENTS, (PLAIN, PLAIN, PLAIN)),
-    (PAYMENTS, (PLAIN, PLAIN, KEYED)),
     (PAYMENTS, (KEYED, KEYED, KEYED)),
-    (PAYMENTS, (ORDERED, ORDERED_WITH_KEY, OTHER_OF_ORDER)),
-    (REFUNDS, (HALF, HALF, FULL)),
-    (REFUNDS, (HALF_WITH_KEY, HALF_WITH_KEY, HALF_WITH_OTHER_KEY)),
+    (REFUNDS, (HALF, HALF, HALF)),
 )
 
 Equal = Callable[[Earlier | None, Rules, bool], Verdict]
