@@ -256,6 +256,7 @@ def create_app(house: House, drain: Drain) -> FastAPI:
         schema_head=schema.head(),
         lifespan=lifespan,
         docs=settings.serves_docs,
+        console_url=settings.console_url,
         cors_origins=settings.cors_origins,
         metrics=settings.metrics_public or settings.metrics_token is not None,
         metrics_token=settings.metrics_token.get_secret_value() if settings.metrics_token else None,

@@ -178,7 +178,8 @@ def install(app: FastAPI) -> None:
 def _allowed(app: FastAPI, request: Request) -> str:
     """The methods of an address. Starlette names those of the first route that has it, and each of ours has one."""
     path = getattr(request.scope.get("route"), "path", "")
-    return ", ".join(sorted(method.upper() for method in app.openapi()["paths"].get(path, {"get": ...})))
+    methods = {method.upper() for method in app.openapi()["paths"].get(path, {"get": ...})}
+    return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
 
 
 def of_unforeseen(error: Exception) -> JSONResponse:
