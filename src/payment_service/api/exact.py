@@ -8,6 +8,8 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from payment_service.api import media
+
 
 def _refuse_constant(word: str) -> None:
     raise ValueError(f"{word} is no JSON")
@@ -41,6 +43,9 @@ class ExactRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def exactly(request: Request) -> Response:
-            return await handler(_ExactRequest(request.scope, request.receive))
+            exact = _ExactRequest(request.scope, request.receive)
+            if self.body_field is not None:
+                await media.check(exact)
+            return await handler(exact)
 
         return exactly

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from payment_service import errors
+from payment_service.api.wording import sentence_of
 from payment_service.context import origin
 from payment_service.database import is_unreachable
 from payment_service.errors import ServiceError
@@ -72,10 +73,19 @@ _EVERYWHERE: Final[tuple[type[ServiceError], ...]] = (
 )
 """What any endpoint that asks for a key may answer."""
 _AT_THE_DOOR: Final = MappingProxyType(
-    {413: "`body_too_large`", 414: "`uri_too_long`", 431: "`headers_too_large`", 500: "`internal_error`"}
+    {
+        413: "`body_too_large`",
+        414: "`uri_too_long`",
+        415: "`unsupported_media_type`",
+        431: "`headers_too_large`",
+        500: "`internal_error`",
+    }
 )
 """What any endpoint may answer before, or instead of, what it does."""
-_CODE_OF_HTTP: Final = MappingProxyType({404: "not_found", 405: "method_not_allowed", 413: "body_too_large"})
+_ONLY_OF_BODIES: Final = frozenset({413, 415})
+_CODE_OF_HTTP: Final = MappingProxyType(
+    {404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 415: "unsupported_media_type"}
+)
 """Not derived from the phrases of the standard library: those change from one Python to the next."""
 _RETRIABLE: Final = (errors.StillRunning, errors.TooManyHints, errors.ProviderUnavailable, errors.TryAgainLater)
 
@@ -140,7 +150,7 @@ def declared_at_the_door(*, with_body: bool) -> dict[str, dict[str, Any]]:
     return {
         str(status): declared_as(status, words)
         for status, words in _AT_THE_DOOR.items()
-        if with_body or status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        if with_body or status not in _ONLY_OF_BODIES
     }
 
 
@@ -198,9 +208,12 @@ def of_unforeseen(error: Exception) -> JSONResponse:
 
 
 def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
+    location, message = error["loc"], sentence_of(error)
     if error["type"] == "json_invalid":
-        return {"field": "body", "message": f"is not the JSON that is asked for: {error['ctx']['error']}"}
-    return {"field": _field_of(error["loc"]), "message": str(error["msg"]).removeprefix("Value error, ")}
+        location = ("body",)
+    elif location[-1] == "[key]":  # so Pydantic calls the name of an entry
+        location, message = location[:-1], f"the name {message}"
+    return {"field": _field_of(location), "message": message}
 
 
 def _field_of(location: tuple[int | str, ...]) -> str:

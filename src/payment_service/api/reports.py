@@ -20,7 +20,7 @@ from payment_service.audit.service import LogFilter
 from payment_service.errors import ShopNotConfigured
 from payment_service.money import MAX_TIYN
 from payment_service.payments.reports import Report
-from payment_service.spreadsheets import cell
+from payment_service.spreadsheets import ENCODING, cell
 
 router = APIRouter(route_class=ExactRoute)
 _WEIGHT = re.compile(r"[01](\.[0-9]{0,3})?")
@@ -204,10 +204,10 @@ def _prefers_csv(accept: str) -> bool:
     return weights.get("text/csv", 0) > 0 and weights["text/csv"] >= weights.get("application/json", 0)
 
 
-def _csv(lines: list[LogLine]) -> str:
+def _csv(lines: list[LogLine]) -> bytes:
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(LogLine.model_fields)
     for line in lines:
         writer.writerow([cell(value) for value in line.model_dump(mode="json").values()])
-    return out.getvalue()
+    return out.getvalue().encode(ENCODING)
