@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 from pydantic import ValidationError
 
-from payment_service.database import ConnectArgumentError, connect_arguments
+from payment_service.connecting import ConnectArgumentError, connect_arguments
 from payment_service.settings import Settings, SettingsError, is_loopback, load
 
 SECRET: Final = "hidden-word"
@@ -271,7 +271,29 @@ SPELLINGS: Final[list[tuple[str, Mapping[str, object]]]] = [
         for mode in ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
     ),
     ("postgresql+asyncpg://service:word@db.example/payments?ssl=require", {"ssl": "require"}),
-    ("postgresql://service:word@db.example/payments?application_name=x&sslmode=require", {"ssl": "require"}),
+    (
+        "postgresql://service:word@db.example/payments?application_name=x&sslmode=require",
+        {"ssl": "require", "server_settings": {"application_name": "x"}},
+    ),
+    (
+        "postgresql://service:word@db.example/payments?options=-c%20search_path%3Dpay",
+        {"server_settings": {"options": "-c search_path=pay"}},
+    ),
+    ("postgresql://?host=db.example&port=5432&user=service&password=word&dbname=payments", {}),
+    ("postgresql:///payments?host=db.example&user=service&password=word", {}),
+    ("postgresql://service:word@db.example/?database=payments", {}),
+    ("postgresql://service:word@db.example/payments?host=db.example&port=5432&user=service", {}),
+    ("postgresql://service@db.example/payments?password=a+b%20c", {"password": "a+b c"}),
+    (
+        "postgresql://service:word@db.example/payments?target_session_attrs=read-write",
+        {"target_session_attrs": "read-write"},
+    ),
+    ("postgresql://service:word@db.example/payments?channel_binding=prefer&gssencmode=disable", {}),
+    ("postgresql://service:word@db.example/pay%2Fments", {"database": "pay/ments"}),
+    (
+        "postgresql://service:word@db.example/payments?sslmode=verify-full&sslrootcert=/dev/null&sslcert=/dev/null",
+        {"ssl": "verify-full", "dsn": "postgresql://?sslrootcert=%2Fdev%2Fnull&sslcert=%2Fdev%2Fnull"},
+    ),
 ]
 
 
@@ -296,6 +318,28 @@ def test_every_usual_spelling_of_a_database_address_is_understood(url: str, chan
         (f"postgresql://service:{SECRET}[rest@db.example/payments", "must be percent-encoded"),
         (f"postgresql://service:{SECRET}℀@db.example/payments", "must be percent-encoded"),
         (f"postgresql://service:{SECRET}@[::1/payments", "an IPv6 address stands in brackets"),
+        (f"postgresql://service:{SECRET}@db.example/payments#x", "must be percent-encoded"),
+        (f"postgresql://service:12/{SECRET}@db.example/payments", "must be percent-encoded"),
+        (f"postgresql://service:12?{SECRET}@db.example/payments", "must be percent-encoded"),
+        (f"postgresql://service:12?{SECRET}", "a parameter that cannot be read"),
+        (f"postgresql://service:{SECRET}@db.example/payments?connect_timeout=10", "the parameter connect_timeout"),
+        (f"postgresql://service:{SECRET}@db.example/payments?pgbouncer=true", "the parameter pgbouncer, which is not"),
+        (f"postgresql://service:{SECRET}@db.example/payments?schema=pay", "the parameter schema, which is not"),
+        (f"postgresql://service:{SECRET}@db.example/payments?sslmode=", "gives no value to its parameter sslmode"),
+        (f"postgresql://service:{SECRET}@db.example/payments?port", "gives no value to its parameter port"),
+        (f"postgresql://service:{SECRET}@db.example/payments?port=54x", "the port is a number"),
+        (f"postgresql://service:{SECRET}@db.example/payments?port=0", "the port is a number"),
+        (f"postgresql://service:{SECRET}@db.example:5432/payments?port=6432", "states its port twice"),
+        (f"postgresql://service:{SECRET}@db.example/payments?host=other", "states its host twice"),
+        (f"postgresql://service:{SECRET}@db.example/payments?dbname=other", "states its database twice"),
+        (f"postgresql://service:{SECRET}@db.example/payments?password=other", "states its password twice"),
+        (f"postgresql://service:{SECRET}@db.example/payments?user=a&user=b", "states its user twice"),
+        (f"postgresql://service:{SECRET}@db.example/payments?sslmode=require&ssl=disable", "states its sslmode twice"),
+        (f"postgresql://service:{SECRET}@/payments?host=a,b", "names several hosts"),
+        (f"postgresql://service:{SECRET}@db.example/payments?channel_binding=require", "asks for channel_binding"),
+        (f"postgresql://service:{SECRET}@db.example/payments?sslrootcert=/dev/null", "counts only with sslmode="),
+        (f"postgresql://service:{SECRET}@db.example/p?sslmode=verify-ca&sslrootcert=/no/ca.pem", "/no/ca.pem (No such"),
+        (f"postgresql://service:{SECRET}@db.example/p?sslcert=/no/crt.pem", "names a file in sslcert"),
     ],
 )
 def test_other_database_addresses_are_refused_in_a_sentence_without_the_password(url: str, sentence: str) -> None:

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from payment_service import logs, main
+from payment_service.connecting import ConnectArgumentError, trouble_of
 from payment_service.context import Origin, origin
-from payment_service.database import ConnectArgumentError, is_unreachable, lacks_schema
+from payment_service.database import is_unreachable, lacks_schema
 from payment_service.errors import ServiceError
 from payment_service.main import House, StartError
 from payment_service.settings import Settings, SettingsError, load
@@ -39,11 +40,10 @@ def sentence_of(error: Exception) -> str | None:
             return error.detail
     if lacks_schema(error):
         return "The database is not at the schema that this code needs: run 'payment-service migrate' first."
+    if trouble := trouble_of(error):
+        return trouble.sentence
     if is_unreachable(error):
-        return (
-            f"The database that DATABASE_URL names cannot be reached ({type(error).__name__}): "
-            "check that it runs and that the address, user and password are right."
-        )
+        return f"The database that DATABASE_URL names cannot serve just now ({type(error).__name__}): try again later."
     return None
 
 

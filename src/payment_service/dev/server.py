@@ -19,6 +19,7 @@ import httpx
 import typer
 
 from payment_service import schema
+from payment_service.connecting import trouble_of
 from payment_service.context import Origin, origin
 from payment_service.dev.postgres import EmbeddedPostgres, PostgresError
 from payment_service.main import StartError, open_house
@@ -134,9 +135,12 @@ def _prepare(settings: Settings, url: str, made_up: _Secrets) -> None:
     try:
         schema.migrate(url)
     except Exception as error:
+        trouble = trouble_of(error)
         raise StartError(
-            f"The database that DATABASE_URL names cannot be prepared ({type(error).__name__}): "
-            "check that it runs, that its address is right and that the user may create tables."
+            trouble.sentence
+            if trouble
+            else f"The database that DATABASE_URL names cannot be prepared ({type(error).__name__}): "
+            "check that its address is right and that the user may create tables."
         ) from error
 
     try:
