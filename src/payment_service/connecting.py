@@ -219,6 +219,8 @@ def _said_by_the_server(error: asyncpg.PostgresError, name: str) -> Trouble | No
                 f"{name} leads to a pooler, such as PgBouncer, that refuses this service's settings ({said}): "
                 "name PostgreSQL itself."
             )
+        case "08P01":
+            return Trouble(f"What answers at the address in {name} refuses the connection: {said}.")
         case "26000" | "42P05":
             return Trouble(
                 f"{name} leads to a pooler, such as PgBouncer, that shares connections between transactions, and "

@@ -17,7 +17,7 @@ from payment_service.context import Origin, origin
 from payment_service.database import is_unreachable, lacks_schema
 from payment_service.errors import ServiceError
 from payment_service.main import House, StartError
-from payment_service.settings import Settings, SettingsError, load
+from payment_service.settings import Settings, SettingsError, load, load_of_development_server
 from payment_service.vault import VaultError
 
 Result = TypeVar("Result")
@@ -78,9 +78,17 @@ def _cell(value: object) -> str:
             return str(value)
 
 
+def _settings() -> Settings:
+    found = load_of_development_server()
+    if found is None:
+        return load()
+    typer.echo("With the development server's settings: neither the environment nor .env has any.", err=True)
+    return found
+
+
 def in_house(action: Callable[[House], Awaitable[Result]], settings: Settings | None = None) -> Result:
     """Run a command's work over the rooms, as the person at the command line."""
-    settings = settings or load()
+    settings = settings or _settings()
     logs.configure(readable=True, level="WARNING")
 
     async def work() -> Result:
