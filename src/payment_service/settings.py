@@ -123,7 +123,7 @@ class Settings(BaseSettings):
     )
     @classmethod
     def _check_secret(cls, value: object, info: ValidationInfo) -> object:
-        # Pydantic calls the checks before reading from the last to the first: this one sees keys that are not split yet.
+        # Pydantic runs the last of such checks first, so this one sees keys before they are split.
         return check_secret(value, spaces=info.field_name == "encryption_keys") if isinstance(value, str) else value
 
     @field_validator(
