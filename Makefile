@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run demo test thorough faults events check fmt lock bench fuzz clean help
+.PHONY: run demo test thorough faults model events check fmt lock bench fuzz clean help
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -29,6 +29,9 @@ thorough: .venv/.installed ## what `make test` leaves out because it takes long
 
 faults: .venv/.installed ## break it in every way we know and compare the records: docs/reliability.md
 	$(BIN)/python -m tests.faults $(FAULTS)
+
+model: .venv/.installed ## explore the protocol of a payment to its end: docs/reliability.md
+	$(BIN)/python -m tests.model $(MODEL)
 
 events: .venv/.installed ## deliver 10 000 events to a receiver that fails half of its calls and is killed twice
 	$(BIN)/python -m tests.events.flood $(EVENTS)

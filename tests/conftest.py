@@ -212,7 +212,7 @@ async def house(settings: Settings, sql: asyncpg.Connection, kept_open: Database
     await house.close()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Picture:
     """What is in the tables, to be put back: quicker than making it again."""
 

@@ -1,4 +1,5 @@
 import re
+import unicodedata
 
 import pytest
 from hypothesis import assume, given
@@ -48,7 +49,7 @@ def bins(draw: st.DrawFn) -> str:
     check = weighed(digits, FIRST)
     if check == 10:
         check = weighed(digits, SECOND)
-    assume(check != 10)
+    assume(check != 10 and digits.strip("0"))
     return f"{digits}{check}"
 
 
@@ -69,7 +70,7 @@ def test_bin_made_by_the_rule_is_valid(text: str) -> None:
 def test_eleven_digits_have_one_last_digit_at_most(digits: str) -> None:
     valid = [last for last in "0123456789" if is_bin(digits + last)]
     both_ten = weighed(digits, FIRST) == weighed(digits, SECOND) == 10
-    assert len(valid) == (0 if both_ten else 1)
+    assert len(valid) == (0 if both_ten or not digits.strip("0") else 1)
 
 
 @given(bins(), st.integers(0, 11), st.integers(1, 9))
@@ -121,6 +122,11 @@ def test_wrong_checksum_is_told_apart_from_a_wrong_length() -> None:
         checked_bin("920317450732")
 
 
+def test_zeros_are_nobodys_bin() -> None:
+    with pytest.raises(ValueError, match="zeros"):
+        checked_bin("0" * 12)
+
+
 # --- phone
 
 
@@ -134,6 +140,9 @@ def test_wrong_checksum_is_told_apart_from_a_wrong_length() -> None:
         "8 (701) 020-30-40",
         "8\u2011701\u2013020\u201430\u00a040",
         "7-701-020-3040",
+        "7701020304\u0660",
+        "\uff177010203040",
+        "\u202a+7 701 020\u201130\u201140\u202c",
     ],
 )
 def test_phone_is_read_in_every_usual_spelling(text: str) -> None:
@@ -152,8 +161,7 @@ def test_phone_is_read_in_every_usual_spelling(text: str) -> None:
         "97010203040",
         "79161234567",
         "7701020304a",
-        "7701020304\u0660",
-        "\uff177010203040",
+        "7701020304\u2070",
         "77010203040;77010203041",
         "7 701 020 30 40 ext 1",
         "77010203040&amount=1",
@@ -171,7 +179,8 @@ def test_phone_is_eleven_plain_digits_or_refused(text: str) -> None:
     except ValueError:
         return
     assert re.fullmatch(r"77[0-9]{9}", phone)
-    assert re.sub(r"[^0-9]", "", text)[1:] == phone[1:]
+    digits = [unicodedata.decimal(sign, None) for sign in text]
+    assert [digit for digit in digits if digit is not None][1:] == [int(digit) for digit in phone[1:]]
     assert checked_phone(phone) == phone
 
 
@@ -181,7 +190,9 @@ def test_phone_is_eleven_plain_digits_or_refused(text: str) -> None:
 @given(st.from_regex(r"[A-Za-z0-9-]{8,50}", fullmatch=True))
 def test_device_token_comes_through_unchanged_and_its_mask_is_none(token: str) -> None:
     assert checked_device_token(token) == token
-    assert masked(token) == token[:8] + "…"
+    shown = masked(token).removesuffix(MASK)
+    assert token.startswith(shown)
+    assert len(shown) == min(8, len(token) // 3)
     with pytest.raises(ValueError, match="device token"):
         checked_device_token(masked(token))
 

@@ -5,6 +5,7 @@ after its row is safe.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -26,6 +27,8 @@ STATEMENT_TIMEOUT_MS = 5_000
 LOCK_TIMEOUT_MS = 3_000
 COMMAND_TIMEOUT_S = 6  # for a server that does not even say that a statement took too long
 INSIST_S = 60
+AS_LONG_AS_WE_LIVE = math.inf
+"""For what came of a money call, which nobody else knows."""
 _CANNOT_SERVE = ("08", "25006", "28", "3D000", "53", "55P03", "57", "58")
 """SQLSTATEs: connection lost, read-only, nobody let in, no such database, out of disk or connections, locked, stopped
 or starting, files at fault."""
@@ -156,25 +159,36 @@ def lacks_schema(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in missing
 
 
-async def insist(action: Callable[[], Awaitable[Result]]) -> Result:
-    """Run a transaction, and again whatever the database says, unless it breaks a law, for up to ``INSIST_S`` seconds.
+async def insist(action: Callable[[], Awaitable[Result]], *, while_away_s: float = INSIST_S) -> Result:
+    """Run a transaction, and again while the database is away, for up to ``while_away_s`` seconds.
 
-    For writing down what has already happened outside. The action must be idempotent: the answer to its COMMIT
-    may be what was lost.
+    For writing down what has already happened outside. What the database refuses for another reason is tried for
+    ``INSIST_S`` seconds; a broken law, or a value that it cannot hold, only once. The action must be idempotent: the
+    answer to its COMMIT may be what was lost.
     """
-    give_up_at = time.monotonic() + INSIST_S
+    begun = time.monotonic()
     pause = 0.1
     while True:
         try:
             return await action()
         except Exception as error:
             log.warning("not yet written down", error=type(error).__name__)
-            # The queue speaks to asyncpg itself, so what it says may come bare.
-            passing = is_unreachable(error) or isinstance(error, DBAPIError | asyncpg.PostgresError)
-            if constraint_of(error) is not None or not passing or time.monotonic() > give_up_at:
+            is_away = is_unreachable(error)
+            tried_s = time.monotonic() - begun
+            if tried_s > (while_away_s if is_away else INSIST_S) or not (is_away or _may_pass(error)):
                 raise
         await asyncio.sleep(pause)
         pause = min(pause * 2, 2)
+
+
+def _may_pass(error: Exception) -> bool:
+    # The queue speaks to asyncpg itself, so what it says may come bare.
+    said: BaseException | None = error.orig if isinstance(error, DBAPIError) else error
+    while said is not None and not isinstance(said, asyncpg.PostgresError):
+        said = said.__cause__
+    if said is None:
+        return isinstance(error, DBAPIError) and constraint_of(error) is None
+    return not isinstance(said, asyncpg.IntegrityConstraintViolationError | asyncpg.DataError)
 
 
 def constraint_of(error: BaseException) -> str | None:

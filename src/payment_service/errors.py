@@ -10,6 +10,7 @@ It knows nothing of HTTP; ``api/problems.py`` holds the one table from these cla
     ├── ShopNotConfigured         shop_not_configured
     ├── ShopInactive              shop_inactive
     ├── ShopAlreadyConfigured     shop_already_configured
+    ├── BinOfSeveralShops         bin_of_several_shops
     ├── DeviceTokenMissing        device_token_missing
     ├── PaymentNotFound           payment_not_found
     ├── PaymentHasNoLink          payment_has_no_link
@@ -43,6 +44,7 @@ A payment or refund that the provider refused is no error of this tree: it is an
 ``api/payments.py`` renders it.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from payment_service.money import Money
@@ -96,8 +98,8 @@ class ShopNotConfigured(ServiceError):
     code = "shop_not_configured"
     title = "Shop not configured"
 
-    def __init__(self, shop_id: int) -> None:
-        super().__init__(f"Shop {shop_id} has no payment routing.")
+    def __init__(self, shop: int | str) -> None:
+        super().__init__(f"Shop {shop} has no payment routing.")
 
 
 class ShopInactive(ServiceError):
@@ -106,8 +108,9 @@ class ShopInactive(ServiceError):
     code = "shop_inactive"
     title = "Shop inactive"
 
-    def __init__(self, shop_id: int) -> None:
-        super().__init__(f"The payment routing of shop {shop_id} is switched off.")
+    def __init__(self, *shop_ids: int) -> None:
+        shops = ", ".join(map(str, shop_ids))
+        super().__init__(f"The payment routing of shop {shops} is switched off.")
 
 
 class ShopAlreadyConfigured(ServiceError):
@@ -118,6 +121,17 @@ class ShopAlreadyConfigured(ServiceError):
 
     def __init__(self, shop_id: int) -> None:
         super().__init__(f"Shop {shop_id} has payment routing already: change it with PUT.")
+
+
+class BinOfSeveralShops(ServiceError):
+    """One BIN may take the money of several shops: then it names none of them."""
+
+    code = "bin_of_several_shops"
+    title = "BIN of several shops"
+
+    def __init__(self, organization_bin: str, shop_ids: Sequence[int]) -> None:
+        shops = ", ".join(map(str, shop_ids))
+        super().__init__(f"The BIN {organization_bin} is that of shops {shops}: ask by shop_id.", shop_ids=shop_ids)
 
 
 class DeviceTokenMissing(ServiceError):

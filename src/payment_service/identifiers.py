@@ -1,6 +1,7 @@
 """The identifiers of this trade: BIN, phone, device token, our own ids. Pure checks, one for every way in."""
 
 import re
+import unicodedata
 from secrets import choice
 from typing import Final
 from uuid import UUID
@@ -11,7 +12,11 @@ _BIN = re.compile(r"[0-9]{12}")
 _WEIGHTS: Final = (range(1, 12), (3, 4, 5, 6, 7, 8, 9, 10, 11, 1, 2))
 _DEVICE_TOKEN = re.compile(r"[A-Za-z0-9-]{8,50}")
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
-_PHONE_DECORATION = re.compile(r"[\s()\-\u2010-\u2015]")
+_DECORATION: Final = frozenset({"Cf", "Zs", "Zl", "Zp", "Pd", "Ps", "Pe"})
+"""Categories of what stands between the digits of a phone, seen or not: spaces, dashes, brackets, direction marks."""
+_MORE_DECORATION: Final = frozenset("\t\n\r.\u00b7\u2022\u2024\u2027\u2043\u2212\u3002\u30fb\uff0e\ufe0e\ufe0f")
+"""Dots, the minus sign, and what chooses how a sign is drawn."""
+_PLUS: Final = frozenset("+\ufe62\uff0b")
 _PHONE = re.compile(r"(?:\+?7|8)(7[0-9]{9})")
 MASK: Final = "…"
 _MASK_LENGTH: Final = 8
@@ -30,6 +35,8 @@ def checked_bin(text: str) -> str:
     """
     if not _BIN.fullmatch(text):
         raise ValueError("a BIN is 12 digits")
+    if not text.strip("0"):
+        raise ValueError("a BIN of zeros is nobody's")  # its checksum holds
     *digits, last = (int(digit) for digit in text)
     sums = (sum(weight * digit for weight, digit in zip(weights, digits, strict=True)) % 11 for weights in _WEIGHTS)
     if last != next((check for check in sums if check < 10), None):
@@ -40,12 +47,24 @@ def checked_bin(text: str) -> str:
 def checked_phone(text: str) -> str:
     """Return a Kazakh mobile number as 11 digits, ``77XXXXXXXXX``, from ``+7…``, ``8…`` or ``7…``.
 
+    However it was pasted: spaces, dots, dashes, brackets and what cannot be seen do not count.
+
     Raises:
         ValueError: when it is no such number.
     """
-    if match := _PHONE.fullmatch(_PHONE_DECORATION.sub("", text)):
+    if match := _PHONE.fullmatch("".join(map(_dialled, text))):
         return "7" + match[1]
     raise ValueError("a Kazakh mobile number has 11 digits, such as 77015211545")
+
+
+def _dialled(sign: str) -> str:
+    """What a sign adds to a phone: a digit of any script, a plus, nothing for decoration; any other sign stays."""
+    digit = unicodedata.decimal(sign, None)
+    if digit is not None:
+        return str(digit)
+    if sign in _PLUS:
+        return "+"
+    return "" if unicodedata.category(sign) in _DECORATION or sign in _MORE_DECORATION else sign
 
 
 def checked_device_token(text: str) -> str:
@@ -65,8 +84,8 @@ def looks_like_kaspi_token(device_token: str) -> bool:
 
 
 def masked(device_token: str) -> str:
-    """The first 8 characters and an ellipsis: enough to recognise a token, too little to use it."""
-    return device_token[:_MASK_LENGTH] + MASK
+    """Its beginning, a third of it and 8 characters at most, and an ellipsis: enough to recognise it, not to use it."""
+    return device_token[: min(_MASK_LENGTH, len(device_token) // 3)] + MASK
 
 
 def new_id() -> UUID:

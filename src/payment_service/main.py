@@ -42,7 +42,8 @@ from payment_service.payments.following import Following
 from payment_service.payments.lifecycle import FollowPlan
 from payment_service.payments.moves import Moves
 from payment_service.payments.reports import Reports
-from payment_service.payments.service import PaymentRules, Payments
+from payment_service.payments.rules import PaymentRules
+from payment_service.payments.service import Payments
 from payment_service.payments.settling import Settling
 from payment_service.providers.interface import Providers
 from payment_service.providers.kaspi.client import KaspiClient, KaspiSettings
@@ -176,7 +177,12 @@ def build(settings: Settings) -> House:
         tails_s=tuple(settings.follow_tails_s),
     )
     moves = Moves(providers, plan)
-    rules = PaymentRules(settings.duplicate_window_s, settings.sending_lease_s, settings.late_effect_s)
+    rules = PaymentRules(
+        duplicate_window_s=settings.duplicate_window_s,
+        sending_lease_s=settings.sending_lease_s,
+        late_effect_s=settings.late_effect_s,
+        call_deadline_s=settings.kaspi_deadline_s,
+    )
     payments = Payments(database, routing, providers, fingerprints, inflight, moves, rules)
     following = Following(database, providers, moves, settings.sending_lease_s)
     refunds = Refunds(database, routing, following, providers, fingerprints, inflight, rules)
@@ -201,7 +207,7 @@ def build(settings: Settings) -> House:
         providers=providers,
         payments=payments,
         following=following,
-        settling=Settling(database, providers, moves, rules.late_effect_s),
+        settling=Settling(database, providers, moves, rules),
         reports=Reports(database, providers),
         refunds=refunds,
         endpoints=endpoints,

@@ -1,6 +1,9 @@
 """Metrics: what Prometheus counts. Labels are few and closed; none holds a shop, a phone or a token."""
 
+from typing import Any
+
 from prometheus_client import Counter, Gauge, Histogram
+from structlog.stdlib import BoundLogger
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 8, 10)
 
@@ -33,3 +36,9 @@ DELIVERY_SECONDS = Histogram(
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600, 3600, 86400),
 )
 DELIVERIES_WAITING = Gauge("payment_service_deliveries_waiting", "Deliveries that wait for endpoints that are on")
+
+
+def alarm(log: BoundLogger, name: str, **facts: Any) -> None:
+    """Something that people must look at: counted, and told in the caller's log."""
+    ALARMS.labels(alarm=name).inc()
+    log.error(name, **facts)

@@ -222,6 +222,12 @@ class Settings(BaseSettings):
             )
         if self.sending_lease_s <= self.kaspi_deadline_s:
             raise ValueError("SENDING_LEASE_S must be longer than KASPI_DEADLINE_S")
+        found_after_s = self.sending_lease_s + self.sweep_every_s
+        if 0 < self.duplicate_window_s < found_after_s:
+            raise ValueError(
+                f"DUPLICATE_WINDOW_S must be at least SENDING_LEASE_S + SWEEP_EVERY_S, which is {found_after_s:g}: "
+                "until then nobody knows what a process that died has sent. 0 means no window at all"
+            )
         if self.smtp_url is not None and self.smtp_from is None:
             raise ValueError("SMTP_URL needs SMTP_FROM: the address that mails come from")
         if "*" in self.cors_origins and not self.debug:

@@ -5,6 +5,7 @@ import hmac
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
@@ -181,7 +182,7 @@ async def test_second_routing_of_a_shop_is_a_conflict(client: httpx.AsyncClient)
         ("organization_bin", "99101100004"),
         ("organization_bin", 991011000048),
         ("organization_bin", "\uff19\uff191011000048"),
-        ("organization_bin", None),
+        ("organization_bin", "000000000000"),
         ("device_token", "short"),
         ("device_token", "x" * 51),
         ("device_token", "with space"),
@@ -190,7 +191,6 @@ async def test_second_routing_of_a_shop_is_a_conflict(client: httpx.AsyncClient)
         ("provider", "halyk"),
         ("shop_id", 0),
         ("is_active", "perhaps"),
-        ("is_active", None),
         ("name", "x" * 201),
         ("description", "a\x00"),
     ],
@@ -261,13 +261,118 @@ async def test_delete_deactivates_and_put_activates_again(client: httpx.AsyncCli
     assert (await client.get(ONE)).status_code == 200
 
 
-async def test_by_bin_answers_every_shop_of_the_bin(client: httpx.AsyncClient) -> None:
+async def test_by_bin_answers_the_one_active_shop(client: httpx.AsyncClient, with_key: KeyMaker) -> None:
+    of_bin = f"{ADMIN}/by-bin/991011000048"
+    assert (await client.get(of_bin)).json() == (await client.get(f"{ADMIN}/71691")).json()
     await client.post(ADMIN, json=NEW)
+    both = problem_of(await client.get(of_bin), 409, "bin_of_several_shops")
+    assert both["shop_ids"] == [9, 71691]
+    assert "9, 71691" in both["detail"]
+    confined = await with_key("admin", shops=[71691])
+    assert (await confined.get(of_bin)).json()["shop_id"] == 71691
     await client.delete(f"{ADMIN}/71691")
-    found = (await client.get(f"{ADMIN}/by-bin/991011000048")).json()
-    assert [(one["shop_id"], one["is_active"]) for one in found] == [(9, True), (71691, False)]
-    assert (await client.get(f"{ADMIN}/by-bin/891027350515")).json() == []
-    problem_of(await client.get(f"{ADMIN}/by-bin/891027350516"), 422, "validation_failed")
+    assert (await client.get(of_bin)).json()["shop_id"] == 9
+    await client.delete(f"{ADMIN}/9")
+    assert "9, 71691" in problem_of(await client.get(of_bin), 403, "shop_inactive")["detail"]
+    problem_of(await client.get(f"{ADMIN}/by-bin/891027350515"), 404, "shop_not_configured")
+    for wrong in ("891027350516", "000000000000"):
+        problem_of(await client.get(f"{ADMIN}/by-bin/{wrong}"), 422, "validation_failed")
+
+
+async def test_id_is_the_shop_id_in_every_answer(client: httpx.AsyncClient) -> None:
+    answers = [
+        await client.post(ADMIN, json=NEW),
+        await client.get(f"{ADMIN}/9"),
+        await client.put(f"{ADMIN}/9", json={"name": "Nine"}),
+        await client.get("/api/payment/config", params={"shop_id": 9}),
+    ]
+    bodies = [answer.json() for answer in answers]
+    lists = [await client.get(ADMIN), await client.get("/api/payment/config")]
+    bodies += [one for answer in lists for one in answer.json()]
+    await client.delete(f"{ADMIN}/71691")
+    bodies += [(await client.get(f"{ADMIN}/by-bin/991011000048")).json(), (await client.delete(f"{ADMIN}/9")).json()]
+    assert len(bodies) > 15
+    assert all(body["id"] == body["shop_id"] for body in bodies)
+
+
+async def test_whole_answer_may_be_sent_back_changed(client: httpx.AsyncClient, with_key: KeyMaker) -> None:
+    """As a page of a table does, that knows the masked token only."""
+    admin = await with_key("admin")
+    await admin.post(ADMIN, json=NEW)
+    row = (await admin.get(f"{ADMIN}/9")).json()
+    assert row["warnings"]
+    changed = (await admin.put(f"{ADMIN}/9", json={**row, "name": "Nine"})).json()
+    assert (changed["name"], changed["version"], changed["device_token"]) == ("Nine", 2, row["device_token"])
+    assert (await client.get(f"{ADMIN}/9")).json()["device_token"] == NEW["device_token"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("id", 71691),
+        ("shop_id", 71691),
+        ("version", 2),
+        ("created_at", "2025-01-01T00:00:00Z"),
+        ("updated_at", "2025-01-01T00:00:00Z"),
+        ("warnings", ["Something."]),
+        ("isActive", False),
+        ("signature", None),
+    ],
+)
+async def test_field_of_an_answer_with_another_value_changes_nothing(
+    name: str, value: Any, client: httpx.AsyncClient
+) -> None:
+    row = (await client.get(f"{ADMIN}/{SHOP}")).json()
+    answer = await client.put(f"{ADMIN}/{SHOP}", json={**row, "city": "Elsewhere", name: value})
+    assert [one["field"] for one in problem_of(answer, 422, "validation_failed")["errors"]] == [name]
+    assert (await client.get(f"{ADMIN}/{SHOP}")).json() == row
+
+
+async def test_row_that_somebody_changed_meanwhile_is_not_overwritten(client: httpx.AsyncClient) -> None:
+    row = (await client.get(f"{ADMIN}/{SHOP}")).json()
+    await client.put(f"{ADMIN}/{SHOP}", json={"organization_bin": "891027350515"})
+    answer = await client.put(f"{ADMIN}/{SHOP}", json={**row, "city": "Elsewhere"})
+    assert "version: is another one today" in problem_of(answer, 422, "validation_failed")["detail"]
+    assert (await client.get(f"{ADMIN}/{SHOP}")).json()["organization_bin"] == "891027350515"
+
+
+async def test_null_changes_nothing_but_the_device_token(client: httpx.AsyncClient) -> None:
+    row = (await client.get(f"{ADMIN}/{SHOP}")).json()
+    nulls = dict.fromkeys(row.keys() - {"device_token"})
+    assert (await client.put(f"{ADMIN}/{SHOP}", json=nulls)).json() == row
+    assert (await client.put(f"{ADMIN}/{SHOP}", json={"device_token": None})).json()["device_token"] is None
+
+
+@pytest.mark.parametrize(
+    ("token", "shown"), [("12345678", "12…"), ("a" * 23, "a" * 7 + "…"), ("b" * 50, "b" * 8 + "…")]
+)
+async def test_mask_shows_a_third_of_a_token_at_most(
+    token: str, shown: str, client: httpx.AsyncClient, with_key: KeyMaker
+) -> None:
+    admin = await with_key("admin")
+    answer = await admin.put(f"{ADMIN}/{SHOP}", json={"device_token": token})
+    assert answer.json()["device_token"] == shown
+    again = await admin.put(f"{ADMIN}/{SHOP}", json={"device_token": shown, "name": "Same token"})
+    assert again.status_code == 200
+    assert (await client.get(f"{ADMIN}/{SHOP}")).json()["device_token"] == token
+    history = (await admin.get(f"{ADMIN}/{SHOP}/history")).json()
+    assert history[0]["to"]["device_token"] == shown
+
+
+async def test_mask_that_an_earlier_version_wrote_down_is_not_shown_and_still_known(
+    client: httpx.AsyncClient, with_key: KeyMaker, sql: asyncpg.Connection
+) -> None:
+    admin = await with_key("admin")
+    await admin.put(f"{ADMIN}/{SHOP}", json={"device_token": "12345678"})
+    old = "12345678…"
+    await sql.execute("BEGIN; SET LOCAL session_replication_role = replica")
+    await sql.execute("UPDATE payment_config SET device_token = $1 WHERE shop_id = $2", old, SHOP)
+    await sql.execute("UPDATE device_token SET masked = $1 WHERE masked = '12…'", old)
+    await sql.execute("COMMIT")
+    for masked in ("12…", old):
+        answer = await admin.put(f"{ADMIN}/{SHOP}", json={"device_token": masked})
+        assert answer.json()["device_token"] == "12…"
+    assert (await client.get(f"{ADMIN}/{SHOP}")).json()["device_token"] == "12345678"
 
 
 async def test_history_tells_who_changed_what_and_why(with_key: KeyMaker) -> None:

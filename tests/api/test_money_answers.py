@@ -1,9 +1,11 @@
 """What each outcome of a money call is answered with, and how a repeated request is answered."""
 
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import httpx
 import pytest
 import respx
@@ -89,6 +91,7 @@ async def test_unknown_is_202_with_our_id_and_a_warning(
     assert (body["success"], body["state"]) == (False, "unknown")
     assert "must not be sent again" in body["detail"]
     assert f"/payments/{body['id']}" in body["detail"]
+    assert body["error"] == body["detail"]
     found = (await client.get(f"/payments/{body['id']}")).json()
     assert (found["refunds"][0] if op == "refund" else found)["state"] == "unknown"
     assert far_end.call_count == 1
@@ -120,6 +123,36 @@ async def test_rejected_is_422_with_the_words_of_kaspi(code: int, op: str, ask: 
     assert (body["provider_code"], body["provider_message"]) == (str(code), "Устройство не активно")
     assert (body["success"], body["state"]) == (False, "failed")
     assert "Устройство не активно" in body["detail"]
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("Позвоните:\n7701\u200b5211545 \U0001fa77", "Позвоните: … \U0001fa77"),
+        ("Позвоните \u202a+7 701\u2060 521-15-45\u202c", "Позвоните +…"),
+    ],
+)
+async def test_words_of_the_provider_are_shown_in_one_line_and_without_a_phone(
+    said: str, shown: str, client: httpx.AsyncClient, shops: dict[int, str], proxy: GoodProxy
+) -> None:
+    proxy.create.mock(side_effect=None, return_value=failure(-1502, said))
+    body = problem_of(await client.post(CREATE, json=create_body()), 422, "payment_rejected")
+    assert body["provider_message"] == shown
+
+
+async def test_payment_that_was_taken_has_a_status_word(
+    client: httpx.AsyncClient, shops: dict[int, str], proxy: GoodProxy, sql: asyncpg.Connection
+) -> None:
+    proxy.create.mock(side_effect=None, return_value=accepted(778, status=None))
+    made = [
+        (await client.post(CREATE, json=create_body())).json(),
+        (await client.post(LINK, json=link_body())).json(),
+    ]
+    assert [(body["state"], body["status"]) for body in made] == [("pending", "Wait")] * 2
+    for body in made:
+        assert (await client.get(f"/payments/{body['id']}")).json()["status"] == "Wait"
+    told = await sql.fetch("SELECT data FROM event WHERE type = 'payment.pending'")
+    assert [json.loads(row["data"])["status"] for row in told] == ["Wait"] * 2
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405, 429])
@@ -252,7 +285,7 @@ async def test_provider_away_before_a_refund_is_asked_about_later(
     client: httpx.AsyncClient, shops: dict[int, str], proxy: GoodProxy
 ) -> None:
     payment = await paid(client, proxy)
-    refund = {"shop_id": SHOP, "external_id": payment["external_id"]}
+    refund = {"shop_id": SHOP, "external_id": payment["external_id"], "full": True}
     assert (await client.post(REFUND, json=refund)).json()["remaining_amount"] == 0
 
 

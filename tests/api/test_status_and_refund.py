@@ -20,8 +20,9 @@ async def status(client: httpx.AsyncClient, external_id: str) -> httpx.Response:
     return await client.get(f"/payments/kaspi/status/{external_id}")
 
 
-async def refund(client: httpx.AsyncClient, payment: dict[str, Any], **more: Any) -> httpx.Response:
-    body = {"shop_id": SHOP, "external_id": payment["external_id"], **more}
+async def refund(client: httpx.AsyncClient, payment: dict[str, Any], **how_much: Any) -> httpx.Response:
+    """Pay back what is said, or all that is left."""
+    body = {"shop_id": SHOP, "external_id": payment["external_id"], **(how_much or {"full": True})}
     return await client.post(REFUND, json=body)
 
 
@@ -239,7 +240,7 @@ async def test_rejected_refund_frees_its_amount(client: httpx.AsyncClient, proxy
     assert (await refund(client, payment)).json()["refunded_amount"] == 100
 
 
-async def test_refund_without_amount_pays_back_all_that_is_left(client: httpx.AsyncClient, proxy: GoodProxy) -> None:
+async def test_full_refund_pays_back_all_that_is_left(client: httpx.AsyncClient, proxy: GoodProxy) -> None:
     payment = await paid(client, proxy)
     await refund(client, payment, amount=30)
     body = (await refund(client, payment)).json()
@@ -286,6 +287,56 @@ async def test_inactive_shop_still_refunds(client: httpx.AsyncClient, proxy: Goo
     assert (await refund(client, payment)).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "how_much",
+    [
+        {"amount": None},
+        {"full": False},
+        {"full": None},
+        {"amount": None, "full": False},
+        {"amount": 50, "full": True},
+        {},
+    ],
+    ids=repr,
+)
+async def test_refund_says_amount_or_full(
+    how_much: dict[str, Any], client: httpx.AsyncClient, proxy: GoodProxy
+) -> None:
+    payment = await paid(client, proxy)
+    body = {"shop_id": SHOP, "external_id": payment["external_id"], **how_much}
+    problem = problem_of(await client.post(REFUND, json=body), 422, "validation_failed")
+    assert [one["field"] for one in problem["errors"]] == ["amount"]
+    assert problem["detail"] == (
+        'amount: send either the amount to pay back, in tenge, or "full": true for all that is left.'
+    )
+    assert proxy.refund.call_count == 0
+
+
+@pytest.mark.parametrize("full", ["true", 1, "yes", []], ids=repr)
+async def test_only_true_is_a_full_refund(full: Any, client: httpx.AsyncClient, proxy: GoodProxy) -> None:
+    payment = await paid(client, proxy)
+    problem_of(await refund(client, payment, full=full), 422, "validation_failed")
+    assert proxy.refund.call_count == 0
+
+
+async def test_false_beside_an_amount_changes_nothing(client: httpx.AsyncClient, proxy: GoodProxy) -> None:
+    payment = await paid(client, proxy)
+    answer = await refund(client, payment, amount=50, full=False)
+    assert answer.json()["refunded_amount"] == 50
+    assert (await refund(client, payment, amount=None, full=True)).json()["remaining_amount"] == 0
+
+
+@pytest.mark.parametrize("spelling", ["Amount", "sum", "AMOUNT", "amount_tenge"])
+async def test_amount_by_another_name_pays_nothing_back(
+    spelling: str, client: httpx.AsyncClient, proxy: GoodProxy
+) -> None:
+    payment = await paid(client, proxy)
+    for how_much in ({spelling: 50}, {spelling: 50, "full": True}):
+        problem = problem_of(await refund(client, payment, **how_much), 422, "validation_failed")
+        assert spelling in {one["field"] for one in problem["errors"]}
+    assert proxy.refund.call_count == 0
+
+
 @pytest.mark.parametrize("amount", [0, -1, "1.001", True, [], "x"])
 async def test_invalid_refund_is_never_sent(amount: Any, client: httpx.AsyncClient, proxy: GoodProxy) -> None:
     payment = await paid(client, proxy)
@@ -296,7 +347,7 @@ async def test_invalid_refund_is_never_sent(amount: Any, client: httpx.AsyncClie
 async def test_refund_by_a_number_for_an_id(client: httpx.AsyncClient, proxy: GoodProxy) -> None:
     """PHP keeps an id of 11 digits as a number."""
     payment = await paid(client, proxy)
-    answer = await client.post(REFUND, json={"shop_id": SHOP, "external_id": int(payment["external_id"])})
+    answer = await client.post(REFUND, json={"shop_id": SHOP, "external_id": int(payment["external_id"]), "full": True})
     assert answer.status_code == 200, answer.text
 
 

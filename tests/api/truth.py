@@ -68,7 +68,7 @@ class Truth:
         assert body["request_id"] == answer.headers["x-request-id"], what
         assert re.fullmatch(r"[a-z][a-z0-9_]*", body["code"]), what
         assert body["title"], what
-        assert body["detail"].endswith("."), f"no sentence: {what}"
+        assert body["detail"].endswith((".", "?")), f"no sentence: {what}"
         assert not body["detail"].endswith(".."), f"no sentence: {what}"
         assert (body["code"] == "validation_failed") == ("errors" in body), what
         for one in body.get("errors", []):

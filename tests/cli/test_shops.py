@@ -178,3 +178,10 @@ def test_strange_token_or_shop_is_told(serving: Rig, shop_id: str, token: str, c
     assert done.returncode == code
     assert words in done.stderr
     assert token not in done.stdout + done.stderr
+
+
+def test_reason_that_nothing_could_show_is_refused(serving: Rig) -> None:
+    words = ("shops", "set-token", "56195", "--reason", "up\u202eside down")
+    done = serving.run(*words, text="00000404-0000-4000-8000-000000000000\n")
+    assert done.returncode == 2
+    assert "control characters" in done.stderr

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from payment_service.database import Database, constraint_of, insist, is_duplicate, is_unreachable
+from payment_service.database import AS_LONG_AS_WE_LIVE, Database, constraint_of, insist, is_duplicate, is_unreachable
 from payment_service.main import House
 from tests.database.books import open_books
 
@@ -173,10 +173,28 @@ async def test_insisting_ends_at_a_mistake_of_ours() -> None:
     assert len(tries) == 1
 
 
-async def test_insisting_ends_when_it_has_lasted_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionResetError(), asyncpg.InternalServerError("x"), DBAPIError("UPDATE", None, Exception("x"))],
+)
+async def test_insisting_ends_when_it_has_lasted_long_enough(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("payment_service.database.INSIST_S", -1)
+    action, tries = failing_at_first(error)
+    with pytest.raises(type(error)):
+        await insist(action, while_away_s=-1)
+    assert len(tries) == 1
+
+
+async def test_insisting_outlives_any_absence_of_the_database_when_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("payment_service.database.INSIST_S", -1)
     action, tries = failing_at_first(ConnectionResetError())
-    with pytest.raises(ConnectionResetError):
+    assert await insist(action, while_away_s=AS_LONG_AS_WE_LIVE) == 42
+    assert len(tries) == 2
+
+
+async def test_insisting_ends_at_a_value_that_the_database_cannot_hold(database: Database) -> None:
+    action, tries = failing_at_first(await error_of(database, "SELECT 'x'::integer"))
+    with pytest.raises(DBAPIError):
         await insist(action)
     assert len(tries) == 1
 

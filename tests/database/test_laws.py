@@ -1,5 +1,6 @@
 """Every law of the schema, broken by plain SQL: code explains, the database forbids."""
 
+import json
 from typing import Any
 
 import asyncpg
@@ -121,6 +122,50 @@ async def test_device_token_keeps_its_identity_and_mask(books: asyncpg.Connectio
 
 async def test_device_token_can_be_encrypted_anew(books: asyncpg.Connection) -> None:
     assert await law_of(books, "UPDATE device_token SET ciphertext = 'anew'") is None
+
+
+# --- equal requests
+
+
+@pytest.mark.parametrize("state", ["sending", "unknown"])
+async def test_equal_payment_without_a_key_waits_for_the_end_of_the_one_in_flight(
+    books: asyncpg.Connection, state: str
+) -> None:
+    await beyond_the_law(books, f"UPDATE payment SET state = '{state}', reserved_amount = 0")
+    assert await law_of_row(books, "payment", NEW_PAYMENT, keyed=False) == "payment_like_in_flight"
+    assert await law_of_row(books, "payment", NEW_PAYMENT, keyed=False, caller="other") is None
+
+
+@pytest.mark.parametrize(("state", "keyed"), [("sending", True), ("unknown", True), ("pending", False)])
+async def test_another_key_and_an_end_that_is_known_let_an_equal_payment_start(
+    books: asyncpg.Connection, state: str, keyed: bool
+) -> None:
+    await beyond_the_law(books, f"UPDATE payment SET state = '{state}', reserved_amount = 0")
+    assert await law_of_row(books, "payment", NEW_PAYMENT, keyed=keyed) is None
+
+
+@pytest.mark.parametrize("state", ["sending", "unknown"])
+async def test_equal_refund_without_a_key_waits_for_the_end_of_the_one_in_flight(
+    books: asyncpg.Connection, state: str
+) -> None:
+    await beyond_the_law(books, f"UPDATE refund SET state = '{state}'")
+    assert await law_of_row(books, "refund", NEW_REFUND, keyed=False) == "refund_like_in_flight"
+    # These start, and meet the law of the sums only because this test writes none.
+    assert await law_of_row(books, "refund", NEW_REFUND, keyed=False, fingerprint="other") == "refunds_add_up"
+    assert await law_of_row(books, "refund", NEW_REFUND, keyed=True) == "refunds_add_up"
+
+
+@pytest.mark.parametrize(("length", "law"), [(8183, None), (8184, "payment_metadata_fits")])
+async def test_metadata_is_8_kb_of_json_in_bytes_and_not_in_characters(
+    books: asyncpg.Connection, length: int, law: str | None
+) -> None:
+    metadata = json.dumps({"a": "я" * (length // 2) + "x" * (length % 2)}, ensure_ascii=False)
+    assert await law_of_row(books, "payment", NEW_PAYMENT, metadata=metadata) == law
+
+
+async def test_payment_that_held_more_metadata_before_can_still_move(books: asyncpg.Connection) -> None:
+    await beyond_the_law(books, "UPDATE payment SET metadata = jsonb_build_object('a', repeat('x', 20000))")
+    assert await law_of(books, "UPDATE payment SET next_check_at = now()") is None
 
 
 # --- routing

@@ -9,7 +9,6 @@ from typing import Any
 
 import asyncpg
 import pytest
-from prometheus_client import REGISTRY
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -22,6 +21,7 @@ from payment_service.identifiers import new_id
 from payment_service.main import House
 from payment_service.queue import DELIVER_EVENTS
 from payment_service.settings import Settings
+from tests.alarms import alarms
 from tests.events.webhooks import OK, REFUSED, SHOP, URL, World, world_of
 from tests.waiting import until
 
@@ -132,10 +132,6 @@ async def test_old_secret_can_end_at_once(world: World) -> None:
 
 
 # --- passing on
-
-
-def alarms(name: str) -> float:
-    return REGISTRY.get_sample_value("payment_service_alarms_total", {"alarm": name}) or 0
 
 
 async def test_event_is_passed_on_once(world: World) -> None:

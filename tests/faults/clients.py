@@ -152,5 +152,6 @@ def _body(asked: Asked) -> dict[str, Any]:
         "message": asked.word,
         "order_id": asked.order_id,
         "external_id": asked.external_id,
+        "full": True if asked.op == "refund" and asked.amount is None else None,
     }
     return {name: value for name, value in body.items() if value is not None}

@@ -13,6 +13,7 @@ from typing import Final
 from unittest.mock import patch
 
 from payment_service import logs
+from payment_service.characters import checked_text
 from payment_service.providers.interface import (
     Accepted,
     LinkPayment,
@@ -186,6 +187,14 @@ def secrets_in(texts: Iterable[str]) -> list[str]:
     ]
 
 
+def can_be_kept(text: str) -> bool:
+    """Whether a text holds nothing that no row may hold."""
+    try:
+        return bool(checked_text(text)) or not text
+    except ValueError:
+        return False
+
+
 def objections(asked: Asked, sent: Sent, outcome: AnyOutcome | Reading, *, heard: int) -> list[str]:
     """What is wrong with what the client made of a reply."""
     found = []
@@ -196,7 +205,7 @@ def objections(asked: Asked, sent: Sent, outcome: AnyOutcome | Reading, *, heard
         found.append(f"the proxy was asked {heard} times")
     if secrets := secrets_in(told_by(outcome)):
         found.append(f"tells a secret: {secrets}")
-    if any(len(text) > 300 or "\0" in text or not text.isprintable() for text in told_by(outcome)):
+    if any(len(text) > 300 or not can_be_kept(text) for text in told_by(outcome)):
         found.append(f"no row can hold {told_by(outcome)}")
     return [f"{asked.operation}: {one}; {outcome!r} of {sent!r}"[:1500] for one in found]
 

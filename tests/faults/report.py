@@ -59,13 +59,22 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         alike[row.family, row.case, row.verb].append(row)
     rows = [total(some, *name) for name, some in alike.items()]
-    families = list(dict.fromkeys(row.family for row in rows))
     lines: list[tuple[str, ...]] = [HEAD, ("---",) * 3 + ("---:",) * 5]
-    for family in families:
-        of_family = [row for row in rows if row.family == family]
+    for family, of_family in _by_family(rows).items():
         lines += [row.cells() for row in of_family]
         lines.append(tuple(f"**{cell}**" if cell else "" for cell in total(of_family, family).cells()))
     lines.append(tuple(f"**{cell}**" if cell else "" for cell in total(rows, "all").cells()))
+    return _markdown(lines)
+
+
+def _by_family(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    families: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        families[row.family].append(row)
+    return families
+
+
+def _markdown(lines: Sequence[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
 
@@ -81,8 +90,7 @@ def paste(document: Path, rows: Sequence[Row]) -> None:
     """Put the sums, and behind them every fault, between the two marks of a document."""
     before, _, rest = document.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
-    families = list(dict.fromkeys(row.family for row in rows))
-    sums = [total([row for row in rows if row.family == family], family) for family in families]
+    sums = [total(of_family, family) for family, of_family in _by_family(rows).items()]
     details = f"<details><summary>Every fault</summary>\n\n{table(rows)}\n</details>"
     document.write_text(f"{before}{BEGIN}\n\n{_sums(sums)}\n{details}\n\n{END}{after}", encoding="utf-8")
 
@@ -90,4 +98,4 @@ def paste(document: Path, rows: Sequence[Row]) -> None:
 def _sums(families: Sequence[Row]) -> str:
     lines: list[tuple[str, ...]] = [(HEAD[0], *HEAD[3:]), ("---",) + ("---:",) * 5]
     lines += [(row.family, *row.cells()[3:]) for row in (*families, total(families, "**all**"))]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+    return _markdown(lines)

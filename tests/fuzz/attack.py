@@ -39,6 +39,11 @@ ONLY_IN_WORDS: Final = (
     "control characters",
     "checksum",
     "a BIN is 12 digits",
+    "a BIN of zeros",
+    "bytes as JSON in UTF-8",
+    "is another one today",  # of a routing that is sent back
+    "here, and stays so",
+    "are other ones today",
     "a device token is",
     "a Kazakh mobile number",
     "is before or after all time",
@@ -48,6 +53,7 @@ ONLY_IN_WORDS: Final = (
     "the URL",
     "provider",
     "for this payment",
+    "is given alone",
     "the merchant cabinet shows it",
     "means that the payment was made",
     "shop_id: must be a whole number",  # 3255.0 is one in a body; a query holds words

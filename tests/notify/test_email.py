@@ -38,6 +38,12 @@ async def test_mail_arrives_whole(mailbox: Mailbox) -> None:
     assert mail.get_content().replace("\r\n", "\n").strip() == f"{NOTE.line}\n\nОткрыть: {NOTE.link}"
 
 
+async def test_line_separator_in_a_name_breaks_no_subject(mailbox: Mailbox) -> None:
+    note = replace(NOTE, facts=("Rosalie\u2028Алматы \U0001fa77",))
+    assert await channel_to(mailbox.port).send(ANNA, note, key="1.2") == Sent()
+    assert read(mailbox.mails[0])["Subject"] == "Оплачено 1 ₸ · Rosalie Алматы \U0001fa77"
+
+
 async def test_mail_whose_answer_is_lost_is_sent_again_as_the_same_mail(mailbox: Mailbox) -> None:
     mailbox.breaks_off = True
     assert isinstance(await send(mailbox), TryAgain)

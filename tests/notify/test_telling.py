@@ -8,7 +8,6 @@ from uuid import UUID
 
 import asyncpg
 import pytest
-from prometheus_client import REGISTRY
 
 from payment_service.access.service import EVERYBODY
 from payment_service.database import constraint_of
@@ -20,6 +19,7 @@ from payment_service.notify import service
 from payment_service.notify.bindings import BindingRequest
 from payment_service.notify.channel import Channel, Delivery, Sent
 from payment_service.notify.texts import Note
+from tests.alarms import alarms
 from tests.conftest import SHOPS
 from tests.notify.conftest import CHAT, BotApi, Mailbox
 
@@ -82,10 +82,6 @@ async def pause_s(sql: asyncpg.Connection) -> float:
 async def jobs(sql: asyncpg.Connection) -> list[datetime]:
     rows = await sql.fetch("SELECT execute_after FROM pgqueuer WHERE entrypoint = 'tell_chat' ORDER BY id")
     return [row["execute_after"] for row in rows]
-
-
-def alarms(name: str) -> float:
-    return REGISTRY.get_sample_value("payment_service_alarms_total", {"alarm": name}) or 0
 
 
 # --- whom

@@ -13,13 +13,13 @@ import respx
 from payment_service.errors import DatabaseUnavailable, PaymentNotFound
 from payment_service.inflight import NotEndedYet
 from payment_service.main import House, build
-from payment_service.metrics import ALARMS
 from payment_service.money import Money
 from payment_service.payments import moves
 from payment_service.payments.service import Answer
 from payment_service.queue import enqueue
 from payment_service.refunds.service import RefundRequest
 from payment_service.settings import Settings
+from tests.alarms import alarms
 from tests.conftest import accepted, failure, status_reply
 from tests.database.relay import Relay
 from tests.payments.asking import (
@@ -40,10 +40,6 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("shops")
 CREATED = 12800627774
-
-
-def alarms(name: str) -> float:
-    return float(ALARMS.labels(alarm=name)._value.get())
 
 
 async def begun(house: House, gate: Gate, **changes: Any) -> asyncio.Task[Answer]:

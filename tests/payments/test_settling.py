@@ -317,7 +317,8 @@ async def test_payment_of_another_shop_is_not_found(house: House, payment: Payme
 @pytest.fixture
 def patient(house: House) -> House:
     """Rooms where a call may take effect for five minutes."""
-    return replace(house, settling=replace(house.settling, late_effect_s=300))
+    rules = replace(house.settling.rules, late_effect_s=300)
+    return replace(house, settling=replace(house.settling, rules=rules))
 
 
 async def test_call_that_may_still_take_effect_is_not_called_failed(

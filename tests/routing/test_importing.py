@@ -152,3 +152,10 @@ async def test_import_is_heard_by_the_memory(routing: Routing) -> None:
     await routing.route_of(8)
     await bring_in(routing, lines("8,991011000048,Cvety.kz,Almaty"))
     assert (await routing.route_of(8)).organization_bin == "991011000048"
+
+
+async def test_name_is_what_people_write(routing: Routing) -> None:
+    await bring_in(routing, lines('8,891027350515,"\U0001fa77 Roses \u2028№\u00a01",Алматы'))
+    assert (await routing.config_of(8)).row.name == "\U0001fa77 Roses \u2028№\u00a01"
+    with pytest.raises(BadFileError, match="Line 2: name: must not hold control characters"):
+        importing.parse(lines("8,891027350515,a\u202eb,Almaty"))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,13 @@ def test_a_line_torn_by_a_crash_costs_only_itself(clock: Clock, tmp_path: Path) 
         torn.write('{"sequence": 2, "op": "cre')
     made(ledger_of(clock, file))
     assert len(list(ledger_of(clock, file).payments())) == 2
+
+
+def test_a_line_separator_in_a_message_tears_no_line(clock: Clock, tmp_path: Path) -> None:
+    file = tmp_path / "ledger.jsonl"
+    ledger_of(clock, file).create(replace(asked(), message="Roses\u2028\u2029\x85 for Anna"), NORMAL)
+    [entry] = ledger_of(clock, file).entries()
+    assert entry.message == "Roses\u2028\u2029\x85 for Anna"
 
 
 def test_the_device_token_is_neither_in_an_entry_nor_in_the_file(clock: Clock, tmp_path: Path) -> None:

@@ -85,13 +85,22 @@ final class ClientTest extends SiteTest
     public function testKeyOfARefundDoesNotDependOnHowTheAmountIsWritten(): void
     {
         $keys = [];
-        foreach ([[50], ['50.00'], [50.0], [50, ['attempt' => 2]], [null], ['50.01']] as $arguments) {
+        foreach ([[50], ['50.00'], [50.0], [50, ['attempt' => 2]], ['50.01']] as $arguments) {
             $this->wire->willSay(['state' => 'succeeded', 'shop_id' => self::SHOP, 'external_id' => '777']);
             $this->client()->refund(self::SHOP, 777, ...$arguments);
             $keys[] = end($this->wire->requests)['headers']['Idempotency-Key'];
         }
         $this->assertSame([$keys[0], $keys[0], $keys[0]], array_slice($keys, 0, 3));
-        $this->assertCount(4, array_unique($keys));
+        $this->assertCount(3, array_unique($keys));
+    }
+
+    public function testAllThatIsLeftIsRefundedOnlyWhenThatIsSaid(): void
+    {
+        $this->wire->willSay(['state' => 'succeeded', 'shop_id' => self::SHOP, 'external_id' => '777']);
+        $this->client()->refundAll(self::SHOP, 777);
+        $sent = end($this->wire->requests);
+        $this->assertSame(['shop_id' => self::SHOP, 'external_id' => '777', 'full' => true], $sent['body']);
+        $this->assertSame('bx1-' . substr(hash('sha256', "payment-service\nrefund\n121038\n777\nall\n1"), 0, 48), $sent['headers']['Idempotency-Key']);
     }
 
     public function testOnlyWhatWasSurelyNotSentIsTriedAgain(): void
@@ -219,6 +228,8 @@ final class ClientTest extends SiteTest
             ['createPaymentLink', [[]]],
             ['getPaymentStatus', ['../admin/configs']],
             ['refund', [self::SHOP, '12?x=1', 5]],
+            ['refund', [self::SHOP, '777']],
+            ['refund', [self::SHOP, '777', null]],
             ['getPaymentConfig', [0]],
             ['getPaymentConfig', [null]],
             ['createPaymentLog', [['shop_id' => 8]]],

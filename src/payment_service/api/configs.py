@@ -4,19 +4,25 @@ import hashlib
 import hmac
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AliasPath, BaseModel, ConfigDict, Field, StringConstraints
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.dependencies import InRooms, PresentedKey, caller_who_may
 from payment_service.api.exact import ExactRoute
-from payment_service.api.fields import Bin, Changes, DeviceTokenText, ShopId, Text
-from payment_service.errors import ShopAlreadyConfigured, ShopInactive, ShopNotConfigured
-from payment_service.identifiers import looks_like_kaspi_token
+from payment_service.api.fields import Bin, Body, Changes, DeviceTokenText, Moment, ShopId, Text
+from payment_service.errors import (
+    BinOfSeveralShops,
+    InvalidInput,
+    ShopAlreadyConfigured,
+    ShopInactive,
+    ShopNotConfigured,
+)
+from payment_service.identifiers import looks_like_kaspi_token, masked
 from payment_service.routing.models import PaymentConfigHistory
 from payment_service.routing.service import Change, ShopConfig
 
@@ -38,11 +44,13 @@ class ConfigAnswer(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
-    id: int
+    id: int = Field(
+        validation_alias=AliasPath("shop_id"), description="The shop_id, by which everything here is found."
+    )
     shop_id: int = Field(examples=[121038])
     organization_bin: str = Field(examples=["920317450731"])
     device_token: str | None = Field(
-        description="Whole for keys with the scope secrets:read, else its first 8 characters and an ellipsis."
+        description="Whole for keys with the scope secrets:read, else its first characters and an ellipsis."
     )
     is_active: bool
     provider: str
@@ -69,7 +77,7 @@ class SignedConfig(ConfigAnswer):
     signature: str | None = Field(description="Null only where no key was sent, on a development server.")
 
 
-class NewConfig(BaseModel):
+class NewConfig(Body):
     """A shop's first routing."""
 
     shop_id: ShopId
@@ -83,10 +91,14 @@ class NewConfig(BaseModel):
     reason: Reason = Field(default="", description="Why, for the history.")
 
 
-class ConfigChange(Changes):
-    """What to change; a field that is not given stays as it is."""
+_AS_SHOWN: Any = Field(default=None, description="As it was shown; any other value than today's is refused.")
+_SHOWN = ("version", "created_at", "updated_at")
 
-    may_be_null = frozenset({"device_token"})
+
+class ConfigChange(Changes):
+    """What to change; a field that is not given stays as it is. A whole answer of ours may be sent back, changed."""
+
+    null_says = frozenset({"device_token"})
 
     organization_bin: Bin | None = None
     device_token: str | None = Field(
@@ -100,6 +112,12 @@ class ConfigChange(Changes):
     city: City | None = None
     description: Description | None = None
     reason: Reason = Field(default="", description="Why, for the history.")
+    id: ShopId | None = _AS_SHOWN
+    shop_id: ShopId | None = _AS_SHOWN
+    version: int | None = _AS_SHOWN
+    created_at: Moment | None = _AS_SHOWN
+    updated_at: Moment | None = _AS_SHOWN
+    warnings: list[str] | None = _AS_SHOWN
 
 
 class ConfigVersion(BaseModel):
@@ -196,17 +214,19 @@ async def add(
 @router.get(
     "/admin/configs/by-bin/{bin}",
     tags=["admin"],
-    summary="The shops of a BIN",
-    responses=problems.declared(),
+    summary="The shop of a BIN",
+    responses=problems.declared(ShopNotConfigured, ShopInactive, BinOfSeveralShops),
 )
 async def by_bin(
     bin: Annotated[Bin, Path()],  # noqa: A002 - the name that the address has
     house: InRooms,
     caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
-) -> list[ConfigAnswer]:
-    """Every shop whose money goes to this BIN, active or not: there may be several, or none."""
-    found = await house.routing.configs(shops=caller.shops, organization_bin=bin)
-    return [_shown(one, caller) for one in found]
+) -> ConfigAnswer:
+    """The routing of the one active shop whose money goes to this BIN.
+
+    Several active ones are a conflict that names them; when there is none but inactive ones, that is said.
+    """
+    return _shown(await house.routing.config_of_bin(bin, shops=caller.shops), caller)
 
 
 @router.get(
@@ -238,7 +258,14 @@ async def change(
     caller.require_shop(shop_id)
     fields = body.given()
     fields.pop("reason", None)
-    return _shown(await house.routing.update(shop_id, fields, reason=body.reason), caller)
+    for name in ("id", "shop_id"):
+        if fields.pop(name, shop_id) != shop_id:
+            raise InvalidInput(name, f"is {shop_id} here, and stays so")
+    warnings = fields.pop("warnings", None)
+    if warnings is not None and warnings != _shown(await house.routing.config_of(shop_id), caller).warnings:
+        raise InvalidInput("warnings", "are other ones today: leave them out")
+    seen = {name: fields.pop(name) for name in _SHOWN if name in fields}
+    return _shown(await house.routing.update(shop_id, fields, seen=seen, reason=body.reason), caller)
 
 
 @router.delete(
@@ -279,8 +306,9 @@ def _shown(config: ShopConfig, caller: Caller) -> ConfigAnswer:
     if config.device_token is not None:
         if not looks_like_kaspi_token(config.device_token):
             answer.warnings = ["The device token is no UUID, and Kaspi's are: check it."]
-        if Scope.SECRETS_READ in caller.scopes:
-            answer.device_token = config.device_token
+        # Not as it was written down: an earlier version showed more of a short one.
+        reveal = Scope.SECRETS_READ in caller.scopes
+        answer.device_token = config.device_token if reveal else masked(config.device_token)
     return answer
 
 

@@ -12,21 +12,25 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     StringConstraints,
     WithJsonSchema,
+    model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from payment_service.errors import InvalidInput
+from payment_service.characters import checked_text
 from payment_service.identifiers import checked_bin, checked_device_token, checked_phone
 from payment_service.money import Money
 
+_ABOUT = frozenset({"title", "description", "default", "examples"})
+"""What a schema says of a field besides what its values may be."""
 _EXACT = 2**53
 """From here on a client that computes with doubles has lost digits: such an id may be another payment's."""
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,10}")
 _NUMBER = re.compile(r"\s*[+-]?[0-9._]*(e[+-]?[0-9]+)?\s*", re.IGNORECASE)
 _SPACE_FOR_PLUS = re.compile(r"(:[0-9]{2}(?:[.,][0-9]+)?) ([0-9]{2}:?[0-9]{2})$")
-_FINE_THOUGH_INVISIBLE = dict.fromkeys((0x00A0, 0x202F, 0x200C, 0x200D))
-"""No-break spaces, and the joiners that many emoji are made with."""
 
 
 def _whole_number(value: Any) -> Any:
@@ -56,12 +60,6 @@ def _tenge(value: Any) -> Money:
     if not money.tiyn:
         raise ValueError("an amount is more than zero")
     return money
-
-
-def _printable(value: str) -> str:
-    if not value.translate(_FINE_THOUGH_INVISIBLE).isprintable():
-        raise ValueError("must not hold control characters")
-    return value
 
 
 def _written_out(value: Any) -> Any:
@@ -101,7 +99,7 @@ Tenge = Annotated[
 ]
 Phone = Annotated[
     str,
-    StringConstraints(max_length=30),
+    StringConstraints(max_length=60),
     AfterValidator(checked_phone),
     Field(description="A Kazakh mobile number, in any common spelling.", examples=["77015211545"]),
 ]
@@ -115,7 +113,7 @@ DeviceTokenText = Annotated[
     AfterValidator(checked_device_token),
     Field(description="8 to 50 letters, digits and dashes; Kaspi's are UUIDs.", examples=["your-device-token-uuid"]),
 ]
-Text = Annotated[str, AfterValidator(_printable)]
+Text = Annotated[str, AfterValidator(checked_text)]
 _ID_PATTERN = r"^[A-Za-z0-9_-]{1,50}$"
 ExternalId = Annotated[
     str,
@@ -141,28 +139,45 @@ SentId = Annotated[
 JsonTenge = Annotated[int | float, Field(description="Tenge.", examples=[100])]
 
 
-def _hide_null(document: dict[str, Any], model: "type[Changes]") -> None:
-    for name, field in document["properties"].items():
-        if name not in model.may_be_null and "anyOf" in field:
-            [kind] = [one for one in field.pop("anyOf") if one != {"type": "null"}]
-            field.pop("default")
-            field.update({**kind, **field})
+class Body(BaseModel):
+    """What a request holds.
+
+    A field that is not known is refused by name (``exact``). Null, for a field that may be left out, is as if it was
+    left out, but where it means something of its own.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    null_says: ClassVar[frozenset[str]] = frozenset()
+    """Fields for which null is a value."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        optional = {name for name, field in cls.model_fields.items() if not field.is_required()} - cls.null_says
+        return {name: value for name, value in given.items() if value is not None or name not in optional}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        reference = handler(core_schema)
+        document = handler.resolve_ref_schema(reference)
+        for name, field in document["properties"].items():
+            if name not in document.get("required", ()):
+                document["properties"][name] = or_else(field, {"type": "null"})
+        return reference
 
 
-class Changes(BaseModel):
-    """What to change; a field that is not given stays as it is. Null is a value, and only some fields may be it."""
+def or_else(field: dict[str, Any], kind: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a field that takes values of another kind, too."""
+    kinds = field.get("anyOf") or [{name: value for name, value in field.items() if name not in _ABOUT}]
+    about = {name: value for name, value in field.items() if name in _ABOUT}
+    return {"anyOf": kinds if kind in kinds else [*kinds, kind], **about}
 
-    model_config = ConfigDict(json_schema_extra=_hide_null)
-    may_be_null: ClassVar[frozenset[str]] = frozenset()
+
+class Changes(Body):
+    """What to change; a field that is not given, or null, stays as it is. Null is a value of ``null_says`` only."""
 
     def given(self) -> dict[str, Any]:
-        """The fields that were given.
-
-        Raises:
-            InvalidInput: for a null that means nothing.
-        """
-        fields = self.model_dump(include=self.model_fields_set)
-        for name, value in fields.items():
-            if value is None and name not in self.may_be_null:
-                raise InvalidInput(name, "must not be null: leave the field out to keep it as it is")
-        return fields
+        """The fields that were given."""
+        return self.model_dump(include=self.model_fields_set)

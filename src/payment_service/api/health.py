@@ -11,10 +11,11 @@ from pydantic import BaseModel, Field
 from payment_service import __version__, schema
 from payment_service.api import documentation, problems
 from payment_service.api.dependencies import InRooms
+from payment_service.api.exact import ExactRoute
 from payment_service.api.middleware import Drain
 from payment_service.errors import NotAuthenticated
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=ExactRoute)
 
 
 class Greeting(BaseModel):
@@ -83,7 +84,7 @@ async def ready(house: InRooms, request: Request) -> JSONResponse:
 
 def metrics_router(token: str | None) -> APIRouter:
     """``/metrics``, for everybody or for those who hold the token."""
-    metrics = APIRouter(tags=["health"])
+    metrics = APIRouter(tags=["health"], route_class=ExactRoute)
 
     @metrics.get(
         "/metrics",

@@ -11,7 +11,7 @@ from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.dependencies import InRooms, caller_who_may
 from payment_service.api.exact import ExactRoute
-from payment_service.api.fields import Changes, ShopId, Text
+from payment_service.api.fields import Body, Changes, ShopId, Text
 from payment_service.errors import BindingExists, BindingNotFound, MessageNotSent, ShopNotConfigured
 from payment_service.events.outbox import EventType
 from payment_service.notify.bindings import BindingRequest, Bound
@@ -26,7 +26,7 @@ BindingId = Annotated[UUID, Path(description="The binding, as the list shows it.
 Admin = Annotated[Caller, caller_who_may(Scope.ADMIN)]
 
 
-class NewBinding(BaseModel):
+class NewBinding(Body):
     """A chat, and what it is to be told of."""
 
     channel: Literal["telegram", "email"]

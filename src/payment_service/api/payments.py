@@ -5,6 +5,7 @@ How an answer follows from a payment: paid, pending or ended after it was taken 
 """
 
 import io
+import json
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
@@ -13,13 +14,13 @@ from uuid import UUID
 import segno
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.dependencies import AnswerBy, InRooms, Rooms, caller_who_may
 from payment_service.api.exact import ExactRoute
-from payment_service.api.fields import ExternalId, JsonTenge, Moment, Phone, ShopId, Tenge, Text
+from payment_service.api.fields import Body, ExternalId, JsonTenge, Moment, Phone, ShopId, Tenge, Text
 from payment_service.api.waiting import changed
 from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
@@ -59,16 +60,54 @@ IdempotencyKey = Annotated[
         "and are never executed twice.",
     ),
 ]
+MAX_METADATA_BYTES = 8192
+
+
+def _no_empty_list(value: Any) -> Any:
+    """PHP writes an empty map as a list."""
+    return {} if value == [] else value
+
+
+def _small_enough(metadata: dict[str, str]) -> dict[str, str]:
+    # Written as jsonb is written, for the database counts the same bytes.
+    size = len(json.dumps(metadata, ensure_ascii=False).encode())
+    if size > MAX_METADATA_BYTES:
+        raise ValueError(f"is {size} bytes as JSON in UTF-8, and may be {MAX_METADATA_BYTES}: keep less in it")
+    return metadata
+
+
+def _tenge_only(value: Any) -> Any:
+    if value != "KZT":
+        raise ValueError("all amounts are in tenge: send KZT, or leave it out")
+    return value
+
+
+Currency = Annotated[Literal["KZT"], BeforeValidator(_tenge_only)]
 Metadata = Annotated[
     dict[
         Annotated[Text, StringConstraints(min_length=1, max_length=40)],
         Annotated[Text, StringConstraints(max_length=500)],
     ],
-    Field(max_length=20, description="Up to 20 texts of yours, kept with the payment."),
+    BeforeValidator(_no_empty_list),
+    AfterValidator(_small_enough),
+    Field(max_length=20, description="Up to 20 texts of yours, kept with the payment: at most 8192 bytes as JSON."),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {
+                    "type": "object",
+                    "additionalProperties": {"type": "string", "maxLength": 500},
+                    "propertyNames": {"minLength": 1, "maxLength": 40},
+                    "maxProperties": 20,
+                },
+                {"type": "array", "maxItems": 0},
+            ]
+        }
+    ),
 ]
 
 
-class CreateLink(BaseModel):
+class CreateLink(Body):
     """A payment by link."""
 
     shop_id: ShopId
@@ -79,7 +118,8 @@ class CreateLink(BaseModel):
     order_id: Annotated[Text, StringConstraints(min_length=1, max_length=64)] | None = Field(
         default=None, description="Your order. One order has at most one open payment.", examples=["12345"]
     )
-    metadata: Metadata = {}
+    metadata: Metadata = Field(default={})
+    currency: Currency | None = Field(default=None, description="The currency of the amount; there is one.")
 
 
 class Create(CreateLink):
@@ -126,6 +166,7 @@ class UnknownAnswer(BaseModel):
     id: UUID = Field(description="Our id.")
     state: State = Field(default=State.UNKNOWN, examples=[State.UNKNOWN])
     detail: str
+    error: str = Field(description="The same sentence, where older clients look for it.")
     external_id: str | None = None
     shop_id: int | None = None
     organization_bin: str | None = None
@@ -391,12 +432,14 @@ def _answer(payment: Payment, *, is_link: bool, headers: dict[str, str]) -> Any:
 
 def unknown(payment_id: UUID, payment: Payment | None, *, headers: dict[str, str] | None = None) -> JSONResponse:
     """The answer to an operation whose outcome is not known."""
+    sentence = (
+        "It is not known whether this was done, so it must not be sent again. "
+        f"Look at GET /payments/{payment_id}: it says what became of it as soon as that is known."
+    )
     body = UnknownAnswer(
         id=payment_id,
-        detail=(
-            "It is not known whether this was done, so it must not be sent again. "
-            f"Look at GET /payments/{payment_id}: it says what became of it as soon as that is known."
-        ),
+        detail=sentence,
+        error=sentence,
         **{}
         if payment is None
         else {

@@ -34,6 +34,7 @@ STATUS_OF: Final = MappingProxyType(
         errors.ShopNotConfigured: 404,
         errors.ShopInactive: 403,
         errors.ShopAlreadyConfigured: 409,
+        errors.BinOfSeveralShops: 409,
         errors.DeviceTokenMissing: 400,
         errors.PaymentNotFound: 404,
         errors.PaymentHasNoLink: 409,
@@ -77,6 +78,7 @@ _AT_THE_DOOR: Final = MappingProxyType(
         413: "`body_too_large`",
         414: "`uri_too_long`",
         415: "`unsupported_media_type`",
+        422: "`validation_failed`",
         431: "`headers_too_large`",
         500: "`internal_error`",
     }
@@ -114,12 +116,17 @@ class Problem(BaseModel):
 def problem(
     status: int, code: str, title: str, detail: str, *, headers: Mapping[str, str] | None = None, **extra: Any
 ) -> JSONResponse:
-    """A problem answer."""
+    """A problem answer.
+
+    The sentences about fields are ours, with the examples of what is right; any other may hold what somebody sent.
+    """
+    if code != errors.InvalidInput.code:
+        detail = scrub(detail)
     body = {
         "type": "about:blank",
         "title": title,
         "status": status,
-        "detail": _sentence(scrub(detail)),
+        "detail": _sentence(detail),
         "code": code,
         "request_id": origin.get().request_id,
         **extra,
@@ -217,7 +224,7 @@ def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _field_of(location: tuple[int | str, ...]) -> str:
-    names = [str(part) for part in location if part not in {"body", "query", "path", "header"}]
+    names = [str(part) for part in location[location[0] in {"body", "query", "path", "header"} :]]
     # A name may come from the request, and half of a surrogate pair cannot be written.
     return (".".join(names) or str(location[0])).encode(errors="replace").decode()
 

@@ -5,13 +5,13 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationInfo, field_validator
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.dependencies import AnswerBy, InRooms, caller_who_may
 from payment_service.api.exact import ExactRoute
-from payment_service.api.fields import JsonTenge, SentId, ShopId, Tenge
+from payment_service.api.fields import Body, JsonTenge, SentId, ShopId, Tenge
 from payment_service.api.payments import UNKNOWN, IdempotencyKey, refused, unknown
 from payment_service.errors import (
     DeviceTokenMissing,
@@ -33,12 +33,34 @@ from payment_service.refunds.service import RefundRequest, remainder
 router = APIRouter(tags=["payments"], route_class=ExactRoute)
 
 
-class RefundBody(BaseModel):
-    """A refund of a paid payment."""
+class RefundBody(Body):
+    """A refund of a paid payment: of an amount, or of all that is left. Nothing is refunded by leaving a field out."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {
+                    "required": ["amount"],
+                    "properties": {"amount": {"not": {"type": "null"}}, "full": {"enum": [False, None]}},
+                },
+                {"required": ["full"], "properties": {"full": {"const": True}, "amount": {"type": "null"}}},
+            ]
+        }
+    )
 
     shop_id: ShopId
     external_id: SentId
-    amount: Tenge | None = Field(default=None, description="Tenge; everything that is left when not given.")
+    full: StrictBool = Field(default=False, description="True, without `amount`: pay back all that is left.")
+    amount: Tenge | None = Field(
+        default=None, validate_default=True, description="Tenge to pay back. Needed unless `full` is true."
+    )
+
+    @field_validator("amount")
+    @classmethod
+    def _either_amount_or_full(cls, amount: Money | None, info: ValidationInfo) -> Money | None:
+        if "full" in info.data and info.data["full"] == (amount is not None):
+            raise ValueError('send either the amount to pay back, in tenge, or "full": true for all that is left')
+        return amount
 
 
 class RefundedAnswer(BaseModel):

@@ -2,81 +2,202 @@
 
 import csv
 import io
+import json
 import re
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from decimal import Decimal
+from itertools import islice
+from typing import Annotated, Any, Final, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    StringConstraints,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.dependencies import InRooms, caller_who_may
-from payment_service.api.exact import ExactRoute
-from payment_service.api.fields import Moment, SentId, ShopId, Text, digits, whole
+from payment_service.api.exact import MAX_TOLD, ExactRoute, not_known, unknown_parameters
+from payment_service.api.fields import Moment, SentId, ShopId, Text, digits, or_else, whole
 from payment_service.audit import service as audit
+from payment_service.audit.models import AuditEntry
 from payment_service.audit.service import LogFilter
+from payment_service.characters import checked_text, one_line
 from payment_service.errors import ShopNotConfigured
+from payment_service.identifiers import checked_bin
+from payment_service.logs import get_logger
 from payment_service.money import MAX_TIYN
 from payment_service.payments.reports import Report
 from payment_service.spreadsheets import ENCODING, cell
 
 router = APIRouter(route_class=ExactRoute)
+_WHOLE = re.compile(r"[0-9]{1,10}")
+log = get_logger(__name__)
 _WEIGHT = re.compile(r"[01](\.[0-9]{0,3})?")
 
 
-def _one_line(value: Any) -> Any:
-    """An error's text may hold lines and control characters: the report is worth more than they are."""
-    return " ".join("".join(c if c.isprintable() else " " for c in value).split()) if isinstance(value, str) else value
+def _tiyn(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and _WHOLE.fullmatch(value) else whole(value)
 
 
-OperationType = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,19}$"), Field(examples=["create"])]
-StatusWord = Annotated[Text, StringConstraints(min_length=1, max_length=50)]
-Message = Annotated[str, BeforeValidator(_one_line), Field(description="The first 500 characters are kept.")]
-Tiyn = Annotated[int, Field(ge=0, le=MAX_TIYN, strict=True), BeforeValidator(whole)]
-_BIN_PATTERN = r"^[0-9]{12}$"
-ReportedBin = Annotated[
+def _in_words(value: Any) -> Any:
+    """Whatever was sent, on one line: an error may come as a list, a status as a number."""
+    if isinstance(value, str | Decimal):
+        return one_line(str(value))
+    try:
+        return one_line(json.dumps(value, ensure_ascii=False, default=str))
+    except RecursionError:
+        return "nested too deeply to be kept"
+
+
+def _cut(length: int) -> BeforeValidator:
+    return BeforeValidator(lambda value: _in_words(value)[:length])
+
+
+def _text(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError("is a text, such as create")  # noqa: TRY004 - pydantic's word for what is not valid
+    return value
+
+
+OperationType = Annotated[
     str,
-    BeforeValidator(digits),
-    StringConstraints(pattern=_BIN_PATTERN),
+    _cut(20),
+    BeforeValidator(_text),  # asked first
+    StringConstraints(min_length=1),
     WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": _BIN_PATTERN},
-                {"type": "integer", "minimum": 10**11, "maximum": 10**12 - 1},
-            ]
-        }
+        {"type": "string", "pattern": r"[^\s\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "examples": ["create"]}
     ),
 ]
-
+StatusWord = Annotated[str, _cut(50), StringConstraints(min_length=1)]
+Message = Annotated[str, _cut(500), Field(description="The first 500 characters are kept.")]
+Tiyn = Annotated[int, Field(ge=0, le=MAX_TIYN, strict=True), BeforeValidator(_tiyn)]
+ReportedBin = Annotated[str, BeforeValidator(digits), AfterValidator(checked_text), StringConstraints(max_length=12)]
 ReportId = Annotated[
     str,
     StringConstraints(pattern=r"^[!-~]{1,64}$"),
     Field(description="Your own id of this report: sent again under it, it is taken once."),
 ]
+_FORMS: Final = {
+    "organization_bin": "12 digits",
+    "external_id": "1 to 50 letters, digits, _ and -, as text or as a whole number below 2^53",
+    "amount": "a whole number of tiyn from 0 to 9999999999",
+    "status": "a word of up to 50 characters",
+    "provider": "a word of up to 20 characters",
+    "report_id": "1 to 64 visible ASCII characters",
+}
+"""What can be kept of those fields that are left out when they hold anything else."""
+_WORDS: Final = frozenset({"operation_type", "status", "provider"})
+"""Texts that are shortened with a warning; of an error's text it is documented how much is kept."""
 
 
-class OperationReport(BaseModel):
-    """An operation that a client made itself."""
+class ClientReport(BaseModel):
+    """What a client tells: kept whatever its form, for nobody can tell it again.
+
+    A field that cannot be kept as it was sent is shortened or left out, one that is not known is left out, and
+    ``warnings`` says so. Without the shop, or what was done, there is nothing to keep.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    _warnings: list[str] = PrivateAttr(default_factory=list)
 
     shop_id: ShopId
-    organization_bin: ReportedBin | None = Field(default=None, description="As the client used it.")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(given, dict):
+            return handler(given)
+        said = {name: value for name, value in given.items() if value not in (None, "") or name not in cls.model_fields}
+        try:
+            report, wrong = handler(said), set()
+        except ValidationError as error:
+            wrong = {str(one["loc"][0]) for one in error.errors()}
+            if not wrong <= _FORMS.keys() & said.keys():
+                raise
+            kept = {name: value for name, value in said.items() if name not in wrong}
+            report = handler(kept | {name: None for name in wrong if cls.model_fields[name].is_required()})
+        report.what_was_not_kept(said, wrong)
+        return report
+
+    def what_was_not_kept(self, said: Mapping[str, Any], wrong: set[str]) -> None:
+        """Remember what of the report is not kept as it was sent. ``wrong`` names what was left out."""
+        self._warnings = [*self._partly_kept(said, wrong)]
+
+    def _partly_kept(self, said: Mapping[str, Any], wrong: set[str]) -> Iterator[str]:
+        for name in (name for name in type(self).model_fields if name in said):
+            if name in wrong:
+                yield f"{name}: {_in_words(said[name])[:60]} was left out: it is {_FORMS[name]}"
+            elif name in _WORDS and getattr(self, name) != said[name]:
+                yield f"{name}: kept as {getattr(self, name)}"
+        organization_bin = getattr(self, "organization_bin", None)
+        if organization_bin is not None:
+            try:
+                checked_bin(organization_bin)
+            except ValueError as error:
+                yield f"organization_bin: kept as {organization_bin}, but {error}"
+        for name in islice(self.model_extra or (), MAX_TOLD):
+            yield f"{name[:60]}: {not_known(name, type(self).model_fields)}"
+
+    def known(self) -> dict[str, Any]:
+        """The fields that are kept."""
+        return self.model_dump(include=set(type(self).model_fields))
+
+    def warnings(self, request: Request) -> list[str]:
+        """What of the report, and of the query that came with it, is not kept as it was sent."""
+        parameters = [f"{name[:60]}: {said}" for name, said in unknown_parameters(request, ()).items()]
+        found = (self._warnings + parameters)[:MAX_TOLD]
+        if found:
+            log.warning("report kept in part", warnings=" | ".join(found))
+        return found
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        reference = handler(core_schema)
+        document = handler.resolve_ref_schema(reference)
+        fields = document["properties"]
+        for name in fields.keys() - {"shop_id", "operation_type"}:
+            anything: dict[str, Any] = {"description": "Shortened or left out, with a warning."}
+            if name in document["required"]:
+                fields[name]["anyOf"].remove({"type": "null"})
+                anything["not"] = {"enum": [None, ""]}
+            fields[name] = or_else(fields[name], anything)
+        return reference
+
+
+class OperationReport(ClientReport):
+    """An operation that a client made itself."""
+
+    organization_bin: ReportedBin | None = Field(default=None, description="As the client used it: 12 digits.")
     operation_type: OperationType
     external_id: SentId | None = None
-    amount: Tiyn | None = Field(default=None, description="Tiyn.")
+    amount: Tiyn | None = Field(default=None, description="Whole tiyn, as a number or in digits.")
     status: StatusWord | None = None
     error_message: Message | None = None
-    provider: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,20}$")] = "kaspi"
+    provider: Annotated[str, _cut(20), StringConstraints(min_length=1)] = "kaspi"
     report_id: ReportId | None = None
 
 
-class StatusReport(BaseModel):
+class StatusReport(ClientReport):
     """A status that a client saw."""
 
-    shop_id: ShopId
-    external_id: SentId
-    status: StatusWord
+    external_id: SentId | None
+    status: StatusWord | None
     error_message: Message | None = None
     report_id: ReportId | None = None
 
@@ -106,6 +227,12 @@ class LogLine(BaseModel):
     created_at: datetime
 
 
+class ReportedLine(LogLine):
+    """A report as it was written down."""
+
+    warnings: list[str] = Field(default=[], description="What of the report could not be kept as it was sent.")
+
+
 @router.post(
     "/api/payment/log",
     tags=["reports"],
@@ -113,13 +240,17 @@ class LogLine(BaseModel):
     responses=problems.declared(ShopNotConfigured),
 )
 async def report(
-    body: OperationReport, house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.REPORTS_WRITE)]
-) -> LogLine:
+    body: OperationReport,
+    house: InRooms,
+    caller: Annotated[Caller, caller_who_may(Scope.REPORTS_WRITE)],
+    request: Request,
+) -> ReportedLine:
     """Write down an operation that the client made itself. It is marked as reported, never mixed up with ours.
 
     A payment that this service does not know yet is followed from now on: the provider is asked about it at once.
+    What cannot be kept as it was sent is listed in `warnings`; the report is kept.
     """
-    return LogLine.model_validate(await house.reports.write(caller, Report(**body.model_dump())))
+    return _reported(await house.reports.write(caller, Report(**body.known())), body.warnings(request))
 
 
 @router.patch(
@@ -129,12 +260,16 @@ async def report(
     responses=problems.declared(ShopNotConfigured),
 )
 async def report_status(
-    body: StatusReport, house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.REPORTS_WRITE)]
-) -> LogLine:
+    body: StatusReport,
+    house: InRooms,
+    caller: Annotated[Caller, caller_who_may(Scope.REPORTS_WRITE)],
+    request: Request,
+) -> ReportedLine:
     """Write down a status that the client saw. The payment is asked about at once, and the provider is believed."""
-    entry = await house.reports.write(caller, Report(**body.model_dump(), operation_type="status"))
-    await house.following.hint(body.external_id, shop_id=body.shop_id)
-    return LogLine.model_validate(entry)
+    entry = await house.reports.write(caller, Report(**body.known(), operation_type="status"))
+    if body.external_id is not None:
+        await house.following.hint(body.external_id, shop_id=body.shop_id)
+    return _reported(entry, body.warnings(request))
 
 
 @router.get(
@@ -193,6 +328,12 @@ async def logs(
         return Response(_csv(lines), media_type="text/csv; charset=utf-8", headers=headers)
     response.headers.update(headers)
     return lines
+
+
+def _reported(entry: AuditEntry, warnings: list[str]) -> ReportedLine:
+    line = ReportedLine.model_validate(entry)
+    line.warnings = warnings
+    return line
 
 
 def _prefers_csv(accept: str) -> bool:

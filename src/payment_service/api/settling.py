@@ -11,7 +11,7 @@ from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.dependencies import InRooms, caller_who_may
 from payment_service.api.exact import ExactRoute
-from payment_service.api.fields import JsonTenge, SentId, Text
+from payment_service.api.fields import Body, JsonTenge, SentId, Text
 from payment_service.api.payments import PaymentLine, RefundLine, payment_line, refund_line
 from payment_service.errors import (
     ExternalIdTaken,
@@ -68,7 +68,7 @@ class Task(BaseModel):
     since: datetime = Field(description="Since when it stands like this.")
 
 
-class PaymentSettlement(BaseModel):
+class PaymentSettlement(Body):
     """What became of an unknown payment."""
 
     state: Literal["paid", "pending", "failed"] = Field(
@@ -78,7 +78,7 @@ class PaymentSettlement(BaseModel):
     reason: Reason = _REASON
 
 
-class RefundSettled(BaseModel):
+class RefundSettled(Body):
     """What became of an unknown refund."""
 
     state: Literal["succeeded", "failed"] = Field(description="`failed` when it was never made.")
@@ -88,7 +88,7 @@ class RefundSettled(BaseModel):
 
 @router.get("/tasks", summary="What people must look at", responses=problems.declared())
 async def tasks(house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]) -> list[Task]:
-    """Unknown payments and refunds, and payments that stayed open for longer than they are followed. Oldest first."""
+    """Payments and refunds whose end nobody knows, and payments that stayed open for too long. Oldest first."""
     shops = None if caller.shops is None else sorted(caller.shops)
     found = [_of_payment(payment) for payment in await house.settling.tasks(shops)]
     found += [_of_refund(refund, payment) for refund, payment in await house.refunds.tasks(shops)]
@@ -138,7 +138,7 @@ async def settle_refund(
 
 
 def _of_payment(payment: Payment) -> Task:
-    if payment.state == State.UNKNOWN:
+    if payment.state in {State.UNKNOWN, State.SENDING}:
         kind = "unknown_payment" if payment.external_id is None else "unread_payment"
     else:
         kind = "open_payment"

@@ -11,7 +11,7 @@ from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.dependencies import InRooms, Rooms, caller_who_may
 from payment_service.api.exact import ExactRoute
-from payment_service.api.fields import Changes, Moment, ShopId, Text
+from payment_service.api.fields import Body, Changes, Moment, ShopId, Text
 from payment_service.errors import DeliveryNotFound, InvalidInput, ShopNotConfigured, WebhookNotFound, WebhookOff
 from payment_service.events.delivery import body_of
 from payment_service.events.models import EventDelivery, WebhookEndpoint
@@ -37,20 +37,20 @@ _HEADERS = Field(description="Headers to send along. Their values are never show
 A_DAY_S = 86400
 
 
-class NewEndpoint(BaseModel):
+class NewEndpoint(Body):
     """Where to deliver events, and which."""
 
     url: Url = _URL
     description: Description = ""
     events: Events | None = _EVENTS
     shops: Shops | None = _SHOPS
-    headers: Annotated[Headers, _HEADERS] = {}
+    headers: Annotated[Headers, _HEADERS] = Field(default={})
 
 
 class EndpointChange(Changes):
     """What to change; a field that is not given stays as it is."""
 
-    may_be_null = frozenset({"events", "shops"})
+    null_says = frozenset({"events", "shops"})
 
     url: Url | None = Field(default=None, description="https:// and on the public Internet.")
     description: Description | None = None
@@ -89,7 +89,7 @@ class EndpointWithSecret(EndpointAnswer):
     secret: str = Field(description="Shown only now. Receivers verify with it (Standard Webhooks).")
 
 
-class Rotation(BaseModel):
+class Rotation(Body):
     """How to change a secret."""
 
     keep_old_s: int = Field(
@@ -145,7 +145,7 @@ class DeliveryPage(BaseModel):
     next_cursor: str | None = Field(description="Ask with it for the next page; null on the last.")
 
 
-class Replay(BaseModel):
+class Replay(Body):
     """What to deliver again: what failed since a time, or everything of a period."""
 
     failed_since: Moment | None = Field(default=None, description="All that failed since then.")

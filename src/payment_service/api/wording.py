@@ -11,7 +11,6 @@ _TOO_LARGE: Final = "is too large a number"
 _SENTENCES: Final = MappingProxyType(
     {
         "missing": "is required",
-        "extra_forbidden": "is not known here",
         "none_required": "must be null",
         **dict.fromkeys(("model_type", "model_attributes_type", "dict_type", "mapping_type"), "must be an object"),
         **dict.fromkeys(("list_type", "tuple_type", "set_type", "iterable_type"), "must be a list"),
@@ -67,9 +66,10 @@ def sentence_of(error: Mapping[str, Any]) -> str:
             return f"must have at most {context['max_length']} {_counted(context)}"
         case kind if kind in _SENTENCES:
             return _SENTENCES[kind].format_map(context)
-        case kind if kind in _OF_PYDANTIC:
+        case kind if kind in _OF_PYDANTIC and kind != "extra_forbidden":
             return "is not what is asked for here"
-    return str(error["msg"])  # a message of our own
+    # A message of our own. That of a field which is not known has its nearest name in it: see exact.
+    return str(error["msg"])
 
 
 def _counted(context: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from uuid import UUID
 import typer
 
 from payment_service.access.service import EVERYBODY
-from payment_service.cli.output import AsJson, in_house, show
+from payment_service.cli.output import AsJson, in_house, plain, show
 from payment_service.main import House
 from payment_service.notify.bindings import BindingRequest, Bound
 from payment_service.notify.texts import PEOPLES_EVENTS, Language
@@ -24,7 +24,7 @@ def add(
     shop: Annotated[int | None, typer.Option(help="The shop; all shops if left out.")] = None,
     channel: Annotated[str, typer.Option(help="telegram or email.")] = "telegram",
     language: Annotated[str, typer.Option(help=f"One of {', '.join(Language)}.")] = Language.RU,
-    description: Annotated[str, typer.Option(help="Whose chat it is, for the list.")] = "",
+    description: Annotated[str, typer.Option(help="Whose chat it is, for the list.", callback=plain)] = "",
     *,
     as_json: AsJson = False,
 ) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from payment_service import logs, main
+from payment_service.characters import checked_text
 from payment_service.connecting import ConnectArgumentError, trouble_of
 from payment_service.context import Origin, origin
 from payment_service.database import is_unreachable, lacks_schema
@@ -22,7 +23,17 @@ from payment_service.vault import VaultError
 
 Result = TypeVar("Result")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-Reason = Annotated[str, typer.Option(help="Why; kept in the history.")]
+
+
+def plain(text: str | None) -> str | None:
+    """A callback for options whose text is kept: it refuses what the API refuses."""
+    try:
+        return None if text is None else checked_text(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"It {error}.") from error
+
+
+Reason = Annotated[str, typer.Option(help="Why; kept in the history.", callback=plain)]
 
 
 def fail(sentence: str) -> NoReturn:

@@ -7,6 +7,7 @@ from uuid import UUID
 import typer
 
 from payment_service.access.service import EVERYBODY
+from payment_service.characters import one_line
 from payment_service.cli.output import AsJson, fail, in_house, show
 from payment_service.main import House
 from payment_service.money import Money
@@ -95,8 +96,8 @@ def settle_refund(
 
 
 def _checked(reason: str) -> str:
-    text = " ".join(reason.split())
-    if not 3 <= len(text) <= 500 or not text.isprintable():
+    text = one_line(reason)
+    if not 3 <= len(text) <= 500:
         fail("A reason is a sentence of up to 500 characters: who found what, and where.")
     return text
 

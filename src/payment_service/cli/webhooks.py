@@ -8,7 +8,7 @@ from uuid import UUID
 
 import typer
 
-from payment_service.cli.output import AsJson, fail, in_house, show
+from payment_service.cli.output import AsJson, fail, in_house, plain, show
 from payment_service.events.deliveries import DeliveryDetails
 from payment_service.events.endpoints import SUBSCRIBABLE, NewSecret
 from payment_service.events.models import EventDelivery, WebhookEndpoint
@@ -45,7 +45,7 @@ def list_endpoints(*, as_json: AsJson = False) -> None:
 @app.command()
 def add(
     url: Annotated[str, typer.Argument(help="https:// and on the public Internet.")],
-    description: Annotated[str, typer.Option(help="Whose it is.")] = "",
+    description: Annotated[str, typer.Option(help="Whose it is.", callback=plain)] = "",
     events: EventOption = None,
     shops: ShopOption = None,
     headers: HeaderOption = None,
@@ -75,7 +75,7 @@ def add(
 def change(
     endpoint_id: EndpointId,
     url: Annotated[str | None, typer.Option(help="https:// and on the public Internet.")] = None,
-    description: Annotated[str | None, typer.Option(help="Whose it is.")] = None,
+    description: Annotated[str | None, typer.Option(help="Whose it is.", callback=plain)] = None,
     events: EventOption = None,
     shops: ShopOption = None,
     headers: HeaderOption = None,

@@ -241,7 +241,7 @@ class _Play:
     def _refund(self, amount: Decimal | None) -> None:
         scene = self.refunded
         body: dict[str, Any] = {"shop_id": scene.shop["shop_id"], "external_id": scene.external_id}
-        body |= {} if amount is None else {"amount": str(amount)}
+        body |= {"full": True} if amount is None else {"amount": str(amount)}
         answer = self.wires.service("POST", "/payments/kaspi/refund", json=body).json()
         name = scene.shop["name"]
         if answer.get("success"):

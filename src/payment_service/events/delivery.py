@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 from standardwebhooks.webhooks import Webhook
 
+from payment_service.characters import one_line
 from payment_service.database import Database, insist
 from payment_service.events import outbox
 from payment_service.events.endpoints import Endpoints, locked, wake, wants
@@ -363,8 +364,7 @@ def _try(delivery: EventDelivery, answer: Posted | NotPosted, duration_ms: int, 
 
 
 def _readable(body: bytes) -> str:
-    text = "".join(letter if letter.isprintable() else " " for letter in body.decode(errors="replace"))
-    return " ".join(text.split())[:500]
+    return one_line(body.decode(errors="replace"))[:500]
 
 
 def _end(delivery: EventDelivery, state: str, now: datetime) -> None:

@@ -17,7 +17,7 @@ from payment_service.events.models import Event
 from payment_service.events.waiting import CHANNEL
 from payment_service.listening import listen
 from payment_service.logs import get_logger
-from payment_service.metrics import ALARMS
+from payment_service.metrics import alarm
 
 BATCH: Final = 200
 # Events of one object must be passed on in their order, so one worker at a time passes on, and the others wait for it.
@@ -80,8 +80,7 @@ class PassingOn:
         except Exception as error:
             if is_unreachable(error):
                 raise
-            ALARMS.labels(alarm="event_not_taken").inc()
-            log.exception("event_not_taken", event_id=str(event_id))
+            alarm(log, "event_not_taken", event_id=str(event_id), exc_info=True)
             return 0
 
     async def _pass_on(self, at_most: int, *conditions: ColumnElement[bool]) -> int:

@@ -8,6 +8,7 @@ never came is an order that nobody makes. Where the channel can tell a repetitio
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from payment_service.characters import one_line
 from payment_service.notify.texts import Note
 
 REASON_LENGTH: Final = 200
@@ -79,5 +80,4 @@ Channels = dict[str, Channel]
 
 def shortened(reason: str) -> str:
     """A reason of the other side's, fit for a row and a log line."""
-    printable = "".join(letter if letter.isprintable() else " " for letter in reason)
-    return " ".join(printable.split())[:REASON_LENGTH]
+    return one_line(reason)[:REASON_LENGTH]

@@ -107,7 +107,7 @@ class Email:
 def written(note: Note) -> EmailMessage:
     """A note as plain text, its first line as the subject."""
     message = EmailMessage()
-    message["Subject"] = note.line
+    message["Subject"] = " ".join(note.line.splitlines())  # a shop's name may hold a line separator
     link = f"{note.link_label}: {note.link}" if note.link else None
     message.set_content("\n\n".join(part for part in (note.line, note.advice, link) if part) + "\n")
     return message

@@ -18,12 +18,13 @@ from sqlalchemy import and_, any_, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from payment_service import metrics
 from payment_service.database import Database, insist
 from payment_service.events.models import Event
 from payment_service.events.outbox import EventType
 from payment_service.identifiers import new_id
 from payment_service.logs import get_logger
-from payment_service.metrics import ALARMS, MESSAGES
+from payment_service.metrics import MESSAGES
 from payment_service.notify.channel import (
     SETTING_OF,
     Channel,
@@ -352,6 +353,5 @@ async def _now(session: AsyncSession) -> datetime:
 
 
 def _alarm(name: str, chat: NotifyChat, reason: str) -> None:
-    """Something that people must look at: counted, and told in the log."""
-    ALARMS.labels(alarm=name).inc()
-    log.error(name, chat_id=str(chat.id), channel=chat.channel, reason=reason)
+    """Something about a chat that people must look at."""
+    metrics.alarm(log, name, chat_id=str(chat.id), channel=chat.channel, reason=reason)

@@ -1,7 +1,7 @@
 """Never twice: who asked for this before? By Idempotency-Key for good, and by likeness for a short window.
 
 Everything here runs inside the transaction that writes the intent, and holds a lock until it ends, so that of any
-number of equal requests one goes on and the others find it.
+number of equal requests one goes on and the others find it. What is found is judged by ``idempotency``.
 """
 
 from uuid import UUID
@@ -44,7 +44,7 @@ async def find_key(session: AsyncSession, caller: str, key: str, fingerprint: st
 
 
 async def lock_fingerprint(session: AsyncSession, fingerprint: str) -> None:
-    """Let equal requests without a key pass one at a time."""
+    """Let equal requests pass one at a time."""
     await _lock(session, fingerprint)
 
 

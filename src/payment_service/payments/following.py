@@ -11,7 +11,7 @@ from sqlalchemy import func, update
 
 from payment_service.access.service import Caller
 from payment_service.audit import service as audit
-from payment_service.database import Database
+from payment_service.database import Database, is_unreachable
 from payment_service.errors import PaymentNotFound, ProviderRefused, ProviderUnavailable
 from payment_service.logs import get_logger
 from payment_service.metrics import READINGS
@@ -19,6 +19,7 @@ from payment_service.payments import queries
 from payment_service.payments.lifecycle import State, Step, decide, decide_reading
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves, alarm
+from payment_service.payments.sweeping import each_alone
 from payment_service.providers.interface import (
     Meaning,
     NoSuchPayment,
@@ -103,6 +104,15 @@ class Following:
         if payment is None or payment.external_id is None:
             return
         reading = await self.providers[payment.provider].read_status(payment.external_id)
+        try:
+            await self._write_reading(payment_id, reading)
+        except Exception as error:
+            if not is_unreachable(error):
+                # The lease ends and the next turn tries again, perhaps in vain for good: people must look.
+                alarm("reading_not_written", payment_id, error=type(error).__name__)
+            raise
+
+    async def _write_reading(self, payment_id: UUID, reading: Reading) -> None:
         async with self.database.transaction() as session:
             payment, now = await queries.locked(session, payment_id)
             if payment.same_as is not None:
@@ -185,13 +195,14 @@ class Following:
         """Make payments unknown whose sender must have died; returns how many. Never failed: it may have been sent."""
         async with self.database.reading() as session:
             lost = await queries.stuck_in_sending(session, self.sending_lease_s)
-        for payment_id in lost:
-            async with self.database.transaction() as session:
-                payment, now = await queries.locked(session, payment_id)
-                if payment.state == State.SENDING:
-                    step = decide(State.SENDING, Unknown("sender_died"))
-                    await self.moves.write(session, payment, step, "settle", now=now)
-        return len(lost)
+        return await each_alone(lost, self._give_up, alarm="payment_not_settled")
+
+    async def _give_up(self, payment_id: UUID) -> None:
+        async with self.database.transaction() as session:
+            payment, now = await queries.locked(session, payment_id)
+            if payment.state == State.SENDING:
+                step = decide(State.SENDING, Unknown("sender_died"))
+                await self.moves.write(session, payment, step, "settle", now=now)
 
     async def wake_overdue(self) -> int:
         """Put payments back into the queue whose job was lost; returns how many."""

@@ -38,6 +38,8 @@ class Payment(Base):
     details: Mapped[dict[str, Any]] = mapped_column("metadata", JSONB, server_default="{}")
     caller: Mapped[str] = mapped_column(String(64))
     fingerprint: Mapped[str | None] = mapped_column(String(64))
+    keyed: Mapped[bool] = mapped_column(server_default="true")
+    """Whether an Idempotency-Key came with it. One without may not start while its like is in flight."""
 
     # Where it stands. ``state`` is written by ``lifecycle.move_to`` alone.
     state: Mapped[str] = mapped_column(String(10))

@@ -8,11 +8,12 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from payment_service import metrics
 from payment_service.audit import service as audit
 from payment_service.events import outbox
 from payment_service.events.outbox import EventType
 from payment_service.logs import get_logger
-from payment_service.metrics import ALARMS, MOVES
+from payment_service.metrics import MOVES
 from payment_service.payments import shown
 from payment_service.payments.lifecycle import OPEN, Failure, FollowPlan, Standing, State, Step, move_to
 from payment_service.payments.models import Payment
@@ -148,6 +149,5 @@ async def _record(
 
 
 def alarm(name: str, payment_id: UUID, **facts: str | None) -> None:
-    """Something that people must look at: counted, and told in the log."""
-    ALARMS.labels(alarm=name).inc()
-    log.error(name, payment_id=str(payment_id), **facts)
+    """Something about a payment that people must look at."""
+    metrics.alarm(log, name, payment_id=str(payment_id), **facts)

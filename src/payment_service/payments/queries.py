@@ -3,11 +3,13 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import ColumnElement, Float, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from payment_service.idempotency import IN_FLIGHT
 from payment_service.paging import Filter, Page, read_page
 from payment_service.payments.lifecycle import OPEN, Failure, State
 from payment_service.payments.models import Payment
@@ -44,33 +46,43 @@ async def by_external_id(session: AsyncSession, external_id: str) -> Payment | N
     return await session.scalar(select(Payment).where(Payment.external_id == external_id, Payment.same_as.is_(None)))
 
 
-async def alike(session: AsyncSession, caller: str, fingerprint: str, window_s: int) -> Payment | None:
-    """The latest payment of this caller with the same words, made within the last ``window_s`` seconds.
+Aged: TypeAlias = tuple[Payment, float]
+"""A payment and its age in seconds, by the clock of the database."""
+_AGE: Final = func.extract("epoch", func.now() - Payment.created_at).cast(Float)
 
-    An unknown one counts however old it is: nobody sends again until it is settled. One that provably never left
-    does not count: asking again is what its answer invited.
+
+async def aged(session: AsyncSession, payment_id: UUID) -> Aged | None:
+    """A payment with its age."""
+    row = (await session.execute(select(Payment, _AGE).where(Payment.id == payment_id))).one_or_none()
+    return None if row is None else (row[0], row[1])
+
+
+async def alike(session: AsyncSession, caller: str, fingerprint: str) -> Aged | None:
+    """The payment of this caller with the same words that counts, in the order of ``idempotency.foremost``.
+
+    One that provably never left does not count: asking again is what its answer invited.
     """
     query = (
-        select(Payment)
+        select(Payment, _AGE)
         .where(
             Payment.fingerprint == fingerprint,
             Payment.caller == caller,
-            or_(
-                Payment.created_at > func.now() - func.make_interval(0, 0, 0, 0, 0, 0, window_s),
-                Payment.state == State.UNKNOWN,
-            ),
             Payment.failure.is_distinct_from(Failure.NOT_SENT),
         )
-        .order_by(Payment.created_at.desc())
+        .order_by(Payment.state.not_in(IN_FLIGHT), Payment.created_at.desc())
         .limit(1)
     )
-    return await session.scalar(query)
+    row = (await session.execute(query)).one_or_none()
+    return None if row is None else (row[0], row[1])
 
 
-async def open_of_order(session: AsyncSession, shop_id: int, order_id: str) -> Payment | None:
+async def open_of_order(session: AsyncSession, shop_id: int, order_id: str) -> Aged | None:
     """The payment of an order that may still be paid."""
-    query = select(Payment).where(Payment.shop_id == shop_id, Payment.order_id == order_id, Payment.state.in_(OPEN))
-    return await session.scalar(query)
+    query = select(Payment, _AGE).where(
+        Payment.shop_id == shop_id, Payment.order_id == order_id, Payment.state.in_(OPEN)
+    )
+    row = (await session.execute(query)).one_or_none()
+    return None if row is None else (row[0], row[1])
 
 
 async def paid_of_order(session: AsyncSession, shop_id: int, order_id: str, amount: int) -> Payment | None:
@@ -106,17 +118,15 @@ async def search(session: AsyncSession, wanted: PaymentFilter, *, limit: int, cu
     return await read_page(session, Payment, wanted, limit=limit, cursor=cursor)
 
 
-async def stuck_in_sending(session: AsyncSession, lease_s: float, *, limit: int = 100) -> list[UUID]:
-    """Payments whose sender must have died: sending for longer than a call can take."""
-    query = (
-        select(Payment.id)
-        .where(
-            Payment.state == State.SENDING,
-            Payment.created_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, lease_s),
-        )
-        .limit(limit)
-    )
+async def stuck_in_sending(session: AsyncSession, lease_s: float) -> list[UUID]:
+    """Payments whose sender must have died: sending for longer than a call can take. All of them, oldest first."""
+    query = select(Payment.id).where(_sender_died(lease_s)).order_by(Payment.created_at, Payment.id)
     return list(await session.scalars(query))
+
+
+def _sender_died(lease_s: float) -> ColumnElement[bool]:
+    oldest = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, lease_s)
+    return and_(Payment.state == State.SENDING, Payment.created_at < oldest)
 
 
 async def overdue(session: AsyncSession, late_s: float, *, limit: int = 500) -> list[tuple[UUID, int]]:
@@ -130,13 +140,16 @@ async def overdue(session: AsyncSession, late_s: float, *, limit: int = 500) -> 
     return [(payment_id, checks) for payment_id, checks in await session.execute(query)]
 
 
-async def for_people(session: AsyncSession, shops: Collection[int] | None, *, limit: int = 1000) -> list[Payment]:
-    """Payments that people must look at, oldest first: unknown, or open and no longer asked about."""
+async def for_people(
+    session: AsyncSession, shops: Collection[int] | None, *, sending_lease_s: float, limit: int = 1000
+) -> list[Payment]:
+    """Payments that people must look at, oldest first: unknown, sending beyond the lease, open and not asked about."""
     query = (
         select(Payment)
         .where(
             or_(
                 Payment.state == State.UNKNOWN,
+                _sender_died(sending_lease_s),
                 and_(Payment.state == State.PENDING, Payment.next_check_at.is_(None)),
             ),
             Payment.same_as.is_(None),

@@ -11,10 +11,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.database import Database, constraint_of, insist, is_unreachable
+from payment_service.database import AS_LONG_AS_WE_LIVE, Database, constraint_of, insist, is_unreachable
 from payment_service.errors import (
     DatabaseUnavailable,
     DeviceTokenMissing,
+    IdempotencyKeyReused,
     OrderAlreadyOpen,
     OrderAlreadyPaid,
     PaymentNotFound,
@@ -22,13 +23,13 @@ from payment_service.errors import (
     StillRunning,
 )
 from payment_service.fingerprints import Fingerprints
+from payment_service.idempotency import Earlier, Verdict, of_equal, of_order
 from payment_service.identifiers import new_id, new_short_code
 from payment_service.inflight import InFlight
 from payment_service.logs import bind, get_logger
 from payment_service.money import Money
 from payment_service.payments import claims, queries
 from payment_service.payments.lifecycle import (
-    Failure,
     State,
     Step,
     decide,
@@ -36,6 +37,7 @@ from payment_service.payments.lifecycle import (
 from payment_service.payments.models import IdempotencyClaim, Payment
 from payment_service.payments.moves import Moves, alarm
 from payment_service.payments.reports import yield_to
+from payment_service.payments.rules import PaymentRules
 from payment_service.providers.interface import (
     Accepted,
     Account,
@@ -88,16 +90,6 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class PaymentRules:
-    """What is set from outside. Times in seconds; a window of 0 is none."""
-
-    duplicate_window_s: int = 60
-    sending_lease_s: float = 30
-    late_effect_s: float = 300
-    """For how long a call may still take effect at the provider: nobody settles it as never made before."""
-
-
-@dataclass(frozen=True, slots=True)
 class Payments:
     """Payments, over the rooms that they need."""
 
@@ -117,6 +109,7 @@ class Payments:
             IdempotencyKeyReused, StillRunning, OrderAlreadyOpen, OrderAlreadyPaid: it was asked for before.
             DatabaseUnavailable: it could not be written down, so nothing was sent.
         """
+        window = self.rules.sending_window()
         try:
             async with asyncio.timeout(BEFORE_SENDING_S):
                 written, route = await self._intend(request)
@@ -126,7 +119,7 @@ class Payments:
         if route is None:
             return written
         bind(payment_id=str(request.id), shop_id=request.shop_id)
-        outcome = await self._send(request, route)
+        outcome = await window.send(lambda: self._send(request, route))
         return Answer(await self._write_outcome(request, outcome))
 
     async def _intend(self, request: PaymentRequest) -> tuple[Answer, Route | None]:
@@ -160,8 +153,8 @@ class Payments:
                         # The routing changed since it was looked up: look again, in the database.
                         self.routing.memory.forget(request.shop_id)
                         route = await self._route(request)
-                    case "payment_one_open_per_order":
-                        pass  # an equal order came first; the next try finds its payment
+                    case "payment_one_open_per_order" | "payment_like_in_flight":
+                        pass  # an equal one came first; the next try finds it
                     case _ if is_unreachable(error):
                         self.inflight.begin(self._take_back(request))
                         raise DatabaseUnavailable from error
@@ -175,20 +168,22 @@ class Payments:
         self, session: AsyncSession, request: PaymentRequest, route: Route, fingerprint: str
     ) -> Answer:
         claim: IdempotencyClaim | None = None
-        earlier: Payment | None = None
+        earlier: queries.Aged | None = None
         if request.idempotency_key is not None:
             claim = await claims.take_key(session, request.caller, request.idempotency_key, fingerprint)
-            earlier = await _payment_of(session, claim)
-        elif self.rules.duplicate_window_s:
-            await claims.lock_fingerprint(session, fingerprint)
-            earlier = await queries.alike(session, request.caller, fingerprint, self.rules.duplicate_window_s)
-        if earlier is None and request.order_id is not None:
-            earlier = await self._of_same_order(session, request, fingerprint)
-        if earlier is not None:
-            if earlier.state == State.SENDING:
-                raise StillRunning(earlier.id)
-            claims.point_to(claim, earlier.id)
-            return Answer(earlier, replayed=True)
+            earlier = await _payment_of(session, claim, request)
+        await claims.lock_fingerprint(session, fingerprint)
+        if claim is None:
+            earlier = await queries.alike(session, request.caller, fingerprint)
+        verdict = of_equal(_earlier(earlier), self.rules, by_key=claim is not None)
+        if verdict is Verdict.GO_ON and request.order_id is not None:
+            verdict, earlier = await self._of_same_order(session, request, fingerprint)
+        if earlier is not None and verdict is not Verdict.GO_ON:
+            payment, _age_s = earlier
+            if verdict is Verdict.STILL_RUNNING:
+                raise StillRunning(payment.id)
+            claims.point_to(claim, payment.id)
+            return Answer(payment, replayed=True)
 
         payment = _new_payment(request, route, fingerprint)
         session.add(payment)
@@ -202,22 +197,35 @@ class Payments:
         fingerprint = await self._fingerprint(request)
         async with self.database.reading() as session:
             claim = await claims.find_key(session, request.caller, request.idempotency_key, fingerprint)
-            payment = await _payment_of(session, claim) if claim else None
-        return Answer(payment, replayed=True) if payment else None
+            earlier = await _payment_of(session, claim, request) if claim else None
+        match of_equal(_earlier(earlier), self.rules, by_key=True):
+            case Verdict.ANSWER if earlier is not None:
+                return Answer(earlier[0], replayed=True)
+            case Verdict.STILL_RUNNING if earlier is not None:
+                raise StillRunning(earlier[0].id)
+            case _:
+                return None
 
-    async def _of_same_order(self, session: AsyncSession, request: PaymentRequest, fingerprint: str) -> Payment | None:
+    async def _of_same_order(
+        self, session: AsyncSession, request: PaymentRequest, fingerprint: str
+    ) -> tuple[Verdict, queries.Aged | None]:
+        """What the order's other payments mean for this request.
+
+        Raises:
+            OrderAlreadyOpen, OrderAlreadyPaid: another request was made for the order.
+        """
         order_id = request.order_id or ""
         await claims.lock_order(session, request.shop_id, order_id)
-        payment = await queries.open_of_order(session, request.shop_id, order_id)
-        if payment is not None:
-            # Unknown blocks whatever is asked next for the order: nobody sends again until it is settled.
-            if payment.state != State.UNKNOWN and payment.fingerprint != fingerprint:
-                raise OrderAlreadyOpen(order_id, payment.id, payment.state)
-            return payment
-        paid = await queries.paid_of_order(session, request.shop_id, order_id, request.amount.tiyn)
-        if paid is not None:
-            raise OrderAlreadyPaid(order_id, paid.id)
-        return None
+        found = await queries.open_of_order(session, request.shop_id, order_id)
+        is_equal = found is not None and found[0].fingerprint == fingerprint and _same_metadata(found[0], request)
+        verdict = of_order(_earlier(found), self.rules, is_equal=is_equal)
+        if found is not None and verdict is Verdict.ORDER_OPEN:
+            raise OrderAlreadyOpen(order_id, found[0].id, found[0].state)
+        if found is None:
+            paid = await queries.paid_of_order(session, request.shop_id, order_id, request.amount.tiyn)
+            if paid is not None:
+                raise OrderAlreadyPaid(order_id, paid.id)
+        return verdict, found
 
     async def _fingerprint(self, request: PaymentRequest) -> str:
         return await self.fingerprints.of(
@@ -231,8 +239,7 @@ class Payments:
 
     async def _take_back(self, request: PaymentRequest) -> None:
         """The commit of an intent may have gone through unheard. Nothing was sent, so the payment failed."""
-        never_left = NotSent("intent_not_confirmed")
-        await insist(lambda: self._apply_outcome(request.id, request.operation_type, never_left))
+        await self._insist_on(request, NotSent("intent_not_confirmed"))
 
     async def _send(self, request: PaymentRequest, route: Route) -> Outcome[PaymentReceipt]:
         """The one call, on the route that the payment is pinned to. No transaction is open."""
@@ -246,11 +253,23 @@ class Payments:
     async def _write_outcome(self, request: PaymentRequest, outcome: Outcome[PaymentReceipt]) -> Payment:
         """Transaction 2: the move, its audit entry and the next job, in one commit."""
         # Said before it is written: should the database be gone for good, the log still knows.
-        log.info("outcome", outcome=type(outcome).__name__, external_id=_external_id_of(outcome))
-        payment = await insist(lambda: self._apply_outcome(request.id, request.operation_type, outcome))
+        external_id = _external_id_of(outcome)
+        log.info("outcome", outcome=type(outcome).__name__, external_id=external_id)
+        try:
+            payment = await self._insist_on(request, outcome)
+        except DBAPIError as error:
+            # A law that nobody foresaw refused what came of it. That much is certain: it may have been done.
+            alarm("outcome_refused", request.id, law=constraint_of(error), external_id=external_id)
+            payment = await self._insist_on(request, Unknown("outcome_refused", external_id=external_id))
         if payment is None:
             raise PaymentNotFound(request.id)
         return payment
+
+    async def _insist_on(self, request: PaymentRequest, outcome: Outcome[PaymentReceipt]) -> Payment | None:
+        """Write an outcome for as long as this process lives: nobody else knows it."""
+        return await insist(
+            lambda: self._apply_outcome(request.id, request.operation_type, outcome), while_away_s=AS_LONG_AS_WE_LIVE
+        )
 
     async def _apply_outcome(
         self, payment_id: UUID, operation_type: str, outcome: Outcome[PaymentReceipt], *, yielding: bool = False
@@ -278,10 +297,25 @@ class Payments:
         return await self._apply_outcome(payment_id, operation_type, Unknown("external_id_of_another_payment"))
 
 
-async def _payment_of(session: AsyncSession, claim: IdempotencyClaim) -> Payment | None:
-    """The payment that a key stands for; none when nothing was sent then, so that the same key may send now."""
-    payment = await session.get(Payment, claim.operation_id) if claim.operation_id else None
-    return None if payment is not None and payment.failure == Failure.NOT_SENT else payment
+async def _payment_of(session: AsyncSession, claim: IdempotencyClaim, request: PaymentRequest) -> queries.Aged | None:
+    """The payment that a key stands for.
+
+    Raises:
+        IdempotencyKeyReused: when that payment has other metadata. A fingerprint does not hold it: two requests
+            without a key are equal whatever they note.
+    """
+    found = await queries.aged(session, claim.operation_id) if claim.operation_id else None
+    if found is not None and not _same_metadata(found[0], request):
+        raise IdempotencyKeyReused
+    return found
+
+
+def _same_metadata(payment: Payment, request: PaymentRequest) -> bool:
+    return request.idempotency_key is None or payment.details == request.metadata
+
+
+def _earlier(found: queries.Aged | None) -> Earlier | None:
+    return None if found is None else Earlier(found[0].state, found[0].failure, found[1])
 
 
 def _external_id_of(outcome: Outcome[PaymentReceipt]) -> str | None:
@@ -325,4 +359,5 @@ def _new_payment(request: PaymentRequest, route: Route, fingerprint: str) -> Pay
         refunded_amount=0,
         reserved_amount=0,
         checks=0,
+        keyed=request.idempotency_key is not None,
     )

@@ -25,10 +25,11 @@ from payment_service.errors import (
     TooEarlyToSettle,
 )
 from payment_service.payments import queries
-from payment_service.payments.lifecycle import Failure, State, Step
+from payment_service.payments.lifecycle import Failure, State, Step, decide
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves
 from payment_service.payments.reports import yield_to
+from payment_service.payments.rules import PaymentRules
 from payment_service.providers.interface import (
     Meaning,
     NoSuchPayment,
@@ -37,6 +38,7 @@ from payment_service.providers.interface import (
     Reading,
     StatusRead,
     StatusUnread,
+    Unknown,
 )
 
 _FITTING: Final[Mapping[State, frozenset[Meaning | None]]] = {
@@ -63,16 +65,15 @@ class Settling:
     database: Database
     providers: Providers
     moves: Moves
-    late_effect_s: float
-    """For how long a call may still take effect at the provider after it was made, in seconds."""
+    rules: PaymentRules
 
     async def tasks(self, shops: Sequence[int] | None = None) -> list[Payment]:
-        """What people must look at, oldest first: unknown payments, and open ones that nobody asks about any more."""
+        """What people must look at, oldest first: payments whose end nobody knows or asks about any more."""
         async with self.database.reading() as session:
-            return await queries.for_people(session, shops)
+            return await queries.for_people(session, shops, sending_lease_s=self.rules.sending_lease_s)
 
     async def settle(self, caller: Caller, payment_id: UUID, settlement: Settlement) -> Payment:
-        """Move an unknown payment to what a person found.
+        """Move a payment to what a person found: one that is unknown, or whose sender must have died.
 
         Raises:
             PaymentNotFound, NothingToSettle, InvalidInput: it cannot be settled so.
@@ -103,13 +104,18 @@ class Settling:
     ) -> Payment:
         async with self.database.transaction() as session:
             payment, now = await queries.locked(session, payment_id)
+            age_s = (now - payment.created_at).total_seconds()
+            if payment.state == State.SENDING and age_s > self.rules.sending_lease_s:
+                await self.moves.write(
+                    session, payment, decide(State.SENDING, Unknown("sender_died")), "settle", now=now
+                )
             if payment.state != State.UNKNOWN or payment.same_as is not None:
                 raise NothingToSettle("payment", payment.state)
             if payment.external_id not in {None, external_id}:
                 # It became known after the provider was asked: what was read was said of another payment, or of none.
                 raise InvalidInput("external_id", f"is {payment.external_id} for this payment, as is known by now")
             if settlement.state is State.FAILED:
-                check_age(payment.created_at, now, self.late_effect_s)
+                check_age(payment.created_at, now, self.rules.late_effect_s)
             if external_id is not None and payment.external_id is None:
                 await yield_to(session, payment, external_id)
             step = _step(settlement, external_id, reading)

@@ -6,10 +6,17 @@ from payment_service.money import Money
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 
+WAITING = "Wait"
+
 
 def tenge(tiyn: int | None) -> int | float | None:
     """An amount as JSON shows it; none for a payment whose amount its client never told."""
     return None if tiyn is None else Money(tiyn).number
+
+
+def status_word(payment: Payment) -> str | None:
+    """The provider's word; ``Wait`` for a pending payment of which the provider said none, for callers need a word."""
+    return payment.status or (WAITING if payment.state == State.PENDING else None)
 
 
 def answer(payment: Payment) -> dict[str, Any]:
@@ -23,7 +30,7 @@ def answer(payment: Payment) -> dict[str, Any]:
         "organization_bin": payment.organization_bin,
         "provider": payment.provider,
         "state": payment.state,
-        "status": payment.status,
+        "status": status_word(payment),
         "amount": tenge(payment.amount),
         "refunded_amount": tenge(payment.refunded_amount),
         "order_id": payment.order_id,

@@ -23,6 +23,8 @@ class Refund(Base):
     provider_refund_id: Mapped[str | None] = mapped_column(String(50))
     caller: Mapped[str] = mapped_column(String(64))
     fingerprint: Mapped[str] = mapped_column(String(64))
+    keyed: Mapped[bool] = mapped_column(server_default="true")
+    """Whether an Idempotency-Key came with it. One without may not start while its like is in flight."""
     version: Mapped[int] = mapped_column(server_default="1", server_onupdate=FetchedValue())
     """Counts the changes that callers can see; a trigger writes it."""
     moved_at: Mapped[UpdateStamp]

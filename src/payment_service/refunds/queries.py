@@ -1,11 +1,13 @@
 """Reading refunds from the database."""
 
 from collections.abc import Collection
+from typing import Final, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import ColumnElement, Float, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from payment_service.idempotency import IN_FLIGHT
 from payment_service.payments.lifecycle import Failure
 from payment_service.payments.models import Payment
 from payment_service.refunds.lifecycle import RefundState
@@ -18,24 +20,32 @@ async def of_payment(session: AsyncSession, payment_id: UUID) -> list[Refund]:
     return list(await session.scalars(query))
 
 
-async def alike(session: AsyncSession, payment_id: UUID, caller: str, fingerprint: str, window_s: int) -> Refund | None:
-    """The latest equal refund of this caller within the last ``window_s`` seconds, or unknown, that may have left."""
+Aged: TypeAlias = tuple[Refund, float]
+"""A refund and its age in seconds, by the clock of the database."""
+_AGE: Final = func.extract("epoch", func.now() - Refund.created_at).cast(Float)
+
+
+async def aged(session: AsyncSession, refund_id: UUID) -> Aged | None:
+    """A refund with its age."""
+    row = (await session.execute(select(Refund, _AGE).where(Refund.id == refund_id))).one_or_none()
+    return None if row is None else (row[0], row[1])
+
+
+async def alike(session: AsyncSession, payment_id: UUID, caller: str, fingerprint: str) -> Aged | None:
+    """The equal refund of this caller that counts, in the order of ``idempotency.foremost``. It may have left."""
     query = (
-        select(Refund)
+        select(Refund, _AGE)
         .where(
             Refund.payment_id == payment_id,
             Refund.caller == caller,
             Refund.fingerprint == fingerprint,
-            or_(
-                Refund.created_at > func.now() - func.make_interval(0, 0, 0, 0, 0, 0, window_s),
-                Refund.state == RefundState.UNKNOWN,
-            ),
             Refund.failure.is_distinct_from(Failure.NOT_SENT),
         )
-        .order_by(Refund.created_at.desc())
+        .order_by(Refund.state.not_in(IN_FLIGHT), Refund.created_at.desc())
         .limit(1)
     )
-    return await session.scalar(query)
+    row = (await session.execute(query)).one_or_none()
+    return None if row is None else (row[0], row[1])
 
 
 async def has_its_id(session: AsyncSession, refund: Refund, provider_refund_id: str) -> bool:
@@ -52,27 +62,25 @@ async def has_its_id(session: AsyncSession, refund: Refund, provider_refund_id: 
     return await session.scalar(query) is not None
 
 
-async def stuck_in_sending(session: AsyncSession, lease_s: float, *, limit: int = 100) -> list[UUID]:
-    """Refunds whose sender must have died: sending for longer than a call can take."""
-    query = (
-        select(Refund.id)
-        .where(
-            Refund.state == RefundState.SENDING,
-            Refund.created_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, lease_s),
-        )
-        .limit(limit)
-    )
+async def stuck_in_sending(session: AsyncSession, lease_s: float) -> list[UUID]:
+    """Refunds whose sender must have died: sending for longer than a call can take. All of them, oldest first."""
+    query = select(Refund.id).where(_sender_died(lease_s)).order_by(Refund.created_at, Refund.id)
     return list(await session.scalars(query))
 
 
+def _sender_died(lease_s: float) -> ColumnElement[bool]:
+    oldest = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, lease_s)
+    return and_(Refund.state == RefundState.SENDING, Refund.created_at < oldest)
+
+
 async def for_people(
-    session: AsyncSession, shops: Collection[int] | None, *, limit: int = 1000
+    session: AsyncSession, shops: Collection[int] | None, *, sending_lease_s: float, limit: int = 1000
 ) -> list[tuple[Refund, Payment]]:
-    """Unknown refunds, oldest first, each with its payment."""
+    """Refunds that people must look at, oldest first, each with its payment: unknown, or sending beyond the lease."""
     query = (
         select(Refund, Payment)
         .join(Payment, Payment.id == Refund.payment_id)
-        .where(Refund.state == RefundState.UNKNOWN)
+        .where(or_(Refund.state == RefundState.UNKNOWN, _sender_died(sending_lease_s)))
         .order_by(Refund.moved_at, Refund.id)
         .limit(limit)
     )

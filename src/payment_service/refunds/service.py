@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.access.service import Caller
 from payment_service.audit import service as audit
-from payment_service.database import Database, insist, is_unreachable
+from payment_service.database import AS_LONG_AS_WE_LIVE, Database, constraint_of, insist, is_unreachable
 from payment_service.errors import (
     DatabaseUnavailable,
     DeviceTokenMissing,
@@ -33,6 +33,7 @@ from payment_service.errors import (
 from payment_service.events import outbox
 from payment_service.events.outbox import EventType
 from payment_service.fingerprints import Fingerprints
+from payment_service.idempotency import Earlier, Verdict, of_equal
 from payment_service.identifiers import new_id
 from payment_service.inflight import InFlight
 from payment_service.logs import bind, get_logger
@@ -45,8 +46,10 @@ from payment_service.payments.following import Following
 from payment_service.payments.lifecycle import Failure, State
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import alarm
-from payment_service.payments.service import INTENT_TIMEOUT_S, PaymentRules
+from payment_service.payments.rules import PaymentRules
+from payment_service.payments.service import INTENT_TIMEOUT_S
 from payment_service.payments.settling import check_age
+from payment_service.payments.sweeping import each_alone
 from payment_service.providers.interface import (
     Accepted,
     Account,
@@ -132,11 +135,12 @@ class Refunds:
             DatabaseUnavailable: it could not be written down, so nothing was sent.
         """
         account = await self._pinned_account(request.payment)
+        window = self.rules.sending_window()
         written = await self._write_intent(request)
         if written.replayed:
             return written
         bind(payment_id=str(written.payment.id), refund_id=str(written.refund.id), shop_id=written.payment.shop_id)
-        outcome = await self._send(account, written)
+        outcome = await window.send(lambda: self._send(account, written))
         return await self._write_outcome(request, outcome)
 
     async def _pinned_account(self, payment: Payment) -> Account:
@@ -163,21 +167,23 @@ class Refunds:
 
     async def _claim_and_insert(self, session: AsyncSession, request: RefundRequest, fingerprint: str) -> RefundAnswer:
         claim = None
-        earlier = None
+        earlier: queries.Aged | None = None
         if request.idempotency_key is not None:
             claim = await claims.take_key(session, request.caller, request.idempotency_key, fingerprint)
-            earlier = await session.get(Refund, claim.operation_id) if claim.operation_id else None
-            if earlier is not None and earlier.failure == Failure.NOT_SENT:
-                earlier = None  # nothing was sent then, so the same key may send now
+            earlier = await queries.aged(session, claim.operation_id) if claim.operation_id else None
         payment, _now = await payment_queries.locked(session, request.payment.id)
-        window_s = self.rules.duplicate_window_s
-        if request.idempotency_key is None and window_s:
+        if claim is None:
             # A client that sends no key and asks twice means one refund: paying back twice is what must not be.
-            earlier = await queries.alike(session, payment.id, request.caller, fingerprint, window_s)
+            earlier = await queries.alike(session, payment.id, request.caller, fingerprint)
         if earlier is not None:
-            if earlier.state == RefundState.SENDING:
-                raise StillRunning(earlier.id)
-            return RefundAnswer(earlier, payment, replayed=True)
+            refund, age_s = earlier
+            match of_equal(Earlier(refund.state, refund.failure, age_s), self.rules, by_key=claim is not None):
+                case Verdict.STILL_RUNNING:
+                    raise StillRunning(refund.id)
+                case Verdict.ANSWER:
+                    return RefundAnswer(refund, payment, replayed=True)
+                case _:
+                    pass
         if payment.same_as is not None:
             raise StillRunning(payment.same_as)  # merged meanwhile; asked again, that payment is found
         if payment.state != State.PAID:
@@ -194,6 +200,7 @@ class Refunds:
             state=RefundState.SENDING,
             caller=request.caller,
             fingerprint=fingerprint,
+            keyed=request.idempotency_key is not None,
         )
         session.add(refund)
         payment.reserved_amount += amount.tiyn
@@ -213,15 +220,24 @@ class Refunds:
 
     async def _take_back(self, request: RefundRequest) -> None:
         """The commit of an intent may have gone through unheard. Nothing was sent, so the refund failed."""
-        await insist(lambda: self._apply_outcome(request.id, NotSent("intent_not_confirmed")))
+        await self._insist_on(request, NotSent("intent_not_confirmed"))
 
     async def _write_outcome(self, request: RefundRequest, outcome: Outcome[RefundReceipt]) -> RefundAnswer:
         """Transaction 2: the move, the payment's sums and the audit entry, in one commit."""
         log.info("outcome", outcome=type(outcome).__name__)
-        answer = await insist(lambda: self._apply_outcome(request.id, outcome))
+        try:
+            answer = await self._insist_on(request, outcome)
+        except DBAPIError as error:
+            # A law that nobody foresaw refused what came of it. That much is certain: it may have been done.
+            alarm("outcome_refused", request.payment.id, refund_id=str(request.id), law=constraint_of(error))
+            answer = await self._insist_on(request, Unknown("outcome_refused"))
         if answer is None:
             raise PaymentNotFound(request.payment.external_id)
         return answer
+
+    async def _insist_on(self, request: RefundRequest, outcome: Outcome[RefundReceipt]) -> RefundAnswer | None:
+        """Write an outcome for as long as this process lives: nobody else knows it."""
+        return await insist(lambda: self._apply_outcome(request.id, outcome), while_away_s=AS_LONG_AS_WE_LIVE)
 
     async def _apply_outcome(self, refund_id: UUID, outcome: Outcome[RefundReceipt]) -> RefundAnswer | None:
         def step(refund: Refund, _now: datetime) -> RefundStep | None:
@@ -239,7 +255,7 @@ class Refunds:
         return answer
 
     async def settle(self, caller: Caller, refund_id: UUID, settlement: RefundSettlement) -> RefundAnswer:
-        """Move an unknown refund to what a person found in the merchant cabinet.
+        """Move a refund to what a person found in the cabinet: one that is unknown, or whose sender must have died.
 
         Raises:
             RefundNotFound, NothingToSettle: there is nothing to settle.
@@ -247,10 +263,13 @@ class Refunds:
             TooEarlyToSettle: it may still be made.
         """
         async with self.database.reading() as session:
-            refund = await session.get(Refund, refund_id)
-            payment = await session.get(Payment, refund.payment_id) if refund else None
-        if payment is None or not caller.may_touch(payment.shop_id):
+            found = await queries.aged(session, refund_id)
+            payment = await session.get(Payment, found[0].payment_id) if found else None
+        if found is None or payment is None or not caller.may_touch(payment.shop_id):
             raise RefundNotFound(refund_id)
+        refund, age_s = found
+        if refund.state == RefundState.SENDING and age_s > self.rules.sending_lease_s:
+            await self._give_up(refund_id)
 
         def step(refund: Refund, now: datetime) -> RefundStep:
             if refund.state != RefundState.UNKNOWN:
@@ -338,17 +357,18 @@ class Refunds:
             return await queries.of_payment(session, payment_id)
 
     async def tasks(self, shops: Sequence[int] | None = None) -> list[tuple[Refund, Payment]]:
-        """Unknown refunds, which people must look up, oldest first; each with its payment."""
+        """Refunds that people must look up, oldest first, each with its payment: unknown, or sending for too long."""
         async with self.database.reading() as session:
-            return await queries.for_people(session, shops)
+            return await queries.for_people(session, shops, sending_lease_s=self.rules.sending_lease_s)
 
     async def settle_lost(self) -> int:
         """Make refunds unknown whose sender must have died; returns how many. Their amounts stay reserved."""
         async with self.database.reading() as session:
             lost = await queries.stuck_in_sending(session, self.rules.sending_lease_s)
-        for refund_id in lost:
-            await self._apply_outcome(refund_id, Unknown("sender_died"))
-        return len(lost)
+        return await each_alone(lost, self._give_up, alarm="refund_not_settled")
+
+    async def _give_up(self, refund_id: UUID) -> None:
+        await self._apply_outcome(refund_id, Unknown("sender_died"))
 
 
 def remainder(payment: Payment) -> Money:

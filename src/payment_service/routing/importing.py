@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
+from payment_service.characters import checked_text
 from payment_service.errors import InvalidInput
 from payment_service.identifiers import masked
 from payment_service.routing.models import PaymentConfig
@@ -107,8 +108,10 @@ def _row(line: int, raw: Mapping[str, str | None]) -> Row:
     for name, longest in _LONGEST.items():
         if len(fields.get(name, "")) > longest:
             raise InvalidInput(name, f"is longer than {longest} characters")
-        if not fields.get(name, "").isprintable():
-            raise InvalidInput(name, "holds control characters")
+        try:
+            checked_text(fields.get(name, ""))
+        except ValueError as error:
+            raise InvalidInput(name, str(error)) from error
     return Row(line, int(values["shop_id"]), checked_fields(fields))
 
 

@@ -15,7 +15,13 @@ from sqlalchemy.orm import joinedload
 
 from payment_service.context import origin
 from payment_service.database import Database, is_duplicate
-from payment_service.errors import InvalidInput, ShopAlreadyConfigured, ShopInactive, ShopNotConfigured
+from payment_service.errors import (
+    BinOfSeveralShops,
+    InvalidInput,
+    ShopAlreadyConfigured,
+    ShopInactive,
+    ShopNotConfigured,
+)
 from payment_service.events import outbox
 from payment_service.events.outbox import EventType
 from payment_service.identifiers import checked_bin, checked_device_token, masked
@@ -147,6 +153,24 @@ class Routing:
         async with self.database.reading() as session:
             return [self.opened(row) for row in await session.scalars(query)]
 
+    async def config_of_bin(self, organization_bin: str, *, shops: Collection[int] | None) -> ShopConfig:
+        """The routing of the one active shop that has this BIN. ``shops`` narrows to those; none means all.
+
+        Raises:
+            ShopNotConfigured: when no shop has it.
+            ShopInactive: when only shops that are switched off have it.
+            BinOfSeveralShops: when several active shops have it.
+        """
+        found = await self.configs(shops=shops, organization_bin=organization_bin)
+        active = [config for config in found if config.row.is_active]
+        if not found:
+            raise ShopNotConfigured("with this BIN")
+        if not active:
+            raise ShopInactive(*(config.row.shop_id for config in found))
+        if len(active) > 1:
+            raise BinOfSeveralShops(organization_bin, [config.row.shop_id for config in active])
+        return active[0]
+
     async def device_token(self, session: AsyncSession, device_token_id: int | None) -> str | None:
         """The token that a payment was pinned to, in the clear."""
         if device_token_id is None:
@@ -191,12 +215,21 @@ class Routing:
         self.memory.forget(shop_id)
         return config
 
-    async def update(self, shop_id: int, fields: Mapping[str, Any], *, reason: str = "") -> ShopConfig:
+    async def update(
+        self,
+        shop_id: int,
+        fields: Mapping[str, Any],
+        *,
+        seen: Mapping[str, Any] | None = None,
+        reason: str = "",
+    ) -> ShopConfig:
         """Change only the given fields; ``device_token: None`` removes the token, its masked text leaves it.
+
+        ``seen`` is what the caller knows of columns that nobody changes by hand, such as the version.
 
         Raises:
             ShopNotConfigured: when the shop has no routing.
-            InvalidInput: for a field that is wrong.
+            InvalidInput: for a field that is wrong, and for one of ``seen`` that is another one today.
         """
         async with self.database.transaction() as session:
             of_shop = PaymentConfig.shop_id == shop_id
@@ -204,7 +237,10 @@ class Routing:
                 raise ShopNotConfigured(shop_id)
             # Read after the lock, not with it: whoever waited for a lock would see the new row without its new token.
             row = (await session.scalars(_configs().where(of_shop))).one()
-            if row.device_token is not None and fields.get("device_token") == row.device_token:
+            for name, value in (seen or {}).items():
+                if getattr(row, name) != value:
+                    raise InvalidInput(name, "is another one today: read the configuration again, and change that")
+            if row.device_token is not None and fields.get("device_token") in self._masks(row):
                 fields = {name: value for name, value in fields.items() if name != "device_token"}
             config = await self.change(session, row, checked_fields(fields), reason=reason)
         self.memory.forget(shop_id)
@@ -260,6 +296,11 @@ class Routing:
         return {row.shop_id: row for row in await session.scalars(_configs())}
 
     # --- steps
+
+    def _masks(self, row: PaymentConfig) -> set[str | None]:
+        """What may have been shown for a row's token: an earlier version wrote down more of a short one."""
+        token = self.opened(row).device_token
+        return {row.device_token} | ({masked(token)} if token else set())
 
     async def _set_token(self, session: AsyncSession, row: PaymentConfig, device_token: str | None) -> None:
         if device_token is None:

@@ -224,7 +224,9 @@ class Ledger:
             # The last run died while writing: keep the next line apart from the torn one.
             with file.open("a", encoding="utf-8") as torn:
                 torn.write("\n")
-        for number, raw in enumerate(text.splitlines(), start=1):
+        for number, raw in enumerate(text.split("\n"), start=1):  # a message may hold a line separator of Unicode
+            if not raw:
+                continue
             try:
                 line = json.loads(raw)
             except ValueError:

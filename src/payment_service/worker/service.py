@@ -81,7 +81,8 @@ class Worker:
         """Now and then look for what was lost, and for what waits for people."""
         while not self._stopping.is_set():
             for chore in (
-                self._settle_lost,
+                self._settle_lost_payments,
+                self._settle_lost_refunds,
                 self._wake_overdue,
                 self.passing_on.pass_on,
                 self._wake_overdue_deliveries,
@@ -98,9 +99,13 @@ class Worker:
             # Jitter, so that many workers do not sweep in step.
             await self._pause(self.sweep_every_s * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
 
-    async def _settle_lost(self) -> None:
-        if settled := await self.following.settle_lost() + await self.refunds.settle_lost():
-            log.warning("processes died while they were sending", settled=settled)
+    async def _settle_lost_payments(self) -> None:
+        if settled := await self.following.settle_lost():
+            log.warning("processes died while they were sending payments", settled=settled)
+
+    async def _settle_lost_refunds(self) -> None:
+        if settled := await self.refunds.settle_lost():
+            log.warning("processes died while they were sending refunds", settled=settled)
 
     async def _wake_overdue(self) -> None:
         if woken := await self.following.wake_overdue():

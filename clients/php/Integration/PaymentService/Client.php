@@ -238,23 +238,29 @@ class Client
     }
 
     /**
-     * Pay back, whole or in part, by the account that the payment was made with.
+     * Pay back an amount, by the account that the payment was made with.
      *
-     * @param int|float|string|null $amount tenge; null for everything that is left
+     * @param int|float|string $amount tenge; for everything that is left there is refundAll()
      * @param array $options attempt (1): another number means another refund, also of the same amount
      */
     public function refund($shopId, $externalId, $amount = null, array $options = []): array
     {
-        $shop = self::checkedShop($shopId);
-        $body = ['shop_id' => $shop, 'external_id' => self::checkedExternalId($externalId)];
-        $key = ['refund', $shop, $body['external_id'], 'all'];
-        if ($amount !== null) {
-            $tiyn = Amount::tiyn($amount);
-            $body['amount'] = Amount::text($tiyn);
-            $key[3] = $tiyn;
+        if ($amount === null) {
+            throw new BadRequest('A refund needs its amount in tenge; refundAll() pays back everything that is left.');
         }
+        $tiyn = Amount::tiyn($amount);
 
-        return $this->moveMoney('refund', $body, self::idempotencyKey($key, $options['attempt'] ?? 1));
+        return $this->payBack($shopId, $externalId, ['amount' => Amount::text($tiyn)], $tiyn, $options);
+    }
+
+    /**
+     * Pay back everything that is left of a payment.
+     *
+     * @param array $options attempt (1)
+     */
+    public function refundAll($shopId, $externalId, array $options = []): array
+    {
+        return $this->payBack($shopId, $externalId, ['full' => true], 'all', $options);
     }
 
     /** One payment by the service's id, with its refunds and its history, as the service knows it. */
@@ -328,6 +334,16 @@ class Client
     }
 
     // --- inside
+
+    /** @param int|string $keyPart tiyn or "all" */
+    private function payBack($shopId, $externalId, array $howMuch, $keyPart, array $options): array
+    {
+        $shop = self::checkedShop($shopId);
+        $id = self::checkedExternalId($externalId);
+        $key = self::idempotencyKey(['refund', $shop, $id, $keyPart], $options['attempt'] ?? 1);
+
+        return $this->moveMoney('refund', ['shop_id' => $shop, 'external_id' => $id] + $howMuch, $key);
+    }
 
     private function make(string $operation, array $payment, array $body): array
     {
@@ -421,6 +437,10 @@ class Client
             }
             $this->pause->end();
             $this->log->count('report.taken');
+            if (!empty($row['warnings'])) {
+                $this->log->error('report.partly_kept', ['id' => $row['id'], 'warnings' => implode(' | ', (array) $row['warnings'])]);
+                $this->log->count('report.partly_kept');
+            }
 
             return $row;
         }

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
+from payment_service.characters import one_line
 from payment_service.money import Money
 from payment_service.providers.interface import (
     Accepted,
@@ -37,7 +38,7 @@ _OPERATION_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
 _STATUS: Final = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,49}")
 _LINK: Final = re.compile(r"https?://[!#-;=?-~]{1,2000}")  # ASCII: the database refuses a NUL or half a character
 _NO_CODE: Final = re.compile(r"[^A-Za-z0-9_.-]")
-_DIGITS_RUN: Final = re.compile(r"\d(?:[\s().\u2010-\u2015-]*\d){8,}")  # a phone is often written in groups
+_DIGITS_RUN: Final = re.compile(r"\d(?:\W{0,4}\d){8,}")  # a phone is often written in groups
 _PHONE_LIKE: Final = re.compile(r"[0-9]{10,}")  # the longest code has 9 digits
 _LONG_WORD: Final = re.compile(r"[A-Za-z0-9-]{20,}")
 _MAX_MESSAGE: Final = 300
@@ -239,5 +240,5 @@ def _sentence(value: object, secrets: tuple[str, ...]) -> str:
     """The provider's words, fit to be shown and kept: short, and without anything that could be a phone or a token."""
     if not isinstance(value, str):
         return ""
-    text = _without("".join(char for char in value if char.isprintable()), secrets)[: _MAX_MESSAGE * 2]
+    text = _without(one_line(value), secrets)[: _MAX_MESSAGE * 2]
     return _DIGITS_RUN.sub("…", _LONG_WORD.sub("…", text))[:_MAX_MESSAGE]

@@ -1,0 +1,464 @@
+"""The protocol of one order's money as states and steps, driven by the decisions of the service itself.
+
+What happens: clients ask, processes of the service write, call, learn and write again, the network delivers a call
+late or never, replies are lost, processes die or stand still, the sweep comes when it comes, a person settles. What is
+decided (``Decisions``) is the service's own code, so that it and this model cannot drift apart. Time is in ticks.
+
+A database that is away is a step that is not taken yet, or an intent that is refused; so is a worker that is away.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, Final, NamedTuple, cast
+
+from payment_service import idempotency
+from payment_service.errors import TooEarlyToSettle
+from payment_service.idempotency import Earlier, Rules, Verdict
+from payment_service.payments import lifecycle as payments
+from payment_service.payments.lifecycle import OPEN, State
+from payment_service.payments.models import Payment
+from payment_service.payments.settling import check_age
+from payment_service.providers.interface import (
+    Accepted,
+    NotSent,
+    Outcome,
+    PaymentReceipt,
+    RefundReceipt,
+    Rejected,
+    Unknown,
+)
+from payment_service.refunds import lifecycle as refunds
+from payment_service.refunds.lifecycle import RefundState
+from payment_service.refunds.service import remainder
+from payment_service.sending import SendingWindow
+
+DEADLINE: Final = 1
+"""A call of a process that runs ends within this time."""
+LEASE: Final = 3
+WINDOW: Final = 4
+"""At least the lease and a sweep."""
+EFFECT: Final = 3
+"""A call that left takes effect within this time or never: it is what LATE_EFFECT_S is set for."""
+LATE: Final = LEASE + EFFECT
+OLD: Final = LATE + 1
+"""Ages are not counted any further."""
+PAID: Final = 2
+"""What was paid, and can be paid back."""
+_BEGINNING: Final = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Ask(NamedTuple):
+    """What a client asks for. Asks with the same ``words`` are equal."""
+
+    words: str
+    key: int = 0
+    """0: none."""
+    order: bool = False
+    amount: int = 0
+    """Of a refund; 0 is all that is left."""
+
+
+class Row(NamedTuple):
+    """A payment or a refund as the database holds it, and what the provider did of it."""
+
+    ask: Ask
+    amount: int
+    rivals: frozenset[int]
+    """Earlier rows that must not have taken effect together with this one."""
+    state: str = "sending"
+    failure: str | None = None
+    age: int = 0
+    effects: int = 0
+    way: int | None = None
+    """How long its call has been on the way; none: it has not left, has arrived, or was lost."""
+    told_failed: bool = False
+    """Whether somebody was told that it was not done."""
+
+
+class Process(NamedTuple):
+    """A process of the service at work for one ask."""
+
+    at: str
+    """``looked`` (only under a mutation), ``written``, ``calling``, ``learned``."""
+    row: int
+    """-1 while there is none."""
+    call_age: int = 0
+    stands_still: bool = False
+    outcome: str = ""
+    tries: int = 0
+    ask: Ask = Ask("")
+    """What it is about to write, when it only looked."""
+
+
+class World(NamedTuple):
+    """All that there is."""
+
+    rows: tuple[Row, ...] = ()
+    processes: tuple[Process, ...] = ()
+    asks: tuple[Ask, ...] = ()
+    """Still to come."""
+    claims: tuple[tuple[int, int, str], ...] = ()
+    """Idempotency-Keys: the key, its row, its words."""
+
+
+class Wrong(Exception):
+    """A promise is broken."""
+
+
+class Verb(NamedTuple):
+    """Payments or refunds: what differs."""
+
+    decide: Callable[[Any, Any], Any]
+    state: Callable[[str], Any]
+    accepted: Outcome[Any]
+    success: str
+
+
+PAYMENTS: Final = Verb(payments.decide, State, Accepted(PaymentReceipt("1")), "pending")
+REFUNDS: Final = Verb(refunds.decide, RefundState, Accepted(RefundReceipt()), "succeeded")
+
+
+RULES: Final = Rules(duplicate_window_s=WINDOW, sending_lease_s=LEASE)
+SENDER_DIED: Final = Unknown("sender_died")
+REPLY_LOST: Final = Unknown("timeout")
+
+
+def _of_order(open_one: Earlier | None, rules: Rules, is_equal: bool) -> Verdict:
+    return idempotency.of_order(open_one, rules, is_equal=is_equal)
+
+
+def _of_equal(earlier: Earlier | None, rules: Rules, by_key: bool) -> Verdict:
+    return idempotency.of_equal(earlier, rules, by_key=by_key)
+
+
+def _may_be_called_failed(age: int) -> bool:
+    try:
+        check_age(_BEGINNING, _BEGINNING + timedelta(seconds=age), LATE)
+    except TooEarlyToSettle:
+        return False
+    return True
+
+
+def _left(amount: int, refunded: int, reserved: int) -> int:
+    payment = SimpleNamespace(amount=amount, refunded_amount=refunded, reserved_amount=reserved)
+    return remainder(cast("Payment", payment)).tiyn
+
+
+def _each_alone(stuck: Sequence[bool]) -> list[bool]:
+    """Which of the rows that a sweep found it can take."""
+    return [not one for one in stuck]
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What is decided where. The defaults are the service; a mutation replaces one of them."""
+
+    rules: Rules = RULES
+    of_equal: Callable[[Earlier | None, Rules, bool], Verdict] = _of_equal
+    of_order: Callable[[Earlier | None, Rules, bool], Verdict] = _of_order
+    foremost: Callable[[Sequence[Earlier]], Earlier | None] = idempotency.foremost
+    may_begin: Callable[[int], bool] = lambda age: SendingWindow(LEASE - DEADLINE, LEASE, opened=0).is_open(age)
+    may_leave: Callable[[int], bool] = lambda call_age: call_age <= DEADLINE
+    """Whether a process may still send in its call: one that stood still is cut off by its deadline."""
+    may_be_called_failed: Callable[[int], bool] = _may_be_called_failed
+    left: Callable[[int, int, int], int] = _left
+    of_the_dead: Outcome[Any] = SENDER_DIED
+    of_a_lost_reply: Outcome[Any] = REPLY_LOST
+    swept: Callable[[Sequence[bool]], list[bool]] = _each_alone
+    lists_sending: bool = True
+    """Whether people see what is sending beyond its lease."""
+    locks: bool = True
+    """Whether looking for an equal request and writing a new one are one step."""
+    retries: bool = False
+    refuses: Callable[[Row], bool] = lambda _row: False
+    """Whether the database refuses every move of a row that it took when it began."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The steps that are possible in a world."""
+
+    verb: Verb
+    decisions: Decisions
+
+    def steps(self, world: World) -> Iterator[tuple[str, World]]:
+        """Every next step, in words, and the world after it.
+
+        Raises:
+            Wrong: when a step breaks a promise.
+        """
+        for ask in dict.fromkeys(world.asks):
+            yield from self._asked(world, ask)
+        for number, process in enumerate(world.processes):
+            yield from self._worked(world, number, process)
+        for number, row in enumerate(world.rows):
+            yield from self._outside(world, number, row)
+        if not any(p.at == "calling" and not p.stands_still and p.call_age >= DEADLINE for p in world.processes):
+            yield "time passes", _later(world)
+
+    # --- a client asks
+
+    def _asked(self, world: World, ask: Ask) -> Iterator[tuple[str, World]]:
+        asks = list(world.asks)
+        asks.remove(ask)
+        world = world._replace(asks=tuple(asks))
+        who = f"'{ask.words}' is asked for{f' with key {ask.key}' if ask.key else ''}{' of the order' * ask.order}"
+        # The database cannot be reached: told that nothing was sent, and nothing is written.
+        yield f"{who}; no database", world
+        found, amount = self._look(world, ask)
+        if found is None:
+            yield f"{who}; refused", world
+            return
+        if found >= 0:
+            self._answer(world.rows[found], ask)
+            if ask.key:
+                claims = dict.fromkeys([*world.claims, (ask.key, found, ask.words)])
+                world = world._replace(claims=tuple(sorted(claims)))
+            yield f"{who}; answered with row {found}", _told(world, found)
+            return
+        if not self.decisions.locks:
+            yield f"{who}; nothing is found", _with(world, Process("looked", -1, ask=ask._replace(amount=amount)))
+            return
+        yield from self._written(world, ask, amount, who)
+
+    def _written(self, world: World, ask: Ask, amount: int, who: str) -> Iterator[tuple[str, World]]:
+        number = len(world.rows)
+        row = Row(ask, amount, self._rivals(world, ask))
+        claims = world.claims
+        if ask.key:
+            claims = tuple(sorted([*(one for one in claims if one[0] != ask.key), (ask.key, number, ask.words)]))
+        made = world._replace(rows=(*world.rows, row), claims=claims)
+        yield f"{who}; row {number} is written", _with(made, Process("written", number))
+        # The answer to the COMMIT was lost: told that nothing was sent, and the row is taken back.
+        unheard = _row(made, number, told_failed=True)
+        yield f"{who}; row {number} is written unheard", _with(unheard, Process("learned", number, outcome="unsent"))
+
+    def _look(self, world: World, ask: Ask) -> tuple[int | None, int]:
+        """The row that answers, -1 when nothing stands in the way, none for a refusal; and the amount of a new row."""
+        decisions = self.decisions
+        aged = [_earlier(row) for row in world.rows]
+        found = -1
+        if ask.key:
+            claim = next((one for one in world.claims if one[0] == ask.key), None)
+            if claim is not None and claim[2] != ask.words:
+                return None, 0
+            found = claim[1] if claim else -1
+        else:
+            alike = [number for number, row in enumerate(world.rows) if _same(row.ask, ask)]
+            meant = decisions.foremost([aged[number] for number in alike])
+            found = next((number for number in reversed(alike) if aged[number] == meant), -1)
+        verdict = decisions.of_equal(aged[found] if found >= 0 else None, decisions.rules, bool(ask.key))
+        if verdict is Verdict.GO_ON and ask.order:
+            ordered = [number for number, row in enumerate(world.rows) if row.ask.order]
+            found = next((number for number in ordered if world.rows[number].state in OPEN), -1)
+            is_equal = found >= 0 and world.rows[found].ask.words == ask.words
+            verdict = decisions.of_order(aged[found] if found >= 0 else None, decisions.rules, is_equal)
+            paid = [n for n in ordered if world.rows[n].state == "paid" and world.rows[n].ask.words == ask.words]
+            if found < 0 and paid:
+                return None, 0
+        if verdict is not Verdict.GO_ON:
+            return (found if verdict is Verdict.ANSWER else None), 0
+        amount = 0
+        if self.verb is REFUNDS:
+            refunded = sum(row.amount for row in world.rows if row.state == "succeeded")
+            reserved = sum(row.amount for row in world.rows if row.state in {"sending", "unknown"})
+            left = decisions.left(PAID, refunded, reserved)
+            amount = ask.amount or left
+            if not amount or amount > left:
+                return None, 0
+        return -1, amount
+
+    def _rivals(self, world: World, ask: Ask) -> frozenset[int]:
+        """The promise, said without the service's decisions: which earlier rows this one must not be applied beside."""
+        window = self.decisions.rules.duplicate_window_s
+
+        def rival(number: int, row: Row) -> bool:
+            if row.failure in {"not_sent", "rejected", "settled"}:
+                return True  # it is said not to have been done, and then it must not be
+            its_key = any(key == ask.key and of == number for key, of, _words in world.claims)
+            in_flight = row.state in {"sending", "unknown"}
+            alike = not ask.key and _same(row.ask, ask) and (in_flight or row.age < window)
+            ordered = ask.order and row.ask.order and (in_flight or row.state == "pending")
+            paid = ask.order and row.ask.order and row.state == "paid" and row.ask.words == ask.words
+            return bool(ask.key and its_key) or alike or ordered or paid
+
+        return frozenset(number for number, row in enumerate(world.rows) if rival(number, row))
+
+    @staticmethod
+    def _answer(row: Row, ask: Ask) -> None:
+        if row.ask.words != ask.words:
+            raise Wrong(f"'{ask.words}' is answered with a payment of '{row.ask.words}'")
+
+    # --- a process of the service works
+
+    def _worked(self, world: World, number: int, process: Process) -> Iterator[tuple[str, World]]:
+        who = f"the process of row {process.row}"
+        yield f"{who} dies", _without(world, number)
+        if process.at == "looked":
+            yield from self._written(_without(world, number), process.ask, process.ask.amount, "it goes on")
+            return
+        row = world.rows[process.row]
+        match process.at:
+            case "written":
+                if self.decisions.may_begin(row.age):
+                    yield f"{who} begins its call", _process(world, number, at="calling")
+                else:
+                    yield f"{who} is too late to send", _process(world, number, at="learned", outcome="unsent")
+            case "calling":
+                yield from self._called(world, number, process, who)
+            case "learned":
+                yield from self._learned(world, number, process, who)
+
+    def _called(self, world: World, number: int, process: Process, who: str) -> Iterator[tuple[str, World]]:
+        row = world.rows[process.row]
+        if process.stands_still:
+            yield f"{who} goes on", _process(world, number, stands_still=False)
+            return
+        yield f"{who} stands still", _process(world, number, stands_still=True)
+        if not process.tries:
+            yield f"{who} cannot connect", _process(world, number, at="learned", outcome="unsent")
+            if self.decisions.may_leave(process.call_age):
+                sent = _process(world, number, tries=1)
+                yield f"{who} sends", _row(sent, process.row, way=0)
+                yield f"{who} sends; it is refused", _process(sent, number, at="learned", outcome="rejected")
+            return
+        if row.effects:
+            yield f"{who} reads the reply", _process(world, number, at="learned", outcome="accepted")
+        if self.decisions.retries and process.tries == 1:
+            yield f"{who} sends again", _row(_process(world, number, tries=2), process.row, way=0)
+        yield f"{who} gets no reply", _process(world, number, at="learned", outcome="lost")
+
+    def _learned(self, world: World, number: int, process: Process, who: str) -> Iterator[tuple[str, World]]:
+        outcome = {
+            "accepted": self.verb.accepted,
+            "rejected": Rejected("1", "no"),
+            "unsent": NotSent("connect_failed"),
+            "lost": self.decisions.of_a_lost_reply,
+        }[process.outcome]
+        row = world.rows[process.row]
+        if self.decisions.refuses(row):
+            if process.outcome == "accepted":
+                raise Wrong(f"the outcome of row {process.row} came and cannot be written")
+            yield f"{who} cannot write", _without(world, number)
+            return
+        step = self.verb.decide(self.verb.state(row.state), outcome)
+        after = _without(world, number)
+        if step is not None:
+            after = _row(after, process.row, state=str(step.state), failure=_word(step.failure))
+            _check_failed(after.rows[process.row], process.row)
+        yield f"{who} writes: {after.rows[process.row].state}", _told(after, process.row)
+
+    # --- everybody else
+
+    def _outside(self, world: World, number: int, row: Row) -> Iterator[tuple[str, World]]:
+        if row.way is not None:
+            yield f"the call of row {number} is lost on its way", _row(world, number, way=None)
+            if row.way < EFFECT:
+                after = _row(world, number, way=None, effects=row.effects + 1)
+                check_effects(after, number)
+                yield f"the call of row {number} takes effect", after
+        if self.decisions.refuses(row):
+            return
+        if row.state == "sending" and row.age > LEASE:
+            step = self.verb.decide(self.verb.state("sending"), self.decisions.of_the_dead)
+            after = _row(world, number, state=str(step.state), failure=_word(step.failure))
+            _check_failed(after.rows[number], number)
+            yield f"the sweep finds row {number}: {step.state}", after
+        if row.state == "unknown":
+            if row.effects:
+                state = "paid" if self.verb is PAYMENTS else "succeeded"
+                yield f"a person finds row {number} in the cabinet", _row(world, number, state=state, failure=None)
+            elif self.decisions.may_be_called_failed(row.age):
+                after = _row(world, number, state="failed", failure="settled", told_failed=True)
+                yield f"a person does not find row {number} in the cabinet", after
+        if row.state == "pending" and row.effects:
+            yield f"row {number} is paid", _row(world, number, state="paid")
+
+    # --- everything ends
+
+    def check_end(self, world: World) -> None:
+        """When everybody is back and time passes, every row ends or a person is told.
+
+        Raises:
+            Wrong: when one does neither.
+        """
+        owned = {process.row for process in world.processes}
+        left = [number for number, row in enumerate(world.rows) if row.state == "sending" and number not in owned]
+        taken = self.decisions.swept([self.decisions.refuses(world.rows[number]) for number in left])
+        for number, is_taken in zip(left, taken, strict=True):
+            if not is_taken and not self.decisions.refuses(world.rows[number]):
+                raise Wrong(f"the sweep never comes to row {number}")
+            if not is_taken and not self.decisions.lists_sending:
+                raise Wrong(f"row {number} stays as it is, and nobody is told")
+
+
+def check_effects(world: World, number: int) -> None:
+    """Hold the promises against what the provider just did.
+
+    Raises:
+        Wrong: when one is broken.
+    """
+    row = world.rows[number]
+    if row.effects > 1:
+        raise Wrong(f"row {number} took effect twice")
+    if row.state == "failed" or row.told_failed:
+        raise Wrong(f"row {number} took effect, and was told as not done")
+    for other, one in enumerate(world.rows):
+        if one.effects and row.effects and (other in row.rivals or number in one.rivals):
+            raise Wrong(f"rows {min(number, other)} and {max(number, other)} are one request, and both took effect")
+    if sum(one.amount for one in world.rows if one.effects) > PAID:
+        raise Wrong("more was paid back than was paid")
+
+
+def _check_failed(row: Row, number: int) -> None:
+    if row.state == "failed" and row.effects:
+        raise Wrong(f"row {number} is called failed, and it took effect")
+
+
+def _earlier(row: Row) -> Earlier:
+    return Earlier(row.state, row.failure, row.age)
+
+
+def _same(one: Ask, other: Ask) -> bool:
+    return (one.words, one.order) == (other.words, other.order)
+
+
+def _word(failure: object) -> str | None:
+    return None if failure is None else str(failure)
+
+
+def _told(world: World, number: int) -> World:
+    """Whoever asked gets the answer that the row is."""
+    return _row(world, number, told_failed=True) if world.rows[number].state == "failed" else world
+
+
+def _row(world: World, number: int, **changes: Any) -> World:
+    rows = list(world.rows)
+    rows[number] = rows[number]._replace(**changes)
+    return world._replace(rows=tuple(rows))
+
+
+def _with(world: World, process: Process) -> World:
+    return world._replace(processes=tuple(sorted([*world.processes, process])))
+
+
+def _without(world: World, number: int) -> World:
+    return world._replace(processes=world.processes[:number] + world.processes[number + 1 :])
+
+
+def _process(world: World, number: int, **changes: Any) -> World:
+    return _with(_without(world, number), world.processes[number]._replace(**changes))
+
+
+def _later(world: World) -> World:
+    rows = tuple(
+        row._replace(age=min(row.age + 1, OLD), way=None if row.way is None else min(row.way + 1, EFFECT))
+        for row in world.rows
+    )
+    processes = tuple(
+        process._replace(call_age=min(process.call_age + 1, DEADLINE + 1)) if process.at == "calling" else process
+        for process in world.processes
+    )
+    return world._replace(rows=rows, processes=tuple(sorted(processes)))
