@@ -146,7 +146,7 @@ def check_encoding(connection: asyncpg.Connection) -> None:
     Raises:
         UnsuitableDatabaseError: unless it is UTF-8.
     """
-    encoding = connection.get_settings().server_encoding
+    encoding = getattr(connection.get_settings(), "server_encoding", "UTF8")  # a pooler may not say
     if encoding != "UTF8":
         raise UnsuitableDatabaseError(
             f"The database that DATABASE_URL names keeps its texts in {encoding}, which cannot hold every name: "
@@ -183,7 +183,7 @@ def trouble_of(error: BaseException, *, name: str = "DATABASE_URL") -> Trouble |
                 return Trouble(f"The database that {name} names offers no TLS, and its sslmode asks for it.")
             case asyncpg.ClientConfigurationError():
                 return Trouble(f"{name} cannot be used: {one}.")
-            case OSError():
+            case OSError() if one.filename is None:  # one with a name is about a file
                 return Trouble(_away(name, type(one).__name__), may_pass=True)
     return None
 

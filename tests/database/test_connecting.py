@@ -181,7 +181,15 @@ def test_error_inside_a_group_is_found() -> None:
     assert trouble.may_pass
 
 
-@pytest.mark.parametrize("error", [ValueError(SECRET), KeyError(SECRET), asyncpg.UniqueViolationError("twice")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError(SECRET),
+        KeyError(SECRET),
+        asyncpg.UniqueViolationError("twice"),
+        FileNotFoundError(2, "No such file", "sums.csv"),
+    ],
+)
 def test_mistake_of_ours_is_no_trouble_of_the_database(error: Exception) -> None:
     assert trouble_of(error) is None
 

@@ -49,6 +49,8 @@ def sentence_of(error: Exception) -> str | None:
             return str(error)
         case ServiceError():
             return error.detail
+        case OSError() if error.filename is not None:
+            return f"{error.filename} cannot be used: {error.strerror}."
     if lacks_schema(error):
         return "The database is not at the schema that this code needs: run 'payment-service migrate' first."
     if trouble := trouble_of(error):
