@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError, core_schema
 
-from payment_service.api.wording import sentence_of
+from payment_service.api.wording import one_for_each_value, sentence_of
 from tests.api.conftest import GoodProxy, problem_of
 from tests.api.test_http import NOWHERE
 from tests.api.test_matrix import ROWS
@@ -22,7 +22,7 @@ INTERNALS = re.compile(
 WRONG: tuple[Any, ...] = (
     None, True, 1.5, -1, 0, 10**30, "", "x" * 600, "?", "\x00", "12", [], [1], {}, {"a": 1}, {"": "x"}, {"x" * 41: "y"},
 )  # fmt: skip
-WITH_BODY = sorted(operation for operation, row in ROWS.items() if row.body and row.scope)
+WITH_BODY = sorted(operation for operation, row in ROWS.items() if row.body)
 
 
 class Anything(dict[str, Any]):
@@ -114,6 +114,20 @@ async def test_no_wrong_query_is_answered_in_words_of_python(
             if answer.status_code == 422:
                 for one in answer.json()["errors"]:
                     assert not INTERNALS.search(f"{one['field']}: {one['message']}"), one
+
+
+async def test_value_of_none_of_several_kinds_is_told_once(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/webhooks/kaspi", json={"payment_id": "1", "timestamp": []})
+    assert answer.json()["errors"] == [
+        {"field": "timestamp", "message": "must be a whole number or a number or a text"}
+    ]
+
+
+def test_entries_that_are_named_like_kinds_stay_apart() -> None:
+    with pytest.raises(ValidationError) as refused:
+        TypeAdapter(dict[str, str]).validate_python({"int": 1, "str": 2})
+    told = one_for_each_value([dict(one) for one in refused.value.errors()])
+    assert [one["loc"] for one in told] == [("int",), ("str",)]
 
 
 async def test_name_of_an_entry_is_told_apart_from_its_value(client: httpx.AsyncClient) -> None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from payment_service import errors
-from payment_service.api.wording import sentence_of
+from payment_service.api.wording import one_for_each_value, sentence_of
 from payment_service.context import origin
 from payment_service.database import is_unreachable
 from payment_service.errors import ServiceError
@@ -178,7 +178,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        fields = [_field_problem(one) for one in error.errors()]
+        fields = [_field_problem(one) for one in one_for_each_value(error.errors())]
         first = f"{fields[0]['field']}: {fields[0]['message']}" if fields else "The request cannot be read."
         kind = errors.InvalidInput
         return problem(STATUS_OF[kind], kind.code, kind.title, first, errors=fields)

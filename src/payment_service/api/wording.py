@@ -1,6 +1,6 @@
 """What is wrong with a request, in plain words: Pydantic's own messages speak of dictionaries and instances."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, get_args
 
@@ -41,6 +41,15 @@ _SENTENCES: Final = MappingProxyType(
     }
 )
 _OF_PYDANTIC: Final = frozenset(get_args(core_schema.ErrorType))
+_KINDS: Final = MappingProxyType(
+    {
+        "int": ("int_", "a whole number"),
+        "float": ("float_", "a number"),
+        "str": ("string_", "a text"),
+        "bool": ("bool_", "true or false"),
+    }
+)
+"""What Pydantic calls a kind that a value may be of, how its errors of that kind begin, and our words for it."""
 _JSON_TROUBLES: Final = (
     ("codec can't", "it is not text in UTF-8"),
     ("recursion", "it is nested too deeply"),
@@ -70,6 +79,25 @@ def sentence_of(error: Mapping[str, Any]) -> str:
             return "is not what is asked for here"
     # A message of our own. That of a field which is not known has its nearest name in it: see exact.
     return str(error["msg"])
+
+
+def one_for_each_value(errors: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The errors, with one for a value that is of none of several kinds: Pydantic tells of each kind by itself."""
+    errors = list(errors)
+    kinds: dict[tuple[int | str, ...], list[str]] = {}
+    for error in errors:
+        if _is_of_a_kind(error):
+            kinds.setdefault(error["loc"][:-1], []).append(_KINDS[error["loc"][-1]][1])
+    several = {place: words for place, words in kinds.items() if len(words) > 1}
+    merged = [
+        {"type": "of_no_kind", "loc": place, "msg": f"must be {' or '.join(words)}"} for place, words in several.items()
+    ]
+    return merged + [one for one in errors if not _is_of_a_kind(one) or one["loc"][:-1] not in several]
+
+
+def _is_of_a_kind(error: Mapping[str, Any]) -> bool:
+    kind = error["loc"][-1]
+    return kind in _KINDS and str(error["type"]).startswith(_KINDS[kind][0])
 
 
 def _counted(context: Mapping[str, Any]) -> str:
