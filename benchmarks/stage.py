@@ -57,6 +57,7 @@ class Stage:
             kaspi_access_token=ACCESS_TOKEN,
             encryption_keys=self.encryption_key,
             log_level="WARNING",
+            rate_limits=False,
         )
         asyncio.run(self._import_shops(settings))
         return settings
@@ -148,6 +149,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
         "KASPI_ACCESS_TOKEN": settings.kaspi_access_token.get_secret_value(),
         "ENCRYPTION_KEYS": ",".join(key.get_secret_value() for key in settings.encryption_keys),
         "LOG_LEVEL": settings.log_level,
+        "RATE_LIMITS": "on" if settings.rate_limits else "off",
     }
 
 

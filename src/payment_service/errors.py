@@ -29,6 +29,7 @@ It knows nothing of HTTP; ``api/problems.py`` holds the one table from these cla
     ├── OrderAlreadyPaid          order_already_paid
     ├── HintNotVerified           hint_not_verified
     ├── TooManyHints              too_many_hints
+    ├── RateLimited               rate_limited
     ├── WebhookNotFound           webhook_not_found
     ├── DeliveryNotFound          delivery_not_found
     ├── WebhookOff                webhook_off
@@ -37,6 +38,7 @@ It knows nothing of HTTP; ``api/problems.py`` holds the one table from these cla
     ├── ProviderUnavailable       provider_unavailable
     ├── ProviderRefused           provider_refused
     └── TryAgainLater             service_unavailable
+        ├── TooManyConnections    too_many_connections
         ├── DatabaseUnavailable   database_unavailable
         └── Draining              draining
 
@@ -44,10 +46,12 @@ A payment or refund that the provider refused is no error of this tree: it is an
 ``api/payments.py`` renders it.
 """
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
 from payment_service.money import Money
+from payment_service.rates import Exceeded
 
 
 class ServiceError(Exception):
@@ -333,6 +337,22 @@ class TooManyHints(ServiceError):
         super().__init__("Too many hints at once. Nothing is lost: every open payment is asked about anyway.")
 
 
+class RateLimited(ServiceError):
+    """Asked too often; nothing was done. ``policy`` names what is counted."""
+
+    code = "rate_limited"
+    title = "Too many requests"
+
+    def __init__(self, policy: str, what: str, exceeded: Exceeded) -> None:
+        rate, self.wait_s = exceeded.rate, math.ceil(exceeded.wait_s)
+        super().__init__(
+            f"{what}: at most {rate.quota} in {rate.window_s:.0f} seconds. Nothing was done. "
+            f"Ask again in {self.wait_s} seconds.",
+        )
+        self.policy = policy
+        self.rate = rate
+
+
 class WebhookNotFound(ServiceError):
     """No such endpoint, or none that the caller may see: the two look alike."""
 
@@ -421,6 +441,16 @@ class DatabaseUnavailable(TryAgainLater):
 
     def __init__(self) -> None:
         super().__init__("The database cannot be reached or has no room just now; nothing was sent. Try again later.")
+
+
+class TooManyConnections(TryAgainLater):
+    """This process has as many connections as it can serve."""
+
+    code = "too_many_connections"
+    title = "Too many connections"
+
+    def __init__(self) -> None:
+        super().__init__("This process has too many connections just now; nothing was sent. Try again later.")
 
 
 class Draining(TryAgainLater):

@@ -20,7 +20,8 @@ from payment_service import logs, schema
 from payment_service.access.service import Access
 from payment_service.api import app as front_door
 from payment_service.api.dependencies import Rooms
-from payment_service.api.middleware import MAX_HEADER_BYTES, Drain
+from payment_service.api.middleware import Drain
+from payment_service.api.throttle import Throttle
 from payment_service.audit.sealing import AuditSeals
 from payment_service.connecting import trouble_of
 from payment_service.database import Database
@@ -32,6 +33,7 @@ from payment_service.events.outbound import Outbound
 from payment_service.events.passing_on import PassingOn
 from payment_service.events.waiting import Ears
 from payment_service.fingerprints import Fingerprints
+from payment_service.http_protocol import BoundedProtocol, connections_allowed
 from payment_service.inflight import InFlight
 from payment_service.notify.bindings import Bindings
 from payment_service.notify.channel import Channels
@@ -41,12 +43,15 @@ from payment_service.notify.telegram import Telegram
 from payment_service.payments.following import Following
 from payment_service.payments.lifecycle import FollowPlan
 from payment_service.payments.moves import Moves
+from payment_service.payments.phones import PhoneLimit
+from payment_service.payments.readings import SHARED_FOR_S, SharedReadings
 from payment_service.payments.reports import Reports
 from payment_service.payments.rules import PaymentRules
 from payment_service.payments.service import Payments
 from payment_service.payments.settling import Settling
 from payment_service.providers.interface import Providers
 from payment_service.providers.kaspi.client import KaspiClient, KaspiSettings
+from payment_service.rates import Rate
 from payment_service.refunds.service import Refunds
 from payment_service.routing.service import Routing
 from payment_service.settings import Settings
@@ -91,6 +96,7 @@ class House:
     bindings: Bindings
     ears: Ears
     inflight: InFlight
+    throttle: Throttle
 
     async def rotate_keys(self) -> int:
         """Encrypt every secret anew with the newest key, while the service runs; returns how many device tokens."""
@@ -117,6 +123,7 @@ class House:
             endpoints=self.endpoints,
             deliveries=self.deliveries,
             delivery_record=self.delivery_record,
+            throttle=self.throttle,
             hint_secrets={"kaspi": secret.get_secret_value()} if secret else {},
             open_to_everybody=self.settings.dev_no_auth,
         )
@@ -183,8 +190,13 @@ def build(settings: Settings) -> House:
         late_effect_s=settings.late_effect_s,
         call_deadline_s=settings.kaspi_deadline_s,
     )
-    payments = Payments(database, routing, providers, fingerprints, inflight, moves, rules)
-    following = Following(database, providers, moves, settings.sending_lease_s)
+    phones = PhoneLimit(
+        settings.phone_invoices_per_minute * settings.rate_limits,
+        settings.phone_invoices_per_day * settings.rate_limits,
+    )
+    payments = Payments(database, routing, providers, fingerprints, inflight, moves, rules, phones)
+    readings = SharedReadings(SHARED_FOR_S if settings.rate_limits else 0)
+    following = Following(database, providers, moves, settings.sending_lease_s, readings)
     refunds = Refunds(database, routing, following, providers, fingerprints, inflight, rules)
     outbound = Outbound(DEVELOPMENT if settings.webhooks_stay_here else PRODUCTION)
     endpoints = Endpoints(database, vault, outbound)
@@ -217,7 +229,20 @@ def build(settings: Settings) -> House:
         bindings=Bindings(database, notify),
         ears=Ears(),
         inflight=inflight,
+        throttle=_throttle(settings),
     )
+
+
+RATES_OVER_S = 10
+"""Rates per second are averaged over so many: a page that loads may ask for ten seconds' worth at once."""
+
+
+def _throttle(settings: Settings) -> Throttle:
+    per_key, per_address = (
+        Rate(per_s * RATES_OVER_S * settings.rate_limits, RATES_OVER_S)
+        for per_s in (settings.rate_per_key, settings.rate_per_address)
+    )
+    return Throttle(per_key, per_address, open_to_everybody=settings.dev_no_auth)
 
 
 def _channels(settings: Settings) -> Channels:
@@ -246,6 +271,7 @@ def create_app(house: House, drain: Drain) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await _know_keys(house)
         listening = asyncio.gather(house.routing.memory.listen(house.database), house.ears.listen(house.database))
         worker = house.worker() if settings.worker_in_serve else None
         working = asyncio.create_task(worker.run()) if worker else None
@@ -273,6 +299,14 @@ def create_app(house: House, drain: Drain) -> FastAPI:
         metrics=settings.metrics_public or settings.metrics_token is not None,
         metrics_token=settings.metrics_token.get_secret_value() if settings.metrics_token else None,
     )
+
+
+async def _know_keys(house: House) -> None:
+    """Good keys are not kept out when this process starts in the middle of a flood of guesses."""
+    try:
+        house.throttle.know(key.digest for key in await house.access.all() if key.revoked_at is None)
+    except Exception as error:  # noqa: BLE001 - the database may be away; each key is known once it was used
+        log.warning("keys are not known yet", error=type(error).__name__)
 
 
 class _Server(uvicorn.Server):
@@ -304,9 +338,10 @@ def serve(settings: Settings) -> None:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=int(settings.shutdown_grace_s),
-        h11_max_incomplete_event_size=2 * MAX_HEADER_BYTES,
+        http=BoundedProtocol,
+        ws="none",
         timeout_keep_alive=KEEP_ALIVE_S,
-        limit_concurrency=2000,
+        limit_concurrency=connections_allowed(),
         forwarded_allow_ips=settings.forwarded_allow_ips,
     )
     for sign in (signal.SIGTERM, signal.SIGINT):

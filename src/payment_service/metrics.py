@@ -24,6 +24,11 @@ CIRCUIT_OPEN = Gauge(
     "1 while the proxy is left alone after failing again and again",
     ("provider", "lane"),
 )
+RATE_LIMITED = Counter("payment_service_rate_limited", "Requests refused because there were too many", ("policy",))
+SHOPS_PAUSED = Gauge("payment_service_paused_shops", "Shops whose own calls are left alone for a while", ("provider",))
+CONNECTIONS_REFUSED = Counter(
+    "payment_service_connections_refused", "Connections that were closed because of what they did or not", ("reason",)
+)
 TASKS = Gauge("payment_service_tasks", "Payments and refunds that people must look at", ("kind",))
 MOVES = Counter("payment_service_moves", "Moves of payments and refunds", ("object", "before", "after"))
 READINGS = Counter("payment_service_readings", "Status readings by what they said", ("meaning",))

@@ -70,6 +70,11 @@ class Settings(BaseSettings):
     metrics_token: SecretStr | None = None
     metrics_public: bool = False
     shutdown_grace_s: Seconds = 15
+    rate_limits: bool = True
+    rate_per_key: int = Field(default=100, ge=0, le=100_000)
+    rate_per_address: int = Field(default=20, ge=0, le=100_000)
+    phone_invoices_per_minute: int = Field(default=10, ge=0, le=100_000)
+    phone_invoices_per_day: int = Field(default=100, ge=0, le=100_000)
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
 
     # --- secrets at rest

@@ -20,6 +20,7 @@ from payment_service.api.middleware import MAX_HEADER_BYTES, MAX_QUERY_BYTES, Dr
 from payment_service.errors import ServiceError
 from payment_service.main import build, create_app
 from payment_service.money import Money
+from payment_service.rates import Exceeded, Rate
 from payment_service.settings import Settings
 from tests.api.conftest import GoodProxy, create_body, problem_of
 from tests.conftest import ClientMaker
@@ -34,6 +35,7 @@ MADE = {
     errors.OrderAlreadyOpen: ("A-1", "0190", "pending"),
     errors.OrderAlreadyPaid: ("A-1", "0190"),
     errors.PaymentNotPaid: ("pending",),
+    errors.RateLimited: ("key", "Requests with this API key", Exceeded(Rate(1000, 10), 0.2)),
     errors.RefundExceedsRemainder: (Money(150),),
 }
 """What the errors that ask for something other than a shop's number are made of."""

@@ -221,6 +221,7 @@ class Rig:
             "PRODUCTION_API_URL": sandbox.url if sandbox else "http://127.0.0.1:1",
             "KASPI_ACCESS_TOKEN": ACCESS_TOKEN,
             "ENCRYPTION_KEYS": ENCRYPTION_KEY,
+            "RATE_LIMITS": "off",
             **PROMPT,
             **more,
         }

@@ -20,7 +20,8 @@ import pytest
 from payment_service import logs
 from payment_service.events import outbound
 from payment_service.events.addresses import DEVELOPMENT, PRODUCTION, IPAddress, Rules, is_outside
-from payment_service.events.outbound import Outbound, Posted, Reason, check_headers, look_up
+from payment_service.events.lookups import LookUps
+from payment_service.events.outbound import Outbound, Posted, Reason, check_headers
 from payment_service.tls import mozillas_list
 from tests.providers.proxy import Connection, Course, RawProxy, answers, http, raw_proxy
 from tests.providers.telltale import production_logs
@@ -249,12 +250,12 @@ async def test_system_is_asked_for_whole_names_only(monkeypatch: pytest.MonkeyPa
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 0))]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    assert await look_up(NAME) == [ip_address("8.8.8.8")]
+    assert await LookUps()(NAME) == [ip_address("8.8.8.8")]
     assert asked == [f"{NAME}."]
 
 
 async def test_system_knows_this_machine() -> None:
-    assert all(address.is_loopback for address in await look_up("localhost"))
+    assert all(address.is_loopback for address in await LookUps()("localhost"))
 
 
 # --- what is sent, and to whom

@@ -141,6 +141,7 @@ async def odd_service(database_url: str) -> AsyncIterator[OddService]:
             kaspi_breaker_failures=0,
             encryption_keys=ENCRYPTION_KEY,
             duplicate_window_s=0,
+            rate_limits=False,
         )
         house = build(settings)
         await house.routing.create(SHOP, {"organization_bin": BIN, "device_token": DEVICE_TOKEN})

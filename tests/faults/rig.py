@@ -239,6 +239,7 @@ class Rig:
             PRODUCTION_API_URL=self.proxy.url if hasattr(self, "proxy") else "http://127.0.0.1:1",
             KASPI_ACCESS_TOKEN=ACCESS_TOKEN,
             ENCRYPTION_KEYS=ENCRYPTION_KEY,
+            RATE_LIMITS="off",
             **{**PROMPT, **self.settings, **more},
         )
 

@@ -1,6 +1,7 @@
 """Properties of reading: whatever comes back gives an outcome, and only a real success is one."""
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -186,3 +187,30 @@ def test_refund_of_another_amount_is_not_this_refund(amount: Any, exact: bool) -
     said = f"{amount:.2f}" if exact else float(amount)
     outcome = REFUND.read(Reply(200, REFUND.success(refundedAmount=said)))
     assert isinstance(outcome, Accepted) == (f"{amount:.2f}" == REFUND.query["amount"])
+
+
+ABSURD = ["1e999999999999", "-1E+999999999999", "1e-999999999999", "9" * 60_000, "-0." + "9" * 60_000, "1" + "0" * 4000]
+
+
+@pytest.mark.parametrize("number", ABSURD, ids=lambda number: number[:20])
+@pytest.mark.parametrize(
+    "name", ["id", "status", "refundedAmount", "returnOperationId", "expireDate", "http_code", "x"]
+)
+@pytest.mark.parametrize("verb", VERBS, ids=str)
+def test_absurd_number_of_the_provider_is_never_computed_with(verb: Verb, name: str, number: str) -> None:
+    changes = {name: 4711} if name != "http_code" else {}
+    body = verb.success(**changes).replace(b"4711", number.encode())
+    if name == "http_code":
+        body = body[:-1] + f', "http_code": {number}}}'.encode()
+    started = time.process_time()
+    outcome = verb.read(Reply(200, body))
+    assert time.process_time() - started < 1
+    if name == "id":
+        assert isinstance(outcome, Unknown)
+    assert isinstance(outcome, Accepted | Unknown)
+
+
+@pytest.mark.parametrize("body", [b"[" * 60_000, b'{"a":' * 10_000, b'{"status": true, "data": ' + b"[" * 60_000])
+@pytest.mark.parametrize("verb", VERBS, ids=str)
+def test_depth_without_end_is_unknown(verb: Verb, body: bytes) -> None:
+    assert verb.read(Reply(200, body)) == Unknown("not_json")

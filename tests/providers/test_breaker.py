@@ -1,13 +1,17 @@
 """A proxy that fails again and again is left alone for a while: decided by a clock, and seen on a real socket."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from payment_service.providers.breaker import Breaker
-from payment_service.providers.interface import Accepted, NotSent, StatusRead, StatusUnread
+from payment_service.money import Money
+from payment_service.providers.breaker import SEEN_FOR_S, Breaker, ShopBreakers
+from payment_service.providers.interface import Accepted, Account, NotSent, PhonePayment, StatusRead, StatusUnread
 from payment_service.providers.kaspi.client import KaspiClient, KaspiSettings
 from tests.providers.proxy import Connection, RawProxy, answers, http
 from tests.providers.verbs import ACCESS_TOKEN, CREATE, ID, VERBS, Verb
@@ -107,6 +111,150 @@ def test_breaker_of_no_failures_never_opens(clock: Clock) -> None:
     assert not breaker.is_open
 
 
+# --- one for each shop, and one for all
+
+
+@pytest.fixture
+def shops(clock: Clock) -> ShopBreakers:
+    return ShopBreakers(FAILURES, PAUSE_S, clock)
+
+
+def fails(shops: ShopBreakers, *names: str) -> None:
+    for name in names:
+        shops.learn(name, failed=True)
+
+
+def test_shop_that_fails_alone_is_paused_alone(shops: ShopBreakers, clock: Clock) -> None:
+    for _ in range(5):
+        fails(shops, *["A"] * FAILURES * 10)
+        assert not shops.admits("A")
+        assert shops.admits("B")
+        assert (shops.is_open, shops.paused) == (False, 1)
+        clock.now += PAUSE_S
+        assert [shops.admits("A") for _ in range(3)] == [True, False, False]
+
+
+def test_shop_that_fails_while_others_succeed_stops_nobody_else(shops: ShopBreakers) -> None:
+    for _ in range(50):
+        fails(shops, "A", "A")
+        shops.learn("B", failed=False)
+    assert not shops.admits("A")
+    assert shops.admits("B")
+    assert shops.admits("C")
+
+
+def test_failures_of_three_shops_stop_all(shops: ShopBreakers) -> None:
+    shops.learn("D", failed=False)
+    fails(shops, "A", "B")
+    assert shops.admits("C")
+    fails(shops, "C")
+    assert shops.is_open
+    assert not any(shops.admits(shop) for shop in "ABCDE")
+
+
+def test_failures_of_all_shops_stop_all_when_they_are_fewer(shops: ShopBreakers) -> None:
+    fails(shops, "A", "B", "A")
+    assert shops.is_open
+    assert not shops.admits("C")
+
+
+def test_two_of_three_shops_do_not_stop_the_third(shops: ShopBreakers) -> None:
+    shops.learn("C", failed=False)
+    fails(shops, *"AB" * FAILURES)
+    assert not shops.is_open
+    assert shops.admits("C")
+
+
+def test_shop_that_was_not_seen_for_a_minute_does_not_count(shops: ShopBreakers, clock: Clock) -> None:
+    shops.learn("C", failed=False)
+    clock.now += SEEN_FOR_S
+    fails(shops, *"ABA")
+    assert shops.is_open
+
+
+def test_failures_of_another_time_do_not_count(shops: ShopBreakers, clock: Clock) -> None:
+    fails(shops, "A", "B")
+    clock.now += SEEN_FOR_S
+    fails(shops, "C", "C")
+    assert not shops.is_open
+
+
+def test_one_call_of_any_shop_tries_for_all(shops: ShopBreakers, clock: Clock) -> None:
+    fails(shops, *"ABC")
+    clock.now += PAUSE_S
+    assert [shops.admits(shop) for shop in "DABCD"] == [True, False, False, False, False]
+    shops.learn("D", failed=False)
+    assert all(shops.admits(shop) for shop in "ABCDE")
+
+
+def test_next_to_try_for_all_is_another_shop(shops: ShopBreakers, clock: Clock) -> None:
+    fails(shops, *"ABC")
+    clock.now += PAUSE_S
+    assert shops.admits("A")
+    fails(shops, "A")
+    clock.now += PAUSE_S
+    assert [shops.admits(shop) for shop in "AB"] == [False, True]
+    fails(shops, "B")
+    clock.now += PAUSE_S
+    assert shops.admits("A")
+
+
+def test_success_after_all_were_stopped_brings_every_shop_back(shops: ShopBreakers, clock: Clock) -> None:
+    fails(shops, *"ABC" * FAILURES)
+    clock.now += PAUSE_S * 2
+    assert shops.admits("A")
+    shops.learn("A", failed=False)
+    assert all(shops.admits(shop) for shop in "ABC")
+
+
+def test_breakers_of_no_failures_never_open(clock: Clock) -> None:
+    shops = ShopBreakers(0, PAUSE_S, clock)
+    fails(shops, *"ABC" * 1000)
+    assert all(shops.admits(shop) for shop in "ABCD")
+
+
+STEP = st.tuples(st.sampled_from("ABCDE"), st.booleans(), st.sampled_from([0.0, 0.1, 4.0, PAUSE_S, 25.0]))
+
+
+@given(st.lists(STEP, max_size=120))
+def test_shop_is_only_turned_away_by_its_own_failures_or_those_of_several(steps: list[tuple[str, bool, float]]) -> None:
+    clock = Clock()
+    shops = ShopBreakers(FAILURES, PAUSE_S, clock)
+    calls: list[tuple[float, str, bool]] = []
+    """When each call that was made ended, whose it was, and whether it failed."""
+    for shop, failed, step_s in steps:
+        clock.now += step_s
+        if shops.admits(shop):
+            shops.learn(shop, failed=failed)
+            calls.append((clock.now, shop, failed))
+            continue
+        failures = list(itertools.takewhile(lambda call: call[2], reversed(calls)))
+        if shops.is_open:
+            assert len({name for _, name, _ in failures}) >= 2
+        else:
+            failures = list(
+                itertools.takewhile(lambda call: call[2], (call for call in reversed(calls) if call[1] == shop))
+            )
+        assert len(failures) >= FAILURES
+        # Whoever is turned away may try again before long.
+        assert clock.now - failures[0][0] < 2 * PAUSE_S
+
+
+@given(st.lists(STEP, max_size=60))
+def test_however_much_failed_a_call_that_succeeds_brings_back_its_shop(steps: list[tuple[str, bool, float]]) -> None:
+    clock = Clock()
+    shops = ShopBreakers(FAILURES, PAUSE_S, clock)
+    for shop, failed, step_s in steps:
+        clock.now += step_s
+        if shops.admits(shop):
+            shops.learn(shop, failed=failed)
+    clock.now += 2 * PAUSE_S
+    assert shops.admits("A")
+    shops.learn("A", failed=False)
+    assert not shops.is_open
+    assert shops.admits("A")
+
+
 # --- on the wire
 
 REFUSALS = (
@@ -133,7 +281,7 @@ async def test_call_that_meets_an_open_circuit_is_not_sent(kaspi: KaspiClient, p
     for _ in range(FAILURES):
         await verb.call(kaspi)
     proxy.begin(answers(http(200, verb.success())))
-    assert await verb.call(kaspi) == NotSent("circuit_open")
+    assert await verb.call(kaspi) == NotSent("shop_paused")
     assert (proxy.connections, proxy.requests) == (0, [])
 
 
@@ -186,7 +334,7 @@ async def test_proxy_that_hangs_up_is_left_alone(kaspi: KaspiClient, proxy: RawP
     proxy.begin(hangs_up)
     for _ in range(FAILURES):
         await CREATE.call(kaspi)
-    assert await CREATE.call(kaspi) == NotSent("circuit_open")
+    assert await CREATE.call(kaspi) == NotSent("shop_paused")
     assert len(proxy.requests) == FAILURES
 
 
@@ -204,7 +352,7 @@ async def test_money_calls_that_fail_do_not_keep_readings_out(kaspi: KaspiClient
     for _ in range(FAILURES):
         await CREATE.call(kaspi)
     proxy.begin(answers(http(200, b'{"status": true, "data": {"externalId": "%s", "status": "Wait"}}' % ID.encode())))
-    assert await CREATE.call(kaspi) == NotSent("circuit_open")
+    assert await CREATE.call(kaspi) == NotSent("shop_paused")
     assert isinstance(await kaspi.read_status(ID), StatusRead)
 
 
@@ -231,3 +379,50 @@ async def test_call_that_was_cancelled_says_nothing_about_the_proxy(kaspi: Kaspi
         await asyncio.gather(calling, return_exceptions=True)
     proxy.begin(answers(http(200, CREATE.success())))
     assert isinstance(await CREATE.call(kaspi), Accepted)
+
+
+def of_shop(organization_bin: str) -> PhonePayment:
+    return PhonePayment(Account(organization_bin), Money(10_000), "77015211545", "A message")
+
+
+async def test_shop_whose_calls_fail_stops_no_other_on_the_wire(kaspi: KaspiClient, proxy: RawProxy) -> None:
+    proxy.begin(answers(http(500, b"")))
+    for _ in range(FAILURES * 3):
+        await kaspi.create(of_shop("1"))
+    assert len(proxy.requests) == FAILURES
+    proxy.begin(answers(http(200, CREATE.success())))
+    assert await kaspi.create(of_shop("1")) == NotSent("shop_paused")
+    assert isinstance(await kaspi.create(of_shop("2")), Accepted)
+
+
+async def test_proxy_that_fails_several_shops_is_left_alone_by_all(kaspi: KaspiClient, proxy: RawProxy) -> None:
+    proxy.begin(answers(http(500, b"")))
+    for shop in "123":
+        await kaspi.create(of_shop(shop))
+    assert await kaspi.create(of_shop("4")) == NotSent("circuit_open")
+    assert len(proxy.requests) == 3
+
+
+async def test_hanging_calls_of_one_shop_leave_three_quarters_to_the_others(proxy: RawProxy) -> None:
+    async def hangs_for_one(connection: Connection) -> None:
+        while await connection.hear():
+            if dict(proxy.requests[-1].query)["organizationBin"] == "1":
+                await connection.hang()
+            await connection.say(http(200, CREATE.success()))
+
+    proxy.begin(hangs_for_one)
+    kaspi = KaspiClient(KaspiSettings(proxy.url, ACCESS_TOKEN, max_calls=8, deadline_s=20))
+    hanging = [asyncio.ensure_future(kaspi.create(of_shop("1"))) for _ in range(12)]
+    turned_away, _ = await asyncio.wait(hanging, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.sleep(0.1)
+    turned_away = {call for call in hanging if call.done()}
+    assert {call.result() for call in turned_away} == {NotSent("shop_busy")}
+    assert len(proxy.requests) == 2
+    others = await asyncio.gather(*(kaspi.create(of_shop("2")) for _ in range(10)))
+    assert {type(outcome) for outcome in others} == {Accepted}
+    for call in hanging:
+        call.cancel()
+    await asyncio.gather(*hanging, return_exceptions=True)
+    proxy.begin(answers(http(200, CREATE.success())))
+    assert isinstance(await kaspi.create(of_shop("1")), Accepted)
+    await kaspi.close()

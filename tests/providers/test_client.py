@@ -190,7 +190,9 @@ async def test_calls_wait_for_a_free_connection_and_are_then_made_once(proxy: Ra
 async def test_exhausted_pool_serves_again_once_the_hanging_calls_have_ended(proxy: RawProxy) -> None:
     proxy.begin(hang)
     kaspi = client_of(proxy.url, deadline_s=0.5, max_calls=2)
-    hanging = [asyncio.ensure_future(CREATE.call(kaspi)) for _ in range(2)]
+    hanging = [
+        asyncio.ensure_future(kaspi.create(PhonePayment(Account(shop), AMOUNT, PHONE, MESSAGE))) for shop in "12"
+    ]
     while len(proxy.requests) < 2:
         await asyncio.wait_for(proxy.heard.wait(), 5)
         await asyncio.sleep(0)

@@ -19,12 +19,35 @@ from unittest.mock import patch
 
 import pytest
 
-from payment_service.providers.interface import Accepted, NotSent, RefundReceipt, RefusedBy, Rejected, Unknown
+from payment_service.providers.interface import (
+    Accepted,
+    Account,
+    NotSent,
+    PhonePayment,
+    RefundReceipt,
+    RefusedBy,
+    Rejected,
+    Unknown,
+)
 from payment_service.providers.kaspi.client import KaspiClient
 from payment_service.providers.kaspi.wire import Reply
 
 from .proxy import Connection, Course, RawProxy, answers, http
-from .verbs import ACCESS_TOKEN, CREATE, ID, LINK, REFUND, SECRETS, VERBS, AnyOutcome, Verb, client_of
+from .verbs import (
+    ACCESS_TOKEN,
+    AMOUNT,
+    CREATE,
+    ID,
+    LINK,
+    MESSAGE,
+    PHONE,
+    REFUND,
+    SECRETS,
+    VERBS,
+    AnyOutcome,
+    Verb,
+    client_of,
+)
 
 MEGABYTE: Final = b" " * 2**20
 OK: Final = b"HTTP/1.1 200 OK\r\n"
@@ -192,7 +215,8 @@ async def all_connections_taken(proxy: RawProxy) -> AsyncIterator[KaspiClient]:
     """The one connection that is allowed is busy with a call that hangs."""
     patient = client_of(proxy.url, max_calls=1)
     proxy.begin(Does(hangs).of(CREATE))
-    first = asyncio.ensure_future(CREATE.call(patient))
+    of_another = PhonePayment(Account("960514451575"), AMOUNT, PHONE, MESSAGE)
+    first = asyncio.ensure_future(patient.create(of_another))
     await proxy.heard.wait()
     patient._settings = dataclasses.replace(patient._settings, deadline_s=0.2)
     yield patient

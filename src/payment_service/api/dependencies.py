@@ -10,6 +10,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 
 from payment_service.access.service import EVERYBODY, Access, Caller, Scope
+from payment_service.api.throttle import Throttle
 from payment_service.context import Origin, origin
 from payment_service.database import Database
 from payment_service.errors import NotAuthenticated
@@ -48,6 +49,7 @@ class Rooms:
     endpoints: Endpoints
     deliveries: Deliveries
     delivery_record: DeliveryRecord
+    throttle: Throttle
     hint_secrets: Mapping[str, str]
     """What each provider's side signs its hints with; a provider without one has no way to hint."""
     open_to_everybody: bool

@@ -19,6 +19,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from payment_service.api import media
+from payment_service.api.numbers import exact_decimal, exact_int
 
 MAX_TOLD: Final = 20
 """Names that one answer complains of: to find the nearest name takes time, and anybody may ask."""
@@ -85,8 +86,14 @@ class _ExactRequest(Request):
     async def json(self) -> Any:
         body = await self.body()
         try:
-            read = json.loads(body, parse_float=Decimal, parse_constant=_refuse_constant, object_pairs_hook=_unique)
-        except (ValueError, ArithmeticError, RecursionError) as error:  # ArithmeticError: an exponent beyond any
+            read = json.loads(
+                body,
+                parse_int=exact_int,
+                parse_float=exact_decimal,
+                parse_constant=_refuse_constant,
+                object_pairs_hook=_unique,
+            )
+        except (ValueError, RecursionError) as error:
             # FastAPI turns this one kind into a validation error.
             position = getattr(error, "pos", 0)
             raise json.JSONDecodeError(getattr(error, "msg", str(error)), "", position) from None

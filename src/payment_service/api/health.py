@@ -1,5 +1,6 @@
 """What this is, whether the process lives, whether it is ready, what it counts."""
 
+import asyncio
 import hmac
 
 from fastapi import APIRouter, Request, Response
@@ -10,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from payment_service import __version__, schema
 from payment_service.api import documentation, problems
-from payment_service.api.dependencies import InRooms
+from payment_service.api.dependencies import InRooms, Rooms
 from payment_service.api.exact import ExactRoute
 from payment_service.api.middleware import Drain
 from payment_service.errors import NotAuthenticated
@@ -73,13 +74,22 @@ async def ready(house: InRooms, request: Request) -> JSONResponse:
     if drain.begun:
         failing.append("draining")
     try:
-        revision = await schema.current(house.database)
+        revision = await _schema_revision(house, request)
         if revision != request.app.state.schema_head:
             failing.append(f"schema is at {revision or 'nothing'}, not at {request.app.state.schema_head}")
     except Exception:  # noqa: BLE001 - whatever it is, the database is not to be had
         failing.append("database is not reachable")
     answer = Readiness(status="not ready" if failing else "ready", failing=failing)
     return JSONResponse(answer.model_dump(), 503 if failing else 200)
+
+
+async def _schema_revision(house: Rooms, request: Request) -> str | None:
+    """Asked of the database once for all who ask at the same time: no key is needed, and no rate holds here."""
+    state = request.app.state
+    asking: asyncio.Task[str | None] | None = getattr(state, "asking_revision", None)
+    if asking is None or asking.done():
+        asking = state.asking_revision = asyncio.create_task(schema.current(house.database))
+    return await asyncio.shield(asking)
 
 
 def metrics_router(token: str | None) -> APIRouter:

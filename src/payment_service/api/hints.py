@@ -6,29 +6,74 @@ late, or of payments nobody knows do no harm.
 
 import hashlib
 import hmac
+import re
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Header, Path, Request
-from limits import RateLimitItemPerSecond
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import FixedWindowRateLimiter
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Header, Path, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.exceptions import HTTPException
+from starlette.types import Message
 
 from payment_service.api import problems
-from payment_service.api.dependencies import InRooms
+from payment_service.api.dependencies import InRooms, Rooms
 from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import SentId
-from payment_service.errors import HintNotVerified, TooManyHints
-
-router = APIRouter(prefix="/webhooks", tags=["hints"], route_class=ExactRoute)
+from payment_service.errors import HintNotVerified, RateLimited, TooManyHints
+from payment_service.rates import Rate, RateLimiter
 
 MAX_AGE_S = 300
 PER_SECOND = 50
 """Hints that one process takes; each makes one reading, and the worker reads at its own pace."""
-_limiter = FixedWindowRateLimiter(MemoryStorage())
-_limit = RateLimitItemPerSecond(PER_SECOND)
+_SIGNATURE: Final = re.compile(r"(?:sha256=)?([0-9a-f]{64})", re.IGNORECASE)
+limiter = RateLimiter(Rate(PER_SECOND, 1))
+
+
+class SignedRoute(ExactRoute):
+    """A route that takes a body only when its raw bytes are signed: nothing of it is parsed before."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Put the verification before FastAPI's own handler, which parses the body first of all."""
+        handler = super().get_route_handler()
+
+        async def verified(request: Request) -> Response:
+            body = await _signed_body(request)
+
+            async def receive() -> Message:
+                return {"type": "http.request", "body": body, "more_body": False}
+
+            return await handler(Request(request.scope, receive))
+
+        return verified
+
+
+async def _signed_body(request: Request) -> bytes:
+    """The body of a hint whose signature is right.
+
+    Raises:
+        HTTPException: 404 for a provider without a secret.
+        HintNotVerified, TooManyHints: it is not to be taken.
+    """
+    rooms: Rooms = request.app.state.rooms
+    provider = request.path_params.get("name", "kaspi")
+    secret = rooms.hint_secrets.get(provider)
+    if secret is None:
+        raise HTTPException(404)
+    signature = _SIGNATURE.fullmatch(request.headers.get("X-Signature", "").strip())
+    if signature is None:
+        raise HintNotVerified("its signature is missing or not in hex")
+    body = await request.body()
+    if not hmac.compare_digest(hmac.new(secret.encode(), body, hashlib.sha256).hexdigest(), signature[1].lower()):
+        raise HintNotVerified("its signature is not right")
+    request.state.verified = True
+    # After the signature: whoever has no secret cannot use up what those have who do.
+    if limiter.take(provider) is not None:
+        raise TooManyHints
+    return body
+
+
+router = APIRouter(prefix="/webhooks", tags=["hints"], route_class=SignedRoute)
 
 
 class Hint(BaseModel):
@@ -39,7 +84,10 @@ class Hint(BaseModel):
     payment_id: SentId
     status: str | None = Field(default=None, max_length=50)
     amount: int | float | str | None = None
-    timestamp: Annotated[int | float | str, Field(description="When it was sent: seconds since 1970, or ISO 8601.")]
+    timestamp: Annotated[
+        int | float | Annotated[str, StringConstraints(max_length=50)],
+        Field(description="When it was sent: seconds since 1970, or ISO 8601."),
+    ]
 
 
 class HintTaken(BaseModel):
@@ -60,42 +108,32 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     401: problems.declared_as(401, f"`{HintNotVerified.code}`"),
     404: problems.declared_as(404, "`not_found`"),
     422: problems.declared_as(422, "`validation_failed`"),
-    429: problems.declared_as(429, f"`{TooManyHints.code}`"),
+    429: problems.declared_as(429, f"`{TooManyHints.code}`, `{RateLimited.code}`"),
     503: problems.declared_as(503, "`database_unavailable`, `draining`"),
 }
 
 
 @router.post("/kaspi", status_code=202, summary="A hint about a Kaspi payment", responses=_PROBLEMS)
-async def kaspi(body: Hint, request: Request, house: InRooms, x_signature: Signature = "") -> HintTaken:
+async def kaspi(body: Hint, house: InRooms, x_signature: Signature = "") -> HintTaken:  # noqa: ARG001 - documented
     """Say that a payment changed: it is asked about now, and the provider is believed."""
-    return await _take(house, "kaspi", request, body, x_signature)
+    return await _take(house, body)
 
 
 @router.post("/provider/{name}", status_code=202, summary="A hint about a payment of any provider", responses=_PROBLEMS)
 async def of_provider(
-    name: Annotated[str, Path(pattern=r"^[a-z0-9_-]{1,20}$")],
+    name: Annotated[str, Path(pattern=r"^[a-z0-9_-]{1,20}$")],  # noqa: ARG001 - the route has read it
     body: Hint,
-    request: Request,
     house: InRooms,
-    x_signature: Signature = "",
+    x_signature: Signature = "",  # noqa: ARG001 - documented
 ) -> HintTaken:
     """As for Kaspi, for whichever provider has a secret here."""
-    return await _take(house, name, request, body, x_signature)
+    return await _take(house, body)
 
 
-async def _take(house: InRooms, provider: str, request: Request, hint: Hint, signature: str) -> HintTaken:
-    secret = house.hint_secrets.get(provider)
-    if secret is None:
-        raise HTTPException(404)
-    expected = hmac.new(secret.encode(), await request.body(), hashlib.sha256).hexdigest()
-    if not hmac.compare_digest(expected.encode(), signature.removeprefix("sha256=").lower().encode()):
-        raise HintNotVerified("its signature is not right")
+async def _take(house: InRooms, hint: Hint) -> HintTaken:
     age_s = abs((datetime.now(UTC) - _moment(hint.timestamp)).total_seconds())
     if age_s > MAX_AGE_S:
         raise HintNotVerified("it is more than five minutes old")
-    # After the signature: whoever has no secret cannot use up what those have who do.
-    if not await _limiter.hit(_limit, provider):
-        raise TooManyHints
     await house.following.hint(hint.payment_id)
     return HintTaken()
 

@@ -13,8 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from payment_service.api import problems
+from payment_service.api.throttle import Throttle, Ticket
 from payment_service.context import Origin, origin
-from payment_service.errors import Draining
+from payment_service.errors import Draining, RateLimited
 from payment_service.logs import get_logger
 from payment_service.metrics import HTTP_SECONDS
 
@@ -24,7 +25,8 @@ MAX_HEADER_BYTES: Final = 16 * 1024
 MAX_QUERY_BYTES: Final = 4 * 1024
 _TOO_LARGE: Final = "The body is longer than 64 kB."
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_ALWAYS_SERVED: Final = frozenset({"/health", "/api/health", "/health/ready", "/metrics"})
+ANONYMOUS: Final = "anonymous"
+ALWAYS_SERVED: Final = frozenset({"/health", "/api/health", "/health/ready", "/metrics"})
 
 log = get_logger(__name__)
 
@@ -59,15 +61,20 @@ class Envelope:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
-        origin.set(Origin("anonymous", request_id))
+        origin.set(Origin(ANONYMOUS, request_id))
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         scope.setdefault("state", {})["started"] = asyncio.get_running_loop().time()
         seen = _Seen()
+        throttle: Throttle = scope["app"].state.rooms.throttle
+        ticket: Ticket | None = None
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 seen.status = message["status"]
+                if ticket is not None:
+                    verified = origin.get().actor != ANONYMOUS or scope["state"].get("verified", False)
+                    throttle.learn(ticket, verified=verified, refused=seen.status == 401)
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 headers.setdefault("Cache-Control", "no-store")
@@ -84,7 +91,11 @@ class Envelope:
             return message
 
         try:
-            await (self._refusal(scope) or self._app)(scope, receive_limited, send_with_id)
+            if (refusal := self._refusal(scope)) is None and scope["path"] not in ALWAYS_SERVED:
+                ticket = throttle.admit(scope)
+            await (refusal or self._app)(scope, receive_limited, send_with_id)
+        except RateLimited as error:
+            await problems.of_error(error)(scope, receive, send_with_id)
         except Exception as error:  # noqa: BLE001 - the last place where an error can still be answered
             answer = problems.of_unforeseen(error)
             if seen.status is None:
@@ -94,7 +105,7 @@ class Envelope:
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
         """What is refused before it is looked at."""
-        if self._drain.begun and scope["path"] not in _ALWAYS_SERVED:
+        if self._drain.begun and scope["path"] not in ALWAYS_SERVED:
             return problems.of_error(Draining())
         if len(scope["query_string"]) > MAX_QUERY_BYTES:
             return problems.problem(414, "uri_too_long", "URI too long", "The query is longer than 4 kB.")
@@ -112,7 +123,7 @@ class Envelope:
         # The route's pattern, not the address: an address may hold an id, a query may hold anything.
         route = getattr(scope.get("route"), "path", "unknown")
         HTTP_SECONDS.labels(method=scope["method"], route=route, status=seen.status).observe(seconds)
-        if scope["path"] not in _ALWAYS_SERVED:
+        if scope["path"] not in ALWAYS_SERVED:
             log.info(
                 "answered",
                 method=scope["method"],

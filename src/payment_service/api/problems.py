@@ -53,6 +53,7 @@ STATUS_OF: Final = MappingProxyType(
         errors.OrderAlreadyPaid: 409,
         errors.HintNotVerified: 401,
         errors.TooManyHints: 429,
+        errors.RateLimited: 429,
         errors.WebhookNotFound: 404,
         errors.DeliveryNotFound: 404,
         errors.WebhookOff: 409,
@@ -62,6 +63,7 @@ STATUS_OF: Final = MappingProxyType(
         errors.ProviderRefused: 502,
         errors.TryAgainLater: 503,
         errors.DatabaseUnavailable: 503,
+        errors.TooManyConnections: 503,
         errors.Draining: 503,
     }
 )
@@ -70,15 +72,18 @@ _EVERYWHERE: Final[tuple[type[ServiceError], ...]] = (
     errors.ScopeMissing,
     errors.InvalidInput,
     errors.DatabaseUnavailable,
+    errors.TooManyConnections,
     errors.Draining,
 )
 """What any endpoint that asks for a key may answer."""
 _AT_THE_DOOR: Final = MappingProxyType(
     {
+        408: "`request_timeout`",
         413: "`body_too_large`",
         414: "`uri_too_long`",
         415: "`unsupported_media_type`",
         422: "`validation_failed`",
+        429: f"`{errors.RateLimited.code}`",
         431: "`headers_too_large`",
         500: "`internal_error`",
     }
@@ -139,7 +144,19 @@ def of_error(error: ServiceError) -> JSONResponse:
     headers = {"Retry-After": RETRY_AFTER_S} if isinstance(error, _RETRIABLE) else {}
     if isinstance(error, errors.NotAuthenticated):
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, errors.RateLimited):
+        headers = _rate_headers(error)
     return problem(STATUS_OF[type(error)], error.code, error.title, error.detail, headers=headers, **error.extra)
+
+
+def _rate_headers(error: errors.RateLimited) -> dict[str, str]:
+    """As draft-ietf-httpapi-ratelimit-headers-10 writes them: what is left now, and the policy; seconds."""
+    rate = error.rate
+    return {
+        "Retry-After": str(error.wait_s),
+        "RateLimit": f'"{error.policy}";r=0;t={error.wait_s}',
+        "RateLimit-Policy": f'"{error.policy}";q={rate.quota};w={rate.window_s:.0f}',
+    }
 
 
 def declared(*kinds: type[ServiceError], also: Mapping[int, str] | None = None) -> dict[int | str, dict[str, Any]]:

@@ -9,19 +9,17 @@ the host and nothing else of the URL.
 import asyncio
 import contextlib
 import re
-import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import ip_address
 from typing import Any, Final, TypeAlias
 
 import httpx
 
 from payment_service.events.addresses import PRODUCTION, Destination, IPAddress, Rules, in_url, read_url
+from payment_service.events.lookups import LookUps
 from payment_service.logs import get_logger
 from payment_service.tls import mozillas_list
 
@@ -32,10 +30,8 @@ _ADDRESSES_TRIED: Final = 3
 """A name with a dead address still works; one with a hundred does not make us knock at a hundred doors."""
 
 Resolver: TypeAlias = Callable[[str], Awaitable[Sequence[IPAddress]]]
-"""All addresses of a host name. Raises OSError when there are none."""
+"""All addresses of a host name. Raises OSError when there are none, TimeoutError when they do not come in time."""
 
-# Lookups have threads of their own: names that never answer must not keep the provider's name waiting.
-_LOOKUPS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="lookup")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _HEADER_VALUE = re.compile(r"[!-~](?:[ -~]{0,1998}[!-~])?")
 _OUR_HEADERS: Final = frozenset(
@@ -130,19 +126,6 @@ def check_headers(headers: Mapping[str, str]) -> None:
             raise ValueError(f"The header {name} must have a value of 1 to 2000 visible ASCII characters.")
 
 
-async def look_up(host: str) -> list[IPAddress]:
-    """Ask the system's resolver.
-
-    Raises:
-        OSError: the name has no address, or nobody could be asked.
-    """
-    # The dot says that the name is whole: no search list of this machine is tried around it.
-    name = f"{host}." if "." in host else host
-    loop = asyncio.get_running_loop()
-    found = await loop.run_in_executor(_LOOKUPS, lambda: socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
-    return [ip_address(address[0]) for *_, address in found]
-
-
 class _Line:
     """The connection of one call, held to be closed: httpcore forgets one whose TLS handshake is cancelled."""
 
@@ -166,13 +149,14 @@ class Outbound:
         self,
         rules: Rules = PRODUCTION,
         *,
-        resolve: Resolver = look_up,
+        resolve: Resolver | None = None,
         tls: ssl.SSLContext | None = None,
         deadline_s: float = DEADLINE_S,
     ) -> None:
         """Args: ``tls`` says whose certificates are believed, else Mozilla's list; ``deadline_s`` is for a call."""
         self._rules = rules
-        self._resolve = resolve
+        # Threads of their own: names that never answer must not keep the provider's name waiting.
+        self._resolve = resolve or LookUps()
         self._deadline_s = deadline_s
         # A bare transport, no client: it knows no redirects, cookies, proxies, netrc or decoding that one could
         # forget to turn off. A connection serves one call: the next to that address may be for another name.
@@ -240,6 +224,8 @@ class Outbound:
             return [destination.address]
         try:
             found = list(dict.fromkeys(await self._resolve(destination.host)))
+        except TimeoutError:
+            raise
         except OSError:
             found = []
         if not found:

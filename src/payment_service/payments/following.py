@@ -3,7 +3,7 @@
 Joins the river at the provider's line: a reading becomes a step, and the step is written like any other.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from payment_service.payments import queries
 from payment_service.payments.lifecycle import State, Step, decide, decide_reading
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves, alarm
+from payment_service.payments.readings import SharedReadings
 from payment_service.payments.sweeping import each_alone
 from payment_service.providers.interface import (
     Meaning,
@@ -54,6 +55,7 @@ class Following:
     providers: Providers
     moves: Moves
     sending_lease_s: float
+    readings: SharedReadings = field(default_factory=SharedReadings)
 
     # --- asked by callers
 
@@ -88,7 +90,7 @@ class Following:
         """Ask the provider about a payment that may still move; an error while asking changes nothing."""
         if payment.external_id is None or payment.state in _ENDED:
             return payment
-        reading = await self.providers[payment.provider].read_status(payment.external_id)
+        reading = await self.readings.read(self.providers[payment.provider], payment.external_id)
         async with self.database.transaction() as session:
             payment, now = await queries.locked_itself(session, payment.id)
             step = self._step(payment, reading, now)
@@ -136,7 +138,7 @@ class Following:
             # Nobody can tell whose it is, so for a caller of some shops it looks like any foreign payment.
             raise PaymentNotFound(external_id)
         [(name, provider)] = self.providers.items()
-        reading = await provider.read_status(external_id)
+        reading = await self.readings.read(provider, external_id)
         async with self.database.transaction() as session:
             await audit.record(
                 session,

@@ -36,6 +36,7 @@ from payment_service.payments.lifecycle import (
 )
 from payment_service.payments.models import IdempotencyClaim, Payment
 from payment_service.payments.moves import Moves, alarm
+from payment_service.payments.phones import PhoneLimit
 from payment_service.payments.reports import yield_to
 from payment_service.payments.rules import PaymentRules
 from payment_service.providers.interface import (
@@ -100,6 +101,7 @@ class Payments:
     inflight: InFlight
     moves: Moves
     rules: PaymentRules = field(default_factory=PaymentRules)
+    phones: PhoneLimit = field(default_factory=PhoneLimit)
 
     async def create(self, request: PaymentRequest) -> Answer:
         """Make a payment, at most once.
@@ -107,6 +109,7 @@ class Payments:
         Raises:
             ShopNotConfigured, ShopInactive, DeviceTokenMissing: the shop cannot take it.
             IdempotencyKeyReused, StillRunning, OrderAlreadyOpen, OrderAlreadyPaid: it was asked for before.
+            RateLimited: the phone has had too many invoices; nothing was written down.
             DatabaseUnavailable: it could not be written down, so nothing was sent.
         """
         window = self.rules.sending_window()
@@ -120,6 +123,8 @@ class Payments:
             return written
         bind(payment_id=str(request.id), shop_id=request.shop_id)
         outcome = await window.send(lambda: self._send(request, route))
+        if isinstance(outcome, NotSent):
+            self.phones.give_back(request.phone)
         return Answer(await self._write_outcome(request, outcome))
 
     async def _intend(self, request: PaymentRequest) -> tuple[Answer, Route | None]:
@@ -186,9 +191,10 @@ class Payments:
             return Answer(payment, replayed=True)
 
         payment = _new_payment(request, route, fingerprint)
-        session.add(payment)
-        claims.point_to(claim, payment.id)
-        await session.flush()
+        with self.phones.invoice(request.phone):
+            session.add(payment)
+            claims.point_to(claim, payment.id)
+            await session.flush()
         return Answer(payment)
 
     async def _answer_of_key(self, request: PaymentRequest) -> Answer | None:

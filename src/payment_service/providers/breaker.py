@@ -1,11 +1,18 @@
-"""A circuit breaker: a proxy that fails again and again is left alone for a while, then tried with one call. Pure.
+"""Circuit breakers: who fails again and again is left alone for a while, then tried with one call. Pure.
 
-What the breaker turns away never left this machine: for money that is *not sent*, for a reading *not read*.
+What a breaker turns away never left this machine: for money that is *not sent*, for a reading *not read*.
 """
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
+
+SEEN_FOR_S: Final = 60.0
+"""For how long a shop's last call says something about the proxy."""
+SHOPS_TO_OPEN: Final = 3
+_MAX_SHOPS: Final = 10_000
 
 
 @dataclass(slots=True)
@@ -24,14 +31,19 @@ class Breaker:
         """Whether the circuit is open; a single call may still pass, to try."""
         return self._shut_until is not None
 
+    @property
+    def is_shut(self) -> bool:
+        """Whether no call may pass now. Asking takes nobody's turn."""
+        return self._shut_until is not None and self.clock() < self._shut_until
+
     def admits(self) -> bool:
         """Whether a call may pass now. Of those that ask in a pause's last moment, only the first one does."""
         if self._shut_until is None:
             return True
-        if self.clock() < self._shut_until:
+        if self.is_shut:
             return False
         # Nobody else tries while this call is under way, and one that never comes back costs one more pause.
-        self._shut_until = self.clock() + self.pause_s
+        self.shut(self.pause_s)
         return True
 
     def learn(self, *, failed: bool) -> None:
@@ -41,4 +53,102 @@ class Breaker:
             return
         self._failures += 1
         if self.failures_to_open and self._failures >= self.failures_to_open:
-            self._shut_until = self.clock() + self.pause_s
+            self.shut(self.pause_s)
+
+    def shut(self, for_s: float) -> None:
+        """Open the circuit, whatever was counted."""
+        self._shut_until = self.clock() + for_s
+
+
+@dataclass(slots=True)
+class _Shop:
+    """What one shop's calls came to."""
+
+    breaker: Breaker
+    seen_at: float = 0
+    failures: int = 0
+    """Since the last success of any shop."""
+    failed_at: float = 0
+
+
+@dataclass(slots=True)
+class ShopBreakers:
+    """A breaker for each shop, and one for all of them.
+
+    A shop that fails alone is paused alone: its own calls may be what the proxy cannot stand. The circuit opens for
+    all after ``failures_to_open`` failures without a success between them, of three shops or, when fewer were seen in
+    the last minute, of all of those; never of one.
+    """
+
+    failures_to_open: int
+    pause_s: float
+    clock: Callable[[], float] = time.monotonic
+    _all: Breaker = field(init=False)
+    _shops: OrderedDict[str, _Shop] = field(init=False, default_factory=OrderedDict)
+    """The one seen last at the end."""
+
+    def __post_init__(self) -> None:
+        self._all = self._breaker()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the circuit is open for all."""
+        return self._all.is_open
+
+    @property
+    def paused(self) -> int:
+        """How many shops are paused by themselves just now."""
+        return sum(shop.breaker.is_shut for shop in self._shops.values())
+
+    def admits(self, shop: str) -> bool:
+        """Whether a call of the shop may pass now."""
+        known = self._shops.get(shop)
+        # A shop that has to wait itself must not take the one try that all have together.
+        if (known is not None and known.breaker.is_shut) or not self._all.admits():
+            return False
+        return known is None or known.breaker.admits()
+
+    def learn(self, shop: str, *, failed: bool) -> None:
+        """A call of the shop that was admitted has ended."""
+        now = self.clock()
+        one = self._shops.setdefault(shop, _Shop(self._breaker()))
+        one.seen_at = now
+        self._shops.move_to_end(shop)
+        if len(self._shops) > _MAX_SHOPS:
+            self._shops.popitem(last=False)
+        one.breaker.learn(failed=failed)
+        if not failed:
+            self._succeeded()
+        else:
+            one.failures, one.failed_at = one.failures + 1, now
+            self._failed(one, now)
+
+    def _succeeded(self) -> None:
+        """The proxy answers: what failed before says nothing about it any more."""
+        for shop in self._shops.values():
+            shop.failures = 0
+            if self._all.is_open:
+                shop.breaker.learn(failed=False)
+        self._all.learn(failed=False)
+
+    def _failed(self, one: _Shop, now: float) -> None:
+        if self._all.is_open:
+            self._all.shut(self.pause_s)
+            # The next try is another shop's, if there is one that asks: this one may fail by itself.
+            one.breaker.shut(2 * self.pause_s)
+            return
+        recent = [shop for shop in self._shops.values() if shop.seen_at > now - SEEN_FOR_S]
+        failing = [shop for shop in recent if shop.failures and shop.failed_at > now - SEEN_FOR_S]
+        enough = max(min(SHOPS_TO_OPEN, len(recent)), 2)
+        if (
+            self.failures_to_open
+            and len(failing) >= enough
+            and sum(shop.failures for shop in failing) >= self.failures_to_open
+        ):
+            self._all.shut(self.pause_s)
+
+    def _breaker(self) -> Breaker:
+        return Breaker(self.failures_to_open, self.pause_s, self._now)
+
+    def _now(self) -> float:
+        return self.clock()

@@ -19,6 +19,11 @@ class Client
     const USER_AGENT = 'payment-service-php/1';
     /** Seconds before the second and the third try of what was surely not sent. */
     const PAUSES_S = [0.2, 1.0];
+    /** Codes with which the service says that nothing was sent. */
+    const NOTHING_WAS_SENT = [
+        'not_sent', 'draining', 'database_unavailable', 'service_unavailable', 'provider_unavailable',
+        'rate_limited', 'too_many_connections', 'request_timeout',
+    ];
     /** How many kept reports one page sends along at most; "console.php replay" sends all. */
     const REPLAYED_AT_ONCE = 20;
 
@@ -514,7 +519,7 @@ class Client
             return $movedMoney ? new OutcomeUnknown($said . ' It may have been done or not.', $facts) : new Unavailable($said, $facts);
         }
         switch (true) {
-            case in_array($code, ['not_sent', 'draining', 'database_unavailable', 'service_unavailable', 'provider_unavailable'], true):
+            case in_array($code, self::NOTHING_WAS_SENT, true):
                 return new Unavailable($detail, $facts);
             case $code === 'shop_inactive':
                 return new Inactive($detail, $facts);

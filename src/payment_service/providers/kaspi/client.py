@@ -5,7 +5,10 @@ the device token (kaspi-api.md section 2).
 """
 
 import asyncio
+import contextlib
 import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final
@@ -13,8 +16,8 @@ from typing import Any, Final
 import httpx
 
 from payment_service.logs import get_logger
-from payment_service.metrics import CIRCUIT_OPEN, PROVIDER_SECONDS
-from payment_service.providers.breaker import Breaker
+from payment_service.metrics import CIRCUIT_OPEN, PROVIDER_SECONDS, SHOPS_PAUSED
+from payment_service.providers.breaker import Breaker, ShopBreakers
 from payment_service.providers.interface import (
     LinkPayment,
     Meaning,
@@ -36,6 +39,10 @@ MAX_REPLY_BYTES: Final = 64 * 1024
 # Without one of these a reply ends where its connection does, so that an empty one may be one that was cut.
 _LENGTH_TOLD: Final = frozenset({"content-length", "transfer-encoding"})
 _SECRET: Final = ("deviceToken", "phone")
+_SHARES: Final = 4
+"""One shop may hold one of so many parts of the money lane."""
+_SHARE_WAIT_S: Final = 1.0
+"""How long a call waits for a place in its shop's share: a burst goes through, and what hangs does not pile up."""
 log = get_logger(__name__)
 
 
@@ -58,6 +65,10 @@ class _Broken:
     sent: bool
 
 
+class _TurnedAwayError(Exception):
+    """The call was not made, and that says nothing about the proxy; the text is a reason in snake_case."""
+
+
 @dataclass(frozen=True, slots=True)
 class KaspiSettings:
     """How to reach the proxy. Times in seconds."""
@@ -78,7 +89,6 @@ class _Lane:
 
     def __init__(self, name: str, settings: KaspiSettings, *, at_once: int, keep: int) -> None:
         self.name = name
-        self.breaker = Breaker(settings.breaker_failures, settings.breaker_pause_s)
         self.http = httpx.AsyncClient(
             verify=mozillas_list(),
             limits=httpx.Limits(max_connections=at_once, max_keepalive_connections=keep),
@@ -95,11 +105,78 @@ class _Lane:
         # A cookie of the proxy's would tie the calls of all sellers to one session there.
         self.http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
-    def learn(self, reply: "wire.Reply | _Broken") -> None:
-        """Whether the proxy answers, and is not asking to be left alone. What it answers is another matter."""
-        failed = isinstance(reply, _Broken) or reply.http_status == 429 or reply.http_status >= 500
+    @contextlib.asynccontextmanager
+    async def place(self, shop: str) -> AsyncIterator[None]:
+        """Hold a place for one call of the shop.
+
+        Raises:
+            _TurnedAwayError: when it is not to be made now.
+        """
+        self.admit(shop)
+        yield
+
+    def admit(self, shop: str) -> None:
+        """Ask the breaker.
+
+        Raises:
+            _TurnedAwayError: when the proxy is left alone.
+        """
+        raise NotImplementedError
+
+    def learn(self, shop: str, *, failed: bool) -> None:
+        """A call that was admitted has ended."""
+        raise NotImplementedError
+
+
+class _Readings(_Lane):
+    """Status readings. They name no shop, so that they have one breaker."""
+
+    def __init__(self, settings: KaspiSettings) -> None:
+        super().__init__("readings", settings, at_once=settings.max_readings, keep=settings.max_readings)
+        self.breaker = Breaker(settings.breaker_failures, settings.breaker_pause_s)
+
+    def admit(self, shop: str) -> None:  # noqa: ARG002 - none is named
+        if not self.breaker.admits():
+            raise _TurnedAwayError("circuit_open")
+
+    def learn(self, shop: str, *, failed: bool) -> None:  # noqa: ARG002 - none is named
         self.breaker.learn(failed=failed)
         CIRCUIT_OPEN.labels(provider="kaspi", lane=self.name).set(self.breaker.is_open)
+
+
+class _Money(_Lane):
+    """Money calls. No shop takes the places of the others, nor stops them by its failures."""
+
+    def __init__(self, settings: KaspiSettings) -> None:
+        # A fresh connection each: a kept one may die just as the request leaves, and that would turn a call which
+        # could have been made into one that nobody knows the end of. Readings may share.
+        super().__init__("money", settings, at_once=settings.max_calls, keep=0)
+        self.breaker = ShopBreakers(settings.breaker_failures, settings.breaker_pause_s)
+        share = max(settings.max_calls // _SHARES, 1)
+        self._shares: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(share))
+
+    @contextlib.asynccontextmanager
+    async def place(self, shop: str) -> AsyncIterator[None]:
+        share = self._shares[shop]
+        try:
+            async with asyncio.timeout(_SHARE_WAIT_S):
+                await share.acquire()
+        except TimeoutError:
+            raise _TurnedAwayError("shop_busy") from None
+        try:
+            self.admit(shop)
+            yield
+        finally:
+            share.release()
+
+    def admit(self, shop: str) -> None:
+        if not self.breaker.admits(shop):
+            raise _TurnedAwayError("circuit_open" if self.breaker.is_open else "shop_paused")
+
+    def learn(self, shop: str, *, failed: bool) -> None:
+        self.breaker.learn(shop, failed=failed)
+        CIRCUIT_OPEN.labels(provider="kaspi", lane=self.name).set(self.breaker.is_open)
+        SHOPS_PAUSED.labels(provider="kaspi").set(self.breaker.paused)
 
 
 class KaspiClient:
@@ -107,10 +184,8 @@ class KaspiClient:
 
     def __init__(self, settings: KaspiSettings) -> None:
         self._settings = settings
-        # Money calls use a fresh connection each: a kept one may die just as the request leaves, and that would
-        # turn a call which could have been made into one that nobody knows the end of. Readings may share.
-        self._money = _Lane("money", settings, at_once=settings.max_calls, keep=0)
-        self._readings = _Lane("readings", settings, at_once=settings.max_readings, keep=settings.max_readings)
+        self._money = _Money(settings)
+        self._readings = _Readings(settings)
 
     async def create(self, payment: PhonePayment) -> Outcome[PaymentReceipt]:
         """Invoice a phone, at most once."""
@@ -167,18 +242,21 @@ class KaspiClient:
 
     async def _call(self, lane: _Lane, operation: str, query: dict[str, str]) -> wire.Reply | _Broken:
         """Make one call and say what came of it. httpx's timeouts are per read, so the deadline is around it all."""
-        if not lane.breaker.admits():
-            PROVIDER_SECONDS.labels(provider="kaspi", operation=operation, result="circuit_open").observe(0)
-            return _Broken("circuit_open", sent=False)
+        shop = query.get("organizationBin", "")
         departure = _Departure()
         started = time.perf_counter()
         reply: wire.Reply | _Broken
         try:
-            async with asyncio.timeout(self._settings.deadline_s):
+            async with asyncio.timeout(self._settings.deadline_s), lane.place(shop):
                 reply = await self._fetch(lane.http, operation, query, departure)
+        except _TurnedAwayError as away:
+            PROVIDER_SECONDS.labels(provider="kaspi", operation=operation, result=str(away)).observe(0)
+            return _Broken(str(away), sent=False)
         except Exception as error:  # noqa: BLE001 - any way of failing is an outcome here, not only those we foresaw
             reply = _Broken(_reason(error), sent=departure.begun)
-        lane.learn(reply)
+        # Whether the proxy answers, and is not asking to be left alone. What it answers is another matter.
+        failed = isinstance(reply, _Broken) or reply.http_status == 429 or reply.http_status >= 500
+        lane.learn(shop, failed=failed)
         seconds = time.perf_counter() - started
         result = reply.reason if isinstance(reply, _Broken) else f"http_{reply.http_status}"
         PROVIDER_SECONDS.labels(provider="kaspi", operation=operation, result=result).observe(seconds)

@@ -1,0 +1,103 @@
+"""How often anybody may ask: counted per API key, and per address for whoever shows no valid key.
+
+Decided before the database is used. A key counts as valid when it was at the start, and once this process has seen
+it pass; until then, and for every guess, the address pays. So a flood of invented keys neither reaches the database
+nor grows this memory, and a good key is not kept out by what comes from its address.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from payment_service.errors import RateLimited
+from payment_service.metrics import RATE_LIMITED
+from payment_service.rates import Rate, RateLimiter
+
+_KNOWN_KEYS: Final = 10_000
+_IPV6_PREFIX: Final = 64
+"""What one customer of a network gets at the least: each of its addresses would have a bucket of its own."""
+_DEVELOPMENT: Final = "development"
+"""Stands for everybody on a server that asks for no keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A request that was let in, and what it was counted for."""
+
+    address: str | None
+    """None when a key was charged."""
+    key: str | None
+
+
+class Throttle:
+    """Counts the requests of one process."""
+
+    def __init__(self, per_key: Rate, per_address: Rate, *, open_to_everybody: bool = False) -> None:
+        self._keys = RateLimiter(per_key)
+        self._addresses = RateLimiter(per_address)
+        self._open_to_everybody = open_to_everybody
+        self._known: OrderedDict[str, None] = OrderedDict()
+
+    def know(self, digests: Iterable[str]) -> None:
+        """Count these keys by themselves from now on; each is given as its SHA-256 in hex."""
+        for digest in digests:
+            self._known[digest] = None
+            self._known.move_to_end(digest)
+            if len(self._known) > _KNOWN_KEYS:
+                self._known.popitem(last=False)
+
+    def admit(self, scope: Scope) -> Ticket:
+        """Count a request.
+
+        Raises:
+            RateLimited: when it is one too many.
+        """
+        key = _DEVELOPMENT if self._open_to_everybody else _key_digest(Headers(scope=scope))
+        if key is not None and (self._open_to_everybody or key in self._known):
+            if (exceeded := self._keys.take(key)) is not None:
+                RATE_LIMITED.labels(policy="key").inc()
+                raise RateLimited("key", "Requests with this API key", exceeded)
+            return Ticket(None, key)
+        address = _address(scope)
+        if (exceeded := self._addresses.take(address)) is not None:
+            RATE_LIMITED.labels(policy="address").inc()
+            raise RateLimited("address", "Requests without a valid API key from this address", exceeded)
+        return Ticket(address, key)
+
+    def learn(self, ticket: Ticket, *, verified: bool, refused: bool) -> None:
+        """What became of a request: whether its key or signature was right, or was refused."""
+        if verified and ticket.address is not None:
+            self._addresses.give_back(ticket.address)
+        if ticket.key is None:
+            return
+        if verified:
+            self.know([ticket.key])
+        elif refused:
+            self._known.pop(ticket.key, None)
+
+
+def _key_digest(headers: Headers) -> str | None:
+    """The presented key, read as authentication reads it."""
+    scheme, _, credentials = headers.get("authorization", "").strip().partition(" ")
+    bearer = credentials.strip() if scheme.lower() == "bearer" else ""
+    key = bearer or headers.get("x-api-key", "").strip()
+    return hashlib.sha256(key.encode()).hexdigest() if key else None
+
+
+def _address(scope: Scope) -> str:
+    """Who asks: what uvicorn's FORWARDED_ALLOW_IPS makes of the connection."""
+    host = str((scope.get("client") or ("",))[0])
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host[:100]
+    if isinstance(address, IPv6Address):
+        mapped = address.ipv4_mapped
+        return str(mapped or ip_network((int(address), _IPV6_PREFIX), strict=False))
+    return str(address)

@@ -1,0 +1,305 @@
+"""The HTTP/1.1 server's side of a connection, bounded: uvicorn's own, with limits that it does not have on httptools.
+
+What is bounded: the bytes of a head, of chunk extensions and of trailers; the time to send a head and a body; the
+time to read an answer; the requests that are sent ahead of their turn; the connections. Every refusal is a problem
+like any other, and is never sent in the place of the answer to an earlier request that is still being worked on:
+whoever asked for a payment would take it for the payment's end.
+"""
+
+import asyncio
+import resource
+from enum import StrEnum
+from typing import Any, ClassVar, Final, cast
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from uvicorn import Config
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from payment_service.api import problems
+from payment_service.api.middleware import ALWAYS_SERVED, MAX_BODY_BYTES, MAX_HEADER_BYTES
+from payment_service.errors import TooManyConnections
+from payment_service.logs import get_logger
+from payment_service.metrics import CONNECTIONS_REFUSED
+
+MAX_CONNECTIONS: Final = 2000
+_FILES_FOR_OTHERS: Final = 500
+"""Open files that are no client's: the database, the provider, webhooks, logs."""
+_PIECE_BYTES: Final = 4 * 1024
+"""What the parser gets at a time: it does not tell where in it a head ended."""
+_MAX_MESSAGE_BYTES: Final = 16 * MAX_BODY_BYTES
+"""Of a body, framing included, whether or not anybody reads it: 413 was answered long before."""
+_MAX_AHEAD: Final = 16
+"""Requests that one connection may send before the first is answered. Hardly any client sends one."""
+_WAITED_S: Final = 1.0
+"""A connection that asks for nothing for so long makes room for others when there are too many."""
+log = get_logger(__name__)
+
+
+class _Phase(StrEnum):
+    """What the client is to send next."""
+
+    HEAD = "head"
+    BODY = "body"
+    NOTHING = "nothing"
+    """Its request is whole; the next one may come or not."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection. ``limit_concurrency`` of uvicorn's configuration is how many there may be."""
+
+    head_s: ClassVar[float] = 10
+    body_s: ClassVar[float] = 10
+    read_s: ClassVar[float] = 30
+    """How long a client may leave an answer unread."""
+    linger_s: ClassVar[float] = 2
+    """How long to listen on after a refusal: closing at once would throw the refusal away with what still arrives."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._max_connections = config.limit_concurrency or MAX_CONNECTIONS
+        self.limit_concurrency = None  # uvicorn's own answer is no problem, and leaves /health out
+        self._phase = _Phase.HEAD
+        self._messages = 0
+        self._message_bytes = 0
+        self._unused_bytes = 0
+        """Since a head or a piece of a body came to its end: nobody bounds what the parser collects meanwhile."""
+        self._used = False
+        self._deaf = False
+        """Whatever comes is dropped; what was asked before is still answered."""
+        self._active: RequestResponseCycle | None = None
+        self._watched: tuple[_Phase, int] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
+        self.waiting_since: float | None = None
+        """When it last asked for something, by the loop's clock; none while it is served."""
+
+    # --- the connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
+        """Take a connection in, or make room for it first, or turn it away."""
+        super().connection_made(transport)
+        self.waiting_since = self.loop.time()
+        if len(self.connections) > self._max_connections:
+            self._make_room()
+        if len(self.connections) > self._max_connections * 1.1:
+            CONNECTIONS_REFUSED.labels(reason="too_many").inc()
+            transport.write(_on_the_wire(problems.of_error(TooManyConnections())))
+            self._hear_no_more()
+            transport.close()
+        else:
+            self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the deadlines, and let the request that is being answered know."""
+        super().connection_lost(exc)
+        if self._active is not None:  # uvicorn tells only the last one that came
+            self._active.disconnected = True
+            self._active.message_event.set()
+        for timer in (self._deadline, self._unread):
+            if timer is not None:
+                timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Give the parser what came, piece by piece, as long as it makes something of it."""
+        for start in range(0, len(data), _PIECE_BYTES):
+            if self._deaf or self.transport.is_closing():
+                return
+            piece = data[start : start + _PIECE_BYTES]
+            self._used = False
+            super().data_received(piece)
+            self._message_bytes += len(piece)
+            self._unused_bytes = 0 if self._used else self._unused_bytes + len(piece)
+            if not self._used and self._phase is _Phase.NOTHING:
+                self._phase = _Phase.HEAD
+            self._check_bytes()
+        self._watch()
+
+    def pause_writing(self) -> None:
+        """The client does not read what it asked for."""
+        super().pause_writing()
+        self._unread = self._unread or self.loop.call_later(self.read_s, self._left_unread)
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        super().resume_writing()
+        if self._unread is not None and not self.transport.is_closing():
+            self._unread.cancel()
+            self._unread = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection, and do not wait for a client that reads nothing."""
+        super().timeout_keep_alive_handler()
+        self._abort_later(self.read_s)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._active = cycle
+        super()._start_asgi_task(cycle, app)
+
+    # --- what the parser tells
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._phase = _Phase.HEAD
+        self._messages += 1
+        self._message_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        """Its head is whole: let the app answer, unless there are too many connections."""
+        self._used = True
+        self._phase = _Phase.BODY
+        self.waiting_since = None
+        path = self.url.partition(b"?")[0].decode("latin-1")
+        too_many = len(self.connections) > self._max_connections and path not in ALWAYS_SERVED
+        self.app = cast("ASGI3Application", _too_many if too_many else self.config.loaded_app)
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of its body came."""
+        self._used = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """It is whole."""
+        self._used = True
+        self._phase = _Phase.NOTHING
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer was handed over to the transport."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._abort_later(self.read_s)
+        elif self._active is None or self._active.response_complete:
+            self.waiting_since = self.loop.time()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Refuse what is not HTTP."""
+        detail = "What was sent is not an HTTP request that can be understood."
+        self._refuse("not_http", problems.problem(400, "bad_request", "Bad request", detail))
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Serve a request that would change to another protocol as if it did not ask, and hear nothing after it."""
+        self._hear_no_more()
+
+    # --- limits
+
+    def _check_bytes(self) -> None:
+        if self._unused_bytes > MAX_HEADER_BYTES:
+            detail = "The headers are longer than 16 kB together."
+            self._refuse("long_head", problems.problem(431, "headers_too_large", "Headers too large", detail))
+        elif self._message_bytes > _MAX_MESSAGE_BYTES:
+            detail = "The body is longer than 64 kB."
+            self._refuse("long_body", problems.problem(413, "body_too_large", "Body too large", detail))
+        elif len(self.pipeline) > _MAX_AHEAD:
+            self._refuse("too_many_ahead")
+
+    def _watch(self) -> None:
+        """Have a deadline for what is to come, from when it was first due."""
+        due = None if self._phase is _Phase.NOTHING else (self._phase, self._messages)
+        if self._deaf or due == self._watched:
+            return
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._watched, self._deadline = due, None
+        if due is not None:
+            within_s = self.head_s if self._phase is _Phase.HEAD else self.body_s
+            self._deadline = self.loop.call_later(within_s, self._too_slow)
+
+    def _too_slow(self) -> None:
+        if self.flow.read_paused:  # it is we who do not read: an earlier request is being worked on
+            self._watched = None
+            self._watch()
+        elif self._phase is _Phase.HEAD and not self._unused_bytes:
+            self._refuse("silent")
+        else:
+            detail = f"The {self._phase} of the request was not whole in time."
+            self._refuse(f"slow_{self._phase}", problems.problem(408, "request_timeout", "Request timeout", detail))
+
+    def _left_unread(self) -> None:
+        CONNECTIONS_REFUSED.labels(reason="answer_unread").inc()
+        self.transport.abort()
+
+    def _make_room(self) -> None:
+        """Close a tenth of the connections: those that have asked for nothing for longest."""
+        now = self.loop.time()
+        waiting = [
+            (one.waiting_since, id(one), one)
+            for one in cast("set[BoundedProtocol]", self.connections)
+            if one.waiting_since is not None and one.waiting_since + _WAITED_S < now
+        ]
+        for _, _, one in sorted(waiting)[: max(self._max_connections // 10, 1)]:
+            CONNECTIONS_REFUSED.labels(reason="made_room").inc()
+            self.connections.discard(one)
+            one.transport.abort()
+
+    # --- refusals
+
+    def _refuse(self, reason: str, answer: Response | None = None) -> None:
+        """Hear no more of this connection, and say why if that cannot be taken for another answer."""
+        if self._deaf:
+            return
+        CONNECTIONS_REFUSED.labels(reason=reason).inc()
+        self._hear_no_more()
+        active = self._active
+        has_its_answer = active is None or active.response_complete
+        if active is not None and not has_its_answer:
+            if self._phase is not _Phase.BODY or active is not self.cycle or active.response_started:
+                return  # nobody knows the end of that request yet; after its answer the connection closes
+            active.disconnected, active.waiting_for_100_continue = True, False
+            active.message_event.set()
+        # A body that still comes when its request has been answered is not answered again.
+        if answer is None or (has_its_answer and self._phase is _Phase.BODY):
+            self.transport.close()
+        else:
+            self.transport.write(_on_the_wire(answer))
+            self.transport.write_eof()
+        self._abort_later(self.linger_s)
+
+    def _hear_no_more(self) -> None:
+        """Drop what comes, and what came ahead of its turn; the request that is being answered is the last."""
+        self._deaf = True
+        self.waiting_since = None
+        self.pipeline.clear()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._active is not None:
+            self._active.keep_alive = False
+
+    def _abort_later(self, seconds: float) -> None:
+        if self._unread is None:
+            self._unread = self.loop.call_later(seconds, self.transport.abort)
+
+
+def connections_allowed() -> int:
+    """How many connections this process has files for, once it has asked for as many files as it may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + MAX_CONNECTIONS // 10 + _FILES_FOR_OTHERS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return MAX_CONNECTIONS
+    return max((soft - _FILES_FOR_OTHERS) * 10 // 11, 50)
+
+
+async def _too_many(scope: Scope, receive: Receive, send: Send) -> None:
+    """The app, when there are too many connections."""
+    answer = problems.of_error(TooManyConnections())
+    answer.headers["Connection"] = "close"
+    await answer(scope, receive, send)
+
+
+def _on_the_wire(answer: Response) -> bytes:
+    """An answer that no app sends. The connection ends with it."""
+    lines = [b"%s: %s\r\n" % (name, value) for name, value in answer.raw_headers]
+    return b"".join([STATUS_LINE[answer.status_code], *lines, b"connection: close\r\n\r\n", bytes(answer.body)])

@@ -1,0 +1,59 @@
+"""How many invoices one phone may get: a caller gone wrong must not ring a buyer all night.
+
+Counts only an invoice that is about to be written down and sent: an equal request that gets an earlier answer never
+comes here, and what was not sent is given back. Phones are held as keyed digests that only this process can make.
+"""
+
+import contextlib
+import hmac
+import secrets
+from collections.abc import Iterator
+
+from payment_service.errors import RateLimited
+from payment_service.metrics import RATE_LIMITED
+from payment_service.rates import Rate, RateLimiter
+
+
+class PhoneLimit:
+    """The invoices that this process sent to each phone."""
+
+    def __init__(self, per_minute: int = 0, per_day: int = 0) -> None:
+        """A limit of 0 is none."""
+        self._secret = secrets.token_bytes(32)
+        self._limiters = [RateLimiter(Rate(per_minute, 60)), RateLimiter(Rate(per_day, 86400))]
+
+    @contextlib.contextmanager
+    def invoice(self, phone: str | None) -> Iterator[None]:
+        """Count one invoice, unless the block fails. A payment without a phone is not counted.
+
+        Raises:
+            RateLimited: when it is one too many.
+        """
+        self._take(phone)
+        try:
+            yield
+        except BaseException:
+            self.give_back(phone)
+            raise
+
+    def give_back(self, phone: str | None) -> None:
+        """An invoice that was counted was not sent."""
+        if phone is not None:
+            for limiter in self._limiters:
+                limiter.give_back(self._digest(phone))
+
+    def _take(self, phone: str | None) -> None:
+        if phone is None:
+            return
+        taken: list[RateLimiter] = []
+        for limiter in self._limiters:
+            exceeded = limiter.take(self._digest(phone))
+            if exceeded is not None:
+                for other in taken:
+                    other.give_back(self._digest(phone))
+                RATE_LIMITED.labels(policy="phone").inc()
+                raise RateLimited("phone", "Invoices to this phone", exceeded)
+            taken.append(limiter)
+
+    def _digest(self, phone: str) -> bytes:
+        return hmac.digest(self._secret, phone.encode(), "sha256")

@@ -1,0 +1,76 @@
+"""How often something may happen: token buckets in memory that a flood of new names cannot make grow. Pure.
+
+One process counts for itself: with several of them each allows the whole rate.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """``quota`` at once, and not more than that per ``window_s`` seconds in the long run; a quota of 0 is no limit."""
+
+    quota: int
+    window_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Exceeded:
+    """It may not happen now."""
+
+    rate: Rate
+    wait_s: float
+    """Until it may happen once more."""
+
+
+class RateLimiter:
+    """A bucket per name (the generic cell rate algorithm). A name that is not held has a full bucket.
+
+    ``limits`` is not used for this: its storage in memory walks over all names at every hit, and holds as many as come.
+    """
+
+    def __init__(self, rate: Rate, *, max_names: int = 50_000, clock: Callable[[], float] = time.monotonic) -> None:
+        """Beyond ``max_names`` the one that was seen longest ago is forgotten, and so has a full bucket again."""
+        self.rate = rate
+        self._max_names = max_names
+        self._clock = clock
+        self._full_at: OrderedDict[Hashable, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many names are held."""
+        return len(self._full_at)
+
+    def take(self, name: Hashable) -> Exceeded | None:
+        """Take one from the bucket, unless it is empty."""
+        if not self.rate.quota:
+            return None
+        now = self._clock()
+        full_at = max(self._full_at.get(name, now), now) + self._interval_s
+        # Less than a step of rounding may be missing from a bucket that is full.
+        wait_s = full_at - now - self.rate.window_s
+        if wait_s > self._interval_s / 1000:
+            return Exceeded(self.rate, wait_s)
+        self._full_at[name] = full_at
+        self._full_at.move_to_end(name)
+        self._forget(now)
+        return None
+
+    def give_back(self, name: Hashable) -> None:
+        """Undo one ``take``: what it was for did not happen."""
+        if name in self._full_at:
+            self._full_at[name] -= self._interval_s
+
+    @property
+    def _interval_s(self) -> float:
+        return self.rate.window_s / self.rate.quota
+
+    def _forget(self, now: float) -> None:
+        """Drop what is held for longest: while it is full again, and while there are too many."""
+        while self._full_at:
+            name, full_at = next(iter(self._full_at.items()))
+            if full_at > now and len(self._full_at) <= self._max_names:
+                return
+            del self._full_at[name]
