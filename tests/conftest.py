@@ -251,6 +251,8 @@ async def picture_of_the_shops(server: Server, worker_id: str) -> Picture:
     connection = await asyncpg.connect(house.settings.database_url.get_secret_value())
     picture = await Picture.take(connection)
     await connection.close()
+    # That shops were given their routing is in the record too; what most tests look for in it came later.
+    del picture.rows["payment_log"], picture.last_ids["payment_log_id_seq"]
     return picture
 
 

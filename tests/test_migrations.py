@@ -129,6 +129,9 @@ async def test_upgrade_keeps_what_is_there(empty_url: str) -> None:
             after = await connection.fetch(f"SELECT {', '.join(rows[0].keys())} FROM {table} ORDER BY 1")
             assert [dict(row) for row in after] == [dict(row) for row in rows]
         assert await connection.fetchval("SELECT bool_and(moved_at = updated_at) FROM payment")
+        today, recorded = "SELECT subject, content FROM audited_today", "SELECT subject, content FROM payment_log"
+        assert len(await connection.fetch(today)) == 4
+        assert await connection.fetch(f"{today} EXCEPT {recorded}") == []
     finally:
         await connection.close()
 

@@ -22,6 +22,10 @@ It knows nothing of HTTP; ``api/problems.py`` holds the one table from these cla
     ├── TooEarlyToSettle          too_early_to_settle
     ├── SettlementContradicted    settlement_contradicted
     ├── ExternalIdTaken           external_id_taken
+    ├── ExternalIdNotProven       external_id_not_proven
+    ├── NothingToUndo             nothing_to_undo
+    ├── SettledByCaller           settled_by_caller
+    ├── SettlementInUse           settlement_in_use
     ├── BindingNotFound           binding_not_found
     ├── BindingExists             binding_exists
     ├── MessageNotSent            message_not_sent
@@ -30,6 +34,7 @@ It knows nothing of HTTP; ``api/problems.py`` holds the one table from these cla
     ├── HintNotVerified           hint_not_verified
     ├── TooManyHints              too_many_hints
     ├── RateLimited               rate_limited
+    ├── TooManyWaiting            too_many_waiting
     ├── WebhookNotFound           webhook_not_found
     ├── DeliveryNotFound          delivery_not_found
     ├── WebhookOff                webhook_off
@@ -40,6 +45,7 @@ It knows nothing of HTTP; ``api/problems.py`` holds the one table from these cla
     └── TryAgainLater             service_unavailable
         ├── TooManyConnections    too_many_connections
         ├── DatabaseUnavailable   database_unavailable
+        ├── NoRoomToWait          no_room_to_wait
         └── Draining              draining
 
 A payment or refund that the provider refused is no error of this tree: it is an outcome, kept in its row, and
@@ -240,9 +246,52 @@ class ExternalIdTaken(ServiceError):
     title = "Another payment has this external_id"
 
     def __init__(self, external_id: str, payment_id: object | None) -> None:
-        """``payment_id`` is none for a payment that the caller may not see."""
+        """``payment_id`` is none when that payment has let go of the id meanwhile."""
         whose, extra = (f"payment {payment_id}", {"id": str(payment_id)}) if payment_id else ("another payment", {})
         super().__init__(f"{external_id} is the external_id of {whose}. Nothing was settled.", **extra)
+
+
+class ExternalIdNotProven(ServiceError):
+    """A key of some shops named an id that nobody proved to be of its shop. Every such id is answered alike."""
+
+    code = "external_id_not_proven"
+    title = "Nobody proved whose this external_id is"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The provider does not say whose payment an id is of, so a key of some shops cannot name one. "
+            "Let somebody with a key of all shops, or at the command line, settle it with the id that you found."
+        )
+
+
+class NothingToUndo(ServiceError):
+    """Nobody settled it by hand, or it has moved on since by what the provider itself said."""
+
+    code = "nothing_to_undo"
+    title = "Nothing to undo"
+
+    def __init__(self, what: str, state: str) -> None:
+        super().__init__(f"This {what} is {state}, and not because somebody settled it by hand.", state=state)
+
+
+class SettledByCaller(ServiceError):
+    """Nobody undoes a settlement of their own."""
+
+    code = "settled_by_caller"
+    title = "Settled by yourself"
+
+    def __init__(self) -> None:
+        super().__init__("You made this settlement yourself: it takes another person to undo it.")
+
+
+class SettlementInUse(ServiceError):
+    """What was settled was built upon: undoing it would say that this was not so."""
+
+    code = "settlement_in_use"
+    title = "Settlement in use"
+
+    def __init__(self, why: str, **extra: object) -> None:
+        super().__init__(f"The settlement cannot be undone: {why}.", **extra)
 
 
 class RefundExceedsRemainder(ServiceError):
@@ -353,6 +402,18 @@ class RateLimited(ServiceError):
         self.rate = rate
 
 
+class TooManyWaiting(ServiceError):
+    """One key has as many open streams and waiting requests in this process as one may have."""
+
+    code = "too_many_waiting"
+    title = "Too many waiting requests"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"At most {most} streams and waiting requests of one key are open at once. Ask without waiting."
+        )
+
+
 class WebhookNotFound(ServiceError):
     """No such endpoint, or none that the caller may see: the two look alike."""
 
@@ -451,6 +512,16 @@ class TooManyConnections(TryAgainLater):
 
     def __init__(self) -> None:
         super().__init__("This process has too many connections just now; nothing was sent. Try again later.")
+
+
+class NoRoomToWait(TryAgainLater):
+    """This process has as many streams and waiting requests as it takes."""
+
+    code = "no_room_to_wait"
+    title = "No room to wait"
+
+    def __init__(self) -> None:
+        super().__init__("This process has no room for one more stream or waiting request. Ask without waiting.")
 
 
 class Draining(TryAgainLater):

@@ -10,14 +10,18 @@ import hmac
 import json
 import secrets
 from dataclasses import dataclass, field
+from typing import Final
 
 from sqlalchemy import SmallInteger, Text, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
+from payment_service.audit import service as audit
 from payment_service.database import Base, Database, Stamp
 from payment_service.vault import Vault
+
+_PLACE: Final = "fingerprint_key/1"
 
 
 class FingerprintKey(Base):
@@ -50,15 +54,18 @@ class Fingerprints:
 
     async def _load(self) -> bytes:
         """Read the key, or make it: of several processes that start at once, one does."""
-        made = {"id": 1, "ciphertext": self.vault.encrypt(secrets.token_hex(32))}
+        made = {"id": 1, "ciphertext": self.vault.encrypt(secrets.token_hex(32), _PLACE)}
+        make = insert(FingerprintKey).values(made).on_conflict_do_nothing().returning(FingerprintKey.id)
         async with self.database.transaction() as session:
-            await session.execute(insert(FingerprintKey).values(made).on_conflict_do_nothing())
+            if await session.scalar(make) is not None:
+                await audit.record_change(session, "secrets-create", FingerprintKey.__tablename__, 1)
             row = await session.get_one(FingerprintKey, 1)
-        self._key = bytes.fromhex(self.vault.decrypt(row.ciphertext))
+        self._key = bytes.fromhex(self.vault.decrypt(row.ciphertext, _PLACE))
         return self._key
 
     async def rotate(self, session: AsyncSession) -> None:
         """Encrypt the key anew with the newest key of the vault, in the caller's transaction."""
         row = await session.scalar(select(FingerprintKey).with_for_update())
         if row is not None:
-            row.ciphertext = self.vault.rotate(row.ciphertext)
+            row.ciphertext = self.vault.rotate(row.ciphertext, _PLACE)
+            await audit.record_change(session, "secrets-rotate", FingerprintKey.__tablename__, 1)

@@ -1,7 +1,7 @@
 """Hearing what the database tells (NOTIFY): connected again whenever it is lost, never trusted in silence."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import asyncpg
 
@@ -19,13 +19,12 @@ def _nothing() -> None:
 
 async def listen(
     database: Database,
-    channel: str,
-    heard: Callable[[str], None],
+    channels: Mapping[str, Callable[[str], None]],
     *,
     connected: Callable[[], None] = _nothing,
     lost: Callable[[], None] = _nothing,
 ) -> None:
-    """Call ``heard`` with each message of a channel, until cancelled.
+    """Call the function of each channel with every message of it, over one connection, until cancelled.
 
     Between ``lost`` and ``connected`` messages go by unheard: whoever relies on them looks for itself then.
     """
@@ -33,19 +32,18 @@ async def listen(
         try:
             connection = await database.raw_connection()
             try:
-                await _listen_on(connection, channel, heard, connected, lost)
+                await _listen_on(connection, channels, connected, lost)
             finally:
                 lost()
                 connection.terminate()
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            log.warning("the database cannot be heard", channel=channel, error=type(error).__name__)
+            log.warning("the database cannot be heard", channels=sorted(channels), error=type(error).__name__)
         await asyncio.sleep(RECONNECT_S)
 
 
 async def _listen_on(
     connection: asyncpg.Connection,
-    channel: str,
-    heard: Callable[[str], None],
+    channels: Mapping[str, Callable[[str], None]],
     connected: Callable[[], None],
     lost: Callable[[], None],
 ) -> None:
@@ -56,7 +54,8 @@ async def _listen_on(
         gone.set()
 
     connection.add_termination_listener(on_loss)
-    await connection.add_listener(channel, lambda _connection, _pid, _channel, message: heard(message))
+    for channel in channels:
+        await connection.add_listener(channel, lambda _connection, _pid, name, message: channels[name](message))
     connected()
     while not gone.is_set():
         try:

@@ -31,7 +31,7 @@ from payment_service.events.delivery import Deliveries, DeliveryPlan
 from payment_service.events.endpoints import Endpoints
 from payment_service.events.outbound import Outbound
 from payment_service.events.passing_on import PassingOn
-from payment_service.events.waiting import Ears
+from payment_service.events.waiting import Subscriptions
 from payment_service.fingerprints import Fingerprints
 from payment_service.http_protocol import BoundedProtocol, connections_allowed
 from payment_service.inflight import InFlight
@@ -94,7 +94,7 @@ class House:
     delivery_record: DeliveryRecord
     notify: Notify
     bindings: Bindings
-    ears: Ears
+    subscriptions: Subscriptions
     inflight: InFlight
     throttle: Throttle
 
@@ -117,7 +117,7 @@ class House:
             settling=self.settling,
             reports=self.reports,
             refunds=self.refunds,
-            ears=self.ears,
+            subscriptions=self.subscriptions,
             inflight=self.inflight,
             bindings=self.bindings,
             endpoints=self.endpoints,
@@ -160,6 +160,7 @@ def build(settings: Settings) -> House:
     vault = Vault([key.get_secret_value() for key in settings.encryption_keys])
     routing = Routing(database, vault)
     fingerprints = Fingerprints(database, vault)
+    access = Access(database)
     kaspi = KaspiClient(
         KaspiSettings(
             url=settings.production_api_url,
@@ -215,7 +216,7 @@ def build(settings: Settings) -> House:
         vault=vault,
         fingerprints=fingerprints,
         routing=routing,
-        access=Access(database),
+        access=access,
         providers=providers,
         payments=payments,
         following=following,
@@ -227,7 +228,13 @@ def build(settings: Settings) -> House:
         delivery_record=DeliveryRecord(database, endpoints),
         notify=notify,
         bindings=Bindings(database, notify),
-        ears=Ears(),
+        subscriptions=Subscriptions(
+            database,
+            access,
+            per_key=settings.waiting_per_key,
+            in_all=settings.waiting_in_all,
+            connections=max(1, settings.database_pool_size // 10),
+        ),
         inflight=inflight,
         throttle=_throttle(settings),
     )
@@ -272,7 +279,7 @@ def create_app(house: House, drain: Drain) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await _know_keys(house)
-        listening = asyncio.gather(house.routing.memory.listen(house.database), house.ears.listen(house.database))
+        listening = asyncio.gather(house.routing.memory.listen(house.database), house.subscriptions.run())
         worker = house.worker() if settings.worker_in_serve else None
         working = asyncio.create_task(worker.run()) if worker else None
         yield

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import ColumnElement, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.errors import InvalidInput
@@ -35,15 +35,22 @@ class Filter:
 
 
 async def read_page(
-    session: AsyncSession, table: type[Row], wanted: Filter, *, limit: int, cursor: str | None, skip: int = 0
+    session: AsyncSession,
+    table: type[Row],
+    wanted: Filter,
+    *conditions: ColumnElement[bool],
+    limit: int,
+    cursor: str | None,
+    skip: int = 0,
 ) -> Page[Row]:
-    """Read one page of ``table``, a model with ``created_at``, ``id`` and ``shop_id``.
+    """Read one page of ``table``, a model with ``created_at``, ``id`` and ``shop_id``; ``conditions`` narrow it.
 
     Raises:
         InvalidInput: for a cursor that is not ours.
     """
     columns: Any = table
     query: Any = select(table).order_by(columns.created_at.desc(), columns.id.desc()).limit(limit + 1).offset(skip)
+    query = query.where(*conditions)
     for field in fields(wanted):
         value = getattr(wanted, field.name)
         if value is None:

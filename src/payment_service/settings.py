@@ -80,6 +80,10 @@ class Settings(BaseSettings):
     # --- secrets at rest
     encryption_keys: Annotated[list[SecretStr], NoDecode] = Field(min_length=1)
 
+    # --- streams and waiting requests
+    waiting_per_key: int = Field(default=200, ge=1, le=10000)
+    waiting_in_all: int = Field(default=1000, ge=1, le=10000)
+
     # --- payments
     duplicate_window_s: int = Field(default=60, ge=0, le=86400)
     sending_lease_s: Seconds = 30

@@ -2,15 +2,23 @@
 
 Owns the encryption keys (setting ``ENCRYPTION_KEYS``, Fernet keys, the newest first). The first key writes, every
 key reads: that is what lets a key be rotated without downtime (docs: README, "Rotating the encryption key").
+
+A secret is bound to its place: the name of its row and of its purpose is encrypted with it, so that a ciphertext that
+was copied into another row does not open there. What was written before that is still read, until it is rotated.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
+_BOUND: Final = "v2:"
+_EDGE: Final = "\0"
+"""Begins and ends the place. No secret of before began so."""
+
 
 class VaultError(Exception):
-    """A ciphertext that none of the configured keys opens."""
+    """A ciphertext that none of the configured keys opens, or that was written for another place."""
 
 
 class Vault:
@@ -19,28 +27,34 @@ class Vault:
     def __init__(self, keys: Sequence[str]) -> None:
         self._fernet = MultiFernet([Fernet(key) for key in keys])
 
-    def encrypt(self, text: str) -> str:
-        """Encrypt with the newest key."""
-        return self._fernet.encrypt(text.encode()).decode()
+    def encrypt(self, text: str, place: str) -> str:
+        """Encrypt with the newest key, for one place: the row and the purpose, such as ``device_token/7``."""
+        return _BOUND + self._fernet.encrypt(f"{_EDGE}{place}{_EDGE}{text}".encode()).decode()
 
-    def decrypt(self, ciphertext: str) -> str:
-        """Decrypt with whichever key fits.
+    def decrypt(self, ciphertext: str, place: str) -> str:
+        """Decrypt with whichever key fits what was encrypted for this place, or before secrets had places.
 
         Raises:
-            VaultError: when none does.
+            VaultError: when no key fits, or the place is another one.
         """
         try:
-            return self._fernet.decrypt(ciphertext).decode()
+            text = self._fernet.decrypt(ciphertext.removeprefix(_BOUND)).decode()
         except (InvalidToken, ValueError) as error:  # a ValueError when it is not even ASCII
             raise VaultError("none of the ENCRYPTION_KEYS opens a stored secret") from error
+        if not ciphertext.startswith(_BOUND) and not text.startswith(_EDGE):
+            return text
+        bound = f"{_EDGE}{place}{_EDGE}"
+        if not (ciphertext.startswith(_BOUND) and text.startswith(bound)):
+            raise VaultError(f"the stored secret of {place} was written for another place: somebody moved it there")
+        return text.removeprefix(bound)
 
-    def rotate(self, ciphertext: str) -> str:
-        """Encrypt anew with the newest key.
+    def rotate(self, ciphertext: str, place: str) -> str:
+        """Encrypt anew with the newest key, bound to its place.
 
         Raises:
-            VaultError: when no key opens it.
+            VaultError: when no key opens it there.
         """
-        return self.encrypt(self.decrypt(ciphertext))
+        return self.encrypt(self.decrypt(ciphertext, place), place)
 
 
 def new_key() -> str:

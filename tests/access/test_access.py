@@ -7,9 +7,10 @@ import asyncpg
 import pytest
 import respx
 
-from payment_service.access.service import EVERYBODY, Access, Caller, Scope
+from payment_service.access.service import ALL_SHOPS, EVERYBODY, Access, Caller, Scope
 from payment_service.errors import InvalidInput, NotAuthenticated, ScopeMissing
 from payment_service.main import House
+from tests.database.books import change_by_hand
 from tests.payments.asking import KEY, ask, taking
 
 
@@ -100,15 +101,15 @@ async def test_key_that_makes_no_sense_is_not_made(access: Access, name: str, sc
 
 async def test_scope_that_this_version_does_not_know_gives_nothing(access: Access, sql: asyncpg.Connection) -> None:
     made = await access.create("bitrix", ["admin"])
-    await sql.execute("UPDATE api_key SET scopes = '{from-the-future}'")
+    await change_by_hand(sql, f"api_key:{made.row.id}", "UPDATE api_key SET scopes = '{from-the-future}'")
     assert (await access.caller_with(made.key)).scopes == frozenset()
 
 
 @pytest.mark.parametrize("scope", Scope)
 def test_caller_may_do_only_what_its_scopes_say(scope: Scope) -> None:
-    Caller("c", frozenset({scope})).require(scope)
+    Caller("c", frozenset({scope}), ALL_SHOPS).require(scope)
     with pytest.raises(ScopeMissing):
-        Caller("c", frozenset(Scope) - {scope}).require(scope)
+        Caller("c", frozenset(Scope) - {scope}, ALL_SHOPS).require(scope)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from payment_service.access.service import Scope
 from payment_service.main import House
 from tests.api.conftest import PHONE, GoodProxy, KeyMaker, paid, problem_of
 from tests.conftest import ClientMaker, Picture, empty_tables
+from tests.database.books import change_by_hand
 
 OWN, FOREIGN, MISSING = 121038, 576631, 999_999_001
 NO_PAYMENT = UUID(int=0)
@@ -112,6 +113,15 @@ ROWS: dict[tuple[str, str], Row] = {
         lambda t: f"/admin/refunds/{t.refund_id}/settle",
         lambda t: {"state": "failed", "reason": "matrix"},
         own=409,
+    ),
+    ("POST", "/admin/payments/{id}/settle/undo"): Row(
+        Scope.ADMIN,
+        lambda t: f"/admin/payments/{t.id}/settle/undo",
+        lambda t: {"reason": "matrix"},
+        own=409,  # nobody settled it by hand
+    ),
+    ("POST", "/admin/refunds/{id}/settle/undo"): Row(
+        Scope.ADMIN, lambda t: f"/admin/refunds/{t.refund_id}/settle/undo", lambda t: {"reason": "matrix"}, own=409
     ),
     ("GET", "/admin/notify"): Row(Scope.ADMIN, lambda t: "/admin/notify", hides_by=200),
     ("POST", "/admin/notify"): Row(
@@ -459,7 +469,8 @@ async def test_revoked_key_ends_at_once(house: House, make_client: ClientMaker) 
 
 async def test_expired_key_is_no_key(house: House, make_client: ClientMaker, sql: Any) -> None:
     made = await house.access.create("tests", [Scope.ADMIN])
-    await sql.execute("UPDATE api_key SET expires_at = now() - interval '1 second'")
+    ended = "UPDATE api_key SET expires_at = now() - interval '1 second'"
+    await change_by_hand(sql, f"api_key:{made.row.id}", ended)
     problem_of(await make_client(made.key).get("/admin/configs"), 401, "authentication_required")
 
 

@@ -37,6 +37,7 @@ MADE = {
     errors.PaymentNotPaid: ("pending",),
     errors.RateLimited: ("key", "Requests with this API key", Exceeded(Rate(1000, 10), 0.2)),
     errors.RefundExceedsRemainder: (Money(150),),
+    errors.SettlementInUse: ("it was built upon",),
 }
 """What the errors that ask for something other than a shop's number are made of."""
 

@@ -265,6 +265,22 @@ async def bulk_log(sql: asyncpg.Connection, count: int) -> None:
     )
 
 
+async def test_changes_of_who_may_do_what_are_in_the_log_for_those_who_ask(
+    client: httpx.AsyncClient, with_key: KeyMaker, shops: dict[int, str]
+) -> None:
+    await client.put(f"/admin/configs/{SHOP}", json={"city": "Астана", "reason": "moved"})
+    assert await lines(client) == []
+    of_shop = {"shop_id": SHOP, "operation_type": "config-change"}
+    [by_type], [by_subject] = await lines(client, **of_shop), await lines(client, subject=f"payment_config:{SHOP}")
+    assert by_type == by_subject
+    assert (by_type["actor"], by_type["reason"], by_type["shop_id"]) == ("tests", "moved", SHOP)
+    assert json.loads(by_type["content"])["city"] == "Астана"
+    kinds = {one["operation_type"] for one in await lines(client, changes=True)}
+    assert kinds == {"config-change", "key-create"}
+    foreign = await with_key("admin", shops=[OTHER_SHOP], name="foreign")
+    assert await lines(foreign, changes=True) == []
+
+
 async def test_default_page_is_a_hundred_lines_and_skip_moves_it(
     client: httpx.AsyncClient, sql: asyncpg.Connection
 ) -> None:

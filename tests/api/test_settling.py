@@ -105,9 +105,11 @@ async def test_key_of_some_shops_is_not_told_whose_the_id_is(
     theirs = await paid(client, proxy, shop_id=OTHER)
     payment_id = await unknown(client, proxy)
     own = await with_key(Scope.ADMIN, shops=[SHOP])
-    answer = await settle(own, "payments", payment_id, "paid", external_id=theirs["external_id"])
-    problem_of(answer, 409, "external_id_taken")
-    assert theirs["id"] not in answer.text
+    told_of = [
+        problem_of(await settle(own, "payments", payment_id, "paid", external_id=named), 403, "external_id_not_proven")
+        for named in (theirs["external_id"], FOUND)
+    ]
+    assert len({problem["detail"] for problem in told_of}) == 1
     told = await settle(client, "payments", payment_id, "paid", external_id=theirs["external_id"])
     assert problem_of(told, 409, "external_id_taken")["id"] == theirs["id"]
 
@@ -203,6 +205,41 @@ async def test_what_is_settled_is_not_settled_again(client: httpx.AsyncClient, p
         problem_of(await settle(client, "payments", payment_id, "failed"), 409, "nothing_to_settle")["state"]
         == "failed"
     )
+
+
+# --- undoing
+
+
+async def test_wrong_settlement_is_undone_by_another_admin(
+    client: httpx.AsyncClient, proxy: GoodProxy, with_key: KeyMaker
+) -> None:
+    payment_id = await unknown(client, proxy)
+    proxy.statuses[FOUND] = "Processed"
+    await settle(client, "payments", payment_id, "paid", external_id=FOUND)
+    why = {"reason": "That was another bouquet"}
+    problem_of(await client.post(f"/admin/payments/{payment_id}/settle/undo", json=why), 403, "settled_by_caller")
+    other = await with_key(Scope.ADMIN, Scope.PAYMENTS_READ, name="other")
+    line = (await other.post(f"/admin/payments/{payment_id}/settle/undo", json=why)).json()
+    assert (line["state"], line["external_id"], line["status"], line["success"]) == ("unknown", None, None, False)
+    history = (await other.get(f"/payments/{payment_id}")).json()["history"]
+    assert (history[-1]["operation_type"], history[-1]["actor"], history[-1]["reason"]) == (
+        "settle-undo",
+        "other",
+        why["reason"],
+    )
+    again = await other.post(f"/admin/payments/{payment_id}/settle/undo", json=why)
+    assert problem_of(again, 409, "nothing_to_undo")["state"] == "unknown"
+
+
+async def test_wrong_settlement_of_a_refund_is_undone_by_another_admin(
+    client: httpx.AsyncClient, proxy: GoodProxy, with_key: KeyMaker
+) -> None:
+    payment, refund_id = await unknown_refund(client, proxy)
+    await settle(client, "refunds", refund_id, "failed")
+    why = {"reason": "It was made after all"}
+    other = await with_key(Scope.ADMIN, name="other")
+    assert (await other.post(f"/admin/refunds/{refund_id}/settle/undo", json=why)).json()["state"] == "unknown"
+    problem_of(await refund(client, payment, "another-key"), 422, "refund_exceeds_remainder")
 
 
 # --- refunds

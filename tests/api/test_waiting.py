@@ -1,22 +1,30 @@
 """Waiting clients: answered as soon as something changes, and not a moment of the table's time before."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
+import asyncpg
 import httpx
 import pytest
 import segno
+from sqlalchemy import event
 
-from payment_service.access.service import Scope
-from payment_service.api.waiting import MISSED, News
+from payment_service.access.service import EVERYBODY, NewKey, Scope
+from payment_service.api.middleware import Drain
+from payment_service.api.waiting import _may_tell
 from payment_service.events import outbox
 from payment_service.events.outbox import EventType
+from payment_service.events.waiting import MISSED, TRUST_S, Subscription
 from payment_service.identifiers import new_id
 from payment_service.main import House
 from tests.api.conftest import SHOP, GoodProxy, KeyMaker, created, paid, problem_of
+from tests.conftest import ClientMaker
+from tests.database.books import change_by_hand
 from tests.waiting import until
 
 LONG = 25
@@ -25,10 +33,10 @@ LONG = 25
 @pytest.fixture(autouse=True)
 async def _listening(house: House, shops: dict[int, str], proxy: GoodProxy) -> AsyncIterator[None]:
     """The process hears what the database tells."""
-    task = asyncio.create_task(house.ears.listen(house.database))
+    task = asyncio.create_task(house.subscriptions.run())
 
     async def hears() -> bool:
-        return house.ears.hears
+        return house.subscriptions.hears
 
     await until(hears)
     yield
@@ -41,7 +49,7 @@ async def waiter(house: House, client: httpx.AsyncClient, payment_id: str) -> as
     waiting = asyncio.create_task(client.get(f"/payments/{payment_id}", params={"wait": LONG}))
 
     async def waits() -> bool:
-        return bool(house.ears._ears)
+        return bool(house.subscriptions._all)
 
     await until(waits)
     return waiting
@@ -86,10 +94,10 @@ async def test_wait_goes_on_by_looking_while_the_database_cannot_be_heard(
 ) -> None:
     payment = await created(client)
     waiting = await waiter(house, client, payment["id"])
-    house.ears.hears = False
+    house.subscriptions.hears = False
     proxy.statuses[payment["external_id"]] = "Processed"
-    for ear in house.ears._ears:
-        ear.subject_id = "deaf"
+    for subscription in house.subscriptions._all:
+        subscription.subject_id = "deaf"
     await client.get(f"/payments/kaspi/status/{payment['external_id']}")
     async with asyncio.timeout(LONG / 2):
         assert (await waiting).json()["state"] == "paid"
@@ -124,23 +132,243 @@ async def test_payment_without_a_link_has_no_qr_code(client: httpx.AsyncClient) 
     assert (await client.get(f"/payments/{payment['id']}/qr.gif")).status_code == 422
 
 
-async def test_stream_that_runs_long_tells_every_event_once(house: House, shops: dict[int, str]) -> None:
-    async def write(many: int, **fields: Any) -> set[UUID]:
-        async with house.database.transaction() as session:
-            written = [
-                outbox.write(session, EventType.PAYMENT_PAID, new_id(), version=1, shop_id=next(iter(shops)), data={})
-                for _ in range(many)
-            ]
-            for event in written:
-                for name, value in fields.items():
-                    setattr(event, name, value)
-        return {event.id for event in written}
+# --- streams
 
-    news = News(house.rooms(), None, datetime.now(UTC))
-    for many in (1200, 1, 700):
-        expected = await write(many)
-        told = [event.id async for event in news.untold()]
-        assert (len(told), set(told)) == (many, expected)
-    late = await write(1, created_at=datetime.now(UTC) - MISSED / 2)  # committed long after it was written
-    assert {event.id async for event in news.untold()} == late
-    assert [event async for event in news.untold()] == []
+OTHER = 576631
+ALL_OF_THEM: Final = 400
+
+
+@asynccontextmanager
+async def streams(house: House, *keys: NewKey, many: int = 1) -> AsyncIterator[list[Subscription]]:
+    """So many open streams of each key."""
+    with ExitStack() as stack:
+        opened = []
+        for key in keys:
+            caller = await house.access.caller_with(key.key)
+            opened += [stack.enter_context(house.subscriptions.open(caller)) for _ in range(many)]
+        yield opened
+
+
+async def write(house: House, many: int = 1, shop_id: int = SHOP, **fields: Any) -> list[UUID]:
+    async with house.database.transaction() as session:
+        written = [
+            outbox.write(session, EventType.PAYMENT_PAID, new_id(), version=1, shop_id=shop_id, data={})
+            for _ in range(many)
+        ]
+        for one in written:
+            for name, value in fields.items():
+                setattr(one, name, value)
+    return [one.id for one in written]
+
+
+async def told(subscription: Subscription, many: int) -> list[UUID]:
+    """The next so many events, and not one more."""
+    found: list[UUID] = []
+    async with asyncio.timeout(LONG / 2):
+        while len(found) < many:
+            one = await subscription.next(LONG)
+            found += [one.heard.id] if one else []
+    assert subscription._queue.empty()
+    return found
+
+
+async def reading_key(house: House, *shops: int, name: str = "page") -> NewKey:
+    return await house.access.create(name, [Scope.PAYMENTS_READ], shops=shops)
+
+
+@contextmanager
+def statements(house: House) -> Iterator[list[str]]:
+    """What the database is asked meanwhile."""
+    asked: list[str] = []
+
+    def ask(_connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
+        asked.append(statement)
+
+    engine = house.database.engine.sync_engine
+    event.listen(engine, "before_cursor_execute", ask)
+    try:
+        yield asked
+    finally:
+        event.remove(engine, "before_cursor_execute", ask)
+
+
+async def test_event_is_read_once_for_all_streams_that_may_see_it(house: House) -> None:
+    house.subscriptions._per_key = ALL_OF_THEM
+    mine, foreign = await reading_key(house, SHOP), await reading_key(house, OTHER, name="other")
+    async with streams(house, mine, foreign, many=ALL_OF_THEM) as opened:
+        with statements(house) as asked:
+            written = await write(house)
+            for subscription in opened[:ALL_OF_THEM]:
+                assert await told(subscription, 1) == written
+        assert sum("FROM event" in statement for statement in asked) == 1
+        assert all(subscription._queue.empty() for subscription in opened[ALL_OF_THEM:])
+
+
+async def test_event_that_no_stream_may_see_is_not_even_read(house: House) -> None:
+    nobody = await house.access.create("nobody", [Scope.PAYMENTS_READ], shops=[])
+    async with streams(house, await reading_key(house, OTHER), nobody, many=5) as opened:
+        with statements(house) as asked:
+            await write(house)
+            last = await write(house, shop_id=OTHER)
+            assert await told(opened[0], 1) == last
+        assert sum("FROM event" in statement for statement in asked) == 1
+        assert all(subscription._queue.empty() for subscription in opened[5:])
+
+
+async def test_waiting_clients_take_few_connections_at_once(house: House) -> None:
+    [first, *_more] = await write(house, 3)
+    taken, most = 0, 0
+
+    def take(*_what: Any) -> None:
+        nonlocal taken, most
+        taken += 1
+        most = max(most, taken)
+
+    def give_back(*_what: Any) -> None:
+        nonlocal taken
+        taken -= 1
+
+    pool = house.database.engine.sync_engine.pool
+    event.listen(pool, "checkout", take)
+    event.listen(pool, "checkin", give_back)
+    try:
+        found = await asyncio.gather(*(resumed(house, first) for _ in range(20)))
+    finally:
+        event.remove(pool, "checkout", take)
+        event.remove(pool, "checkin", give_back)
+    assert [len(ids) for ids in found] == [2] * 20
+    assert most <= 3  # of ten: one for those who wait, the reader, and the check of the keys
+
+
+async def resumed(house: House, event_id: UUID) -> list[UUID]:
+    return [told.heard.id async for told in house.subscriptions.since(EVERYBODY, event_id)]
+
+
+async def test_nobodys_key_sees_nothing_of_any_shop(house: House) -> None:
+    nobody = await house.access.create("nobody", [Scope.PAYMENTS_READ], shops=[])
+    caller = await house.access.caller_with(nobody.key)
+    assert caller.narrowed_to(SHOP).shops == frozenset()
+    first = (await write(house, 2))[0]
+    assert [told async for told in house.subscriptions.since(caller, first)] == []
+
+
+CUT_THE_LISTENERS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = '' AND pid <> pg_backend_pid()
+"""
+
+
+async def change_key(sql: asyncpg.Connection, key_id: int, change: str) -> None:
+    await change_by_hand(sql, f"api_key:{key_id}", f"UPDATE api_key SET {change} WHERE id = {key_id}")
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "revoked_at = now()",
+        "expires_at = now() + interval '0.3 seconds'",
+        f"shops = ARRAY[{OTHER}]",
+        "shops = '{}'",
+        "scopes = ARRAY['config:read']",
+    ],
+)
+@pytest.mark.parametrize("hears", [True, False])
+async def test_stream_and_wait_end_with_what_their_key_held(
+    house: House, client: httpx.AsyncClient, make_client: ClientMaker, sql: asyncpg.Connection, ending: str, hears: bool
+) -> None:
+    payment = await created(client)
+    key = await reading_key(house, SHOP)
+    waiting = await waiter(house, make_client(key.key), payment["id"])
+    async with streams(house, key) as [stream]:
+        if not hears:
+            await sql.execute(CUT_THE_LISTENERS)
+        await change_key(sql, key.row.id, ending)
+        async with asyncio.timeout(LONG / 2):
+            while not stream.ended:
+                with suppress(TimeoutError):
+                    await stream.next(1)
+            problem_of(await waiting, 401, "authentication_required")
+        await write(house)
+        assert not stream.trusted
+
+
+async def test_stream_goes_on_when_its_key_may_do_more(house: House, sql: asyncpg.Connection) -> None:
+    key = await reading_key(house, SHOP)
+    async with streams(house, key) as [stream]:
+        checked_at = stream.checked_at
+        await change_key(sql, key.row.id, f"shops = ARRAY[{SHOP}, {OTHER}]")
+
+        async def checked() -> bool:
+            return stream.checked_at > checked_at
+
+        await until(checked)
+        assert not stream.ended
+        written = await write(house)
+        assert await told(stream, 1) == written
+
+
+async def test_key_that_nobody_could_check_is_told_nothing(house: House, drain: Drain) -> None:
+    async with streams(house, await reading_key(house, SHOP)) as [stream]:
+        stream.checked_at -= 2 * TRUST_S
+        assert not stream.trusted
+        telling = asyncio.create_task(_may_tell(stream, drain))
+        stream.checked_at += 2 * TRUST_S
+        assert await telling
+
+
+async def test_streams_and_waits_of_one_key_are_counted_together(
+    house: House, client: httpx.AsyncClient, make_client: ClientMaker
+) -> None:
+    payment = await created(client)
+    key, other = await reading_key(house, SHOP), await reading_key(house, SHOP, name="other")
+    house.subscriptions._per_key = 2
+    async with streams(house, key, many=2):
+        for address in (f"/payments/{payment['id']}?wait=1", "/payments/events"):
+            answer = await make_client(key.key).get(address)
+            problem_of(answer, 429, "too_many_waiting")
+            assert "retry-after" in answer.headers
+        assert (await make_client(key.key).get(f"/payments/{payment['id']}")).status_code == 200
+        async with streams(house, other):
+            house.subscriptions._in_all = 3
+            answer = await make_client(other.key).get("/payments/events")
+            problem_of(answer, 503, "no_room_to_wait")
+    assert not house.subscriptions._of_caller
+    house.subscriptions._in_all = 1000
+    async with streams(house, key, many=2):
+        pass
+
+
+async def test_stream_tells_every_event_once_over_a_line_that_was_lost(house: House, sql: asyncpg.Connection) -> None:
+    async with streams(house, await reading_key(house, SHOP)) as [stream]:
+        first = await write(house)
+        assert await told(stream, 1) == first
+        await sql.execute(CUT_THE_LISTENERS)
+        expected = await write(house, 700)
+        expected += await write(house, created_at=datetime.now(UTC) - MISSED / 2)  # written long before its commit
+        assert sorted(await told(stream, 701)) == sorted(expected)
+
+        async def hears() -> bool:
+            return house.subscriptions.hears
+
+        await until(hears)
+        last = await write(house)
+        assert await told(stream, 1) == last
+
+
+async def test_stream_goes_on_after_an_event_however_many_came_since(house: House) -> None:
+    first, *expected = await write(house, 1201)
+    expected += await write(house, 3)
+    found = await resumed(house, first)
+    assert (len(found), set(found)) == (len(expected), set(expected))
+    foreign = replace(EVERYBODY, shops=frozenset({OTHER}))
+    assert [told async for told in house.subscriptions.since(foreign, first)] == []
+
+
+async def test_stream_that_cannot_keep_up_ends(house: House) -> None:
+    async with streams(house, await reading_key(house, SHOP)) as [stream]:
+        await write(house, 1100)
+
+        async def ended() -> bool:
+            return stream.ended
+
+        await until(ended)

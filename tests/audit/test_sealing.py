@@ -266,12 +266,12 @@ async def test_code_that_does_not_know_a_column_does_not_seal(widened: Widened) 
 
 async def test_seals_of_an_earlier_form_stay_valid(widened: Widened, monkeypatch: pytest.MonkeyPatch) -> None:
     sql, database = widened
-    monkeypatch.setitem(FORMS, 2, FORMS[1] | {"note"})
+    monkeypatch.setitem(FORMS, 3, FORMS[2] | {"note"})
     await write(sql, 1)
     await sql.execute("INSERT INTO payment_log (operation_type, actor, source, note) VALUES ('t', 't', 'client', 'n')")
     assert await AuditSeals(database).seal() == 2
     forms = await sql.fetch("SELECT form FROM audit_seal ORDER BY seq")
-    assert [row["form"] for row in forms] == [1, 2]
+    assert [row["form"] for row in forms] == [2, 3]
     assert await problem_of(database) is None
 
 
@@ -279,7 +279,7 @@ async def test_later_column_cannot_be_filled_in_an_earlier_row(
     widened: Widened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sql, database = widened
-    monkeypatch.setitem(FORMS, 2, FORMS[1] | {"note"})
+    monkeypatch.setitem(FORMS, 3, FORMS[2] | {"note"})
     await sql.execute("ALTER TABLE payment_log DISABLE TRIGGER ALL")
     await sql.execute("UPDATE payment_log SET note = 'as if it had been there' WHERE id = 2")
     assert await problem_of(database) == ("row_changed", 1, 2)

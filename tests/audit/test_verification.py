@@ -81,6 +81,8 @@ COLUMNS = {
     "reason": "''",
     "report_id": "'r'",
     "created_at": "created_at + interval '1 microsecond'",
+    "subject": "'api_key:1', content = '{}'",
+    "content": "'{}', subject = 'api_key:1'",
 }
 
 
@@ -145,7 +147,7 @@ CHANGE_SEAL = "UPDATE audit_seal SET {} WHERE seq = 2"
         ("DELETE FROM audit_seal WHERE seq = 1", ("seal_missing", 1, None)),
         ("DELETE FROM audit_seal WHERE seq = 2", ("seal_missing", 2, None)),
         (CHANGE_SEAL.format("created_at = created_at - interval '1 day'"), ("seal_changed", 2, None)),
-        (CHANGE_SEAL.format("form = 2"), ("seal_changed", 2, None)),
+        (CHANGE_SEAL.format("form = 1"), ("seal_changed", 2, None)),
         (CHANGE_SEAL.format("hash = repeat('a', 64)"), ("seal_changed", 2, None)),
         (CHANGE_SEAL.format("previous_hash = repeat('a', 64)"), ("seal_changed", 2, None)),
         (CHANGE_SEAL.format("row_digests = decode(repeat('00', 96), 'hex')"), ("seal_changed", 2, None)),

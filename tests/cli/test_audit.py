@@ -30,6 +30,29 @@ async def books(shell: Rig) -> AsyncIterator[asyncpg.Connection]:
     await database.close()
 
 
+NOTHING_TO_COMPARE = "As recorded: 0 rows of routing, keys, webhooks, chats and secrets.\n"
+
+
+async def test_key_that_was_put_in_or_taken_away_with_the_laws_off_is_named(
+    shell: Rig, books: asyncpg.Connection
+) -> None:
+    assert shell.run("keys", "create", "site", "--scope", "admin").returncode == 0
+    assert report(shell)["rows_as_recorded"] == 1
+    held = (
+        "INSERT INTO api_key (id, name, prefix, digest, scopes) VALUES (99, 'eve', 'ps_', repeat('e', 64), '{admin}')"
+    )
+    await tamper(books, held)
+    done = shell.run("audit", "verify")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "api_key:99 is there, and the record does not tell where it comes from.\n",
+    )
+    await tamper(books, "DELETE FROM api_key")
+    told = report(shell)
+    assert (told["whole"], told["problem"]) == (False, "change_not_recorded")
+    assert told["detail"].startswith("api_key:1 is gone, and row ")
+
+
 def report(shell: Rig, *words: str) -> dict[str, Any]:
     [line] = json.loads(shell.run("audit", "verify", "--json", *words).stdout)
     assert isinstance(line, dict)
@@ -40,15 +63,19 @@ async def test_whole_record_is_told_with_its_last_hash(shell: Rig, books: asyncp
     done = shell.run("audit", "verify")
     last = (await hashes(books))[-1]
     assert (done.returncode, done.stderr) == (0, "")
-    whole, seal, waiting = done.stdout.splitlines()
+    whole, seal, waiting, compared = done.stdout.splitlines()
     assert whole == "Whole: seals 1 to 2 with 5 rows."
     assert seal == f"Seal 2: {last}"
     assert waiting.startswith("1 row waits for its seal, since ")
+    assert compared == "As recorded: 0 rows of routing, keys, webhooks, chats and secrets."
 
 
 def test_record_without_seals_is_told_as_such(shell: Rig) -> None:
     done = shell.run("audit", "verify")
-    assert (done.returncode, done.stdout) == (0, "Nothing is sealed yet.\nNo row waits for its seal.\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        "Nothing is sealed yet.\nNo row waits for its seal.\n" + NOTHING_TO_COMPARE,
+    )
 
 
 async def test_first_bad_row_is_named(shell: Rig, books: asyncpg.Connection) -> None:
@@ -67,6 +94,7 @@ async def test_scripts_get_json(shell: Rig, books: asyncpg.Connection) -> None:
         "last_hash": (await hashes(books))[-1],
         "rows": 5,
         "rows_waiting": 1,
+        "rows_as_recorded": 0,
         "problem": None,
         "problem_seal": None,
         "problem_row": None,

@@ -70,6 +70,20 @@ async def test_refund_is_settled(serving: Rig) -> None:
     assert (await serving.payment(payment["id"]))["refunded_amount"] == 60
 
 
+async def test_wrong_settlement_is_undone(serving: Rig) -> None:
+    payment_id, _word = await unknown(serving, HTTP_500)
+    body = {"state": "failed", "reason": WHY}
+    assert (await serving.api.post(f"/admin/payments/{payment_id}/settle", json=body)).status_code == 200
+    _payment, refund_id = await unknown_refund(serving)
+    assert (await serving.api.post(f"/admin/refunds/{refund_id}/settle", json=body)).status_code == 200
+    for command, what in (("undo-settle", payment_id), ("undo-settle-refund", refund_id)):
+        done = serving.run("payments", command, what, "--reason", "It was there", "--json")
+        assert (done.returncode, json.loads(done.stdout)[0]["state"]) == (0, "unknown"), done.stderr
+    last = (await serving.payment(payment_id))["history"][-1]
+    assert (last["operation_type"], last["reason"]) == ("settle-undo", "It was there")
+    assert {payment_id, refund_id} <= tasks(serving).keys()
+
+
 async def test_what_cannot_be_done_is_told_in_a_sentence(serving: Rig) -> None:
     payment_id, _word = await unknown(serving, HTTP_500)
     _payment, refund_id = await unknown_refund(serving)
@@ -90,6 +104,9 @@ async def test_what_cannot_be_done_is_told_in_a_sentence(serving: Rig) -> None:
             "An id of the provider",
         ),
         (("settle-refund", NOTHING, "--failed", "--reason", WHY), "There is no refund"),
+        (("undo-settle", payment_id, "--reason", WHY), "not because somebody settled it"),
+        (("undo-settle", payment_id, "--reason", " "), "A reason is"),
+        (("undo-settle-refund", refund_id, "--reason", WHY), "not because somebody settled it"),
     ]:
         done = serving.run("payments", *words)
         assert (done.returncode, done.stdout, sentence in done.stderr) == (1, "", True), (words, done.stderr)

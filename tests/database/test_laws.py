@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from payment_service.identifiers import checked_bin
-from payment_service.payments.lifecycle import MOVES, State
+from payment_service.payments.lifecycle import MOVES, UNDOING, State
 from payment_service.refunds.lifecycle import MOVES as REFUND_MOVES
+from payment_service.refunds.lifecycle import UNDOING as REFUND_UNDOING
 from payment_service.refunds.lifecycle import RefundState
 from tests.database.books import (
     BIN,
@@ -28,6 +29,8 @@ from tests.database.books import (
     insert,
     law_of,
     open_books,
+    write_down,
+    written_down,
 )
 
 
@@ -121,7 +124,92 @@ async def test_device_token_keeps_its_identity_and_mask(books: asyncpg.Connectio
 
 
 async def test_device_token_can_be_encrypted_anew(books: asyncpg.Connection) -> None:
-    assert await law_of(books, "UPDATE device_token SET ciphertext = 'anew'") is None
+    anew = "UPDATE device_token SET ciphertext = 'anew' WHERE id = 1"
+    assert await law_of(books, anew, written_down("device_token:1")) is None
+
+
+# --- what decides who may do what
+
+NEW_KEY = "INSERT INTO api_key (id, name, prefix, digest, scopes) VALUES (1, 'e', 'ps_', repeat('e', 64), '{admin}')"
+ENDPOINT = f"INSERT INTO webhook_endpoint (id, url, secret_ciphertext) VALUES ('{NEW}', 'https://a.kz', 'c')"
+CHAT = f"INSERT INTO notify_chat (id, channel, address) VALUES ('{NEW}', 'email', 'a@b.kz')"
+BINDING = (
+    f"INSERT INTO notify_binding (id, chat_id, events, language, created_by) "
+    f"VALUES ('{NEW}', '{NEW}', '{{payment.paid}}', 'ru', 'eve')"
+)
+FINGERPRINT = "INSERT INTO fingerprint_key (id, ciphertext) VALUES (1, 'c')"
+AUDITED_CHANGES = {
+    "api_key:1": (NEW_KEY,),
+    "device_token:1": ("UPDATE device_token SET ciphertext = 'anew' WHERE id = 1",),
+    "fingerprint_key:1": (FINGERPRINT,),
+    f"webhook_endpoint:{NEW}": (ENDPOINT,),
+    f"notify_chat:{NEW}": (CHAT,),
+    f"notify_binding:{NEW}": (CHAT, written_down(f"notify_chat:{NEW}"), BINDING),
+}
+
+
+@pytest.mark.parametrize("subject", AUDITED_CHANGES)
+async def test_change_without_its_audit_entry_does_not_commit(books: asyncpg.Connection, subject: str) -> None:
+    changes = AUDITED_CHANGES[subject]
+    assert await law_of(books, *changes) == "change_is_audited"
+    assert await law_of(books, *changes, written_down("payment_config:9")) == "change_is_audited"
+    assert await law_of(books, *changes, written_down(subject)) is None
+
+
+@pytest.mark.parametrize(
+    ("subject", "change"),
+    [
+        ("api_key:1", "UPDATE api_key SET scopes = '{admin,secrets:read}'"),
+        ("api_key:1", "UPDATE api_key SET shops = NULL, expires_at = NULL"),
+        (f"webhook_endpoint:{NEW}", "UPDATE webhook_endpoint SET url = 'https://b.kz'"),
+        (f"webhook_endpoint:{NEW}", "UPDATE webhook_endpoint SET secret_ciphertext = 'd'"),
+        (f"notify_chat:{NEW}", "UPDATE notify_chat SET address = 'eve@b.kz'"),
+        (f"notify_binding:{NEW}", "UPDATE notify_binding SET shop_id = 8"),
+        ("fingerprint_key:1", "UPDATE fingerprint_key SET ciphertext = 'd'"),
+    ],
+)
+async def test_entry_tells_what_the_row_holds_now(books: asyncpg.Connection, subject: str, change: str) -> None:
+    await beyond_the_law(books, *AUDITED_CHANGES[subject])
+    before = written_down(subject).replace(
+        "audited_today", f"(VALUES ('{subject}', '{{}}')) AS before (subject, content)"
+    )
+    assert await law_of(books, change) == "change_is_audited"
+    assert await law_of(books, change, before) == "change_is_audited"
+    assert await law_of(books, change, written_down(subject)) is None
+
+
+async def test_how_an_endpoint_or_a_chat_fares_needs_no_entry(books: asyncpg.Connection) -> None:
+    await beyond_the_law(books, ENDPOINT, CHAT)
+    assert await law_of(books, "UPDATE webhook_endpoint SET failing_since = now()") is None
+    assert await law_of(books, "UPDATE notify_chat SET failures = 1, next_send_at = now()") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "law"),
+    [
+        ("DELETE FROM api_key", "api_key_insert_only"),
+        ("TRUNCATE api_key", "api_key_insert_only"),
+        ("UPDATE api_key SET digest = repeat('f', 64)", "api_key_fixed"),
+        ("UPDATE api_key SET name = 'mallory'", "api_key_fixed"),
+        ("UPDATE api_key SET revoked_at = NULL", "api_key_fixed"),
+        ("DELETE FROM notify_chat", "notify_chat_insert_only"),
+        ("DELETE FROM notify_binding", "notify_binding_insert_only"),
+        ("TRUNCATE notify_binding", "notify_binding_insert_only"),
+    ],
+)
+async def test_keys_and_chats_stay(books: asyncpg.Connection, change: str, law: str) -> None:
+    await beyond_the_law(books, NEW_KEY, "UPDATE api_key SET revoked_at = now()", CHAT, BINDING)
+    assert await law_of(books, change) == law
+
+
+async def test_laws_read_the_tables_that_they_were_made_for(books: asyncpg.Connection) -> None:
+    loose = await books.fetch(
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND proname NOT LIKE 'fn_pgqueuer%'"
+        " AND NOT coalesce(proconfig::text LIKE '%search_path=public, pg_temp%', false)"
+    )
+    assert [row["proname"] for row in loose] == []
+    over_the_record = "CREATE TEMP TABLE payment_log (LIKE public.payment_log INCLUDING ALL) ON COMMIT DROP"
+    assert await law_of(books, over_the_record, NEW_KEY, written_down("api_key:1")) == "change_is_audited"
 
 
 # --- equal requests
@@ -197,11 +285,12 @@ async def test_routing_with_its_line_of_history_commits(books: asyncpg.Connectio
     assert await law_of(books, *new_version("is_active = false")) is None
 
 
-def new_version(change: str) -> tuple[str, str]:
+def new_version(change: str) -> tuple[str, ...]:
     """Statements that change the routing of shop 8 as the law wants it."""
     columns = "shop_id, version, organization_bin, device_token, device_token_id, is_active, name, city, description"
     line = f"INSERT INTO payment_config_history ({columns}, actor) SELECT {columns}, 'tests' FROM payment_config"
-    return f"UPDATE payment_config SET version = version + 1, {change} {OF_SHOP_8}", f"{line} {OF_SHOP_8}"
+    changed = f"UPDATE payment_config SET version = version + 1, {change} {OF_SHOP_8}"
+    return changed, f"{line} {OF_SHOP_8}", written_down("payment_config:8")
 
 
 @pytest.mark.parametrize(
@@ -393,6 +482,58 @@ async def test_refund_makes_only_the_moves_of_the_table(
     await beyond_the_law(books, to_state("refund", before))
     law = await law_of(books, to_state("refund", after), commit=False)
     assert law == (None if before is after or (before, after) in REFUND_MOVES else "refund_moves")
+
+
+def by_hand(what: str, actor: str, state: str, refund: object = None) -> str:
+    return (
+        audited(state, refund)
+        .replace("'test'", f"'{what}'")
+        .replace("'tests'", f"'{actor}'")
+        .replace("state)", "state, reason)")
+        .replace(f"'{state}')", f"'{state}', 'why')")
+    )
+
+
+@pytest.mark.parametrize("before", [state for state in State if state not in {State.SENDING, State.UNKNOWN}])
+async def test_payment_goes_back_to_unknown_only_by_undoing_a_settlement(
+    books: asyncpg.Connection, before: State
+) -> None:
+    assert (before, State.UNKNOWN) in UNDOING
+    await beyond_the_law(
+        books, to_state("payment", "unknown"), "DELETE FROM refund", "UPDATE payment SET reserved_amount = 0"
+    )
+    settled = by_hand("settle", "aigul", before)
+    await beyond_the_law(books, settled, to_state("payment", before), "UPDATE payment SET moved_at = now()")
+    back = to_state("payment", "unknown")
+    assert await law_of(books, back, audited("unknown")) == "move_is_audited"
+    assert await law_of(books, back, by_hand("settle-undo", "aigul", "unknown")) == "settlement_undone_by_another"
+    assert await law_of(books, back, by_hand("settle-undo", "dana", "unknown")) is None
+    assert await law_of(books, f"{back}, external_id = NULL") == "payment_external_id_is_fixed"
+    await beyond_the_law(books, "UPDATE payment SET reserved_amount = 1")
+    assert await law_of(books, back) == "payment_undone_unrefunded"
+    await beyond_the_law(books, "UPDATE payment SET moved_at = now() + interval '1 second'")  # it moved on since
+    assert await law_of(books, back) == "payment_moves"
+
+
+@pytest.mark.parametrize("before", [RefundState.SUCCEEDED, RefundState.FAILED])
+async def test_refund_goes_back_to_unknown_only_by_undoing_a_settlement(
+    books: asyncpg.Connection, before: RefundState
+) -> None:
+    assert (before, RefundState.UNKNOWN) in REFUND_UNDOING
+    settled = by_hand("settle", "aigul", before, REFUND)
+    await beyond_the_law(books, settled, to_state("refund", before), "UPDATE refund SET moved_at = now()")
+    back, undo = to_state("refund", "unknown"), by_hand("settle-undo", "dana", "unknown", REFUND)
+    assert await law_of(books, back, undo) is None
+    assert await law_of(books, back, undo.replace("dana", "aigul")) == "settlement_undone_by_another"
+    await beyond_the_law(books, "UPDATE payment SET state = 'unknown'")
+    assert await law_of(books, back, undo) == "refund_of_paid_payment"
+
+
+async def test_id_of_a_settlement_is_taken_away_only_with_it(books: asyncpg.Connection) -> None:
+    assert await law_of(books, "UPDATE payment SET id_from_settlement = true") == "payment_id_from_settlement"
+    await beyond_the_law(books, "UPDATE payment SET id_from_settlement = true")
+    assert await law_of(books, "UPDATE payment SET id_from_settlement = false") == "payment_id_from_settlement"
+    assert await law_of(books, "UPDATE payment SET external_id = NULL") == "payment_external_id_is_fixed"
 
 
 @pytest.mark.parametrize("table", ["payment", "refund"])
@@ -822,8 +963,11 @@ async def test_key_stands_for_one_claim_of_one_caller(sql: asyncpg.Connection) -
 )
 async def test_api_key_keeps_its_laws(sql: asyncpg.Connection, changes: dict[str, Any], law: str | None) -> None:
     key = {"name": "n", "prefix": "ps_", "digest": "e", "scopes": ["admin"]}
-    await insert(sql, "api_key", key, digest="d")
-    assert await law_of_row(sql, "api_key", key, **changes) == law
+    async with sql.transaction():
+        await insert(sql, "api_key", key, id=1, digest="d")
+        await write_down(sql, "api_key:1")
+    law_now = law_of_row(sql, "api_key", key, id=2, **changes)
+    assert await law_now == (law or "change_is_audited")
 
 
 # --- what operators see

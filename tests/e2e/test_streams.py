@@ -89,6 +89,16 @@ async def test_stream_asks_for_a_key_that_may_read(rig: Rig, scope: str | None, 
     assert answer.status_code == status
 
 
+async def test_stream_ends_when_its_key_is_revoked_by_another_process(rig: Rig) -> None:
+    key = rig.make_key("revoked-stream", "payments:read")
+    [row] = [one for one in json.loads(rig.run("keys", "list", "--json").stdout) if one["name"] == "revoked-stream"]
+    async with stream(rig.client(rig.services[0], key)) as events:
+        assert rig.run("keys", "revoke", str(row["id"])).returncode == 0
+        async with asyncio.timeout(15):
+            async for _event in events:
+                pass
+
+
 async def test_stream_ends_when_the_service_stops(rig: Rig) -> None:
     service = await rig.serve()
     async with stream(rig.client(service)) as events:

@@ -44,13 +44,14 @@ async def test_rotation_of_the_encryption_key_takes_secrets_and_headers_along(wo
     endpoints = world.house.endpoints
     made = await endpoints.add({"url": URL, "headers": {"X-Site": "flowers"}})
     await endpoints.rotate_secret(made.endpoint.id, keep_old_s=3600)
-    columns = ("secret_ciphertext", "previous_secret_ciphertext", "headers_ciphertext")
+    purposes = ("secret", "previous_secret", "headers")
     before = await world.row(made.endpoint.id)
     await world.house.rotate_keys()
     after = await world.row(made.endpoint.id)
-    for column in columns:
+    for purpose in purposes:
+        place, column = f"webhook_endpoint/{made.endpoint.id}/{purpose}", f"{purpose}_ciphertext"
         assert before[column] != after[column]
-        assert endpoints.vault.decrypt(before[column]) == endpoints.vault.decrypt(after[column])
+        assert endpoints.vault.decrypt(before[column], place) == endpoints.vault.decrypt(after[column], place)
     assert after["version"] == before["version"]
 
 
@@ -60,7 +61,7 @@ async def test_new_encryption_key_opens_what_was_rotated(world: World, settings:
     world.house.vault._fernet = Vault([new, old])._fernet
     await world.house.rotate_keys()
     ciphertext = (await world.row(made.endpoint.id))["secret_ciphertext"]
-    assert Vault([new]).decrypt(ciphertext) == made.secret
+    assert Vault([new]).decrypt(ciphertext, f"webhook_endpoint/{made.endpoint.id}/secret") == made.secret
 
 
 async def test_values_of_headers_are_never_shown_and_the_mask_leaves_them(world: World) -> None:

@@ -126,7 +126,7 @@ class Books:
 
 _PAYMENTS = """
 SELECT p.id, p.method, p.shop_id, p.organization_bin, p.amount, p.message, p.short_code, p.order_id, p.state,
-       p.failure, p.external_id, p.refunded_amount, p.reserved_amount, p.source, t.ciphertext
+       p.failure, p.external_id, p.refunded_amount, p.reserved_amount, p.source, p.device_token_id, t.ciphertext
 FROM payment AS p LEFT JOIN device_token AS t ON t.id = p.device_token_id
 WHERE p.created_at >= $1 OR p.external_id = ANY($2::text[]) OR p.short_code = ANY($3::text[])
 """
@@ -139,17 +139,18 @@ async def read_database(
     vault = Vault([ENCRYPTION_KEY])
     opened: dict[str, str] = {}
 
-    def token_hash(ciphertext: str | None) -> str | None:
+    def token_hash(token_id: int | None, ciphertext: str | None) -> str | None:
         if ciphertext is None:
             return None
         if ciphertext not in opened:
-            opened[ciphertext] = hashlib.sha256(vault.decrypt(ciphertext).encode()).hexdigest()
+            token = vault.decrypt(ciphertext, f"device_token/{token_id}")
+            opened[ciphertext] = hashlib.sha256(token.encode()).hexdigest()
         return opened[ciphertext]
 
     books.payments = [
         PaymentRow(
-            token_sha256=token_hash(row["ciphertext"]),
-            **{name: value for name, value in row.items() if name != "ciphertext"},
+            token_sha256=token_hash(row["device_token_id"], row["ciphertext"]),
+            **{name: value for name, value in row.items() if name not in {"device_token_id", "ciphertext"}},
         )
         for row in await sql.fetch(_PAYMENTS, since, list(external_ids), list(codes))
     ]

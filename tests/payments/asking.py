@@ -99,7 +99,8 @@ async def age(sql: asyncpg.Connection, seconds: float, table: str = "payment") -
 async def audit_of(sql: asyncpg.Connection, operation: str = "%") -> list[tuple[str, str | None]]:
     """The record, as operation and state, oldest first."""
     rows = await sql.fetch(
-        "SELECT operation_type, state FROM payment_log WHERE operation_type LIKE $1 ORDER BY id", operation
+        "SELECT operation_type, state FROM payment_log WHERE operation_type LIKE $1 AND subject IS NULL ORDER BY id",
+        operation,
     )
     return [(row["operation_type"], row["state"]) for row in rows]
 

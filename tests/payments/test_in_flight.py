@@ -405,7 +405,7 @@ async def test_payment_that_cannot_be_settled_keeps_no_other_back(
     assert await house.following.settle_lost() == 2
     assert alarms["payment_not_settled"] == 1
     assert await sql.fetch("SELECT amount FROM payment WHERE state = 'sending'") == [(200,)]
-    tasks = [(task.amount, task.state) for task in await house.settling.tasks()]
+    tasks = [(task.amount, task.state) for task in await house.settling.tasks(EVERYBODY)]
     assert sorted(tasks, key=str) == [(100, "unknown"), (200, "sending"), (300, "unknown")]
 
 
@@ -420,7 +420,7 @@ async def test_refund_that_cannot_be_settled_keeps_no_other_back(
     await refuse(sql, "refund", "NEW.amount = 200", "law")
     assert await house.refunds.settle_lost() == 2
     assert alarms["refund_not_settled"] == 1
-    tasks = [(refund.amount, refund.state) for refund, _payment in await house.refunds.tasks()]
+    tasks = [(refund.amount, refund.state) for refund, _payment in await house.refunds.tasks(EVERYBODY)]
     assert sorted(tasks) == [(100, "unknown"), (200, "sending"), (300, "unknown")]
 
 

@@ -14,6 +14,7 @@ from payment_service.payments import lifecycle
 from payment_service.payments.lifecycle import (
     MOVES,
     OPEN,
+    UNDOING,
     Failure,
     FollowPlan,
     ForbiddenMoveError,
@@ -24,6 +25,7 @@ from payment_service.payments.lifecycle import (
     decide,
     decide_reading,
     move_to,
+    undo_settlement,
 )
 from payment_service.providers.interface import (
     Accepted,
@@ -68,6 +70,7 @@ class Row:
     error_code: str | None = None
     error_message: str | None = None
     error_seen_at: datetime | None = None
+    id_from_settlement: bool = False
 
 
 def read(before: State, meaning: Meaning, *, first_error_s: float | None = None, status: str = "TheWord") -> Step:
@@ -96,6 +99,23 @@ def test_move_is_refused_unless_the_table_has_it(before: State, after: State) ->
             with pytest.raises(ForbiddenMoveError):
                 move_to(row, Step(after))
             assert row == Row(before)
+
+
+@pytest.mark.parametrize("before", State)
+def test_settlement_is_undone_to_unknown_from_wherever_it_may_have_led(before: State) -> None:
+    row = Row(before, "Processed", "12800627774", failure="settled")
+    if before in {State.SENDING, State.UNKNOWN}:
+        assert (before, State.UNKNOWN) not in UNDOING
+        return
+    assert move_to(row, undo_settlement())
+    assert (row.state, row.failure, row.error_code) == (State.UNKNOWN, None, "settlement_undone")
+    assert (row.external_id, row.status) == ("12800627774", "Processed")
+
+
+def test_id_that_a_settlement_named_goes_with_it_and_with_what_was_said_of_it() -> None:
+    row = Row(State.PAID, "Processed", "12800627774", id_from_settlement=True)
+    move_to(row, undo_settlement())
+    assert (row.external_id, row.status, row.id_from_settlement) == (None, None, False)
 
 
 # --- outcomes

@@ -13,6 +13,7 @@ import respx
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.access.service import EVERYBODY, Caller
+from payment_service.audit.models import AuditEntry
 from payment_service.errors import (
     DeviceTokenMissing,
     PaymentIncomplete,
@@ -48,9 +49,9 @@ def alarms() -> Alarms:
     return Alarms()
 
 
-async def report(house: House, operation_type: str = "create", caller: Caller = EVERYBODY, **told: Any) -> None:
+async def report(house: House, operation_type: str = "create", caller: Caller = EVERYBODY, **told: Any) -> AuditEntry:
     words = {"shop_id": SHOP, "external_id": ID, **told}
-    await house.reports.write(caller, Report(operation_type=operation_type, **words))
+    return await house.reports.write(caller, Report(operation_type=operation_type, **words))
 
 
 async def adopted(house: House, **told: Any) -> Payment:
@@ -109,6 +110,17 @@ async def test_report_of_a_foreign_shop_leaves_no_trace(house: House, sql: async
     assert (await payments_of(house), await audit_of(sql)) == ([], [])
 
 
+async def test_report_of_a_key_of_some_shops_is_kept_and_nothing_is_adopted(
+    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    own = Caller("own", EVERYBODY.scopes, frozenset({SHOP}))
+    entry = await report(house, caller=own, **WHOLE)
+    assert (entry.payment_id, await payments_of(house), await audit_of(sql)) == (None, [], [("create", None)])
+    adopted_since = await adopted(house)
+    entry = await report(house, caller=own)
+    assert entry.payment_id == adopted_since.id
+
+
 async def test_payment_that_the_provider_never_heard_of_stays_unknown_and_a_task(
     house: House, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
@@ -116,7 +128,7 @@ async def test_payment_that_the_provider_never_heard_of_stays_unknown_and_a_task
     wire.get("/status/").mock(return_value=failure(-99000001))
     await house.following.follow(payment.id)
     assert await sql.fetchrow("SELECT state, unread FROM payment") == ("unknown", 0)
-    assert [task.id for task in await house.settling.tasks()] == [payment.id]
+    assert [task.id for task in await house.settling.tasks(EVERYBODY)] == [payment.id]
 
 
 @pytest.mark.parametrize("shop_id", [SHOP, OTHER_SHOP])
@@ -324,7 +336,7 @@ async def test_two_reports_at_once_adopt_once(house: House, sql: asyncpg.Connect
 async def test_reports_of_two_shops_at_once_belong_to_one_of_them(house: House, sql: asyncpg.Connection) -> None:
     await asyncio.gather(*(report(house, shop_id=shop_id, **WHOLE) for shop_id in (SHOP, OTHER_SHOP) * 3))
     [payment] = await payments_of(house)
-    rows = await sql.fetch("SELECT shop_id, payment_id FROM payment_log")
+    rows = await sql.fetch("SELECT shop_id, payment_id FROM payment_log WHERE subject IS NULL")
     assert {row["shop_id"] for row in rows if row["payment_id"]} == {payment.shop_id}
 
 

@@ -13,6 +13,7 @@ import respx
 from payment_service.access.service import EVERYBODY, Caller
 from payment_service.context import Origin, origin
 from payment_service.errors import (
+    ExternalIdNotProven,
     ExternalIdTaken,
     InvalidInput,
     NothingToSettle,
@@ -352,15 +353,40 @@ async def test_id_of_another_payment_is_never_taken(
     assert await sql.fetchval("SELECT state FROM payment WHERE id = $1", payment.id) == "unknown"
 
 
-async def test_whoever_may_not_see_the_other_payment_is_not_told_its_id(
-    house: House, payment: Payment, wire: respx.MockRouter
+OWN = Caller("own", EVERYBODY.scopes, frozenset({SHOP}))
+"""An admin of the one shop."""
+
+
+@pytest.mark.parametrize(
+    "said", ["Processed", "Wait", "Error", NO_SUCH, httpx.Response(500), httpx.Response(403), None]
+)
+@pytest.mark.parametrize("state", [PAID, PENDING])
+async def test_admin_of_some_shops_names_no_id_and_learns_nothing_of_any(
+    house: House, payment: Payment, wire: respx.MockRouter, said: str | httpx.Response | None, state: State
 ) -> None:
-    other = await paid(house, wire, ask(shop_id=OTHER_SHOP))
-    own = Caller("own", EVERYBODY.scopes, frozenset({SHOP}))
-    found = Settlement(state=PAID, reason="Seen in the cabinet", external_id=other.external_id)
-    with pytest.raises(ExternalIdTaken) as caught:
-        await house.settling.settle(own, payment.id, found)
-    assert str(other.id) not in f"{caught.value.detail} {caught.value.extra}"
+    external_id = FOUND
+    if said is None:
+        external_id = str((await paid(house, wire, ask(shop_id=OTHER_SHOP))).external_id)
+    route = says(wire, said or "Processed", external_id)
+    asked = route.call_count
+    found = Settlement(state=state, reason="Seen in the cabinet", external_id=external_id)
+    with pytest.raises(ExternalIdNotProven) as caught:
+        await house.settling.settle(OWN, payment.id, found)
+    assert (caught.value.detail, caught.value.extra) == (ExternalIdNotProven().detail, {})
+    assert route.call_count == asked
+    assert (await house.following.get(OWN, payment.id)).state == "unknown"
+
+
+async def test_admin_of_some_shops_settles_what_needs_no_id_or_has_its_own(
+    house: House, known: Payment, wire: respx.MockRouter
+) -> None:
+    says(wire, "Processed")
+    found = Settlement(state=PAID, reason="Seen in the cabinet", external_id=FOUND)
+    assert (await house.settling.settle(OWN, known.id, found)).state == "paid"
+    wire.get("/create/").mock(return_value=httpx.Response(500))
+    lost = (await house.payments.create(ask())).payment
+    never_made = Settlement(state=FAILED, reason="Not in the cabinet")
+    assert (await house.settling.settle(OWN, lost.id, never_made)).state == "failed"
 
 
 async def reported(house: House, **told: Any) -> None:
@@ -551,18 +577,20 @@ async def test_tasks_are_what_is_unknown_and_what_stayed_open(
     stale = (await house.payments.create(ask(1))).payment
     await house.payments.create(ask(2))
     await sql.execute("UPDATE payment SET next_check_at = NULL WHERE id = $1", stale.id)
-    assert [task.id for task in await house.settling.tasks()] == [payment.id, stale.id]
-    assert await house.settling.tasks([OTHER_SHOP]) == []
+    assert [task.id for task in await house.settling.tasks(EVERYBODY)] == [payment.id, stale.id]
+    stranger = Caller("stranger", EVERYBODY.scopes, frozenset({OTHER_SHOP}))
+    assert await house.settling.tasks(stranger) == []
+    assert await house.settling.tasks(replace(stranger, shops=frozenset())) == []
 
 
 async def test_settled_payment_is_no_task(house: House, payment: Payment) -> None:
     await settle(house, payment, FAILED)
-    assert await house.settling.tasks() == []
+    assert await house.settling.tasks(EVERYBODY) == []
 
 
 async def test_merged_report_is_no_task(house: House, payment: Payment, wire: respx.MockRouter) -> None:
     await reported(house)
-    assert len(await house.settling.tasks()) == 2
+    assert len(await house.settling.tasks(EVERYBODY)) == 2
     says(wire, "Processed")
     await settle(house, payment, PAID, FOUND)
-    assert await house.settling.tasks() == []
+    assert await house.settling.tasks(EVERYBODY) == []

@@ -11,12 +11,16 @@ import pytest
 import respx
 
 from payment_service.access.service import EVERYBODY, Caller
+from payment_service.context import Origin, origin
 from payment_service.errors import (
     InvalidInput,
     NothingToSettle,
+    NothingToUndo,
     RefundExceedsRemainder,
     RefundNotFound,
     ServiceError,
+    SettledByCaller,
+    SettlementInUse,
     TooEarlyToSettle,
 )
 from payment_service.main import House
@@ -85,13 +89,13 @@ async def test_unknown_refund_becomes_what_a_person_found(
     assert await sums(sql) == after
     rows = await sql.fetch("SELECT refund_id, state, reason, amount FROM payment_log WHERE operation_type = 'settle'")
     assert [tuple(row) for row in rows] == [(unknown.id, state, REASON, 6000)]
-    assert await house.refunds.tasks() == []
+    assert await house.refunds.tasks(EVERYBODY) == []
 
 
 async def test_unknown_refunds_are_tasks_with_their_payments(house: House, payment: Payment, unknown: Refund) -> None:
-    [(refund, of)] = await house.refunds.tasks()
+    [(refund, of)] = await house.refunds.tasks(EVERYBODY)
     assert (refund.id, of.id) == (unknown.id, payment.id)
-    assert await house.refunds.tasks([OTHER_SHOP]) == []
+    assert await house.refunds.tasks(Caller("stranger", EVERYBODY.scopes, frozenset({OTHER_SHOP}))) == []
 
 
 async def test_id_of_the_refund_is_kept_and_is_only_its_own(
@@ -230,9 +234,57 @@ async def test_reply_that_comes_after_a_person_settled_moves_nothing_and_a_contr
     await gate.reached.wait()
     await age(sql, 31, "refund")
     await house.refunds.settle_lost()
-    [(refund, _payment)] = await house.refunds.tasks()
+    [(refund, _payment)] = await house.refunds.tasks(EVERYBODY)
     await settle(house, refund, succeeded=succeeded)
     gate.open.set()
     assert (await asked).refund.state == ("succeeded" if succeeded else "failed")
     assert await sums(sql) == after
     assert alarms["settled_wrongly"] == told
+
+
+# --- undoing
+
+
+async def undo(house: House, refund: Refund, *, actor: str = "another") -> RefundAnswer:
+    token = origin.set(Origin(actor))
+    try:
+        return await house.refunds.undo_settlement(EVERYBODY, refund.id, "It was not so")
+    finally:
+        origin.reset(token)
+
+
+@pytest.mark.parametrize("succeeded", [True, False])
+async def test_undone_settlement_leaves_the_refund_unknown_and_its_amount_reserved(
+    house: House, unknown: Refund, sql: asyncpg.Connection, succeeded: bool
+) -> None:
+    await settle(house, unknown, succeeded=succeeded, **({"provider_refund_id": "15"} if succeeded else {}))
+    with pytest.raises(SettledByCaller):
+        await undo(house, unknown, actor=origin.get().actor)
+    undone = (await undo(house, unknown)).refund
+    assert (undone.state, undone.failure, undone.provider_refund_id) == ("unknown", None, None)
+    assert await sums(sql) == (0, 6000)
+    assert (await audit_of(sql, "settle%"))[-1] == ("settle-undo", "unknown")
+    with pytest.raises(NothingToUndo):
+        await undo(house, unknown)
+    assert (await settle(house, unknown, succeeded=True)).refund.state == "succeeded"
+    assert await sums(sql) == (6000, 0)
+
+
+async def test_settlement_is_not_undone_when_its_amount_was_refunded_again(
+    house: House, payment: Payment, unknown: Refund, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    await settle(house, unknown, succeeded=False)
+    refunding(wire, refunded())
+    await house.refunds.refund(give_back(payment, 50, idempotency_key=f"{KEY}-2"))
+    with pytest.raises(SettlementInUse):
+        await undo(house, unknown)
+    assert await sums(sql) == (5000, 0)
+
+
+async def test_refund_that_nobody_settled_has_nothing_to_undo(
+    house: House, payment: Payment, wire: respx.MockRouter
+) -> None:
+    refunding(wire, refunded())
+    made = (await house.refunds.refund(give_back(payment, 60))).refund
+    with pytest.raises(NothingToUndo):
+        await undo(house, made)

@@ -11,6 +11,7 @@ from payment_service.main import House, build
 from payment_service.routing.memory import RouteMemory
 from payment_service.settings import Settings
 from tests.conftest import SHOPS
+from tests.database.books import write_down
 from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("shops")
@@ -61,6 +62,7 @@ async def test_change_by_hand_is_seen(listening: House, sql: asyncpg.Connection)
             " false, provider, name, city, description, 'by hand' FROM payment_config_history WHERE shop_id = $1",
             SHOP,
         )
+        await write_down(sql, f"payment_config:{SHOP}")
 
     async def inactive() -> bool:
         return not (await listening.routing.config_of(SHOP)).row.is_active

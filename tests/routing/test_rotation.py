@@ -6,11 +6,13 @@ from dataclasses import replace
 import asyncpg
 import pytest
 import respx
+from cryptography.fernet import Fernet
 
 from payment_service.fingerprints import Fingerprints
 from payment_service.main import House
 from payment_service.vault import Vault, VaultError, new_key
 from tests.conftest import ENCRYPTION_KEY, device_token_of
+from tests.database.books import change_by_hand, write_down
 from tests.payments.asking import KEY, SHOP, ask, taking
 
 pytestmark = pytest.mark.usefixtures("shops")
@@ -45,7 +47,8 @@ async def test_rotation_makes_no_version_of_the_routing(house: House) -> None:
 
 
 async def test_token_that_no_key_opens_undoes_the_rotation(house: House, sql: asyncpg.Connection) -> None:
-    await sql.execute("UPDATE device_token SET ciphertext = 'rubbish' WHERE id = 7")
+    spoil = "UPDATE device_token SET ciphertext = 'rubbish' WHERE id = 7"
+    await change_by_hand(sql, "device_token:7", spoil)
     before = await sql.fetch("SELECT * FROM device_token ORDER BY id")
     with pytest.raises(VaultError):
         await with_keys(house, NEW_KEY, ENCRYPTION_KEY).rotate_keys()
@@ -82,3 +85,27 @@ async def test_fingerprint_key_that_no_key_opens_is_told(house: House) -> None:
 async def test_fingerprints_tell_words_apart_by_their_borders(house: House) -> None:
     of = house.fingerprints.of
     assert len({await of("ab", "c"), await of("a", "bc"), await of("abc"), await of("ab", "c", None)}) == 4
+
+
+async def test_token_that_was_moved_to_another_row_is_not_opened(house: House, sql: asyncpg.Connection) -> None:
+    """Whoever holds the database's password cannot let one shop's payments run over another shop's device."""
+    async with sql.transaction():
+        await sql.execute(
+            "UPDATE device_token SET ciphertext = other.ciphertext FROM device_token AS other"
+            " WHERE (device_token.id, other.id) IN ((1, 2), (2, 1))"
+        )
+        await write_down(sql, "device_token:1", "device_token:2")
+    with pytest.raises(VaultError, match="another place"):
+        await house.routing.route_of(SHOP)
+    with pytest.raises(VaultError, match="another place"):
+        await house.rotate_keys()
+
+
+async def test_secrets_of_before_are_read_and_bound_by_a_rotation(house: House, sql: asyncpg.Connection) -> None:
+    unbound = Fernet(ENCRYPTION_KEY).encrypt(device_token_of(SHOP).encode()).decode()
+    of_before = f"UPDATE device_token SET ciphertext = '{unbound}' WHERE id = 1"
+    await change_by_hand(sql, "device_token:1", of_before)
+    assert (await house.routing.route_of(SHOP)).device_token == device_token_of(SHOP)
+    await house.rotate_keys()
+    assert await sql.fetchval("SELECT bool_and(ciphertext LIKE 'v2:%') FROM device_token")
+    assert (await house.routing.route_of(SHOP)).device_token == device_token_of(SHOP)

@@ -11,6 +11,7 @@ from payment_service.errors import InvalidInput, ShopAlreadyConfigured, ShopInac
 from payment_service.main import House
 from payment_service.routing.service import Routing
 from tests.conftest import SHOPS, device_token_of
+from tests.database.books import write_down
 from tests.waiting import until
 
 SHOP = 121038
@@ -161,6 +162,7 @@ async def test_token_change_that_waited_for_another_one_wins(
         f"SELECT {columns}, 'first' FROM payment_config WHERE shop_id = $1",
         SHOP,
     )
+    await write_down(sql, f"payment_config:{SHOP}")
     second = asyncio.create_task(routing.update(SHOP, {"device_token": wanted}))
     waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"
     await until(lambda: sql.fetchval(waiting))

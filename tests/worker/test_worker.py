@@ -300,7 +300,7 @@ async def test_payment_that_stays_open_too_long_becomes_a_task(
         return bool(await sql.fetchval("SELECT next_check_at IS NULL FROM payment"))
 
     await until(given_up)
-    assert [task.id for task in await house.settling.tasks()] == [payment.id]
+    assert [task.id for task in await house.settling.tasks(EVERYBODY)] == [payment.id]
     assert alarms["still_open"] == 1
 
 

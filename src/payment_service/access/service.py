@@ -3,15 +3,16 @@
 import hashlib
 import re
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import Select, func, or_, select
 
 from payment_service.access.models import ApiKey
+from payment_service.audit import service as audit
 from payment_service.database import Database
 from payment_service.errors import InvalidInput, NotAuthenticated, ScopeMissing, ShopNotConfigured
 
@@ -34,13 +35,19 @@ class Scope(StrEnum):
     SECRETS_READ = "secrets:read"
 
 
+ALL_SHOPS: Final = None
+"""The shops of a caller who may touch every one, and what belongs to none. Said aloud: nothing leaves it out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Somebody who may call us. ``shops`` are those they may touch; none means all."""
+    """Somebody who may call us. ``shops`` are those they may touch: a set, which may be empty, or ``ALL_SHOPS``."""
 
     name: str
     scopes: frozenset[Scope]
-    shops: frozenset[int] | None = None
+    shops: frozenset[int] | None
+    key_id: int | None = field(default=None, compare=False)
+    """The key that they came with; none for callers of this process itself."""
 
     def require(self, scope: Scope) -> None:
         """Refuse a caller without the scope.
@@ -55,6 +62,16 @@ class Caller:
         """Whether the shop is one of the caller's. What belongs to no shop is only for callers of all shops."""
         return self.shops is None or shop_id in self.shops
 
+    def may_all_that(self, other: "Caller") -> bool:
+        """Whether this caller may do everything that the other may, in every shop of theirs."""
+        return other.scopes <= self.scopes and (
+            self.shops is ALL_SHOPS or (other.shops is not ALL_SHOPS and other.shops <= self.shops)
+        )
+
+    def narrowed_to(self, shop_id: int) -> "Caller":
+        """The same caller, asking about one shop: nobody's shops when it is not theirs."""
+        return replace(self, shops=frozenset({shop_id} if self.may_touch(shop_id) else ()))
+
     def require_shop(self, shop_id: int) -> None:
         """Refuse a shop that is not the caller's: it looks exactly like one without routing.
 
@@ -65,8 +82,10 @@ class Caller:
             raise ShopNotConfigured(shop_id)
 
 
-EVERYBODY: Final = Caller("development", frozenset(Scope))
-"""The caller of a development server that runs without authentication."""
+EVERYBODY: Final = Caller("development", frozenset(Scope), ALL_SHOPS)
+"""The caller of a development server that runs without authentication, and whoever is at the command line."""
+SERVICE: Final = Caller("service", frozenset(Scope), ALL_SHOPS)
+"""The service itself, when it looks for what waits for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +94,16 @@ class NewKey:
 
     row: ApiKey
     key: str = field(repr=False)
+
+
+def _holding() -> Select[ApiKey]:
+    not_expired = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
+    return select(ApiKey).where(ApiKey.revoked_at.is_(None), not_expired)
+
+
+def _caller(row: ApiKey) -> Caller:
+    scopes = frozenset(Scope(scope) for scope in row.scopes if scope in set(Scope))
+    return Caller(row.name, scopes, ALL_SHOPS if row.shops is None else frozenset(row.shops), row.id)
 
 
 def _digest(key: str) -> str:
@@ -93,17 +122,28 @@ class Access:
         Raises:
             NotAuthenticated: when the key is unknown, revoked or expired.
         """
-        query = select(ApiKey).where(
-            ApiKey.digest == _digest(key),
-            ApiKey.revoked_at.is_(None),
-            or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()),
-        )
         async with self.database.reading() as session:
-            row = await session.scalar(query)
+            row = await session.scalar(_holding().where(ApiKey.digest == _digest(key)))
         if row is None:
             raise NotAuthenticated
-        scopes = frozenset(Scope(scope) for scope in row.scopes if scope in set(Scope))
-        return Caller(row.name, scopes, None if row.shops is None else frozenset(row.shops))
+        return _caller(row)
+
+    async def holding(self, key_ids: Collection[int]) -> dict[int, Caller]:
+        """What each of these keys stands for now; those that are revoked or expired are left out."""
+        async with self.database.reading() as session:
+            return {row.id: _caller(row) for row in await session.scalars(_holding().where(ApiKey.id.in_(key_ids)))}
+
+    async def require_still(self, caller: Caller) -> None:
+        """Refuse a caller whose key holds less than when they came in. One without a key has none to lose.
+
+        Raises:
+            NotAuthenticated: for such a caller.
+        """
+        if caller.key_id is None:
+            return
+        now = (await self.holding([caller.key_id])).get(caller.key_id)
+        if now is None or not now.may_all_that(caller):
+            raise NotAuthenticated
 
     async def create(
         self,
@@ -136,6 +176,8 @@ class Access:
         )
         async with self.database.transaction() as session:
             session.add(row)
+            await session.flush()
+            await audit.record_change(session, "key-create", ApiKey.__tablename__, row.id)
         return NewKey(row, key)
 
     async def all(self) -> list[ApiKey]:
@@ -149,4 +191,5 @@ class Access:
             row = await session.get(ApiKey, key_id, with_for_update=True)
             if row is not None and row.revoked_at is None:
                 row.revoked_at = await session.scalar(select(func.now()))
+                await audit.record_change(session, "key-revoke", ApiKey.__tablename__, row.id)
         return row

@@ -17,7 +17,7 @@ from payment_service.errors import NotAuthenticated
 from payment_service.events.deliveries import DeliveryRecord
 from payment_service.events.delivery import Deliveries
 from payment_service.events.endpoints import Endpoints
-from payment_service.events.waiting import Ears
+from payment_service.events.waiting import Subscriptions
 from payment_service.inflight import InFlight
 from payment_service.notify.bindings import Bindings
 from payment_service.payments.following import Following
@@ -43,7 +43,7 @@ class Rooms:
     settling: Settling
     reports: Reports
     refunds: Refunds
-    ears: Ears
+    subscriptions: Subscriptions
     inflight: InFlight
     bindings: Bindings
     endpoints: Endpoints

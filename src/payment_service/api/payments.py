@@ -27,6 +27,7 @@ from payment_service.audit.models import AuditEntry
 from payment_service.errors import (
     DeviceTokenMissing,
     IdempotencyKeyReused,
+    NoRoomToWait,
     OrderAlreadyOpen,
     OrderAlreadyPaid,
     PaymentHasNoLink,
@@ -36,6 +37,7 @@ from payment_service.errors import (
     ShopInactive,
     ShopNotConfigured,
     StillRunning,
+    TooManyWaiting,
 )
 from payment_service.inflight import NotEndedYet
 from payment_service.payments import queries, shown
@@ -344,7 +346,9 @@ async def search(
     return PaymentPage(items=[payment_line(payment) for payment in page.rows], next_cursor=page.next_cursor)
 
 
-@router.get("/payments/{id}", summary="One payment", responses=problems.declared(PaymentNotFound))
+@router.get(
+    "/payments/{id}", summary="One payment", responses=problems.declared(PaymentNotFound, TooManyWaiting, NoRoomToWait)
+)
 async def one(
     id: UUID,  # noqa: A002 - the name that the address has
     house: InRooms,

@@ -46,6 +46,10 @@ STATUS_OF: Final = MappingProxyType(
         errors.TooEarlyToSettle: 409,
         errors.SettlementContradicted: 409,
         errors.ExternalIdTaken: 409,
+        errors.ExternalIdNotProven: 403,
+        errors.NothingToUndo: 409,
+        errors.SettledByCaller: 403,
+        errors.SettlementInUse: 409,
         errors.BindingNotFound: 404,
         errors.BindingExists: 409,
         errors.MessageNotSent: 502,
@@ -54,6 +58,7 @@ STATUS_OF: Final = MappingProxyType(
         errors.HintNotVerified: 401,
         errors.TooManyHints: 429,
         errors.RateLimited: 429,
+        errors.TooManyWaiting: 429,
         errors.WebhookNotFound: 404,
         errors.DeliveryNotFound: 404,
         errors.WebhookOff: 409,
@@ -64,6 +69,7 @@ STATUS_OF: Final = MappingProxyType(
         errors.TryAgainLater: 503,
         errors.DatabaseUnavailable: 503,
         errors.TooManyConnections: 503,
+        errors.NoRoomToWait: 503,
         errors.Draining: 503,
     }
 )
@@ -94,7 +100,13 @@ _CODE_OF_HTTP: Final = MappingProxyType(
     {404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 415: "unsupported_media_type"}
 )
 """Not derived from the phrases of the standard library: those change from one Python to the next."""
-_RETRIABLE: Final = (errors.StillRunning, errors.TooManyHints, errors.ProviderUnavailable, errors.TryAgainLater)
+_RETRIABLE: Final = (
+    errors.StillRunning,
+    errors.TooManyHints,
+    errors.TooManyWaiting,
+    errors.ProviderUnavailable,
+    errors.TryAgainLater,
+)
 
 
 class FieldProblem(BaseModel):

@@ -225,6 +225,10 @@ class LogLine(BaseModel):
     reason: str | None = Field(description="Why a person did it; a machine has none.")
     report_id: str | None = Field(description="The client's own id of a report.")
     created_at: datetime
+    subject: str | None = Field(
+        description="What was changed, where that is no payment: `payment_config:8`, `api_key:3`, `webhook_endpoint:…`."
+    )
+    content: str | None = Field(description="What it holds since, as JSON; of a secret its SHA-256.")
 
 
 class ReportedLine(LogLine):
@@ -247,7 +251,8 @@ async def report(
 ) -> ReportedLine:
     """Write down an operation that the client made itself. It is marked as reported, never mixed up with ours.
 
-    A payment that this service does not know yet is followed from now on: the provider is asked about it at once.
+    A payment that this service does not know yet is followed from now on: the provider is asked about it at once. Not
+    so for a key of some shops, because nothing proves that the payment is theirs: its report is only kept.
     What cannot be kept as it was sent is listed in `warnings`; the report is kept.
     """
     return _reported(await house.reports.write(caller, Report(**body.known())), body.warnings(request))
@@ -299,6 +304,12 @@ async def logs(
     external_id: Annotated[Text | None, Query(max_length=50)] = None,
     status: Annotated[Text | None, Query(max_length=50)] = None,
     provider: Annotated[Text | None, Query(max_length=20)] = None,
+    subject: Annotated[
+        Text | None, Query(max_length=60, description="What was changed, such as `payment_config:8` or `api_key:3`.")
+    ] = None,
+    changes: Annotated[
+        bool, Query(description="Also changes of routing, keys, webhooks, chats and secrets, as if one were asked for.")
+    ] = False,
     since: Annotated[Moment | None, Query(description="Written at this time or later (ISO 8601).")] = None,
     until: Annotated[Moment | None, Query(description="Written before this time (ISO 8601).")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -306,19 +317,30 @@ async def logs(
     cursor: Annotated[str | None, Query(max_length=200)] = None,
     accept: Annotated[str | None, Header()] = None,
 ) -> Any:
-    """The record, newest first; `Accept: text/csv` gives CSV. Amounts are tiyn."""
+    """The record, newest first; `Accept: text/csv` gives CSV. Amounts are tiyn.
+
+    It is of payments and refunds, unless `changes`, a `subject` or an `operation_type` asks for more.
+    """
     wanted = LogFilter(
         shop_id=shop_id,
         operation_type=operation_type,
         external_id=external_id,
         status=status,
         provider=provider,
+        subject=subject,
         since=since,
         until=until,
         shops=caller.shops,
     )
     async with house.database.reading() as session:
-        page = await audit.search(session, wanted, limit=limit, cursor=cursor, skip=skip)
+        page = await audit.search(
+            session,
+            wanted,
+            changes=changes or subject is not None or operation_type is not None,
+            limit=limit,
+            cursor=cursor,
+            skip=skip,
+        )
     lines = [LogLine.model_validate(entry) for entry in page.rows]
     headers = {"Vary": "Accept"}
     if page.next_cursor:

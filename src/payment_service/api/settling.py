@@ -14,13 +14,17 @@ from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import Body, JsonTenge, SentId, Text
 from payment_service.api.payments import PaymentLine, RefundLine, payment_line, refund_line
 from payment_service.errors import (
+    ExternalIdNotProven,
     ExternalIdTaken,
     NothingToSettle,
+    NothingToUndo,
     PaymentNotFound,
     ProviderRefused,
     ProviderUnavailable,
     RefundNotFound,
+    SettledByCaller,
     SettlementContradicted,
+    SettlementInUse,
     TooEarlyToSettle,
 )
 from payment_service.payments.lifecycle import State
@@ -78,6 +82,12 @@ class PaymentSettlement(Body):
     reason: Reason = _REASON
 
 
+class Undoing(Body):
+    """Why a settlement is undone."""
+
+    reason: Reason = _REASON
+
+
 class RefundSettled(Body):
     """What became of an unknown refund."""
 
@@ -89,9 +99,8 @@ class RefundSettled(Body):
 @router.get("/tasks", summary="What people must look at", responses=problems.declared())
 async def tasks(house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]) -> list[Task]:
     """Payments and refunds whose end nobody knows, and payments that stayed open for too long. Oldest first."""
-    shops = None if caller.shops is None else sorted(caller.shops)
-    found = [_of_payment(payment) for payment in await house.settling.tasks(shops)]
-    found += [_of_refund(refund, payment) for refund, payment in await house.refunds.tasks(shops)]
+    found = [_of_payment(payment) for payment in await house.settling.tasks(caller)]
+    found += [_of_refund(refund, payment) for refund, payment in await house.refunds.tasks(caller)]
     return sorted(found, key=lambda task: task.since)
 
 
@@ -104,6 +113,7 @@ async def tasks(house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.A
         TooEarlyToSettle,
         SettlementContradicted,
         ExternalIdTaken,
+        ExternalIdNotProven,
         ProviderUnavailable,
         ProviderRefused,
     ),
@@ -114,9 +124,30 @@ async def settle_payment(
     house: InRooms,
     caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
 ) -> PaymentLine:
-    """Say what was found in the merchant cabinet. The provider is asked wherever it can be, and has the last word."""
+    """Say what was found in the merchant cabinet. The provider is asked wherever it can be, and has the last word.
+
+    The provider does not say whose payment an id is of, so a key of some shops cannot name an `external_id`.
+    """
     found = Settlement(state=State(body.state), reason=body.reason, external_id=body.external_id)
     return payment_line(await house.settling.settle(caller, id, found))
+
+
+@router.post(
+    "/payments/{id}/settle/undo",
+    summary="Undo a wrong settlement of a payment",
+    responses=problems.declared(PaymentNotFound, NothingToUndo, SettledByCaller, SettlementInUse),
+)
+async def undo_payment(
+    id: UUID,  # noqa: A002 - the name that the address has
+    body: Undoing,
+    house: InRooms,
+    caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
+) -> PaymentLine:
+    """Make a payment unknown again that was settled wrongly. An `external_id` that the settlement named is free again.
+
+    It takes another person than the one who settled. Nothing of the payment may have been paid back since.
+    """
+    return payment_line(await house.settling.undo(caller, id, body.reason))
 
 
 @router.post(
@@ -135,6 +166,24 @@ async def settle_refund(
         succeeded=body.state == "succeeded", reason=body.reason, provider_refund_id=body.provider_refund_id
     )
     return refund_line((await house.refunds.settle(caller, id, found)).refund)
+
+
+@router.post(
+    "/refunds/{id}/settle/undo",
+    summary="Undo a wrong settlement of a refund",
+    responses=problems.declared(RefundNotFound, NothingToUndo, SettledByCaller, SettlementInUse),
+)
+async def undo_refund(
+    id: UUID,  # noqa: A002 - the name that the address has
+    body: Undoing,
+    house: InRooms,
+    caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
+) -> RefundLine:
+    """Make a refund unknown again that was settled wrongly. Its amount is reserved again.
+
+    It takes another person than the one who settled, and what is left of the payment must still hold the amount.
+    """
+    return refund_line((await house.refunds.undo_settlement(caller, id, body.reason)).refund)
 
 
 def _of_payment(payment: Payment) -> Task:

@@ -1,15 +1,15 @@
 """Waiting clients: a payment that is answered as soon as it changes, and events as they happen (server-sent events)."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
@@ -17,9 +17,8 @@ from payment_service.api.dependencies import InRooms, Rooms, caller_who_may
 from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import ShopId
 from payment_service.api.middleware import Drain
-from payment_service.events import outbox
-from payment_service.events.models import Event
-from payment_service.events.waiting import Ear
+from payment_service.errors import NoRoomToWait, NotAuthenticated, TooManyWaiting
+from payment_service.events.waiting import Subscription, Subscriptions, Told
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 
@@ -28,8 +27,6 @@ router = APIRouter(tags=["payments"], route_class=ExactRoute)
 LOOK_EVERY_S = 1.0
 """How soon somebody who waits notices that this process is stopping."""
 HEARTBEAT_S = 15.0
-MISSED = timedelta(seconds=60)
-"""An event may be committed so long after one that was written later: so far back is looked when some may be missed."""
 _ENDED = frozenset({State.PAID, State.FAILED, State.CANCELLED})
 
 
@@ -38,19 +35,44 @@ async def changed(house: Rooms, caller: Caller, payment_id: UUID, *, within_s: f
 
     Raises:
         PaymentNotFound: when there is none that the caller may see.
+        NotAuthenticated: when the caller's key ended meanwhile.
+        TooManyWaiting, NoRoomToWait: when there is no place to wait in.
     """
+    if not within_s:
+        return await house.following.get(caller, payment_id)
     loop = asyncio.get_running_loop()
     until = loop.time() + within_s
-    with house.ears.open(payment_id) as ear:
+    with house.subscriptions.open(caller, payment_id) as subscription:
         payment = await house.following.get(caller, payment_id)
         before = payment.state
         while payment.state == before and payment.state not in _ENDED and not drain.begun:
             left = until - loop.time()
             if left <= 0:
                 break
-            if await ear.next(min(left, LOOK_EVERY_S)) is not None or not house.ears.hears:
+            try:
+                await subscription.next(min(left, LOOK_EVERY_S))
+            except TimeoutError:
+                if house.subscriptions.hears:
+                    continue
+            if subscription.ended:
+                raise NotAuthenticated
+            async with house.subscriptions.reading():
                 payment = await house.following.get(caller, payment_id)
+        await house.access.require_still(caller)
     return payment
+
+
+class _EventStream(StreamingResponse):
+    """A stream that gives its place back when it ends, however it ends."""
+
+    def __init__(self, lines: AsyncIterator[str], place: ExitStack) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(lines, media_type="text/event-stream", headers=headers)
+        self._place = place
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        with self._place:
+            await super().__call__(scope, receive, send)
 
 
 @router.get(
@@ -62,7 +84,7 @@ async def changed(house: Rooms, caller: Caller, payment_id: UUID, *, within_s: f
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
             "description": "Server-sent events: `id`, `event` (the type) and `data` (the event as webhooks carry it).",
         },
-        **problems.declared(),
+        **problems.declared(TooManyWaiting, NoRoomToWait),
     },
 )
 async def events(
@@ -72,81 +94,64 @@ async def events(
     shop_id: Annotated[ShopId | None, Query()] = None,
     last_event_id: Annotated[UUID | None, Header(description="Go on after this event, as browsers do.")] = None,
 ) -> StreamingResponse:
-    """What happens to the payments and refunds of the caller's shops, as it happens. Ends when the service stops."""
-    shops = caller.shops if shop_id is None else frozenset({shop_id}) & (caller.shops or {shop_id})
-    stream = _stream(house, shops, last_event_id, request.app.state.drain)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+    """What happens to the payments and refunds of the caller's shops, as it happens.
+
+    Ends when the service stops, and within two seconds when the key is revoked, expires, or may do less than before.
+    """
+    place = ExitStack()
+    if shop_id is not None:
+        caller = caller.narrowed_to(shop_id)
+    subscription = place.enter_context(house.subscriptions.open(caller))
+    lines = _lines(house.subscriptions, subscription, last_event_id, request.app.state.drain)
+    return _EventStream(lines, place)
 
 
-async def _stream(
-    house: Rooms, shops: frozenset[int] | None, last_event_id: UUID | None, drain: Drain
+async def _lines(
+    subscriptions: Subscriptions, subscription: Subscription, last_event_id: UUID | None, drain: Drain
 ) -> AsyncIterator[str]:
-    news = News(house, shops, datetime.now(UTC))
-    with house.ears.open() as ear:
-        if last_event_id is None:
-            async for _ in news.untold():
-                pass  # it happened before: whatever happens once the client knows that it is connected is told
-        yield ": connected\n\n"
-        if last_event_id is not None:
-            # Told twice rather than not at all: what was committed about then may not have been seen.
-            news.ids[last_event_id] = datetime.now(UTC)
-            news.since = await _moment_of(house, last_event_id) or news.since
-            async for event in news.untold():
-                yield _line(event)
-        async for wake in _wakes(ear, drain):
-            if wake is _HEARTBEAT:
-                yield ": still here\n\n"
-            async for event in news.untold():
-                yield _line(event)
+    yield ": connected\n\n"
+    told = set()
+    if last_event_id is not None:
+        async for event in subscriptions.since(subscription.caller, last_event_id):
+            if not await _may_tell(subscription, drain):
+                return
+            told.add(event.heard.id)
+            yield _line(event)
+    async for happened in _happening(subscription, drain):
+        if happened is None:
+            yield ": still here\n\n"
+        elif happened.heard.id not in told:
+            if not await _may_tell(subscription, drain):
+                return
+            yield _line(happened)
 
 
-@dataclass(slots=True)
-class News:
-    """What one stream has to tell. It remembers what it told as far back as something may still turn up."""
-
-    house: Rooms
-    shops: frozenset[int] | None
-    since: datetime
-    ids: dict[UUID, datetime] = field(default_factory=dict)
-    """Of each event told, when it was written."""
-
-    async def untold(self) -> AsyncIterator[Event]:
-        """Everything that was not told yet, oldest first."""
-        present, oldest = datetime.now(UTC), self.since - MISSED
-        while events := await self._page(oldest):
-            for event in events:
-                self.ids[event.id] = event.created_at
-                yield event
-            oldest = max(oldest, events[-1].created_at - MISSED)
-            self.ids = {told: moment for told, moment in self.ids.items() if moment >= oldest}
-        self.since = present
-
-    async def _page(self, oldest: datetime) -> Sequence[Event]:
-        async with self.house.database.reading() as session:
-            return await outbox.since(session, oldest, self.shops, besides=self.ids)
-
-
-_HEARTBEAT = object()
-
-
-async def _wakes(ear: Ear, drain: Drain) -> AsyncIterator[object]:
-    """Each time that there may be something to tell, and now and then a sign of life, until the service stops."""
+async def _happening(subscription: Subscription, drain: Drain) -> AsyncIterator[Told | None]:
+    """Each event, and now and then none as a sign of life, until the stream has to end."""
     loop = asyncio.get_running_loop()
     beat_at = loop.time() + HEARTBEAT_S
-    while not drain.begun:
-        if await ear.next(LOOK_EVERY_S) is not None:
-            yield ear
-        elif loop.time() >= beat_at:
-            beat_at = loop.time() + HEARTBEAT_S
-            yield _HEARTBEAT
+    while not drain.begun and not subscription.ended:
+        try:
+            event = await subscription.next(LOOK_EVERY_S)
+        except TimeoutError:
+            if loop.time() >= beat_at:
+                beat_at = loop.time() + HEARTBEAT_S
+                yield None
+        else:
+            if event is not None:
+                yield event
 
 
-def _line(event: Event) -> str:
-    return f"id: {event.id}\nevent: {event.type}\ndata: {json.dumps(outbox.body(event), ensure_ascii=False)}\n\n"
+async def _may_tell(subscription: Subscription, drain: Drain) -> bool:
+    """Whether the key still holds. While nobody can tell, because the database is away, nothing is told."""
+
+    def waits() -> bool:
+        return not (subscription.trusted or subscription.ended or drain.begun)
+
+    while waits():  # noqa: ASYNC110 - that a process stops is no event of the loop
+        await asyncio.sleep(LOOK_EVERY_S / 10)
+    return subscription.trusted and not drain.begun
 
 
-async def _moment_of(house: Rooms, event_id: UUID) -> datetime | None:
-    async with house.database.reading() as session:
-        event: Any = await session.get(Event, event_id)
-    return event.created_at if event else None
+def _line(event: Told) -> str:
+    return f"id: {event.heard.id}\nevent: {event.heard.type}\ndata: {event.text}\n\n"

@@ -35,6 +35,7 @@ FORMS: Final[dict[int, frozenset[str]]] = {
         }
     )
 }
+FORMS[2] = FORMS[1] | {"subject", "content"}
 """The columns of ``payment_log`` that each form holds."""
 MAX_ROWS: Final = 1000
 """Of one seal."""

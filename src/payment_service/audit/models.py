@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, Identity, LargeBinary, SmallInteger, String
+from sqlalchemy import ARRAY, BigInteger, Identity, LargeBinary, SmallInteger, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from payment_service.database import Base, BinColumn, ProviderName, Stamp, Tiyn
@@ -36,6 +36,10 @@ class AuditEntry(Base):
     report_id: Mapped[str | None] = mapped_column(String(64))
     """The client's own id of a report, so that one which is sent again is taken once."""
     created_at: Mapped[Stamp]
+    subject: Mapped[str | None] = mapped_column(String(60))
+    """The table and the row that was changed, where that is no payment: ``api_key:3``."""
+    content: Mapped[str | None] = mapped_column(Text)
+    """What that row holds since, as JSON by ``audited_content`` of the database; of a secret its SHA-256."""
 
 
 class AuditSeal(Base):

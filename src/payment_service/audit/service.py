@@ -1,7 +1,7 @@
 """Write and read the record. Writing takes the transaction of the deed: there is no deed without its line."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -55,6 +55,68 @@ async def record(
     return entry
 
 
+async def record_change(
+    session: AsyncSession,
+    operation_type: str,
+    table: str,
+    row_id: object,
+    *,
+    shop_id: int | None = None,
+    organization_bin: str | None = None,
+    reason: str | None = None,
+) -> None:
+    """Add what a row of routing, keys, endpoints, chats or secrets holds from now on, in the caller's transaction.
+
+    The database refuses to commit a change of such a row without. What was added already is not added twice.
+    """
+    await session.flush()
+    subject = f"{table}:{row_id}"
+    content = await session.scalar(select(func.audited_content(table, str(row_id))))
+    added = select(AuditEntry.id).where(
+        AuditEntry.subject == subject, AuditEntry.content == content, AuditEntry.created_at == func.now()
+    )
+    if await session.scalar(added.limit(1)) is not None:
+        return
+    who = origin.get()
+    session.add(
+        AuditEntry(
+            operation_type=operation_type,
+            subject=subject,
+            content=content,
+            shop_id=shop_id,
+            organization_bin=organization_bin,
+            actor=who.actor,
+            source="service",
+            request_id=who.request_id,
+            reason=reason[:500] if reason else None,
+        )
+    )
+    await session.flush()
+
+
+SETTLE: Final = "settle"
+UNDO_SETTLE: Final = "settle-undo"
+"""Operations by which people settle what is unknown, and undo that again."""
+
+
+async def settlement_of(session: AsyncSession, payment_id: UUID, refund_id: UUID | None = None) -> AuditEntry | None:
+    """The latest settlement by hand of a payment or of a refund, unless it was undone."""
+    query = (
+        select(AuditEntry)
+        .where(
+            AuditEntry.payment_id == payment_id,
+            AuditEntry.refund_id.is_not_distinct_from(refund_id),
+            AuditEntry.source == "service",
+            AuditEntry.operation_type.in_((SETTLE, UNDO_SETTLE)),
+            AuditEntry.reason.is_not(None),
+        )
+        .order_by(AuditEntry.id.desc())
+        .limit(1)
+    )
+    latest = await session.scalar(query)
+    return latest if latest is not None and latest.operation_type == SETTLE else None
+
+
 async def reported(
     session: AsyncSession, report_id: str, *, actor: str, shop_id: int, operation_type: str, external_id: str | None
 ) -> AuditEntry | None:
@@ -78,13 +140,21 @@ class LogFilter(Filter):
     external_id: str | None = None
     status: str | None = None
     provider: str | None = None
+    subject: str | None = None
 
 
 async def search(
-    session: AsyncSession, wanted: LogFilter, *, limit: int, cursor: str | None = None, skip: int = 0
+    session: AsyncSession,
+    wanted: LogFilter,
+    *,
+    changes: bool = True,
+    limit: int,
+    cursor: str | None = None,
+    skip: int = 0,
 ) -> Page[AuditEntry]:
-    """Lines of the record, newest first."""
-    return await read_page(session, AuditEntry, wanted, limit=limit, cursor=cursor, skip=skip)
+    """Lines of the record, newest first; ``changes`` are those of routing, keys, endpoints, chats and secrets too."""
+    only = () if changes else (AuditEntry.subject.is_(None),)
+    return await read_page(session, AuditEntry, wanted, *only, limit=limit, cursor=cursor, skip=skip)
 
 
 async def of_payment(session: AsyncSession, payment_id: UUID) -> list[AuditEntry]:

@@ -23,6 +23,7 @@ class Kind(StrEnum):
     SEAL_UNEXPECTED = "seal_unexpected"
     FORM_UNKNOWN = "form_unknown"
     UNREADABLE = "unreadable"
+    CHANGE_NOT_RECORDED = "change_not_recorded"
 
 
 class RecordBroken(Exception):

@@ -16,7 +16,8 @@ from payment_service.audit import archive, checking
 from payment_service.audit.archive import Extent, Waiting
 from payment_service.audit.canonical import Seal
 from payment_service.audit.checking import Report
-from payment_service.audit.verification import Expected
+from payment_service.audit.comparing import Comparison, compare
+from payment_service.audit.verification import Expected, RecordBroken
 from payment_service.cli.output import AsJson, fail, in_house, show
 from payment_service.main import House
 
@@ -45,15 +46,18 @@ def verify(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check every sealed row and the chain of seals. Exit code 1 names the first row or seal that is wrong."""
+    """Check every sealed row and the chain of seals. Exit code 1 names the first row or seal that is wrong.
+
+    Of a database, also whether routing, keys, webhooks, chats and secrets are what the record says of them last.
+    """
     expected = _expected(expect)
     if file is not None:
         if from_seal > 1:
             fail("--from-seal is for the database: a file is checked from its first seal on.")
-        _tell(_check_file(file, expected), None, as_json=as_json)
+        _tell(_check_file(file, expected), None, None, as_json=as_json)
         return
 
-    async def work(house: House) -> tuple[Report, Waiting]:
+    async def work(house: House) -> tuple[Report, Waiting, Comparison | None]:
         seals = await archive.extent(house.database, from_seal=from_seal)
         if seals is None and from_seal > 1:
             fail(f"There is no seal {from_seal}.")
@@ -61,7 +65,8 @@ def verify(
             report = await checking.check_database(
                 house.database, from_seal=from_seal, expected=expected, progress=advance
             )
-        return report, await archive.waiting(house.database)
+        waiting = await archive.waiting(house.database)
+        return report, waiting, await compare(house.database) if report.problem is None else None
 
     _tell(*in_house(work), as_json=as_json)
 
@@ -124,16 +129,17 @@ def _check_file(path: Path, expected: Expected | None) -> Report:
         fail(f"{path} cannot be read: {error.strerror}.")
 
 
-def _tell(report: Report, waiting: Waiting | None, *, as_json: bool) -> None:
+def _tell(report: Report, waiting: Waiting | None, comparison: Comparison | None, *, as_json: bool) -> None:
+    problem = report.problem or (comparison.problem if comparison else None)
     if as_json:
-        show([_line(report, waiting)], as_json=True)
+        show([_line(report, waiting, comparison, problem)], as_json=True)
     else:
-        _say(report, waiting)
-    if report.problem is not None:
-        fail(report.problem.sentence)
+        _say(report, waiting, comparison)
+    if problem is not None:
+        fail(problem.sentence)
 
 
-def _say(report: Report, waiting: Waiting | None) -> None:
+def _say(report: Report, waiting: Waiting | None, comparison: Comparison | None) -> None:
     if report.first is not None and report.last is not None:
         until = "" if report.problem is None else " before that"
         typer.echo(f"Whole{until}: seals {report.first.seq} to {report.last.seq} with {report.rows} rows.")
@@ -142,10 +148,14 @@ def _say(report: Report, waiting: Waiting | None) -> None:
         typer.echo("Nothing is sealed yet.")
     if waiting is not None:
         typer.echo(_waiting_words(waiting))
+    if comparison is not None:
+        but = "" if comparison.problem is None else ", and not all are"
+        typer.echo(f"As recorded: {comparison.rows} rows of routing, keys, webhooks, chats and secrets{but}.")
 
 
-def _line(report: Report, waiting: Waiting | None) -> dict[str, Any]:
-    problem = report.problem
+def _line(
+    report: Report, waiting: Waiting | None, comparison: Comparison | None, problem: RecordBroken | None
+) -> dict[str, Any]:
     return {
         "whole": problem is None,
         "first_seal": report.first.seq if report.first else None,
@@ -153,6 +163,7 @@ def _line(report: Report, waiting: Waiting | None) -> dict[str, Any]:
         "last_hash": report.last.hash if report.last else None,
         "rows": report.rows,
         "rows_waiting": waiting.rows if waiting else None,
+        "rows_as_recorded": comparison.rows if comparison else None,
         "problem": problem.kind if problem else None,
         "problem_seal": problem.seal if problem else None,
         "problem_row": problem.row if problem else None,

@@ -31,7 +31,7 @@ def list_tasks(*, as_json: AsJson = False) -> None:
     """
 
     async def work(house: House) -> tuple[list[Payment], list[tuple[Refund, Payment]]]:
-        return await house.settling.tasks(), await house.refunds.tasks()
+        return await house.settling.tasks(EVERYBODY), await house.refunds.tasks(EVERYBODY)
 
     payments, refunds = in_house(work)
     lines = [_line(payment, payment) for payment in payments]
@@ -61,11 +61,18 @@ def settle(
     async def work(house: House) -> Payment:
         return await house.settling.settle(EVERYBODY, payment_id, settlement)
 
-    payment = in_house(work)
-    show(
-        [{"id": payment.id, "state": payment.state, "status": payment.status, "external_id": payment.external_id}],
-        as_json=as_json,
-    )
+    _show_payment(in_house(work), as_json=as_json)
+
+
+@app.command("undo-settle")
+def undo_settle(payment_id: Id, *, reason: Why, as_json: AsJson = False) -> None:
+    """Undo a wrong settlement of a payment: it is unknown again. It takes another person than the one who settled."""
+    why = _checked(reason)
+
+    async def work(house: House) -> Payment:
+        return await house.settling.undo(EVERYBODY, payment_id, why)
+
+    _show_payment(in_house(work), as_json=as_json)
 
 
 @app.command("settle-refund")
@@ -88,7 +95,28 @@ def settle_refund(
     async def work(house: House) -> Refund:
         return (await house.refunds.settle(EVERYBODY, refund_id, found)).refund
 
-    refund = in_house(work)
+    _show_refund(in_house(work), as_json=as_json)
+
+
+@app.command("undo-settle-refund")
+def undo_settle_refund(refund_id: Id, *, reason: Why, as_json: AsJson = False) -> None:
+    """Undo a wrong settlement of a refund: it is unknown again. It takes another person than the one who settled."""
+    why = _checked(reason)
+
+    async def work(house: House) -> Refund:
+        return (await house.refunds.undo_settlement(EVERYBODY, refund_id, why)).refund
+
+    _show_refund(in_house(work), as_json=as_json)
+
+
+def _show_payment(payment: Payment, *, as_json: bool) -> None:
+    show(
+        [{"id": payment.id, "state": payment.state, "status": payment.status, "external_id": payment.external_id}],
+        as_json=as_json,
+    )
+
+
+def _show_refund(refund: Refund, *, as_json: bool) -> None:
     show(
         [{"id": refund.id, "state": refund.state, "amount": _tenge(refund.amount), "payment": refund.payment_id}],
         as_json=as_json,

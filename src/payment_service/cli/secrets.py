@@ -26,4 +26,4 @@ def rotate() -> None:
     async def work(house: House) -> int:
         return await house.rotate_keys()
 
-    typer.echo(f"{in_house(work)} device tokens are encrypted with the first key now.")
+    typer.echo(f"{in_house(work)} device tokens are encrypted with the first key now, each bound to its row.")

@@ -160,9 +160,8 @@ class Deliveries:
                 await wake(session, endpoint_id)
             delivery, event = found[0]
             delivery.trying_until = now + timedelta(seconds=TURN_S)
-            return _Turn(
-                delivery, event, endpoint.url, self._secrets(endpoint, now), self.endpoints.headers_of(endpoint)
-            )
+            secrets, headers = self.endpoints.secrets_of(endpoint, now), self.endpoints.headers_of(endpoint)
+            return _Turn(delivery, event, endpoint.url, secrets, headers)
 
     async def _wake_later(self, session: AsyncSession, endpoint: WebhookEndpoint, now: datetime) -> None:
         """What waits for an earlier event of its object is looked at again when it has waited long enough."""
@@ -173,17 +172,6 @@ class Deliveries:
         if oldest is not None:
             delay_s = max(self.plan.order_wait_s - (now - oldest).total_seconds(), 0) + 0.05
             await wake(session, endpoint.id, delay_s=delay_s)
-
-    def _secrets(self, endpoint: WebhookEndpoint, now: datetime) -> list[str]:
-        """The newest first; the one before it as long as it is valid."""
-        ciphertexts = [endpoint.secret_ciphertext]
-        if (
-            endpoint.previous_secret_ciphertext
-            and endpoint.previous_secret_until
-            and endpoint.previous_secret_until > now
-        ):
-            ciphertexts.append(endpoint.previous_secret_ciphertext)
-        return [self.endpoints.vault.decrypt(ciphertext) for ciphertext in ciphertexts]
 
     async def _post(self, turn: _Turn) -> Posted | NotPosted:
         body = body_of(turn.event)

@@ -8,7 +8,7 @@ import json
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -16,6 +16,7 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from payment_service.audit import service as audit
 from payment_service.database import Database
 from payment_service.errors import InvalidInput, WebhookNotFound
 from payment_service.events import outbox
@@ -79,8 +80,17 @@ class Endpoints:
         """The custom headers, in the clear."""
         if endpoint.headers_ciphertext is None:
             return {}
-        headers: dict[str, str] = json.loads(self.vault.decrypt(endpoint.headers_ciphertext))
+        opened = self.vault.decrypt(endpoint.headers_ciphertext, _place(endpoint, "headers"))
+        headers: dict[str, str] = json.loads(opened)
         return headers
+
+    def secrets_of(self, endpoint: WebhookEndpoint, now: datetime) -> list[str]:
+        """What is signed with at that moment: the newest first, and the one before it as long as it is valid."""
+        found = [self.vault.decrypt(endpoint.secret_ciphertext, _place(endpoint, "secret"))]
+        previous, until = endpoint.previous_secret_ciphertext, endpoint.previous_secret_until
+        if previous is not None and until is not None and until > now:
+            found.append(self.vault.decrypt(previous, _place(endpoint, "previous_secret")))
+        return found
 
     # --- changing
 
@@ -91,13 +101,15 @@ class Endpoints:
             InvalidInput: for a field that is wrong.
         """
         secret = _new_secret()
-        endpoint = WebhookEndpoint(id=new_id(), secret_ciphertext=self.vault.encrypt(secret))
+        endpoint = WebhookEndpoint(id=new_id())
+        endpoint.secret_ciphertext = self.vault.encrypt(secret, _place(endpoint, "secret"))
         if fields.get("shops") is None and shops is not None:
             fields = {**fields, "shops": sorted(shops)}
         await self._check_url(fields["url"])
         async with self.database.transaction() as session:
             self._put(endpoint, fields)
             session.add(endpoint)
+            await _record(session, "webhook-create", endpoint)
         log.info("webhook endpoint added", endpoint_id=str(endpoint.id))
         return NewSecret(endpoint, secret)
 
@@ -122,7 +134,7 @@ class Endpoints:
                     await self.switch_on(session, endpoint)
                 case False if endpoint.is_active:
                     endpoint.is_active, endpoint.off_reason, endpoint.off_since = False, "person", func.now()
-            await session.flush()
+            await _record(session, "webhook-change", endpoint)
             await session.refresh(endpoint)
         log.info("webhook endpoint changed", endpoint_id=str(endpoint.id), fields=sorted(fields))
         return endpoint
@@ -138,11 +150,14 @@ class Endpoints:
         secret = _new_secret()
         async with self.database.transaction() as session:
             endpoint = _visible(await locked(session, endpoint_id), endpoint_id, shops)
-            kept = endpoint.secret_ciphertext if keep_old_s else None
-            endpoint.previous_secret_ciphertext = kept
+            place = _place(endpoint, "secret")
+            kept = self.vault.decrypt(endpoint.secret_ciphertext, place) if keep_old_s else None
+            endpoint.previous_secret_ciphertext = (
+                self.vault.encrypt(kept, _place(endpoint, "previous_secret")) if kept else None
+            )
             endpoint.previous_secret_until = func.now() + timedelta(seconds=keep_old_s) if kept else None
-            endpoint.secret_ciphertext = self.vault.encrypt(secret)
-            await session.flush()
+            endpoint.secret_ciphertext = self.vault.encrypt(secret, place)
+            await _record(session, "webhook-secret", endpoint)
             await session.refresh(endpoint)
         log.info("webhook secret rotated", endpoint_id=str(endpoint.id))
         return NewSecret(endpoint, secret)
@@ -153,7 +168,7 @@ class Endpoints:
             return
         recovered = endpoint.off_reason != "person"
         endpoint.is_active, endpoint.off_reason, endpoint.off_since, endpoint.failing_since = True, None, None, None
-        await session.flush()
+        await _record(session, "webhook-on", endpoint)
         await session.refresh(endpoint)
         waiting = EventDelivery.endpoint_id == endpoint.id, EventDelivery.state == "waiting"
         await session.execute(update(EventDelivery).where(*waiting).values(next_try_at=func.now()))
@@ -164,20 +179,19 @@ class Endpoints:
     async def switch_off(self, session: AsyncSession, endpoint: WebhookEndpoint, reason: str, moment: Any) -> None:
         """Deliver nothing to it any more, and tell people: it is ``gone`` or ``failing``."""
         endpoint.is_active, endpoint.off_reason, endpoint.off_since = False, reason, moment
-        await session.flush()
+        await _record(session, "webhook-off", endpoint)
         await session.refresh(endpoint)
         self.tell(session, endpoint, EventType.ENDPOINT_DISABLED)
         log.warning("webhook endpoint switched off", endpoint_id=str(endpoint.id), reason=reason)
 
     def tell(self, session: AsyncSession, endpoint: WebhookEndpoint, kind: EventType) -> Event:
         """Write an event about the endpoint itself, in the caller's transaction. Of its URL it names the host only."""
-        only_shop = endpoint.shops[0] if endpoint.shops and len(endpoint.shops) == 1 else None
         return outbox.write(
             session,
             kind,
             endpoint.id,
             version=1 if kind is EventType.TEST else endpoint.version,
-            shop_id=only_shop,
+            shop_id=_only_shop(endpoint),
             data={
                 **self.shown(endpoint),
                 "url": f"{urlsplit(endpoint.url)._replace(path='/', query='').geturl()}{MASK}",
@@ -188,10 +202,12 @@ class Endpoints:
         """Encrypt every secret anew with the newest key of the vault, in the caller's transaction."""
         endpoints = list(await session.scalars(select(WebhookEndpoint).with_for_update()))
         for endpoint in endpoints:
-            for column in ("secret_ciphertext", "previous_secret_ciphertext", "headers_ciphertext"):
-                ciphertext = getattr(endpoint, column)
+            for purpose in ("secret", "previous_secret", "headers"):
+                ciphertext = getattr(endpoint, f"{purpose}_ciphertext")
                 if ciphertext is not None:
-                    setattr(endpoint, column, self.vault.rotate(ciphertext))
+                    rotated = self.vault.rotate(ciphertext, _place(endpoint, purpose))
+                    setattr(endpoint, f"{purpose}_ciphertext", rotated)
+            await _record(session, "secrets-rotate", endpoint)
 
     # --- steps
 
@@ -215,7 +231,22 @@ class Endpoints:
                 raise InvalidInput("shops", "are one or more, or null for all")
         if "headers" in fields:
             headers = _checked_headers(fields["headers"], self.headers_of(endpoint))
-            endpoint.headers_ciphertext = self.vault.encrypt(json.dumps(headers)) if headers else None
+            endpoint.headers_ciphertext = (
+                self.vault.encrypt(json.dumps(headers), _place(endpoint, "headers")) if headers else None
+            )
+
+
+def _place(endpoint: WebhookEndpoint, purpose: str) -> str:
+    return f"{WebhookEndpoint.__tablename__}/{endpoint.id}/{purpose}"
+
+
+def _only_shop(endpoint: WebhookEndpoint) -> int | None:
+    return endpoint.shops[0] if endpoint.shops and len(endpoint.shops) == 1 else None
+
+
+async def _record(session: AsyncSession, operation_type: str, endpoint: WebhookEndpoint) -> None:
+    shop_id = _only_shop(endpoint)
+    await audit.record_change(session, operation_type, WebhookEndpoint.__tablename__, endpoint.id, shop_id=shop_id)
 
 
 async def locked(session: AsyncSession, endpoint_id: UUID) -> WebhookEndpoint | None:

@@ -67,16 +67,11 @@ def body(event: Event) -> dict[str, Any]:
 
 
 async def since(
-    session: AsyncSession,
-    moment: datetime,
-    shops: Collection[int] | None,
-    *,
-    besides: Collection[UUID],
-    limit: int = 500,
+    session: AsyncSession, shops: Collection[int] | None, moment: datetime, *, besides: Collection[UUID], limit: int
 ) -> Sequence[Event]:
     """Events of payments and refunds written at this moment or later, besides these, oldest first.
 
-    ``shops``: none means all.
+    ``shops`` are those of a caller: a set, which may be empty, or ``ALL_SHOPS``.
     """
     query = (
         select(Event)

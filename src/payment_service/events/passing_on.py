@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.database import Database, is_unreachable
 from payment_service.events.models import Event
-from payment_service.events.waiting import CHANNEL
+from payment_service.events.waiting import EVENT_WRITTEN
 from payment_service.listening import listen
 from payment_service.logs import get_logger
 from payment_service.metrics import alarm
@@ -42,7 +42,7 @@ class PassingOn:
     async def run(self) -> None:
         """Pass on whatever is written, as soon as it is, until cancelled. What fails the next sweep does."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(listen(self.database, CHANNEL, self._hear, connected=self._written.set))
+            group.create_task(listen(self.database, {EVENT_WRITTEN: self._hear}, connected=self._written.set))
             while True:
                 await self._written.wait()
                 self._written.clear()

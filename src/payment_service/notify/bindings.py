@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.access.service import Caller
+from payment_service.audit import service as audit
 from payment_service.context import origin
 from payment_service.database import Database, is_duplicate
 from payment_service.errors import BindingExists, BindingNotFound, InvalidInput, MessageNotSent, ShopNotConfigured
@@ -112,7 +113,7 @@ class Bindings:
                     )
                     session.add(binding)
                 _put(binding, given)
-                await session.flush()
+                await _record(session, "chat-bind", binding)
                 return await _visible(session, caller, binding.id)
         except IntegrityError as error:
             if not is_duplicate(error):
@@ -138,7 +139,7 @@ class Bindings:
             _put(bound.binding, checked)
             if checked.get("is_active"):
                 bound.chat.disabled_at = bound.chat.disabled_reason = None
-            await session.flush()
+            await _record(session, "chat-change", bound.binding)
         return bound
 
     async def try_out(self, caller: Caller, binding_id: UUID) -> Bound:
@@ -198,6 +199,11 @@ def _put(binding: NotifyBinding, fields: Mapping[str, Any]) -> None:
         setattr(binding, name, value)
 
 
+async def _record(session: AsyncSession, operation_type: str, binding: NotifyBinding) -> None:
+    shop_id = binding.shop_id
+    await audit.record_change(session, operation_type, NotifyBinding.__tablename__, binding.id, shop_id=shop_id)
+
+
 async def _require_shop(session: AsyncSession, shop_id: int | None) -> None:
     if shop_id is None:
         return
@@ -208,7 +214,8 @@ async def _require_shop(session: AsyncSession, shop_id: int | None) -> None:
 async def _chat_at(session: AsyncSession, channel: str, address: str) -> NotifyChat:
     """The chat at an address, made when it is new."""
     made = insert(NotifyChat).values(id=new_id(), channel=channel, address=address).on_conflict_do_nothing()
-    await session.execute(made)
+    if (chat_id := await session.scalar(made.returning(NotifyChat.id))) is not None:
+        await audit.record_change(session, "chat-create", NotifyChat.__tablename__, chat_id)
     found = select(NotifyChat).where(NotifyChat.channel == channel, NotifyChat.address == address)
     return (await session.scalars(found.with_for_update())).one()
 

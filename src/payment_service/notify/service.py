@@ -19,6 +19,7 @@ from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service import metrics
+from payment_service.audit import service as audit
 from payment_service.database import Database, insist
 from payment_service.events.models import Event
 from payment_service.events.outbox import EventType
@@ -327,6 +328,7 @@ async def _move(session: AsyncSession, chat: NotifyChat, address: str) -> None:
     else:
         log.warning("chat moved", chat_id=str(chat.id), channel=chat.channel)
         chat.address = address
+        await audit.record_change(session, "chat-move", NotifyChat.__tablename__, chat.id)
 
 
 async def _plan(session: AsyncSession, chat: NotifyChat, now: datetime, pause_s: float) -> None:

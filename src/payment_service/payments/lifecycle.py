@@ -5,7 +5,8 @@
     unknown -> pending | paid | failed          evidence from the provider, or an operator with a reason
     failed  -> paid                             late success: the provider's truth wins, with an alarm
 
-The database holds the same table in a trigger, and a test compares the two.
+A settlement by hand can be undone, back to unknown, from wherever it led: ``UNDOING``. That is no move of its own
+accord, so it stands beside the table. The database holds both in a trigger, and a test compares them.
 """
 
 from dataclasses import dataclass
@@ -70,6 +71,11 @@ MOVES: Final = frozenset(
     }
 )
 
+UNDOING: Final = frozenset(
+    (state, State.UNKNOWN) for state in (State.PENDING, State.PAID, State.FAILED, State.CANCELLED)
+)
+"""Where a settlement by hand, and what was read of the id that it named, may have led. Undone, nothing is known."""
+
 _LAST_TRIES_S: Final = 86400
 """A reading that is due and tells nothing is tried again for so long after the plan is over."""
 
@@ -89,16 +95,23 @@ class Step:
     receipt: PaymentReceipt | None = None
     status: str | None = None
     error_seen_at: datetime | None = None
+    undoes: bool = False
+    """Whether this undoes a settlement by hand; an external_id that it named goes with it."""
 
 
-def check_move(before: State, after: State) -> None:
+def check_move(before: State, after: State, *, undoes: bool = False) -> None:
     """Refuse a move that is not in the table.
 
     Raises:
         ForbiddenMoveError: for such a move.
     """
-    if (before, after) not in MOVES:
+    if (before, after) not in (UNDOING if undoes else MOVES):
         raise ForbiddenMoveError(f"a payment cannot go from {before} to {after}")
+
+
+def undo_settlement() -> Step:
+    """What the undoing of a settlement makes of a payment: unknown, as before anybody settled it."""
+    return Step(State.UNKNOWN, code="settlement_undone", message="The settlement by hand was undone.", undoes=True)
 
 
 def decide(before: State, outcome: Outcome[PaymentReceipt]) -> Step | None:
@@ -239,6 +252,7 @@ class Movable(Protocol):
     error_code: str | None
     error_message: str | None
     error_seen_at: datetime | None
+    id_from_settlement: bool
 
 
 def move_to(payment: Movable, step: Step) -> bool:
@@ -250,7 +264,7 @@ def move_to(payment: Movable, step: Step) -> bool:
     before = State(payment.state)
     moved = step.state is not before
     if moved:
-        check_move(before, step.state)
+        check_move(before, step.state, undoes=step.undoes)
         payment.state = step.state
         payment.failure, payment.error_code, payment.error_message = step.failure, step.code, step.message
     if step.receipt is not None:
@@ -258,5 +272,9 @@ def move_to(payment: Movable, step: Step) -> bool:
         payment.payment_link = payment.payment_link or step.receipt.payment_link
         payment.expire_date = payment.expire_date or step.receipt.expire_date
     payment.status = step.status or payment.status
+    if step.undoes and payment.id_from_settlement:
+        # Whatever the provider said was said of another payment.
+        payment.external_id = payment.status = None
+        payment.id_from_settlement = False
     payment.error_seen_at = step.error_seen_at
     return moved

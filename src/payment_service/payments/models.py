@@ -45,6 +45,8 @@ class Payment(Base):
     state: Mapped[str] = mapped_column(String(10))
     status: Mapped[str | None] = mapped_column(String(50))
     external_id: Mapped[str | None] = mapped_column(String(50))
+    id_from_settlement: Mapped[bool] = mapped_column(server_default="false")
+    """Whether a person named the ``external_id``: only then does it go when that settlement is undone."""
     payment_link: Mapped[str | None] = mapped_column(Text)
     expire_date: Mapped[Moment | None]
     failure: Mapped[str | None] = mapped_column(String(10))

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.access.service import Caller
+from payment_service.access.service import ALL_SHOPS, Caller
 from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
 from payment_service.database import Database, constraint_of
@@ -52,6 +52,9 @@ class Reports:
 
     async def write(self, caller: Caller, report: Report) -> AuditEntry:
         """Write a report down, and adopt the payment that it is of if nobody knows that yet.
+
+        A caller of some shops cannot prove that the payment is of their shop, and whoever adopts it learns what becomes
+        of it. So theirs are kept, and belong to a payment only when that is known to be of the shop.
 
         Raises:
             ShopNotConfigured: when it is of a shop that the caller may not touch.
@@ -100,6 +103,8 @@ class Reports:
         if report.external_id is None or report.provider not in self.providers:
             return None
         payment = await queries.by_external_id(session, report.external_id)
+        if payment is None and caller.shops is not ALL_SHOPS:
+            return None
         if payment is None:
             payment = await _insert(session, caller, report, report.external_id)
         if payment.shop_id != report.shop_id:
@@ -209,3 +214,24 @@ async def yield_to(session: AsyncSession, payment: Payment, external_id: str) ->
         payment_id=report.id,
         error_message=f"This report was of payment {payment.id}.",
     )
+
+
+async def take_up_again(session: AsyncSession, payment: Payment, external_id: str) -> None:
+    """Follow a report again that had given its ``external_id`` to a payment which turned out not to be the same."""
+    merged = select(Payment).where(Payment.same_as == payment.id, Payment.external_id == external_id)
+    for report in await session.scalars(merged.with_for_update()):
+        report.same_as, report.next_check_at = None, func.now()
+        await session.flush()
+        await audit.record(
+            session,
+            "unmerge",
+            shop_id=report.shop_id,
+            organization_bin=report.organization_bin,
+            external_id=external_id,
+            amount=report.amount,
+            status=report.status,
+            provider=report.provider,
+            payment_id=report.id,
+            error_message=f"This report was not of payment {payment.id}.",
+        )
+        await enqueue(session, FOLLOW_PAYMENT, report.id, key=f"{report.id}:{report.checks}:unmerged")

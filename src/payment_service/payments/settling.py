@@ -1,9 +1,10 @@
 """Settling by hand: what nobody can learn by asking, a person finds in the merchant cabinet and says, with a reason.
 
-The provider has the last word wherever it can be asked: a settlement that it contradicts is refused.
+The provider has the last word wherever it can be asked: a settlement that it contradicts is refused. It does not say
+whose payment an id is of, so who may not see all shops names none. What was settled wrongly another person undoes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
@@ -12,23 +13,30 @@ from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError
 
-from payment_service.access.service import Caller
+from payment_service.access.service import ALL_SHOPS, Caller
+from payment_service.audit import service as audit
+from payment_service.audit.models import AuditEntry
+from payment_service.context import origin
 from payment_service.database import Database, constraint_of
 from payment_service.errors import (
+    ExternalIdNotProven,
     ExternalIdTaken,
     InvalidInput,
     NothingToSettle,
+    NothingToUndo,
     PaymentNotFound,
     ProviderRefused,
     ProviderUnavailable,
+    SettledByCaller,
     SettlementContradicted,
+    SettlementInUse,
     TooEarlyToSettle,
 )
 from payment_service.payments import queries
-from payment_service.payments.lifecycle import Failure, State, Step, decide
+from payment_service.payments.lifecycle import Failure, State, Step, decide, undo_settlement
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves
-from payment_service.payments.reports import yield_to
+from payment_service.payments.reports import take_up_again, yield_to
 from payment_service.payments.rules import PaymentRules
 from payment_service.providers.interface import (
     Meaning,
@@ -67,25 +75,26 @@ class Settling:
     moves: Moves
     rules: PaymentRules
 
-    async def tasks(self, shops: Sequence[int] | None = None) -> list[Payment]:
+    async def tasks(self, caller: Caller) -> list[Payment]:
         """What people must look at, oldest first: payments whose end nobody knows or asks about any more."""
         async with self.database.reading() as session:
-            return await queries.for_people(session, shops, sending_lease_s=self.rules.sending_lease_s)
+            return await queries.for_people(session, caller.shops, sending_lease_s=self.rules.sending_lease_s)
 
     async def settle(self, caller: Caller, payment_id: UUID, settlement: Settlement) -> Payment:
         """Move a payment to what a person found: one that is unknown, or whose sender must have died.
 
         Raises:
             PaymentNotFound, NothingToSettle, InvalidInput: it cannot be settled so.
+            ExternalIdNotProven: a caller of some shops names an id.
             TooEarlyToSettle: it may still be made.
             SettlementContradicted, ExternalIdTaken: the record or the provider says otherwise.
             ProviderUnavailable, ProviderRefused: the provider cannot be asked now.
         """
-        async with self.database.reading() as session:
-            payment = await session.get(Payment, payment_id)
-        if payment is None or not caller.may_touch(payment.shop_id):
-            raise PaymentNotFound(payment_id)
+        payment = await self._visible(caller, payment_id)
         external_id = _external_id(payment, settlement)
+        if external_id != payment.external_id and caller.shops is not ALL_SHOPS:
+            # Before anybody is asked: whatever was answered of a foreign id, the caller would learn of it.
+            raise ExternalIdNotProven
         reading = None
         if external_id is not None:
             reading = await self.providers[payment.provider].read_status(external_id)
@@ -97,7 +106,7 @@ class Settling:
                 raise
         async with self.database.reading() as session:
             other = await queries.by_external_id(session, external_id)
-        raise ExternalIdTaken(external_id, other.id if other and caller.may_touch(other.shop_id) else None)
+        raise ExternalIdTaken(external_id, other.id if other else None)
 
     async def _write(
         self, payment_id: UUID, settlement: Settlement, external_id: str | None, reading: Reading | None
@@ -118,9 +127,63 @@ class Settling:
                 check_age(payment.created_at, now, self.rules.late_effect_s)
             if external_id is not None and payment.external_id is None:
                 await yield_to(session, payment, external_id)
+                payment.id_from_settlement = True
             step = _step(settlement, external_id, reading)
             await self.moves.write(session, payment, step, "settle", now=now, reason=settlement.reason)
             return payment
+
+    async def undo(self, caller: Caller, payment_id: UUID, reason: str) -> Payment:
+        """Undo a settlement that was wrong: the payment is unknown again, and an id that was named is free again.
+
+        Raises:
+            PaymentNotFound, NothingToUndo: there is no settlement that the payment stands by.
+            SettledByCaller: it takes another person.
+            SettlementInUse: money was paid back, or the order has another open payment by now.
+        """
+        seen = await self._visible(caller, payment_id)
+        try:
+            async with self.database.transaction() as session:
+                payment, now = await queries.locked(session, payment_id)
+                settlement = await audit.settlement_of(session, payment_id)
+                check_undoing("payment", payment.state, settlement, payment.moved_at, named=payment.id_from_settlement)
+                if payment.refunded_amount or payment.reserved_amount:
+                    raise SettlementInUse("money of this payment was paid back since, or may have been")
+                named = payment.external_id if payment.id_from_settlement else None
+                payment.unread = 0
+                await self.moves.write(session, payment, undo_settlement(), audit.UNDO_SETTLE, now=now, reason=reason)
+                if named is not None:
+                    await take_up_again(session, payment, named)
+                return payment
+        except DBAPIError as error:
+            if constraint_of(error) != "payment_one_open_per_order":
+                raise
+        async with self.database.reading() as session:
+            other = await queries.open_of_order(session, seen.shop_id, seen.order_id or "")
+        why = f"order {seen.order_id} has another open payment by now, which has to end first"
+        raise SettlementInUse(why, **{"id": str(other[0].id), "state": other[0].state} if other else {})
+
+    async def _visible(self, caller: Caller, payment_id: UUID) -> Payment:
+        async with self.database.reading() as session:
+            payment = await session.get(Payment, payment_id)
+        if payment is None or not caller.may_touch(payment.shop_id):
+            raise PaymentNotFound(payment_id)
+        return payment
+
+
+def check_undoing(
+    what: str, state: str, settlement: AuditEntry | None, moved_at: datetime, *, named: bool = False
+) -> None:
+    """Refuse to undo what does not stand by a settlement of somebody else.
+
+    It does when it has not moved since, or moved by what was read of the id that the settlement ``named``.
+
+    Raises:
+        NothingToUndo, SettledByCaller: it cannot be undone so.
+    """
+    if settlement is None or not (named or settlement.created_at == moved_at):
+        raise NothingToUndo(what, state)
+    if settlement.actor == origin.get().actor:
+        raise SettledByCaller
 
 
 def check_age(made_at: datetime, now: datetime, late_effect_s: float) -> None:

@@ -3,7 +3,8 @@
     sending -> succeeded | failed | unknown
     unknown -> succeeded | failed           an operator with a reason, or the provider where it can tell
 
-An unknown refund keeps its amount reserved. The database holds the same table in a trigger.
+An unknown refund keeps its amount reserved. A settlement by hand can be undone: ``UNDOING``. The database holds both
+in a trigger.
 """
 
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ MOVES: Final = frozenset(
         (RefundState.UNKNOWN, RefundState.FAILED),
     }
 )
+UNDOING: Final = frozenset({(RefundState.SUCCEEDED, RefundState.UNKNOWN), (RefundState.FAILED, RefundState.UNKNOWN)})
+"""Where a settlement by hand may have led; undone, nothing is known again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,14 @@ class RefundStep:
     code: str | None = None
     message: str | None = None
     provider_refund_id: str | None = None
+    undoes: bool = False
+    """Whether this undoes a settlement by hand."""
+
+
+def undo_settlement() -> RefundStep:
+    """What the undoing of a settlement makes of a refund: unknown, with its amount reserved again."""
+    message = "The settlement by hand was undone."
+    return RefundStep(RefundState.UNKNOWN, code="settlement_undone", message=message, undoes=True)
 
 
 def decide(before: RefundState, outcome: Outcome[RefundReceipt]) -> RefundStep | None:
@@ -81,7 +92,7 @@ def move_to(refund: Movable, step: RefundStep) -> None:
         ForbiddenMoveError: for a move that is not in the table.
     """
     before = RefundState(refund.state)
-    if (before, step.state) not in MOVES:
+    if (before, step.state) not in (UNDOING if step.undoes else MOVES):
         raise ForbiddenMoveError(f"a refund cannot go from {before} to {step.state}")
     refund.state = step.state
     refund.failure, refund.error_code, refund.error_message = step.failure, step.code, step.message

@@ -5,7 +5,7 @@ only when it is certain that nothing was paid back.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -28,6 +28,7 @@ from payment_service.errors import (
     PaymentNotPaid,
     RefundExceedsRemainder,
     RefundNotFound,
+    SettlementInUse,
     StillRunning,
 )
 from payment_service.events import outbox
@@ -48,7 +49,7 @@ from payment_service.payments.models import Payment
 from payment_service.payments.moves import alarm
 from payment_service.payments.rules import PaymentRules
 from payment_service.payments.service import INTENT_TIMEOUT_S
-from payment_service.payments.settling import check_age
+from payment_service.payments.settling import check_age, check_undoing
 from payment_service.payments.sweeping import each_alone
 from payment_service.providers.interface import (
     Accepted,
@@ -61,7 +62,7 @@ from payment_service.providers.interface import (
     Unknown,
 )
 from payment_service.refunds import queries, shown
-from payment_service.refunds.lifecycle import RefundState, RefundStep, decide, move_to
+from payment_service.refunds.lifecycle import RefundState, RefundStep, decide, move_to, undo_settlement
 from payment_service.refunds.models import Refund
 from payment_service.routing.service import Routing
 
@@ -285,6 +286,38 @@ class Refunds:
             raise RefundNotFound(refund_id)
         return answer
 
+    async def undo_settlement(self, caller: Caller, refund_id: UUID, reason: str) -> RefundAnswer:
+        """Undo a settlement that was wrong: the refund is unknown again, and its amount reserved.
+
+        Raises:
+            RefundNotFound, NothingToUndo: there is no settlement that the refund stands by.
+            SettledByCaller: it takes another person.
+            SettlementInUse: its amount was paid back by another refund, or the payment is not paid any more.
+        """
+        async with self.database.reading() as session:
+            refund = await session.get(Refund, refund_id)
+            payment = await session.get(Payment, refund.payment_id) if refund else None
+            settlement = await audit.settlement_of(session, payment.id, refund_id) if payment else None
+        if payment is None or not caller.may_touch(payment.shop_id):
+            raise RefundNotFound(refund_id)
+
+        def step(refund: Refund, _now: datetime) -> RefundStep:
+            check_undoing("refund", refund.state, settlement, refund.moved_at)
+            return undo_settlement()
+
+        try:
+            answer = await self._move(refund_id, audit.UNDO_SETTLE, step, reason=reason)
+        except DBAPIError as error:
+            match constraint_of(error):
+                case "payment_refunds_within_amount":
+                    raise SettlementInUse("its amount was refunded again since") from error
+                case "refund_of_paid_payment":
+                    raise SettlementInUse("its payment is not paid any more") from error
+            raise
+        if answer is None:
+            raise RefundNotFound(refund_id)
+        return answer
+
     async def _move(
         self,
         refund_id: UUID,
@@ -310,10 +343,11 @@ class Refunds:
             ):
                 raise InvalidInput("provider_refund_id", "is the id of another refund of this payment")
             move_to(refund, step)
-            if refund.state in {RefundState.SUCCEEDED, RefundState.FAILED}:
-                payment.reserved_amount -= refund.amount
-            if refund.state == RefundState.SUCCEEDED:
-                payment.refunded_amount += refund.amount
+            for state, sign in ((before, -1), (refund.state, 1)):
+                if state in {RefundState.SENDING, RefundState.UNKNOWN}:
+                    payment.reserved_amount += sign * refund.amount
+                elif state == RefundState.SUCCEEDED:
+                    payment.refunded_amount += sign * refund.amount
             await session.flush()
             await audit.record(
                 session,
@@ -356,10 +390,10 @@ class Refunds:
         async with self.database.reading() as session:
             return await queries.of_payment(session, payment_id)
 
-    async def tasks(self, shops: Sequence[int] | None = None) -> list[tuple[Refund, Payment]]:
+    async def tasks(self, caller: Caller) -> list[tuple[Refund, Payment]]:
         """Refunds that people must look up, oldest first, each with its payment: unknown, or sending for too long."""
         async with self.database.reading() as session:
-            return await queries.for_people(session, shops, sending_lease_s=self.rules.sending_lease_s)
+            return await queries.for_people(session, caller.shops, sending_lease_s=self.rules.sending_lease_s)
 
     async def settle_lost(self) -> int:
         """Make refunds unknown whose sender must have died; returns how many. Their amounts stay reserved."""

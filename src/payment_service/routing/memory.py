@@ -49,8 +49,7 @@ class RouteMemory(Generic[Config]):
         """Keep the memory fresh until cancelled; it is off while the database cannot be heard."""
         await listen(
             database,
-            CHANNEL,
-            lambda shop_id: self.forget(int(shop_id)),
+            {CHANNEL: lambda shop_id: self.forget(int(shop_id))},
             connected=lambda: self.trust(trusted=True),
             lost=lambda: self.trust(trusted=False),
         )

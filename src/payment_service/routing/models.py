@@ -11,7 +11,7 @@ class DeviceToken(Base):
 
     __tablename__ = "device_token"
 
-    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     ciphertext: Mapped[str] = mapped_column(Text)
     masked: Mapped[str] = mapped_column(String(9))
     created_at: Mapped[Stamp]

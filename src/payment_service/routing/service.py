@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
+from payment_service.audit import service as audit
 from payment_service.context import origin
 from payment_service.database import Database, is_duplicate
 from payment_service.errors import (
@@ -175,8 +176,7 @@ class Routing:
         """The token that a payment was pinned to, in the clear."""
         if device_token_id is None:
             return None
-        token = await session.get_one(DeviceToken, device_token_id)
-        return self.vault.decrypt(token.ciphertext)
+        return self._open(await session.get_one(DeviceToken, device_token_id))
 
     async def history(self, shop_id: int) -> list[Change]:
         """Every change of a shop's routing, newest first.
@@ -259,6 +259,7 @@ class Routing:
         session.add_all((row, _version(row, reason)))
         await session.flush()
         _tell(session, row, reason)
+        await _record(session, "config-create", row, reason)
         return ShopConfig(row, device_token)
 
     async def change(
@@ -281,13 +282,15 @@ class Routing:
             await session.flush()
             await session.refresh(row, ["updated_at"])
             _tell(session, row, reason)
+            await _record(session, "config-change", row, reason)
         return ShopConfig(row, wanted)
 
     async def rotate(self, session: AsyncSession) -> int:
         """Encrypt every device token anew with the newest key of the vault, in the caller's transaction."""
         tokens = list(await session.scalars(select(DeviceToken).with_for_update()))
         for token in tokens:
-            token.ciphertext = self.vault.rotate(token.ciphertext)
+            token.ciphertext = self.vault.rotate(token.ciphertext, _place(token.id))
+            await audit.record_change(session, "secrets-rotate", DeviceToken.__tablename__, token.id)
         return len(tokens)
 
     async def lock_all(self, session: AsyncSession) -> dict[int, PaymentConfig]:
@@ -306,14 +309,36 @@ class Routing:
         if device_token is None:
             row.token, row.device_token_id, row.device_token = None, None, None
             return
-        token = DeviceToken(ciphertext=self.vault.encrypt(device_token), masked=masked(device_token))
+        # Its id first: the token is encrypted for this row and no other.
+        token_id = await session.scalar(select(func.nextval(func.pg_get_serial_sequence("device_token", "id"))))
+        ciphertext = self.vault.encrypt(device_token, _place(token_id))
+        token = DeviceToken(id=token_id, ciphertext=ciphertext, masked=masked(device_token))
         session.add(token)
-        await session.flush()
+        await audit.record_change(session, "token-create", DeviceToken.__tablename__, token_id, shop_id=row.shop_id)
         row.token, row.device_token_id, row.device_token = token, token.id, token.masked
 
     def opened(self, row: PaymentConfig) -> ShopConfig:
         """A row with its device token in the clear."""
-        return ShopConfig(row, self.vault.decrypt(row.token.ciphertext) if row.token else None)
+        return ShopConfig(row, self._open(row.token) if row.token else None)
+
+    def _open(self, token: DeviceToken) -> str:
+        return self.vault.decrypt(token.ciphertext, _place(token.id))
+
+
+def _place(token_id: int | None) -> str:
+    return f"{DeviceToken.__tablename__}/{token_id}"
+
+
+async def _record(session: AsyncSession, operation_type: str, row: PaymentConfig, reason: str) -> None:
+    await audit.record_change(
+        session,
+        operation_type,
+        PaymentConfig.__tablename__,
+        row.shop_id,
+        shop_id=row.shop_id,
+        organization_bin=row.organization_bin,
+        reason=reason,
+    )
 
 
 def _put(row: PaymentConfig, checked: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import random
 from dataclasses import dataclass, field
 
+from payment_service.access.service import SERVICE
 from payment_service.audit.sealing import AuditSeals
 from payment_service.context import Origin, origin
 from payment_service.database import Database
@@ -120,8 +121,8 @@ class Worker:
             log.warning("jobs of chats were lost", woken=woken)
 
     async def _count_tasks(self) -> None:
-        TASKS.labels(kind="payment").set(len(await self.settling.tasks()))
-        TASKS.labels(kind="refund").set(len(await self.refunds.tasks()))
+        TASKS.labels(kind="payment").set(len(await self.settling.tasks(SERVICE)))
+        TASKS.labels(kind="refund").set(len(await self.refunds.tasks(SERVICE)))
 
     async def _forget_old_jobs(self) -> None:
         async with self.database.transaction() as session:
