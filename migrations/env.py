@@ -7,7 +7,8 @@ from alembic import context
 from sqlalchemy import URL, Connection, NullPool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from payment_service.database import CONNECT_TIMEOUT_S, Base, connect_arguments
+from payment_service.connecting import check_encoding, connect_arguments
+from payment_service.database import CONNECT_TIMEOUT_S, Base
 from payment_service.schema import MIGRATION_LOCK, compared
 
 config = context.config
@@ -37,6 +38,7 @@ async def _migrate_async(database_url: str) -> None:
     engine = create_async_engine(URL.create("postgresql+asyncpg"), connect_args=arguments, poolclass=NullPool)
     try:
         async with engine.connect() as connection:
+            check_encoding((await connection.get_raw_connection()).driver_connection)
             await connection.run_sync(_migrate)
             await connection.commit()
     finally:

@@ -1,6 +1,7 @@
 """Settings from the environment: what is understood, what is refused and in which words."""
 
 import inspect
+import json
 import re
 import traceback
 from collections.abc import Mapping
@@ -10,8 +11,15 @@ from typing import Final
 import pytest
 from pydantic import ValidationError
 
-from payment_service.database import ConnectArgumentError, connect_arguments
-from payment_service.settings import Settings, SettingsError, is_loopback, load
+from payment_service.connecting import ConnectArgumentError, connect_arguments
+from payment_service.settings import (
+    DEVELOPMENT_FILE,
+    Settings,
+    SettingsError,
+    is_loopback,
+    load,
+    load_of_development_server,
+)
 
 SECRET: Final = "hidden-word"
 KEY: Final = "dGhpcyBpcyBhIHRlc3Qga2V5LCBub3QgYSBzZWNyZXQ="
@@ -124,9 +132,73 @@ REFUSALS: Final[list[tuple[Mapping[str, str | None], str]]] = [
     ),
     *(
         ({"DEV_NO_AUTH": "1", "HOST": host, **LOCAL}, "HOST is on this machine: set HOST=127.0.0.1")
-        for host in ("0.0.0.0", "::", "", "10.0.0.1", "example.kz")
+        for host in ("0.0.0.0", "::", "10.0.0.1", "example.kz")
     ),
     ({"WEBHOOKS_STAY_HERE": "1"}, "WEBHOOKS_STAY_HERE works only with the stand-in proxy"),
+    ({"DEBUG": "1"}, "DEBUG works only with the stand-in proxy"),
+    *(
+        ({name: SECRET.join(around), **more}, f"{name} {sentence}")
+        for name, more in (
+            ("KASPI_ACCESS_TOKEN", {}),
+            ("KASPI_WEBHOOK_SECRET", {}),
+            ("METRICS_TOKEN", {}),
+            ("DATABASE_URL", {}),
+            ("SMTP_URL", {"SMTP_FROM": "pay@shop.example"}),
+            ("TELEGRAM_BOT_TOKEN", {}),
+        )
+        for around, sentence in (
+            (("", "\n"), "holds a line feed"),
+            (("a\r\n", ""), "holds a line feed"),
+            (('"', '"'), "has quotation marks around it"),
+            (("'", "'"), "has quotation marks around it"),
+            (("\u201c", "\u201d"), "has quotation marks around it"),
+            ((" ", ""), "has spaces around it"),
+        )
+    ),
+    ({"ENCRYPTION_KEYS": f'"{KEY}"'}, "ENCRYPTION_KEYS has quotation marks around it"),
+    ({"ENCRYPTION_KEYS": f"{KEY}\n"}, "ENCRYPTION_KEYS holds a line feed"),
+    *(({"HOST": host}, "HOST is empty: set 127.0.0.1") for host in ("", " ")),
+    *(({"HOST": host}, "HOST must be an address") for host in ("[::]", '"0.0.0.0"', "http://0.0.0.0", "0.0.0.0 ")),
+    *(
+        ({"FORWARDED_ALLOW_IPS": proxies}, "FORWARDED_ALLOW_IPS must be addresses or networks")
+        for proxies in ("balancer", "10.0.0.1/8", "10.0.0.1,*", "10.0.0.1 10.0.0.2", '"10.0.0.1"')
+    ),
+    *(
+        ({"CORS_ORIGINS": given}, f"and browsers send {sent}: write it so")
+        for given, sent in (
+            ("https://a.example/", "https://a.example"),
+            ("https://a.example/admin", "https://a.example"),
+            ("https://a.example?x=1", "https://a.example"),
+            ("https://a.example#x", "https://a.example"),
+            ("https://A.example", "https://a.example"),
+            ("HTTPS://a.example", "https://a.example"),
+            ("https://a.example:443", "https://a.example"),
+            ("http://a.example:80", "http://a.example"),
+            ("http://[::1]:8015/", "http://[::1]:8015"),
+            ("https://\u0446\u0432\u0435\u0442\u044b.example", "https://xn--b1ag3bn2a.example"),
+            ("https://b.example, https://a.example/", "https://a.example"),
+        )
+    ),
+    *(
+        ({"CORS_ORIGINS": given}, "CORS_ORIGINS must be origins separated by commas, such as https://")
+        for given in (
+            "a.example",
+            "//a.example",
+            "a.example:443",
+            "null",
+            "https://",
+            '["https://a.example"]',
+            '["https://a.example", "https://b.example"]',
+            '"https://a.example"',
+            "'https://a.example'",
+            "https://a.example https://b.example",
+            "https://a.example;https://b.example",
+            "https://*.a.example",
+            "https://a.example:port",
+            f"https://user:{SECRET}@a.example",
+            "ftp://a.example",
+        )
+    ),
     ({"CORS_ORIGINS": "*"}, "CORS_ORIGINS must name the origins: '*' is for DEBUG only"),
     ({"CORS_ORIGINS": "https://a.example, *"}, "CORS_ORIGINS must name the origins"),
     ({"SENDING_LEASE_S": "8"}, "SENDING_LEASE_S must be longer than KASPI_DEADLINE_S"),
@@ -198,13 +270,115 @@ def test_lists_are_separated_by_commas(text: str, origins: list[str], monkeypatc
     assert with_environment(monkeypatch, {"CORS_ORIGINS": text}).cors_origins == origins
 
 
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://a.example",
+        "http://localhost:3000",
+        "http://127.0.0.1:5173",
+        "http://[::1]:3000",
+        "https://a_b.example:8443",
+    ],
+)
+def test_origins_as_browsers_send_them_are_taken(origin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert with_environment(monkeypatch, {"CORS_ORIGINS": origin}).cors_origins == [origin]
+
+
+@pytest.mark.parametrize("proxies", ["127.0.0.1,::1", "10.0.0.0/8", "10.0.0.5,2001:db8::/32", "*", ""])
+def test_proxies_are_addresses_and_networks(proxies: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert with_environment(monkeypatch, {"FORWARDED_ALLOW_IPS": proxies}).forwarded_allow_ips == proxies
+
+
+@pytest.mark.parametrize("secret", ['a"b', "it's", "'half", "pass word"])
+def test_quotes_and_spaces_inside_a_secret_are_part_of_it(secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = with_environment(monkeypatch, {"KASPI_ACCESS_TOKEN": secret})
+    assert settings.kaspi_access_token.get_secret_value() == secret
+
+
+# --- .env
+
+
+def env_file(content: bytes) -> None:
+    Path(".env").write_bytes(content)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_dot_env_may_have_a_byte_order_mark(encoding: str) -> None:
+    lines = {
+        "DATABASE_URL": NEEDED["DATABASE_URL"],
+        **NEEDED,
+        "SMTP_FROM": "\u0446\u0432\u0435\u0442\u044b@shop.example",
+    }
+    env_file("".join(f"{name}={value}\r\n" for name, value in lines.items()).encode(encoding))
+    settings = load()
+    assert settings.database_url.get_secret_value() == NEEDED["DATABASE_URL"]
+    assert settings.smtp_from == lines["SMTP_FROM"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["DATABASE_URL=x".encode("utf-16-le"), "# \u0446\u0432\u0435\u0442\u044b".encode("cp1251"), b"\xff\xfeD"],
+    ids=["UTF-16 without a mark", "Windows-1251", "half a letter"],
+)
+def test_dot_env_in_another_encoding_is_refused_in_a_sentence(content: bytes) -> None:
+    env_file(content)
+    with pytest.raises(SettingsError, match=r"^\.env is no text in UTF-8: save it anew in that encoding\.$"):
+        load()
+
+
+# --- the development server's settings
+
+
+def left_behind(**changes: str) -> None:
+    DEVELOPMENT_FILE.parent.mkdir()
+    settings = {**NEEDED, **LOCAL, "DEV_NO_AUTH": "true", **changes}
+    DEVELOPMENT_FILE.write_text(json.dumps({name.lower(): value for name, value in settings.items()}))
+
+
+def test_commands_find_the_development_servers_settings() -> None:
+    assert load_of_development_server() is None
+    left_behind()
+    settings = load_of_development_server()
+    assert settings
+    assert settings.production_api_url == LOCAL["PRODUCTION_API_URL"]
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_any_real_setting_in_the_environment_means_another_service(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    left_behind()
+    monkeypatch.setenv(name, NEEDED[name])
+    assert load_of_development_server() is None
+
+
+def test_dot_env_means_another_service() -> None:
+    left_behind()
+    env_file(b"")
+    assert load_of_development_server() is None
+
+
+def test_programs_never_take_the_development_servers_settings() -> None:
+    left_behind()
+    with pytest.raises(SettingsError, match="DATABASE_URL is not set"):
+        load()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"PRODUCTION_API_URL": "https://proxy.example"}, {"DEV_NO_AUTH": "false"}], ids=str
+)
+def test_settings_left_behind_are_of_a_development_server_or_refused(changes: dict[str, str]) -> None:
+    left_behind(**changes)
+    with pytest.raises(SettingsError, match="holds no settings of a development server") as refused:
+        load_of_development_server()
+    assert_tells_no_secret(refused.value)
+
+
 def test_encryption_keys_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = with_environment(monkeypatch, {"ENCRYPTION_KEYS": f"{OTHER_KEY}, {KEY}"}).encryption_keys
     assert [key.get_secret_value() for key in keys] == [OTHER_KEY, KEY]
 
 
 def test_any_origin_is_allowed_while_debugging(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert with_environment(monkeypatch, {"CORS_ORIGINS": "*", "DEBUG": "true"}).cors_origins == ["*"]
+    assert with_environment(monkeypatch, {"CORS_ORIGINS": "*", "DEBUG": "true", **LOCAL}).cors_origins == ["*"]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
@@ -229,7 +403,7 @@ def test_trailing_slash_of_the_proxys_address_is_dropped(monkeypatch: pytest.Mon
 def test_docs_are_served_as_set_else_in_development(
     debug: str, docs: str | None, served: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert with_environment(monkeypatch, {"DEBUG": debug, "DOCS_ENABLED": docs}).serves_docs is served
+    assert with_environment(monkeypatch, {"DEBUG": debug, "DOCS_ENABLED": docs, **LOCAL}).serves_docs is served
 
 
 def test_empty_metrics_token_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +446,29 @@ SPELLINGS: Final[list[tuple[str, Mapping[str, object]]]] = [
         for mode in ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
     ),
     ("postgresql+asyncpg://service:word@db.example/payments?ssl=require", {"ssl": "require"}),
-    ("postgresql://service:word@db.example/payments?application_name=x&sslmode=require", {"ssl": "require"}),
+    (
+        "postgresql://service:word@db.example/payments?application_name=x&sslmode=require",
+        {"ssl": "require", "server_settings": {"application_name": "x"}},
+    ),
+    (
+        "postgresql://service:word@db.example/payments?options=-c%20search_path%3Dpay",
+        {"server_settings": {"options": "-c search_path=pay"}},
+    ),
+    ("postgresql://?host=db.example&port=5432&user=service&password=word&dbname=payments", {}),
+    ("postgresql:///payments?host=db.example&user=service&password=word", {}),
+    ("postgresql://service:word@db.example/?database=payments", {}),
+    ("postgresql://service:word@db.example/payments?host=db.example&port=5432&user=service", {}),
+    ("postgresql://service@db.example/payments?password=a+b%20c", {"password": "a+b c"}),
+    (
+        "postgresql://service:word@db.example/payments?target_session_attrs=read-write",
+        {"target_session_attrs": "read-write"},
+    ),
+    ("postgresql://service:word@db.example/payments?channel_binding=prefer&gssencmode=disable", {}),
+    ("postgresql://service:word@db.example/pay%2Fments", {"database": "pay/ments"}),
+    (
+        "postgresql://service:word@db.example/payments?sslmode=verify-full&sslrootcert=/dev/null&sslcert=/dev/null",
+        {"ssl": "verify-full", "dsn": "postgresql://?sslrootcert=%2Fdev%2Fnull&sslcert=%2Fdev%2Fnull"},
+    ),
 ]
 
 
@@ -297,6 +493,28 @@ def test_every_usual_spelling_of_a_database_address_is_understood(url: str, chan
         (f"postgresql://service:{SECRET}[rest@db.example/payments", "must be percent-encoded"),
         (f"postgresql://service:{SECRET}℀@db.example/payments", "must be percent-encoded"),
         (f"postgresql://service:{SECRET}@[::1/payments", "an IPv6 address stands in brackets"),
+        (f"postgresql://service:{SECRET}@db.example/payments#x", "must be percent-encoded"),
+        (f"postgresql://service:12/{SECRET}@db.example/payments", "must be percent-encoded"),
+        (f"postgresql://service:12?{SECRET}@db.example/payments", "must be percent-encoded"),
+        (f"postgresql://service:12?{SECRET}", "a parameter that cannot be read"),
+        (f"postgresql://service:{SECRET}@db.example/payments?connect_timeout=10", "the parameter connect_timeout"),
+        (f"postgresql://service:{SECRET}@db.example/payments?pgbouncer=true", "the parameter pgbouncer, which is not"),
+        (f"postgresql://service:{SECRET}@db.example/payments?schema=pay", "the parameter schema, which is not"),
+        (f"postgresql://service:{SECRET}@db.example/payments?sslmode=", "gives no value to its parameter sslmode"),
+        (f"postgresql://service:{SECRET}@db.example/payments?port", "gives no value to its parameter port"),
+        (f"postgresql://service:{SECRET}@db.example/payments?port=54x", "the port is a number"),
+        (f"postgresql://service:{SECRET}@db.example/payments?port=0", "the port is a number"),
+        (f"postgresql://service:{SECRET}@db.example:5432/payments?port=6432", "states its port twice"),
+        (f"postgresql://service:{SECRET}@db.example/payments?host=other", "states its host twice"),
+        (f"postgresql://service:{SECRET}@db.example/payments?dbname=other", "states its database twice"),
+        (f"postgresql://service:{SECRET}@db.example/payments?password=other", "states its password twice"),
+        (f"postgresql://service:{SECRET}@db.example/payments?user=a&user=b", "states its user twice"),
+        (f"postgresql://service:{SECRET}@db.example/payments?sslmode=require&ssl=disable", "states its sslmode twice"),
+        (f"postgresql://service:{SECRET}@/payments?host=a,b", "names several hosts"),
+        (f"postgresql://service:{SECRET}@db.example/payments?channel_binding=require", "asks for channel_binding"),
+        (f"postgresql://service:{SECRET}@db.example/payments?sslrootcert=/dev/null", "counts only with sslmode="),
+        (f"postgresql://service:{SECRET}@db.example/p?sslmode=verify-ca&sslrootcert=/no/ca.pem", "/no/ca.pem (No such"),
+        (f"postgresql://service:{SECRET}@db.example/p?sslcert=/no/crt.pem", "names a file in sslcert"),
     ],
 )
 def test_other_database_addresses_are_refused_in_a_sentence_without_the_password(url: str, sentence: str) -> None:

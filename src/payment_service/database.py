@@ -11,15 +11,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import asyncpg
-from sqlalchemy import URL, BigInteger, DateTime, FetchedValue, String, func
+from sqlalchemy import URL, BigInteger, DateTime, FetchedValue, String, event, func
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
+from payment_service.connecting import UnsuitableDatabaseError, check_encoding, connect_arguments
 from payment_service.logs import get_logger
 
 CONNECT_TIMEOUT_S = 1.5  # a database that is down is told within 2 s
@@ -29,8 +29,9 @@ COMMAND_TIMEOUT_S = 6  # for a server that does not even say that a statement to
 INSIST_S = 60
 AS_LONG_AS_WE_LIVE = math.inf
 """For what came of a money call, which nobody else knows."""
-_CANNOT_SERVE = ("08", "25006", "53", "55P03", "57", "58")
-"""SQLSTATEs: connection lost, read-only, out of disk or connections, locked, stopped or starting, files at fault."""
+_CANNOT_SERVE = ("08", "25006", "28", "3D000", "53", "55P03", "57", "58")
+"""SQLSTATEs: connection lost, read-only, nobody let in, no such database, out of disk or connections, locked, stopped
+or starting, files at fault."""
 
 Result = TypeVar("Result")
 log = get_logger(__name__)
@@ -53,52 +54,12 @@ class Base(DeclarativeBase):
     __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012 - declared so by SQLAlchemy
 
 
-class ConnectArgumentError(ValueError):
-    """``DATABASE_URL`` cannot be understood; the text says why."""
-
-
-def connect_arguments(database_url: str) -> dict[str, Any]:
-    """What asyncpg needs to connect, from any common spelling of a PostgreSQL address.
-
-    ``postgres://``, ``postgresql://`` and ``postgresql+asyncpg://`` mean the same; libpq's ``sslmode`` is understood.
-
-    Raises:
-        ConnectArgumentError: for anything else.
-    """
-    try:
-        parts = urlsplit(database_url)
-        port = parts.port or 5432
-    except ValueError:
-        # Nothing of the cause is shown: a password with a '/' in it is read as the port.
-        raise ConnectArgumentError(
-            "DATABASE_URL cannot be read: what is special in its user or password must be percent-encoded, "
-            "an IPv6 address stands in brackets, and the port is a number"
-        ) from None
-    if parts.scheme.partition("+")[0] not in {"postgres", "postgresql"}:
-        raise ConnectArgumentError("DATABASE_URL must start with postgresql://")
-    query = dict(parse_qsl(parts.query))
-    arguments: dict[str, Any] = {
-        "host": query.get("host") or parts.hostname or "127.0.0.1",
-        "port": port,
-        "user": unquote(parts.username or "postgres"),
-        "password": unquote(parts.password) if parts.password else None,
-        "database": unquote(parts.path.lstrip("/")) or "postgres",
-        "ssl": _ssl(query.get("sslmode") or query.get("ssl") or "prefer"),
-    }
-    return arguments
-
-
-def _ssl(mode: str) -> str:
-    if mode in {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}:
-        return mode
-    raise ConnectArgumentError(f"DATABASE_URL has an unknown sslmode '{mode}'")
-
-
 class Database:
     """The process's connections to PostgreSQL."""
 
     def __init__(self, database_url: str, *, pool_size: int = 20) -> None:
         self._arguments = connect_arguments(database_url)
+        asked_for = self._arguments.get("server_settings", {})
         self.engine: AsyncEngine = create_async_engine(
             URL.create("postgresql+asyncpg"),
             connect_args={
@@ -107,6 +68,7 @@ class Database:
                 "command_timeout": COMMAND_TIMEOUT_S,
                 "server_settings": {
                     "application_name": "payment-service",
+                    **asked_for,
                     "statement_timeout": str(STATEMENT_TIMEOUT_MS),
                     "lock_timeout": str(LOCK_TIMEOUT_MS),
                     "idle_in_transaction_session_timeout": "30000",
@@ -121,6 +83,7 @@ class Database:
             hide_parameters=True,  # an error's text must not hold a phone number
         )
         self.engine.dialect.do_terminate = _hang_up  # type: ignore[assignment] # see there
+        event.listen(self.engine.sync_engine, "connect", _check)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
 
     @asynccontextmanager
@@ -140,11 +103,21 @@ class Database:
     async def raw_connection(self) -> asyncpg.Connection:
         """A connection outside the pool, for LISTEN and for the queue. The caller closes it."""
         connection: asyncpg.Connection = await asyncpg.connect(**self._arguments, timeout=CONNECT_TIMEOUT_S)
+        try:
+            check_encoding(connection)
+        except UnsuitableDatabaseError:
+            connection.terminate()
+            raise
         return connection
 
     async def close(self) -> None:
         """Give every connection back."""
         await self.engine.dispose()
+
+
+def _check(connection: Any, _record: object) -> None:
+    """Look at a new connection of the pool before anybody uses it."""
+    check_encoding(connection.driver_connection)
 
 
 def _hang_up(connection: Any) -> None:
@@ -163,22 +136,15 @@ async def _connect(session: AsyncSession) -> None:
 
 def is_unreachable(error: BaseException) -> bool:
     """Whether the error says that the database is down, gone or full, not that a statement was wrong."""
-    if isinstance(error, DBAPIError):
-        # SQLAlchemy has no class of its own for most of what the server says, so only the code tells.
-        code = getattr(error.orig, "sqlstate", None) or ""
-        if error.connection_invalidated or code.startswith(_CANNOT_SERVE):
-            return True
+    # SQLAlchemy has no class of its own for most of what the server says, so only the code tells.
+    said = error.orig if isinstance(error, DBAPIError) else error
+    if (getattr(said, "sqlstate", None) or "").startswith(_CANNOT_SERVE):
+        return True
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
     return isinstance(
         error,
-        PoolTimeoutError
-        | OperationalError
-        | InterfaceError
-        | OSError
-        | asyncpg.InterfaceError
-        | asyncpg.PostgresConnectionError
-        | asyncpg.CannotConnectNowError
-        | asyncpg.TooManyConnectionsError
-        | asyncpg.AdminShutdownError,
+        PoolTimeoutError | OperationalError | InterfaceError | OSError | asyncpg.InterfaceError,
     )
 
 

@@ -8,6 +8,7 @@ import contextlib
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import FrameType
@@ -22,6 +23,7 @@ from payment_service.api.dependencies import Rooms
 from payment_service.api.middleware import Drain
 from payment_service.api.throttle import Throttle
 from payment_service.audit.sealing import AuditSeals
+from payment_service.connecting import trouble_of
 from payment_service.database import Database
 from payment_service.events.addresses import DEVELOPMENT, PRODUCTION
 from payment_service.events.deliveries import DeliveryRecord
@@ -53,7 +55,7 @@ from payment_service.rates import Rate
 from payment_service.refunds.service import Refunds
 from payment_service.routing.service import Routing
 from payment_service.settings import Settings
-from payment_service.vault import Vault
+from payment_service.vault import Vault, VaultError
 from payment_service.worker.service import Worker
 
 log = logs.get_logger(__name__)
@@ -61,6 +63,10 @@ log = logs.get_logger(__name__)
 
 KEEP_ALIVE_S = 75
 """Longer than balancers keep an idle connection (60 s), so that it is never we who close it under a request."""
+
+
+TELL_EVERY_S = 10
+"""How often a program that waits for its database says so."""
 
 
 class StartError(Exception):
@@ -295,6 +301,7 @@ def create_app(house: House, drain: Drain) -> FastAPI:
         schema_head=schema.head(),
         lifespan=lifespan,
         docs=settings.serves_docs,
+        console_url=settings.console_url,
         cors_origins=settings.cors_origins,
         metrics=settings.metrics_public or settings.metrics_token is not None,
         metrics_token=settings.metrics_token.get_secret_value() if settings.metrics_token else None,
@@ -342,6 +349,7 @@ def serve(settings: Settings) -> None:
         ws="none",
         timeout_keep_alive=KEEP_ALIVE_S,
         limit_concurrency=connections_allowed(),
+        forwarded_allow_ips=settings.forwarded_allow_ips,
     )
     for sign in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again once it has stopped in order, and that end is a good one.
@@ -356,8 +364,9 @@ def _end(_sign: int, _frame: FrameType | None) -> None:
 
 def _listener(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    both = settings.host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048, dualstack_ipv6=both)
     except OSError as error:
         raise StartError(
             f"The service cannot listen on {settings.host}:{settings.port} ({error.strerror}): "
@@ -387,13 +396,7 @@ async def work(settings: Settings) -> None:
 
 async def _check_database(settings: Settings) -> None:
     async with open_house(settings) as house:
-        try:
-            revision = await schema.current(house.database)
-        except Exception as error:
-            raise StartError(
-                f"The database that DATABASE_URL names cannot be reached ({type(error).__name__}): "
-                "check that it runs and that the address, user and password are right."
-            ) from error
+        revision = await _revision(house)
         if revision != schema.head():
             raise StartError(
                 f"The database is at schema {revision or 'nothing'} and this code needs {schema.head()}: "
@@ -402,7 +405,26 @@ async def _check_database(settings: Settings) -> None:
         try:
             await house.routing.configs()
             await house.fingerprints.of()
-        except Exception as error:
+        except VaultError as error:
             raise StartError(
                 "The ENCRYPTION_KEYS do not open the device tokens in the database: use the keys that wrote them."
             ) from error
+
+
+async def _revision(house: House) -> str | None:
+    """The schema that the database is at; waits a while for a database that is away."""
+    give_up_at = time.monotonic() + house.settings.database_wait_s
+    tell_at = 0.0
+    while True:
+        try:
+            return await schema.current(house.database)
+        except Exception as error:
+            trouble = trouble_of(error)
+            if trouble is None:
+                raise
+            if not trouble.may_pass or time.monotonic() >= give_up_at:
+                raise StartError(trouble.sentence) from error
+        if time.monotonic() >= tell_at:
+            tell_at = time.monotonic() + TELL_EVERY_S
+            log.warning("waiting for the database", why=trouble.sentence)
+        await asyncio.sleep(min(1, house.settings.database_wait_s))

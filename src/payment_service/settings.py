@@ -3,19 +3,34 @@
 Each has a line in ``.env.example``. Times are seconds.
 """
 
+import json
+import os
 import re
+from collections.abc import Iterator
 from ipaddress import ip_address
-from typing import Annotated, Self
+from pathlib import Path
+from typing import Annotated, Final, Self
 from urllib.parse import SplitResult, urlsplit
 
 from cryptography.fernet import Fernet
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from payment_service.notify.email import SmtpServer
+from payment_service.setting_texts import (
+    UnreadableFileError,
+    check_host,
+    check_origin,
+    check_proxies,
+    check_secret,
+    encoding_of,
+)
 
 _FERNET_KEY_LENGTH = 44
 _BOT_TOKEN = re.compile(r"[0-9]+:[A-Za-z0-9_-]+")
+ENV_FILE: Final = Path(".env")
+DEVELOPMENT_FILE: Final = Path(".data/settings.json")
+"""Where a development server that runs in this folder leaves its settings for the command line."""
 Seconds = Annotated[float, Field(gt=0, le=86400 * 7)]
 
 
@@ -31,6 +46,7 @@ class Settings(BaseSettings):
     # --- the database
     database_url: SecretStr
     database_pool_size: int = Field(default=20, ge=2, le=500)
+    database_wait_s: float = Field(default=60, ge=0, le=3600)
 
     # --- the provider
     production_api_url: str
@@ -46,6 +62,7 @@ class Settings(BaseSettings):
     # --- the front door
     host: str = "127.0.0.1"
     port: int = Field(default=8015, ge=1, le=65535)
+    forwarded_allow_ips: str = "127.0.0.1,::1"
     cors_origins: Annotated[list[str], NoDecode] = []
     debug: bool = False
     docs_enabled: bool | None = None
@@ -104,6 +121,21 @@ class Settings(BaseSettings):
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @field_validator(
+        "database_url",
+        "kaspi_access_token",
+        "kaspi_webhook_secret",
+        "metrics_token",
+        "encryption_keys",
+        "telegram_bot_token",
+        "smtp_url",
+        mode="before",
+    )
+    @classmethod
+    def _check_secret(cls, value: object, info: ValidationInfo) -> object:
+        # Pydantic runs the last of such checks first, so this one sees keys before they are split.
+        return check_secret(value, spaces=info.field_name == "encryption_keys") if isinstance(value, str) else value
+
+    @field_validator(
         "metrics_token",
         "kaspi_webhook_secret",
         "telegram_bot_token",
@@ -115,6 +147,21 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return value or None
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: list[str]) -> list[str]:
+        return [check_origin(origin) for origin in value]
+
+    @field_validator("host")
+    @classmethod
+    def _check_host(cls, value: str) -> str:
+        return check_host(value)
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _check_proxies(cls, value: str) -> str:
+        return check_proxies(value)
 
     @field_validator("production_api_url", "telegram_api_url")
     @classmethod
@@ -163,15 +210,21 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
+        provider_is_here = is_loopback(urlsplit(self.production_api_url).hostname or "")
+        if self.debug and not provider_is_here:
+            raise ValueError(
+                "DEBUG works only with the stand-in proxy on this machine, and PRODUCTION_API_URL points elsewhere: "
+                "remove DEBUG; DOCS_ENABLED and LOG_LEVEL do what of it is safe"
+            )
         if self.dev_no_auth:
-            if not is_loopback(urlsplit(self.production_api_url).hostname or ""):
+            if not provider_is_here:
                 raise ValueError(
                     "DEV_NO_AUTH works only with the stand-in proxy on this machine, and PRODUCTION_API_URL "
                     "points elsewhere: remove DEV_NO_AUTH and make keys with 'payment-service keys create'"
                 )
             if not is_loopback(self.host):
                 raise ValueError("DEV_NO_AUTH works only when HOST is on this machine: set HOST=127.0.0.1")
-        if self.webhooks_stay_here and not is_loopback(urlsplit(self.production_api_url).hostname or ""):
+        if self.webhooks_stay_here and not provider_is_here:
             raise ValueError(
                 "WEBHOOKS_STAY_HERE works only with the stand-in proxy on this machine, and PRODUCTION_API_URL points "
                 "elsewhere: remove WEBHOOKS_STAY_HERE"
@@ -225,18 +278,45 @@ def is_loopback(host: str) -> bool:
 
 
 def load() -> Settings:
-    """Read the settings.
+    """Read the settings from the environment and ``.env``.
 
     Raises:
         SettingsError: one line per setting that is missing or wrong.
     """
     try:
-        return Settings()
+        return Settings(_env_file_encoding=encoding_of(ENV_FILE))
+    except UnreadableFileError as error:
+        raise SettingsError(str(error)) from None
     except ValidationError as error:
-        lines = []
-        for problem in error.errors(include_url=False, include_input=False, include_context=False):
-            name = ".".join(str(part) for part in problem["loc"][:1]).upper()
-            is_set = problem["type"] not in {"missing", "too_short"}
-            what = problem["msg"].removeprefix("Value error, ") if is_set else "is not set"
-            lines.append(f"{name} {what}".strip())
-        raise SettingsError("\n".join([*lines, "See .env.example for what each setting means."])) from None
+        lines = [*_lines(error), "See .env.example for what each setting means."]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def load_of_development_server() -> Settings | None:
+    """The settings of the development server that runs in this folder; none when anything else is set.
+
+    One of the settings that every service needs, in the environment or in a ``.env``, means that another service is
+    meant, and then what is missing is an error. The settings of a development server are refused unless its provider is
+    on this machine.
+
+    Raises:
+        SettingsError: when they cannot be read.
+    """
+    needed = {name for name, field in Settings.model_fields.items() if field.is_required()}
+    if ENV_FILE.exists() or needed & {name.lower() for name in os.environ} or not DEVELOPMENT_FILE.exists():
+        return None
+    try:
+        settings = Settings(_env_file=None, **json.loads(DEVELOPMENT_FILE.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        settings = None
+    if settings is None or not settings.dev_no_auth:
+        raise SettingsError(f"{DEVELOPMENT_FILE} holds no settings of a development server: start 'make run' again.")
+    return settings
+
+
+def _lines(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        name = ".".join(str(part) for part in problem["loc"][:1]).upper()
+        is_set = problem["type"] not in {"missing", "too_short"}
+        what = problem["msg"].removeprefix("Value error, ") if is_set else "is not set"
+        yield f"{name} {what}".strip()

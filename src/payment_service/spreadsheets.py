@@ -1,4 +1,7 @@
-"""Cells of CSV files that people open in a spreadsheet."""
+"""CSV files that people open in a spreadsheet."""
+
+ENCODING = "utf-8-sig"
+"""UTF-8 with a mark at its beginning: without it Excel takes Cyrillic letters for another encoding's."""
 
 
 def cell(value: object) -> object:

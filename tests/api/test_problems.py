@@ -1,5 +1,6 @@
 """Every way of saying no: one shape, a stable code, a sentence."""
 
+import gzip
 import inspect
 import json
 import re
@@ -141,7 +142,32 @@ async def test_body_that_is_no_request_is_a_validation_problem(
 async def test_other_content_types_are_not_guessed_at(
     kind: str, client: httpx.AsyncClient, proxy: GoodProxy, shops: dict[int, str]
 ) -> None:
-    problem_of(await post(client, GOOD, **{"Content-Type": kind}), 422, "validation_failed")
+    answer = await post(client, GOOD, **{"Content-Type": kind})
+    assert "Content-Type: application/json" in problem_of(answer, 415, "unsupported_media_type")["detail"]
+    assert answer.headers["accept"] == "application/json"
+    assert proxy.money_calls == 0
+
+
+async def test_body_without_a_content_type_is_told_which_to_send(client: httpx.AsyncClient) -> None:
+    answer = await client.post(CREATE, content=GOOD)
+    assert "Content-Type: application/json" in problem_of(answer, 415, "unsupported_media_type")["detail"]
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.shop+json"])
+async def test_json_is_known_by_any_of_its_names(
+    kind: str, client: httpx.AsyncClient, proxy: GoodProxy, shops: dict[int, str]
+) -> None:
+    assert (await post(client, GOOD, **{"Content-Type": kind})).status_code == 200
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "identity, gzip"])
+@pytest.mark.parametrize("content", [GOOD.encode(), gzip.compress(GOOD.encode())], ids=["plain", "compressed"])
+async def test_compressed_body_is_refused(
+    coding: str, content: bytes, client: httpx.AsyncClient, proxy: GoodProxy, shops: dict[int, str]
+) -> None:
+    answer = await post(client, content, **{"Content-Encoding": coding})
+    assert "Content-Encoding" in problem_of(answer, 415, "unsupported_media_type")["detail"]
+    assert answer.headers["accept-encoding"] == "identity"
     assert proxy.money_calls == 0
 
 
@@ -153,7 +179,8 @@ async def test_validation_names_every_field_that_is_wrong(client: httpx.AsyncCli
 
 
 async def test_validation_never_repeats_what_was_sent(client: httpx.AsyncClient) -> None:
-    answer = await client.post(CREATE, json=create_body(phone="+7 701 987 15 4500", amount="secret-amount"))
+    wrong = create_body(phone="+7 701 987 15 4500", amount="secret-amount")
+    answer = await client.post(CREATE, json=wrong, headers={"X-Request-ID": "without-digits"})
     assert answer.status_code == 422
     assert "secret-amount" not in answer.text
     assert "987" not in answer.text
@@ -170,7 +197,7 @@ async def test_wrong_method_is_a_problem_that_names_the_right_ones(client: httpx
     assert answer.headers["allow"] == "POST"
     answer = await client.patch("/admin/configs")
     problem_of(answer, 405, "method_not_allowed")
-    assert answer.headers["allow"] == "GET, POST"
+    assert answer.headers["allow"] == "GET, HEAD, POST"
 
 
 async def test_too_large_body_is_refused(client: httpx.AsyncClient, proxy: GoodProxy) -> None:

@@ -1,6 +1,7 @@
 """Finding payments and reading the record, however many there are."""
 
 import base64
+import codecs
 import csv
 import io
 import json
@@ -321,7 +322,8 @@ async def test_csv_has_the_lines_and_the_cursor_of_the_json(client: httpx.AsyncC
     await bulk_log(sql, 30)
     as_json = await client.get(LOGS, params={"limit": 10})
     as_csv = await client.get(LOGS, params={"limit": 10}, headers={"Accept": "text/csv"})
-    rows = list(csv.DictReader(io.StringIO(as_csv.text)))
+    assert as_csv.content.startswith(codecs.BOM_UTF8)
+    rows = list(csv.DictReader(io.StringIO(as_csv.content.decode("utf-8-sig"))))
     assert [int(row["id"]) for row in rows] == [one["id"] for one in as_json.json()]
     assert list(rows[0]) == list(as_json.json()[0])
     assert as_csv.headers["x-next-cursor"] == as_json.headers["x-next-cursor"]

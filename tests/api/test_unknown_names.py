@@ -48,7 +48,7 @@ def fields_of(answer: httpx.Response) -> list[str]:
 
 
 def test_every_route_reads_exactly(app: FastAPI) -> None:
-    ours = [route for route in routes_of(app) if route.path not in OF_FASTAPI]
+    ours = [one for one in routes_of(app) if one.path not in OF_FASTAPI and not one.path.startswith("/docs/")]
     assert {route.path for route in ours if not isinstance(route, ExactRoute)} == set()
 
 

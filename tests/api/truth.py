@@ -7,6 +7,7 @@ import httpx
 import jsonschema_rs
 
 PROBLEM = "application/problem+json"
+_WITHOUT_PROBLEMS = {"OPTIONS", "HEAD"}
 
 
 class Truth:
@@ -32,7 +33,11 @@ class Truth:
         await answer.aread()
         request = answer.request
         what = f"{request.method} {request.url.path} -> {answer.status_code} {answer.text[:500]}"
-        if answer.status_code >= 400 and request.url.path != "/health/ready" and request.method != "OPTIONS":
+        if (
+            answer.status_code >= 400
+            and request.url.path != "/health/ready"
+            and request.method not in _WITHOUT_PROBLEMS
+        ):
             self._check_problem(answer, what)
         operation = self.operation(request.method, request.url.path)
         if operation is None:

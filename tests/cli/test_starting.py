@@ -3,13 +3,16 @@
 import asyncio
 import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 from cryptography.fernet import Fernet
 
 from payment_service import schema
-from tests.e2e.rig import Rig, free_port
+from tests.cli.test_help import COMMANDS
+from tests.database.relay import Relay
+from tests.e2e.rig import Rig, free_port, until
 
 
 def refusal(done: Any) -> str:
@@ -33,7 +36,15 @@ def refusal(done: Any) -> str:
         ({"CORS_ORIGINS": "*"}, "CORS_ORIGINS must name the origins"),
         ({"DATABASE_URL": "mysql://nobody:hidden-word@127.0.0.1/nowhere"}, "must start with postgresql://"),
         ({"ENCRYPTION_KEYS": "not-a-fernet-key"}, "payment-service secrets new-key"),
-        ({"DATABASE_URL": "postgresql://nobody:hidden-word@127.0.0.1:1/nowhere"}, "cannot be reached"),
+        (
+            {"DATABASE_URL": "postgresql://nobody:hidden-word@127.0.0.1:1/nowhere", "DATABASE_WAIT_S": "0"},
+            "cannot be reached",
+        ),
+        ({"DATABASE_URL": "postgresql://a@127.0.0.1/b?password=hidden-word&connect_timeout=1"}, "connect_timeout"),
+        ({"DEBUG": "true", "PRODUCTION_API_URL": "https://proxy.example.kz/api"}, "DEBUG works only with"),
+        ({"CORS_ORIGINS": "https://admin.example.kz/"}, "browsers send https://admin.example.kz"),
+        ({"HOST": ""}, "HOST is empty"),
+        ({"METRICS_TOKEN": '"hidden-word"'}, "METRICS_TOKEN has quotation marks"),
     ],
     ids=str,
 )
@@ -58,6 +69,105 @@ def test_database_that_was_never_migrated_is_told_with_what_to_do(empty_shell: R
 def test_keys_that_do_not_open_the_database_are_told(serving: Rig, words: tuple[str, ...]) -> None:
     sentence = refusal(serving.run(*words, ENCRYPTION_KEYS=Fernet.generate_key().decode()))
     assert "ENCRYPTION_KEYS" in sentence
+
+
+ANY_ID = "00000000-0000-0000-0000-000000000000"
+ARGUMENTS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("serve",): (),
+    ("worker",): (),
+    ("migrate",): (),
+    ("reconcile",): ("--since", "2026-11-01"),
+    ("shops", "list"): (),
+    ("shops", "import"): (),
+    ("shops", "export"): (),
+    ("shops", "set-token"): ("8",),
+    ("payments", "tasks"): (),
+    ("payments", "settle"): (ANY_ID, "--failed", "--reason", "not there"),
+    ("payments", "settle-refund"): (ANY_ID, "--failed", "--reason", "not there"),
+    ("notify", "add"): ("--chat", "-100123", "--events", "payment.paid"),
+    ("notify", "list"): (),
+    ("notify", "remove"): (ANY_ID,),
+    ("notify", "test"): (ANY_ID,),
+    ("webhooks", "list"): (),
+    ("webhooks", "add"): ("https://93.184.215.14/hook",),
+    ("webhooks", "change"): (ANY_ID, "--description", "x"),
+    ("webhooks", "remove"): (ANY_ID,),
+    ("webhooks", "rotate-secret"): (ANY_ID,),
+    ("webhooks", "test"): (ANY_ID,),
+    ("webhooks", "deliveries"): (),
+    ("webhooks", "show"): (ANY_ID,),
+    ("webhooks", "replay"): ("--endpoint", ANY_ID, "--failed-since", "2026-11-21T00:00:00"),
+    ("keys", "create"): ("tests", "--scope", "admin"),
+    ("keys", "list"): (),
+    ("keys", "revoke"): ("1",),
+    ("secrets", "rotate"): (),
+    ("audit", "verify"): (),
+    ("audit", "export"): (),
+}
+"""Every command that needs the database, with what else it needs."""
+WITHOUT_DATABASE = {("dev",), ("demo",), ("sandbox",), ("secrets", "new-key"), ("import-legacy",)}
+
+
+def test_every_command_is_tried_with_a_database_that_cannot_be_used() -> None:
+    leaves = {words for words, command in COMMANDS.items() if not getattr(command, "commands", None)}
+    assert leaves == ARGUMENTS.keys() | WITHOUT_DATABASE
+
+
+@pytest.mark.parametrize(
+    "several",
+    [
+        pytest.param([("serve",), ("worker",), ("migrate",), ("payments", "tasks"), ("audit", "export")], id="some"),
+        pytest.param(list(ARGUMENTS), id="all", marks=pytest.mark.thorough),
+    ],
+)
+def test_every_command_says_in_a_sentence_why_it_cannot_use_the_database(
+    several: list[tuple[str, ...]], shell: Rig
+) -> None:
+    nowhere = shell.database_url.rpartition("/")[0] + "/nowhere"
+    for words in several:
+        done = shell.run(*words, *ARGUMENTS[words], DATABASE_URL=nowhere, text="your-device-token-uuid\n")
+        assert done.returncode == (2 if words == ("reconcile",) else 1), words
+        said = done.stderr.splitlines()[-1]
+        assert said.endswith("does not exist on its server: create it, or correct the name."), (words, said)
+
+
+@pytest.mark.parametrize("words", [("serve",), ("migrate",), ("import-legacy",)])
+def test_wrong_password_is_told_at_once(shell: Rig, words: tuple[str, ...]) -> None:
+    password = urlsplit(shell.database_url).password or ""
+    wrong = shell.database_url.replace(f":{password}@", ":hidden-word@")
+    sentence = refusal(shell.run(*words, DATABASE_URL=wrong, LEGACY_DATABASE_URL=wrong))
+    assert "refuses the user or the password" in sentence
+    assert "hidden-word" not in sentence
+
+
+@pytest.mark.parametrize("words", [("serve",), ("worker",)])
+async def test_program_waits_for_a_database_that_is_away_and_says_so(shell: Rig, words: tuple[str, ...]) -> None:
+    relay = Relay(shell.database_url)
+    await relay.start()
+    relay.refuse(refused=True)
+    port = free_port()
+    program = shell.start(
+        "payment_service", *words, name=words[0], port=port, PORT=str(port), HOST="127.0.0.1", DATABASE_URL=relay.url
+    )
+
+    async def writes(text: str) -> None:
+        async def wrote() -> bool:
+            assert program.process.poll() is None, program.written
+            return text in program.written
+
+        await until(wrote, text, within_s=30)
+
+    try:
+        await writes("waiting for the database")
+        relay.refuse(refused=False)
+        if words == ("serve",):
+            await program.ready()
+        else:
+            await writes("worker started")
+        assert await program.stop() == 0
+    finally:
+        await program.stop()
+        await relay.stop()
 
 
 def test_taken_port_is_told(shell: Rig) -> None:

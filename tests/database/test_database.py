@@ -90,6 +90,8 @@ async def test_connection_that_died_in_the_pool_is_not_noticed(database: Databas
         asyncpg.TooManyConnectionsError("full"),
         asyncpg.ConnectionDoesNotExistError("closed"),
         asyncpg.InterfaceError("connection is closed"),
+        asyncpg.InvalidPasswordError("password changed"),
+        asyncpg.InvalidCatalogNameError("database dropped"),
     ],
 )
 def test_error_of_a_database_that_is_away_is_unreachable(error: Exception) -> None:

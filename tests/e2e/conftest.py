@@ -1,11 +1,31 @@
 """One rig serves the tests of the group ``e2e``; what a test does to a process, it does to one that it started."""
 
+import os
 from collections.abc import AsyncIterator
 
 import pytest
+from playwright.async_api import Page, async_playwright
 
 from tests.conftest import Server
 from tests.e2e.rig import Rig, whole
+
+CHROMIUM = "/usr/bin/chromium"
+QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+QUIET += [f"--disable-{what}" for what in ("background-networking", "component-update", "sync")]
+
+
+@pytest.fixture(scope="package")
+async def browser_page() -> AsyncIterator[Page]:
+    """A page of a browser that finds no other host than this machine."""
+    if not os.access(CHROMIUM, os.X_OK):
+        reason = f"there is no {CHROMIUM}: install it (Debian: apt-get install chromium)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield await browser.new_page()
+        await browser.close()
 
 
 @pytest.fixture(scope="package")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import asyncpg
@@ -18,8 +20,10 @@ import httpx
 import pytest
 
 from tests.conftest import SHOPS, Server
+from tests.e2e import commands
 from tests.e2e.rig import Program, clean_environment, free_port, is_free, until
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.xdist_group("dev")
 
 # contract.md section 1, word for word but for the port and the id; what the answer shows stands beside it.
@@ -73,11 +77,29 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
 }
 
 
+_NEED_MORE = {
+    "import-legacy",
+    "set-token",
+    "settle",
+    "settle-refund",
+    "replay",
+    "--csv",
+    "https://shop.example.kz/webhook",
+}
+"""An id, a terminal, a file, a host or another database that the reader has and a test has not."""
+README = [
+    words
+    for line in re.findall(r"^payment-service (.+?)(?: +#.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    if (words := shlex.split(line)) and not {*_NEED_MORE, "--help"} & {*words}
+]
+"""The commands of the README that can be pasted as they are."""
+
+
 class Dev:
     """A development server, as a person runs it in a terminal."""
 
     def __init__(self, folder: Path, *words: str, **settings: str) -> None:
-        self.port, self.sandbox_port, self.data = free_port(), free_port(), folder / "data"
+        self.port, self.sandbox_port, self.data = free_port(), free_port(), folder / ".data"
         ports = ["--port", str(self.port), "--sandbox-port", str(self.sandbox_port)]
         self.program = Program(
             ["payment_service", "dev", "--data", str(self.data), *ports, *words],
@@ -148,6 +170,7 @@ class Story:
     banner: str = ""
     answers: dict[str, Any] = field(default_factory=dict)
     banner_answers: list[Any] = field(default_factory=list)
+    commands: "list[CompletedProcess[str]]" = field(default_factory=list)
     external_id: str = ""
     shops_in_view: int = 0
     seven: Any = None
@@ -187,6 +210,8 @@ def try_everything(dev: Dev, story: Story) -> None:
     httpx.post(f"http://127.0.0.1:{dev.sandbox_port}/_payments/{story.external_id}/pay").raise_for_status()
     for name in ("status", "refund", "config", "add", "logs"):
         answers[name] = dev.curl(EXAMPLES[name][0], story.external_id)
+    environment = clean_environment(story.folder)
+    story.commands = [commands.run(words, environment=environment, folder=story.folder, text="") for words in README]
     story.banner_answers = [dev.curl(command) for command in _commands(story.banner)]
 
 
@@ -231,10 +256,23 @@ def test_banner_shows_the_addresses(story: Story) -> None:
     assert len(set(re.findall(r"http://localhost:(\d+)", story.banner))) == 2
 
 
+def test_commands_of_the_readme_run_beside_it(story: Story) -> None:
+    assert ["payments", "tasks"] in README
+    assert len(README) > 5
+    for done in story.commands:
+        assert done.returncode == 0, (done.args, done.stdout, done.stderr)
+        assert "With the development server's settings" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_settings_for_commands_go_with_the_server(story: Story) -> None:
+    assert not (story.folder / ".data" / "settings.json").exists()
+
+
 def test_ctrl_c_stops_everything_that_was_started(story: Story) -> None:
     assert story.left_running == set()
     assert story.ports_free == [True, True]
-    assert not (story.folder / "data" / "postgres" / "cluster" / "postmaster.pid").exists()
+    assert not (story.folder / ".data" / "postgres" / "cluster" / "postmaster.pid").exists()
 
 
 def test_ctrl_c_ends_well_and_without_a_traceback(story: Story) -> None:
@@ -248,14 +286,14 @@ def test_second_start_keeps_what_was_there(story: Story) -> None:
 
 
 def test_server_writes_no_secret(story: Story) -> None:
-    made_up = json.loads((story.folder / "data" / "secrets.json").read_text())
+    made_up = json.loads((story.folder / ".data" / "secrets.json").read_text())
     hidden = [made_up["access_token"], made_up["encryption_key"], *made_up["device_tokens"].values()]
     assert not [secret for secret in hidden if secret in story.written]
     assert "77015211545" not in story.written.replace(story.banner, "")
 
 
 def test_made_up_secrets_are_for_their_owner_alone(story: Story) -> None:
-    assert (story.folder / "data" / "secrets.json").stat().st_mode & 0o077 == 0
+    assert (story.folder / ".data" / "secrets.json").stat().st_mode & 0o077 == 0
 
 
 async def test_database_url_is_used_instead_of_a_server_of_its_own(

@@ -1,34 +1,16 @@
 """The stand-in's page in a browser: a person pays and declines there, and the service sees it."""
 
-import os
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page
 
 from tests.e2e.rig import Rig
 
 pytestmark = pytest.mark.xdist_group("e2e")
 
-CHROMIUM = "/usr/bin/chromium"
-QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run"]
-QUIET += [f"--disable-{what}" for what in ("background-networking", "component-update", "sync")]
 WAITS = "77015219017"
-
-
-@pytest.fixture(scope="module")
-async def browser_page() -> AsyncIterator[Page]:
-    if not os.access(CHROMIUM, os.X_OK):
-        reason = f"there is no {CHROMIUM}: install it (Debian: apt-get install chromium)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield await browser.new_page()
-        await browser.close()
 
 
 async def press(page: Page, button: str, payment: dict[str, Any]) -> None:

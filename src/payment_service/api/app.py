@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -10,6 +10,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from payment_service import __version__
 from payment_service.api import (
     configs,
+    documentation,
     health,
     hints,
     notify,
@@ -23,6 +24,7 @@ from payment_service.api import (
 )
 from payment_service.api.dependencies import Rooms
 from payment_service.api.middleware import Drain, Envelope
+from payment_service.api.normalizing import HeadRequests, Normalized
 
 _ABOUT = """Routes each payment of a marketplace to the Kaspi account of the seller it belongs to.
 
@@ -30,7 +32,35 @@ Amounts are **tenge** in requests and answers about payments, and whole **tiyn**
 outcome is unknown is answered with **202** and must never be sent again.
 """
 
-
+ALLOWED_HEADERS: Final = (
+    "Authorization",
+    "Cache-Control",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-None-Match",
+    "Last-Event-ID",
+    "X-API-Key",
+    "X-Request-ID",
+)
+"""What a page of another origin may send."""
+EXPOSED_HEADERS: Final = (
+    "Allow",
+    "Content-Disposition",
+    "Content-Length",
+    "Date",
+    "ETag",
+    "Idempotency-Replayed",
+    "Last-Modified",
+    "Location",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "WWW-Authenticate",
+    "X-Next-Cursor",
+    "X-Request-ID",
+    *configs.SIGNATURE_HEADERS,
+)
+"""What a page of another origin may read of an answer."""
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
@@ -41,6 +71,7 @@ def build(
     schema_head: str,
     lifespan: Lifespan,
     docs: bool,
+    console_url: str | None = None,
     cors_origins: Sequence[str] = (),
     metrics: bool = False,
     metrics_token: str | None = None,
@@ -51,35 +82,34 @@ def build(
         version=__version__,
         description=_ABOUT,
         lifespan=lifespan,
-        docs_url="/docs" if docs else None,
+        docs_url=None,  # FastAPI's page loads its parts from other hosts; ours is in documentation.py
         redoc_url=None,
-        openapi_url="/openapi.json" if docs else None,
+        openapi_url=documentation.OPENAPI_URL if docs else None,
+        redirect_slashes=False,
     )
     app.state.rooms = rooms
     app.state.drain = drain
     app.state.schema_head = schema_head
+    app.state.console_url = console_url
     problems.install(app)
     for part in (waiting, payments, refunds, configs, reports, settling, hints, notify, webhooks, health):
         app.include_router(part.router)
     if metrics:
         app.include_router(health.metrics_router(metrics_token))
-    app.add_middleware(Envelope, drain=drain)
+    if docs:
+        app.include_router(documentation.router)
     # The last one added is the outermost: a page of another origin may read every answer, those of Envelope too.
+    app.add_middleware(HeadRequests)
+    app.add_middleware(Envelope, drain=drain)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(cors_origins),
-            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "X-API-Key", "Content-Type", "Idempotency-Key", "X-Request-ID"],
-            expose_headers=[
-                "X-Request-ID",
-                "Idempotency-Replayed",
-                "Retry-After",
-                "ETag",
-                "X-Next-Cursor",
-                *configs.SIGNATURE_HEADERS,
-            ],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=ALLOWED_HEADERS,
+            expose_headers=EXPOSED_HEADERS,
         )
+    app.add_middleware(Normalized)
     _declare_problem(app)
     return app
 

@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from payment_service.api import media
 from payment_service.api.numbers import exact_decimal, exact_int
 
 MAX_TOLD: Final = 20
@@ -71,6 +72,8 @@ class ExactRoute(APIRoute):
                 errors += await _unasked_body(exact)
             if errors:
                 raise RequestValidationError(errors[:MAX_TOLD])
+            if model is not None:
+                await media.check(exact)
             try:
                 return await handler(exact)
             except RequestValidationError as error:

@@ -30,6 +30,7 @@ _EXACT = 2**53
 """From here on a client that computes with doubles has lost digits: such an id may be another payment's."""
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,10}")
 _NUMBER = re.compile(r"\s*[+-]?[0-9._]*(e[+-]?[0-9]+)?\s*", re.IGNORECASE)
+_SPACE_FOR_PLUS = re.compile(r"(:[0-9]{2}(?:[.,][0-9]+)?) ([0-9]{2}:?[0-9]{2})$")
 
 
 def _whole_number(value: Any) -> Any:
@@ -61,11 +62,14 @@ def _tenge(value: Any) -> Money:
     return money
 
 
-def _no_number(value: Any) -> Any:
-    """A time is written out: as a number, a year would be taken for so many seconds since 1970."""
+def _written_out(value: Any) -> Any:
+    """A time is written out: as a number, a year would be taken for so many seconds since 1970.
+
+    In a query a plus sign that is not percent-encoded arrives as a space.
+    """
     if not isinstance(value, str) or _NUMBER.fullmatch(value):
         raise ValueError("is a time in the form of ISO 8601, such as 2025-10-22T10:00:00+05:00")
-    return value
+    return _SPACE_FOR_PLUS.sub(r"\1+\2", value)
 
 
 def _in_utc(value: datetime) -> datetime:
@@ -75,7 +79,7 @@ def _in_utc(value: datetime) -> datetime:
         raise ValueError("is before or after all time") from error
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_no_number), AfterValidator(_in_utc)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
 ShopId = Annotated[
     int, Field(ge=1, le=2_147_483_647, description="The shop.", examples=[121038]), BeforeValidator(_whole_number)
 ]

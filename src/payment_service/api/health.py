@@ -1,21 +1,33 @@
-"""Is the process alive, is it ready, what does it count."""
+"""What this is, whether the process lives, whether it is ready, what it counts."""
 
 import asyncio
 import hmac
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.security.utils import get_authorization_scheme_param
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from payment_service import schema
-from payment_service.api import problems
+from payment_service import __version__, schema
+from payment_service.api import documentation, problems
 from payment_service.api.dependencies import InRooms, Rooms
 from payment_service.api.exact import ExactRoute
 from payment_service.api.middleware import Drain
 from payment_service.errors import NotAuthenticated
 
 router = APIRouter(tags=["health"], route_class=ExactRoute)
+
+
+class Greeting(BaseModel):
+    """What answers at this address."""
+
+    name: str = "payment-service"
+    version: str = __version__
+    documentation: str | None = Field(description="The path of the documentation; null where it is switched off.")
+    openapi: str | None = Field(description="The path of the OpenAPI document; null where it is switched off.")
+    console: str | None = Field(description="Where the console for operators is; null where CONSOLE_URL is not set.")
+    health: str = "/health"
 
 
 class Alive(BaseModel):
@@ -29,6 +41,17 @@ class Readiness(BaseModel):
 
     status: str
     failing: list[str] = []
+
+
+@router.get("/", summary="What this is")
+async def greeting(request: Request) -> Greeting:
+    """Name and version, and where the documentation and the console are."""
+    openapi_url: str | None = request.app.openapi_url
+    return Greeting(
+        documentation=documentation.URL if openapi_url else None,
+        openapi=openapi_url,
+        console=request.app.state.console_url,
+    )
 
 
 @router.get("/health", summary="The process lives")
@@ -80,8 +103,9 @@ def metrics_router(token: str | None) -> APIRouter:
         responses={401: problems.declared_as(401, f"`{NotAuthenticated.code}`")} if token else {},
     )
     async def show(request: Request) -> Response:
-        given = request.headers.get("Authorization", "")
-        if token is not None and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+        scheme, given = get_authorization_scheme_param(request.headers.get("Authorization"))
+        right = scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), (token or "").encode())
+        if token is not None and not right:
             raise NotAuthenticated("the METRICS_TOKEN as 'Authorization: Bearer TOKEN'")
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 

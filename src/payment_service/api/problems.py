@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from payment_service import errors
+from payment_service.api.wording import one_for_each_value, sentence_of
 from payment_service.context import origin
 from payment_service.database import is_unreachable
 from payment_service.errors import ServiceError
@@ -86,6 +87,7 @@ _AT_THE_DOOR: Final = MappingProxyType(
         408: "`request_timeout`",
         413: "`body_too_large`",
         414: "`uri_too_long`",
+        415: "`unsupported_media_type`",
         422: "`validation_failed`",
         429: f"`{errors.RateLimited.code}`",
         431: "`headers_too_large`",
@@ -93,7 +95,10 @@ _AT_THE_DOOR: Final = MappingProxyType(
     }
 )
 """What any endpoint may answer before, or instead of, what it does."""
-_CODE_OF_HTTP: Final = MappingProxyType({404: "not_found", 405: "method_not_allowed", 413: "body_too_large"})
+_ONLY_OF_BODIES: Final = frozenset({413, 415})
+_CODE_OF_HTTP: Final = MappingProxyType(
+    {404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 415: "unsupported_media_type"}
+)
 """Not derived from the phrases of the standard library: those change from one Python to the next."""
 _RETRIABLE: Final = (
     errors.StillRunning,
@@ -181,7 +186,7 @@ def declared_at_the_door(*, with_body: bool) -> dict[str, dict[str, Any]]:
     return {
         str(status): declared_as(status, words)
         for status, words in _AT_THE_DOOR.items()
-        if with_body or status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        if with_body or status not in _ONLY_OF_BODIES
     }
 
 
@@ -202,7 +207,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        fields = [_field_problem(one) for one in error.errors()]
+        fields = [_field_problem(one) for one in one_for_each_value(error.errors())]
         first = f"{fields[0]['field']}: {fields[0]['message']}" if fields else "The request cannot be read."
         kind = errors.InvalidInput
         return problem(STATUS_OF[kind], kind.code, kind.title, first, errors=fields)
@@ -219,7 +224,8 @@ def install(app: FastAPI) -> None:
 def _allowed(app: FastAPI, request: Request) -> str:
     """The methods of an address. Starlette names those of the first route that has it, and each of ours has one."""
     path = getattr(request.scope.get("route"), "path", "")
-    return ", ".join(sorted(method.upper() for method in app.openapi()["paths"].get(path, {"get": ...})))
+    methods = {method.upper() for method in app.openapi()["paths"].get(path, {"get": ...})}
+    return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
 
 
 def of_unforeseen(error: Exception) -> JSONResponse:
@@ -238,9 +244,12 @@ def of_unforeseen(error: Exception) -> JSONResponse:
 
 
 def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
+    location, message = error["loc"], sentence_of(error)
     if error["type"] == "json_invalid":
-        return {"field": "body", "message": f"is not the JSON that is asked for: {error['ctx']['error']}"}
-    return {"field": _field_of(error["loc"]), "message": str(error["msg"]).removeprefix("Value error, ")}
+        location = ("body",)
+    elif location[-1] == "[key]":  # so Pydantic calls the name of an entry
+        location, message = location[:-1], f"the name {message}"
+    return {"field": _field_of(location), "message": message}
 
 
 def _field_of(location: tuple[int | str, ...]) -> str:

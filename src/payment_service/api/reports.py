@@ -43,7 +43,7 @@ from payment_service.identifiers import checked_bin
 from payment_service.logs import get_logger
 from payment_service.money import MAX_TIYN
 from payment_service.payments.reports import Report
-from payment_service.spreadsheets import cell
+from payment_service.spreadsheets import ENCODING, cell
 
 router = APIRouter(route_class=ExactRoute)
 _WHOLE = re.compile(r"[0-9]{1,10}")
@@ -367,10 +367,10 @@ def _prefers_csv(accept: str) -> bool:
     return weights.get("text/csv", 0) > 0 and weights["text/csv"] >= weights.get("application/json", 0)
 
 
-def _csv(lines: list[LogLine]) -> str:
+def _csv(lines: list[LogLine]) -> bytes:
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(LogLine.model_fields)
     for line in lines:
         writer.writerow([cell(value) for value in line.model_dump(mode="json").values()])
-    return out.getvalue()
+    return out.getvalue().encode(ENCODING)

@@ -13,11 +13,12 @@ from rich.table import Table
 
 from payment_service import logs, main
 from payment_service.characters import checked_text
+from payment_service.connecting import ConnectArgumentError, trouble_of
 from payment_service.context import Origin, origin
-from payment_service.database import ConnectArgumentError, is_unreachable, lacks_schema
+from payment_service.database import is_unreachable, lacks_schema
 from payment_service.errors import ServiceError
 from payment_service.main import House, StartError
-from payment_service.settings import Settings, SettingsError, load
+from payment_service.settings import Settings, SettingsError, load, load_of_development_server
 from payment_service.vault import VaultError
 
 Result = TypeVar("Result")
@@ -48,13 +49,14 @@ def sentence_of(error: Exception) -> str | None:
             return str(error)
         case ServiceError():
             return error.detail
+        case OSError() if error.filename is not None:
+            return f"{error.filename} cannot be used: {error.strerror}."
     if lacks_schema(error):
         return "The database is not at the schema that this code needs: run 'payment-service migrate' first."
+    if trouble := trouble_of(error):
+        return trouble.sentence
     if is_unreachable(error):
-        return (
-            f"The database that DATABASE_URL names cannot be reached ({type(error).__name__}): "
-            "check that it runs and that the address, user and password are right."
-        )
+        return f"The database that DATABASE_URL names cannot serve just now ({type(error).__name__}): try again later."
     return None
 
 
@@ -89,9 +91,17 @@ def _cell(value: object) -> str:
             return str(value)
 
 
+def _settings() -> Settings:
+    found = load_of_development_server()
+    if found is None:
+        return load()
+    typer.echo("With the development server's settings: neither the environment nor .env has any.", err=True)
+    return found
+
+
 def in_house(action: Callable[[House], Awaitable[Result]], settings: Settings | None = None) -> Result:
     """Run a command's work over the rooms, as the person at the command line."""
-    settings = settings or load()
+    settings = settings or _settings()
     logs.configure(readable=True, level="WARNING")
 
     async def work() -> Result:

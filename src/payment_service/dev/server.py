@@ -14,16 +14,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import httpx
 import typer
 
 from payment_service import schema
+from payment_service.connecting import connect_arguments, trouble_of
 from payment_service.context import Origin, origin
 from payment_service.dev.postgres import EmbeddedPostgres, PostgresError
 from payment_service.main import StartError, open_house
 from payment_service.routing import importing
-from payment_service.settings import Settings, load
+from payment_service.settings import DEVELOPMENT_FILE, Settings, is_loopback, load
 from payment_service.vault import new_key
 
 READY_WITHIN_S = 30
@@ -64,6 +66,7 @@ def run(data: Path, *, port: int, sandbox_port: int) -> None:
             settings = load()
             sandbox = _start_sandbox(data, sandbox_port, stack)
             _prepare(settings, url, made_up)
+            _leave_settings(data, url, environment, stack)
             service = _start("service", ["serve"], stack)
             _wait_until_ready("stand-in proxy", f"http://127.0.0.1:{sandbox_port}/health", sandbox)
             _wait_until_ready("service", f"http://127.0.0.1:{port}/health/ready", service)
@@ -93,10 +96,7 @@ def _secrets(data: Path) -> _Secrets:
             "access_token": secrets.token_urlsafe(24),
             "device_tokens": {each: str(uuid.uuid4()) for each in bins},
         }
-        draft = file.with_suffix(".new")
-        draft.write_text(json.dumps(content, indent=2))
-        draft.chmod(0o600)
-        draft.rename(file)
+        _write_secret(file, content)
     try:
         made_up = _Secrets(**json.loads(file.read_text()))
     except (ValueError, TypeError) as error:
@@ -132,14 +132,33 @@ def _environment(url: str, made_up: _Secrets, *, port: int, sandbox_port: int) -
     }
 
 
+def _leave_settings(data: Path, url: str, environment: dict[str, str], stack: ExitStack) -> None:
+    """Let commands in another terminal find the settings, unless the database is on another machine."""
+    file = data / DEVELOPMENT_FILE.name
+    host = str(connect_arguments(url)["host"])
+    if is_loopback(host) or host.startswith("/"):
+        _write_secret(file, {name.lower(): value for name, value in environment.items()})
+        stack.callback(file.unlink, missing_ok=True)
+
+
+def _write_secret(file: Path, content: dict[str, Any]) -> None:
+    draft = file.with_suffix(".new")
+    draft.touch(mode=0o600)
+    draft.write_text(json.dumps(content, indent=2))
+    draft.rename(file)
+
+
 def _prepare(settings: Settings, url: str, made_up: _Secrets) -> None:
     """Bring the schema to head and the shops to what the development server needs."""
     try:
         schema.migrate(url)
     except Exception as error:
+        trouble = trouble_of(error)
         raise StartError(
-            f"The database that DATABASE_URL names cannot be prepared ({type(error).__name__}): "
-            "check that it runs, that its address is right and that the user may create tables."
+            trouble.sentence
+            if trouble
+            else f"The database that DATABASE_URL names cannot be prepared ({type(error).__name__}): "
+            "check that its address is right and that the user may create tables."
         ) from error
 
     try:

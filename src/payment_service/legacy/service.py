@@ -15,13 +15,15 @@ from sqlalchemy import func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.audit.models import AuditEntry
-from payment_service.database import CONNECT_TIMEOUT_S, Database, connect_arguments
+from payment_service.connecting import connect_arguments, trouble_of
+from payment_service.database import CONNECT_TIMEOUT_S, Database
 from payment_service.errors import InvalidInput
 from payment_service.routing import importing
 from payment_service.routing.importing import Planned
 from payment_service.routing.service import Routing, checked_fields
 
 ACTOR: Final = "legacy"
+SETTING: Final = "LEGACY_DATABASE_URL"
 PAGE: Final = 1000
 _LOCK: Final = 0x6C6567616379  # "legacy"
 _TEXTS: Final = {"organization_bin": 12, "operation_type": 20, "external_id": 50, "status": 50, "provider": 20}
@@ -62,9 +64,11 @@ async def old_books(dsn: str) -> AsyncIterator[asyncpg.Connection]:
         ConnectArgumentError: for an address that cannot be understood.
     """
     try:
-        connection = await asyncpg.connect(**connect_arguments(dsn), timeout=CONNECT_TIMEOUT_S)
-    except (OSError, asyncpg.PostgresError) as error:
-        raise OldBooksError(f"The old database cannot be reached ({type(error).__name__}).") from error
+        connection = await asyncpg.connect(**connect_arguments(dsn, name=SETTING), timeout=CONNECT_TIMEOUT_S)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        trouble = trouble_of(error, name=SETTING)
+        sentence = trouble.sentence if trouble else f"The old database cannot be used ({type(error).__name__})."
+        raise OldBooksError(sentence) from error
     try:
         await _check_tables(connection)
         async with connection.transaction(isolation="repeatable_read", readonly=True):

@@ -21,7 +21,7 @@ from payment_service.reconciliation.service import Period
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.models import Refund
 from payment_service.routing.models import PaymentConfig
-from payment_service.spreadsheets import cell
+from payment_service.spreadsheets import ENCODING, cell
 
 SUMS: Final = ("paid", "refunded", "net")
 
@@ -125,7 +125,7 @@ def csv_of(turnovers: Sequence[Turnover]) -> bytes:
     lines = [line_of(turnover) for turnover in (*turnovers, total_of(turnovers))]
     writer.writerow(lines[0])
     writer.writerows([cell(value) for value in line.values()] for line in lines)
-    return out.getvalue().encode("utf-8-sig")
+    return out.getvalue().encode(ENCODING)
 
 
 def tenge(tiyn: int) -> str:

@@ -1,0 +1,109 @@
+"""What is wrong with a request, in plain words: Pydantic's own messages speak of dictionaries and instances."""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, get_args
+
+from pydantic_core import core_schema
+
+_A_TIME: Final = "must be a time in the form of ISO 8601, such as 2025-10-22T10:00:00+05:00"
+_TOO_LARGE: Final = "is too large a number"
+_SENTENCES: Final = MappingProxyType(
+    {
+        "missing": "is required",
+        "none_required": "must be null",
+        **dict.fromkeys(("model_type", "model_attributes_type", "dict_type", "mapping_type"), "must be an object"),
+        **dict.fromkeys(("list_type", "tuple_type", "set_type", "iterable_type"), "must be a list"),
+        "string_type": "must be a text",
+        "string_unicode": "must be a text in UTF-8",
+        "string_too_short": "must have at least {min_length} characters",
+        "string_too_long": "must have at most {max_length} characters",
+        "string_pattern_mismatch": "must match the pattern {pattern}",
+        "invalid_key": "must have texts as names",
+        **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
+        "int_parsing_size": _TOO_LARGE,
+        **dict.fromkeys(("float_type", "float_parsing", "decimal_type", "decimal_parsing"), "must be a number"),
+        "finite_number": _TOO_LARGE,
+        "greater_than": "must be more than {gt}",
+        "greater_than_equal": "must be at least {ge}",
+        "less_than": "must be less than {lt}",
+        "less_than_equal": "must be at most {le}",
+        "multiple_of": "must be a multiple of {multiple_of}",
+        **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+        **dict.fromkeys(("enum", "literal_error"), "must be {expected}"),
+        **dict.fromkeys(("uuid_type", "uuid_parsing", "uuid_version"), "must be a UUID"),
+        **dict.fromkeys(("datetime_type", "datetime_parsing", "datetime_from_date_parsing"), _A_TIME),
+        "datetime_object_invalid": _A_TIME,
+        "timezone_aware": "must say its offset from UTC, such as +05:00",
+        **dict.fromkeys(("url_type", "url_parsing", "url_syntax_violation", "url_scheme"), "must be a URL"),
+        "url_too_long": "must have at most {max_length} characters",
+        "recursion_loop": "is nested too deeply",
+    }
+)
+_OF_PYDANTIC: Final = frozenset(get_args(core_schema.ErrorType))
+_KINDS: Final = MappingProxyType(
+    {
+        "int": ("int_", "a whole number"),
+        "float": ("float_", "a number"),
+        "str": ("string_", "a text"),
+        "bool": ("bool_", "true or false"),
+    }
+)
+"""What Pydantic calls a kind that a value may be of, how its errors of that kind begin, and our words for it."""
+_JSON_TROUBLES: Final = (
+    ("codec can't", "it is not text in UTF-8"),
+    ("recursion", "it is nested too deeply"),
+    ("integer string conversion", "a number in it has too many digits"),
+    ("decimal.", "a number in it is too large or too small"),
+)
+"""What Python says of a body that its own parser cannot read, by a part of its words."""
+
+
+def sentence_of(error: Mapping[str, Any]) -> str:
+    """What to tell a caller about one error of validation, as the rest of a sentence that begins with the field."""
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "json_invalid":
+            return f"is not the JSON that is asked for: {_json_trouble(str(context['error']))}"
+        case "value_error" | "assertion_error":
+            return str(context["error"])
+        case "string_too_short" | "too_short" if context["min_length"] == 1:
+            return "must not be empty"
+        case "too_short":
+            return f"must have at least {context['min_length']} {_counted(context)}"
+        case "too_long":
+            return f"must have at most {context['max_length']} {_counted(context)}"
+        case kind if kind in _SENTENCES:
+            return _SENTENCES[kind].format_map(context)
+        case kind if kind in _OF_PYDANTIC and kind != "extra_forbidden":
+            return "is not what is asked for here"
+    # A message of our own. That of a field which is not known has its nearest name in it: see exact.
+    return str(error["msg"])
+
+
+def one_for_each_value(errors: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The errors, with one for a value that is of none of several kinds: Pydantic tells of each kind by itself."""
+    errors = list(errors)
+    kinds: dict[tuple[int | str, ...], list[str]] = {}
+    for error in errors:
+        if _is_of_a_kind(error):
+            kinds.setdefault(error["loc"][:-1], []).append(_KINDS[error["loc"][-1]][1])
+    several = {place: words for place, words in kinds.items() if len(words) > 1}
+    merged = [
+        {"type": "of_no_kind", "loc": place, "msg": f"must be {' or '.join(words)}"} for place, words in several.items()
+    ]
+    return merged + [one for one in errors if not _is_of_a_kind(one) or one["loc"][:-1] not in several]
+
+
+def _is_of_a_kind(error: Mapping[str, Any]) -> bool:
+    kind = error["loc"][-1]
+    return kind in _KINDS and str(error["type"]).startswith(_KINDS[kind][0])
+
+
+def _counted(context: Mapping[str, Any]) -> str:
+    # A text whose length is looked at after a check of ours is but a "Value" to Pydantic.
+    return "characters" if context["field_type"] == "Value" else "entries"
+
+
+def _json_trouble(said: str) -> str:
+    return next((plain for words, plain in _JSON_TROUBLES if words in said), said)
