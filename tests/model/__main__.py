@@ -36,7 +36,7 @@ def explore_service(*, short: bool) -> int:
     states = broken = 0
     seconds = 0.0
     for words, decisions, verb, asks in asked:
-        explored = explore(verb, decisions, asks)
+        explored = explore(verb, decisions, asks, apart=True)
         say(f"{words}{said(asks)}: {explored.states} states, {explored.depth} steps deep, {explored.seconds:.1f} s")
         states, seconds = states + explored.states, seconds + explored.seconds
         if explored.wrong:

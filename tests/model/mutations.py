@@ -8,7 +8,7 @@ from typing import Final
 from payment_service import idempotency
 from payment_service.idempotency import IN_FLIGHT, Earlier, Rules, Verdict
 from payment_service.providers.interface import NotSent
-from tests.model.world import LEASE, PAYMENTS, REFUNDS, Ask, Decisions, Row, Verb
+from tests.model.world import DEADLINE, LATE, LEASE, PAYMENTS, REFUNDS, Ask, Decisions, Row, Verb
 
 PLAIN: Final = Ask("100")
 KEYED: Final = Ask("100", key=1)
@@ -31,16 +31,18 @@ SLICE: Final[Sequence[tuple[Verb, tuple[Ask, ...]]]] = (
     (REFUNDS, (FULL, HALF_WITH_KEY)),
 )
 """What ``make test`` explores."""
-PAIRS: Final = tuple(
-    (verb, asks)
-    for verb, kinds in ((PAYMENTS, OF_PAYMENTS), (REFUNDS, OF_REFUNDS))
-    for asks in combinations_with_replacement(kinds, 2)
-)
-THREES: Final[Sequence[tuple[Verb, tuple[Ask, ...]]]] = (
-    (PAYMENTS, (PLAIN, PLAIN, PLAIN)),
-    (PAYMENTS, (KEYED, KEYED, KEYED)),
-    (REFUNDS, (HALF, HALF, HALF)),
-)
+
+
+def _of_so_many(asks: int) -> tuple[tuple[Verb, tuple[Ask, ...]], ...]:
+    return tuple(
+        (verb, chosen)
+        for verb, kinds in ((PAYMENTS, OF_PAYMENTS), (REFUNDS, OF_REFUNDS))
+        for chosen in combinations_with_replacement(kinds, asks)
+    )
+
+
+PAIRS: Final = _of_so_many(2)
+THREES: Final = _of_so_many(3)
 
 Equal = Callable[[Earlier | None, Rules, bool], Verdict]
 
@@ -80,6 +82,13 @@ def _stops_at_the_first(stuck: Sequence[bool]) -> list[bool]:
     return [not any(stuck[: number + 1]) for number in range(len(stuck))]
 
 
+def _window_of_the_end(earlier: Earlier | None, rules: Rules, by_key: bool) -> Verdict:
+    """A window that begins when the call ended."""
+    if earlier is not None and earlier.age_s >= rules.duplicate_window_s:
+        earlier = replace(earlier, age_s=earlier.age_s - DEADLINE)
+    return idempotency.of_equal(earlier, rules, by_key=by_key)
+
+
 def _is_first(row: Row) -> bool:
     return not row.rivals and row.ask == PLAIN
 
@@ -87,8 +96,10 @@ def _is_first(row: Row) -> bool:
 SERVICE: Final = Decisions()
 NO_WINDOW: Final = replace(SERVICE, rules=Rules(duplicate_window_s=0, sending_lease_s=LEASE))
 SHORT_WINDOW: Final = replace(SERVICE, rules=Rules(duplicate_window_s=LEASE - 1, sending_lease_s=LEASE))
-LAW: Final = replace(SERVICE, refuses=_is_first)
-"""A law that the database holds against every move of a row which it let begin."""
+LAW: Final = replace(SERVICE, refuses=lambda row, state: _is_first(row) and state != "unknown")
+"""A law that the database holds against what came of a row which it let begin."""
+LAW_OF_ALL: Final = replace(SERVICE, refuses=lambda row, _state: _is_first(row))
+"""A law against every move of such a row."""
 
 
 @dataclass(frozen=True)
@@ -138,17 +149,39 @@ MUTATIONS: Final = {
         replace(SERVICE, may_be_called_failed=lambda _age: True), (PLAIN,), "told as not done"
     ),
     "a process that stood still sends all the same": Mutation(
-        replace(SERVICE, may_begin=lambda _age: True, may_leave=lambda _age: True), (PLAIN,), "told as not done"
+        replace(SERVICE, may_begin=lambda _age: True, may_leave=lambda *_ages: True), (PLAIN,), "told as not done"
     ),
     "a process that stood still in its call sends all the same": Mutation(
-        replace(SERVICE, may_leave=lambda _age: True), (PLAIN,), "told as not done"
+        replace(SERVICE, may_leave=lambda *_ages: True), (PLAIN,), "told as not done"
     ),
-    "a law is first met after the effect": Mutation(LAW, (PLAIN,), "came and cannot be written"),
+    "a call may begin until its lease is over, and only its own deadline cuts it off": Mutation(
+        replace(SERVICE, may_begin=lambda age: age <= LEASE, may_leave=lambda _age, call_age: call_age <= DEADLINE),
+        (PLAIN,),
+        "told as not done",
+    ),
+    "a person may call failed what may still take effect for one tick": Mutation(
+        replace(SERVICE, may_be_called_failed=lambda age: age >= LATE - 1), (PLAIN,), "told as not done"
+    ),
+    "a person settles by what was seen before the time had come": Mutation(
+        replace(SERVICE, trusts_old_looks=True), (PLAIN,), "is called failed, and it took effect"
+    ),
+    "an intent whose COMMIT was unheard is sent if it is there": Mutation(
+        replace(SERVICE, unheard_is_written=True), (PLAIN,), "told as not done"
+    ),
+    "a reply to another request is taken for our own": Mutation(
+        replace(SERVICE, trusts_any_reply=True), (PLAIN,), "is called pending, and it took no effect"
+    ),
+    "the window begins when the call ended": Mutation(
+        replace(SERVICE, of_equal=_window_of_the_end), (PLAIN, PLAIN), "is a new request, and is answered with row 0"
+    ),
+    "a law is first met after the effect": Mutation(
+        replace(LAW, falls_back=False), (PLAIN,), "came and cannot be written"
+    ),
     "a sweep stops at a row that it cannot take": Mutation(
-        replace(LAW, swept=_stops_at_the_first), (PLAIN, Ask("200")), "the sweep never comes to row"
+        replace(LAW_OF_ALL, swept=_stops_at_the_first), (PLAIN, Ask("200")), "the sweep never comes to row"
     ),
     "nobody is told of a row that no sweep can take": Mutation(
-        replace(LAW, lists_sending=False), (PLAIN,), "nobody is told"
+        replace(LAW_OF_ALL, lists_sending=False), (PLAIN,), "nobody is told"
     ),
     "what is under way is not kept back from the next refund": Mutation(
         replace(SERVICE, left=lambda paid, refunded, _reserved: paid - refunded),

@@ -5,6 +5,7 @@ late or never, replies are lost, processes die or stand still, the sweep comes w
 decided (``Decisions``) is the service's own code, so that it and this model cannot drift apart. Time is in ticks.
 
 A database that is away is a step that is not taken yet, or an intent that is refused; so is a worker that is away.
+What is read of a payment that the provider took on is another model: ``reading.py``.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -59,6 +60,11 @@ class Ask(NamedTuple):
     amount: int = 0
     """Of a refund; 0 is all that is left."""
 
+    @property
+    def fingerprint(self) -> str:
+        """What makes two requests equal: an order is a part of it."""
+        return f"{self.words} of the order" if self.order else self.words
+
 
 class Row(NamedTuple):
     """A payment or a refund as the database holds it, and what the provider did of it."""
@@ -75,6 +81,10 @@ class Row(NamedTuple):
     """How long its call has been on the way; none: it has not left, has arrived, or was lost."""
     told_failed: bool = False
     """Whether somebody was told that it was not done."""
+    by_hand: bool = False
+    """Whether it stands by a settlement, which another person can undo."""
+    seen_missing: bool = False
+    """Whether a person looked and did not find it (only where an old look is believed)."""
 
 
 class Process(NamedTuple):
@@ -92,6 +102,10 @@ class Process(NamedTuple):
     """What it is about to write, when it only looked."""
 
 
+UNSENT: Final = Process("learned", -1, outcome="unsent")
+"""Takes back an intent that was written unheard."""
+
+
 class World(NamedTuple):
     """All that there is."""
 
@@ -100,7 +114,7 @@ class World(NamedTuple):
     asks: tuple[Ask, ...] = ()
     """Still to come."""
     claims: tuple[tuple[int, int, str], ...] = ()
-    """Idempotency-Keys: the key, its row, its words."""
+    """Idempotency-Keys: the key, its row, its fingerprint."""
 
 
 class Wrong(Exception):
@@ -112,17 +126,38 @@ class Verb(NamedTuple):
 
     decide: Callable[[Any, Any], Any]
     state: Callable[[str], Any]
+    moves: frozenset[tuple[Any, Any]]
+    undo: Callable[[], Any]
+    undoing: frozenset[tuple[Any, Any]]
     accepted: Outcome[Any]
-    success: str
+    found: str
+    """What a person settles it as who found it in the cabinet."""
 
 
-PAYMENTS: Final = Verb(payments.decide, State, Accepted(PaymentReceipt("1")), "pending")
-REFUNDS: Final = Verb(refunds.decide, RefundState, Accepted(RefundReceipt()), "succeeded")
+PAYMENTS: Final = Verb(
+    payments.decide,
+    State,
+    payments.MOVES,
+    payments.undo_settlement,
+    payments.UNDOING,
+    Accepted(PaymentReceipt("1")),
+    "paid",
+)
+REFUNDS: Final = Verb(
+    refunds.decide,
+    RefundState,
+    refunds.MOVES,
+    refunds.undo_settlement,
+    refunds.UNDOING,
+    Accepted(RefundReceipt()),
+    "succeeded",
+)
 
 
 RULES: Final = Rules(duplicate_window_s=WINDOW, sending_lease_s=LEASE)
 SENDER_DIED: Final = Unknown("sender_died")
 REPLY_LOST: Final = Unknown("timeout")
+OUTCOME_REFUSED: Final = Unknown("outcome_refused")
 
 
 def _of_order(open_one: Earlier | None, rules: Rules, is_equal: bool) -> Verdict:
@@ -146,6 +181,11 @@ def _left(amount: int, refunded: int, reserved: int) -> int:
     return remainder(cast("Payment", payment)).tiyn
 
 
+def _may_leave(age: int, call_age: int) -> bool:
+    """A call that stood still is cut off by its own deadline, and by the lease of its intent."""
+    return call_age <= DEADLINE and age <= LEASE
+
+
 def _each_alone(stuck: Sequence[bool]) -> list[bool]:
     """Which of the rows that a sweep found it can take."""
     return [not one for one in stuck]
@@ -160,8 +200,8 @@ class Decisions:
     of_order: Callable[[Earlier | None, Rules, bool], Verdict] = _of_order
     foremost: Callable[[Sequence[Earlier]], Earlier | None] = idempotency.foremost
     may_begin: Callable[[int], bool] = lambda age: SendingWindow(LEASE - DEADLINE, LEASE, opened=0).is_open(age)
-    may_leave: Callable[[int], bool] = lambda call_age: call_age <= DEADLINE
-    """Whether a process may still send in its call: one that stood still is cut off by its deadline."""
+    may_leave: Callable[[int, int], bool] = _may_leave
+    """Whether a process may still send in its call, by the ages of its row and of its call."""
     may_be_called_failed: Callable[[int], bool] = _may_be_called_failed
     left: Callable[[int, int, int], int] = _left
     of_the_dead: Outcome[Any] = SENDER_DIED
@@ -172,8 +212,18 @@ class Decisions:
     locks: bool = True
     """Whether looking for an equal request and writing a new one are one step."""
     retries: bool = False
-    refuses: Callable[[Row], bool] = lambda _row: False
-    """Whether the database refuses every move of a row that it took when it began."""
+    refuses: Callable[[Row, str], bool] = lambda _row, _state: False
+    """Whether the database refuses the move of a row to this state, though it took the row."""
+    falls_back: bool = True
+    """Whether an outcome that the database refuses becomes unknown."""
+    trusts_any_reply: bool = False
+    """Whether a reply that names what another request made is taken for our own."""
+    trusts_old_looks: bool = False
+    """Whether a person may settle by what was seen before the time had come."""
+    unheard_is_written: bool = False
+    """Whether an intent whose COMMIT was unheard is sent all the same, if it is there."""
+    unheard_frees_key: bool = False
+    """Whether a key is free as soon as "not sent" was told, before the intent is taken back."""
 
 
 @dataclass(frozen=True)
@@ -212,9 +262,9 @@ class Model:
             yield f"{who}; refused", world
             return
         if found >= 0:
-            self._answer(world.rows[found], ask)
+            self._answer(world, found, ask)
             if ask.key:
-                claims = dict.fromkeys([*world.claims, (ask.key, found, ask.words)])
+                claims = dict.fromkeys([*world.claims, (ask.key, found, ask.fingerprint)])
                 world = world._replace(claims=tuple(sorted(claims)))
             yield f"{who}; answered with row {found}", _told(world, found)
             return
@@ -228,12 +278,15 @@ class Model:
         row = Row(ask, amount, self._rivals(world, ask))
         claims = world.claims
         if ask.key:
-            claims = tuple(sorted([*(one for one in claims if one[0] != ask.key), (ask.key, number, ask.words)]))
+            claims = tuple(sorted([*(one for one in claims if one[0] != ask.key), (ask.key, number, ask.fingerprint)]))
         made = world._replace(rows=(*world.rows, row), claims=claims)
         yield f"{who}; row {number} is written", _with(made, Process("written", number))
         # The answer to the COMMIT was lost: told that nothing was sent, and the row is taken back.
         unheard = _row(made, number, told_failed=True)
-        yield f"{who}; row {number} is written unheard", _with(unheard, Process("learned", number, outcome="unsent"))
+        if self.decisions.unheard_frees_key:
+            unheard = unheard._replace(claims=tuple(one for one in claims if one[0] != ask.key))
+        after = Process("written", number) if self.decisions.unheard_is_written else UNSENT._replace(row=number)
+        yield f"{who}; row {number} is written unheard", _with(unheard, after)
 
     def _look(self, world: World, ask: Ask) -> tuple[int | None, int]:
         """The row that answers, -1 when nothing stands in the way, none for a refusal; and the amount of a new row."""
@@ -242,18 +295,18 @@ class Model:
         found = -1
         if ask.key:
             claim = next((one for one in world.claims if one[0] == ask.key), None)
-            if claim is not None and claim[2] != ask.words:
+            if claim is not None and claim[2] != ask.fingerprint:
                 return None, 0
             found = claim[1] if claim else -1
         else:
-            alike = [number for number, row in enumerate(world.rows) if _same(row.ask, ask)]
+            alike = [number for number, row in enumerate(world.rows) if row.ask.fingerprint == ask.fingerprint]
             meant = decisions.foremost([aged[number] for number in alike])
             found = next((number for number in reversed(alike) if aged[number] == meant), -1)
         verdict = decisions.of_equal(aged[found] if found >= 0 else None, decisions.rules, bool(ask.key))
         if verdict is Verdict.GO_ON and ask.order:
             ordered = [number for number, row in enumerate(world.rows) if row.ask.order]
             found = next((number for number in ordered if world.rows[number].state in OPEN), -1)
-            is_equal = found >= 0 and world.rows[found].ask.words == ask.words
+            is_equal = found >= 0 and world.rows[found].ask.fingerprint == ask.fingerprint
             verdict = decisions.of_order(aged[found] if found >= 0 else None, decisions.rules, is_equal)
             paid = [n for n in ordered if world.rows[n].state == "paid" and world.rows[n].ask.words == ask.words]
             if found < 0 and paid:
@@ -272,24 +325,26 @@ class Model:
 
     def _rivals(self, world: World, ask: Ask) -> frozenset[int]:
         """The promise, said without the service's decisions: which earlier rows this one must not be applied beside."""
-        window = self.decisions.rules.duplicate_window_s
+        return frozenset(number for number in range(len(world.rows)) if self._is_rival(world, number, ask))
 
-        def rival(number: int, row: Row) -> bool:
-            if row.failure in {"not_sent", "rejected", "settled"}:
-                return True  # it is said not to have been done, and then it must not be
-            its_key = any(key == ask.key and of == number for key, of, _words in world.claims)
-            in_flight = row.state in {"sending", "unknown"}
-            alike = not ask.key and _same(row.ask, ask) and (in_flight or row.age < window)
-            ordered = ask.order and row.ask.order and (in_flight or row.state == "pending")
-            paid = ask.order and row.ask.order and row.state == "paid" and row.ask.words == ask.words
-            return bool(ask.key and its_key) or alike or ordered or paid
+    def _is_rival(self, world: World, number: int, ask: Ask) -> bool:
+        row = world.rows[number]
+        in_flight = row.state in {"sending", "unknown"}
+        if ask.key and any((ask.key, number) == claim[:2] for claim in world.claims):
+            return True
+        if not ask.key and row.ask.fingerprint == ask.fingerprint:
+            if in_flight or row.age < self.decisions.rules.duplicate_window_s:
+                return True
+        if not (ask.order and row.ask.order):
+            return False
+        return in_flight or row.state == "pending" or (row.state == "paid" and row.ask.words == ask.words)
 
-        return frozenset(number for number, row in enumerate(world.rows) if rival(number, row))
-
-    @staticmethod
-    def _answer(row: Row, ask: Ask) -> None:
+    def _answer(self, world: World, number: int, ask: Ask) -> None:
+        row = world.rows[number]
         if row.ask.words != ask.words:
             raise Wrong(f"'{ask.words}' is answered with a payment of '{row.ask.words}'")
+        if not self._is_rival(world, number, ask):
+            raise Wrong(f"'{ask.words}' is a new request, and is answered with row {number}")
 
     # --- a process of the service works
 
@@ -319,13 +374,15 @@ class Model:
         yield f"{who} stands still", _process(world, number, stands_still=True)
         if not process.tries:
             yield f"{who} cannot connect", _process(world, number, at="learned", outcome="unsent")
-            if self.decisions.may_leave(process.call_age):
+            if self.decisions.may_leave(row.age, process.call_age):
                 sent = _process(world, number, tries=1)
                 yield f"{who} sends", _row(sent, process.row, way=0)
                 yield f"{who} sends; it is refused", _process(sent, number, at="learned", outcome="rejected")
             return
         if row.effects:
             yield f"{who} reads the reply", _process(world, number, at="learned", outcome="accepted")
+        elif self.decisions.trusts_any_reply:
+            yield f"{who} reads the reply to another", _process(world, number, at="learned", outcome="accepted")
         if self.decisions.retries and process.tries == 1:
             yield f"{who} sends again", _row(_process(world, number, tries=2), process.row, way=0)
         yield f"{who} gets no reply", _process(world, number, at="learned", outcome="lost")
@@ -338,16 +395,18 @@ class Model:
             "lost": self.decisions.of_a_lost_reply,
         }[process.outcome]
         row = world.rows[process.row]
-        if self.decisions.refuses(row):
-            if process.outcome == "accepted":
-                raise Wrong(f"the outcome of row {process.row} came and cannot be written")
-            yield f"{who} cannot write", _without(world, number)
-            return
         step = self.verb.decide(self.verb.state(row.state), outcome)
+        if step is not None and self.decisions.refuses(row, step.state):
+            if self.decisions.falls_back and not self.decisions.refuses(row, "unknown"):
+                step = self.verb.decide(self.verb.state(row.state), OUTCOME_REFUSED)
+            elif process.outcome == "accepted":
+                raise Wrong(f"the outcome of row {process.row} came and cannot be written")
+            else:
+                yield f"{who} cannot write", _without(world, number)
+                return
         after = _without(world, number)
         if step is not None:
-            after = _row(after, process.row, state=str(step.state), failure=_word(step.failure))
-            _check_failed(after.rows[process.row], process.row)
+            after = self._moved(after, process.row, step.state, failure=_word(step.failure))
         yield f"{who} writes: {after.rows[process.row].state}", _told(after, process.row)
 
     # --- everybody else
@@ -359,22 +418,45 @@ class Model:
                 after = _row(world, number, way=None, effects=row.effects + 1)
                 check_effects(after, number)
                 yield f"the call of row {number} takes effect", after
-        if self.decisions.refuses(row):
-            return
-        if row.state == "sending" and row.age > LEASE:
+        if row.state == "sending" and row.age > LEASE and not self.decisions.refuses(row, "unknown"):
             step = self.verb.decide(self.verb.state("sending"), self.decisions.of_the_dead)
-            after = _row(world, number, state=str(step.state), failure=_word(step.failure))
-            _check_failed(after.rows[number], number)
+            after = self._moved(world, number, step.state, failure=_word(step.failure))
             yield f"the sweep finds row {number}: {step.state}", after
         if row.state == "unknown":
-            if row.effects:
-                state = "paid" if self.verb is PAYMENTS else "succeeded"
-                yield f"a person finds row {number} in the cabinet", _row(world, number, state=state, failure=None)
-            elif self.decisions.may_be_called_failed(row.age):
-                after = _row(world, number, state="failed", failure="settled", told_failed=True)
-                yield f"a person does not find row {number} in the cabinet", after
+            yield from self._settled(world, number, row)
+        if row.by_hand:
+            step = self.verb.undo()
+            # The database has at most one open payment of an order.
+            others = (one.state for other, one in enumerate(world.rows) if other != number and one.ask.order)
+            if not (row.ask.order and any(state in OPEN for state in others)):
+                after = self._moved(world, number, step.state, undoes=True, failure=None, by_hand=False)
+                yield f"another person undoes the settlement of row {number}", after
         if row.state == "pending" and row.effects:
-            yield f"row {number} is paid", _row(world, number, state="paid")
+            yield f"row {number} is paid", self._moved(world, number, "paid")
+
+    def _settled(self, world: World, number: int, row: Row) -> Iterator[tuple[str, World]]:
+        """A person looks into the cabinet."""
+        who = "a person"
+        if row.effects:
+            after = self._moved(world, number, self.verb.found, failure=None, by_hand=True)
+            yield f"{who} finds row {number} in the cabinet", after
+        elif self.decisions.trusts_old_looks:
+            yield f"{who} does not find row {number} in the cabinet", _row(world, number, seen_missing=True)
+        if (row.seen_missing or not row.effects) and self.decisions.may_be_called_failed(row.age):
+            after = self._moved(world, number, "failed", failure="settled", told_failed=True, by_hand=True)
+            yield f"{who} settles row {number} as never made", after
+
+    def _moved(self, world: World, number: int, state: str, *, undoes: bool = False, **changes: Any) -> World:
+        """Move a row, if the table allows it and what it says is so."""
+        before, row = world.rows[number].state, world.rows[number]
+        moves = self.verb.undoing if undoes else self.verb.moves
+        if before != state and (self.verb.state(before), self.verb.state(state)) not in moves:
+            raise Wrong(f"row {number} cannot go from {before} to {state}")
+        if state == "failed" and row.effects:
+            raise Wrong(f"row {number} is called failed, and it took effect")
+        if state in {"pending", "paid", "succeeded"} and not row.effects:
+            raise Wrong(f"row {number} is called {state}, and it took no effect")
+        return _row(world, number, state=str(state), **changes)
 
     # --- everything ends
 
@@ -386,9 +468,10 @@ class Model:
         """
         owned = {process.row for process in world.processes}
         left = [number for number, row in enumerate(world.rows) if row.state == "sending" and number not in owned]
-        taken = self.decisions.swept([self.decisions.refuses(world.rows[number]) for number in left])
-        for number, is_taken in zip(left, taken, strict=True):
-            if not is_taken and not self.decisions.refuses(world.rows[number]):
+        stuck = [self.decisions.refuses(world.rows[number], "unknown") for number in left]
+        taken = self.decisions.swept(stuck)
+        for number, is_stuck, is_taken in zip(left, stuck, taken, strict=True):
+            if not is_taken and not is_stuck:
                 raise Wrong(f"the sweep never comes to row {number}")
             if not is_taken and not self.decisions.lists_sending:
                 raise Wrong(f"row {number} stays as it is, and nobody is told")
@@ -412,17 +495,8 @@ def check_effects(world: World, number: int) -> None:
         raise Wrong("more was paid back than was paid")
 
 
-def _check_failed(row: Row, number: int) -> None:
-    if row.state == "failed" and row.effects:
-        raise Wrong(f"row {number} is called failed, and it took effect")
-
-
 def _earlier(row: Row) -> Earlier:
     return Earlier(row.state, row.failure, row.age)
-
-
-def _same(one: Ask, other: Ask) -> bool:
-    return (one.words, one.order) == (other.words, other.order)
 
 
 def _word(failure: object) -> str | None:
