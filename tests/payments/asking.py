@@ -93,7 +93,8 @@ async def age(sql: asyncpg.Connection, seconds: float, table: str = "payment") -
     """Let rows be older than they are."""
     async with sql.transaction():
         await sql.execute("SET LOCAL session_replication_role = replica")
-        older = "created_at = created_at - make_interval(secs => $1), known_at = known_at - make_interval(secs => $1)"
+        moments = ("created_at",) if table == "idempotency_claim" else ("created_at", "known_at")
+        older = ", ".join(f"{moment} = {moment} - make_interval(secs => $1)" for moment in moments)
         await sql.execute(f"UPDATE {table} SET {older}", seconds)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Float, Select, and_, func, or_, select
@@ -59,12 +59,12 @@ async def aged(session: AsyncSession, payment_id: UUID) -> Aged | None:
     return await _aged(session, select(Payment, *_AGES).where(Payment.id == payment_id))
 
 
-async def _aged(session: AsyncSession, query: Select[tuple[Payment, float, float]]) -> Aged | None:
+async def _aged(session: AsyncSession, query: Select[Any]) -> Aged | None:
     row = (await session.execute(query)).one_or_none()
     if row is None:
         return None
-    payment, age_s, known_s = row[0], row[1], row[2]
-    return payment, Earlier(payment.state, payment.failure, age_s, known_s)
+    payment: Payment = row[0]
+    return payment, Earlier(payment.state, payment.failure, age_s=row[1], known_s=row[2])
 
 
 async def alike(session: AsyncSession, caller: str, fingerprint: str) -> Aged | None:

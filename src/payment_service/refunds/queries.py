@@ -1,7 +1,7 @@
 """Reading refunds from the database."""
 
 from collections.abc import Collection
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Float, Select, and_, func, or_, select
@@ -33,12 +33,12 @@ async def aged(session: AsyncSession, refund_id: UUID) -> Aged | None:
     return await _aged(session, select(Refund, *_AGES).where(Refund.id == refund_id))
 
 
-async def _aged(session: AsyncSession, query: Select[tuple[Refund, float, float]]) -> Aged | None:
+async def _aged(session: AsyncSession, query: Select[Any]) -> Aged | None:
     row = (await session.execute(query)).one_or_none()
     if row is None:
         return None
-    refund, age_s, known_s = row[0], row[1], row[2]
-    return refund, Earlier(refund.state, refund.failure, age_s, known_s)
+    refund: Refund = row[0]
+    return refund, Earlier(refund.state, refund.failure, age_s=row[1], known_s=row[2])
 
 
 async def alike(session: AsyncSession, payment_id: UUID, caller: str, fingerprint: str) -> Aged | None:
