@@ -150,6 +150,8 @@ async def service(lasting_service: Service) -> AsyncIterator[Service]:
         client.writer.transport.abort()
     lasting_service.clients.clear()
     await lasting_service.until_connections(0)
+    # A request that is still being answered counts in the next test, and would miss that this one said "go".
+    await lasting_service.until(lambda: not lasting_service.server.server_state.tasks)
 
 
 @pytest.fixture
