@@ -382,9 +382,12 @@ async def test_silent_connections_make_room_for_those_that_ask(service: Service)
 
 @pytest.mark.usefixtures("patience")
 async def test_over_the_limit_of_connections_only_health_is_answered(service: Service) -> None:
-    clients = [await service.connect() for _ in range(LIMIT + 1)]
-    for client in clients[:LIMIT]:
-        await client.say(b"GET /slow HTTP/1.1\r\n\r\n")
+    clients = []
+    for _ in range(LIMIT):
+        clients.append(await service.connect())
+        await clients[-1].say(b"GET /slow HTTP/1.1\r\n\r\n")
+    await service.until(lambda: service.app.begun == LIMIT)
+    clients.append(await service.connect())
     await service.until_connections(LIMIT + 1)
     await clients[-1].say(b"GET /health HTTP/1.1\r\n\r\n")
     assert (await clients[-1].hear()).status == 200
