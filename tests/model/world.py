@@ -365,7 +365,7 @@ class Model:
                 if self.decisions.may_leave(row.age, process.call_age):
                     sent = _process(world, number, at="sent")
                     yield f"{who} sends", _row(sent, process.row, way=0)
-                    yield f"{who} sends; it is refused", _process(sent, number, at="learned", outcome="rejected")
+                    yield f"{who} sends; it is refused", _process(world, number, at="learned", outcome="rejected")
             case "learned":
                 yield from self._learned(world, number, process, who)
             case _:
