@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from tests.model import spin
 from tests.model.explore import explore
-from tests.model.mutations import HARMLESS, LAW, MUTATIONS, NO_WINDOW, PAIRS, SERVICE, SHORT_WINDOW, SLICE, THREES
+from tests.model.mutations import HARMLESS, LAW, MORE, MUTATIONS, NO_WINDOW, PAIRS, SERVICE, SHORT_WINDOW, SLICE
 from tests.model.reading import MISTAKES, at_reading, at_writing, explore_readings
 from tests.model.world import PAYMENTS, Ask
 
@@ -33,7 +33,7 @@ def main() -> int:
 
 def explore_service(*, short: bool) -> int:
     """Everything that can come of the service's own decisions; returns how many promises are broken."""
-    asked = [("", SERVICE, verb, asks) for verb, asks in (SLICE if short else (*PAIRS, *THREES))]
+    asked = [("", SERVICE, verb, asks) for verb, asks in (SLICE if short else (*PAIRS, *MORE))]
     asked += [("no window: ", NO_WINDOW, verb, asks) for verb, asks in SLICE]
     asked += [("a short window: ", SHORT_WINDOW, verb, asks) for verb, asks in SLICE]
     asked += [("a law that nobody foresaw: ", LAW, verb, asks) for verb, asks in SLICE]

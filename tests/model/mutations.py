@@ -38,18 +38,20 @@ PAIRS: Final = tuple(
     for verb, kinds in ((PAYMENTS, OF_PAYMENTS), (REFUNDS, OF_REFUNDS))
     for asks in combinations_with_replacement(kinds, 2)
 )
-THREES: Final[Sequence[tuple[Verb, tuple[Ask, ...]]]] = (
+MORE: Final[Sequence[tuple[Verb, tuple[Ask, ...]]]] = (
     (PAYMENTS, (PLAIN, PLAIN, PLAIN)),
     (PAYMENTS, (PLAIN, PLAIN, KEYED)),
     (PAYMENTS, (KEYED, KEYED, KEYED)),
     (PAYMENTS, (KEYED, KEYED, OTHER_KEY)),
+    (PAYMENTS, (KEYED, KEYED, KEYED, KEYED)),
     (PAYMENTS, (ORDERED, ORDERED, ORDERED)),
+    (PAYMENTS, (ORDERED, ORDERED, ORDERED, ORDERED)),
     (PAYMENTS, (ORDERED, ORDERED_WITH_KEY, OTHER_OF_ORDER)),
     (REFUNDS, (HALF, HALF, HALF)),
     (REFUNDS, (HALF, HALF, FULL)),
     (REFUNDS, (HALF_WITH_KEY, HALF_WITH_KEY, HALF_WITH_OTHER_KEY)),
 )
-"""What a third ask can add: it meets two rows."""
+"""What a third and a fourth ask can add: they meet more than one row."""
 
 Equal = Callable[[Earlier | None, Rules, bool], Verdict]
 
