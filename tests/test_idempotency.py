@@ -13,7 +13,7 @@ RULES = Rules(duplicate_window_s=60, sending_lease_s=30)
 NO_WINDOW = Rules(duplicate_window_s=0, sending_lease_s=30)
 states = st.sampled_from([*State, *RefundState]).map(str)
 ages = st.floats(min_value=-1, max_value=1e6)
-earlier_ones = st.builds(Earlier, states, st.sampled_from([None, *Failure]).map(lambda f: f and str(f)), ages)
+earlier_ones = st.builds(Earlier, states, st.sampled_from([None, *Failure]).map(lambda f: f and str(f)), ages, ages)
 
 
 @pytest.mark.parametrize("rules", [RULES, NO_WINDOW])
@@ -32,21 +32,26 @@ earlier_ones = st.builds(Earlier, states, st.sampled_from([None, *Failure]).map(
 def test_what_may_have_left_blocks_its_like_whatever_its_age(
     rules: Rules, by_key: bool, state: str, age_s: float, verdict: Verdict
 ) -> None:
-    assert of_equal(Earlier(state, None, age_s), rules, by_key=by_key) is verdict
+    assert of_equal(Earlier(state, None, age_s, age_s), rules, by_key=by_key) is verdict
 
 
 @pytest.mark.parametrize("state", ["pending", "paid", "failed", "cancelled", "succeeded"])
 def test_what_ended_is_the_answer_within_the_window_and_to_its_key_for_good(state: str) -> None:
     failure = "rejected" if state == "failed" else None
-    assert of_equal(Earlier(state, failure, 59), RULES, by_key=False) is Verdict.ANSWER
-    assert of_equal(Earlier(state, failure, 60), RULES, by_key=False) is Verdict.GO_ON
-    assert of_equal(Earlier(state, failure, 0), NO_WINDOW, by_key=False) is Verdict.GO_ON
-    assert of_equal(Earlier(state, failure, 1e9), RULES, by_key=True) is Verdict.ANSWER
+    assert of_equal(Earlier(state, failure, 59, 59), RULES, by_key=False) is Verdict.ANSWER
+    assert of_equal(Earlier(state, failure, 60, 60), RULES, by_key=False) is Verdict.GO_ON
+    assert of_equal(Earlier(state, failure, 0, 0), NO_WINDOW, by_key=False) is Verdict.GO_ON
+    assert of_equal(Earlier(state, failure, 1e9, 1e9), RULES, by_key=True) is Verdict.ANSWER
+
+
+def test_window_begins_when_the_end_became_known() -> None:
+    assert of_equal(Earlier("pending", None, 3600, 59), RULES, by_key=False) is Verdict.ANSWER
+    assert of_equal(Earlier("pending", None, 3600, 60), RULES, by_key=False) is Verdict.GO_ON
 
 
 @pytest.mark.parametrize("by_key", [True, False])
 def test_what_never_left_may_be_asked_for_again(by_key: bool) -> None:
-    assert of_equal(Earlier("failed", "not_sent", 0), RULES, by_key=by_key) is Verdict.GO_ON
+    assert of_equal(Earlier("failed", "not_sent", 0, 0), RULES, by_key=by_key) is Verdict.GO_ON
     assert of_equal(None, RULES, by_key=by_key) is Verdict.GO_ON
 
 
@@ -65,7 +70,7 @@ def test_one_whose_end_is_not_known_counts_before_all_others(candidates: list[Ea
         assert chosen in in_flight
         assert of_equal(chosen, NO_WINDOW, by_key=False) is not Verdict.GO_ON
     elif chosen is not None:
-        assert chosen.age_s == min(one.age_s for one in candidates if one.failure != "not_sent")
+        assert chosen.known_s == min(one.known_s for one in candidates if one.failure != "not_sent")
 
 
 def test_words_are_those_of_the_states() -> None:

@@ -50,6 +50,21 @@ IN_FLIGHT = """
 ALTER TABLE payment ADD COLUMN keyed boolean NOT NULL DEFAULT true;
 ALTER TABLE refund ADD COLUMN keyed boolean NOT NULL DEFAULT true;
 
+-- Since when it is known what became of it: whoever asks again right after a long doubt means the same request.
+ALTER TABLE payment ADD COLUMN known_at timestamptz;
+ALTER TABLE refund ADD COLUMN known_at timestamptz;
+CREATE FUNCTION doubt_ends() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.known_at := now();
+    RETURN NEW;
+END $$;
+CREATE TRIGGER payment_known BEFORE UPDATE OF state ON payment FOR EACH ROW
+    WHEN (OLD.state IN ('sending', 'unknown') AND NEW.state NOT IN ('sending', 'unknown'))
+    EXECUTE FUNCTION doubt_ends();
+CREATE TRIGGER refund_known BEFORE UPDATE OF state ON refund FOR EACH ROW
+    WHEN (OLD.state IN ('sending', 'unknown') AND NEW.state NOT IN ('sending', 'unknown'))
+    EXECUTE FUNCTION doubt_ends();
+
 CREATE FUNCTION payment_is_no_repeat() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF octet_length(NEW.metadata::text) > 8192 THEN

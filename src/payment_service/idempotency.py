@@ -36,6 +36,9 @@ class Earlier:
     state: str
     failure: str | None
     age_s: float
+    """Since it was written down."""
+    known_s: float
+    """Since its end became known; as long as it is not, since it was written down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +46,15 @@ class Rules:
     """What is set from outside. Times in seconds."""
 
     duplicate_window_s: float = 60
-    """For how long an equal request without a key is the same one; 0: only while the earlier one's end is not known."""
+    """For how long after its end became known an equal request without a key is the same one; 0: no longer."""
     sending_lease_s: float = 30
     """For how long a sender may take; longer than any call can."""
 
 
 def foremost(candidates: Sequence[Earlier]) -> Earlier | None:
-    """Which of several equal earlier requests counts: one whose end is not known, else the latest that left."""
+    """Which of several equal earlier requests counts: one whose end is not known, else the one known last."""
     left = [one for one in candidates if one.failure != NOT_SENT]
-    return min(left, key=lambda one: (one.state not in IN_FLIGHT, one.age_s), default=None)
+    return min(left, key=lambda one: (one.state not in IN_FLIGHT, one.known_s), default=None)
 
 
 def of_equal(earlier: Earlier | None, rules: Rules, *, by_key: bool) -> Verdict:
@@ -60,7 +63,7 @@ def of_equal(earlier: Earlier | None, rules: Rules, *, by_key: bool) -> Verdict:
         return Verdict.GO_ON
     if earlier.state == "sending" and earlier.age_s <= rules.sending_lease_s:
         return Verdict.STILL_RUNNING  # beyond the lease its sender must have died: the answer is that nobody knows
-    if by_key or earlier.state in IN_FLIGHT or earlier.age_s < rules.duplicate_window_s:
+    if by_key or earlier.state in IN_FLIGHT or earlier.known_s < rules.duplicate_window_s:
         return Verdict.ANSWER
     return Verdict.GO_ON
 

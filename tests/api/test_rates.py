@@ -17,6 +17,7 @@ from payment_service.settings import Settings
 from tests.api.conftest import GoodProxy, KeyMaker, create_body, created, problem_of
 from tests.api.test_hints import SECRET, hint_of, signed
 from tests.conftest import ClientMaker
+from tests.database.books import change_by_hand
 
 QUOTA = 20
 """Per ten seconds: two per second in the settings."""
@@ -86,7 +87,7 @@ async def test_key_that_was_revoked_is_a_guess_again(
     client: httpx.AsyncClient, sql: asyncpg.Connection, app: FastAPI
 ) -> None:
     await client.get("/payments")
-    await sql.execute("UPDATE api_key SET revoked_at = now()")
+    await change_by_hand(sql, "api_key:1", "UPDATE api_key SET revoked_at = now()")
     answers = [await client.get("/payments") for _ in range(QUOTA + 2)]
     assert {answer.status_code for answer in answers[: QUOTA + 1]} == {401}
     refused(answers[-1], "address")

@@ -268,7 +268,7 @@ async def test_equal_refund_after_the_window_is_another(
     await refund(client, payment, amount=10)
     await sql.execute(
         "BEGIN; SET LOCAL session_replication_role = replica;"
-        "UPDATE refund SET created_at = created_at - interval '61 seconds'; COMMIT"
+        "UPDATE refund SET created_at = created_at - interval '61 s', known_at = known_at - interval '61 s'; COMMIT"
     )
     assert (await refund(client, payment, amount=10)).json()["total_refunded_amount"] == 20
 

@@ -84,6 +84,8 @@ ARGUMENTS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("payments", "tasks"): (),
     ("payments", "settle"): (ANY_ID, "--failed", "--reason", "not there"),
     ("payments", "settle-refund"): (ANY_ID, "--failed", "--reason", "not there"),
+    ("payments", "undo-settle"): (ANY_ID, "--reason", "by mistake"),
+    ("payments", "undo-settle-refund"): (ANY_ID, "--reason", "by mistake"),
     ("notify", "add"): ("--chat", "-100123", "--events", "payment.paid"),
     ("notify", "list"): (),
     ("notify", "remove"): (ANY_ID,),

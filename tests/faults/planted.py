@@ -23,6 +23,7 @@ from payment_service.payments import claims, following, lifecycle, moves
 from payment_service.payments import queries as payment_queries
 from payment_service.payments import service as payments
 from payment_service.payments.models import IdempotencyClaim, Payment
+from payment_service.providers import breaker
 from payment_service.providers.interface import (
     Accepted,
     Account,
@@ -323,6 +324,14 @@ def another_request_gets_the_payment_of_an_unknown_order() -> None:
 @_plant
 def metadata_is_no_part_of_a_key() -> None:
     _put(payments, "_same_metadata", lambda *_: True)
+
+
+@_plant
+def breaker_is_shared_by_all_shops() -> None:
+    """Whoever fails, the circuit opens for everybody."""
+    shared = breaker.Breaker(10, 10)
+    _put(breaker.ShopBreakers, "admits", lambda _self, _shop: shared.admits())
+    _put(breaker.ShopBreakers, "learn", lambda _self, _shop, *, failed: shared.learn(failed=failed))
 
 
 # --- late, and refused

@@ -26,7 +26,9 @@ SETTINGS: Final = {
     "SWEEP_EVERY_S": "0.2",
     "DUPLICATE_WINDOW_S": "2",
     "LATE_EFFECT_S": "0",
+    "KASPI_BREAKER_FAILURES": "10",
 }
+UNHARMED: Final = 121038
 _WINDOW_IS_OVER_S: Final = float(SETTINGS["DUPLICATE_WINDOW_S"]) + 0.2
 _PAYS_LATER_AFTER_AN_ERROR: Final = "77015219018"
 _SUMS: Final = ("refunds_add_up ON refund", "payment_refunds_add_up ON payment")
@@ -64,6 +66,8 @@ class Scenario:
     law: str
     """The law that must be found broken."""
     may_be_unknown: bool = False
+    unharmed: frozenset[int] = frozenset()
+    """Shops that nothing befalls."""
     drop: tuple[str, ...] = ()
     """Triggers that would stop the bug first, as ``name ON table``."""
     without: tuple[str, ...] = ()
@@ -200,6 +204,15 @@ async def _stopped_until_a_person_settled(stage: Stage) -> None:
     sleeper.signal(signal.SIGCONT)
     await asking
     await sleeper.kill()
+
+
+async def _one_shop_fails(stage: Stage) -> None:
+    """A dozen calls of one shop fail at the proxy; then another shop asks."""
+    wishes = [stage.clients.payment(shop_id=576631) for _ in range(12)]
+    for asked in wishes:
+        stage.fault(asked, courses.says(http(500, b"oh")))
+        await stage.clients.ask(asked, stage.service)
+    await stage.clients.ask(stage.clients.payment(shop_id=UNHARMED), stage.service)
 
 
 async def _largest(stage: Stage) -> None:
@@ -372,6 +385,9 @@ SCENARIOS: Final = {
         play=_another_request_for_an_unknown_order, law="told_of_its_own_request", may_be_unknown=True
     ),
     "metadata-is-no-part-of-a-key": Scenario(play=_same_key_other_metadata, law="told_of_its_own_request"),
+    "breaker-is-shared-by-all-shops": Scenario(
+        play=_one_shop_fails, law="unharmed_shops_are_served", may_be_unknown=True, unharmed=frozenset({UNHARMED})
+    ),
     "late-sender-still-sends": Scenario(
         play=_stopped_until_a_person_settled, law="written_before_sent", may_be_unknown=True
     ),

@@ -313,7 +313,7 @@ async def test_planted_bug_is_found(stage_rig: Rig, plant: str) -> None:
         await scenario.play(stage)
         with suppress(TimeoutError):  # what stays in sending is for the checker to see
             await stage_rig.settle(within_s=1)
-        books = await gather(stage_rig, clients.taken())
+        books = await gather(stage_rig, clients.taken(), unharmed=scenario.unharmed)
         return checker.violations(books, may_be_unknown=scenario.may_be_unknown)
 
     assert await found(Stage(stage_rig, clients, stage_rig.services[0], {})) == []

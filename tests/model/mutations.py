@@ -91,10 +91,17 @@ def _stops_at_the_first(stuck: Sequence[bool]) -> list[bool]:
     return [not any(stuck[: number + 1]) for number in range(len(stuck))]
 
 
-def _window_of_the_end(earlier: Earlier | None, rules: Rules, by_key: bool) -> Verdict:
-    """A window that begins when the call ended."""
-    if earlier is not None and earlier.age_s >= rules.duplicate_window_s:
-        earlier = replace(earlier, age_s=earlier.age_s - DEADLINE)
+def _window_of_the_row(earlier: Earlier | None, rules: Rules, by_key: bool) -> Verdict:
+    """As it was once: a window that begins when the row was written, and may be over before its end is known."""
+    if earlier is not None:
+        earlier = replace(earlier, known_s=earlier.age_s)
+    return idempotency.of_equal(earlier, rules, by_key=by_key)
+
+
+def _window_without_end(earlier: Earlier | None, rules: Rules, by_key: bool) -> Verdict:
+    """A window that is one tick too long."""
+    if earlier is not None:
+        earlier = replace(earlier, known_s=earlier.known_s - 1)
     return idempotency.of_equal(earlier, rules, by_key=by_key)
 
 
@@ -180,8 +187,11 @@ MUTATIONS: Final = {
     "a reply to another request is taken for our own": Mutation(
         replace(SERVICE, trusts_any_reply=True), (PLAIN,), "is called pending, and it took no effect"
     ),
-    "the window begins when the call ended": Mutation(
-        replace(SERVICE, of_equal=_window_of_the_end), (PLAIN, PLAIN), "is a new request, and is answered with row 0"
+    "the window begins when the row was written": Mutation(
+        replace(SERVICE, of_equal=_window_of_the_row), (PLAIN, PLAIN), "are one request, and both took effect"
+    ),
+    "the window is longer than it is said to be": Mutation(
+        replace(SERVICE, of_equal=_window_without_end), (PLAIN, PLAIN), "is a new request, and is answered with row 0"
     ),
     "a law is first met after the effect": Mutation(
         replace(LAW, falls_back=False), (PLAIN,), "came and cannot be written"

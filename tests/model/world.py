@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from payment_service import idempotency
 from payment_service.errors import TooEarlyToSettle
-from payment_service.idempotency import Earlier, Rules, Verdict
+from payment_service.idempotency import IN_FLIGHT, Earlier, Rules, Verdict
 from payment_service.payments import lifecycle as payments
 from payment_service.payments.lifecycle import OPEN, State
 from payment_service.payments.models import Payment
@@ -76,6 +76,8 @@ class Row(NamedTuple):
     state: str = "sending"
     failure: str | None = None
     age: int = 0
+    known: int = 0
+    """For how long its end has been known, as far as a window counts."""
     effects: int = 0
     way: int | None = None
     """How long its call has been on the way; none: it has not left, has arrived, or was lost."""
@@ -331,8 +333,8 @@ class Model:
         in_flight = row.state in {"sending", "unknown"}
         if ask.key and any((ask.key, number) == claim[:2] for claim in world.claims):
             return True
-        is_recent = in_flight or row.age < self.decisions.rules.duplicate_window_s
-        if not ask.key and row.ask.fingerprint == ask.fingerprint and is_recent:
+        is_alike = not ask.key and row.ask.fingerprint == ask.fingerprint
+        if is_alike and (in_flight or row.known < self.decisions.rules.duplicate_window_s):
             return True
         if not (ask.order and row.ask.order):
             return False
@@ -495,7 +497,7 @@ def check_effects(world: World, number: int) -> None:
 
 
 def _earlier(row: Row) -> Earlier:
-    return Earlier(row.state, row.failure, row.age)
+    return Earlier(row.state, row.failure, row.age, row.age if row.state in IN_FLIGHT else row.known)
 
 
 def _word(failure: object) -> str | None:
@@ -527,7 +529,11 @@ def _process(world: World, number: int, **changes: Any) -> World:
 
 def _later(world: World) -> World:
     rows = tuple(
-        row._replace(age=min(row.age + 1, OLD), way=None if row.way is None else min(row.way + 1, EFFECT))
+        row._replace(
+            age=min(row.age + 1, OLD),
+            known=0 if row.state in IN_FLIGHT else min(row.known + 1, WINDOW),
+            way=None if row.way is None else min(row.way + 1, EFFECT),
+        )
         for row in world.rows
     )
     processes = (

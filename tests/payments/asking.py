@@ -93,7 +93,9 @@ async def age(sql: asyncpg.Connection, seconds: float, table: str = "payment") -
     """Let rows be older than they are."""
     async with sql.transaction():
         await sql.execute("SET LOCAL session_replication_role = replica")
-        await sql.execute(f"UPDATE {table} SET created_at = created_at - make_interval(secs => $1)", seconds)
+        moments = ("created_at",) if table == "idempotency_claim" else ("created_at", "known_at")
+        older = ", ".join(f"{moment} = {moment} - make_interval(secs => $1)" for moment in moments)
+        await sql.execute(f"UPDATE {table} SET {older}", seconds)
 
 
 async def audit_of(sql: asyncpg.Connection, operation: str = "%") -> list[tuple[str, str | None]]:

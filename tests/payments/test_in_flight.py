@@ -32,7 +32,7 @@ from payment_service.payments.models import Payment
 from payment_service.payments.settling import Settlement
 from payment_service.refunds.service import RefundRequest, RefundSettlement
 from payment_service.settings import Settings
-from tests.conftest import status_reply
+from tests.conftest import accepted, status_reply
 from tests.database.books import beyond_the_law
 from tests.payments.asking import (
     FIRST_ID,
@@ -169,12 +169,16 @@ async def test_database_finds_the_equal_payment_that_the_decision_means(
     for number, (kind, minutes) in enumerate(rows):
         payment = (await house.payments.create(ask(idempotency_key=f"key-number-{number}"))).payment
         fingerprint = payment.fingerprint or ""
-        made = f"created_at = now() - interval '{minutes} minutes'"
+        known = f"now() - interval '{minutes} minutes'"
+        made = f"created_at = now() - interval '20 minutes' + interval '{number} seconds', known_at = {known}"
+        if kind in {"sending", "unknown"}:
+            made = f"created_at = {known}, known_at = NULL"
         await beyond_the_law(sql, f"UPDATE payment SET {STATES[kind]}, {made} WHERE id = '{payment.id}'")
     candidates = [
-        Earlier(row["state"], row["failure"], float(row["age"]))
+        Earlier(row["state"], row["failure"], float(row["age"]), float(row["known"]))
         for row in await sql.fetch(
-            "SELECT state, failure, extract(epoch FROM now() - created_at) AS age FROM payment ORDER BY id"
+            "SELECT state, failure, extract(epoch FROM now() - created_at) AS age,"
+            " extract(epoch FROM now() - coalesce(known_at, created_at)) AS known FROM payment ORDER BY id"
         )
     ]
     async with house.database.reading() as session:
@@ -182,9 +186,8 @@ async def test_database_finds_the_equal_payment_that_the_decision_means(
     meant = foremost(candidates)
     assert (found is None) == (meant is None)
     if found is not None and meant is not None:
-        in_flight = {"sending", "unknown"}
-        assert (found[0].state in in_flight) == (meant.state in in_flight)
-        assert found[1] == pytest.approx(meant.age_s, abs=30)
+        assert (found[1].state, found[1].failure) == (meant.state, meant.failure)
+        assert found[1].known_s == pytest.approx(meant.known_s, abs=5)
 
 
 @pytest.mark.parametrize("state", ["sending", "unknown"])
@@ -203,6 +206,42 @@ async def test_database_itself_refuses_an_equal_payment_while_one_is_in_flight(
     monkeypatch.setattr(queries, "alike", nobody)
     with pytest.raises(DatabaseUnavailable):
         await house.payments.create(ask())
+    assert not route.called
+
+
+async def test_equal_request_right_after_a_long_doubt_ended_is_the_same_one(
+    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    gate = Gate(accepted(FIRST_ID))
+    route = wire.get("/create/").mock(side_effect=gate)
+    slow = asyncio.create_task(house.payments.create(ask()))
+    await gate.reached.wait()
+    await age(sql, 3600)  # the database was away for so long, and the process still knows
+    gate.open.set()
+    first = (await slow).payment
+    assert first.state == "pending"
+    again = await house.payments.create(ask())
+    assert (again.replayed, again.payment.id) == (True, first.id)
+    assert route.call_count == 1
+    await beyond_the_law(sql, "UPDATE payment SET known_at = known_at - interval '61 seconds'")
+    gate = Gate(accepted(FIRST_ID + 1))
+    gate.open.set()
+    wire.get("/create/").mock(side_effect=gate)
+    assert not (await house.payments.create(ask())).replayed
+
+
+async def test_equal_refund_right_after_a_long_doubt_ended_is_the_same_one(
+    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    payment = await paid(house, wire)
+    await refunder_dies(house, wire, payment)
+    await age(sql, 3600, "refund")
+    await house.refunds.settle_lost()
+    refund_id = await sql.fetchval("SELECT id FROM refund")
+    await house.refunds.settle(EVERYBODY, refund_id, RefundSettlement(succeeded=True, reason="Seen in the cabinet"))
+    route = wire.get("/refund/").mock(return_value=refunded())
+    again = await house.refunds.refund(give_back(payment))
+    assert (again.replayed, again.refund.id) == (True, refund_id)
     assert not route.called
 
 

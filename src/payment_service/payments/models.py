@@ -67,6 +67,9 @@ class Payment(Base):
     moved_at: Mapped[UpdateStamp]
     """When the state last changed; a trigger writes it."""
 
+    known_at: Mapped[Moment | None] = mapped_column(server_onupdate=FetchedValue())
+    """Since when it is known what became of it; a trigger writes it when it is neither sending nor unknown any more."""
+
     created_at: Mapped[Stamp]
     updated_at: Mapped[UpdateStamp]
 

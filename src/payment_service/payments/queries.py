@@ -3,13 +3,13 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Float, and_, func, or_, select
+from sqlalchemy import ColumnElement, Float, Select, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.idempotency import IN_FLIGHT
+from payment_service.idempotency import IN_FLIGHT, Earlier
 from payment_service.paging import Filter, Page, read_page
 from payment_service.payments.lifecycle import OPEN, Failure, State
 from payment_service.payments.models import Payment
@@ -46,15 +46,25 @@ async def by_external_id(session: AsyncSession, external_id: str) -> Payment | N
     return await session.scalar(select(Payment).where(Payment.external_id == external_id, Payment.same_as.is_(None)))
 
 
-Aged: TypeAlias = tuple[Payment, float]
-"""A payment and its age in seconds, by the clock of the database."""
-_AGE: Final = func.extract("epoch", func.now() - Payment.created_at).cast(Float)
+Aged: TypeAlias = tuple[Payment, Earlier]
+"""A payment and what of it matters for an equal request; its ages are by the clock of the database."""
+_KNOWN_AT: Final = func.coalesce(Payment.known_at, Payment.created_at)
+_AGES: Final = tuple(
+    func.extract("epoch", func.now() - moment).cast(Float) for moment in (Payment.created_at, _KNOWN_AT)
+)
 
 
 async def aged(session: AsyncSession, payment_id: UUID) -> Aged | None:
     """A payment with its age."""
-    row = (await session.execute(select(Payment, _AGE).where(Payment.id == payment_id))).one_or_none()
-    return None if row is None else (row[0], row[1])
+    return await _aged(session, select(Payment, *_AGES).where(Payment.id == payment_id))
+
+
+async def _aged(session: AsyncSession, query: Select[Any]) -> Aged | None:
+    row = (await session.execute(query)).one_or_none()
+    if row is None:
+        return None
+    payment: Payment = row[0]
+    return payment, Earlier(payment.state, payment.failure, age_s=row[1], known_s=row[2])
 
 
 async def alike(session: AsyncSession, caller: str, fingerprint: str) -> Aged | None:
@@ -63,26 +73,24 @@ async def alike(session: AsyncSession, caller: str, fingerprint: str) -> Aged | 
     One that provably never left does not count: asking again is what its answer invited.
     """
     query = (
-        select(Payment, _AGE)
+        select(Payment, *_AGES)
         .where(
             Payment.fingerprint == fingerprint,
             Payment.caller == caller,
             Payment.failure.is_distinct_from(Failure.NOT_SENT),
         )
-        .order_by(Payment.state.not_in(IN_FLIGHT), Payment.created_at.desc())
+        .order_by(Payment.state.not_in(IN_FLIGHT), _KNOWN_AT.desc())
         .limit(1)
     )
-    row = (await session.execute(query)).one_or_none()
-    return None if row is None else (row[0], row[1])
+    return await _aged(session, query)
 
 
 async def open_of_order(session: AsyncSession, shop_id: int, order_id: str) -> Aged | None:
     """The payment of an order that may still be paid."""
-    query = select(Payment, _AGE).where(
+    query = select(Payment, *_AGES).where(
         Payment.shop_id == shop_id, Payment.order_id == order_id, Payment.state.in_(OPEN)
     )
-    row = (await session.execute(query)).one_or_none()
-    return None if row is None else (row[0], row[1])
+    return await _aged(session, query)
 
 
 async def paid_of_order(session: AsyncSession, shop_id: int, order_id: str, amount: int) -> Payment | None:

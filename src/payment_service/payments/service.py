@@ -23,7 +23,7 @@ from payment_service.errors import (
     StillRunning,
 )
 from payment_service.fingerprints import Fingerprints
-from payment_service.idempotency import Earlier, Verdict, of_equal, of_order
+from payment_service.idempotency import Verdict, of_equal, of_order
 from payment_service.identifiers import new_id, new_short_code
 from payment_service.inflight import InFlight
 from payment_service.logs import bind, get_logger
@@ -180,11 +180,11 @@ class Payments:
         await claims.lock_fingerprint(session, fingerprint)
         if claim is None:
             earlier = await queries.alike(session, request.caller, fingerprint)
-        verdict = of_equal(_earlier(earlier), self.rules, by_key=claim is not None)
+        verdict = of_equal(earlier and earlier[1], self.rules, by_key=claim is not None)
         if verdict is Verdict.GO_ON and request.order_id is not None:
             verdict, earlier = await self._of_same_order(session, request, fingerprint)
         if earlier is not None and verdict is not Verdict.GO_ON:
-            payment, _age_s = earlier
+            payment, _ = earlier
             if verdict is Verdict.STILL_RUNNING:
                 raise StillRunning(payment.id)
             claims.point_to(claim, payment.id)
@@ -204,7 +204,7 @@ class Payments:
         async with self.database.reading() as session:
             claim = await claims.find_key(session, request.caller, request.idempotency_key, fingerprint)
             earlier = await _payment_of(session, claim, request) if claim else None
-        match of_equal(_earlier(earlier), self.rules, by_key=True):
+        match of_equal(earlier and earlier[1], self.rules, by_key=True):
             case Verdict.ANSWER if earlier is not None:
                 return Answer(earlier[0], replayed=True)
             case Verdict.STILL_RUNNING if earlier is not None:
@@ -224,7 +224,7 @@ class Payments:
         await claims.lock_order(session, request.shop_id, order_id)
         found = await queries.open_of_order(session, request.shop_id, order_id)
         is_equal = found is not None and found[0].fingerprint == fingerprint and _same_metadata(found[0], request)
-        verdict = of_order(_earlier(found), self.rules, is_equal=is_equal)
+        verdict = of_order(found and found[1], self.rules, is_equal=is_equal)
         if found is not None and verdict is Verdict.ORDER_OPEN:
             raise OrderAlreadyOpen(order_id, found[0].id, found[0].state)
         if found is None:
@@ -318,10 +318,6 @@ async def _payment_of(session: AsyncSession, claim: IdempotencyClaim, request: P
 
 def _same_metadata(payment: Payment, request: PaymentRequest) -> bool:
     return request.idempotency_key is None or payment.details == request.metadata
-
-
-def _earlier(found: queries.Aged | None) -> Earlier | None:
-    return None if found is None else Earlier(found[0].state, found[0].failure, found[1])
 
 
 def _external_id_of(outcome: Outcome[PaymentReceipt]) -> str | None:

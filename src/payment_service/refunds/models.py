@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy import FetchedValue, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from payment_service.database import Base, Stamp, Tiyn, UpdateStamp
+from payment_service.database import Base, Moment, Stamp, Tiyn, UpdateStamp
 
 
 class Refund(Base):
@@ -29,5 +29,7 @@ class Refund(Base):
     """Counts the changes that callers can see; a trigger writes it."""
     moved_at: Mapped[UpdateStamp]
     """When the state last changed; a trigger writes it."""
+    known_at: Mapped[Moment | None] = mapped_column(server_onupdate=FetchedValue())
+    """Since when it is known what became of it; a trigger writes it when it is neither sending nor unknown any more."""
     created_at: Mapped[Stamp]
     updated_at: Mapped[UpdateStamp]

@@ -1,13 +1,13 @@
 """Reading refunds from the database."""
 
 from collections.abc import Collection
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Float, and_, func, or_, select
+from sqlalchemy import ColumnElement, Float, Select, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.idempotency import IN_FLIGHT
+from payment_service.idempotency import IN_FLIGHT, Earlier
 from payment_service.payments.lifecycle import Failure
 from payment_service.payments.models import Payment
 from payment_service.refunds.lifecycle import RefundState
@@ -20,32 +20,41 @@ async def of_payment(session: AsyncSession, payment_id: UUID) -> list[Refund]:
     return list(await session.scalars(query))
 
 
-Aged: TypeAlias = tuple[Refund, float]
-"""A refund and its age in seconds, by the clock of the database."""
-_AGE: Final = func.extract("epoch", func.now() - Refund.created_at).cast(Float)
+Aged: TypeAlias = tuple[Refund, Earlier]
+"""A refund and what of it matters for an equal request; its ages are by the clock of the database."""
+_KNOWN_AT: Final = func.coalesce(Refund.known_at, Refund.created_at)
+_AGES: Final = tuple(
+    func.extract("epoch", func.now() - moment).cast(Float) for moment in (Refund.created_at, _KNOWN_AT)
+)
 
 
 async def aged(session: AsyncSession, refund_id: UUID) -> Aged | None:
     """A refund with its age."""
-    row = (await session.execute(select(Refund, _AGE).where(Refund.id == refund_id))).one_or_none()
-    return None if row is None else (row[0], row[1])
+    return await _aged(session, select(Refund, *_AGES).where(Refund.id == refund_id))
+
+
+async def _aged(session: AsyncSession, query: Select[Any]) -> Aged | None:
+    row = (await session.execute(query)).one_or_none()
+    if row is None:
+        return None
+    refund: Refund = row[0]
+    return refund, Earlier(refund.state, refund.failure, age_s=row[1], known_s=row[2])
 
 
 async def alike(session: AsyncSession, payment_id: UUID, caller: str, fingerprint: str) -> Aged | None:
     """The equal refund of this caller that counts, in the order of ``idempotency.foremost``. It may have left."""
     query = (
-        select(Refund, _AGE)
+        select(Refund, *_AGES)
         .where(
             Refund.payment_id == payment_id,
             Refund.caller == caller,
             Refund.fingerprint == fingerprint,
             Refund.failure.is_distinct_from(Failure.NOT_SENT),
         )
-        .order_by(Refund.state.not_in(IN_FLIGHT), Refund.created_at.desc())
+        .order_by(Refund.state.not_in(IN_FLIGHT), _KNOWN_AT.desc())
         .limit(1)
     )
-    row = (await session.execute(query)).one_or_none()
-    return None if row is None else (row[0], row[1])
+    return await _aged(session, query)
 
 
 async def has_its_id(session: AsyncSession, refund: Refund, provider_refund_id: str) -> bool:

@@ -34,7 +34,7 @@ from payment_service.errors import (
 from payment_service.events import outbox
 from payment_service.events.outbox import EventType
 from payment_service.fingerprints import Fingerprints
-from payment_service.idempotency import Earlier, Verdict, of_equal
+from payment_service.idempotency import Verdict, of_equal
 from payment_service.identifiers import new_id
 from payment_service.inflight import InFlight
 from payment_service.logs import bind, get_logger
@@ -177,8 +177,8 @@ class Refunds:
             # A client that sends no key and asks twice means one refund: paying back twice is what must not be.
             earlier = await queries.alike(session, payment.id, request.caller, fingerprint)
         if earlier is not None:
-            refund, age_s = earlier
-            match of_equal(Earlier(refund.state, refund.failure, age_s), self.rules, by_key=claim is not None):
+            refund, what = earlier
+            match of_equal(what, self.rules, by_key=claim is not None):
                 case Verdict.STILL_RUNNING:
                     raise StillRunning(refund.id)
                 case Verdict.ANSWER:
@@ -268,8 +268,8 @@ class Refunds:
             payment = await session.get(Payment, found[0].payment_id) if found else None
         if found is None or payment is None or not caller.may_touch(payment.shop_id):
             raise RefundNotFound(refund_id)
-        refund, age_s = found
-        if refund.state == RefundState.SENDING and age_s > self.rules.sending_lease_s:
+        refund, what = found
+        if refund.state == RefundState.SENDING and what.age_s > self.rules.sending_lease_s:
             await self._give_up(refund_id)
 
         def step(refund: Refund, now: datetime) -> RefundStep:

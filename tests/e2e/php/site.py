@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +93,9 @@ class Site:
         path = self.www / "bitrix" / "orders.json"
         if change is not None:
             path.write_text(json.dumps(change))
-        found: dict[str, Any] = json.loads(path.read_text())
+        while not (text := path.read_text()):
+            time.sleep(0.01)  # the site is writing it
+        found: dict[str, Any] = json.loads(text)
         return found
 
     def save_options(self) -> None:
