@@ -5,11 +5,13 @@ Exit code 0: no promise is broken by the service's decisions, and one by each mu
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from tests.model import spin
-from tests.model.explore import Explored, explore
-from tests.model.mutations import MUTATIONS, NO_WINDOW, PAIRS, SERVICE, SHORT_WINDOW, SLICE, THREES
-from tests.model.world import Ask
+from tests.model.explore import explore
+from tests.model.mutations import HARMLESS, LAW, MORE, MUTATIONS, NO_WINDOW, PAIRS, SERVICE, SHORT_WINDOW, SLICE
+from tests.model.reading import MISTAKES, at_reading, at_writing, explore_readings
+from tests.model.world import PAYMENTS, Ask
 
 
 def main() -> int:
@@ -19,7 +21,8 @@ def main() -> int:
     options = parser.parse_args()
 
     found_in_service = explore_service(short=options.short)
-    missed = explore_mutations(traces=options.traces)
+    found_in_service += explore_what_is_read()
+    missed = explore_mutations(traces=options.traces) + explore_mistakes_in_reading(traces=options.traces)
     if spin.missing():
         say("payment.pml was left out: it needs spin and a C compiler")
     else:
@@ -30,9 +33,11 @@ def main() -> int:
 
 def explore_service(*, short: bool) -> int:
     """Everything that can come of the service's own decisions; returns how many promises are broken."""
-    asked = [("", SERVICE, verb, asks) for verb, asks in (SLICE if short else (*PAIRS, *THREES))]
+    asked = [("", SERVICE, verb, asks) for verb, asks in (SLICE if short else (*PAIRS, *MORE))]
     asked += [("no window: ", NO_WINDOW, verb, asks) for verb, asks in SLICE]
     asked += [("a short window: ", SHORT_WINDOW, verb, asks) for verb, asks in SLICE]
+    asked += [("a law that nobody foresaw: ", LAW, verb, asks) for verb, asks in SLICE]
+    asked += [(f"{name}: ", decisions, PAYMENTS, asks) for name, (decisions, asks) in HARMLESS.items()]
     states = broken = 0
     seconds = 0.0
     for words, decisions, verb, asks in asked:
@@ -41,9 +46,37 @@ def explore_service(*, short: bool) -> int:
         states, seconds = states + explored.states, seconds + explored.seconds
         if explored.wrong:
             broken += 1
-            tell(explored)
+            tell(explore(verb, decisions, asks).trace)
     say(f"{len(asked)} questions, {states} states, {seconds:.0f} s")
     return broken
+
+
+def explore_what_is_read() -> int:
+    """Everything that can be read of one payment; returns how many promises are broken."""
+    broken = 0
+    for name, decide in (
+        ("counted from the writing, as the service does", at_writing),
+        ("from the reading", at_reading),
+    ):
+        explored = explore_readings(decide)
+        say(f"readings {name}: {explored.states} states, {explored.depth} steps deep: {explored.wrong}")
+        if explored.wrong:
+            broken += 1
+            tell(explored.trace)
+    return broken
+
+
+def explore_mistakes_in_reading(*, traces: bool) -> int:
+    """Each planted mistake; returns how many are not found."""
+    missed = 0
+    for name, (decide, breaks) in MISTAKES.items():
+        explored = explore_readings(decide)
+        if explored.wrong is None or breaks not in explored.wrong:
+            missed += 1
+        say(f"{name}: {explored.wrong} ({len(explored.trace) - 1} steps, {explored.states} states)")
+        if traces:
+            tell(explored.trace)
+    return missed
 
 
 def explore_mutations(*, traces: bool) -> int:
@@ -57,7 +90,7 @@ def explore_mutations(*, traces: bool) -> int:
             continue
         say(f"found: {name}: {explored.wrong} ({len(explored.trace) - 1} steps, {explored.states} states)")
         if traces:
-            tell(explored)
+            tell(explored.trace)
     return missed
 
 
@@ -80,9 +113,9 @@ def said(asks: tuple[Ask, ...]) -> str:
     return ", ".join(f"{ask.words}{f' key {ask.key}' if ask.key else ''}{' order' * ask.order}" for ask in asks)
 
 
-def tell(explored: Explored) -> None:
+def tell(trace: Sequence[str]) -> None:
     """The way to a broken promise."""
-    for number, step in enumerate(explored.trace, 1):
+    for number, step in enumerate(trace, 1):
         say(f"    {number:2} {step}")
 
 

@@ -33,16 +33,25 @@ SLICE: Final[Sequence[tuple[Verb, tuple[Ask, ...]]]] = (
 """What ``make test`` explores."""
 
 
-def _of_so_many(asks: int) -> tuple[tuple[Verb, tuple[Ask, ...]], ...]:
-    return tuple(
-        (verb, chosen)
-        for verb, kinds in ((PAYMENTS, OF_PAYMENTS), (REFUNDS, OF_REFUNDS))
-        for chosen in combinations_with_replacement(kinds, asks)
-    )
-
-
-PAIRS: Final = _of_so_many(2)
-THREES: Final = _of_so_many(3)
+PAIRS: Final = tuple(
+    (verb, asks)
+    for verb, kinds in ((PAYMENTS, OF_PAYMENTS), (REFUNDS, OF_REFUNDS))
+    for asks in combinations_with_replacement(kinds, 2)
+)
+MORE: Final[Sequence[tuple[Verb, tuple[Ask, ...]]]] = (
+    (PAYMENTS, (PLAIN, PLAIN, PLAIN)),
+    (PAYMENTS, (PLAIN, PLAIN, KEYED)),
+    (PAYMENTS, (KEYED, KEYED, KEYED)),
+    (PAYMENTS, (KEYED, KEYED, OTHER_KEY)),
+    (PAYMENTS, (KEYED, KEYED, KEYED, KEYED)),
+    (PAYMENTS, (ORDERED, ORDERED, ORDERED)),
+    (PAYMENTS, (ORDERED, ORDERED, ORDERED, ORDERED)),
+    (PAYMENTS, (ORDERED, ORDERED_WITH_KEY, OTHER_OF_ORDER)),
+    (REFUNDS, (HALF, HALF, HALF)),
+    (REFUNDS, (HALF, HALF, FULL)),
+    (REFUNDS, (HALF_WITH_KEY, HALF_WITH_KEY, HALF_WITH_OTHER_KEY)),
+)
+"""What a third and a fourth ask can add: they meet more than one row."""
 
 Equal = Callable[[Earlier | None, Rules, bool], Verdict]
 
@@ -201,3 +210,11 @@ MUTATIONS: Final = {
     ),
 }
 """Each breaks a promise, and the exploration must find it."""
+
+HARMLESS: Final = {
+    "a key is free as soon as it was told that nothing was sent": (
+        replace(SERVICE, unheard_frees_key=True),
+        (KEYED, KEYED),
+    ),
+}
+"""What looks like a mistake and breaks no promise by itself: an intent that was given up is never sent."""

@@ -58,7 +58,7 @@ def explore(defines: Mapping[str, int], *, optimise: int = 2) -> Explored:
     with tempfile.TemporaryDirectory(prefix="payment-model-") as folder:
         words = [f"-D{name}={value}" for name, value in defines.items()]
         _run(folder, "spin", *words, "-a", str(MODEL))
-        _run(folder, "cc", f"-O{optimise}", "-w", "-DSAFETY", "-DBFS", "-DMEMLIM=6000", "-o", "pan", "pan.c")
+        _run(folder, "cc", f"-O{optimise}", "-w", "-DSAFETY", "-DBFS", "-DMEMLIM=4000", "-o", "pan", "pan.c")
         said = _run(folder, f"{folder}/pan", "-m1000000")
     states, depth = _number(r"(\d+) states, stored", said), _number(r"depth reached (\d+)", said)
     violated = re.search(r"assertion violated (.*?) \(at depth", said)

@@ -37,10 +37,10 @@ from payment_service.sending import SendingWindow
 
 DEADLINE: Final = 1
 """A call of a process that runs ends within this time."""
-LEASE: Final = 3
-WINDOW: Final = 4
+LEASE: Final = 2
+WINDOW: Final = 3
 """At least the lease and a sweep."""
-EFFECT: Final = 3
+EFFECT: Final = 2
 """A call that left takes effect within this time or never: it is what LATE_EFFECT_S is set for."""
 LATE: Final = LEASE + EFFECT
 OLD: Final = LATE + 1
@@ -93,13 +93,12 @@ class Process(NamedTuple):
     """A process of the service at work for one ask."""
 
     at: str
-    """``looked`` (only under a mutation), ``written``, ``calling``, ``learned``."""
+    """``looked`` and ``sent twice`` (only under mutations), ``written``, ``calling``, ``sent``, ``learned``."""
     row: int
     """-1 while there is none."""
     call_age: int = 0
-    stands_still: bool = False
+    """How long ago its call began."""
     outcome: str = ""
-    tries: int = 0
     ask: Ask = Ask("")
     """What it is about to write, when it only looked."""
 
@@ -247,8 +246,8 @@ class Model:
             yield from self._worked(world, number, process)
         for number, row in enumerate(world.rows):
             yield from self._outside(world, number, row)
-        if not any(p.at == "calling" and not p.stands_still and p.call_age >= DEADLINE for p in world.processes):
-            yield "time passes", _later(world)
+        # A process that does nothing meanwhile stands still.
+        yield "time passes", _later(world)
 
     # --- a client asks
 
@@ -364,29 +363,24 @@ class Model:
                 else:
                     yield f"{who} is too late to send", _process(world, number, at="learned", outcome="unsent")
             case "calling":
-                yield from self._called(world, number, process, who)
+                yield f"{who} cannot connect", _process(world, number, at="learned", outcome="unsent")
+                if self.decisions.may_leave(row.age, process.call_age):
+                    sent = _process(world, number, at="sent")
+                    yield f"{who} sends", _row(sent, process.row, way=0)
+                    yield f"{who} sends; it is refused", _process(world, number, at="learned", outcome="rejected")
             case "learned":
                 yield from self._learned(world, number, process, who)
+            case _:
+                yield from self._sent(world, number, process, who)
 
-    def _called(self, world: World, number: int, process: Process, who: str) -> Iterator[tuple[str, World]]:
+    def _sent(self, world: World, number: int, process: Process, who: str) -> Iterator[tuple[str, World]]:
         row = world.rows[process.row]
-        if process.stands_still:
-            yield f"{who} goes on", _process(world, number, stands_still=False)
-            return
-        yield f"{who} stands still", _process(world, number, stands_still=True)
-        if not process.tries:
-            yield f"{who} cannot connect", _process(world, number, at="learned", outcome="unsent")
-            if self.decisions.may_leave(row.age, process.call_age):
-                sent = _process(world, number, tries=1)
-                yield f"{who} sends", _row(sent, process.row, way=0)
-                yield f"{who} sends; it is refused", _process(sent, number, at="learned", outcome="rejected")
-            return
         if row.effects:
             yield f"{who} reads the reply", _process(world, number, at="learned", outcome="accepted")
         elif self.decisions.trusts_any_reply:
             yield f"{who} reads the reply to another", _process(world, number, at="learned", outcome="accepted")
-        if self.decisions.retries and process.tries == 1:
-            yield f"{who} sends again", _row(_process(world, number, tries=2), process.row, way=0)
+        if self.decisions.retries and process.at == "sent":
+            yield f"{who} sends again", _row(_process(world, number, at="sent twice"), process.row, way=0)
         yield f"{who} gets no reply", _process(world, number, at="learned", outcome="lost")
 
     def _learned(self, world: World, number: int, process: Process, who: str) -> Iterator[tuple[str, World]]:
@@ -426,13 +420,10 @@ class Model:
             yield f"the sweep finds row {number}: {step.state}", after
         if row.state == "unknown":
             yield from self._settled(world, number, row)
-        if row.by_hand:
+        if row.by_hand and not self._is_settlement_in_use(world, number, row):
             step = self.verb.undo()
-            # The database has at most one open payment of an order.
-            others = (one.state for other, one in enumerate(world.rows) if other != number and one.ask.order)
-            if not (row.ask.order and any(state in OPEN for state in others)):
-                after = self._moved(world, number, step.state, undoes=True, failure=None, by_hand=False)
-                yield f"another person undoes the settlement of row {number}", after
+            after = self._moved(world, number, step.state, undoes=True, failure=None, by_hand=False)
+            yield f"another person undoes the settlement of row {number}", after
         if row.state == "pending" and row.effects:
             yield f"row {number} is paid", self._moved(world, number, "paid")
 
@@ -447,6 +438,14 @@ class Model:
         if (row.seen_missing or not row.effects) and self.decisions.may_be_called_failed(row.age):
             after = self._moved(world, number, "failed", failure="settled", told_failed=True, by_hand=True)
             yield f"{who} settles row {number} as never made", after
+
+    def _is_settlement_in_use(self, world: World, number: int, row: Row) -> bool:
+        """What the database refuses to undo: an order has one open payment, and no more is refunded than was paid."""
+        others = [one for other, one in enumerate(world.rows) if other != number]
+        if self.verb is REFUNDS:
+            counting = (one.amount for one in others if one.state in {"sending", "unknown", "succeeded"})
+            return sum(counting) + row.amount > PAID
+        return row.ask.order and any(one.ask.order and one.state in OPEN for one in others)
 
     def _moved(self, world: World, number: int, state: str, *, undoes: bool = False, **changes: Any) -> World:
         """Move a row, if the table allows it and what it says is so."""
@@ -525,7 +524,7 @@ def _without(world: World, number: int) -> World:
 
 
 def _process(world: World, number: int, **changes: Any) -> World:
-    return _with(_without(world, number), world.processes[number]._replace(**changes))
+    return _with(_without(world, number), world.processes[number]._replace(call_age=0, **changes))
 
 
 def _later(world: World) -> World:
@@ -537,7 +536,7 @@ def _later(world: World) -> World:
         )
         for row in world.rows
     )
-    processes = tuple(
+    processes = (
         process._replace(call_age=min(process.call_age + 1, DEADLINE + 1)) if process.at == "calling" else process
         for process in world.processes
     )
