@@ -56,7 +56,7 @@ def explore_what_is_read() -> int:
     broken = 0
     for name, decide in (
         ("counted from the writing, as the service does", at_writing),
-        ("from the reading", at_reading),
+        ("counted from the reading", at_reading),
     ):
         explored = explore_readings(decide)
         say(f"readings {name}: {explored.states} states, {explored.depth} steps deep: {explored.wrong}")
