@@ -30,7 +30,9 @@ from payment_service.payments import queries
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.payments.settling import Settlement
+from payment_service.providers.interface import Outcome, PaymentReceipt, Unknown
 from payment_service.refunds.service import RefundRequest, RefundSettlement
+from payment_service.sending import SendingWindow
 from payment_service.settings import Settings
 from tests.conftest import accepted, status_reply
 from tests.database.books import beyond_the_law
@@ -342,6 +344,12 @@ async def test_call_that_comes_too_late_after_its_intent_is_not_made(
     assert (payment.state, route.call_count) == (end, calls)
     if end == "failed":
         assert (payment.failure, payment.error_code) == ("not_sent", "too_late_to_send")
+
+
+async def test_call_that_stands_still_on_its_way_ends_with_its_lease() -> None:
+    window = SendingWindow(begin_within_s=1, lease_s=0.05)
+    never: asyncio.Future[Outcome[PaymentReceipt]] = asyncio.get_running_loop().create_future()
+    assert await window.send(lambda: never) == Unknown("lease_over")
 
 
 # --- what transaction 2 could refuse
