@@ -29,6 +29,7 @@ from payment_service.money import Money
 from payment_service.payments import queries
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
+from payment_service.payments.moves import Moves
 from payment_service.payments.settling import Settlement
 from payment_service.providers.interface import Outcome, PaymentReceipt, Unknown
 from payment_service.refunds.service import RefundRequest, RefundSettlement
@@ -423,6 +424,23 @@ async def test_outcome_that_the_database_refuses_is_unknown_and_keeps_its_id(
     assert (payment.state, payment.external_id, payment.error_code) == ("unknown", str(FIRST_ID), "outcome_refused")
     assert alarms["outcome_refused"] == 1
     assert await audit_of(sql) == [("create", "unknown")]
+
+
+async def test_outcome_that_a_mistake_of_ours_keeps_from_being_written_is_unknown(
+    house: House, wire: respx.MockRouter, monkeypatch: pytest.MonkeyPatch, alarms: Alarms
+) -> None:
+    taking(wire)
+    write = Moves.write
+
+    async def mistaken(*args: Any, **more: Any) -> None:
+        if args[3].state is State.PENDING:
+            raise KeyError("mistake")
+        await write(*args, **more)
+
+    monkeypatch.setattr(Moves, "write", mistaken)
+    payment = (await house.payments.create(ask())).payment
+    assert (payment.state, payment.external_id) == ("unknown", str(FIRST_ID))
+    assert alarms["outcome_refused"] == 1
 
 
 @pytest.mark.usefixtures("planted")
