@@ -210,6 +210,7 @@ REFUSALS: Final[list[tuple[Mapping[str, str | None], str]]] = [
     ({"DATABASE_POOL_SIZE": "1"}, "DATABASE_POOL_SIZE Input should be greater"),
     ({"DEBUG": SECRET}, "DEBUG Input should be a valid boolean"),
     ({"LOG_LEVEL": SECRET}, "LOG_LEVEL String should match pattern"),
+    ({"LATE_EFFECT_S": "29"}, "LATE_EFFECT_S must be at least SENDING_LEASE_S"),
     ({"DUPLICATE_WINDOW_S": "44"}, "at least SENDING_LEASE_S + SWEEP_EVERY_S, which is 45"),
     ({"DUPLICATE_WINDOW_S": "-1"}, "DUPLICATE_WINDOW_S Input should be greater"),
     ({"FOLLOW_FAST_S": "0"}, "FOLLOW_FAST_S Input should be greater than 0"),

@@ -231,6 +231,12 @@ class Settings(BaseSettings):
             )
         if self.sending_lease_s <= self.kaspi_deadline_s:
             raise ValueError("SENDING_LEASE_S must be longer than KASPI_DEADLINE_S")
+        is_stand_in = is_loopback(urlsplit(self.production_api_url).hostname or "")
+        if self.late_effect_s < self.sending_lease_s and not is_stand_in:
+            raise ValueError(
+                "LATE_EFFECT_S must be at least SENDING_LEASE_S, and the longest time that a call can be on its way: a "
+                "call leaves until the lease is over, and nobody may call its payment never made before"
+            )
         found_after_s = self.sending_lease_s + self.sweep_every_s
         if 0 < self.duplicate_window_s < found_after_s:
             raise ValueError(

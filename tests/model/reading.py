@@ -47,14 +47,14 @@ Decide = Callable[[State, StatusRead, int | None, int], Step]
 """What a reading makes of a payment, by the age of the first failure that was read and by the reading's own age."""
 
 
-def at_writing(before: State, reading: StatusRead, error_age: int | None, _reading_age: int) -> Step:
-    """As the service does it: a reading counts from when it is written."""
-    return _decided(before, reading, error_age, 0)
-
-
-def at_reading(before: State, reading: StatusRead, error_age: int | None, reading_age: int) -> Step:
-    """A reading counts from when it was made."""
+def service(before: State, reading: StatusRead, error_age: int | None, reading_age: int) -> Step:
+    """As the service does it: the first one counts from when it was written, the second from when it was made."""
     return _decided(before, reading, error_age, reading_age)
+
+
+def at_writing(before: State, reading: StatusRead, error_age: int | None, _reading_age: int) -> Step:
+    """As it was once: a reading counts from when it is written."""
+    return _decided(before, reading, error_age, 0)
 
 
 def at_once(before: State, reading: StatusRead, _error_age: int | None, reading_age: int) -> Step:
@@ -70,6 +70,7 @@ def any_word_may_mean_failed(before: State, reading: StatusRead, error_age: int 
 
 
 MISTAKES: Final[Mapping[str, tuple[Decide, str]]] = {
+    "a reading counts from when it is written": (at_writing, "it is called failed"),
     "a failure is believed at its first reading": (at_once, "it is called failed"),
     "a word that nobody knows is a failure": (any_word_may_mean_failed, "it is called failed"),
 }
@@ -82,7 +83,8 @@ def _decided(before: State, reading: StatusRead, error_age: int | None, reading_
         before,
         reading,
         error_seen_at=None if error_age is None else _NOW - timedelta(seconds=error_age),
-        now=_NOW - timedelta(seconds=reading_age),
+        asked_at=_NOW - timedelta(seconds=reading_age),
+        now=_NOW,
         confirm_after=timedelta(seconds=CONFIRM),
     )
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.model.explore import explore
 from tests.model.mutations import HARMLESS, LAW, MUTATIONS, NO_WINDOW, SERVICE, SHORT_WINDOW, SLICE
-from tests.model.reading import MISTAKES, Decide, at_reading, at_writing, explore_readings
+from tests.model.reading import MISTAKES, Decide, explore_readings, service
 from tests.model.world import PAYMENTS, Ask, Decisions, Verb
 
 
@@ -50,13 +50,7 @@ def test_exploration_is_the_same_every_time() -> None:
 
 
 def test_failure_is_believed_only_after_readings_that_were_made_far_enough_apart() -> None:
-    explored = explore_readings(at_reading)
-    assert explored.wrong is None, explored.trace
-
-
-@pytest.mark.xfail(strict=True, reason="a reading counts from when it is written, so two may be made sooner")
-def test_service_believes_no_failure_too_soon() -> None:
-    explored = explore_readings(at_writing)
+    explored = explore_readings(service)
     assert explored.wrong is None, explored.trace
 
 

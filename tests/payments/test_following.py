@@ -143,6 +143,28 @@ async def test_error_is_believed_only_at_a_second_later_reading(
     assert await audit_of(sql, "status") == [("status", "failed")]
 
 
+@pytest.mark.parametrize("asks", ["follow", "refresh"])
+async def test_error_that_was_asked_for_too_soon_is_not_believed_however_late_it_is_written(
+    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, asks: str
+) -> None:
+    plan = replace(house.following.moves.plan, confirm_s=1)
+    patient = replace(house.following, moves=replace(house.following.moves, plan=plan))
+    tells(wire, "Error")
+    await patient.refresh(payment)
+    gate = Gate(status_reply(CREATED, "Error"))
+    wire.get("/status/").mock(side_effect=gate)
+    await due(sql)
+    second = asyncio.create_task(patient.follow(payment.id) if asks == "follow" else patient.refresh(payment))
+    await gate.reached.wait()
+    await asyncio.sleep(1.1)
+    gate.open.set()
+    await second
+    assert await sql.fetchval("SELECT state FROM payment") == "pending"
+    await due(sql)
+    await patient.follow(payment.id)
+    assert await sql.fetchval("SELECT state FROM payment") == "failed"
+
+
 async def test_error_that_was_taken_back_is_forgotten(
     house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:

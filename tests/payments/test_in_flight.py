@@ -29,8 +29,11 @@ from payment_service.money import Money
 from payment_service.payments import queries
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
+from payment_service.payments.moves import Moves
 from payment_service.payments.settling import Settlement
+from payment_service.providers.interface import Outcome, PaymentReceipt, Unknown
 from payment_service.refunds.service import RefundRequest, RefundSettlement
+from payment_service.sending import SendingWindow
 from payment_service.settings import Settings
 from tests.conftest import accepted, status_reply
 from tests.database.books import beyond_the_law
@@ -344,6 +347,12 @@ async def test_call_that_comes_too_late_after_its_intent_is_not_made(
         assert (payment.failure, payment.error_code) == ("not_sent", "too_late_to_send")
 
 
+async def test_call_that_stands_still_on_its_way_ends_with_its_lease() -> None:
+    window = SendingWindow(begin_within_s=1, lease_s=0.05)
+    never: asyncio.Future[Outcome[PaymentReceipt]] = asyncio.get_running_loop().create_future()
+    assert await window.send(lambda: never) == Unknown("lease_over")
+
+
 # --- what transaction 2 could refuse
 
 LARGEST: dict[str, Any] = {
@@ -415,6 +424,23 @@ async def test_outcome_that_the_database_refuses_is_unknown_and_keeps_its_id(
     assert (payment.state, payment.external_id, payment.error_code) == ("unknown", str(FIRST_ID), "outcome_refused")
     assert alarms["outcome_refused"] == 1
     assert await audit_of(sql) == [("create", "unknown")]
+
+
+async def test_outcome_that_a_mistake_of_ours_keeps_from_being_written_is_unknown(
+    house: House, wire: respx.MockRouter, monkeypatch: pytest.MonkeyPatch, alarms: Alarms
+) -> None:
+    taking(wire)
+    write = Moves.write
+
+    async def mistaken(*args: Any, **more: Any) -> None:
+        if args[3].state is State.PENDING:
+            raise KeyError("mistake")
+        await write(*args, **more)
+
+    monkeypatch.setattr(Moves, "write", mistaken)
+    payment = (await house.payments.create(ask())).payment
+    assert (payment.state, payment.external_id) == ("unknown", str(FIRST_ID))
+    assert alarms["outcome_refused"] == 1
 
 
 @pytest.mark.usefixtures("planted")

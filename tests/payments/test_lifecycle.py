@@ -77,7 +77,7 @@ def read(before: State, meaning: Meaning, *, first_error_s: float | None = None,
     """What a reading at noon makes of a payment whose first Error was seen this long before."""
     seen_at = None if first_error_s is None else NOON - timedelta(seconds=first_error_s)
     reading = StatusRead(status, meaning)
-    return decide_reading(before, reading, error_seen_at=seen_at, now=NOON, confirm_after=CONFIRM)
+    return decide_reading(before, reading, error_seen_at=seen_at, asked_at=NOON, now=NOON, confirm_after=CONFIRM)
 
 
 def test_moves_are_those_of_the_design_and_of_the_docstring() -> None:
@@ -217,7 +217,14 @@ def test_error_wait_error_counts_from_the_second_error(between: Meaning) -> None
         now = NOON + timedelta(seconds=at_s)
         move_to(
             row,
-            decide_reading(State(row.state), reading, error_seen_at=row.error_seen_at, now=now, confirm_after=CONFIRM),
+            decide_reading(
+                State(row.state),
+                reading,
+                error_seen_at=row.error_seen_at,
+                asked_at=now,
+                now=now,
+                confirm_after=CONFIRM,
+            ),
         )
         seen.append(row.error_seen_at and (row.error_seen_at - NOON).total_seconds())
     assert (row.state, seen) == (State.PENDING, [0, None, 45, 45])
@@ -256,7 +263,7 @@ def test_no_sequence_of_outcomes_and_readings_leaves_the_table(
             now += timedelta(seconds=event[1])
             reading = StatusRead("Word", event[0])
             seen_at = row.error_seen_at
-            step = decide_reading(before, reading, error_seen_at=seen_at, now=now, confirm_after=CONFIRM)
+            step = decide_reading(before, reading, error_seen_at=seen_at, asked_at=now, now=now, confirm_after=CONFIRM)
         else:
             step = decide(before, event)
         if step is None:

@@ -3,6 +3,7 @@
 Joins the river at the provider's line: a reading becomes a step, and the step is written like any other.
 """
 
+import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -90,10 +91,11 @@ class Following:
         """Ask the provider about a payment that may still move; an error while asking changes nothing."""
         if payment.external_id is None or payment.state in _ENDED:
             return payment
-        reading = await self.readings.read(self.providers[payment.provider], payment.external_id)
+        reading, asked_at = await self.readings.read(self.providers[payment.provider], payment.external_id)
         async with self.database.transaction() as session:
             payment, now = await queries.locked_itself(session, payment.id)
-            step = self._step(payment, reading, now)
+            asked_ago = timedelta(seconds=time.monotonic() - asked_at)
+            step = self._step(payment, reading, now - asked_ago, now)
             if step is not None:
                 await self.moves.write_in_passing(session, payment, step, "status", now=now)
         return payment
@@ -102,43 +104,46 @@ class Following:
 
     async def follow(self, payment_id: UUID) -> None:
         """A worker's turn: ask about an open payment and plan the next time. Does nothing out of turn."""
-        payment = await self._take_turn(payment_id)
-        if payment is None or payment.external_id is None:
+        turn = await self._take_turn(payment_id)
+        if turn is None or turn[0].external_id is None:
             return
-        reading = await self.providers[payment.provider].read_status(payment.external_id)
+        payment, asked_at = turn
+        reading = await self.providers[payment.provider].read_status(payment.external_id or "")
         try:
-            await self._write_reading(payment_id, reading)
+            await self._write_reading(payment_id, reading, asked_at)
         except Exception as error:
             if not is_unreachable(error):
                 # The lease ends and the next turn tries again, perhaps in vain for good: people must look.
                 alarm("reading_not_written", payment_id, error=type(error).__name__)
             raise
 
-    async def _write_reading(self, payment_id: UUID, reading: Reading) -> None:
+    async def _write_reading(self, payment_id: UUID, reading: Reading, asked_at: datetime) -> None:
         async with self.database.transaction() as session:
             payment, now = await queries.locked(session, payment_id)
             if payment.same_as is not None:
                 return  # merged meanwhile, and the payment that it is of has turns of its own
             payment.unread = payment.unread + 1 if isinstance(reading, StatusUnread) else 0
-            await self.moves.write(session, payment, self._step(payment, reading, now), "status", now=now)
+            step = self._step(payment, reading, asked_at, now)
+            await self.moves.write(session, payment, step, "status", now=now)
 
-    async def _take_turn(self, payment_id: UUID) -> Payment | None:
-        """Own the asking of a payment for a while: of several workers, or of a repeated job, one gets it."""
+    async def _take_turn(self, payment_id: UUID) -> tuple[Payment, datetime] | None:
+        """Own the asking of a payment for a while, from this moment: of several workers, or of a repeated job, one."""
         turn = (
             update(Payment)
             .where(Payment.id == payment_id, Payment.next_check_at <= func.now())
             .values(next_check_at=func.now() + timedelta(seconds=READING_LEASE_S), checks=Payment.checks + 1)
-            .returning(Payment)
+            .returning(Payment, func.now())
         )
         async with self.database.transaction() as session:
-            return await session.scalar(turn)
+            row = (await session.execute(turn)).one_or_none()
+        return None if row is None else (row[0], row[1])
 
     async def _ask_about_stranger(self, caller: Caller, external_id: str) -> Stranger:
         if caller.shops is not None:
             # Nobody can tell whose it is, so for a caller of some shops it looks like any foreign payment.
             raise PaymentNotFound(external_id)
         [(name, provider)] = self.providers.items()
-        reading = await self.readings.read(provider, external_id)
+        reading, _ = await self.readings.read(provider, external_id)
         async with self.database.transaction() as session:
             await audit.record(
                 session,
@@ -158,7 +163,7 @@ class Following:
             case StatusUnread():
                 raise ProviderUnavailable
 
-    def _step(self, payment: Payment, reading: Reading, now: datetime) -> Step | None:
+    def _step(self, payment: Payment, reading: Reading, asked_at: datetime, now: datetime) -> Step | None:
         """What a reading makes of a payment; none when nothing was read."""
         if not isinstance(reading, StatusRead):
             READINGS.labels(meaning=type(reading).__name__).inc()
@@ -171,6 +176,7 @@ class Following:
             State(payment.state),
             reading,
             error_seen_at=payment.error_seen_at,
+            asked_at=asked_at,
             now=now,
             confirm_after=timedelta(seconds=self.moves.plan.confirm_s),
         )

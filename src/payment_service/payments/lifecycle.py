@@ -141,12 +141,19 @@ def failure_of(by: RefusedBy) -> Failure:
 
 
 def decide_reading(
-    before: State, reading: StatusRead, *, error_seen_at: datetime | None, now: datetime, confirm_after: timedelta
+    before: State,
+    reading: StatusRead,
+    *,
+    error_seen_at: datetime | None,
+    asked_at: datetime,
+    now: datetime,
+    confirm_after: timedelta,
 ) -> Step:
     """What a status reading makes of a payment. ``Step.state`` equals ``before`` when nothing moves.
 
-    A failed status is believed at a second reading, ``confirm_after`` later (kaspi-api.md section 3). Paid is final;
-    a word nobody knows changes nothing but the word.
+    A failed status is believed at a second reading that was asked for ``confirm_after`` later than the first one was
+    written (kaspi-api.md section 3): a reading may take long, and longer to be written. Paid is final; a word nobody
+    knows changes nothing but the word.
     """
     stay = Step(before, status=reading.status)
     match reading.meaning:
@@ -160,7 +167,7 @@ def decide_reading(
                 return stay
             if error_seen_at is None:
                 return Step(before, status=reading.status, error_seen_at=now)
-            if now - error_seen_at < confirm_after:
+            if asked_at - error_seen_at < confirm_after:
                 return Step(before, status=reading.status, error_seen_at=error_seen_at)
             return Step(
                 State.FAILED,

@@ -4,6 +4,7 @@ Shares what the provider said, and nothing else: whether a caller may see the pa
 """
 
 import asyncio
+import time
 from typing import Final
 
 from payment_service.providers.interface import Provider, Reading
@@ -17,16 +18,16 @@ class SharedReadings:
     def __init__(self, shared_for_s: float = SHARED_FOR_S) -> None:
         """0 seconds means that nothing is shared."""
         self._shared_for_s = shared_for_s
-        self._readings: dict[tuple[int, str], asyncio.Task[Reading]] = {}
+        self._readings: dict[tuple[int, str], asyncio.Task[tuple[Reading, float]]] = {}
 
-    async def read(self, provider: Provider, external_id: str) -> Reading:
-        """Where the payment stands, as the provider says or said a moment ago."""
+    async def read(self, provider: Provider, external_id: str) -> tuple[Reading, float]:
+        """Where the payment stands, as the provider says or said a moment ago; and when it was asked (monotonic)."""
         if not self._shared_for_s:
-            return await provider.read_status(external_id)
+            return await _read(provider, external_id)
         key = (id(provider), external_id)
         reading = self._readings.get(key)
         if reading is None:
-            reading = asyncio.create_task(provider.read_status(external_id))
+            reading = asyncio.create_task(_read(provider, external_id))
             self._readings[key] = reading
             reading.add_done_callback(lambda _: self._forget_soon(key))
         # Whoever hangs up does not end it for the others.
@@ -34,3 +35,8 @@ class SharedReadings:
 
     def _forget_soon(self, key: tuple[int, str]) -> None:
         asyncio.get_running_loop().call_later(self._shared_for_s, self._readings.pop, key, None)
+
+
+async def _read(provider: Provider, external_id: str) -> tuple[Reading, float]:
+    asked_at = time.monotonic()
+    return await provider.read_status(external_id), asked_at

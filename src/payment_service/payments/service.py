@@ -263,9 +263,9 @@ class Payments:
         log.info("outcome", outcome=type(outcome).__name__, external_id=external_id)
         try:
             payment = await self._insist_on(request, outcome)
-        except DBAPIError as error:
-            # A law that nobody foresaw refused what came of it. That much is certain: it may have been done.
-            alarm("outcome_refused", request.id, law=constraint_of(error), external_id=external_id)
+        except Exception as error:  # noqa: BLE001 - whatever keeps it from being written, it may have been done
+            what = constraint_of(error) or type(error).__name__
+            alarm("outcome_refused", request.id, because=what, external_id=external_id)
             payment = await self._insist_on(request, Unknown("outcome_refused", external_id=external_id))
         if payment is None:
             raise PaymentNotFound(request.id)

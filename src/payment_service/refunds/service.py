@@ -228,9 +228,9 @@ class Refunds:
         log.info("outcome", outcome=type(outcome).__name__)
         try:
             answer = await self._insist_on(request, outcome)
-        except DBAPIError as error:
-            # A law that nobody foresaw refused what came of it. That much is certain: it may have been done.
-            alarm("outcome_refused", request.payment.id, refund_id=str(request.id), law=constraint_of(error))
+        except Exception as error:  # noqa: BLE001 - whatever keeps it from being written, it may have been done
+            what = constraint_of(error) or type(error).__name__
+            alarm("outcome_refused", request.payment.id, refund_id=str(request.id), because=what)
             answer = await self._insist_on(request, Unknown("outcome_refused"))
         if answer is None:
             raise PaymentNotFound(request.payment.external_id)
