@@ -82,6 +82,7 @@ _NEED_MORE = {
     "set-token",
     "settle",
     "settle-refund",
+    "undo-settle",
     "replay",
     "--csv",
     "https://shop.example.kz/webhook",

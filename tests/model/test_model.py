@@ -8,7 +8,10 @@ from tests.model.reading import MISTAKES, Decide, explore_readings, service
 from tests.model.world import PAYMENTS, Ask, Decisions, Verb
 
 
-@pytest.mark.parametrize("decisions", [SERVICE, NO_WINDOW, SHORT_WINDOW, LAW])
+@pytest.mark.parametrize(
+    "decisions",
+    [SERVICE, *(pytest.param(other, marks=pytest.mark.thorough) for other in (NO_WINDOW, SHORT_WINDOW, LAW))],
+)
 @pytest.mark.parametrize(("verb", "asks"), SLICE)
 def test_no_promise_is_broken_whatever_happens(verb: Verb, asks: tuple[Ask, ...], decisions: Decisions) -> None:
     explored = explore(verb, decisions, asks, apart=True)
@@ -32,6 +35,7 @@ def test_planted_mistake_is_found_by_the_shortest_way(name: str) -> None:
     assert len(explored.trace) - 1 <= 12
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_planted_mistake_is_found_too_when_rests_are_explored_apart(name: str) -> None:
     mutation = MUTATIONS[name]
