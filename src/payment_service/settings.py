@@ -231,8 +231,7 @@ class Settings(BaseSettings):
             )
         if self.sending_lease_s <= self.kaspi_deadline_s:
             raise ValueError("SENDING_LEASE_S must be longer than KASPI_DEADLINE_S")
-        is_stand_in = is_loopback(urlsplit(self.production_api_url).hostname or "")
-        if self.late_effect_s < self.sending_lease_s and not is_stand_in:
+        if self.late_effect_s < self.sending_lease_s and not provider_is_here:
             raise ValueError(
                 "LATE_EFFECT_S must be at least SENDING_LEASE_S, and the longest time that a call can be on its way: a "
                 "call leaves until the lease is over, and nobody may call its payment never made before"

@@ -105,10 +105,12 @@ class Following:
     async def follow(self, payment_id: UUID) -> None:
         """A worker's turn: ask about an open payment and plan the next time. Does nothing out of turn."""
         turn = await self._take_turn(payment_id)
-        if turn is None or turn[0].external_id is None:
+        if turn is None:
             return
         payment, asked_at = turn
-        reading = await self.providers[payment.provider].read_status(payment.external_id or "")
+        if payment.external_id is None:
+            return
+        reading = await self.providers[payment.provider].read_status(payment.external_id)
         try:
             await self._write_reading(payment_id, reading, asked_at)
         except Exception as error:

@@ -202,18 +202,7 @@ async def yield_to(session: AsyncSession, payment: Payment, external_id: str) ->
         return
     report.same_as, report.next_check_at = payment.id, None
     await session.flush()
-    await audit.record(
-        session,
-        "merge",
-        shop_id=report.shop_id,
-        organization_bin=report.organization_bin,
-        external_id=external_id,
-        amount=report.amount,
-        status=report.status,
-        provider=report.provider,
-        payment_id=report.id,
-        error_message=f"This report was of payment {payment.id}.",
-    )
+    await _record(session, report, external_id, "merge", f"This report was of payment {payment.id}.")
 
 
 async def take_up_again(session: AsyncSession, payment: Payment, external_id: str) -> None:
@@ -222,16 +211,20 @@ async def take_up_again(session: AsyncSession, payment: Payment, external_id: st
     for report in await session.scalars(merged.with_for_update()):
         report.same_as, report.next_check_at = None, func.now()
         await session.flush()
-        await audit.record(
-            session,
-            "unmerge",
-            shop_id=report.shop_id,
-            organization_bin=report.organization_bin,
-            external_id=external_id,
-            amount=report.amount,
-            status=report.status,
-            provider=report.provider,
-            payment_id=report.id,
-            error_message=f"This report was not of payment {payment.id}.",
-        )
+        await _record(session, report, external_id, "unmerge", f"This report was not of payment {payment.id}.")
         await enqueue(session, FOLLOW_PAYMENT, report.id, key=f"{report.id}:{report.checks}:unmerged")
+
+
+async def _record(session: AsyncSession, report: Payment, external_id: str, operation_type: str, sentence: str) -> None:
+    await audit.record(
+        session,
+        operation_type,
+        shop_id=report.shop_id,
+        organization_bin=report.organization_bin,
+        external_id=external_id,
+        amount=report.amount,
+        status=report.status,
+        provider=report.provider,
+        payment_id=report.id,
+        error_message=sentence,
+    )
