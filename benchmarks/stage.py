@@ -16,9 +16,9 @@ from pathlib import Path
 
 import httpx
 
+from payment_dev.postgres import EmbeddedPostgres
 from payment_service import schema
 from payment_service.access.service import Scope
-from payment_service.dev.postgres import EmbeddedPostgres
 from payment_service.main import open_house
 from payment_service.routing import importing
 from payment_service.settings import Settings
@@ -85,7 +85,7 @@ class Stage:
         tokens_file = self.folder / "tokens.json"
         tokens_file.write_text(json.dumps({each: [token] for each, token in self.tokens.items()}))
         port = free_port()
-        words = ["-m", "payment_service", "sandbox", "--port", str(port), "--tokens-file", str(tokens_file)]
+        words = ["-m", "kaspi_sandbox", "--port", str(port), "--tokens-file", str(tokens_file)]
         environment = {"KASPI_ACCESS_TOKEN": ACCESS_TOKEN, "PORT": str(port)}
         self.stand_in = self._start(words, environment, "/health")
 
