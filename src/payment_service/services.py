@@ -14,14 +14,15 @@ from payment_service.notifications.service import Notify
 from payment_service.notifications.telegram import Telegram
 from payment_service.outbound.addresses import DEVELOPMENT, PRODUCTION
 from payment_service.outbound.client import Outbound
-from payment_service.payments.following import Following
 from payment_service.payments.lifecycle import FollowPlan
 from payment_service.payments.moves import Moves
 from payment_service.payments.phones import PhoneLimit
-from payment_service.payments.readings import SHARED_FOR_S, SharedReadings
+from payment_service.payments.polling import Polling
+from payment_service.payments.reading import PaymentReading
 from payment_service.payments.rules import PaymentRules
 from payment_service.payments.service import Payments
 from payment_service.payments.settling import Settling
+from payment_service.payments.shared_readings import SHARED_FOR_S, SharedReadings
 from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
 from payment_service.providers.interface import Providers
@@ -48,7 +49,8 @@ class Services:
     access: Access
     providers: Providers
     payments: Payments
-    following: Following
+    reading: PaymentReading
+    polling: Polling
     settling: Settling
     reports: Reports
     refunds: Refunds
@@ -122,9 +124,9 @@ def build(settings: Settings, database: Database | None = None) -> Services:
         settings.phone_invoices_per_day * settings.rate_limits,
     )
     payments = Payments(database, routing, providers, fingerprints, inflight, moves, rules, phones)
-    readings = SharedReadings(SHARED_FOR_S if settings.rate_limits else 0)
-    following = Following(database, providers, moves, settings.sending_lease_s, readings)
-    refunds = Refunds(database, routing, following, providers, fingerprints, inflight, rules)
+    shared = SharedReadings(SHARED_FOR_S if settings.rate_limits else 0)
+    reading = PaymentReading(database, providers, moves, shared)
+    refunds = Refunds(database, routing, reading, providers, fingerprints, inflight, rules)
     outbound = Outbound(DEVELOPMENT if settings.webhooks_stay_here else PRODUCTION)
     endpoints = Endpoints(database, vault, outbound)
     delivery_plan = DeliveryPlan(
@@ -145,7 +147,8 @@ def build(settings: Settings, database: Database | None = None) -> Services:
         access=access,
         providers=providers,
         payments=payments,
-        following=following,
+        reading=reading,
+        polling=Polling(database, providers, moves, settings.sending_lease_s),
         settling=Settling(database, providers, moves, rules),
         reports=Reports(database, providers),
         refunds=refunds,

@@ -86,7 +86,7 @@ async def paid(services: Services, wire: respx.MockRouter, request: PaymentReque
     wire.get("/status/", params={"externalId": payment.external_id}).mock(
         return_value=status_reply(str(payment.external_id), "Processed")
     )
-    return await services.following.refresh(payment)
+    return await services.reading.refresh(payment)
 
 
 async def age(sql: asyncpg.Connection, seconds: float, table: str = "payment") -> None:

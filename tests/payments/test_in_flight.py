@@ -200,7 +200,7 @@ async def test_database_itself_refuses_an_equal_payment_while_one_is_in_flight(
     await sender_dies(services, wire)
     if state == "unknown":
         await age(sql, 31)
-        await services.following.settle_lost()
+        await services.polling.settle_lost()
     route = taking(wire)
 
     async def nobody(*_: object) -> None:
@@ -266,7 +266,7 @@ async def test_other_request_for_an_open_order_is_refused_and_its_key_stands_for
         await sender_dies(services, wire, order_id="o")
         await age(sql, 31)
         if state == "unknown":
-            await services.following.settle_lost()
+            await services.polling.settle_lost()
     with pytest.raises(OrderAlreadyOpen) as caught:
         await services.payments.create(ask(order_id="o", **changes))
     assert caught.value.extra["state"] == state
@@ -380,7 +380,7 @@ async def test_largest_payment_that_is_unknown_is_unknown(
 ) -> None:
     await sender_dies(services, wire, **LARGEST, **words)
     await age(sql, 31)
-    assert await services.following.settle_lost() == 1
+    assert await services.polling.settle_lost() == 1
     assert await sql.fetchval("SELECT state FROM payment") == "unknown"
 
 
@@ -467,7 +467,7 @@ async def test_payment_that_cannot_be_settled_keeps_no_other_back(
         await sender_dies(services, wire, tenge=tenge)
     await age(sql, 31)
     await refuse(sql, "payment", "NEW.amount = 200", "law")
-    assert await services.following.settle_lost() == 2
+    assert await services.polling.settle_lost() == 2
     assert alarms["payment_not_settled"] == 1
     assert await sql.fetch("SELECT amount FROM payment WHERE state = 'sending'") == [(200,)]
     tasks = [(task.amount, task.state) for task in await services.settling.tasks(EVERYBODY)]
@@ -499,7 +499,7 @@ async def test_payment_whose_end_cannot_be_written_is_told(
     await refuse(sql, "payment", "NEW.state = 'paid'", "law")
     await beyond_the_law(sql, "UPDATE payment SET next_check_at = now()")
     with pytest.raises(DBAPIError):
-        await services.following.follow(payment.id)
+        await services.polling.follow(payment.id)
     assert alarms["reading_not_written"] == 1
 
 

@@ -138,13 +138,13 @@ async def test_service_does_everything_as_the_lesser_role(
         wire.get("/status/", params={"externalId": "999"}).mock(return_value=status_reply(999, "Processed"))
 
         async def is_paid() -> bool:
-            return (await services.following.get(EVERYBODY, followed.id)).state == "paid"
+            return (await services.reading.get(EVERYBODY, followed.id)).state == "paid"
 
         await until(is_paid, seconds=20)
         await services.rotate_keys()
         async with services.database.transaction() as session:
             await forget_old(session, 0)
-        await services.following.settle_lost()
+        await services.polling.settle_lost()
         await services.refunds.settle_lost()
         await services.deliveries.wake_overdue()
         assert await AuditSeals(services.database).seal()

@@ -74,7 +74,7 @@ async def test_payment_that_moved_while_it_was_asked_about_does_not_differ(
 
     async def move_first(request: httpx.Request) -> httpx.Response:
         wire.get("/status/").mock(side_effect=kaspi.status)
-        await services.following.refresh(payment)
+        await services.reading.refresh(payment)
         return await kaspi.status(request)
 
     wire.get("/status/").mock(side_effect=move_first)
@@ -192,7 +192,7 @@ async def test_error_that_was_heard_once_is_not_yet_applied(
 ) -> None:
     kaspi.says(await make(), "Error")
     walk = Walk()
-    reconciliation = Reconciliation(services.database, services.providers, services.following)
+    reconciliation = Reconciliation(services.database, services.providers, services.reading)
     await reconciliation.run(ALL, walk, apply=True, stopping=asyncio.Event(), moved_on=lambda: None)
     [finding] = walk.findings
     assert finding.differs
@@ -268,7 +268,7 @@ async def test_stopping_does_not_wait_for_the_pauses_of_what_cannot_be_read(
     await make()
     kaspi.says(await make(), DOWN)
     walk, stopping = Walk(), asyncio.Event()
-    reconciliation = Reconciliation(services.database, services.providers, services.following, pauses_s=(3600,))
+    reconciliation = Reconciliation(services.database, services.providers, services.reading, pauses_s=(3600,))
     ended = await reconciliation.run(ALL, walk, apply=False, stopping=stopping, moved_on=stopping.set)
     assert (ended, walk.done, walk.findings) == (False, 1, [])
 

@@ -80,16 +80,16 @@ def answering(services: Services, courses: list[str]) -> Iterator[tuple[Services
     """The services with a provider that ends its refunds as told."""
     fake = FakeProvider(iter(courses))
     providers = {"kaspi": fake}
-    moves = replace(services.following.moves, providers=providers)
+    moves = replace(services.reading.moves, providers=providers)
     payments = replace(services.payments, providers=providers, moves=moves)
-    following = replace(services.following, providers=providers, moves=moves)
-    refunds = replace(services.refunds, following=following, providers=providers)
-    yield replace(services, payments=payments, following=following, refunds=refunds, providers=providers), fake
+    reading = replace(services.reading, providers=providers, moves=moves)
+    refunds = replace(services.refunds, reading=reading, providers=providers)
+    yield replace(services, payments=payments, reading=reading, refunds=refunds, providers=providers), fake
 
 
 async def fresh_payment(services: Services, tiyn: int) -> Payment:
     request = replace(ask(), amount=Money(tiyn), idempotency_key=uuid4().hex)
-    return await services.following.refresh((await services.payments.create(request)).payment)
+    return await services.reading.refresh((await services.payments.create(request)).payment)
 
 
 some = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -25,7 +25,7 @@ from payment_service.errors import (
 )
 from payment_service.money import Money
 from payment_service.payments.lifecycle import Failure
-from payment_service.payments.shown import tenge
+from payment_service.payments.views import tenge
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.service import RefundRequest, remainder
 from payment_service.scheduling.operations import NotEndedYet

@@ -30,7 +30,7 @@ from payment_service.errors import (
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.payments.settling import Settlement
-from payment_service.payments.shown import tenge
+from payment_service.payments.views import tenge
 from payment_service.refunds.models import Refund
 from payment_service.refunds.service import RefundSettlement
 

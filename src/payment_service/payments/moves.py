@@ -14,7 +14,7 @@ from payment_service.events.outbox import EventType
 from payment_service.observability import metrics
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import MOVES
-from payment_service.payments import shown
+from payment_service.payments import views as shown
 from payment_service.payments.lifecycle import OPEN, Failure, FollowPlan, Standing, State, Step, move_to
 from payment_service.payments.models import Payment
 from payment_service.postgres.queue import FOLLOW_PAYMENT, enqueue

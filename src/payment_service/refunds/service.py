@@ -40,11 +40,11 @@ from payment_service.money import Money
 from payment_service.observability.logs import bind, get_logger
 from payment_service.observability.metrics import MOVES
 from payment_service.payments import queries as payment_queries
-from payment_service.payments import shown as payments_shown
-from payment_service.payments.following import Following
+from payment_service.payments import views as payments_shown
 from payment_service.payments.lifecycle import Failure, State
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import alarm
+from payment_service.payments.reading import PaymentReading
 from payment_service.payments.rules import PaymentRules
 from payment_service.payments.service import INTENT_TIMEOUT_S
 from payment_service.payments.settling import check_age, check_undoing
@@ -59,7 +59,8 @@ from payment_service.providers.interface import (
     RefundReceipt,
     Unknown,
 )
-from payment_service.refunds import queries, shown
+from payment_service.refunds import queries
+from payment_service.refunds import views as shown
 from payment_service.refunds.lifecycle import RefundState, RefundStep, decide, move_to, undo_settlement
 from payment_service.refunds.models import Refund
 from payment_service.routing.service import Routing
@@ -109,7 +110,7 @@ class Refunds:
 
     database: Database
     routing: Routing
-    following: Following
+    reading: PaymentReading
     providers: Providers
     fingerprints: Fingerprints
     inflight: InFlight
@@ -125,7 +126,7 @@ class Refunds:
             payment = await payment_queries.by_external_id(session, external_id)
         if payment is None or payment.shop_id != shop_id or not caller.may_touch(shop_id):
             raise PaymentNotFound(external_id)
-        return payment if payment.state == State.PAID else await self.following.refresh(payment)
+        return payment if payment.state == State.PAID else await self.reading.refresh(payment)
 
     async def refund(self, request: RefundRequest) -> RefundAnswer:
         """Pay back, at most once.
