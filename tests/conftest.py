@@ -199,7 +199,7 @@ class _KeptOpen(Database):
 
 @pytest.fixture(scope="session")
 async def kept_open(database_url: str) -> AsyncIterator[Database]:
-    database = _KeptOpen(database_url, pool_size=10)
+    database = _KeptOpen(database_url, pool_size=20)
     yield database
     await Database.close(database)
 

@@ -200,7 +200,13 @@ async def test_same_words_without_a_key_are_one_payment(payments: Payments, wire
 
 @pytest.mark.parametrize(
     "changes",
-    [{"tenge": 101}, {"phone": "77015211546"}, {"message": "Other"}, {"shop_id": OTHER_SHOP}, {"caller": "other"}],
+    [
+        {"tenge": 101},
+        {"phone": "77015211546"},
+        {"message": "Other"},
+        {"shop_id": OTHER_SHOP},
+        {"caller": called("other")},
+    ],
 )
 async def test_other_words_without_a_key_are_another_payment(
     payments: Payments, wire: respx.MockRouter, changes: dict[str, Any]

@@ -1,16 +1,13 @@
 """Payments that clients made themselves: adopted once, completed once, believed by nobody, and in nobody's way."""
 
 import asyncio
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Awaitable, Callable
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 import httpx
 import pytest
 import respx
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.access.service import EVERYBODY, Caller
 from payment_service.audit.models import AuditEntry
@@ -26,7 +23,8 @@ from payment_service.errors import (
 from payment_service.money import Money
 from payment_service.payments import queries
 from payment_service.payments.models import Payment
-from payment_service.refunds.service import RefundAnswer, RefundRequest
+from payment_service.payments.moves import Moves
+from payment_service.refunds.service import RefundAnswer, RefundRequest, Refunds
 from payment_service.reports.service import Report
 from payment_service.services import Services
 from tests.conftest import SHOPS, accepted, device_token_of, failure, status_reply
@@ -378,18 +376,24 @@ Arm = Callable[[], None]
 
 @pytest.fixture
 def merge_meanwhile(services: Services, wire: respx.MockRouter, monkeypatch: pytest.MonkeyPatch) -> Arm:
-    """Once armed: our payment takes the report's id just before somebody locks what they have read."""
+    """Once armed: our payment takes the report's id just before somebody writes over what they have read."""
     wire.get("/create/").mock(return_value=accepted(ID))
-    locked = queries.locked
     merging: list[bool] = []
 
-    async def merge_first(session: AsyncSession, payment_id: UUID) -> tuple[Payment, datetime]:
-        if not merging:
-            merging.append(True)
-            assert (await services.payments.create(ask())).payment.external_id == ID
-        return await locked(session, payment_id)
+    def first(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def merge_first(*args: Any, **more: Any) -> Any:
+            if not merging:
+                merging.append(True)
+                assert (await services.payments.create(ask())).payment.external_id == ID
+            return await original(*args, **more)
 
-    return lambda: monkeypatch.setattr(queries, "locked", merge_first)
+        return merge_first
+
+    def arm() -> None:
+        for owner, name in ((queries, "locked"), (Moves, "apply"), (Refunds, "_intend")):
+            monkeypatch.setattr(owner, name, first(getattr(owner, name)))
+
+    return arm
 
 
 async def standing(sql: asyncpg.Connection) -> dict[str, tuple[str, bool | None]]:

@@ -61,7 +61,7 @@ class Moves:
             step = decide(payment, now)
             if step is None or await self.write(payment, step, operation_type, now=now, in_turn=in_turn):
                 return payment
-            payment, now = await queries.as_it_is(self.database, payment.id)
+            payment, now = await queries.itself(self.database, payment.id)
 
     async def write(
         self,
