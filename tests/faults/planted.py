@@ -247,7 +247,14 @@ def shop_without_route_gets_another_shops() -> None:
 
         return route
 
+    def for_that_shop(intend: Method) -> Method:
+        async def and_intend(self: Any, request: Any, route: Any, *rest: Any, **more: Any) -> Any:
+            return await intend(self, dataclasses.replace(request, shop_id=route.shop_id), route, *rest, **more)
+
+        return and_intend
+
     _wrap(payments.Payments, "_route", around)
+    _wrap(payments.Payments, "_intend", for_that_shop)
 
 
 # --- asked again
