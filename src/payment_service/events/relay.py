@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.events.models import Event
-from payment_service.events.subscriptions import EVENT_WRITTEN
+from payment_service.events.outbox import EVENT_WRITTEN
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import alarm
 from payment_service.postgres.database import Database, is_unreachable
