@@ -27,7 +27,9 @@ from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
 from payment_service.providers.interface import Providers
 from payment_service.providers.kaspi.client import KaspiClient, KaspiSettings
+from payment_service.refunds.moves import RefundMoves
 from payment_service.refunds.service import Refunds
+from payment_service.refunds.settling import RefundSettling
 from payment_service.reports.service import Reports
 from payment_service.routing.service import Routing
 from payment_service.scheduling.operations import InFlight
@@ -54,6 +56,7 @@ class Services:
     settling: Settling
     reports: Reports
     refunds: Refunds
+    refund_settling: RefundSettling
     endpoints: Endpoints
     deliveries: Deliveries
     delivery_record: DeliveryRecord
@@ -112,7 +115,7 @@ def build(settings: Settings, database: Database | None = None) -> Services:
         confirm_s=settings.error_confirm_s,
         tails_s=tuple(settings.follow_tails_s),
     )
-    moves = Moves(providers, plan)
+    moves = Moves(database, providers, plan)
     rules = PaymentRules(
         duplicate_window_s=settings.duplicate_window_s,
         sending_lease_s=settings.sending_lease_s,
@@ -126,7 +129,8 @@ def build(settings: Settings, database: Database | None = None) -> Services:
     payments = Payments(database, routing, providers, fingerprints, inflight, moves, rules, phones)
     shared = SharedReadings(SHARED_FOR_S if settings.rate_limits else 0)
     reading = PaymentReading(database, providers, moves, shared)
-    refunds = Refunds(database, routing, reading, providers, fingerprints, inflight, rules)
+    refund_moves = RefundMoves(database)
+    refunds = Refunds(database, routing, reading, providers, fingerprints, inflight, refund_moves, rules)
     outbound = Outbound(DEVELOPMENT if settings.webhooks_stay_here else PRODUCTION)
     endpoints = Endpoints(database, vault, outbound)
     delivery_plan = DeliveryPlan(
@@ -152,6 +156,7 @@ def build(settings: Settings, database: Database | None = None) -> Services:
         settling=Settling(database, providers, moves, rules),
         reports=Reports(database, providers),
         refunds=refunds,
+        refund_settling=RefundSettling(database, refund_moves, rules),
         endpoints=endpoints,
         deliveries=deliveries,
         delivery_record=DeliveryRecord(database, endpoints),

@@ -27,6 +27,7 @@ from tests.payments.asking import (
     PHONE,
     SHOP,
     TERMINATE_OTHERS,
+    TESTS,
     Gate,
     age,
     ask,
@@ -341,7 +342,7 @@ async def test_refund_whose_commit_was_not_heard_is_taken_back_and_sends_nothing
 ) -> None:
     payment = await paid(relayed, wire)
     route = wire.get("/refund/").mock(return_value=refunded())
-    request = RefundRequest(caller="tests", payment=payment, amount=Money(1000), idempotency_key=KEY)
+    request = RefundRequest(caller=TESTS, payment=payment, amount=Money(1000), idempotency_key=KEY)
     relay.lose_next_commit()
     with pytest.raises(DatabaseUnavailable):
         await relayed.refunds.refund(request)

@@ -30,7 +30,19 @@ from payment_service.refunds.service import RefundAnswer, RefundRequest
 from payment_service.reports.service import Report
 from payment_service.services import Services
 from tests.conftest import SHOPS, accepted, device_token_of, failure, status_reply
-from tests.payments.asking import KEY, OTHER_SHOP, SHOP, Alarms, Gate, ask, audit_of, payments_of, refunded, two_shops
+from tests.payments.asking import (
+    KEY,
+    OTHER_SHOP,
+    SHOP,
+    TESTS,
+    Alarms,
+    Gate,
+    ask,
+    audit_of,
+    payments_of,
+    refunded,
+    two_shops,
+)
 
 pytestmark = pytest.mark.usefixtures("shops")
 ID = "12800627774"
@@ -201,7 +213,7 @@ async def test_bin_that_was_this_shops_opens_its_account_of_then(services: Servi
 async def refund(services: Services, tenge: int | None = None, **changes: Any) -> RefundAnswer:
     payment = await services.refunds.payment_of(EVERYBODY, SHOP, ID)
     amount = None if tenge is None else Money.from_tenge(tenge)
-    return await services.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=amount, **changes))
+    return await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=amount, **changes))
 
 
 async def test_adopted_payment_is_refunded_by_the_account_that_took_it(

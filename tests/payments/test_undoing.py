@@ -16,7 +16,7 @@ from payment_service.reports.service import Report
 from payment_service.services import Services
 from payment_service.settings import Settings
 from tests.conftest import SHOPS, accepted, failure, status_reply
-from tests.payments.asking import KEY, OTHER_SHOP, SHOP, ask, audit_of, paid, refunded, taking, two_shops
+from tests.payments.asking import KEY, OTHER_SHOP, SHOP, TESTS, ask, audit_of, paid, refunded, taking, two_shops
 
 pytestmark = pytest.mark.usefixtures("shops")
 FOUND = "12800627774"
@@ -145,7 +145,7 @@ async def test_settlement_is_not_undone_once_money_was_paid_back(
     says(wire, "Processed")
     settled = await settle(services, payment, State.PAID, FOUND)
     wire.get("/refund/").mock(return_value=refunded())
-    await services.refunds.refund(RefundRequest(caller="tests", payment=settled, amount=None))
+    await services.refunds.refund(RefundRequest(caller=TESTS, payment=settled, amount=None))
     with pytest.raises(SettlementInUse):
         await undo(services, payment)
 

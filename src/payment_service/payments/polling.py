@@ -8,7 +8,7 @@ from sqlalchemy import func, update
 
 from payment_service.observability.logs import get_logger
 from payment_service.payments import queries
-from payment_service.payments.lifecycle import State, decide
+from payment_service.payments.lifecycle import State, Step, decide
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves, alarm
 from payment_service.payments.reading import ENDED, step_of
@@ -55,7 +55,7 @@ class Polling:
                 return  # merged meanwhile, and the payment that it is of has turns of its own
             payment.unread = payment.unread + 1 if isinstance(reading, StatusUnread) else 0
             step = step_of(payment, reading, asked_at=asked_at, now=now, plan=self.moves.plan)
-            await self.moves.write(session, payment, step, "status", now=now)
+            await self.moves.write(payment, step, "status", now=now, session=session)
 
     async def _take_turn(self, payment_id: UUID) -> tuple[Payment, datetime] | None:
         """Own the asking of a payment for a while, from this moment: of several workers, or of a repeated job, one."""
@@ -89,11 +89,8 @@ class Polling:
         return await each_alone(lost, self._give_up, alarm="payment_not_settled")
 
     async def _give_up(self, payment_id: UUID) -> None:
-        async with self.database.transaction() as session:
-            payment, now = await queries.locked(session, payment_id)
-            if payment.state == State.SENDING:
-                step = decide(State.SENDING, Unknown("sender_died"))
-                await self.moves.write(session, payment, step, "settle", now=now)
+        payment, now = await queries.as_it_is(self.database, payment_id)
+        await self.moves.apply(payment, now, sender_died, "settle")
 
     async def wake_overdue(self) -> int:
         """Put payments back into the queue whose job was lost; returns how many."""
@@ -102,3 +99,8 @@ class Polling:
             for payment_id, checks in late:
                 await enqueue(session, FOLLOW_PAYMENT, payment_id, key=f"{payment_id}:{checks}:overdue")
         return len(late)
+
+
+def sender_died(payment: Payment, _now: datetime) -> Step | None:
+    """What becomes of a payment whose sender must have died. Never failed: it may have been sent."""
+    return decide(State.SENDING, Unknown("sender_died")) if payment.state == State.SENDING else None

@@ -15,7 +15,7 @@ from payment_service.payments.polling import Polling
 from payment_service.payments.settling import Settling
 from payment_service.postgres.database import Database
 from payment_service.postgres.queue import DELIVER_EVENTS, FOLLOW_PAYMENT, TELL_CHAT, Consumer, Handler, forget_old
-from payment_service.refunds.service import Refunds
+from payment_service.refunds.settling import RefundSettling
 from payment_service.services import Services
 from payment_service.webhooks.delivery import Deliveries
 
@@ -30,7 +30,7 @@ def worker_over(services: Services) -> "Worker":
         services.database,
         services.polling,
         services.settling,
-        services.refunds,
+        services.refund_settling,
         AuditSeals(services.database),
         PassingOn(services.database, [services.deliveries.take, services.notify.take]),
         services.deliveries,
@@ -46,7 +46,7 @@ class Worker:
     database: Database
     polling: Polling
     settling: Settling
-    refunds: Refunds
+    refund_settling: RefundSettling
     audit_seals: AuditSeals
     passing_on: PassingOn
     deliveries: Deliveries
@@ -121,7 +121,7 @@ class Worker:
             log.warning("processes died while they were sending payments", settled=settled)
 
     async def _settle_lost_refunds(self) -> None:
-        if settled := await self.refunds.settle_lost():
+        if settled := await self.refund_settling.settle_lost():
             log.warning("processes died while they were sending refunds", settled=settled)
 
     async def _wake_overdue(self) -> None:
@@ -138,7 +138,7 @@ class Worker:
 
     async def _count_tasks(self) -> None:
         TASKS.labels(kind="payment").set(len(await self.settling.tasks(SERVICE)))
-        TASKS.labels(kind="refund").set(len(await self.refunds.tasks(SERVICE)))
+        TASKS.labels(kind="refund").set(len(await self.refund_settling.tasks(SERVICE)))
 
     async def _forget_old_jobs(self) -> None:
         async with self.database.transaction() as session:
