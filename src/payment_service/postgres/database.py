@@ -21,8 +21,8 @@ from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 from payment_service.observability.logs import get_logger
 from payment_service.postgres.connecting import UnsuitableDatabaseError, check_encoding, connect_arguments
-from payment_service.postgres.signals import Signals, noted
 from payment_service.postgres.lines import Lines
+from payment_service.postgres.signals import Signals, noted
 
 CONNECT_TIMEOUT_S = 1.5  # a database that is down is told within 2 s
 STATEMENT_TIMEOUT_MS = 5_000
