@@ -1,14 +1,13 @@
-"""First schema: routing, keys, payments, refunds, audit, the queue, and the laws that the database holds.
+"""First schema: routing, keys, payments, refunds, audit, and the laws that the database holds.
 
 Plain SQL, because most of it is laws and not columns. Code explains, the database forbids: every trigger below
-repeats a rule of the code, and a test breaks each.
+repeats a rule of the code, and a test breaks each. It used to install pgqueuer as well, which nothing needs since 0010.
 """
 
 from functools import partial
 
 import asyncpg
 from alembic import op
-from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment
 from sqlalchemy import text
 
 revision = "0001"
@@ -427,7 +426,7 @@ CREATE TRIGGER idempotency_claim_no_truncate BEFORE TRUNCATE ON idempotency_clai
 
 
 def upgrade() -> None:
-    for part in (LAWS, ROUTING, ACCESS, AUDIT, PAYMENTS, QueryBuilderEnvironment().build_install_query()):
+    for part in (LAWS, ROUTING, ACCESS, AUDIT, PAYMENTS):
         # SQLAlchemy would prepare this, and a prepared statement is one statement; asyncpg itself takes a script.
         # Alembic's first statement has opened the transaction already, so the script runs inside it.
         adapted = op.get_bind().connection.dbapi_connection

@@ -49,6 +49,7 @@ from tests.payments.asking import (
     two_shops,
 )
 from tests.postgres.books import beyond_the_law
+from tests.turns import work_off
 
 pytestmark = pytest.mark.usefixtures("shops")
 OTHER_KEY = "key-of-another-request"
@@ -494,12 +495,12 @@ async def test_payment_whose_end_cannot_be_written_is_told(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms
 ) -> None:
     taking(wire)
-    payment = (await services.payments.create(ask())).payment
+    await services.payments.create(ask())
     wire.get("/status/").mock(return_value=status_reply(FIRST_ID, "Processed"))
     await refuse(sql, "payment", "NEW.state = 'paid'", "law")
     await beyond_the_law(sql, "UPDATE payment SET next_check_at = now()")
     with pytest.raises(asyncpg.CheckViolationError):
-        await services.polling.follow(payment.id)
+        await work_off(services.polling)
     assert alarms["reading_not_written"] == 1
 
 

@@ -472,7 +472,7 @@ async def test_phone_payment_without_a_token_sends_none(services: Services, wire
 async def test_whole_phone_is_kept_nowhere(payments: Payments, wire: respx.MockRouter, sql: asyncpg.Connection) -> None:
     taking(wire)
     await payments.create(ask(idempotency_key=KEY))
-    for table in ("payment", "payment_log", "idempotency_claim", "pgqueuer"):
+    for table in ("payment", "payment_log", "idempotency_claim"):
         rows = await sql.fetch(f"SELECT to_jsonb(t)::text AS row FROM {table} AS t")
         assert not [row for row in rows if PHONE[1:] in row["row"]], table
     assert await sql.fetchval("SELECT phone_last4 FROM payment") == PHONE[-4:]

@@ -41,6 +41,7 @@ from tests.payments.asking import (
     refunded,
     two_shops,
 )
+from tests.turns import work_off
 
 pytestmark = pytest.mark.usefixtures("shops")
 ID = "12800627774"
@@ -79,8 +80,9 @@ def tells(wire: respx.MockRouter, status: str) -> respx.Route:
     return route
 
 
-async def jobs(sql: asyncpg.Connection) -> int:
-    return int(await sql.fetchval("SELECT count(*) FROM pgqueuer WHERE status = 'queued'"))
+async def planned(sql: asyncpg.Connection) -> int:
+    """How many payments are asked about again."""
+    return int(await sql.fetchval("SELECT count(*) FROM payment WHERE next_check_at IS NOT NULL"))
 
 
 # --- adopting
@@ -92,13 +94,13 @@ async def test_payment_that_nobody_knows_is_adopted_and_asked_about_at_once(
     payment = await adopted(services, **WHOLE)
     assert (payment.source, payment.state, payment.external_id) == ("client", "unknown", ID)
     assert (payment.organization_bin, payment.amount, payment.method) == (OWN_BIN, 10_000, "phone")
-    assert await jobs(sql) == 1
+    assert await planned(sql) == 1
     tells(wire, "Wait")
-    await services.polling.follow(payment.id)
+    await work_off(services.polling)
     assert await audit_of(sql) == [("create", None), ("status", "pending")]
     tells(wire, "Processed")
     await sql.execute("UPDATE payment SET next_check_at = now()")
-    await services.polling.follow(payment.id)
+    await work_off(services.polling)
     assert await sql.fetchval("SELECT state FROM payment") == "paid"
 
 
@@ -138,7 +140,7 @@ async def test_payment_that_the_provider_never_heard_of_stays_unknown_and_a_task
 ) -> None:
     payment = await adopted(services)
     wire.get("/status/").mock(return_value=failure(-99000001))
-    await services.polling.follow(payment.id)
+    await work_off(services.polling)
     assert await sql.fetchrow("SELECT state, unread FROM payment") == ("unknown", 0)
     assert [task.id for task in await services.settling.tasks(EVERYBODY)] == [payment.id]
 
@@ -346,7 +348,7 @@ async def test_two_reports_at_once_adopt_once(services: Services, sql: asyncpg.C
     [payment] = await payments_of(services)
     assert (payment.amount, payment.organization_bin) == (10_000, OWN_BIN)
     assert await sql.fetchval("SELECT count(*) FROM payment_log WHERE payment_id = $1", payment.id) == len(told)
-    assert await jobs(sql) == 1
+    assert await planned(sql) == 1
 
 
 async def test_reports_of_two_shops_at_once_belong_to_one_of_them(services: Services, sql: asyncpg.Connection) -> None:
@@ -427,10 +429,10 @@ async def test_reading_of_a_report_that_is_merged_meanwhile_is_one_of_the_paymen
 async def test_turn_of_a_report_that_is_merged_meanwhile_ends(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, merge_meanwhile: Arm, reply: httpx.Response
 ) -> None:
-    payment = await adopted(services)
+    await adopted(services)
     wire.get("/status/").mock(return_value=reply)
     merge_meanwhile()
-    await services.polling.follow(payment.id)
+    await work_off(services.polling)
     assert await standing(sql) == {"client": ("unknown", None), "service": ("pending", False)}
 
 
