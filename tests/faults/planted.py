@@ -194,10 +194,10 @@ def error_is_believed_at_once() -> None:
 @_plant
 def sends_before_the_commit() -> None:
     def first_send(intend: Method) -> Method:
-        async def and_intend(self: Any, request: Any, route: Any, fingerprint: str, *, may_insert: bool) -> Any:
-            if may_insert:
+        async def and_intend(self: Any, request: Any, route: Any, fingerprint: str) -> Any:
+            if route is not None:
                 _early[request.id] = await send(self, request, route)
-            return await intend(self, request, route, fingerprint, may_insert=may_insert)
+            return await intend(self, request, route, fingerprint)
 
         return and_intend
 
@@ -248,8 +248,8 @@ def shop_without_route_gets_another_shops() -> None:
         return route
 
     def for_that_shop(intend: Method) -> Method:
-        async def and_intend(self: Any, request: Any, route: Any, *rest: Any, **more: Any) -> Any:
-            return await intend(self, dataclasses.replace(request, shop_id=route.shop_id), route, *rest, **more)
+        async def and_intend(self: Any, request: Any, route: Any, fingerprint: str) -> Any:
+            return await intend(self, dataclasses.replace(request, shop_id=route.shop_id), route, fingerprint)
 
         return and_intend
 

@@ -184,7 +184,7 @@ async def test_database_finds_the_equal_payment_that_the_decision_means(
             " extract(epoch FROM now() - coalesce(known_at, created_at)) AS known FROM payment ORDER BY id"
         )
     ]
-    found = await services.payments._intend(ask(), None, fingerprint, may_insert=False)
+    found = await services.payments._intend(ask(), None, fingerprint)
     meant = foremost(candidates)
     verdict = of_equal(meant, services.payments.rules, by_key=False)
     assert found["obstacle"] == ("not_allowed" if verdict is Verdict.GO_ON else "alike")

@@ -435,6 +435,7 @@ async def test_change_of_routing_waits_for_a_payment_that_is_being_written(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     taking(wire)
+    await services.fingerprints.of()  # made by the first request ever
     changes = (services.routing.update(SHOP, {"description": f"{number}"}) for number in range(10))
     creates = (services.payments.create(ask(100 + number)) for number in range(20))
     await asyncio.gather(*changes, *creates)

@@ -24,6 +24,7 @@ from payment_service.money import Money
 from payment_service.payments import queries
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves
+from payment_service.payments.polling import Polling
 from payment_service.refunds.service import RefundAnswer, RefundRequest, Refunds
 from payment_service.reports.service import Report
 from payment_service.services import Services
@@ -392,7 +393,7 @@ def merge_meanwhile(services: Services, wire: respx.MockRouter, monkeypatch: pyt
         return merge_first
 
     def arm() -> None:
-        for owner, name in ((queries, "locked"), (Moves, "apply"), (Refunds, "_intend")):
+        for owner, name in ((queries, "locked"), (Moves, "apply"), (Refunds, "_intend"), (Polling, "_write_reading")):
             monkeypatch.setattr(owner, name, first(getattr(owner, name)))
 
     return arm
