@@ -9,6 +9,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
@@ -22,6 +23,26 @@ TABLES = """
     SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' AND table_type = 'BASE TABLE'
     AND table_name NOT LIKE 'pgqueuer%' AND table_name <> 'alembic_version'
 """
+
+QUEUE = """
+    WITH queue AS (SELECT * FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname LIKE 'pgqueuer%')
+    SELECT 'relation', relname::text, concat_ws(' ', relkind, relpersistence, reloptions) FROM queue
+    UNION ALL SELECT 'column', relname || '.' || attname,
+        concat_ws(' ', attnum, format_type(atttypid, atttypmod), attnotnull, attidentity, attgenerated,
+                  pg_get_expr(adbin, adrelid))
+    FROM queue JOIN pg_attribute ON attrelid = queue.oid AND attnum > 0 AND NOT attisdropped
+    LEFT JOIN pg_attrdef ON (adrelid, adnum) = (attrelid, attnum)
+    UNION ALL SELECT 'index', relname::text, pg_get_indexdef(oid) FROM queue WHERE relkind = 'i'
+    UNION ALL SELECT 'constraint', conname::text, pg_get_constraintdef(pg_constraint.oid)
+    FROM queue JOIN pg_constraint ON conrelid = queue.oid
+    UNION ALL SELECT 'trigger', tgname::text, pg_get_triggerdef(pg_trigger.oid)
+    FROM queue JOIN pg_trigger ON tgrelid = queue.oid AND NOT tgisinternal
+    UNION ALL SELECT 'function', proname::text, pg_get_functiondef(oid) FROM pg_proc
+    WHERE pronamespace = 'public'::regnamespace AND proname LIKE '%pgqueuer%'
+    UNION ALL SELECT 'type', typname::text, string_agg(enumlabel, ' ' ORDER BY enumsortorder)
+    FROM pg_type JOIN pg_enum ON enumtypid = pg_type.oid WHERE typname LIKE 'pgqueuer%' GROUP BY typname
+"""
+"""Every object of the queue: its kind, its name and its definition."""
 
 KEPT = ("payment", "refund", "payment_config", "payment_config_history", "device_token")
 
@@ -153,6 +174,18 @@ async def test_models_and_migrations_agree(head_url: str) -> None:
             assert await connection.run_sync(differences) == []
     finally:
         await database.close()
+
+
+async def test_queue_has_the_schema_that_the_installed_pgqueuer_needs(head_url: str, empty_url: str) -> None:
+    """The migrations hold a frozen copy: a pgqueuer that needs another schema needs a migration."""
+    connection = await asyncpg.connect(empty_url)
+    try:
+        await connection.execute(QueryBuilderEnvironment().build_install_query())
+    finally:
+        await connection.close()
+    needed = set(map(tuple, await rows_of(empty_url, QUEUE)))
+    assert {kind for kind, *_ in needed} == {"relation", "column", "index", "constraint", "trigger", "function", "type"}
+    assert set(map(tuple, await rows_of(head_url, QUEUE))) == needed
 
 
 async def test_downgrade_is_refused(head_url: str) -> None:

@@ -5,10 +5,10 @@ repeats a rule of the code, and a test breaks each.
 """
 
 from functools import partial
+from pathlib import Path
 
 import asyncpg
 from alembic import op
-from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment
 from sqlalchemy import text
 
 revision = "0001"
@@ -425,9 +425,12 @@ CREATE TRIGGER idempotency_claim_no_truncate BEFORE TRUNCATE ON idempotency_clai
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 
+# What pgqueuer 1.6 installs, frozen: a migration makes the same schema whichever version of pgqueuer is installed.
+QUEUE = Path(__file__).with_name("0001_queue.sql").read_text(encoding="utf-8")
+
 
 def upgrade() -> None:
-    for part in (LAWS, ROUTING, ACCESS, AUDIT, PAYMENTS, QueryBuilderEnvironment().build_install_query()):
+    for part in (LAWS, ROUTING, ACCESS, AUDIT, PAYMENTS, QUEUE):
         # SQLAlchemy would prepare this, and a prepared statement is one statement; asyncpg itself takes a script.
         # Alembic's first statement has opened the transaction already, so the script runs inside it.
         adapted = op.get_bind().connection.dbapi_connection
