@@ -23,7 +23,7 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'check_violation', CONSTRAINT = law, MESSAGE = sentence;
 END $$;
 
--- kaspi-api.md section 1: weights 1..11 mod 11, then 3..11,1,2 mod 11; a second 10 is never right.
+-- docs/kaspi-api.md section 1: weights 1..11 mod 11, then 3..11,1,2 mod 11; a second 10 is never right.
 CREATE FUNCTION bin_is_valid(bin text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE
     first int := 0;

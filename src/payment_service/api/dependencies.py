@@ -28,7 +28,7 @@ from payment_service.refunds.service import Refunds
 from payment_service.routing.service import Routing
 
 ANSWER_WITHIN_S = 8.5
-"""The PHP client waits 10 s; a money call answers within 9 s (contract.md section 4)."""
+"""The PHP client waits 10 s; a money call answers within 9 s (docs/contract.md section 4)."""
 
 
 @dataclass(frozen=True, slots=True)
