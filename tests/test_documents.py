@@ -16,7 +16,7 @@ FILES: Final = sorted(
 )
 DOCUMENTS: Final = [file for file in FILES if file.suffix == ".md" and "swagger_ui" not in file.parts]
 SOURCES: Final = [file for file in FILES if file.suffix == ".py"]
-PLACES: Final = ("", "docs", "src", "src/payment_service", "clients/php")
+PLACES: Final = ("", "src", "src/payment_service", "clients/php")
 """Where a path that is cited may begin, beside the folder of the file that cites it."""
 _LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
 _EXPLAINING: Final = re.compile(r'^[ ]*"""(?s:.*?)"""|#.*$|-- .*$', re.MULTILINE)
