@@ -16,13 +16,16 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.errors import ShopNotConfigured
-from payment_service.idempotency import Earlier, Rules, Verdict, of_equal
-from payment_service.logs import get_logger
+from payment_service.idempotency import claims
+from payment_service.idempotency.decisions import Earlier, Rules, Verdict, of_equal
+from payment_service.idempotency.models import IdempotencyClaim
+from payment_service.idempotency.sending import SendingWindow
 from payment_service.money import Money
-from payment_service.payments import claims, following, lifecycle, moves
+from payment_service.observability.logs import get_logger
+from payment_service.payments import following, lifecycle, moves
 from payment_service.payments import queries as payment_queries
 from payment_service.payments import service as payments
-from payment_service.payments.models import IdempotencyClaim, Payment
+from payment_service.payments.models import Payment
 from payment_service.providers import breaker
 from payment_service.providers.interface import (
     Accepted,
@@ -37,7 +40,6 @@ from payment_service.providers.kaspi import client as kaspi
 from payment_service.providers.kaspi import wire
 from payment_service.refunds import service as refunds
 from payment_service.refunds.service import Refunds
-from payment_service.sending import SendingWindow
 
 Method = Callable[..., Awaitable[Any]]
 PLANTS: Final[dict[str, Callable[[], None]]] = {}

@@ -22,10 +22,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Message, Receive, Scope, Send
 
 from payment_service.api.middleware import Envelope
-from payment_service.database import Database
 from payment_service.payments import queries as payment_queries
 from payment_service.payments.following import Following
 from payment_service.payments.service import PaymentRequest, Payments
+from payment_service.postgres.database import Database
 from payment_service.providers.kaspi import client as kaspi
 from payment_service.refunds import queries as refund_queries
 from payment_service.refunds.service import Refunds

@@ -11,10 +11,10 @@ import pytest
 import respx
 from sqlalchemy import text
 
-from payment_service.main import House
 from payment_service.payments import following, moves
 from payment_service.payments.models import Payment
-from payment_service.queue import enqueue
+from payment_service.postgres.queue import enqueue
+from payment_service.services import Services
 from tests.conftest import accepted, failure, status_reply
 from tests.payments.asking import OTHER_SHOP, SHOP, Gate, ask, audit_of, taking
 
@@ -23,10 +23,10 @@ CREATED = 12800627774
 
 
 @pytest.fixture
-async def payment(house: House, wire: respx.MockRouter) -> Payment:
+async def payment(services: Services, wire: respx.MockRouter) -> Payment:
     """An open payment that was taken on a moment ago."""
     wire.get("/create/").mock(return_value=accepted(CREATED))
-    return (await house.payments.create(ask())).payment
+    return (await services.payments.create(ask())).payment
 
 
 async def due(sql: asyncpg.Connection, *, late_s: float = 0) -> None:
@@ -51,60 +51,62 @@ def tells(wire: respx.MockRouter, status: str) -> respx.Route:
     return wire.get("/status/").mock(return_value=status_reply(CREATED, status))
 
 
-async def test_payment_that_was_taken_on_is_followed(house: House, payment: Payment, sql: asyncpg.Connection) -> None:
+async def test_payment_that_was_taken_on_is_followed(
+    services: Services, payment: Payment, sql: asyncpg.Connection
+) -> None:
     assert await jobs(sql) == [payment.id]
-    assert await planned_s(sql) == house.following.moves.plan.first_s
+    assert await planned_s(sql) == services.following.moves.plan.first_s
 
 
 @pytest.mark.parametrize("reply", [failure(-99000001), httpx.ConnectError("refused"), httpx.Response(500)])
 async def test_payment_without_an_external_id_is_not_followed(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, reply: httpx.Response | Exception
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, reply: httpx.Response | Exception
 ) -> None:
     wire.get("/create/").mock(side_effect=[reply])
-    await house.payments.create(ask())
+    await services.payments.create(ask())
     assert await jobs(sql) == []
     assert await planned_s(sql) is None
 
 
 @pytest.mark.parametrize(("status", "state"), [("Processed", "paid"), ("RemotePaymentCanceled", "cancelled")])
 async def test_payment_that_ended_is_followed_no_more(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, status: str, state: str
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, status: str, state: str
 ) -> None:
     tells(wire, status)
     await due(sql)
-    await house.following.follow(payment.id)
+    await services.following.follow(payment.id)
     assert await sql.fetchrow("SELECT state, next_check_at FROM payment") == (state, None)
     assert await jobs(sql) == [payment.id]  # the first one; it finds nothing to do
     assert await audit_of(sql, "status") == [("status", state)]
 
 
-async def test_job_out_of_turn_asks_nothing(house: House, payment: Payment, wire: respx.MockRouter) -> None:
+async def test_job_out_of_turn_asks_nothing(services: Services, payment: Payment, wire: respx.MockRouter) -> None:
     route = tells(wire, "Processed")
-    await house.following.follow(payment.id)
+    await services.following.follow(payment.id)
     assert not route.called
 
 
-async def test_job_of_no_payment_does_nothing(house: House) -> None:
-    await house.following.follow(uuid4())
+async def test_job_of_no_payment_does_nothing(services: Services) -> None:
+    await services.following.follow(uuid4())
 
 
 async def test_of_two_turns_at_once_only_one_asks(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     route = tells(wire, "Wait")
     await due(sql)
-    await asyncio.gather(*(house.following.follow(payment.id) for _ in range(10)))
+    await asyncio.gather(*(services.following.follow(payment.id) for _ in range(10)))
     assert route.call_count == 1
     assert await sql.fetchval("SELECT checks FROM payment") == 1
 
 
 async def test_payment_that_waits_is_asked_about_again(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     tells(wire, "Wait")
     await due(sql)
-    await house.following.follow(payment.id)
-    assert await planned_s(sql) == house.following.moves.plan.first_s
+    await services.following.follow(payment.id)
+    assert await planned_s(sql) == services.following.moves.plan.first_s
     assert await jobs(sql) == [payment.id, payment.id]
     assert await audit_of(sql, "status") == []
 
@@ -114,7 +116,7 @@ async def test_payment_that_waits_is_asked_about_again(
     [httpx.ConnectError("refused"), httpx.Response(500), httpx.Response(403), failure(-99000001), failure(-999)],
 )
 async def test_reading_that_failed_changes_nothing_and_is_repeated(
-    house: House,
+    services: Services,
     payment: Payment,
     wire: respx.MockRouter,
     sql: asyncpg.Connection,
@@ -122,33 +124,33 @@ async def test_reading_that_failed_changes_nothing_and_is_repeated(
 ) -> None:
     wire.get("/status/").mock(side_effect=[reply])
     await due(sql)
-    await house.following.follow(payment.id)
+    await services.following.follow(payment.id)
     assert await sql.fetchval("SELECT state FROM payment") == "pending"
     assert len(await jobs(sql)) == 2
 
 
 async def test_error_is_believed_only_at_a_second_later_reading(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     tells(wire, "Error")
     for _ in range(2):
         await due(sql)
-        await house.following.follow(payment.id)
+        await services.following.follow(payment.id)
         assert await sql.fetchval("SELECT state FROM payment") == "pending"
-        assert await planned_s(sql) == house.following.moves.plan.confirm_s
+        assert await planned_s(sql) == services.following.moves.plan.confirm_s
     await sql.execute("UPDATE payment SET error_seen_at = error_seen_at - interval '31 seconds'")
     await due(sql)
-    await house.following.follow(payment.id)
+    await services.following.follow(payment.id)
     assert await sql.fetchrow("SELECT state, failure, error_code FROM payment") == ("failed", "declined", "Error")
     assert await audit_of(sql, "status") == [("status", "failed")]
 
 
 @pytest.mark.parametrize("asks", ["follow", "refresh"])
 async def test_error_that_was_asked_for_too_soon_is_not_believed_however_late_it_is_written(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, asks: str
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, asks: str
 ) -> None:
-    plan = replace(house.following.moves.plan, confirm_s=1)
-    patient = replace(house.following, moves=replace(house.following.moves, plan=plan))
+    plan = replace(services.following.moves.plan, confirm_s=1)
+    patient = replace(services.following, moves=replace(services.following.moves, plan=plan))
     tells(wire, "Error")
     await patient.refresh(payment)
     gate = Gate(status_reply(CREATED, "Error"))
@@ -166,46 +168,46 @@ async def test_error_that_was_asked_for_too_soon_is_not_believed_however_late_it
 
 
 async def test_error_that_was_taken_back_is_forgotten(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     for status in ("Error", "Wait"):
         tells(wire, status)
         await due(sql)
-        await house.following.follow(payment.id)
+        await services.following.follow(payment.id)
     assert await sql.fetchval("SELECT error_seen_at FROM payment") is None
 
 
 async def test_payment_older_than_a_day_is_followed_no_more(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     tells(wire, "Wait")
-    moves = replace(house.following.moves, plan=replace(house.following.moves.plan, follow_for_s=0))
+    moves = replace(services.following.moves, plan=replace(services.following.moves.plan, follow_for_s=0))
     await due(sql)
-    await replace(house.following, moves=moves).follow(payment.id)
+    await replace(services.following, moves=moves).follow(payment.id)
     assert await sql.fetchrow("SELECT state, next_check_at FROM payment") == ("pending", None)
 
 
 async def test_unknown_payment_that_turns_out_cancelled_ends_at_its_next_turn(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     wire.get("/create-link/").mock(return_value=accepted(paymentId=CREATED))
-    payment = (await house.payments.create(ask(phone=None))).payment
+    payment = (await services.payments.create(ask(phone=None))).payment
     assert payment.state == "unknown"
     tells(wire, "RemotePaymentCanceled")
     for _ in range(2):
         await due(sql)
-        await house.following.follow(payment.id)
+        await services.following.follow(payment.id)
     assert await audit_of(sql, "status") == [("status", "pending"), ("status", "cancelled")]
 
 
 async def test_final_word_that_cannot_be_read_again_does_not_ask_without_pause(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     wire.get("/create/").mock(return_value=accepted(CREATED, status="Processed"))
-    payment = (await house.payments.create(ask())).payment
+    payment = (await services.payments.create(ask())).payment
     wire.get("/status/").mock(return_value=httpx.Response(500))
     await due(sql)
-    await house.following.follow(payment.id)
+    await services.following.follow(payment.id)
     assert await planned_s(sql) != 0
 
 
@@ -213,7 +215,11 @@ async def test_final_word_that_cannot_be_read_again_does_not_ask_without_pause(
 
 
 async def test_schedule_that_cannot_be_written_undoes_the_move(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    services: Services,
+    payment: Payment,
+    wire: respx.MockRouter,
+    sql: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def crash(*_what: Any, **_how: Any) -> None:
         raise RuntimeError("crash")
@@ -222,44 +228,44 @@ async def test_schedule_that_cannot_be_written_undoes_the_move(
     await due(sql)
     monkeypatch.setattr(moves, "enqueue", crash)
     with pytest.raises(RuntimeError, match="crash"):
-        await house.following.follow(payment.id)
+        await services.following.follow(payment.id)
     assert await sql.fetchrow("SELECT status, error_seen_at FROM payment") == ("Wait", None)
 
 
 async def test_turn_that_died_is_taken_up_by_the_sweep(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     gate = Gate(status_reply(CREATED, "Processed"))
     wire.get("/status/").mock(side_effect=gate)
     await due(sql)
-    turn = asyncio.create_task(house.following.follow(payment.id))
+    turn = asyncio.create_task(services.following.follow(payment.id))
     await gate.reached.wait()
     turn.cancel()
     await asyncio.gather(turn, return_exceptions=True)
     await sql.execute("DELETE FROM pgqueuer")
-    assert await house.following.wake_overdue() == 0  # the turn is still that of the dead
+    assert await services.following.wake_overdue() == 0  # the turn is still that of the dead
     await due(sql, late_s=following.READING_LEASE_S + 1)
-    assert await house.following.wake_overdue() == 1
+    assert await services.following.wake_overdue() == 1
     assert await jobs(sql) == [payment.id]
     gate.open.set()
-    await house.following.follow(payment.id)
+    await services.following.follow(payment.id)
     assert await sql.fetchval("SELECT state FROM payment") == "paid"
 
 
-async def test_sweeping_twice_wakes_once(house: House, payment: Payment, sql: asyncpg.Connection) -> None:
+async def test_sweeping_twice_wakes_once(services: Services, payment: Payment, sql: asyncpg.Connection) -> None:
     await due(sql, late_s=following.READING_LEASE_S + 1)
     await sql.execute("DELETE FROM pgqueuer")
     for _ in range(2):
-        await house.following.wake_overdue()
+        await services.following.wake_overdue()
     assert await jobs(sql) == [payment.id]
 
 
 @pytest.mark.parametrize("first_statement", [True, False])
 async def test_job_of_a_transaction_that_was_rolled_back_is_gone(
-    house: House, sql: asyncpg.Connection, first_statement: bool
+    services: Services, sql: asyncpg.Connection, first_statement: bool
 ) -> None:
     async def enqueue_and_fail() -> None:
-        async with house.database.transaction() as session:
+        async with services.database.transaction() as session:
             if not first_statement:
                 await session.execute(text("SELECT 1"))
             await enqueue(session, "follow_payment", uuid4(), key="k")
@@ -270,10 +276,10 @@ async def test_job_of_a_transaction_that_was_rolled_back_is_gone(
     assert await jobs(sql) == []
 
 
-async def test_job_with_the_same_key_waits_once(house: House, sql: asyncpg.Connection) -> None:
+async def test_job_with_the_same_key_waits_once(services: Services, sql: asyncpg.Connection) -> None:
     subject = uuid4()
     for _ in range(2):
-        async with house.database.transaction() as session:
+        async with services.database.transaction() as session:
             await enqueue(session, "follow_payment", subject, key="k")
     assert await jobs(sql) == [subject]
 
@@ -282,21 +288,21 @@ async def test_job_with_the_same_key_waits_once(house: House, sql: asyncpg.Conne
 
 
 async def test_hint_brings_the_turn_forward(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     tells(wire, "Processed")
-    await house.following.hint(str(CREATED), shop_id=SHOP)
-    await house.following.follow(payment.id)
+    await services.following.hint(str(CREATED), shop_id=SHOP)
+    await services.following.follow(payment.id)
     assert await sql.fetchval("SELECT state FROM payment") == "paid"
 
 
 @pytest.mark.parametrize(("shop_id", "external_id"), [(OTHER_SHOP, str(CREATED)), (SHOP, "999")])
 async def test_hint_about_another_payment_does_nothing(
-    house: House, payment: Payment, wire: respx.MockRouter, shop_id: int, external_id: str
+    services: Services, payment: Payment, wire: respx.MockRouter, shop_id: int, external_id: str
 ) -> None:
     route = tells(wire, "Processed")
-    await house.following.hint(external_id, shop_id=shop_id)
-    await house.following.follow(payment.id)
+    await services.following.hint(external_id, shop_id=shop_id)
+    await services.following.follow(payment.id)
     assert not route.called
 
 
@@ -304,32 +310,32 @@ async def test_hint_about_another_payment_does_nothing(
 
 
 async def test_reading_that_comes_late_does_not_undo_what_is_known(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     gate = Gate(status_reply(CREATED, "Error"))
     wire.get("/status/").mock(side_effect=gate)
-    slow = asyncio.create_task(house.following.refresh(payment))
+    slow = asyncio.create_task(services.following.refresh(payment))
     await gate.reached.wait()
     tells(wire, "Processed").side_effect = None
-    await house.following.refresh(payment)
+    await services.following.refresh(payment)
     gate.open.set()
     assert (await slow).state == "paid"
     assert await audit_of(sql, "status") == [("status", "paid")]
 
 
 async def test_many_readings_of_a_paid_payment_are_one_move(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     tells(wire, "Processed")
-    await asyncio.gather(*(house.following.refresh(payment) for _ in range(10)))
+    await asyncio.gather(*(services.following.refresh(payment) for _ in range(10)))
     assert await audit_of(sql, "status") == [("status", "paid")]
 
 
 async def test_payments_of_many_shops_are_followed_each_by_its_own_id(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     taking(wire)
-    made = [(await house.payments.create(ask(shop_id=shop_id))).payment for shop_id in (SHOP, OTHER_SHOP)]
+    made = [(await services.payments.create(ask(shop_id=shop_id))).payment for shop_id in (SHOP, OTHER_SHOP)]
 
     def tell(request: httpx.Request) -> httpx.Response:
         asked = request.url.params["externalId"]
@@ -337,10 +343,10 @@ async def test_payments_of_many_shops_are_followed_each_by_its_own_id(
 
     wire.get("/status/").mock(side_effect=tell)
     await due(sql)
-    await asyncio.gather(*(house.following.follow(payment.id) for payment in made))
+    await asyncio.gather(*(services.following.follow(payment.id) for payment in made))
     rows = await sql.fetch("SELECT id, state FROM payment")
     assert {row["id"]: row["state"] for row in rows} == {made[0].id: "paid", made[1].id: "pending"}
 
 
-def test_lease_of_a_reading_is_longer_than_a_call(house: House) -> None:
-    assert house.settings.kaspi_deadline_s < following.READING_LEASE_S
+def test_lease_of_a_reading_is_longer_than_a_call(services: Services) -> None:
+    assert services.settings.kaspi_deadline_s < following.READING_LEASE_S

@@ -12,16 +12,16 @@ from sqlalchemy import func, update
 
 from payment_service.access.service import Caller
 from payment_service.audit import service as audit
-from payment_service.database import Database, is_unreachable
 from payment_service.errors import PaymentNotFound, ProviderRefused, ProviderUnavailable
-from payment_service.logs import get_logger
-from payment_service.metrics import READINGS
+from payment_service.observability.logs import get_logger
+from payment_service.observability.metrics import READINGS
 from payment_service.payments import queries
 from payment_service.payments.lifecycle import State, Step, decide, decide_reading
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves, alarm
 from payment_service.payments.readings import SharedReadings
-from payment_service.payments.sweeping import each_alone
+from payment_service.postgres.database import Database, is_unreachable
+from payment_service.postgres.queue import FOLLOW_PAYMENT, enqueue
 from payment_service.providers.interface import (
     Meaning,
     NoSuchPayment,
@@ -31,7 +31,7 @@ from payment_service.providers.interface import (
     StatusUnread,
     Unknown,
 )
-from payment_service.queue import FOLLOW_PAYMENT, enqueue
+from payment_service.scheduling.sweeping import each_alone
 
 READING_LEASE_S = 20
 """How long a worker owns the asking of one payment; longer than one call to the provider can take."""

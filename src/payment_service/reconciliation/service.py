@@ -16,10 +16,10 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, func, select, tuple_
 
-from payment_service.database import Database
 from payment_service.payments.following import Following
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
+from payment_service.postgres.database import Database
 from payment_service.providers.interface import Meaning, NoSuchPayment, Providers, Reading, StatusRead, StatusUnread
 from payment_service.reconciliation.findings import Finding, Kind, compare
 from payment_service.refunds.lifecycle import RefundState

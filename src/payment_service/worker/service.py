@@ -6,21 +6,37 @@ from dataclasses import dataclass, field
 
 from payment_service.access.service import SERVICE
 from payment_service.audit.sealing import AuditSeals
-from payment_service.context import Origin, origin
-from payment_service.database import Database
-from payment_service.events.delivery import Deliveries
-from payment_service.events.passing_on import PassingOn
-from payment_service.logs import get_logger
-from payment_service.metrics import TASKS
-from payment_service.notify.service import Notify
+from payment_service.events.relay import PassingOn
+from payment_service.notifications.service import Notify
+from payment_service.observability.context import Origin, origin
+from payment_service.observability.logs import get_logger
+from payment_service.observability.metrics import TASKS
 from payment_service.payments.following import Following
 from payment_service.payments.settling import Settling
-from payment_service.queue import DELIVER_EVENTS, FOLLOW_PAYMENT, TELL_CHAT, Consumer, Handler, forget_old
+from payment_service.postgres.database import Database
+from payment_service.postgres.queue import DELIVER_EVENTS, FOLLOW_PAYMENT, TELL_CHAT, Consumer, Handler, forget_old
 from payment_service.refunds.service import Refunds
+from payment_service.services import Services
+from payment_service.webhooks.delivery import Deliveries
 
 RESTART_AFTER_S = 1.0
 JOBS_KEPT_DAYS = 3
 log = get_logger(__name__)
+
+
+def worker_over(services: Services) -> "Worker":
+    """A worker that calls these services."""
+    return Worker(
+        services.database,
+        services.following,
+        services.settling,
+        services.refunds,
+        AuditSeals(services.database),
+        PassingOn(services.database, [services.deliveries.take, services.notify.take]),
+        services.deliveries,
+        services.notify,
+        services.settings.sweep_every_s,
+    )
 
 
 @dataclass(slots=True)
