@@ -198,7 +198,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_installed_wheel_finds_its_own_migrations(unpacked: Path, tmp_path: Path) -> None:
-    ask = "from payment_service import schema; print(schema.alembic_config().get_main_option('script_location')); "
+    ask = "from payment_service.postgres import schema; print(schema.alembic_config().get_main_option('script_location')); "
     ask += "print(schema.head())"
     alone = {"PYTHONPATH": str(unpacked)}
     answer = subprocess.check_output([sys.executable, "-c", ask], cwd=tmp_path, env=alone, text=True)
@@ -208,7 +208,7 @@ def test_installed_wheel_finds_its_own_migrations(unpacked: Path, tmp_path: Path
     assert max(Path(where, "versions").glob("*.py")).name.startswith(head)
 
 
-@pytest.mark.parametrize("name", ["routing/shops.csv", "sandbox/page.html", "_migrations/versions/0001_queue.sql"])
+@pytest.mark.parametrize("name", ["routing/shops.csv", "_migrations/versions/0001_queue.sql"])
 def test_wheel_carries_its_data(name: str, unpacked: Path) -> None:
     assert (unpacked / "payment_service" / name).is_file()
 
