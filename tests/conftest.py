@@ -201,7 +201,7 @@ class _KeptOpen(Database):
 async def kept_open(database_url: str) -> AsyncIterator[Database]:
     database = _KeptOpen(database_url, pool_size=10)
     yield database
-    await database.engine.dispose()
+    await Database.close(database)
 
 
 @pytest.fixture

@@ -198,11 +198,11 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_installed_wheel_finds_its_own_migrations(unpacked: Path, tmp_path: Path) -> None:
-    ask = "from payment_service.postgres import schema; print(schema.head()); "
-    ask += "print(schema.alembic_config().get_main_option('script_location'))"
+    ask = "from payment_service.postgres.schema import alembic_config, head; "
+    ask += "print(alembic_config().get_main_option('script_location')); print(head())"
     alone = {"PYTHONPATH": str(unpacked)}
     answer = subprocess.check_output([sys.executable, "-c", ask], cwd=tmp_path, env=alone, text=True)
-    head, where = answer.split()
+    where, head = answer.split()
     assert Path(where) == unpacked / "payment_service" / "_migrations"
     assert (Path(where) / "versions").is_dir()
     assert max(Path(where, "versions").glob("*.py")).name.startswith(head)

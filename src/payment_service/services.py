@@ -14,19 +14,22 @@ from payment_service.notifications.service import Notify
 from payment_service.notifications.telegram import Telegram
 from payment_service.outbound.addresses import DEVELOPMENT, PRODUCTION
 from payment_service.outbound.client import Outbound
-from payment_service.payments.following import Following
 from payment_service.payments.lifecycle import FollowPlan
 from payment_service.payments.moves import Moves
 from payment_service.payments.phones import PhoneLimit
-from payment_service.payments.readings import SHARED_FOR_S, SharedReadings
+from payment_service.payments.polling import Polling
+from payment_service.payments.reading import PaymentReading
 from payment_service.payments.rules import PaymentRules
 from payment_service.payments.service import Payments
 from payment_service.payments.settling import Settling
+from payment_service.payments.shared_readings import SHARED_FOR_S, SharedReadings
 from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
 from payment_service.providers.interface import Providers
 from payment_service.providers.kaspi.client import KaspiClient, KaspiSettings
+from payment_service.refunds.moves import RefundMoves
 from payment_service.refunds.service import Refunds
+from payment_service.refunds.settling import RefundSettling
 from payment_service.reports.service import Reports
 from payment_service.routing.service import Routing
 from payment_service.scheduling.operations import InFlight
@@ -48,10 +51,12 @@ class Services:
     access: Access
     providers: Providers
     payments: Payments
-    following: Following
+    reading: PaymentReading
+    polling: Polling
     settling: Settling
     reports: Reports
     refunds: Refunds
+    refund_settling: RefundSettling
     endpoints: Endpoints
     deliveries: Deliveries
     delivery_record: DeliveryRecord
@@ -110,7 +115,7 @@ def build(settings: Settings, database: Database | None = None) -> Services:
         confirm_s=settings.error_confirm_s,
         tails_s=tuple(settings.follow_tails_s),
     )
-    moves = Moves(providers, plan)
+    moves = Moves(database, providers, plan)
     rules = PaymentRules(
         duplicate_window_s=settings.duplicate_window_s,
         sending_lease_s=settings.sending_lease_s,
@@ -122,9 +127,10 @@ def build(settings: Settings, database: Database | None = None) -> Services:
         settings.phone_invoices_per_day * settings.rate_limits,
     )
     payments = Payments(database, routing, providers, fingerprints, inflight, moves, rules, phones)
-    readings = SharedReadings(SHARED_FOR_S if settings.rate_limits else 0)
-    following = Following(database, providers, moves, settings.sending_lease_s, readings)
-    refunds = Refunds(database, routing, following, providers, fingerprints, inflight, rules)
+    shared = SharedReadings(SHARED_FOR_S if settings.rate_limits else 0)
+    reading = PaymentReading(database, providers, moves, shared)
+    refund_moves = RefundMoves(database)
+    refunds = Refunds(database, routing, reading, providers, fingerprints, inflight, refund_moves, rules)
     outbound = Outbound(DEVELOPMENT if settings.webhooks_stay_here else PRODUCTION)
     endpoints = Endpoints(database, vault, outbound)
     delivery_plan = DeliveryPlan(
@@ -145,10 +151,12 @@ def build(settings: Settings, database: Database | None = None) -> Services:
         access=access,
         providers=providers,
         payments=payments,
-        following=following,
+        reading=reading,
+        polling=Polling(database, providers, moves, settings.sending_lease_s),
         settling=Settling(database, providers, moves, rules),
         reports=Reports(database, providers),
         refunds=refunds,
+        refund_settling=RefundSettling(database, refund_moves, rules),
         endpoints=endpoints,
         deliveries=deliveries,
         delivery_record=DeliveryRecord(database, endpoints),

@@ -199,7 +199,7 @@ async def test_status_is_read_again_after_a_second(
 ) -> None:
     payment = await created(client)
     path = f"/payments/kaspi/status/{payment['external_id']}"
-    services.following.readings._shared_for_s = 0.05
+    services.reading.shared._shared_for_s = 0.05
     await client.get(path)
     proxy.statuses[payment["external_id"]] = "Processed"
     await asyncio.sleep(0.1)

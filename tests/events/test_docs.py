@@ -11,8 +11,8 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from payment_service.events.outbox import EventType
-from payment_service.payments import shown as payments_shown
-from payment_service.refunds import shown as refunds_shown
+from payment_service.payments import views as payments_shown
+from payment_service.refunds import views as refunds_shown
 from payment_service.services import Services
 from payment_service.webhooks import endpoints
 from payment_service.webhooks.delivery import signed

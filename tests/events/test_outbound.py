@@ -398,7 +398,7 @@ async def test_environment_changes_nothing(
         (lambda authority: authority.server(NAME, starts=-3 * DAY, ends=-DAY), "has expired"),
         (lambda authority: authority.server(NAME, starts=DAY, ends=3 * DAY), "is not valid yet"),
         (lambda _: self_signed(NAME), "is self-signed"),
-        (lambda _: Authority("Strangers").server(NAME), "not from an authority that is trusted"),
+        (lambda _: Authority("ForeignPayments").server(NAME), "not from an authority that is trusted"),
     ],
 )
 async def test_server_that_is_not_who_it_should_be_hears_nothing(

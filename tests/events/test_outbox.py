@@ -75,7 +75,7 @@ async def test_late_success_is_paid_and_more(
     await sql.execute("SET session_replication_role = replica")
     await sql.execute("UPDATE payment SET state = 'failed', failure = 'declined'")
     await sql.execute("SET session_replication_role = DEFAULT")
-    await services.following.refresh(await services.following.get(EVERYBODY, payment.id))
+    await services.reading.refresh(await services.reading.get(EVERYBODY, payment.id))
     assert await types(sql) == ["payment.pending", "payment.paid", "payment.late_success"]
 
 

@@ -11,6 +11,7 @@ import respx
 from sqlalchemy import select
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from payment_service.access.service import ALL_SHOPS, Caller, Scope
 from payment_service.errors import DatabaseUnavailable, StillRunning
 from payment_service.money import Money
 from payment_service.observability.metrics import ALARMS
@@ -31,8 +32,16 @@ TERMINATE_OTHERS = """
 """
 
 
+def called(name: str) -> Caller:
+    """A caller of this process who may do everything."""
+    return Caller(name, frozenset(Scope), ALL_SHOPS)
+
+
+TESTS = called("tests")
+
+
 def ask(tenge: int | str = 100, **changes: Any) -> PaymentRequest:
-    words: dict[str, Any] = {"caller": "tests", "shop_id": SHOP, "phone": PHONE, "message": "Flowers", **changes}
+    words: dict[str, Any] = {"caller": TESTS, "shop_id": SHOP, "phone": PHONE, "message": "Flowers", **changes}
     return PaymentRequest(amount=Money.from_tenge(tenge), **words)
 
 
@@ -86,7 +95,7 @@ async def paid(services: Services, wire: respx.MockRouter, request: PaymentReque
     wire.get("/status/", params={"externalId": payment.external_id}).mock(
         return_value=status_reply(str(payment.external_id), "Processed")
     )
-    return await services.following.refresh(payment)
+    return await services.reading.refresh(payment)
 
 
 async def age(sql: asyncpg.Connection, seconds: float, table: str = "payment") -> None:

@@ -22,7 +22,7 @@ from payment_service.errors import (
     OrderAlreadyOpen,
     StillRunning,
 )
-from payment_service.idempotency.decisions import Earlier, foremost
+from payment_service.idempotency.decisions import Earlier, Verdict, foremost, of_equal
 from payment_service.idempotency.sending import SendingWindow
 from payment_service.money import Money
 from payment_service.payments import queries
@@ -32,13 +32,15 @@ from payment_service.payments.moves import Moves
 from payment_service.payments.settling import Settlement
 from payment_service.postgres.database import constraint_of
 from payment_service.providers.interface import Outcome, PaymentReceipt, Unknown
-from payment_service.refunds.service import RefundRequest, RefundSettlement
+from payment_service.refunds.service import RefundRequest
+from payment_service.refunds.settling import RefundSettlement
 from payment_service.services import Services
 from payment_service.settings import Settings
 from tests.conftest import accepted, status_reply
 from tests.payments.asking import (
     FIRST_ID,
     KEY,
+    TESTS,
     Alarms,
     Gate,
     age,
@@ -86,7 +88,7 @@ async def sender_dies(services: Services, wire: respx.MockRouter, **changes: Any
 
 def give_back(payment: Payment, tenge: int | None = 10, **changes: Any) -> RefundRequest:
     amount = None if tenge is None else Money.from_tenge(tenge)
-    return RefundRequest(**{"caller": "tests", "payment": payment, "amount": amount, **changes})
+    return RefundRequest(**{"caller": TESTS, "payment": payment, "amount": amount, **changes})
 
 
 async def refunder_dies(services: Services, wire: respx.MockRouter, payment: Payment, **changes: Any) -> Gate:
@@ -184,13 +186,13 @@ async def test_database_finds_the_equal_payment_that_the_decision_means(
             " extract(epoch FROM now() - coalesce(known_at, created_at)) AS known FROM payment ORDER BY id"
         )
     ]
-    async with services.database.reading() as session:
-        found = await queries.alike(session, "tests", fingerprint)
+    found = await services.payments._intend(ask(), None, fingerprint, may_insert=False)
     meant = foremost(candidates)
-    assert (found is None) == (meant is None)
-    if found is not None and meant is not None:
-        assert (found[1].state, found[1].failure) == (meant.state, meant.failure)
-        assert found[1].known_s == pytest.approx(meant.known_s, abs=5)
+    verdict = of_equal(meant, services.payments.rules, by_key=False)
+    assert found["obstacle"] == ("not_allowed" if verdict is Verdict.GO_ON else "alike")
+    if verdict is not Verdict.GO_ON and meant is not None:
+        assert (found["state"], found["failure"]) == (meant.state, meant.failure)
+        assert found["known_s"] == pytest.approx(meant.known_s, abs=5)
 
 
 @pytest.mark.parametrize("state", ["sending", "unknown"])
@@ -200,7 +202,7 @@ async def test_database_itself_refuses_an_equal_payment_while_one_is_in_flight(
     await sender_dies(services, wire)
     if state == "unknown":
         await age(sql, 31)
-        await services.following.settle_lost()
+        await services.polling.settle_lost()
     route = taking(wire)
 
     async def nobody(*_: object) -> None:
@@ -239,9 +241,11 @@ async def test_equal_refund_right_after_a_long_doubt_ended_is_the_same_one(
     payment = await paid(services, wire)
     await refunder_dies(services, wire, payment)
     await age(sql, 3600, "refund")
-    await services.refunds.settle_lost()
+    await services.refund_settling.settle_lost()
     refund_id = await sql.fetchval("SELECT id FROM refund")
-    await services.refunds.settle(EVERYBODY, refund_id, RefundSettlement(succeeded=True, reason="Seen in the cabinet"))
+    await services.refund_settling.settle(
+        EVERYBODY, refund_id, RefundSettlement(succeeded=True, reason="Seen in the cabinet")
+    )
     route = wire.get("/refund/").mock(return_value=refunded())
     again = await services.refunds.refund(give_back(payment))
     assert (again.replayed, again.refund.id) == (True, refund_id)
@@ -266,7 +270,7 @@ async def test_other_request_for_an_open_order_is_refused_and_its_key_stands_for
         await sender_dies(services, wire, order_id="o")
         await age(sql, 31)
         if state == "unknown":
-            await services.following.settle_lost()
+            await services.polling.settle_lost()
     with pytest.raises(OrderAlreadyOpen) as caught:
         await services.payments.create(ask(order_id="o", **changes))
     assert caught.value.extra["state"] == state
@@ -380,7 +384,7 @@ async def test_largest_payment_that_is_unknown_is_unknown(
 ) -> None:
     await sender_dies(services, wire, **LARGEST, **words)
     await age(sql, 31)
-    assert await services.following.settle_lost() == 1
+    assert await services.polling.settle_lost() == 1
     assert await sql.fetchval("SELECT state FROM payment") == "unknown"
 
 
@@ -467,7 +471,7 @@ async def test_payment_that_cannot_be_settled_keeps_no_other_back(
         await sender_dies(services, wire, tenge=tenge)
     await age(sql, 31)
     await refuse(sql, "payment", "NEW.amount = 200", "law")
-    assert await services.following.settle_lost() == 2
+    assert await services.polling.settle_lost() == 2
     assert alarms["payment_not_settled"] == 1
     assert await sql.fetch("SELECT amount FROM payment WHERE state = 'sending'") == [(200,)]
     tasks = [(task.amount, task.state) for task in await services.settling.tasks(EVERYBODY)]
@@ -483,9 +487,9 @@ async def test_refund_that_cannot_be_settled_keeps_no_other_back(
         await refunder_dies(services, wire, payment, tenge=tenge)
     await age(sql, 31, "refund")
     await refuse(sql, "refund", "NEW.amount = 200", "law")
-    assert await services.refunds.settle_lost() == 2
+    assert await services.refund_settling.settle_lost() == 2
     assert alarms["refund_not_settled"] == 1
-    tasks = [(refund.amount, refund.state) for refund, _payment in await services.refunds.tasks(EVERYBODY)]
+    tasks = [(refund.amount, refund.state) for refund, _payment in await services.refund_settling.tasks(EVERYBODY)]
     assert sorted(tasks) == [(100, "unknown"), (200, "sending"), (300, "unknown")]
 
 
@@ -499,7 +503,7 @@ async def test_payment_whose_end_cannot_be_written_is_told(
     await refuse(sql, "payment", "NEW.state = 'paid'", "law")
     await beyond_the_law(sql, "UPDATE payment SET next_check_at = now()")
     with pytest.raises(DBAPIError):
-        await services.following.follow(payment.id)
+        await services.polling.follow(payment.id)
     assert alarms["reading_not_written"] == 1
 
 
@@ -529,6 +533,6 @@ async def test_refund_whose_sender_died_is_settled_by_a_person_without_a_worker(
     refund_id = await sql.fetchval("SELECT id FROM refund")
     found = RefundSettlement(succeeded=succeeded, reason="Seen in the cabinet")
     with pytest.raises(NothingToSettle):
-        await services.refunds.settle(EVERYBODY, refund_id, found)
+        await services.refund_settling.settle(EVERYBODY, refund_id, found)
     await age(sql, 31, "refund")
-    assert (await services.refunds.settle(EVERYBODY, refund_id, found)).refund.state == state
+    assert (await services.refund_settling.settle(EVERYBODY, refund_id, found)).refund.state == state

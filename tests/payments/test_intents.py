@@ -32,12 +32,14 @@ from tests.payments.asking import (
     OTHER_SHOP,
     PHONE,
     SHOP,
+    TESTS,
     Gate,
     age,
     all_of,
     ask,
     audit_of,
     busy,
+    called,
     paid,
     refunded,
     taking,
@@ -114,8 +116,8 @@ async def test_key_stands_for_its_payment_however_old(
 
 async def test_key_of_another_caller_is_another_key(payments: Payments, wire: respx.MockRouter) -> None:
     route = taking(wire)
-    first = await payments.create(ask(idempotency_key=KEY, caller="one"))
-    other = await payments.create(ask(idempotency_key=KEY, caller="two"))
+    first = await payments.create(ask(idempotency_key=KEY, caller=called("one")))
+    other = await payments.create(ask(idempotency_key=KEY, caller=called("two")))
     assert other.payment.id != first.payment.id
     assert route.call_count == 2
 
@@ -129,7 +131,7 @@ async def test_two_keys_are_two_payments(payments: Payments, wire: respx.MockRou
 
 async def test_key_of_a_payment_cannot_refund(services: Services, wire: respx.MockRouter) -> None:
     payment = await paid(services, wire, ask(idempotency_key=KEY))
-    refund = RefundRequest(caller="tests", payment=payment, amount=Money(payment.amount or 0), idempotency_key=KEY)
+    refund = RefundRequest(caller=TESTS, payment=payment, amount=Money(payment.amount or 0), idempotency_key=KEY)
     with pytest.raises(IdempotencyKeyReused):
         await services.refunds.refund(refund)
 
@@ -137,7 +139,7 @@ async def test_key_of_a_payment_cannot_refund(services: Services, wire: respx.Mo
 async def test_key_of_a_refund_cannot_pay(services: Services, wire: respx.MockRouter) -> None:
     payment = await paid(services, wire)
     wire.get("/refund/").mock(return_value=refunded())
-    await services.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=None, idempotency_key=KEY))
+    await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=None, idempotency_key=KEY))
     with pytest.raises(IdempotencyKeyReused):
         await services.payments.create(ask(idempotency_key=KEY))
 
@@ -307,7 +309,7 @@ async def test_order_whose_payment_was_refunded_in_full_may_be_paid_again(
 ) -> None:
     payment = await paid(services, wire, ask(order_id="o"))
     wire.get("/refund/").mock(return_value=refunded())
-    await services.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=None))
+    await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=None))
     await age(sql, 3600)
     assert not (await services.payments.create(ask(order_id="o"))).replayed
 

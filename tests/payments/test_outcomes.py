@@ -27,6 +27,7 @@ from tests.payments.asking import (
     PHONE,
     SHOP,
     TERMINATE_OTHERS,
+    TESTS,
     Gate,
     age,
     ask,
@@ -104,7 +105,7 @@ async def test_reading_that_moves_nothing_leaves_no_line(
     payment = (await services.payments.create(ask())).payment
     for status in ("Wait", "RemotePaymentCreated", "NobodyKnowsThis"):
         wire.get("/status/").mock(return_value=status_reply(CREATED, status))
-        assert (await services.following.refresh(payment)).status == status
+        assert (await services.reading.refresh(payment)).status == status
     assert await audit_of(sql) == [("create", "pending")]
 
 
@@ -113,15 +114,15 @@ async def test_status_nobody_knows_raises_an_alarm(services: Services, wire: res
     payment = (await services.payments.create(ask())).payment
     wire.get("/status/").mock(return_value=status_reply(CREATED, "NobodyKnowsThis"))
     before = alarms("unheard_of_status")
-    assert (await services.following.refresh(payment)).state == "pending"
+    assert (await services.reading.refresh(payment)).state == "pending"
     assert alarms("unheard_of_status") == before + 1
 
 
 async def test_late_success_of_a_failed_payment_wins_with_an_alarm(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    moves = replace(services.following.moves, plan=replace(services.following.moves.plan, confirm_s=0))
-    following = replace(services.following, moves=moves)
+    moves = replace(services.reading.moves, plan=replace(services.reading.moves.plan, confirm_s=0))
+    following = replace(services.reading, moves=moves)
     wire.get("/create/").mock(return_value=accepted(CREATED))
     payment = (await services.payments.create(ask())).payment
     wire.get("/status/").mock(return_value=status_reply(CREATED, "Error"))
@@ -170,12 +171,12 @@ async def test_sender_that_died_leaves_the_payment_unknown(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await services.following.settle_lost() == 0
+    assert await services.polling.settle_lost() == 0
     await age(sql, 31)
-    assert await services.following.settle_lost() == 1
+    assert await services.polling.settle_lost() == 1
     assert await sql.fetchval("SELECT state FROM payment") == "unknown"
     assert await audit_of(sql) == [("settle", "unknown")]
-    assert await services.following.settle_lost() == 0
+    assert await services.polling.settle_lost() == 0
 
 
 async def test_payment_whose_sender_died_is_never_sent_again(
@@ -185,7 +186,7 @@ async def test_payment_whose_sender_died_is_never_sent_again(
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await age(sql, 31)
-    await services.following.settle_lost()
+    await services.polling.settle_lost()
     again = await services.payments.create(ask(idempotency_key=KEY))
     assert (again.replayed, again.payment.state) == (True, "unknown")
     assert gate.calls == 1
@@ -212,7 +213,7 @@ async def test_outcome_that_comes_after_the_lease_is_still_written(
     wire.get("/create/").mock(side_effect=gate)
     task = await begun(services, gate)
     await age(sql, 31)
-    assert await services.following.settle_lost() == 1
+    assert await services.polling.settle_lost() == 1
     gate.open.set()
     assert (await task).payment.state == state
     assert [operation for operation, _ in await audit_of(sql)] == lines
@@ -341,7 +342,7 @@ async def test_refund_whose_commit_was_not_heard_is_taken_back_and_sends_nothing
 ) -> None:
     payment = await paid(relayed, wire)
     route = wire.get("/refund/").mock(return_value=refunded())
-    request = RefundRequest(caller="tests", payment=payment, amount=Money(1000), idempotency_key=KEY)
+    request = RefundRequest(caller=TESTS, payment=payment, amount=Money(1000), idempotency_key=KEY)
     relay.lose_next_commit()
     with pytest.raises(DatabaseUnavailable):
         await relayed.refunds.refund(request)
@@ -381,9 +382,9 @@ async def test_payment_of_a_foreign_shop_looks_like_none(services: Services, wir
     stranger = (await services.access.create("other", ["payments:read"], shops=[OTHER_SHOP])).key
     caller = await services.access.caller_with(stranger)
     for asked in (
-        services.following.get(caller, payment.id),
-        services.following.status(caller, str(payment.external_id)),
-        services.following.status(caller, "999"),
+        services.reading.get(caller, payment.id),
+        services.reading.status(caller, str(payment.external_id)),
+        services.reading.status(caller, "999"),
         services.refunds.payment_of(caller, SHOP, str(payment.external_id)),
         services.refunds.payment_of(caller, OTHER_SHOP, str(payment.external_id)),
     ):

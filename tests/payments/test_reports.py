@@ -30,7 +30,19 @@ from payment_service.refunds.service import RefundAnswer, RefundRequest
 from payment_service.reports.service import Report
 from payment_service.services import Services
 from tests.conftest import SHOPS, accepted, device_token_of, failure, status_reply
-from tests.payments.asking import KEY, OTHER_SHOP, SHOP, Alarms, Gate, ask, audit_of, payments_of, refunded, two_shops
+from tests.payments.asking import (
+    KEY,
+    OTHER_SHOP,
+    SHOP,
+    TESTS,
+    Alarms,
+    Gate,
+    ask,
+    audit_of,
+    payments_of,
+    refunded,
+    two_shops,
+)
 
 pytestmark = pytest.mark.usefixtures("shops")
 ID = "12800627774"
@@ -84,11 +96,11 @@ async def test_payment_that_nobody_knows_is_adopted_and_asked_about_at_once(
     assert (payment.organization_bin, payment.amount, payment.method) == (OWN_BIN, 10_000, "phone")
     assert await jobs(sql) == 1
     tells(wire, "Wait")
-    await services.following.follow(payment.id)
+    await services.polling.follow(payment.id)
     assert await audit_of(sql) == [("create", None), ("status", "pending")]
     tells(wire, "Processed")
     await sql.execute("UPDATE payment SET next_check_at = now()")
-    await services.following.follow(payment.id)
+    await services.polling.follow(payment.id)
     assert await sql.fetchval("SELECT state FROM payment") == "paid"
 
 
@@ -128,7 +140,7 @@ async def test_payment_that_the_provider_never_heard_of_stays_unknown_and_a_task
 ) -> None:
     payment = await adopted(services)
     wire.get("/status/").mock(return_value=failure(-99000001))
-    await services.following.follow(payment.id)
+    await services.polling.follow(payment.id)
     assert await sql.fetchrow("SELECT state, unread FROM payment") == ("unknown", 0)
     assert [task.id for task in await services.settling.tasks(EVERYBODY)] == [payment.id]
 
@@ -201,7 +213,7 @@ async def test_bin_that_was_this_shops_opens_its_account_of_then(services: Servi
 async def refund(services: Services, tenge: int | None = None, **changes: Any) -> RefundAnswer:
     payment = await services.refunds.payment_of(EVERYBODY, SHOP, ID)
     amount = None if tenge is None else Money.from_tenge(tenge)
-    return await services.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=amount, **changes))
+    return await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=amount, **changes))
 
 
 async def test_adopted_payment_is_refunded_by_the_account_that_took_it(
@@ -391,7 +403,7 @@ async def test_hint_about_a_report_that_is_merged_meanwhile_is_one_about_the_pay
 ) -> None:
     await report(services)
     merge_meanwhile()
-    await services.following.hint(ID, shop_id=SHOP)
+    await services.polling.hint(ID, shop_id=SHOP)
     assert await standing(sql) == {"client": ("unknown", None), "service": ("pending", True)}
 
 
@@ -401,7 +413,7 @@ async def test_reading_of_a_report_that_is_merged_meanwhile_is_one_of_the_paymen
     await report(services)
     tells(wire, "Processed")
     merge_meanwhile()
-    found = await services.following.status(EVERYBODY, ID)
+    found = await services.reading.status(EVERYBODY, ID)
     assert isinstance(found, Payment)
     assert (found.source, found.state) == ("service", "paid")
     assert await standing(sql) == {"client": ("unknown", None), "service": ("paid", None)}
@@ -414,7 +426,7 @@ async def test_turn_of_a_report_that_is_merged_meanwhile_ends(
     payment = await adopted(services)
     wire.get("/status/").mock(return_value=reply)
     merge_meanwhile()
-    await services.following.follow(payment.id)
+    await services.polling.follow(payment.id)
     assert await standing(sql) == {"client": ("unknown", None), "service": ("pending", False)}
 
 
@@ -434,7 +446,7 @@ async def test_refund_of_a_report_that_is_merged_meanwhile_is_asked_again(
 ) -> None:
     await report(services, **WHOLE)
     tells(wire, "Processed")
-    await services.following.status(EVERYBODY, ID)
+    await services.reading.status(EVERYBODY, ID)
     route = wire.get("/refund/").mock(return_value=refunded())
     merge_meanwhile()
     with pytest.raises(StillRunning):
@@ -458,5 +470,5 @@ async def test_hint_about_a_merged_report_reaches_the_payment(
     await report(services)
     wire.get("/create/").mock(return_value=accepted(ID))
     await services.payments.create(ask())
-    await services.following.hint(ID, shop_id=SHOP)
+    await services.polling.hint(ID, shop_id=SHOP)
     assert await standing(sql) == {"client": ("unknown", None), "service": ("pending", True)}

@@ -294,7 +294,7 @@ async def test_only_an_unknown_payment_is_settled(services: Services, wire: resp
     taking(wire)
     payment = (await services.payments.create(ask())).payment
     says(wire, word, str(payment.external_id))
-    await services.following.refresh(payment)
+    await services.reading.refresh(payment)
     with pytest.raises((NothingToSettle, SettlementContradicted)):
         await settle(services, payment, PAID)
     with pytest.raises((NothingToSettle, SettlementContradicted)):
@@ -386,7 +386,7 @@ async def test_admin_of_some_shops_names_no_id_and_learns_nothing_of_any(
         await services.settling.settle(OWN, payment.id, found)
     assert (caught.value.detail, caught.value.extra) == (ExternalIdNotProven().detail, {})
     assert route.call_count == asked
-    assert (await services.following.get(OWN, payment.id)).state == "unknown"
+    assert (await services.reading.get(OWN, payment.id)).state == "unknown"
 
 
 async def test_admin_of_some_shops_settles_what_needs_no_id_or_has_its_own(
@@ -476,7 +476,7 @@ async def test_reading_that_moves_first_leaves_nothing_to_settle(
     settling = asyncio.create_task(settle(services, known, State(state)))
     await gate.reached.wait()
     wire.get("/status/").mock(return_value=status_reply(FOUND, word)).side_effect = None
-    await services.following.refresh(known)
+    await services.reading.refresh(known)
     gate.open.set()
     with pytest.raises(NothingToSettle):
         await settling
@@ -488,7 +488,7 @@ async def test_reading_that_comes_after_the_settlement_does_not_undo_it(
 ) -> None:
     gate = Gate(status_reply(FOUND, "Wait"))
     wire.get("/status/").mock(side_effect=gate)
-    reading = asyncio.create_task(services.following.refresh(known))
+    reading = asyncio.create_task(services.reading.refresh(known))
     await gate.reached.wait()
     wire.get("/status/").mock(return_value=status_reply(FOUND, "Processed")).side_effect = None
     await settle(services, known, PAID)
@@ -517,7 +517,7 @@ class Late:
         sending = asyncio.create_task(services.payments.create(ask(phone=None) if link else ask()))
         await gate.reached.wait()
         await age(sql, 31)
-        await services.following.settle_lost()
+        await services.polling.settle_lost()
         [payment] = await payments_of(services)
         assert payment.state == "unknown"
         return cls(payment, gate, sending)
@@ -546,7 +546,7 @@ async def test_late_reply_to_what_was_settled_as_never_made_is_kept_followed_and
     assert alarms["settled_wrongly"] == 1
     says(wire, "Processed", "777")
     assert await sql.fetchval("SELECT next_check_at IS NOT NULL FROM payment")
-    assert (await services.following.refresh(after)).state == "paid"
+    assert (await services.reading.refresh(after)).state == "paid"
     assert alarms["late_success"] == 1
 
 

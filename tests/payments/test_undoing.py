@@ -16,7 +16,7 @@ from payment_service.reports.service import Report
 from payment_service.services import Services
 from payment_service.settings import Settings
 from tests.conftest import SHOPS, accepted, failure, status_reply
-from tests.payments.asking import KEY, OTHER_SHOP, SHOP, ask, audit_of, paid, refunded, taking, two_shops
+from tests.payments.asking import KEY, OTHER_SHOP, SHOP, TESTS, ask, audit_of, paid, refunded, taking, two_shops
 
 pytestmark = pytest.mark.usefixtures("shops")
 FOUND = "12800627774"
@@ -86,7 +86,7 @@ async def test_undone_settlement_leaves_the_payment_as_unknown_as_before(
     settled = await settle(services, payment, state, FOUND if word else None)
     if since:
         says(wire, since)
-        settled = await services.following.refresh(settled)
+        settled = await services.reading.refresh(settled)
     assert settled.state == led_to
     undone = await undo(services, payment)
     assert (undone.state, undone.external_id, undone.status, undone.failure) == ("unknown", None, None, None)
@@ -114,7 +114,7 @@ async def test_nobody_undoes_a_settlement_of_their_own(services: Services, payme
     await settle(services, payment, State.FAILED)
     with pytest.raises(SettledByCaller):
         await undo(services, payment, actor=origin.get().actor)
-    assert (await services.following.get(EVERYBODY, payment.id)).state == "failed"
+    assert (await services.reading.get(EVERYBODY, payment.id)).state == "failed"
 
 
 async def test_payment_of_another_shop_is_not_found(services: Services, payment: Payment) -> None:
@@ -134,7 +134,7 @@ async def test_settlement_that_the_provider_overtook_is_not_undone(services: Ser
     says(wire, failure(-99000001))
     settled = await settle(services, known, State.FAILED)
     says(wire, "Processed")
-    assert (await services.following.refresh(settled)).state == "paid"
+    assert (await services.reading.refresh(settled)).state == "paid"
     with pytest.raises(NothingToUndo):
         await undo(services, known)
 
@@ -145,7 +145,7 @@ async def test_settlement_is_not_undone_once_money_was_paid_back(
     says(wire, "Processed")
     settled = await settle(services, payment, State.PAID, FOUND)
     wire.get("/refund/").mock(return_value=refunded())
-    await services.refunds.refund(RefundRequest(caller="tests", payment=settled, amount=None))
+    await services.refunds.refund(RefundRequest(caller=TESTS, payment=settled, amount=None))
     with pytest.raises(SettlementInUse):
         await undo(services, payment)
 
@@ -172,6 +172,6 @@ async def test_report_that_gave_its_id_to_the_wrong_payment_is_followed_again(
     report = await sql.fetchrow("SELECT id, same_as, next_check_at <= now() FROM payment WHERE source = 'client'")
     assert report is not None
     assert tuple(report)[1:] == (None, True)
-    await services.following.follow(report["id"])
-    assert (await services.following.get(EVERYBODY, report["id"])).state == "paid"
+    await services.polling.follow(report["id"])
+    assert (await services.reading.get(EVERYBODY, report["id"])).state == "paid"
     assert [operation for operation, _ in await audit_of(sql)][-3:] == ["settle-undo", "unmerge", "status"]

@@ -28,7 +28,7 @@ from payment_service.services import Services, build
 from payment_service.settings import Settings
 from payment_service.worker.service import worker_over
 from tests.conftest import SHOPS, Server, accepted, device_token_of, status_reply
-from tests.payments.asking import SHOP, ask, paid, refunded
+from tests.payments.asking import SHOP, TESTS, ask, paid, refunded
 from tests.postgres.books import written_down
 from tests.waiting import until
 
@@ -119,7 +119,7 @@ async def test_service_does_everything_as_the_lesser_role(
 
         payment = await paid(services, wire, ask(idempotency_key="key-of-roles"))
         wire.get("/refund/").mock(return_value=refunded())
-        refund = await services.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=Money(500)))
+        refund = await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=Money(500)))
         assert refund.refund.state == "succeeded"
 
         wire.get("/create/").mock(side_effect=[httpx.Response(500)])
@@ -138,14 +138,14 @@ async def test_service_does_everything_as_the_lesser_role(
         wire.get("/status/", params={"externalId": "999"}).mock(return_value=status_reply(999, "Processed"))
 
         async def is_paid() -> bool:
-            return (await services.following.get(EVERYBODY, followed.id)).state == "paid"
+            return (await services.reading.get(EVERYBODY, followed.id)).state == "paid"
 
         await until(is_paid, seconds=20)
         await services.rotate_keys()
         async with services.database.transaction() as session:
             await forget_old(session, 0)
-        await services.following.settle_lost()
-        await services.refunds.settle_lost()
+        await services.polling.settle_lost()
+        await services.refund_settling.settle_lost()
         await services.deliveries.wake_overdue()
         assert await AuditSeals(services.database).seal()
         assert (await compare(services.database)).problem is None

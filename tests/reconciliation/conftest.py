@@ -84,7 +84,7 @@ def make(services: Services, shops: dict[int, str], kaspi: Kaspi) -> Making:
         payment = (await services.payments.create(ask(**{"message": f"Flowers {number}", **request}))).payment
         if word:
             kaspi.says(payment, word)
-            payment = await services.following.refresh(payment)
+            payment = await services.reading.refresh(payment)
         return payment
 
     numbers = itertools.count()
@@ -94,8 +94,8 @@ def make(services: Services, shops: dict[int, str], kaspi: Kaspi) -> Making:
 @pytest.fixture
 def reconciliation(services: Services) -> Reconciliation:
     """With the pauses of a test; the words of failure are believed at a second reading right after the first."""
-    moves = replace(services.following.moves, plan=replace(services.following.moves.plan, confirm_s=0))
-    following = replace(services.following, moves=moves)
+    moves = replace(services.reading.moves, plan=replace(services.reading.moves.plan, confirm_s=0))
+    following = replace(services.reading, moves=moves)
     return Reconciliation(services.database, services.providers, following, pauses_s=(0, 0))
 
 

@@ -19,7 +19,7 @@ from payment_service.refunds.service import RefundRequest
 from payment_service.reports.service import Report
 from payment_service.services import Services
 from tests.conftest import failure
-from tests.payments.asking import OTHER_SHOP, SHOP, audit_of
+from tests.payments.asking import OTHER_SHOP, SHOP, TESTS, audit_of
 from tests.reconciliation.conftest import ALL, FAR_AHEAD, LONG_AGO, Found, Kaspi, Making, set_state
 
 DOWN = httpx.Response(500)
@@ -74,7 +74,7 @@ async def test_payment_that_moved_while_it_was_asked_about_does_not_differ(
 
     async def move_first(request: httpx.Request) -> httpx.Response:
         wire.get("/status/").mock(side_effect=kaspi.status)
-        await services.following.refresh(payment)
+        await services.reading.refresh(payment)
         return await kaspi.status(request)
 
     wire.get("/status/").mock(side_effect=move_first)
@@ -120,7 +120,7 @@ async def test_unknown_refund_is_listed_with_its_amount(
 ) -> None:
     payment = await make("Processed", tenge=100)
     wire.get("/refund/").mock(return_value=httpx.Response(500))
-    refund = (await services.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=Money(4050)))).refund
+    refund = (await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=Money(4050)))).refund
     [finding] = await found()
     assert (finding.kind, finding.refund_id, finding.amount) == (Kind.UNKNOWN_REFUND, refund.id, 4050)
     assert not finding.differs
@@ -192,7 +192,7 @@ async def test_error_that_was_heard_once_is_not_yet_applied(
 ) -> None:
     kaspi.says(await make(), "Error")
     walk = Walk()
-    reconciliation = Reconciliation(services.database, services.providers, services.following)
+    reconciliation = Reconciliation(services.database, services.providers, services.reading)
     await reconciliation.run(ALL, walk, apply=True, stopping=asyncio.Event(), moved_on=lambda: None)
     [finding] = walk.findings
     assert finding.differs
@@ -268,7 +268,7 @@ async def test_stopping_does_not_wait_for_the_pauses_of_what_cannot_be_read(
     await make()
     kaspi.says(await make(), DOWN)
     walk, stopping = Walk(), asyncio.Event()
-    reconciliation = Reconciliation(services.database, services.providers, services.following, pauses_s=(3600,))
+    reconciliation = Reconciliation(services.database, services.providers, services.reading, pauses_s=(3600,))
     ended = await reconciliation.run(ALL, walk, apply=False, stopping=stopping, moved_on=stopping.set)
     assert (ended, walk.done, walk.findings) == (False, 1, [])
 

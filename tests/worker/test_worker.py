@@ -12,9 +12,9 @@ import respx
 
 from payment_service.access.service import EVERYBODY
 from payment_service.observability.metrics import TASKS
-from payment_service.payments.following import Following
 from payment_service.payments.lifecycle import FollowPlan
 from payment_service.payments.models import Payment
+from payment_service.payments.polling import Polling
 from payment_service.postgres.queue import forget_old
 from payment_service.reports.service import Report
 from payment_service.services import Services
@@ -41,7 +41,7 @@ def settings(settings: Settings) -> Settings:
 async def worker(services: Services, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Worker]:
     """A worker at work."""
     monkeypatch.setattr(service, "RESTART_AFTER_S", TINY)
-    monkeypatch.setattr("payment_service.payments.following.READING_LEASE_S", 1)
+    monkeypatch.setattr("payment_service.payments.polling.READING_LEASE_S", 1)
     worker = worker_over(services)
     working = asyncio.create_task(worker.run())
     yield worker
@@ -152,15 +152,15 @@ async def test_reading_that_crashed_is_taken_up_by_the_sweep(
     worker: Worker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    follow = Following.follow
+    follow = Polling.follow
     crashes = iter(range(2))
 
-    async def crash_twice(self: Following, payment_id: Any) -> None:
+    async def crash_twice(self: Polling, payment_id: Any) -> None:
         if next(crashes, None) is not None:
             raise RuntimeError("crash")
         await follow(self, payment_id)
 
-    monkeypatch.setattr(Following, "follow", crash_twice)
+    monkeypatch.setattr(Polling, "follow", crash_twice)
     tells(wire, "Processed")
     await taken_on(services, wire)
     await reaches(sql, "paid")
@@ -184,12 +184,12 @@ async def test_sweep_that_failed_is_not_the_last(
 ) -> None:
     failed = asyncio.Event()
 
-    async def fail(_self: Following) -> int:
+    async def fail(_self: Polling) -> int:
         failed.set()
         raise RuntimeError("crash")
 
     with monkeypatch.context() as broken:
-        broken.setattr(Following, "settle_lost", fail)
+        broken.setattr(Polling, "settle_lost", fail)
         await asyncio.wait_for(failed.wait(), 10)
     await sender_dies(services, wire)
     await age(sql, 31)
@@ -226,7 +226,7 @@ async def test_pause_grows_with_every_reading_that_tells_nothing(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     plan = FollowPlan(first_s=5, slow_s=180)
-    patient = replace(services.following, moves=replace(services.following.moves, plan=plan))
+    patient = replace(services.polling, moves=replace(services.polling.moves, plan=plan))
     payment = await taken_on(services, wire)
     wire.get("/status/").mock(return_value=httpx.Response(500))
     pauses = []
@@ -264,13 +264,13 @@ async def test_failed_payment_is_looked_at_again_as_often_as_is_set(
         await sql.execute(
             "UPDATE payment SET next_check_at = now(), error_seen_at = error_seen_at - interval '1 minute'"
         )
-        await services.following.follow(payment.id)
+        await services.polling.follow(payment.id)
     for tail_s in settings.follow_tails_s:
         assert await sql.fetchval("SELECT extract(epoch FROM next_check_at - moved_at)::int FROM payment") == tail_s
         await sql.execute(
             "UPDATE payment SET next_check_at = now(), moved_at = now() - make_interval(secs => $1)", tail_s
         )
-        await services.following.follow(payment.id)
+        await services.polling.follow(payment.id)
     assert await sql.fetchrow("SELECT state, next_check_at FROM payment") == ("failed", None)
 
 
@@ -338,8 +338,8 @@ async def test_plan_that_changes_loses_no_reading(
     wire.get("/status/").mock(side_effect=lambda _: status_reply(CREATED, next(words, "Wait")))
     payment = await taken_on(services, wire)
     for _ in range(3):  # in passing, while the worker takes its turns
-        await services.following.refresh(payment)
-        await services.following.hint(str(CREATED), shop_id=SHOP)
+        await services.reading.refresh(payment)
+        await services.polling.hint(str(CREATED), shop_id=SHOP)
     tells(wire, "Processed")
     await reaches(sql, "paid")
 
@@ -350,10 +350,10 @@ async def test_every_plan_has_a_job_that_comes_in_time(
     payment = await taken_on(services, wire)
     for word in ("Wait", "Error", "Wait", "NobodyKnowsThis", "RemotePaymentCreated"):
         tells(wire, word)
-        await services.following.refresh(payment)
-        await services.following.hint(str(CREATED), shop_id=SHOP)
-        await services.following.follow(payment.id)
-        await services.following.refresh(payment)
+        await services.reading.refresh(payment)
+        await services.polling.hint(str(CREATED), shop_id=SHOP)
+        await services.polling.follow(payment.id)
+        await services.reading.refresh(payment)
         assert await sql.fetchval(
             "SELECT count(*) FROM pgqueuer JOIN payment ON execute_after BETWEEN next_check_at"
             " AND next_check_at + interval '1 millisecond' WHERE pgqueuer.status = 'queued'"

@@ -135,7 +135,7 @@ async def _take(services: InServices, hint: Hint) -> HintTaken:
     age_s = abs((datetime.now(UTC) - _moment(hint.timestamp)).total_seconds())
     if age_s > MAX_AGE_S:
         raise HintNotVerified("it is more than five minutes old")
-    await services.following.hint(hint.payment_id)
+    await services.polling.hint(hint.payment_id)
     return HintTaken()
 
 

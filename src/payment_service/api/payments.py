@@ -39,15 +39,16 @@ from payment_service.errors import (
     StillRunning,
     TooManyWaiting,
 )
-from payment_service.payments import queries, shown
-from payment_service.payments.following import Stranger
+from payment_service.payments import queries
+from payment_service.payments import views as shown
 from payment_service.payments.lifecycle import Failure, State
 from payment_service.payments.models import Payment
 from payment_service.payments.queries import PaymentFilter
+from payment_service.payments.reading import ForeignPayment
 from payment_service.payments.service import PaymentRequest
-from payment_service.payments.shown import tenge
+from payment_service.payments.views import tenge
 from payment_service.providers.interface import Meaning
-from payment_service.refunds import shown as refunds_shown
+from payment_service.refunds import views as refunds_shown
 from payment_service.refunds.models import Refund
 from payment_service.scheduling.operations import NotEndedYet
 from payment_service.services import Services
@@ -309,8 +310,8 @@ async def status(
 
     A payment that this service never made is asked about too, and answered without shop.
     """
-    payment = await services.following.status(caller, external_id)
-    return _of_stranger(payment) if isinstance(payment, Stranger) else PaymentAnswer(**shown.answer(payment))
+    payment = await services.reading.status(caller, external_id)
+    return _of_foreign(payment) if isinstance(payment, ForeignPayment) else PaymentAnswer(**shown.answer(payment))
 
 
 @router.get("/payments", summary="Search payments", responses=problems.declared())
@@ -392,7 +393,7 @@ async def qr(
     caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)],
 ) -> Response:
     """For the counter and the site: the buyer points the phone at it and pays."""
-    payment = await services.following.get(caller, id)
+    payment = await services.reading.get(caller, id)
     if payment.payment_link is None:
         raise PaymentHasNoLink(id)
     out = io.BytesIO()
@@ -414,7 +415,7 @@ async def _make(services: Services, caller: Caller, request: PaymentRequest, by:
 
 def _request(body: CreateLink, caller: Caller, phone: str | None, key: str | None) -> PaymentRequest:
     return PaymentRequest(
-        caller=caller.name,
+        caller=caller,
         shop_id=body.shop_id,
         amount=body.amount,
         phone=phone,
@@ -501,7 +502,7 @@ _STATE_OF_MEANING = {
 }
 
 
-def _of_stranger(payment: Stranger) -> PaymentAnswer:
+def _of_foreign(payment: ForeignPayment) -> PaymentAnswer:
     return PaymentAnswer(
         success=payment.meaning not in {Meaning.FAILED, Meaning.CANCELLED},
         id=None,

@@ -25,7 +25,7 @@ from payment_service.errors import (
 )
 from payment_service.money import Money
 from payment_service.payments.lifecycle import Failure
-from payment_service.payments.shown import tenge
+from payment_service.payments.views import tenge
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.service import RefundRequest, remainder
 from payment_service.scheduling.operations import NotEndedYet
@@ -114,7 +114,7 @@ async def refund(
             payment = await services.refunds.payment_of(caller, body.shop_id, body.external_id)
     except TimeoutError as error:
         raise ProviderUnavailable from error  # it was only asked about: nothing was sent
-    request = RefundRequest(caller=caller.name, payment=payment, amount=body.amount, idempotency_key=idempotency_key)
+    request = RefundRequest(caller=caller, payment=payment, amount=body.amount, idempotency_key=idempotency_key)
     task = services.inflight.begin(services.refunds.refund(request))
     try:
         answer = await services.inflight.wait(task, until=by)

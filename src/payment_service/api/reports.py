@@ -273,7 +273,7 @@ async def report_status(
     """Write down a status that the client saw. The payment is asked about at once, and the provider is believed."""
     entry = await services.reports.write(caller, Report(**body.known(), operation_type="status"))
     if body.external_id is not None:
-        await services.following.hint(body.external_id, shop_id=body.shop_id)
+        await services.polling.hint(body.external_id, shop_id=body.shop_id)
     return _reported(entry, body.warnings(request))
 
 

@@ -40,11 +40,11 @@ async def changed(services: Services, caller: Caller, payment_id: UUID, *, withi
         TooManyWaiting, NoRoomToWait: when there is no place to wait in.
     """
     if not within_s:
-        return await services.following.get(caller, payment_id)
+        return await services.reading.get(caller, payment_id)
     loop = asyncio.get_running_loop()
     until = loop.time() + within_s
     with services.subscriptions.open(caller, payment_id) as subscription:
-        payment = await services.following.get(caller, payment_id)
+        payment = await services.reading.get(caller, payment_id)
         before = payment.state
         while payment.state == before and payment.state not in _ENDED and not drain.begun:
             left = until - loop.time()
@@ -58,7 +58,7 @@ async def changed(services: Services, caller: Caller, payment_id: UUID, *, withi
             if subscription.ended:
                 raise NotAuthenticated
             async with services.subscriptions.reading():
-                payment = await services.following.get(caller, payment_id)
+                payment = await services.reading.get(caller, payment_id)
         await services.access.require_still(caller)
     return payment
 

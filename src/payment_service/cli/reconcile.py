@@ -111,7 +111,7 @@ def reconcile(
     asked = Asked(since, until, shop, apply)
 
     async def work(services: Services) -> _Report:
-        reconciliation = Reconciliation(services.database, services.providers, services.following)
+        reconciliation = Reconciliation(services.database, services.providers, services.reading)
         checkpoint = left or await _begun(reconciliation, asked)
         if not await reconciliation.knows(checkpoint.walk):
             _give_up(f"{state} was left by a run over another database.")

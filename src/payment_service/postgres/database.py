@@ -21,6 +21,7 @@ from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 from payment_service.observability.logs import get_logger
 from payment_service.postgres.connecting import UnsuitableDatabaseError, check_encoding, connect_arguments
+from payment_service.postgres.lines import Lines
 
 CONNECT_TIMEOUT_S = 1.5  # a database that is down is told within 2 s
 STATEMENT_TIMEOUT_MS = 5_000
@@ -33,6 +34,8 @@ _CANNOT_SERVE = ("08", "25006", "28", "3D000", "53", "55P03", "57", "58")
 """SQLSTATEs: connection lost, read-only, nobody let in, no such database, out of disk or connections, locked, stopped
 or starting, files at fault."""
 
+DATABASE_ERRORS = (DBAPIError, PoolTimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What a statement may raise, through SQLAlchemy or beside it."""
 Result = TypeVar("Result")
 log = get_logger(__name__)
 
@@ -60,23 +63,28 @@ class Database:
     def __init__(self, database_url: str, *, pool_size: int = 20) -> None:
         self._arguments = connect_arguments(database_url)
         asked_for = self._arguments.get("server_settings", {})
+        self._patient = {
+            **self._arguments,
+            "timeout": CONNECT_TIMEOUT_S,
+            "command_timeout": COMMAND_TIMEOUT_S,
+            "server_settings": {
+                "application_name": "payment-service",
+                **asked_for,
+                "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+                "lock_timeout": str(LOCK_TIMEOUT_MS),
+                "idle_in_transaction_session_timeout": "30000",
+                "timezone": "UTC",
+                "jit": "off",
+            },
+        }
+        """How the connections are made that requests and workers share."""
+        of_lines = max(pool_size // 2, 1)
+        self.lines = Lines(self._line, of_lines, wait_s=CONNECT_TIMEOUT_S)
+        """For single statements on the path of a payment."""
         self.engine: AsyncEngine = create_async_engine(
             URL.create("postgresql+asyncpg"),
-            connect_args={
-                **self._arguments,
-                "timeout": CONNECT_TIMEOUT_S,
-                "command_timeout": COMMAND_TIMEOUT_S,
-                "server_settings": {
-                    "application_name": "payment-service",
-                    **asked_for,
-                    "statement_timeout": str(STATEMENT_TIMEOUT_MS),
-                    "lock_timeout": str(LOCK_TIMEOUT_MS),
-                    "idle_in_transaction_session_timeout": "30000",
-                    "timezone": "UTC",
-                    "jit": "off",
-                },
-            },
-            pool_size=pool_size,
+            connect_args=self._patient,
+            pool_size=max(pool_size - of_lines, 1),
             max_overflow=0,
             pool_timeout=CONNECT_TIMEOUT_S,
             pool_pre_ping=True,
@@ -110,9 +118,28 @@ class Database:
             raise
         return connection
 
+    async def _line(self) -> asyncpg.Connection:
+        connection: asyncpg.Connection = await asyncpg.connect(**self._patient)
+        try:
+            check_encoding(connection)
+        except UnsuitableDatabaseError:
+            connection.terminate()
+            raise
+        return connection
+
     async def close(self) -> None:
         """Give every connection back."""
+        await self.lines.close()
         await self.engine.dispose()
+
+
+async def raw(session: AsyncSession) -> asyncpg.Connection:
+    """The connection of a session, for a statement inside its transaction."""
+    connection = await session.connection()
+    # SQLAlchemy begins at the first statement that it sees itself: one that it does not see would not be rolled back.
+    await connection.exec_driver_sql("SELECT 1")
+    driver_connection: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
+    return driver_connection
 
 
 def _check(connection: Any, _record: object) -> None:

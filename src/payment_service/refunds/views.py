@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from payment_service.payments.shown import tenge
+from payment_service.payments.views import tenge
 from payment_service.refunds.models import Refund
 
 

@@ -11,8 +11,9 @@ import pytest
 import respx
 from sqlalchemy import text
 
-from payment_service.payments import following, moves
+from payment_service.payments import moves
 from payment_service.payments.models import Payment
+from payment_service.payments.polling import READING_LEASE_S
 from payment_service.postgres.queue import enqueue
 from payment_service.services import Services
 from tests.conftest import accepted, failure, status_reply
@@ -55,7 +56,7 @@ async def test_payment_that_was_taken_on_is_followed(
     services: Services, payment: Payment, sql: asyncpg.Connection
 ) -> None:
     assert await jobs(sql) == [payment.id]
-    assert await planned_s(sql) == services.following.moves.plan.first_s
+    assert await planned_s(sql) == services.reading.moves.plan.first_s
 
 
 @pytest.mark.parametrize("reply", [failure(-99000001), httpx.ConnectError("refused"), httpx.Response(500)])
@@ -74,7 +75,7 @@ async def test_payment_that_ended_is_followed_no_more(
 ) -> None:
     tells(wire, status)
     await due(sql)
-    await services.following.follow(payment.id)
+    await services.polling.follow(payment.id)
     assert await sql.fetchrow("SELECT state, next_check_at FROM payment") == (state, None)
     assert await jobs(sql) == [payment.id]  # the first one; it finds nothing to do
     assert await audit_of(sql, "status") == [("status", state)]
@@ -82,12 +83,12 @@ async def test_payment_that_ended_is_followed_no_more(
 
 async def test_job_out_of_turn_asks_nothing(services: Services, payment: Payment, wire: respx.MockRouter) -> None:
     route = tells(wire, "Processed")
-    await services.following.follow(payment.id)
+    await services.polling.follow(payment.id)
     assert not route.called
 
 
 async def test_job_of_no_payment_does_nothing(services: Services) -> None:
-    await services.following.follow(uuid4())
+    await services.polling.follow(uuid4())
 
 
 async def test_of_two_turns_at_once_only_one_asks(
@@ -95,7 +96,7 @@ async def test_of_two_turns_at_once_only_one_asks(
 ) -> None:
     route = tells(wire, "Wait")
     await due(sql)
-    await asyncio.gather(*(services.following.follow(payment.id) for _ in range(10)))
+    await asyncio.gather(*(services.polling.follow(payment.id) for _ in range(10)))
     assert route.call_count == 1
     assert await sql.fetchval("SELECT checks FROM payment") == 1
 
@@ -105,8 +106,8 @@ async def test_payment_that_waits_is_asked_about_again(
 ) -> None:
     tells(wire, "Wait")
     await due(sql)
-    await services.following.follow(payment.id)
-    assert await planned_s(sql) == services.following.moves.plan.first_s
+    await services.polling.follow(payment.id)
+    assert await planned_s(sql) == services.reading.moves.plan.first_s
     assert await jobs(sql) == [payment.id, payment.id]
     assert await audit_of(sql, "status") == []
 
@@ -124,7 +125,7 @@ async def test_reading_that_failed_changes_nothing_and_is_repeated(
 ) -> None:
     wire.get("/status/").mock(side_effect=[reply])
     await due(sql)
-    await services.following.follow(payment.id)
+    await services.polling.follow(payment.id)
     assert await sql.fetchval("SELECT state FROM payment") == "pending"
     assert len(await jobs(sql)) == 2
 
@@ -135,12 +136,12 @@ async def test_error_is_believed_only_at_a_second_later_reading(
     tells(wire, "Error")
     for _ in range(2):
         await due(sql)
-        await services.following.follow(payment.id)
+        await services.polling.follow(payment.id)
         assert await sql.fetchval("SELECT state FROM payment") == "pending"
-        assert await planned_s(sql) == services.following.moves.plan.confirm_s
+        assert await planned_s(sql) == services.reading.moves.plan.confirm_s
     await sql.execute("UPDATE payment SET error_seen_at = error_seen_at - interval '31 seconds'")
     await due(sql)
-    await services.following.follow(payment.id)
+    await services.polling.follow(payment.id)
     assert await sql.fetchrow("SELECT state, failure, error_code FROM payment") == ("failed", "declined", "Error")
     assert await audit_of(sql, "status") == [("status", "failed")]
 
@@ -149,21 +150,21 @@ async def test_error_is_believed_only_at_a_second_later_reading(
 async def test_error_that_was_asked_for_too_soon_is_not_believed_however_late_it_is_written(
     services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, asks: str
 ) -> None:
-    plan = replace(services.following.moves.plan, confirm_s=1)
-    patient = replace(services.following, moves=replace(services.following.moves, plan=plan))
+    moves = replace(services.reading.moves, plan=replace(services.reading.moves.plan, confirm_s=1))
+    reading, polling = replace(services.reading, moves=moves), replace(services.polling, moves=moves)
     tells(wire, "Error")
-    await patient.refresh(payment)
+    await reading.refresh(payment)
     gate = Gate(status_reply(CREATED, "Error"))
     wire.get("/status/").mock(side_effect=gate)
     await due(sql)
-    second = asyncio.create_task(patient.follow(payment.id) if asks == "follow" else patient.refresh(payment))
+    second = asyncio.create_task(polling.follow(payment.id) if asks == "follow" else reading.refresh(payment))
     await gate.reached.wait()
     await asyncio.sleep(1.1)
     gate.open.set()
     await second
     assert await sql.fetchval("SELECT state FROM payment") == "pending"
     await due(sql)
-    await patient.follow(payment.id)
+    await polling.follow(payment.id)
     assert await sql.fetchval("SELECT state FROM payment") == "failed"
 
 
@@ -173,7 +174,7 @@ async def test_error_that_was_taken_back_is_forgotten(
     for status in ("Error", "Wait"):
         tells(wire, status)
         await due(sql)
-        await services.following.follow(payment.id)
+        await services.polling.follow(payment.id)
     assert await sql.fetchval("SELECT error_seen_at FROM payment") is None
 
 
@@ -181,9 +182,9 @@ async def test_payment_older_than_a_day_is_followed_no_more(
     services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     tells(wire, "Wait")
-    moves = replace(services.following.moves, plan=replace(services.following.moves.plan, follow_for_s=0))
+    moves = replace(services.reading.moves, plan=replace(services.reading.moves.plan, follow_for_s=0))
     await due(sql)
-    await replace(services.following, moves=moves).follow(payment.id)
+    await replace(services.polling, moves=moves).follow(payment.id)
     assert await sql.fetchrow("SELECT state, next_check_at FROM payment") == ("pending", None)
 
 
@@ -196,7 +197,7 @@ async def test_unknown_payment_that_turns_out_cancelled_ends_at_its_next_turn(
     tells(wire, "RemotePaymentCanceled")
     for _ in range(2):
         await due(sql)
-        await services.following.follow(payment.id)
+        await services.polling.follow(payment.id)
     assert await audit_of(sql, "status") == [("status", "pending"), ("status", "cancelled")]
 
 
@@ -207,7 +208,7 @@ async def test_final_word_that_cannot_be_read_again_does_not_ask_without_pause(
     payment = (await services.payments.create(ask())).payment
     wire.get("/status/").mock(return_value=httpx.Response(500))
     await due(sql)
-    await services.following.follow(payment.id)
+    await services.polling.follow(payment.id)
     assert await planned_s(sql) != 0
 
 
@@ -228,7 +229,7 @@ async def test_schedule_that_cannot_be_written_undoes_the_move(
     await due(sql)
     monkeypatch.setattr(moves, "enqueue", crash)
     with pytest.raises(RuntimeError, match="crash"):
-        await services.following.follow(payment.id)
+        await services.polling.follow(payment.id)
     assert await sql.fetchrow("SELECT status, error_seen_at FROM payment") == ("Wait", None)
 
 
@@ -238,25 +239,25 @@ async def test_turn_that_died_is_taken_up_by_the_sweep(
     gate = Gate(status_reply(CREATED, "Processed"))
     wire.get("/status/").mock(side_effect=gate)
     await due(sql)
-    turn = asyncio.create_task(services.following.follow(payment.id))
+    turn = asyncio.create_task(services.polling.follow(payment.id))
     await gate.reached.wait()
     turn.cancel()
     await asyncio.gather(turn, return_exceptions=True)
     await sql.execute("DELETE FROM pgqueuer")
-    assert await services.following.wake_overdue() == 0  # the turn is still that of the dead
-    await due(sql, late_s=following.READING_LEASE_S + 1)
-    assert await services.following.wake_overdue() == 1
+    assert await services.polling.wake_overdue() == 0  # the turn is still that of the dead
+    await due(sql, late_s=READING_LEASE_S + 1)
+    assert await services.polling.wake_overdue() == 1
     assert await jobs(sql) == [payment.id]
     gate.open.set()
-    await services.following.follow(payment.id)
+    await services.polling.follow(payment.id)
     assert await sql.fetchval("SELECT state FROM payment") == "paid"
 
 
 async def test_sweeping_twice_wakes_once(services: Services, payment: Payment, sql: asyncpg.Connection) -> None:
-    await due(sql, late_s=following.READING_LEASE_S + 1)
+    await due(sql, late_s=READING_LEASE_S + 1)
     await sql.execute("DELETE FROM pgqueuer")
     for _ in range(2):
-        await services.following.wake_overdue()
+        await services.polling.wake_overdue()
     assert await jobs(sql) == [payment.id]
 
 
@@ -291,8 +292,8 @@ async def test_hint_brings_the_turn_forward(
     services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     tells(wire, "Processed")
-    await services.following.hint(str(CREATED), shop_id=SHOP)
-    await services.following.follow(payment.id)
+    await services.polling.hint(str(CREATED), shop_id=SHOP)
+    await services.polling.follow(payment.id)
     assert await sql.fetchval("SELECT state FROM payment") == "paid"
 
 
@@ -301,8 +302,8 @@ async def test_hint_about_another_payment_does_nothing(
     services: Services, payment: Payment, wire: respx.MockRouter, shop_id: int, external_id: str
 ) -> None:
     route = tells(wire, "Processed")
-    await services.following.hint(external_id, shop_id=shop_id)
-    await services.following.follow(payment.id)
+    await services.polling.hint(external_id, shop_id=shop_id)
+    await services.polling.follow(payment.id)
     assert not route.called
 
 
@@ -314,10 +315,10 @@ async def test_reading_that_comes_late_does_not_undo_what_is_known(
 ) -> None:
     gate = Gate(status_reply(CREATED, "Error"))
     wire.get("/status/").mock(side_effect=gate)
-    slow = asyncio.create_task(services.following.refresh(payment))
+    slow = asyncio.create_task(services.reading.refresh(payment))
     await gate.reached.wait()
     tells(wire, "Processed").side_effect = None
-    await services.following.refresh(payment)
+    await services.reading.refresh(payment)
     gate.open.set()
     assert (await slow).state == "paid"
     assert await audit_of(sql, "status") == [("status", "paid")]
@@ -327,7 +328,7 @@ async def test_many_readings_of_a_paid_payment_are_one_move(
     services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     tells(wire, "Processed")
-    await asyncio.gather(*(services.following.refresh(payment) for _ in range(10)))
+    await asyncio.gather(*(services.reading.refresh(payment) for _ in range(10)))
     assert await audit_of(sql, "status") == [("status", "paid")]
 
 
@@ -343,10 +344,10 @@ async def test_payments_of_many_shops_are_followed_each_by_its_own_id(
 
     wire.get("/status/").mock(side_effect=tell)
     await due(sql)
-    await asyncio.gather(*(services.following.follow(payment.id) for payment in made))
+    await asyncio.gather(*(services.polling.follow(payment.id) for payment in made))
     rows = await sql.fetch("SELECT id, state FROM payment")
     assert {row["id"]: row["state"] for row in rows} == {made[0].id: "paid", made[1].id: "pending"}
 
 
 def test_lease_of_a_reading_is_longer_than_a_call(services: Services) -> None:
-    assert services.settings.kaspi_deadline_s < following.READING_LEASE_S
+    assert services.settings.kaspi_deadline_s < READING_LEASE_S
