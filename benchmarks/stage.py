@@ -27,9 +27,9 @@ from typing import Any
 import httpx
 from cryptography.fernet import Fernet
 
-from payment_service.dev.postgres import EmbeddedPostgres
+from payment_dev.postgres import EmbeddedPostgres
 
-STAND_IN = ["-m", "payment_service", "sandbox"]
+STAND_IN = ["-m", "kaspi_sandbox"]
 HERE = Path(__file__).parent
 ACCESS_TOKEN = "benchmark"
 SCOPES = ("config:read", "payments:read", "payments:write", "refunds:write", "reports:write", "admin")

@@ -19,11 +19,11 @@ import pytest
 import respx
 from fastapi import FastAPI
 
+from payment_dev.postgres import EmbeddedPostgres
 from payment_service import main, schema
 from payment_service.access.service import Scope
 from payment_service.api.middleware import Drain
 from payment_service.database import Database
-from payment_service.dev.postgres import EmbeddedPostgres
 from payment_service.main import House, build, create_app
 from payment_service.settings import Settings
 

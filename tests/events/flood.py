@@ -19,8 +19,8 @@ from uuid import UUID
 
 import asyncpg
 
+from payment_dev.postgres import EmbeddedPostgres
 from payment_service import schema
-from payment_service.dev.postgres import EmbeddedPostgres
 from payment_service.events import outbox
 from payment_service.events.outbox import EventType
 from payment_service.identifiers import new_id

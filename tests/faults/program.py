@@ -20,6 +20,8 @@ from pathlib import Path
 from pgqueuer import QueueManager
 
 _PR_SET_PDEATHSIG = 1
+STAND_IN = "kaspi_sandbox"
+"""The first word of a process that is the stand-in."""
 
 
 def run(words: Sequence[str]) -> None:
@@ -45,6 +47,14 @@ def run(words: Sequence[str]) -> None:
     main()
 
 
+def run_stand_in(words: Sequence[str]) -> None:
+    """Call the stand-in's command line."""
+    from kaspi_sandbox.__main__ import main  # noqa: PLC0415 - as above
+
+    sys.argv = ["kaspi_sandbox", *words]
+    main()
+
+
 def child(words: Sequence[str], environment: Mapping[str, str], folder: str, log: str) -> None:
     """The body of a process that the fork server made: a program with its own environment, session and log."""
     os.setsid()  # a Ctrl-C is for the rig alone, which then ends its processes
@@ -61,7 +71,7 @@ def child(words: Sequence[str], environment: Mapping[str, str], folder: str, log
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    run(words)
+    run_stand_in(words[1:]) if words[0] == STAND_IN else run(words)
 
 
 if __name__ == "__main__":

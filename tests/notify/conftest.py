@@ -49,7 +49,7 @@ class BotApi:
 @pytest.fixture(scope="session")
 async def bot_api_process(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BotApi]:
     folder, port = tmp_path_factory.mktemp("bot_api"), free_port()
-    words = ["payment_service.sandbox.telegram", "--port", str(port)]
+    words = ["kaspi_sandbox.telegram", "--port", str(port)]
     environment = clean_environment(folder, TELEGRAM_BOT_TOKEN=TOKEN)
     program = Program(words, environment=environment, folder=folder, name="telegram", port=port)
     try:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from payment_service.sandbox import run
+from kaspi_sandbox import run
 
 from .calls import ACCESS_TOKEN, SELLER, TOKEN, Caller, config
 
@@ -103,7 +103,7 @@ def test_a_port_in_use_is_said_in_a_sentence() -> None:
 
 
 def test_the_program_refuses_to_listen_beyond_this_machine() -> None:
-    program = [sys.executable, "-m", "payment_service.sandbox", "--host", "0.0.0.0"]
+    program = [sys.executable, "-m", "kaspi_sandbox", "--host", "0.0.0.0"]
     done = subprocess.run(program, env={"KASPI_ACCESS_TOKEN": "x"}, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "loopback only" in done.stderr

@@ -1,4 +1,4 @@
-"""``payment-service dev``: everything on this machine, started in order and stopped together."""
+"""``python -m payment_dev run``: everything on this machine, started in order and stopped together."""
 
 import asyncio
 import json
@@ -19,10 +19,10 @@ from typing import Any
 import httpx
 import typer
 
+from payment_dev.postgres import EmbeddedPostgres, PostgresError
 from payment_service import schema
 from payment_service.connecting import connect_arguments, trouble_of
 from payment_service.context import Origin, origin
-from payment_service.dev.postgres import EmbeddedPostgres, PostgresError
 from payment_service.main import StartError, open_house
 from payment_service.routing import importing
 from payment_service.settings import DEVELOPMENT_FILE, Settings, is_loopback, load
@@ -67,7 +67,7 @@ def run(data: Path, *, port: int, sandbox_port: int) -> None:
             sandbox = _start_sandbox(data, sandbox_port, stack)
             _prepare(settings, url, made_up)
             _leave_settings(data, url, environment, stack)
-            service = _start("service", ["serve"], stack)
+            service = _start("service", ["payment_service", "serve"], stack)
             _wait_until_ready("stand-in proxy", f"http://127.0.0.1:{sandbox_port}/health", sandbox)
             _wait_until_ready("service", f"http://127.0.0.1:{port}/health/ready", service)
             typer.echo(_welcome(port, sandbox_port, time.monotonic() - began))
@@ -189,12 +189,12 @@ async def _add_missing_shops(settings: Settings, made_up: _Secrets) -> None:
 
 def _start_sandbox(data: Path, port: int, stack: ExitStack) -> subprocess.Popen[bytes]:
     files = ["--tokens-file", str(data / "merchants.json"), "--ledger-file", str(data / "ledger.jsonl")]
-    return _start("stand-in proxy", ["sandbox", "--port", str(port), *files], stack)
+    return _start("stand-in proxy", ["kaspi_sandbox", "--port", str(port), *files], stack)
 
 
 def _start(what: str, words: list[str], stack: ExitStack) -> subprocess.Popen[bytes]:
     # A session of its own: Ctrl-C reaches only this program, which then stops the others in order.
-    command = [sys.executable, "-m", "payment_service", *words]
+    command = [sys.executable, "-m", *words]
     process = subprocess.Popen(command, start_new_session=True)  # noqa: S603 - our own program
     stack.callback(_stop, what, process)
     return process
@@ -239,7 +239,7 @@ def _check_port_is_free(what: str, port: int) -> None:
             option = "--port" if what == "service" else "--sandbox-port"
             raise StartError(
                 f"Port {port}, for the {what}, is in use: stop the program that has it, "
-                f"or run 'payment-service dev {option} NUMBER'."
+                f"or run 'python -m payment_dev run {option} NUMBER'."
             ) from error
 
 

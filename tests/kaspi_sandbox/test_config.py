@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from payment_service.sandbox import SandboxConfig
+from kaspi_sandbox import SandboxConfig
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])

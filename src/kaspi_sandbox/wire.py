@@ -7,8 +7,8 @@ the same replies, and a client that runs a while has met them all.
 import json
 from typing import Any
 
-from payment_service.sandbox import rules
-from payment_service.sandbox.records import Payment, Refund, kaspi_time
+from kaspi_sandbox import rules
+from kaspi_sandbox.records import Payment, Refund, kaspi_time
 
 
 def external_id(value: str, turn: int) -> int | str:

@@ -16,12 +16,12 @@ from urllib.parse import parse_qsl
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from payment_service.sandbox import faults, rules, wire
-from payment_service.sandbox.config import SandboxConfig
-from payment_service.sandbox.ledger import Ledger
-from payment_service.sandbox.merchants import Merchants
-from payment_service.sandbox.records import Call, Payment, Refund, Refusal
-from payment_service.sandbox.rules import Course, Reply
+from kaspi_sandbox import faults, rules, wire
+from kaspi_sandbox.config import SandboxConfig
+from kaspi_sandbox.ledger import Ledger
+from kaspi_sandbox.merchants import Merchants
+from kaspi_sandbox.records import Call, Payment, Refund, Refusal
+from kaspi_sandbox.rules import Course, Reply
 
 log = logging.getLogger(__name__)
 

@@ -20,13 +20,13 @@ import respx
 import typer
 from tests.conftest import SHOPS, Server, device_token_of
 
-from payment_service.dev import demo
+from payment_dev import demo
 from payment_service.main import StartError
 
 pytestmark = pytest.mark.xdist_group("demo")
 
 SERVICE, STAND_IN = "http://127.0.0.1:1", "http://127.0.0.1:2"
-PROGRAM = [sys.executable, "-m", "payment_service"]
+PROGRAM = [sys.executable, "-m", "payment_dev"]
 # The worker and the confirmation of an Error are hurried: the play then takes as long as its slow buyer.
 HURRIED = {"ERROR_CONFIRM_S": "1", "FOLLOW_FIRST_S": "0.3", "FOLLOW_FAST_S": "0.5", "LOG_LEVEL": "WARNING"}
 
@@ -47,7 +47,7 @@ async def empty_database(server: Server, worker_id: str) -> str:
 def urls(empty_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """A development server of its own; gives the addresses of the service and of the stand-in."""
     port, sandbox_port = _free_ports()
-    words = ["dev", "--data", str(tmp_path_factory.mktemp("demo")), "--port", str(port)]
+    words = ["run", "--data", str(tmp_path_factory.mktemp("demo")), "--port", str(port)]
     environment = {**os.environ, **HURRIED, "DATABASE_URL": empty_database}
     process = subprocess.Popen(
         [*PROGRAM, *words, "--sandbox-port", str(sandbox_port)], env=environment, stdout=subprocess.DEVNULL

@@ -13,12 +13,12 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from payment_service.sandbox import rules
-from payment_service.sandbox.config import SandboxConfig, is_loopback
-from payment_service.sandbox.ledger import Ledger, Press
-from payment_service.sandbox.merchants import Merchants
-from payment_service.sandbox.proxy import Proxy
-from payment_service.sandbox.records import Entry
+from kaspi_sandbox import rules
+from kaspi_sandbox.config import SandboxConfig, is_loopback
+from kaspi_sandbox.ledger import Ledger, Press
+from kaspi_sandbox.merchants import Merchants
+from kaspi_sandbox.proxy import Proxy
+from kaspi_sandbox.records import Entry
 
 _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "

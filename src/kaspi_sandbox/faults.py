@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-_EXTENSION = "payment_service.sandbox"
+_EXTENSION = "kaspi_sandbox"
 
 
 class SandboxProtocol(HttpToolsProtocol):

@@ -4,8 +4,8 @@ It owns no money and reaches no network. It imports nothing from the other rooms
 wrong only about Kaspi, never in the same way as the service that it tests.
 """
 
-from payment_service.sandbox.app import create_app
-from payment_service.sandbox.config import SandboxConfig
-from payment_service.sandbox.server import run
+from kaspi_sandbox.app import create_app
+from kaspi_sandbox.config import SandboxConfig
+from kaspi_sandbox.server import run
 
 __all__ = ["SandboxConfig", "create_app", "run"]

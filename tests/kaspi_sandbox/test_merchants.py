@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from payment_service.sandbox.merchants import Merchants
+from kaspi_sandbox.merchants import Merchants
 
 SELLER, OTHER_SELLER = "920317450731", "860214400107"
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from payment_service.sandbox import rules
-from payment_service.sandbox.rules import COURSES, NORMAL, Course, Life, Reply, course_for, plan
+from kaspi_sandbox import rules
+from kaspi_sandbox.rules import COURSES, NORMAL, Course, Life, Reply, course_for, plan
 
 SCRIPTED = [course for course in COURSES if course is not NORMAL]
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 
-from payment_service.sandbox.server import build_server
+from kaspi_sandbox.server import build_server
 
 from .calls import Caller, client_of, config
 

@@ -1,6 +1,6 @@
 """A stand-in for Telegram's Bot API: a process that keeps what was sent and misbehaves on request.
 
-``python -m payment_service.sandbox.telegram --port 8017`` answers ``/bot<token>/sendMessage`` and ``/getMe``; the token
+``python -m kaspi_sandbox.telegram --port 8017`` answers ``/bot<token>/sendMessage`` and ``/getMe``; the token
 is TELEGRAM_BOT_TOKEN. ``POST /_rules {"course", "chat_id"?, "times"?, "value"?}`` lets the next messages (to that chat)
 go wrong, ``GET /_messages`` shows what was taken, ``GET /_calls`` every call with its answer, ``POST /_reset`` forgets.
 """
@@ -25,8 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from payment_service.sandbox.console import this_machine_only
-from payment_service.sandbox.faults import Drop, SandboxProtocol
+from kaspi_sandbox.console import this_machine_only
+from kaspi_sandbox.faults import Drop, SandboxProtocol
 
 _TOKEN: Final = re.compile(r"[0-9]+:[A-Za-z0-9_-]+")
 _TAGS: Final = frozenset({"a", "b", "code", "i", "pre", "s", "u"})
@@ -225,7 +225,7 @@ def run(token: str, port: int) -> None:
 def main() -> None:
     """Parse, then serve."""
     parser = argparse.ArgumentParser(
-        prog="python -m payment_service.sandbox.telegram",
+        prog="python -m kaspi_sandbox.telegram",
         description="A stand-in for Telegram's Bot API. It reaches nobody and listens on this machine only.",
         epilog="The bot's token is read from TELEGRAM_BOT_TOKEN.",
     )

@@ -1,19 +1,19 @@
-"""`python -m payment_service.sandbox`: the stand-in from the command line."""
+"""`python -m kaspi_sandbox`: the stand-in from the command line."""
 
 import argparse
 import os
 import sys
 from pathlib import Path
 
-from payment_service.sandbox import rules
-from payment_service.sandbox.config import MARKETPLACE_BIN, SandboxConfig
-from payment_service.sandbox.server import run
+from kaspi_sandbox import rules
+from kaspi_sandbox.config import MARKETPLACE_BIN, SandboxConfig
+from kaspi_sandbox.server import run
 
 
 def main() -> None:
     """Parse, then serve."""
     parser = argparse.ArgumentParser(
-        prog="python -m payment_service.sandbox",
+        prog="python -m kaspi_sandbox",
         description="A stand-in for the production proxy. It moves no money and listens on this machine only.",
         epilog="The access token is read from KASPI_ACCESS_TOKEN.",
     )

@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 
-from payment_service.sandbox import SandboxConfig, create_app
+from kaspi_sandbox import SandboxConfig, create_app
 
 SELLER = "920317450731"
 OTHER_SELLER = "860214400107"

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from payment_service.sandbox import rules
+from kaspi_sandbox import rules
 
 from .calls import (
     ACCESS_TOKEN,
@@ -268,11 +268,11 @@ async def test_the_same_calls_get_the_same_replies() -> None:
 
 
 async def test_secrets_do_not_reach_the_log(caller: Caller, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("DEBUG", "payment_service.sandbox")
+    caplog.set_level("DEBUG", "kaspi_sandbox")
     await caller.create()
     await caller.create(organizationBin="1\n2", deviceToken=None, phone="7\n1")
     await caller.refund(await caller.paid(), "10")
-    own = [record.getMessage() for record in caplog.records if record.name.startswith("payment_service.sandbox")]
+    own = [record.getMessage() for record in caplog.records if record.name.startswith("kaspi_sandbox")]
     assert len(own) == 4
     text = " ".join(own)
     assert "\n" not in text

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from payment_service.sandbox.ledger import Ledger
-from payment_service.sandbox.records import Call, Payment, Refund, Refusal
-from payment_service.sandbox.rules import BY_NAME, NORMAL
+from kaspi_sandbox.ledger import Ledger
+from kaspi_sandbox.records import Call, Payment, Refund, Refusal
+from kaspi_sandbox.rules import BY_NAME, NORMAL
 
 SELLER = "920317450731"
 TOKEN = "11111111-aaaa-4aaa-8aaa-000000000001"

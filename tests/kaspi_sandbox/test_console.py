@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from payment_service.sandbox import rules
+from kaspi_sandbox import rules
 
 from .calls import SELLER, Caller
 

@@ -1,4 +1,4 @@
-"""``payment-service demo``: the main job, played before one's eyes against the running development server.
+"""``python -m payment_dev demo``: the main job, played before one's eyes against the running development server.
 
 Seven sellers are paid by phone and one of them by link; one buyer declines, one is refunded, one reply is lost. At the
 end the stand-in's own ledger says where the money went. The demo talks HTTP only, as a shop would, and presses the

@@ -22,8 +22,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from payment_service.dev import postgres as launcher
-from payment_service.dev.postgres import EmbeddedPostgres, PostgresError
+from payment_dev import postgres as launcher
+from payment_dev.postgres import EmbeddedPostgres, PostgresError
 
 SRC = Path(launcher.__file__).parents[2]
 AS_ROOT = os.geteuid() == 0
@@ -121,7 +121,7 @@ async def _do(url: str, *statements: str) -> None:
 def _script(body: str) -> str:
     return (
         "import sys, os, time, signal\nfrom pathlib import Path\n"
-        "from payment_service.dev.postgres import EmbeddedPostgres, PostgresError\n"
+        "from payment_dev.postgres import EmbeddedPostgres, PostgresError\n"
         f"server = EmbeddedPostgres(Path(sys.argv[1]), durable=False)\n{body}"
     )
 
@@ -413,7 +413,7 @@ def _python_of_nobody() -> str:
     assert spec.origin
     path = f"{SRC}:{Path(spec.origin).parents[1]}"
     for python in (sys.executable, "/usr/bin/python3"):
-        check = "import sys, payment_service.dev.postgres as p; assert sys.version_info >= (3, 11); p._installed()"
+        check = "import sys, payment_dev.postgres as p; assert sys.version_info >= (3, 11); p._installed()"
         try:
             tried = subprocess.run(
                 [python, "-c", check],

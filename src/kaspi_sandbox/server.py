@@ -6,9 +6,9 @@ import socket
 
 import uvicorn
 
-from payment_service.sandbox.app import create_app
-from payment_service.sandbox.config import SandboxConfig
-from payment_service.sandbox.faults import SandboxProtocol
+from kaspi_sandbox.app import create_app
+from kaspi_sandbox.config import SandboxConfig
+from kaspi_sandbox.faults import SandboxProtocol
 
 log = logging.getLogger(__name__)
 

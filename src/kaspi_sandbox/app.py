@@ -4,11 +4,11 @@ import time
 
 from fastapi import FastAPI
 
-from payment_service.sandbox.config import SandboxConfig
-from payment_service.sandbox.console import console
-from payment_service.sandbox.ledger import Ledger
-from payment_service.sandbox.merchants import Merchants
-from payment_service.sandbox.proxy import Proxy
+from kaspi_sandbox.config import SandboxConfig
+from kaspi_sandbox.console import console
+from kaspi_sandbox.ledger import Ledger
+from kaspi_sandbox.merchants import Merchants
+from kaspi_sandbox.proxy import Proxy
 
 
 def create_app(config: SandboxConfig) -> FastAPI:

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from payment_service.sandbox import rules
-from payment_service.sandbox.rules import Course, Step
+from kaspi_sandbox import rules
+from kaspi_sandbox.rules import Course, Step
 
 #: How long a link can be used, seconds.
 LINK_LIFE_S = 180

@@ -14,8 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from payment_service.sandbox import rules
-from payment_service.sandbox.records import (
+from kaspi_sandbox import rules
+from kaspi_sandbox.records import (
     Call,
     Entry,
     Payment,
@@ -24,7 +24,7 @@ from payment_service.sandbox.records import (
     masked,
     token_hash,
 )
-from payment_service.sandbox.rules import Course, Step
+from kaspi_sandbox.rules import Course, Step
 
 log = logging.getLogger(__name__)
 
