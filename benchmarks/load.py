@@ -5,8 +5,10 @@ Bytes are parsed by hand on uvloop, so that a client takes little of the process
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import uvloop
@@ -39,10 +41,13 @@ class Round:
         return len(self.seconds) / self.lasted
 
 
-def request(method: str, path: str, key: str = "", body: bytes | None = None) -> bytes:
-    """A request as bytes."""
+def request(
+    method: str, path: str, key: str = "", body: bytes | None = None, more: Mapping[str, str] = MappingProxyType({})
+) -> bytes:
+    """A request as bytes, with more headers where there are some."""
     head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     head += f"Authorization: Bearer {key}\r\n" if key else ""
+    head += "".join(f"{name}: {value}\r\n" for name, value in more.items())
     if body is None:
         return f"{head}\r\n".encode()
     return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
@@ -51,8 +56,9 @@ def request(method: str, path: str, key: str = "", body: bytes | None = None) ->
 class _Client(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self, ask: Ask, made: Round, may_ask: Callable[[], bool], every_s: float) -> None:
-        self.ask, self.made, self.may_ask, self.every_s = ask, made, may_ask, every_s
+    def __init__(self, ask: Ask, made: Round, may_ask: Callable[[], bool], begin_after_s: float, every_s: float) -> None:
+        self.ask, self.made, self.may_ask = ask, made, may_ask
+        self.begin_after_s, self.every_s = begin_after_s, every_s
         self.buffer = b""
         self.check: Check | None = None
         self.began = 0.0
@@ -60,7 +66,7 @@ class _Client(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
-        self.next()
+        asyncio.get_running_loop().call_later(self.begin_after_s, self.next)
 
     def next(self) -> None:
         if not self.may_ask():
@@ -109,11 +115,19 @@ class _Client(asyncio.Protocol):
 
 
 async def drive(
-    ports: list[int], ask: Ask, *, clients: int, seconds: float = 0, requests: int = 0, every_s: float = 0
+    ports: list[int],
+    ask: Ask,
+    *,
+    clients: int,
+    seconds: float = 0,
+    requests: int = 0,
+    over_s: float = 0,
+    every_s: float = 0,
 ) -> Round:
     """Ask for so many seconds, or so many times; the clients are spread over the ports.
 
-    Each client asks again as soon as it is answered, or ``every_s`` seconds after it asked.
+    The clients begin one after the other within ``over_s`` seconds. Each asks again as soon as it is answered, or
+    ``every_s`` seconds after it asked.
 
     Raises:
         RuntimeError: when an answer was wrong.
@@ -131,7 +145,11 @@ async def drive(
 
     connected = await asyncio.gather(
         *(
-            loop.create_connection(lambda: _Client(ask, made, may_ask, every_s), "127.0.0.1", ports[number % len(ports)])
+            loop.create_connection(
+                partial(_Client, ask, made, may_ask, over_s * number / clients, every_s),
+                "127.0.0.1",
+                ports[number % len(ports)],
+            )
             for number in range(clients)
         )
     )

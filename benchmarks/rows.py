@@ -1,12 +1,13 @@
 """Many payments without asking for them one by one: copies of one real payment, made by SQL.
 
 One payment is made through the API. Its rows, in whatever columns this commit has, are repeated with ids and times of
-their own and with triggers off, so that they are what the service itself would have written; indexes, constraints and
-foreign keys hold for them.
+their own and with triggers and foreign keys off, so that they are what the service itself would have written.
 """
 
 import asyncpg
 
+FIRST_ID = 11_000_000_000
+"""The provider's ids of the copies follow it."""
 _TABLES = {
     "payment": {
         "id": "made.id",
@@ -45,20 +46,23 @@ _OF_THE_PAYMENT = {
 }
 
 
-async def repeat(url: str, payment_id: str, rows: int, *, over: str, due_in: str | None) -> None:
+async def repeat(
+    url: str, payment_id: str, rows: int, *, over: str, due_in: str | None, together: int = 0, every: str = "0"
+) -> None:
     """Repeat a payment.
 
     ``over`` is the interval before now over which the copies were made; ``due_in`` the interval from now after which
-    they are to be asked about, none for never.
+    they are to be asked about, none for never: all at once, or so many together and the next so many ``every`` later.
     """
     connection = await asyncpg.connect(url)
     try:
         await connection.execute("SET session_replication_role = replica; SET maintenance_work_mem = '512MB'")
+        ago = f"interval '{over}' * (1 - number::float8 / {rows})"
+        due = f"now() + interval '{due_in}'" if due_in else "NULL::timestamptz"
+        due += f" + (number - 1) / {together} * interval '{every}'" if together else ""
         await connection.execute(
-            f"CREATE TEMP TABLE made AS SELECT number, uuidv7(-interval '{over}' * (1 - number::float8 / {rows})) AS id, "
-            f"(11000000000 + number)::text AS external_id, now() - interval '{over}' * (1 - number::float8 / {rows}) AS at, "
-            f"{f"now() + interval '{due_in}'" if due_in else 'NULL::timestamptz'} AS due "
-            f"FROM generate_series(1, {rows}) AS number"
+            f"CREATE TEMP TABLE made AS SELECT number, uuidv7(-{ago}) AS id, now() - {ago} AS at, {due} AS due, "
+            f"({FIRST_ID} + number)::text AS external_id FROM generate_series(1, {rows}) AS number"
         )
         for table, changed in _TABLES.items():
             columns = await connection.fetch(
@@ -71,10 +75,11 @@ async def repeat(url: str, payment_id: str, rows: int, *, over: str, due_in: str
                 continue
             names = [column["column_name"] for column in columns]
             indexes = await _drop_indexes(connection, table) if rows > 50_000 else []
+            values = [changed.get(name, f"old.{name}") for name in names]
+            which = _OF_THE_PAYMENT[table].replace("$1", f"'{payment_id}'")
             await connection.execute(
-                f"INSERT INTO {table} ({', '.join(names)}) "
-                f"SELECT {', '.join(changed.get(name, f'old.{name}') for name in names)} FROM {table} AS old, made "
-                f"WHERE {_OF_THE_PAYMENT[table].replace('$1', f"'{payment_id}'")}"
+                f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(values)} "
+                f"FROM {table} AS old, made WHERE {which} ORDER BY made.number"
             )
             for index in indexes:
                 await connection.execute(index)

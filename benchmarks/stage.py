@@ -149,13 +149,13 @@ class Stage:
 
     # --- databases
 
-    def database(self, tree: Tree, url: str = "") -> Database:
+    def database(self, tree: Tree) -> Database:
         """A database of its own: NOTIFY is per database, so two services never share one unless they are meant to."""
         template = self._templates.get(tree.name) or self._make_template(tree)
         self._count += 1
         name = f"{_word(tree.name)}_{self._count}"
         self.postgres.create_database(name, template.name)
-        return replace(template, name=name, url=url or self.postgres.url(name))
+        return replace(template, name=name, url=self.postgres.url(name))
 
     def _make_template(self, tree: Tree) -> Database:
         name = f"{_word(tree.name)}_template"
@@ -228,14 +228,14 @@ class Stage:
         words, environment = [str(HERE / "bare.py"), "{port}"], self._environment(None, {"BARE": json.dumps(facts)})
         return self._start(words, environment, "/health/ready", target=True)
 
-    def relay(self) -> Program:
-        """A relay to PostgreSQL that counts; ``url_through`` leads through it."""
-        port = re.search(r":(\d+)/", self.postgres.url())[1]  # type: ignore[index]
-        return self._start([str(HERE / "relay.py"), "{port}", port], self._environment(None, {}), "")
+    def through(self, database: Database, port: int) -> Database:
+        """The same database by way of a relay that listens there."""
+        return replace(database, url=database.url.replace(f":{self.postgres_port}/", f":{port}/"))
 
-    def url_through(self, relay: Program, database: Database) -> str:
-        """The address of a database, through the relay."""
-        return re.sub(r":\d+/", f":{relay.port}/", database.url)
+    @property
+    def postgres_port(self) -> int:
+        """Where PostgreSQL listens."""
+        return int(re.search(r":(\d+)/", self.postgres.url())[1])  # type: ignore[index]
 
     def _settings(self, database_url: str, upstream: str) -> dict[str, str]:
         return {
