@@ -65,18 +65,11 @@ async def compare(name: str, answers: Answers, ledger: list[dict[str, Any]], url
     finally:
         await connection.close()
 
-    _same(
-        name,
-        ("the upstream's ledger", map(_asked, ledger)),
-        (
-            "the payments",
-            (
-                (each["external_id"], each["amount"], each["organization_bin"], each["phone_last4"])
-                + (f"{each['message']} #{each['short_code']}",)
-                for each in payments
-            ),
-        ),
-    )
+    sent = [
+        (row["external_id"], row["amount"], row["organization_bin"], row["phone_last4"], _message(row))
+        for row in payments
+    ]
+    _same(name, ("the upstream's ledger", map(_asked, ledger)), ("the payments", sent))
     rows = [(str(each["id"]), each["external_id"], each["amount"], each["organization_bin"]) for each in payments]
     _same(name, ("the payments", rows), ("the audit log", ((str(each[0]), *tuple(each)[1:]) for each in log)))
     told = [(line[0], external_id, *line[1:3]) for external_id, line in answers.lines.items()]
@@ -111,6 +104,11 @@ async def compare_bare(answers: Answers, ledger: list[dict[str, Any]], url: str)
     return f"bare: {len(rows)} creates, and answers, ledger and rows agree"
 
 
+def _message(row: asyncpg.Record) -> str:
+    """As the buyer sees it."""
+    return f"{row['message']} #{row['short_code']}"
+
+
 def _asked(line: dict[str, Any]) -> tuple[str, int, str, str, str]:
     tiyn = int(Decimal(line["amount"]) * 100)
     bin_ = line.get("organizationBin") or line["organization_bin"]
@@ -121,7 +119,6 @@ def _same(name: str, one: tuple[str, Iterable[Any]], other: tuple[str, Iterable[
     first, second = Counter(one[1]), Counter(other[1])
     if first == second:
         return
-    lines = [
-        f"  only in {book}: {row}" for book, rows in ((one[0], first - second), (other[0], second - first)) for row in rows
-    ]
+    one_sided = ((one[0], first - second), (other[0], second - first))
+    lines = [f"  only in {book}: {row}" for book, rows in one_sided for row in rows]
     raise BooksDisagree(f"{name}: the books disagree in {len(lines)} rows\n" + "\n".join(lines[:10]))

@@ -56,7 +56,9 @@ def request(
 class _Client(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self, ask: Ask, made: Round, may_ask: Callable[[], bool], begin_after_s: float, every_s: float) -> None:
+    def __init__(
+        self, ask: Ask, made: Round, may_ask: Callable[[], bool], begin_after_s: float, every_s: float
+    ) -> None:
         self.ask, self.made, self.may_ask = ask, made, may_ask
         self.begin_after_s, self.every_s = begin_after_s, every_s
         self.buffer = b""

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import asyncpg
@@ -23,7 +22,7 @@ import rows
 import uvloop
 from load import percentile
 from relay import Relay
-from stage import CORES, HERE, Program, Stage, cpu_s, rss_mb, stage
+from stage import CORES, THIS_TREE, Program, Stage, cpu_s, rss_mb, stage
 from targets import HEADING, Bench, Target
 
 UPSTREAM_S = 0.2
@@ -34,7 +33,7 @@ UPSTREAM_S = 0.2
 
 def create(bench: Bench) -> None:
     """A payment, upstream instant: 16 clients and one."""
-    targets = bench.three()
+    targets = bench.three
     old = bench.against.name
     print(HEADING)
     for clients, rounds, seconds, wanted in ((16, 5, 3.0, 8), (1, 3, 3.0, 5)):
@@ -42,24 +41,21 @@ def create(bench: Bench) -> None:
         done = bench.interleave(
             targets.values(), Target.create, label=label, rounds=rounds, clients=clients, seconds=seconds
         )
-        today, before, bare = done["today"], done[old], done["bare"]
-        bench.goal(f"{label}: rate / {old}", wanted, today.rate / before.rate)
+        here, before, bare = done[THIS_TREE], done[old], done["bare"]
+        bench.goal(f"{label}: rate / {old}", wanted, here.rate / before.rate)
         if clients == 16:
-            bench.goal(f"{label}: processor / {old}", 0.1, today.cpu_ms / before.cpu_ms, at_most=True)
-            bench.goal(f"{label}: rate / bare", 0.6, today.rate / bare.rate)
+            bench.goal(f"{label}: processor / {old}", 0.1, here.cpu_ms / before.cpu_ms, at_most=True)
+            bench.goal(f"{label}: rate / bare", 0.6, here.rate / bare.rate)
     for target in targets.values():
         target.compare_books()
-        target.stop()
 
 
 def keyed(bench: Bench) -> None:
     """A payment with an order and an Idempotency-Key, as a shop sends it: beside the goals, for information."""
-    targets = bench.both()
-    for target in targets.values():
-        load.run(target.ports, target.create(keyed=True), clients=4, seconds=1)
+    targets = bench.three
     print(HEADING)
     bench.interleave(
-        targets.values(),
+        [targets[THIS_TREE], targets[bench.against.name]],
         lambda target: target.create(keyed=True),
         label="create with order and key, 16 clients",
         rounds=3,
@@ -68,12 +64,11 @@ def keyed(bench: Bench) -> None:
     )
     for target in targets.values():
         target.compare_books()
-        target.stop()
 
 
 def slow(bench: Bench) -> None:
     """A payment, upstream 200 ms: how near many clients come to the ideal, and what is added to the upstream's time."""
-    targets = bench.three()
+    targets = bench.three
     for target in targets.values():
         target.delay(UPSTREAM_S)
     print(HEADING)
@@ -82,22 +77,22 @@ def slow(bench: Bench) -> None:
         done = bench.interleave(
             targets.values(), Target.create, label=label, rounds=2, clients=clients, seconds=4, over_s=UPSTREAM_S
         )
-        bench.goal(f"{label}: rate / ideal", wanted, done["today"].rate / ideal)
+        bench.goal(f"{label}: rate / ideal", wanted, done[THIS_TREE].rate / ideal)
         print(f"    of the ideal {ideal:.0f}: " + ", ".join(f"{n} {one.rate / ideal:.0%}" for n, one in done.items()))
     for clients, wanted_p50 in ((1, 3), (16, 8)):
         label = f"added to 200 ms, {clients} client{'s' * (clients > 1)}"
         how = {"clients": clients, "seconds": 5, "over_s": UPSTREAM_S}
-        direct = load.run([targets["today"].upstream.port], _nothing(targets["today"]), clients=1, seconds=2)
+        direct = load.run([targets[THIS_TREE].upstream.port], _nothing(targets[THIS_TREE]), clients=1, seconds=2)
         upstream_ms = percentile(direct.seconds, 50)
         done = bench.interleave(targets.values(), Target.create, label=label, rounds=2, **how)
         for name, one in done.items():
             print(f"    added, {name}: p50 {one.p(50) - upstream_ms:.1f} ms, p99 {one.p(99) - upstream_ms:.1f} ms")
-        bench.goal(f"{label}: p50", wanted_p50, done["today"].p(50) - upstream_ms, "ms", at_most=True)
+        bench.goal(f"{label}: p50", wanted_p50, done[THIS_TREE].p(50) - upstream_ms, "ms", at_most=True)
         if clients == 16:
-            bench.goal(f"{label}: p99", 25, done["today"].p(99) - upstream_ms, "ms", at_most=True)
+            bench.goal(f"{label}: p99", 25, done[THIS_TREE].p(99) - upstream_ms, "ms", at_most=True)
     for target in targets.values():
+        target.delay(0)
         target.compare_books()
-        target.stop()
 
 
 def _nothing(target: Target) -> load.Ask:
@@ -108,7 +103,7 @@ def _nothing(target: Target) -> load.Ask:
 
 def trips(bench: Bench) -> None:
     """Round trips to PostgreSQL and lines of the log of one create, counted."""
-    for tree in (bench.stage.here(), bench.against):
+    for tree in (bench.stage.tree(), bench.against):
         with Relay(bench.stage.postgres_port) as relay:
             database, upstream = bench.stage.database(tree), bench.stage.upstream()
             through = bench.stage.through(database, relay.port)
@@ -133,7 +128,7 @@ def trips(bench: Bench) -> None:
                     for text, times in seen.most_common(30):
                         if times >= 100:
                             print(f"    {times / 200:5.2f}  {text[:110]}")
-            if tree.name == "today":
+            if tree.name == THIS_TREE:
                 bench.goal("round trips to PostgreSQL for one create", 2, per_create[1], "", at_most=True)
             bench.figures[f"round trips, {tree.name}"] = per_create
             target.compare_books()
@@ -146,7 +141,7 @@ def _lines(program: Program) -> int:
 
 def reads(bench: Bench) -> None:
     """The routing of a shop, and the status of a payment that has ended."""
-    targets, old = bench.three(), bench.against.name
+    targets, old = bench.three, bench.against.name
     ended = {name: target.one_paid()[1] for name, target in targets.items()}
     shop = bench.stage.shops[0]
     config = f"/api/payment/config?shop_id={shop['shop_id']}"
@@ -155,29 +150,29 @@ def reads(bench: Bench) -> None:
     done = bench.interleave(
         targets.values(), lambda each: each.read(config, shop["organization_bin"].encode()), label="config", **how
     )
-    bench.goal(f"config: rate / {old}", 6, done["today"].rate / done[old].rate)
-    bench.goal("config: rate / bare with authentication", 0.5, done["today"].rate / done["bare"].rate)
+    bench.goal(f"config: rate / {old}", 6, done[THIS_TREE].rate / done[old].rate)
+    bench.goal("config: rate / bare with authentication", 0.5, done[THIS_TREE].rate / done["bare"].rate)
 
     def status(each: Target) -> load.Ask:
         external_id = ended[each.name]
         return each.read(f"/payments/kaspi/status/{external_id}", external_id.encode(), b'"state":"paid"')
 
     done = bench.interleave(targets.values(), status, label="status of a paid one", **how)
-    bench.goal(f"status of an ended payment: rate / {old}", 6, done["today"].rate / done[old].rate)
-    bench.goal("status of an ended payment: rate / bare with authentication", 0.5, done["today"].rate / done["bare"].rate)
+    bench.goal(f"status of an ended payment: rate / {old}", 6, done[THIS_TREE].rate / done[old].rate)
+    bench.goal(
+        "status of an ended payment: rate / bare with authentication", 0.5, done[THIS_TREE].rate / done["bare"].rate
+    )
 
     def row(each: Target) -> load.Ask:
         return each.read(f"/row/{ended['bare']}", ended["bare"].encode())
 
     [one_row] = bench.interleave([targets["bare"]], row, label="bare, with one SELECT", **how).values()
-    print(f"    status / bare with authentication and one SELECT: {done['today'].rate / one_row.rate:.2f} of the rate")
-    for target in targets.values():
-        target.stop()
+    print(f"    status / bare with authentication and one SELECT: {done[THIS_TREE].rate / one_row.rate:.2f} of the rate")
 
 
 def two(bench: Bench) -> None:
     """Two serve processes over one database, beside one over its own. Not pinned: both cores are for whoever comes."""
-    tree = bench.stage.here()
+    tree = bench.stage.tree()
     one, pair = bench.target(tree), bench.target(tree, processes=2)
     one.name, pair.name = "one process", "two processes"
     for target in (one, pair):
@@ -194,14 +189,16 @@ def two(bench: Bench) -> None:
 
 def health(bench: Bench) -> None:
     """Whether a process with 256 creates that hang still says how it is."""
-    target = bench.target(bench.stage.here())
+    target = bench.target(bench.stage.tree())
     load.run(target.ports, target.create(), clients=4, seconds=1)
     target.delay(7.5)
     print(HEADING)
 
     async def ask() -> tuple[int, dict[str, load.Round]]:
         began = time.perf_counter()
-        hanging = asyncio.create_task(load.drive(target.ports, target.create(may_be_unknown=True), clients=256, requests=256))
+        hanging = asyncio.create_task(
+            load.drive(target.ports, target.create(may_be_unknown=True), clients=256, requests=256)
+        )
         in_flight = 0
         async with httpx.AsyncClient(base_url=target.upstream.url, trust_env=False) as http:
             while in_flight < 256 and time.perf_counter() - began < 5.5:
@@ -226,7 +223,7 @@ def health(bench: Bench) -> None:
 
 def memory(bench: Bench) -> None:
     """Memory after 100,000 creates, or as many as there is time for."""
-    target = bench.target(bench.stage.here())
+    target = bench.target(bench.stage.tree())
     load.run(target.ports, target.create(), clients=16, requests=500 if bench.quick else 2000)
     pid, before, warm = target.pids[0], len(target.answers.lines), rss_mb(target.pids[0])
     until = time.monotonic() + (10 if bench.quick else 100)
@@ -243,7 +240,7 @@ def memory(bench: Bench) -> None:
 
 def million(bench: Bench) -> None:
     """A payment with 1,000,000 behind it, beside an empty table."""
-    tree, many = bench.stage.here(), 100_000 if bench.quick else 1_000_000
+    tree, many = bench.stage.tree(), 100_000 if bench.quick else 1_000_000
     empty, full = bench.target(tree), bench.target(tree)
     empty.name, full.name = "empty", f"{many:,} behind"
     paid, _ = full.one_paid()
@@ -263,8 +260,8 @@ def million(bench: Bench) -> None:
 
 def standin(bench: Bench) -> None:
     """The books with the real stand-in, which checks what it is asked, instead of the instant upstream."""
-    stand_in, database = bench.stage.stand_in(), bench.stage.database(bench.stage.here())
-    target = Target("today", [bench.stage.serve(database, stand_in)], database, stand_in, bench.stage.shops)
+    stand_in, database = bench.stage.stand_in(), bench.stage.database(bench.stage.tree())
+    target = Target(THIS_TREE, [bench.stage.serve(database, stand_in)], database, stand_in, bench.stage.shops)
     for keys in (False, True):
         load.run(target.ports, target.create(keyed=keys), clients=16, requests=100 if bench.quick else 400)
     target.compare_books()
@@ -326,7 +323,7 @@ def _until(so_many: Callable[[], int], wanted: int, seconds: float) -> int:
 def reading(bench: Bench) -> None:
     """What one reading of a status takes of the worker: payments due 16 together, 20 a second, each of which waits."""
     wanted, took = 160 if bench.quick else 400, {}
-    for tree in (bench.stage.here(), bench.against):
+    for tree in (bench.stage.tree(), bench.against):
         settings = bench.settings()
         target = bench.target(tree, **settings)
         payment_id, _ = target.one()
@@ -349,7 +346,7 @@ def reading(bench: Bench) -> None:
 def webhooks(bench: Bench) -> None:
     """What one delivery of an event takes of the worker: eight endpoints, each with its shops, that answer at once."""
     wanted, took = 160 if bench.quick else 400, {}
-    for tree in (bench.stage.here(), bench.against):
+    for tree in (bench.stage.tree(), bench.against):
         settings = bench.settings()
         target = bench.target(tree, **settings)
         for number in range(8):
@@ -394,7 +391,7 @@ def _worker_line(
 
 
 def _ratio(bench: Bench, took: dict[str, float]) -> float:
-    return took["today"] / took[bench.against.name]
+    return took[THIS_TREE] / took[bench.against.name]
 
 
 def _endpoint(target: Target, path: str, events: list[str], shops: list[int] | None = None) -> None:
@@ -404,13 +401,42 @@ def _endpoint(target: Target, path: str, events: list[str], shops: list[int] | N
     httpx.post(url, json=body, headers=headers, trust_env=False).raise_for_status()
 
 
+def told(bench: Bench) -> None:
+    """How soon a shop hears of it: from the answer that a payment is paid to its webhook, five payments a second."""
+    for tree in (bench.stage.tree(), bench.against):
+        settings = bench.settings()
+        target = bench.target(tree, **settings)
+        _endpoint(target, "hook", ["payment.paid"])
+        worker = bench.stage.worker(target.database, target.upstream, **settings)
+        Meter(bench.stage, worker.pid).settle()
+        paid: dict[str, float] = {}
+        for _ in range(20 if bench.quick else 60):
+            paid[target.one_paid()[0]] = time.time()
+            time.sleep(0.2)
+        time.sleep(2)
+        _told_line(bench, f"paid -> webhook, {tree.name}", target, paid)
+        worker.stop()
+        target.stop()
+
+
+def _told_line(bench: Bench, label: str, target: Target, since: dict[str, float], planned_s: float = 0) -> float:
+    """Print how long after the given times (and the planned seconds) the webhooks arrived; returns the median in ms."""
+    arrived = {hook["data"]["id"]: at for at, hook in target.upstream.get("/_hooks")}
+    late = [arrived[each] - at - planned_s for each, at in since.items() if each in arrived]
+    missing = len(since) - len(late)
+    p50, p99 = (percentile(late, percent) if late else float("inf") for percent in (50, 99))
+    print(f"  {label}: p50 {p50:.0f} ms, p99 {p99:.0f} ms, {missing} of {len(since)} did not arrive")
+    bench.figures[label] = {"p50_ms": p50, "p99_ms": p99, "missing": missing, "of": len(since)}
+    return p50 if not missing else float("inf")
+
+
 def due(bench: Bench) -> None:
     """After an outage: 20,000 payments due at once, while buyers go on paying and their shops wait to hear of it."""
     many, window = (2_000, 15) if bench.quick else (20_000, 60)
     settings = bench.settings(follow_first_s=2)
-    target = bench.target(bench.stage.here(), **settings)
+    target = bench.target(bench.stage.tree(), **settings)
     _endpoint(target, "hook", ["payment.paid"])
-    payment_id, external_id = target.one()
+    payment_id, _ = target.one()
     asyncio.run(rows.repeat(target.database.url, payment_id, many, over="3600 seconds", due_in="-1 second"))
     worker = bench.stage.worker(target.database, target.upstream, **settings)
     began = time.time()
@@ -432,15 +458,9 @@ def due(bench: Bench) -> None:
     )
     bench.figures["due at once"] = {"many": many, "seen": len(seen), "per_s": pace, "failed": failed, "errors": errors}
     bench.goal(f"{many:,} payments due at once: jobs that failed", 0, failed + errors, "", at_most=True)
-    arrived = {hook["data"]["id"]: at for at, hook in target.upstream.get("/_hooks")}
-    for name, kind, extra in (("known to be paid", asked_now, 0.0), ("paid, left to the worker", left_alone, 2.0)):
-        late = [arrived[each] - at - extra for each, at in kind.items() if each in arrived]
-        missing = len(kind) - len(late)
-        p50 = percentile(late, 50) if late else float("inf")
-        print(f"  {name} meanwhile -> webhook: p50 {p50:.0f} ms, worst {1000 * max(late, default=0):.0f} ms, "
-              f"{missing} of {len(kind)} did not arrive")  # fmt: skip
-        bench.figures[f"due at once, {name}"] = {"p50_ms": p50, "missing": missing, "of": len(kind)}
-        bench.goal(f"{name} meanwhile -> its webhook: p50", 1000, p50 if not missing else float("inf"), "ms", at_most=True)
+    for name, kind, planned_s in (("known to be paid", asked_now, 0.0), ("paid, left to the worker", left_alone, 2.0)):
+        label = f"{name} meanwhile -> its webhook"
+        bench.goal(f"{label}: p50", 1000, _told_line(bench, label, target, kind, planned_s), "ms", at_most=True)
     worker.stop()
     target.stop()
 
@@ -471,7 +491,7 @@ async def _failed_jobs(url: str) -> int:
 
 PARTS: dict[str, Callable[[Bench], None]] = {
     part.__name__: part
-    for part in (create, keyed, slow, trips, reads, two, health, reading, webhooks, due, memory, million, standin)
+    for part in (create, keyed, slow, trips, reads, two, health, reading, webhooks, told, due, memory, million, standin)
 }
 
 
@@ -492,7 +512,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds and rows: a rough look")
     parser.add_argument("--against", default="5c1105b", help="the commit to compare with (%(default)s)")
     parser.add_argument("--no-pin", action="store_true", help="leave it to the system who runs on which core")
-    parser.add_argument("--plant", default="", choices=["", "lost", "twice", "seller"], help="spoil the books on purpose")
+    parser.add_argument(
+        "--plant", default="", choices=["", "lost", "twice", "seller"], help="spoil the books on purpose"
+    )
     parser.add_argument("--json", type=Path, help="write all figures to this file too")
     given = parser.parse_args()
     chosen = given.only.split(",") if given.only else [name for name in PARTS if not (given.quick and name == "keyed")]

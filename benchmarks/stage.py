@@ -31,6 +31,7 @@ from payment_dev.postgres import EmbeddedPostgres
 
 STAND_IN = ["-m", "kaspi_sandbox"]
 HERE = Path(__file__).parent
+THIS_TREE = "this tree"
 ACCESS_TOKEN = "benchmark"
 SCOPES = ("config:read", "payments:read", "payments:write", "refunds:write", "reports:write", "admin")
 SHOPS = 64
@@ -131,9 +132,9 @@ class Stage:
 
     # --- code
 
-    def here(self) -> Tree:
+    def tree(self) -> Tree:
         """The working tree that this script belongs to."""
-        return Tree("today", HERE.parent)
+        return Tree(THIS_TREE, HERE.parent)
 
     def commit(self, name: str) -> Tree:
         """An earlier commit, checked out into the temporary folder; gone at the end."""
@@ -168,10 +169,15 @@ class Stage:
             writer.writerows(self.shops)
         self.command(made, "migrate")
         self.command(made, "shops", "import", str(file))
-        scopes = [word for scope in SCOPES for word in ("--scope", scope)]
-        [key] = json.loads(self.command(made, "keys", "create", "benchmark", *scopes, "--json"))
-        self._templates[tree.name] = replace(made, key=key["key"])
+        self._templates[tree.name] = replace(made, key=self.new_key(made))
         return self._templates[tree.name]
+
+    def new_key(self, database: Database, *only_shops: int) -> str:
+        """A key that may do everything, of these shops or of all."""
+        words = [word for scope in SCOPES for word in ("--scope", scope)]
+        words += [word for shop in only_shops for word in ("--shop", str(shop))]
+        [key] = json.loads(self.command(database, "keys", "create", "benchmark", *words, "--json"))
+        return str(key["key"])
 
     def command(self, database: Database, *words: str) -> str:
         """Run ``payment-service`` and return what it printed."""
@@ -214,7 +220,7 @@ class Stage:
         tokens = self.folder / "tokens.json"
         tokens.write_text(json.dumps({shop["organization_bin"]: [shop["device_token"]] for shop in self.shops}))
         words = [*STAND_IN, "--port", "{port}", "--tokens-file", str(tokens)]
-        return self._start(words, self._environment(self.here(), {"KASPI_ACCESS_TOKEN": ACCESS_TOKEN}), "/health")
+        return self._start(words, self._environment(self.tree(), {"KASPI_ACCESS_TOKEN": ACCESS_TOKEN}), "/health")
 
     def bare(self, database_url: str, upstream: Program, key: str) -> Program:
         """The programs to compare with."""
@@ -250,9 +256,11 @@ class Stage:
 
     def _environment(self, tree: Tree | None, settings: dict[str, str]) -> dict[str, str]:
         own = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        return {**own, "PYTHONDONTWRITEBYTECODE": "", **((tree or self.here()).environment), **settings}
+        return {**own, "PYTHONDONTWRITEBYTECODE": "", **((tree or self.tree()).environment), **settings}
 
-    def _start(self, words: Sequence[str], environment: dict[str, str], health: str, *, target: bool = False) -> Program:
+    def _start(
+        self, words: Sequence[str], environment: dict[str, str], health: str, *, target: bool = False
+    ) -> Program:
         self._count += 1
         port, log = free_port(), self.folder / f"log-{self._count}"
         words = [word.replace("{port}", str(port)) for word in words]

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -198,23 +198,21 @@ class Bench:
 
     def bare(self) -> Target:
         """The bare program."""
-        upstream, database = self.stage.upstream(self.plant), self.stage.database(self.stage.here())
+        upstream, database = self.stage.upstream(self.plant), self.stage.database(self.stage.tree())
         program = self.stage.bare(database.url, upstream, database.key)
         return Target("bare", [program], database, upstream, self.stage.shops)
 
-    def both(self, **settings: object) -> dict[str, Target]:
-        """This tree and the one to compare with."""
-        return {tree.name: self.target(tree, **settings) for tree in (self.stage.here(), self.against)}
-
+    @cached_property
     def three(self) -> dict[str, Target]:
-        """And the bare program, all warm."""
-        targets = {**self.both(), "bare": self.bare()}
+        """And the bare program, all warm: started once, for all parts that compare these."""
+        services = {tree.name: self.target(tree) for tree in (self.stage.tree(), self.against)}
+        targets = {**services, "bare": self.bare()}
         for target in targets.values():
             load.run(target.ports, target.create(), clients=4, seconds=1.5)
         return targets
 
     def interleave(
-        self, targets: Iterable[Target], ask: Callable[[Target], Ask], *, rounds: int, label: str, **how: Any
+        self, targets: Collection[Target], ask: Callable[[Target], Ask], *, rounds: int, label: str, **how: Any
     ) -> dict[str, Sample]:
         """Run the targets by turns, A B C A B C, and print what came of it."""
         samples = {target.name: Sample() for target in targets}
