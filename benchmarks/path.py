@@ -167,7 +167,8 @@ def reads(bench: Bench) -> None:
         return each.read(f"/row/{ended['bare']}", ended["bare"].encode())
 
     [one_row] = bench.interleave([targets["bare"]], row, label="bare, with one SELECT", **how).values()
-    print(f"    status / bare with authentication and one SELECT: {done[THIS_TREE].rate / one_row.rate:.2f} of the rate")
+    beside = done[THIS_TREE].rate / one_row.rate
+    print(f"    status / bare with authentication and one SELECT: {beside:.2f} of the rate")
 
 
 def two(bench: Bench) -> None:

@@ -23,7 +23,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from payment_service.main import StartError
+from payment_service.programs import StartError
 from payment_service.routing import importing
 
 PLAY_FOR_S = 50.0

@@ -20,13 +20,14 @@ import httpx
 import typer
 
 from payment_dev.postgres import EmbeddedPostgres, PostgresError
-from payment_service import schema
-from payment_service.connecting import connect_arguments, trouble_of
-from payment_service.context import Origin, origin
-from payment_service.main import StartError, open_house
+from payment_service.observability.context import Origin, origin
+from payment_service.postgres import schema
+from payment_service.postgres.connecting import connect_arguments, trouble_of
+from payment_service.postgres.vault import new_key
+from payment_service.programs import StartError
 from payment_service.routing import importing
+from payment_service.services import open_services
 from payment_service.settings import DEVELOPMENT_FILE, Settings, is_loopback, load
-from payment_service.vault import new_key
 
 READY_WITHIN_S = 30
 STOP_WITHIN_S = 20
@@ -173,8 +174,8 @@ def _prepare(settings: Settings, url: str, made_up: _Secrets) -> None:
 async def _add_missing_shops(settings: Settings, made_up: _Secrets) -> None:
     """Shops that are there stay as somebody may have changed them."""
     origin.set(Origin("development"))
-    async with open_house(settings) as house:
-        there = {config.row.shop_id for config in await house.routing.configs()}
+    async with open_services(settings) as services:
+        there = {config.row.shop_id for config in await services.routing.configs()}
         rows = [
             importing.Row(
                 row.line,
@@ -184,7 +185,7 @@ async def _add_missing_shops(settings: Settings, made_up: _Secrets) -> None:
             for row in _shops()
             if row.shop_id not in there
         ]
-        await importing.apply(house.routing, rows, reason="development server", dry_run=False)
+        await importing.apply(services.routing, rows, reason="development server", dry_run=False)
 
 
 def _start_sandbox(data: Path, port: int, stack: ExitStack) -> subprocess.Popen[bytes]:

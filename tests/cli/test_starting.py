@@ -9,10 +9,10 @@ import asyncpg
 import pytest
 from cryptography.fernet import Fernet
 
-from payment_service import schema
+from payment_service.postgres import schema
 from tests.cli.test_help import COMMANDS
-from tests.database.relay import Relay
 from tests.e2e.rig import Rig, free_port, until
+from tests.postgres.relay import Relay
 
 
 def refusal(done: Any) -> str:

@@ -26,13 +26,13 @@ STAND_IN = "kaspi_sandbox"
 
 def run(words: Sequence[str]) -> None:
     """Call the command line, with whatever the environment asks for."""
-    from payment_service import database  # noqa: PLC0415 - the fork server has imported it already
     from payment_service.cli import main  # noqa: PLC0415 - as above
-    from payment_service.payments import following  # noqa: PLC0415 - as above
+    from payment_service.payments import polling  # noqa: PLC0415 - as above
+    from payment_service.postgres import database  # noqa: PLC0415 - the fork server has imported it already
     from tests.faults import planted, points  # noqa: PLC0415 - as above
 
     if clock := os.environ.get("FAULTS_CLOCK"):
-        following.READING_LEASE_S = int(clock)
+        polling.READING_LEASE_S = int(clock)
         heartbeat = timedelta(seconds=2 * int(clock))
         QueueManager.run = partialmethod(QueueManager.run, heartbeat_timeout=heartbeat)  # type: ignore[assignment]
     if insist_s := os.environ.get("FAULTS_INSIST"):

@@ -29,7 +29,7 @@ import httpx
 
 from payment_dev.postgres import EmbeddedPostgres
 from payment_service.access.service import Scope
-from payment_service.main import build
+from payment_service.services import build
 from payment_service.settings import Settings
 from tests.conftest import ENCRYPTION_KEY, SHOPS, device_token_of
 from tests.e2e.rig import clean_environment, free_port
@@ -318,14 +318,14 @@ class Rig:
     async def _furnish(self) -> None:
         """An API key, and each shop on its own account."""
         settings = Settings.model_validate({name.lower(): value for name, value in self.environment().items()})
-        house = build(settings)
+        services = build(settings)
         try:
-            self.key = (await house.access.create("faults", list(Scope))).key
+            self.key = (await services.access.create("faults", list(Scope))).key
             for shop_id, organization_bin in SHOPS.items():
                 fields = {"organization_bin": organization_bin, "device_token": device_token_of(shop_id)}
-                await house.routing.create(shop_id, fields)
+                await services.routing.create(shop_id, fields)
         finally:
-            await house.close()
+            await services.close()
         password = urlsplit(self.database_url).password or ""
         self.secrets |= {ACCESS_TOKEN, ENCRYPTION_KEY, self.key, password}
 

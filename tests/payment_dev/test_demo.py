@@ -21,7 +21,7 @@ import typer
 from tests.conftest import SHOPS, Server, device_token_of
 
 from payment_dev import demo
-from payment_service.main import StartError
+from payment_service.programs import StartError
 
 pytestmark = pytest.mark.xdist_group("demo")
 

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from payment_service import logs, schema
-from payment_service import main as programs
+from payment_service import programs
 from payment_service.cli import audit, keys, notify, payments, secrets, shops, webhooks
 from payment_service.cli.legacy import import_legacy
 from payment_service.cli.output import sentence_of
 from payment_service.cli.reconcile import reconcile
+from payment_service.observability import logs
+from payment_service.postgres import schema
 from payment_service.settings import load
 
 app = typer.Typer(

@@ -1,13 +1,20 @@
 """The tables of payments. The route of a payment is pinned when it is made; the database refuses to change it."""
 
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import CHAR, FetchedValue, ForeignKey, String, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from payment_service.database import Base, BinColumn, Moment, ProviderName, Stamp, Tiyn, UpdateStamp
+from payment_service.postgres.database import Base, BinColumn, Moment, ProviderName, Stamp, Tiyn, UpdateStamp
+
+EXTERNAL_ID: Final = "payment_external_id"
+ONE_OPEN_PER_ORDER: Final = "payment_one_open_per_order"
+LIKE_IN_FLIGHT: Final = "payment_like_in_flight"
+ROUTE_IS_CURRENT: Final = "payment_route_is_current"
+REFUNDS_WITHIN_AMOUNT: Final = "payment_refunds_within_amount"
+"""Constraints and laws of the database that code answers to."""
 
 
 class Payment(Base):
@@ -72,16 +79,3 @@ class Payment(Base):
 
     created_at: Mapped[Stamp]
     updated_at: Mapped[UpdateStamp]
-
-
-class IdempotencyClaim(Base):
-    """One Idempotency-Key of one caller, and the operation it stands for. Kept for good."""
-
-    __tablename__ = "idempotency_claim"
-
-    caller: Mapped[str] = mapped_column(String(64), primary_key=True)
-    idempotency_key: Mapped[str] = mapped_column(String(128), primary_key=True)
-    fingerprint: Mapped[str] = mapped_column(String(64))
-    operation_id: Mapped[UUID | None]
-    """The payment or the refund; empty only inside the transaction that makes it."""
-    created_at: Mapped[Stamp]
