@@ -1,7 +1,7 @@
 """The path of a payment against its goals: ``make bench``. Each figure is a ratio to something that ran beside it.
 
 ``docs/performance.md`` says what each part measures and what came of it. ``--only NAME,NAME`` runs some parts,
-``--quick`` takes a rough look, ``--against COMMIT`` compares with another commit.
+``--quick`` takes a rough look, ``--of COMMIT`` and ``--against COMMIT`` choose what is measured beside what.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import rows
 import uvloop
 from load import percentile
 from relay import Relay
-from stage import CORES, THIS_TREE, Program, Stage, cpu_s, rss_mb, stage
+from stage import CORES, Program, Stage, cpu_s, rss_mb, stage
 from targets import HEADING, Bench, Target
 
 UPSTREAM_S = 0.2
@@ -41,7 +41,7 @@ def create(bench: Bench) -> None:
         done = bench.interleave(
             targets.values(), Target.create, label=label, rounds=rounds, clients=clients, seconds=seconds
         )
-        here, before, bare = done[THIS_TREE], done[old], done["bare"]
+        here, before, bare = done[bench.tree.name], done[old], done["bare"]
         bench.goal(f"{label}: rate / {old}", wanted, here.rate / before.rate)
         if clients == 16:
             bench.goal(f"{label}: processor / {old}", 0.1, here.cpu_ms / before.cpu_ms, at_most=True)
@@ -55,7 +55,7 @@ def keyed(bench: Bench) -> None:
     targets = bench.three
     print(HEADING)
     bench.interleave(
-        [targets[THIS_TREE], targets[bench.against.name]],
+        [targets[bench.tree.name], targets[bench.against.name]],
         lambda target: target.create(keyed=True),
         label="create with order and key, 16 clients",
         rounds=3,
@@ -77,19 +77,21 @@ def slow(bench: Bench) -> None:
         done = bench.interleave(
             targets.values(), Target.create, label=label, rounds=2, clients=clients, seconds=4, over_s=UPSTREAM_S
         )
-        bench.goal(f"{label}: rate / ideal", wanted, done[THIS_TREE].rate / ideal)
+        bench.goal(f"{label}: rate / ideal", wanted, done[bench.tree.name].rate / ideal)
         print(f"    of the ideal {ideal:.0f}: " + ", ".join(f"{n} {one.rate / ideal:.0%}" for n, one in done.items()))
     for clients, wanted_p50 in ((1, 3), (16, 8)):
         label = f"added to 200 ms, {clients} client{'s' * (clients > 1)}"
         how = {"clients": clients, "seconds": 5, "over_s": UPSTREAM_S}
-        direct = load.run([targets[THIS_TREE].upstream.port], _nothing(targets[THIS_TREE]), clients=1, seconds=2)
+        direct = load.run(
+            [targets[bench.tree.name].upstream.port], _nothing(targets[bench.tree.name]), clients=1, seconds=2
+        )
         upstream_ms = percentile(direct.seconds, 50)
         done = bench.interleave(targets.values(), Target.create, label=label, rounds=2, **how)
         for name, one in done.items():
             print(f"    added, {name}: p50 {one.p(50) - upstream_ms:.1f} ms, p99 {one.p(99) - upstream_ms:.1f} ms")
-        bench.goal(f"{label}: p50", wanted_p50, done[THIS_TREE].p(50) - upstream_ms, "ms", at_most=True)
+        bench.goal(f"{label}: p50", wanted_p50, done[bench.tree.name].p(50) - upstream_ms, "ms", at_most=True)
         if clients == 16:
-            bench.goal(f"{label}: p99", 25, done[THIS_TREE].p(99) - upstream_ms, "ms", at_most=True)
+            bench.goal(f"{label}: p99", 25, done[bench.tree.name].p(99) - upstream_ms, "ms", at_most=True)
     for target in targets.values():
         target.delay(0)
         target.compare_books()
@@ -103,7 +105,7 @@ def _nothing(target: Target) -> load.Ask:
 
 def trips(bench: Bench) -> None:
     """Round trips to PostgreSQL and lines of the log of one create, counted."""
-    for tree in (bench.stage.tree(), bench.against):
+    for tree in (bench.tree, bench.against):
         with Relay(bench.stage.postgres_port) as relay:
             database, upstream = bench.stage.database(tree), bench.stage.upstream()
             through = bench.stage.through(database, relay.port)
@@ -128,7 +130,7 @@ def trips(bench: Bench) -> None:
                     for text, times in seen.most_common(30):
                         if times >= 100:
                             print(f"    {times / 200:5.2f}  {text[:110]}")
-            if tree.name == THIS_TREE:
+            if tree is bench.tree:
                 bench.goal("round trips to PostgreSQL for one create", 2, per_create[1], "", at_most=True)
             bench.figures[f"round trips, {tree.name}"] = per_create
             target.compare_books()
@@ -150,30 +152,32 @@ def reads(bench: Bench) -> None:
     done = bench.interleave(
         targets.values(), lambda each: each.read(config, shop["organization_bin"].encode()), label="config", **how
     )
-    bench.goal(f"config: rate / {old}", 6, done[THIS_TREE].rate / done[old].rate)
-    bench.goal("config: rate / bare with authentication", 0.5, done[THIS_TREE].rate / done["bare"].rate)
+    bench.goal(f"config: rate / {old}", 6, done[bench.tree.name].rate / done[old].rate)
+    bench.goal("config: rate / bare with authentication", 0.5, done[bench.tree.name].rate / done["bare"].rate)
 
     def status(each: Target) -> load.Ask:
         external_id = ended[each.name]
         return each.read(f"/payments/kaspi/status/{external_id}", external_id.encode(), b'"state":"paid"')
 
     done = bench.interleave(targets.values(), status, label="status of a paid one", **how)
-    bench.goal(f"status of an ended payment: rate / {old}", 6, done[THIS_TREE].rate / done[old].rate)
+    bench.goal(f"status of an ended payment: rate / {old}", 6, done[bench.tree.name].rate / done[old].rate)
     bench.goal(
-        "status of an ended payment: rate / bare with authentication", 0.5, done[THIS_TREE].rate / done["bare"].rate
+        "status of an ended payment: rate / bare with authentication",
+        0.5,
+        done[bench.tree.name].rate / done["bare"].rate,
     )
 
     def row(each: Target) -> load.Ask:
         return each.read(f"/row/{ended['bare']}", ended["bare"].encode())
 
     [one_row] = bench.interleave([targets["bare"]], row, label="bare, with one SELECT", **how).values()
-    beside = done[THIS_TREE].rate / one_row.rate
+    beside = done[bench.tree.name].rate / one_row.rate
     print(f"    status / bare with authentication and one SELECT: {beside:.2f} of the rate")
 
 
 def two(bench: Bench) -> None:
     """Two serve processes over one database, beside one over its own. Not pinned: both cores are for whoever comes."""
-    tree = bench.stage.tree()
+    tree = bench.tree
     one, pair = bench.target(tree), bench.target(tree, processes=2)
     one.name, pair.name = "one process", "two processes"
     for target in (one, pair):
@@ -190,7 +194,7 @@ def two(bench: Bench) -> None:
 
 def health(bench: Bench) -> None:
     """Whether a process with 256 creates that hang still says how it is."""
-    target = bench.target(bench.stage.tree())
+    target = bench.target(bench.tree)
     load.run(target.ports, target.create(), clients=4, seconds=1)
     target.delay(7.5)
     print(HEADING)
@@ -224,7 +228,7 @@ def health(bench: Bench) -> None:
 
 def memory(bench: Bench) -> None:
     """Memory after 100,000 creates, or as many as there is time for."""
-    target = bench.target(bench.stage.tree())
+    target = bench.target(bench.tree)
     load.run(target.ports, target.create(), clients=16, requests=500 if bench.quick else 2000)
     pid, before, warm = target.pids[0], len(target.answers.lines), rss_mb(target.pids[0])
     until = time.monotonic() + (10 if bench.quick else 100)
@@ -241,7 +245,7 @@ def memory(bench: Bench) -> None:
 
 def million(bench: Bench) -> None:
     """A payment with 1,000,000 behind it, beside an empty table."""
-    tree, many = bench.stage.tree(), 100_000 if bench.quick else 1_000_000
+    tree, many = bench.tree, 100_000 if bench.quick else 1_000_000
     empty, full = bench.target(tree), bench.target(tree)
     empty.name, full.name = "empty", f"{many:,} behind"
     paid, _ = full.one_paid()
@@ -261,8 +265,8 @@ def million(bench: Bench) -> None:
 
 def standin(bench: Bench) -> None:
     """The books with the real stand-in, which checks what it is asked, instead of the instant upstream."""
-    stand_in, database = bench.stage.stand_in(), bench.stage.database(bench.stage.tree())
-    target = Target(THIS_TREE, [bench.stage.serve(database, stand_in)], database, stand_in, bench.stage.shops)
+    stand_in, database = bench.stage.stand_in(), bench.stage.database(bench.tree)
+    target = Target(bench.tree.name, [bench.stage.serve(database, stand_in)], database, stand_in, bench.stage.shops)
     for keys in (False, True):
         load.run(target.ports, target.create(keyed=keys), clients=16, requests=100 if bench.quick else 400)
     target.compare_books()
@@ -324,7 +328,7 @@ def _until(so_many: Callable[[], int], wanted: int, seconds: float) -> int:
 def reading(bench: Bench) -> None:
     """What one reading of a status takes of the worker: payments due 16 together, 20 a second, each of which waits."""
     wanted, took = 160 if bench.quick else 400, {}
-    for tree in (bench.stage.tree(), bench.against):
+    for tree in (bench.tree, bench.against):
         settings = bench.settings()
         target = bench.target(tree, **settings)
         payment_id, _ = target.one()
@@ -347,7 +351,7 @@ def reading(bench: Bench) -> None:
 def webhooks(bench: Bench) -> None:
     """What one delivery of an event takes of the worker: eight endpoints, each with its shops, that answer at once."""
     wanted, took = 160 if bench.quick else 400, {}
-    for tree in (bench.stage.tree(), bench.against):
+    for tree in (bench.tree, bench.against):
         settings = bench.settings()
         target = bench.target(tree, **settings)
         for number in range(8):
@@ -392,7 +396,7 @@ def _worker_line(
 
 
 def _ratio(bench: Bench, took: dict[str, float]) -> float:
-    return took[THIS_TREE] / took[bench.against.name]
+    return took[bench.tree.name] / took[bench.against.name]
 
 
 def _endpoint(target: Target, path: str, events: list[str], shops: list[int] | None = None) -> None:
@@ -404,7 +408,7 @@ def _endpoint(target: Target, path: str, events: list[str], shops: list[int] | N
 
 def told(bench: Bench) -> None:
     """How soon a shop hears of it: from the answer that a payment is paid to its webhook, five payments a second."""
-    for tree in (bench.stage.tree(), bench.against):
+    for tree in (bench.tree, bench.against):
         settings = bench.settings()
         target = bench.target(tree, **settings)
         _endpoint(target, "hook", ["payment.paid"])
@@ -435,7 +439,7 @@ def due(bench: Bench) -> None:
     """After an outage: 20,000 payments due at once, while buyers go on paying and their shops wait to hear of it."""
     many, window = (2_000, 15) if bench.quick else (20_000, 60)
     settings = bench.settings(follow_first_s=2)
-    target = bench.target(bench.stage.tree(), **settings)
+    target = bench.target(bench.tree, **settings)
     _endpoint(target, "hook", ["payment.paid"])
     payment_id, _ = target.one()
     asyncio.run(rows.repeat(target.database.url, payment_id, many, over="3600 seconds", due_in="-1 second"))
@@ -511,7 +515,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help=f"some of: {', '.join(PARTS)}")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and rows: a rough look")
-    parser.add_argument("--against", default="5c1105b", help="the commit to compare with (%(default)s)")
+    parser.add_argument("--of", default="", metavar="COMMIT", help="what to measure; the working tree if left out")
+    parser.add_argument(
+        "--against", metavar="COMMIT", default="5c1105b", help="the commit to compare with (%(default)s)"
+    )
     parser.add_argument("--no-pin", action="store_true", help="leave it to the system who runs on which core")
     parser.add_argument(
         "--plant", default="", choices=["", "lost", "twice", "seller"], help="spoil the books on purpose"
@@ -523,7 +530,7 @@ def main() -> None:
         parser.error(f"there is no {', '.join(unknown)}: {', '.join(PARTS)}")
     began = time.monotonic()
     with stage(pinned=not given.no_pin) as made:
-        bench = Bench(made, given.quick, given.against, given.plant)
+        bench = Bench(made, given.quick, given.of, given.against, given.plant)
         for name in chosen:
             at, busy = time.monotonic(), os.getloadavg()[0]
             print(f"\n== {name}: {(PARTS[name].__doc__ or '').strip()}", flush=True)

@@ -31,7 +31,6 @@ from payment_dev.postgres import EmbeddedPostgres
 
 STAND_IN = ["-m", "kaspi_sandbox"]
 HERE = Path(__file__).parent
-THIS_TREE = "this tree"
 ACCESS_TOKEN = "benchmark"
 SCOPES = ("config:read", "payments:read", "payments:write", "refunds:write", "reports:write", "admin")
 SHOPS = 64
@@ -134,7 +133,7 @@ class Stage:
 
     def tree(self) -> Tree:
         """The working tree that this script belongs to."""
-        return Tree(THIS_TREE, HERE.parent)
+        return Tree("this tree", HERE.parent)
 
     def commit(self, name: str) -> Tree:
         """An earlier commit, checked out into the temporary folder; gone at the end."""

@@ -169,16 +169,23 @@ class Bench:
 
     stage: Stage
     quick: bool
-    commit: str
-    """What to compare with."""
+    measured: str
+    """A commit; nothing for the working tree."""
+    compared: str
+    """A commit."""
     plant: str
     goals: list[dict[str, Any]] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
+    def tree(self) -> Tree:
+        """The code that is measured."""
+        return self.stage.commit(self.measured) if self.measured else self.stage.tree()
+
+    @cached_property
     def against(self) -> Tree:
         """The code of that commit, checked out when it is needed."""
-        return self.stage.commit(self.commit)
+        return self.stage.commit(self.compared)
 
     def goal(self, text: str, wanted: float, got: float, unit: str = "x", *, at_most: bool = False) -> None:
         """A line of the table at the end: a figure and what it is to be."""
@@ -198,14 +205,14 @@ class Bench:
 
     def bare(self) -> Target:
         """The bare program."""
-        upstream, database = self.stage.upstream(self.plant), self.stage.database(self.stage.tree())
+        upstream, database = self.stage.upstream(self.plant), self.stage.database(self.tree)
         program = self.stage.bare(database.url, upstream, database.key)
         return Target("bare", [program], database, upstream, self.stage.shops)
 
     @cached_property
     def three(self) -> dict[str, Target]:
         """And the bare program, all warm: started once, for all parts that compare these."""
-        services = {tree.name: self.target(tree) for tree in (self.stage.tree(), self.against)}
+        services = {tree.name: self.target(tree) for tree in (self.tree, self.against)}
         targets = {**services, "bare": self.bare()}
         for target in targets.values():
             load.run(target.ports, target.create(), clients=4, seconds=1.5)
