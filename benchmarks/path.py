@@ -97,10 +97,9 @@ def slow(bench: Bench) -> None:
         target.compare_books()
 
 
-def _nothing(target: Target) -> load.Ask:
+def _nothing() -> tuple[bytes, load.Check]:
     """Asks the upstream itself for something that takes its delay and leaves no trace in the ledger."""
-    data = load.request("GET", f"/status/?externalId={rows.FIRST_ID}", target.database.key)
-    return lambda: (data, lambda _status, _body: None)
+    return load.request("GET", f"/status/?externalId={rows.FIRST_ID}"), lambda _status, _body: None
 
 
 def trips(bench: Bench) -> None:
@@ -143,8 +142,8 @@ def _lines(program: Program) -> int:
 
 def reads(bench: Bench) -> None:
     """The routing of a shop, and the status of a payment that has ended."""
-    targets, old = bench.three, bench.against.name
-    ended = {name: target.one_paid()[1] for name, target in targets.items()}
+    targets, name, old = bench.three, bench.tree.name, bench.against.name
+    ended = {target.name: target.one_paid()[1] for target in targets.values()}
     shop = bench.stage.shops[0]
     config = f"/api/payment/config?shop_id={shop['shop_id']}"
     print(HEADING)
@@ -152,26 +151,26 @@ def reads(bench: Bench) -> None:
     done = bench.interleave(
         targets.values(), lambda each: each.read(config, shop["organization_bin"].encode()), label="config", **how
     )
-    bench.goal(f"config: rate / {old}", 6, done[bench.tree.name].rate / done[old].rate)
-    bench.goal("config: rate / bare with authentication", 0.5, done[bench.tree.name].rate / done["bare"].rate)
+    bench.goal(f"config: rate / {old}", 6, done[name].rate / done[old].rate)
+    bench.goal("config: rate / bare with authentication", 0.5, done[name].rate / done["bare"].rate)
 
     def status(each: Target) -> load.Ask:
         external_id = ended[each.name]
         return each.read(f"/payments/kaspi/status/{external_id}", external_id.encode(), b'"state":"paid"')
 
     done = bench.interleave(targets.values(), status, label="status of a paid one", **how)
-    bench.goal(f"status of an ended payment: rate / {old}", 6, done[bench.tree.name].rate / done[old].rate)
+    bench.goal(f"status of an ended payment: rate / {old}", 6, done[name].rate / done[old].rate)
     bench.goal(
         "status of an ended payment: rate / bare with authentication",
         0.5,
-        done[bench.tree.name].rate / done["bare"].rate,
+        done[name].rate / done["bare"].rate,
     )
 
     def row(each: Target) -> load.Ask:
         return each.read(f"/row/{ended['bare']}", ended["bare"].encode())
 
     [one_row] = bench.interleave([targets["bare"]], row, label="bare, with one SELECT", **how).values()
-    beside = done[bench.tree.name].rate / one_row.rate
+    beside = done[name].rate / one_row.rate
     print(f"    status / bare with authentication and one SELECT: {beside:.2f} of the rate")
 
 
@@ -516,9 +515,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help=f"some of: {', '.join(PARTS)}")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and rows: a rough look")
     parser.add_argument("--of", default="", metavar="COMMIT", help="what to measure; the working tree if left out")
-    parser.add_argument(
-        "--against", metavar="COMMIT", default="5c1105b", help="the commit to compare with (%(default)s)"
-    )
+    parser.add_argument("--against", metavar="COMMIT", default="5c1105b", help="beside what (%(default)s)")
     parser.add_argument("--no-pin", action="store_true", help="leave it to the system who runs on which core")
     parser.add_argument(
         "--plant", default="", choices=["", "lost", "twice", "seller"], help="spoil the books on purpose"
