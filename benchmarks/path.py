@@ -82,9 +82,8 @@ def slow(bench: Bench) -> None:
     for clients, wanted_p50 in ((1, 3), (16, 8)):
         label = f"added to 200 ms, {clients} client{'s' * (clients > 1)}"
         how = {"clients": clients, "seconds": 5, "over_s": UPSTREAM_S}
-        direct = load.run(
-            [targets[bench.tree.name].upstream.port], _nothing(targets[bench.tree.name]), clients=1, seconds=2
-        )
+        upstream = targets[bench.tree.name].upstream
+        direct = load.run([upstream.port], _nothing, clients=1, seconds=2)
         upstream_ms = percentile(direct.seconds, 50)
         done = bench.interleave(targets.values(), Target.create, label=label, rounds=2, **how)
         for name, one in done.items():
