@@ -124,7 +124,7 @@ def trips(bench: Bench) -> None:
                     f"  {tree.name}, {clients} client(s): {per_create[clients]:.2f} round trips, "
                     f"{logged / 200:.1f} lines of the log for one create"
                 )
-                if clients == 1:
+                if clients == 1 and tree is bench.tree:
                     for text, times in seen.most_common(30):
                         if times >= 100:
                             print(f"    {times / 200:5.2f}  {text[:110]}")

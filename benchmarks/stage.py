@@ -370,15 +370,19 @@ def _installed(name: str) -> bool:
 
 @contextmanager
 def stage(*, pinned: bool = True) -> Iterator[Stage]:
-    """PostgreSQL, and at the end nothing of it all."""
+    """PostgreSQL, and at the end nothing of it all.
+
+    Pinned: what is measured has a core of its own, the clients and the upstream have the others, PostgreSQL takes
+    whichever is free. Otherwise who runs where is chance, and the same program differs by a quarter between two rounds.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     pinned = pinned and len(CORES) > 1
     with tempfile.TemporaryDirectory(prefix="payment-service-bench-", ignore_cleanup_errors=True) as name:
         with ExitStack() as stack:
-            if pinned:
-                os.sched_setaffinity(0, _other_cores())
             postgres = EmbeddedPostgres(Path(name) / "postgres", max_connections=300)
             stack.callback(postgres.remove)
             postgres.start()
+            if pinned:
+                os.sched_setaffinity(0, _other_cores())
             yield Stage(postgres, stack, Path(name), pinned)
         shutil.rmtree(name, ignore_errors=True)

@@ -221,10 +221,10 @@ class Bench:
     def interleave(
         self, targets: Collection[Target], ask: Callable[[Target], Ask], *, rounds: int, label: str, **how: Any
     ) -> dict[str, Sample]:
-        """Run the targets by turns, A B C A B C, and print what came of it."""
+        """Run the targets by turns, A B C C B A, so that drift hits them alike, and print what came of it."""
         samples = {target.name: Sample() for target in targets}
-        for _ in range(1 if self.quick and rounds < 3 else 2 if self.quick else rounds):
-            for target in targets:
+        for turn in range(min(rounds, 2) if self.quick else rounds):
+            for target in list(targets)[:: -1 if turn % 2 else 1]:
                 sample = samples[target.name]
                 own, postgres = sum(map(cpu_s, target.pids)), self.stage.postgres_cpu_s()
                 sample.rounds.append(load.run(target.ports, ask(target), **how))
