@@ -38,7 +38,7 @@ async def measure(url: str) -> None:
 
     async def verify() -> None:
         report = await check_database(database)
-        if report.problem or report.rows != ROWS:
+        if report.problem or report.rows < ROWS:
             raise RuntimeError("the record is not whole")
 
     plain = [await timed(select)]
