@@ -98,6 +98,7 @@ def client_of(url: str, *, deadline_s: float = 10, connect_timeout_s: float = 5,
             connect_timeout_s=connect_timeout_s,
             max_calls=max_calls,
             max_readings=max_calls,
+            connections_ahead=0,  # the tests of the transport have some
             breaker_failures=0,  # a test of the breaker says otherwise
         )
     )

@@ -1,0 +1,1 @@
+"""Owns how this service calls others over HTTP."""
