@@ -120,7 +120,7 @@ async def test_status_nobody_knows_raises_an_alarm(house: House, wire: respx.Moc
 async def test_late_success_of_a_failed_payment_wins_with_an_alarm(
     house: House, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    moves = replace(house.following.moves, plan=replace(house.following.moves.plan, confirm_s=0))
+    moves = replace(house.following.moves, plan=replace(house.following.moves.plan, confirm_s=-1))
     following = replace(house.following, moves=moves)
     wire.get("/create/").mock(return_value=accepted(CREATED))
     payment = (await house.payments.create(ask())).payment
