@@ -21,16 +21,19 @@ from typing import Any, Final, TypeAlias
 
 import httpx
 
+from payment_service.logs import get_logger
 from payment_service.outbound.connection import Connection, open_connection
 from payment_service.outbound.reply import Reply
 
 IDLE_S: Final = 3.0
 """If a server ends an idle connection just as a request leaves, nobody knows what came of that call. The shortest
 limits in common use are 5 s (Go, HAProxy, Apache between requests), and no connection may come near them."""
-PAUSE_S: Final = 600.0
-"""How long nothing is opened ahead after a server ended such a connection unused: its limit may be shorter."""
+PAUSES_S: Final = (60.0, 86_400.0)
+"""How long nothing is opened ahead after the server ended such a connection unused: its limit may be shorter. The
+first pause is for a server that was only restarted; each doubles the one before, up to a day."""
 _MAX_HEAD_BYTES: Final = 64 * 1024
 _UNSENDABLE: Final = re.compile(rb"[\r\n\0]")
+log = get_logger(__name__)
 
 _Trace: TypeAlias = Callable[[str, dict[str, Any]], Awaitable[None]]
 
@@ -51,6 +54,7 @@ class Transport(httpx.AsyncBaseTransport):
         self._expiry: asyncio.TimerHandle | None = None
         self._opening: set[asyncio.Task[None]] = set()
         self._paused_until = 0.0
+        self._pause_s = PAUSES_S[0]
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Make one call. Heeded extensions: ``target``, ``timeout`` (to connect) and ``trace``.
@@ -106,10 +110,10 @@ class Transport(httpx.AsyncBaseTransport):
             return None
         newest, until = self._idle.pop()
         now = asyncio.get_running_loop().time()
-        if now < until and newest.is_quiet():
-            return newest
         if now < until:
-            self._paused_until = now + PAUSE_S
+            if newest.is_quiet():
+                return newest
+            self._pause(now)
         newest.close()
         self._end_idle()
         return None
@@ -121,6 +125,12 @@ class Transport(httpx.AsyncBaseTransport):
             task = asyncio.create_task(self._open_idle(timeout_s))
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
+
+    def _pause(self, now: float) -> None:
+        if self._ahead:
+            log.warning("server ended a connection opened ahead", pause_s=self._pause_s)
+        self._paused_until = now + self._pause_s
+        self._pause_s = min(2 * self._pause_s, PAUSES_S[1])
 
     async def _open_idle(self, timeout_s: float | None) -> None:
         with contextlib.suppress(Exception):  # the next call opens its own, and tells why that failed
