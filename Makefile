@@ -16,10 +16,10 @@ help: ## list the commands
 	@touch $@
 
 run: .venv/.installed ## start everything on this machine: database, stand-in proxy, service, worker
-	@exec $(BIN)/payment-service dev
+	@exec $(BIN)/python -m payment_dev run
 
 demo: .venv/.installed ## play the main job against the running development server
-	@exec $(BIN)/payment-service demo
+	@exec $(BIN)/python -m payment_dev demo
 
 test: .venv/.installed ## the whole suite on a throw-away PostgreSQL
 	$(BIN)/pytest -n auto --dist loadgroup -m "not thorough"

@@ -8,11 +8,11 @@ import asyncpg
 from logs import fill
 from stage import stage
 
-from payment_service import logs as service_logs
 from payment_service.audit import sealing
 from payment_service.audit.checking import check_database
 from payment_service.audit.sealing import AuditSeals
-from payment_service.database import Database
+from payment_service.observability import logs as service_logs
+from payment_service.postgres.database import Database
 
 ROWS = 200_000
 ROUNDS = 3

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import httpx
 
-from payment_service import schema
+from payment_dev.postgres import EmbeddedPostgres
 from payment_service.access.service import Scope
-from payment_service.dev.postgres import EmbeddedPostgres
-from payment_service.main import open_house
+from payment_service.postgres import schema
+from payment_service.postgres.vault import new_key
 from payment_service.routing import importing
+from payment_service.services import open_services
 from payment_service.settings import Settings
-from payment_service.vault import new_key
 
 ACCESS_TOKEN = "benchmark"
 # Serves with a routing memory that never trusts itself: every lookup goes to the database.
@@ -71,8 +71,8 @@ class Stage:
             )
             for row in shops()
         ]
-        async with open_house(settings) as house:
-            await importing.apply(house.routing, rows, reason="benchmark", dry_run=False)
+        async with open_services(settings) as services:
+            await importing.apply(services.routing, rows, reason="benchmark", dry_run=False)
 
     def serve(self, settings: Settings, *, forgetful: bool = False) -> str:
         """Start one serve process; returns its address."""
@@ -85,7 +85,7 @@ class Stage:
         tokens_file = self.folder / "tokens.json"
         tokens_file.write_text(json.dumps({each: [token] for each, token in self.tokens.items()}))
         port = free_port()
-        words = ["-m", "payment_service", "sandbox", "--port", str(port), "--tokens-file", str(tokens_file)]
+        words = ["-m", "kaspi_sandbox", "--port", str(port), "--tokens-file", str(tokens_file)]
         environment = {"KASPI_ACCESS_TOKEN": ACCESS_TOKEN, "PORT": str(port)}
         self.stand_in = self._start(words, environment, "/health")
 
@@ -135,8 +135,8 @@ def make_key(settings: Settings, *, shops: Sequence[int] | None = None) -> str:
     """A key that may do everything."""
 
     async def make() -> str:
-        async with open_house(settings) as house:
-            return (await house.access.create("benchmark", list(Scope), shops=shops)).key
+        async with open_services(settings) as services:
+            return (await services.access.create("benchmark", list(Scope), shops=shops)).key
 
     return asyncio.run(make())
 

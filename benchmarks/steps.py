@@ -20,12 +20,13 @@ import uvloop
 from sqlalchemy import event
 from stage import make_key, stage
 
-from payment_service import logs
 from payment_service.access.service import Access
 from payment_service.api.middleware import Drain
-from payment_service.database import Database
-from payment_service.main import build, create_app
+from payment_service.observability import logs
 from payment_service.payments.service import Payments
+from payment_service.postgres.database import Database
+from payment_service.programs import create_app
+from payment_service.services import build
 from payment_service.settings import Settings
 
 PAYMENTS = 300
@@ -121,10 +122,10 @@ def asker(app: Any, key: str) -> Ask:
 
 
 async def measure(settings: Settings, key: str) -> None:
-    house = build(settings)
+    services = build(settings)
     logs.configure(readable=False, level="WARNING")
-    app = create_app(settings, house, Drain())
-    listening = asyncio.create_task(house.routing.memory.listen(house.database))
+    app = create_app(settings, services, Drain())
+    listening = asyncio.create_task(services.routing.memory.listen(services.database))
     ask = asker(app, key)
     for number in range(50):
         await ask(number)
@@ -139,7 +140,7 @@ async def measure(settings: Settings, key: str) -> None:
     for step, seconds in taken.items():
         print(f"{step:<30}{1000 * median(seconds):10.2f}{median(seconds) / whole:8.0%}")
 
-    with counted(house.database) as seen:
+    with counted(services.database) as seen:
         for number in range(20):
             await ask(2000 + number)
     print(f"\nTo the database, for one payment: {sum(seen.values()) / 20:.0f} (queue and BEGIN not counted)")
@@ -153,7 +154,7 @@ async def measure(settings: Settings, key: str) -> None:
     profile.disable()
     show(profile)
     listening.cancel()
-    await house.close()
+    await services.close()
 
 
 def show(profile: cProfile.Profile) -> None:

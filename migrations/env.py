@@ -7,9 +7,20 @@ from alembic import context
 from sqlalchemy import URL, Connection, NullPool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from payment_service.connecting import check_encoding, connect_arguments
-from payment_service.database import CONNECT_TIMEOUT_S, Base
-from payment_service.schema import MIGRATION_LOCK, compared
+# Every table must be known to the metadata before it is compared with a database.
+import payment_service.access.models
+import payment_service.audit.models
+import payment_service.events.models
+import payment_service.idempotency.fingerprints
+import payment_service.idempotency.models
+import payment_service.notifications.models
+import payment_service.payments.models
+import payment_service.refunds.models
+import payment_service.routing.models
+import payment_service.webhooks.models  # noqa: F401
+from payment_service.postgres.connecting import check_encoding, connect_arguments
+from payment_service.postgres.database import CONNECT_TIMEOUT_S, Base
+from payment_service.postgres.schema import MIGRATION_LOCK, compared
 
 config = context.config
 

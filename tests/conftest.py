@@ -1,4 +1,4 @@
-"""What every test may ask for: a real PostgreSQL with the real schema, the rooms wired as in production, a client.
+"""What every test may ask for: a real PostgreSQL with the real schema, the services wired as in production, a client.
 
 One throw-away server serves the whole run; the process that starts pytest owns it, and each xdist worker has a
 database of its own, copied from a migrated template. Services really commit, and tables are emptied between tests.
@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import asyncpg
 import httpx
@@ -19,12 +18,14 @@ import pytest
 import respx
 from fastapi import FastAPI
 
-from payment_service import main, schema
+from payment_dev.postgres import EmbeddedPostgres
 from payment_service.access.service import Scope
 from payment_service.api.middleware import Drain
-from payment_service.database import Database
-from payment_service.dev.postgres import EmbeddedPostgres
-from payment_service.main import House, build, create_app
+from payment_service.api.throttle import throttle_of
+from payment_service.postgres import schema
+from payment_service.postgres.database import Database
+from payment_service.programs import create_app
+from payment_service.services import Services, build
 from payment_service.settings import Settings
 from tests.outbound.mocker import TransportMocker
 
@@ -191,7 +192,7 @@ def settings(database_url: str) -> Settings:
 
 
 class _KeptOpen(Database):
-    """Connections that outlive the rooms of one test, for those of the next."""
+    """Connections that outlive the services of one test, for those of the next."""
 
     async def close(self) -> None:
         """Not yet."""
@@ -201,17 +202,16 @@ class _KeptOpen(Database):
 async def kept_open(database_url: str) -> AsyncIterator[Database]:
     database = _KeptOpen(database_url, pool_size=10)
     yield database
-    await database.engine.dispose()
+    await Database.close(database)
 
 
 @pytest.fixture
-async def house(settings: Settings, sql: asyncpg.Connection, kept_open: Database) -> AsyncIterator[House]:
-    """The rooms, wired as in production, over empty tables."""
-    with patch.object(main, "Database", lambda *_args, **_options: kept_open):
-        house = build(settings)
-    yield house
-    await house.inflight.drain(10)
-    await house.close()
+async def services(settings: Settings, sql: asyncpg.Connection, kept_open: Database) -> AsyncIterator[Services]:
+    """The services, wired as in production, over empty tables."""
+    services = build(settings, kept_open)
+    yield services
+    await services.inflight.drain(10)
+    await services.close()
 
 
 @dataclass(frozen=True)
@@ -244,12 +244,12 @@ class Picture:
 @pytest.fixture(scope="session")
 async def picture_of_the_shops(server: Server, worker_id: str) -> Picture:
     """The seven shops as the service makes them."""
-    house = build(_settings(await server.make(f"shops_{worker_id}")))
+    services = build(_settings(await server.make(f"shops_{worker_id}")))
     for shop_id, organization_bin in SHOPS.items():
         fields = {"organization_bin": organization_bin, "device_token": device_token_of(shop_id)}
-        await house.routing.create(shop_id, fields)
-    await house.close()
-    connection = await asyncpg.connect(house.settings.database_url.get_secret_value())
+        await services.routing.create(shop_id, fields)
+    await services.close()
+    connection = await asyncpg.connect(services.settings.database_url.get_secret_value())
     picture = await Picture.take(connection)
     await connection.close()
     # That shops were given their routing is in the record too; what most tests look for in it came later.
@@ -258,7 +258,7 @@ async def picture_of_the_shops(server: Server, worker_id: str) -> Picture:
 
 
 @pytest.fixture
-async def shops(house: House, sql: asyncpg.Connection, picture_of_the_shops: Picture) -> dict[int, str]:
+async def shops(services: Services, sql: asyncpg.Connection, picture_of_the_shops: Picture) -> dict[int, str]:
     """The seven shops with their device tokens; returns shop_id -> BIN."""
     await picture_of_the_shops.put_back(sql)
     return SHOPS
@@ -288,12 +288,13 @@ def drain() -> Drain:
 
 
 @pytest.fixture
-def app(house: House, drain: Drain) -> FastAPI:
-    """The front door as in production, opening onto this test's rooms."""
+def app(services: Services, drain: Drain) -> FastAPI:
+    """The app as in production, over this test's services."""
     if not _APPS:
-        _APPS.append(create_app(house, drain))
+        _APPS.append(create_app(services, drain))
     [app] = _APPS
-    app.state.rooms = house.rooms()
+    app.state.services = services
+    app.state.throttle = throttle_of(services.settings)
     app.state.schema_head = schema.head()
     return app
 
@@ -318,15 +319,15 @@ async def make_client(app: FastAPI) -> AsyncIterator[ClientMaker]:
 
 
 @pytest.fixture
-async def client(house: House, make_client: ClientMaker) -> httpx.AsyncClient:
+async def client(services: Services, make_client: ClientMaker) -> httpx.AsyncClient:
     """A client with a key that may do everything in every shop."""
-    made = await house.access.create("tests", list(Scope))
+    made = await services.access.create("tests", list(Scope))
     return make_client(made.key)
 
 
 @pytest.fixture
-def database(house: House) -> Database:
-    return house.database
+def database(services: Services) -> Database:
+    return services.database
 
 
 def accepted(external_id: int | str = 12800627774, **more: Any) -> httpx.Response:

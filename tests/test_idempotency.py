@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payment_service import idempotency
-from payment_service.idempotency import IN_FLIGHT, Earlier, Rules, Verdict, foremost, of_equal, of_order
+from payment_service.idempotency import decisions as idempotency
+from payment_service.idempotency.decisions import IN_FLIGHT, Earlier, Rules, Verdict, foremost, of_equal, of_order
 from payment_service.payments.lifecycle import Failure, State
 from payment_service.refunds.lifecycle import RefundState
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payment_service import logs
-from payment_service.logs import scrub
+from payment_service.observability import logs
+from payment_service.observability.logs import scrub
 from tests.providers.telltale import production_logs
 
 PHONE = "77010203040"

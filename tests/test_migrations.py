@@ -12,10 +12,10 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from payment_service import schema
-from payment_service.database import Base, Database, constraint_of
+from payment_service.postgres import schema
+from payment_service.postgres.database import Base, Database, constraint_of
 from tests.conftest import Server
-from tests.database.books import open_books
+from tests.postgres.books import open_books
 from tests.waiting import until
 
 TABLES = """
@@ -73,7 +73,7 @@ async def test_second_upgrade_changes_nothing(empty_url: str) -> None:
 
 async def migrate_in_a_process(url: str) -> int:
     """Alembic keeps its context in the process, so two upgrades at once are two processes."""
-    program = f"from payment_service.schema import migrate; migrate({url!r})"
+    program = f"from payment_service.postgres.schema import migrate; migrate({url!r})"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
     return await process.wait()
 

@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 from pydantic import ValidationError
 
-from payment_service.connecting import ConnectArgumentError, connect_arguments
+from payment_service.postgres.connecting import ConnectArgumentError, connect_arguments
 from payment_service.settings import (
     DEVELOPMENT_FILE,
     Settings,

@@ -3,7 +3,7 @@ from cryptography.fernet import Fernet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payment_service.vault import Vault, VaultError, new_key
+from payment_service.postgres.vault import Vault, VaultError, new_key
 
 PLACE = "device_token/7"
 OLD, NEW, OTHER = (new_key() for _ in range(3))

@@ -7,7 +7,7 @@ client told. What it did not tell may be filled in once, and never changes after
 from alembic import op
 from sqlalchemy import text
 
-from payment_service.schema import run_script
+from payment_service.postgres.schema import run_script
 
 revision = "0002"
 down_revision = "0001"

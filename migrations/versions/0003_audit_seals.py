@@ -7,7 +7,7 @@ right only ``payment-service audit verify`` can tell.
 from alembic import op
 from sqlalchemy import text
 
-from payment_service.schema import run_script
+from payment_service.postgres.schema import run_script
 
 revision = "0003"
 down_revision = "0002"

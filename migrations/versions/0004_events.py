@@ -7,7 +7,7 @@ of it by NOTIFY. Payments and refunds carry a version, so that whoever is told t
 from alembic import op
 from sqlalchemy import text
 
-from payment_service.schema import run_script
+from payment_service.postgres.schema import run_script
 
 revision = "0004"
 down_revision = "0003"

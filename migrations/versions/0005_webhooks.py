@@ -7,7 +7,7 @@ or deleted: who wants it sent again gets a new delivery. Tries are inserted and 
 from alembic import op
 from sqlalchemy import text
 
-from payment_service.schema import run_script
+from payment_service.postgres.schema import run_script
 
 revision = "0005"
 down_revision = "0004"

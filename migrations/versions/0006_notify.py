@@ -6,7 +6,7 @@ A message that was sent or given up stays as it is, and none is ever deleted.
 from alembic import op
 from sqlalchemy import text
 
-from payment_service.schema import run_script
+from payment_service.postgres.schema import run_script
 
 revision = "0006"
 down_revision = "0005"

@@ -8,7 +8,7 @@ keep their metadata: a limit on them would refuse their next move. And twelve ze
 from alembic import op
 from sqlalchemy import text
 
-from payment_service.schema import run_script
+from payment_service.postgres.schema import run_script
 
 revision = "0007"
 down_revision = "0006"

@@ -7,7 +7,7 @@ what it holds now, without its secrets. A change without such an entry in the sa
 from alembic import op
 from sqlalchemy import text
 
-from payment_service.schema import run_script
+from payment_service.postgres.schema import run_script
 
 revision = "0008"
 down_revision = "0007"

@@ -21,8 +21,8 @@ from uvicorn.server import ServerState
 from payment_service.api import problems
 from payment_service.api.middleware import ALWAYS_SERVED, MAX_BODY_BYTES, MAX_HEADER_BYTES
 from payment_service.errors import TooManyConnections
-from payment_service.logs import get_logger
-from payment_service.metrics import CONNECTIONS_REFUSED
+from payment_service.observability.logs import get_logger
+from payment_service.observability.metrics import CONNECTIONS_REFUSED
 
 MAX_CONNECTIONS: Final = 2000
 _FILES_FOR_OTHERS: Final = 500

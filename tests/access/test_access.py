@@ -9,14 +9,14 @@ import respx
 
 from payment_service.access.service import ALL_SHOPS, EVERYBODY, Access, Caller, Scope
 from payment_service.errors import InvalidInput, NotAuthenticated, ScopeMissing
-from payment_service.main import House
-from tests.database.books import change_by_hand
+from payment_service.services import Services
 from tests.payments.asking import KEY, ask, taking
+from tests.postgres.books import change_by_hand
 
 
 @pytest.fixture
-def access(house: House) -> Access:
-    return house.access
+def access(services: Services) -> Access:
+    return services.access
 
 
 async def test_key_stands_for_its_caller(access: Access) -> None:
@@ -140,10 +140,12 @@ async def test_all_keys_are_listed_oldest_first(access: Access) -> None:
 
 @pytest.mark.usefixtures("shops")
 @pytest.mark.parametrize("words", [{"idempotency_key": KEY}, {}])
-async def test_two_keys_of_one_name_are_one_caller(house: House, wire: respx.MockRouter, words: dict[str, Any]) -> None:
+async def test_two_keys_of_one_name_are_one_caller(
+    services: Services, wire: respx.MockRouter, words: dict[str, Any]
+) -> None:
     route = taking(wire)
-    keys = [await house.access.create("bitrix", ["payments:write"]) for _ in range(2)]
-    callers = [await house.access.caller_with(made.key) for made in keys]
-    answers = [await house.payments.create(ask(caller=caller.name, **words)) for caller in callers]
+    keys = [await services.access.create("bitrix", ["payments:write"]) for _ in range(2)]
+    callers = [await services.access.caller_with(made.key) for made in keys]
+    answers = [await services.payments.create(ask(caller=caller.name, **words)) for caller in callers]
     assert [answer.replayed for answer in answers] == [False, True]
     assert route.call_count == 1

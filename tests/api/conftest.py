@@ -14,9 +14,9 @@ import respx
 import structlog
 from fastapi import FastAPI
 
-from payment_service import logs
 from payment_service.access.service import Scope
-from payment_service.main import House
+from payment_service.observability import logs
+from payment_service.services import Services
 from tests.api.truth import Truth
 from tests.conftest import ClientMaker, accepted, status_reply
 
@@ -100,11 +100,11 @@ KeyMaker = Callable[..., Any]
 
 
 @pytest.fixture
-def with_key(house: House, make_client: ClientMaker) -> KeyMaker:
+def with_key(services: Services, make_client: ClientMaker) -> KeyMaker:
     """Makes a client whose key has these scopes (all, when none is named) and these shops."""
 
     async def make(*scopes: str, shops: list[int] | None = None, name: str = "tests") -> httpx.AsyncClient:
-        made = await house.access.create(name, scopes or list(Scope), shops=shops)
+        made = await services.access.create(name, scopes or list(Scope), shops=shops)
         return make_client(made.key)
 
     return make

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from payment_service.main import House
+from payment_service.services import Services
 from tests.api.test_operations import app_with
 
 # Of swagger-ui-dist 5.35.0 from the npm registry.
@@ -21,8 +21,8 @@ FOLDER = files("payment_service.api") / "swagger_ui"
 
 @pytest.mark.parametrize("name", PUBLISHED)
 @pytest.mark.parametrize("accepted", ["gzip", "identity"])
-async def test_file_is_the_published_one(name: str, accepted: str, house: House, client_of: Any) -> None:
-    client: httpx.AsyncClient = client_of(app_with(house, docs_enabled=True))
+async def test_file_is_the_published_one(name: str, accepted: str, services: Services, client_of: Any) -> None:
+    client: httpx.AsyncClient = client_of(app_with(services, docs_enabled=True))
     answer = await client.get(f"/docs/{name}", headers={"Accept-Encoding": accepted})
     assert answer.headers.get("content-encoding", "identity") == accepted
     assert hashlib.sha256(answer.content).hexdigest() == PUBLISHED[name]

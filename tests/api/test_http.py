@@ -12,7 +12,7 @@ from payment_service import __version__
 from payment_service.access.service import Scope
 from payment_service.api.app import ALLOWED_HEADERS, EXPOSED_HEADERS
 from payment_service.api.documentation import POLICY
-from payment_service.main import House
+from payment_service.services import Services
 from tests.api.conftest import SHOP, GoodProxy, create_body, created, link_body, problem_of
 from tests.api.test_matrix import ROWS, Target, routes_of
 from tests.api.test_operations import PAGE, app_with
@@ -94,8 +94,8 @@ async def test_root_says_what_this_is(make_client: ClientMaker) -> None:
     assert (answer["name"], answer["version"], answer["documentation"]) == ("payment-service", __version__, "/docs")
 
 
-async def test_root_names_the_console_and_no_documentation_that_is_off(house: House, client_of: Any) -> None:
-    app = app_with(house, docs_enabled=False, console_url="https://pay.example.kz")
+async def test_root_names_the_console_and_no_documentation_that_is_off(services: Services, client_of: Any) -> None:
+    app = app_with(services, docs_enabled=False, console_url="https://pay.example.kz")
     answer = (await client_of(app).get("/")).json()
     assert (answer["documentation"], answer["openapi"]) == (None, None)
     assert answer["console"] == "https://pay.example.kz"
@@ -115,9 +115,9 @@ async def test_root_names_the_console_and_no_documentation_that_is_off(house: Ho
     ids=str,
 )
 async def test_key_is_read_without_the_whitespace_around_it(
-    headers: dict[str, str], house: House, make_client: ClientMaker
+    headers: dict[str, str], services: Services, make_client: ClientMaker
 ) -> None:
-    key = (await house.access.create("tests", [Scope.ADMIN])).key
+    key = (await services.access.create("tests", [Scope.ADMIN])).key
     sent = {name.encode(): value.replace("KEY", key).encode() for name, value in headers.items()}
     assert (await make_client().get("/admin/configs", headers=sent)).status_code == 200
 
@@ -176,8 +176,8 @@ async def test_other_times_with_spaces_are_refused(moment: str, client: httpx.As
 # --- pages of other origins
 
 
-async def test_page_may_send_what_the_api_reads_and_read_what_it_says(house: House, client_of: Any) -> None:
-    page = client_of(app_with(house, cors_origins=[PAGE]), Origin=PAGE)
+async def test_page_may_send_what_the_api_reads_and_read_what_it_says(services: Services, client_of: Any) -> None:
+    page = client_of(app_with(services, cors_origins=[PAGE]), Origin=PAGE)
     asked = "last-event-id, if-none-match, cache-control, idempotency-key, x-request-id, authorization, x-api-key"
     headers = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": f"{asked}, content-type"}
     allowed = await page.options("/payments/kaspi/create/", headers=headers)
@@ -203,8 +203,8 @@ def test_policy_of_the_documentation_names_no_other_host() -> None:
     assert not re.search(r"https?:|\*|unsafe", POLICY)
 
 
-async def test_documentation_is_served_from_here(client_of: Any, house: House) -> None:
-    client = client_of(app_with(house, docs_enabled=True))
+async def test_documentation_is_served_from_here(client_of: Any, services: Services) -> None:
+    client = client_of(app_with(services, docs_enabled=True))
     page = await client.get("/docs/")
     assert page.headers["content-security-policy"] == POLICY
     for address in re.findall(r'(?:href|src)="([^"]+)"', page.text):

@@ -14,10 +14,10 @@ from fastapi import FastAPI
 from starlette.routing import Route
 
 from payment_service.access.service import Scope
-from payment_service.main import House
+from payment_service.services import Services
 from tests.api.conftest import PHONE, GoodProxy, KeyMaker, paid, problem_of
 from tests.conftest import ClientMaker, Picture, empty_tables
-from tests.database.books import change_by_hand
+from tests.postgres.books import change_by_hand
 
 OWN, FOREIGN, MISSING = 121038, 576631, 999_999_001
 NO_PAYMENT = UUID(int=0)
@@ -403,11 +403,11 @@ async def test_what_people_must_look_at_is_listed_for_own_shops(
 @pytest.mark.thorough
 @every_closed
 async def test_key_that_ended_opens_nothing(
-    operation: tuple[str, str], targets: dict[int, Target], house: House, make_client: ClientMaker
+    operation: tuple[str, str], targets: dict[int, Target], services: Services, make_client: ClientMaker
 ) -> None:
-    expired = await house.access.create("expired", list(Scope), expires_at=datetime.now(UTC) - timedelta(seconds=1))
-    revoked = await house.access.create("revoked", list(Scope))
-    await house.access.revoke(revoked.row.id)
+    expired = await services.access.create("expired", list(Scope), expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    revoked = await services.access.create("revoked", list(Scope))
+    await services.access.revoke(revoked.row.id)
     for key in (expired.key, revoked.key, "ps_nonsense"):
         problem_of(await ask(make_client(key), operation, targets[OWN]), 401, "authentication_required")
 
@@ -452,31 +452,31 @@ async def test_open_endpoints_need_no_key(
     ids=str,
 )
 async def test_key_travels_in_either_header(
-    headers: dict[str, str], status: int, house: House, make_client: ClientMaker
+    headers: dict[str, str], status: int, services: Services, make_client: ClientMaker
 ) -> None:
-    key = (await house.access.create("tests", [Scope.ADMIN])).key
+    key = (await services.access.create("tests", [Scope.ADMIN])).key
     sent = {name.encode(): value.replace("KEY", key).encode() for name, value in headers.items()}
     assert (await make_client().get("/admin/configs", headers=sent)).status_code == status
 
 
-async def test_revoked_key_ends_at_once(house: House, make_client: ClientMaker) -> None:
-    made = await house.access.create("tests", [Scope.ADMIN])
+async def test_revoked_key_ends_at_once(services: Services, make_client: ClientMaker) -> None:
+    made = await services.access.create("tests", [Scope.ADMIN])
     client = make_client(made.key)
     assert (await client.get("/admin/configs")).status_code == 200
-    await house.access.revoke(made.row.id)
+    await services.access.revoke(made.row.id)
     problem_of(await client.get("/admin/configs"), 401, "authentication_required")
 
 
-async def test_expired_key_is_no_key(house: House, make_client: ClientMaker, sql: Any) -> None:
-    made = await house.access.create("tests", [Scope.ADMIN])
+async def test_expired_key_is_no_key(services: Services, make_client: ClientMaker, sql: Any) -> None:
+    made = await services.access.create("tests", [Scope.ADMIN])
     ended = "UPDATE api_key SET expires_at = now() - interval '1 second'"
     await change_by_hand(sql, f"api_key:{made.row.id}", ended)
     problem_of(await make_client(made.key).get("/admin/configs"), 401, "authentication_required")
 
 
-async def test_unknown_and_revoked_keys_get_the_same_answer(house: House, make_client: ClientMaker) -> None:
-    made = await house.access.create("tests", [Scope.ADMIN])
-    await house.access.revoke(made.row.id)
+async def test_unknown_and_revoked_keys_get_the_same_answer(services: Services, make_client: ClientMaker) -> None:
+    made = await services.access.create("tests", [Scope.ADMIN])
+    await services.access.revoke(made.row.id)
     answers = [(await make_client(key).get("/admin/configs")).json() for key in (made.key, "ps_nonsense", None)]
     for answer in answers:
         del answer["request_id"]

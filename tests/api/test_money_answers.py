@@ -11,8 +11,8 @@ import pytest
 import respx
 from fastapi import FastAPI
 
-from payment_service.fingerprints import Fingerprints
-from payment_service.main import House
+from payment_service.idempotency.fingerprints import Fingerprints
+from payment_service.services import Services
 from tests.api.conftest import SHOP, GoodProxy, create_body, empty_reply, link_body, link_reply, paid, problem_of
 from tests.conftest import accepted, failure
 
@@ -290,7 +290,7 @@ async def test_provider_away_before_a_refund_is_asked_about_later(
 
 
 async def test_database_that_does_not_answer_before_anything_was_sent_is_503(
-    op: str, ask: Ask, far_end: respx.Route, house: House, monkeypatch: pytest.MonkeyPatch
+    op: str, ask: Ask, far_end: respx.Route, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def silent(*_words: object) -> str:
         raise TimeoutError  # what asyncpg says of a statement that takes too long

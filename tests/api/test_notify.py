@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from payment_service.notify.texts import PEOPLES_EVENTS
+from payment_service.notifications.texts import PEOPLES_EVENTS
 from tests.api.conftest import SHOP, KeyMaker, problem_of
 
 pytestmark = pytest.mark.usefixtures("shops")

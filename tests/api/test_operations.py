@@ -12,7 +12,8 @@ from pydantic import SecretStr
 
 from payment_service.access.service import Scope
 from payment_service.api.middleware import Drain
-from payment_service.main import House, build, create_app
+from payment_service.programs import create_app
+from payment_service.services import Services, build
 from payment_service.settings import Settings
 from tests.api.conftest import PHONE, SHOP, GoodProxy, create_body, created, paid, problem_of
 from tests.conftest import ClientMaker, Server, device_token_of
@@ -20,18 +21,18 @@ from tests.conftest import ClientMaker, Server, device_token_of
 PAGE = "https://admin.example.kz"
 
 
-def app_with(house: House, drain: Drain | None = None, **changes: Any) -> FastAPI:
-    return create_app(replace(house, settings=house.settings.model_copy(update=changes)), drain or Drain())
+def app_with(services: Services, drain: Drain | None = None, **changes: Any) -> FastAPI:
+    return create_app(replace(services, settings=services.settings.model_copy(update=changes)), drain or Drain())
 
 
 # --- CORS
 
 
 @pytest.fixture
-async def page(house: House, client_of: Any, drain: Drain) -> httpx.AsyncClient:
+async def page(services: Services, client_of: Any, drain: Drain) -> httpx.AsyncClient:
     """The admin page's browser, at an origin that the settings name."""
-    key = (await house.access.create("page", list(Scope))).key
-    app = app_with(house, drain, cors_origins=[PAGE])
+    key = (await services.access.create("page", list(Scope))).key
+    app = app_with(services, drain, cors_origins=[PAGE])
     made: httpx.AsyncClient = client_of(app, Authorization=f"Bearer {key}", Origin=PAGE)
     return made
 
@@ -67,9 +68,9 @@ async def test_page_may_read_that_the_database_is_away(settings: Settings, clien
     nowhere = settings.model_copy(
         update={"database_url": SecretStr("postgresql://u@127.0.0.1:1/x"), "cors_origins": [PAGE]}
     )
-    house = build(nowhere)
-    answer = await client_of(create_app(house, Drain()), Authorization="Bearer x", Origin=PAGE).get("/payments")
-    await house.close()
+    services = build(nowhere)
+    answer = await client_of(create_app(services, Drain()), Authorization="Bearer x", Origin=PAGE).get("/payments")
+    await services.close()
     assert answer.status_code == 503
     assert answer.headers["access-control-allow-origin"] == PAGE
 
@@ -89,15 +90,15 @@ async def test_without_origins_there_is_no_cors(client: httpx.AsyncClient) -> No
 # --- documentation
 
 
-async def test_docs_are_there_when_asked_for(client_of: Any, house: House) -> None:
-    client = client_of(app_with(house, docs_enabled=True))
+async def test_docs_are_there_when_asked_for(client_of: Any, services: Services) -> None:
+    client = client_of(app_with(services, docs_enabled=True))
     assert (await client.get("/docs")).status_code == 200
     assert (await client.get("/openapi.json")).json()["info"]["title"] == "payment-service"
 
 
 @pytest.mark.parametrize("docs_enabled", [False, None])
-async def test_docs_are_off_in_production(docs_enabled: bool | None, client_of: Any, house: House) -> None:
-    client = client_of(app_with(house, docs_enabled=docs_enabled))
+async def test_docs_are_off_in_production(docs_enabled: bool | None, client_of: Any, services: Services) -> None:
+    client = client_of(app_with(services, docs_enabled=docs_enabled))
     for path in ("/docs", "/openapi.json", "/redoc", "/docs/oauth2-redirect"):
         problem_of(await client.get(path), 404, "not_found")
 
@@ -105,17 +106,17 @@ async def test_docs_are_off_in_production(docs_enabled: bool | None, client_of: 
 # --- metrics
 
 
-async def test_metrics_are_public_only_when_set(client_of: Any, house: House) -> None:
-    assert (await client_of(app_with(house, metrics_public=True)).get("/metrics")).status_code == 200
-    problem_of(await client_of(app_with(house, metrics_public=False)).get("/metrics"), 404, "not_found")
+async def test_metrics_are_public_only_when_set(client_of: Any, services: Services) -> None:
+    assert (await client_of(app_with(services, metrics_public=True)).get("/metrics")).status_code == 200
+    problem_of(await client_of(app_with(services, metrics_public=False)).get("/metrics"), 404, "not_found")
 
 
 @pytest.mark.parametrize(
     ("sent", "status"),
     [("Bearer metrics-token", 200), ("Bearer wrong", 401), ("metrics-token", 401), ("Bearer ключ", 401), ("", 401)],
 )
-async def test_metrics_ask_for_their_token(sent: str, status: int, client_of: Any, house: House) -> None:
-    app = app_with(house, metrics_public=False, metrics_token=SecretStr("metrics-token"))
+async def test_metrics_ask_for_their_token(sent: str, status: int, client_of: Any, services: Services) -> None:
+    app = app_with(services, metrics_public=False, metrics_token=SecretStr("metrics-token"))
     answer = await client_of(app).get("/metrics", headers={b"Authorization": sent.encode()})
     assert answer.status_code == status
     if status == 401:
@@ -188,9 +189,9 @@ async def test_not_ready_before_the_schema_is_there(
 ) -> None:
     url = await server.make(f"api_empty_{worker_id}", empty=True)
     empty = settings.model_copy(update={"database_url": SecretStr(url)})
-    house = build(empty)
-    answer = await client_of(create_app(house, Drain())).get("/health/ready")
-    await house.close()
+    services = build(empty)
+    answer = await client_of(create_app(services, Drain())).get("/health/ready")
+    await services.close()
     assert answer.status_code == 503
     assert "schema is at nothing" in answer.json()["failing"][0]
 

@@ -18,9 +18,10 @@ from payment_service import errors
 from payment_service.api import problems
 from payment_service.api.middleware import MAX_HEADER_BYTES, MAX_QUERY_BYTES, Drain
 from payment_service.errors import ServiceError
-from payment_service.main import build, create_app
 from payment_service.money import Money
+from payment_service.programs import create_app
 from payment_service.rates import Exceeded, Rate
+from payment_service.services import build
 from payment_service.settings import Settings
 from tests.api.conftest import GoodProxy, create_body, problem_of
 from tests.conftest import ClientMaker
@@ -254,7 +255,7 @@ async def test_unforeseen_error_tells_nothing_and_is_logged_once(
         def __getattr__(self, name: str) -> None:
             raise RuntimeError("a secret of ours")
 
-    app.state.rooms = replace(app.state.rooms, routing=Broken())
+    app.state.services = replace(app.state.services, routing=Broken())
     answer = await client.get("/admin/configs")
     problem_of(answer, 500, "internal_error")
     assert "secret" not in answer.text
@@ -267,9 +268,9 @@ async def test_unforeseen_error_tells_nothing_and_is_logged_once(
 @pytest.mark.parametrize("path", ["/admin/configs", "/payments", "/api/payment/config?shop_id=8"])
 async def test_database_that_is_down_is_a_problem(path: str, settings: Settings, client_of: Any) -> None:
     nowhere = settings.model_copy(update={"database_url": type(settings.database_url)("postgresql://u@127.0.0.1:1/x")})
-    house = build(nowhere)
+    services = build(nowhere)
     try:
-        client = client_of(create_app(house, Drain()), Authorization="Bearer ps_x")
+        client = client_of(create_app(services, Drain()), Authorization="Bearer ps_x")
         answer = await client.get(path)
         problem_of(answer, 503, "database_unavailable")
         assert answer.headers["retry-after"]
@@ -277,4 +278,4 @@ async def test_database_that_is_down_is_a_problem(path: str, settings: Settings,
         assert (ready.status_code, ready.json()["failing"]) == (503, ["database is not reachable"])
         assert (await client.get("/health")).status_code == 200
     finally:
-        await house.close()
+        await services.close()

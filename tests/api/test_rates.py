@@ -12,12 +12,12 @@ from pydantic import SecretStr
 
 from payment_service.access.service import Access
 from payment_service.api.throttle import _address
-from payment_service.main import House
+from payment_service.services import Services
 from payment_service.settings import Settings
 from tests.api.conftest import GoodProxy, KeyMaker, create_body, created, problem_of
 from tests.api.test_hints import SECRET, hint_of, signed
 from tests.conftest import ClientMaker
-from tests.database.books import change_by_hand
+from tests.postgres.books import change_by_hand
 
 QUOTA = 20
 """Per ten seconds: two per second in the settings."""
@@ -39,10 +39,10 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture(autouse=True)
-def _world(shops: dict[int, str], proxy: GoodProxy, house: House) -> None:
+def _world(shops: dict[int, str], proxy: GoodProxy, services: Services, app: FastAPI) -> None:
     """Seven shops, a good proxy, and limits for which no time passes, however slow this machine is."""
-    throttle = house.throttle
-    for limiter in (throttle._keys, throttle._addresses, *house.payments.phones._limiters):
+    throttle = app.state.throttle
+    for limiter in (throttle._keys, throttle._addresses, *services.payments.phones._limiters):
         limiter._clock = lambda: 1000.0
 
 
@@ -91,7 +91,7 @@ async def test_key_that_was_revoked_is_a_guess_again(
     answers = [await client.get("/payments") for _ in range(QUOTA + 2)]
     assert {answer.status_code for answer in answers[: QUOTA + 1]} == {401}
     refused(answers[-1], "address")
-    assert not app.state.rooms.throttle._known
+    assert not app.state.throttle._known
 
 
 async def test_requests_without_a_key_are_limited_by_address_and_health_is_not(make_client: ClientMaker) -> None:
@@ -194,10 +194,12 @@ async def test_status_asked_for_many_times_within_a_second_is_read_once(
     assert proxy.status.call_count == 1
 
 
-async def test_status_is_read_again_after_a_second(client: httpx.AsyncClient, proxy: GoodProxy, house: House) -> None:
+async def test_status_is_read_again_after_a_second(
+    client: httpx.AsyncClient, proxy: GoodProxy, services: Services
+) -> None:
     payment = await created(client)
     path = f"/payments/kaspi/status/{payment['external_id']}"
-    house.following.readings._shared_for_s = 0.05
+    services.reading.shared._shared_for_s = 0.05
     await client.get(path)
     proxy.statuses[payment["external_id"]] = "Processed"
     await asyncio.sleep(0.1)

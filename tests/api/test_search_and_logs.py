@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import event
 
 from payment_service.access.service import Scope
-from payment_service.main import House
+from payment_service.services import Services
 from tests.api.conftest import PHONE, SHOP, GoodProxy, KeyMaker, create_body, created, paid, problem_of
 from tests.conftest import failure
 
@@ -355,7 +355,9 @@ def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
     return [plan, *(node for child in plan.get("Plans", ()) for node in nodes(child))]
 
 
-async def assert_cheap(house: House, sql: asyncpg.Connection, client: httpx.AsyncClient, path: str, table: str) -> None:
+async def assert_cheap(
+    services: Services, sql: asyncpg.Connection, client: httpx.AsyncClient, path: str, table: str
+) -> None:
     """The query behind a page goes by an index and looks at few rows and buffers."""
     asked: list[tuple[str, Any]] = []
 
@@ -363,7 +365,7 @@ async def assert_cheap(house: House, sql: asyncpg.Connection, client: httpx.Asyn
         if f"FROM {table}" in statement:
             asked.append((statement, parameters))
 
-    engine = house.database.engine.sync_engine
+    engine = services.database.engine.sync_engine
     event.listen(engine, "before_cursor_execute", listen)
     answer = await client.get(path)
     event.remove(engine, "before_cursor_execute", listen)
@@ -402,11 +404,11 @@ LOG_QUERIES = (
 
 
 async def test_log_page_costs_the_same_however_long_the_log(
-    house: House, sql: asyncpg.Connection, client: httpx.AsyncClient
+    services: Services, sql: asyncpg.Connection, client: httpx.AsyncClient
 ) -> None:
     await bulk_log(sql, 20_000)
     for query in LOG_QUERIES:
-        await assert_cheap(house, sql, client, f"{LOGS}?{query}", "payment_log")
+        await assert_cheap(services, sql, client, f"{LOGS}?{query}", "payment_log")
 
 
 PAYMENT_PATHS = (
@@ -425,7 +427,7 @@ PAYMENT_PATHS = (
 
 
 async def test_payment_page_costs_the_same_however_many_there_are(
-    house: House, sql: asyncpg.Connection, client: httpx.AsyncClient
+    services: Services, sql: asyncpg.Connection, client: httpx.AsyncClient
 ) -> None:
     await created(client)
     await copies(
@@ -441,7 +443,7 @@ async def test_payment_page_costs_the_same_however_many_there_are(
     )
     await sql.execute("ANALYZE payment")
     for path in PAYMENT_PATHS:
-        await assert_cheap(house, sql, client, path, "payment")
+        await assert_cheap(services, sql, client, path, "payment")
 
 
 async def test_unknown_refusals_are_in_the_record_too(client: httpx.AsyncClient, proxy: GoodProxy) -> None:

@@ -19,24 +19,24 @@ from payment_service.api.middleware import Drain
 from payment_service.api.waiting import _may_tell
 from payment_service.events import outbox
 from payment_service.events.outbox import EventType
-from payment_service.events.waiting import MISSED, TRUST_S, Subscription
+from payment_service.events.subscriptions import MISSED, TRUST_S, Subscription
 from payment_service.identifiers import new_id
-from payment_service.main import House
+from payment_service.services import Services
 from tests.api.conftest import SHOP, GoodProxy, KeyMaker, created, paid, problem_of
 from tests.conftest import ClientMaker
-from tests.database.books import change_by_hand
+from tests.postgres.books import change_by_hand
 from tests.waiting import until
 
 LONG = 25
 
 
 @pytest.fixture(autouse=True)
-async def _listening(house: House, shops: dict[int, str], proxy: GoodProxy) -> AsyncIterator[None]:
+async def _listening(services: Services, shops: dict[int, str], proxy: GoodProxy) -> AsyncIterator[None]:
     """The process hears what the database tells."""
-    task = asyncio.create_task(house.subscriptions.run())
+    task = asyncio.create_task(services.subscriptions.run())
 
     async def hears() -> bool:
-        return house.subscriptions.hears
+        return services.subscriptions.hears
 
     await until(hears)
     yield
@@ -44,22 +44,22 @@ async def _listening(house: House, shops: dict[int, str], proxy: GoodProxy) -> A
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def waiter(house: House, client: httpx.AsyncClient, payment_id: str) -> asyncio.Task[httpx.Response]:
+async def waiter(services: Services, client: httpx.AsyncClient, payment_id: str) -> asyncio.Task[httpx.Response]:
     """Somebody who waits for a payment, and does so by now."""
     waiting = asyncio.create_task(client.get(f"/payments/{payment_id}", params={"wait": LONG}))
 
     async def waits() -> bool:
-        return bool(house.subscriptions._all)
+        return bool(services.subscriptions._all)
 
     await until(waits)
     return waiting
 
 
 async def test_waiting_client_hears_at_once_that_it_is_paid(
-    house: House, client: httpx.AsyncClient, proxy: GoodProxy
+    services: Services, client: httpx.AsyncClient, proxy: GoodProxy
 ) -> None:
     payment = await created(client)
-    waiting = await waiter(house, client, payment["id"])
+    waiting = await waiter(services, client, payment["id"])
     proxy.statuses[payment["external_id"]] = "Processed"
     await client.get(f"/payments/kaspi/status/{payment['external_id']}")
     async with asyncio.timeout(LONG / 2):
@@ -78,9 +78,11 @@ async def test_wait_that_sees_no_change_ends_with_what_there_is(client: httpx.As
     assert answer.json()["state"] == "pending"
 
 
-async def test_events_of_other_payments_wake_nobody(house: House, client: httpx.AsyncClient, proxy: GoodProxy) -> None:
+async def test_events_of_other_payments_wake_nobody(
+    services: Services, client: httpx.AsyncClient, proxy: GoodProxy
+) -> None:
     mine, other = await created(client), await created(client, message="another")
-    waiting = await waiter(house, client, mine["id"])
+    waiting = await waiter(services, client, mine["id"])
     proxy.statuses[other["external_id"]] = "Processed"
     await client.get(f"/payments/kaspi/status/{other['external_id']}")
     proxy.statuses[mine["external_id"]] = "Processed"
@@ -90,13 +92,13 @@ async def test_events_of_other_payments_wake_nobody(house: House, client: httpx.
 
 
 async def test_wait_goes_on_by_looking_while_the_database_cannot_be_heard(
-    house: House, client: httpx.AsyncClient, proxy: GoodProxy
+    services: Services, client: httpx.AsyncClient, proxy: GoodProxy
 ) -> None:
     payment = await created(client)
-    waiting = await waiter(house, client, payment["id"])
-    house.subscriptions.hears = False
+    waiting = await waiter(services, client, payment["id"])
+    services.subscriptions.hears = False
     proxy.statuses[payment["external_id"]] = "Processed"
-    for subscription in house.subscriptions._all:
+    for subscription in services.subscriptions._all:
         subscription.subject_id = "deaf"
     await client.get(f"/payments/kaspi/status/{payment['external_id']}")
     async with asyncio.timeout(LONG / 2):
@@ -139,18 +141,18 @@ ALL_OF_THEM: Final = 400
 
 
 @asynccontextmanager
-async def streams(house: House, *keys: NewKey, many: int = 1) -> AsyncIterator[list[Subscription]]:
+async def streams(services: Services, *keys: NewKey, many: int = 1) -> AsyncIterator[list[Subscription]]:
     """So many open streams of each key."""
     with ExitStack() as stack:
         opened = []
         for key in keys:
-            caller = await house.access.caller_with(key.key)
-            opened += [stack.enter_context(house.subscriptions.open(caller)) for _ in range(many)]
+            caller = await services.access.caller_with(key.key)
+            opened += [stack.enter_context(services.subscriptions.open(caller)) for _ in range(many)]
         yield opened
 
 
-async def write(house: House, many: int = 1, shop_id: int = SHOP, **fields: Any) -> list[UUID]:
-    async with house.database.transaction() as session:
+async def write(services: Services, many: int = 1, shop_id: int = SHOP, **fields: Any) -> list[UUID]:
+    async with services.database.transaction() as session:
         written = [
             outbox.write(session, EventType.PAYMENT_PAID, new_id(), version=1, shop_id=shop_id, data={})
             for _ in range(many)
@@ -172,19 +174,19 @@ async def told(subscription: Subscription, many: int) -> list[UUID]:
     return found
 
 
-async def reading_key(house: House, *shops: int, name: str = "page") -> NewKey:
-    return await house.access.create(name, [Scope.PAYMENTS_READ], shops=shops)
+async def reading_key(services: Services, *shops: int, name: str = "page") -> NewKey:
+    return await services.access.create(name, [Scope.PAYMENTS_READ], shops=shops)
 
 
 @contextmanager
-def statements(house: House) -> Iterator[list[str]]:
+def statements(services: Services) -> Iterator[list[str]]:
     """What the database is asked meanwhile."""
     asked: list[str] = []
 
     def ask(_connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
         asked.append(statement)
 
-    engine = house.database.engine.sync_engine
+    engine = services.database.engine.sync_engine
     event.listen(engine, "before_cursor_execute", ask)
     try:
         yield asked
@@ -192,31 +194,31 @@ def statements(house: House) -> Iterator[list[str]]:
         event.remove(engine, "before_cursor_execute", ask)
 
 
-async def test_event_is_read_once_for_all_streams_that_may_see_it(house: House) -> None:
-    house.subscriptions._per_key = ALL_OF_THEM
-    mine, foreign = await reading_key(house, SHOP), await reading_key(house, OTHER, name="other")
-    async with streams(house, mine, foreign, many=ALL_OF_THEM) as opened:
-        with statements(house) as asked:
-            written = await write(house)
+async def test_event_is_read_once_for_all_streams_that_may_see_it(services: Services) -> None:
+    services.subscriptions._per_key = ALL_OF_THEM
+    mine, foreign = await reading_key(services, SHOP), await reading_key(services, OTHER, name="other")
+    async with streams(services, mine, foreign, many=ALL_OF_THEM) as opened:
+        with statements(services) as asked:
+            written = await write(services)
             for subscription in opened[:ALL_OF_THEM]:
                 assert await told(subscription, 1) == written
         assert sum("FROM event" in statement for statement in asked) == 1
         assert all(subscription._queue.empty() for subscription in opened[ALL_OF_THEM:])
 
 
-async def test_event_that_no_stream_may_see_is_not_even_read(house: House) -> None:
-    nobody = await house.access.create("nobody", [Scope.PAYMENTS_READ], shops=[])
-    async with streams(house, await reading_key(house, OTHER), nobody, many=5) as opened:
-        with statements(house) as asked:
-            await write(house)
-            last = await write(house, shop_id=OTHER)
+async def test_event_that_no_stream_may_see_is_not_even_read(services: Services) -> None:
+    nobody = await services.access.create("nobody", [Scope.PAYMENTS_READ], shops=[])
+    async with streams(services, await reading_key(services, OTHER), nobody, many=5) as opened:
+        with statements(services) as asked:
+            await write(services)
+            last = await write(services, shop_id=OTHER)
             assert await told(opened[0], 1) == last
         assert sum("FROM event" in statement for statement in asked) == 1
         assert all(subscription._queue.empty() for subscription in opened[5:])
 
 
-async def test_waiting_clients_take_few_connections_at_once(house: House) -> None:
-    [first, *_more] = await write(house, 3)
+async def test_waiting_clients_take_few_connections_at_once(services: Services) -> None:
+    [first, *_more] = await write(services, 3)
     taken, most = 0, 0
 
     def take(*_what: Any) -> None:
@@ -228,11 +230,11 @@ async def test_waiting_clients_take_few_connections_at_once(house: House) -> Non
         nonlocal taken
         taken -= 1
 
-    pool = house.database.engine.sync_engine.pool
+    pool = services.database.engine.sync_engine.pool
     event.listen(pool, "checkout", take)
     event.listen(pool, "checkin", give_back)
     try:
-        found = await asyncio.gather(*(resumed(house, first) for _ in range(20)))
+        found = await asyncio.gather(*(resumed(services, first) for _ in range(20)))
     finally:
         event.remove(pool, "checkout", take)
         event.remove(pool, "checkin", give_back)
@@ -240,16 +242,16 @@ async def test_waiting_clients_take_few_connections_at_once(house: House) -> Non
     assert most <= 3  # of ten: one for those who wait, the reader, and the check of the keys
 
 
-async def resumed(house: House, event_id: UUID) -> list[UUID]:
-    return [told.heard.id async for told in house.subscriptions.since(EVERYBODY, event_id)]
+async def resumed(services: Services, event_id: UUID) -> list[UUID]:
+    return [told.heard.id async for told in services.subscriptions.since(EVERYBODY, event_id)]
 
 
-async def test_nobodys_key_sees_nothing_of_any_shop(house: House) -> None:
-    nobody = await house.access.create("nobody", [Scope.PAYMENTS_READ], shops=[])
-    caller = await house.access.caller_with(nobody.key)
+async def test_nobodys_key_sees_nothing_of_any_shop(services: Services) -> None:
+    nobody = await services.access.create("nobody", [Scope.PAYMENTS_READ], shops=[])
+    caller = await services.access.caller_with(nobody.key)
     assert caller.narrowed_to(SHOP).shops == frozenset()
-    first = (await write(house, 2))[0]
-    assert [told async for told in house.subscriptions.since(caller, first)] == []
+    first = (await write(services, 2))[0]
+    assert [told async for told in services.subscriptions.since(caller, first)] == []
 
 
 CUT_THE_LISTENERS = """
@@ -274,12 +276,17 @@ async def change_key(sql: asyncpg.Connection, key_id: int, change: str) -> None:
 )
 @pytest.mark.parametrize("hears", [True, False])
 async def test_stream_and_wait_end_with_what_their_key_held(
-    house: House, client: httpx.AsyncClient, make_client: ClientMaker, sql: asyncpg.Connection, ending: str, hears: bool
+    services: Services,
+    client: httpx.AsyncClient,
+    make_client: ClientMaker,
+    sql: asyncpg.Connection,
+    ending: str,
+    hears: bool,
 ) -> None:
     payment = await created(client)
-    key = await reading_key(house, SHOP)
-    waiting = await waiter(house, make_client(key.key), payment["id"])
-    async with streams(house, key) as [stream]:
+    key = await reading_key(services, SHOP)
+    waiting = await waiter(services, make_client(key.key), payment["id"])
+    async with streams(services, key) as [stream]:
         if not hears:
             await sql.execute(CUT_THE_LISTENERS)
         await change_key(sql, key.row.id, ending)
@@ -288,13 +295,13 @@ async def test_stream_and_wait_end_with_what_their_key_held(
                 with suppress(TimeoutError):
                     await stream.next(1)
             problem_of(await waiting, 401, "authentication_required")
-        await write(house)
+        await write(services)
         assert not stream.trusted
 
 
-async def test_stream_goes_on_when_its_key_may_do_more(house: House, sql: asyncpg.Connection) -> None:
-    key = await reading_key(house, SHOP)
-    async with streams(house, key) as [stream]:
+async def test_stream_goes_on_when_its_key_may_do_more(services: Services, sql: asyncpg.Connection) -> None:
+    key = await reading_key(services, SHOP)
+    async with streams(services, key) as [stream]:
         checked_at = stream.checked_at
         await change_key(sql, key.row.id, f"shops = ARRAY[{SHOP}, {OTHER}]")
 
@@ -303,12 +310,12 @@ async def test_stream_goes_on_when_its_key_may_do_more(house: House, sql: asyncp
 
         await until(checked)
         assert not stream.ended
-        written = await write(house)
+        written = await write(services)
         assert await told(stream, 1) == written
 
 
-async def test_key_that_nobody_could_check_is_told_nothing(house: House, drain: Drain) -> None:
-    async with streams(house, await reading_key(house, SHOP)) as [stream]:
+async def test_key_that_nobody_could_check_is_told_nothing(services: Services, drain: Drain) -> None:
+    async with streams(services, await reading_key(services, SHOP)) as [stream]:
         stream.checked_at -= 2 * TRUST_S
         assert not stream.trusted
         telling = asyncio.create_task(_may_tell(stream, drain))
@@ -317,56 +324,58 @@ async def test_key_that_nobody_could_check_is_told_nothing(house: House, drain: 
 
 
 async def test_streams_and_waits_of_one_key_are_counted_together(
-    house: House, client: httpx.AsyncClient, make_client: ClientMaker
+    services: Services, client: httpx.AsyncClient, make_client: ClientMaker
 ) -> None:
     payment = await created(client)
-    key, other = await reading_key(house, SHOP), await reading_key(house, SHOP, name="other")
-    house.subscriptions._per_key = 2
-    async with streams(house, key, many=2):
+    key, other = await reading_key(services, SHOP), await reading_key(services, SHOP, name="other")
+    services.subscriptions._per_key = 2
+    async with streams(services, key, many=2):
         for address in (f"/payments/{payment['id']}?wait=1", "/payments/events"):
             answer = await make_client(key.key).get(address)
             problem_of(answer, 429, "too_many_waiting")
             assert "retry-after" in answer.headers
         assert (await make_client(key.key).get(f"/payments/{payment['id']}")).status_code == 200
-        async with streams(house, other):
-            house.subscriptions._in_all = 3
+        async with streams(services, other):
+            services.subscriptions._in_all = 3
             answer = await make_client(other.key).get("/payments/events")
             problem_of(answer, 503, "no_room_to_wait")
-    assert not house.subscriptions._of_caller
-    house.subscriptions._in_all = 1000
-    async with streams(house, key, many=2):
+    assert not services.subscriptions._of_caller
+    services.subscriptions._in_all = 1000
+    async with streams(services, key, many=2):
         pass
 
 
-async def test_stream_tells_every_event_once_over_a_line_that_was_lost(house: House, sql: asyncpg.Connection) -> None:
-    async with streams(house, await reading_key(house, SHOP)) as [stream]:
-        first = await write(house)
+async def test_stream_tells_every_event_once_over_a_line_that_was_lost(
+    services: Services, sql: asyncpg.Connection
+) -> None:
+    async with streams(services, await reading_key(services, SHOP)) as [stream]:
+        first = await write(services)
         assert await told(stream, 1) == first
         await sql.execute(CUT_THE_LISTENERS)
-        expected = await write(house, 700)
-        expected += await write(house, created_at=datetime.now(UTC) - MISSED / 2)  # written long before its commit
+        expected = await write(services, 700)
+        expected += await write(services, created_at=datetime.now(UTC) - MISSED / 2)  # written long before its commit
         assert sorted(await told(stream, 701)) == sorted(expected)
 
         async def hears() -> bool:
-            return house.subscriptions.hears
+            return services.subscriptions.hears
 
         await until(hears)
-        last = await write(house)
+        last = await write(services)
         assert await told(stream, 1) == last
 
 
-async def test_stream_goes_on_after_an_event_however_many_came_since(house: House) -> None:
-    first, *expected = await write(house, 1201)
-    expected += await write(house, 3)
-    found = await resumed(house, first)
+async def test_stream_goes_on_after_an_event_however_many_came_since(services: Services) -> None:
+    first, *expected = await write(services, 1201)
+    expected += await write(services, 3)
+    found = await resumed(services, first)
     assert (len(found), set(found)) == (len(expected), set(expected))
     foreign = replace(EVERYBODY, shops=frozenset({OTHER}))
-    assert [told async for told in house.subscriptions.since(foreign, first)] == []
+    assert [told async for told in services.subscriptions.since(foreign, first)] == []
 
 
-async def test_stream_that_cannot_keep_up_ends(house: House) -> None:
-    async with streams(house, await reading_key(house, SHOP)) as [stream]:
-        await write(house, 1100)
+async def test_stream_that_cannot_keep_up_ends(services: Services) -> None:
+    async with streams(services, await reading_key(services, SHOP)) as [stream]:
+        await write(services, 1100)
 
         async def ended() -> bool:
             return stream.ended

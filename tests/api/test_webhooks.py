@@ -6,10 +6,10 @@ from typing import Any
 import httpx
 import pytest
 
-from payment_service.events.delivery import Deliveries
-from payment_service.events.outbound import Posted
-from payment_service.events.passing_on import PassingOn
-from payment_service.main import House
+from payment_service.events.relay import PassingOn
+from payment_service.outbound.client import Posted
+from payment_service.services import Services
+from payment_service.webhooks.delivery import Deliveries
 from tests.api.conftest import GoodProxy, KeyMaker, created, paid, problem_of
 
 pytestmark = pytest.mark.usefixtures("shops")
@@ -25,16 +25,16 @@ async def added(client: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
     return body
 
 
-async def deliver(house: House, monkeypatch: pytest.MonkeyPatch, status: int = 200) -> None:
+async def deliver(services: Services, monkeypatch: pytest.MonkeyPatch, status: int = 200) -> None:
     """Pass on what was written, and try each delivery once."""
 
     async def post(*_: Any, **__: Any) -> Posted:
         return Posted(status, b"as you wish")
 
-    monkeypatch.setattr(house.endpoints.outbound, "post", post)
-    deliveries: Deliveries = house.deliveries
-    await PassingOn(house.database, [deliveries.take]).pass_on()
-    for endpoint in await house.endpoints.all():
+    monkeypatch.setattr(services.endpoints.outbound, "post", post)
+    deliveries: Deliveries = services.deliveries
+    await PassingOn(services.database, [deliveries.take]).pass_on()
+    for endpoint in await services.endpoints.all():
         for _ in range(5):
             await deliveries.deliver(endpoint.id)
 
@@ -111,11 +111,11 @@ async def test_key_of_some_shops_gets_an_endpoint_of_its_shops(with_key: KeyMake
 
 
 async def test_delivery_shows_what_get_shows_and_every_try(
-    client: httpx.AsyncClient, house: House, proxy: GoodProxy, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, services: Services, proxy: GoodProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await added(client, events=["payment.paid"])
     payment = await paid(client, proxy)
-    await deliver(house, monkeypatch)
+    await deliver(services, monkeypatch)
     [line] = (await client.get("/admin/deliveries")).json()["items"]
     details = (await client.get(f"/admin/deliveries/{line['id']}")).json()
     body = httpx.Response(200, text=details["body"]).json()
@@ -127,13 +127,13 @@ async def test_delivery_shows_what_get_shows_and_every_try(
 
 
 async def test_refund_event_holds_the_refund_and_its_payment(
-    client: httpx.AsyncClient, house: House, proxy: GoodProxy, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, services: Services, proxy: GoodProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await added(client, events=["refund.succeeded"])
     payment = await paid(client, proxy)
     body = {"shop_id": payment["shop_id"], "external_id": payment["external_id"], "amount": 10}
     await client.post("/payments/kaspi/refund", json=body)
-    await deliver(house, monkeypatch)
+    await deliver(services, monkeypatch)
     [line] = (await client.get("/admin/deliveries")).json()["items"]
     details = (await client.get(f"/admin/deliveries/{line['id']}")).json()
     data = httpx.Response(200, text=details["body"]).json()["data"]
@@ -142,14 +142,14 @@ async def test_refund_event_holds_the_refund_and_its_payment(
 
 
 async def test_deliveries_are_found_by_endpoint_state_event_and_time(
-    client: httpx.AsyncClient, house: House, proxy: GoodProxy, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, services: Services, proxy: GoodProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = await added(client, events=["payment.pending", "payment.paid"])
     second = await added(client, events=["payment.paid"])
     await paid(client, proxy)
-    await deliver(house, monkeypatch)
+    await deliver(services, monkeypatch)
     await created(client, message="another")
-    await deliver(house, monkeypatch, 500)
+    await deliver(services, monkeypatch, 500)
 
     async def found(**wanted: Any) -> list[tuple[str, str]]:
         answer = await client.get("/admin/deliveries", params=wanted)
@@ -178,11 +178,11 @@ async def test_deliveries_are_read_page_by_page(client: httpx.AsyncClient) -> No
 
 
 async def test_replay_says_how_much_it_replays(
-    client: httpx.AsyncClient, house: House, proxy: GoodProxy, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, services: Services, proxy: GoodProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = await added(client)
     await paid(client, proxy)
-    await deliver(house, monkeypatch)
+    await deliver(services, monkeypatch)
     path = f"/admin/webhooks/{made['id']}/replay"
     period = {
         "since": "2025-10-22T10:00:00Z",

@@ -8,8 +8,8 @@ import asyncpg
 from payment_service.audit import rows as audit_rows
 from payment_service.audit.checking import Report, check_database
 from payment_service.audit.sealing import AuditSeals
-from payment_service.database import Database
-from tests.database.books import beyond_the_law
+from payment_service.postgres.database import Database
+from tests.postgres.books import beyond_the_law
 
 INSERT = """
     INSERT INTO payment_log (shop_id, operation_type, external_id, amount, status, state, payment_id, actor, source)

@@ -19,7 +19,7 @@ from payment_service.audit.canonical import Row, canonical
 from payment_service.audit.checking import check_file
 from payment_service.audit.sealing import AuditSeals
 from payment_service.audit.verification import Expected
-from payment_service.database import Database
+from payment_service.postgres.database import Database
 from tests.audit.record import Problem, hashes, seal_each, write
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "audit.md"

@@ -9,47 +9,47 @@ import pytest
 
 from payment_service.audit import service as audit
 from payment_service.audit.service import LogFilter
-from payment_service.context import Origin, origin
 from payment_service.errors import InvalidInput
-from payment_service.main import House
+from payment_service.observability.context import Origin, origin
+from payment_service.services import Services
 
 START = datetime(2025, 10, 22, tzinfo=UTC)
 
 
-async def write(house: House, **words: Any) -> int:
-    async with house.database.transaction() as session:
+async def write(services: Services, **words: Any) -> int:
+    async with services.database.transaction() as session:
         return (await audit.record(session, words.pop("operation_type", "create"), **words)).id
 
 
-async def find(house: House, limit: int = 100, skip: int = 0, **wanted: Any) -> list[int]:
-    async with house.database.reading() as session:
+async def find(services: Services, limit: int = 100, skip: int = 0, **wanted: Any) -> list[int]:
+    async with services.database.reading() as session:
         page = await audit.search(session, LogFilter(**wanted), limit=limit, skip=skip)
     return [entry.id for entry in page.rows]
 
 
-async def test_line_tells_who_and_for_which_request(house: House, sql: asyncpg.Connection) -> None:
+async def test_line_tells_who_and_for_which_request(services: Services, sql: asyncpg.Connection) -> None:
     mark = origin.set(Origin("bitrix", "request-1"))
     try:
-        await write(house, shop_id=8, amount=10_000)
+        await write(services, shop_id=8, amount=10_000)
     finally:
         origin.reset(mark)
     row = await sql.fetchrow("SELECT actor, request_id, source, shop_id, amount, provider FROM payment_log")
     assert row == ("bitrix", "request-1", "service", 8, 10_000, "kaspi")
 
 
-async def test_line_of_a_client_is_marked_as_reported(house: House, sql: asyncpg.Connection) -> None:
-    await write(house, source="client")
+async def test_line_of_a_client_is_marked_as_reported(services: Services, sql: asyncpg.Connection) -> None:
+    await write(services, source="client")
     assert await sql.fetchval("SELECT source FROM payment_log") == "client"
 
 
-async def test_long_error_is_cut_to_what_the_table_holds(house: House, sql: asyncpg.Connection) -> None:
-    await write(house, error_message="я" * 600)
+async def test_long_error_is_cut_to_what_the_table_holds(services: Services, sql: asyncpg.Connection) -> None:
+    await write(services, error_message="я" * 600)
     assert await sql.fetchval("SELECT length(error_message) FROM payment_log") == 500
 
 
-async def test_line_of_a_deed_that_failed_is_not_there(house: House, sql: asyncpg.Connection) -> None:
+async def test_line_of_a_deed_that_failed_is_not_there(services: Services, sql: asyncpg.Connection) -> None:
     async def record_and_fail() -> None:
-        async with house.database.transaction() as session:
+        async with services.database.transaction() as session:
             await audit.record(session, "create")
             raise RuntimeError
 
@@ -59,7 +59,7 @@ async def test_line_of_a_deed_that_failed_is_not_there(house: House, sql: asyncp
 
 
 @pytest.fixture
-async def log(house: House) -> dict[str, int]:
+async def log(services: Services) -> dict[str, int]:
     """Lines that differ from the first in one word each."""
     first: dict[str, Any] = {"shop_id": 8, "external_id": "1", "status": "Wait", "operation_type": "create"}
     changes: dict[str, dict[str, Any]] = {
@@ -71,7 +71,7 @@ async def log(house: House) -> dict[str, int]:
         "provider": {"provider": "other"},
         "no shop": {"shop_id": None},
     }
-    return {name: await write(house, **{**first, **change}) for name, change in changes.items()}
+    return {name: await write(services, **{**first, **change}) for name, change in changes.items()}
 
 
 @pytest.mark.parametrize(
@@ -90,9 +90,9 @@ async def log(house: House) -> dict[str, int]:
     ],
 )
 async def test_filter_finds_exactly_its_lines_newest_first(
-    house: House, log: dict[str, int], wanted: dict[str, Any], found: list[str]
+    services: Services, log: dict[str, int], wanted: dict[str, Any], found: list[str]
 ) -> None:
-    assert await find(house, **wanted) == [log[name] for name in found]
+    assert await find(services, **wanted) == [log[name] for name in found]
 
 
 async def at_times(sql: asyncpg.Connection, *seconds: float) -> list[int]:
@@ -101,19 +101,21 @@ async def at_times(sql: asyncpg.Connection, *seconds: float) -> list[int]:
     return [await sql.fetchval(f"{insert} RETURNING id", START + timedelta(seconds=second)) for second in seconds]
 
 
-async def test_since_is_included_and_until_is_not(house: House, sql: asyncpg.Connection) -> None:
+async def test_since_is_included_and_until_is_not(services: Services, sql: asyncpg.Connection) -> None:
     _, second, third, _ = await at_times(sql, 0, 1, 2, 3)
     since, until = START + timedelta(seconds=1), START + timedelta(seconds=3)
-    assert await find(house, since=since, until=until) == [third, second]
+    assert await find(services, since=since, until=until) == [third, second]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 8])
-async def test_pages_hold_every_line_once_even_of_one_moment(house: House, sql: asyncpg.Connection, limit: int) -> None:
+async def test_pages_hold_every_line_once_even_of_one_moment(
+    services: Services, sql: asyncpg.Connection, limit: int
+) -> None:
     made = await at_times(sql, 0, 1, 1, 1, 1, 2, 2)
     found: list[int] = []
     cursor: str | None = None
     while True:
-        async with house.database.reading() as session:
+        async with services.database.reading() as session:
             page = await audit.search(session, LogFilter(), limit=limit, cursor=cursor)
         found += [entry.id for entry in page.rows]
         cursor = page.next_cursor
@@ -123,10 +125,10 @@ async def test_pages_hold_every_line_once_even_of_one_moment(house: House, sql: 
     assert found == made[::-1]
 
 
-async def test_skip_passes_over_the_newest(house: House, sql: asyncpg.Connection) -> None:
+async def test_skip_passes_over_the_newest(services: Services, sql: asyncpg.Connection) -> None:
     made = await at_times(sql, 0, 1, 2)
-    assert await find(house, limit=1, skip=1) == [made[1]]
-    assert await find(house, skip=5) == []
+    assert await find(services, limit=1, skip=1) == [made[1]]
+    assert await find(services, skip=5) == []
 
 
 @pytest.mark.parametrize(
@@ -141,16 +143,16 @@ async def test_skip_passes_over_the_newest(house: House, sql: asyncpg.Connection
         "MDAwMS0wMS0wMVQwMDowMDowMCsxNDowMHwx",  # a time before the first
     ],
 )
-async def test_forged_cursor_is_refused(house: House, cursor: str) -> None:
-    async with house.database.reading() as session:
+async def test_forged_cursor_is_refused(services: Services, cursor: str) -> None:
+    async with services.database.reading() as session:
         with pytest.raises(InvalidInput, match=r"^cursor: "):
             await audit.search(session, LogFilter(), limit=1, cursor=cursor)
 
 
-async def test_history_of_a_payment_is_oldest_first_and_only_its_own(house: House) -> None:
+async def test_history_of_a_payment_is_oldest_first_and_only_its_own(services: Services) -> None:
     ours, other = uuid4(), uuid4()
-    made = [await write(house, payment_id=payment) for payment in (ours, other, ours)]
-    async with house.database.reading() as session:
+    made = [await write(services, payment_id=payment) for payment in (ours, other, ours)]
+    async with services.database.reading() as session:
         assert [entry.id for entry in await audit.of_payment(session, ours)] == [made[0], made[2]]
 
 

@@ -12,11 +12,11 @@ from payment_service.audit import rows as audit_rows
 from payment_service.audit import sealing
 from payment_service.audit.canonical import FORMS, newest_form
 from payment_service.audit.sealing import SEALING_LOCK, AuditSeals, FormOutgrown
-from payment_service.database import Database
-from payment_service.main import House
+from payment_service.postgres.database import Database
+from payment_service.services import Services
 from tests.audit.record import check, hashes, problem_of, seal_each, write
 from tests.conftest import Server
-from tests.database.books import law_of
+from tests.postgres.books import law_of
 from tests.waiting import until
 
 
@@ -196,7 +196,7 @@ async def test_sealer_that_finds_another_at_work_goes_on(
 
 
 async def test_sealing_beside_many_writers_and_sealers_makes_one_whole_chain(
-    sql: asyncpg.Connection, database_url: str, house: House, database: Database
+    sql: asyncpg.Connection, database_url: str, services: Services, database: Database
 ) -> None:
     async def writer(number: int) -> None:
         connection = await asyncpg.connect(database_url)

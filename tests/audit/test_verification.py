@@ -10,7 +10,7 @@ from sqlalchemy import event
 from payment_service.audit import archive, canonical
 from payment_service.audit.sealing import AuditSeals
 from payment_service.audit.verification import Expected
-from payment_service.database import Database
+from payment_service.postgres.database import Database
 from tests.audit.record import Problem, check, forge, hashes, problem_of, seal_each, tamper, write
 from tests.conftest import Server, empty_tables
 

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from payment_service.database import Database
+from payment_service.postgres.database import Database
 from tests.audit.record import hashes, seal_each, tamper, write
 from tests.e2e.rig import Rig
 from tests.waiting import until

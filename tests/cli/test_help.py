@@ -25,7 +25,7 @@ def tree(command: Any, words: Words = ()) -> Iterator[tuple[Words, Any]]:
 
 COMMANDS = dict(tree(typer.main.get_command(app)))
 PROMISED = [
-    "dev", "demo", "serve", "worker", "sandbox", "migrate", "shops", "payments", "keys", "secrets", "audit",
+    "serve", "worker", "migrate", "shops", "payments", "keys", "secrets", "audit",
     "reconcile", "import-legacy",
 ]  # fmt: skip
 every_command = pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

@@ -9,10 +9,10 @@ import asyncpg
 import pytest
 from cryptography.fernet import Fernet
 
-from payment_service import schema
+from payment_service.postgres import schema
 from tests.cli.test_help import COMMANDS
-from tests.database.relay import Relay
 from tests.e2e.rig import Rig, free_port, until
+from tests.postgres.relay import Relay
 
 
 def refusal(done: Any) -> str:
@@ -107,7 +107,7 @@ ARGUMENTS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("audit", "export"): (),
 }
 """Every command that needs the database, with what else it needs."""
-WITHOUT_DATABASE = {("dev",), ("demo",), ("sandbox",), ("secrets", "new-key"), ("import-legacy",)}
+WITHOUT_DATABASE = {("secrets", "new-key"), ("import-legacy",)}
 
 
 def test_every_command_is_tried_with_a_database_that_cannot_be_used() -> None:
@@ -176,12 +176,6 @@ def test_taken_port_is_told(shell: Rig) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert port in refusal(shell.run("serve", "--port", port))
-        assert port in shell.run("sandbox", "--port", port).stderr.splitlines()[-1]
-
-
-def test_stand_in_without_access_token_is_refused(shell: Rig) -> None:
-    done = shell.run("sandbox", "--port", str(free_port()), KASPI_ACCESS_TOKEN="")
-    assert "access token" in refusal(done)
 
 
 async def test_migrations_may_run_at_once_and_again(empty_shell: Rig) -> None:

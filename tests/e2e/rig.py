@@ -191,7 +191,7 @@ class Rig:
         port = free_port()
         words = ["--port", str(port), "--tokens-file", str(self.folder / "tokens.json")]
         words += ["--pay-after", str(PAY_AFTER_S), "--deadline", str(DEADLINE_S)]
-        self.sandbox = self.start("payment_service", "sandbox", *words, name="sandbox", port=port)
+        self.sandbox = self.start("kaspi_sandbox", *words, name="sandbox", port=port)
         self.key = self.make_key("e2e", *Scope)
         self.sandbox_client = self._client(self.sandbox.url)
         return self

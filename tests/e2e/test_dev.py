@@ -1,4 +1,4 @@
-"""``payment-service dev``, which ``make run`` calls: started, tried with curl, stopped by Ctrl-C, started again."""
+"""``python -m payment_dev run``, which ``make run`` calls: tried with curl, stopped by Ctrl-C, started again."""
 
 import asyncio
 import json
@@ -103,7 +103,7 @@ class Dev:
         self.port, self.sandbox_port, self.data = free_port(), free_port(), folder / ".data"
         ports = ["--port", str(self.port), "--sandbox-port", str(self.sandbox_port)]
         self.program = Program(
-            ["payment_service", "dev", "--data", str(self.data), *ports, *words],
+            ["payment_dev", "run", "--data", str(self.data), *ports, *words],
             environment=clean_environment(folder, PYTHONUNBUFFERED="1", **settings),
             folder=folder,
             name=f"dev-{self.port}",

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from payment_service.sandbox.rules import COURSES, Course
+from kaspi_sandbox.rules import COURSES, Course
 from tests.e2e.rig import Rig, tenge, until
 
 pytestmark = pytest.mark.xdist_group("e2e")

@@ -19,12 +19,12 @@ from uuid import UUID
 
 import asyncpg
 
-from payment_service import schema
-from payment_service.dev.postgres import EmbeddedPostgres
+from payment_dev.postgres import EmbeddedPostgres
 from payment_service.events import outbox
 from payment_service.events.outbox import EventType
 from payment_service.identifiers import new_id
-from payment_service.main import open_house
+from payment_service.postgres import schema
+from payment_service.services import open_services
 from payment_service.settings import Settings
 from tests.conftest import ENCRYPTION_KEY
 from tests.e2e.rig import Program, Rig, clean_environment, free_port, until
@@ -133,9 +133,9 @@ async def write(database_url: str, events: int) -> dict[str, int]:
     )
     subjects: list[UUID] = [new_id() for _ in range(-(-events // len(LIFE)))]
     moves = [(subject, version) for version in range(1, len(LIFE) + 1) for subject in subjects][:events]
-    async with open_house(settings) as house:
+    async with open_services(settings) as services:
         for start in range(0, len(moves), 50):
-            async with house.database.transaction() as session:
+            async with services.database.transaction() as session:
                 for subject, version in moves[start : start + 50]:
                     data = {"id": str(subject), "amount": 100}
                     outbox.write(session, LIFE[version - 1], subject, version=version, shop_id=121038, data=data)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from payment_service.events.addresses import DEVELOPMENT, PRODUCTION, IPAddress, is_outside, read_url
+from payment_service.outbound.addresses import DEVELOPMENT, PRODUCTION, IPAddress, is_outside, read_url
 
 from .hostile import HOSTILE
 

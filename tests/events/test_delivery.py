@@ -12,15 +12,15 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.events.delivery import TURN_S, Clock, body_of
 from payment_service.events.models import Event
-from payment_service.events.outbound import Posted
 from payment_service.events.outbox import EventType
-from payment_service.events.passing_on import PassingOn
+from payment_service.events.relay import PassingOn
 from payment_service.identifiers import new_id
-from payment_service.main import House
-from payment_service.queue import DELIVER_EVENTS
+from payment_service.outbound.client import Posted
+from payment_service.postgres.queue import DELIVER_EVENTS
+from payment_service.services import Services
 from payment_service.settings import Settings
+from payment_service.webhooks.delivery import TURN_S, Clock, body_of
 from tests.alarms import alarms
 from tests.events.webhooks import OK, REFUSED, SHOP, URL, World, world_of
 from tests.waiting import until
@@ -34,16 +34,16 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def world(house: House, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(services: Services, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch) -> World:
     # Longer than any test takes, on a busy machine too.
-    return world_of(house, sql, monkeypatch, order_wait_s=3600)
+    return world_of(services, sql, monkeypatch, order_wait_s=3600)
 
 
 # --- what is sent, and to whom
 
 
 async def test_event_is_delivered_with_its_id_version_and_signature(world: World) -> None:
-    made = await world.house.endpoints.add({"url": URL})
+    made = await world.services.endpoints.add({"url": URL})
     subject = new_id()
     event_id = await world.happens(EventType.PAYMENT_PAID, subject, version=3, data={"id": str(subject), "amount": 7})
     await world.work()
@@ -75,7 +75,7 @@ async def test_text_that_is_signed_is_the_same_at_every_try(world: World) -> Non
 
 async def test_largest_event_is_under_20_kb(world: World) -> None:
     await world.happens(data={"metadata": {"key": "я" * 9980}})
-    async with world.house.database.reading() as session:
+    async with world.services.database.reading() as session:
         event = (await session.scalars(select(Event))).one()
     assert len(body_of(event).encode()) < 20_480
 
@@ -109,8 +109,8 @@ async def test_custom_headers_are_sent_and_cannot_replace_the_signature(world: W
 
 
 async def test_old_secret_signs_too_while_it_is_valid(world: World) -> None:
-    made = await world.house.endpoints.add({"url": URL})
-    new = await world.house.endpoints.rotate_secret(made.endpoint.id, keep_old_s=3600)
+    made = await world.services.endpoints.add({"url": URL})
+    new = await world.services.endpoints.rotate_secret(made.endpoint.id, keep_old_s=3600)
     await world.happens()
     await world.work()
     world.time.passes(hours=1)
@@ -123,8 +123,8 @@ async def test_old_secret_signs_too_while_it_is_valid(world: World) -> None:
 
 
 async def test_old_secret_can_end_at_once(world: World) -> None:
-    made = await world.house.endpoints.add({"url": URL})
-    new = await world.house.endpoints.rotate_secret(made.endpoint.id, keep_old_s=0)
+    made = await world.services.endpoints.add({"url": URL})
+    new = await world.services.endpoints.rotate_secret(made.endpoint.id, keep_old_s=0)
     await world.happens()
     await world.work()
     assert not world.receiver.calls[0].is_signed_with(made.secret)
@@ -150,7 +150,7 @@ async def test_event_that_a_taker_cannot_take_stays_and_keeps_no_other_back(worl
             raise RuntimeError("not this one")
 
     before = alarms("event_not_taken")
-    assert await PassingOn(world.house.database, [world.deliveries.take, choke]).pass_on() == 2
+    assert await PassingOn(world.services.database, [world.deliveries.take, choke]).pass_on() == 2
     assert alarms("event_not_taken") > before
     assert await world.states() == ["waiting"] * 2
     assert await world.pass_on() == 1
@@ -167,7 +167,7 @@ async def test_several_who_pass_on_at_once_do_it_once(world: World) -> None:
 
 async def test_written_event_is_heard_and_passed_on(world: World) -> None:
     await world.endpoint()
-    passing_on = asyncio.create_task(PassingOn(world.house.database, [world.deliveries.take]).run())
+    passing_on = asyncio.create_task(PassingOn(world.services.database, [world.deliveries.take]).run())
     try:
         for number in range(1, 3):
             await world.happens()
@@ -183,7 +183,7 @@ async def test_written_event_is_heard_and_passed_on(world: World) -> None:
 
 async def test_nothing_is_written_for_an_endpoint_that_is_off(world: World) -> None:
     endpoint_id = await world.endpoint()
-    await world.house.endpoints.change(endpoint_id, {"is_active": False})
+    await world.services.endpoints.change(endpoint_id, {"is_active": False})
     await world.happens()
     await world.work()
     assert (world.receiver.calls, await world.states()) == ([], [])
@@ -240,7 +240,7 @@ async def test_every_next_try_has_a_job_that_comes_in_time(world: World) -> None
     endpoint_id = await world.endpoint()
     await world.happens()
     world.receiver.answers(500)
-    deliveries = world.house.deliveries  # by the database's own clock, as the jobs are
+    deliveries = world.services.deliveries  # by the database's own clock, as the jobs are
     await world.pass_on()
     await deliveries.deliver(endpoint_id)
     assert await world.sql.fetchval(
@@ -416,7 +416,7 @@ async def test_result_is_written_once_when_the_answer_to_its_commit_was_lost(wor
 
 
 async def test_clock_is_the_databases(world: World) -> None:
-    async with world.house.database.reading() as session:
+    async with world.services.database.reading() as session:
         clock = Clock()
         begun, present = (await session.execute(select(clock.begun(), clock.present()))).one()
     assert begun < present
@@ -496,7 +496,7 @@ async def test_test_that_arrives_switches_an_endpoint_on_again(world: World) -> 
 
 async def test_person_switches_an_endpoint_on_again(world: World) -> None:
     endpoint_id = await switched_off(world)
-    await world.house.endpoints.change(endpoint_id, {"is_active": True})
+    await world.services.endpoints.change(endpoint_id, {"is_active": True})
     assert (await world.types())[-1] == "endpoint.recovered"
     await world.work()
     assert world.receiver.types == ["payment.paid", "payment.paid", "endpoint.recovered"]
@@ -514,7 +514,7 @@ async def test_test_that_fails_is_over_and_changes_nothing(world: World) -> None
 
 async def test_endpoint_that_a_person_switched_off_stays_off_after_a_test(world: World) -> None:
     endpoint_id = await world.endpoint()
-    await world.house.endpoints.change(endpoint_id, {"is_active": False})
+    await world.services.endpoints.change(endpoint_id, {"is_active": False})
     await world.deliveries.test(endpoint_id)
     await world.work()
     assert world.receiver.types == ["test"]

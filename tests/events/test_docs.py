@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from payment_service.events import endpoints
-from payment_service.events.delivery import signed
 from payment_service.events.outbox import EventType
-from payment_service.main import House
-from payment_service.payments import shown as payments_shown
-from payment_service.refunds import shown as refunds_shown
+from payment_service.payments import views as payments_shown
+from payment_service.refunds import views as refunds_shown
+from payment_service.services import Services
+from payment_service.webhooks import endpoints
+from payment_service.webhooks.delivery import signed
 from tests.events.webhooks import URL
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
@@ -56,14 +56,14 @@ def test_example_has_the_shape_in_which_it_is_sent(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["endpoint.disabled", "endpoint.recovered", "test"])
 async def test_example_of_an_endpoint_shows_what_get_shows(
-    kind: str, house: House, monkeypatch: pytest.MonkeyPatch
+    kind: str, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fine(_url: str) -> None:
         """Any URL."""
 
-    monkeypatch.setattr(house.endpoints.outbound, "check_host", fine)
-    made = await house.endpoints.add({"url": URL})
-    assert set(EXAMPLES[kind]["data"]) == set(house.endpoints.shown(made.endpoint))
+    monkeypatch.setattr(services.endpoints.outbound, "check_host", fine)
+    made = await services.endpoints.add({"url": URL})
+    assert set(EXAMPLES[kind]["data"]) == set(services.endpoints.shown(made.endpoint))
 
 
 def test_signature_is_what_the_document_says() -> None:

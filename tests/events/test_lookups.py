@@ -7,9 +7,9 @@ from ipaddress import ip_address
 
 import pytest
 
-from payment_service.events.addresses import PRODUCTION, IPAddress
-from payment_service.events.lookups import LookUps
-from payment_service.events.outbound import NotPosted, Outbound, Reason
+from payment_service.outbound.addresses import PRODUCTION, IPAddress
+from payment_service.outbound.client import NotPosted, Outbound, Reason
+from payment_service.outbound.lookups import LookUps
 
 GOOD = [ip_address("8.8.8.8")]
 

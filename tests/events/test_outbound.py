@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from payment_service import logs
-from payment_service.events import outbound
-from payment_service.events.addresses import DEVELOPMENT, PRODUCTION, IPAddress, Rules, is_outside
-from payment_service.events.lookups import LookUps
-from payment_service.events.outbound import Outbound, Posted, Reason, check_headers
-from payment_service.tls import mozillas_list
+from payment_service.observability import logs
+from payment_service.outbound import client as outbound
+from payment_service.outbound.addresses import DEVELOPMENT, PRODUCTION, IPAddress, Rules, is_outside
+from payment_service.outbound.client import Outbound, Posted, Reason, check_headers
+from payment_service.outbound.lookups import LookUps
+from payment_service.outbound.tls import mozillas_list
 from tests.providers.proxy import Connection, Course, RawProxy, answers, http, raw_proxy
 from tests.providers.telltale import production_logs
 
@@ -398,7 +398,7 @@ async def test_environment_changes_nothing(
         (lambda authority: authority.server(NAME, starts=-3 * DAY, ends=-DAY), "has expired"),
         (lambda authority: authority.server(NAME, starts=DAY, ends=3 * DAY), "is not valid yet"),
         (lambda _: self_signed(NAME), "is self-signed"),
-        (lambda _: Authority("Strangers").server(NAME), "not from an authority that is trusted"),
+        (lambda _: Authority("ForeignPayments").server(NAME), "not from an authority that is trusted"),
     ],
 )
 async def test_server_that_is_not_who_it_should_be_hears_nothing(

@@ -10,7 +10,7 @@ import respx
 from payment_service.access.service import EVERYBODY
 from payment_service.events import outbox
 from payment_service.events.outbox import EventType
-from payment_service.main import House
+from payment_service.services import Services
 from tests.api.conftest import GoodProxy, created, paid
 from tests.conftest import accepted, failure, status_reply
 from tests.payments.asking import ask
@@ -58,41 +58,45 @@ async def test_versions_grow_with_what_callers_can_see(
 
 
 async def test_unknown_and_rejected_payments_are_told_of(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     wire.get("/create/").mock(side_effect=[httpx.Response(200), failure(-1502, "Device is not active")])
-    await house.payments.create(ask())
-    await house.payments.create(ask(message="another"))
+    await services.payments.create(ask())
+    await services.payments.create(ask(message="another"))
     assert await types(sql) == ["payment.unknown", "payment.failed"]
 
 
-async def test_late_success_is_paid_and_more(house: House, wire: respx.MockRouter, sql: asyncpg.Connection) -> None:
+async def test_late_success_is_paid_and_more(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
     wire.get("/create/").mock(return_value=accepted(12800627774))
-    payment = (await house.payments.create(ask())).payment
+    payment = (await services.payments.create(ask())).payment
     wire.get("/status/").mock(side_effect=lambda _: status_reply(12800627774, "Processed"))
     await sql.execute("SET session_replication_role = replica")
     await sql.execute("UPDATE payment SET state = 'failed', failure = 'declined'")
     await sql.execute("SET session_replication_role = DEFAULT")
-    await house.following.refresh(await house.following.get(EVERYBODY, payment.id))
+    await services.reading.refresh(await services.reading.get(EVERYBODY, payment.id))
     assert await types(sql) == ["payment.pending", "payment.paid", "payment.late_success"]
 
 
-async def test_changed_route_is_told_without_its_token(house: House, sql: asyncpg.Connection) -> None:
+async def test_changed_route_is_told_without_its_token(services: Services, sql: asyncpg.Connection) -> None:
     await sql.execute(
         "SET session_replication_role = replica; DELETE FROM event; SET session_replication_role = DEFAULT"
     )
-    await house.routing.update(121038, {"device_token": "99999999-aaaa-4aaa-8aaa-000000000009"}, reason="a new phone")
+    await services.routing.update(
+        121038, {"device_token": "99999999-aaaa-4aaa-8aaa-000000000009"}, reason="a new phone"
+    )
     [row] = await sql.fetch("SELECT * FROM event")
     told = json.loads(row["data"])
     assert (row["type"], row["subject_id"], row["version"]) == ("route.changed", "121038", 2)
     assert (told["device_token"], told["reason"]) == ("99999999…", "a new phone")
 
 
-async def test_move_that_is_rolled_back_tells_nobody(house: House, sql: asyncpg.Connection) -> None:
+async def test_move_that_is_rolled_back_tells_nobody(services: Services, sql: asyncpg.Connection) -> None:
     before = await sql.fetchval("SELECT count(*) FROM event")
 
     async def write_and_fail() -> None:
-        async with house.database.transaction() as session:
+        async with services.database.transaction() as session:
             outbox.write(session, EventType.TEST, 1, version=1, shop_id=None, data={})
             await session.flush()
             raise RuntimeError
@@ -103,14 +107,14 @@ async def test_move_that_is_rolled_back_tells_nobody(house: House, sql: asyncpg.
 
 
 async def test_whoever_listens_hears_of_an_event_at_once(
-    house: House, wire: respx.MockRouter, database_url: str
+    services: Services, wire: respx.MockRouter, database_url: str
 ) -> None:
     heard: list[dict[str, object]] = []
     listener = await asyncpg.connect(database_url)
     try:
         await listener.add_listener("event_written", lambda *said: heard.append(json.loads(said[-1])))
         wire.get("/create/").mock(return_value=accepted(12800627774))
-        payment = (await house.payments.create(ask())).payment
+        payment = (await services.payments.create(ask())).payment
 
         async def has_heard() -> bool:
             return bool(heard)
@@ -127,10 +131,10 @@ async def test_whoever_listens_hears_of_an_event_at_once(
     ["type = 'payment.paid'", "data = '{}'", "version = 9", "passed_on_at = NULL WHERE passed_on_at IS NOT NULL"],
 )
 async def test_event_is_never_changed(
-    change: str, house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    change: str, services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     wire.get("/create/").mock(return_value=accepted(12800627774))
-    await house.payments.create(ask())
+    await services.payments.create(ask())
     await sql.execute("UPDATE event SET passed_on_at = now()")
     with pytest.raises(asyncpg.CheckViolationError, match="never changed"):
         await sql.execute(f"UPDATE event SET {change}")

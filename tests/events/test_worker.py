@@ -8,9 +8,9 @@ import pytest
 import respx
 from sqlalchemy.exc import DBAPIError
 
-from payment_service.main import House
+from payment_service.services import Services
 from payment_service.settings import Settings
-from payment_service.worker.service import Worker
+from payment_service.worker.service import Worker, worker_over
 from tests.conftest import accepted, status_reply
 from tests.events.webhooks import World, world_of
 from tests.payments.asking import TERMINATE_OTHERS, ask
@@ -26,14 +26,14 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-async def world(house: House, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch) -> World:
-    return world_of(house, sql, monkeypatch)
+async def world(services: Services, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch) -> World:
+    return world_of(services, sql, monkeypatch)
 
 
 @pytest.fixture
 async def workers(world: World) -> AsyncIterator[list[Worker]]:
     """Two of them, at work."""
-    workers = [world.house.worker() for _ in range(2)]
+    workers = [worker_over(world.services) for _ in range(2)]
     working = [asyncio.create_task(worker.run()) for worker in workers]
     yield workers
     for worker in workers:
@@ -70,7 +70,7 @@ async def test_payments_are_followed_while_an_endpoint_hangs(
     await until(hangs)
     wire.get("/create/").mock(return_value=accepted(CREATED))
     wire.get("/status/").mock(return_value=status_reply(CREATED, "Processed"))
-    await world.house.payments.create(ask())
+    await world.services.payments.create(ask())
 
     async def paid() -> bool:
         return bool(await world.sql.fetchval("SELECT state = 'paid' FROM payment"))
@@ -92,7 +92,7 @@ async def test_endpoint_that_hangs_keeps_no_other_waiting(world: World, workers:
             await gate.wait()
         return await post(url, body=body, headers=headers)
 
-    world.house.endpoints.outbound.post = hang  # type: ignore[method-assign, assignment] # put back by monkeypatch
+    world.services.endpoints.outbound.post = hang  # type: ignore[method-assign, assignment] # put back by monkeypatch
     await asyncio.gather(*(world.happens() for _ in range(20)))
     query = "SELECT count(*) FROM event_delivery WHERE state = 'delivered' AND endpoint_id <> $1"
 
@@ -104,13 +104,13 @@ async def test_endpoint_that_hangs_keeps_no_other_waiting(world: World, workers:
     await all_delivered(world, 40)
 
 
-async def test_job_that_was_lost_is_made_up_for_by_the_sweep(world: World, house: House) -> None:
+async def test_job_that_was_lost_is_made_up_for_by_the_sweep(world: World, services: Services) -> None:
     await world.endpoint()
     await world.happens()
     await world.pass_on()
     await world.sql.execute("DELETE FROM pgqueuer")
     await world.sql.execute("UPDATE event_delivery SET next_try_at = now() - interval '1 minute'")
-    worker = house.worker()
+    worker = worker_over(services)
     working = asyncio.create_task(worker.run())
     await all_delivered(world, 1)
     worker.stop()

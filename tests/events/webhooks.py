@@ -14,12 +14,12 @@ from sqlalchemy import ColumnElement, DateTime, literal
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from payment_service.events import outbox
-from payment_service.events.delivery import Clock, Deliveries
-from payment_service.events.outbound import NotPosted, Posted, Reason
 from payment_service.events.outbox import EventType
-from payment_service.events.passing_on import PassingOn
+from payment_service.events.relay import PassingOn
 from payment_service.identifiers import new_id
-from payment_service.main import House
+from payment_service.outbound.client import NotPosted, Posted, Reason
+from payment_service.services import Services
+from payment_service.webhooks.delivery import Clock, Deliveries
 
 URL = "http://127.0.0.1:9009/webhook"
 SHOP = 121038
@@ -103,14 +103,14 @@ class Time(Clock):
 class World:
     """Endpoints, a receiver, and a worker that works when it is told to."""
 
-    house: House
+    services: Services
     sql: asyncpg.Connection
     receiver: Receiver
     time: Time
     deliveries: Deliveries
 
     async def endpoint(self, **fields: Any) -> UUID:
-        made = await self.house.endpoints.add({"url": URL, **fields})
+        made = await self.services.endpoints.add({"url": URL, **fields})
         return made.endpoint.id
 
     async def happens(
@@ -123,14 +123,14 @@ class World:
         data: Mapping[str, Any] | None = None,
     ) -> UUID:
         """An event is written; returns its id."""
-        async with self.house.database.transaction() as session:
+        async with self.services.database.transaction() as session:
             event = outbox.write(
                 session, kind, subject or new_id(), version=version, shop_id=shop_id, data=data or {"amount": 100}
             )
         return event.id
 
     async def pass_on(self) -> int:
-        return await PassingOn(self.house.database, [self.deliveries.take]).pass_on()
+        return await PassingOn(self.services.database, [self.deliveries.take]).pass_on()
 
     async def work(self) -> None:
         """Pass on, and take every turn that is due."""
@@ -167,9 +167,9 @@ class World:
         return await self.sql.fetchrow("SELECT * FROM webhook_endpoint WHERE id = $1", endpoint_id)
 
 
-def world_of(house: House, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, **plan: Any) -> World:
+def world_of(services: Services, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, **plan: Any) -> World:
     """A world over these rooms."""
     receiver, time = Receiver(), Time()
-    monkeypatch.setattr(house.endpoints.outbound, "post", receiver.post)
-    planned = replace(house.deliveries.plan, **plan)
-    return World(house, sql, receiver, time, replace(house.deliveries, plan=planned, clock=time))
+    monkeypatch.setattr(services.endpoints.outbound, "post", receiver.post)
+    planned = replace(services.deliveries.plan, **plan)
+    return World(services, sql, receiver, time, replace(services.deliveries, plan=planned, clock=time))

@@ -11,12 +11,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
-from tests.database.relay import Relay
 from tests.faults import checker, people
 from tests.faults.bench import Bench
 from tests.faults.clients import Clients, Told
 from tests.faults.rig import Rig
 from tests.faults.wishes import Wish, in_mid_call, wishes
+from tests.postgres.relay import Relay
 
 SHORT_TIMES: Final = {
     "KASPI_DEADLINE_S": "3",

@@ -22,8 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from payment_service import schema
-from payment_service.dev.postgres import EmbeddedPostgres
+from payment_dev.postgres import EmbeddedPostgres
+from payment_service.postgres import schema
 from tests.faults import checker
 from tests.faults.books import Books, gather
 from tests.faults.clients import Clients, Told

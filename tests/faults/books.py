@@ -13,7 +13,7 @@ from uuid import UUID
 
 import asyncpg
 
-from payment_service.vault import Vault
+from payment_service.postgres.vault import Vault
 from tests.conftest import ENCRYPTION_KEY
 from tests.faults.clients import Told
 from tests.faults.rig import Arrival, Rig

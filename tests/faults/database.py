@@ -13,11 +13,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.database.relay import Cut, Relay
 from tests.faults import outages
 from tests.faults.bench import Bench
 from tests.faults.clients import PAYS_AT_ONCE, PHONES, Asked, Clients, Told
 from tests.faults.rig import Process, Rig, until
+from tests.postgres.relay import Cut, Relay
 
 SAYS_SO_WITHIN_S: Final = {"restarted": 2.0, "frozen": 2.0, "crowded_out": 2.0, "disk_full": 2.0}
 """How soon a service says 503."""

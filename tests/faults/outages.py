@@ -14,7 +14,7 @@ from typing import Final
 
 import asyncpg
 
-from payment_service.dev.postgres import EmbeddedPostgres
+from payment_dev.postgres import EmbeddedPostgres
 from tests.faults.bench import Bench
 from tests.faults.rig import TEMPLATE, Rig, until
 

@@ -16,13 +16,16 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.errors import ShopNotConfigured
-from payment_service.idempotency import Earlier, Rules, Verdict, of_equal
-from payment_service.logs import get_logger
+from payment_service.idempotency import claims
+from payment_service.idempotency.decisions import Earlier, Rules, Verdict, of_equal
+from payment_service.idempotency.models import IdempotencyClaim
+from payment_service.idempotency.sending import SendingWindow
 from payment_service.money import Money
-from payment_service.payments import claims, following, lifecycle, moves
+from payment_service.observability.logs import get_logger
+from payment_service.payments import lifecycle, moves, polling, reading
 from payment_service.payments import queries as payment_queries
 from payment_service.payments import service as payments
-from payment_service.payments.models import IdempotencyClaim, Payment
+from payment_service.payments.models import Payment
 from payment_service.providers import breaker
 from payment_service.providers.interface import (
     Accepted,
@@ -37,7 +40,6 @@ from payment_service.providers.kaspi import client as kaspi
 from payment_service.providers.kaspi import wire
 from payment_service.refunds import service as refunds
 from payment_service.refunds.service import Refunds
-from payment_service.sending import SendingWindow
 
 Method = Callable[..., Awaitable[Any]]
 PLANTS: Final[dict[str, Callable[[], None]]] = {}
@@ -181,7 +183,7 @@ def lost_sender_is_a_failure() -> None:
     def failed(before: lifecycle.State, _outcome: Outcome[PaymentReceipt]) -> lifecycle.Step | None:
         return lifecycle.decide(before, NotSent("sender_died"))
 
-    _put(following, "decide", failed)
+    _put(polling, "decide", failed)
 
 
 @_plant
@@ -189,7 +191,7 @@ def error_is_believed_at_once() -> None:
     def believed(*rest: Any, **more: Any) -> lifecycle.Step:
         return lifecycle.decide_reading(*rest, **{**more, "error_seen_at": datetime(2026, 1, 1, tzinfo=UTC)})
 
-    _put(following, "decide_reading", believed)
+    _put(reading, "decide_reading", believed)
 
 
 # --- the steps
@@ -359,7 +361,7 @@ def sweep_stops_at_a_bad_row() -> None:
             await take(one)
         return len(ids)
 
-    _put(following, "each_alone", in_order)
+    _put(polling, "each_alone", in_order)
     _put(refunds, "each_alone", in_order)
 
 

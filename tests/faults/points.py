@@ -22,10 +22,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Message, Receive, Scope, Send
 
 from payment_service.api.middleware import Envelope
-from payment_service.database import Database
 from payment_service.payments import queries as payment_queries
-from payment_service.payments.following import Following
+from payment_service.payments.polling import Polling
 from payment_service.payments.service import PaymentRequest, Payments
+from payment_service.postgres.database import Database
 from payment_service.providers.kaspi import client as kaspi
 from payment_service.refunds import queries as refund_queries
 from payment_service.refunds.service import Refunds
@@ -231,7 +231,7 @@ def _around_the_answer(trap: _Trap) -> None:
 
 def _around_the_worker(trap: _Trap) -> None:
     def follow(original: Method) -> Method:
-        async def turn(self: Following, *rest: Any) -> None:
+        async def turn(self: Polling, *rest: Any) -> None:
             _verb.set("worker")
             trap.reach("job-picked")
             _transaction.set("turn")
@@ -241,7 +241,7 @@ def _around_the_worker(trap: _Trap) -> None:
         return turn
 
     def take_turn(original: Method) -> Method:
-        async def take(self: Following, *rest: Any) -> Any:
+        async def take(self: Polling, *rest: Any) -> Any:
             taken = await original(self, *rest)
             if taken is not None:
                 trap.reach("turn-taken")
@@ -283,9 +283,9 @@ def _around_the_worker(trap: _Trap) -> None:
 
         return overdue
 
-    _wrap(Following, "follow", follow)
-    _wrap(Following, "_take_turn", take_turn)
-    _wrap(Following, "settle_lost", settle("sweep"))
+    _wrap(Polling, "follow", follow)
+    _wrap(Polling, "_take_turn", take_turn)
+    _wrap(Polling, "settle_lost", settle("sweep"))
     _wrap(Refunds, "settle_lost", settle("refund-sweep"))
     _wrap(payment_queries, "stuck_in_sending", found)
     _wrap(refund_queries, "stuck_in_sending", found)

@@ -20,17 +20,19 @@ from pathlib import Path
 from pgqueuer import QueueManager
 
 _PR_SET_PDEATHSIG = 1
+STAND_IN = "kaspi_sandbox"
+"""The first word of a process that is the stand-in."""
 
 
 def run(words: Sequence[str]) -> None:
     """Call the command line, with whatever the environment asks for."""
-    from payment_service import database  # noqa: PLC0415 - the fork server has imported it already
     from payment_service.cli import main  # noqa: PLC0415 - as above
-    from payment_service.payments import following  # noqa: PLC0415 - as above
+    from payment_service.payments import polling  # noqa: PLC0415 - as above
+    from payment_service.postgres import database  # noqa: PLC0415 - the fork server has imported it already
     from tests.faults import planted, points  # noqa: PLC0415 - as above
 
     if clock := os.environ.get("FAULTS_CLOCK"):
-        following.READING_LEASE_S = int(clock)
+        polling.READING_LEASE_S = int(clock)
         heartbeat = timedelta(seconds=2 * int(clock))
         QueueManager.run = partialmethod(QueueManager.run, heartbeat_timeout=heartbeat)  # type: ignore[assignment]
     if insist_s := os.environ.get("FAULTS_INSIST"):
@@ -42,6 +44,14 @@ def run(words: Sequence[str]) -> None:
     if plant := os.environ.get("FAULTS_PLANT"):
         planted.install(plant)
     sys.argv = ["payment-service", *words]
+    main()
+
+
+def run_stand_in(words: Sequence[str]) -> None:
+    """Call the stand-in's command line."""
+    from kaspi_sandbox.__main__ import main  # noqa: PLC0415 - as above
+
+    sys.argv = ["kaspi_sandbox", *words]
     main()
 
 
@@ -61,7 +71,7 @@ def child(words: Sequence[str], environment: Mapping[str, str], folder: str, log
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    run(words)
+    run_stand_in(words[1:]) if words[0] == STAND_IN else run(words)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from unittest.mock import patch
 
-from payment_service import logs
 from payment_service.characters import checked_text
+from payment_service.observability import logs
 from payment_service.providers.interface import (
     Accepted,
     LinkPayment,

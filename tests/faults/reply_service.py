@@ -15,7 +15,8 @@ import httpx
 
 from payment_service.access.service import Scope
 from payment_service.api.middleware import Drain
-from payment_service.main import build, create_app
+from payment_service.programs import create_app
+from payment_service.services import build
 from payment_service.settings import Settings
 from tests.conftest import ENCRYPTION_KEY
 from tests.faults.reply_client import TENGE, OddProxy, Tried, odd_proxy, secrets_in
@@ -143,10 +144,10 @@ async def odd_service(database_url: str) -> AsyncIterator[OddService]:
             duplicate_window_s=0,
             rate_limits=False,
         )
-        house = build(settings)
-        await house.routing.create(SHOP, {"organization_bin": BIN, "device_token": DEVICE_TOKEN})
-        key = (await house.access.create("replies", list(Scope))).key
-        app = create_app(house, Drain())
+        services = build(settings)
+        await services.routing.create(SHOP, {"organization_bin": BIN, "device_token": DEVICE_TOKEN})
+        key = (await services.access.create("replies", list(Scope))).key
+        app = create_app(services, Drain())
         headers = {"Authorization": f"Bearer {key}"}
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app), base_url="http://service", headers=headers
@@ -154,8 +155,8 @@ async def odd_service(database_url: str) -> AsyncIterator[OddService]:
             service = OddService(client, proxy)
             proxy.answer = service.answer
             yield service
-            await house.inflight.drain(10)
-        await house.close()
+            await services.inflight.drain(10)
+        await services.close()
 
 
 async def try_service(database_url: str, operations: Iterator[tuple[Operation, Reply]]) -> Tried:

@@ -27,9 +27,9 @@ from urllib.parse import urlsplit
 import asyncpg
 import httpx
 
+from payment_dev.postgres import EmbeddedPostgres
 from payment_service.access.service import Scope
-from payment_service.dev.postgres import EmbeddedPostgres
-from payment_service.main import build
+from payment_service.services import build
 from payment_service.settings import Settings
 from tests.conftest import ENCRYPTION_KEY, SHOPS, device_token_of
 from tests.e2e.rig import clean_environment, free_port
@@ -58,6 +58,7 @@ PAY_AFTER_S = 0.5
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
     [
+        "kaspi_sandbox.__main__",
         "payment_service.cli.commands",
         "tests.faults.points",
         "tests.faults.planted",
@@ -301,7 +302,7 @@ class Rig:
         words = ["--port", str(port), "--tokens-file", str(self.folder / "tokens.json")]
         words += ["--ledger-file", str(self.folder / "ledger.jsonl"), "--pay-after", str(PAY_AFTER_S)]
         deadline_s = self.seconds("KASPI_DEADLINE_S")
-        self.stand_in = self.start("sandbox", *words, "--deadline", str(deadline_s), name="stand-in", port=port)
+        self.stand_in = self.start(program.STAND_IN, *words, "--deadline", str(deadline_s), name="stand-in", port=port)
         await self._answers(self.stand_in, "/health", 20)
 
     async def _answers(self, process: Process, path: str, within_s: float) -> None:
@@ -317,14 +318,14 @@ class Rig:
     async def _furnish(self) -> None:
         """An API key, and each shop on its own account."""
         settings = Settings.model_validate({name.lower(): value for name, value in self.environment().items()})
-        house = build(settings)
+        services = build(settings)
         try:
-            self.key = (await house.access.create("faults", list(Scope))).key
+            self.key = (await services.access.create("faults", list(Scope))).key
             for shop_id, organization_bin in SHOPS.items():
                 fields = {"organization_bin": organization_bin, "device_token": device_token_of(shop_id)}
-                await house.routing.create(shop_id, fields)
+                await services.routing.create(shop_id, fields)
         finally:
-            await house.close()
+            await services.close()
         password = urlsplit(self.database_url).password or ""
         self.secrets |= {ACCESS_TOKEN, ENCRYPTION_KEY, self.key, password}
 

@@ -19,8 +19,8 @@ from typing import Any, Final
 
 import asyncpg
 
-from payment_service import schema
-from payment_service.dev.postgres import EmbeddedPostgres
+from payment_dev.postgres import EmbeddedPostgres
+from payment_service.postgres import schema
 from tests.conftest import SHOPS
 from tests.e2e.rig import PATIENT, Program, Rig
 from tests.fuzz.attack import SPARE_SHOPS, without_details

@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 
 from payment_service.legacy.service import Count, LogReport, OldBooksError, old_books, take_log, take_shops
-from payment_service.main import House
 from payment_service.routing.importing import Planned
+from payment_service.services import Services
 from tests.conftest import ENCRYPTION_KEY, SHOPS, Server
 from tests.e2e import commands
 from tests.e2e.rig import bin_with_checksum, clean_environment
@@ -68,10 +68,10 @@ async def old(old_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def taken(
-    old: asyncpg.Connection, house: House, *, dry_run: bool = False, skip: tuple[int, ...] = ()
+    old: asyncpg.Connection, services: Services, *, dry_run: bool = False, skip: tuple[int, ...] = ()
 ) -> tuple[list[Planned], list[str], LogReport]:
-    shops, problems = await take_shops(old, house.routing, skip=skip, dry_run=dry_run)
-    return shops, problems, await take_log(old, house.database, dry_run=dry_run, advance=lambda _done: None)
+    shops, problems = await take_shops(old, services.routing, skip=skip, dry_run=dry_run)
+    return shops, problems, await take_log(old, services.database, dry_run=dry_run, advance=lambda _done: None)
 
 
 async def change_old(url: str, statement: str) -> None:
@@ -83,9 +83,9 @@ async def change_old(url: str, statement: str) -> None:
 
 
 async def test_every_shop_and_every_line_is_here_afterwards(
-    old: asyncpg.Connection, house: House, sql: asyncpg.Connection
+    old: asyncpg.Connection, services: Services, sql: asyncpg.Connection
 ) -> None:
-    shops, problems, log = await taken(old, house)
+    shops, problems, log = await taken(old, services)
     assert (len(shops), problems, log.problems) == (15, [], [])
     assert log.there == log.after == Count(LINES, await sql.fetchval("SELECT sum(amount) FROM payment_log"))
     assert log.before == Count()
@@ -100,55 +100,55 @@ async def test_every_shop_and_every_line_is_here_afterwards(
 
 
 async def test_tokens_are_taken_over_encrypted_and_inactive_shops_stay_inactive(
-    old: asyncpg.Connection, house: House, sql: asyncpg.Connection
+    old: asyncpg.Connection, services: Services, sql: asyncpg.Connection
 ) -> None:
-    await take_shops(old, house.routing, skip=(), dry_run=False)
-    configs = {config.row.shop_id: config for config in await house.routing.configs()}
+    await take_shops(old, services.routing, skip=(), dry_run=False)
+    configs = {config.row.shop_id: config for config in await services.routing.configs()}
     assert configs[121038].device_token == "old-token-00121038"
     assert [shop_id for shop_id, config in configs.items() if not config.row.is_active] == [15]
     assert await sql.fetchval("SELECT count(*) FROM device_token WHERE ciphertext LIKE '%old-token%'") == 0
     assert configs[121038].row.name == "Eileen flowers"
 
 
-async def test_twice_is_the_same_as_once(old: asyncpg.Connection, house: House, sql: asyncpg.Connection) -> None:
-    await taken(old, house)
+async def test_twice_is_the_same_as_once(old: asyncpg.Connection, services: Services, sql: asyncpg.Connection) -> None:
+    await taken(old, services)
     everything = "SELECT (SELECT count(*) FROM payment_log), (SELECT count(*) FROM payment_config_history)"
     before = await sql.fetchrow(everything)
-    shops, problems, log = await taken(old, house)
+    shops, problems, log = await taken(old, services)
     assert {plan.action for plan in shops} == {"keep"}
     assert (problems, log.before, log.after) == ([], log.there, log.there)
     assert await sql.fetchrow(everything) == before
 
 
 async def test_import_that_was_cut_goes_on_where_it_was(
-    old: asyncpg.Connection, house: House, sql: asyncpg.Connection
+    old: asyncpg.Connection, services: Services, sql: asyncpg.Connection
 ) -> None:
     def cut(_done: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        await take_log(old, house.database, dry_run=False, advance=cut)
+        await take_log(old, services.database, dry_run=False, advance=cut)
     assert 0 < await sql.fetchval("SELECT count(*) FROM payment_log") < LINES
-    log = await take_log(old, house.database, dry_run=False, advance=lambda _done: None)
+    log = await take_log(old, services.database, dry_run=False, advance=lambda _done: None)
     assert log.after == log.there
 
 
-async def test_dry_run_changes_nothing(old: asyncpg.Connection, house: House, sql: asyncpg.Connection) -> None:
-    shops, _, log = await taken(old, house, dry_run=True)
+async def test_dry_run_changes_nothing(old: asyncpg.Connection, services: Services, sql: asyncpg.Connection) -> None:
+    shops, _, log = await taken(old, services, dry_run=True)
     assert {plan.action for plan in shops} == {"create"}
     assert (log.there.lines, log.after.lines) == (LINES, 0)
     assert await sql.fetchval("SELECT count(*) FROM payment_config") == 0
 
 
 async def test_shop_that_is_routed_differently_stops_it_until_it_is_left_out(
-    old: asyncpg.Connection, house: House, shops: dict[int, str], sql: asyncpg.Connection
+    old: asyncpg.Connection, services: Services, shops: dict[int, str], sql: asyncpg.Connection
 ) -> None:
     # The fixture has given the seven shops other device tokens than the old service knew.
     before = await sql.fetch("SELECT * FROM payment_config ORDER BY id")
-    _, problems = await take_shops(old, house.routing, skip=(), dry_run=False)
+    _, problems = await take_shops(old, services.routing, skip=(), dry_run=False)
     assert len(problems) == 7
     assert await sql.fetch("SELECT * FROM payment_config ORDER BY id") == before
-    planned, problems = await take_shops(old, house.routing, skip=tuple(SHOPS), dry_run=False)
+    planned, problems = await take_shops(old, services.routing, skip=tuple(SHOPS), dry_run=False)
     assert ([plan.shop_id for plan in planned], problems) == ([*range(8, 16)], [])
     assert await sql.fetch("SELECT * FROM payment_config WHERE shop_id > 15 ORDER BY id") == before
 
@@ -163,27 +163,27 @@ async def test_shop_that_is_routed_differently_stops_it_until_it_is_left_out(
     ],
 )
 async def test_shop_that_cannot_be_routed_is_named_and_nothing_is_taken_over(
-    old_url: str, house: House, sql: asyncpg.Connection, wrong: str, told: str
+    old_url: str, services: Services, sql: asyncpg.Connection, wrong: str, told: str
 ) -> None:
     await change_old(old_url, f"UPDATE paymentconfig SET {wrong} WHERE shop_id = 12")
     async with old_books(old_url) as old:
-        _, [problem] = await take_shops(old, house.routing, skip=(), dry_run=False)
+        _, [problem] = await take_shops(old, services.routing, skip=(), dry_run=False)
     assert problem.startswith("Shop 12: ")
     assert told in problem
     assert await sql.fetchval("SELECT count(*) FROM payment_config") == 0
 
 
-async def test_line_that_cannot_be_kept_as_it_is_is_named(old_url: str, house: House) -> None:
+async def test_line_that_cannot_be_kept_as_it_is_is_named(old_url: str, services: Services) -> None:
     await change_old(old_url, "UPDATE paymentlog SET amount = -1 WHERE id = 5; UPDATE paymentlog SET amount = NULL")
     await change_old(old_url, "UPDATE paymentlog SET amount = -1 WHERE id = 5")
     async with old_books(old_url) as old:
-        log = await take_log(old, house.database, dry_run=False, advance=lambda _done: None)
+        log = await take_log(old, services.database, dry_run=False, advance=lambda _done: None)
     assert log.problems == ["Line 5: its amount is below zero."]
     assert log.after.lines == LINES - 1
 
 
 async def test_database_that_is_not_the_old_one_is_told(
-    server: Server, worker_id: str, house: House, database_url: str
+    server: Server, worker_id: str, services: Services, database_url: str
 ) -> None:
     for url, sentence in (
         (await server.make(f"old_{worker_id}", empty=True), "no table paymentconfig"),
@@ -195,7 +195,9 @@ async def test_database_that_is_not_the_old_one_is_told(
                 pass
 
 
-async def test_command_counts_before_and_after(old_url: str, database_url: str, house: House, tmp_path: Any) -> None:
+async def test_command_counts_before_and_after(
+    old_url: str, database_url: str, services: Services, tmp_path: Any
+) -> None:
     environment = clean_environment(
         tmp_path,
         DATABASE_URL=database_url,

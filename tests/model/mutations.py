@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 from typing import Final
 
-from payment_service import idempotency
-from payment_service.idempotency import IN_FLIGHT, Earlier, Rules, Verdict
+from payment_service.idempotency import decisions as idempotency
+from payment_service.idempotency.decisions import IN_FLIGHT, Earlier, Rules, Verdict
 from payment_service.providers.interface import NotSent
 from tests.model.world import DEADLINE, LATE, LEASE, PAYMENTS, REFUNDS, Ask, Decisions, Row, Verb
 

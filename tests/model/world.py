@@ -14,9 +14,10 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple, cast
 
-from payment_service import idempotency
 from payment_service.errors import TooEarlyToSettle
-from payment_service.idempotency import IN_FLIGHT, Earlier, Rules, Verdict
+from payment_service.idempotency import decisions as idempotency
+from payment_service.idempotency.decisions import IN_FLIGHT, Earlier, Rules, Verdict
+from payment_service.idempotency.sending import SendingWindow
 from payment_service.payments import lifecycle as payments
 from payment_service.payments.lifecycle import OPEN, State
 from payment_service.payments.models import Payment
@@ -33,7 +34,6 @@ from payment_service.providers.interface import (
 from payment_service.refunds import lifecycle as refunds
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.service import remainder
-from payment_service.sending import SendingWindow
 
 DEADLINE: Final = 1
 """A call of a process that runs ends within this time."""

@@ -2,29 +2,14 @@
 
 import asyncio
 import contextlib
-import gc
-import os
-import random
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
-from unittest.mock import patch
 
 import httpx
-import pytest
-import uvloop
 
-from payment_service.outbound import transport as module
-from payment_service.outbound.connection import Connection as Line
 from payment_service.outbound.transport import Transport
-from payment_service.providers.interface import Accepted, NotSent, StatusRead, Unknown
-from payment_service.providers.kaspi import client as kaspi_client
-from payment_service.providers.kaspi.client import KaspiClient, KaspiSettings
-from tests.events.certificates import Authority, self_signed
-from tests.providers.proxy import Connection, Course, RawProxy, answers, http, raw_proxy
-from tests.providers.test_outcomes import TABLE, Does, Row, Says, cases, chunked
-from tests.providers.verbs import ACCESS_TOKEN, CREATE, ID, SECRETS, VERBS, Verb, client_of
+from tests.providers.proxy import http
 
 OK: Final = b"HTTP/1.1 200 OK\r\n"
 HELLO: Final = http(200, b"hello")
@@ -46,7 +31,9 @@ class Trace:
         return "send_request_headers.started" in self.events
 
 
-async def ask(one: httpx.AsyncBaseTransport, url: str, *, trace: Trace | None = None, **headers: str) -> tuple[int, bytes]:
+async def ask(
+    one: httpx.AsyncBaseTransport, url: str, *, trace: Trace | None = None, **headers: str
+) -> tuple[int, bytes]:
     """Make one call and read its reply."""
     extensions = {"timeout": {"connect": 5}, **({"trace": trace} if trace else {})}
     response = await one.handle_async_request(httpx.Request("GET", url, headers=headers, extensions=extensions))
@@ -56,9 +43,7 @@ async def ask(one: httpx.AsyncBaseTransport, url: str, *, trace: Trace | None = 
 
 
 @contextlib.asynccontextmanager
-async def calling(
-    url: str, tls: ssl.SSLContext = PLAIN, **more: int
-) -> AsyncIterator[Callable[..., Any]]:
+async def calling(url: str, tls: ssl.SSLContext = PLAIN, **more: int) -> AsyncIterator[Callable[..., Any]]:
     """Calls over one transport; a connection or a task that it leaves behind fails the test."""
     before = asyncio.all_tasks()
     one = Transport(httpx.URL(url), tls, **more)

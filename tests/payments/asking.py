@@ -12,11 +12,11 @@ from sqlalchemy import select
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from payment_service.errors import DatabaseUnavailable, StillRunning
-from payment_service.main import House
-from payment_service.metrics import ALARMS
 from payment_service.money import Money
+from payment_service.observability.metrics import ALARMS
 from payment_service.payments.models import Payment
 from payment_service.payments.service import Answer, PaymentRequest
+from payment_service.services import Services
 from tests.conftest import SHOPS, accepted, device_token_of, status_reply
 
 SHOP = 121038
@@ -79,14 +79,14 @@ async def all_of(*asked: Awaitable[Answer]) -> tuple[list[Answer], list[BaseExce
     return answers, [end for end in ended if isinstance(end, BaseException)]
 
 
-async def paid(house: House, wire: respx.MockRouter, request: PaymentRequest | None = None) -> Payment:
+async def paid(services: Services, wire: respx.MockRouter, request: PaymentRequest | None = None) -> Payment:
     """A payment that the customer has paid."""
     taking(wire)
-    payment = (await house.payments.create(request or ask())).payment
+    payment = (await services.payments.create(request or ask())).payment
     wire.get("/status/", params={"externalId": payment.external_id}).mock(
         return_value=status_reply(str(payment.external_id), "Processed")
     )
-    return await house.following.refresh(payment)
+    return await services.reading.refresh(payment)
 
 
 async def age(sql: asyncpg.Connection, seconds: float, table: str = "payment") -> None:
@@ -123,18 +123,18 @@ class Alarms(dict[str, int]):
         return {sample.labels["alarm"]: sample.value for sample in family.samples if sample.name.endswith("_total")}
 
 
-async def two_shops(house: House) -> dict[int, str]:
+async def two_shops(services: Services) -> dict[int, str]:
     """The routing of the two shops that are asked for here; returns shop_id -> BIN."""
     found = {shop_id: SHOPS[shop_id] for shop_id in (SHOP, OTHER_SHOP)}
     for shop_id, organization_bin in found.items():
         fields = {"organization_bin": organization_bin, "device_token": device_token_of(shop_id)}
-        await house.routing.create(shop_id, fields)
+        await services.routing.create(shop_id, fields)
     return found
 
 
-async def payments_of(house: House) -> list[Payment]:
+async def payments_of(services: Services) -> list[Payment]:
     """Every payment and every report, oldest first."""
-    async with house.database.reading() as session:
+    async with services.database.reading() as session:
         return list(await session.scalars(select(Payment).order_by(Payment.created_at, Payment.id)))
 
 

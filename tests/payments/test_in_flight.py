@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import DBAPIError
 
 from payment_service.access.service import EVERYBODY
-from payment_service.database import constraint_of
 from payment_service.errors import (
     DatabaseUnavailable,
     IdempotencyKeyReused,
@@ -23,20 +22,20 @@ from payment_service.errors import (
     OrderAlreadyOpen,
     StillRunning,
 )
-from payment_service.idempotency import Earlier, foremost
-from payment_service.main import House
+from payment_service.idempotency.decisions import Earlier, foremost
+from payment_service.idempotency.sending import SendingWindow
 from payment_service.money import Money
 from payment_service.payments import queries
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves
 from payment_service.payments.settling import Settlement
+from payment_service.postgres.database import constraint_of
 from payment_service.providers.interface import Outcome, PaymentReceipt, Unknown
 from payment_service.refunds.service import RefundRequest, RefundSettlement
-from payment_service.sending import SendingWindow
+from payment_service.services import Services
 from payment_service.settings import Settings
 from tests.conftest import accepted, status_reply
-from tests.database.books import beyond_the_law
 from tests.payments.asking import (
     FIRST_ID,
     KEY,
@@ -50,6 +49,7 @@ from tests.payments.asking import (
     taking,
     two_shops,
 )
+from tests.postgres.books import beyond_the_law
 
 pytestmark = pytest.mark.usefixtures("shops")
 OTHER_KEY = "key-of-another-request"
@@ -57,9 +57,9 @@ EMOJI = "🩷"
 
 
 @pytest.fixture
-async def shops(house: House) -> dict[int, str]:
+async def shops(services: Services) -> dict[int, str]:
     """The two shops that these tests ask for."""
-    return await two_shops(house)
+    return await two_shops(services)
 
 
 @pytest.fixture
@@ -73,11 +73,11 @@ def alarms() -> Alarms:
     return Alarms()
 
 
-async def sender_dies(house: House, wire: respx.MockRouter, **changes: Any) -> Gate:
+async def sender_dies(services: Services, wire: respx.MockRouter, **changes: Any) -> Gate:
     """A payment whose process died in mid-call."""
     gate = Gate(httpx.Response(500))
     wire.get("/create/" if changes.get("phone", "") is not None else "/create-link/").mock(side_effect=gate)
-    task = asyncio.create_task(house.payments.create(ask(**changes)))
+    task = asyncio.create_task(services.payments.create(ask(**changes)))
     await gate.reached.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -89,11 +89,11 @@ def give_back(payment: Payment, tenge: int | None = 10, **changes: Any) -> Refun
     return RefundRequest(**{"caller": "tests", "payment": payment, "amount": amount, **changes})
 
 
-async def refunder_dies(house: House, wire: respx.MockRouter, payment: Payment, **changes: Any) -> Gate:
+async def refunder_dies(services: Services, wire: respx.MockRouter, payment: Payment, **changes: Any) -> Gate:
     """A refund whose process died in mid-call."""
     gate = Gate(refunded())
     wire.get("/refund/").mock(side_effect=gate)
-    task = asyncio.create_task(house.refunds.refund(give_back(payment, **changes)))
+    task = asyncio.create_task(services.refunds.refund(give_back(payment, **changes)))
     await gate.reached.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -109,10 +109,10 @@ KEYS: list[dict[str, Any]] = [{}, {"idempotency_key": KEY}, {"order_id": "o"}, {
 @WINDOWS
 @pytest.mark.parametrize("words", KEYS)
 async def test_payment_whose_sender_died_is_not_sent_again_however_late_it_is_asked(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, words: dict[str, Any], window_s: int
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, words: dict[str, Any], window_s: int
 ) -> None:
-    payments = replace(house.payments, rules=replace(house.payments.rules, duplicate_window_s=window_s))
-    gate = await sender_dies(house, wire, **words)
+    payments = replace(services.payments, rules=replace(services.payments.rules, duplicate_window_s=window_s))
+    gate = await sender_dies(services, wire, **words)
     with pytest.raises(StillRunning):
         await payments.create(ask(**words))
     for seconds in (40, 30, 3600, 86400):
@@ -125,11 +125,11 @@ async def test_payment_whose_sender_died_is_not_sent_again_however_late_it_is_as
 @WINDOWS
 @pytest.mark.parametrize("words", [{}, {"idempotency_key": KEY}, {"tenge": None}])
 async def test_refund_whose_sender_died_is_not_sent_again_however_late_it_is_asked(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, words: dict[str, Any], window_s: int
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, words: dict[str, Any], window_s: int
 ) -> None:
-    payment = await paid(house, wire)
-    refunds = replace(house.refunds, rules=replace(house.refunds.rules, duplicate_window_s=window_s))
-    gate = await refunder_dies(house, wire, payment, **words)
+    payment = await paid(services, wire)
+    refunds = replace(services.refunds, rules=replace(services.refunds.rules, duplicate_window_s=window_s))
+    gate = await refunder_dies(services, wire, payment, **words)
     with pytest.raises(StillRunning):
         await refunds.refund(give_back(payment, **words))
     for seconds in (40, 30, 3600):
@@ -140,13 +140,13 @@ async def test_refund_whose_sender_died_is_not_sent_again_however_late_it_is_ask
 
 
 async def test_later_equal_payment_does_not_hide_the_one_in_flight(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    await sender_dies(house, wire)
+    await sender_dies(services, wire)
     await age(sql, 3600)
     route = taking(wire)
-    await house.payments.create(ask(idempotency_key=KEY))  # equal words, and a key that says: another one
-    again = await house.payments.create(ask())
+    await services.payments.create(ask(idempotency_key=KEY))  # equal words, and a key that says: another one
+    again = await services.payments.create(ask())
     assert again.payment.state == "sending"
     assert route.call_count == 1
 
@@ -164,13 +164,13 @@ STATES = {
 @checking(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(st.sampled_from(sorted(STATES)), st.integers(0, 9)), min_size=1, max_size=4))
 async def test_database_finds_the_equal_payment_that_the_decision_means(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, rows: list[tuple[str, int]]
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, rows: list[tuple[str, int]]
 ) -> None:
     taking(wire)
     await beyond_the_law(sql, "DELETE FROM idempotency_claim", "DELETE FROM payment")
     fingerprint = ""
     for number, (kind, minutes) in enumerate(rows):
-        payment = (await house.payments.create(ask(idempotency_key=f"key-number-{number}"))).payment
+        payment = (await services.payments.create(ask(idempotency_key=f"key-number-{number}"))).payment
         fingerprint = payment.fingerprint or ""
         known = f"now() - interval '{minutes} minutes'"
         made = f"created_at = now() - interval '20 minutes' + interval '{number} seconds', known_at = {known}"
@@ -184,7 +184,7 @@ async def test_database_finds_the_equal_payment_that_the_decision_means(
             " extract(epoch FROM now() - coalesce(known_at, created_at)) AS known FROM payment ORDER BY id"
         )
     ]
-    async with house.database.reading() as session:
+    async with services.database.reading() as session:
         found = await queries.alike(session, "tests", fingerprint)
     meant = foremost(candidates)
     assert (found is None) == (meant is None)
@@ -195,12 +195,12 @@ async def test_database_finds_the_equal_payment_that_the_decision_means(
 
 @pytest.mark.parametrize("state", ["sending", "unknown"])
 async def test_database_itself_refuses_an_equal_payment_while_one_is_in_flight(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, state: str
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
-    await sender_dies(house, wire)
+    await sender_dies(services, wire)
     if state == "unknown":
         await age(sql, 31)
-        await house.following.settle_lost()
+        await services.polling.settle_lost()
     route = taking(wire)
 
     async def nobody(*_: object) -> None:
@@ -208,42 +208,42 @@ async def test_database_itself_refuses_an_equal_payment_while_one_is_in_flight(
 
     monkeypatch.setattr(queries, "alike", nobody)
     with pytest.raises(DatabaseUnavailable):
-        await house.payments.create(ask())
+        await services.payments.create(ask())
     assert not route.called
 
 
 async def test_equal_request_right_after_a_long_doubt_ended_is_the_same_one(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     gate = Gate(accepted(FIRST_ID))
     route = wire.get("/create/").mock(side_effect=gate)
-    slow = asyncio.create_task(house.payments.create(ask()))
+    slow = asyncio.create_task(services.payments.create(ask()))
     await gate.reached.wait()
     await age(sql, 3600)  # the database was away for so long, and the process still knows
     gate.open.set()
     first = (await slow).payment
     assert first.state == "pending"
-    again = await house.payments.create(ask())
+    again = await services.payments.create(ask())
     assert (again.replayed, again.payment.id) == (True, first.id)
     assert route.call_count == 1
     await beyond_the_law(sql, "UPDATE payment SET known_at = known_at - interval '61 seconds'")
     gate = Gate(accepted(FIRST_ID + 1))
     gate.open.set()
     wire.get("/create/").mock(side_effect=gate)
-    assert not (await house.payments.create(ask())).replayed
+    assert not (await services.payments.create(ask())).replayed
 
 
 async def test_equal_refund_right_after_a_long_doubt_ended_is_the_same_one(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    payment = await paid(house, wire)
-    await refunder_dies(house, wire, payment)
+    payment = await paid(services, wire)
+    await refunder_dies(services, wire, payment)
     await age(sql, 3600, "refund")
-    await house.refunds.settle_lost()
+    await services.refunds.settle_lost()
     refund_id = await sql.fetchval("SELECT id FROM refund")
-    await house.refunds.settle(EVERYBODY, refund_id, RefundSettlement(succeeded=True, reason="Seen in the cabinet"))
+    await services.refunds.settle(EVERYBODY, refund_id, RefundSettlement(succeeded=True, reason="Seen in the cabinet"))
     route = wire.get("/refund/").mock(return_value=refunded())
-    again = await house.refunds.refund(give_back(payment))
+    again = await services.refunds.refund(give_back(payment))
     assert (again.replayed, again.refund.id) == (True, refund_id)
     assert not route.called
 
@@ -257,18 +257,18 @@ async def test_equal_refund_right_after_a_long_doubt_ended_is_the_same_one(
     [{"tenge": 2000}, {"idempotency_key": OTHER_KEY, "tenge": 2000}, {"phone": None}, {"message": "Other"}],
 )
 async def test_other_request_for_an_open_order_is_refused_and_its_key_stands_for_nothing(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, state: str, changes: dict[str, Any]
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, state: str, changes: dict[str, Any]
 ) -> None:
     if state == "pending":
         taking(wire)
-        await house.payments.create(ask(order_id="o"))
+        await services.payments.create(ask(order_id="o"))
     else:
-        await sender_dies(house, wire, order_id="o")
+        await sender_dies(services, wire, order_id="o")
         await age(sql, 31)
         if state == "unknown":
-            await house.following.settle_lost()
+            await services.polling.settle_lost()
     with pytest.raises(OrderAlreadyOpen) as caught:
-        await house.payments.create(ask(order_id="o", **changes))
+        await services.payments.create(ask(order_id="o", **changes))
     assert caught.value.extra["state"] == state
     assert caught.value.extra["id"] == str(await sql.fetchval("SELECT id FROM payment"))
     assert await sql.fetchval("SELECT count(*) FROM idempotency_claim") == 0
@@ -276,11 +276,11 @@ async def test_other_request_for_an_open_order_is_refused_and_its_key_stands_for
 
 
 async def test_equal_request_under_another_key_gets_the_orders_payment(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     route = taking(wire)
-    first = await house.payments.create(ask(order_id="o", idempotency_key=KEY))
-    again = await house.payments.create(ask(order_id="o", idempotency_key=OTHER_KEY))
+    first = await services.payments.create(ask(order_id="o", idempotency_key=KEY))
+    again = await services.payments.create(ask(order_id="o", idempotency_key=OTHER_KEY))
     assert (again.replayed, again.payment.id) == (True, first.payment.id)
     assert route.call_count == 1
 
@@ -290,40 +290,40 @@ async def test_equal_request_under_another_key_gets_the_orders_payment(
 
 @pytest.mark.parametrize("metadata", [{}, {"a": "2"}, {"a": "1", "b": "1"}])
 async def test_same_key_with_other_metadata_is_another_request(
-    house: House, wire: respx.MockRouter, metadata: dict[str, str]
+    services: Services, wire: respx.MockRouter, metadata: dict[str, str]
 ) -> None:
     route = taking(wire)
-    await house.payments.create(ask(idempotency_key=KEY, metadata={"a": "1"}))
+    await services.payments.create(ask(idempotency_key=KEY, metadata={"a": "1"}))
     with pytest.raises(IdempotencyKeyReused):
-        await house.payments.create(ask(idempotency_key=KEY, metadata=metadata))
-    assert (await house.payments.create(ask(idempotency_key=KEY, metadata={"a": "1"}))).replayed
+        await services.payments.create(ask(idempotency_key=KEY, metadata=metadata))
+    assert (await services.payments.create(ask(idempotency_key=KEY, metadata={"a": "1"}))).replayed
     assert route.call_count == 1
 
 
-async def test_metadata_makes_no_other_request_of_one_without_a_key(house: House, wire: respx.MockRouter) -> None:
+async def test_metadata_makes_no_other_request_of_one_without_a_key(services: Services, wire: respx.MockRouter) -> None:
     route = taking(wire)
-    await house.payments.create(ask(metadata={"sent_at": "10:00:00"}))
-    assert (await house.payments.create(ask(metadata={"sent_at": "10:00:01"}))).replayed
+    await services.payments.create(ask(metadata={"sent_at": "10:00:00"}))
+    assert (await services.payments.create(ask(metadata={"sent_at": "10:00:01"}))).replayed
     assert route.call_count == 1
 
 
 async def test_order_under_another_key_with_other_metadata_is_another_request(
-    house: House, wire: respx.MockRouter
+    services: Services, wire: respx.MockRouter
 ) -> None:
     taking(wire)
-    await house.payments.create(ask(order_id="o", metadata={"a": "1"}, idempotency_key=KEY))
+    await services.payments.create(ask(order_id="o", metadata={"a": "1"}, idempotency_key=KEY))
     with pytest.raises(OrderAlreadyOpen):
-        await house.payments.create(ask(order_id="o", metadata={"a": "2"}, idempotency_key=OTHER_KEY))
+        await services.payments.create(ask(order_id="o", metadata={"a": "2"}, idempotency_key=OTHER_KEY))
 
 
 # --- a process that stood still
 
 
-async def stands_still(seconds: float, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def stands_still(seconds: float, services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop's clock jumps after the intent was written, as it does in a process that was stopped."""
     loop = asyncio.get_running_loop()
     time, jumped = loop.time, 0.0
-    write = type(house.payments)._write_intent
+    write = type(services.payments)._write_intent
 
     async def written_then_stopped(*args: Any, **more: Any) -> Any:
         nonlocal jumped
@@ -331,17 +331,17 @@ async def stands_still(seconds: float, house: House, monkeypatch: pytest.MonkeyP
         jumped = seconds
         return answer
 
-    monkeypatch.setattr(type(house.payments), "_write_intent", written_then_stopped)
-    monkeypatch.setattr("payment_service.sending.clock", lambda: time() + jumped)
+    monkeypatch.setattr(type(services.payments), "_write_intent", written_then_stopped)
+    monkeypatch.setattr("payment_service.idempotency.sending.clock", lambda: time() + jumped)
 
 
 @pytest.mark.parametrize(("seconds", "calls", "end"), [(20, 1, "pending"), (23, 0, "failed"), (3600, 0, "failed")])
 async def test_call_that_comes_too_late_after_its_intent_is_not_made(
-    house: House, wire: respx.MockRouter, monkeypatch: pytest.MonkeyPatch, seconds: float, calls: int, end: str
+    services: Services, wire: respx.MockRouter, monkeypatch: pytest.MonkeyPatch, seconds: float, calls: int, end: str
 ) -> None:
     route = taking(wire)
-    await stands_still(seconds, house, monkeypatch)
-    payment = (await house.payments.create(ask())).payment
+    await stands_still(seconds, services, monkeypatch)
+    payment = (await services.payments.create(ask())).payment
     assert (payment.state, route.call_count) == (end, calls)
     if end == "failed":
         assert (payment.failure, payment.error_code) == ("not_sent", "too_late_to_send")
@@ -364,30 +364,30 @@ LARGEST: dict[str, Any] = {
 
 
 async def test_largest_payment_is_paid_refunded_and_told(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     assert 7900 < await sql.fetchval("SELECT octet_length($1::jsonb::text)", json.dumps(LARGEST["metadata"])) <= 8192
-    payment = await paid(house, wire, ask("99999999.99", **LARGEST))
+    payment = await paid(services, wire, ask("99999999.99", **LARGEST))
     wire.get("/refund/").mock(return_value=refunded())
     for tenge in (10, None):
-        assert (await house.refunds.refund(give_back(payment, tenge))).refund.state == "succeeded"
+        assert (await services.refunds.refund(give_back(payment, tenge))).refund.state == "succeeded"
     assert await sql.fetchval("SELECT count(*) FROM event WHERE octet_length(data::text) > 8192") == 4
 
 
 @pytest.mark.parametrize("words", [{}, {"phone": None}])
 async def test_largest_payment_that_is_unknown_is_unknown(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, words: dict[str, Any]
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, words: dict[str, Any]
 ) -> None:
-    await sender_dies(house, wire, **LARGEST, **words)
+    await sender_dies(services, wire, **LARGEST, **words)
     await age(sql, 31)
-    assert await house.following.settle_lost() == 1
+    assert await services.polling.settle_lost() == 1
     assert await sql.fetchval("SELECT state FROM payment") == "unknown"
 
 
-async def test_metadata_beyond_its_limit_sends_nothing(house: House, wire: respx.MockRouter) -> None:
+async def test_metadata_beyond_its_limit_sends_nothing(services: Services, wire: respx.MockRouter) -> None:
     route = taking(wire)
     with pytest.raises(Exception, match="8 kB") as caught:
-        await house.payments.create(ask(metadata={str(number): EMOJI * 110 for number in range(20)}))
+        await services.payments.create(ask(metadata={str(number): EMOJI * 110 for number in range(20)}))
     assert constraint_of(caught.value) == "payment_metadata_fits"
     assert not route.called
 
@@ -416,18 +416,18 @@ async def planted(sql: asyncpg.Connection) -> Any:
 @pytest.mark.usefixtures("planted")
 @pytest.mark.parametrize("how", REFUSES)
 async def test_outcome_that_the_database_refuses_is_unknown_and_keeps_its_id(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms, how: str
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms, how: str
 ) -> None:
     taking(wire)
     await refuse(sql, "payment", "NEW.state = 'pending' AND OLD.state = 'sending'", how)
-    payment = (await house.payments.create(ask())).payment
+    payment = (await services.payments.create(ask())).payment
     assert (payment.state, payment.external_id, payment.error_code) == ("unknown", str(FIRST_ID), "outcome_refused")
     assert alarms["outcome_refused"] == 1
     assert await audit_of(sql) == [("create", "unknown")]
 
 
 async def test_outcome_that_a_mistake_of_ours_keeps_from_being_written_is_unknown(
-    house: House, wire: respx.MockRouter, monkeypatch: pytest.MonkeyPatch, alarms: Alarms
+    services: Services, wire: respx.MockRouter, monkeypatch: pytest.MonkeyPatch, alarms: Alarms
 ) -> None:
     taking(wire)
     write = Moves.write
@@ -438,7 +438,7 @@ async def test_outcome_that_a_mistake_of_ours_keeps_from_being_written_is_unknow
         await write(*args, **more)
 
     monkeypatch.setattr(Moves, "write", mistaken)
-    payment = (await house.payments.create(ask())).payment
+    payment = (await services.payments.create(ask())).payment
     assert (payment.state, payment.external_id) == ("unknown", str(FIRST_ID))
     assert alarms["outcome_refused"] == 1
 
@@ -446,12 +446,12 @@ async def test_outcome_that_a_mistake_of_ours_keeps_from_being_written_is_unknow
 @pytest.mark.usefixtures("planted")
 @pytest.mark.parametrize("how", REFUSES)
 async def test_refund_outcome_that_the_database_refuses_is_unknown_and_stays_reserved(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms, how: str
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms, how: str
 ) -> None:
-    payment = await paid(house, wire)
+    payment = await paid(services, wire)
     wire.get("/refund/").mock(return_value=refunded())
     await refuse(sql, "refund", "NEW.state = 'succeeded'", how)
-    done = await house.refunds.refund(give_back(payment))
+    done = await services.refunds.refund(give_back(payment))
     assert (done.refund.state, done.payment.reserved_amount) == ("unknown", 1000)
     assert alarms["outcome_refused"] == 1
 
@@ -461,45 +461,45 @@ async def test_refund_outcome_that_the_database_refuses_is_unknown_and_stays_res
 
 @pytest.mark.usefixtures("planted")
 async def test_payment_that_cannot_be_settled_keeps_no_other_back(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms
 ) -> None:
     for tenge in (1, 2, 3):
-        await sender_dies(house, wire, tenge=tenge)
+        await sender_dies(services, wire, tenge=tenge)
     await age(sql, 31)
     await refuse(sql, "payment", "NEW.amount = 200", "law")
-    assert await house.following.settle_lost() == 2
+    assert await services.polling.settle_lost() == 2
     assert alarms["payment_not_settled"] == 1
     assert await sql.fetch("SELECT amount FROM payment WHERE state = 'sending'") == [(200,)]
-    tasks = [(task.amount, task.state) for task in await house.settling.tasks(EVERYBODY)]
+    tasks = [(task.amount, task.state) for task in await services.settling.tasks(EVERYBODY)]
     assert sorted(tasks, key=str) == [(100, "unknown"), (200, "sending"), (300, "unknown")]
 
 
 @pytest.mark.usefixtures("planted")
 async def test_refund_that_cannot_be_settled_keeps_no_other_back(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms
 ) -> None:
-    payment = await paid(house, wire)
+    payment = await paid(services, wire)
     for tenge in (1, 2, 3):
-        await refunder_dies(house, wire, payment, tenge=tenge)
+        await refunder_dies(services, wire, payment, tenge=tenge)
     await age(sql, 31, "refund")
     await refuse(sql, "refund", "NEW.amount = 200", "law")
-    assert await house.refunds.settle_lost() == 2
+    assert await services.refunds.settle_lost() == 2
     assert alarms["refund_not_settled"] == 1
-    tasks = [(refund.amount, refund.state) for refund, _payment in await house.refunds.tasks(EVERYBODY)]
+    tasks = [(refund.amount, refund.state) for refund, _payment in await services.refunds.tasks(EVERYBODY)]
     assert sorted(tasks) == [(100, "unknown"), (200, "sending"), (300, "unknown")]
 
 
 @pytest.mark.usefixtures("planted")
 async def test_payment_whose_end_cannot_be_written_is_told(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms
 ) -> None:
     taking(wire)
-    payment = (await house.payments.create(ask())).payment
+    payment = (await services.payments.create(ask())).payment
     wire.get("/status/").mock(return_value=status_reply(FIRST_ID, "Processed"))
     await refuse(sql, "payment", "NEW.state = 'paid'", "law")
     await beyond_the_law(sql, "UPDATE payment SET next_check_at = now()")
     with pytest.raises(DBAPIError):
-        await house.following.follow(payment.id)
+        await services.polling.follow(payment.id)
     assert alarms["reading_not_written"] == 1
 
 
@@ -507,28 +507,28 @@ async def test_payment_whose_end_cannot_be_written_is_told(
 
 
 async def test_payment_whose_sender_died_is_settled_by_a_person_without_a_worker(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    await sender_dies(house, wire)
+    await sender_dies(services, wire)
     payment_id = await sql.fetchval("SELECT id FROM payment")
     found = Settlement(state=State.PAID, reason="Seen in the cabinet", external_id="777")
     wire.get("/status/").mock(return_value=status_reply("777", "Processed"))
     with pytest.raises(NothingToSettle):
-        await house.settling.settle(EVERYBODY, payment_id, found)
+        await services.settling.settle(EVERYBODY, payment_id, found)
     await age(sql, 31)
-    assert (await house.settling.settle(EVERYBODY, payment_id, found)).state == "paid"
+    assert (await services.settling.settle(EVERYBODY, payment_id, found)).state == "paid"
     assert await audit_of(sql) == [("settle", "unknown"), ("settle", "paid")]
 
 
 @pytest.mark.parametrize(("succeeded", "state"), [(True, "succeeded"), (False, "failed")])
 async def test_refund_whose_sender_died_is_settled_by_a_person_without_a_worker(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, succeeded: bool, state: str
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, succeeded: bool, state: str
 ) -> None:
-    payment = await paid(house, wire)
-    await refunder_dies(house, wire, payment)
+    payment = await paid(services, wire)
+    await refunder_dies(services, wire, payment)
     refund_id = await sql.fetchval("SELECT id FROM refund")
     found = RefundSettlement(succeeded=succeeded, reason="Seen in the cabinet")
     with pytest.raises(NothingToSettle):
-        await house.refunds.settle(EVERYBODY, refund_id, found)
+        await services.refunds.settle(EVERYBODY, refund_id, found)
     await age(sql, 31, "refund")
-    assert (await house.refunds.settle(EVERYBODY, refund_id, found)).refund.state == state
+    assert (await services.refunds.settle(EVERYBODY, refund_id, found)).refund.state == state

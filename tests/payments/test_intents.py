@@ -21,10 +21,10 @@ from payment_service.errors import (
     ShopNotConfigured,
     StillRunning,
 )
-from payment_service.main import House, build
 from payment_service.money import Money
 from payment_service.payments.service import Payments
 from payment_service.refunds.service import RefundRequest
+from payment_service.services import Services, build
 from payment_service.settings import Settings
 from tests.conftest import accepted, device_token_of, failure
 from tests.payments.asking import (
@@ -48,8 +48,8 @@ REFUSED = httpx.ConnectError("nobody listens")
 
 
 @pytest.fixture
-def payments(house: House) -> Payments:
-    return house.payments
+def payments(services: Services) -> Payments:
+    return services.payments
 
 
 # --- Idempotency-Key
@@ -127,19 +127,19 @@ async def test_two_keys_are_two_payments(payments: Payments, wire: respx.MockRou
     assert route.call_count == 2
 
 
-async def test_key_of_a_payment_cannot_refund(house: House, wire: respx.MockRouter) -> None:
-    payment = await paid(house, wire, ask(idempotency_key=KEY))
+async def test_key_of_a_payment_cannot_refund(services: Services, wire: respx.MockRouter) -> None:
+    payment = await paid(services, wire, ask(idempotency_key=KEY))
     refund = RefundRequest(caller="tests", payment=payment, amount=Money(payment.amount or 0), idempotency_key=KEY)
     with pytest.raises(IdempotencyKeyReused):
-        await house.refunds.refund(refund)
+        await services.refunds.refund(refund)
 
 
-async def test_key_of_a_refund_cannot_pay(house: House, wire: respx.MockRouter) -> None:
-    payment = await paid(house, wire)
+async def test_key_of_a_refund_cannot_pay(services: Services, wire: respx.MockRouter) -> None:
+    payment = await paid(services, wire)
     wire.get("/refund/").mock(return_value=refunded())
-    await house.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=None, idempotency_key=KEY))
+    await services.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=None, idempotency_key=KEY))
     with pytest.raises(IdempotencyKeyReused):
-        await house.payments.create(ask(idempotency_key=KEY))
+        await services.payments.create(ask(idempotency_key=KEY))
 
 
 async def test_key_sends_again_exactly_once_after_nothing_was_sent(
@@ -171,9 +171,9 @@ async def test_key_of_a_request_that_left_never_sends_again(
     assert route.call_count == 1
 
 
-async def test_key_tells_the_state_of_today(house: House, wire: respx.MockRouter) -> None:
-    await paid(house, wire, ask(idempotency_key=KEY))
-    assert (await house.payments.create(ask(idempotency_key=KEY))).payment.state == "paid"
+async def test_key_tells_the_state_of_today(services: Services, wire: respx.MockRouter) -> None:
+    await paid(services, wire, ask(idempotency_key=KEY))
+    assert (await services.payments.create(ask(idempotency_key=KEY))).payment.state == "paid"
 
 
 async def test_failed_lookup_leaves_the_key_free(payments: Payments, wire: respx.MockRouter) -> None:
@@ -288,28 +288,28 @@ async def test_unknown_payment_answers_an_equal_request_for_its_order(
 
 
 async def test_order_that_is_paid_is_not_paid_again(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    payment = await paid(house, wire, ask(order_id="o"))
+    payment = await paid(services, wire, ask(order_id="o"))
     await age(sql, 3600)
     with pytest.raises(OrderAlreadyPaid) as caught:
-        await house.payments.create(ask(order_id="o", message="Again"))
+        await services.payments.create(ask(order_id="o", message="Again"))
     assert caught.value.extra["id"] == str(payment.id)
 
 
-async def test_order_that_is_paid_may_have_another_amount(house: House, wire: respx.MockRouter) -> None:
-    await paid(house, wire, ask(order_id="o"))
-    assert not (await house.payments.create(ask(50, order_id="o"))).replayed
+async def test_order_that_is_paid_may_have_another_amount(services: Services, wire: respx.MockRouter) -> None:
+    await paid(services, wire, ask(order_id="o"))
+    assert not (await services.payments.create(ask(50, order_id="o"))).replayed
 
 
 async def test_order_whose_payment_was_refunded_in_full_may_be_paid_again(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    payment = await paid(house, wire, ask(order_id="o"))
+    payment = await paid(services, wire, ask(order_id="o"))
     wire.get("/refund/").mock(return_value=refunded())
-    await house.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=None))
+    await services.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=None))
     await age(sql, 3600)
-    assert not (await house.payments.create(ask(order_id="o"))).replayed
+    assert not (await services.payments.create(ask(order_id="o"))).replayed
 
 
 async def test_same_order_number_of_another_shop_is_another_order(payments: Payments, wire: respx.MockRouter) -> None:
@@ -353,26 +353,26 @@ async def test_fifty_different_requests_of_one_order_are_one_call(
 
 
 @pytest.fixture
-async def trusting(house: House) -> House:
-    """A house whose memory is trusted although nobody tells it of changes."""
-    house.routing.memory.trust(trusted=True)
-    await house.routing.route_of(SHOP)
-    return house
+async def trusting(services: Services) -> Services:
+    """A services whose memory is trusted although nobody tells it of changes."""
+    services.routing.memory.trust(trusted=True)
+    await services.routing.route_of(SHOP)
+    return services
 
 
 @pytest.fixture
-async def elsewhere(settings: Settings) -> AsyncIterator[House]:
+async def elsewhere(settings: Settings) -> AsyncIterator[Services]:
     """Another process."""
-    house = build(settings)
-    yield house
-    await house.close()
+    services = build(settings)
+    yield services
+    await services.close()
 
 
 NEW_ROUTE = {"organization_bin": "991011000048", "device_token": device_token_of(71691)}
 
 
 async def test_payment_uses_the_route_of_this_moment_and_not_a_stale_memory(
-    trusting: House, elsewhere: House, wire: respx.MockRouter
+    trusting: Services, elsewhere: Services, wire: respx.MockRouter
 ) -> None:
     await elsewhere.routing.update(SHOP, NEW_ROUTE)
     assert (await trusting.routing.route_of(SHOP)).version == 1
@@ -385,7 +385,7 @@ async def test_payment_uses_the_route_of_this_moment_and_not_a_stale_memory(
 
 
 async def test_shop_switched_off_between_lookup_and_intent_sends_nothing(
-    trusting: House, elsewhere: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    trusting: Services, elsewhere: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     await elsewhere.routing.update(SHOP, {"is_active": False})
     route = taking(wire)
@@ -396,7 +396,7 @@ async def test_shop_switched_off_between_lookup_and_intent_sends_nothing(
 
 
 async def test_token_removed_between_lookup_and_intent_makes_no_link(
-    trusting: House, elsewhere: House, wire: respx.MockRouter
+    trusting: Services, elsewhere: Services, wire: respx.MockRouter
 ) -> None:
     await elsewhere.routing.update(SHOP, {"device_token": None})
     route = taking(wire, link=True)
@@ -406,7 +406,7 @@ async def test_token_removed_between_lookup_and_intent_makes_no_link(
 
 
 async def test_routing_that_never_rests_sends_nothing(
-    trusting: House, elsewhere: House, wire: respx.MockRouter, monkeypatch: pytest.MonkeyPatch
+    trusting: Services, elsewhere: Services, wire: respx.MockRouter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look_up = trusting.payments._route
     turns = iter(range(100))
@@ -424,11 +424,11 @@ async def test_routing_that_never_rests_sends_nothing(
 
 
 async def test_change_of_routing_waits_for_a_payment_that_is_being_written(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     taking(wire)
-    changes = (house.routing.update(SHOP, {"description": f"{number}"}) for number in range(10))
-    creates = (house.payments.create(ask(100 + number)) for number in range(20))
+    changes = (services.routing.update(SHOP, {"description": f"{number}"}) for number in range(10))
+    creates = (services.payments.create(ask(100 + number)) for number in range(20))
     await asyncio.gather(*changes, *creates)
     wrong = """
         SELECT count(*) FROM payment JOIN payment_config_history AS route
@@ -442,19 +442,19 @@ async def test_change_of_routing_waits_for_a_payment_that_is_being_written(
     ("shop_id", "error"), [(404, ShopNotConfigured), (SHOP, ShopInactive)], ids=["no routing", "inactive"]
 )
 async def test_shop_without_a_route_sends_nothing(
-    house: House, wire: respx.MockRouter, shop_id: int, error: type[Exception]
+    services: Services, wire: respx.MockRouter, shop_id: int, error: type[Exception]
 ) -> None:
-    await house.routing.update(SHOP, {"is_active": False})
+    await services.routing.update(SHOP, {"is_active": False})
     route = taking(wire)
     with pytest.raises(error):
-        await house.payments.create(ask(shop_id=shop_id))
+        await services.payments.create(ask(shop_id=shop_id))
     assert not route.called
 
 
-async def test_phone_payment_without_a_token_sends_none(house: House, wire: respx.MockRouter) -> None:
-    await house.routing.update(SHOP, {"device_token": None})
+async def test_phone_payment_without_a_token_sends_none(services: Services, wire: respx.MockRouter) -> None:
+    await services.routing.update(SHOP, {"device_token": None})
     route = taking(wire)
-    await house.payments.create(ask())
+    await services.payments.create(ask())
     assert "deviceToken" not in route.calls.last.request.url.params
 
 

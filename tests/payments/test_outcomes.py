@@ -11,17 +11,16 @@ import pytest
 import respx
 
 from payment_service.errors import DatabaseUnavailable, PaymentNotFound
-from payment_service.inflight import NotEndedYet
-from payment_service.main import House, build
 from payment_service.money import Money
 from payment_service.payments import moves
 from payment_service.payments.service import Answer
-from payment_service.queue import enqueue
+from payment_service.postgres.queue import enqueue
 from payment_service.refunds.service import RefundRequest
+from payment_service.scheduling.operations import NotEndedYet
+from payment_service.services import Services, build
 from payment_service.settings import Settings
 from tests.alarms import alarms
 from tests.conftest import accepted, failure, status_reply
-from tests.database.relay import Relay
 from tests.payments.asking import (
     KEY,
     OTHER_SHOP,
@@ -36,15 +35,16 @@ from tests.payments.asking import (
     refunded,
     taking,
 )
+from tests.postgres.relay import Relay
 from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("shops")
 CREATED = 12800627774
 
 
-async def begun(house: House, gate: Gate, **changes: Any) -> asyncio.Task[Answer]:
+async def begun(services: Services, gate: Gate, **changes: Any) -> asyncio.Task[Answer]:
     """A payment whose call has left and is not answered."""
-    task = house.inflight.begin(house.payments.create(ask(**changes)))
+    task = services.inflight.begin(services.payments.create(ask(**changes)))
     await gate.reached.wait()
     return task
 
@@ -71,7 +71,7 @@ def gate(wire: respx.MockRouter) -> Gate:
     ],
 )
 async def test_outcome_is_one_move_and_one_line(
-    house: House,
+    services: Services,
     wire: respx.MockRouter,
     sql: asyncpg.Connection,
     reply: httpx.Response | Exception,
@@ -79,16 +79,16 @@ async def test_outcome_is_one_move_and_one_line(
     failure_kind: str | None,
 ) -> None:
     wire.get("/create/").mock(side_effect=[reply])
-    payment = (await house.payments.create(ask())).payment
+    payment = (await services.payments.create(ask())).payment
     assert (payment.state, payment.failure) == (state, failure_kind)
     assert await audit_of(sql) == [("create", state)]
 
 
 async def test_line_of_the_record_tells_whose_money_it_was(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, shops: dict[int, str]
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, shops: dict[int, str]
 ) -> None:
     wire.get("/create/").mock(return_value=accepted(CREATED))
-    payment = (await house.payments.create(ask("12.34"))).payment
+    payment = (await services.payments.create(ask("12.34"))).payment
     line = await sql.fetchrow(
         "SELECT shop_id, organization_bin, external_id, amount, status, payment_id, source FROM payment_log"
         " WHERE subject IS NULL"
@@ -98,32 +98,32 @@ async def test_line_of_the_record_tells_whose_money_it_was(
 
 
 async def test_reading_that_moves_nothing_leaves_no_line(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     wire.get("/create/").mock(return_value=accepted(CREATED))
-    payment = (await house.payments.create(ask())).payment
+    payment = (await services.payments.create(ask())).payment
     for status in ("Wait", "RemotePaymentCreated", "NobodyKnowsThis"):
         wire.get("/status/").mock(return_value=status_reply(CREATED, status))
-        assert (await house.following.refresh(payment)).status == status
+        assert (await services.reading.refresh(payment)).status == status
     assert await audit_of(sql) == [("create", "pending")]
 
 
-async def test_status_nobody_knows_raises_an_alarm(house: House, wire: respx.MockRouter) -> None:
+async def test_status_nobody_knows_raises_an_alarm(services: Services, wire: respx.MockRouter) -> None:
     wire.get("/create/").mock(return_value=accepted(CREATED))
-    payment = (await house.payments.create(ask())).payment
+    payment = (await services.payments.create(ask())).payment
     wire.get("/status/").mock(return_value=status_reply(CREATED, "NobodyKnowsThis"))
     before = alarms("unheard_of_status")
-    assert (await house.following.refresh(payment)).state == "pending"
+    assert (await services.reading.refresh(payment)).state == "pending"
     assert alarms("unheard_of_status") == before + 1
 
 
 async def test_late_success_of_a_failed_payment_wins_with_an_alarm(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    moves = replace(house.following.moves, plan=replace(house.following.moves.plan, confirm_s=-1))
-    following = replace(house.following, moves=moves)
+    moves = replace(services.reading.moves, plan=replace(services.reading.moves.plan, confirm_s=-1))
+    following = replace(services.reading, moves=moves)
     wire.get("/create/").mock(return_value=accepted(CREATED))
-    payment = (await house.payments.create(ask())).payment
+    payment = (await services.payments.create(ask())).payment
     wire.get("/status/").mock(return_value=status_reply(CREATED, "Error"))
     payment = await following.refresh(await following.refresh(payment))
     assert (payment.state, payment.failure) == ("failed", "declined")
@@ -140,22 +140,22 @@ async def test_late_success_of_a_failed_payment_wins_with_an_alarm(
 
 @pytest.mark.parametrize("link", [False, True])
 async def test_crossed_reply_leaves_the_payment_unknown_with_an_alarm(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, link: bool
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, link: bool
 ) -> None:
     wire.get("/create/").mock(return_value=accepted(CREATED))
     wire.get("/create-link/").mock(return_value=accepted(paymentId=CREATED, paymentLink="https://pay.kaspi.kz/1"))
-    first = (await house.payments.create(ask())).payment
+    first = (await services.payments.create(ask())).payment
     before = alarms("crossed_reply")
-    second = (await house.payments.create(ask(shop_id=OTHER_SHOP, phone=None if link else PHONE))).payment
+    second = (await services.payments.create(ask(shop_id=OTHER_SHOP, phone=None if link else PHONE))).payment
     assert (second.state, second.external_id) == ("unknown", None)
     assert alarms("crossed_reply") == before + 1
     assert await sql.fetchval("SELECT shop_id FROM payment WHERE external_id = $1", str(CREATED)) == first.shop_id
     assert (await audit_of(sql))[1:] == [("create-link" if link else "create", "unknown")]
 
 
-async def test_link_without_a_link_keeps_the_id_that_came(house: House, wire: respx.MockRouter) -> None:
+async def test_link_without_a_link_keeps_the_id_that_came(services: Services, wire: respx.MockRouter) -> None:
     wire.get("/create-link/").mock(return_value=accepted(paymentId=CREATED))
-    payment = (await house.payments.create(ask(phone=None))).payment
+    payment = (await services.payments.create(ask(phone=None))).payment
     assert (payment.state, payment.external_id) == ("unknown", str(CREATED))
     assert payment.next_check_at is not None
 
@@ -163,26 +163,30 @@ async def test_link_without_a_link_keeps_the_id_that_came(house: House, wire: re
 # --- the process dies, or is slow
 
 
-async def test_sender_that_died_leaves_the_payment_unknown(house: House, gate: Gate, sql: asyncpg.Connection) -> None:
-    task = await begun(house, gate)
+async def test_sender_that_died_leaves_the_payment_unknown(
+    services: Services, gate: Gate, sql: asyncpg.Connection
+) -> None:
+    task = await begun(services, gate)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await house.following.settle_lost() == 0
+    assert await services.polling.settle_lost() == 0
     await age(sql, 31)
-    assert await house.following.settle_lost() == 1
+    assert await services.polling.settle_lost() == 1
     assert await sql.fetchval("SELECT state FROM payment") == "unknown"
     assert await audit_of(sql) == [("settle", "unknown")]
-    assert await house.following.settle_lost() == 0
+    assert await services.polling.settle_lost() == 0
 
 
-async def test_payment_whose_sender_died_is_never_sent_again(house: House, gate: Gate, sql: asyncpg.Connection) -> None:
-    task = await begun(house, gate, idempotency_key=KEY)
+async def test_payment_whose_sender_died_is_never_sent_again(
+    services: Services, gate: Gate, sql: asyncpg.Connection
+) -> None:
+    task = await begun(services, gate, idempotency_key=KEY)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await age(sql, 31)
-    await house.following.settle_lost()
-    again = await house.payments.create(ask(idempotency_key=KEY))
+    await services.polling.settle_lost()
+    again = await services.payments.create(ask(idempotency_key=KEY))
     assert (again.replayed, again.payment.state) == (True, "unknown")
     assert gate.calls == 1
 
@@ -197,7 +201,7 @@ async def test_payment_whose_sender_died_is_never_sent_again(house: House, gate:
     ],
 )
 async def test_outcome_that_comes_after_the_lease_is_still_written(
-    house: House,
+    services: Services,
     wire: respx.MockRouter,
     sql: asyncpg.Connection,
     reply: httpx.Response | Exception,
@@ -206,19 +210,19 @@ async def test_outcome_that_comes_after_the_lease_is_still_written(
 ) -> None:
     gate = Gate(reply)
     wire.get("/create/").mock(side_effect=gate)
-    task = await begun(house, gate)
+    task = await begun(services, gate)
     await age(sql, 31)
-    assert await house.following.settle_lost() == 1
+    assert await services.polling.settle_lost() == 1
     gate.open.set()
     assert (await task).payment.state == state
     assert [operation for operation, _ in await audit_of(sql)] == lines
 
 
 async def test_client_that_hangs_up_does_not_stop_the_payment(
-    house: House, gate: Gate, sql: asyncpg.Connection
+    services: Services, gate: Gate, sql: asyncpg.Connection
 ) -> None:
-    task = await begun(house, gate)
-    waiting = asyncio.create_task(house.inflight.wait(task, until=asyncio.get_running_loop().time() + 60))
+    task = await begun(services, gate)
+    waiting = asyncio.create_task(services.inflight.wait(task, until=asyncio.get_running_loop().time() + 60))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -228,13 +232,15 @@ async def test_client_that_hangs_up_does_not_stop_the_payment(
     assert await audit_of(sql) == [("create", "pending")]
 
 
-async def test_wait_that_ends_does_not_stop_the_payment(house: House, gate: Gate, sql: asyncpg.Connection) -> None:
-    task = await begun(house, gate)
+async def test_wait_that_ends_does_not_stop_the_payment(
+    services: Services, gate: Gate, sql: asyncpg.Connection
+) -> None:
+    task = await begun(services, gate)
     with pytest.raises(NotEndedYet):
-        await house.inflight.wait(task, until=asyncio.get_running_loop().time())
-    assert await house.inflight.drain(0) == 1
+        await services.inflight.wait(task, until=asyncio.get_running_loop().time())
+    assert await services.inflight.drain(0) == 1
     gate.open.set()
-    assert await house.inflight.drain(10) == 0
+    assert await services.inflight.drain(10) == 0
     assert await sql.fetchval("SELECT state FROM payment") == "pending"
 
 
@@ -250,18 +256,18 @@ async def relay(settings: Settings) -> AsyncIterator[Relay]:
 
 
 @pytest.fixture
-async def relayed(settings: Settings, relay: Relay, sql: asyncpg.Connection) -> AsyncIterator[House]:
-    """A house whose database is behind a relay that can cut the line."""
-    house = build(settings.model_copy(update={"database_url": type(settings.database_url)(relay.url)}))
-    yield house
-    await house.inflight.drain(10)
-    await house.close()
+async def relayed(settings: Settings, relay: Relay, sql: asyncpg.Connection) -> AsyncIterator[Services]:
+    """A services whose database is behind a relay that can cut the line."""
+    services = build(settings.model_copy(update={"database_url": type(settings.database_url)(relay.url)}))
+    yield services
+    await services.inflight.drain(10)
+    await services.close()
 
 
 async def test_database_that_went_away_during_the_call_gets_the_outcome(
-    house: House, gate: Gate, sql: asyncpg.Connection
+    services: Services, gate: Gate, sql: asyncpg.Connection
 ) -> None:
-    task = await begun(house, gate)
+    task = await begun(services, gate)
     await sql.execute(TERMINATE_OTHERS)
     gate.open.set()
     assert (await task).payment.external_id == str(CREATED)
@@ -269,7 +275,7 @@ async def test_database_that_went_away_during_the_call_gets_the_outcome(
 
 
 async def test_line_cut_while_the_outcome_is_committed_leaves_one_line_of_it(
-    relayed: House, relay: Relay, gate: Gate, sql: asyncpg.Connection
+    relayed: Services, relay: Relay, gate: Gate, sql: asyncpg.Connection
 ) -> None:
     task = await begun(relayed, gate)
     relay.lose_next_commit()
@@ -281,7 +287,7 @@ async def test_line_cut_while_the_outcome_is_committed_leaves_one_line_of_it(
 
 
 async def test_line_cut_while_the_job_is_written_does_not_lose_the_outcome(
-    house: House, gate: Gate, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    services: Services, gate: Gate, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cuts = iter([True])
 
@@ -291,14 +297,14 @@ async def test_line_cut_while_the_job_is_written_does_not_lose_the_outcome(
         await enqueue(session, *what, **how)
 
     monkeypatch.setattr(moves, "enqueue", enqueue_on_a_cut_line)
-    task = await begun(house, gate)
+    task = await begun(services, gate)
     gate.open.set()
     assert (await task).payment.external_id == str(CREATED)
     assert await audit_of(sql) == [("create", "pending")]
 
 
 async def test_intent_whose_commit_was_not_heard_is_taken_back_and_sends_nothing(
-    relayed: House, relay: Relay, wire: respx.MockRouter, sql: asyncpg.Connection
+    relayed: Services, relay: Relay, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     route = taking(wire)
     await relayed.fingerprints.of()  # made by the first request ever, in a commit of its own
@@ -315,7 +321,7 @@ async def test_intent_whose_commit_was_not_heard_is_taken_back_and_sends_nothing
 
 
 async def test_intent_that_finds_no_database_sends_nothing(
-    relayed: House, relay: Relay, wire: respx.MockRouter, sql: asyncpg.Connection
+    relayed: Services, relay: Relay, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     route = taking(wire)
     await relayed.fingerprints.of()
@@ -331,7 +337,7 @@ async def test_intent_that_finds_no_database_sends_nothing(
 
 
 async def test_refund_whose_commit_was_not_heard_is_taken_back_and_sends_nothing(
-    relayed: House, relay: Relay, wire: respx.MockRouter, sql: asyncpg.Connection
+    relayed: Services, relay: Relay, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     payment = await paid(relayed, wire)
     route = wire.get("/refund/").mock(return_value=refunded())
@@ -346,7 +352,7 @@ async def test_refund_whose_commit_was_not_heard_is_taken_back_and_sends_nothing
 
 
 async def test_outcome_waits_for_a_database_that_comes_back(
-    relayed: House, relay: Relay, gate: Gate, sql: asyncpg.Connection
+    relayed: Services, relay: Relay, gate: Gate, sql: asyncpg.Connection
 ) -> None:
     task = await begun(relayed, gate)
     relay.refuse(refused=True)
@@ -361,25 +367,25 @@ async def test_outcome_waits_for_a_database_that_comes_back(
     assert await audit_of(sql) == [("create", "pending")]
 
 
-async def test_taking_back_what_was_never_written_does_nothing(house: House, sql: asyncpg.Connection) -> None:
-    await house.payments._take_back(ask())
+async def test_taking_back_what_was_never_written_does_nothing(services: Services, sql: asyncpg.Connection) -> None:
+    await services.payments._take_back(ask())
     assert await audit_of(sql) == []
 
 
 # --- who may see it
 
 
-async def test_payment_of_a_foreign_shop_looks_like_none(house: House, wire: respx.MockRouter) -> None:
+async def test_payment_of_a_foreign_shop_looks_like_none(services: Services, wire: respx.MockRouter) -> None:
     taking(wire)
-    payment = (await house.payments.create(ask())).payment
-    stranger = (await house.access.create("other", ["payments:read"], shops=[OTHER_SHOP])).key
-    caller = await house.access.caller_with(stranger)
+    payment = (await services.payments.create(ask())).payment
+    stranger = (await services.access.create("other", ["payments:read"], shops=[OTHER_SHOP])).key
+    caller = await services.access.caller_with(stranger)
     for asked in (
-        house.following.get(caller, payment.id),
-        house.following.status(caller, str(payment.external_id)),
-        house.following.status(caller, "999"),
-        house.refunds.payment_of(caller, SHOP, str(payment.external_id)),
-        house.refunds.payment_of(caller, OTHER_SHOP, str(payment.external_id)),
+        services.reading.get(caller, payment.id),
+        services.reading.status(caller, str(payment.external_id)),
+        services.reading.status(caller, "999"),
+        services.refunds.payment_of(caller, SHOP, str(payment.external_id)),
+        services.refunds.payment_of(caller, OTHER_SHOP, str(payment.external_id)),
     ):
         with pytest.raises(PaymentNotFound):
             await asked

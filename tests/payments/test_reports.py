@@ -23,12 +23,12 @@ from payment_service.errors import (
     ShopNotConfigured,
     StillRunning,
 )
-from payment_service.main import House
 from payment_service.money import Money
 from payment_service.payments import queries
 from payment_service.payments.models import Payment
-from payment_service.payments.reports import Report
 from payment_service.refunds.service import RefundAnswer, RefundRequest
+from payment_service.reports.service import Report
+from payment_service.services import Services
 from tests.conftest import SHOPS, accepted, device_token_of, failure, status_reply
 from tests.payments.asking import KEY, OTHER_SHOP, SHOP, Alarms, Gate, ask, audit_of, payments_of, refunded, two_shops
 
@@ -39,9 +39,9 @@ WHOLE: dict[str, Any] = {"organization_bin": OWN_BIN, "amount": 10_000}
 
 
 @pytest.fixture
-async def shops(house: House) -> dict[int, str]:
+async def shops(services: Services) -> dict[int, str]:
     """The two shops that these tests ask for."""
-    return await two_shops(house)
+    return await two_shops(services)
 
 
 @pytest.fixture
@@ -49,15 +49,17 @@ def alarms() -> Alarms:
     return Alarms()
 
 
-async def report(house: House, operation_type: str = "create", caller: Caller = EVERYBODY, **told: Any) -> AuditEntry:
+async def report(
+    services: Services, operation_type: str = "create", caller: Caller = EVERYBODY, **told: Any
+) -> AuditEntry:
     words = {"shop_id": SHOP, "external_id": ID, **told}
-    return await house.reports.write(caller, Report(operation_type=operation_type, **words))
+    return await services.reports.write(caller, Report(operation_type=operation_type, **words))
 
 
-async def adopted(house: House, **told: Any) -> Payment:
+async def adopted(services: Services, **told: Any) -> Payment:
     """The only payment, after this report."""
-    await report(house, **told)
-    [payment] = await payments_of(house)
+    await report(services, **told)
+    [payment] = await payments_of(services)
     return payment
 
 
@@ -75,70 +77,70 @@ async def jobs(sql: asyncpg.Connection) -> int:
 
 
 async def test_payment_that_nobody_knows_is_adopted_and_asked_about_at_once(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    payment = await adopted(house, **WHOLE)
+    payment = await adopted(services, **WHOLE)
     assert (payment.source, payment.state, payment.external_id) == ("client", "unknown", ID)
     assert (payment.organization_bin, payment.amount, payment.method) == (OWN_BIN, 10_000, "phone")
     assert await jobs(sql) == 1
     tells(wire, "Wait")
-    await house.following.follow(payment.id)
+    await services.polling.follow(payment.id)
     assert await audit_of(sql) == [("create", None), ("status", "pending")]
     tells(wire, "Processed")
     await sql.execute("UPDATE payment SET next_check_at = now()")
-    await house.following.follow(payment.id)
+    await services.polling.follow(payment.id)
     assert await sql.fetchval("SELECT state FROM payment") == "paid"
 
 
-async def test_what_the_client_says_of_its_state_is_not_believed(house: House) -> None:
-    payment = await adopted(house, status="Processed", **WHOLE)
+async def test_what_the_client_says_of_its_state_is_not_believed(services: Services) -> None:
+    payment = await adopted(services, status="Processed", **WHOLE)
     assert (payment.state, payment.status) == ("unknown", None)
 
 
 @pytest.mark.parametrize("told", [{"external_id": None}, {"provider": "halyk"}], ids=str)
 async def test_report_of_what_cannot_be_asked_about_is_only_written_down(
-    house: House, sql: asyncpg.Connection, told: dict[str, Any]
+    services: Services, sql: asyncpg.Connection, told: dict[str, Any]
 ) -> None:
-    await report(house, **told)
-    assert await payments_of(house) == []
+    await report(services, **told)
+    assert await payments_of(services) == []
     assert await audit_of(sql) == [("create", None)]
 
 
-async def test_report_of_a_foreign_shop_leaves_no_trace(house: House, sql: asyncpg.Connection) -> None:
+async def test_report_of_a_foreign_shop_leaves_no_trace(services: Services, sql: asyncpg.Connection) -> None:
     with pytest.raises(ShopNotConfigured):
-        await report(house, caller=Caller("other", EVERYBODY.scopes, frozenset({OTHER_SHOP})))
-    assert (await payments_of(house), await audit_of(sql)) == ([], [])
+        await report(services, caller=Caller("other", EVERYBODY.scopes, frozenset({OTHER_SHOP})))
+    assert (await payments_of(services), await audit_of(sql)) == ([], [])
 
 
 async def test_report_of_a_key_of_some_shops_is_kept_and_nothing_is_adopted(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     own = Caller("own", EVERYBODY.scopes, frozenset({SHOP}))
-    entry = await report(house, caller=own, **WHOLE)
-    assert (entry.payment_id, await payments_of(house), await audit_of(sql)) == (None, [], [("create", None)])
-    adopted_since = await adopted(house)
-    entry = await report(house, caller=own)
+    entry = await report(services, caller=own, **WHOLE)
+    assert (entry.payment_id, await payments_of(services), await audit_of(sql)) == (None, [], [("create", None)])
+    adopted_since = await adopted(services)
+    entry = await report(services, caller=own)
     assert entry.payment_id == adopted_since.id
 
 
 async def test_payment_that_the_provider_never_heard_of_stays_unknown_and_a_task(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    payment = await adopted(house)
+    payment = await adopted(services)
     wire.get("/status/").mock(return_value=failure(-99000001))
-    await house.following.follow(payment.id)
+    await services.polling.follow(payment.id)
     assert await sql.fetchrow("SELECT state, unread FROM payment") == ("unknown", 0)
-    assert [task.id for task in await house.settling.tasks(EVERYBODY)] == [payment.id]
+    assert [task.id for task in await services.settling.tasks(EVERYBODY)] == [payment.id]
 
 
 @pytest.mark.parametrize("shop_id", [SHOP, OTHER_SHOP])
 async def test_report_of_a_payment_of_ours_changes_nothing_of_it(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, shop_id: int
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, shop_id: int
 ) -> None:
     wire.get("/create/").mock(return_value=accepted(ID))
-    payment = (await house.payments.create(ask())).payment
-    await report(house, shop_id=shop_id, amount=1, organization_bin=FOREIGN_BIN, status="Error")
-    [after] = await payments_of(house)
+    payment = (await services.payments.create(ask())).payment
+    await report(services, shop_id=shop_id, amount=1, organization_bin=FOREIGN_BIN, status="Error")
+    [after] = await payments_of(services)
     assert (after.amount, after.organization_bin, after.status) == (10_000, OWN_BIN, "Wait")
     of_payment = await sql.fetchval("SELECT payment_id FROM payment_log WHERE source = 'client'")
     assert of_payment == (payment.id if shop_id == SHOP else None)
@@ -163,56 +165,58 @@ async def test_report_of_a_payment_of_ours_changes_nothing_of_it(
     ids=str,
 )
 async def test_only_what_a_report_says_for_certain_is_kept(
-    house: House, operation_type: str, told: dict[str, Any], kept: tuple[Any, ...]
+    services: Services, operation_type: str, told: dict[str, Any], kept: tuple[Any, ...]
 ) -> None:
-    payment = await adopted(house, operation_type=operation_type, **told)
+    payment = await adopted(services, operation_type=operation_type, **told)
     assert (payment.method, payment.amount, payment.organization_bin) == kept
 
 
-async def test_later_report_adds_what_is_missing_and_changes_nothing(house: House) -> None:
-    await report(house, "status")
-    await report(house, amount=500)
-    payment = await adopted(house, operation_type="create-link", amount=900, organization_bin=OWN_BIN)
+async def test_later_report_adds_what_is_missing_and_changes_nothing(services: Services) -> None:
+    await report(services, "status")
+    await report(services, amount=500)
+    payment = await adopted(services, operation_type="create-link", amount=900, organization_bin=OWN_BIN)
     assert (payment.method, payment.amount, payment.organization_bin) == ("phone", 500, OWN_BIN)
-    await report(house, amount=1, organization_bin=FOREIGN_BIN)
-    [after] = await payments_of(house)
+    await report(services, amount=1, organization_bin=FOREIGN_BIN)
+    [after] = await payments_of(services)
     assert (after.amount, after.organization_bin, after.device_token_id) == (500, OWN_BIN, payment.device_token_id)
 
 
-async def test_bin_that_never_was_this_shops_is_told_and_opens_no_account(house: House, alarms: Alarms) -> None:
-    payment = await adopted(house, organization_bin=SHOPS[OTHER_SHOP])
+async def test_bin_that_never_was_this_shops_is_told_and_opens_no_account(services: Services, alarms: Alarms) -> None:
+    payment = await adopted(services, organization_bin=SHOPS[OTHER_SHOP])
     assert (payment.organization_bin, payment.route_version, payment.device_token_id) == (SHOPS[OTHER_SHOP], None, None)
     assert alarms["foreign_bin_reported"] == 1
 
 
-async def test_bin_that_was_this_shops_opens_its_account_of_then(house: House, alarms: Alarms) -> None:
-    await house.routing.update(SHOP, {"organization_bin": FOREIGN_BIN, "device_token": "another-token"})
-    payment = await adopted(house, organization_bin=OWN_BIN)
-    async with house.database.reading() as session:
-        assert await house.routing.device_token(session, payment.device_token_id) == device_token_of(SHOP)
+async def test_bin_that_was_this_shops_opens_its_account_of_then(services: Services, alarms: Alarms) -> None:
+    await services.routing.update(SHOP, {"organization_bin": FOREIGN_BIN, "device_token": "another-token"})
+    payment = await adopted(services, organization_bin=OWN_BIN)
+    async with services.database.reading() as session:
+        assert await services.routing.device_token(session, payment.device_token_id) == device_token_of(SHOP)
     assert alarms["foreign_bin_reported"] == 0
 
 
 # --- refunds of adopted payments
 
 
-async def refund(house: House, tenge: int | None = None, **changes: Any) -> RefundAnswer:
-    payment = await house.refunds.payment_of(EVERYBODY, SHOP, ID)
+async def refund(services: Services, tenge: int | None = None, **changes: Any) -> RefundAnswer:
+    payment = await services.refunds.payment_of(EVERYBODY, SHOP, ID)
     amount = None if tenge is None else Money.from_tenge(tenge)
-    return await house.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=amount, **changes))
+    return await services.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=amount, **changes))
 
 
-async def test_adopted_payment_is_refunded_by_the_account_that_took_it(house: House, wire: respx.MockRouter) -> None:
-    await report(house, **WHOLE)
-    await house.routing.update(SHOP, {"organization_bin": FOREIGN_BIN, "device_token": "another-token"})
+async def test_adopted_payment_is_refunded_by_the_account_that_took_it(
+    services: Services, wire: respx.MockRouter
+) -> None:
+    await report(services, **WHOLE)
+    await services.routing.update(SHOP, {"organization_bin": FOREIGN_BIN, "device_token": "another-token"})
     tells(wire, "Processed")
     route = wire.get("/refund/").mock(return_value=refunded())
-    answer = await refund(house)
+    answer = await refund(services)
     assert (answer.refund.state, answer.refund.amount) == ("succeeded", 10_000)
     query = route.calls.last.request.url.params
     assert (query["organizationBin"], query["deviceToken"]) == (OWN_BIN, device_token_of(SHOP))
     with pytest.raises(RefundExceedsRemainder):
-        await refund(house, 1)
+        await refund(services, 1)
     assert route.call_count == 1
 
 
@@ -229,54 +233,54 @@ async def test_adopted_payment_is_refunded_by_the_account_that_took_it(house: Ho
     ids=str,
 )
 async def test_adopted_payment_without_its_account_or_amount_is_not_refunded(
-    house: House, wire: respx.MockRouter, told: dict[str, Any], error: type[Exception]
+    services: Services, wire: respx.MockRouter, told: dict[str, Any], error: type[Exception]
 ) -> None:
-    await report(house, **told)
+    await report(services, **told)
     tells(wire, "Processed")
     route = wire.get("/refund/").mock(return_value=refunded())
     with pytest.raises(error):
-        await refund(house, 1)
+        await refund(services, 1)
     assert not route.called
 
 
-async def test_adopted_payment_that_is_not_paid_is_not_refunded(house: House, wire: respx.MockRouter) -> None:
-    await report(house, **WHOLE)
+async def test_adopted_payment_that_is_not_paid_is_not_refunded(services: Services, wire: respx.MockRouter) -> None:
+    await report(services, **WHOLE)
     tells(wire, "Wait")
     with pytest.raises(PaymentNotPaid):
-        await refund(house)
+        await refund(services)
 
 
-async def test_adopted_payment_of_another_shop_is_not_refunded(house: House) -> None:
-    await report(house, shop_id=OTHER_SHOP)
+async def test_adopted_payment_of_another_shop_is_not_refunded(services: Services) -> None:
+    await report(services, shop_id=OTHER_SHOP)
     with pytest.raises(PaymentNotFound):
-        await refund(house)
+        await refund(services)
 
 
 async def test_shop_that_had_no_token_when_it_took_the_payment_has_none_for_its_refund(
-    house: House, wire: respx.MockRouter
+    services: Services, wire: respx.MockRouter
 ) -> None:
-    await house.routing.update(SHOP, {"device_token": None})
-    await report(house, **WHOLE)
-    await house.routing.update(SHOP, {"device_token": device_token_of(SHOP)})
+    await services.routing.update(SHOP, {"device_token": None})
+    await report(services, **WHOLE)
+    await services.routing.update(SHOP, {"device_token": device_token_of(SHOP)})
     tells(wire, "Processed")
     with pytest.raises(DeviceTokenMissing):
-        await refund(house)
+        await refund(services)
 
 
 # --- a report never keeps a payment of ours from its id
 
 
 async def test_report_yields_to_the_payment_that_it_is_of(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms
 ) -> None:
-    await report(house, **WHOLE)
+    await report(services, **WHOLE)
     wire.get("/create/").mock(return_value=accepted(ID))
-    payment = (await house.payments.create(ask())).payment
+    payment = (await services.payments.create(ask())).payment
     assert (payment.state, payment.external_id, alarms["crossed_reply"]) == ("pending", ID, 0)
-    old, new = await payments_of(house)
+    old, new = await payments_of(services)
     assert (old.same_as, old.next_check_at, old.state, new.id) == (payment.id, None, "unknown", payment.id)
     assert await audit_of(sql) == [("create", None), ("merge", None), ("create", "pending")]
-    await report(house, status="Processed")
+    await report(services, status="Processed")
     assert await sql.fetchval("SELECT payment_id FROM payment_log ORDER BY id DESC LIMIT 1") == payment.id
 
 
@@ -286,31 +290,33 @@ async def test_report_yields_to_the_payment_that_it_is_of(
     ids=str,
 )
 async def test_reply_that_names_a_reported_payment_which_is_another_one_is_crossed(
-    house: House, wire: respx.MockRouter, alarms: Alarms, told: dict[str, Any]
+    services: Services, wire: respx.MockRouter, alarms: Alarms, told: dict[str, Any]
 ) -> None:
-    await report(house, **told)
+    await report(services, **told)
     wire.get("/create/").mock(return_value=accepted(ID))
-    payment = (await house.payments.create(ask())).payment
+    payment = (await services.payments.create(ask())).payment
     assert (payment.state, payment.external_id) == ("unknown", None)
     assert alarms["crossed_reply"] == 1
 
 
-async def test_report_that_was_refunded_keeps_its_id(house: House, wire: respx.MockRouter, alarms: Alarms) -> None:
-    await report(house, **WHOLE)
+async def test_report_that_was_refunded_keeps_its_id(
+    services: Services, wire: respx.MockRouter, alarms: Alarms
+) -> None:
+    await report(services, **WHOLE)
     tells(wire, "Processed")
     wire.get("/refund/").mock(return_value=refunded())
-    await refund(house, 1)
+    await refund(services, 1)
     wire.get("/create/").mock(return_value=accepted(ID))
-    assert (await house.payments.create(ask())).payment.state == "unknown"
+    assert (await services.payments.create(ask())).payment.state == "unknown"
     assert alarms["crossed_reply"] == 1
 
 
 async def test_of_two_payments_with_one_reply_only_the_first_gets_the_reports_id(
-    house: House, wire: respx.MockRouter, alarms: Alarms
+    services: Services, wire: respx.MockRouter, alarms: Alarms
 ) -> None:
-    await report(house)
+    await report(services)
     wire.get("/create/").mock(return_value=accepted(ID))
-    made = await asyncio.gather(*(house.payments.create(ask(tenge)) for tenge in (1, 2, 3)))
+    made = await asyncio.gather(*(services.payments.create(ask(tenge)) for tenge in (1, 2, 3)))
     assert sorted(answer.payment.state for answer in made) == ["pending", "unknown", "unknown"]
     assert alarms["crossed_reply"] == 2
 
@@ -318,7 +324,7 @@ async def test_of_two_payments_with_one_reply_only_the_first_gets_the_reports_id
 # --- races
 
 
-async def test_two_reports_at_once_adopt_once(house: House, sql: asyncpg.Connection) -> None:
+async def test_two_reports_at_once_adopt_once(services: Services, sql: asyncpg.Connection) -> None:
     told: list[dict[str, Any]] = [
         {},
         {"amount": 10_000},
@@ -326,32 +332,32 @@ async def test_two_reports_at_once_adopt_once(house: House, sql: asyncpg.Connect
         {"operation_type": "status"},
         {"amount": 10_000},
     ]
-    await asyncio.gather(*(report(house, **one) for one in told))
-    [payment] = await payments_of(house)
+    await asyncio.gather(*(report(services, **one) for one in told))
+    [payment] = await payments_of(services)
     assert (payment.amount, payment.organization_bin) == (10_000, OWN_BIN)
     assert await sql.fetchval("SELECT count(*) FROM payment_log WHERE payment_id = $1", payment.id) == len(told)
     assert await jobs(sql) == 1
 
 
-async def test_reports_of_two_shops_at_once_belong_to_one_of_them(house: House, sql: asyncpg.Connection) -> None:
-    await asyncio.gather(*(report(house, shop_id=shop_id, **WHOLE) for shop_id in (SHOP, OTHER_SHOP) * 3))
-    [payment] = await payments_of(house)
+async def test_reports_of_two_shops_at_once_belong_to_one_of_them(services: Services, sql: asyncpg.Connection) -> None:
+    await asyncio.gather(*(report(services, shop_id=shop_id, **WHOLE) for shop_id in (SHOP, OTHER_SHOP) * 3))
+    [payment] = await payments_of(services)
     rows = await sql.fetch("SELECT shop_id, payment_id FROM payment_log WHERE subject IS NULL")
     assert {row["shop_id"] for row in rows if row["payment_id"]} == {payment.shop_id}
 
 
 async def test_reports_while_the_same_payment_is_being_made_leave_it_its_id(
-    house: House, wire: respx.MockRouter, alarms: Alarms
+    services: Services, wire: respx.MockRouter, alarms: Alarms
 ) -> None:
     gate = Gate(accepted(ID))
     wire.get("/create/").mock(side_effect=gate)
-    making = asyncio.create_task(house.payments.create(ask()))
+    making = asyncio.create_task(services.payments.create(ask()))
     await gate.reached.wait()
-    reporting = [asyncio.create_task(report(house, **WHOLE)) for _ in range(8)]
+    reporting = [asyncio.create_task(report(services, **WHOLE)) for _ in range(8)]
     gate.open.set()
     assert (await making).payment.external_id == ID
     await asyncio.gather(*reporting)
-    assert sum(payment.same_as is None for payment in await payments_of(house)) == 1
+    assert sum(payment.same_as is None for payment in await payments_of(services)) == 1
     assert alarms["crossed_reply"] == 0
 
 
@@ -359,7 +365,7 @@ Arm = Callable[[], None]
 
 
 @pytest.fixture
-def merge_meanwhile(house: House, wire: respx.MockRouter, monkeypatch: pytest.MonkeyPatch) -> Arm:
+def merge_meanwhile(services: Services, wire: respx.MockRouter, monkeypatch: pytest.MonkeyPatch) -> Arm:
     """Once armed: our payment takes the report's id just before somebody locks what they have read."""
     wire.get("/create/").mock(return_value=accepted(ID))
     locked = queries.locked
@@ -368,7 +374,7 @@ def merge_meanwhile(house: House, wire: respx.MockRouter, monkeypatch: pytest.Mo
     async def merge_first(session: AsyncSession, payment_id: UUID) -> tuple[Payment, datetime]:
         if not merging:
             merging.append(True)
-            assert (await house.payments.create(ask())).payment.external_id == ID
+            assert (await services.payments.create(ask())).payment.external_id == ID
         return await locked(session, payment_id)
 
     return lambda: monkeypatch.setattr(queries, "locked", merge_first)
@@ -381,21 +387,21 @@ async def standing(sql: asyncpg.Connection) -> dict[str, tuple[str, bool | None]
 
 
 async def test_hint_about_a_report_that_is_merged_meanwhile_is_one_about_the_payment(
-    house: House, sql: asyncpg.Connection, merge_meanwhile: Arm
+    services: Services, sql: asyncpg.Connection, merge_meanwhile: Arm
 ) -> None:
-    await report(house)
+    await report(services)
     merge_meanwhile()
-    await house.following.hint(ID, shop_id=SHOP)
+    await services.polling.hint(ID, shop_id=SHOP)
     assert await standing(sql) == {"client": ("unknown", None), "service": ("pending", True)}
 
 
 async def test_reading_of_a_report_that_is_merged_meanwhile_is_one_of_the_payment(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, merge_meanwhile: Arm
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, merge_meanwhile: Arm
 ) -> None:
-    await report(house)
+    await report(services)
     tells(wire, "Processed")
     merge_meanwhile()
-    found = await house.following.status(EVERYBODY, ID)
+    found = await services.reading.status(EVERYBODY, ID)
     assert isinstance(found, Payment)
     assert (found.source, found.state) == ("service", "paid")
     assert await standing(sql) == {"client": ("unknown", None), "service": ("paid", None)}
@@ -403,54 +409,54 @@ async def test_reading_of_a_report_that_is_merged_meanwhile_is_one_of_the_paymen
 
 @pytest.mark.parametrize("reply", [status_reply(ID, "Processed"), httpx.Response(500)])
 async def test_turn_of_a_report_that_is_merged_meanwhile_ends(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, merge_meanwhile: Arm, reply: httpx.Response
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, merge_meanwhile: Arm, reply: httpx.Response
 ) -> None:
-    payment = await adopted(house)
+    payment = await adopted(services)
     wire.get("/status/").mock(return_value=reply)
     merge_meanwhile()
-    await house.following.follow(payment.id)
+    await services.polling.follow(payment.id)
     assert await standing(sql) == {"client": ("unknown", None), "service": ("pending", False)}
 
 
 async def test_report_of_a_report_that_is_merged_meanwhile_is_one_of_the_payment(
-    house: House, sql: asyncpg.Connection, merge_meanwhile: Arm
+    services: Services, sql: asyncpg.Connection, merge_meanwhile: Arm
 ) -> None:
-    await report(house, "status")
+    await report(services, "status")
     merge_meanwhile()
-    await report(house, amount=1, organization_bin=FOREIGN_BIN)
-    old, new = await payments_of(house)
+    await report(services, amount=1, organization_bin=FOREIGN_BIN)
+    old, new = await payments_of(services)
     assert (old.amount, new.amount, new.organization_bin) == (None, 10_000, OWN_BIN)
     assert await sql.fetchval("SELECT payment_id FROM payment_log ORDER BY id DESC LIMIT 1") == new.id
 
 
 async def test_refund_of_a_report_that_is_merged_meanwhile_is_asked_again(
-    house: House, wire: respx.MockRouter, merge_meanwhile: Arm
+    services: Services, wire: respx.MockRouter, merge_meanwhile: Arm
 ) -> None:
-    await report(house, **WHOLE)
+    await report(services, **WHOLE)
     tells(wire, "Processed")
-    await house.following.status(EVERYBODY, ID)
+    await services.reading.status(EVERYBODY, ID)
     route = wire.get("/refund/").mock(return_value=refunded())
     merge_meanwhile()
     with pytest.raises(StillRunning):
-        await refund(house, 1, idempotency_key=KEY)
+        await refund(services, 1, idempotency_key=KEY)
     assert not route.called
-    assert (await refund(house, 1, idempotency_key=KEY)).payment.source == "service"
+    assert (await refund(services, 1, idempotency_key=KEY)).payment.source == "service"
 
 
 async def test_report_that_is_merged_meanwhile_is_not_merged_again(
-    house: House, wire: respx.MockRouter, merge_meanwhile: Arm, alarms: Alarms
+    services: Services, wire: respx.MockRouter, merge_meanwhile: Arm, alarms: Alarms
 ) -> None:
-    await report(house)
+    await report(services)
     merge_meanwhile()
-    assert (await house.payments.create(ask(order_id="another"))).payment.state == "unknown"
+    assert (await services.payments.create(ask(order_id="another"))).payment.state == "unknown"
     assert alarms["crossed_reply"] == 1
 
 
 async def test_hint_about_a_merged_report_reaches_the_payment(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    await report(house)
+    await report(services)
     wire.get("/create/").mock(return_value=accepted(ID))
-    await house.payments.create(ask())
-    await house.following.hint(ID, shop_id=SHOP)
+    await services.payments.create(ask())
+    await services.polling.hint(ID, shop_id=SHOP)
     assert await standing(sql) == {"client": ("unknown", None), "service": ("pending", True)}

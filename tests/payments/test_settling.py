@@ -11,7 +11,6 @@ import pytest
 import respx
 
 from payment_service.access.service import EVERYBODY, Caller
-from payment_service.context import Origin, origin
 from payment_service.errors import (
     ExternalIdNotProven,
     ExternalIdTaken,
@@ -24,11 +23,12 @@ from payment_service.errors import (
     SettlementContradicted,
     TooEarlyToSettle,
 )
-from payment_service.main import House
+from payment_service.observability.context import Origin, origin
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
-from payment_service.payments.reports import Report
 from payment_service.payments.settling import Settlement
+from payment_service.reports.service import Report
+from payment_service.services import Services
 from payment_service.settings import Settings
 from tests.conftest import SHOPS, accepted, failure, status_reply
 from tests.payments.asking import (
@@ -54,9 +54,9 @@ PAID, PENDING, FAILED = State.PAID, State.PENDING, State.FAILED
 
 
 @pytest.fixture
-async def shops(house: House) -> dict[int, str]:
+async def shops(services: Services) -> dict[int, str]:
     """The two shops that these tests ask for."""
-    return await two_shops(house)
+    return await two_shops(services)
 
 
 @pytest.fixture
@@ -66,17 +66,17 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-async def payment(house: House, wire: respx.MockRouter) -> Payment:
+async def payment(services: Services, wire: respx.MockRouter) -> Payment:
     """A payment of which nobody knows anything."""
     wire.get("/create/").mock(side_effect=[httpx.Response(500)])
-    return (await house.payments.create(ask(order_id="order-1", idempotency_key=KEY))).payment
+    return (await services.payments.create(ask(order_id="order-1", idempotency_key=KEY))).payment
 
 
 @pytest.fixture
-async def known(house: House, wire: respx.MockRouter) -> Payment:
+async def known(services: Services, wire: respx.MockRouter) -> Payment:
     """An unknown payment whose id is known: a link that nobody can use."""
     wire.get("/create-link/").mock(side_effect=[accepted(paymentId=FOUND)])
-    return (await house.payments.create(ask(phone=None))).payment
+    return (await services.payments.create(ask(phone=None))).payment
 
 
 @pytest.fixture
@@ -90,9 +90,9 @@ def says(wire: respx.MockRouter, reply: str | httpx.Response, external_id: str =
     return wire.get("/status/", params={"externalId": external_id}).mock(return_value=reply)
 
 
-async def settle(house: House, payment: Payment, state: State, external_id: str | None = None) -> Payment:
+async def settle(services: Services, payment: Payment, state: State, external_id: str | None = None) -> Payment:
     found = Settlement(state=state, reason="Seen in the cabinet by Aigul", external_id=external_id)
-    return await house.settling.settle(EVERYBODY, payment.id, found)
+    return await services.settling.settle(EVERYBODY, payment.id, found)
 
 
 async def ended(*asked: Any) -> list[Any]:
@@ -122,7 +122,7 @@ async def jobs(sql: asyncpg.Connection) -> int:
     ],
 )
 async def test_unknown_payment_becomes_what_a_person_found(
-    house: House,
+    services: Services,
     payment: Payment,
     wire: respx.MockRouter,
     sql: asyncpg.Connection,
@@ -133,7 +133,7 @@ async def test_unknown_payment_becomes_what_a_person_found(
 ) -> None:
     if status:
         says(wire, status)
-    done = await settle(house, payment, state, external_id)
+    done = await settle(services, payment, state, external_id)
     assert (done.state, done.external_id, done.status, done.failure) == (state, external_id, status, failed_as)
     assert await audit_of(sql, "settle") == [("settle", state)]
 
@@ -149,58 +149,63 @@ async def test_unknown_payment_becomes_what_a_person_found(
     ],
 )
 async def test_unknown_payment_with_an_external_id_is_asked_about(
-    house: House, known: Payment, wire: respx.MockRouter, reply: str | httpx.Response, state: State, failed_as: str
+    services: Services,
+    known: Payment,
+    wire: respx.MockRouter,
+    reply: str | httpx.Response,
+    state: State,
+    failed_as: str,
 ) -> None:
     route = says(wire, reply)
-    done = await settle(house, known, state)
+    done = await settle(services, known, state)
     assert (done.state, done.failure, done.external_id) == (state, failed_as, FOUND)
     assert route.call_count == 1
 
 
 async def test_payment_that_was_paid_since_a_person_looked_is_paid(
-    house: House, payment: Payment, wire: respx.MockRouter
+    services: Services, payment: Payment, wire: respx.MockRouter
 ) -> None:
     says(wire, "Processed")
-    assert (await settle(house, payment, PENDING, FOUND)).state == "paid"
+    assert (await settle(services, payment, PENDING, FOUND)).state == "paid"
 
 
 async def test_settlement_keeps_its_reason_and_who_gave_it(
-    house: House, payment: Payment, sql: asyncpg.Connection
+    services: Services, payment: Payment, sql: asyncpg.Connection
 ) -> None:
     token = origin.set(Origin("aigul"))
-    await settle(house, payment, FAILED)
+    await settle(services, payment, FAILED)
     origin.reset(token)
     row = await sql.fetchrow("SELECT actor, reason, source FROM payment_log WHERE operation_type = 'settle'")
     assert tuple(row or ()) == ("aigul", "Seen in the cabinet by Aigul", "service")
 
 
 async def test_payment_that_was_found_open_is_followed(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     says(wire, "Wait")
-    await settle(house, payment, PENDING, FOUND)
+    await settle(services, payment, PENDING, FOUND)
     assert await sql.fetchval("SELECT next_check_at > now() FROM payment")
     assert await jobs(sql) == 1
 
 
 async def test_payment_that_was_never_made_frees_its_order(
-    house: House, payment: Payment, wire: respx.MockRouter
+    services: Services, payment: Payment, wire: respx.MockRouter
 ) -> None:
-    await settle(house, payment, FAILED)
+    await settle(services, payment, FAILED)
     taking(wire)
-    again = await house.payments.create(ask(order_id="order-1", idempotency_key=f"{KEY}-2"))
+    again = await services.payments.create(ask(order_id="order-1", idempotency_key=f"{KEY}-2"))
     assert (again.replayed, again.payment.state) == (False, "pending")
 
 
 @pytest.mark.parametrize("key", [KEY, None])
 async def test_same_request_gets_the_settled_payment_and_sends_nothing(
-    house: House, wire: respx.MockRouter, key: str | None
+    services: Services, wire: respx.MockRouter, key: str | None
 ) -> None:
     wire.get("/create/").mock(side_effect=[httpx.Response(500)])
-    payment = (await house.payments.create(ask(idempotency_key=key))).payment
-    await settle(house, payment, FAILED)
+    payment = (await services.payments.create(ask(idempotency_key=key))).payment
+    await settle(services, payment, FAILED)
     route = taking(wire)
-    again = await house.payments.create(ask(idempotency_key=key))
+    again = await services.payments.create(ask(idempotency_key=key))
     assert (again.replayed, again.payment.id, again.payment.failure) == (True, payment.id, "settled")
     assert route.call_count == 1  # the first one
 
@@ -220,7 +225,7 @@ async def test_same_request_gets_the_settled_payment_and_sends_nothing(
     ],
 )
 async def test_provider_has_the_last_word_about_an_id_that_was_found(
-    house: House,
+    services: Services,
     payment: Payment,
     wire: respx.MockRouter,
     sql: asyncpg.Connection,
@@ -229,18 +234,18 @@ async def test_provider_has_the_last_word_about_an_id_that_was_found(
 ) -> None:
     says(wire, reply)
     with pytest.raises(SettlementContradicted):
-        await settle(house, payment, state, FOUND)
+        await settle(services, payment, state, FOUND)
     assert await sql.fetchrow("SELECT state, external_id FROM payment") == ("unknown", None)
     assert await audit_of(sql, "settle") == []
 
 
 @pytest.mark.parametrize("reply", ["Processed", "Wait", "NobodyKnowsThis"])
 async def test_payment_that_the_provider_has_is_not_settled_as_failed(
-    house: House, known: Payment, wire: respx.MockRouter, reply: str
+    services: Services, known: Payment, wire: respx.MockRouter, reply: str
 ) -> None:
     says(wire, reply)
     with pytest.raises(SettlementContradicted):
-        await settle(house, known, FAILED)
+        await settle(services, known, FAILED)
 
 
 @pytest.mark.parametrize(
@@ -254,76 +259,83 @@ async def test_payment_that_the_provider_has_is_not_settled_as_failed(
     ],
 )
 async def test_what_cannot_be_asked_is_not_settled(
-    house: House, known: Payment, wire: respx.MockRouter, state: State, reply: httpx.Response, error: type[Exception]
+    services: Services,
+    known: Payment,
+    wire: respx.MockRouter,
+    state: State,
+    reply: httpx.Response,
+    error: type[Exception],
 ) -> None:
     says(wire, reply)
     with pytest.raises(error):
-        await settle(house, known, state)
+        await settle(services, known, state)
 
 
 @pytest.mark.parametrize(("state", "external_id"), [(PAID, None), (PENDING, None), (FAILED, FOUND)])
 async def test_id_is_given_exactly_when_the_payment_was_made(
-    house: House, payment: Payment, wire: respx.MockRouter, state: State, external_id: str | None
+    services: Services, payment: Payment, wire: respx.MockRouter, state: State, external_id: str | None
 ) -> None:
     route = says(wire, "Processed")
     with pytest.raises(InvalidInput):
-        await settle(house, payment, state, external_id)
+        await settle(services, payment, state, external_id)
     assert not route.called
 
 
-async def test_another_id_than_the_known_one_is_refused(house: House, known: Payment, wire: respx.MockRouter) -> None:
+async def test_another_id_than_the_known_one_is_refused(
+    services: Services, known: Payment, wire: respx.MockRouter
+) -> None:
     says(wire, "Processed", "999")
     with pytest.raises(InvalidInput):
-        await settle(house, known, PAID, "999")
+        await settle(services, known, PAID, "999")
 
 
 @pytest.mark.parametrize("word", ["Wait", "Processed", "RemotePaymentCanceled"])
-async def test_only_an_unknown_payment_is_settled(house: House, wire: respx.MockRouter, word: str) -> None:
+async def test_only_an_unknown_payment_is_settled(services: Services, wire: respx.MockRouter, word: str) -> None:
     taking(wire)
-    payment = (await house.payments.create(ask())).payment
+    payment = (await services.payments.create(ask())).payment
     says(wire, word, str(payment.external_id))
-    await house.following.refresh(payment)
+    await services.reading.refresh(payment)
     with pytest.raises((NothingToSettle, SettlementContradicted)):
-        await settle(house, payment, PAID)
+        await settle(services, payment, PAID)
     with pytest.raises((NothingToSettle, SettlementContradicted)):
-        await settle(house, payment, PENDING)
+        await settle(services, payment, PENDING)
 
 
-async def test_payment_that_is_being_sent_is_not_settled(house: House, wire: respx.MockRouter) -> None:
+async def test_payment_that_is_being_sent_is_not_settled(services: Services, wire: respx.MockRouter) -> None:
     gate = Gate(accepted())
     wire.get("/create/").mock(side_effect=gate)
-    sending = asyncio.create_task(house.payments.create(ask()))
+    sending = asyncio.create_task(services.payments.create(ask()))
     await gate.reached.wait()
-    [payment] = await payments_of(house)
+    [payment] = await payments_of(services)
     with pytest.raises(NothingToSettle):
-        await settle(house, payment, FAILED)
+        await settle(services, payment, FAILED)
     gate.open.set()
     assert (await sending).payment.state == "pending"
 
 
-async def test_no_payment_is_not_found(house: House) -> None:
+async def test_no_payment_is_not_found(services: Services) -> None:
     with pytest.raises(PaymentNotFound):
-        await house.settling.settle(EVERYBODY, uuid4(), Settlement(state=FAILED, reason="never made"))
+        await services.settling.settle(EVERYBODY, uuid4(), Settlement(state=FAILED, reason="never made"))
 
 
-async def test_payment_of_another_shop_is_not_found(house: House, payment: Payment) -> None:
+async def test_payment_of_another_shop_is_not_found(services: Services, payment: Payment) -> None:
     stranger = Caller("stranger", EVERYBODY.scopes, frozenset({OTHER_SHOP}))
     with pytest.raises(PaymentNotFound):
-        await house.settling.settle(stranger, payment.id, Settlement(state=FAILED, reason="never made"))
+        await services.settling.settle(stranger, payment.id, Settlement(state=FAILED, reason="never made"))
 
 
 # --- a call that may still take effect
 
 
 @pytest.fixture
-def patient(house: House) -> House:
+def patient(services: Services) -> Services:
     """Rooms where a call may take effect for five minutes."""
-    rules = replace(house.settling.rules, late_effect_s=300)
-    return replace(house, settling=replace(house.settling, rules=rules))
+    rules = replace(services.settling.rules, late_effect_s=300)
+    return replace(services, settling=replace(services.settling, rules=rules))
 
 
 async def test_call_that_may_still_take_effect_is_not_called_failed(
-    patient: House, payment: Payment, sql: asyncpg.Connection
+    patient: Services, payment: Payment, sql: asyncpg.Connection
 ) -> None:
     with pytest.raises(TooEarlyToSettle) as caught:
         await settle(patient, payment, FAILED)
@@ -333,7 +345,7 @@ async def test_call_that_may_still_take_effect_is_not_called_failed(
 
 
 async def test_payment_that_was_found_is_settled_at_once(
-    patient: House, payment: Payment, wire: respx.MockRouter
+    patient: Services, payment: Payment, wire: respx.MockRouter
 ) -> None:
     says(wire, "Processed")
     assert (await settle(patient, payment, PAID, FOUND)).state == "paid"
@@ -344,11 +356,11 @@ async def test_payment_that_was_found_is_settled_at_once(
 
 @pytest.mark.parametrize("shop_id", [SHOP, OTHER_SHOP])
 async def test_id_of_another_payment_is_never_taken(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, shop_id: int
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, shop_id: int
 ) -> None:
-    other = await paid(house, wire, ask(shop_id=shop_id))
+    other = await paid(services, wire, ask(shop_id=shop_id))
     with pytest.raises(ExternalIdTaken) as caught:
-        await settle(house, payment, PAID, str(other.external_id))
+        await settle(services, payment, PAID, str(other.external_id))
     assert caught.value.extra == {"id": str(other.id)}
     assert await sql.fetchval("SELECT state FROM payment WHERE id = $1", payment.id) == "unknown"
 
@@ -362,44 +374,44 @@ OWN = Caller("own", EVERYBODY.scopes, frozenset({SHOP}))
 )
 @pytest.mark.parametrize("state", [PAID, PENDING])
 async def test_admin_of_some_shops_names_no_id_and_learns_nothing_of_any(
-    house: House, payment: Payment, wire: respx.MockRouter, said: str | httpx.Response | None, state: State
+    services: Services, payment: Payment, wire: respx.MockRouter, said: str | httpx.Response | None, state: State
 ) -> None:
     external_id = FOUND
     if said is None:
-        external_id = str((await paid(house, wire, ask(shop_id=OTHER_SHOP))).external_id)
+        external_id = str((await paid(services, wire, ask(shop_id=OTHER_SHOP))).external_id)
     route = says(wire, said or "Processed", external_id)
     asked = route.call_count
     found = Settlement(state=state, reason="Seen in the cabinet", external_id=external_id)
     with pytest.raises(ExternalIdNotProven) as caught:
-        await house.settling.settle(OWN, payment.id, found)
+        await services.settling.settle(OWN, payment.id, found)
     assert (caught.value.detail, caught.value.extra) == (ExternalIdNotProven().detail, {})
     assert route.call_count == asked
-    assert (await house.following.get(OWN, payment.id)).state == "unknown"
+    assert (await services.reading.get(OWN, payment.id)).state == "unknown"
 
 
 async def test_admin_of_some_shops_settles_what_needs_no_id_or_has_its_own(
-    house: House, known: Payment, wire: respx.MockRouter
+    services: Services, known: Payment, wire: respx.MockRouter
 ) -> None:
     says(wire, "Processed")
     found = Settlement(state=PAID, reason="Seen in the cabinet", external_id=FOUND)
-    assert (await house.settling.settle(OWN, known.id, found)).state == "paid"
+    assert (await services.settling.settle(OWN, known.id, found)).state == "paid"
     wire.get("/create/").mock(return_value=httpx.Response(500))
-    lost = (await house.payments.create(ask())).payment
+    lost = (await services.payments.create(ask())).payment
     never_made = Settlement(state=FAILED, reason="Not in the cabinet")
-    assert (await house.settling.settle(OWN, lost.id, never_made)).state == "failed"
+    assert (await services.settling.settle(OWN, lost.id, never_made)).state == "failed"
 
 
-async def reported(house: House, **told: Any) -> None:
+async def reported(services: Services, **told: Any) -> None:
     words = {"shop_id": SHOP, "operation_type": "create", "external_id": FOUND, **told}
-    await house.reports.write(EVERYBODY, Report(**words))
+    await services.reports.write(EVERYBODY, Report(**words))
 
 
 async def test_report_of_the_same_payment_gives_its_id_to_it(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    await reported(house, amount=10_000, organization_bin=SHOPS[SHOP])
+    await reported(services, amount=10_000, organization_bin=SHOPS[SHOP])
     says(wire, "Processed")
-    done = await settle(house, payment, PAID, FOUND)
+    done = await settle(services, payment, PAID, FOUND)
     assert (done.state, done.external_id) == ("paid", FOUND)
     report = await sql.fetchrow("SELECT same_as, next_check_at FROM payment WHERE source = 'client'")
     assert tuple(report or ()) == (payment.id, None)
@@ -409,60 +421,62 @@ async def test_report_of_the_same_payment_gives_its_id_to_it(
     "told", [{"amount": 10_001}, {"shop_id": OTHER_SHOP}, {"organization_bin": SHOPS[OTHER_SHOP]}], ids=str
 )
 async def test_report_that_is_of_something_else_keeps_its_id(
-    house: House, payment: Payment, wire: respx.MockRouter, told: dict[str, Any]
+    services: Services, payment: Payment, wire: respx.MockRouter, told: dict[str, Any]
 ) -> None:
-    await reported(house, **told)
+    await reported(services, **told)
     says(wire, "Processed")
     with pytest.raises(ExternalIdTaken):
-        await settle(house, payment, PAID, FOUND)
+        await settle(services, payment, PAID, FOUND)
 
 
 async def test_merged_report_is_not_settled(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    await reported(house)
+    await reported(services)
     says(wire, "Processed")
-    await settle(house, payment, PAID, FOUND)
-    report = next(one for one in await payments_of(house) if one.same_as)
+    await settle(services, payment, PAID, FOUND)
+    report = next(one for one in await payments_of(services) if one.same_as)
     with pytest.raises(NothingToSettle):
-        await settle(house, report, PAID)
+        await settle(services, report, PAID)
 
 
 # --- races
 
 
 async def test_settled_twice_at_once_is_settled_once(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     says(wire, "Processed")
     results = await ended(
-        settle(house, payment, PAID, FOUND), settle(house, payment, FAILED), settle(house, payment, PAID, FOUND)
+        settle(services, payment, PAID, FOUND),
+        settle(services, payment, FAILED),
+        settle(services, payment, PAID, FOUND),
     )
     assert sum(isinstance(result, NothingToSettle) for result in results) == 2
     assert len(await audit_of(sql, "settle")) == 1
 
 
 async def test_two_payments_are_not_settled_with_one_id(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     wire.get("/create/").mock(return_value=httpx.Response(500))
-    payments = [(await house.payments.create(ask(tenge))).payment for tenge in (1, 2, 3)]
+    payments = [(await services.payments.create(ask(tenge))).payment for tenge in (1, 2, 3)]
     says(wire, "Processed")
-    results = await ended(*(settle(house, payment, PAID, FOUND) for payment in payments))
+    results = await ended(*(settle(services, payment, PAID, FOUND) for payment in payments))
     assert sum(isinstance(result, ExternalIdTaken) for result in results) == 2
     assert await sql.fetchval("SELECT count(*) FROM payment WHERE state = 'paid'") == 1
 
 
 @pytest.mark.parametrize(("word", "state"), [("Processed", "paid"), ("Wait", "pending")])
 async def test_reading_that_moves_first_leaves_nothing_to_settle(
-    house: House, known: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, word: str, state: str
+    services: Services, known: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, word: str, state: str
 ) -> None:
     gate = Gate(status_reply(FOUND, word))
     wire.get("/status/").mock(side_effect=gate)
-    settling = asyncio.create_task(settle(house, known, State(state)))
+    settling = asyncio.create_task(settle(services, known, State(state)))
     await gate.reached.wait()
     wire.get("/status/").mock(return_value=status_reply(FOUND, word)).side_effect = None
-    await house.following.refresh(known)
+    await services.reading.refresh(known)
     gate.open.set()
     with pytest.raises(NothingToSettle):
         await settling
@@ -470,22 +484,22 @@ async def test_reading_that_moves_first_leaves_nothing_to_settle(
 
 
 async def test_reading_that_comes_after_the_settlement_does_not_undo_it(
-    house: House, known: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, known: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     gate = Gate(status_reply(FOUND, "Wait"))
     wire.get("/status/").mock(side_effect=gate)
-    reading = asyncio.create_task(house.following.refresh(known))
+    reading = asyncio.create_task(services.reading.refresh(known))
     await gate.reached.wait()
     wire.get("/status/").mock(return_value=status_reply(FOUND, "Processed")).side_effect = None
-    await settle(house, known, PAID)
+    await settle(services, known, PAID)
     gate.open.set()
     assert (await reading).state == "paid"
 
 
 @pytest.fixture
-async def late(house: House, wire: respx.MockRouter, sql: asyncpg.Connection) -> "Late":
+async def late(services: Services, wire: respx.MockRouter, sql: asyncpg.Connection) -> "Late":
     """A call that outlived its lease: the payment is unknown, and its reply is still to come."""
-    return await Late.begin(house, wire, sql)
+    return await Late.begin(services, wire, sql)
 
 
 class Late:
@@ -496,15 +510,15 @@ class Late:
 
     @classmethod
     async def begin(
-        cls, house: House, wire: respx.MockRouter, sql: asyncpg.Connection, *, link: bool = False
+        cls, services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, *, link: bool = False
     ) -> "Late":
         gate = Gate(accepted(paymentId=777) if link else accepted(777))
         wire.get("/create-link/" if link else "/create/").mock(side_effect=gate)
-        sending = asyncio.create_task(house.payments.create(ask(phone=None) if link else ask()))
+        sending = asyncio.create_task(services.payments.create(ask(phone=None) if link else ask()))
         await gate.reached.wait()
         await age(sql, 31)
-        await house.following.settle_lost()
-        [payment] = await payments_of(house)
+        await services.polling.settle_lost()
+        [payment] = await payments_of(services)
         assert payment.state == "unknown"
         return cls(payment, gate, sending)
 
@@ -515,30 +529,32 @@ class Late:
         return answer.payment
 
 
-async def test_late_reply_about_the_same_id_changes_nothing(house: House, wire: respx.MockRouter, late: Late) -> None:
+async def test_late_reply_about_the_same_id_changes_nothing(
+    services: Services, wire: respx.MockRouter, late: Late
+) -> None:
     says(wire, "Processed", "777")
-    await settle(house, late.payment, PAID, "777")
+    await settle(services, late.payment, PAID, "777")
     assert (await late.replies()).state == "paid"
 
 
 async def test_late_reply_to_what_was_settled_as_never_made_is_kept_followed_and_told(
-    house: House, wire: respx.MockRouter, late: Late, sql: asyncpg.Connection, alarms: Alarms
+    services: Services, wire: respx.MockRouter, late: Late, sql: asyncpg.Connection, alarms: Alarms
 ) -> None:
-    await settle(house, late.payment, FAILED)
+    await settle(services, late.payment, FAILED)
     after = await late.replies()
     assert (after.state, after.external_id) == ("failed", "777")
     assert alarms["settled_wrongly"] == 1
     says(wire, "Processed", "777")
     assert await sql.fetchval("SELECT next_check_at IS NOT NULL FROM payment")
-    assert (await house.following.refresh(after)).state == "paid"
+    assert (await services.reading.refresh(after)).state == "paid"
     assert alarms["late_success"] == 1
 
 
 async def test_late_reply_that_names_another_id_than_the_settlement_is_told(
-    house: House, wire: respx.MockRouter, late: Late, alarms: Alarms
+    services: Services, wire: respx.MockRouter, late: Late, alarms: Alarms
 ) -> None:
     says(wire, "Processed")
-    await settle(house, late.payment, PAID, FOUND)
+    await settle(services, late.payment, PAID, FOUND)
     after = await late.replies()
     assert (after.state, after.external_id) == ("paid", FOUND)
     assert alarms["settled_wrongly"] == 1
@@ -546,24 +562,24 @@ async def test_late_reply_that_names_another_id_than_the_settlement_is_told(
 
 @pytest.mark.parametrize(("state", "external_id"), [(PAID, FOUND), (PENDING, FOUND), (FAILED, None)])
 async def test_id_that_becomes_known_meanwhile_is_not_settled_by_another_ones_reading(
-    house: House,
+    services: Services,
     wire: respx.MockRouter,
     sql: asyncpg.Connection,
     monkeypatch: pytest.MonkeyPatch,
     state: State,
     external_id: str | None,
 ) -> None:
-    late = await Late.begin(house, wire, sql, link=True)
+    late = await Late.begin(services, wire, sql, link=True)
     says(wire, "Processed")
-    write = type(house.settling)._write
+    write = type(services.settling)._write
 
     async def after_the_reply(*what: Any) -> Payment:
         assert (await late.replies()).external_id == "777"
         return await write(*what)
 
-    monkeypatch.setattr(type(house.settling), "_write", after_the_reply)
+    monkeypatch.setattr(type(services.settling), "_write", after_the_reply)
     with pytest.raises(InvalidInput):
-        await settle(house, late.payment, state, external_id)
+        await settle(services, late.payment, state, external_id)
     assert await sql.fetchrow("SELECT state, external_id FROM payment") == ("unknown", "777")
 
 
@@ -571,26 +587,26 @@ async def test_id_that_becomes_known_meanwhile_is_not_settled_by_another_ones_re
 
 
 async def test_tasks_are_what_is_unknown_and_what_stayed_open(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     taking(wire)
-    stale = (await house.payments.create(ask(1))).payment
-    await house.payments.create(ask(2))
+    stale = (await services.payments.create(ask(1))).payment
+    await services.payments.create(ask(2))
     await sql.execute("UPDATE payment SET next_check_at = NULL WHERE id = $1", stale.id)
-    assert [task.id for task in await house.settling.tasks(EVERYBODY)] == [payment.id, stale.id]
+    assert [task.id for task in await services.settling.tasks(EVERYBODY)] == [payment.id, stale.id]
     stranger = Caller("stranger", EVERYBODY.scopes, frozenset({OTHER_SHOP}))
-    assert await house.settling.tasks(stranger) == []
-    assert await house.settling.tasks(replace(stranger, shops=frozenset())) == []
+    assert await services.settling.tasks(stranger) == []
+    assert await services.settling.tasks(replace(stranger, shops=frozenset())) == []
 
 
-async def test_settled_payment_is_no_task(house: House, payment: Payment) -> None:
-    await settle(house, payment, FAILED)
-    assert await house.settling.tasks(EVERYBODY) == []
+async def test_settled_payment_is_no_task(services: Services, payment: Payment) -> None:
+    await settle(services, payment, FAILED)
+    assert await services.settling.tasks(EVERYBODY) == []
 
 
-async def test_merged_report_is_no_task(house: House, payment: Payment, wire: respx.MockRouter) -> None:
-    await reported(house)
-    assert len(await house.settling.tasks(EVERYBODY)) == 2
+async def test_merged_report_is_no_task(services: Services, payment: Payment, wire: respx.MockRouter) -> None:
+    await reported(services)
+    assert len(await services.settling.tasks(EVERYBODY)) == 2
     says(wire, "Processed")
-    await settle(house, payment, PAID, FOUND)
-    assert await house.settling.tasks(EVERYBODY) == []
+    await settle(services, payment, PAID, FOUND)
+    assert await services.settling.tasks(EVERYBODY) == []

@@ -6,14 +6,14 @@ import pytest
 import respx
 
 from payment_service.access.service import EVERYBODY, Caller
-from payment_service.context import Origin, origin
 from payment_service.errors import NothingToUndo, PaymentNotFound, SettledByCaller, SettlementInUse
-from payment_service.main import House
+from payment_service.observability.context import Origin, origin
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
-from payment_service.payments.reports import Report
 from payment_service.payments.settling import Settlement
 from payment_service.refunds.service import RefundRequest
+from payment_service.reports.service import Report
+from payment_service.services import Services
 from payment_service.settings import Settings
 from tests.conftest import SHOPS, accepted, failure, status_reply
 from tests.payments.asking import KEY, OTHER_SHOP, SHOP, ask, audit_of, paid, refunded, taking, two_shops
@@ -24,9 +24,9 @@ WHY = "That was another bouquet"
 
 
 @pytest.fixture
-async def shops(house: House) -> dict[int, str]:
+async def shops(services: Services) -> dict[int, str]:
     """The two shops that these tests ask for."""
-    return await two_shops(house)
+    return await two_shops(services)
 
 
 @pytest.fixture
@@ -36,10 +36,10 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-async def payment(house: House, wire: respx.MockRouter) -> Payment:
+async def payment(services: Services, wire: respx.MockRouter) -> Payment:
     """A payment of which nobody knows anything."""
     wire.get("/create/").mock(side_effect=[httpx.Response(500)])
-    return (await house.payments.create(ask(order_id="order-1", idempotency_key=KEY))).payment
+    return (await services.payments.create(ask(order_id="order-1", idempotency_key=KEY))).payment
 
 
 def says(wire: respx.MockRouter, reply: str | httpx.Response) -> None:
@@ -48,15 +48,15 @@ def says(wire: respx.MockRouter, reply: str | httpx.Response) -> None:
     wire.get("/status/", params={"externalId": FOUND}).mock(return_value=reply)
 
 
-async def settle(house: House, payment: Payment, state: State, external_id: str | None = None) -> Payment:
+async def settle(services: Services, payment: Payment, state: State, external_id: str | None = None) -> Payment:
     found = Settlement(state=state, reason="Seen in the cabinet", external_id=external_id)
-    return await house.settling.settle(EVERYBODY, payment.id, found)
+    return await services.settling.settle(EVERYBODY, payment.id, found)
 
 
-async def undo(house: House, payment: Payment, *, actor: str = "another", caller: Caller = EVERYBODY) -> Payment:
+async def undo(services: Services, payment: Payment, *, actor: str = "another", caller: Caller = EVERYBODY) -> Payment:
     token = origin.set(Origin(actor))
     try:
-        return await house.settling.undo(caller, payment.id, WHY)
+        return await services.settling.undo(caller, payment.id, WHY)
     finally:
         origin.reset(token)
 
@@ -72,7 +72,7 @@ async def undo(house: House, payment: Payment, *, actor: str = "another", caller
     ],
 )
 async def test_undone_settlement_leaves_the_payment_as_unknown_as_before(
-    house: House,
+    services: Services,
     payment: Payment,
     wire: respx.MockRouter,
     sql: asyncpg.Connection,
@@ -83,12 +83,12 @@ async def test_undone_settlement_leaves_the_payment_as_unknown_as_before(
 ) -> None:
     if word:
         says(wire, word)
-    settled = await settle(house, payment, state, FOUND if word else None)
+    settled = await settle(services, payment, state, FOUND if word else None)
     if since:
         says(wire, since)
-        settled = await house.following.refresh(settled)
+        settled = await services.reading.refresh(settled)
     assert settled.state == led_to
-    undone = await undo(house, payment)
+    undone = await undo(services, payment)
     assert (undone.state, undone.external_id, undone.status, undone.failure) == ("unknown", None, None, None)
     assert await sql.fetchrow("SELECT next_check_at, id_from_settlement FROM payment") == (None, False)
     assert (await audit_of(sql))[-1] == ("settle-undo", "unknown")
@@ -97,81 +97,81 @@ async def test_undone_settlement_leaves_the_payment_as_unknown_as_before(
     told = await sql.fetchrow("SELECT type, version FROM event ORDER BY version DESC LIMIT 1")
     assert tuple(told or ()) == ("payment.unknown", undone.version)
     says(wire, "Processed")
-    assert (await settle(house, payment, State.PAID, FOUND)).state == "paid"  # its id is free again
+    assert (await settle(services, payment, State.PAID, FOUND)).state == "paid"  # its id is free again
 
 
 async def test_undone_payment_blocks_its_like_and_sends_nothing(
-    house: House, payment: Payment, wire: respx.MockRouter
+    services: Services, payment: Payment, wire: respx.MockRouter
 ) -> None:
-    await settle(house, payment, State.FAILED)
-    await undo(house, payment)
+    await settle(services, payment, State.FAILED)
+    await undo(services, payment)
     route = taking(wire)
-    again = await house.payments.create(ask(order_id="order-1", idempotency_key=KEY))
+    again = await services.payments.create(ask(order_id="order-1", idempotency_key=KEY))
     assert (again.replayed, again.payment.state, route.call_count) == (True, "unknown", 1)
 
 
-async def test_nobody_undoes_a_settlement_of_their_own(house: House, payment: Payment) -> None:
-    await settle(house, payment, State.FAILED)
+async def test_nobody_undoes_a_settlement_of_their_own(services: Services, payment: Payment) -> None:
+    await settle(services, payment, State.FAILED)
     with pytest.raises(SettledByCaller):
-        await undo(house, payment, actor=origin.get().actor)
-    assert (await house.following.get(EVERYBODY, payment.id)).state == "failed"
+        await undo(services, payment, actor=origin.get().actor)
+    assert (await services.reading.get(EVERYBODY, payment.id)).state == "failed"
 
 
-async def test_payment_of_another_shop_is_not_found(house: House, payment: Payment) -> None:
-    await settle(house, payment, State.FAILED)
+async def test_payment_of_another_shop_is_not_found(services: Services, payment: Payment) -> None:
+    await settle(services, payment, State.FAILED)
     with pytest.raises(PaymentNotFound):
-        await undo(house, payment, caller=Caller("stranger", EVERYBODY.scopes, frozenset({OTHER_SHOP})))
+        await undo(services, payment, caller=Caller("stranger", EVERYBODY.scopes, frozenset({OTHER_SHOP})))
 
 
-async def test_what_the_provider_itself_said_is_not_undone(house: House, wire: respx.MockRouter) -> None:
+async def test_what_the_provider_itself_said_is_not_undone(services: Services, wire: respx.MockRouter) -> None:
     with pytest.raises(NothingToUndo):
-        await undo(house, await paid(house, wire))
+        await undo(services, await paid(services, wire))
 
 
-async def test_settlement_that_the_provider_overtook_is_not_undone(house: House, wire: respx.MockRouter) -> None:
+async def test_settlement_that_the_provider_overtook_is_not_undone(services: Services, wire: respx.MockRouter) -> None:
     wire.get("/create-link/").mock(side_effect=[accepted(paymentId=FOUND)])
-    known = (await house.payments.create(ask(phone=None))).payment
+    known = (await services.payments.create(ask(phone=None))).payment
     says(wire, failure(-99000001))
-    settled = await settle(house, known, State.FAILED)
+    settled = await settle(services, known, State.FAILED)
     says(wire, "Processed")
-    assert (await house.following.refresh(settled)).state == "paid"
+    assert (await services.reading.refresh(settled)).state == "paid"
     with pytest.raises(NothingToUndo):
-        await undo(house, known)
+        await undo(services, known)
 
 
 async def test_settlement_is_not_undone_once_money_was_paid_back(
-    house: House, payment: Payment, wire: respx.MockRouter
+    services: Services, payment: Payment, wire: respx.MockRouter
 ) -> None:
     says(wire, "Processed")
-    settled = await settle(house, payment, State.PAID, FOUND)
+    settled = await settle(services, payment, State.PAID, FOUND)
     wire.get("/refund/").mock(return_value=refunded())
-    await house.refunds.refund(RefundRequest(caller="tests", payment=settled, amount=None))
+    await services.refunds.refund(RefundRequest(caller="tests", payment=settled, amount=None))
     with pytest.raises(SettlementInUse):
-        await undo(house, payment)
+        await undo(services, payment)
 
 
 async def test_settlement_is_not_undone_while_its_order_has_another_open_payment(
-    house: House, payment: Payment, wire: respx.MockRouter
+    services: Services, payment: Payment, wire: respx.MockRouter
 ) -> None:
-    await settle(house, payment, State.FAILED)
+    await settle(services, payment, State.FAILED)
     taking(wire)
-    other = (await house.payments.create(ask(order_id="order-1", idempotency_key=f"{KEY}-2"))).payment
+    other = (await services.payments.create(ask(order_id="order-1", idempotency_key=f"{KEY}-2"))).payment
     with pytest.raises(SettlementInUse) as caught:
-        await undo(house, payment)
+        await undo(services, payment)
     assert caught.value.extra == {"id": str(other.id), "state": "pending"}
 
 
 async def test_report_that_gave_its_id_to_the_wrong_payment_is_followed_again(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     told = Report(shop_id=SHOP, operation_type="create", external_id=FOUND, organization_bin=SHOPS[SHOP], amount=10_000)
-    await house.reports.write(EVERYBODY, told)
+    await services.reports.write(EVERYBODY, told)
     says(wire, "Processed")
-    await settle(house, payment, State.PAID, FOUND)
-    await undo(house, payment)
+    await settle(services, payment, State.PAID, FOUND)
+    await undo(services, payment)
     report = await sql.fetchrow("SELECT id, same_as, next_check_at <= now() FROM payment WHERE source = 'client'")
     assert report is not None
     assert tuple(report)[1:] == (None, True)
-    await house.following.follow(report["id"])
-    assert (await house.following.get(EVERYBODY, report["id"])).state == "paid"
+    await services.polling.follow(report["id"])
+    assert (await services.reading.get(EVERYBODY, report["id"])).state == "paid"
     assert [operation for operation, _ in await audit_of(sql)][-3:] == ["settle-undo", "unmerge", "status"]

@@ -3,7 +3,7 @@ from io import StringIO
 
 import pytest
 
-from payment_service import logs
+from payment_service.observability import logs
 from payment_service.providers.kaspi import client
 from payment_service.providers.kaspi.client import KaspiClient
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import structlog
 
-from payment_service.logs import configure
+from payment_service.observability.logs import configure
 
 QUIET = ("httpx", "httpcore", "uvicorn.access", "uvicorn", "uvicorn.error", "pgqueuer", "alembic")
 

@@ -12,10 +12,10 @@ import httpx
 import pytest
 import respx
 
-from payment_service.main import House
 from payment_service.payments.models import Payment
 from payment_service.reconciliation.findings import Finding
 from payment_service.reconciliation.service import Period, Reconciliation, Walk
+from payment_service.services import Services
 from payment_service.settings import Settings
 from tests.conftest import accepted, status_reply
 from tests.payments.asking import FIRST_ID, ask
@@ -76,15 +76,15 @@ Making = Callable[..., Awaitable[Payment]]
 
 
 @pytest.fixture
-def make(house: House, shops: dict[int, str], kaspi: Kaspi) -> Making:
+def make(services: Services, shops: dict[int, str], kaspi: Kaspi) -> Making:
     """Makes a payment; with a word, one that has heard it from the provider already."""
 
     async def make(word: str | None = None, **request: Any) -> Payment:
         number = next(numbers)
-        payment = (await house.payments.create(ask(**{"message": f"Flowers {number}", **request}))).payment
+        payment = (await services.payments.create(ask(**{"message": f"Flowers {number}", **request}))).payment
         if word:
             kaspi.says(payment, word)
-            payment = await house.following.refresh(payment)
+            payment = await services.reading.refresh(payment)
         return payment
 
     numbers = itertools.count()
@@ -92,11 +92,11 @@ def make(house: House, shops: dict[int, str], kaspi: Kaspi) -> Making:
 
 
 @pytest.fixture
-def reconciliation(house: House) -> Reconciliation:
+def reconciliation(services: Services) -> Reconciliation:
     """With the pauses of a test; the words of failure are believed at a second reading right after the first."""
-    moves = replace(house.following.moves, plan=replace(house.following.moves.plan, confirm_s=0))
-    following = replace(house.following, moves=moves)
-    return Reconciliation(house.database, house.providers, following, pauses_s=(0, 0))
+    moves = replace(services.reading.moves, plan=replace(services.reading.moves.plan, confirm_s=0))
+    following = replace(services.reading, moves=moves)
+    return Reconciliation(services.database, services.providers, following, pauses_s=(0, 0))
 
 
 Found = Callable[..., Awaitable[list[Finding]]]

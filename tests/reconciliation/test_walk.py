@@ -10,14 +10,14 @@ import pytest
 import respx
 
 from payment_service.access.service import EVERYBODY
-from payment_service.main import House
 from payment_service.money import Money
 from payment_service.payments.models import Payment
-from payment_service.payments.reports import Report
 from payment_service.reconciliation import service
 from payment_service.reconciliation.findings import Kind
 from payment_service.reconciliation.service import AT_ONCE, AWAY_AFTER, Period, ProviderAwayError, Reconciliation, Walk
 from payment_service.refunds.service import RefundRequest
+from payment_service.reports.service import Report
+from payment_service.services import Services
 from tests.conftest import failure
 from tests.payments.asking import OTHER_SHOP, SHOP, audit_of
 from tests.reconciliation.conftest import ALL, FAR_AHEAD, LONG_AGO, Found, Kaspi, Making, set_state
@@ -67,14 +67,14 @@ async def test_error_of_a_paid_payment_is_believed_only_at_a_second_reading(
 
 
 async def test_payment_that_moved_while_it_was_asked_about_does_not_differ(
-    make: Making, kaspi: Kaspi, found: Found, house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    make: Making, kaspi: Kaspi, found: Found, services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     payment = await make()
     kaspi.says(payment, "Processed")
 
     async def move_first(request: httpx.Request) -> httpx.Response:
         wire.get("/status/").mock(side_effect=kaspi.status)
-        await house.following.refresh(payment)
+        await services.reading.refresh(payment)
         return await kaspi.status(request)
 
     wire.get("/status/").mock(side_effect=move_first)
@@ -116,20 +116,20 @@ async def test_failed_payment_that_never_got_an_id_is_no_finding(
 
 
 async def test_unknown_refund_is_listed_with_its_amount(
-    make: Making, found: Found, house: House, wire: respx.MockRouter
+    make: Making, found: Found, services: Services, wire: respx.MockRouter
 ) -> None:
     payment = await make("Processed", tenge=100)
     wire.get("/refund/").mock(return_value=httpx.Response(500))
-    refund = (await house.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=Money(4050)))).refund
+    refund = (await services.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=Money(4050)))).refund
     [finding] = await found()
     assert (finding.kind, finding.refund_id, finding.amount) == (Kind.UNKNOWN_REFUND, refund.id, 4050)
     assert not finding.differs
 
 
 async def test_payment_of_a_client_is_compared_and_its_missing_amount_is_told(
-    shops: dict[int, str], house: House, kaspi: Kaspi, found: Found
+    shops: dict[int, str], services: Services, kaspi: Kaspi, found: Found
 ) -> None:
-    await house.reports.write(EVERYBODY, Report(shop_id=SHOP, operation_type="create", external_id="12700000001"))
+    await services.reports.write(EVERYBODY, Report(shop_id=SHOP, operation_type="create", external_id="12700000001"))
     kaspi.words["12700000001"] = ["Processed"]
     [finding] = await found(apply=True)
     assert (finding.kind, finding.became) == (Kind.PAID_THERE_OPEN_HERE, "paid")
@@ -137,8 +137,8 @@ async def test_payment_of_a_client_is_compared_and_its_missing_amount_is_told(
     assert (finding.kind, finding.source) == (Kind.AMOUNT_NOT_REPORTED, "client")
 
 
-async def test_merged_report_is_not_asked_about(make: Making, found: Found, kaspi: Kaspi, house: House) -> None:
-    await house.reports.write(EVERYBODY, Report(shop_id=SHOP, operation_type="create", external_id="12800000001"))
+async def test_merged_report_is_not_asked_about(make: Making, found: Found, kaspi: Kaspi, services: Services) -> None:
+    await services.reports.write(EVERYBODY, Report(shop_id=SHOP, operation_type="create", external_id="12800000001"))
     payment = await make(tenge=100)
     assert payment.external_id == "12800000001"
     assert await found() == []
@@ -188,11 +188,11 @@ async def test_difference_that_no_move_puts_right_stays_for_people(
 
 
 async def test_error_that_was_heard_once_is_not_yet_applied(
-    make: Making, kaspi: Kaspi, house: House, sql: asyncpg.Connection
+    make: Making, kaspi: Kaspi, services: Services, sql: asyncpg.Connection
 ) -> None:
     kaspi.says(await make(), "Error")
     walk = Walk()
-    reconciliation = Reconciliation(house.database, house.providers, house.following)
+    reconciliation = Reconciliation(services.database, services.providers, services.reading)
     await reconciliation.run(ALL, walk, apply=True, stopping=asyncio.Event(), moved_on=lambda: None)
     [finding] = walk.findings
     assert finding.differs
@@ -263,12 +263,12 @@ async def test_walk_that_is_stopped_anywhere_and_taken_up_again_finds_the_same(
 
 
 async def test_stopping_does_not_wait_for_the_pauses_of_what_cannot_be_read(
-    make: Making, kaspi: Kaspi, house: House
+    make: Making, kaspi: Kaspi, services: Services
 ) -> None:
     await make()
     kaspi.says(await make(), DOWN)
     walk, stopping = Walk(), asyncio.Event()
-    reconciliation = Reconciliation(house.database, house.providers, house.following, pauses_s=(3600,))
+    reconciliation = Reconciliation(services.database, services.providers, services.reading, pauses_s=(3600,))
     ended = await reconciliation.run(ALL, walk, apply=False, stopping=stopping, moved_on=stopping.set)
     assert (ended, walk.done, walk.findings) == (False, 1, [])
 

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from payment_service.errors import RefundExceedsRemainder, StillRunning
-from payment_service.main import House
 from payment_service.money import Money
 from payment_service.payments.models import Payment
 from payment_service.providers.interface import (
@@ -31,6 +30,7 @@ from payment_service.providers.interface import (
     Unknown,
 )
 from payment_service.refunds.service import RefundAnswer, RefundRequest
+from payment_service.services import Services
 from tests.payments.asking import ask
 
 pytestmark = pytest.mark.usefixtures("shops")
@@ -76,20 +76,20 @@ class FakeProvider:
 
 
 @contextmanager
-def answering(house: House, courses: list[str]) -> Iterator[tuple[House, FakeProvider]]:
-    """The house with a provider that ends its refunds as told."""
+def answering(services: Services, courses: list[str]) -> Iterator[tuple[Services, FakeProvider]]:
+    """The services with a provider that ends its refunds as told."""
     fake = FakeProvider(iter(courses))
     providers = {"kaspi": fake}
-    moves = replace(house.following.moves, providers=providers)
-    payments = replace(house.payments, providers=providers, moves=moves)
-    following = replace(house.following, providers=providers, moves=moves)
-    refunds = replace(house.refunds, following=following, providers=providers)
-    yield replace(house, payments=payments, following=following, refunds=refunds, providers=providers), fake
+    moves = replace(services.reading.moves, providers=providers)
+    payments = replace(services.payments, providers=providers, moves=moves)
+    reading = replace(services.reading, providers=providers, moves=moves)
+    refunds = replace(services.refunds, reading=reading, providers=providers)
+    yield replace(services, payments=payments, reading=reading, refunds=refunds, providers=providers), fake
 
 
-async def fresh_payment(house: House, tiyn: int) -> Payment:
+async def fresh_payment(services: Services, tiyn: int) -> Payment:
     request = replace(ask(), amount=Money(tiyn), idempotency_key=uuid4().hex)
-    return await house.following.refresh((await house.payments.create(request)).payment)
+    return await services.reading.refresh((await services.payments.create(request)).payment)
 
 
 some = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -97,7 +97,7 @@ asked = st.lists(st.tuples(st.integers(1, 700), st.sampled_from(sorted(OUTCOMES)
 
 
 async def refund_all(
-    house: House, payment: Payment, amounts: list[int], *, keys: bool = True
+    services: Services, payment: Payment, amounts: list[int], *, keys: bool = True
 ) -> list[RefundAnswer | BaseException]:
     requests = [
         RefundRequest(
@@ -108,7 +108,7 @@ async def refund_all(
         )
         for turn, tiyn in enumerate(amounts)
     ]
-    return await asyncio.gather(*(house.refunds.refund(request) for request in requests), return_exceptions=True)
+    return await asyncio.gather(*(services.refunds.refund(request) for request in requests), return_exceptions=True)
 
 
 async def sums(sql: asyncpg.Connection, payment: Payment) -> dict[str, int]:
@@ -121,10 +121,10 @@ async def sums(sql: asyncpg.Connection, payment: Payment) -> dict[str, int]:
 @some
 @given(asked=asked, keys=st.booleans())
 async def test_refunds_at_once_never_exceed_the_payment_and_add_up(
-    house: House, sql: asyncpg.Connection, asked: list[tuple[int, str]], keys: bool
+    services: Services, sql: asyncpg.Connection, asked: list[tuple[int, str]], keys: bool
 ) -> None:
     amounts = [tiyn for tiyn, _ in asked]
-    with answering(house, [course for _, course in asked]) as (playing, fake):
+    with answering(services, [course for _, course in asked]) as (playing, fake):
         payment = await fresh_payment(playing, 1000)
         ended = await refund_all(playing, payment, amounts, keys=keys)
     assert {type(end) for end in ended} <= {RefundAnswer, RefundExceedsRemainder, StillRunning}
@@ -140,9 +140,9 @@ async def test_refunds_at_once_never_exceed_the_payment_and_add_up(
 @some
 @given(amounts=st.lists(st.integers(1, 700), min_size=1, max_size=10))
 async def test_what_is_left_after_lost_refunds_is_exact(
-    house: House, sql: asyncpg.Connection, amounts: list[int]
+    services: Services, sql: asyncpg.Connection, amounts: list[int]
 ) -> None:
-    with answering(house, ["lost"] * len(amounts) + ["made"]) as (playing, _):
+    with answering(services, ["lost"] * len(amounts) + ["made"]) as (playing, _):
         payment = await fresh_payment(playing, 1000)
         await refund_all(playing, payment, amounts)
         left = 1000 - (await sums(sql, payment)).get("unknown", 0)
@@ -160,9 +160,9 @@ async def test_what_is_left_after_lost_refunds_is_exact(
 @some
 @given(amounts=st.lists(st.integers(1, 1000), min_size=1, max_size=10))
 async def test_rejected_refunds_free_all_that_they_reserved(
-    house: House, sql: asyncpg.Connection, amounts: list[int]
+    services: Services, sql: asyncpg.Connection, amounts: list[int]
 ) -> None:
-    with answering(house, ["rejected"] * len(amounts)) as (playing, fake):
+    with answering(services, ["rejected"] * len(amounts)) as (playing, fake):
         payment = await fresh_payment(playing, 1000)
         await refund_all(playing, payment, amounts)
         fake.courses = iter(["made"])

@@ -18,12 +18,12 @@ from payment_service.errors import (
     RefundExceedsRemainder,
     StillRunning,
 )
-from payment_service.main import House
 from payment_service.money import Money
 from payment_service.payments import queries
 from payment_service.payments.models import Payment
+from payment_service.postgres.vault import new_key
 from payment_service.refunds.service import RefundAnswer, RefundRequest
-from payment_service.vault import new_key
+from payment_service.services import Services
 from tests.conftest import accepted, device_token_of, failure, status_reply
 from tests.payments.asking import (
     KEY,
@@ -44,9 +44,9 @@ pytestmark = pytest.mark.usefixtures("shops")
 
 
 @pytest.fixture
-async def payment(house: House, wire: respx.MockRouter) -> Payment:
+async def payment(services: Services, wire: respx.MockRouter) -> Payment:
     """A paid payment of 100 tenge."""
-    return await paid(house, wire)
+    return await paid(services, wire)
 
 
 def give_back(payment: Payment, tenge: int | str | None = 10, **changes: Any) -> RefundRequest:
@@ -87,7 +87,7 @@ async def sums(sql: asyncpg.Connection) -> tuple[int, int]:
     ],
 )
 async def test_outcome_frees_an_amount_only_when_nothing_was_paid_back(
-    house: House,
+    services: Services,
     payment: Payment,
     wire: respx.MockRouter,
     sql: asyncpg.Connection,
@@ -97,87 +97,87 @@ async def test_outcome_frees_an_amount_only_when_nothing_was_paid_back(
     after: tuple[int, int],
 ) -> None:
     refunding(wire, reply)
-    answer = await house.refunds.refund(give_back(payment))
+    answer = await services.refunds.refund(give_back(payment))
     assert (answer.refund.state, answer.refund.failure) == (state, failed_as)
     assert await sums(sql) == after
     assert await audit_of(sql, "refund") == [("refund", state)]
 
 
 async def test_refund_reply_about_another_amount_is_unknown(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     data = {"externalId": payment.external_id, "returnOperationId": 1, "refundedAmount": 99}
     refunding(wire, httpx.Response(200, json={"status": True, "data": data}))
-    assert (await house.refunds.refund(give_back(payment))).refund.state == "unknown"
+    assert (await services.refunds.refund(give_back(payment))).refund.state == "unknown"
     assert await sums(sql) == (0, 1000)
 
 
 async def test_refund_reply_that_came_before_is_unknown(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     data = {"externalId": payment.external_id, "returnOperationId": 71, "refundedAmount": 10}
     refunding(wire, httpx.Response(200, json={"status": True, "data": data}))
-    first = await house.refunds.refund(give_back(payment, idempotency_key=KEY))
-    cached = await house.refunds.refund(give_back(payment, idempotency_key=f"{KEY}-other"))
+    first = await services.refunds.refund(give_back(payment, idempotency_key=KEY))
+    cached = await services.refunds.refund(give_back(payment, idempotency_key=f"{KEY}-other"))
     assert (first.refund.state, cached.refund.state) == ("succeeded", "unknown")
     assert cached.refund.error_code == "refund_id_of_another_refund"
     assert await sums(sql) == (1000, 1000)
 
 
-async def test_refund_keeps_the_providers_number(house: House, payment: Payment, wire: respx.MockRouter) -> None:
+async def test_refund_keeps_the_providers_number(services: Services, payment: Payment, wire: respx.MockRouter) -> None:
     data = {"externalId": payment.external_id, "returnOperationId": 777, "refundedAmount": 10}
     refunding(wire, httpx.Response(200, json={"status": True, "data": data}))
-    assert (await house.refunds.refund(give_back(payment))).refund.provider_refund_id == "777"
+    assert (await services.refunds.refund(give_back(payment))).refund.provider_refund_id == "777"
 
 
 # --- how much
 
 
 async def test_partial_refunds_repeat_until_nothing_is_left(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     route = refunding(wire)
     for tenge in ("33.33", "33.34", "33.33"):
-        await house.refunds.refund(give_back(payment, tenge, idempotency_key=f"{KEY}-{tenge}-{route.call_count}"))
+        await services.refunds.refund(give_back(payment, tenge, idempotency_key=f"{KEY}-{tenge}-{route.call_count}"))
     assert await sums(sql) == (10_000, 0)
     with pytest.raises(RefundExceedsRemainder) as caught:
-        await house.refunds.refund(give_back(payment, "0.01"))
+        await services.refunds.refund(give_back(payment, "0.01"))
     assert caught.value.extra == {"remaining_amount": 0}
     assert [call.request.url.params["amount"] for call in route.calls] == ["33.33", "33.34", "33.33"]
 
 
 @pytest.mark.parametrize("tenge", ["100.01", 101, "99999999.99"])
 async def test_more_than_what_is_left_is_refused(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, tenge: str
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, tenge: str
 ) -> None:
     route = refunding(wire)
     with pytest.raises(RefundExceedsRemainder) as caught:
-        await house.refunds.refund(give_back(payment, tenge))
+        await services.refunds.refund(give_back(payment, tenge))
     assert caught.value.extra == {"remaining_amount": 100}
     assert not route.called
     assert await sql.fetchval("SELECT count(*) FROM refund") == 0
 
 
 async def test_refund_without_an_amount_is_all_that_is_left(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     route = refunding(wire)
-    await house.refunds.refund(give_back(payment, 30))
-    await house.refunds.refund(give_back(payment, None))
+    await services.refunds.refund(give_back(payment, 30))
+    await services.refunds.refund(give_back(payment, None))
     assert route.calls.last.request.url.params["amount"] == "70.00"
     with pytest.raises(RefundExceedsRemainder):
-        await house.refunds.refund(give_back(payment, None, idempotency_key=KEY))
+        await services.refunds.refund(give_back(payment, None, idempotency_key=KEY))
     assert await sums(sql) == (10_000, 0)
 
 
 async def test_unknown_refund_keeps_its_amount_from_the_next(
-    house: House, payment: Payment, wire: respx.MockRouter
+    services: Services, payment: Payment, wire: respx.MockRouter
 ) -> None:
     refunding(wire, httpx.Response(500))
-    await house.refunds.refund(give_back(payment, 60))
+    await services.refunds.refund(give_back(payment, 60))
     route = refunding(wire)
     with pytest.raises(RefundExceedsRemainder) as caught:
-        await house.refunds.refund(give_back(payment, 50))
+        await services.refunds.refund(give_back(payment, 50))
     assert caught.value.extra == {"remaining_amount": 40}
     assert route.call_count == 1
 
@@ -186,37 +186,37 @@ async def test_unknown_refund_keeps_its_amount_from_the_next(
 
 
 async def test_refund_uses_the_payments_bin_and_token_whatever_the_routing_says_today(
-    house: House, payment: Payment, wire: respx.MockRouter, shops: dict[int, str]
+    services: Services, payment: Payment, wire: respx.MockRouter, shops: dict[int, str]
 ) -> None:
-    await house.routing.update(SHOP, {"organization_bin": shops[OTHER_SHOP], "device_token": "another-token"})
-    await house.routing.update(SHOP, {"is_active": False})
+    await services.routing.update(SHOP, {"organization_bin": shops[OTHER_SHOP], "device_token": "another-token"})
+    await services.routing.update(SHOP, {"is_active": False})
     route = refunding(wire)
-    await house.refunds.refund(give_back(payment))
+    await services.refunds.refund(give_back(payment))
     query = route.calls.last.request.url.params
     assert (query["organizationBin"], query["deviceToken"]) == (shops[SHOP], device_token_of(SHOP))
     assert query["externalId"] == payment.external_id
 
 
-async def test_payment_made_without_a_token_cannot_be_refunded(house: House, wire: respx.MockRouter) -> None:
-    await house.routing.update(SHOP, {"device_token": None})
-    payment = await paid(house, wire)
-    await house.routing.update(SHOP, {"device_token": device_token_of(SHOP)})
+async def test_payment_made_without_a_token_cannot_be_refunded(services: Services, wire: respx.MockRouter) -> None:
+    await services.routing.update(SHOP, {"device_token": None})
+    payment = await paid(services, wire)
+    await services.routing.update(SHOP, {"device_token": device_token_of(SHOP)})
     route = refunding(wire)
     with pytest.raises(DeviceTokenMissing):
-        await house.refunds.refund(give_back(payment))
+        await services.refunds.refund(give_back(payment))
     assert not route.called
 
 
 async def test_token_of_an_old_payment_is_opened_after_the_key_was_rotated(
-    house: House, payment: Payment, wire: respx.MockRouter
+    services: Services, payment: Payment, wire: respx.MockRouter
 ) -> None:
-    old = house.settings.encryption_keys[0].get_secret_value()
+    old = services.settings.encryption_keys[0].get_secret_value()
     new = new_key()
-    async with house.database.transaction() as session:
-        await replace(house.routing, vault=type(house.vault)([new, old])).rotate(session)
-    routing = replace(house.routing, vault=type(house.vault)([new]))
+    async with services.database.transaction() as session:
+        await replace(services.routing, vault=type(services.vault)([new, old])).rotate(session)
+    routing = replace(services.routing, vault=type(services.vault)([new]))
     route = refunding(wire)
-    await replace(house.refunds, routing=routing).refund(give_back(payment))
+    await replace(services.refunds, routing=routing).refund(give_back(payment))
     assert route.calls.last.request.url.params["deviceToken"] == device_token_of(SHOP)
 
 
@@ -225,68 +225,68 @@ async def test_token_of_an_old_payment_is_opened_after_the_key_was_rotated(
 
 @pytest.mark.parametrize("state", ["pending", "failed", "cancelled", "unknown"])
 async def test_payment_that_is_not_paid_is_not_refunded(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, state: str
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, state: str
 ) -> None:
     taking(wire)
-    payment = (await house.payments.create(ask())).payment
+    payment = (await services.payments.create(ask())).payment
     async with sql.transaction():
         await sql.execute("SET LOCAL session_replication_role = replica")
         failed_as = "declined" if state == "failed" else None
         await sql.execute("UPDATE payment SET state = $1, failure = $2", state, failed_as)
     route = refunding(wire)
     with pytest.raises(PaymentNotPaid) as caught:
-        await house.refunds.refund(give_back(payment))
+        await services.refunds.refund(give_back(payment))
     assert caught.value.extra == {"state": state}
     assert not route.called
 
 
-async def test_payment_that_was_paid_meanwhile_is_asked_about_first(house: House, wire: respx.MockRouter) -> None:
+async def test_payment_that_was_paid_meanwhile_is_asked_about_first(services: Services, wire: respx.MockRouter) -> None:
     taking(wire)
-    payment = (await house.payments.create(ask())).payment
+    payment = (await services.payments.create(ask())).payment
     wire.get("/status/").mock(return_value=status_reply(str(payment.external_id), "Processed"))
-    found = await house.refunds.payment_of(EVERYBODY, SHOP, str(payment.external_id))
+    found = await services.refunds.payment_of(EVERYBODY, SHOP, str(payment.external_id))
     assert found.state == "paid"
 
 
 @pytest.mark.parametrize(("shop_id", "external_id"), [(OTHER_SHOP, None), (SHOP, "999")])
 async def test_payment_that_is_not_of_that_shop_is_not_found(
-    house: House, payment: Payment, shop_id: int, external_id: str | None
+    services: Services, payment: Payment, shop_id: int, external_id: str | None
 ) -> None:
     with pytest.raises(PaymentNotFound):
-        await house.refunds.payment_of(EVERYBODY, shop_id, external_id or str(payment.external_id))
+        await services.refunds.payment_of(EVERYBODY, shop_id, external_id or str(payment.external_id))
 
 
 # --- never twice
 
 
-async def test_same_key_and_request_refund_once(house: House, payment: Payment, wire: respx.MockRouter) -> None:
+async def test_same_key_and_request_refund_once(services: Services, payment: Payment, wire: respx.MockRouter) -> None:
     route = refunding(wire)
-    first = await house.refunds.refund(give_back(payment, idempotency_key=KEY))
-    again = await house.refunds.refund(give_back(payment, idempotency_key=KEY))
+    first = await services.refunds.refund(give_back(payment, idempotency_key=KEY))
+    again = await services.refunds.refund(give_back(payment, idempotency_key=KEY))
     assert (again.replayed, again.refund.id) == (True, first.refund.id)
     assert again.payment.refunded_amount == 1000
     assert route.call_count == 1
 
 
-async def test_key_of_another_refund_is_refused(house: House, payment: Payment, wire: respx.MockRouter) -> None:
+async def test_key_of_another_refund_is_refused(services: Services, payment: Payment, wire: respx.MockRouter) -> None:
     route = refunding(wire)
-    await house.refunds.refund(give_back(payment, idempotency_key=KEY))
+    await services.refunds.refund(give_back(payment, idempotency_key=KEY))
     for tenge in (11, None):
         with pytest.raises(IdempotencyKeyReused):
-            await house.refunds.refund(give_back(payment, tenge, idempotency_key=KEY))
+            await services.refunds.refund(give_back(payment, tenge, idempotency_key=KEY))
     assert route.call_count == 1
 
 
 @pytest.mark.parametrize("key", [KEY, None])
 async def test_refund_that_still_runs_says_so(
-    house: House, payment: Payment, wire: respx.MockRouter, key: str | None
+    services: Services, payment: Payment, wire: respx.MockRouter, key: str | None
 ) -> None:
     gate = Gate(refunded())
     wire.get("/refund/").mock(side_effect=gate)
-    first = asyncio.create_task(house.refunds.refund(give_back(payment, idempotency_key=key)))
+    first = asyncio.create_task(services.refunds.refund(give_back(payment, idempotency_key=key)))
     await gate.reached.wait()
     with pytest.raises(StillRunning):
-        await house.refunds.refund(give_back(payment, idempotency_key=key))
+        await services.refunds.refund(give_back(payment, idempotency_key=key))
     gate.open.set()
     assert (await first).refund.state == "succeeded"
     assert gate.calls == 1
@@ -294,11 +294,11 @@ async def test_refund_that_still_runs_says_so(
 
 @pytest.mark.parametrize("key", [KEY, None])
 async def test_fifty_equal_refunds_at_once_are_one_call(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, key: str | None
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, key: str | None
 ) -> None:
     route = refunding(wire)
     requests = [give_back(payment, 2, idempotency_key=key) for _ in range(50)]
-    ended = await asyncio.gather(*(house.refunds.refund(request) for request in requests), return_exceptions=True)
+    ended = await asyncio.gather(*(services.refunds.refund(request) for request in requests), return_exceptions=True)
     assert route.call_count == 1
     assert all(isinstance(end, RefundAnswer) or busy(end) for end in ended)
     assert await sums(sql) == (200, 0)
@@ -306,33 +306,33 @@ async def test_fifty_equal_refunds_at_once_are_one_call(
 
 @pytest.mark.parametrize("key", [KEY, None])
 async def test_refund_that_was_not_sent_may_be_asked_again(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, key: str | None
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, key: str | None
 ) -> None:
     refunding(wire, httpx.ConnectError("refused"))
-    await house.refunds.refund(give_back(payment, idempotency_key=key))
+    await services.refunds.refund(give_back(payment, idempotency_key=key))
     wire.get("/refund/").mock(side_effect=[refunded()])
     for _ in range(2):
-        assert (await house.refunds.refund(give_back(payment, idempotency_key=key))).refund.state == "succeeded"
+        assert (await services.refunds.refund(give_back(payment, idempotency_key=key))).refund.state == "succeeded"
     assert await sums(sql) == (1000, 0)
 
 
 @pytest.mark.parametrize(("seconds", "calls"), [(55, 1), (61, 2)])
 async def test_window_for_refunds_without_a_key_ends(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, seconds: int, calls: int
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, seconds: int, calls: int
 ) -> None:
     route = refunding(wire)
-    await house.refunds.refund(give_back(payment))
+    await services.refunds.refund(give_back(payment))
     await age(sql, seconds, "refund")
-    await house.refunds.refund(give_back(payment))
+    await services.refunds.refund(give_back(payment))
     assert route.call_count == calls
 
 
 async def test_equal_refund_of_another_caller_is_another_refund(
-    house: House, payment: Payment, wire: respx.MockRouter
+    services: Services, payment: Payment, wire: respx.MockRouter
 ) -> None:
     route = refunding(wire)
     for caller in ("one", "two"):
-        await house.refunds.refund(give_back(payment, caller=caller))
+        await services.refunds.refund(give_back(payment, caller=caller))
     assert route.call_count == 2
 
 
@@ -340,17 +340,17 @@ async def test_equal_refund_of_another_caller_is_another_refund(
 
 
 async def test_refund_whose_sender_died_is_unknown_and_stays_reserved(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     gate = Gate(refunded())
     wire.get("/refund/").mock(side_effect=gate)
-    task = asyncio.create_task(house.refunds.refund(give_back(payment)))
+    task = asyncio.create_task(services.refunds.refund(give_back(payment)))
     await gate.reached.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert await house.refunds.settle_lost() == 0
+    assert await services.refunds.settle_lost() == 0
     await age(sql, 31, "refund")
-    assert await house.refunds.settle_lost() == 1
+    assert await services.refunds.settle_lost() == 1
     assert await sql.fetchval("SELECT state FROM refund") == "unknown"
     assert await sums(sql) == (0, 1000)
     assert await audit_of(sql, "refund") == [("refund", "unknown")]
@@ -365,7 +365,7 @@ async def test_refund_whose_sender_died_is_unknown_and_stays_reserved(
     ],
 )
 async def test_refund_outcome_that_comes_after_the_lease_is_still_written(
-    house: House,
+    services: Services,
     payment: Payment,
     wire: respx.MockRouter,
     sql: asyncpg.Connection,
@@ -375,21 +375,21 @@ async def test_refund_outcome_that_comes_after_the_lease_is_still_written(
 ) -> None:
     gate = Gate(reply)
     wire.get("/refund/").mock(side_effect=gate)
-    task = asyncio.create_task(house.refunds.refund(give_back(payment)))
+    task = asyncio.create_task(services.refunds.refund(give_back(payment)))
     await gate.reached.wait()
     await age(sql, 31, "refund")
-    await house.refunds.settle_lost()
+    await services.refunds.settle_lost()
     gate.open.set()
     assert (await task).refund.state == state
     assert await sums(sql) == after
 
 
 async def test_database_that_went_away_during_the_refund_gets_the_outcome(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     gate = Gate(refunded())
     wire.get("/refund/").mock(side_effect=gate)
-    task = asyncio.create_task(house.refunds.refund(give_back(payment)))
+    task = asyncio.create_task(services.refunds.refund(give_back(payment)))
     await gate.reached.wait()
     await sql.execute(TERMINATE_OTHERS)
     gate.open.set()
@@ -398,28 +398,28 @@ async def test_database_that_went_away_during_the_refund_gets_the_outcome(
     assert await audit_of(sql, "refund") == [("refund", "succeeded")]
 
 
-async def test_refunds_are_listed_oldest_first(house: House, payment: Payment, wire: respx.MockRouter) -> None:
+async def test_refunds_are_listed_oldest_first(services: Services, payment: Payment, wire: respx.MockRouter) -> None:
     refunding(wire)
-    made = [(await house.refunds.refund(give_back(payment, tenge))).refund.id for tenge in (1, 2, 3)]
-    assert [refund.id for refund in await house.refunds.of_payment(payment.id)] == made
+    made = [(await services.refunds.refund(give_back(payment, tenge))).refund.id for tenge in (1, 2, 3)]
+    assert [refund.id for refund in await services.refunds.of_payment(payment.id)] == made
 
 
 async def test_refund_does_not_change_the_state_of_its_payment(
-    house: House, payment: Payment, wire: respx.MockRouter
+    services: Services, payment: Payment, wire: respx.MockRouter
 ) -> None:
     refunding(wire)
-    await house.refunds.refund(give_back(payment, None))
-    async with house.database.reading() as session:
+    await services.refunds.refund(give_back(payment, None))
+    async with services.database.reading() as session:
         found = await queries.by_external_id(session, str(payment.external_id))
     assert found is not None
     assert (found.state, found.status) == ("paid", "Processed")
 
 
 async def test_refund_of_one_payment_leaves_another_alone(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     wire.get("/create/").mock(side_effect=[accepted(555)])
-    other = (await house.payments.create(ask(200))).payment
+    other = (await services.payments.create(ask(200))).payment
     refunding(wire)
-    await house.refunds.refund(give_back(payment))
+    await services.refunds.refund(give_back(payment))
     assert await sql.fetchval("SELECT refunded_amount FROM payment WHERE id = $1", other.id) == 0

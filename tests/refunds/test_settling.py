@@ -11,7 +11,6 @@ import pytest
 import respx
 
 from payment_service.access.service import EVERYBODY, Caller
-from payment_service.context import Origin, origin
 from payment_service.errors import (
     InvalidInput,
     NothingToSettle,
@@ -23,10 +22,11 @@ from payment_service.errors import (
     SettlementInUse,
     TooEarlyToSettle,
 )
-from payment_service.main import House
+from payment_service.observability.context import Origin, origin
 from payment_service.payments.models import Payment
 from payment_service.refunds.models import Refund
 from payment_service.refunds.service import RefundAnswer, RefundSettlement
+from payment_service.services import Services
 from payment_service.settings import Settings
 from tests.conftest import failure
 from tests.payments.asking import KEY, OTHER_SHOP, Alarms, Gate, age, audit_of, paid, refunded, two_shops
@@ -37,9 +37,9 @@ REASON = "Seen in the cabinet by Aigul"
 
 
 @pytest.fixture
-async def shops(house: House) -> dict[int, str]:
+async def shops(services: Services) -> dict[int, str]:
     """The two shops that these tests ask for."""
-    return await two_shops(house)
+    return await two_shops(services)
 
 
 @pytest.fixture
@@ -49,16 +49,16 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-async def payment(house: House, wire: respx.MockRouter) -> Payment:
+async def payment(services: Services, wire: respx.MockRouter) -> Payment:
     """A paid payment of 100 tenge."""
-    return await paid(house, wire)
+    return await paid(services, wire)
 
 
 @pytest.fixture
-async def unknown(house: House, payment: Payment, wire: respx.MockRouter) -> Refund:
+async def unknown(services: Services, payment: Payment, wire: respx.MockRouter) -> Refund:
     """A refund of 60 tenge of which nobody knows whether it was made."""
     refunding(wire, httpx.Response(500))
-    return (await house.refunds.refund(give_back(payment, 60, idempotency_key=KEY))).refund
+    return (await services.refunds.refund(give_back(payment, 60, idempotency_key=KEY))).refund
 
 
 @pytest.fixture
@@ -66,9 +66,9 @@ def alarms() -> Alarms:
     return Alarms()
 
 
-async def settle(house: House, refund: Refund, *, succeeded: bool, **changes: Any) -> RefundAnswer:
+async def settle(services: Services, refund: Refund, *, succeeded: bool, **changes: Any) -> RefundAnswer:
     found = RefundSettlement(succeeded=succeeded, reason=REASON, **changes)
-    return await house.refunds.settle(EVERYBODY, refund.id, found)
+    return await services.refunds.settle(EVERYBODY, refund.id, found)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ async def settle(house: House, refund: Refund, *, succeeded: bool, **changes: An
     [(True, "succeeded", None, (6000, 0)), (False, "failed", "settled", (0, 0))],
 )
 async def test_unknown_refund_becomes_what_a_person_found(
-    house: House,
+    services: Services,
     unknown: Refund,
     sql: asyncpg.Connection,
     succeeded: bool,
@@ -84,30 +84,32 @@ async def test_unknown_refund_becomes_what_a_person_found(
     failed_as: str | None,
     after: tuple[int, int],
 ) -> None:
-    done = (await settle(house, unknown, succeeded=succeeded)).refund
+    done = (await settle(services, unknown, succeeded=succeeded)).refund
     assert (done.state, done.failure) == (state, failed_as)
     assert await sums(sql) == after
     rows = await sql.fetch("SELECT refund_id, state, reason, amount FROM payment_log WHERE operation_type = 'settle'")
     assert [tuple(row) for row in rows] == [(unknown.id, state, REASON, 6000)]
-    assert await house.refunds.tasks(EVERYBODY) == []
+    assert await services.refunds.tasks(EVERYBODY) == []
 
 
-async def test_unknown_refunds_are_tasks_with_their_payments(house: House, payment: Payment, unknown: Refund) -> None:
-    [(refund, of)] = await house.refunds.tasks(EVERYBODY)
+async def test_unknown_refunds_are_tasks_with_their_payments(
+    services: Services, payment: Payment, unknown: Refund
+) -> None:
+    [(refund, of)] = await services.refunds.tasks(EVERYBODY)
     assert (refund.id, of.id) == (unknown.id, payment.id)
-    assert await house.refunds.tasks(Caller("stranger", EVERYBODY.scopes, frozenset({OTHER_SHOP}))) == []
+    assert await services.refunds.tasks(Caller("stranger", EVERYBODY.scopes, frozenset({OTHER_SHOP}))) == []
 
 
 async def test_id_of_the_refund_is_kept_and_is_only_its_own(
-    house: House, payment: Payment, unknown: Refund, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, unknown: Refund, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     data = {"externalId": payment.external_id, "returnOperationId": 777}
     refunding(wire, httpx.Response(200, json={"status": True, "data": data}))
-    await house.refunds.refund(give_back(payment, 1))
+    await services.refunds.refund(give_back(payment, 1))
     with pytest.raises(InvalidInput):
-        await settle(house, unknown, succeeded=True, provider_refund_id="777")
+        await settle(services, unknown, succeeded=True, provider_refund_id="777")
     assert await sums(sql) == (100, 6000)
-    done = await settle(house, unknown, succeeded=True, provider_refund_id="778")
+    done = await settle(services, unknown, succeeded=True, provider_refund_id="778")
     assert done.refund.provider_refund_id == "778"
 
 
@@ -115,9 +117,11 @@ async def test_id_of_the_refund_is_kept_and_is_only_its_own(
 
 
 async def test_refund_that_may_still_be_made_is_not_called_failed(
-    house: House, unknown: Refund, sql: asyncpg.Connection
+    services: Services, unknown: Refund, sql: asyncpg.Connection
 ) -> None:
-    patient = replace(house, refunds=replace(house.refunds, rules=replace(house.refunds.rules, late_effect_s=300)))
+    patient = replace(
+        services, refunds=replace(services.refunds, rules=replace(services.refunds.rules, late_effect_s=300))
+    )
     with pytest.raises(TooEarlyToSettle):
         await settle(patient, unknown, succeeded=False)
     assert await sums(sql) == (0, 6000)
@@ -128,25 +132,25 @@ async def test_refund_that_may_still_be_made_is_not_called_failed(
 @pytest.mark.parametrize("reply", [None, failure(-99000005)])
 @pytest.mark.parametrize("succeeded", [True, False])
 async def test_only_an_unknown_refund_is_settled(
-    house: House, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, reply: Any, succeeded: bool
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, reply: Any, succeeded: bool
 ) -> None:
     refunding(wire, reply)
-    refund = (await house.refunds.refund(give_back(payment))).refund
+    refund = (await services.refunds.refund(give_back(payment))).refund
     before = await sums(sql)
     with pytest.raises(NothingToSettle):
-        await settle(house, refund, succeeded=succeeded)
+        await settle(services, refund, succeeded=succeeded)
     assert await sums(sql) == before
 
 
-async def test_no_refund_is_not_found(house: House) -> None:
+async def test_no_refund_is_not_found(services: Services) -> None:
     with pytest.raises(RefundNotFound):
-        await house.refunds.settle(EVERYBODY, uuid4(), RefundSettlement(succeeded=True, reason=REASON))
+        await services.refunds.settle(EVERYBODY, uuid4(), RefundSettlement(succeeded=True, reason=REASON))
 
 
-async def test_refund_of_another_shop_is_not_found(house: House, unknown: Refund) -> None:
+async def test_refund_of_another_shop_is_not_found(services: Services, unknown: Refund) -> None:
     stranger = Caller("stranger", EVERYBODY.scopes, frozenset({OTHER_SHOP}))
     with pytest.raises(RefundNotFound):
-        await house.refunds.settle(stranger, unknown.id, RefundSettlement(succeeded=True, reason=REASON))
+        await services.refunds.settle(stranger, unknown.id, RefundSettlement(succeeded=True, reason=REASON))
 
 
 # --- asked for again
@@ -154,44 +158,46 @@ async def test_refund_of_another_shop_is_not_found(house: House, unknown: Refund
 
 @pytest.mark.parametrize(("succeeded", "state"), [(True, "succeeded"), (False, "failed")])
 async def test_same_key_gets_the_settled_refund_and_sends_nothing(
-    house: House, payment: Payment, unknown: Refund, wire: respx.MockRouter, succeeded: bool, state: str
+    services: Services, payment: Payment, unknown: Refund, wire: respx.MockRouter, succeeded: bool, state: str
 ) -> None:
-    await settle(house, unknown, succeeded=succeeded)
+    await settle(services, unknown, succeeded=succeeded)
     route = refunding(wire)
     before = route.call_count
-    again = await house.refunds.refund(give_back(payment, 60, idempotency_key=KEY))
+    again = await services.refunds.refund(give_back(payment, 60, idempotency_key=KEY))
     assert (again.replayed, again.refund.id, again.refund.state) == (True, unknown.id, state)
     assert route.call_count == before
 
 
 async def test_refund_that_was_never_made_may_be_asked_for_anew_within_what_is_left(
-    house: House, payment: Payment, unknown: Refund, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, unknown: Refund, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     refunding(wire)
     with pytest.raises(RefundExceedsRemainder):
-        await house.refunds.refund(give_back(payment, 60, idempotency_key=f"{KEY}-2"))
-    await settle(house, unknown, succeeded=False)
-    await house.refunds.refund(give_back(payment, 60, idempotency_key=f"{KEY}-2"))
+        await services.refunds.refund(give_back(payment, 60, idempotency_key=f"{KEY}-2"))
+    await settle(services, unknown, succeeded=False)
+    await services.refunds.refund(give_back(payment, 60, idempotency_key=f"{KEY}-2"))
     with pytest.raises(RefundExceedsRemainder):
-        await house.refunds.refund(give_back(payment, 41, idempotency_key=f"{KEY}-3"))
+        await services.refunds.refund(give_back(payment, 41, idempotency_key=f"{KEY}-3"))
     assert await sums(sql) == (6000, 0)
 
 
 async def test_refund_that_was_made_stays_within_what_is_left(
-    house: House, payment: Payment, unknown: Refund, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, unknown: Refund, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    await settle(house, unknown, succeeded=True)
+    await settle(services, unknown, succeeded=True)
     refunding(wire)
     with pytest.raises(RefundExceedsRemainder) as caught:
-        await house.refunds.refund(give_back(payment, 41))
+        await services.refunds.refund(give_back(payment, 41))
     assert caught.value.extra == {"remaining_amount": 40}
 
 
 # --- races
 
 
-async def test_settled_twice_at_once_is_settled_once(house: House, unknown: Refund, sql: asyncpg.Connection) -> None:
-    asked = [settle(house, unknown, succeeded=succeeded) for succeeded in (True, False, True, False)]
+async def test_settled_twice_at_once_is_settled_once(
+    services: Services, unknown: Refund, sql: asyncpg.Connection
+) -> None:
+    asked = [settle(services, unknown, succeeded=succeeded) for succeeded in (True, False, True, False)]
     results = await asyncio.gather(*asked, return_exceptions=True)
     assert all(isinstance(result, RefundAnswer | ServiceError) for result in results)
     assert sum(isinstance(result, NothingToSettle) for result in results) == 3
@@ -200,11 +206,11 @@ async def test_settled_twice_at_once_is_settled_once(house: House, unknown: Refu
 
 
 async def test_settling_while_other_refunds_are_made_keeps_the_sums(
-    house: House, payment: Payment, unknown: Refund, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, unknown: Refund, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     refunding(wire)
-    others = [house.refunds.refund(give_back(payment, tenge)) for tenge in (1, 2, 3, 4)]
-    await asyncio.gather(settle(house, unknown, succeeded=False), *others)
+    others = [services.refunds.refund(give_back(payment, tenge)) for tenge in (1, 2, 3, 4)]
+    await asyncio.gather(settle(services, unknown, succeeded=False), *others)
     assert await sums(sql) == (1000, 0)
 
 
@@ -218,7 +224,7 @@ async def test_settling_while_other_refunds_are_made_keeps_the_sums(
     ],
 )
 async def test_reply_that_comes_after_a_person_settled_moves_nothing_and_a_contradiction_is_told(
-    house: House,
+    services: Services,
     payment: Payment,
     wire: respx.MockRouter,
     sql: asyncpg.Connection,
@@ -230,12 +236,12 @@ async def test_reply_that_comes_after_a_person_settled_moves_nothing_and_a_contr
 ) -> None:
     gate = Gate(reply)
     wire.get("/refund/").mock(side_effect=gate)
-    asked = asyncio.create_task(house.refunds.refund(give_back(payment)))
+    asked = asyncio.create_task(services.refunds.refund(give_back(payment)))
     await gate.reached.wait()
     await age(sql, 31, "refund")
-    await house.refunds.settle_lost()
-    [(refund, _payment)] = await house.refunds.tasks(EVERYBODY)
-    await settle(house, refund, succeeded=succeeded)
+    await services.refunds.settle_lost()
+    [(refund, _payment)] = await services.refunds.tasks(EVERYBODY)
+    await settle(services, refund, succeeded=succeeded)
     gate.open.set()
     assert (await asked).refund.state == ("succeeded" if succeeded else "failed")
     assert await sums(sql) == after
@@ -245,46 +251,46 @@ async def test_reply_that_comes_after_a_person_settled_moves_nothing_and_a_contr
 # --- undoing
 
 
-async def undo(house: House, refund: Refund, *, actor: str = "another") -> RefundAnswer:
+async def undo(services: Services, refund: Refund, *, actor: str = "another") -> RefundAnswer:
     token = origin.set(Origin(actor))
     try:
-        return await house.refunds.undo_settlement(EVERYBODY, refund.id, "It was not so")
+        return await services.refunds.undo_settlement(EVERYBODY, refund.id, "It was not so")
     finally:
         origin.reset(token)
 
 
 @pytest.mark.parametrize("succeeded", [True, False])
 async def test_undone_settlement_leaves_the_refund_unknown_and_its_amount_reserved(
-    house: House, unknown: Refund, sql: asyncpg.Connection, succeeded: bool
+    services: Services, unknown: Refund, sql: asyncpg.Connection, succeeded: bool
 ) -> None:
-    await settle(house, unknown, succeeded=succeeded, **({"provider_refund_id": "15"} if succeeded else {}))
+    await settle(services, unknown, succeeded=succeeded, **({"provider_refund_id": "15"} if succeeded else {}))
     with pytest.raises(SettledByCaller):
-        await undo(house, unknown, actor=origin.get().actor)
-    undone = (await undo(house, unknown)).refund
+        await undo(services, unknown, actor=origin.get().actor)
+    undone = (await undo(services, unknown)).refund
     assert (undone.state, undone.failure, undone.provider_refund_id) == ("unknown", None, None)
     assert await sums(sql) == (0, 6000)
     assert (await audit_of(sql, "settle%"))[-1] == ("settle-undo", "unknown")
     with pytest.raises(NothingToUndo):
-        await undo(house, unknown)
-    assert (await settle(house, unknown, succeeded=True)).refund.state == "succeeded"
+        await undo(services, unknown)
+    assert (await settle(services, unknown, succeeded=True)).refund.state == "succeeded"
     assert await sums(sql) == (6000, 0)
 
 
 async def test_settlement_is_not_undone_when_its_amount_was_refunded_again(
-    house: House, payment: Payment, unknown: Refund, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, unknown: Refund, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    await settle(house, unknown, succeeded=False)
+    await settle(services, unknown, succeeded=False)
     refunding(wire, refunded())
-    await house.refunds.refund(give_back(payment, 50, idempotency_key=f"{KEY}-2"))
+    await services.refunds.refund(give_back(payment, 50, idempotency_key=f"{KEY}-2"))
     with pytest.raises(SettlementInUse):
-        await undo(house, unknown)
+        await undo(services, unknown)
     assert await sums(sql) == (5000, 0)
 
 
 async def test_refund_that_nobody_settled_has_nothing_to_undo(
-    house: House, payment: Payment, wire: respx.MockRouter
+    services: Services, payment: Payment, wire: respx.MockRouter
 ) -> None:
     refunding(wire, refunded())
-    made = (await house.refunds.refund(give_back(payment, 60))).refund
+    made = (await services.refunds.refund(give_back(payment, 60))).refund
     with pytest.raises(NothingToUndo):
-        await undo(house, made)
+        await undo(services, made)

@@ -3,10 +3,10 @@
 import asyncpg
 import pytest
 
-from payment_service.main import House
 from payment_service.routing import importing
 from payment_service.routing.importing import BadFileError, Planned
 from payment_service.routing.service import Routing
+from payment_service.services import Services
 from tests.conftest import SHOPS
 
 HEAD = "shop_id,organization_bin,name,city"
@@ -15,8 +15,8 @@ TOKEN = "11111111-2222-4333-8444-555555555555"
 
 
 @pytest.fixture
-def routing(house: House) -> Routing:
-    return house.routing
+def routing(services: Services) -> Routing:
+    return services.routing
 
 
 def lines(*rows: str, head: str = HEAD) -> str:

@@ -7,11 +7,11 @@ from contextlib import suppress
 import asyncpg
 import pytest
 
-from payment_service.main import House, build
 from payment_service.routing.memory import RouteMemory
+from payment_service.services import Services, build
 from payment_service.settings import Settings
 from tests.conftest import SHOPS
-from tests.database.books import write_down
+from tests.postgres.books import write_down
 from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("shops")
@@ -20,41 +20,41 @@ OTHER_BIN = "991011000048"
 
 
 @pytest.fixture
-async def elsewhere(settings: Settings) -> AsyncIterator[House]:
+async def elsewhere(settings: Settings) -> AsyncIterator[Services]:
     """Another process."""
-    house = build(settings)
-    yield house
-    await house.close()
+    services = build(settings)
+    yield services
+    await services.close()
 
 
 @pytest.fixture
-async def listening(house: House, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
-    """A house that hears of changes."""
-    monkeypatch.setattr("payment_service.listening.RECONNECT_S", 0.05)
-    task = asyncio.create_task(house.routing.memory.listen(house.database))
-    await until(lambda: is_remembered(house))
-    yield house
+async def listening(services: Services, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Services]:
+    """A services that hears of changes."""
+    monkeypatch.setattr("payment_service.postgres.listening.RECONNECT_S", 0.05)
+    task = asyncio.create_task(services.routing.memory.listen(services.database))
+    await until(lambda: is_remembered(services))
+    yield services
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
 
 
-async def is_remembered(house: House) -> bool:
-    await house.routing.config_of(SHOP)
-    return house.routing.memory.get(SHOP) is not None
+async def is_remembered(services: Services) -> bool:
+    await services.routing.config_of(SHOP)
+    return services.routing.memory.get(SHOP) is not None
 
 
-async def seen(house: House, organization_bin: str) -> bool:
-    return (await house.routing.route_of(SHOP)).organization_bin == organization_bin
+async def seen(services: Services, organization_bin: str) -> bool:
+    return (await services.routing.route_of(SHOP)).organization_bin == organization_bin
 
 
-async def test_change_in_another_process_is_seen(listening: House, elsewhere: House) -> None:
+async def test_change_in_another_process_is_seen(listening: Services, elsewhere: Services) -> None:
     await elsewhere.routing.update(SHOP, {"organization_bin": OTHER_BIN})
     await until(lambda: seen(listening, OTHER_BIN), seconds=5)
     assert (await listening.routing.route_of(SHOP)).version == 2
 
 
-async def test_change_by_hand_is_seen(listening: House, sql: asyncpg.Connection) -> None:
+async def test_change_by_hand_is_seen(listening: Services, sql: asyncpg.Connection) -> None:
     async with sql.transaction():
         await sql.execute("UPDATE payment_config SET version = 2, is_active = false WHERE shop_id = $1", SHOP)
         await sql.execute(
@@ -70,17 +70,17 @@ async def test_change_by_hand_is_seen(listening: House, sql: asyncpg.Connection)
     await until(inactive, seconds=5)
 
 
-async def test_remembered_shop_is_not_read_again(listening: House) -> None:
+async def test_remembered_shop_is_not_read_again(listening: Services) -> None:
     remembered = await listening.routing.config_of(SHOP)
     assert await listening.routing.config_of(SHOP) is remembered
 
 
-async def test_without_a_listener_nothing_is_remembered(house: House) -> None:
-    assert not await is_remembered(house)
+async def test_without_a_listener_nothing_is_remembered(services: Services) -> None:
+    assert not await is_remembered(services)
 
 
 async def test_lost_listener_trusts_the_database_until_it_is_back(
-    listening: House, elsewhere: House, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    listening: Services, elsewhere: Services, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     back = asyncio.Event()
     connect = type(listening.database).raw_connection
@@ -107,13 +107,13 @@ async def test_lost_listener_trusts_the_database_until_it_is_back(
     await until(lambda: seen(listening, SHOPS[SHOP]), seconds=5)
 
 
-async def test_end_of_listening_ends_the_trust(house: House) -> None:
-    task = asyncio.create_task(house.routing.memory.listen(house.database))
-    await until(lambda: is_remembered(house))
+async def test_end_of_listening_ends_the_trust(services: Services) -> None:
+    task = asyncio.create_task(services.routing.memory.listen(services.database))
+    await until(lambda: is_remembered(services))
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
-    assert not await is_remembered(house)
+    assert not await is_remembered(services)
 
 
 # --- the memory by itself

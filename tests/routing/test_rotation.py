@@ -8,28 +8,28 @@ import pytest
 import respx
 from cryptography.fernet import Fernet
 
-from payment_service.fingerprints import Fingerprints
-from payment_service.main import House
-from payment_service.vault import Vault, VaultError, new_key
+from payment_service.idempotency.fingerprints import Fingerprints
+from payment_service.postgres.vault import Vault, VaultError, new_key
+from payment_service.services import Services
 from tests.conftest import ENCRYPTION_KEY, device_token_of
-from tests.database.books import change_by_hand, write_down
 from tests.payments.asking import KEY, SHOP, ask, taking
+from tests.postgres.books import change_by_hand, write_down
 
 pytestmark = pytest.mark.usefixtures("shops")
 NEW_KEY = new_key()
 
 
-def with_keys(house: House, *keys: str) -> House:
-    """The house as a process with these keys, the newest first."""
+def with_keys(services: Services, *keys: str) -> Services:
+    """The services as a process with these keys, the newest first."""
     vault = Vault(keys)
-    routing = replace(house.routing, vault=vault)
-    fingerprints = Fingerprints(house.database, vault)
-    payments = replace(house.payments, routing=routing, fingerprints=fingerprints)
-    return replace(house, vault=vault, routing=routing, fingerprints=fingerprints, payments=payments)
+    routing = replace(services.routing, vault=vault)
+    fingerprints = Fingerprints(services.database, vault)
+    payments = replace(services.payments, routing=routing, fingerprints=fingerprints)
+    return replace(services, vault=vault, routing=routing, fingerprints=fingerprints, payments=payments)
 
 
-async def test_tokens_are_readable_before_during_and_after(house: House, sql: asyncpg.Connection) -> None:
-    during, after = with_keys(house, NEW_KEY, ENCRYPTION_KEY), with_keys(house, NEW_KEY)
+async def test_tokens_are_readable_before_during_and_after(services: Services, sql: asyncpg.Connection) -> None:
+    during, after = with_keys(services, NEW_KEY, ENCRYPTION_KEY), with_keys(services, NEW_KEY)
     assert (await during.routing.route_of(SHOP)).device_token == device_token_of(SHOP)
     before = await sql.fetch("SELECT id, masked, ciphertext FROM device_token ORDER BY id")
     assert await during.rotate_keys() == 7
@@ -38,56 +38,56 @@ async def test_tokens_are_readable_before_during_and_after(house: House, sql: as
     assert not {row["ciphertext"] for row in rows} & {row["ciphertext"] for row in before}
     assert (await after.routing.route_of(SHOP)).device_token == device_token_of(SHOP)
     with pytest.raises(VaultError):
-        await house.routing.route_of(SHOP)
+        await services.routing.route_of(SHOP)
 
 
-async def test_rotation_makes_no_version_of_the_routing(house: House) -> None:
-    await with_keys(house, NEW_KEY, ENCRYPTION_KEY).rotate_keys()
-    assert len(await with_keys(house, NEW_KEY).routing.history(SHOP)) == 1
+async def test_rotation_makes_no_version_of_the_routing(services: Services) -> None:
+    await with_keys(services, NEW_KEY, ENCRYPTION_KEY).rotate_keys()
+    assert len(await with_keys(services, NEW_KEY).routing.history(SHOP)) == 1
 
 
-async def test_token_that_no_key_opens_undoes_the_rotation(house: House, sql: asyncpg.Connection) -> None:
+async def test_token_that_no_key_opens_undoes_the_rotation(services: Services, sql: asyncpg.Connection) -> None:
     spoil = "UPDATE device_token SET ciphertext = 'rubbish' WHERE id = 7"
     await change_by_hand(sql, "device_token:7", spoil)
     before = await sql.fetch("SELECT * FROM device_token ORDER BY id")
     with pytest.raises(VaultError):
-        await with_keys(house, NEW_KEY, ENCRYPTION_KEY).rotate_keys()
+        await with_keys(services, NEW_KEY, ENCRYPTION_KEY).rotate_keys()
     assert await sql.fetch("SELECT * FROM device_token ORDER BY id") == before
 
 
 @pytest.mark.parametrize("key", [KEY, None])
 async def test_request_is_recognised_before_during_and_after_a_rotation(
-    house: House, wire: respx.MockRouter, key: str | None
+    services: Services, wire: respx.MockRouter, key: str | None
 ) -> None:
     route = taking(wire)
-    first = await house.payments.create(ask(idempotency_key=key))
-    during = with_keys(house, NEW_KEY, ENCRYPTION_KEY)
+    first = await services.payments.create(ask(idempotency_key=key))
+    during = with_keys(services, NEW_KEY, ENCRYPTION_KEY)
     await during.rotate_keys()
-    for later in (during, with_keys(house, NEW_KEY)):
+    for later in (during, with_keys(services, NEW_KEY)):
         again = await later.payments.create(ask(idempotency_key=key))
         assert (again.replayed, again.payment.id) == (True, first.payment.id)
     assert route.call_count == 1
 
 
-async def test_processes_that_start_at_once_share_one_fingerprint_key(house: House) -> None:
-    fresh = [Fingerprints(house.database, house.vault) for _ in range(10)]
+async def test_processes_that_start_at_once_share_one_fingerprint_key(services: Services) -> None:
+    fresh = [Fingerprints(services.database, services.vault) for _ in range(10)]
     taken = await asyncio.gather(*(one.of("a", 1, None) for one in fresh))
     assert len(set(taken)) == 1
     assert len(taken[0]) == 64
 
 
-async def test_fingerprint_key_that_no_key_opens_is_told(house: House) -> None:
-    await house.fingerprints.of("a")
+async def test_fingerprint_key_that_no_key_opens_is_told(services: Services) -> None:
+    await services.fingerprints.of("a")
     with pytest.raises(VaultError):
-        await Fingerprints(house.database, Vault([NEW_KEY])).of("a")
+        await Fingerprints(services.database, Vault([NEW_KEY])).of("a")
 
 
-async def test_fingerprints_tell_words_apart_by_their_borders(house: House) -> None:
-    of = house.fingerprints.of
+async def test_fingerprints_tell_words_apart_by_their_borders(services: Services) -> None:
+    of = services.fingerprints.of
     assert len({await of("ab", "c"), await of("a", "bc"), await of("abc"), await of("ab", "c", None)}) == 4
 
 
-async def test_token_that_was_moved_to_another_row_is_not_opened(house: House, sql: asyncpg.Connection) -> None:
+async def test_token_that_was_moved_to_another_row_is_not_opened(services: Services, sql: asyncpg.Connection) -> None:
     """Whoever holds the database's password cannot let one shop's payments run over another shop's device."""
     async with sql.transaction():
         await sql.execute(
@@ -96,16 +96,16 @@ async def test_token_that_was_moved_to_another_row_is_not_opened(house: House, s
         )
         await write_down(sql, "device_token:1", "device_token:2")
     with pytest.raises(VaultError, match="another place"):
-        await house.routing.route_of(SHOP)
+        await services.routing.route_of(SHOP)
     with pytest.raises(VaultError, match="another place"):
-        await house.rotate_keys()
+        await services.rotate_keys()
 
 
-async def test_secrets_of_before_are_read_and_bound_by_a_rotation(house: House, sql: asyncpg.Connection) -> None:
+async def test_secrets_of_before_are_read_and_bound_by_a_rotation(services: Services, sql: asyncpg.Connection) -> None:
     unbound = Fernet(ENCRYPTION_KEY).encrypt(device_token_of(SHOP).encode()).decode()
     of_before = f"UPDATE device_token SET ciphertext = '{unbound}' WHERE id = 1"
     await change_by_hand(sql, "device_token:1", of_before)
-    assert (await house.routing.route_of(SHOP)).device_token == device_token_of(SHOP)
-    await house.rotate_keys()
+    assert (await services.routing.route_of(SHOP)).device_token == device_token_of(SHOP)
+    await services.rotate_keys()
     assert await sql.fetchval("SELECT bool_and(ciphertext LIKE 'v2:%') FROM device_token")
-    assert (await house.routing.route_of(SHOP)).device_token == device_token_of(SHOP)
+    assert (await services.routing.route_of(SHOP)).device_token == device_token_of(SHOP)

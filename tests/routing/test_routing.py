@@ -6,12 +6,12 @@ from typing import Any
 import asyncpg
 import pytest
 
-from payment_service.context import Origin, origin
 from payment_service.errors import InvalidInput, ShopAlreadyConfigured, ShopInactive, ShopNotConfigured
-from payment_service.main import House
+from payment_service.observability.context import Origin, origin
 from payment_service.routing.service import Routing
+from payment_service.services import Services
 from tests.conftest import SHOPS, device_token_of
-from tests.database.books import write_down
+from tests.postgres.books import write_down
 from tests.waiting import until
 
 SHOP = 121038
@@ -20,8 +20,8 @@ TOKEN = "11111111-2222-4333-8444-555555555555"
 
 
 @pytest.fixture
-def routing(house: House, shops: dict[int, str]) -> Routing:
-    return house.routing
+def routing(services: Services, shops: dict[int, str]) -> Routing:
+    return services.routing
 
 
 async def token_of(routing: Routing) -> str | None:

@@ -11,16 +11,16 @@ import pytest
 import respx
 
 from payment_service.access.service import EVERYBODY
-from payment_service.main import House
-from payment_service.metrics import TASKS
-from payment_service.payments.following import Following
+from payment_service.observability.metrics import TASKS
 from payment_service.payments.lifecycle import FollowPlan
 from payment_service.payments.models import Payment
-from payment_service.payments.reports import Report
-from payment_service.queue import forget_old
+from payment_service.payments.polling import Polling
+from payment_service.postgres.queue import forget_old
+from payment_service.reports.service import Report
+from payment_service.services import Services
 from payment_service.settings import Settings
 from payment_service.worker import service
-from payment_service.worker.service import Worker
+from payment_service.worker.service import Worker, worker_over
 from tests.conftest import accepted, failure, status_reply
 from tests.payments.asking import SHOP, TERMINATE_OTHERS, Alarms, Gate, age, ask, audit_of
 from tests.waiting import until
@@ -38,11 +38,11 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-async def worker(house: House, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Worker]:
+async def worker(services: Services, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Worker]:
     """A worker at work."""
     monkeypatch.setattr(service, "RESTART_AFTER_S", TINY)
-    monkeypatch.setattr("payment_service.payments.following.READING_LEASE_S", 1)
-    worker = house.worker()
+    monkeypatch.setattr("payment_service.payments.polling.READING_LEASE_S", 1)
+    worker = worker_over(services)
     working = asyncio.create_task(worker.run())
     yield worker
     worker.stop()
@@ -50,9 +50,9 @@ async def worker(house: House, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         await working
 
 
-async def taken_on(house: House, wire: respx.MockRouter, **data: Any) -> Payment:
+async def taken_on(services: Services, wire: respx.MockRouter, **data: Any) -> Payment:
     wire.get("/create/").mock(return_value=accepted(CREATED, **data))
-    return (await house.payments.create(ask())).payment
+    return (await services.payments.create(ask())).payment
 
 
 async def reaches(sql: asyncpg.Connection, state: str) -> None:
@@ -62,11 +62,11 @@ async def reaches(sql: asyncpg.Connection, state: str) -> None:
     await until(there)
 
 
-async def sender_dies(house: House, wire: respx.MockRouter) -> None:
+async def sender_dies(services: Services, wire: respx.MockRouter) -> None:
     """A process ends while its call is under way."""
     gate = Gate(accepted(CREATED))
     wire.get("/create/").mock(side_effect=gate)
-    sending = asyncio.create_task(house.payments.create(ask()))
+    sending = asyncio.create_task(services.payments.create(ask()))
     await gate.reached.wait()
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
@@ -89,10 +89,15 @@ def tells(wire: respx.MockRouter, *statuses: str) -> respx.Route:
     ],
 )
 async def test_worker_follows_a_payment_to_its_end(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker, statuses: tuple[str, ...], state: str
+    services: Services,
+    wire: respx.MockRouter,
+    sql: asyncpg.Connection,
+    worker: Worker,
+    statuses: tuple[str, ...],
+    state: str,
 ) -> None:
     tells(wire, *statuses)
-    await taken_on(house, wire)
+    await taken_on(services, wire)
     await reaches(sql, state)
     assert await audit_of(sql) == [("create", "pending"), ("status", state)]
     assert await sql.fetchval("SELECT actor FROM payment_log WHERE operation_type = 'status'") == "worker"
@@ -101,11 +106,11 @@ async def test_worker_follows_a_payment_to_its_end(
 
 
 async def test_worker_follows_what_was_made_before_it_came(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     tells(wire, "Processed")
-    await taken_on(house, wire)
-    worker = house.worker()
+    await taken_on(services, wire)
+    worker = worker_over(services)
     working = asyncio.create_task(worker.run())
     await reaches(sql, "paid")
     worker.stop()
@@ -113,12 +118,12 @@ async def test_worker_follows_what_was_made_before_it_came(
 
 
 async def test_two_workers_ask_no_more_than_one(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
 ) -> None:
-    second = house.worker()
+    second = worker_over(services)
     working = asyncio.create_task(second.run())
     route = tells(wire, "Wait", "Wait", "Processed")
-    await taken_on(house, wire)
+    await taken_on(services, wire)
     await reaches(sql, "paid")
     second.stop()
     await working
@@ -126,10 +131,10 @@ async def test_two_workers_ask_no_more_than_one(
 
 
 async def test_worker_comes_back_when_its_connection_was_terminated(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
 ) -> None:
     route = tells(wire, "Wait")
-    await taken_on(house, wire)
+    await taken_on(services, wire)
 
     async def asked() -> bool:
         return route.called
@@ -141,37 +146,37 @@ async def test_worker_comes_back_when_its_connection_was_terminated(
 
 
 async def test_reading_that_crashed_is_taken_up_by_the_sweep(
-    house: House,
+    services: Services,
     wire: respx.MockRouter,
     sql: asyncpg.Connection,
     worker: Worker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    follow = Following.follow
+    follow = Polling.follow
     crashes = iter(range(2))
 
-    async def crash_twice(self: Following, payment_id: Any) -> None:
+    async def crash_twice(self: Polling, payment_id: Any) -> None:
         if next(crashes, None) is not None:
             raise RuntimeError("crash")
         await follow(self, payment_id)
 
-    monkeypatch.setattr(Following, "follow", crash_twice)
+    monkeypatch.setattr(Polling, "follow", crash_twice)
     tells(wire, "Processed")
-    await taken_on(house, wire)
+    await taken_on(services, wire)
     await reaches(sql, "paid")
 
 
 async def test_sweep_settles_what_a_dead_process_left_in_sending(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
 ) -> None:
-    await sender_dies(house, wire)
+    await sender_dies(services, wire)
     await age(sql, 31)
     await reaches(sql, "unknown")
     assert await audit_of(sql) == [("settle", "unknown")]
 
 
 async def test_sweep_that_failed_is_not_the_last(
-    house: House,
+    services: Services,
     wire: respx.MockRouter,
     sql: asyncpg.Connection,
     worker: Worker,
@@ -179,14 +184,14 @@ async def test_sweep_that_failed_is_not_the_last(
 ) -> None:
     failed = asyncio.Event()
 
-    async def fail(_self: Following) -> int:
+    async def fail(_self: Polling) -> int:
         failed.set()
         raise RuntimeError("crash")
 
     with monkeypatch.context() as broken:
-        broken.setattr(Following, "settle_lost", fail)
+        broken.setattr(Polling, "settle_lost", fail)
         await asyncio.wait_for(failed.wait(), 10)
-    await sender_dies(house, wire)
+    await sender_dies(services, wire)
     await age(sql, 31)
     await reaches(sql, "unknown")
 
@@ -195,7 +200,7 @@ async def test_sweep_that_failed_is_not_the_last(
 
 
 async def test_readings_that_tell_nothing_are_counted_until_one_tells_something(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
 ) -> None:
     replies: Iterator[httpx.Response | Exception] = iter(
         [httpx.Response(500), httpx.ConnectError("refused"), failure(-999)]
@@ -209,7 +214,7 @@ async def test_readings_that_tell_nothing_are_counted_until_one_tells_something(
         return one or await gate(request)
 
     wire.get("/status/").mock(side_effect=reply)
-    await taken_on(house, wire)
+    await taken_on(services, wire)
     await asyncio.wait_for(gate.reached.wait(), 20)
     assert await sql.fetchrow("SELECT state, checks, unread FROM payment") == ("pending", 4, 3)
     gate.open.set()
@@ -218,11 +223,11 @@ async def test_readings_that_tell_nothing_are_counted_until_one_tells_something(
 
 
 async def test_pause_grows_with_every_reading_that_tells_nothing(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     plan = FollowPlan(first_s=5, slow_s=180)
-    patient = replace(house.following, moves=replace(house.following.moves, plan=plan))
-    payment = await taken_on(house, wire)
+    patient = replace(services.polling, moves=replace(services.polling.moves, plan=plan))
+    payment = await taken_on(services, wire)
     wire.get("/status/").mock(return_value=httpx.Response(500))
     pauses = []
     for _ in range(8):
@@ -235,14 +240,14 @@ async def test_pause_grows_with_every_reading_that_tells_nothing(
 
 
 async def test_payment_that_failed_and_was_paid_late_is_found_with_an_alarm(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
 ) -> None:
     alarms = Alarms()
     tells(wire, "Error")
-    await taken_on(house, wire)
+    await taken_on(services, wire)
     await reaches(sql, "failed")
     planned = await sql.fetchval("SELECT extract(epoch FROM next_check_at - moved_at)::int FROM payment")
-    assert planned == house.settings.follow_tails_s[0]
+    assert planned == services.settings.follow_tails_s[0]
     tells(wire, "Processed")
     await sql.execute("UPDATE payment SET next_check_at = now() - interval '2 seconds'")
     await reaches(sql, "paid")
@@ -251,65 +256,65 @@ async def test_payment_that_failed_and_was_paid_late_is_found_with_an_alarm(
 
 
 async def test_failed_payment_is_looked_at_again_as_often_as_is_set(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, settings: Settings
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, settings: Settings
 ) -> None:
-    payment = await taken_on(house, wire)
+    payment = await taken_on(services, wire)
     tells(wire, "Error")
     for _ in range(2):
         await sql.execute(
             "UPDATE payment SET next_check_at = now(), error_seen_at = error_seen_at - interval '1 minute'"
         )
-        await house.following.follow(payment.id)
+        await services.polling.follow(payment.id)
     for tail_s in settings.follow_tails_s:
         assert await sql.fetchval("SELECT extract(epoch FROM next_check_at - moved_at)::int FROM payment") == tail_s
         await sql.execute(
             "UPDATE payment SET next_check_at = now(), moved_at = now() - make_interval(secs => $1)", tail_s
         )
-        await house.following.follow(payment.id)
+        await services.polling.follow(payment.id)
     assert await sql.fetchrow("SELECT state, next_check_at FROM payment") == ("failed", None)
 
 
 async def test_unknown_payment_with_an_external_id_is_asked_about_at_once(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
 ) -> None:
     tells(wire, "Processed")
     wire.get("/create-link/").mock(return_value=accepted(paymentId=CREATED))
-    assert (await house.payments.create(ask(phone=None))).payment.state == "unknown"
+    assert (await services.payments.create(ask(phone=None))).payment.state == "unknown"
     await reaches(sql, "paid")
     assert await audit_of(sql) == [("create-link", "unknown"), ("status", "paid")]
 
 
 async def test_reported_payment_is_followed_like_ours(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
 ) -> None:
     tells(wire, "Wait", "Processed")
-    await house.reports.write(EVERYBODY, Report(shop_id=SHOP, operation_type="create", external_id=str(CREATED)))
+    await services.reports.write(EVERYBODY, Report(shop_id=SHOP, operation_type="create", external_id=str(CREATED)))
     await reaches(sql, "paid")
     assert await audit_of(sql) == [("create", None), ("status", "pending"), ("status", "paid")]
 
 
 async def test_payment_that_stays_open_too_long_becomes_a_task(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
 ) -> None:
     alarms = Alarms()
     tells(wire, "Wait")
-    payment = await taken_on(house, wire)
-    await age(sql, house.settings.follow_for_s + 1)
+    payment = await taken_on(services, wire)
+    await age(sql, services.settings.follow_for_s + 1)
 
     async def given_up() -> bool:
         return bool(await sql.fetchval("SELECT next_check_at IS NULL FROM payment"))
 
     await until(given_up)
-    assert [task.id for task in await house.settling.tasks(EVERYBODY)] == [payment.id]
+    assert [task.id for task in await services.settling.tasks(EVERYBODY)] == [payment.id]
     assert alarms["still_open"] == 1
 
 
 async def test_tasks_are_counted_for_prometheus(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
 ) -> None:
     wire.get("/create/").mock(return_value=httpx.Response(500))
     for tenge in (1, 2):
-        await house.payments.create(ask(tenge))
+        await services.payments.create(ask(tenge))
 
     def counts(number: int) -> Callable[[], Awaitable[bool]]:
         async def there() -> bool:
@@ -327,35 +332,35 @@ async def test_tasks_are_counted_for_prometheus(
 
 
 async def test_plan_that_changes_loses_no_reading(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
 ) -> None:
     words = iter(["Wait", "Error", "Wait"])
     wire.get("/status/").mock(side_effect=lambda _: status_reply(CREATED, next(words, "Wait")))
-    payment = await taken_on(house, wire)
+    payment = await taken_on(services, wire)
     for _ in range(3):  # in passing, while the worker takes its turns
-        await house.following.refresh(payment)
-        await house.following.hint(str(CREATED), shop_id=SHOP)
+        await services.reading.refresh(payment)
+        await services.polling.hint(str(CREATED), shop_id=SHOP)
     tells(wire, "Processed")
     await reaches(sql, "paid")
 
 
 async def test_every_plan_has_a_job_that_comes_in_time(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    payment = await taken_on(house, wire)
+    payment = await taken_on(services, wire)
     for word in ("Wait", "Error", "Wait", "NobodyKnowsThis", "RemotePaymentCreated"):
         tells(wire, word)
-        await house.following.refresh(payment)
-        await house.following.hint(str(CREATED), shop_id=SHOP)
-        await house.following.follow(payment.id)
-        await house.following.refresh(payment)
+        await services.reading.refresh(payment)
+        await services.polling.hint(str(CREATED), shop_id=SHOP)
+        await services.polling.follow(payment.id)
+        await services.reading.refresh(payment)
         assert await sql.fetchval(
             "SELECT count(*) FROM pgqueuer JOIN payment ON execute_after BETWEEN next_check_at"
             " AND next_check_at + interval '1 millisecond' WHERE pgqueuer.status = 'queued'"
         )
 
 
-async def test_engine_forgets_what_ended_long_ago_and_nothing_else(house: House, sql: asyncpg.Connection) -> None:
+async def test_engine_forgets_what_ended_long_ago_and_nothing_else(services: Services, sql: asyncpg.Connection) -> None:
     for number, status in enumerate(("failed", "queued", "picked", "failed"), 1):
         await sql.execute(
             "INSERT INTO pgqueuer (priority, entrypoint, status, created, queue_manager_id)"
@@ -370,7 +375,7 @@ async def test_engine_forgets_what_ended_long_ago_and_nothing_else(house: House,
             number,
             number,
         )
-    async with house.database.transaction() as session:
+    async with services.database.transaction() as session:
         assert await forget_old(session, 3) == 3
     assert [row[0] for row in await sql.fetch("SELECT entrypoint FROM pgqueuer ORDER BY id")] == [
         "job 2",
@@ -381,7 +386,7 @@ async def test_engine_forgets_what_ended_long_ago_and_nothing_else(house: House,
 
 
 async def test_worker_that_is_stopped_lets_the_job_in_hand_end(
-    house: House, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
 
@@ -391,9 +396,9 @@ async def test_worker_that_is_stopped_lets_the_job_in_hand_end(
         return status_reply(CREATED, "Processed")
 
     wire.get("/status/").mock(side_effect=slow)
-    worker = house.worker()
+    worker = worker_over(services)
     working = asyncio.create_task(worker.run())
-    await taken_on(house, wire)
+    await taken_on(services, wire)
     await asyncio.wait_for(begun.wait(), 10)
     worker.stop()
     go_on.set()
@@ -402,8 +407,8 @@ async def test_worker_that_is_stopped_lets_the_job_in_hand_end(
     assert await sql.fetchval("SELECT state FROM payment") == "paid"
 
 
-async def test_worker_that_is_stopped_before_it_began_ends(house: House) -> None:
-    worker = house.worker()
+async def test_worker_that_is_stopped_before_it_began_ends(services: Services) -> None:
+    worker = worker_over(services)
     worker.stop()
     async with asyncio.timeout(20):
         await worker.run()

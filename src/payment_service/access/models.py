@@ -3,7 +3,7 @@
 from sqlalchemy import ARRAY, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from payment_service.database import Base, Moment, Stamp
+from payment_service.postgres.database import Base, Moment, Stamp
 
 
 class ApiKey(Base):

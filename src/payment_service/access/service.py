@@ -13,8 +13,8 @@ from sqlalchemy import Select, func, or_, select
 
 from payment_service.access.models import ApiKey
 from payment_service.audit import service as audit
-from payment_service.database import Database
 from payment_service.errors import InvalidInput, NotAuthenticated, ScopeMissing, ShopNotConfigured
+from payment_service.postgres.database import Database
 
 _KEY_MARK: Final = "ps_"
 _PREFIX_LENGTH: Final = 10

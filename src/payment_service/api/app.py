@@ -22,9 +22,10 @@ from payment_service.api import (
     waiting,
     webhooks,
 )
-from payment_service.api.dependencies import Rooms
 from payment_service.api.middleware import Drain, Envelope
 from payment_service.api.normalizing import HeadRequests, Normalized
+from payment_service.api.throttle import Throttle
+from payment_service.services import Services
 
 _ABOUT = """Routes each payment of a marketplace to the Kaspi account of the seller it belongs to.
 
@@ -65,8 +66,9 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def build(
-    rooms: Rooms,
+    services: Services,
     *,
+    throttle: Throttle,
     drain: Drain,
     schema_head: str,
     lifespan: Lifespan,
@@ -87,7 +89,8 @@ def build(
         openapi_url=documentation.OPENAPI_URL if docs else None,
         redirect_slashes=False,
     )
-    app.state.rooms = rooms
+    app.state.services = services
+    app.state.throttle = throttle
     app.state.drain = drain
     app.state.schema_head = schema_head
     app.state.console_url = console_url

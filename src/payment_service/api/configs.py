@@ -12,7 +12,7 @@ from pydantic import AliasPath, BaseModel, ConfigDict, Field, StringConstraints
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
-from payment_service.api.dependencies import InRooms, PresentedKey, caller_who_may
+from payment_service.api.dependencies import InServices, PresentedKey, caller_who_may
 from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import Bin, Body, Changes, DeviceTokenText, Moment, ShopId, Text
 from payment_service.errors import (
@@ -161,7 +161,7 @@ class ConfigChangeAnswer(BaseModel):
     },
 )
 async def config(
-    house: InRooms,
+    services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.CONFIG_READ)],
     key: PresentedKey,
     shop_id: Annotated[ShopId | None, Query()] = None,
@@ -170,9 +170,9 @@ async def config(
     """What a client needs to take payments for a shop itself."""
     headers = {"Cache-Control": f"private, max-age={VALID_FOR_S}", "Vary": "Authorization, X-API-Key"}
     if shop_id is None:
-        found = await house.routing.configs(shops=caller.shops, active_only=True)
+        found = await services.routing.configs(shops=caller.shops, active_only=True)
     else:
-        found = [await _visible(house, caller, shop_id)]
+        found = [await _visible(services, caller, shop_id)]
         if not found[0].row.is_active:
             raise ShopInactive(shop_id)
     shown = [_shown(one, caller) for one in found]
@@ -188,9 +188,11 @@ async def config(
 
 
 @router.get("/admin/configs", tags=["admin"], summary="All routing", responses=problems.declared())
-async def all_configs(house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]) -> list[ConfigAnswer]:
+async def all_configs(
+    services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
+) -> list[ConfigAnswer]:
     """The routing of all shops, the inactive ones too."""
-    return [_shown(one, caller) for one in await house.routing.configs(shops=caller.shops)]
+    return [_shown(one, caller) for one in await services.routing.configs(shops=caller.shops)]
 
 
 @router.post(
@@ -201,12 +203,12 @@ async def all_configs(house: InRooms, caller: Annotated[Caller, caller_who_may(S
     responses=problems.declared(ShopAlreadyConfigured, ShopNotConfigured),
 )
 async def add(
-    body: NewConfig, house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)], response: Response
+    body: NewConfig, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)], response: Response
 ) -> ConfigAnswer:
     """Add a shop. From now on its payments land on this BIN."""
     caller.require_shop(body.shop_id)
     fields = body.model_dump(exclude={"shop_id", "reason"})
-    made = await house.routing.create(body.shop_id, fields, reason=body.reason)
+    made = await services.routing.create(body.shop_id, fields, reason=body.reason)
     response.headers["Location"] = f"/admin/configs/{body.shop_id}"
     return _shown(made, caller)
 
@@ -219,14 +221,14 @@ async def add(
 )
 async def by_bin(
     bin: Annotated[Bin, Path()],  # noqa: A002 - the name that the address has
-    house: InRooms,
+    services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
 ) -> ConfigAnswer:
     """The routing of the one active shop whose money goes to this BIN.
 
     Several active ones are a conflict that names them; when there is none but inactive ones, that is said.
     """
-    return _shown(await house.routing.config_of_bin(bin, shops=caller.shops), caller)
+    return _shown(await services.routing.config_of_bin(bin, shops=caller.shops), caller)
 
 
 @router.get(
@@ -236,10 +238,10 @@ async def by_bin(
     responses=problems.declared(ShopNotConfigured),
 )
 async def one_config(
-    shop_id: PathShopId, house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
+    shop_id: PathShopId, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
 ) -> ConfigAnswer:
     """The routing of one shop, active or not."""
-    return _shown(await _visible(house, caller, shop_id), caller)
+    return _shown(await _visible(services, caller, shop_id), caller)
 
 
 @router.put(
@@ -251,7 +253,7 @@ async def one_config(
 async def change(
     shop_id: PathShopId,
     body: ConfigChange,
-    house: InRooms,
+    services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
 ) -> ConfigAnswer:
     """Change the given fields. Payments that were made before keep the route they had."""
@@ -262,10 +264,10 @@ async def change(
         if fields.pop(name, shop_id) != shop_id:
             raise InvalidInput(name, f"is {shop_id} here, and stays so")
     warnings = fields.pop("warnings", None)
-    if warnings is not None and warnings != _shown(await house.routing.config_of(shop_id), caller).warnings:
+    if warnings is not None and warnings != _shown(await services.routing.config_of(shop_id), caller).warnings:
         raise InvalidInput("warnings", "are other ones today: leave them out")
     seen = {name: fields.pop(name) for name in _SHOWN if name in fields}
-    return _shown(await house.routing.update(shop_id, fields, seen=seen, reason=body.reason), caller)
+    return _shown(await services.routing.update(shop_id, fields, seen=seen, reason=body.reason), caller)
 
 
 @router.delete(
@@ -275,11 +277,11 @@ async def change(
     responses=problems.declared(ShopNotConfigured),
 )
 async def deactivate(
-    shop_id: PathShopId, house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
+    shop_id: PathShopId, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
 ) -> ConfigAnswer:
     """Deactivate: nothing is deleted, refunds of earlier payments go on, PUT switches it on again."""
     caller.require_shop(shop_id)
-    return _shown(await house.routing.update(shop_id, {"is_active": False}, reason="deactivated"), caller)
+    return _shown(await services.routing.update(shop_id, {"is_active": False}, reason="deactivated"), caller)
 
 
 @router.get(
@@ -289,16 +291,16 @@ async def deactivate(
     responses=problems.declared(ShopNotConfigured),
 )
 async def history(
-    shop_id: PathShopId, house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
+    shop_id: PathShopId, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
 ) -> list[ConfigChangeAnswer]:
     """Who changed what, when, from what to what, and why; newest first."""
     caller.require_shop(shop_id)
-    return [_change(one) for one in await house.routing.history(shop_id)]
+    return [_change(one) for one in await services.routing.history(shop_id)]
 
 
-async def _visible(house: InRooms, caller: Caller, shop_id: int) -> ShopConfig:
+async def _visible(services: InServices, caller: Caller, shop_id: int) -> ShopConfig:
     caller.require_shop(shop_id)
-    return await house.routing.config_of(shop_id)
+    return await services.routing.config_of(shop_id)
 
 
 def _shown(config: ShopConfig, caller: Caller) -> ConfigAnswer:

@@ -1,67 +1,27 @@
-"""What endpoints ask for: the rooms below, the caller with the right scope, the moment by which to answer."""
+"""What endpoints ask for: the services, the caller with the right scope, the moment by which to answer."""
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 
-from payment_service.access.service import EVERYBODY, Access, Caller, Scope
-from payment_service.api.throttle import Throttle
-from payment_service.context import Origin, origin
-from payment_service.database import Database
+from payment_service.access.service import EVERYBODY, Caller, Scope
 from payment_service.errors import NotAuthenticated
-from payment_service.events.deliveries import DeliveryRecord
-from payment_service.events.delivery import Deliveries
-from payment_service.events.endpoints import Endpoints
-from payment_service.events.waiting import Subscriptions
-from payment_service.inflight import InFlight
-from payment_service.notify.bindings import Bindings
-from payment_service.payments.following import Following
-from payment_service.payments.reports import Reports
-from payment_service.payments.service import Payments
-from payment_service.payments.settling import Settling
-from payment_service.refunds.service import Refunds
-from payment_service.routing.service import Routing
+from payment_service.observability.context import Origin, origin
+from payment_service.services import Services
 
 ANSWER_WITHIN_S = 8.5
 """The PHP client waits 10 s; a money call answers within 9 s (contract.md section 4)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rooms:
-    """What the front door opens onto."""
-
-    database: Database
-    access: Access
-    routing: Routing
-    payments: Payments
-    following: Following
-    settling: Settling
-    reports: Reports
-    refunds: Refunds
-    subscriptions: Subscriptions
-    inflight: InFlight
-    bindings: Bindings
-    endpoints: Endpoints
-    deliveries: Deliveries
-    delivery_record: DeliveryRecord
-    throttle: Throttle
-    hint_secrets: Mapping[str, str]
-    """What each provider's side signs its hints with; a provider without one has no way to hint."""
-    open_to_everybody: bool
-    """No authentication: only on a development server with the stand-in proxy."""
+async def services_of(request: Request) -> Services:
+    """The services of this app."""
+    return cast("Services", request.app.state.services)
 
 
-async def rooms(request: Request) -> Rooms:
-    """The rooms of this app."""
-    return cast("Rooms", request.app.state.rooms)
-
-
-InRooms = Annotated[Rooms, Depends(rooms)]
+InServices = Annotated[Services, Depends(services_of)]
 
 _bearer = HTTPBearer(auto_error=False, description="An API key.")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="An API key.")
@@ -78,13 +38,13 @@ PresentedKey = Annotated[str | None, Depends(_presented_key)]
 """The API key as it was sent. Only for answers that its owner verifies with it."""
 
 
-async def _caller(house: InRooms, key: PresentedKey) -> Caller:
-    if house.open_to_everybody:
+async def _caller(services: InServices, key: PresentedKey) -> Caller:
+    if services.settings.dev_no_auth:
         caller = EVERYBODY
     else:
         if not key:
             raise NotAuthenticated
-        caller = await house.access.caller_with(key)
+        caller = await services.access.caller_with(key)
     origin.set(Origin(caller.name, origin.get().request_id))
     return caller
 

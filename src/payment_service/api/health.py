@@ -9,12 +9,14 @@ from fastapi.security.utils import get_authorization_scheme_param
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
-from payment_service import __version__, schema
+from payment_service import __version__
 from payment_service.api import documentation, problems
-from payment_service.api.dependencies import InRooms, Rooms
+from payment_service.api.dependencies import InServices
 from payment_service.api.exact import ExactRoute
 from payment_service.api.middleware import Drain
 from payment_service.errors import NotAuthenticated
+from payment_service.postgres import schema
+from payment_service.services import Services
 
 router = APIRouter(tags=["health"], route_class=ExactRoute)
 
@@ -67,14 +69,14 @@ async def health() -> Alive:
     response_model=Readiness,
     responses={503: {"model": Readiness, "description": "Not now, and what fails."}},
 )
-async def ready(house: InRooms, request: Request) -> JSONResponse:
+async def ready(services: InServices, request: Request) -> JSONResponse:
     """Database reachable, schema at head, not draining."""
     failing = []
     drain: Drain = request.app.state.drain
     if drain.begun:
         failing.append("draining")
     try:
-        revision = await _schema_revision(house, request)
+        revision = await _schema_revision(services, request)
         if revision != request.app.state.schema_head:
             failing.append(f"schema is at {revision or 'nothing'}, not at {request.app.state.schema_head}")
     except Exception:  # noqa: BLE001 - whatever it is, the database is not to be had
@@ -83,12 +85,12 @@ async def ready(house: InRooms, request: Request) -> JSONResponse:
     return JSONResponse(answer.model_dump(), 503 if failing else 200)
 
 
-async def _schema_revision(house: Rooms, request: Request) -> str | None:
+async def _schema_revision(services: Services, request: Request) -> str | None:
     """Asked of the database once for all who ask at the same time: no key is needed, and no rate holds here."""
     state = request.app.state
     asking: asyncio.Task[str | None] | None = getattr(state, "asking_revision", None)
     if asking is None or asking.done():
-        asking = state.asking_revision = asyncio.create_task(schema.current(house.database))
+        asking = state.asking_revision = asyncio.create_task(schema.current(services.database))
     return await asyncio.shield(asking)
 
 

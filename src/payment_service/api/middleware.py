@@ -14,10 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from payment_service.api import problems
 from payment_service.api.throttle import Throttle, Ticket
-from payment_service.context import Origin, origin
 from payment_service.errors import Draining, RateLimited
-from payment_service.logs import get_logger
-from payment_service.metrics import HTTP_SECONDS
+from payment_service.observability.context import Origin, origin
+from payment_service.observability.logs import get_logger
+from payment_service.observability.metrics import HTTP_SECONDS
 
 MAX_BODY_BYTES: Final = 64 * 1024
 """Counted here and not by FastAPI, whose limit answers in plain text and passes through us as an error."""
@@ -66,7 +66,7 @@ class Envelope:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         scope.setdefault("state", {})["started"] = asyncio.get_running_loop().time()
         seen = _Seen()
-        throttle: Throttle = scope["app"].state.rooms.throttle
+        throttle: Throttle = scope["app"].state.throttle
         ticket: Ticket | None = None
 
         async def send_with_id(message: Message) -> None:

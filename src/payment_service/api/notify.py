@@ -9,13 +9,13 @@ from pydantic import BaseModel, Field, StrictBool, StringConstraints, WithJsonSc
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
-from payment_service.api.dependencies import InRooms, caller_who_may
+from payment_service.api.dependencies import InServices, caller_who_may
 from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import Body, Changes, ShopId, Text
 from payment_service.errors import BindingExists, BindingNotFound, MessageNotSent, ShopNotConfigured
 from payment_service.events.outbox import EventType
-from payment_service.notify.bindings import BindingRequest, Bound
-from payment_service.notify.texts import PEOPLES_EVENTS, Language
+from payment_service.notifications.bindings import BindingRequest, Bound
+from payment_service.notifications.texts import PEOPLES_EVENTS, Language
 
 router = APIRouter(tags=["admin"], route_class=ExactRoute)
 
@@ -72,9 +72,9 @@ class BindingAnswer(BaseModel):
 
 
 @router.get("/admin/notify", summary="Who is told of what", responses=problems.declared())
-async def all_bindings(house: InRooms, caller: Admin) -> list[BindingAnswer]:
+async def all_bindings(services: InServices, caller: Admin) -> list[BindingAnswer]:
     """Every chat with what it is told of, oldest first; those that are switched off too."""
-    return [_shown(bound) for bound in await house.bindings.all(caller)]
+    return [_shown(bound) for bound in await services.bindings.all(caller)]
 
 
 @router.post(
@@ -83,34 +83,34 @@ async def all_bindings(house: InRooms, caller: Admin) -> list[BindingAnswer]:
     summary="Bind a chat to events",
     responses=problems.declared(BindingExists, ShopNotConfigured),
 )
-async def add(body: NewBinding, house: InRooms, caller: Admin, response: Response) -> BindingAnswer:
+async def add(body: NewBinding, services: InServices, caller: Admin, response: Response) -> BindingAnswer:
     """Tell a chat of events from now on, of one shop or of all."""
-    bound = await house.bindings.add(caller, BindingRequest(**body.model_dump()))
+    bound = await services.bindings.add(caller, BindingRequest(**body.model_dump()))
     response.headers["Location"] = f"/admin/notify/{bound.binding.id}"
     return _shown(bound)
 
 
 @router.get("/admin/notify/{id}", summary="One binding", responses=problems.declared(BindingNotFound))
-async def one(id: BindingId, house: InRooms, caller: Admin) -> BindingAnswer:  # noqa: A002 - the name in the address
+async def one(id: BindingId, services: InServices, caller: Admin) -> BindingAnswer:  # noqa: A002 - the name in the address
     """What one chat is told of."""
-    return _shown(await house.bindings.get(caller, id))
+    return _shown(await services.bindings.get(caller, id))
 
 
 @router.put("/admin/notify/{id}", summary="Change a binding", responses=problems.declared(BindingNotFound))
 async def change(
     id: BindingId,  # noqa: A002 - the name in the address
     body: BindingChange,
-    house: InRooms,
+    services: InServices,
     caller: Admin,
 ) -> BindingAnswer:
     """Change the given fields. Switching on also lets a disabled chat be told again."""
-    return _shown(await house.bindings.change(caller, id, body.given()))
+    return _shown(await services.bindings.change(caller, id, body.given()))
 
 
 @router.delete("/admin/notify/{id}", summary="Switch a binding off", responses=problems.declared(BindingNotFound))
-async def remove(id: BindingId, house: InRooms, caller: Admin) -> BindingAnswer:  # noqa: A002 - the name in the address
+async def remove(id: BindingId, services: InServices, caller: Admin) -> BindingAnswer:  # noqa: A002 - the name in the address
     """Tell the chat no more. Nothing is deleted; PUT switches it on again."""
-    return _shown(await house.bindings.change(caller, id, {"is_active": False}))
+    return _shown(await services.bindings.change(caller, id, {"is_active": False}))
 
 
 @router.post(
@@ -118,9 +118,9 @@ async def remove(id: BindingId, house: InRooms, caller: Admin) -> BindingAnswer:
     summary="Send a test message",
     responses=problems.declared(BindingNotFound, MessageNotSent),
 )
-async def try_out(id: BindingId, house: InRooms, caller: Admin) -> BindingAnswer:  # noqa: A002 - the name in the address
+async def try_out(id: BindingId, services: InServices, caller: Admin) -> BindingAnswer:  # noqa: A002 - the name in the address
     """Send a message now and say whether the chat got it."""
-    return _shown(await house.bindings.try_out(caller, id))
+    return _shown(await services.bindings.try_out(caller, id))
 
 
 def _shown(bound: Bound) -> BindingAnswer:

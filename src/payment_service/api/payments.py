@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringCo
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
-from payment_service.api.dependencies import AnswerBy, InRooms, Rooms, caller_who_may
+from payment_service.api.dependencies import AnswerBy, InServices, caller_who_may
 from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import Body, ExternalId, JsonTenge, Moment, Phone, ShopId, Tenge, Text
 from payment_service.api.waiting import changed
@@ -39,17 +39,19 @@ from payment_service.errors import (
     StillRunning,
     TooManyWaiting,
 )
-from payment_service.inflight import NotEndedYet
-from payment_service.payments import queries, shown
-from payment_service.payments.following import Stranger
+from payment_service.payments import queries
+from payment_service.payments import views as shown
 from payment_service.payments.lifecycle import Failure, State
 from payment_service.payments.models import Payment
 from payment_service.payments.queries import PaymentFilter
+from payment_service.payments.reading import ForeignPayment
 from payment_service.payments.service import PaymentRequest
-from payment_service.payments.shown import tenge
+from payment_service.payments.views import tenge
 from payment_service.providers.interface import Meaning
-from payment_service.refunds import shown as refunds_shown
+from payment_service.refunds import views as refunds_shown
 from payment_service.refunds.models import Refund
+from payment_service.scheduling.operations import NotEndedYet
+from payment_service.services import Services
 
 router = APIRouter(tags=["payments"], route_class=ExactRoute)
 
@@ -267,14 +269,14 @@ UNKNOWN: dict[int | str, dict[str, Any]] = {
 )
 async def create(
     body: Create,
-    house: InRooms,
+    services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_WRITE)],
     by: AnswerBy,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> Any:
     """Send an invoice to a phone. The money lands on the account of the shop's seller."""
-    return await _make(house, caller, _request(body, caller, body.phone, idempotency_key), by, response)
+    return await _make(services, caller, _request(body, caller, body.phone, idempotency_key), by, response)
 
 
 @router.post(
@@ -285,14 +287,14 @@ async def create(
 )
 async def create_link(
     body: CreateLink,
-    house: InRooms,
+    services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_WRITE)],
     by: AnswerBy,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> Any:
     """Make a link that a buyer pays by. The shop needs a device token."""
-    return await _make(house, caller, _request(body, caller, None, idempotency_key), by, response)
+    return await _make(services, caller, _request(body, caller, None, idempotency_key), by, response)
 
 
 @router.get(
@@ -302,19 +304,19 @@ async def create_link(
     responses=problems.declared(PaymentNotFound, ProviderUnavailable, ProviderRefused),
 )
 async def status(
-    external_id: ExternalId, house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)]
+    external_id: ExternalId, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)]
 ) -> Any:
     """Ask where a payment stands now; the provider is asked unless it has ended for good.
 
     A payment that this service never made is asked about too, and answered without shop.
     """
-    payment = await house.following.status(caller, external_id)
-    return _of_stranger(payment) if isinstance(payment, Stranger) else PaymentAnswer(**shown.answer(payment))
+    payment = await services.reading.status(caller, external_id)
+    return _of_foreign(payment) if isinstance(payment, ForeignPayment) else PaymentAnswer(**shown.answer(payment))
 
 
 @router.get("/payments", summary="Search payments", responses=problems.declared())
 async def search(
-    house: InRooms,
+    services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)],
     shop_id: Annotated[ShopId | None, Query()] = None,
     order_id: Annotated[Text, Query(max_length=64)] | None = None,
@@ -341,7 +343,7 @@ async def search(
         until=until,
         shops=caller.shops,
     )
-    async with house.database.reading() as session:
+    async with services.database.reading() as session:
         page = await queries.search(session, wanted, limit=limit, cursor=cursor)
     return PaymentPage(items=[payment_line(payment) for payment in page.rows], next_cursor=page.next_cursor)
 
@@ -351,7 +353,7 @@ async def search(
 )
 async def one(
     id: UUID,  # noqa: A002 - the name that the address has
-    house: InRooms,
+    services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)],
     request: Request,
     wait: Annotated[
@@ -359,9 +361,9 @@ async def one(
     ] = 0,
 ) -> PaymentDetails:
     """One payment with its refunds and its history."""
-    payment = await changed(house, caller, id, within_s=wait, drain=request.app.state.drain)
-    refunds = await house.refunds.of_payment(id)
-    async with house.database.reading() as session:
+    payment = await changed(services, caller, id, within_s=wait, drain=request.app.state.drain)
+    refunds = await services.refunds.of_payment(id)
+    async with services.database.reading() as session:
         history = await audit.of_payment(session, id)
     return PaymentDetails(
         **shown.line(payment),
@@ -387,11 +389,11 @@ async def one(
 async def qr(
     id: UUID,  # noqa: A002 - the name that the address has
     kind: Literal["svg", "png"],
-    house: InRooms,
+    services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)],
 ) -> Response:
     """For the counter and the site: the buyer points the phone at it and pays."""
-    payment = await house.following.get(caller, id)
+    payment = await services.reading.get(caller, id)
     if payment.payment_link is None:
         raise PaymentHasNoLink(id)
     out = io.BytesIO()
@@ -399,11 +401,11 @@ async def qr(
     return Response(out.getvalue(), media_type={"svg": "image/svg+xml", "png": "image/png"}[kind])
 
 
-async def _make(house: Rooms, caller: Caller, request: PaymentRequest, by: float, response: Response) -> Any:
+async def _make(services: Services, caller: Caller, request: PaymentRequest, by: float, response: Response) -> Any:
     caller.require_shop(request.shop_id)
-    task = house.inflight.begin(house.payments.create(request))
+    task = services.inflight.begin(services.payments.create(request))
     try:
-        answer = await house.inflight.wait(task, until=by)
+        answer = await services.inflight.wait(task, until=by)
     except NotEndedYet:
         return unknown(request.id, None)
     headers = {"Idempotency-Replayed": "true"} if answer.replayed else {}
@@ -500,7 +502,7 @@ _STATE_OF_MEANING = {
 }
 
 
-def _of_stranger(payment: Stranger) -> PaymentAnswer:
+def _of_foreign(payment: ForeignPayment) -> PaymentAnswer:
     return PaymentAnswer(
         success=payment.meaning not in {Meaning.FAILED, Meaning.CANCELLED},
         id=None,

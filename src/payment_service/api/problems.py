@@ -17,10 +17,10 @@ from starlette.exceptions import HTTPException
 
 from payment_service import errors
 from payment_service.api.wording import one_for_each_value, sentence_of
-from payment_service.context import origin
-from payment_service.database import is_unreachable
 from payment_service.errors import ServiceError
-from payment_service.logs import get_logger, scrub
+from payment_service.observability.context import origin
+from payment_service.observability.logs import get_logger, scrub
+from payment_service.postgres.database import is_unreachable
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = "5"

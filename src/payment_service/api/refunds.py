@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationInfo, f
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
-from payment_service.api.dependencies import AnswerBy, InRooms, caller_who_may
+from payment_service.api.dependencies import AnswerBy, InServices, caller_who_may
 from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import Body, JsonTenge, SentId, ShopId, Tenge
 from payment_service.api.payments import UNKNOWN, IdempotencyKey, refused, unknown
@@ -23,12 +23,12 @@ from payment_service.errors import (
     RefundExceedsRemainder,
     StillRunning,
 )
-from payment_service.inflight import NotEndedYet
 from payment_service.money import Money
 from payment_service.payments.lifecycle import Failure
-from payment_service.payments.shown import tenge
+from payment_service.payments.views import tenge
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.service import RefundRequest, remainder
+from payment_service.scheduling.operations import NotEndedYet
 
 router = APIRouter(tags=["payments"], route_class=ExactRoute)
 
@@ -102,7 +102,7 @@ class RefundedAnswer(BaseModel):
 )
 async def refund(
     body: RefundBody,
-    house: InRooms,
+    services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.REFUNDS_WRITE)],
     by: AnswerBy,
     response: Response,
@@ -111,13 +111,13 @@ async def refund(
     """Pay back, whole or in part, by the BIN and the device token that the payment was made with."""
     try:
         async with asyncio.timeout_at(by):
-            payment = await house.refunds.payment_of(caller, body.shop_id, body.external_id)
+            payment = await services.refunds.payment_of(caller, body.shop_id, body.external_id)
     except TimeoutError as error:
         raise ProviderUnavailable from error  # it was only asked about: nothing was sent
     request = RefundRequest(caller=caller.name, payment=payment, amount=body.amount, idempotency_key=idempotency_key)
-    task = house.inflight.begin(house.refunds.refund(request))
+    task = services.inflight.begin(services.refunds.refund(request))
     try:
-        answer = await house.inflight.wait(task, until=by)
+        answer = await services.inflight.wait(task, until=by)
     except NotEndedYet:
         return unknown(payment.id, payment)
     headers = {"Idempotency-Replayed": "true"} if answer.replayed else {}

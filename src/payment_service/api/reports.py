@@ -31,7 +31,7 @@ from pydantic_core import CoreSchema
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
-from payment_service.api.dependencies import InRooms, caller_who_may
+from payment_service.api.dependencies import InServices, caller_who_may
 from payment_service.api.exact import MAX_TOLD, ExactRoute, not_known, unknown_parameters
 from payment_service.api.fields import Moment, SentId, ShopId, Text, digits, or_else, whole
 from payment_service.audit import service as audit
@@ -40,9 +40,9 @@ from payment_service.audit.service import LogFilter
 from payment_service.characters import checked_text, one_line
 from payment_service.errors import ShopNotConfigured
 from payment_service.identifiers import checked_bin
-from payment_service.logs import get_logger
 from payment_service.money import MAX_TIYN
-from payment_service.payments.reports import Report
+from payment_service.observability.logs import get_logger
+from payment_service.reports.service import Report
 from payment_service.spreadsheets import ENCODING, cell
 
 router = APIRouter(route_class=ExactRoute)
@@ -245,7 +245,7 @@ class ReportedLine(LogLine):
 )
 async def report(
     body: OperationReport,
-    house: InRooms,
+    services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.REPORTS_WRITE)],
     request: Request,
 ) -> ReportedLine:
@@ -255,7 +255,7 @@ async def report(
     so for a key of some shops, because nothing proves that the payment is theirs: its report is only kept.
     What cannot be kept as it was sent is listed in `warnings`; the report is kept.
     """
-    return _reported(await house.reports.write(caller, Report(**body.known())), body.warnings(request))
+    return _reported(await services.reports.write(caller, Report(**body.known())), body.warnings(request))
 
 
 @router.patch(
@@ -266,14 +266,14 @@ async def report(
 )
 async def report_status(
     body: StatusReport,
-    house: InRooms,
+    services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.REPORTS_WRITE)],
     request: Request,
 ) -> ReportedLine:
     """Write down a status that the client saw. The payment is asked about at once, and the provider is believed."""
-    entry = await house.reports.write(caller, Report(**body.known(), operation_type="status"))
+    entry = await services.reports.write(caller, Report(**body.known(), operation_type="status"))
     if body.external_id is not None:
-        await house.following.hint(body.external_id, shop_id=body.shop_id)
+        await services.polling.hint(body.external_id, shop_id=body.shop_id)
     return _reported(entry, body.warnings(request))
 
 
@@ -296,7 +296,7 @@ async def report_status(
     },
 )
 async def logs(
-    house: InRooms,
+    services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
     response: Response,
     shop_id: Annotated[ShopId | None, Query()] = None,
@@ -332,7 +332,7 @@ async def logs(
         until=until,
         shops=caller.shops,
     )
-    async with house.database.reading() as session:
+    async with services.database.reading() as session:
         page = await audit.search(
             session,
             wanted,

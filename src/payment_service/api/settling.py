@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, Field, StringConstraints
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
-from payment_service.api.dependencies import InRooms, caller_who_may
+from payment_service.api.dependencies import InServices, caller_who_may
 from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import Body, JsonTenge, SentId, Text
 from payment_service.api.payments import PaymentLine, RefundLine, payment_line, refund_line
@@ -30,7 +30,7 @@ from payment_service.errors import (
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.payments.settling import Settlement
-from payment_service.payments.shown import tenge
+from payment_service.payments.views import tenge
 from payment_service.refunds.models import Refund
 from payment_service.refunds.service import RefundSettlement
 
@@ -97,10 +97,10 @@ class RefundSettled(Body):
 
 
 @router.get("/tasks", summary="What people must look at", responses=problems.declared())
-async def tasks(house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]) -> list[Task]:
+async def tasks(services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]) -> list[Task]:
     """Payments and refunds whose end nobody knows, and payments that stayed open for too long. Oldest first."""
-    found = [_of_payment(payment) for payment in await house.settling.tasks(caller)]
-    found += [_of_refund(refund, payment) for refund, payment in await house.refunds.tasks(caller)]
+    found = [_of_payment(payment) for payment in await services.settling.tasks(caller)]
+    found += [_of_refund(refund, payment) for refund, payment in await services.refunds.tasks(caller)]
     return sorted(found, key=lambda task: task.since)
 
 
@@ -121,7 +121,7 @@ async def tasks(house: InRooms, caller: Annotated[Caller, caller_who_may(Scope.A
 async def settle_payment(
     id: UUID,  # noqa: A002 - the name that the address has
     body: PaymentSettlement,
-    house: InRooms,
+    services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
 ) -> PaymentLine:
     """Say what was found in the merchant cabinet. The provider is asked wherever it can be, and has the last word.
@@ -129,7 +129,7 @@ async def settle_payment(
     The provider does not say whose payment an id is of, so a key of some shops cannot name an `external_id`.
     """
     found = Settlement(state=State(body.state), reason=body.reason, external_id=body.external_id)
-    return payment_line(await house.settling.settle(caller, id, found))
+    return payment_line(await services.settling.settle(caller, id, found))
 
 
 @router.post(
@@ -140,14 +140,14 @@ async def settle_payment(
 async def undo_payment(
     id: UUID,  # noqa: A002 - the name that the address has
     body: Undoing,
-    house: InRooms,
+    services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
 ) -> PaymentLine:
     """Make a payment unknown again that was settled wrongly. An `external_id` that the settlement named is free again.
 
     It takes another person than the one who settled. Nothing of the payment may have been paid back since.
     """
-    return payment_line(await house.settling.undo(caller, id, body.reason))
+    return payment_line(await services.settling.undo(caller, id, body.reason))
 
 
 @router.post(
@@ -158,14 +158,14 @@ async def undo_payment(
 async def settle_refund(
     id: UUID,  # noqa: A002 - the name that the address has
     body: RefundSettled,
-    house: InRooms,
+    services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
 ) -> RefundLine:
     """Say what was found in the merchant cabinet. A refund that was never made frees its amount."""
     found = RefundSettlement(
         succeeded=body.state == "succeeded", reason=body.reason, provider_refund_id=body.provider_refund_id
     )
-    return refund_line((await house.refunds.settle(caller, id, found)).refund)
+    return refund_line((await services.refunds.settle(caller, id, found)).refund)
 
 
 @router.post(
@@ -176,14 +176,14 @@ async def settle_refund(
 async def undo_refund(
     id: UUID,  # noqa: A002 - the name that the address has
     body: Undoing,
-    house: InRooms,
+    services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
 ) -> RefundLine:
     """Make a refund unknown again that was settled wrongly. Its amount is reserved again.
 
     It takes another person than the one who settled, and what is left of the payment must still hold the amount.
     """
-    return refund_line((await house.refunds.undo_settlement(caller, id, body.reason)).refund)
+    return refund_line((await services.refunds.undo_settlement(caller, id, body.reason)).refund)
 
 
 def _of_payment(payment: Payment) -> Task:

@@ -16,9 +16,12 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from payment_service.errors import RateLimited
-from payment_service.metrics import RATE_LIMITED
+from payment_service.observability.metrics import RATE_LIMITED
 from payment_service.rates import Rate, RateLimiter
+from payment_service.settings import Settings
 
+RATES_OVER_S: Final = 10
+"""Rates per second are averaged over so many: a page that loads may ask for ten seconds' worth at once."""
 _KNOWN_KEYS: Final = 10_000
 _IPV6_PREFIX: Final = 64
 """What one customer of a network gets at the least: each of its addresses would have a bucket of its own."""
@@ -80,6 +83,15 @@ class Throttle:
             self.know([ticket.key])
         elif refused:
             self._known.pop(ticket.key, None)
+
+
+def throttle_of(settings: Settings) -> Throttle:
+    """The limits that the settings name; none when they switch limits off."""
+    per_key, per_address = (
+        Rate(per_s * RATES_OVER_S * settings.rate_limits, RATES_OVER_S)
+        for per_s in (settings.rate_per_key, settings.rate_per_address)
+    )
+    return Throttle(per_key, per_address, open_to_everybody=settings.dev_no_auth)
 
 
 def _key_digest(headers: Headers) -> str | None:

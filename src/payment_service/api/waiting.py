@@ -13,14 +13,15 @@ from starlette.types import Scope as AsgiScope
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
-from payment_service.api.dependencies import InRooms, Rooms, caller_who_may
+from payment_service.api.dependencies import InServices, caller_who_may
 from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import ShopId
 from payment_service.api.middleware import Drain
 from payment_service.errors import NoRoomToWait, NotAuthenticated, TooManyWaiting
-from payment_service.events.waiting import Subscription, Subscriptions, Told
+from payment_service.events.subscriptions import Subscription, Subscriptions, Told
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
+from payment_service.services import Services
 
 router = APIRouter(tags=["payments"], route_class=ExactRoute)
 
@@ -30,7 +31,7 @@ HEARTBEAT_S = 15.0
 _ENDED = frozenset({State.PAID, State.FAILED, State.CANCELLED})
 
 
-async def changed(house: Rooms, caller: Caller, payment_id: UUID, *, within_s: float, drain: Drain) -> Payment:
+async def changed(services: Services, caller: Caller, payment_id: UUID, *, within_s: float, drain: Drain) -> Payment:
     """A payment, as soon as its state is another one than now; at once when it has ended.
 
     Raises:
@@ -39,11 +40,11 @@ async def changed(house: Rooms, caller: Caller, payment_id: UUID, *, within_s: f
         TooManyWaiting, NoRoomToWait: when there is no place to wait in.
     """
     if not within_s:
-        return await house.following.get(caller, payment_id)
+        return await services.reading.get(caller, payment_id)
     loop = asyncio.get_running_loop()
     until = loop.time() + within_s
-    with house.subscriptions.open(caller, payment_id) as subscription:
-        payment = await house.following.get(caller, payment_id)
+    with services.subscriptions.open(caller, payment_id) as subscription:
+        payment = await services.reading.get(caller, payment_id)
         before = payment.state
         while payment.state == before and payment.state not in _ENDED and not drain.begun:
             left = until - loop.time()
@@ -52,13 +53,13 @@ async def changed(house: Rooms, caller: Caller, payment_id: UUID, *, within_s: f
             try:
                 await subscription.next(min(left, LOOK_EVERY_S))
             except TimeoutError:
-                if house.subscriptions.hears:
+                if services.subscriptions.hears:
                     continue
             if subscription.ended:
                 raise NotAuthenticated
-            async with house.subscriptions.reading():
-                payment = await house.following.get(caller, payment_id)
-        await house.access.require_still(caller)
+            async with services.subscriptions.reading():
+                payment = await services.reading.get(caller, payment_id)
+        await services.access.require_still(caller)
     return payment
 
 
@@ -89,7 +90,7 @@ class _EventStream(StreamingResponse):
 )
 async def events(
     request: Request,
-    house: InRooms,
+    services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)],
     shop_id: Annotated[ShopId | None, Query()] = None,
     last_event_id: Annotated[UUID | None, Header(description="Go on after this event, as browsers do.")] = None,
@@ -101,8 +102,8 @@ async def events(
     place = ExitStack()
     if shop_id is not None:
         caller = caller.narrowed_to(shop_id)
-    subscription = place.enter_context(house.subscriptions.open(caller))
-    lines = _lines(house.subscriptions, subscription, last_event_id, request.app.state.drain)
+    subscription = place.enter_context(services.subscriptions.open(caller))
+    lines = _lines(services.subscriptions, subscription, last_event_id, request.app.state.drain)
     return _EventStream(lines, place)
 
 

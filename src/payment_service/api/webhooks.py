@@ -9,13 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
-from payment_service.api.dependencies import InRooms, Rooms, caller_who_may
+from payment_service.api.dependencies import InServices, caller_who_may
 from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import Body, Changes, Moment, ShopId, Text
 from payment_service.errors import DeliveryNotFound, InvalidInput, ShopNotConfigured, WebhookNotFound, WebhookOff
-from payment_service.events.delivery import body_of
-from payment_service.events.models import EventDelivery, WebhookEndpoint
 from payment_service.events.outbox import EventType
+from payment_service.services import Services
+from payment_service.webhooks.delivery import body_of
+from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
 
 router = APIRouter(prefix="/admin", tags=["webhooks"], route_class=ExactRoute)
 
@@ -163,26 +164,26 @@ class Replayed(BaseModel):
 
 
 @router.get("/webhooks", summary="All webhook endpoints", responses=problems.declared())
-async def all_endpoints(house: InRooms, caller: Admin) -> list[EndpointAnswer]:
+async def all_endpoints(services: InServices, caller: Admin) -> list[EndpointAnswer]:
     """Every endpoint, oldest first; those that are off, too."""
-    return [_shown(house, endpoint) for endpoint in await house.endpoints.all(caller.shops)]
+    return [_shown(services, endpoint) for endpoint in await services.endpoints.all(caller.shops)]
 
 
 @router.post(
     "/webhooks", status_code=201, summary="Add a webhook endpoint", responses=problems.declared(ShopNotConfigured)
 )
-async def add(body: NewEndpoint, house: InRooms, caller: Admin, response: Response) -> EndpointWithSecret:
+async def add(body: NewEndpoint, services: InServices, caller: Admin, response: Response) -> EndpointWithSecret:
     """Deliver events to it from now on. The answer holds its secret, once."""
-    await _check_shops(house, caller, body.shops)
-    made = await house.endpoints.add(body.model_dump(), caller.shops)
+    await _check_shops(services, caller, body.shops)
+    made = await services.endpoints.add(body.model_dump(), caller.shops)
     response.headers["Location"] = f"/admin/webhooks/{made.endpoint.id}"
-    return EndpointWithSecret(**house.endpoints.shown(made.endpoint), secret=made.secret)
+    return EndpointWithSecret(**services.endpoints.shown(made.endpoint), secret=made.secret)
 
 
 @router.get("/webhooks/{id}", summary="One webhook endpoint", responses=problems.declared(WebhookNotFound))
-async def one(id: EndpointId, house: InRooms, caller: Admin) -> EndpointAnswer:  # noqa: A002 - the name in the address
+async def one(id: EndpointId, services: InServices, caller: Admin) -> EndpointAnswer:  # noqa: A002 - the name in the address
     """An endpoint and how it fares."""
-    return _shown(house, await house.endpoints.get(id, caller.shops))
+    return _shown(services, await services.endpoints.get(id, caller.shops))
 
 
 @router.put(
@@ -193,20 +194,20 @@ async def one(id: EndpointId, house: InRooms, caller: Admin) -> EndpointAnswer: 
 async def change(
     id: EndpointId,  # noqa: A002 - the name in the address
     body: EndpointChange,
-    house: InRooms,
+    services: InServices,
     caller: Admin,
 ) -> EndpointAnswer:
     """Change the given fields. Switched on again, it is sent at once what waited for it."""
     fields = body.given()
-    await house.endpoints.get(id, caller.shops)
-    await _check_shops(house, caller, body.shops)
-    return _shown(house, await house.endpoints.change(id, fields, caller.shops))
+    await services.endpoints.get(id, caller.shops)
+    await _check_shops(services, caller, body.shops)
+    return _shown(services, await services.endpoints.change(id, fields, caller.shops))
 
 
 @router.delete("/webhooks/{id}", summary="Switch a webhook endpoint off", responses=problems.declared(WebhookNotFound))
-async def remove(id: EndpointId, house: InRooms, caller: Admin) -> EndpointAnswer:  # noqa: A002 - as above
+async def remove(id: EndpointId, services: InServices, caller: Admin) -> EndpointAnswer:  # noqa: A002 - as above
     """Deliver nothing to it any more. Nothing is deleted; PUT switches it on again."""
-    return _shown(house, await house.endpoints.change(id, {"is_active": False}, caller.shops))
+    return _shown(services, await services.endpoints.change(id, {"is_active": False}, caller.shops))
 
 
 @router.post(
@@ -217,12 +218,12 @@ async def remove(id: EndpointId, house: InRooms, caller: Admin) -> EndpointAnswe
 async def rotate_secret(
     id: EndpointId,  # noqa: A002 - the name in the address
     body: Rotation,
-    house: InRooms,
+    services: InServices,
     caller: Admin,
 ) -> EndpointWithSecret:
     """Make a new secret. For a while everything is signed with the old one, too, so that the receiver can change."""
-    made = await house.endpoints.rotate_secret(id, keep_old_s=body.keep_old_s, shops=caller.shops)
-    return EndpointWithSecret(**house.endpoints.shown(made.endpoint), secret=made.secret)
+    made = await services.endpoints.rotate_secret(id, keep_old_s=body.keep_old_s, shops=caller.shops)
+    return EndpointWithSecret(**services.endpoints.shown(made.endpoint), secret=made.secret)
 
 
 @router.post(
@@ -231,9 +232,9 @@ async def rotate_secret(
     summary="Send a webhook endpoint a test event",
     responses=problems.declared(WebhookNotFound),
 )
-async def try_out(id: EndpointId, house: InRooms, caller: Admin) -> DeliveryAnswer:  # noqa: A002 - as above
+async def try_out(id: EndpointId, services: InServices, caller: Admin) -> DeliveryAnswer:  # noqa: A002 - as above
     """Send it a `test` event, once, even if it is off. One that went off by itself and takes it is on again."""
-    return DeliveryAnswer.model_validate(await house.deliveries.test(id, caller.shops))
+    return DeliveryAnswer.model_validate(await services.deliveries.test(id, caller.shops))
 
 
 @router.post(
@@ -245,15 +246,15 @@ async def try_out(id: EndpointId, house: InRooms, caller: Admin) -> DeliveryAnsw
 async def replay_many(
     id: EndpointId,  # noqa: A002 - the name in the address
     body: Replay,
-    house: InRooms,
+    services: InServices,
     caller: Admin,
 ) -> Replayed:
     """All that failed since a time; or every event of a period, those from before the endpoint was there, too."""
     match body.failed_since, body.since, body.until:
         case datetime() as failed_since, None, None:
-            replayed = await house.delivery_record.replay_failed(id, failed_since, caller.shops)
+            replayed = await services.delivery_record.replay_failed(id, failed_since, caller.shops)
         case None, datetime() as since, datetime() as until:
-            replayed = await house.delivery_record.replay_period(id, since, until, caller.shops)
+            replayed = await services.delivery_record.replay_period(id, since, until, caller.shops)
         case _:
             raise InvalidInput("failed_since", "is given alone, or since and until are given together")
     return Replayed(replayed=replayed)
@@ -264,7 +265,7 @@ async def replay_many(
 
 @router.get("/deliveries", summary="What was delivered, and what was not", responses=problems.declared())
 async def deliveries(
-    house: InRooms,
+    services: InServices,
     caller: Admin,
     endpoint_id: UUID | None = None,
     state: Literal["waiting", "delivered", "dead"] | None = None,
@@ -276,7 +277,7 @@ async def deliveries(
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> DeliveryPage:
     """Deliveries, newest first. Those that are `dead` were given up; they stay, and can be replayed."""
-    page = await house.delivery_record.search(
+    page = await services.delivery_record.search(
         endpoint_id=endpoint_id,
         state=state,
         type=type,
@@ -293,9 +294,9 @@ async def deliveries(
 
 
 @router.get("/deliveries/{id}", summary="One delivery with its tries", responses=problems.declared(DeliveryNotFound))
-async def delivery(id: DeliveryId, house: InRooms, caller: Admin) -> DeliveryDetailsAnswer:  # noqa: A002 - as above
+async def delivery(id: DeliveryId, services: InServices, caller: Admin) -> DeliveryDetailsAnswer:  # noqa: A002 - as above
     """What is sent, and what came of every try."""
-    found = await house.delivery_record.get(id, caller.shops)
+    found = await services.delivery_record.get(id, caller.shops)
     return DeliveryDetailsAnswer(
         **_line(found.delivery),
         attempts=[TryAnswer.model_validate(tried) for tried in found.tries],
@@ -309,19 +310,19 @@ async def delivery(id: DeliveryId, house: InRooms, caller: Admin) -> DeliveryDet
     summary="Deliver an event again",
     responses=problems.declared(DeliveryNotFound, WebhookOff),
 )
-async def replay(id: DeliveryId, house: InRooms, caller: Admin) -> DeliveryAnswer:  # noqa: A002 - as above
+async def replay(id: DeliveryId, services: InServices, caller: Admin) -> DeliveryAnswer:  # noqa: A002 - as above
     """Deliver it once more, at once. The receiver sees the same `webhook-id`; the answer is the new delivery."""
-    return DeliveryAnswer.model_validate(await house.delivery_record.replay(id, caller.shops))
+    return DeliveryAnswer.model_validate(await services.delivery_record.replay(id, caller.shops))
 
 
-async def _check_shops(house: Rooms, caller: Caller, shops: list[int] | None) -> None:
+async def _check_shops(services: Services, caller: Caller, shops: list[int] | None) -> None:
     for shop_id in shops or ():
         caller.require_shop(shop_id)
-        await house.routing.config_of(shop_id)
+        await services.routing.config_of(shop_id)
 
 
-def _shown(house: Rooms, endpoint: WebhookEndpoint) -> EndpointAnswer:
-    return EndpointAnswer(**house.endpoints.shown(endpoint))
+def _shown(services: Services, endpoint: WebhookEndpoint) -> EndpointAnswer:
+    return EndpointAnswer(**services.endpoints.shown(endpoint))
 
 
 def _line(delivery: EventDelivery) -> dict[str, Any]:

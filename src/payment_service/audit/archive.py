@@ -18,7 +18,7 @@ from payment_service.audit.canonical import Row, Seal, canonical
 from payment_service.audit.models import AuditEntry, AuditSeal
 from payment_service.audit.rows import columns, read_rows, read_seals, sealed_row
 from payment_service.audit.verification import Kind, RecordBroken
-from payment_service.database import Database
+from payment_service.postgres.database import Database
 
 SEALS_AT_ONCE = 50
 ROWS_AT_ONCE = 5000

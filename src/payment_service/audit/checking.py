@@ -9,7 +9,7 @@ from payment_service.audit import archive
 from payment_service.audit.archive import Extent
 from payment_service.audit.canonical import Seal
 from payment_service.audit.verification import Expected, Kind, RecordBroken, Verifier
-from payment_service.database import Database
+from payment_service.postgres.database import Database
 
 Progress = Callable[[int], object]
 """Told how much was done since it was last told: seals of the database, bytes of a file."""

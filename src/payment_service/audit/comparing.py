@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import text
 
 from payment_service.audit.verification import Kind, RecordBroken
-from payment_service.database import Database
+from payment_service.postgres.database import Database
 
 _COMPARED = text("""
     WITH recorded AS (

@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy import ARRAY, BigInteger, Identity, LargeBinary, SmallInteger, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from payment_service.database import Base, BinColumn, ProviderName, Stamp, Tiyn
+from payment_service.postgres.database import Base, BinColumn, ProviderName, Stamp, Tiyn
 
 
 class AuditEntry(Base):

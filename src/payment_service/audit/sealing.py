@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from payment_service.audit.canonical import FORMS, GENESIS, MAX_ROWS, Seal, newest_form
 from payment_service.audit.models import AuditEntry, AuditSeal
 from payment_service.audit.rows import UTC_TEXT, columns, read_rows, sealed_row
-from payment_service.database import Database
-from payment_service.logs import get_logger
+from payment_service.observability.logs import get_logger
+from payment_service.postgres.database import Database
 
 SEALING_LOCK = 0x7365616C  # "seal"
 MAX_SEALS_AT_ONCE = 20

@@ -8,8 +8,8 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.audit.models import AuditEntry
-from payment_service.context import origin
-from payment_service.paging import Filter, Page, read_page
+from payment_service.observability.context import origin
+from payment_service.postgres.paging import Filter, Page, read_page
 
 
 async def record(

@@ -1,4 +1,4 @@
-"""The command line: ``payment-service``. A command reads its settings, calls the rooms, and prints."""
+"""The command line: ``payment-service``. A command reads its settings, calls the services, and prints."""
 
 from payment_service.cli.commands import app, main
 

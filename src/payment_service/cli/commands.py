@@ -1,19 +1,18 @@
-"""The programs: dev, demo, serve, worker, sandbox, migrate. Groups of commands have files of their own."""
+"""The programs: serve, worker, migrate. Groups of commands have files of their own."""
 
 import asyncio
-import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from payment_service import logs, schema
-from payment_service import main as programs
+from payment_service import programs
 from payment_service.cli import audit, keys, notify, payments, secrets, shops, webhooks
 from payment_service.cli.legacy import import_legacy
-from payment_service.cli.output import fail, sentence_of
+from payment_service.cli.output import sentence_of
 from payment_service.cli.reconcile import reconcile
+from payment_service.observability import logs
+from payment_service.postgres import schema
 from payment_service.settings import load
 
 app = typer.Typer(
@@ -37,33 +36,6 @@ PortOption = Annotated[int | None, typer.Option(min=1, max=65535, help="Listen h
 
 
 @app.command()
-def dev(
-    data: Annotated[Path, typer.Option(help="Where the development data is kept.")] = Path(".data"),
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The service's port.")] = 8015,
-    sandbox_port: Annotated[int, typer.Option(min=1, max=65535, help="The stand-in proxy's port.")] = 8016,
-) -> None:
-    """Start everything on this machine: PostgreSQL, the stand-in proxy, the service and its worker.
-
-    The first start makes a database in the data folder, the seven shops and shop 8, and device tokens that only the
-    stand-in knows. Ctrl-C stops all of it. With DATABASE_URL set, that database is used instead.
-    """
-    from payment_service.dev import server  # noqa: PLC0415 - its parts are not installed in production
-
-    server.run(data, port=port, sandbox_port=sandbox_port)
-
-
-@app.command()
-def demo(
-    url: Annotated[str, typer.Option(help="The development server.")] = "http://127.0.0.1:8015",
-    sandbox_url: Annotated[str, typer.Option(help="Its stand-in proxy.")] = "http://127.0.0.1:8016",
-) -> None:
-    """Play the main job against the running development server: seven sellers, a decline, a refund, a lost reply."""
-    from payment_service.dev import demo as player  # noqa: PLC0415 - as for dev
-
-    player.play(url, sandbox_url)
-
-
-@app.command()
 def serve(port: PortOption = None) -> None:
     """Serve the API. The database must be at the newest schema: run 'migrate' first."""
     settings = load()
@@ -78,34 +50,6 @@ def worker() -> None:
     settings = load()
     logs.configure(readable=settings.debug, level=settings.log_level)
     asyncio.run(programs.work(settings))
-
-
-@app.command()
-def sandbox(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Listen here, on this machine only.")] = 8016,
-    tokens_file: Annotated[
-        Path | None, typer.Option(help='JSON {"BIN": ["device token", ...]}, read again when it changes.')
-    ] = None,
-    ledger_file: Annotated[Path | None, typer.Option(help="Keeps the ledger over restarts.")] = None,
-    pay_after: Annotated[float, typer.Option(min=0, help="Seconds until the customer pays.")] = 6,
-    deadline: Annotated[float, typer.Option(min=0, help="The service's deadline of a call, in seconds.")] = 8,
-) -> None:
-    """Run the stand-in for the production proxy. It moves no money. The access token is KASPI_ACCESS_TOKEN."""
-    from payment_service.sandbox.config import SandboxConfig  # noqa: PLC0415 - a program of its own
-    from payment_service.sandbox.server import run  # noqa: PLC0415 - a program of its own
-
-    try:
-        config = SandboxConfig(
-            access_token=os.environ.get("KASPI_ACCESS_TOKEN", ""),
-            tokens_file=tokens_file,
-            ledger_file=ledger_file,
-            port=port,
-            pay_after_s=pay_after,
-            deadline_s=deadline,
-        )
-    except ValueError as error:
-        fail(str(error))
-    run(config)
 
 
 @app.command()

@@ -8,7 +8,7 @@ import typer
 from payment_service.access.models import ApiKey
 from payment_service.access.service import NewKey, Scope
 from payment_service.cli.output import AsJson, fail, in_house, show
-from payment_service.main import House
+from payment_service.services import Services
 
 app = typer.Typer(no_args_is_help=True, help="API keys: who may call, for what and for which shops.")
 
@@ -27,8 +27,8 @@ def create(
     """Make a key. It is shown once, now; only its digest is kept."""
     expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
 
-    async def work(house: House) -> NewKey:
-        return await house.access.create(name, scope, shops=shop or None, expires_at=expires_at)
+    async def work(services: Services) -> NewKey:
+        return await services.access.create(name, scope, shops=shop or None, expires_at=expires_at)
 
     made = in_house(work)
     if as_json:
@@ -42,8 +42,8 @@ def create(
 def list_keys(*, as_json: AsJson = False) -> None:
     """List every key, the revoked ones too. The keys themselves cannot be shown again."""
 
-    async def work(house: House) -> list[ApiKey]:
-        return await house.access.all()
+    async def work(services: Services) -> list[ApiKey]:
+        return await services.access.all()
 
     show([_line(row) for row in in_house(work)], as_json=as_json, empty="No keys yet: payment-service keys create")
 
@@ -54,8 +54,8 @@ def revoke(
 ) -> None:
     """End a key, at once and for good."""
 
-    async def work(house: House) -> ApiKey | None:
-        return await house.access.revoke(key_id)
+    async def work(services: Services) -> ApiKey | None:
+        return await services.access.revoke(key_id)
 
     row = in_house(work)
     if row is None:

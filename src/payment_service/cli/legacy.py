@@ -10,9 +10,9 @@ from rich.progress import Progress
 
 from payment_service.cli.output import AsJson, fail, in_house, show
 from payment_service.legacy.service import LogReport, OldBooksError, old_books, take_log, take_shops
-from payment_service.main import House
 from payment_service.money import Money
 from payment_service.routing.importing import Planned
+from payment_service.services import Services
 
 
 def import_legacy(
@@ -35,16 +35,16 @@ def import_legacy(
     stops the import, until somebody has looked and leaves it out with --skip. Nobody's routing is guessed.
     """
 
-    async def work(house: House) -> tuple[list[Planned], list[str], LogReport]:
+    async def work(services: Services) -> tuple[list[Planned], list[str], LogReport]:
         async with old_books(dsn) as old:
-            shops, problems = await take_shops(old, house.routing, skip=skip or (), dry_run=dry_run)
+            shops, problems = await take_shops(old, services.routing, skip=skip or (), dry_run=dry_run)
             lines = await old.fetchval("SELECT count(*) FROM paymentlog")
             console = Console(stderr=True)
             with Progress(console=console, disable=not console.is_terminal) as progress:
                 task = progress.add_task("Lines of the log", total=lines)
                 log = await take_log(
                     old,
-                    house.database,
+                    services.database,
                     dry_run=dry_run or bool(problems),
                     advance=lambda done: progress.advance(task, done),
                 )

@@ -7,9 +7,9 @@ import typer
 
 from payment_service.access.service import EVERYBODY
 from payment_service.cli.output import AsJson, in_house, plain, show
-from payment_service.main import House
-from payment_service.notify.bindings import BindingRequest, Bound
-from payment_service.notify.texts import PEOPLES_EVENTS, Language
+from payment_service.notifications.bindings import BindingRequest, Bound
+from payment_service.notifications.texts import PEOPLES_EVENTS, Language
+from payment_service.services import Services
 
 app = typer.Typer(no_args_is_help=True, help="Messages to people: which chats are told of which events.")
 BindingId = Annotated[UUID, typer.Argument(help="The id that 'list' shows.")]
@@ -38,8 +38,8 @@ def add(
         description=description,
     )
 
-    async def work(house: House) -> Bound:
-        return await house.bindings.add(EVERYBODY, request)
+    async def work(services: Services) -> Bound:
+        return await services.bindings.add(EVERYBODY, request)
 
     show([_line(in_house(work))], as_json=as_json)
 
@@ -48,8 +48,8 @@ def add(
 def list_bindings(*, as_json: AsJson = False) -> None:
     """List who is told of what, those that are switched off or disabled too."""
 
-    async def work(house: House) -> list[Bound]:
-        return await house.bindings.all(EVERYBODY)
+    async def work(services: Services) -> list[Bound]:
+        return await services.bindings.all(EVERYBODY)
 
     show(
         [_line(bound) for bound in in_house(work)],
@@ -62,8 +62,8 @@ def list_bindings(*, as_json: AsJson = False) -> None:
 def remove(binding_id: BindingId, *, as_json: AsJson = False) -> None:
     """Switch a binding off. Nothing is deleted; 'add' with the same chat and shop switches it on again."""
 
-    async def work(house: House) -> Bound:
-        return await house.bindings.change(EVERYBODY, binding_id, {"is_active": False})
+    async def work(services: Services) -> Bound:
+        return await services.bindings.change(EVERYBODY, binding_id, {"is_active": False})
 
     show([_line(in_house(work))], as_json=as_json)
 
@@ -72,8 +72,8 @@ def remove(binding_id: BindingId, *, as_json: AsJson = False) -> None:
 def try_out(binding_id: BindingId, *, as_json: AsJson = False) -> None:
     """Send a test message now. One that arrives ends what kept the chat disabled."""
 
-    async def work(house: House) -> Bound:
-        return await house.bindings.try_out(EVERYBODY, binding_id)
+    async def work(services: Services) -> Bound:
+        return await services.bindings.try_out(EVERYBODY, binding_id)
 
     show([_line(in_house(work))], as_json=as_json)
 

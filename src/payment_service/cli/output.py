@@ -11,15 +11,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from payment_service import logs, main
 from payment_service.characters import checked_text
-from payment_service.connecting import ConnectArgumentError, trouble_of
-from payment_service.context import Origin, origin
-from payment_service.database import is_unreachable, lacks_schema
 from payment_service.errors import ServiceError
-from payment_service.main import House, StartError
+from payment_service.observability import logs
+from payment_service.observability.context import Origin, origin
+from payment_service.postgres.connecting import ConnectArgumentError, trouble_of
+from payment_service.postgres.database import is_unreachable, lacks_schema
+from payment_service.postgres.vault import VaultError
+from payment_service.programs import StartError
+from payment_service.services import Services, open_services
 from payment_service.settings import Settings, SettingsError, load, load_of_development_server
-from payment_service.vault import VaultError
 
 Result = TypeVar("Result")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
@@ -99,14 +100,14 @@ def _settings() -> Settings:
     return found
 
 
-def in_house(action: Callable[[House], Awaitable[Result]], settings: Settings | None = None) -> Result:
-    """Run a command's work over the rooms, as the person at the command line."""
+def in_house(action: Callable[[Services], Awaitable[Result]], settings: Settings | None = None) -> Result:
+    """Run a command's work with the services, as the person at the command line."""
     settings = settings or _settings()
     logs.configure(readable=True, level="WARNING")
 
     async def work() -> Result:
         origin.set(Origin(f"cli:{getpass.getuser()}"))
-        async with main.open_house(settings) as house:
-            return await action(house)
+        async with open_services(settings) as services:
+            return await action(services)
 
     return asyncio.run(work())

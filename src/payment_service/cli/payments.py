@@ -9,13 +9,13 @@ import typer
 from payment_service.access.service import EVERYBODY
 from payment_service.characters import one_line
 from payment_service.cli.output import AsJson, fail, in_house, show
-from payment_service.main import House
 from payment_service.money import Money
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.payments.settling import Settlement
 from payment_service.refunds.models import Refund
 from payment_service.refunds.service import RefundSettlement
+from payment_service.services import Services
 
 app = typer.Typer(no_args_is_help=True, help="What people must look at, and settling by hand.")
 Why = Annotated[str, typer.Option("--reason", help="Why; kept in the record.")]
@@ -30,8 +30,8 @@ def list_tasks(*, as_json: AsJson = False) -> None:
     Look for the short code, which ends the message that the buyer saw, in the merchant cabinet of that BIN.
     """
 
-    async def work(house: House) -> tuple[list[Payment], list[tuple[Refund, Payment]]]:
-        return await house.settling.tasks(EVERYBODY), await house.refunds.tasks(EVERYBODY)
+    async def work(services: Services) -> tuple[list[Payment], list[tuple[Refund, Payment]]]:
+        return await services.settling.tasks(EVERYBODY), await services.refunds.tasks(EVERYBODY)
 
     payments, refunds = in_house(work)
     lines = [_line(payment, payment) for payment in payments]
@@ -58,8 +58,8 @@ def settle(
         fail("Say one of --paid, --pending and --failed.")
     settlement = Settlement(state=found[0], reason=_checked(reason), external_id=_checked_id(external_id))
 
-    async def work(house: House) -> Payment:
-        return await house.settling.settle(EVERYBODY, payment_id, settlement)
+    async def work(services: Services) -> Payment:
+        return await services.settling.settle(EVERYBODY, payment_id, settlement)
 
     _show_payment(in_house(work), as_json=as_json)
 
@@ -69,8 +69,8 @@ def undo_settle(payment_id: Id, *, reason: Why, as_json: AsJson = False) -> None
     """Undo a wrong settlement of a payment: it is unknown again. It takes another person than the one who settled."""
     why = _checked(reason)
 
-    async def work(house: House) -> Payment:
-        return await house.settling.undo(EVERYBODY, payment_id, why)
+    async def work(services: Services) -> Payment:
+        return await services.settling.undo(EVERYBODY, payment_id, why)
 
     _show_payment(in_house(work), as_json=as_json)
 
@@ -92,8 +92,8 @@ def settle_refund(
         succeeded=succeeded, reason=_checked(reason), provider_refund_id=_checked_id(provider_refund_id)
     )
 
-    async def work(house: House) -> Refund:
-        return (await house.refunds.settle(EVERYBODY, refund_id, found)).refund
+    async def work(services: Services) -> Refund:
+        return (await services.refunds.settle(EVERYBODY, refund_id, found)).refund
 
     _show_refund(in_house(work), as_json=as_json)
 
@@ -103,8 +103,8 @@ def undo_settle_refund(refund_id: Id, *, reason: Why, as_json: AsJson = False) -
     """Undo a wrong settlement of a refund: it is unknown again. It takes another person than the one who settled."""
     why = _checked(reason)
 
-    async def work(house: House) -> Refund:
-        return (await house.refunds.undo_settlement(EVERYBODY, refund_id, why)).refund
+    async def work(services: Services) -> Refund:
+        return (await services.refunds.undo_settlement(EVERYBODY, refund_id, why)).refund
 
     _show_refund(in_house(work), as_json=as_json)
 

@@ -20,12 +20,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from payment_service.cli.output import AsJson, in_house, sentence_of, show
-from payment_service.main import House
 from payment_service.reconciliation.checkpoint import Asked, BadCheckpointError, Checkpoint
 from payment_service.reconciliation.files import CannotWriteError, write_whole
 from payment_service.reconciliation.findings import QUESTIONS, Finding, Kind
 from payment_service.reconciliation.service import Period, ProviderAwayError, Reconciliation, Walk
 from payment_service.reconciliation.turnover import Turnover, csv_of, line_of, tenge, total_of, turnovers_of
+from payment_service.services import Services
 
 ALMATY: Final = timezone(timedelta(hours=5))
 DIFFERS, NOT_FINISHED = 1, 2
@@ -110,13 +110,13 @@ def reconcile(
     """
     asked = Asked(since, until, shop, apply)
 
-    async def work(house: House) -> _Report:
-        reconciliation = Reconciliation(house.database, house.providers, house.following)
+    async def work(services: Services) -> _Report:
+        reconciliation = Reconciliation(services.database, services.providers, services.reading)
         checkpoint = left or await _begun(reconciliation, asked)
         if not await reconciliation.knows(checkpoint.walk):
             _give_up(f"{state} was left by a run over another database.")
         await _go(reconciliation, checkpoint, state)
-        turnovers = await turnovers_of(house.database, checkpoint.period, checkpoint.walk.findings)
+        turnovers = await turnovers_of(services.database, checkpoint.period, checkpoint.walk.findings)
         return _Report(checkpoint.period, checkpoint.walk, turnovers)
 
     left: Checkpoint | None = None

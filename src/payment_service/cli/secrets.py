@@ -3,8 +3,8 @@
 import typer
 
 from payment_service.cli.output import in_house
-from payment_service.main import House
-from payment_service.vault import new_key
+from payment_service.postgres.vault import new_key
+from payment_service.services import Services
 
 app = typer.Typer(no_args_is_help=True, help="The key that encrypts device tokens at rest.")
 
@@ -23,7 +23,7 @@ def rotate() -> None:
     write), then to NEW,OLD; run this; then set it to NEW.
     """
 
-    async def work(house: House) -> int:
-        return await house.rotate_keys()
+    async def work(services: Services) -> int:
+        return await services.rotate_keys()
 
     typer.echo(f"{in_house(work)} device tokens are encrypted with the first key now, each bound to its row.")

@@ -13,9 +13,9 @@ import typer
 from payment_service.cli.output import AsJson, Reason, fail, in_house, show
 from payment_service.cli.php import php_table
 from payment_service.identifiers import looks_like_kaspi_token
-from payment_service.main import House
 from payment_service.routing import importing
 from payment_service.routing.service import ShopConfig
+from payment_service.services import Services
 
 app = typer.Typer(no_args_is_help=True, help="The routing of shops: which BIN and device token each one's money uses.")
 
@@ -24,8 +24,8 @@ app = typer.Typer(no_args_is_help=True, help="The routing of shops: which BIN an
 def list_shops(*, as_json: AsJson = False) -> None:
     """List every shop, with its device token masked."""
 
-    async def work(house: House) -> list[ShopConfig]:
-        return await house.routing.configs()
+    async def work(services: Services) -> list[ShopConfig]:
+        return await services.routing.configs()
 
     show(
         [_line(config) for config in in_house(work)],
@@ -59,8 +59,8 @@ def import_shops(
     except importing.BadFileError as error:
         fail("\n".join([*error.problems, "Nothing was imported."]))
 
-    async def work(house: House) -> list[importing.Planned]:
-        return await importing.apply(house.routing, rows, reason=reason, dry_run=dry_run)
+    async def work(services: Services) -> list[importing.Planned]:
+        return await importing.apply(services.routing, rows, reason=reason, dry_run=dry_run)
 
     planned = in_house(work)
     if as_json:
@@ -109,8 +109,8 @@ def export_shops(
 ) -> None:
     """Write the routing of all shops to standard output."""
 
-    async def work(house: House) -> list[ShopConfig]:
-        return await house.routing.configs()
+    async def work(services: Services) -> list[ShopConfig]:
+        return await services.routing.configs()
 
     columns = [name for name in importing.COLUMNS if with_tokens or name != "device_token"]
     configs = in_house(work)
@@ -145,8 +145,8 @@ def set_token(
     if not looks_like_kaspi_token(token):
         typer.echo("Warning: this is no UUID, and Kaspi's device tokens are.", err=True)
 
-    async def work(house: House) -> ShopConfig:
-        return await house.routing.update(shop_id, {"device_token": token}, reason=reason)
+    async def work(services: Services) -> ShopConfig:
+        return await services.routing.update(shop_id, {"device_token": token}, reason=reason)
 
     show([_line(in_house(work))], as_json=as_json)
 

@@ -9,11 +9,11 @@ from uuid import UUID
 import typer
 
 from payment_service.cli.output import AsJson, fail, in_house, plain, show
-from payment_service.events.deliveries import DeliveryDetails
-from payment_service.events.endpoints import SUBSCRIBABLE, NewSecret
-from payment_service.events.models import EventDelivery, WebhookEndpoint
-from payment_service.main import House
-from payment_service.paging import Page
+from payment_service.postgres.paging import Page
+from payment_service.services import Services
+from payment_service.webhooks.deliveries import DeliveryDetails
+from payment_service.webhooks.endpoints import SUBSCRIBABLE, NewSecret
+from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
 
 app = typer.Typer(no_args_is_help=True, help="Webhooks: endpoints that are told of events, and what was delivered.")
 EndpointId = Annotated[UUID, typer.Argument(help="The endpoint's id that 'list' shows.")]
@@ -31,8 +31,8 @@ WAIT_S = 25
 def list_endpoints(*, as_json: AsJson = False) -> None:
     """List every endpoint and how it fares, those that are off, too."""
 
-    async def work(house: House) -> list[dict[str, Any]]:
-        return [house.endpoints.shown(endpoint) for endpoint in await house.endpoints.all()]
+    async def work(services: Services) -> list[dict[str, Any]]:
+        return [services.endpoints.shown(endpoint) for endpoint in await services.endpoints.all()]
 
     shown = in_house(work)
     show(
@@ -61,11 +61,11 @@ def add(
         "headers": _headers(headers or []),
     }
 
-    async def work(house: House) -> tuple[NewSecret, dict[str, Any]]:
+    async def work(services: Services) -> tuple[NewSecret, dict[str, Any]]:
         for shop_id in shops or []:
-            await house.routing.config_of(shop_id)
-        made = await house.endpoints.add(fields)
-        return made, house.endpoints.shown(made.endpoint)
+            await services.routing.config_of(shop_id)
+        made = await services.endpoints.add(fields)
+        return made, services.endpoints.shown(made.endpoint)
 
     made, shown = in_house(work)
     _show_secret(made, shown, as_json=as_json)
@@ -117,9 +117,9 @@ def rotate_secret(
 ) -> None:
     """Give an endpoint a new secret. It is shown once, now."""
 
-    async def work(house: House) -> tuple[NewSecret, dict[str, Any]]:
-        made = await house.endpoints.rotate_secret(endpoint_id, keep_old_s=keep_old)
-        return made, house.endpoints.shown(made.endpoint)
+    async def work(services: Services) -> tuple[NewSecret, dict[str, Any]]:
+        made = await services.endpoints.rotate_secret(endpoint_id, keep_old_s=keep_old)
+        return made, services.endpoints.shown(made.endpoint)
 
     made, shown = in_house(work)
     _show_secret(made, shown, as_json=as_json)
@@ -129,10 +129,10 @@ def rotate_secret(
 def send_test(endpoint_id: EndpointId, *, as_json: AsJson = False) -> None:
     """Send an endpoint a test event and tell what came of it. A worker must be running."""
 
-    async def work(house: House) -> DeliveryDetails:
-        delivery = await house.deliveries.test(endpoint_id)
+    async def work(services: Services) -> DeliveryDetails:
+        delivery = await services.deliveries.test(endpoint_id)
         give_up_at = time.monotonic() + WAIT_S
-        while (found := await house.delivery_record.get(delivery.id)).delivery.state == "waiting":
+        while (found := await services.delivery_record.get(delivery.id)).delivery.state == "waiting":
             if time.monotonic() > give_up_at:
                 fail(f"Nobody sent the test within {WAIT_S} s: is a worker running?")
             await asyncio.sleep(0.1)
@@ -158,8 +158,8 @@ def deliveries(
 ) -> None:
     """List deliveries, newest first."""
 
-    async def work(house: House) -> Page[EventDelivery]:
-        return await house.delivery_record.search(
+    async def work(services: Services) -> Page[EventDelivery]:
+        return await services.delivery_record.search(
             endpoint_id=endpoint,
             state=state,
             type=event,
@@ -179,8 +179,8 @@ def deliveries(
 def show_delivery(delivery_id: DeliveryId, *, as_json: AsJson = False) -> None:
     """Show a delivery with every try."""
 
-    async def work(house: House) -> DeliveryDetails:
-        return await house.delivery_record.get(delivery_id)
+    async def work(services: Services) -> DeliveryDetails:
+        return await services.delivery_record.get(delivery_id)
 
     _show_details(in_house(work), as_json=as_json)
 
@@ -200,15 +200,15 @@ def replay(
     """Deliver again: one, all that failed since a time, or everything of a period."""
     times = (_utc(failed_since), _utc(since), _utc(until))
 
-    async def work(house: House) -> int | None:
+    async def work(services: Services) -> int | None:
         match delivery_id, endpoint, *times:
             case UUID() as one, None, None, None, None:
-                await house.delivery_record.replay(one)
+                await services.delivery_record.replay(one)
                 return 1
             case None, UUID() as to, datetime() as failed, None, None:
-                return await house.delivery_record.replay_failed(to, failed)
+                return await services.delivery_record.replay_failed(to, failed)
             case None, UUID() as to, None, datetime() as begin, datetime() as end:
-                return await house.delivery_record.replay_period(to, begin, end)
+                return await services.delivery_record.replay_period(to, begin, end)
             case _:
                 return None
 
@@ -219,11 +219,11 @@ def replay(
 
 
 def _change(endpoint_id: UUID, fields: dict[str, Any], *, as_json: bool) -> None:
-    async def work(house: House) -> dict[str, Any]:
+    async def work(services: Services) -> dict[str, Any]:
         for shop_id in fields.get("shops") or []:
-            await house.routing.config_of(shop_id)
-        endpoint: WebhookEndpoint = await house.endpoints.change(endpoint_id, fields)
-        return house.endpoints.shown(endpoint)
+            await services.routing.config_of(shop_id)
+        endpoint: WebhookEndpoint = await services.endpoints.change(endpoint_id, fields)
+        return services.endpoints.shown(endpoint)
 
     shown = in_house(work)
     show([shown if as_json else _line(shown)], as_json=as_json)

@@ -1,17 +1,16 @@
-"""The tables of events and of webhooks: what happened, who wants to know, what was delivered and every try of it.
+"""The table of events: what happened.
 
-An event is never changed; ``passed_on_at`` notes that it is on its way to whoever wants it. Neither is a delivery that
-has ended, nor a try.
+An event is never changed; ``passed_on_at`` notes that it is on its way to everybody who wants it.
 """
 
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, FetchedValue, ForeignKey, Integer, SmallInteger, String, Text
+from sqlalchemy import String
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from payment_service.database import Base, Moment, Stamp, UpdateStamp
+from payment_service.postgres.database import Base, Moment, Stamp
 
 
 class Event(Base):
@@ -30,72 +29,3 @@ class Event(Base):
     """The subject as ``GET`` shows it, at that version."""
     created_at: Mapped[Stamp]
     passed_on_at: Mapped[Moment | None]
-
-
-class WebhookEndpoint(Base):
-    """Where events are delivered to. It is switched off, never deleted."""
-
-    __tablename__ = "webhook_endpoint"
-
-    id: Mapped[UUID] = mapped_column(primary_key=True)
-    url: Mapped[str] = mapped_column(String(2000))
-    """May hold secrets: it is shown to those who may change it, and never logged."""
-    description: Mapped[str] = mapped_column(String(500), server_default="")
-    events: Mapped[list[str] | None] = mapped_column(ARRAY(String(30)))
-    """Their types; none means all."""
-    shops: Mapped[list[int] | None] = mapped_column(ARRAY(Integer))
-    """None means all, and what belongs to no shop."""
-    secret_ciphertext: Mapped[str] = mapped_column(Text)
-    previous_secret_ciphertext: Mapped[str | None] = mapped_column(Text)
-    previous_secret_until: Mapped[Moment | None]
-    headers_ciphertext: Mapped[str | None] = mapped_column(Text)
-    is_active: Mapped[bool] = mapped_column(server_default="true")
-    off_reason: Mapped[str | None] = mapped_column(String(10))
-    off_since: Mapped[Moment | None]
-    failing_since: Mapped[Moment | None]
-    """Since the first failure after the last success."""
-    version: Mapped[int] = mapped_column(server_default="1", server_onupdate=FetchedValue())
-    """Counts the changes that people decide; a trigger writes it."""
-    created_at: Mapped[Stamp]
-    updated_at: Mapped[UpdateStamp]
-
-
-class EventDelivery(Base):
-    """One event on its way to one endpoint."""
-
-    __tablename__ = "event_delivery"
-
-    id: Mapped[UUID] = mapped_column(primary_key=True)
-    event_id: Mapped[UUID] = mapped_column(ForeignKey("event.id"))
-    endpoint_id: Mapped[UUID] = mapped_column(ForeignKey("webhook_endpoint.id"))
-    type: Mapped[str] = mapped_column(String(30))
-    subject_id: Mapped[str] = mapped_column(String(50))
-    version: Mapped[int]
-    shop_id: Mapped[int | None]
-    replay_of: Mapped[UUID | None] = mapped_column(ForeignKey("event_delivery.id"), unique=True)
-    """The delivery that ended and is repeated by this one."""
-    state: Mapped[str] = mapped_column(String(10), server_default="waiting")
-    tries: Mapped[int] = mapped_column(server_default="0")
-    next_try_at: Mapped[Moment | None]
-    trying_until: Mapped[Moment | None]
-    """While a worker tries, it alone does until then."""
-    created_at: Mapped[Stamp]
-    ended_at: Mapped[Moment | None]
-
-
-class DeliveryTry(Base):
-    """One call of an endpoint and what came of it. Insert-only."""
-
-    __tablename__ = "delivery_try"
-
-    delivery_id: Mapped[UUID] = mapped_column(ForeignKey("event_delivery.id"), primary_key=True)
-    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    succeeded: Mapped[bool]
-    status: Mapped[int | None] = mapped_column(SmallInteger)
-    """The HTTP status that was answered; none when nothing was."""
-    error: Mapped[str | None] = mapped_column(String(200))
-    """Why nothing was answered."""
-    answer: Mapped[str | None] = mapped_column(String(500))
-    """How the answer begins, for people."""
-    duration_ms: Mapped[int]
-    created_at: Mapped[Stamp]

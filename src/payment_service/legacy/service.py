@@ -15,9 +15,9 @@ from sqlalchemy import func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.audit.models import AuditEntry
-from payment_service.connecting import connect_arguments, trouble_of
-from payment_service.database import CONNECT_TIMEOUT_S, Database
 from payment_service.errors import InvalidInput
+from payment_service.postgres.connecting import connect_arguments, trouble_of
+from payment_service.postgres.database import CONNECT_TIMEOUT_S, Database
 from payment_service.routing import importing
 from payment_service.routing.importing import Planned
 from payment_service.routing.service import Routing, checked_fields

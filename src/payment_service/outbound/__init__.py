@@ -1,1 +1,1 @@
-"""Owns how this service calls others over HTTP."""
+"""Outbound: how others are called, calls of addresses that others name, and which addresses may be called."""

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeAlias
 
 import httpx
 
-from payment_service.logs import get_logger
+from payment_service.observability.logs import get_logger
 from payment_service.outbound.connection import Connection, open_connection
 from payment_service.outbound.reply import Reply
 

@@ -7,7 +7,7 @@ from sqlalchemy import CHAR, FetchedValue, ForeignKey, String, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from payment_service.database import Base, BinColumn, Moment, ProviderName, Stamp, Tiyn, UpdateStamp
+from payment_service.postgres.database import Base, BinColumn, Moment, ProviderName, Stamp, Tiyn, UpdateStamp
 
 
 class Payment(Base):
@@ -72,16 +72,3 @@ class Payment(Base):
 
     created_at: Mapped[Stamp]
     updated_at: Mapped[UpdateStamp]
-
-
-class IdempotencyClaim(Base):
-    """One Idempotency-Key of one caller, and the operation it stands for. Kept for good."""
-
-    __tablename__ = "idempotency_claim"
-
-    caller: Mapped[str] = mapped_column(String(64), primary_key=True)
-    idempotency_key: Mapped[str] = mapped_column(String(128), primary_key=True)
-    fingerprint: Mapped[str] = mapped_column(String(64))
-    operation_id: Mapped[UUID | None]
-    """The payment or the refund; empty only inside the transaction that makes it."""
-    created_at: Mapped[Stamp]

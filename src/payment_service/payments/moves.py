@@ -8,17 +8,17 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service import metrics
 from payment_service.audit import service as audit
 from payment_service.events import outbox
 from payment_service.events.outbox import EventType
-from payment_service.logs import get_logger
-from payment_service.metrics import MOVES
-from payment_service.payments import shown
+from payment_service.observability import metrics
+from payment_service.observability.logs import get_logger
+from payment_service.observability.metrics import MOVES
+from payment_service.payments import views as shown
 from payment_service.payments.lifecycle import OPEN, Failure, FollowPlan, Standing, State, Step, move_to
 from payment_service.payments.models import Payment
+from payment_service.postgres.queue import FOLLOW_PAYMENT, enqueue
 from payment_service.providers.interface import Meaning, Providers
-from payment_service.queue import FOLLOW_PAYMENT, enqueue
 
 _EVENT_OF_STATE: Final = {
     State.PENDING: EventType.PAYMENT_PENDING,

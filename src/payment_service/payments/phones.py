@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterator
 
 from payment_service.errors import RateLimited
-from payment_service.metrics import RATE_LIMITED
+from payment_service.observability.metrics import RATE_LIMITED
 from payment_service.rates import Rate, RateLimiter
 
 

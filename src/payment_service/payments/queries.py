@@ -9,10 +9,10 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Float, Select, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.idempotency import IN_FLIGHT, Earlier
-from payment_service.paging import Filter, Page, read_page
+from payment_service.idempotency.decisions import IN_FLIGHT, Earlier
 from payment_service.payments.lifecycle import OPEN, Failure, State
 from payment_service.payments.models import Payment
+from payment_service.postgres.paging import Filter, Page, read_page
 
 
 async def locked_if_there(session: AsyncSession, payment_id: UUID) -> tuple[Payment, datetime] | None:

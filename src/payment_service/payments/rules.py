@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from payment_service.idempotency import Rules
-from payment_service.sending import SendingWindow
+from payment_service.idempotency.decisions import Rules
+from payment_service.idempotency.sending import SendingWindow
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.database import AS_LONG_AS_WE_LIVE, Database, constraint_of, insist, is_unreachable
 from payment_service.errors import (
     DatabaseUnavailable,
     DeviceTokenMissing,
@@ -22,23 +21,24 @@ from payment_service.errors import (
     ShopInactive,
     StillRunning,
 )
-from payment_service.fingerprints import Fingerprints
-from payment_service.idempotency import Verdict, of_equal, of_order
+from payment_service.idempotency import claims
+from payment_service.idempotency.decisions import Verdict, of_equal, of_order
+from payment_service.idempotency.fingerprints import Fingerprints
+from payment_service.idempotency.models import IdempotencyClaim
 from payment_service.identifiers import new_id, new_short_code
-from payment_service.inflight import InFlight
-from payment_service.logs import bind, get_logger
 from payment_service.money import Money
-from payment_service.payments import claims, queries
+from payment_service.observability.logs import bind, get_logger
+from payment_service.payments import queries
 from payment_service.payments.lifecycle import (
     State,
     Step,
     decide,
 )
-from payment_service.payments.models import IdempotencyClaim, Payment
+from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves, alarm
 from payment_service.payments.phones import PhoneLimit
-from payment_service.payments.reports import yield_to
 from payment_service.payments.rules import PaymentRules
+from payment_service.postgres.database import AS_LONG_AS_WE_LIVE, Database, constraint_of, insist, is_unreachable
 from payment_service.providers.interface import (
     Accepted,
     Account,
@@ -50,7 +50,9 @@ from payment_service.providers.interface import (
     Providers,
     Unknown,
 )
+from payment_service.reports.service import yield_to
 from payment_service.routing.service import Route, Routing
+from payment_service.scheduling.operations import InFlight
 
 INTENT_TIMEOUT_S = 2.0
 """How long the database may take to write an intent; after that the caller is told that nothing was sent."""
@@ -92,7 +94,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Payments:
-    """Payments, over the rooms that they need."""
+    """Payments, over the services that they need."""
 
     database: Database
     routing: Routing

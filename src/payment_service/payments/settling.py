@@ -16,8 +16,6 @@ from sqlalchemy.exc import DBAPIError
 from payment_service.access.service import ALL_SHOPS, Caller
 from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
-from payment_service.context import origin
-from payment_service.database import Database, constraint_of
 from payment_service.errors import (
     ExternalIdNotProven,
     ExternalIdTaken,
@@ -32,12 +30,13 @@ from payment_service.errors import (
     SettlementInUse,
     TooEarlyToSettle,
 )
+from payment_service.observability.context import origin
 from payment_service.payments import queries
 from payment_service.payments.lifecycle import Failure, State, Step, decide, undo_settlement
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves
-from payment_service.payments.reports import take_up_again, yield_to
 from payment_service.payments.rules import PaymentRules
+from payment_service.postgres.database import Database, constraint_of
 from payment_service.providers.interface import (
     Meaning,
     NoSuchPayment,
@@ -48,6 +47,7 @@ from payment_service.providers.interface import (
     StatusUnread,
     Unknown,
 )
+from payment_service.reports.service import take_up_again, yield_to
 
 _FITTING: Final[Mapping[State, frozenset[Meaning | None]]] = {
     State.PAID: frozenset({Meaning.PAID}),

@@ -16,10 +16,10 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, func, select, tuple_
 
-from payment_service.database import Database
-from payment_service.payments.following import Following
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
+from payment_service.payments.reading import PaymentReading
+from payment_service.postgres.database import Database
 from payment_service.providers.interface import Meaning, NoSuchPayment, Providers, Reading, StatusRead, StatusUnread
 from payment_service.reconciliation.findings import Finding, Kind, compare
 from payment_service.refunds.lifecycle import RefundState
@@ -77,7 +77,7 @@ class Reconciliation:
 
     database: Database
     providers: Providers
-    following: Following
+    reading: PaymentReading
     pauses_s: tuple[float, ...] = (1, 2, 4, 8)
     """Before each new try of a reading that failed; together longer than the pause of the provider's breaker."""
 
@@ -218,7 +218,7 @@ class Reconciliation:
                 case StatusUnread() if (pause_s := next(pauses, None)) is not None:
                     pass
                 case StatusRead(meaning=Meaning.FAILED) if payment.state == State.PAID and not doubted:
-                    pause_s, doubted = self.following.moves.plan.confirm_s, True
+                    pause_s, doubted = self.reading.moves.plan.confirm_s, True
                 case _:
                     # Rest for as long as the answer took: the slower the proxy is, the less it is asked.
                     await _stopped_within(stopping, min(time.monotonic() - started, LONGEST_REST_S))
@@ -236,7 +236,7 @@ class Reconciliation:
         Two moves at most: an unknown payment that was cancelled is pending first.
         """
         for _ in range(2):
-            before, payment = payment.state, await self.following.refresh(payment)
+            before, payment = payment.state, await self.reading.refresh(payment)
             if payment.state == before:
                 return None
             word = payment.status or ""

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from sqlalchemy import BigInteger, cast, func, select
 
-from payment_service.database import Database
 from payment_service.money import TIYN_PER_TENGE
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
+from payment_service.postgres.database import Database
 from payment_service.reconciliation.findings import Finding, Kind
 from payment_service.reconciliation.service import Period
 from payment_service.refunds.lifecycle import RefundState

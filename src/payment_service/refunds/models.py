@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy import FetchedValue, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from payment_service.database import Base, Moment, Stamp, Tiyn, UpdateStamp
+from payment_service.postgres.database import Base, Moment, Stamp, Tiyn, UpdateStamp
 
 
 class Refund(Base):

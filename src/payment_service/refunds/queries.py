@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Float, Select, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.idempotency import IN_FLIGHT, Earlier
+from payment_service.idempotency.decisions import IN_FLIGHT, Earlier
 from payment_service.payments.lifecycle import Failure
 from payment_service.payments.models import Payment
 from payment_service.refunds.lifecycle import RefundState

@@ -17,7 +17,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.access.service import Caller
 from payment_service.audit import service as audit
-from payment_service.database import AS_LONG_AS_WE_LIVE, Database, constraint_of, insist, is_unreachable
 from payment_service.errors import (
     DatabaseUnavailable,
     DeviceTokenMissing,
@@ -33,24 +32,23 @@ from payment_service.errors import (
 )
 from payment_service.events import outbox
 from payment_service.events.outbox import EventType
-from payment_service.fingerprints import Fingerprints
-from payment_service.idempotency import Verdict, of_equal
+from payment_service.idempotency import claims
+from payment_service.idempotency.decisions import Verdict, of_equal
+from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.identifiers import new_id
-from payment_service.inflight import InFlight
-from payment_service.logs import bind, get_logger
-from payment_service.metrics import MOVES
 from payment_service.money import Money
-from payment_service.payments import claims
+from payment_service.observability.logs import bind, get_logger
+from payment_service.observability.metrics import MOVES
 from payment_service.payments import queries as payment_queries
-from payment_service.payments import shown as payments_shown
-from payment_service.payments.following import Following
+from payment_service.payments import views as payments_shown
 from payment_service.payments.lifecycle import Failure, State
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import alarm
+from payment_service.payments.reading import PaymentReading
 from payment_service.payments.rules import PaymentRules
 from payment_service.payments.service import INTENT_TIMEOUT_S
 from payment_service.payments.settling import check_age, check_undoing
-from payment_service.payments.sweeping import each_alone
+from payment_service.postgres.database import AS_LONG_AS_WE_LIVE, Database, constraint_of, insist, is_unreachable
 from payment_service.providers.interface import (
     Accepted,
     Account,
@@ -61,10 +59,13 @@ from payment_service.providers.interface import (
     RefundReceipt,
     Unknown,
 )
-from payment_service.refunds import queries, shown
+from payment_service.refunds import queries
+from payment_service.refunds import views as shown
 from payment_service.refunds.lifecycle import RefundState, RefundStep, decide, move_to, undo_settlement
 from payment_service.refunds.models import Refund
 from payment_service.routing.service import Routing
+from payment_service.scheduling.operations import InFlight
+from payment_service.scheduling.sweeping import each_alone
 
 _EVENT_OF_STATE: Final = {
     RefundState.SUCCEEDED: EventType.REFUND_SUCCEEDED,
@@ -105,11 +106,11 @@ class RefundSettlement:
 
 @dataclass(frozen=True, slots=True)
 class Refunds:
-    """Refunds, over the rooms that they need."""
+    """Refunds, over the services that they need."""
 
     database: Database
     routing: Routing
-    following: Following
+    reading: PaymentReading
     providers: Providers
     fingerprints: Fingerprints
     inflight: InFlight
@@ -125,7 +126,7 @@ class Refunds:
             payment = await payment_queries.by_external_id(session, external_id)
         if payment is None or payment.shop_id != shop_id or not caller.may_touch(shop_id):
             raise PaymentNotFound(external_id)
-        return payment if payment.state == State.PAID else await self.following.refresh(payment)
+        return payment if payment.state == State.PAID else await self.reading.refresh(payment)
 
     async def refund(self, request: RefundRequest) -> RefundAnswer:
         """Pay back, at most once.

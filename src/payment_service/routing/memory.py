@@ -5,8 +5,8 @@ While the listener is not connected nothing is served from here, so every lookup
 
 from typing import Generic, TypeVar
 
-from payment_service.database import Database
-from payment_service.listening import listen
+from payment_service.postgres.database import Database
+from payment_service.postgres.listening import listen
 
 CHANNEL = "routing_changed"
 

@@ -3,7 +3,7 @@
 from sqlalchemy import Boolean, ForeignKey, Identity, String, Text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from payment_service.database import Base, BinColumn, ProviderName, Stamp
+from payment_service.postgres.database import Base, BinColumn, ProviderName, Stamp
 
 
 class DeviceToken(Base):

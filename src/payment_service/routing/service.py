@@ -14,8 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
 from payment_service.audit import service as audit
-from payment_service.context import origin
-from payment_service.database import Database, is_duplicate
 from payment_service.errors import (
     BinOfSeveralShops,
     InvalidInput,
@@ -26,9 +24,11 @@ from payment_service.errors import (
 from payment_service.events import outbox
 from payment_service.events.outbox import EventType
 from payment_service.identifiers import checked_bin, checked_device_token, masked
+from payment_service.observability.context import origin
+from payment_service.postgres.database import Database, is_duplicate
+from payment_service.postgres.vault import Vault
 from payment_service.routing.memory import RouteMemory
 from payment_service.routing.models import DeviceToken, PaymentConfig, PaymentConfigHistory
-from payment_service.vault import Vault
 
 PROVIDERS = ("kaspi",)
 

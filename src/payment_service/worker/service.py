@@ -6,21 +6,37 @@ from dataclasses import dataclass, field
 
 from payment_service.access.service import SERVICE
 from payment_service.audit.sealing import AuditSeals
-from payment_service.context import Origin, origin
-from payment_service.database import Database
-from payment_service.events.delivery import Deliveries
-from payment_service.events.passing_on import PassingOn
-from payment_service.logs import get_logger
-from payment_service.metrics import TASKS
-from payment_service.notify.service import Notify
-from payment_service.payments.following import Following
+from payment_service.events.relay import PassingOn
+from payment_service.notifications.service import Notify
+from payment_service.observability.context import Origin, origin
+from payment_service.observability.logs import get_logger
+from payment_service.observability.metrics import TASKS
+from payment_service.payments.polling import Polling
 from payment_service.payments.settling import Settling
-from payment_service.queue import DELIVER_EVENTS, FOLLOW_PAYMENT, TELL_CHAT, Consumer, Handler, forget_old
+from payment_service.postgres.database import Database
+from payment_service.postgres.queue import DELIVER_EVENTS, FOLLOW_PAYMENT, TELL_CHAT, Consumer, Handler, forget_old
 from payment_service.refunds.service import Refunds
+from payment_service.services import Services
+from payment_service.webhooks.delivery import Deliveries
 
 RESTART_AFTER_S = 1.0
 JOBS_KEPT_DAYS = 3
 log = get_logger(__name__)
+
+
+def worker_over(services: Services) -> "Worker":
+    """A worker that calls these services."""
+    return Worker(
+        services.database,
+        services.polling,
+        services.settling,
+        services.refunds,
+        AuditSeals(services.database),
+        PassingOn(services.database, [services.deliveries.take, services.notify.take]),
+        services.deliveries,
+        services.notify,
+        services.settings.sweep_every_s,
+    )
 
 
 @dataclass(slots=True)
@@ -28,7 +44,7 @@ class Worker:
     """One worker of possibly many."""
 
     database: Database
-    following: Following
+    polling: Polling
     settling: Settling
     refunds: Refunds
     audit_seals: AuditSeals
@@ -66,7 +82,7 @@ class Worker:
         connection = await self.database.raw_connection()
         try:
             handlers: dict[str, Handler] = {
-                FOLLOW_PAYMENT: self.following.follow,
+                FOLLOW_PAYMENT: self.polling.follow,
                 DELIVER_EVENTS: self.deliveries.deliver,
                 TELL_CHAT: self.notify.tell,
             }
@@ -101,7 +117,7 @@ class Worker:
             await self._pause(self.sweep_every_s * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
 
     async def _settle_lost_payments(self) -> None:
-        if settled := await self.following.settle_lost():
+        if settled := await self.polling.settle_lost():
             log.warning("processes died while they were sending payments", settled=settled)
 
     async def _settle_lost_refunds(self) -> None:
@@ -109,7 +125,7 @@ class Worker:
             log.warning("processes died while they were sending refunds", settled=settled)
 
     async def _wake_overdue(self) -> None:
-        if woken := await self.following.wake_overdue():
+        if woken := await self.polling.wake_overdue():
             log.warning("jobs were lost", woken=woken)
 
     async def _wake_overdue_deliveries(self) -> None:

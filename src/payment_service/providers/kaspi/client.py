@@ -15,8 +15,9 @@ from urllib.parse import urlencode
 
 import httpx
 
-from payment_service.logs import get_logger
-from payment_service.metrics import CIRCUIT_OPEN, PROVIDER_SECONDS, SHOPS_PAUSED
+from payment_service.observability.logs import get_logger
+from payment_service.observability.metrics import CIRCUIT_OPEN, PROVIDER_SECONDS, SHOPS_PAUSED
+from payment_service.outbound.tls import mozillas_list
 from payment_service.outbound.transport import Transport
 from payment_service.providers.breaker import Breaker, ShopBreakers
 from payment_service.providers.interface import (
@@ -34,7 +35,6 @@ from payment_service.providers.interface import (
 )
 from payment_service.providers.kaspi import wire
 from payment_service.providers.kaspi.mapping import meaning_of
-from payment_service.tls import mozillas_list
 
 MAX_REPLY_BYTES: Final = 64 * 1024
 # Without one of these a reply ends where its connection does, so that an empty one may be one that was cut.

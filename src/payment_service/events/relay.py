@@ -1,0 +1,101 @@
+"""Passing events on: each, once, to everybody who takes events, in the transaction that notes that it was.
+
+Takers write down what they will do with an event (a delivery, a message) and enqueue it; they call nobody.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from payment_service.events.models import Event
+from payment_service.events.subscriptions import EVENT_WRITTEN
+from payment_service.observability.logs import get_logger
+from payment_service.observability.metrics import alarm
+from payment_service.postgres.database import Database, is_unreachable
+from payment_service.postgres.listening import listen
+
+BATCH: Final = 200
+# Events of one object must be passed on in their order, so one worker at a time passes on, and the others wait for it.
+_ONE_AT_A_TIME: Final = text("SELECT pg_advisory_xact_lock(hashtext('passing_on'))")
+
+# By id after the time: both of them grow.
+_WAITING: Final = select(Event).where(Event.passed_on_at.is_(None)).order_by(Event.created_at, Event.id)
+
+Taker: TypeAlias = Callable[[AsyncSession, Sequence[Event]], Awaitable[None]]
+"""Takes events, oldest first, in the caller's transaction."""
+log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class PassingOn:
+    """Hears of events and passes them on."""
+
+    database: Database
+    takers: Sequence[Taker]
+    _written: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        """Pass on whatever is written, as soon as it is, until cancelled. What fails the next sweep does."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(listen(self.database, {EVENT_WRITTEN: self._hear}, connected=self._written.set))
+            while True:
+                await self._written.wait()
+                self._written.clear()
+                try:
+                    await self.pass_on()
+                except Exception as error:  # noqa: BLE001 - events are written down, and the next time finds them
+                    log.warning("events not passed on yet", error=type(error).__name__)
+
+    async def pass_on(self) -> int:
+        """Pass on everything that waits and can be taken; returns how many events.
+
+        Raises:
+            DBAPIError, OSError: when the database is away.
+        """
+        passed = 0
+        while batch := await self._pass_on_batch():
+            passed += batch
+        return passed
+
+    async def _pass_on_batch(self) -> int:
+        """The oldest ones, together; one by one when they cannot be taken together."""
+        try:
+            return await self._pass_on(BATCH)
+        except Exception as error:
+            if is_unreachable(error):
+                raise
+            async with self.database.reading() as session:
+                waiting = list(await session.scalars(_WAITING.with_only_columns(Event.id).limit(BATCH)))
+        return sum([await self._pass_on_alone(event_id) for event_id in waiting])
+
+    async def _pass_on_alone(self, event_id: UUID) -> int:
+        """One event. If it cannot be taken it stays, and keeps none of the others back."""
+        try:
+            return await self._pass_on(1, Event.id == event_id)
+        except Exception as error:
+            if is_unreachable(error):
+                raise
+            alarm(log, "event_not_taken", event_id=str(event_id), exc_info=True)
+            return 0
+
+    async def _pass_on(self, at_most: int, *conditions: ColumnElement[bool]) -> int:
+        async with self.database.transaction() as session:
+            await session.execute(_ONE_AT_A_TIME)
+            events = list(await session.scalars(_WAITING.where(*conditions).limit(at_most)))
+            if events:
+                for take in self.takers:
+                    await take(session, events)
+                ids = [event.id for event in events]
+                await session.execute(
+                    update(Event).where(Event.id.in_(ids)).values(passed_on_at=func.now()),
+                    execution_options={"synchronize_session": False},
+                )
+        return len(events)
+
+    def _hear(self, _message: str) -> None:
+        self._written.set()

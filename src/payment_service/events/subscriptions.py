@@ -1,0 +1,309 @@
+"""Everybody in this process who waits for events: streams, and requests that wait for one payment.
+
+The database tells of each event (NOTIFY). It is read once for all who may see it, and not at all when nobody may, so
+that waiting costs next to no connection: those are for money. While the database cannot be heard it is asked instead.
+Whoever waits does so with a key, and only as long as that key holds: every process asks so once a second, and at once
+when the database tells that a key was changed.
+"""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import select
+
+from payment_service.access.service import ALL_SHOPS, Access, Caller
+from payment_service.errors import NoRoomToWait, TooManyWaiting
+from payment_service.events import outbox
+from payment_service.events.models import Event
+from payment_service.observability.logs import get_logger
+from payment_service.postgres.database import Database
+from payment_service.postgres.listening import listen
+
+EVENT_WRITTEN: Final = "event_written"
+KEY_CHANGED: Final = "api_key_changed"
+LOOK_EVERY_S: Final = 1.0
+"""How often keys are checked, and how often the events themselves are looked at while the database cannot be heard."""
+TRUST_S: Final = 2.0
+"""For so long after it was last found good a key is trusted."""
+MISSED: Final = timedelta(seconds=60)
+"""An event may be committed so long after one that was written later: so far back is looked when some may be missed."""
+_KNOWN_FOR: Final = 2 * MISSED
+_QUEUE: Final = 1000
+_AT_ONCE: Final = 500
+_TOLD: Final = frozenset({"payment", "refund"})
+"""Subjects that those who wait are told of."""
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the database tells of an event."""
+
+    id: UUID
+    type: str
+    subject_id: str
+    shop_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event as those who wait get it; ``text`` is its JSON, made once for all of them."""
+
+    heard: Heard
+    created_at: datetime
+    text: str
+
+    @classmethod
+    def of(cls, event: Event) -> "Told":
+        """As the database holds it."""
+        heard = Heard(event.id, event.type, event.subject_id, event.shop_id)
+        return cls(heard, event.created_at, json.dumps(outbox.body(event), ensure_ascii=False))
+
+
+@dataclass(slots=True, eq=False)
+class Subscription:
+    """One who waits: for events of one subject, or for all that the caller may see."""
+
+    caller: Caller
+    subject_id: str | None
+    checked_at: float
+    """When the key was last found good, by the loop's clock."""
+    ended: bool = False
+    """The key does not hold any more what the caller came in with, or events went by that were too many to keep."""
+    _queue: asyncio.Queue[Told | None] = field(default_factory=lambda: asyncio.Queue(maxsize=_QUEUE))
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the caller may be told something now. A caller of this process itself has no key to lose."""
+        if self.ended:
+            return False
+        return self.caller.key_id is None or asyncio.get_running_loop().time() - self.checked_at <= TRUST_S
+
+    def wants(self, heard: Heard) -> bool:
+        """Whether the event is one that it waits for and that the caller may see."""
+        return (
+            self.subject_id in {None, heard.subject_id}
+            and heard.type.partition(".")[0] in _TOLD
+            and self.caller.may_touch(heard.shop_id)
+        )
+
+    async def next(self, within_s: float) -> Told | None:
+        """The next event; none when there is something else to notice.
+
+        Raises:
+            TimeoutError: when there is nothing in time.
+        """
+        async with asyncio.timeout(within_s):
+            return await self._queue.get()
+
+    def tell(self, told: Told) -> None:
+        """Pass an event on. One who cannot keep up is ended: it comes back with the last event that it got."""
+        if self._queue.full():
+            self.end()
+        else:
+            self._queue.put_nowait(told)
+
+    def end(self) -> None:
+        """Let it notice that it has to end."""
+        self.ended = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Let it look around."""
+        if self._queue.empty():
+            self._queue.put_nowait(None)
+
+
+class Subscriptions:
+    """All subscriptions of this process, and the one reader that serves them."""
+
+    def __init__(self, database: Database, access: Access, *, per_key: int, in_all: int, connections: int) -> None:
+        """``connections`` of the pool may be in use at once for those who wait, beside one for the reader."""
+        self._database = database
+        self._access = access
+        self._per_key = per_key
+        self._in_all = in_all
+        self._free = asyncio.Semaphore(connections)
+        self._all: set[Subscription] = set()
+        self._of_caller: Counter[int | str] = Counter()
+        self._heard: list[Heard] = []
+        self._known: dict[UUID, datetime] = {}
+        """Events that were passed on, or that nobody waited for; each with when that was."""
+        self._known_until = datetime.now(UTC)
+        self._losses = 0
+        """How often the database began or ceased to be heard: in between events may have gone by."""
+        self._losses_made_good = 0
+        self._look = asyncio.Event()
+        self._check = asyncio.Event()
+        self.hears = False
+        """Whether the database can be heard. If not, whoever waits for one payment must look now and then."""
+
+    @contextmanager
+    def open(self, caller: Caller, subject_id: UUID | None = None) -> Iterator[Subscription]:
+        """Wait for events of a subject, or for all. Open it before looking: nothing happens unheard in between.
+
+        Raises:
+            TooManyWaiting: the caller's key has as many as one may have.
+            NoRoomToWait: this process has as many as it takes.
+        """
+        who = caller.key_id if caller.key_id is not None else caller.name
+        if len(self._all) >= self._in_all:
+            raise NoRoomToWait
+        if self._of_caller[who] >= self._per_key:
+            raise TooManyWaiting(self._per_key)
+        subject = str(subject_id) if subject_id else None
+        subscription = Subscription(caller, subject, asyncio.get_running_loop().time())
+        self._all.add(subscription)
+        self._of_caller[who] += 1
+        try:
+            yield subscription
+        finally:
+            self._all.discard(subscription)
+            self._of_caller[who] -= 1
+            if not self._of_caller[who]:
+                del self._of_caller[who]
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[None]:
+        """A place among the few who may read for somebody that waits."""
+        async with self._free:
+            yield
+
+    async def since(self, caller: Caller, event_id: UUID) -> AsyncIterator[Told]:
+        """What the caller may see that was written about when this event was, or later, besides the event itself.
+
+        Told twice rather than not at all: what was committed about then may not have been seen.
+        """
+        async with self.reading(), self._database.reading() as session:
+            event = await session.get(Event, event_id)
+        if event is None or not caller.may_touch(event.shop_id):
+            return
+        known, oldest = {event_id: event.created_at}, event.created_at - MISSED
+        while True:
+            async with self.reading(), self._database.reading() as session:
+                page = await outbox.since(session, caller.shops, oldest, besides=known, limit=_AT_ONCE)
+            for event in page:
+                known[event.id] = event.created_at
+                yield Told.of(event)
+            if len(page) < _AT_ONCE:
+                return
+            oldest = max(oldest, page[-1].created_at - MISSED)
+            known = {told: moment for told, moment in known.items() if moment >= oldest}
+
+    # --- the reader
+
+    async def run(self) -> None:
+        """Serve those who wait, until cancelled."""
+        await asyncio.gather(
+            listen(
+                self._database,
+                {EVENT_WRITTEN: self._hear, KEY_CHANGED: lambda _key: self._check.set()},
+                connected=lambda: self._may_have_missed(hears=True),
+                lost=lambda: self._may_have_missed(hears=False),
+            ),
+            self._again_and_again(self._look, self._read),
+            self._again_and_again(self._check, self._check_keys),
+        )
+
+    def _hear(self, message: str) -> None:
+        said = json.loads(message)
+        heard = Heard(UUID(said["id"]), said["type"], said["subject_id"], said["shop_id"])
+        if heard.id not in self._known:  # it may have been found by looking
+            self._known[heard.id] = datetime.now(UTC)
+            self._heard.append(heard)
+            self._look.set()
+
+    def _may_have_missed(self, *, hears: bool) -> None:
+        self.hears = hears
+        self._losses += 1
+        self._look.set()
+        # Of keys, too, something may have gone by.
+        self._check.set()
+
+    async def _again_and_again(self, wake: asyncio.Event, action: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await wake.wait()
+            except TimeoutError:
+                pass
+            wake.clear()
+            try:
+                await action()
+            except Exception as error:  # noqa: BLE001 - those who wait go on waiting, whatever one look met
+                log.warning("waiting clients could not be served", error=type(error).__name__)
+
+    async def _read(self) -> None:
+        began = datetime.now(UTC)
+        heard, self._heard = self._heard, []
+        missed = not self.hears or self._losses > self._losses_made_good
+        for subscription in self._all:
+            if subscription.subject_id is not None and (missed or any(map(subscription.wants, heard))):
+                subscription.wake()
+        streams = [subscription for subscription in self._all if subscription.subject_id is None]
+        try:
+            # What was heard is told in the order in which it was, and what was not is looked for.
+            wanted = [one for one in heard if any(stream.wants(one) for stream in streams)]
+            for start in range(0, len(wanted), _AT_ONCE):
+                _pass_on(await self._events(wanted[start : start + _AT_ONCE]), streams)
+        except BaseException:
+            # It was passed on to nobody, or nobody knows to whom: told twice rather than not at all.
+            self._losses += 1
+            for one in heard:
+                self._known.pop(one.id, None)
+            raise
+        if missed:
+            await self._catch_up(streams)
+        self._known_until = began
+        oldest = datetime.now(UTC) - _KNOWN_FOR
+        self._known = {event_id: moment for event_id, moment in self._known.items() if moment >= oldest}
+
+    async def _events(self, wanted: Sequence[Heard]) -> list[Event]:
+        """The events that were heard of, in the order in which they were."""
+        async with self._database.reading() as session:
+            found = await session.scalars(select(Event).where(Event.id.in_([one.id for one in wanted])))
+            by_id = {event.id: event for event in found}
+        return [by_id[one.id] for one in wanted if one.id in by_id]
+
+    async def _catch_up(self, streams: Sequence[Subscription]) -> None:
+        """Look for what was not heard of, and pass it on."""
+        hears, losses = self.hears, self._losses
+        oldest = self._known_until - MISSED
+        while streams:
+            async with self._database.reading() as session:
+                page = await outbox.since(session, ALL_SHOPS, oldest, besides=self._known, limit=_AT_ONCE)
+            new = [event for event in page if event.id not in self._known]  # others were heard of meanwhile
+            self._known.update((event.id, datetime.now(UTC)) for event in new)
+            _pass_on(new, streams)
+            if len(page) < _AT_ONCE:
+                break
+        if hears:
+            self._losses_made_good = losses
+
+    async def _check_keys(self) -> None:
+        """End what waits with a key that holds less than it did."""
+        waiting = [one for one in self._all if one.caller.key_id is not None and not one.ended]
+        if not waiting:
+            return
+        asked_at = asyncio.get_running_loop().time()
+        holding = await self._access.holding({one.caller.key_id for one in waiting if one.caller.key_id is not None})
+        for subscription in waiting:
+            now = holding.get(subscription.caller.key_id or 0)
+            if now is None or not now.may_all_that(subscription.caller):
+                subscription.end()
+            else:
+                subscription.checked_at = asked_at
+
+
+def _pass_on(events: Iterable[Event], streams: Iterable[Subscription]) -> None:
+    for told in map(Told.of, events):
+        for stream in streams:
+            if stream.wants(told.heard):
+                stream.tell(told)

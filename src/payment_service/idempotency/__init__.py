@@ -1,0 +1,1 @@
+"""Idempotency: the second promise, "never twice"."""

@@ -1,0 +1,71 @@
+"""What makes two requests the same: a keyed digest of their words.
+
+Keyed, because the words hold a phone number, and there are few enough of those to try them all. The key is random,
+made once, and kept in the database under the vault's encryption: it outlives every rotation of the vault's keys, so
+that a request is recognised as long as its payment is kept, by every process alike.
+"""
+
+import hashlib
+import hmac
+import json
+import secrets
+from dataclasses import dataclass, field
+from typing import Final
+
+from sqlalchemy import SmallInteger, Text, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+
+from payment_service.audit import service as audit
+from payment_service.postgres.database import Base, Database, Stamp
+from payment_service.postgres.vault import Vault
+
+_PLACE: Final = "fingerprint_key/1"
+
+
+class FingerprintKey(Base):
+    """The one key, encrypted."""
+
+    __tablename__ = "fingerprint_key"
+
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    ciphertext: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[Stamp]
+
+
+@dataclass(slots=True)
+class Fingerprints:
+    """Takes fingerprints of requests."""
+
+    database: Database
+    vault: Vault
+    _key: bytes | None = field(default=None, repr=False)
+
+    async def of(self, *words: object) -> str:
+        """The fingerprint of these words, in this order: 64 hexadecimal digits.
+
+        Raises:
+            VaultError: when the vault's keys do not open the fingerprint key.
+        """
+        key = self._key or await self._load()
+        text = json.dumps([None if word is None else str(word) for word in words], ensure_ascii=False)
+        return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+
+    async def _load(self) -> bytes:
+        """Read the key, or make it: of several processes that start at once, one does."""
+        made = {"id": 1, "ciphertext": self.vault.encrypt(secrets.token_hex(32), _PLACE)}
+        make = insert(FingerprintKey).values(made).on_conflict_do_nothing().returning(FingerprintKey.id)
+        async with self.database.transaction() as session:
+            if await session.scalar(make) is not None:
+                await audit.record_change(session, "secrets-create", FingerprintKey.__tablename__, 1)
+            row = await session.get_one(FingerprintKey, 1)
+        self._key = bytes.fromhex(self.vault.decrypt(row.ciphertext, _PLACE))
+        return self._key
+
+    async def rotate(self, session: AsyncSession) -> None:
+        """Encrypt the key anew with the newest key of the vault, in the caller's transaction."""
+        row = await session.scalar(select(FingerprintKey).with_for_update())
+        if row is not None:
+            row.ciphertext = self.vault.rotate(row.ciphertext, _PLACE)
+            await audit.record_change(session, "secrets-rotate", FingerprintKey.__tablename__, 1)

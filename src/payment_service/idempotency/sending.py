@@ -1,0 +1,52 @@
+"""The moment of sending: a call leaves soon after its intent was written, or never.
+
+A process can stand still between writing an intent and making its call: stopped by a signal, swapped out, its machine
+asleep. Meanwhile others take its payment for lost, and a person may have settled it as never made. So a call that
+comes too late is not begun, and one that stands still on its way is cut off when the lease of its intent is over.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from payment_service.observability.logs import get_logger
+from payment_service.providers.interface import NotSent, Outcome, Unknown
+
+Receipt = TypeVar("Receipt")
+_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+log = get_logger(__name__)
+
+
+def clock() -> float:
+    """Seconds of a clock that goes on while the process stands still and, on Linux, while the machine is asleep."""
+    return time.clock_gettime(_CLOCK)
+
+
+@dataclass(frozen=True, slots=True)
+class SendingWindow:
+    """Opened before an intent is written; says how long its call may take to leave and to end. Times in seconds."""
+
+    begin_within_s: float
+    """A call begun later could outlast the lease: the lease less the call's own deadline."""
+    lease_s: float
+    opened: float = field(default_factory=clock)
+
+    def is_open(self, moment: float) -> bool:
+        """Whether a call may still begin at this moment of the clock."""
+        return moment <= self.opened + self.begin_within_s
+
+    async def send(self, call: Callable[[], Awaitable[Outcome[Receipt]]]) -> Outcome[Receipt]:
+        """Make the one call, in time or not at all."""
+        if not self.is_open(clock()):
+            log.error("too late to send")
+            return NotSent("too_late_to_send")
+        # The loop is asked before the clock: to stand still between the two makes the deadline earlier, never later.
+        # One that has passed cuts the call off at its first pause, before a byte can leave.
+        now = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(now + self.opened + self.lease_s - clock()):
+                return await call()
+        except TimeoutError:
+            return Unknown("lease_over")

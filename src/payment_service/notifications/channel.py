@@ -1,0 +1,83 @@
+"""What every channel to people offers, and what can come of a message. A channel never raises and never repeats.
+
+A message may come twice and is never lost: when the answer to a send is lost, nobody can tell whether the message
+arrived, and it is sent again. A second "paid 17 500" names the same order and shows what it is; a first one that
+never came is an order that nobody makes. Where the channel can tell a repetition (e-mail, by its Message-ID), it does.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from payment_service.characters import one_line
+from payment_service.notifications.texts import Note
+
+REASON_LENGTH: Final = 200
+SETTING_OF: Final = {"telegram": "TELEGRAM_BOT_TOKEN", "email": "SMTP_URL"}
+"""What sets each channel up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The message was taken."""
+
+    message_id: str | None = None
+    """The channel's own id of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TryAgain:
+    """Not taken, or nobody knows: it is sent again, not before ``after_s`` seconds where the channel said so."""
+
+    reason: str
+    after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """This message will never be taken; another one to the same chat may."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatGone:
+    """Nothing reaches this chat any more until a person has put it right."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMoved:
+    """The chat has another address from now on; the message was not taken."""
+
+    address: str
+
+
+Delivery = Sent | TryAgain | Refused | ChatGone | ChatMoved
+
+
+class Channel(Protocol):
+    """One way to reach people."""
+
+    @property
+    def chat_pause_s(self) -> float:
+        """The least time between two messages to one chat, in seconds."""
+
+    @property
+    def pause_s(self) -> float:
+        """The least time between two messages to anybody, in seconds."""
+
+    async def send(self, address: str, note: Note, *, key: str) -> Delivery:
+        """Send once. ``key`` is the same whenever the same message is sent."""
+
+    async def close(self) -> None:
+        """Give back every connection."""
+
+
+Channels = dict[str, Channel]
+"""The channels that are set up, by name."""
+
+
+def shortened(reason: str) -> str:
+    """A reason of the other side's, fit for a row and a log line."""
+    return one_line(reason)[:REASON_LENGTH]

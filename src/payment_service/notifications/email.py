@@ -1,0 +1,138 @@
+"""E-mail: one message, once, over SMTP. A repeated message has the Message-ID of the first, so mailboxes show one."""
+
+import asyncio
+import contextlib
+import re
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+import aiosmtplib
+from aiosmtplib import SMTPException, SMTPRecipientsRefused, SMTPResponseException
+
+from payment_service.notifications.channel import ChatGone, Delivery, Refused, Sent, TryAgain, shortened
+from payment_service.notifications.texts import Note
+
+DEADLINE_S: Final = 20
+_ENHANCED: Final = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\b")
+_NO_MAILBOX: Final = frozenset({550, 551, 553})
+_HERE: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+_PORTS: Final = {"smtp": 587, "smtps": 465}
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpServer:
+    """How to reach the mail server: ``smtps`` speaks TLS from the start, ``smtp`` changes to it (STARTTLS)."""
+
+    host: str
+    port: int
+    username: str | None
+    password: str | None = field(repr=False)
+    tls: bool
+    start_tls: bool
+
+    @classmethod
+    def of(cls, url: str) -> "SmtpServer":
+        """Read ``smtps://user:password@host:port``. A server on this machine (``127.0.0.1``) may do without TLS.
+
+        Raises:
+            ValueError: for anything else. Its text quotes nothing of the URL.
+        """
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise ValueError("must be smtps://USER:PASSWORD@HOST:PORT, percent-encoded where it is special") from None
+        if parts.scheme not in _PORTS or not parts.hostname or port == 0 or parts.path.strip("/") or parts.query:
+            raise ValueError("must be smtps://USER:PASSWORD@HOST:PORT or smtp://USER:PASSWORD@HOST:PORT")
+        return cls(
+            host=parts.hostname,
+            port=port or _PORTS[parts.scheme],
+            username=unquote(parts.username) if parts.username else None,
+            password=unquote(parts.password) if parts.password else None,
+            tls=parts.scheme == "smtps",
+            start_tls=parts.scheme == "smtp" and parts.hostname not in _HERE,
+        )
+
+
+class Email:
+    """Messages from one sender."""
+
+    chat_pause_s = 1.0
+    pause_s = 0.1
+
+    def __init__(self, server: SmtpServer, sender: str) -> None:
+        self._server = server
+        self._sender = sender
+        self._domain = sender.rpartition("@")[2]
+
+    async def send(self, address: str, note: Note, *, key: str) -> Delivery:
+        """Send once. A lost answer is ``TryAgain``: see the module ``channel``."""
+        try:
+            message = written(note)
+            message["From"], message["To"] = self._sender, address
+            message["Message-ID"] = f"<{key}@{self._domain}>"
+            async with asyncio.timeout(DEADLINE_S):
+                await self._hand_over(message)
+        except Exception as error:  # noqa: BLE001 - any way of failing is one: not known to have been taken
+            return _read(error, address)
+        return Sent()
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+    async def _hand_over(self, message: EmailMessage) -> None:
+        server = self._server
+        client = aiosmtplib.SMTP(
+            hostname=server.host,
+            port=server.port,
+            username=server.username,
+            password=server.password,
+            use_tls=server.tls,
+            start_tls=server.start_tls,
+            timeout=DEADLINE_S,
+            local_hostname=self._domain,
+        )
+        await client.connect()
+        try:
+            await client.send_message(message)
+            # It was taken: how the connection ends says nothing about it.
+            with contextlib.suppress(SMTPException):
+                await client.quit()
+        finally:
+            client.close()
+
+
+def written(note: Note) -> EmailMessage:
+    """A note as plain text, its first line as the subject."""
+    message = EmailMessage()
+    message["Subject"] = " ".join(note.line.splitlines())  # a shop's name may hold a line separator
+    link = f"{note.link_label}: {note.link}" if note.link else None
+    message.set_content("\n\n".join(part for part in (note.line, note.advice, link) if part) + "\n")
+    return message
+
+
+def _read(error: Exception, address: str) -> Delivery:
+    if isinstance(error, SMTPRecipientsRefused) and error.recipients:
+        error = error.recipients[0]
+        if error.code in _NO_MAILBOX and _is_of_address(error.message):
+            return ChatGone(_reason(error, address))
+    if isinstance(error, aiosmtplib.SMTPAuthenticationError):
+        # A wrong password is ours to put right, and the message is sent then.
+        return TryAgain(_reason(error, address))
+    if isinstance(error, SMTPResponseException) and error.code >= 500:
+        return Refused(_reason(error, address))
+    return TryAgain(_reason(error, address))
+
+
+def _is_of_address(said: str) -> bool:
+    """Whether a refusal is about the address (X.1.X, X.2.X: RFC 3463), not about who sends what to it."""
+    enhanced = _ENHANCED.search(said)
+    return enhanced is None or enhanced[0].split(".")[1] in {"1", "2"}
+
+
+def _reason(error: Exception, address: str) -> str:
+    if not isinstance(error, SMTPResponseException):
+        return f"email: {type(error).__name__}"
+    return shortened(f"email: {error.code} {error.message}".replace(address, "[address]"))

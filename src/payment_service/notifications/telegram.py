@@ -1,0 +1,129 @@
+"""Telegram: one call of the Bot API per message, once, within a total deadline.
+
+The bot's token is part of every address, so no address and no error's own text ever leaves this module.
+"""
+
+import asyncio
+import html
+import json
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Final
+
+import httpx
+
+from payment_service.notifications.channel import ChatGone, ChatMoved, Delivery, Refused, Sent, TryAgain, shortened
+from payment_service.notifications.texts import Note
+from payment_service.outbound.tls import mozillas_list
+
+DEADLINE_S: Final = 10
+CONNECT_TIMEOUT_S: Final = 5
+MAX_REPLY_BYTES: Final = 64 * 1024
+WAIT_UNTOLD_S: Final = 30.0
+"""How long to leave a chat alone when the Bot API asks for it without saying for how long."""
+LONGEST_WAIT_S: Final = 86400.0
+_GONE: Final = (
+    "chat not found",
+    "user not found",
+    "peer_id_invalid",
+    "chat_write_forbidden",
+    "not enough rights",
+    "no rights to send",
+    "is deactivated",
+    "was deactivated",
+    "was kicked",
+    "channel_private",
+)
+"""What the Bot API says with status 400 when it is the chat that is wrong, not the message."""
+
+
+class Telegram:
+    """Messages of one bot."""
+
+    chat_pause_s = 1.0  # core.telegram.org/bots/faq: one message a second in a chat ...
+    pause_s = 1 / 30  # ... and thirty a second in all
+
+    def __init__(self, token: str, api_url: str) -> None:
+        self._token = token
+        self._url = f"{api_url}/bot{token}/sendMessage"
+        self._http = httpx.AsyncClient(
+            verify=mozillas_list(),
+            timeout=httpx.Timeout(DEADLINE_S, connect=CONNECT_TIMEOUT_S),
+            follow_redirects=False,
+            trust_env=False,
+            headers={"Accept-Encoding": "identity", "User-Agent": "payment-service"},
+        )
+        self._http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+
+    async def send(self, address: str, note: Note, *, key: str) -> Delivery:  # noqa: ARG002 - the Bot API knows no key
+        """Send once. A lost answer is ``TryAgain``: see the module ``channel``."""
+        body = {
+            "chat_id": address,
+            "text": written(note),
+            "parse_mode": "HTML",
+            "link_preview_options": {"is_disabled": True},
+        }
+        try:
+            # httpx's timeouts are per read, so the deadline is around it all.
+            async with asyncio.timeout(DEADLINE_S):
+                status, reply = await self._post(body)
+        except Exception as error:  # noqa: BLE001 - any way of failing is one: not known to have been taken
+            # Never the error's text: it may hold the address.
+            return TryAgain(f"telegram: {type(error).__name__}")
+        return self._read(status, reply)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _post(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        async with self._http.stream("POST", self._url, json=body) as response:
+            text = bytearray()
+            async for chunk in response.aiter_raw():
+                text += chunk
+                if len(text) > MAX_REPLY_BYTES:
+                    raise ValueError("the reply is too long")
+        try:
+            reply = json.loads(text)
+        except ValueError:
+            reply = None
+        return response.status_code, reply if isinstance(reply, dict) else {}
+
+    def _read(self, status: int, reply: dict[str, Any]) -> Delivery:
+        if status == 200 and reply.get("ok") is True:
+            result = reply.get("result")
+            return Sent(str(result["message_id"]) if isinstance(result, dict) and "message_id" in result else None)
+        said = str(reply.get("description", "")).replace(self._token, "[hidden]")
+        reason = shortened(f"telegram: {status} {said}")
+        parameters = reply.get("parameters")
+        parameters = parameters if isinstance(parameters, dict) else {}
+        match status:
+            case 429:
+                return TryAgain(reason, _seconds(parameters.get("retry_after")))
+            case 403:
+                return ChatGone(reason)
+            case 400 if isinstance(parameters.get("migrate_to_chat_id"), int):
+                return ChatMoved(str(parameters["migrate_to_chat_id"]))
+            case 400 if any(words in said.lower() for words in _GONE):
+                return ChatGone(reason)
+            case 400 | 413:
+                return Refused(reason)
+            case _:
+                # 401 and 404 are a wrong token: ours to put right, and the message is sent then.
+                return TryAgain(reason)
+
+
+def written(note: Note) -> str:
+    """A note in Telegram's HTML."""
+    facts = "".join(f" · {html.escape(fact)}" for fact in note.facts)
+    lines = [f"<b>{html.escape(note.headline)}</b>{facts}"]
+    if note.advice:
+        lines.append(html.escape(note.advice))
+    if note.link:
+        lines.append(f'<a href="{html.escape(note.link)}">{html.escape(note.link_label)}</a>')
+    return "\n".join(lines)
+
+
+def _seconds(told: object) -> float:
+    if not isinstance(told, int | float) or told <= 0:
+        return WAIT_UNTOLD_S
+    return min(float(told), LONGEST_WAIT_S)

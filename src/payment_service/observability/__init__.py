@@ -1,0 +1,1 @@
+"""Observability: logs, metrics and who is behind a request."""

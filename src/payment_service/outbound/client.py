@@ -1,0 +1,313 @@
+"""The one way in which this service calls an address that a user gave.
+
+Nobody may use it to reach what only this machine can reach: the URL is read strictly (``addresses``), its name is
+looked up once per call, all its addresses must be out in the world, and the connection goes to one that was checked.
+What comes back is read to 4 kB, and neither followed, unpacked nor remembered. Never raises, never retries; logs
+the host and nothing else of the URL.
+"""
+
+import asyncio
+import contextlib
+import re
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, TypeAlias
+
+import httpx
+
+from payment_service.observability.logs import get_logger
+from payment_service.outbound.addresses import PRODUCTION, Destination, IPAddress, Rules, in_url, read_url
+from payment_service.outbound.lookups import LookUps
+from payment_service.outbound.tls import mozillas_list
+
+MAX_ANSWER_BYTES: Final = 4096
+DEADLINE_S: Final = 15.0
+_CONNECT_TIMEOUT_S: Final = 4.0
+_ADDRESSES_TRIED: Final = 3
+"""A name with a dead address still works; one with a hundred does not make us knock at a hundred doors."""
+
+Resolver: TypeAlias = Callable[[str], Awaitable[Sequence[IPAddress]]]
+"""All addresses of a host name. Raises OSError when there are none, TimeoutError when they do not come in time."""
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
+_HEADER_VALUE = re.compile(r"[!-~](?:[ -~]{0,1998}[!-~])?")
+_OUR_HEADERS: Final = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+log = get_logger(__name__)
+
+
+class Reason(StrEnum):
+    """Why nothing was answered."""
+
+    URL_REFUSED = "url_refused"
+    HEADER_REFUSED = "header_refused"
+    ADDRESS_REFUSED = "address_refused"
+    NAME_NOT_FOUND = "name_not_found"
+    CONNECT_FAILED = "connect_failed"
+    TLS_FAILED = "tls_failed"
+    CERTIFICATE_REFUSED = "certificate_refused"
+    CONNECTION_BROKEN = "connection_broken"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+
+
+_SENTENCES: Final = {
+    Reason.ADDRESS_REFUSED: "The URL's host means an address that is not on the public Internet.",
+    Reason.NAME_NOT_FOUND: "The URL's host was not found: no address is known for its name.",
+    Reason.CONNECT_FAILED: "The host took no connection.",
+    Reason.TLS_FAILED: "The host and this service could not agree on a secure connection.",
+    Reason.CONNECTION_BROKEN: "The connection broke before the answer was whole, or the answer was not HTTP.",
+    Reason.TIMEOUT: "There was no whole answer in time.",
+    Reason.ERROR: "The call failed in a way that nobody foresaw.",
+}
+_CERTIFICATE_FAULTS: Final = {
+    9: "is not valid yet",
+    10: "has expired",
+    18: "is self-signed",
+    62: "is for another name",
+    64: "is for another address",
+}
+"""OpenSSL's X509_V_ERR codes that people can do something about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """An answer came, whatever it says."""
+
+    status: int
+    body: bytes
+    """Its first 4 kB, as they came: perhaps compressed, perhaps no text."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotPosted:
+    """No whole answer came. Whether the call arrived is not known."""
+
+    reason: Reason
+    detail: str
+    """A sentence for people, without secrets."""
+
+
+class _HostRefused(Exception):
+    """The host has no address that may be called."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Check headers that a user gave.
+
+    Raises:
+        ValueError: a sentence that says what is wrong. It quotes the header's name and never its value.
+    """
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError("A header's name must be of 1 to 100 letters, digits and '-'.")
+        if name.lower() in _OUR_HEADERS or name.lower().startswith("proxy-"):
+            raise ValueError(f"The header {name} is not yours to set.")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise ValueError(f"The header {name} must have a value of 1 to 2000 visible ASCII characters.")
+
+
+class _Line:
+    """The connection of one call, held to be closed: httpcore forgets one whose TLS handshake is cancelled."""
+
+    _stream: Any = None
+
+    async def __call__(self, event: str, info: dict[str, Any]) -> None:
+        """What the transport reports of its doings."""
+        if event == "connection.connect_tcp.complete":
+            self._stream = info["return_value"]
+
+    async def aclose(self) -> None:
+        """Close it, if it is not closed."""
+        if self._stream:
+            await self._stream.aclose()
+
+
+class Outbound:
+    """Calls addresses that users gave."""
+
+    def __init__(
+        self,
+        rules: Rules = PRODUCTION,
+        *,
+        resolve: Resolver | None = None,
+        tls: ssl.SSLContext | None = None,
+        deadline_s: float = DEADLINE_S,
+    ) -> None:
+        """Args: ``tls`` says whose certificates are believed, else Mozilla's list; ``deadline_s`` is for a call."""
+        self._rules = rules
+        # Threads of their own: names that never answer must not keep the provider's name waiting.
+        self._resolve = resolve or LookUps()
+        self._deadline_s = deadline_s
+        # A bare transport, no client: it knows no redirects, cookies, proxies, netrc or decoding that one could
+        # forget to turn off. A connection serves one call: the next to that address may be for another name.
+        self._transport = httpx.AsyncHTTPTransport(
+            verify=tls or mozillas_list(),
+            trust_env=False,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+        )
+
+    def check_url(self, url: str) -> None:
+        """Check how a URL is written. Asks nobody.
+
+        Raises:
+            ValueError: a sentence that says what is wrong.
+        """
+        read_url(url, self._rules)
+
+    async def check_host(self, url: str) -> None:
+        """Check a URL and that its host can be called today. Calls nobody but the name server.
+
+        Raises:
+            ValueError: a sentence that says what is wrong.
+        """
+        destination = read_url(url, self._rules)
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await self._find(destination)
+        except TimeoutError:
+            raise ValueError("The URL's host could not be looked up in time: try again.") from None
+        except _HostRefused as refused:
+            raise ValueError(_SENTENCES[refused.reason]) from None
+
+    async def post(self, url: str, *, body: bytes, headers: Mapping[str, str]) -> Posted | NotPosted:
+        """Call a URL once, within the deadline."""
+        try:
+            destination = read_url(url, self._rules)
+        except ValueError as error:
+            return NotPosted(Reason.URL_REFUSED, str(error))
+        try:
+            check_headers(headers)
+        except ValueError as error:
+            return NotPosted(Reason.HEADER_REFUSED, str(error))
+        started = time.perf_counter()
+        answer: Posted | NotPosted
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                answer = await self._post(destination, body, headers)
+        except Exception as error:  # noqa: BLE001 - any way of failing is an answer here, not only those we foresaw
+            answer = _why(error)
+        log.info(
+            "address called",
+            host=destination.host,
+            result=answer.reason if isinstance(answer, NotPosted) else f"http_{answer.status}",
+            seconds=round(time.perf_counter() - started, 3),
+        )
+        return answer
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._transport.aclose()
+
+    async def _find(self, destination: Destination) -> Sequence[IPAddress]:
+        """The addresses of the host, each of them checked. One that may not be called spoils them all."""
+        if destination.address:  # checked when it was read
+            return [destination.address]
+        try:
+            found = list(dict.fromkeys(await self._resolve(destination.host)))
+        except TimeoutError:
+            raise
+        except OSError:
+            found = []
+        if not found:
+            raise _HostRefused(Reason.NAME_NOT_FOUND)
+        if not all(self._rules.may_call(address) for address in found):
+            raise _HostRefused(Reason.ADDRESS_REFUSED)
+        return found
+
+    async def _post(self, destination: Destination, body: bytes, headers: Mapping[str, str]) -> Posted:
+        *others, last = (await self._find(destination))[:_ADDRESSES_TRIED]
+        for address in others:
+            # Without a connection nothing was said, so the next address may be asked.
+            with contextlib.suppress(httpx.ConnectError, httpx.ConnectTimeout):
+                return await self._call(destination, address, body, headers)
+        return await self._call(destination, last, body, headers)
+
+    async def _call(
+        self, destination: Destination, address: IPAddress, body: bytes, headers: Mapping[str, str]
+    ) -> Posted:
+        line = _Line()
+        sent = httpx.Headers({"User-Agent": "payment-service"})
+        sent.update(headers)
+        sent.update({"Host": destination.authority, "Accept-Encoding": "identity", "Connection": "close"})
+        request = httpx.Request(
+            "POST",
+            f"{destination.scheme}://{in_url(address)}:{destination.port}",
+            content=body,
+            headers=sent,
+            extensions={
+                "sni_hostname": destination.host,  # also whose certificate it must be
+                "target": destination.target.encode(),
+                "trace": line,
+                "timeout": httpx.Timeout(self._deadline_s, connect=_CONNECT_TIMEOUT_S).as_dict(),
+            },
+        )
+        async with contextlib.aclosing(line):
+            response = await self._transport.handle_async_request(request)
+            async with contextlib.aclosing(response):
+                return Posted(response.status_code, await _beginning_of(response))
+
+
+async def _beginning_of(response: httpx.Response) -> bytes:
+    answer = bytearray()
+    async for chunk in response.aiter_raw():
+        answer += chunk
+        if len(answer) >= MAX_ANSWER_BYTES:
+            break
+    return bytes(answer[:MAX_ANSWER_BYTES])
+
+
+def _why(error: Exception) -> NotPosted:
+    """What to tell of a failure. Never the error's own text: it may hold the address."""
+    fault = _tls_fault(error)
+    if isinstance(fault, ssl.SSLCertVerificationError):
+        what = _CERTIFICATE_FAULTS.get(fault.verify_code, "is not from an authority that is trusted")
+        return NotPosted(Reason.CERTIFICATE_REFUSED, f"The host's certificate {what}.")
+    reason = Reason.TLS_FAILED if fault else _reason(error)
+    if reason is Reason.ERROR:
+        log.error("calling an address failed", error=type(error).__name__)
+    return NotPosted(reason, _SENTENCES[reason])
+
+
+def _reason(error: Exception) -> Reason:
+    match error:
+        case _HostRefused():
+            return error.reason
+        case httpx.ConnectError() | httpx.ConnectTimeout():
+            return Reason.CONNECT_FAILED
+        case TimeoutError() | httpx.TimeoutException():
+            return Reason.TIMEOUT
+        case httpx.TransportError():
+            return Reason.CONNECTION_BROKEN
+        case _:
+            return Reason.ERROR
+
+
+def _tls_fault(error: Exception) -> ssl.SSLError | None:
+    """What TLS itself found wrong. While connecting, the layers between hide it among their causes."""
+    cause: BaseException | None = error
+    while cause:
+        # "Wants to read" is how TLS waits, and so among the causes of whatever ends the waiting.
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLWantReadError | ssl.SSLWantWriteError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None

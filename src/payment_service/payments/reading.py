@@ -1,0 +1,141 @@
+"""What became of a payment, for somebody who asks: by our id, by the provider's, and read from the provider again."""
+
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from payment_service.access.service import Caller
+from payment_service.audit import service as audit
+from payment_service.errors import PaymentNotFound, ProviderRefused, ProviderUnavailable
+from payment_service.observability.logs import get_logger
+from payment_service.observability.metrics import READINGS
+from payment_service.payments import queries
+from payment_service.payments.lifecycle import FollowPlan, State, Step, decide_reading
+from payment_service.payments.models import Payment
+from payment_service.payments.moves import Moves, alarm
+from payment_service.payments.shared_readings import SharedReadings
+from payment_service.postgres.database import Database
+from payment_service.providers.interface import (
+    Meaning,
+    NoSuchPayment,
+    Providers,
+    Reading,
+    StatusRead,
+    StatusUnread,
+)
+
+ENDED = frozenset({State.PAID, State.CANCELLED})
+"""States in which a payment is not asked about any more."""
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignPayment:
+    """A payment that this service never made, as the provider shows it."""
+
+    external_id: str
+    status: str
+    meaning: Meaning
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentReading:
+    """Answers where payments stand."""
+
+    database: Database
+    providers: Providers
+    moves: Moves
+    shared: SharedReadings = field(default_factory=SharedReadings)
+
+    async def get(self, caller: Caller, payment_id: UUID) -> Payment:
+        """One payment by our id.
+
+        Raises:
+            PaymentNotFound: when there is none that the caller may see.
+        """
+        async with self.database.reading() as session:
+            payment = await session.get(Payment, payment_id)
+        if payment is None or not caller.may_touch(payment.shop_id):
+            raise PaymentNotFound(payment_id)
+        return payment
+
+    async def status(self, caller: Caller, external_id: str) -> Payment | ForeignPayment:
+        """Where a payment stands now. One that may still move is asked about; one we never made, too.
+
+        Raises:
+            PaymentNotFound: when neither we nor the provider know it, or the caller may not see it.
+            ProviderUnavailable, ProviderRefused: when a payment that is not ours cannot be asked about.
+        """
+        async with self.database.reading() as session:
+            payment = await queries.by_external_id(session, external_id)
+        if payment is None:
+            return await self._ask_about_foreign(caller, external_id)
+        if not caller.may_touch(payment.shop_id):
+            raise PaymentNotFound(external_id)
+        return await self.refresh(payment)
+
+    async def refresh(self, payment: Payment) -> Payment:
+        """Ask the provider about a payment that may still move; an error while asking changes nothing."""
+        if payment.external_id is None or payment.state in ENDED:
+            return payment
+        reading, asked_at = await self.shared.read(self.providers[payment.provider], payment.external_id)
+        async with self.database.transaction() as session:
+            payment, now = await queries.locked_itself(session, payment.id)
+            asked_ago = timedelta(seconds=time.monotonic() - asked_at)
+            step = step_of(payment, reading, asked_at=now - asked_ago, now=now, plan=self.moves.plan)
+            if step is not None:
+                await self.moves.write_in_passing(session, payment, step, "status", now=now)
+        return payment
+
+    async def _ask_about_foreign(self, caller: Caller, external_id: str) -> ForeignPayment:
+        if caller.shops is not None:
+            # Nobody can tell whose it is, so for a caller of some shops it looks like any foreign payment.
+            raise PaymentNotFound(external_id)
+        [(name, provider)] = self.providers.items()
+        reading, _ = await self.shared.read(provider, external_id)
+        async with self.database.transaction() as session:
+            await audit.record(
+                session,
+                "status",
+                external_id=external_id,
+                status=reading.status if isinstance(reading, StatusRead) else None,
+                error_message=None if isinstance(reading, StatusRead) else problem_of(reading),
+                provider=name,
+            )
+        match reading:
+            case StatusRead(status, meaning):
+                return ForeignPayment(external_id, status, meaning)
+            case NoSuchPayment():
+                raise PaymentNotFound(external_id)
+            case StatusUnread(refused_by_proxy=True):
+                raise ProviderRefused
+            case StatusUnread():
+                raise ProviderUnavailable
+
+
+def step_of(payment: Payment, reading: Reading, *, asked_at: datetime, now: datetime, plan: FollowPlan) -> Step | None:
+    """What a reading makes of a payment; none when nothing was read."""
+    if not isinstance(reading, StatusRead):
+        READINGS.labels(meaning=type(reading).__name__).inc()
+        log.info("status not read", payment_id=str(payment.id), reason=problem_of(reading))
+        return None
+    READINGS.labels(meaning=reading.meaning).inc()
+    if reading.meaning is Meaning.UNHEARD_OF:
+        alarm("unheard_of_status", payment.id, status=reading.status)
+    step = decide_reading(
+        State(payment.state),
+        reading,
+        error_seen_at=payment.error_seen_at,
+        asked_at=asked_at,
+        now=now,
+        confirm_after=timedelta(seconds=plan.confirm_s),
+    )
+    if (payment.state, step.state) == (State.FAILED, State.PAID):
+        alarm("late_success", payment.id)
+    return step
+
+
+def problem_of(reading: NoSuchPayment | StatusUnread) -> str:
+    """Why a reading told nothing, in words for logs and the record."""
+    return f"{reading.code}: {reading.message}" if isinstance(reading, NoSuchPayment) else reading.reason

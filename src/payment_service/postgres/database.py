@@ -1,0 +1,229 @@
+"""The database: one engine per process, and the only place where anything is committed.
+
+Transactions are short and hold no network call. ``transaction()`` commits before it returns, so an answer leaves only
+after its row is safe.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+import asyncpg
+from sqlalchemy import URL, BigInteger, DateTime, FetchedValue, String, event, func
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, mapped_column
+
+from payment_service.observability.logs import get_logger
+from payment_service.postgres.connecting import UnsuitableDatabaseError, check_encoding, connect_arguments
+from payment_service.postgres.lines import Lines
+
+CONNECT_TIMEOUT_S = 1.5  # a database that is down is told within 2 s
+STATEMENT_TIMEOUT_MS = 5_000
+LOCK_TIMEOUT_MS = 3_000
+COMMAND_TIMEOUT_S = 6  # for a server that does not even say that a statement took too long
+INSIST_S = 60
+AS_LONG_AS_WE_LIVE = math.inf
+"""For what came of a money call, which nobody else knows."""
+_CANNOT_SERVE = ("08", "25006", "28", "3D000", "53", "55P03", "57", "58")
+"""SQLSTATEs: connection lost, read-only, nobody let in, no such database, out of disk or connections, locked, stopped
+or starting, files at fault."""
+
+DATABASE_ERRORS = (DBAPIError, PoolTimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What a statement may raise, through SQLAlchemy or beside it."""
+Result = TypeVar("Result")
+log = get_logger(__name__)
+
+Tiyn = Annotated[int, mapped_column(BigInteger)]
+Moment = Annotated[datetime, mapped_column(DateTime(timezone=True))]
+Stamp = Annotated[datetime, mapped_column(DateTime(timezone=True), server_default=func.now())]
+# A trigger writes it at each change; RETURNING brings it back.
+UpdateStamp = Annotated[
+    datetime,
+    mapped_column(DateTime(timezone=True), server_default=func.now(), server_onupdate=FetchedValue()),
+]
+BinColumn = Annotated[str, mapped_column(String(12))]
+ProviderName = Annotated[str, mapped_column(String(20), server_default="kaspi")]
+
+
+class Base(DeclarativeBase):
+    """What every table's model inherits."""
+
+    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012 - declared so by SQLAlchemy
+
+
+class Database:
+    """The process's connections to PostgreSQL."""
+
+    def __init__(self, database_url: str, *, pool_size: int = 20) -> None:
+        self._arguments = connect_arguments(database_url)
+        asked_for = self._arguments.get("server_settings", {})
+        self._patient = {
+            **self._arguments,
+            "timeout": CONNECT_TIMEOUT_S,
+            "command_timeout": COMMAND_TIMEOUT_S,
+            "server_settings": {
+                "application_name": "payment-service",
+                **asked_for,
+                "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+                "lock_timeout": str(LOCK_TIMEOUT_MS),
+                "idle_in_transaction_session_timeout": "30000",
+                "timezone": "UTC",
+                "jit": "off",
+            },
+        }
+        """How the connections are made that requests and workers share."""
+        of_lines = max(pool_size // 2, 1)
+        self.lines = Lines(self._line, of_lines, wait_s=CONNECT_TIMEOUT_S)
+        """For single statements on the path of a payment."""
+        self.engine: AsyncEngine = create_async_engine(
+            URL.create("postgresql+asyncpg"),
+            connect_args=self._patient,
+            pool_size=max(pool_size - of_lines, 1),
+            max_overflow=0,
+            pool_timeout=CONNECT_TIMEOUT_S,
+            pool_pre_ping=True,
+            hide_parameters=True,  # an error's text must not hold a phone number
+        )
+        self.engine.dialect.do_terminate = _hang_up  # type: ignore[assignment] # see there
+        event.listen(self.engine.sync_engine, "connect", _check)
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """One transaction: committed when the block ends, rolled back when it raises."""
+        async with self._sessions() as session, session.begin():
+            await _connect(session)
+            yield session
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """A session for reading: nothing that is done in it is committed."""
+        async with self._sessions() as session:
+            await _connect(session)
+            yield session
+
+    async def raw_connection(self) -> asyncpg.Connection:
+        """A connection outside the pool, for LISTEN and for the queue. The caller closes it."""
+        connection: asyncpg.Connection = await asyncpg.connect(**self._arguments, timeout=CONNECT_TIMEOUT_S)
+        try:
+            check_encoding(connection)
+        except UnsuitableDatabaseError:
+            connection.terminate()
+            raise
+        return connection
+
+    async def _line(self) -> asyncpg.Connection:
+        connection: asyncpg.Connection = await asyncpg.connect(**self._patient)
+        try:
+            check_encoding(connection)
+        except UnsuitableDatabaseError:
+            connection.terminate()
+            raise
+        return connection
+
+    async def close(self) -> None:
+        """Give every connection back."""
+        await self.lines.close()
+        await self.engine.dispose()
+
+
+async def raw(session: AsyncSession) -> asyncpg.Connection:
+    """The connection of a session, for a statement inside its transaction."""
+    connection = await session.connection()
+    # SQLAlchemy begins at the first statement that it sees itself: one that it does not see would not be rolled back.
+    await connection.exec_driver_sql("SELECT 1")
+    driver_connection: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
+    return driver_connection
+
+
+def _check(connection: Any, _record: object) -> None:
+    """Look at a new connection of the pool before anybody uses it."""
+    check_encoding(connection.driver_connection)
+
+
+def _hang_up(connection: Any) -> None:
+    """Give a broken connection up at once. SQLAlchemy would say goodbye first, and a frozen server lets it wait."""
+    connection.driver_connection.terminate()
+
+
+async def _connect(session: AsyncSession) -> None:
+    """Take a connection that answers. A server that is frozen keeps its lines up and says nothing on them."""
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await session.connection()
+    except TimeoutError as error:
+        raise PoolTimeoutError("no connection answered in time") from error
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether the error says that the database is down, gone or full, not that a statement was wrong."""
+    # SQLAlchemy has no class of its own for most of what the server says, so only the code tells.
+    said = error.orig if isinstance(error, DBAPIError) else error
+    if (getattr(said, "sqlstate", None) or "").startswith(_CANNOT_SERVE):
+        return True
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return isinstance(
+        error,
+        PoolTimeoutError | OperationalError | InterfaceError | OSError | asyncpg.InterfaceError,
+    )
+
+
+def is_duplicate(error: DBAPIError) -> bool:
+    """Whether the statement broke a UNIQUE constraint."""
+    return bool(getattr(error.orig, "sqlstate", None) == asyncpg.UniqueViolationError.sqlstate)
+
+
+def lacks_schema(error: BaseException) -> bool:
+    """Whether the statement met a database without the tables or columns that this code knows."""
+    missing = {asyncpg.UndefinedTableError.sqlstate, asyncpg.UndefinedColumnError.sqlstate}
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in missing
+
+
+async def insist(action: Callable[[], Awaitable[Result]], *, while_away_s: float = INSIST_S) -> Result:
+    """Run a transaction, and again while the database is away, for up to ``while_away_s`` seconds.
+
+    For writing down what has already happened outside. What the database refuses for another reason is tried for
+    ``INSIST_S`` seconds; a broken law, or a value that it cannot hold, only once. The action must be idempotent: the
+    answer to its COMMIT may be what was lost.
+    """
+    begun = time.monotonic()
+    pause = 0.1
+    while True:
+        try:
+            return await action()
+        except Exception as error:
+            log.warning("not yet written down", error=type(error).__name__)
+            is_away = is_unreachable(error)
+            tried_s = time.monotonic() - begun
+            if tried_s > (while_away_s if is_away else INSIST_S) or not (is_away or _may_pass(error)):
+                raise
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 2)
+
+
+def _may_pass(error: Exception) -> bool:
+    # The queue speaks to asyncpg itself, so what it says may come bare.
+    said: BaseException | None = error.orig if isinstance(error, DBAPIError) else error
+    while said is not None and not isinstance(said, asyncpg.PostgresError):
+        said = said.__cause__
+    if said is None:
+        return isinstance(error, DBAPIError) and constraint_of(error) is None
+    return not isinstance(said, asyncpg.IntegrityConstraintViolationError | asyncpg.DataError)
+
+
+def constraint_of(error: BaseException) -> str | None:
+    """The name of the constraint (or of the law of a trigger) that a statement broke."""
+    cause: BaseException | None = error.orig if isinstance(error, DBAPIError) else error
+    while cause is not None:
+        name = getattr(cause, "constraint_name", None)
+        if name:
+            return str(name)
+        cause = cause.__cause__
+    return None

@@ -1,0 +1,77 @@
+"""The schema as a whole: bring a database to head, and tell whether it is there."""
+
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from payment_service.postgres.database import Database, lacks_schema
+
+MIGRATION_LOCK = 0x7061796D656E74  # "payment"
+
+
+def alembic_config(database_url: str | None = None) -> Config:
+    """Alembic's configuration, for the migrations beside the sources or inside the installed package."""
+    packaged = Path(str(files("payment_service"))) / "_migrations"
+    beside = Path(__file__).parents[3] / "migrations"
+    config = Config()
+    config.set_main_option("script_location", str(packaged if packaged.is_dir() else beside))
+    config.attributes["database_url"] = database_url
+    return config
+
+
+def head() -> str:
+    """The newest revision that this code knows."""
+    revision = ScriptDirectory.from_config(alembic_config()).get_current_head()
+    if revision is None:
+        raise RuntimeError("the package holds no migrations")
+    return revision
+
+
+def migrate(database_url: str) -> None:
+    """Bring the database to head. Safe to run from several processes at once: they wait for each other."""
+    command.upgrade(alembic_config(database_url), "head")
+
+
+def run_script(bind: Connection, script: str) -> None:
+    """Run several statements of a migration, inside its transaction.
+
+    SQLAlchemy would prepare them, and a prepared statement is one statement; asyncpg itself takes a script. Alembic's
+    first statement has opened the transaction already, so the script runs inside it.
+    """
+    adapted = bind.connection.dbapi_connection
+    if adapted is None:
+        raise RuntimeError("a migration needs a live connection")
+    adapted.run_async(partial(_execute, script=script))
+
+
+async def _execute(connection: asyncpg.Connection, *, script: str) -> None:
+    await connection.execute(script)
+
+
+async def current(database: Database) -> str | None:
+    """The revision that the database is at; none for an empty one."""
+    async with database.reading() as session:
+        try:
+            return (await session.execute(text("SELECT version_num FROM alembic_version"))).scalar_one_or_none()
+        except DBAPIError as error:
+            if lacks_schema(error):
+                return None
+            raise
+
+
+def compared(_thing: object, name: str | None, kind: str, reflected: bool, repeated_in: object) -> bool:
+    """Whether Alembic compares an object of the database with the models.
+
+    pgqueuer has migrations of its own. Indexes and foreign keys that only the database has are its laws: the models
+    say what code reads and writes, the migrations say what is forbidden.
+    """
+    if kind == "table" and (name or "").startswith("pgqueuer"):
+        return False
+    return not (kind in {"index", "foreign_key_constraint"} and reflected and repeated_in is None)

@@ -1,0 +1,1 @@
+"""Reports: payments and refunds that clients made themselves, told afterwards."""

@@ -1,0 +1,230 @@
+"""What clients report of payments that they made themselves: written down, and followed like ours.
+
+A report is a claim and not a fact. It begins as unknown, the provider is asked at once, and it never keeps a payment
+of ours from its id: then the report yields and says which payment it was of.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from payment_service.access.service import ALL_SHOPS, Caller
+from payment_service.audit import service as audit
+from payment_service.audit.models import AuditEntry
+from payment_service.identifiers import checked_bin, new_id
+from payment_service.payments import queries
+from payment_service.payments.lifecycle import State
+from payment_service.payments.models import Payment
+from payment_service.payments.moves import alarm
+from payment_service.postgres.database import Database, constraint_of
+from payment_service.postgres.queue import FOLLOW_PAYMENT, enqueue
+from payment_service.providers.interface import Providers
+from payment_service.routing.models import PaymentConfigHistory
+
+_METHODS = {"create": "phone", "create-link": "link"}
+"""Operations that make a payment: their amount is the payment's, and not that of a refund."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a client tells of an operation that it made itself. ``amount`` is in tiyn."""
+
+    shop_id: int
+    operation_type: str
+    provider: str = "kaspi"
+    external_id: str | None = None
+    organization_bin: str | None = None
+    amount: int | None = None
+    status: str | None = None
+    error_message: str | None = None
+    report_id: str | None = None
+    """The client's own id of this report: sent again under it, the report is taken once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """Takes what clients report."""
+
+    database: Database
+    providers: Providers
+
+    async def write(self, caller: Caller, report: Report) -> AuditEntry:
+        """Write a report down, and adopt the payment that it is of if nobody knows that yet.
+
+        A caller of some shops cannot prove that the payment is of their shop, and whoever adopts it learns what becomes
+        of it. So theirs are kept, and belong to a payment only when that is known to be of the shop.
+
+        Raises:
+            ShopNotConfigured: when it is of a shop that the caller may not touch.
+        """
+        caller.require_shop(report.shop_id)
+        try:
+            return await self._write(caller, report)
+        except DBAPIError as error:
+            if constraint_of(error) != "payment_log_report":
+                raise
+        return await self._write(caller, report)  # it came twice at once; the other one is there by now
+
+    async def _write(self, caller: Caller, report: Report) -> AuditEntry:
+        async with self.database.transaction() as session:
+            if report.report_id is not None:
+                earlier = await audit.reported(
+                    session,
+                    report.report_id,
+                    actor=caller.name,
+                    shop_id=report.shop_id,
+                    operation_type=report.operation_type,
+                    external_id=report.external_id,
+                )
+                if earlier is not None:
+                    return earlier
+            payment = await self._adopt(session, caller, report)
+            entry = await audit.record(
+                session,
+                report.operation_type,
+                shop_id=report.shop_id,
+                organization_bin=report.organization_bin,
+                external_id=report.external_id,
+                amount=report.amount,
+                status=report.status,
+                error_message=report.error_message,
+                provider=report.provider,
+                payment_id=payment.id if payment else None,
+                source="client",
+                report_id=report.report_id,
+            )
+            await session.refresh(entry)
+        return entry
+
+    async def _adopt(self, session: AsyncSession, caller: Caller, report: Report) -> Payment | None:
+        """The payment of that shop that a report is of; what one report leaves out, a later one may add."""
+        if report.external_id is None or report.provider not in self.providers:
+            return None
+        payment = await queries.by_external_id(session, report.external_id)
+        if payment is None and caller.shops is not ALL_SHOPS:
+            return None
+        if payment is None:
+            payment = await _insert(session, caller, report, report.external_id)
+        if payment.shop_id != report.shop_id:
+            return None
+        if payment.source == "client":
+            payment, _now = await queries.locked_itself(session, payment.id)
+        if payment.source == "client":
+            await _complete(session, payment, report)
+        return payment
+
+
+async def _insert(session: AsyncSession, caller: Caller, report: Report, external_id: str) -> Payment:
+    payment = Payment(
+        id=new_id(),
+        source="client",
+        shop_id=report.shop_id,
+        provider=report.provider,
+        external_id=external_id,
+        caller=caller.name,
+        state=State.UNKNOWN,
+        next_check_at=func.now(),
+        checks=0,
+        unread=0,
+        refunded_amount=0,
+        reserved_amount=0,
+    )
+    try:
+        async with session.begin_nested():
+            session.add(payment)
+    except IntegrityError:
+        # Somebody else was first, with a report of it or with the payment itself.
+        known = await queries.by_external_id(session, external_id)
+        if known is None:
+            raise
+        return known
+    await enqueue(session, FOLLOW_PAYMENT, payment.id, key=f"{payment.id}:adopted")
+    return payment
+
+
+async def _complete(session: AsyncSession, payment: Payment, report: Report) -> None:
+    """Fill in what is still missing. What is known stays: the database would refuse another value."""
+    method = _METHODS.get(report.operation_type)
+    if method is not None:
+        payment.method = payment.method or method
+        payment.amount = payment.amount or report.amount or None
+    if payment.organization_bin is None and report.organization_bin is not None:
+        await _pin_account(session, payment, report.organization_bin)
+    await session.flush()
+
+
+async def _pin_account(session: AsyncSession, payment: Payment, organization_bin: str) -> None:
+    """Whose account it is on, as the client says; the device token is known if the shop ever had that BIN."""
+    try:
+        checked_bin(organization_bin)
+    except ValueError:
+        return  # the entry of the report keeps what was said
+    line = await session.scalar(
+        select(PaymentConfigHistory)
+        .where(
+            PaymentConfigHistory.shop_id == payment.shop_id,
+            PaymentConfigHistory.organization_bin == organization_bin,
+            PaymentConfigHistory.provider == payment.provider,
+        )
+        .order_by(PaymentConfigHistory.version.desc())
+        .limit(1)
+    )
+    # All at once: the database pins the account as soon as its BIN is there.
+    payment.organization_bin = organization_bin
+    if line is not None:
+        payment.route_version, payment.device_token_id = line.version, line.device_token_id
+    else:
+        # The money of this shop went to an account that never was this shop's.
+        alarm("foreign_bin_reported", payment.id, shop_id=str(payment.shop_id), organization_bin=organization_bin)
+
+
+async def yield_to(session: AsyncSession, payment: Payment, external_id: str) -> None:
+    """Let a client's report give its ``external_id`` to a payment of ours, if it can be of that payment.
+
+    A report of another shop, amount or BIN, or one that was refunded already, keeps it: the caller then meets the
+    database's refusal.
+    """
+    report = await queries.by_external_id(session, external_id)
+    if report is None or report.source != "client":
+        return
+    report, _now = await queries.locked(session, report.id)
+    fits = (
+        report.same_as is None
+        and report.shop_id == payment.shop_id
+        and report.amount in {None, payment.amount}
+        and report.organization_bin in {None, payment.organization_bin}
+        and not report.refunded_amount
+        and not report.reserved_amount
+    )
+    if not fits:
+        return
+    report.same_as, report.next_check_at = payment.id, None
+    await session.flush()
+    await _record(session, report, external_id, "merge", f"This report was of payment {payment.id}.")
+
+
+async def take_up_again(session: AsyncSession, payment: Payment, external_id: str) -> None:
+    """Follow a report again that had given its ``external_id`` to a payment which turned out not to be the same."""
+    merged = select(Payment).where(Payment.same_as == payment.id, Payment.external_id == external_id)
+    for report in await session.scalars(merged.with_for_update()):
+        report.same_as, report.next_check_at = None, func.now()
+        await session.flush()
+        await _record(session, report, external_id, "unmerge", f"This report was not of payment {payment.id}.")
+        await enqueue(session, FOLLOW_PAYMENT, report.id, key=f"{report.id}:{report.checks}:unmerged")
+
+
+async def _record(session: AsyncSession, report: Payment, external_id: str, operation_type: str, sentence: str) -> None:
+    await audit.record(
+        session,
+        operation_type,
+        shop_id=report.shop_id,
+        organization_bin=report.organization_bin,
+        external_id=external_id,
+        amount=report.amount,
+        status=report.status,
+        provider=report.provider,
+        payment_id=report.id,
+        error_message=sentence,
+    )

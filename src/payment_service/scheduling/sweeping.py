@@ -1,0 +1,35 @@
+"""How a sweep goes over what it found: each by itself, so that one that cannot be taken keeps no other back."""
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+from uuid import UUID
+
+from payment_service.observability import metrics
+from payment_service.observability.logs import get_logger
+from payment_service.postgres.database import is_unreachable
+
+_AWAY_AFTER: Final = 3
+"""So many in a row that the database could not take, and it is away: one may be locked by somebody who hangs."""
+log = get_logger(__name__)
+
+
+async def each_alone(ids: Sequence[UUID], take: Callable[[UUID], Awaitable[None]], *, alarm: str) -> int:
+    """Take each by itself and raise the alarm for one that cannot be taken; returns how many were.
+
+    Raises:
+        DBAPIError, OSError: when the database is away, which says nothing about any of them.
+    """
+    taken = in_vain = 0
+    # In any order: what blocks one sweep must not stand in front of the next one too.
+    for one in random.sample(ids, len(ids)):
+        try:
+            await take(one)
+        except Exception as error:
+            in_vain = in_vain + 1 if is_unreachable(error) else 0
+            if in_vain == _AWAY_AFTER:
+                raise
+            metrics.alarm(log, alarm, id=str(one), error=type(error).__name__)
+        else:
+            taken, in_vain = taken + 1, 0
+    return taken

@@ -1,0 +1,189 @@
+"""The composition of the services: the only module that knows every one of them."""
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from payment_service.access.service import Access
+from payment_service.events.subscriptions import Subscriptions
+from payment_service.idempotency.fingerprints import Fingerprints
+from payment_service.notifications.bindings import Bindings
+from payment_service.notifications.channel import Channels
+from payment_service.notifications.email import Email, SmtpServer
+from payment_service.notifications.service import Notify
+from payment_service.notifications.telegram import Telegram
+from payment_service.outbound.addresses import DEVELOPMENT, PRODUCTION
+from payment_service.outbound.client import Outbound
+from payment_service.payments.lifecycle import FollowPlan
+from payment_service.payments.moves import Moves
+from payment_service.payments.phones import PhoneLimit
+from payment_service.payments.polling import Polling
+from payment_service.payments.reading import PaymentReading
+from payment_service.payments.rules import PaymentRules
+from payment_service.payments.service import Payments
+from payment_service.payments.settling import Settling
+from payment_service.payments.shared_readings import SHARED_FOR_S, SharedReadings
+from payment_service.postgres.database import Database
+from payment_service.postgres.vault import Vault
+from payment_service.providers.interface import Providers
+from payment_service.providers.kaspi.client import KaspiClient, KaspiSettings
+from payment_service.refunds.service import Refunds
+from payment_service.reports.service import Reports
+from payment_service.routing.service import Routing
+from payment_service.scheduling.operations import InFlight
+from payment_service.settings import Settings
+from payment_service.webhooks.deliveries import DeliveryRecord
+from payment_service.webhooks.delivery import Deliveries, DeliveryPlan
+from payment_service.webhooks.endpoints import Endpoints
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Every service of this process, wired to the others."""
+
+    settings: Settings
+    database: Database
+    vault: Vault
+    fingerprints: Fingerprints
+    routing: Routing
+    access: Access
+    providers: Providers
+    payments: Payments
+    reading: PaymentReading
+    polling: Polling
+    settling: Settling
+    reports: Reports
+    refunds: Refunds
+    endpoints: Endpoints
+    deliveries: Deliveries
+    delivery_record: DeliveryRecord
+    notify: Notify
+    bindings: Bindings
+    subscriptions: Subscriptions
+    inflight: InFlight
+    hint_secrets: Mapping[str, str]
+    """What each provider's side signs its hints with; a provider without one has no way to hint."""
+
+    async def rotate_keys(self) -> int:
+        """Encrypt every secret anew with the newest key, while the service runs; returns how many device tokens."""
+        async with self.database.transaction() as session:
+            await self.fingerprints.rotate(session)
+            await self.endpoints.rotate(session)
+            return await self.routing.rotate(session)
+
+    async def close(self) -> None:
+        """Give back every connection."""
+        for provider in self.providers.values():
+            await provider.close()
+        await self.endpoints.outbound.close()
+        for channel in self.notify.channels.values():
+            await channel.close()
+        await self.database.close()
+
+
+def build(settings: Settings, database: Database | None = None) -> Services:
+    """Make the services and connect them."""
+    secret = settings.kaspi_webhook_secret
+    database = database or Database(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
+    vault = Vault([key.get_secret_value() for key in settings.encryption_keys])
+    routing = Routing(database, vault)
+    fingerprints = Fingerprints(database, vault)
+    access = Access(database)
+    kaspi = KaspiClient(
+        KaspiSettings(
+            url=settings.production_api_url,
+            access_token=settings.kaspi_access_token.get_secret_value(),
+            deadline_s=settings.kaspi_deadline_s,
+            connect_timeout_s=settings.kaspi_connect_timeout_s,
+            max_calls=settings.kaspi_max_calls,
+            max_readings=settings.kaspi_max_readings,
+            breaker_failures=settings.kaspi_breaker_failures,
+            breaker_pause_s=settings.kaspi_breaker_pause_s,
+        )
+    )
+    providers: Providers = {"kaspi": kaspi}
+    inflight = InFlight()
+    plan = FollowPlan(
+        first_s=settings.follow_first_s,
+        fast_s=settings.follow_fast_s,
+        fast_for_s=settings.follow_fast_for_s,
+        slow_s=settings.follow_slow_s,
+        follow_for_s=settings.follow_for_s,
+        confirm_s=settings.error_confirm_s,
+        tails_s=tuple(settings.follow_tails_s),
+    )
+    moves = Moves(providers, plan)
+    rules = PaymentRules(
+        duplicate_window_s=settings.duplicate_window_s,
+        sending_lease_s=settings.sending_lease_s,
+        late_effect_s=settings.late_effect_s,
+        call_deadline_s=settings.kaspi_deadline_s,
+    )
+    phones = PhoneLimit(
+        settings.phone_invoices_per_minute * settings.rate_limits,
+        settings.phone_invoices_per_day * settings.rate_limits,
+    )
+    payments = Payments(database, routing, providers, fingerprints, inflight, moves, rules, phones)
+    shared = SharedReadings(SHARED_FOR_S if settings.rate_limits else 0)
+    reading = PaymentReading(database, providers, moves, shared)
+    refunds = Refunds(database, routing, reading, providers, fingerprints, inflight, rules)
+    outbound = Outbound(DEVELOPMENT if settings.webhooks_stay_here else PRODUCTION)
+    endpoints = Endpoints(database, vault, outbound)
+    delivery_plan = DeliveryPlan(
+        delays_s=tuple(settings.webhook_delays_s),
+        order_wait_s=settings.webhook_order_wait_s,
+        disable_after_s=settings.webhook_disable_after_s,
+        at_once=settings.webhook_calls_per_endpoint,
+        at_once_in_all=settings.webhook_calls,
+    )
+    deliveries = Deliveries(database, endpoints, delivery_plan)
+    notify = Notify(database, _channels(settings), settings.console_url)
+    return Services(
+        settings=settings,
+        database=database,
+        vault=vault,
+        fingerprints=fingerprints,
+        routing=routing,
+        access=access,
+        providers=providers,
+        payments=payments,
+        reading=reading,
+        polling=Polling(database, providers, moves, settings.sending_lease_s),
+        settling=Settling(database, providers, moves, rules),
+        reports=Reports(database, providers),
+        refunds=refunds,
+        endpoints=endpoints,
+        deliveries=deliveries,
+        delivery_record=DeliveryRecord(database, endpoints),
+        notify=notify,
+        bindings=Bindings(database, notify),
+        subscriptions=Subscriptions(
+            database,
+            access,
+            per_key=settings.waiting_per_key,
+            in_all=settings.waiting_in_all,
+            connections=max(1, settings.database_pool_size // 10),
+        ),
+        inflight=inflight,
+        hint_secrets={"kaspi": secret.get_secret_value()} if secret else {},
+    )
+
+
+def _channels(settings: Settings) -> Channels:
+    """The channels to people that are set up."""
+    channels: Channels = {}
+    if settings.telegram_bot_token is not None:
+        channels["telegram"] = Telegram(settings.telegram_bot_token.get_secret_value(), settings.telegram_api_url)
+    if settings.smtp_url is not None and settings.smtp_from is not None:
+        channels["email"] = Email(SmtpServer.of(settings.smtp_url.get_secret_value()), settings.smtp_from)
+    return channels
+
+
+@contextlib.asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """The services, closed at the end: for commands."""
+    services = build(settings)
+    try:
+        yield services
+    finally:
+        await services.close()

@@ -1,0 +1,312 @@
+"""Who is told of events over HTTP: endpoints, which events and shops each wants, their secrets and headers.
+
+Secrets and headers are encrypted at rest. A secret is seen once, when it is made; headers' values never again.
+"""
+
+import base64
+import json
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from payment_service.audit import service as audit
+from payment_service.errors import InvalidInput, WebhookNotFound
+from payment_service.events import outbox
+from payment_service.events.models import Event
+from payment_service.events.outbox import EventType
+from payment_service.identifiers import MASK, new_id
+from payment_service.observability.logs import get_logger
+from payment_service.outbound.client import Outbound, check_headers
+from payment_service.postgres.database import Database
+from payment_service.postgres.queue import DELIVER_EVENTS, enqueue
+from payment_service.postgres.vault import Vault
+from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
+
+SECRET_MARK: Final = "whsec_"  # noqa: S105 - the mark that Standard Webhooks puts before secrets
+MAX_HEADERS: Final = 10
+SUBSCRIBABLE: Final = tuple(kind for kind in EventType if kind is not EventType.TEST)
+"""A test goes to the endpoint that it is a test of."""
+_SIGNING_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature", "content-type")
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NewSecret:
+    """An endpoint with a secret that was just made: the only moment at which it can be seen."""
+
+    endpoint: WebhookEndpoint
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """The endpoints of webhooks. ``shops`` of a call are those that the caller may touch; none means all."""
+
+    database: Database
+    vault: Vault
+    outbound: Outbound
+
+    # --- asking
+
+    async def all(self, shops: Collection[int] | None = None) -> list[WebhookEndpoint]:
+        """Every endpoint that the caller may see, oldest first, those that are off too."""
+        async with self.database.reading() as session:
+            found = await session.scalars(select(WebhookEndpoint).order_by(WebhookEndpoint.id))
+            return [endpoint for endpoint in found if _may_see(endpoint, shops)]
+
+    async def get(self, endpoint_id: UUID, shops: Collection[int] | None = None) -> WebhookEndpoint:
+        """One endpoint.
+
+        Raises:
+            WebhookNotFound: when there is none that the caller may see.
+        """
+        async with self.database.reading() as session:
+            return _visible(await session.get(WebhookEndpoint, endpoint_id), endpoint_id, shops)
+
+    def shown(self, endpoint: WebhookEndpoint) -> dict[str, Any]:
+        """An endpoint as the world sees it, in answers and in events: no secret, and of headers only the names."""
+        shown = ("id", "url", "description", "events", "shops", "is_active", "off_reason", "off_since")
+        more = ("failing_since", "previous_secret_until", "version", "created_at", "updated_at")
+        headers = dict.fromkeys(self.headers_of(endpoint), MASK)
+        return {**{name: getattr(endpoint, name) for name in (*shown, *more)}, "headers": headers}
+
+    def headers_of(self, endpoint: WebhookEndpoint) -> dict[str, str]:
+        """The custom headers, in the clear."""
+        if endpoint.headers_ciphertext is None:
+            return {}
+        opened = self.vault.decrypt(endpoint.headers_ciphertext, _place(endpoint, "headers"))
+        headers: dict[str, str] = json.loads(opened)
+        return headers
+
+    def secrets_of(self, endpoint: WebhookEndpoint, now: datetime) -> list[str]:
+        """What is signed with at that moment: the newest first, and the one before it as long as it is valid."""
+        found = [self.vault.decrypt(endpoint.secret_ciphertext, _place(endpoint, "secret"))]
+        previous, until = endpoint.previous_secret_ciphertext, endpoint.previous_secret_until
+        if previous is not None and until is not None and until > now:
+            found.append(self.vault.decrypt(previous, _place(endpoint, "previous_secret")))
+        return found
+
+    # --- changing
+
+    async def add(self, fields: Mapping[str, Any], shops: Collection[int] | None = None) -> NewSecret:
+        """Add an endpoint: ``url``, and if wanted ``description, events, shops, headers``. Its secret is made here.
+
+        Raises:
+            InvalidInput: for a field that is wrong.
+        """
+        secret = _new_secret()
+        endpoint = WebhookEndpoint(id=new_id())
+        endpoint.secret_ciphertext = self.vault.encrypt(secret, _place(endpoint, "secret"))
+        if fields.get("shops") is None and shops is not None:
+            fields = {**fields, "shops": sorted(shops)}
+        await self._check_url(fields["url"])
+        async with self.database.transaction() as session:
+            self._put(endpoint, fields)
+            session.add(endpoint)
+            await _record(session, "webhook-create", endpoint)
+        log.info("webhook endpoint added", endpoint_id=str(endpoint.id))
+        return NewSecret(endpoint, secret)
+
+    async def change(
+        self, endpoint_id: UUID, fields: Mapping[str, Any], shops: Collection[int] | None = None
+    ) -> WebhookEndpoint:
+        """Change only the given fields; ``is_active`` switches it on and off.
+
+        Raises:
+            WebhookNotFound: when there is none that the caller may see.
+            InvalidInput: for a field that is wrong.
+        """
+        if fields.get("shops", ...) is None and shops is not None:
+            raise InvalidInput("shops", "are those that the key may touch: name them")
+        if "url" in fields:
+            await self._check_url(fields["url"])
+        async with self.database.transaction() as session:
+            endpoint = _visible(await locked(session, endpoint_id), endpoint_id, shops)
+            self._put(endpoint, fields)
+            match fields.get("is_active"):
+                case True:
+                    await self.switch_on(session, endpoint)
+                case False if endpoint.is_active:
+                    endpoint.is_active, endpoint.off_reason, endpoint.off_since = False, "person", func.now()
+            await _record(session, "webhook-change", endpoint)
+            await session.refresh(endpoint)
+        log.info("webhook endpoint changed", endpoint_id=str(endpoint.id), fields=sorted(fields))
+        return endpoint
+
+    async def rotate_secret(
+        self, endpoint_id: UUID, *, keep_old_s: int, shops: Collection[int] | None = None
+    ) -> NewSecret:
+        """Give an endpoint a new secret. For ``keep_old_s`` seconds everything is signed with the old one too.
+
+        Raises:
+            WebhookNotFound: when there is none that the caller may see.
+        """
+        secret = _new_secret()
+        async with self.database.transaction() as session:
+            endpoint = _visible(await locked(session, endpoint_id), endpoint_id, shops)
+            place = _place(endpoint, "secret")
+            kept = self.vault.decrypt(endpoint.secret_ciphertext, place) if keep_old_s else None
+            endpoint.previous_secret_ciphertext = (
+                self.vault.encrypt(kept, _place(endpoint, "previous_secret")) if kept else None
+            )
+            endpoint.previous_secret_until = func.now() + timedelta(seconds=keep_old_s) if kept else None
+            endpoint.secret_ciphertext = self.vault.encrypt(secret, place)
+            await _record(session, "webhook-secret", endpoint)
+            await session.refresh(endpoint)
+        log.info("webhook secret rotated", endpoint_id=str(endpoint.id))
+        return NewSecret(endpoint, secret)
+
+    async def switch_on(self, session: AsyncSession, endpoint: WebhookEndpoint) -> None:
+        """Deliver to it again, at once what waited. One that had been switched off for failing is told as recovered."""
+        if endpoint.is_active:
+            return
+        recovered = endpoint.off_reason != "person"
+        endpoint.is_active, endpoint.off_reason, endpoint.off_since, endpoint.failing_since = True, None, None, None
+        await _record(session, "webhook-on", endpoint)
+        await session.refresh(endpoint)
+        waiting = EventDelivery.endpoint_id == endpoint.id, EventDelivery.state == "waiting"
+        await session.execute(update(EventDelivery).where(*waiting).values(next_try_at=func.now()))
+        await wake(session, endpoint.id)
+        if recovered:
+            self.tell(session, endpoint, EventType.ENDPOINT_RECOVERED)
+
+    async def switch_off(self, session: AsyncSession, endpoint: WebhookEndpoint, reason: str, moment: Any) -> None:
+        """Deliver nothing to it any more, and tell people: it is ``gone`` or ``failing``."""
+        endpoint.is_active, endpoint.off_reason, endpoint.off_since = False, reason, moment
+        await _record(session, "webhook-off", endpoint)
+        await session.refresh(endpoint)
+        self.tell(session, endpoint, EventType.ENDPOINT_DISABLED)
+        log.warning("webhook endpoint switched off", endpoint_id=str(endpoint.id), reason=reason)
+
+    def tell(self, session: AsyncSession, endpoint: WebhookEndpoint, kind: EventType) -> Event:
+        """Write an event about the endpoint itself, in the caller's transaction. Of its URL it names the host only."""
+        return outbox.write(
+            session,
+            kind,
+            endpoint.id,
+            version=1 if kind is EventType.TEST else endpoint.version,
+            shop_id=_only_shop(endpoint),
+            data={
+                **self.shown(endpoint),
+                "url": f"{urlsplit(endpoint.url)._replace(path='/', query='').geturl()}{MASK}",
+            },
+        )
+
+    async def rotate(self, session: AsyncSession) -> None:
+        """Encrypt every secret anew with the newest key of the vault, in the caller's transaction."""
+        endpoints = list(await session.scalars(select(WebhookEndpoint).with_for_update()))
+        for endpoint in endpoints:
+            for purpose in ("secret", "previous_secret", "headers"):
+                ciphertext = getattr(endpoint, f"{purpose}_ciphertext")
+                if ciphertext is not None:
+                    rotated = self.vault.rotate(ciphertext, _place(endpoint, purpose))
+                    setattr(endpoint, f"{purpose}_ciphertext", rotated)
+            await _record(session, "secrets-rotate", endpoint)
+
+    # --- steps
+
+    async def _check_url(self, url: str) -> None:
+        try:
+            await self.outbound.check_host(url)
+        except ValueError as error:
+            raise InvalidInput("url", _phrase(error)) from error
+
+    def _put(self, endpoint: WebhookEndpoint, fields: Mapping[str, Any]) -> None:
+        for name in ("url", "description"):
+            if name in fields:
+                setattr(endpoint, name, fields[name])
+        if "url" in fields:
+            endpoint.failing_since = None  # another address, another chance
+        if "events" in fields:
+            endpoint.events = _checked_events(fields["events"])
+        if "shops" in fields:
+            endpoint.shops = sorted(set(fields["shops"])) if fields["shops"] is not None else None
+            if endpoint.shops == []:
+                raise InvalidInput("shops", "are one or more, or null for all")
+        if "headers" in fields:
+            headers = _checked_headers(fields["headers"], self.headers_of(endpoint))
+            endpoint.headers_ciphertext = (
+                self.vault.encrypt(json.dumps(headers), _place(endpoint, "headers")) if headers else None
+            )
+
+
+def _place(endpoint: WebhookEndpoint, purpose: str) -> str:
+    return f"{WebhookEndpoint.__tablename__}/{endpoint.id}/{purpose}"
+
+
+def _only_shop(endpoint: WebhookEndpoint) -> int | None:
+    return endpoint.shops[0] if endpoint.shops and len(endpoint.shops) == 1 else None
+
+
+async def _record(session: AsyncSession, operation_type: str, endpoint: WebhookEndpoint) -> None:
+    shop_id = _only_shop(endpoint)
+    await audit.record_change(session, operation_type, WebhookEndpoint.__tablename__, endpoint.id, shop_id=shop_id)
+
+
+async def locked(session: AsyncSession, endpoint_id: UUID) -> WebhookEndpoint | None:
+    """An endpoint under its row lock; deliveries to it may still be added."""
+    of_id = select(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id)
+    return await session.scalar(of_id.with_for_update(key_share=True).execution_options(populate_existing=True))
+
+
+async def wake(session: AsyncSession, endpoint_id: UUID, *, delay_s: float = 0) -> None:
+    """Leave a job that looks for what is due for an endpoint. Each has a key of its own: none takes another's place."""
+    await enqueue(session, DELIVER_EVENTS, endpoint_id, key=str(new_id()), delay_s=delay_s)
+
+
+def wants(endpoint: WebhookEndpoint, event: Event) -> bool:
+    """Whether an endpoint is told of an event."""
+    if event.type == EventType.TEST:
+        return event.subject_id == str(endpoint.id)
+    of_type = endpoint.events is None or event.type in endpoint.events
+    return of_type and (endpoint.shops is None or event.shop_id in endpoint.shops)
+
+
+def _may_see(endpoint: WebhookEndpoint, shops: Collection[int] | None) -> bool:
+    return shops is None or (endpoint.shops is not None and set(endpoint.shops) <= set(shops))
+
+
+def _visible(endpoint: WebhookEndpoint | None, endpoint_id: UUID, shops: Collection[int] | None) -> WebhookEndpoint:
+    if endpoint is None or not _may_see(endpoint, shops):
+        raise WebhookNotFound(endpoint_id)
+    return endpoint
+
+
+def _new_secret() -> str:
+    return SECRET_MARK + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def _checked_events(events: Sequence[str] | None) -> list[str] | None:
+    if events is None:
+        return None
+    if not events or not set(events) <= set(SUBSCRIBABLE):
+        raise InvalidInput("events", f"are one or more of {', '.join(SUBSCRIBABLE)}, or null for all")
+    return [kind for kind in SUBSCRIBABLE if kind in events]
+
+
+def _checked_headers(headers: Mapping[str, str], current: Mapping[str, str]) -> dict[str, str]:
+    """The headers to keep; the masked value that was shown leaves the header as it is."""
+    named = {name.lower(): value for name, value in current.items()}
+    chosen = {name: named.get(name.lower(), value) if value == MASK else value for name, value in headers.items()}
+    if len({name.lower() for name in chosen}) != len(chosen) or len(chosen) > MAX_HEADERS:
+        raise InvalidInput("headers", f"are at most {MAX_HEADERS}, each name once")
+    if ours := [name for name in chosen if name.lower() in _SIGNING_HEADERS]:
+        raise InvalidInput("headers", f"must not hold {ours[0]}, which this service sets")
+    try:
+        check_headers(chosen)
+    except ValueError as error:
+        raise InvalidInput("headers", _phrase(error)) from error
+    return chosen
+
+
+def _phrase(error: ValueError) -> str:
+    """A sentence as part of one."""
+    sentence = str(error).removesuffix(".")
+    return sentence[:1].lower() + sentence[1:]

@@ -1,0 +1,247 @@
+"""The roles of docs/deploy.md: the service does everything as the lesser one, and attacks as that role fail."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import httpx
+import pytest
+import respx
+
+from payment_service.access.service import EVERYBODY, Scope
+from payment_service.audit.comparing import compare
+from payment_service.audit.sealing import AuditSeals
+from payment_service.money import Money
+from payment_service.notifications.bindings import BindingRequest
+from payment_service.observability.context import Origin, origin
+from payment_service.payments.lifecycle import State
+from payment_service.payments.settling import Settlement
+from payment_service.postgres import schema
+from payment_service.postgres.queue import forget_old
+from payment_service.refunds.service import RefundRequest
+from payment_service.reports.service import Report
+from payment_service.services import Services, build
+from payment_service.settings import Settings
+from payment_service.worker.service import worker_over
+from tests.conftest import SHOPS, Server, accepted, device_token_of, status_reply
+from tests.payments.asking import SHOP, ask, paid, refunded
+from tests.postgres.books import written_down
+from tests.waiting import until
+
+DEPLOY = Path(__file__).parents[2] / "docs" / "deploy.md"
+
+
+def sql_of_the_docs() -> list[str]:
+    section = DEPLOY.read_text("utf-8").split("### Roles of the database", 1)[1].split("\n### ", 1)[0]
+    return re.findall(r"```sql\n(.*?)```", section, re.DOTALL)
+
+
+class Roles:
+    """A database of its own with both roles, whose names are this worker's: roles belong to the whole server."""
+
+    def __init__(self, server: Server, worker_id: str) -> None:
+        self.server = server
+        self.database = f"roles_{worker_id}"
+        self.names = {name: f"{name}_{worker_id}" for name in ("payment_owner", "payment_service")}
+
+    def url(self, role: str) -> str:
+        parts = urlsplit(self.server.of(self.database))
+        password = "OWNER_PASSWORD" if role == "payment_owner" else "SERVICE_PASSWORD"
+        host = parts.netloc.rpartition("@")[2]
+        return parts._replace(netloc=f"{self.names[role]}:{password}@{host}").geturl()
+
+    def of_here(self, statements: str) -> str:
+        for name, here in self.names.items():
+            statements = re.sub(rf"\b{name}\b", here, statements)
+        return statements.replace("DATABASE payments", f"DATABASE {self.database}")
+
+
+async def run(url: str, statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statements)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="module")
+async def roles(server: Server, worker_id: str) -> AsyncIterator[Roles]:
+    roles = Roles(server, worker_id)
+    at_first, after_migrating = map(roles.of_here, sql_of_the_docs())
+    superuser = await server.make(roles.database, empty=True)
+    await run(superuser, at_first)
+    await asyncio.to_thread(schema.migrate, roles.url("payment_owner"))
+    for _twice in range(2):
+        await run(roles.url("payment_owner"), after_migrating)
+    yield roles
+    await run(server.url, f"DROP DATABASE {roles.database} WITH (FORCE)")
+    await run(server.url, "".join(f"DROP ROLE {name};" for name in roles.names.values()))
+
+
+@pytest.fixture(scope="module")
+async def own_house(roles: Roles, database_url: str) -> AsyncIterator[Services]:
+    """The service over that database, as the lesser role."""
+    services = build(
+        Settings(
+            _env_file=None,
+            database_url=roles.url("payment_service"),
+            production_api_url="http://127.0.0.1:1",
+            kaspi_access_token="test-access-token",
+            encryption_keys="dGhpcyBpcyBhIHRlc3Qga2V5LCBub3QgYSBzZWNyZXQ=",
+            late_effect_s=0,
+            follow_first_s=0.1,
+            webhooks_stay_here=True,
+        )
+    )
+    yield services
+    await services.close()
+
+
+async def test_service_does_everything_as_the_lesser_role(
+    own_house: Services, roles: Roles, wire: respx.MockRouter
+) -> None:
+    services = own_house
+    worker = worker_over(services)
+    working = asyncio.create_task(worker.run())
+    listening = asyncio.create_task(services.subscriptions.run())
+    try:
+        await _shop_with_everything(services)
+        await services.routing.update(SHOP, {"city": "Алматы"}, reason="moved")
+        key = await services.access.create("shop", [Scope.ADMIN], shops=[SHOP])
+        await services.access.revoke(key.row.id)
+        endpoint = (await services.endpoints.add({"url": "http://127.0.0.1:1025/hook"})).endpoint
+        await services.endpoints.rotate_secret(endpoint.id, keep_old_s=60)
+        await services.endpoints.change(endpoint.id, {"is_active": False})
+
+        payment = await paid(services, wire, ask(idempotency_key="key-of-roles"))
+        wire.get("/refund/").mock(return_value=refunded())
+        refund = await services.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=Money(500)))
+        assert refund.refund.state == "succeeded"
+
+        wire.get("/create/").mock(side_effect=[httpx.Response(500)])
+        lost = (await services.payments.create(ask(7))).payment
+        wire.get("/status/", params={"externalId": "777"}).mock(return_value=status_reply(777, "Processed"))
+        found = Settlement(state=State.PAID, reason="Seen in the cabinet", external_id="777")
+        await services.settling.settle(EVERYBODY, lost.id, found)
+        token = origin.set(Origin("another"))
+        assert (await services.settling.undo(EVERYBODY, lost.id, "It was another one")).state == "unknown"
+        origin.reset(token)
+        await services.reports.write(EVERYBODY, Report(shop_id=SHOP, operation_type="create", external_id="888"))
+        wire.get("/status/", params={"externalId": "888"}).mock(return_value=status_reply(888, "Processed"))
+
+        wire.get("/create/").mock(side_effect=None, return_value=accepted(999))
+        followed = (await services.payments.create(ask(8))).payment
+        wire.get("/status/", params={"externalId": "999"}).mock(return_value=status_reply(999, "Processed"))
+
+        async def is_paid() -> bool:
+            return (await services.reading.get(EVERYBODY, followed.id)).state == "paid"
+
+        await until(is_paid, seconds=20)
+        await services.rotate_keys()
+        async with services.database.transaction() as session:
+            await forget_old(session, 0)
+        await services.polling.settle_lost()
+        await services.refunds.settle_lost()
+        await services.deliveries.wake_overdue()
+        assert await AuditSeals(services.database).seal()
+        assert (await compare(services.database)).problem is None
+        assert await schema.current(services.database) == schema.head()
+    finally:
+        worker.stop()
+        await working
+        listening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await listening
+
+
+DENIED = [
+    "ALTER TABLE payment_log DISABLE TRIGGER ALL",
+    "ALTER TABLE payment_config DISABLE TRIGGER payment_config_is_audited",
+    "DROP TRIGGER payment_log_insert_only ON payment_log",
+    "SET session_replication_role = replica",
+    "CREATE OR REPLACE FUNCTION break_law(law text, sentence text) RETURNS void LANGUAGE sql AS ''",
+    "ALTER FUNCTION change_is_audited() OWNER TO CURRENT_USER",
+    "CREATE TEMP TABLE payment_log (id int)",
+    "CREATE TABLE payment_log_2 (id int)",
+    "CREATE SCHEMA mine",
+    "UPDATE payment_log SET actor = 'somebody'",
+    "DELETE FROM payment_log",
+    "TRUNCATE payment_log",
+    "UPDATE audit_seal SET hash = repeat('0', 64)",
+    "DELETE FROM audit_seal",
+    "UPDATE payment_config_history SET organization_bin = '891027350515'",
+    "DELETE FROM payment_config",
+    "DELETE FROM api_key",
+    "UPDATE api_key SET digest = repeat('f', 64)",
+    "UPDATE api_key SET scopes = '{admin}'",
+    "UPDATE device_token SET masked = 'x'",
+    "UPDATE event SET data = '{}'",
+    "DELETE FROM payment",
+    "DELETE FROM delivery_try",
+    "UPDATE alembic_version SET version_num = '0001'",
+    "DROP TABLE payment",
+    "SET ROLE payment_owner",
+    "REASSIGN OWNED BY payment_owner TO CURRENT_USER",
+    "BEGIN; LOCK TABLE payment_log IN ACCESS EXCLUSIVE MODE",
+]
+
+
+@pytest.mark.parametrize("attack", DENIED)
+async def test_attack_is_denied(roles: Roles, attack: str) -> None:
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await run(roles.url("payment_service"), roles.of_here(attack))
+
+
+NEW_VERSION = (
+    "INSERT INTO payment_config_history SELECT shop_id, 99, '891027350515', device_token, device_token_id, true,"
+    " provider, name, city, description, 'the owner' FROM payment_config WHERE shop_id = 121038"
+)
+REDIRECT = "UPDATE payment_config SET version = version + 1, organization_bin = '891027350515' WHERE shop_id = 121038"
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "INSERT INTO api_key (name, prefix, digest, scopes) VALUES ('eve', 'ps_', repeat('e', 64), '{admin}')",
+        f"{NEW_VERSION.replace('99', '(SELECT version + 1 FROM payment_config WHERE shop_id = 121038)')}; {REDIRECT}",
+        "UPDATE device_token SET ciphertext = (SELECT ciphertext FROM fingerprint_key)",
+        "UPDATE api_key SET revoked_at = now() WHERE revoked_at IS NULL",
+        "UPDATE notify_binding SET shop_id = NULL",
+    ],
+)
+async def test_change_that_the_record_does_not_tell_does_not_commit(
+    own_house: Services, roles: Roles, attack: str
+) -> None:
+    await _shop_with_everything(own_house)
+    with pytest.raises(asyncpg.CheckViolationError, match="audit entry"):
+        await run(roles.url("payment_service"), f"BEGIN; {attack}; COMMIT")
+
+
+async def _shop_with_everything(services: Services) -> None:
+    """A shop, a key, a secret and a chat, unless they are there."""
+    if not await services.routing.configs():
+        await services.routing.create(SHOP, {"organization_bin": SHOPS[SHOP], "device_token": device_token_of(SHOP)})
+    if not await services.bindings.all(EVERYBODY):
+        chat = BindingRequest(channel="email", address="a@b.kz", shop_id=SHOP, events=["payment.paid"])
+        await services.bindings.add(EVERYBODY, chat)
+    if all(key.revoked_at for key in await services.access.all()):
+        await services.access.create("standing", [Scope.PAYMENTS_READ])
+    await services.fingerprints.of()
+
+
+async def test_change_that_the_record_tells_is_there_for_good(own_house: Services, roles: Roles) -> None:
+    """What is left to an attacker: a change with an entry. It is sealed, and nothing takes it out again."""
+    add = "INSERT INTO api_key (id, name, prefix, digest, scopes) VALUES (77, 'e', 'ps_', repeat('7', 64), '{admin}')"
+    await run(roles.url("payment_service"), f"BEGIN; {add}; {written_down('api_key:77')}; COMMIT")
+    assert (await compare(own_house.database)).problem is None
+    await run(
+        roles.server.of(roles.database),
+        "SET session_replication_role = replica; DELETE FROM api_key WHERE id = 77",
+    )
+    problem = (await compare(own_house.database)).problem
+    assert problem is not None
+    assert problem.sentence.startswith("api_key:77 is gone")
