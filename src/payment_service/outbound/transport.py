@@ -8,6 +8,9 @@ A connection serves one call. Some wait for their call, for ``IDLE_S`` at most: 
 waits neither for TCP nor for TLS, and, where it is wanted, those that served a call before. Each is looked into just
 before its request is written, and given up if the server ended it or said anything on it.
 
+If a server ends a connection while a request is on its way, nobody knows what came of that call. So nothing is opened
+ahead until the server has left one connection, which no call ever uses, alone for longer than any would wait.
+
 A head is read to 64 kB. The body is handed on as it comes, and whoever reads it sets its limit; a reply of more than
 128 kB with its head and framing is broken off. Times are in seconds.
 """
@@ -26,11 +29,10 @@ from payment_service.outbound.connection import Connection, open_connection
 from payment_service.outbound.reply import Reply
 
 IDLE_S: Final = 3.0
-"""If a server ends an idle connection just as a request leaves, nobody knows what came of that call. The shortest
-limits in common use are 5 s (Go, HAProxy, Apache between requests), and no connection may come near them."""
-PAUSES_S: Final = (60.0, 86_400.0)
-"""How long nothing is opened ahead after the server ended such a connection unused: its limit may be shorter. The
-first pause is for a server that was only restarted; each doubles the one before, up to a day."""
+"""The shortest limits in common use are 5 s (Go, HAProxy, Apache between requests): nothing may come near them."""
+TRIAL_S: Final = 4.0
+"""How long a server must leave a connection be before any is opened ahead."""
+TRIAL_EVERY_S: Final = 60.0
 _MAX_HEAD_BYTES: Final = 64 * 1024
 _UNSENDABLE: Final = re.compile(rb"[\r\n\0]")
 log = get_logger(__name__)
@@ -53,8 +55,9 @@ class Transport(httpx.AsyncBaseTransport):
         """With the loop's time until which each may be used; the newest last."""
         self._expiry: asyncio.TimerHandle | None = None
         self._opening: set[asyncio.Task[None]] = set()
-        self._paused_until = 0.0
-        self._pause_s = PAUSES_S[0]
+        self._is_patient = False
+        """Whether the server leaves unused connections alone."""
+        self._next_trial = 0.0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Make one call. Heeded extensions: ``target``, ``timeout`` (to connect) and ``trace``.
@@ -109,44 +112,50 @@ class Transport(httpx.AsyncBaseTransport):
         if not self._idle:
             return None
         newest, until = self._idle.pop()
-        now = asyncio.get_running_loop().time()
+        now = _now()
         if now < until:
             if newest.is_quiet():
                 return newest
-            self._pause(now)
+            self._is_patient, self._next_trial = False, now + TRIAL_EVERY_S
         newest.close()
         self._end_idle()
         return None
 
     def _open_ahead(self, timeout_s: float | None) -> None:
         """Open one for the next call, while the one that was just made is answered."""
-        waiting = len(self._idle) + len(self._opening)
-        if waiting < self._ahead and asyncio.get_running_loop().time() >= self._paused_until:
-            task = asyncio.create_task(self._open_idle(timeout_s))
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
-
-    def _pause(self, now: float) -> None:
-        if self._ahead:
-            log.warning("server ended a connection opened ahead", pause_s=self._pause_s)
-        self._paused_until = now + self._pause_s
-        self._pause_s = min(2 * self._pause_s, PAUSES_S[1])
+        if self._is_patient and len(self._idle) + len(self._opening) < self._ahead:
+            work = self._open_idle(timeout_s)
+        elif self._ahead and not self._is_patient and not self._opening and self._next_trial <= _now():
+            work = self._try_server(timeout_s)
+        else:
+            return
+        task = asyncio.create_task(work)
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
 
     async def _open_idle(self, timeout_s: float | None) -> None:
         with contextlib.suppress(Exception):  # the next call opens its own, and tells why that failed
             self._let_wait(await self._open(timeout_s))
 
+    async def _try_server(self, timeout_s: float | None) -> None:
+        """Open a connection that no call will use, and see whether the server leaves it alone."""
+        self._next_trial = _now() + TRIAL_EVERY_S
+        with contextlib.suppress(Exception), contextlib.closing(await self._open(timeout_s)) as connection:
+            await asyncio.sleep(TRIAL_S)
+            self._is_patient = connection.is_quiet()
+            log.info("server was tried", leaves_idle_connections=self._is_patient)
+
     def _let_wait(self, connection: Connection) -> None:
-        loop = asyncio.get_running_loop()
-        until = loop.time() + IDLE_S
+        until = _now() + IDLE_S
         self._idle.append((connection, until))
-        self._expiry = self._expiry or loop.call_at(until, self._end_expired)
+        self._expiry = self._expiry or asyncio.get_running_loop().call_at(until, self._end_expired)
 
     def _end_expired(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._idle and self._idle[0][1] <= loop.time():
+        self._expiry = None
+        while self._idle and self._idle[0][1] <= _now():
             self._idle.pop(0)[0].close()
-        self._expiry = loop.call_at(self._idle[0][1], self._end_expired) if self._idle else None
+        if self._idle:
+            self._expiry = asyncio.get_running_loop().call_at(self._idle[0][1], self._end_expired)
 
     def _end_idle(self) -> None:
         while self._idle:
@@ -196,6 +205,10 @@ def _head(request: httpx.Request) -> bytes:
     if len(head) > _MAX_HEAD_BYTES:
         raise httpx.LocalProtocolError("The head of the request is too long.")
     return head
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def _untold(_event: str, _info: dict[str, Any]) -> None:
