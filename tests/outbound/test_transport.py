@@ -52,11 +52,11 @@ async def test_trace_tells_each_step_of_a_call_in_order() -> None:
 
 
 async def test_server_that_speaks_before_it_is_asked_is_sent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = type(asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
     connect = loop.sock_connect
 
-    async def connect_and_wait(self: asyncio.AbstractEventLoop, *rest: Any) -> None:
-        await connect(self, *rest)
+    async def connect_and_wait(*rest: Any) -> None:
+        await connect(*rest)
         await asyncio.sleep(0.05)
 
     async def greets(connection: Connection) -> None:
