@@ -216,6 +216,7 @@ def _broken_replies(seed: int) -> list[Kind]:
         courses.bad_json,
         courses.two_lengths,
         courses.too_short_a_length,
+        courses.answers_twice,
         courses.huge_header,
         courses.zipped,
     ]
@@ -272,7 +273,7 @@ def _in_time() -> list[Kind]:
 
 def _harmless() -> list[Kind]:
     """What looks odd and is a whole reply all the same. Money calls never share a connection, so none dies there."""
-    on_kept_connections = (courses.dies_after, courses.dies_under_the_next, courses.answers_twice)
+    on_kept_connections = (courses.dies_after, courses.dies_under_the_next, courses.answers_again)
     return [
         _always("after_noise", remade(courses.after_noise), told=DONE, reading=DONE),
         *(

@@ -119,7 +119,7 @@ async def test_status_nobody_knows_raises_an_alarm(services: Services, wire: res
 async def test_late_success_of_a_failed_payment_wins_with_an_alarm(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    moves = replace(services.reading.moves, plan=replace(services.reading.moves.plan, confirm_s=0))
+    moves = replace(services.reading.moves, plan=replace(services.reading.moves.plan, confirm_s=-1))
     following = replace(services.reading, moves=moves)
     wire.get("/create/").mock(return_value=accepted(CREATED))
     payment = (await services.payments.create(ask())).payment
