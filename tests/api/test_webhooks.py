@@ -8,6 +8,7 @@ import pytest
 
 from payment_service.events.relay import PassingOn
 from payment_service.outbound.client import Posted
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
 from payment_service.webhooks.delivery import Deliveries
 from tests.api.conftest import GoodProxy, KeyMaker, created, paid, problem_of
@@ -34,7 +35,7 @@ async def deliver(services: Services, monkeypatch: pytest.MonkeyPatch, status: i
     monkeypatch.setattr(services.endpoints.outbound, "post", post)
     deliveries: Deliveries = services.deliveries
     await PassingOn(services.database, [deliveries.take]).pass_on()
-    for endpoint in await services.endpoints.all():
+    for endpoint in await services.endpoints.all(ALL_SHOPS):
         for _ in range(5):
             await deliveries.deliver(endpoint.id)
 

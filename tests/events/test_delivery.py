@@ -18,6 +18,7 @@ from payment_service.events.relay import PassingOn
 from payment_service.identifiers import new_id
 from payment_service.outbound.client import Posted
 from payment_service.postgres.queue import DELIVER_EVENTS
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
 from payment_service.settings import Settings
 from payment_service.webhooks.delivery import TURN_S, Clock, body_of
@@ -43,7 +44,7 @@ def world(services: Services, sql: asyncpg.Connection, monkeypatch: pytest.Monke
 
 
 async def test_event_is_delivered_with_its_id_version_and_signature(world: World) -> None:
-    made = await world.services.endpoints.add({"url": URL})
+    made = await world.services.endpoints.add({"url": URL}, ALL_SHOPS)
     subject = new_id()
     event_id = await world.happens(EventType.PAYMENT_PAID, subject, version=3, data={"id": str(subject), "amount": 7})
     await world.work()
@@ -109,8 +110,8 @@ async def test_custom_headers_are_sent_and_cannot_replace_the_signature(world: W
 
 
 async def test_old_secret_signs_too_while_it_is_valid(world: World) -> None:
-    made = await world.services.endpoints.add({"url": URL})
-    new = await world.services.endpoints.rotate_secret(made.endpoint.id, keep_old_s=3600)
+    made = await world.services.endpoints.add({"url": URL}, ALL_SHOPS)
+    new = await world.services.endpoints.rotate_secret(made.endpoint.id, keep_old_s=3600, shops=ALL_SHOPS)
     await world.happens()
     await world.work()
     world.time.passes(hours=1)
@@ -123,8 +124,8 @@ async def test_old_secret_signs_too_while_it_is_valid(world: World) -> None:
 
 
 async def test_old_secret_can_end_at_once(world: World) -> None:
-    made = await world.services.endpoints.add({"url": URL})
-    new = await world.services.endpoints.rotate_secret(made.endpoint.id, keep_old_s=0)
+    made = await world.services.endpoints.add({"url": URL}, ALL_SHOPS)
+    new = await world.services.endpoints.rotate_secret(made.endpoint.id, keep_old_s=0, shops=ALL_SHOPS)
     await world.happens()
     await world.work()
     assert not world.receiver.calls[0].is_signed_with(made.secret)
@@ -183,7 +184,7 @@ async def test_written_event_is_heard_and_passed_on(world: World) -> None:
 
 async def test_nothing_is_written_for_an_endpoint_that_is_off(world: World) -> None:
     endpoint_id = await world.endpoint()
-    await world.services.endpoints.change(endpoint_id, {"is_active": False})
+    await world.services.endpoints.change(endpoint_id, {"is_active": False}, ALL_SHOPS)
     await world.happens()
     await world.work()
     assert (world.receiver.calls, await world.states()) == ([], [])
@@ -486,7 +487,7 @@ async def switched_off(world: World) -> Any:
 
 async def test_test_that_arrives_switches_an_endpoint_on_again(world: World) -> None:
     endpoint_id = await switched_off(world)
-    await world.deliveries.test(endpoint_id)
+    await world.deliveries.test(endpoint_id, ALL_SHOPS)
     await world.work()
     assert (await world.row(endpoint_id))["is_active"]
     assert await world.types() == ["payment.paid", "endpoint.disabled", "test", "endpoint.recovered"]
@@ -496,7 +497,7 @@ async def test_test_that_arrives_switches_an_endpoint_on_again(world: World) -> 
 
 async def test_person_switches_an_endpoint_on_again(world: World) -> None:
     endpoint_id = await switched_off(world)
-    await world.services.endpoints.change(endpoint_id, {"is_active": True})
+    await world.services.endpoints.change(endpoint_id, {"is_active": True}, ALL_SHOPS)
     assert (await world.types())[-1] == "endpoint.recovered"
     await world.work()
     assert world.receiver.types == ["payment.paid", "payment.paid", "endpoint.recovered"]
@@ -505,7 +506,7 @@ async def test_person_switches_an_endpoint_on_again(world: World) -> None:
 async def test_test_that_fails_is_over_and_changes_nothing(world: World) -> None:
     endpoint_id = await world.endpoint()
     world.receiver.answers(500)
-    await world.deliveries.test(endpoint_id)
+    await world.deliveries.test(endpoint_id, ALL_SHOPS)
     await world.work()
     assert await world.states() == ["dead"]
     row = await world.row(endpoint_id)
@@ -514,8 +515,8 @@ async def test_test_that_fails_is_over_and_changes_nothing(world: World) -> None
 
 async def test_endpoint_that_a_person_switched_off_stays_off_after_a_test(world: World) -> None:
     endpoint_id = await world.endpoint()
-    await world.services.endpoints.change(endpoint_id, {"is_active": False})
-    await world.deliveries.test(endpoint_id)
+    await world.services.endpoints.change(endpoint_id, {"is_active": False}, ALL_SHOPS)
+    await world.deliveries.test(endpoint_id, ALL_SHOPS)
     await world.work()
     assert world.receiver.types == ["test"]
     assert (await world.row(endpoint_id))["off_reason"] == "person"
@@ -524,6 +525,6 @@ async def test_endpoint_that_a_person_switched_off_stays_off_after_a_test(world:
 async def test_test_goes_to_its_endpoint_alone(world: World) -> None:
     endpoint_id = await world.endpoint(events=["refund.failed"], url=URL + "/this")
     await world.endpoint(url=URL + "/other")
-    await world.deliveries.test(endpoint_id)
+    await world.deliveries.test(endpoint_id, ALL_SHOPS)
     await world.work()
     assert [call.url for call in world.receiver.calls] == [URL + "/this"]

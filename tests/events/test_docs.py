@@ -12,6 +12,7 @@ from standardwebhooks.webhooks import Webhook
 
 from payment_service.events.outbox import EventType
 from payment_service.payments import views as payments_shown
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.refunds import views as refunds_shown
 from payment_service.services import Services
 from payment_service.webhooks import endpoints
@@ -62,7 +63,7 @@ async def test_example_of_an_endpoint_shows_what_get_shows(
         """Any URL."""
 
     monkeypatch.setattr(services.endpoints.outbound, "check_host", fine)
-    made = await services.endpoints.add({"url": URL})
+    made = await services.endpoints.add({"url": URL}, ALL_SHOPS)
     assert set(EXAMPLES[kind]["data"]) == set(services.endpoints.shown(made.endpoint))
 
 

@@ -18,6 +18,7 @@ from payment_service.events.outbox import EventType
 from payment_service.events.relay import PassingOn
 from payment_service.identifiers import new_id
 from payment_service.outbound.client import NotPosted, Posted, Reason
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
 from payment_service.webhooks.delivery import Clock, Deliveries
 
@@ -110,7 +111,7 @@ class World:
     deliveries: Deliveries
 
     async def endpoint(self, **fields: Any) -> UUID:
-        made = await self.services.endpoints.add({"url": URL, **fields})
+        made = await self.services.endpoints.add({"url": URL, **fields}, ALL_SHOPS)
         return made.endpoint.id
 
     async def happens(

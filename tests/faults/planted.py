@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from payment_service.access.service import EVERYBODY
 from payment_service.errors import ShopNotConfigured
 from payment_service.idempotency import claims
 from payment_service.idempotency.decisions import Earlier, Rules, Verdict, of_equal
@@ -264,7 +265,7 @@ def shop_without_route_gets_another_shops() -> None:
             try:
                 return await route_of(self, request)
             except ShopNotConfigured:
-                return await self.routing.route_of(121038)
+                return await self.routing.route_of(EVERYBODY, 121038)
 
         return route
 
@@ -371,7 +372,7 @@ def sweep_stops_at_a_bad_row() -> None:
 @_plant
 def refund_goes_by_todays_route() -> None:
     async def todays_account(self: Refunds, payment: Payment) -> Account:
-        route = await self.routing.route_of(payment.shop_id)
+        route = await self.routing.route_of(EVERYBODY, payment.shop_id)
         return Account(route.organization_bin, route.device_token)
 
     _put(Refunds, "_pinned_account", todays_account)

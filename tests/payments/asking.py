@@ -11,6 +11,7 @@ import respx
 from sqlalchemy import select
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from payment_service.access.service import EVERYBODY
 from payment_service.errors import DatabaseUnavailable, StillRunning
 from payment_service.money import Money
 from payment_service.observability.metrics import ALARMS
@@ -128,7 +129,7 @@ async def two_shops(services: Services) -> dict[int, str]:
     found = {shop_id: SHOPS[shop_id] for shop_id in (SHOP, OTHER_SHOP)}
     for shop_id, organization_bin in found.items():
         fields = {"organization_bin": organization_bin, "device_token": device_token_of(shop_id)}
-        await services.routing.create(shop_id, fields)
+        await services.routing.create(EVERYBODY, shop_id, fields)
     return found
 
 

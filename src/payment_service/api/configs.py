@@ -170,9 +170,9 @@ async def config(
     """What a client needs to take payments for a shop itself."""
     headers = {"Cache-Control": f"private, max-age={VALID_FOR_S}", "Vary": "Authorization, X-API-Key"}
     if shop_id is None:
-        found = await services.routing.configs(shops=caller.shops, active_only=True)
+        found = await services.routing.configs(caller, active_only=True)
     else:
-        found = [await _visible(services, caller, shop_id)]
+        found = [await services.routing.config_of(caller, shop_id)]
         if not found[0].row.is_active:
             raise ShopInactive(shop_id)
     shown = [_shown(one, caller) for one in found]
@@ -192,7 +192,7 @@ async def all_configs(
     services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
 ) -> list[ConfigAnswer]:
     """The routing of all shops, the inactive ones too."""
-    return [_shown(one, caller) for one in await services.routing.configs(shops=caller.shops)]
+    return [_shown(one, caller) for one in await services.routing.configs(caller)]
 
 
 @router.post(
@@ -206,9 +206,8 @@ async def add(
     body: NewConfig, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)], response: Response
 ) -> ConfigAnswer:
     """Add a shop. From now on its payments land on this BIN."""
-    caller.require_shop(body.shop_id)
     fields = body.model_dump(exclude={"shop_id", "reason"})
-    made = await services.routing.create(body.shop_id, fields, reason=body.reason)
+    made = await services.routing.create(caller, body.shop_id, fields, reason=body.reason)
     response.headers["Location"] = f"/admin/configs/{body.shop_id}"
     return _shown(made, caller)
 
@@ -228,7 +227,7 @@ async def by_bin(
 
     Several active ones are a conflict that names them; when there is none but inactive ones, that is said.
     """
-    return _shown(await services.routing.config_of_bin(bin, shops=caller.shops), caller)
+    return _shown(await services.routing.config_of_bin(caller, bin), caller)
 
 
 @router.get(
@@ -241,7 +240,7 @@ async def one_config(
     shop_id: PathShopId, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
 ) -> ConfigAnswer:
     """The routing of one shop, active or not."""
-    return _shown(await _visible(services, caller, shop_id), caller)
+    return _shown(await services.routing.config_of(caller, shop_id), caller)
 
 
 @router.put(
@@ -264,10 +263,10 @@ async def change(
         if fields.pop(name, shop_id) != shop_id:
             raise InvalidInput(name, f"is {shop_id} here, and stays so")
     warnings = fields.pop("warnings", None)
-    if warnings is not None and warnings != _shown(await services.routing.config_of(shop_id), caller).warnings:
+    if warnings is not None and warnings != _shown(await services.routing.config_of(caller, shop_id), caller).warnings:
         raise InvalidInput("warnings", "are other ones today: leave them out")
     seen = {name: fields.pop(name) for name in _SHOWN if name in fields}
-    return _shown(await services.routing.update(shop_id, fields, seen=seen, reason=body.reason), caller)
+    return _shown(await services.routing.update(caller, shop_id, fields, seen=seen, reason=body.reason), caller)
 
 
 @router.delete(
@@ -280,8 +279,7 @@ async def deactivate(
     shop_id: PathShopId, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
 ) -> ConfigAnswer:
     """Deactivate: nothing is deleted, refunds of earlier payments go on, PUT switches it on again."""
-    caller.require_shop(shop_id)
-    return _shown(await services.routing.update(shop_id, {"is_active": False}, reason="deactivated"), caller)
+    return _shown(await services.routing.update(caller, shop_id, {"is_active": False}, reason="deactivated"), caller)
 
 
 @router.get(
@@ -294,13 +292,7 @@ async def history(
     shop_id: PathShopId, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
 ) -> list[ConfigChangeAnswer]:
     """Who changed what, when, from what to what, and why; newest first."""
-    caller.require_shop(shop_id)
-    return [_change(one) for one in await services.routing.history(shop_id)]
-
-
-async def _visible(services: InServices, caller: Caller, shop_id: int) -> ShopConfig:
-    caller.require_shop(shop_id)
-    return await services.routing.config_of(shop_id)
+    return [_change(one) for one in await services.routing.history(caller, shop_id)]
 
 
 def _shown(config: ShopConfig, caller: Caller) -> ConfigAnswer:

@@ -317,8 +317,7 @@ async def replay(id: DeliveryId, services: InServices, caller: Admin) -> Deliver
 
 async def _check_shops(services: Services, caller: Caller, shops: list[int] | None) -> None:
     for shop_id in shops or ():
-        caller.require_shop(shop_id)
-        await services.routing.config_of(shop_id)
+        await services.routing.config_of(caller, shop_id)
 
 
 def _shown(services: Services, endpoint: WebhookEndpoint) -> EndpointAnswer:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.events.models import Event
 from payment_service.identifiers import new_id
+from payment_service.postgres.visibility import Shops, of_shops
 
 
 class EventType(StrEnum):
@@ -67,19 +68,15 @@ def body(event: Event) -> dict[str, Any]:
 
 
 async def since(
-    session: AsyncSession, shops: Collection[int] | None, moment: datetime, *, besides: Collection[UUID], limit: int
+    session: AsyncSession, shops: Shops, moment: datetime, *, besides: Collection[UUID], limit: int
 ) -> Sequence[Event]:
-    """Events of payments and refunds written at this moment or later, besides these, oldest first.
-
-    ``shops`` are those of a caller: a set, which may be empty, or ``ALL_SHOPS``.
-    """
+    """Events of payments and refunds of these shops written at this moment or later, besides these, oldest first."""
     query = (
         select(Event)
         .where(Event.created_at >= moment, Event.subject.in_(("payment", "refund")))
+        .where(of_shops(Event.shop_id, shops))
         .where(Event.id != all_(literal(list(besides), ARRAY(Uuid))))
         .order_by(Event.created_at, Event.id)
         .limit(limit)
     )
-    if shops is not None:
-        query = query.where(Event.shop_id.in_(shops))
     return (await session.scalars(query)).all()

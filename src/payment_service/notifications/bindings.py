@@ -4,7 +4,7 @@ A chat that is bound to all shops belongs to those who may touch all shops.
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
 from uuid import UUID
@@ -24,6 +24,7 @@ from payment_service.notifications.service import Notify
 from payment_service.notifications.texts import PEOPLES_EVENTS, WORDS, Language
 from payment_service.observability.context import origin
 from payment_service.postgres.database import Database, is_duplicate
+from payment_service.postgres.visibility import Shops, of_shops
 from payment_service.routing.models import PaymentConfig
 
 ADDRESSES: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
@@ -226,22 +227,19 @@ async def _binding_of(session: AsyncSession, chat: NotifyChat, shop_id: int | No
 
 
 async def _visible(session: AsyncSession, caller: Caller, binding_id: UUID) -> Bound:
-    found = await _read(session, binding_id=binding_id)
-    if not found or not caller.may_touch(found[0].binding.shop_id):
+    found = await _read(session, binding_id=binding_id, shops=caller.shops)
+    if not found:
         raise BindingNotFound(binding_id)
     return found[0]
 
 
-async def _read(
-    session: AsyncSession, *, binding_id: UUID | None = None, shops: Collection[int] | None = None
-) -> list[Bound]:
+async def _read(session: AsyncSession, *, binding_id: UUID | None = None, shops: Shops) -> list[Bound]:
     query = (
         select(NotifyBinding, NotifyChat)
         .join(NotifyChat, NotifyChat.id == NotifyBinding.chat_id)
+        .where(of_shops(NotifyBinding.shop_id, shops))
         .order_by(NotifyBinding.id)
     )
     if binding_id is not None:
         query = query.where(NotifyBinding.id == binding_id)
-    if shops is not None:
-        query = query.where(NotifyBinding.shop_id.in_(shops))
     return [Bound(binding, chat) for binding, chat in (await session.execute(query)).all()]

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from payment_service.access.service import SERVICE
 from payment_service.errors import (
     DatabaseUnavailable,
     DeviceTokenMissing,
@@ -142,7 +143,7 @@ class Payments:
         return written, None if written.replayed else route
 
     async def _route(self, request: PaymentRequest) -> Route:
-        route = await self.routing.route_of(request.shop_id)
+        route = await self.routing.route_of(SERVICE, request.shop_id)
         if request.phone is None and route.device_token is None:
             raise DeviceTokenMissing(request.shop_id)
         return route

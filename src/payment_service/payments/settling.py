@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError
 
-from payment_service.access.service import ALL_SHOPS, Caller
+from payment_service.access.service import Caller
 from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
 from payment_service.errors import (
@@ -37,6 +37,7 @@ from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves
 from payment_service.payments.rules import PaymentRules
 from payment_service.postgres.database import Database, constraint_of
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.providers.interface import (
     Meaning,
     NoSuchPayment,

@@ -3,8 +3,7 @@
 What has ended stays as it is. A replay is a new delivery of the same event, with the same id for the receiver.
 """
 
-from collections.abc import Collection, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -18,22 +17,13 @@ from payment_service.errors import DeliveryNotFound, WebhookNotFound, WebhookOff
 from payment_service.events.models import Event
 from payment_service.events.outbox import EventType
 from payment_service.postgres.database import Database
-from payment_service.postgres.paging import Filter, Page, read_page
+from payment_service.postgres.paging import Page, matches, read_page, within
+from payment_service.postgres.visibility import ALL_SHOPS, Shops
 from payment_service.webhooks.delivery import delivery_of
 from payment_service.webhooks.endpoints import Endpoints, locked, wake, wants
 from payment_service.webhooks.models import DeliveryTry, EventDelivery, WebhookEndpoint
 
 BATCH: Final = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryFilter(Filter):
-    """Which deliveries to show."""
-
-    endpoint_id: UUID | AbstractSet[UUID] | None = None
-    event_id: UUID | None = None
-    state: str | None = None
-    type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +37,7 @@ class DeliveryDetails:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRecord:
-    """What was delivered, and what was not. ``shops`` are those that the caller may touch; none means all."""
+    """What was delivered, and what was not. ``shops`` are those that the caller may touch."""
 
     database: Database
     endpoints: Endpoints
@@ -61,22 +51,24 @@ class DeliveryRecord:
         event_id: UUID | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-        shops: Collection[int] | None = None,
+        shops: Shops,
         limit: int,
         cursor: str | None = None,
     ) -> Page[EventDelivery]:
         """Deliveries to endpoints that the caller may see, newest first."""
-        endpoints: UUID | AbstractSet[UUID] | None = endpoint_id
-        if shops is not None:
-            seen = {endpoint.id for endpoint in await self.endpoints.all(shops)}
-            endpoints = seen if endpoint_id is None else seen & {endpoint_id}
-        wanted = DeliveryFilter(
-            endpoint_id=endpoints, state=state, type=type, event_id=event_id, since=since, until=until
+        query = select(EventDelivery).where(
+            matches(EventDelivery.endpoint_id, endpoint_id),
+            matches(EventDelivery.event_id, event_id),
+            matches(EventDelivery.state, state),
+            matches(EventDelivery.type, type),
+            within(EventDelivery.created_at, since, until),
         )
+        if shops is not ALL_SHOPS:
+            query = query.where(EventDelivery.endpoint_id.in_([one.id for one in await self.endpoints.all(shops)]))
         async with self.database.reading() as session:
-            return await read_page(session, EventDelivery, wanted, limit=limit, cursor=cursor)
+            return await read_page(session, EventDelivery, query, limit=limit, cursor=cursor)
 
-    async def get(self, delivery_id: UUID, shops: Collection[int] | None = None) -> DeliveryDetails:
+    async def get(self, delivery_id: UUID, shops: Shops) -> DeliveryDetails:
         """One delivery.
 
         Raises:
@@ -91,7 +83,7 @@ class DeliveryRecord:
             event = await session.get_one(Event, delivery.event_id)
             return DeliveryDetails(delivery, event, list(await session.scalars(tries)))
 
-    async def replay(self, delivery_id: UUID, shops: Collection[int] | None = None) -> EventDelivery:
+    async def replay(self, delivery_id: UUID, shops: Shops) -> EventDelivery:
         """Deliver an event once more, at once. What still waits is tried now; what was replayed already, anew.
 
         Raises:
@@ -107,7 +99,7 @@ class DeliveryRecord:
             await wake(session, endpoint.id)
         return again
 
-    async def replay_failed(self, endpoint_id: UUID, since: datetime, shops: Collection[int] | None = None) -> int:
+    async def replay_failed(self, endpoint_id: UUID, since: datetime, shops: Shops) -> int:
         """Deliver at once all that ended as dead since then, or failed and waits; returns how many.
 
         Raises:
@@ -135,9 +127,7 @@ class DeliveryRecord:
                 await wake(session, endpoint.id)
             replayed, last = replayed + len(batch), batch[-1].id
 
-    async def replay_period(
-        self, endpoint_id: UUID, since: datetime, until: datetime, shops: Collection[int] | None = None
-    ) -> int:
+    async def replay_period(self, endpoint_id: UUID, since: datetime, until: datetime, shops: Shops) -> int:
         """Deliver every event of a period that the endpoint wants, delivered before or not; returns how many.
 
         Also those that were written while it was off, or before it was there.
@@ -168,13 +158,13 @@ class DeliveryRecord:
 
     # --- steps
 
-    async def _check_visible(self, delivery: EventDelivery, shops: Collection[int] | None) -> None:
+    async def _check_visible(self, delivery: EventDelivery, shops: Shops) -> None:
         try:
             await self.endpoints.get(delivery.endpoint_id, shops)
         except WebhookNotFound:
             raise DeliveryNotFound(delivery.id) from None
 
-    async def _on(self, session: AsyncSession, endpoint_id: UUID, shops: Collection[int] | None) -> WebhookEndpoint:
+    async def _on(self, session: AsyncSession, endpoint_id: UUID, shops: Shops) -> WebhookEndpoint:
         """The endpoint under its lock: nothing else of it is replayed or written down meanwhile."""
         await self.endpoints.get(endpoint_id, shops)
         endpoint = await locked(session, endpoint_id)

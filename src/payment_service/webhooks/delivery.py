@@ -9,7 +9,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -29,6 +29,7 @@ from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import DELIVERIES_WAITING, DELIVERY_SECONDS, DELIVERY_TRIES
 from payment_service.outbound.client import DEADLINE_S, NotPosted, Posted
 from payment_service.postgres.database import Database, insist
+from payment_service.postgres.visibility import Shops
 from payment_service.webhooks.endpoints import Endpoints, locked, wake, wants
 from payment_service.webhooks.models import DeliveryTry, EventDelivery, WebhookEndpoint
 
@@ -107,7 +108,7 @@ class Deliveries:
             if wanted:
                 await wake(session, endpoint.id)
 
-    async def test(self, endpoint_id: UUID, shops: Collection[int] | None = None) -> EventDelivery:
+    async def test(self, endpoint_id: UUID, shops: Shops) -> EventDelivery:
         """Send an endpoint a test event, once, even if it is off.
 
         Raises:

@@ -6,7 +6,7 @@ Secrets and headers are encrypted at rest. A secret is seen once, when it is mad
 import base64
 import json
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -27,6 +27,7 @@ from payment_service.outbound.client import Outbound, check_headers
 from payment_service.postgres.database import Database
 from payment_service.postgres.queue import DELIVER_EVENTS, enqueue
 from payment_service.postgres.vault import Vault
+from payment_service.postgres.visibility import ALL_SHOPS, Shops
 from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
 
 SECRET_MARK: Final = "whsec_"  # noqa: S105 - the mark that Standard Webhooks puts before secrets
@@ -47,7 +48,7 @@ class NewSecret:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """The endpoints of webhooks. ``shops`` of a call are those that the caller may touch; none means all."""
+    """The endpoints of webhooks. ``shops`` of a call are those that the caller may touch."""
 
     database: Database
     vault: Vault
@@ -55,13 +56,13 @@ class Endpoints:
 
     # --- asking
 
-    async def all(self, shops: Collection[int] | None = None) -> list[WebhookEndpoint]:
+    async def all(self, shops: Shops) -> list[WebhookEndpoint]:
         """Every endpoint that the caller may see, oldest first, those that are off too."""
         async with self.database.reading() as session:
             found = await session.scalars(select(WebhookEndpoint).order_by(WebhookEndpoint.id))
             return [endpoint for endpoint in found if _may_see(endpoint, shops)]
 
-    async def get(self, endpoint_id: UUID, shops: Collection[int] | None = None) -> WebhookEndpoint:
+    async def get(self, endpoint_id: UUID, shops: Shops) -> WebhookEndpoint:
         """One endpoint.
 
         Raises:
@@ -95,7 +96,7 @@ class Endpoints:
 
     # --- changing
 
-    async def add(self, fields: Mapping[str, Any], shops: Collection[int] | None = None) -> NewSecret:
+    async def add(self, fields: Mapping[str, Any], shops: Shops) -> NewSecret:
         """Add an endpoint: ``url``, and if wanted ``description, events, shops, headers``. Its secret is made here.
 
         Raises:
@@ -104,7 +105,7 @@ class Endpoints:
         secret = _new_secret()
         endpoint = WebhookEndpoint(id=new_id())
         endpoint.secret_ciphertext = self.vault.encrypt(secret, _place(endpoint, "secret"))
-        if fields.get("shops") is None and shops is not None:
+        if fields.get("shops") is None and shops is not ALL_SHOPS:
             fields = {**fields, "shops": sorted(shops)}
         await self._check_url(fields["url"])
         async with self.database.transaction() as session:
@@ -114,16 +115,14 @@ class Endpoints:
         log.info("webhook endpoint added", endpoint_id=str(endpoint.id))
         return NewSecret(endpoint, secret)
 
-    async def change(
-        self, endpoint_id: UUID, fields: Mapping[str, Any], shops: Collection[int] | None = None
-    ) -> WebhookEndpoint:
+    async def change(self, endpoint_id: UUID, fields: Mapping[str, Any], shops: Shops) -> WebhookEndpoint:
         """Change only the given fields; ``is_active`` switches it on and off.
 
         Raises:
             WebhookNotFound: when there is none that the caller may see.
             InvalidInput: for a field that is wrong.
         """
-        if fields.get("shops", ...) is None and shops is not None:
+        if fields.get("shops", ...) is None and shops is not ALL_SHOPS:
             raise InvalidInput("shops", "are those that the key may touch: name them")
         if "url" in fields:
             await self._check_url(fields["url"])
@@ -140,9 +139,7 @@ class Endpoints:
         log.info("webhook endpoint changed", endpoint_id=str(endpoint.id), fields=sorted(fields))
         return endpoint
 
-    async def rotate_secret(
-        self, endpoint_id: UUID, *, keep_old_s: int, shops: Collection[int] | None = None
-    ) -> NewSecret:
+    async def rotate_secret(self, endpoint_id: UUID, *, keep_old_s: int, shops: Shops) -> NewSecret:
         """Give an endpoint a new secret. For ``keep_old_s`` seconds everything is signed with the old one too.
 
         Raises:
@@ -269,11 +266,11 @@ def wants(endpoint: WebhookEndpoint, event: Event) -> bool:
     return of_type and (endpoint.shops is None or event.shop_id in endpoint.shops)
 
 
-def _may_see(endpoint: WebhookEndpoint, shops: Collection[int] | None) -> bool:
-    return shops is None or (endpoint.shops is not None and set(endpoint.shops) <= set(shops))
+def _may_see(endpoint: WebhookEndpoint, shops: Shops) -> bool:
+    return shops is ALL_SHOPS or (endpoint.shops is not None and set(endpoint.shops) <= shops)
 
 
-def _visible(endpoint: WebhookEndpoint | None, endpoint_id: UUID, shops: Collection[int] | None) -> WebhookEndpoint:
+def _visible(endpoint: WebhookEndpoint | None, endpoint_id: UUID, shops: Shops) -> WebhookEndpoint:
     if endpoint is None or not _may_see(endpoint, shops):
         raise WebhookNotFound(endpoint_id)
     return endpoint
