@@ -41,10 +41,9 @@ def log_text() -> Iterator[Callable[[], str]]:
     levels = {name: logging.getLogger(name).level for name in ("httpx", "httpcore", "uvicorn.access", "pgqueuer")}
     text = io.StringIO()
     logs.configure(readable=False, level="DEBUG")
-    structlog.configure(cache_logger_on_first_use=False)
-    written = logging.StreamHandler(text)
-    written.setFormatter(logging.root.handlers[0].formatter)
-    logging.root.handlers = [written]
+    (handler,) = logging.root.handlers
+    assert isinstance(handler, logging.StreamHandler)
+    handler.setStream(text)
     yield text.getvalue
     logging.root.handlers = handlers
     logging.root.setLevel(level)
