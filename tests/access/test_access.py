@@ -153,6 +153,6 @@ async def test_two_keys_of_one_name_are_one_caller(
     route = taking(wire)
     keys = [await services.access.create("bitrix", ["payments:write"], shops=ALL_SHOPS) for _ in range(2)]
     callers = [await services.access.caller_with(made.key) for made in keys]
-    answers = [await services.payments.create(ask(caller=caller.name, **words)) for caller in callers]
+    answers = [await services.payments.create(ask(caller=caller, **words)) for caller in callers]
     assert [answer.replayed for answer in answers] == [False, True]
     assert route.call_count == 1

@@ -33,12 +33,14 @@ from tests.payments.asking import (
     OTHER_SHOP,
     PHONE,
     SHOP,
+    TESTS,
     Gate,
     age,
     all_of,
     ask,
     audit_of,
     busy,
+    called,
     paid,
     refunded,
     taking,
@@ -115,8 +117,8 @@ async def test_key_stands_for_its_payment_however_old(
 
 async def test_key_of_another_caller_is_another_key(payments: Payments, wire: respx.MockRouter) -> None:
     route = taking(wire)
-    first = await payments.create(ask(idempotency_key=KEY, caller="one"))
-    other = await payments.create(ask(idempotency_key=KEY, caller="two"))
+    first = await payments.create(ask(idempotency_key=KEY, caller=called("one")))
+    other = await payments.create(ask(idempotency_key=KEY, caller=called("two")))
     assert other.payment.id != first.payment.id
     assert route.call_count == 2
 
@@ -130,7 +132,7 @@ async def test_two_keys_are_two_payments(payments: Payments, wire: respx.MockRou
 
 async def test_key_of_a_payment_cannot_refund(services: Services, wire: respx.MockRouter) -> None:
     payment = await paid(services, wire, ask(idempotency_key=KEY))
-    refund = RefundRequest(caller="tests", payment=payment, amount=Money(payment.amount or 0), idempotency_key=KEY)
+    refund = RefundRequest(caller=TESTS, payment=payment, amount=Money(payment.amount or 0), idempotency_key=KEY)
     with pytest.raises(IdempotencyKeyReused):
         await services.refunds.refund(refund)
 
@@ -138,7 +140,7 @@ async def test_key_of_a_payment_cannot_refund(services: Services, wire: respx.Mo
 async def test_key_of_a_refund_cannot_pay(services: Services, wire: respx.MockRouter) -> None:
     payment = await paid(services, wire)
     wire.get("/refund/").mock(return_value=refunded())
-    await services.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=None, idempotency_key=KEY))
+    await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=None, idempotency_key=KEY))
     with pytest.raises(IdempotencyKeyReused):
         await services.payments.create(ask(idempotency_key=KEY))
 
@@ -199,7 +201,13 @@ async def test_same_words_without_a_key_are_one_payment(payments: Payments, wire
 
 @pytest.mark.parametrize(
     "changes",
-    [{"tenge": 101}, {"phone": "77015211546"}, {"message": "Other"}, {"shop_id": OTHER_SHOP}, {"caller": "other"}],
+    [
+        {"tenge": 101},
+        {"phone": "77015211546"},
+        {"message": "Other"},
+        {"shop_id": OTHER_SHOP},
+        {"caller": called("other")},
+    ],
 )
 async def test_other_words_without_a_key_are_another_payment(
     payments: Payments, wire: respx.MockRouter, changes: dict[str, Any]
@@ -308,7 +316,7 @@ async def test_order_whose_payment_was_refunded_in_full_may_be_paid_again(
 ) -> None:
     payment = await paid(services, wire, ask(order_id="o"))
     wire.get("/refund/").mock(return_value=refunded())
-    await services.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=None))
+    await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=None))
     await age(sql, 3600)
     assert not (await services.payments.create(ask(order_id="o"))).replayed
 
@@ -428,6 +436,7 @@ async def test_change_of_routing_waits_for_a_payment_that_is_being_written(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     taking(wire)
+    await services.fingerprints.of()  # made by the first request ever
     changes = (services.routing.update(EVERYBODY, SHOP, {"description": f"{number}"}) for number in range(10))
     creates = (services.payments.create(ask(100 + number)) for number in range(20))
     await asyncio.gather(*changes, *creates)
@@ -465,7 +474,7 @@ async def test_phone_payment_without_a_token_sends_none(services: Services, wire
 async def test_whole_phone_is_kept_nowhere(payments: Payments, wire: respx.MockRouter, sql: asyncpg.Connection) -> None:
     taking(wire)
     await payments.create(ask(idempotency_key=KEY))
-    for table in ("payment", "payment_log", "idempotency_claim", "pgqueuer"):
+    for table in ("payment", "payment_log", "idempotency_claim"):
         rows = await sql.fetch(f"SELECT to_jsonb(t)::text AS row FROM {table} AS t")
         assert not [row for row in rows if PHONE[1:] in row["row"]], table
     assert await sql.fetchval("SELECT phone_last4 FROM payment") == PHONE[-4:]

@@ -17,7 +17,7 @@ from payment_service.refunds.service import RefundRequest
 from payment_service.reports.service import Report
 from payment_service.services import Services
 from tests.conftest import SHOPS, failure
-from tests.payments.asking import OTHER_SHOP, SHOP, refunded
+from tests.payments.asking import OTHER_SHOP, SHOP, TESTS, refunded
 from tests.reconciliation.conftest import ALL, FAR_AHEAD, LONG_AGO, Found, Kaspi, Making, set_state
 
 NEW_BIN = SHOPS[71691]
@@ -40,7 +40,7 @@ async def test_paid_refunded_and_net_are_summed_per_shop(
 ) -> None:
     wire.get("/refund/").mock(return_value=refunded())
     payment = await make("Processed", tenge="100.01")
-    await services.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=Money(1)))
+    await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=Money(1)))
     await make("Processed", tenge="0.10")
     await make(tenge=7)
     await make("Processed", tenge=3, shop_id=OTHER_SHOP)
@@ -89,7 +89,7 @@ async def test_what_is_not_known_is_counted_and_in_no_sum(
     payment = await make("Processed", tenge=100)
     wire.get("/refund/").mock(return_value=httpx.Response(500))
     for tiyn in (100, 200):
-        await services.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=Money(tiyn)))
+        await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=Money(tiyn)))
     wire.get("/create/").mock(return_value=httpx.Response(500))
     await make(tenge=50)
     wire.get("/create/").mock(return_value=failure(-1501))

@@ -336,7 +336,7 @@ async def _make(services: Services, caller: Caller, request: PaymentRequest, by:
 
 def _request(body: CreateLink, caller: Caller, phone: str | None, key: str | None) -> PaymentRequest:
     return PaymentRequest(
-        caller=caller.name,
+        caller=caller,
         shop_id=body.shop_id,
         amount=body.amount,
         phone=phone,

@@ -95,7 +95,7 @@ async def refund(
             payment = await services.refunds.payment_of(caller, body.shop_id, body.external_id)
     except TimeoutError as error:
         raise ProviderUnavailable from error  # it was only asked about: nothing was sent
-    request = RefundRequest(caller=caller.name, payment=payment, amount=body.amount, idempotency_key=idempotency_key)
+    request = RefundRequest(caller=caller, payment=payment, amount=body.amount, idempotency_key=idempotency_key)
     task = services.inflight.begin(services.refunds.refund(request))
     try:
         answer = await services.inflight.wait(task, until=by)

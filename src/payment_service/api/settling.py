@@ -28,7 +28,7 @@ from payment_service.errors import (
 from payment_service.payments.lifecycle import State
 from payment_service.payments.settling import Settlement
 from payment_service.payments.views import PaymentLine
-from payment_service.refunds.service import RefundSettlement
+from payment_service.refunds.settling import RefundSettlement
 from payment_service.refunds.views import RefundLine, Task
 
 router = APIRouter(prefix="/admin", tags=["admin"], route_class=ExactRoute)
@@ -71,7 +71,7 @@ class RefundSettled(Body):
 async def tasks(services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]) -> list[Task]:
     """Payments and refunds whose end nobody knows, and payments that stayed open for too long. Oldest first."""
     found = [Task.of_payment(payment) for payment in await services.settling.tasks(caller)]
-    found += [Task.of_refund(refund, payment) for refund, payment in await services.refunds.tasks(caller)]
+    found += [Task.of_refund(refund, payment) for refund, payment in await services.refund_settling.tasks(caller)]
     return sorted(found, key=lambda task: task.since)
 
 
@@ -136,7 +136,7 @@ async def settle_refund(
     found = RefundSettlement(
         succeeded=body.state == "succeeded", reason=body.reason, provider_refund_id=body.provider_refund_id
     )
-    return RefundLine.of((await services.refunds.settle(caller, id, found)).refund)
+    return RefundLine.of((await services.refund_settling.settle(caller, id, found)).refund)
 
 
 @router.post(
@@ -154,4 +154,4 @@ async def undo_refund(
 
     It takes another person than the one who settled, and what is left of the payment must still hold the amount.
     """
-    return RefundLine.of((await services.refunds.undo_settlement(caller, id, body.reason)).refund)
+    return RefundLine.of((await services.refund_settling.undo(caller, id, body.reason)).refund)

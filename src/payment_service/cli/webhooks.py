@@ -11,7 +11,6 @@ import typer
 from payment_service.access.service import EVERYBODY
 from payment_service.cli.output import AsJson, fail, in_house, plain, show
 from payment_service.postgres.paging import Page
-from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
 from payment_service.webhooks.deliveries import DeliveryDetails
 from payment_service.webhooks.endpoints import SUBSCRIBABLE, NewSecret
@@ -34,7 +33,7 @@ def list_endpoints(*, as_json: AsJson = False) -> None:
     """List every endpoint and how it fares, those that are off, too."""
 
     async def work(services: Services) -> list[dict[str, Any]]:
-        return [services.endpoints.shown(endpoint) for endpoint in await services.endpoints.all(ALL_SHOPS)]
+        return [services.endpoints.shown(endpoint) for endpoint in await services.endpoints.all(EVERYBODY)]
 
     shown = in_house(work)
     show(
@@ -66,7 +65,7 @@ def add(
     async def work(services: Services) -> tuple[NewSecret, dict[str, Any]]:
         for shop_id in shops or []:
             await services.routing.config_of(EVERYBODY, shop_id)
-        made = await services.endpoints.add(fields, ALL_SHOPS)
+        made = await services.endpoints.add(EVERYBODY, fields)
         return made, services.endpoints.shown(made.endpoint)
 
     made, shown = in_house(work)
@@ -120,7 +119,7 @@ def rotate_secret(
     """Give an endpoint a new secret. It is shown once, now."""
 
     async def work(services: Services) -> tuple[NewSecret, dict[str, Any]]:
-        made = await services.endpoints.rotate_secret(endpoint_id, keep_old_s=keep_old, shops=ALL_SHOPS)
+        made = await services.endpoints.rotate_secret(EVERYBODY, endpoint_id, keep_old_s=keep_old)
         return made, services.endpoints.shown(made.endpoint)
 
     made, shown = in_house(work)
@@ -132,9 +131,9 @@ def send_test(endpoint_id: EndpointId, *, as_json: AsJson = False) -> None:
     """Send an endpoint a test event and tell what came of it. A worker must be running."""
 
     async def work(services: Services) -> DeliveryDetails:
-        delivery = await services.deliveries.test(endpoint_id, ALL_SHOPS)
+        delivery = await services.deliveries.test(EVERYBODY, endpoint_id)
         give_up_at = time.monotonic() + WAIT_S
-        while (found := await services.delivery_record.get(delivery.id, ALL_SHOPS)).delivery.state == "waiting":
+        while (found := await services.delivery_record.get(EVERYBODY, delivery.id)).delivery.state == "waiting":
             if time.monotonic() > give_up_at:
                 fail(f"Nobody sent the test within {WAIT_S} s: is a worker running?")
             await asyncio.sleep(0.1)
@@ -162,6 +161,7 @@ def deliveries(
 
     async def work(services: Services) -> Page[EventDelivery]:
         return await services.delivery_record.search(
+            EVERYBODY,
             endpoint_id=endpoint,
             state=state,
             type=event,
@@ -169,7 +169,6 @@ def deliveries(
             until=_utc(until),
             limit=limit,
             cursor=cursor,
-            shops=ALL_SHOPS,
         )
 
     page = in_house(work)
@@ -183,7 +182,7 @@ def show_delivery(delivery_id: DeliveryId, *, as_json: AsJson = False) -> None:
     """Show a delivery with every try."""
 
     async def work(services: Services) -> DeliveryDetails:
-        return await services.delivery_record.get(delivery_id, ALL_SHOPS)
+        return await services.delivery_record.get(EVERYBODY, delivery_id)
 
     _show_details(in_house(work), as_json=as_json)
 
@@ -206,12 +205,12 @@ def replay(
     async def work(services: Services) -> int | None:
         match delivery_id, endpoint, *times:
             case UUID() as one, None, None, None, None:
-                await services.delivery_record.replay(one, ALL_SHOPS)
+                await services.delivery_record.replay(EVERYBODY, one)
                 return 1
             case None, UUID() as to, datetime() as failed, None, None:
-                return await services.delivery_record.replay_failed(to, failed, ALL_SHOPS)
+                return await services.delivery_record.replay_failed(EVERYBODY, to, failed)
             case None, UUID() as to, None, datetime() as begin, datetime() as end:
-                return await services.delivery_record.replay_period(to, begin, end, ALL_SHOPS)
+                return await services.delivery_record.replay_period(EVERYBODY, to, begin, end)
             case _:
                 return None
 
@@ -225,7 +224,7 @@ def _change(endpoint_id: UUID, fields: dict[str, Any], *, as_json: bool) -> None
     async def work(services: Services) -> dict[str, Any]:
         for shop_id in fields.get("shops") or []:
             await services.routing.config_of(EVERYBODY, shop_id)
-        endpoint: WebhookEndpoint = await services.endpoints.change(endpoint_id, fields, ALL_SHOPS)
+        endpoint: WebhookEndpoint = await services.endpoints.change(EVERYBODY, endpoint_id, fields)
         return services.endpoints.shown(endpoint)
 
     shown = in_house(work)

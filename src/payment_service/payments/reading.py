@@ -81,13 +81,13 @@ class PaymentReading:
         if payment.external_id is None or payment.state in ENDED:
             return payment
         reading, asked_at = await self.shared.read(self.providers[payment.provider], payment.external_id)
-        async with self.database.transaction() as session:
-            payment, now = await queries.locked_itself(session, payment.id)
-            asked_ago = timedelta(seconds=time.monotonic() - asked_at)
-            step = step_of(payment, reading, asked_at=now - asked_ago, now=now, plan=self.moves.plan)
-            if step is not None:
-                await self.moves.write_in_passing(session, payment, step, "status", now=now)
-        return payment
+        payment, now = await queries.itself(self.database, payment.id)
+        asked_at_by_database = now - timedelta(seconds=time.monotonic() - asked_at)
+
+        def decision(payment: Payment, now: datetime) -> Step | None:
+            return step_of(payment, reading, asked_at=asked_at_by_database, now=now, plan=self.moves.plan)
+
+        return await self.moves.apply(payment, now, decision, "status", in_turn=False)
 
     async def _ask_about_foreign(self, caller: Caller, external_id: str) -> ForeignPayment:
         if caller.shops is not ALL_SHOPS:

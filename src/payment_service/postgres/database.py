@@ -21,6 +21,8 @@ from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 from payment_service.observability.logs import get_logger
 from payment_service.postgres.connecting import UnsuitableDatabaseError, check_encoding, connect_arguments
+from payment_service.postgres.lines import Lines
+from payment_service.postgres.signals import Signals, noted
 
 CONNECT_TIMEOUT_S = 1.5  # a database that is down is told within 2 s
 STATEMENT_TIMEOUT_MS = 5_000
@@ -33,6 +35,8 @@ _CANNOT_SERVE = ("08", "25006", "28", "3D000", "53", "55P03", "57", "58")
 """SQLSTATEs: connection lost, read-only, nobody let in, no such database, out of disk or connections, locked, stopped
 or starting, files at fault."""
 
+DATABASE_ERRORS = (DBAPIError, PoolTimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What a statement may raise, through SQLAlchemy or beside it."""
 Result = TypeVar("Result")
 log = get_logger(__name__)
 
@@ -60,23 +64,28 @@ class Database:
     def __init__(self, database_url: str, *, pool_size: int = 20) -> None:
         self._arguments = connect_arguments(database_url)
         asked_for = self._arguments.get("server_settings", {})
+        self._patient = {
+            **self._arguments,
+            "timeout": CONNECT_TIMEOUT_S,
+            "command_timeout": COMMAND_TIMEOUT_S,
+            "server_settings": {
+                "application_name": "payment-service",
+                **asked_for,
+                "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+                "lock_timeout": str(LOCK_TIMEOUT_MS),
+                "idle_in_transaction_session_timeout": "30000",
+                "timezone": "UTC",
+                "jit": "off",
+            },
+        }
+        """How the connections are made that requests and workers share."""
+        of_lines = max(pool_size // 2, 1)
+        self.lines = Lines(self._line, of_lines, wait_s=CONNECT_TIMEOUT_S)
+        """For single statements on the path of a payment."""
         self.engine: AsyncEngine = create_async_engine(
             URL.create("postgresql+asyncpg"),
-            connect_args={
-                **self._arguments,
-                "timeout": CONNECT_TIMEOUT_S,
-                "command_timeout": COMMAND_TIMEOUT_S,
-                "server_settings": {
-                    "application_name": "payment-service",
-                    **asked_for,
-                    "statement_timeout": str(STATEMENT_TIMEOUT_MS),
-                    "lock_timeout": str(LOCK_TIMEOUT_MS),
-                    "idle_in_transaction_session_timeout": "30000",
-                    "timezone": "UTC",
-                    "jit": "off",
-                },
-            },
-            pool_size=pool_size,
+            connect_args=self._patient,
+            pool_size=max(pool_size - of_lines, 1),
             max_overflow=0,
             pool_timeout=CONNECT_TIMEOUT_S,
             pool_pre_ping=True,
@@ -85,13 +94,19 @@ class Database:
         self.engine.dialect.do_terminate = _hang_up  # type: ignore[assignment] # see there
         event.listen(self.engine.sync_engine, "connect", _check)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        self.signals = Signals(self.raw_connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        """One transaction: committed when the block ends, rolled back when it raises."""
+        """One transaction: committed when the block ends, rolled back when it raises.
+
+        Signals that were noted in it (``signals.after_commit``) leave when it is committed.
+        """
         async with self._sessions() as session, session.begin():
             await _connect(session)
             yield session
+        for channel, payload in noted(session.info):
+            self.signals.send(channel, payload)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
@@ -101,8 +116,17 @@ class Database:
             yield session
 
     async def raw_connection(self) -> asyncpg.Connection:
-        """A connection outside the pool, for LISTEN and for the queue. The caller closes it."""
+        """A connection outside the pool, for LISTEN and NOTIFY. The caller closes it."""
         connection: asyncpg.Connection = await asyncpg.connect(**self._arguments, timeout=CONNECT_TIMEOUT_S)
+        try:
+            check_encoding(connection)
+        except UnsuitableDatabaseError:
+            connection.terminate()
+            raise
+        return connection
+
+    async def _line(self) -> asyncpg.Connection:
+        connection: asyncpg.Connection = await asyncpg.connect(**self._patient)
         try:
             check_encoding(connection)
         except UnsuitableDatabaseError:
@@ -112,7 +136,18 @@ class Database:
 
     async def close(self) -> None:
         """Give every connection back."""
+        await self.signals.close()
+        await self.lines.close()
         await self.engine.dispose()
+
+
+async def raw(session: AsyncSession) -> asyncpg.Connection:
+    """The connection of a session, for a statement inside its transaction."""
+    connection = await session.connection()
+    # SQLAlchemy begins at the first statement that it sees itself: one that it does not see would not be rolled back.
+    await connection.exec_driver_sql("SELECT 1")
+    driver_connection: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
+    return driver_connection
 
 
 def _check(connection: Any, _record: object) -> None:

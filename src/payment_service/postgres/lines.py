@@ -1,0 +1,122 @@
+"""Connections for single statements: each is its own transaction, prepared once, one round trip.
+
+The path of a payment runs on these, and only that: SQLAlchemy's share of such a statement is four to five times the
+statement itself. No connection is pinged before it is used, unless it rested; after any doubt it is thrown away, and
+whether its statement took effect is for the caller to find out.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
+
+import asyncpg
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+RESTED_S: Final = 1.0
+"""A connection that rested for longer is asked first whether it still answers."""
+_GONE: Final = ("08", "57P")
+"""SQLSTATEs that end a connection: it was lost, or the server is stopping."""
+
+
+class Executor(Protocol):
+    """What runs a statement: ``Lines``, or one connection inside a transaction of the caller's."""
+
+    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        """All rows."""
+
+    async def fetchrow(self, query: str, *args: Any) -> asyncpg.Record | None:
+        """The first row."""
+
+
+class Lines:
+    """A small pool of raw connections. ``wait_s`` is for how long a statement waits for one, in seconds."""
+
+    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], size: int, *, wait_s: float) -> None:
+        self._connect = connect
+        self._free = asyncio.Semaphore(size)
+        self._wait_s = wait_s
+        self._idle: list[tuple[float, asyncpg.Connection]] = []
+
+    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        """Run one statement and return its rows.
+
+        Raises:
+            asyncpg.PostgresError: what the server said.
+            OSError, sqlalchemy.exc.TimeoutError: the connection was lost, or none was to be had in time.
+        """
+        connection = await self._take()
+        try:
+            rows: list[asyncpg.Record] = await connection.fetch(query, *args)
+        except asyncpg.PostgresError as error:
+            self._give_back(connection, lost=(error.sqlstate or "").startswith(_GONE))
+            raise
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            # What asyncpg says of a connection that was killed while it rested.
+            self._give_back(connection, lost=True)
+            raise ConnectionResetError("the connection was lost") from error
+        except BaseException:
+            self._give_back(connection, lost=True)
+            raise
+        self._give_back(connection)
+        return rows
+
+    async def fetchrow(self, query: str, *args: Any) -> asyncpg.Record | None:
+        """As ``fetch``, for the first row."""
+        rows = await self.fetch(query, *args)
+        return rows[0] if rows else None
+
+    async def close(self) -> None:
+        """Close what rests; a statement under way ends by itself."""
+        while self._idle:
+            _, connection = self._idle.pop()
+            connection.terminate()
+
+    async def _take(self) -> asyncpg.Connection:
+        if not self._free.locked() and (rested := self._newest()) is not None:
+            await self._free.acquire()  # does not wait: none is held by others than those who run a statement
+            return rested
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self._free.acquire()
+                try:
+                    return await self._answering()
+                except BaseException:
+                    self._free.release()
+                    raise
+        except TimeoutError as error:
+            raise PoolTimeoutError("no connection answered in time") from error
+
+    def _newest(self) -> asyncpg.Connection | None:
+        """A connection that was used a moment ago."""
+        if self._idle and time.monotonic() - self._idle[-1][0] < RESTED_S:
+            _, connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+        return None
+
+    async def _answering(self) -> asyncpg.Connection:
+        """A connection that answers, made anew when none does."""
+        while self._idle:
+            used_at, connection = self._idle.pop()
+            if connection.is_closed():
+                continue
+            if time.monotonic() - used_at < RESTED_S:
+                return connection
+            try:
+                await connection.execute("SELECT 1")
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+                connection.terminate()
+            except BaseException:
+                connection.terminate()
+                raise
+            else:
+                return connection
+        return await self._connect()
+
+    def _give_back(self, connection: asyncpg.Connection, *, lost: bool = False) -> None:
+        if lost:
+            connection.terminate()
+        elif not connection.is_closed():
+            self._idle.append((time.monotonic(), connection))
+        self._free.release()
