@@ -9,11 +9,11 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final
 
-from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from payment_service import errors
 from payment_service.api.wording import one_for_each_value, sentence_of
@@ -198,33 +198,37 @@ def declared_as(status: int, *words: str) -> dict[str, Any]:
     }
 
 
-def install(app: FastAPI) -> None:
-    """Let every error of the app leave as a problem."""
-
-    @app.exception_handler(ServiceError)
-    async def _service_error(_request: Request, error: ServiceError) -> JSONResponse:
-        return of_error(error)
-
-    @app.exception_handler(RequestValidationError)
-    async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        fields = [_field_problem(one) for one in one_for_each_value(error.errors())]
-        first = f"{fields[0]['field']}: {fields[0]['message']}" if fields else "The request cannot be read."
-        kind = errors.InvalidInput
-        return problem(STATUS_OF[kind], kind.code, kind.title, first, errors=fields)
-
-    @app.exception_handler(HTTPException)
-    async def _http(request: Request, error: HTTPException) -> JSONResponse:
-        phrase = HTTPStatus(error.status_code).phrase if error.status_code != 413 else "Body too large"
-        detail = error.detail if error.detail != phrase else f"{phrase} at this address."
-        code = _CODE_OF_HTTP.get(error.status_code) or phrase.lower().replace(" ", "_").replace("-", "_")
-        headers = {"Allow": _allowed(app, request)} if error.status_code == 405 else error.headers
-        return problem(error.status_code, code, phrase, detail, headers=headers)
+def of(error: Exception, scope: Scope) -> JSONResponse:
+    """The answer that any error is."""
+    match error:
+        case ServiceError():
+            return of_error(error)
+        case RequestValidationError():
+            return _of_invalid(error)
+        case HTTPException():
+            return _of_http(error, scope)
+    return of_unforeseen(error)
 
 
-def _allowed(app: FastAPI, request: Request) -> str:
+def _of_invalid(error: RequestValidationError) -> JSONResponse:
+    fields = [_field_problem(one) for one in one_for_each_value(error.errors())]
+    first = f"{fields[0]['field']}: {fields[0]['message']}" if fields else "The request cannot be read."
+    kind = errors.InvalidInput
+    return problem(STATUS_OF[kind], kind.code, kind.title, first, errors=fields)
+
+
+def _of_http(error: HTTPException, scope: Scope) -> JSONResponse:
+    phrase = HTTPStatus(error.status_code).phrase if error.status_code != 413 else "Body too large"
+    detail = error.detail if error.detail != phrase else f"{phrase} at this address."
+    code = _CODE_OF_HTTP.get(error.status_code) or phrase.lower().replace(" ", "_").replace("-", "_")
+    headers = {"Allow": _allowed(scope)} if error.status_code == 405 else error.headers
+    return problem(error.status_code, code, phrase, detail, headers=headers)
+
+
+def _allowed(scope: Scope) -> str:
     """The methods of an address. Starlette names those of the first route that has it, and each of ours has one."""
-    path = getattr(request.scope.get("route"), "path", "")
-    methods = {method.upper() for method in app.openapi()["paths"].get(path, {"get": ...})}
+    path = getattr(scope.get("route"), "path", "")
+    methods = {method.upper() for method in scope["app"].openapi()["paths"].get(path, {"get": ...})}
     return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
 
 

@@ -8,6 +8,7 @@ import typer
 from payment_service.access.models import ApiKey
 from payment_service.access.service import NewKey, Scope
 from payment_service.cli.output import AsJson, fail, in_house, show
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
 
 app = typer.Typer(no_args_is_help=True, help="API keys: who may call, for what and for which shops.")
@@ -28,7 +29,9 @@ def create(
     expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
 
     async def work(services: Services) -> NewKey:
-        return await services.access.create(name, scope, shops=shop or None, expires_at=expires_at)
+        return await services.access.create(
+            name, scope, shops=frozenset(shop) if shop else ALL_SHOPS, expires_at=expires_at
+        )
 
     made = in_house(work)
     if as_json:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, assert_never
 
 import typer
 
+from payment_service.access.service import EVERYBODY
 from payment_service.cli.output import AsJson, Reason, fail, in_house, show
 from payment_service.cli.php import php_table
 from payment_service.identifiers import looks_like_kaspi_token
@@ -25,7 +26,7 @@ def list_shops(*, as_json: AsJson = False) -> None:
     """List every shop, with its device token masked."""
 
     async def work(services: Services) -> list[ShopConfig]:
-        return await services.routing.configs()
+        return await services.routing.configs(EVERYBODY)
 
     show(
         [_line(config) for config in in_house(work)],
@@ -110,7 +111,7 @@ def export_shops(
     """Write the routing of all shops to standard output."""
 
     async def work(services: Services) -> list[ShopConfig]:
-        return await services.routing.configs()
+        return await services.routing.configs(EVERYBODY)
 
     columns = [name for name in importing.COLUMNS if with_tokens or name != "device_token"]
     configs = in_house(work)
@@ -146,7 +147,7 @@ def set_token(
         typer.echo("Warning: this is no UUID, and Kaspi's device tokens are.", err=True)
 
     async def work(services: Services) -> ShopConfig:
-        return await services.routing.update(shop_id, {"device_token": token}, reason=reason)
+        return await services.routing.update(EVERYBODY, shop_id, {"device_token": token}, reason=reason)
 
     show([_line(in_house(work))], as_json=as_json)
 

@@ -16,6 +16,7 @@ from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves, alarm
 from payment_service.payments.shared_readings import SharedReadings
 from payment_service.postgres.database import Database
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.providers.interface import (
     Meaning,
     NoSuchPayment,
@@ -89,7 +90,7 @@ class PaymentReading:
         return await self.moves.apply(payment, now, decision, "status", in_turn=False)
 
     async def _ask_about_foreign(self, caller: Caller, external_id: str) -> ForeignPayment:
-        if caller.shops is not None:
+        if caller.shops is not ALL_SHOPS:
             # Nobody can tell whose it is, so for a caller of some shops it looks like any foreign payment.
             raise PaymentNotFound(external_id)
         [(name, provider)] = self.providers.items()
