@@ -27,6 +27,7 @@ from payment_service.postgres.database import Database
 from payment_service.programs import create_app
 from payment_service.services import Services, build
 from payment_service.settings import Settings
+from tests.outbound.mocker import TransportMocker
 
 TEMPLATE = "payment_service_template"
 PROXY = "http://127.0.0.1:1"
@@ -199,7 +200,7 @@ class _KeptOpen(Database):
 
 @pytest.fixture(scope="session")
 async def kept_open(database_url: str) -> AsyncIterator[Database]:
-    database = _KeptOpen(database_url, pool_size=10)
+    database = _KeptOpen(database_url, pool_size=20)
     yield database
     await Database.close(database)
 
@@ -270,7 +271,7 @@ def wire() -> Iterator[respx.MockRouter]:
     respx answers in place of the transport, so what depends on bytes leaving (not sent or unknown) needs a real
     socket: see tests/providers.
     """
-    with respx.mock(base_url=PROXY, assert_all_called=False) as router:
+    with respx.mock(base_url=PROXY, assert_all_called=False, using=TransportMocker.name) as router:
         yield router
 
 

@@ -1,4 +1,4 @@
-"""An intent is one statement: ``payment_intend`` and ``refund_intend`` claim the request, look what is in its way, insert.
+"""An intent is one statement: ``payment_intend`` and ``refund_intend`` claim, look what is in the way, and insert.
 
 They are functions and volatile on purpose. Each statement inside sees what was committed before it began, so what is
 looked up after a lock is looked up freshly; a CTE would look with the snapshot from before the lock. What is in the

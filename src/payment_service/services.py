@@ -10,7 +10,7 @@ from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.notifications.bindings import Bindings
 from payment_service.notifications.channel import Channels
 from payment_service.notifications.email import Email, SmtpServer
-from payment_service.notifications.service import Notify
+from payment_service.notifications.service import Notifications
 from payment_service.notifications.telegram import Telegram
 from payment_service.outbound.addresses import DEVELOPMENT, PRODUCTION
 from payment_service.outbound.client import Outbound
@@ -60,7 +60,7 @@ class Services:
     endpoints: Endpoints
     deliveries: Deliveries
     delivery_record: DeliveryRecord
-    notify: Notify
+    notifications: Notifications
     bindings: Bindings
     subscriptions: Subscriptions
     inflight: InFlight
@@ -79,7 +79,7 @@ class Services:
         for provider in self.providers.values():
             await provider.close()
         await self.endpoints.outbound.close()
-        for channel in self.notify.channels.values():
+        for channel in self.notifications.channels.values():
             await channel.close()
         await self.database.close()
 
@@ -141,7 +141,7 @@ def build(settings: Settings, database: Database | None = None) -> Services:
         at_once_in_all=settings.webhook_calls,
     )
     deliveries = Deliveries(database, endpoints, delivery_plan)
-    notify = Notify(database, _channels(settings), settings.console_url)
+    notifications = Notifications(database, _channels(settings), settings.console_url)
     return Services(
         settings=settings,
         database=database,
@@ -152,7 +152,7 @@ def build(settings: Settings, database: Database | None = None) -> Services:
         providers=providers,
         payments=payments,
         reading=reading,
-        polling=Polling(database, providers, moves, settings.sending_lease_s),
+        polling=Polling(database, providers, moves, settings.sending_lease_s, settings.kaspi_max_readings),
         settling=Settling(database, providers, moves, rules),
         reports=Reports(database, providers),
         refunds=refunds,
@@ -160,8 +160,8 @@ def build(settings: Settings, database: Database | None = None) -> Services:
         endpoints=endpoints,
         deliveries=deliveries,
         delivery_record=DeliveryRecord(database, endpoints),
-        notify=notify,
-        bindings=Bindings(database, notify),
+        notifications=notifications,
+        bindings=Bindings(database, notifications),
         subscriptions=Subscriptions(
             database,
             access,

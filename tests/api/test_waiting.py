@@ -17,7 +17,7 @@ from sqlalchemy import event
 from payment_service.access.service import EVERYBODY, NewKey, Scope
 from payment_service.api.middleware import Drain
 from payment_service.api.waiting import _may_tell
-from payment_service.events import outbox
+from payment_service.events import outbox, subscriptions
 from payment_service.events.outbox import EventType
 from payment_service.events.subscriptions import MISSED, TRUST_S, Subscription
 from payment_service.identifiers import new_id
@@ -100,6 +100,19 @@ async def test_wait_goes_on_by_looking_while_the_database_cannot_be_heard(
     proxy.statuses[payment["external_id"]] = "Processed"
     for subscription in services.subscriptions._all:
         subscription.subject_id = "deaf"
+    await client.get(f"/payments/kaspi/status/{payment['external_id']}")
+    async with asyncio.timeout(LONG / 2):
+        assert (await waiting).json()["state"] == "paid"
+
+
+async def test_change_that_was_not_announced_is_found_all_the_same(
+    services: Services, client: httpx.AsyncClient, proxy: GoodProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriptions, "SWEEP_EVERY_S", 0.1)
+    payment = await created(client)
+    waiting = await waiter(services, client, payment["id"])
+    monkeypatch.setattr(services.database.signals, "send", lambda *_signal: None)
+    proxy.statuses[payment["external_id"]] = "Processed"
     await client.get(f"/payments/kaspi/status/{payment['external_id']}")
     async with asyncio.timeout(LONG / 2):
         assert (await waiting).json()["state"] == "paid"

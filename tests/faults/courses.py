@@ -181,6 +181,11 @@ def after_noise(body: bytes) -> bytes:
     return _NOISE * 3 + http(200, body, _JSON)
 
 
+def answers_twice(body: bytes) -> bytes:
+    """Two replies at once to one call: which of them is its own is anybody's guess."""
+    return http(200, body, _JSON) * 2
+
+
 def zipped(body: bytes) -> bytes:
     """Compressed, though nobody asked for it."""
     return http(200, gzip.compress(body), _JSON, "Content-Encoding: gzip")
@@ -243,8 +248,8 @@ async def endless_body(call: Call) -> None:
 # --- on a connection that lives on
 
 
-async def _keeps(call: Call, times: int = 1) -> bool:
-    await call.say(http(200, _body(call, await call.apply()), _JSON) * times)
+async def _keeps(call: Call) -> bool:
+    await call.say(http(200, _body(call, await call.apply()), _JSON))
     return True
 
 
@@ -261,9 +266,13 @@ async def dies_under_the_next(call: Call) -> bool:
     return False
 
 
-async def answers_twice(call: Call) -> bool:
-    """The reply comes twice: the second lies in wait for the next call of the connection."""
-    return await _keeps(call, times=2)
+async def answers_again(call: Call) -> bool:
+    """The reply comes once more, a little later: the second lies in wait for the next call of the connection."""
+    reply = http(200, _body(call, await call.apply()), _JSON)
+    await call.say(reply)
+    if not await call.gone(within_s=0.05):
+        await call.say(reply)
+    return True
 
 
 # --- between calls

@@ -22,7 +22,7 @@ SETTINGS: Final = {"KASPI_DEADLINE_S": "1", "SENDING_LEASE_S": "1.8", "SWEEP_EVE
 LANES: Final = 5
 """Points that are tried side by side, each in a rig of its own: a run is mostly waiting."""
 
-HIDES_NOTHING: Final = frozenset({"before-tx1", "in-tx1", "after-tx2", "before-answer"})
+HIDES_NOTHING: Final = frozenset({"before-tx1", "after-tx2", "before-answer"})
 """Places where everybody can tell afterwards whether the call left: nothing may stay unknown."""
 _OPS: Final = {"create": "create", "link": "create-link", "refund": "refund"}
 

@@ -26,13 +26,14 @@ from payment_service.payments import queries as payment_queries
 from payment_service.payments.polling import Polling
 from payment_service.payments.service import PaymentRequest, Payments
 from payment_service.postgres.database import Database
+from payment_service.postgres.lines import Lines
 from payment_service.providers.kaspi import client as kaspi
 from payment_service.refunds import queries as refund_queries
 from payment_service.refunds.service import Refunds
+from payment_service.refunds.settling import RefundSettling
 
 OF_MONEY: Final = (
     "before-tx1",
-    "in-tx1",
     "tx1-commit-sent",
     "after-tx1",
     "connected",
@@ -40,7 +41,6 @@ OF_MONEY: Final = (
     "reply-begun",
     "reply-read",
     "before-tx2",
-    "in-tx2",
     "tx2-commit-sent",
     "after-tx2",
     "before-answer",
@@ -55,11 +55,9 @@ OF_WORKER: Final = (
     "worker/reading-commit-sent",
     "worker/after-reading",
     "sweep/found",
-    "sweep/in-settle",
     "sweep/settle-commit-sent",
     "sweep/after-settle",
     "refund-sweep/found",
-    "refund-sweep/in-settle",
     "refund-sweep/settle-commit-sent",
     "wake/in-tx",
     "wake/tx-commit-sent",
@@ -131,6 +129,20 @@ def _around_transactions(trap: _Trap) -> None:
 
         return commit
 
+    def statement_sent(original: Method) -> Method:
+        async def fetch(self: Lines, query: str, *args: Any) -> Any:
+            place = f"{_transaction.get()}-commit-sent"
+            writes = "_intend(" in query or "INTO payment_log" in query
+            if not writes or f"{_verb.get()}/{place}" != trap.point:
+                return await original(self, query, *args)
+            sending = asyncio.ensure_future(original(self, query, *args))
+            await asyncio.sleep(_FLUSHED_S)
+            trap.reach(place)
+            return await sending
+
+        return fetch
+
+    _wrap(Lines, "fetch", statement_sent)
     Database.transaction = transaction  # type: ignore[method-assign]
     _wrap(asyncpg.transaction.Transaction, "commit", commit_sent)
 
@@ -151,7 +163,7 @@ def _around_money(trap: _Trap) -> None:
     def inside(name: str) -> Callable[[Method], Method]:
         def around(original: Method) -> Method:
             async def step(self: Any, *rest: Any, **more: Any) -> Any:
-                _transaction.set(name if _verb.get() in {"create", "link", "refund"} else "settle")
+                _transaction.set(name)
                 return await original(self, *rest, **more)
 
             return step
@@ -159,19 +171,19 @@ def _around_money(trap: _Trap) -> None:
         return around
 
     def outcome(original: Method) -> Method:
-        async def write_outcome(self: Any, *rest: Any) -> Any:
+        async def write_outcome(self: Any, *rest: Any, **more: Any) -> Any:
             trap.reach("before-tx2")
-            written = await original(self, *rest)
+            written = await original(self, *rest, **more)
             trap.reach("after-tx2")
             return written
 
         return write_outcome
 
-    for room in (Payments, Refunds):
-        _wrap(room, "_write_intent", intent)
-        _wrap(room, "_claim_and_insert", inside("tx1"))
-        _wrap(room, "_apply_outcome", inside("tx2"))
-        _wrap(room, "_write_outcome", outcome)
+    for service in (Payments, Refunds):
+        _wrap(service, "_write_intent", intent)
+        _wrap(service, "_intend", inside("tx1"))
+        _wrap(service, "_apply_outcome", inside("tx2"))
+        _wrap(service, "_write_outcome", outcome)
 
 
 def _around_the_call(trap: _Trap) -> None:
@@ -286,7 +298,7 @@ def _around_the_worker(trap: _Trap) -> None:
     _wrap(Polling, "follow", follow)
     _wrap(Polling, "_take_turn", take_turn)
     _wrap(Polling, "settle_lost", settle("sweep"))
-    _wrap(Refunds, "settle_lost", settle("refund-sweep"))
+    _wrap(RefundSettling, "settle_lost", settle("refund-sweep"))
     _wrap(payment_queries, "stuck_in_sending", found)
     _wrap(refund_queries, "stuck_in_sending", found)
     _wrap(payment_queries, "overdue", wake)

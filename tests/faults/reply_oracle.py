@@ -1,4 +1,4 @@
-"""What a reply of the proxy means: kaspi-api.md sections 2, 3, 4 and 6, read a second time and for tests only.
+"""What a reply of the proxy means: docs/kaspi-api.md sections 2, 3, 4 and 6, read a second time and for tests only.
 
 Nothing here may be taken from the service: it is the second opinion that the service's own reading is held against.
 """
@@ -182,15 +182,21 @@ def _arrived(sent: Sent) -> bytes | None:
     length = _length_in_headers(sent)
     if length is not None and sent.framing is Framing.CLOSE:
         behind = sent.raw[len(sent.head) :]  # the only length that is told, so it counts
-        return behind[:length] if len(sent.raw) >= len(sent.head) and len(behind) >= length else None
-    if length is not None and sent.framing not in {Framing.CHUNKED, Framing.CHUNK_MISSING}:
-        return None  # two lengths at odds; chunks need none, and go before it (RFC 9112, section 6.3)
+        return behind[:length] if len(sent.raw) >= len(sent.head) and _ends_at(length, behind) else None
+    if length is not None:
+        return None  # two lengths at odds, or a length beside chunks
     if sent.cut is not None and sent.cut < sent.whole_length:
         came = sent.cut - len(sent.head)
         return sent.body[:came] if sent.framing is Framing.CLOSE and came >= 0 else None
     if sent.framing is Framing.PROMISES_LESS:
-        return sent.body[: len(sent.body) // 2]
+        half = len(sent.body) // 2
+        return sent.body[:half] if _ends_at(half, sent.body) else None
     return None if sent.framing in {Framing.PROMISES_MORE, Framing.CHUNK_MISSING} else sent.body
+
+
+def _ends_at(length: int, came: bytes) -> bool:
+    """Whether a reply of this length is all that came. Ends of line between replies say nothing."""
+    return len(came) >= length and not came[length:].strip(b"\r\n")
 
 
 def _strictly(body: bytes) -> Any:

@@ -1,7 +1,7 @@
 """The family of the wire: everything that can happen to a call between the service and the proxy of Kaspi.
 
-One table says for each fault what the client of a money call may be told (kaspi-api.md section 6), what may become of
-the reading of a status, and whether the stand-in had the call. Each fault is played for each verb, many at once.
+One table says for each fault what the client of a money call may be told (docs/kaspi-api.md section 6), what may become
+of the reading of a status, and whether the stand-in had the call. Each fault is played for each verb, many at once.
 """
 
 import asyncio
@@ -216,6 +216,7 @@ def _broken_replies(seed: int) -> list[Kind]:
         courses.bad_json,
         courses.two_lengths,
         courses.too_short_a_length,
+        courses.answers_twice,
         courses.huge_header,
         courses.zipped,
     ]
@@ -225,7 +226,7 @@ def _broken_replies(seed: int) -> list[Kind]:
         *_both("tls_alert", says(b"\x15\x03\x03\x00\x02\x02\x46")),
         *_both("html", says(http(200, b"<html><body>Log in</body></html>", "Content-Type: text/html"))),
         *_both("empty_unpromised", says(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")),
-        # For a refund nothing at all is how the proxy says yes (kaspi-api.md section 2), so it must be true here.
+        # For a refund nothing at all is how the proxy says yes (docs/kaspi-api.md section 2), so it must be true here.
         _always("empty", applied(says(http(200, b""))), refunds=DONE, happens=True),
     ]
 
@@ -272,7 +273,7 @@ def _in_time() -> list[Kind]:
 
 def _harmless() -> list[Kind]:
     """What looks odd and is a whole reply all the same. Money calls never share a connection, so none dies there."""
-    on_kept_connections = (courses.dies_after, courses.dies_under_the_next, courses.answers_twice)
+    on_kept_connections = (courses.dies_after, courses.dies_under_the_next, courses.answers_again)
     return [
         _always("after_noise", remade(courses.after_noise), told=DONE, reading=DONE),
         *(

@@ -12,11 +12,9 @@ import respx
 from hypothesis import HealthCheck, given
 from hypothesis import settings as checking
 from hypothesis import strategies as st
-from sqlalchemy.exc import DBAPIError
 
 from payment_service.access.service import EVERYBODY
 from payment_service.errors import (
-    DatabaseUnavailable,
     IdempotencyKeyReused,
     NothingToSettle,
     OrderAlreadyOpen,
@@ -25,7 +23,6 @@ from payment_service.errors import (
 from payment_service.idempotency.decisions import Earlier, Verdict, foremost, of_equal
 from payment_service.idempotency.sending import SendingWindow
 from payment_service.money import Money
-from payment_service.payments import queries
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves
@@ -52,6 +49,7 @@ from tests.payments.asking import (
     two_shops,
 )
 from tests.postgres.books import beyond_the_law
+from tests.turns import work_off
 
 pytestmark = pytest.mark.usefixtures("shops")
 OTHER_KEY = "key-of-another-request"
@@ -186,7 +184,7 @@ async def test_database_finds_the_equal_payment_that_the_decision_means(
             " extract(epoch FROM now() - coalesce(known_at, created_at)) AS known FROM payment ORDER BY id"
         )
     ]
-    found = await services.payments._intend(ask(), None, fingerprint, may_insert=False)
+    found = await services.payments._intend(ask(), None, fingerprint)
     meant = foremost(candidates)
     verdict = of_equal(meant, services.payments.rules, by_key=False)
     assert found["obstacle"] == ("not_allowed" if verdict is Verdict.GO_ON else "alike")
@@ -197,21 +195,20 @@ async def test_database_finds_the_equal_payment_that_the_decision_means(
 
 @pytest.mark.parametrize("state", ["sending", "unknown"])
 async def test_database_itself_refuses_an_equal_payment_while_one_is_in_flight(
-    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, state: str
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, state: str
 ) -> None:
     await sender_dies(services, wire)
     if state == "unknown":
         await age(sql, 31)
         await services.polling.settle_lost()
-    route = taking(wire)
-
-    async def nobody(*_: object) -> None:
-        return None
-
-    monkeypatch.setattr(queries, "alike", nobody)
-    with pytest.raises(DatabaseUnavailable):
-        await services.payments.create(ask())
-    assert not route.called
+    with pytest.raises(asyncpg.PostgresError, match="equal payment") as refused:
+        await sql.execute(
+            "INSERT INTO payment (id, method, shop_id, route_version, provider, organization_bin, device_token_id,"
+            " amount, phone_last4, short_code, caller, fingerprint, keyed, state)"
+            " SELECT gen_random_uuid(), method, shop_id, route_version, provider, organization_bin, device_token_id,"
+            " amount, phone_last4, short_code, caller, fingerprint, false, 'sending' FROM payment"
+        )
+    assert constraint_of(refused.value) == "payment_like_in_flight"
 
 
 async def test_equal_request_right_after_a_long_doubt_ended_is_the_same_one(
@@ -436,10 +433,10 @@ async def test_outcome_that_a_mistake_of_ours_keeps_from_being_written_is_unknow
     taking(wire)
     write = Moves.write
 
-    async def mistaken(*args: Any, **more: Any) -> None:
-        if args[3].state is State.PENDING:
+    async def mistaken(*args: Any, **more: Any) -> bool:
+        if args[2].state is State.PENDING:
             raise KeyError("mistake")
-        await write(*args, **more)
+        return await write(*args, **more)
 
     monkeypatch.setattr(Moves, "write", mistaken)
     payment = (await services.payments.create(ask())).payment
@@ -498,12 +495,12 @@ async def test_payment_whose_end_cannot_be_written_is_told(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms
 ) -> None:
     taking(wire)
-    payment = (await services.payments.create(ask())).payment
+    await services.payments.create(ask())
     wire.get("/status/").mock(return_value=status_reply(FIRST_ID, "Processed"))
     await refuse(sql, "payment", "NEW.state = 'paid'", "law")
     await beyond_the_law(sql, "UPDATE payment SET next_check_at = now()")
-    with pytest.raises(DBAPIError):
-        await services.polling.follow(payment.id)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await work_off(services.polling)
     assert alarms["reading_not_written"] == 1
 
 

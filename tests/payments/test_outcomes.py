@@ -12,9 +12,7 @@ import respx
 
 from payment_service.errors import DatabaseUnavailable, PaymentNotFound
 from payment_service.money import Money
-from payment_service.payments import moves
 from payment_service.payments.service import Answer
-from payment_service.postgres.queue import enqueue
 from payment_service.refunds.service import RefundRequest
 from payment_service.scheduling.operations import NotEndedYet
 from payment_service.services import Services, build
@@ -121,7 +119,7 @@ async def test_status_nobody_knows_raises_an_alarm(services: Services, wire: res
 async def test_late_success_of_a_failed_payment_wins_with_an_alarm(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    moves = replace(services.reading.moves, plan=replace(services.reading.moves.plan, confirm_s=0))
+    moves = replace(services.reading.moves, plan=replace(services.reading.moves.plan, confirm_s=-1))
     following = replace(services.reading, moves=moves)
     wire.get("/create/").mock(return_value=accepted(CREATED))
     payment = (await services.payments.create(ask())).payment
@@ -283,24 +281,6 @@ async def test_line_cut_while_the_outcome_is_committed_leaves_one_line_of_it(
     gate.open.set()
     assert (await task).payment.state == "pending"
     assert relay.lost == 1
-    assert await audit_of(sql) == [("create", "pending")]
-    assert await sql.fetchval("SELECT count(*) FROM pgqueuer") == 1
-
-
-async def test_line_cut_while_the_job_is_written_does_not_lose_the_outcome(
-    services: Services, gate: Gate, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cuts = iter([True])
-
-    async def enqueue_on_a_cut_line(session: Any, *what: Any, **how: Any) -> None:
-        if next(cuts, False):
-            await sql.execute(TERMINATE_OTHERS)
-        await enqueue(session, *what, **how)
-
-    monkeypatch.setattr(moves, "enqueue", enqueue_on_a_cut_line)
-    task = await begun(services, gate)
-    gate.open.set()
-    assert (await task).payment.external_id == str(CREATED)
     assert await audit_of(sql) == [("create", "pending")]
 
 

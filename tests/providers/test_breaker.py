@@ -268,7 +268,14 @@ REFUSALS = (
 async def kaspi(proxy: RawProxy, clock: Clock) -> AsyncIterator[KaspiClient]:
     """A client that leaves the proxy alone after three failures, by the test's clock."""
     kaspi = KaspiClient(
-        KaspiSettings(proxy.url, ACCESS_TOKEN, breaker_failures=FAILURES, breaker_pause_s=PAUSE_S, deadline_s=5)
+        KaspiSettings(
+            proxy.url,
+            ACCESS_TOKEN,
+            breaker_failures=FAILURES,
+            breaker_pause_s=PAUSE_S,
+            deadline_s=5,
+            connections_ahead=0,
+        )
     )
     kaspi._money.breaker.clock = kaspi._readings.breaker.clock = clock
     yield kaspi
@@ -411,7 +418,7 @@ async def test_hanging_calls_of_one_shop_leave_three_quarters_to_the_others(prox
             await connection.say(http(200, CREATE.success()))
 
     proxy.begin(hangs_for_one)
-    kaspi = KaspiClient(KaspiSettings(proxy.url, ACCESS_TOKEN, max_calls=8, deadline_s=20))
+    kaspi = KaspiClient(KaspiSettings(proxy.url, ACCESS_TOKEN, max_calls=8, deadline_s=20, connections_ahead=0))
     hanging = [asyncio.ensure_future(kaspi.create(of_shop("1"))) for _ in range(12)]
     turned_away, _ = await asyncio.wait(hanging, timeout=5, return_when=asyncio.FIRST_COMPLETED)
     await asyncio.sleep(0.1)

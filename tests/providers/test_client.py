@@ -9,8 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
-from httpcore._backends.anyio import AnyIOStream
 
+from payment_service.outbound.connection import Connection as Line
+from payment_service.outbound.transport import Transport
 from payment_service.providers.interface import (
     Accepted,
     Account,
@@ -211,7 +212,7 @@ async def test_any_exception_before_a_byte_left_is_not_sent(
     async def breaks(*_: Any, **__: Any) -> None:
         raise _made(error)
 
-    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", breaks)
+    monkeypatch.setattr(Transport, "handle_async_request", breaks)
     proxy.begin(answers(http(200, verb.success())))
     outcome = await verb.call(kaspi)
     assert isinstance(outcome, NotSent)
@@ -224,14 +225,14 @@ async def test_any_exception_before_a_byte_left_is_not_sent(
 async def test_any_exception_after_a_byte_left_is_unknown_whatever_its_name(
     verb: Verb, error: type[Exception], proxy: RawProxy, kaspi: KaspiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = httpx.AsyncHTTPTransport.handle_async_request
+    honest = Transport.handle_async_request
 
-    async def breaks(self: httpx.AsyncHTTPTransport, request: httpx.Request) -> None:
+    async def breaks(self: Transport, request: httpx.Request) -> None:
         response = await honest(self, request)
         await response.aclose()
         raise _made(error)
 
-    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", breaks)
+    monkeypatch.setattr(Transport, "handle_async_request", breaks)
     proxy.begin(answers(http(200, verb.success())))
     outcome = await verb.call(kaspi)
     assert isinstance(outcome, Unknown)
@@ -243,13 +244,13 @@ async def test_any_exception_after_a_byte_left_is_unknown_whatever_its_name(
 async def test_request_of_which_only_a_part_left_is_unknown(
     verb: Verb, proxy: RawProxy, kaspi: KaspiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = AnyIOStream.write
+    honest = Line.send
 
-    async def breaks(self: AnyIOStream, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as httpcore has it
-        await honest(self, buffer[:9], timeout)
+    async def breaks(self: Line, data: bytes) -> None:
+        await honest(self, data[:9])
         raise RuntimeError(f"{ACCESS_TOKEN} did not leave")
 
-    monkeypatch.setattr(AnyIOStream, "write", breaks)
+    monkeypatch.setattr(Line, "send", breaks)
     proxy.begin(answers(http(200, verb.success())))
     assert await verb.call(kaspi) == Unknown("error_RuntimeError")
 

@@ -88,8 +88,15 @@ REFUND: Final = Verb(
 VERBS: Final = (CREATE, LINK, REFUND)
 
 
-def client_of(url: str, *, deadline_s: float = 10, connect_timeout_s: float = 5, max_calls: int = 5) -> KaspiClient:
-    """A client of the proxy at this address; patient, where a test is not about time."""
+def client_of(
+    url: str,
+    *,
+    deadline_s: float = 10,
+    connect_timeout_s: float = 5,
+    max_calls: int = 5,
+    connections_ahead: int = 0,
+) -> KaspiClient:
+    """A client of the proxy at this address; patient, where a test is not about time. It connects when it calls."""
     return KaspiClient(
         KaspiSettings(
             url,
@@ -98,6 +105,7 @@ def client_of(url: str, *, deadline_s: float = 10, connect_timeout_s: float = 5,
             connect_timeout_s=connect_timeout_s,
             max_calls=max_calls,
             max_readings=max_calls,
+            connections_ahead=connections_ahead,
             breaker_failures=0,  # a test of the breaker says otherwise
         )
     )

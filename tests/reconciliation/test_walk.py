@@ -51,7 +51,7 @@ async def test_every_difference_is_found_and_nothing_is_changed(
         payment = await make(before)
         kaspi.says(payment, there)
         expected.append((kind, payment.id, payment.state, there if isinstance(there, str) else "-1601"))
-    rows = "SELECT p::text, (SELECT count(*) FROM payment_log), (SELECT count(*) FROM pgqueuer) FROM payment p"
+    rows = "SELECT p::text, (SELECT count(*) FROM payment_log) FROM payment p"
     was = await sql.fetch(rows)
     findings = await found()
     assert [(each.kind, each.payment_id, each.here, each.there) for each in findings] == expected

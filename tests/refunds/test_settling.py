@@ -26,7 +26,6 @@ from payment_service.observability.context import Origin, origin
 from payment_service.payments.models import Payment
 from payment_service.refunds.models import Refund
 from payment_service.refunds.queries import Seen
-from payment_service.refunds.service import RefundAnswer
 from payment_service.refunds.settling import RefundSettlement
 from payment_service.services import Services
 from payment_service.settings import Settings
@@ -121,9 +120,8 @@ async def test_id_of_the_refund_is_kept_and_is_only_its_own(
 async def test_refund_that_may_still_be_made_is_not_called_failed(
     services: Services, unknown: Refund, sql: asyncpg.Connection
 ) -> None:
-    patient = replace(
-        services, refunds=replace(services.refunds, rules=replace(services.refunds.rules, late_effect_s=300))
-    )
+    rules = replace(services.refund_settling.rules, late_effect_s=300)
+    patient = replace(services, refund_settling=replace(services.refund_settling, rules=rules))
     with pytest.raises(TooEarlyToSettle):
         await settle(patient, unknown, succeeded=False)
     assert await sums(sql) == (0, 6000)
@@ -201,7 +199,7 @@ async def test_settled_twice_at_once_is_settled_once(
 ) -> None:
     asked = [settle(services, unknown, succeeded=succeeded) for succeeded in (True, False, True, False)]
     results = await asyncio.gather(*asked, return_exceptions=True)
-    assert all(isinstance(result, RefundAnswer | ServiceError) for result in results)
+    assert all(isinstance(result, Seen | ServiceError) for result in results)
     assert sum(isinstance(result, NothingToSettle) for result in results) == 3
     assert len(await audit_of(sql, "settle")) == 1
     assert await sums(sql) in {(6000, 0), (0, 0)}

@@ -13,7 +13,7 @@ from payment_service.observability.context import Origin, origin
 from payment_service.services import Services
 
 ANSWER_WITHIN_S = 8.5
-"""The PHP client waits 10 s; a money call answers within 9 s (contract.md section 4)."""
+"""The PHP client waits 10 s; a money call answers within 9 s (docs/contract.md section 4)."""
 
 
 async def services_of(request: Request) -> Services:

@@ -1,9 +1,13 @@
-"""Writing events, in the transaction of what they tell. Nothing leaves from here: the worker passes them on."""
+"""Writing events, in the transaction of what they tell. Nothing leaves from here: the worker passes them on.
 
+Those who wait hear of an event (``EVENT_WRITTEN``) when that transaction was committed.
+"""
+
+import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from pydantic_core import to_jsonable_python
@@ -12,6 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.events.models import Event
 from payment_service.identifiers import new_id
+from payment_service.postgres.signals import after_commit
+
+EVENT_WRITTEN: Final = "event_written"
+"""The channel on which each event is announced, after it was committed."""
 
 
 class EventType(StrEnum):
@@ -41,7 +49,10 @@ def write(
     shop_id: int | None,
     data: Mapping[str, Any],
 ) -> Event:
-    """Add an event, in the caller's transaction. ``data`` is the subject as ``GET`` shows it."""
+    """Add an event, in the caller's transaction, and announce it when that is committed.
+
+    ``data`` is the subject as ``GET`` shows it.
+    """
     event = Event(
         id=new_id(),
         type=kind,
@@ -52,7 +63,13 @@ def write(
         data=to_jsonable_python(data),
     )
     session.add(event)
+    after_commit(session, EVENT_WRITTEN, announcement(event.id, kind, event.subject_id, shop_id))
     return event
+
+
+def announcement(event_id: UUID, kind: str, subject_id: str, shop_id: int | None) -> str:
+    """What ``EVENT_WRITTEN`` says of an event: as much as tells who wants to see it."""
+    return json.dumps({"id": str(event_id), "type": kind, "subject_id": subject_id, "shop_id": shop_id})
 
 
 def body(event: Event) -> dict[str, Any]:

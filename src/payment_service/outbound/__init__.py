@@ -1,1 +1,1 @@
-"""Outbound: calls of addresses that others name, and which addresses may be called."""
+"""Outbound: how others are called, calls of addresses that others name, and which addresses may be called."""

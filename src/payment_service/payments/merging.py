@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from payment_service.audit import service as audit
 from payment_service.payments import queries
 from payment_service.payments.models import Payment
-from payment_service.postgres.queue import FOLLOW_PAYMENT, enqueue
+from payment_service.scheduling.due import Kind, wake
 
 
 async def yield_to(session: AsyncSession, payment: Payment, external_id: str) -> bool:
@@ -42,7 +42,7 @@ async def take_up_again(session: AsyncSession, payment: Payment, external_id: st
         report.same_as, report.next_check_at = None, func.now()
         await session.flush()
         await _record(session, report, external_id, "unmerge", f"This report was not of payment {payment.id}.")
-        await enqueue(session, FOLLOW_PAYMENT, report.id, key=f"{report.id}:{report.checks}:unmerged")
+        wake(session, Kind.READINGS)
 
 
 async def _record(session: AsyncSession, report: Payment, external_id: str, operation_type: str, sentence: str) -> None:

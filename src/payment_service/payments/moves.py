@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import object_session
 
-from payment_service.events.outbox import EventType
+from payment_service.events.outbox import EVENT_WRITTEN, EventType, announcement
 from payment_service.identifiers import new_id
 from payment_service.observability import metrics
 from payment_service.observability.context import origin
@@ -25,7 +25,9 @@ from payment_service.payments.lifecycle import OPEN, Failure, FollowPlan, Standi
 from payment_service.payments.models import Payment
 from payment_service.payments.statements import MOVE
 from payment_service.postgres.database import Database, raw
+from payment_service.postgres.signals import after_commit
 from payment_service.providers.interface import Meaning, Providers
+from payment_service.scheduling.due import IDLE_S, WORK_DUE, Kind
 
 _EVENT_OF_STATE: Final = {
     State.PENDING: EventType.PAYMENT_PENDING,
@@ -61,7 +63,7 @@ class Moves:
             step = decide(payment, now)
             if step is None or await self.write(payment, step, operation_type, now=now, in_turn=in_turn):
                 return payment
-            payment, now = await queries.as_it_is(self.database, payment.id)
+            payment, now = await queries.itself(self.database, payment.id)
 
     async def write(
         self,
@@ -86,10 +88,13 @@ class Moves:
         before = State(payment.state)
         moved = step is not None and move_to(payment, step)
         in_turn = in_turn or moved
-        delay_s = self._delay(payment, now, moved=moved) if in_turn else None
+        delay_s = self.delay_s(payment, now, moved=moved) if in_turn else None
         after = State(payment.state)
         kinds = _EVENTS_OF_MOVE.get((before, after), (_EVENT_OF_STATE[after],)) if moved else ()
         executor = self.database.lines if session is None else await raw(session)
+        record = record_of(
+            operation_type, reason, kinds, "payment", views.line(payment) if moved else {}, payment.amount
+        )
         row = await executor.fetchrow(
             MOVE,
             payment.id,
@@ -107,10 +112,14 @@ class Moves:
             payment.unread,
             in_turn,
             delay_s,
-            *record_of(operation_type, reason, kinds, "payment", views.line(payment) if moved else {}, payment.amount),
+            *record,
         )
         if row is None:
             return False
+        signals = Announcer(self.database, session)
+        signals.events(record, payment.id, payment.shop_id)
+        if delay_s is not None and delay_s < IDLE_S:
+            signals.send(WORK_DUE, Kind.READINGS)
         for name, value in row.items():
             setattr(payment, name, value)
         if moved:
@@ -119,7 +128,7 @@ class Moves:
             alarm("still_open", payment.id, state=payment.state)
         return True
 
-    def _delay(self, payment: Payment, now: datetime, *, moved: bool) -> float | None:
+    def delay_s(self, payment: Payment, now: datetime, *, moved: bool = False) -> float | None:
         """Seconds until the next reading; none when there is nothing more to learn."""
         if payment.external_id is None:
             return None
@@ -141,6 +150,26 @@ class Moves:
             # Jitter: what could not be asked about together must not come back together.
             delay_s *= random.uniform(1, 1.5)  # noqa: S311 - not a secret
         return delay_s
+
+
+@dataclass(frozen=True, slots=True)
+class Announcer:
+    """Tells other processes what was written: at once, or when the session's transaction is committed."""
+
+    database: Database
+    session: AsyncSession | None = None
+
+    def send(self, channel: str, payload: str) -> None:
+        """Say something on a channel."""
+        if self.session is None:
+            self.database.signals.send(channel, payload)
+        else:
+            after_commit(self.session, channel, payload)
+
+    def events(self, record: tuple[Any, ...], subject_id: UUID, shop_id: int) -> None:
+        """Announce the events of what ``record_of`` gave."""
+        for event_id, kind in zip(record[4], record[5], strict=True):
+            self.send(EVENT_WRITTEN, announcement(event_id, kind, str(subject_id), shop_id))
 
 
 def record_of(

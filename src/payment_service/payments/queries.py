@@ -95,17 +95,6 @@ def _sender_died(lease_s: float) -> ColumnElement[bool]:
     return and_(Payment.state == State.SENDING, Payment.created_at < oldest)
 
 
-async def overdue(session: AsyncSession, late_s: float, *, limit: int = 500) -> list[tuple[UUID, int]]:
-    """Payments that somebody should have asked about ``late_s`` seconds ago, with their count of checks."""
-    query = (
-        select(Payment.id, Payment.checks)
-        .where(Payment.next_check_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, late_s))
-        .order_by(Payment.next_check_at)
-        .limit(limit)
-    )
-    return [(payment_id, checks) for payment_id, checks in await session.execute(query)]
-
-
 async def for_people(
     session: AsyncSession, shops: Collection[int] | None, *, sending_lease_s: float, limit: int = 1000
 ) -> list[Payment]:

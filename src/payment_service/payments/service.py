@@ -68,6 +68,7 @@ INTENT_TIMEOUT_S = 2.0
 BEFORE_SENDING_S = 5.0
 """How long everything before the call may take: whoever asked is told the truth before its answer is due."""
 _TRIES: Final = 4
+_OF_ORDER: Final = frozenset({"order_open", "order_paid"})
 log = get_logger(__name__)
 
 
@@ -143,8 +144,7 @@ class Payments:
             async with asyncio.timeout(BEFORE_SENDING_S):
                 fingerprint = await self._fingerprint(request)
                 for _ in range(_TRIES):
-                    written = await self._try_intent(request, fingerprint)
-                    if written is not None:
+                    if (written := await self._try_intent(request, fingerprint)) is not None:
                         return written
         except TimeoutError as error:
             self.inflight.begin(self._take_back(request))
@@ -153,25 +153,16 @@ class Payments:
 
     async def _try_intent(self, request: PaymentRequest, fingerprint: str) -> tuple[Answer, Route | None] | None:
         """One try; none when something changed meanwhile, so that it is to be tried again."""
-        route: Route | None = None
-        why_not: Exception | None = None
         try:
             route = await self._route(request)
-        except (ShopInactive, DeviceTokenMissing) as error:
-            # What was answered once is answered again, also when the shop could not take it today.
-            if request.idempotency_key is None:
-                raise
-            why_not = error
-        if route is not None:
-            try:
-                self.phones.take(request.phone)
-            except RateLimited as error:
-                why_not = error  # nothing new is sent to this phone, and what was asked before is answered
-        took_phone = why_not is None
-        sent_intent = False
+            self.phones.take(request.phone)
+        except (ShopInactive, DeviceTokenMissing, RateLimited) as error:
+            # What was answered once is answered again, also when nothing new may be sent.
+            return await self._answer_without_sending(request, fingerprint, error)
+        is_written = False
         try:
-            intent = await self._intend(request, route, fingerprint, may_insert=why_not is None)
-            sent_intent = intent["obstacle"] is None
+            intent = await self._intend(request, route, fingerprint)
+            is_written = intent["obstacle"] is None
         except DATABASE_ERRORS as error:
             match constraint_of(error):
                 case name if name == ROUTE_IS_CURRENT:
@@ -181,16 +172,27 @@ class Payments:
                 case name if name in {ONE_OPEN_PER_ORDER, LIKE_IN_FLIGHT}:
                     return None  # an equal one came first; the next try finds it
                 case _ if is_unreachable(error):
-                    self.inflight.begin(self._take_back(request))
-                    raise DatabaseUnavailable from error
+                    raise TimeoutError from error
                 case _:
                     raise
         finally:
-            if took_phone and not sent_intent:
+            if not is_written:
                 self.phones.give_back(request.phone)
-        if route is not None and sent_intent:
+        if is_written:
             return Answer(_new_payment(request, route, fingerprint, intent["at"])), route
-        return await self._answer_of(request, intent, why_not)
+        return await self._answer_of(request, intent)
+
+    async def _answer_without_sending(
+        self, request: PaymentRequest, fingerprint: str, why: ShopInactive | DeviceTokenMissing | RateLimited
+    ) -> tuple[Answer, None] | None:
+        """The answer to an earlier, equal request, or the reason why nothing new may be sent."""
+        at_its_limit = isinstance(why, RateLimited)
+        if not at_its_limit and request.idempotency_key is None:
+            raise why
+        intent = await self._intend(request, None, fingerprint)
+        if intent["obstacle"] == "not_allowed" or (intent["obstacle"] in _OF_ORDER and not at_its_limit):
+            raise why
+        return await self._answer_of(request, intent)
 
     async def _route(self, request: PaymentRequest) -> Route:
         route = await self.routing.route_of(request.shop_id)
@@ -198,10 +200,8 @@ class Payments:
             raise DeviceTokenMissing(request.shop_id)
         return route
 
-    async def _intend(
-        self, request: PaymentRequest, route: Route | None, fingerprint: str, *, may_insert: bool
-    ) -> asyncpg.Record:
-        """Run the statement: it inserts the payment, or says what stands in the way."""
+    async def _intend(self, request: PaymentRequest, route: Route | None, fingerprint: str) -> asyncpg.Record:
+        """Run the statement: it inserts the payment, if there is a route, or says what stands in the way."""
         async with asyncio.timeout(INTENT_TIMEOUT_S):
             intent = await self.database.lines.fetchrow(
                 INTEND,
@@ -223,14 +223,12 @@ class Payments:
                 request.idempotency_key,
                 self.rules.duplicate_window_s,
                 request.caller.key_id,
-                may_insert,
+                route is not None,
             )
         assert intent is not None  # noqa: S101 - a function returns its row
         return intent
 
-    async def _answer_of(
-        self, request: PaymentRequest, intent: asyncpg.Record, why_not: Exception | None
-    ) -> tuple[Answer, None] | None:
+    async def _answer_of(self, request: PaymentRequest, intent: asyncpg.Record) -> tuple[Answer, None] | None:
         """What stands in the way, as an answer or an error; none when it does not stand there any more."""
         earlier_id: UUID = intent["earlier"]
         match intent["obstacle"]:
@@ -238,15 +236,11 @@ class Payments:
                 raise NotAuthenticated
             case "key_reused":
                 raise IdempotencyKeyReused
-            case "not_allowed" if why_not is not None:
-                raise why_not
             case "order_paid":
                 raise OrderAlreadyPaid(request.order_id or "", earlier_id)
             case obstacle:
                 earlier = Earlier(intent["state"], intent["failure"], age_s=intent["age_s"], known_s=intent["known_s"])
         if obstacle == "order_open":
-            if why_not is not None and not isinstance(why_not, RateLimited):
-                raise why_not
             verdict = of_order(earlier, self.rules, is_equal=intent["is_equal"])
         else:
             verdict = of_equal(earlier, self.rules, by_key=obstacle == "same_key")

@@ -12,7 +12,7 @@ from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import MOVES
 from payment_service.payments import views as payment_views
 from payment_service.payments.models import Payment
-from payment_service.payments.moves import alarm, record_of
+from payment_service.payments.moves import Announcer, alarm, record_of
 from payment_service.postgres.database import Database
 from payment_service.refunds import queries, views
 from payment_service.refunds.lifecycle import HOLDING, RefundState, RefundStep, move_to
@@ -52,6 +52,9 @@ class RefundMoves:
         before, version = RefundState(refund.state), refund.version
         move_to(refund, step)
         after = RefundState(refund.state)
+        record = record_of(
+            operation_type, reason, [_EVENT_OF_STATE[after]], "refund", views.line(refund), refund.amount
+        )
         row = await self.database.lines.fetchrow(
             MOVE,
             refund.id,
@@ -64,11 +67,12 @@ class RefundMoves:
             refund.provider_refund_id,
             refund.amount * ((after in HOLDING) - (before in HOLDING)),
             refund.amount * ((after is RefundState.SUCCEEDED) - (before is RefundState.SUCCEEDED)),
-            *record_of(operation_type, reason, [_EVENT_OF_STATE[after]], "refund", views.line(refund), refund.amount),
+            *record,
             to_json(payment_views.line(payment)).decode(),
         )
         if row is None:
             return False
+        Announcer(self.database).events(record, refund.id, payment.shop_id)
         for name in ("version", "updated_at", "moved_at", "known_at"):
             setattr(refund, name, row[name])
         payment.refunded_amount, payment.reserved_amount = row["refunded_amount"], row["reserved_amount"]

@@ -19,9 +19,9 @@ from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import alarm
 from payment_service.postgres.database import Database, constraint_of
-from payment_service.postgres.queue import FOLLOW_PAYMENT, enqueue
 from payment_service.providers.interface import Providers
 from payment_service.routing.models import PaymentConfigHistory
+from payment_service.scheduling.due import Kind, wake
 
 _METHODS = {"create": "phone", "create-link": "link"}
 """Operations that make a payment: their amount is the payment's, and not that of a refund."""
@@ -140,7 +140,7 @@ async def _insert(session: AsyncSession, caller: Caller, report: Report, externa
         if known is None:
             raise
         return known
-    await enqueue(session, FOLLOW_PAYMENT, payment.id, key=f"{payment.id}:adopted")
+    wake(session, Kind.READINGS)
     return payment
 
 

@@ -1,0 +1,169 @@
+"""One connection, plain or over TLS: opening it, looking into it before a request is written, every byte in and out.
+
+It is a socket and not one of asyncio's streams, which read ahead of whoever asks, cannot be looked into just before a
+write, and resume no TLS session. Times are in seconds.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from typing import Any, Final
+
+import httpx
+
+_MAX_REPLY_BYTES: Final = 128 * 1024
+_RECEIVE_BYTES: Final = 16 * 1024
+
+
+class Connection:
+    """A connection that is open. Whoever has it closes it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._tls: ssl.SSLObject | None = None
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._received = 0
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """What a later handshake may resume. Under TLS 1.3 it comes with the first reply."""
+        return self._tls.session if self._tls else None
+
+    async def start_tls(self, tls: ssl.SSLContext, server_hostname: str, session: ssl.SSLSession | None) -> None:
+        """Make the handshake.
+
+        Raises:
+            OSError: when it fails, or the certificate is not trusted.
+        """
+        self._tls = tls.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname, session=session)
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._fetch()
+            else:
+                return await self._flush()
+
+    def is_quiet(self) -> bool:
+        """Whether the server has neither ended the connection nor said anything; TLS session tickets say nothing."""
+        try:
+            while True:
+                if self._tls:
+                    with contextlib.suppress(ssl.SSLWantReadError):
+                        self._tls.read(1)
+                        return False
+                data = self._sock.recv(_RECEIVE_BYTES)
+                if not data or not self._tls:
+                    return False
+                self._take(data)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    async def send(self, data: bytes) -> None:
+        """Write all of it.
+
+        Raises:
+            httpx.WriteError: when that fails. Any part of it may have left.
+        """
+        self._received = 0
+        try:
+            if self._tls:
+                self._tls.write(data)
+                await self._flush()
+            else:
+                await asyncio.get_running_loop().sock_sendall(self._sock, data)
+        except OSError as error:
+            raise httpx.WriteError("The connection broke while the request was written.") from error
+
+    async def receive(self) -> bytes:
+        """What comes next; nothing at the connection's end.
+
+        Raises:
+            httpx.ReadError: when the connection breaks, or more came since ``send`` than any reply has.
+        """
+        try:
+            while self._tls:
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    return self._tls.read(_RECEIVE_BYTES)
+                await self._fetch()
+            return await self._fetch()
+        except ssl.SSLEOFError:  # many servers end without the alert that TLS has for it
+            return b""
+        except OSError as error:
+            raise httpx.ReadError("The connection broke before the reply was whole.") from error
+
+    def close(self) -> None:
+        """Close it, whatever state it is in."""
+        self._sock.close()
+
+    async def _fetch(self) -> bytes:
+        await self._flush()
+        data = await asyncio.get_running_loop().sock_recv(self._sock, _RECEIVE_BYTES)
+        self._take(data)
+        return data
+
+    def _take(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._received > _MAX_REPLY_BYTES:
+            raise ConnectionAbortedError("No reply is so long.")
+        if self._tls and data:
+            self._incoming.write(data)
+        elif self._tls:
+            self._incoming.write_eof()
+
+    async def _flush(self) -> None:
+        if self._outgoing.pending:
+            await asyncio.get_running_loop().sock_sendall(self._sock, self._outgoing.read())
+
+
+async def open_connection(
+    host: str, port: int, tls: ssl.SSLContext | None, session: ssl.SSLSession | None, timeout_s: float | None
+) -> Connection:
+    """Open a connection, on which nothing has been said yet.
+
+    Raises:
+        httpx.ConnectTimeout: when that takes too long.
+        httpx.ConnectError: when it fails for another reason.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            connection = Connection(await _open_socket(host, port, timeout_s))
+            try:
+                if tls:
+                    await connection.start_tls(tls, host, session)
+                if not connection.is_quiet():
+                    raise ConnectionAbortedError("The server spoke first, or ended the connection.")
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+    except TimeoutError:
+        raise httpx.ConnectTimeout("No connection was made in time.") from None
+    except OSError as error:
+        raise httpx.ConnectError("No connection was made.") from error
+
+
+async def _open_socket(host: str, port: int, timeout_s: float | None) -> socket.socket:
+    """Connect to the first address of the host that answers. A dead one leaves time for the others."""
+    loop = asyncio.get_running_loop()
+    *others, last = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for other in others:
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(timeout_s and timeout_s / (len(others) + 1)):
+                return await _connect(*other)
+    return await _connect(*last)
+
+
+async def _connect(family: int, kind: int, protocol: int, _name: str, address: Any) -> socket.socket:
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

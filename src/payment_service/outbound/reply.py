@@ -1,0 +1,87 @@
+"""A reply as httptools parses it, read strictly: whatever leaves its end or its meaning in doubt is an error."""
+
+from typing import Final
+
+import httptools
+import httpx
+
+_MAX_HEAD_BYTES: Final = 64 * 1024
+
+
+class Reply:
+    """A reply as httptools parses it. Whatever leaves its end or its meaning in doubt is an error."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.has_head = False
+        self.is_whole = False
+        self.keeps_connection = False
+        self._ends_with_connection = False
+        self._body: list[bytes] = []
+        self._head_bytes = 0
+        self._parser = httptools.HttpResponseParser(self)
+
+    def feed(self, data: bytes) -> None:
+        """Take what was received; nothing means that the connection ended.
+
+        Raises:
+            httpx.RemoteProtocolError: when this is not one whole reply, with nothing behind it.
+        """
+        if not data:
+            if not self._ends_with_connection:
+                raise httpx.RemoteProtocolError("The connection ended before the reply was whole.")
+            self.is_whole = True
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            raise httpx.RemoteProtocolError("The reply is not HTTP/1.1, or more than one.") from None
+        self._head_bytes += 0 if self.has_head else len(data)
+        if self._head_bytes > _MAX_HEAD_BYTES:
+            raise httpx.RemoteProtocolError("The head of the reply is too long.")
+
+    def body(self) -> bytes:
+        """What came of the body since it was last asked for."""
+        came, self._body = b"".join(self._body), []
+        return came
+
+    # --- called by the parser; what is raised here ends as HttpParserError
+
+    def on_message_begin(self) -> None:
+        """Refuse what comes behind the reply."""
+        if self.has_head:
+            raise ValueError("a second reply")
+
+    def on_status(self, reason: bytes) -> None:
+        """Refuse what is no text."""
+        if b"\0" in reason:
+            raise ValueError("no text")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; what comes behind the body is none."""
+        if not self.has_head:
+            self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Go on if this is a reply of a kind that is spoken here, or says only that one will come."""
+        self.status = self._parser.get_status_code()
+        if 100 <= self.status < 200 and self.status != 101:
+            self.headers.clear()
+            return
+        framing = [value.lower() for name, value in self.headers if name.lower() == b"transfer-encoding"]
+        has_length = any(name.lower() == b"content-length" for name, _ in self.headers)
+        is_known = self._parser.get_http_version() in {"1.0", "1.1"} and framing in ([], [b"chunked"])
+        if self.status < 200 or not is_known:
+            raise ValueError("another protocol")
+        self.has_head = True
+        self._ends_with_connection = not framing and not has_length
+
+    def on_body(self, data: bytes) -> None:
+        """Keep a piece of the body."""
+        self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        """Note the end of the reply."""
+        self.is_whole = self.has_head
+        self.keeps_connection = self.is_whole and self._parser.should_keep_alive()

@@ -1,0 +1,215 @@
+"""HTTP/1.1 for calls that must not be made twice: a transport of httpx's kind, for one origin.
+
+It tells exactly when a request begins to leave, as httpx's own transport does: ``http11.send_request_headers.started``
+of the extension ``trace``. What fails before that was not sent; what fails after it may have been. It sends nothing
+twice, follows and unpacks nothing, knows no proxies, and names no address in an error.
+
+A connection serves one call. Some wait for their call, for ``IDLE_S`` at most: those opened ahead, so that a payment
+waits neither for TCP nor for TLS, and, where it is wanted, those that served a call before. Each is looked into just
+before its request is written, and given up if the server ended it or said anything on it.
+
+If a server ends a connection while a request is on its way, nobody knows what came of that call. So nothing is opened
+ahead until the server has left one connection, which no call ever uses, alone for longer than any would wait.
+
+A head is read to 64 kB. The body is handed on as it comes, and whoever reads it sets its limit; a reply of more than
+128 kB with its head and framing is broken off. Times are in seconds.
+"""
+
+import asyncio
+import contextlib
+import re
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, TypeAlias
+
+import httpx
+
+from payment_service.observability.logs import get_logger
+from payment_service.outbound.connection import Connection, open_connection
+from payment_service.outbound.reply import Reply
+
+IDLE_S: Final = 3.0
+"""The shortest limits in common use are 5 s (Go, HAProxy, Apache between requests): nothing may come near them."""
+TRIAL_S: Final = 4.0
+"""How long a server must leave a connection be before any is opened ahead."""
+TRIAL_EVERY_S: Final = 60.0
+_MAX_HEAD_BYTES: Final = 64 * 1024
+_UNSENDABLE: Final = re.compile(rb"[\r\n\0]")
+log = get_logger(__name__)
+
+_Trace: TypeAlias = Callable[[str, dict[str, Any]], Awaitable[None]]
+
+
+class Transport(httpx.AsyncBaseTransport):
+    """Calls to one origin. ``ahead`` connections are opened ahead of the calls, ``keep`` are kept after them."""
+
+    def __init__(self, origin: httpx.URL, tls: ssl.SSLContext, *, ahead: int = 0, keep: int = 0) -> None:
+        tls.set_alpn_protocols(["http/1.1"])
+        self._tls = tls if origin.scheme == "https" else None
+        self._host = origin.raw_host.decode("ascii")
+        self._port = origin.port or (443 if self._tls else 80)
+        self._ahead = ahead
+        self._keep = keep
+        self._session: ssl.SSLSession | None = None
+        self._idle: list[tuple[Connection, float]] = []
+        """With the loop's time until which each may be used; the newest last."""
+        self._expiry: asyncio.TimerHandle | None = None
+        self._opening: set[asyncio.Task[None]] = set()
+        self._is_patient = False
+        """Whether the server leaves unused connections alone."""
+        self._next_trial = 0.0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Make one call. Heeded extensions: ``target``, ``timeout`` (to connect) and ``trace``.
+
+        Raises:
+            httpx.TransportError: when no head of a reply comes. Whether the call was made only the trace knows.
+        """
+        trace: _Trace = request.extensions.get("trace", _untold)
+        timeout_s: float | None = request.extensions.get("timeout", {}).get("connect")
+        data = _head(request) + await request.aread()
+        connection = self._take_idle() or await self._open(timeout_s)
+        reply = Reply()
+        try:
+            await trace("connection.connect_tcp.complete", {})
+            await trace("http11.send_request_headers.started", {})
+            await connection.send(data)
+            await trace("http11.send_request_body.complete", {})
+            self._open_ahead(timeout_s)
+            while not reply.has_head:
+                reply.feed(await connection.receive())
+            await trace("http11.receive_response_headers.complete", {})
+        except BaseException:
+            connection.close()
+            raise
+        stream = _Body(reply, connection, self._release)
+        return httpx.Response(reply.status, headers=reply.headers, stream=stream)
+
+    async def aclose(self) -> None:
+        """Close every connection that waits for a call, and let none wait from now on."""
+        self._ahead = self._keep = 0
+        for task in self._opening:
+            task.cancel()
+        await asyncio.gather(*self._opening, return_exceptions=True)
+        self._end_idle()
+
+    async def _open(self, timeout_s: float | None) -> Connection:
+        return await open_connection(self._host, self._port, self._tls, self._session, timeout_s)
+
+    def _release(self, connection: Connection, reply: Reply) -> None:
+        """Take back the connection of a call that has ended."""
+        if reply.is_whole:
+            self._session = connection.session
+        if reply.keeps_connection and len(self._idle) < self._keep:
+            self._let_wait(connection)
+        else:
+            connection.close()
+
+    # --- connections that wait for a call
+
+    def _take_idle(self) -> Connection | None:
+        """The newest, if it is still good; if it is not, the others are not either."""
+        if not self._idle:
+            return None
+        newest, until = self._idle.pop()
+        now = _now()
+        if now < until:
+            if newest.is_quiet():
+                return newest
+            self._is_patient, self._next_trial = False, now + TRIAL_EVERY_S
+        newest.close()
+        self._end_idle()
+        return None
+
+    def _open_ahead(self, timeout_s: float | None) -> None:
+        """Open one for the next call, while the one that was just made is answered."""
+        if self._is_patient and len(self._idle) + len(self._opening) < self._ahead:
+            work = self._open_idle(timeout_s)
+        elif self._ahead and not self._is_patient and not self._opening and self._next_trial <= _now():
+            work = self._try_server(timeout_s)
+        else:
+            return
+        task = asyncio.create_task(work)
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _open_idle(self, timeout_s: float | None) -> None:
+        with contextlib.suppress(Exception):  # the next call opens its own, and tells why that failed
+            self._let_wait(await self._open(timeout_s))
+
+    async def _try_server(self, timeout_s: float | None) -> None:
+        """Open a connection that no call will use, and see whether the server leaves it alone."""
+        self._next_trial = _now() + TRIAL_EVERY_S
+        with contextlib.suppress(Exception), contextlib.closing(await self._open(timeout_s)) as connection:
+            await asyncio.sleep(TRIAL_S)
+            self._is_patient = connection.is_quiet()
+            log.info("server was tried", leaves_idle_connections=self._is_patient)
+
+    def _let_wait(self, connection: Connection) -> None:
+        until = _now() + IDLE_S
+        self._idle.append((connection, until))
+        self._expiry = self._expiry or asyncio.get_running_loop().call_at(until, self._end_expired)
+
+    def _end_expired(self) -> None:
+        self._expiry = None
+        while self._idle and self._idle[0][1] <= _now():
+            self._idle.pop(0)[0].close()
+        if self._idle:
+            self._expiry = asyncio.get_running_loop().call_at(self._idle[0][1], self._end_expired)
+
+    def _end_idle(self) -> None:
+        while self._idle:
+            self._idle.pop()[0].close()
+        if self._expiry:
+            self._expiry.cancel()
+            self._expiry = None
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of a reply as it comes."""
+
+    def __init__(self, reply: Reply, connection: Connection, release: Callable[[Connection, Reply], None]) -> None:
+        self._reply = reply
+        self._connection = connection
+        self._release = release
+        self._is_closed = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not (body := self._reply.body()):
+            if self._reply.is_whole:
+                raise StopAsyncIteration
+            self._reply.feed(await self._connection.receive())
+        return body
+
+    async def aclose(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._release(self._connection, self._reply)
+
+
+def _head(request: httpx.Request) -> bytes:
+    """The head of a request as it is written.
+
+    Raises:
+        httpx.LocalProtocolError: when it would not be read as one head.
+    """
+    target = request.extensions.get("target", request.url.raw_path)
+    first = b"%s %s HTTP/1.1" % (request.method.encode("ascii"), target)
+    lines = [first, *(b"%s: %s" % header for header in request.headers.raw)]
+    if b" " in target or any(map(_UNSENDABLE.search, lines)):
+        raise httpx.LocalProtocolError("The head of the request holds a character that it must not.")
+    head = b"\r\n".join((*lines, b"", b""))
+    if len(head) > _MAX_HEAD_BYTES:
+        raise httpx.LocalProtocolError("The head of the request is too long.")
+    return head
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def _untold(_event: str, _info: dict[str, Any]) -> None:
+    """Nobody asked to be told."""
