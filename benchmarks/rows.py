@@ -1,7 +1,7 @@
 """Many payments without asking for them one by one: copies of one real payment, made by SQL.
 
 One payment is made through the API. Its rows, in whatever columns this commit has, are repeated with ids and times of
-their own and with triggers and foreign keys off, so that they are what the service itself would have written; only what an
+their own, triggers and foreign keys off, so that they are what the service itself would have written; only what an
 event says is cut short.
 """
 
