@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from payment_service.access.service import SERVICE
-from payment_service.api import app as front_door
+from payment_service.api import app as api
 from payment_service.api.middleware import Drain
 from payment_service.api.throttle import Throttle, throttle_of
 from payment_service.http_protocol import BoundedProtocol, connections_allowed
@@ -67,7 +67,7 @@ def create_app(services: Services, drain: Drain) -> FastAPI:
             await listening
         await services.close()
 
-    return front_door.build(
+    return api.build(
         services,
         throttle=throttle,
         drain=drain,

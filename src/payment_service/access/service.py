@@ -46,7 +46,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Somebody who may call this service, and the shops that they may touch."""
+    """Who calls, what they may do, and which shops they may touch."""
 
     name: str
     scopes: frozenset[Scope]

@@ -131,8 +131,8 @@ def _declare_problem(app: FastAPI) -> None:
             schemas.pop(unused, None)
         for operations in document["paths"].values():
             for operation in operations.values():
-                door = problems.declared_at_the_door(with_body="requestBody" in operation)
-                operation["responses"] = {**door, **operation["responses"]}
+                common = problems.declared_by_all(with_body="requestBody" in operation)
+                operation["responses"] = {**common, **operation["responses"]}
         return document
 
     app.openapi = openapi  # type: ignore[method-assign] # the way that FastAPI's documentation shows

@@ -54,7 +54,7 @@ class NewConfig(Body):
 
 
 class SignedConfig(ConfigAnswer):
-    """The routing of one shop, signed so that whoever keeps it notices when somebody changed it.
+    """The routing of one shop, signed: a client that keeps a copy can check that it was not changed.
 
     The signature is HMAC-SHA256 (hex) with the API key of the request over these lines, joined by a line feed:
     ``payment-config``, shop_id, organization_bin, device_token (empty when there is none), ``1`` or ``0`` for

@@ -31,7 +31,7 @@ from payment_service.api import media
 from payment_service.api.numbers import exact_json
 
 MAX_TOLD: Final = 20
-"""Names that one answer complains of: to find the nearest name takes time, and anybody may ask."""
+"""Names that one answer complains of: to find the nearest name takes time, and no key is needed to ask."""
 _LONGEST_NAME: Final = 60
 _NO_BODY: Final = (b"", b"0")
 """Values of Content-Length that announce none."""
@@ -231,7 +231,7 @@ def _given_twice(
     pairs: Sequence[tuple[str, str]],
     known: Iterable[str],
 ) -> Iterator[dict[str, Any]]:
-    """A value that must be one, and is two: nobody can know which was meant."""
+    """A value that must be one, and is two: which was meant cannot be known."""
     if len(pairs) > len(query):
         for name in known:
             if len({value for given, value in pairs if given == name}) > 1:

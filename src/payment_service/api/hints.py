@@ -1,7 +1,7 @@
-"""Hints from outside: whoever runs a provider's side may say that something changed, and the worker asks at once.
+"""Hints from outside: the provider's side may say that a payment changed, and the worker asks about it at once.
 
 Nothing that a hint says is believed: money's state comes from the provider's own answer. Hints that are repeated,
-late, or of payments nobody knows do no harm.
+late, or of unknown payments do no harm.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ async def _verify(request: Request) -> None:
     if not hmac.compare_digest(hmac.new(secret.encode(), body, hashlib.sha256).hexdigest(), signature[1].lower()):
         raise HintNotVerified("its signature is not right")
     request.state.verified = True
-    # After the signature: whoever has no secret cannot use up what those have who do.
+    # After the signature: without the secret nobody can use up the rate of those who have it.
     if limiter.take(provider) is not None:
         raise TooManyHints
 
@@ -65,7 +65,7 @@ router = APIRouter(prefix="/webhooks", tags=["hints"], route_class=SignedRoute)
 
 
 class Hint(BaseModel):
-    """What somebody says of a payment. Only the id is used."""
+    """A hint about a payment. Only the id is used."""
 
     model_config = ConfigDict(extra="ignore")
 

@@ -82,7 +82,7 @@ _EVERYWHERE: Final[tuple[type[ServiceError], ...]] = (
     errors.Draining,
 )
 """What any endpoint that asks for a key may answer."""
-_AT_THE_DOOR: Final = MappingProxyType(
+_OF_ANY_ENDPOINT: Final = MappingProxyType(
     {
         408: "`request_timeout`",
         413: "`body_too_large`",
@@ -117,9 +117,9 @@ class FieldProblem(BaseModel):
 
 
 class Problem(BaseModel):
-    """An answer that says no (RFC 9457)."""
+    """A problem (RFC 9457)."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra={"description": "An answer that says no (RFC 9457)."})
+    model_config = ConfigDict(extra="allow", json_schema_extra={"description": "A problem (RFC 9457)."})
 
     type: str = Field(examples=["about:blank"], description="Always about:blank: `code` tells problems apart.")
     title: str
@@ -135,7 +135,7 @@ def problem(
 ) -> JSONResponse:
     """A problem answer.
 
-    The sentences about fields are ours, with the examples of what is right; any other may hold what somebody sent.
+    The sentences about fields are ours, with the examples of what is right; any other may hold what was sent.
     """
     if code != errors.InvalidInput.code:
         detail = scrub(detail)
@@ -181,11 +181,11 @@ def declared(*kinds: type[ServiceError], also: Mapping[int, str] | None = None) 
     return {status: declared_as(status, *words) for status, words in sorted(by_status.items())}
 
 
-def declared_at_the_door(*, with_body: bool) -> dict[str, dict[str, Any]]:
+def declared_by_all(*, with_body: bool) -> dict[str, dict[str, Any]]:
     """What OpenAPI shows of the problems that every endpoint answers, whatever it does."""
     return {
         str(status): declared_as(status, words)
-        for status, words in _AT_THE_DOOR.items()
+        for status, words in _OF_ANY_ENDPOINT.items()
         if with_body or status not in _ONLY_OF_BODIES
     }
 
@@ -233,7 +233,7 @@ def _allowed(scope: Scope) -> str:
 
 
 def of_unforeseen(error: Exception) -> JSONResponse:
-    """The answer to an error that nobody foresaw: a database that is away, or a mistake of ours."""
+    """The answer to an unforeseen error: the database is away, or the mistake is ours."""
     if is_unreachable(error):
         log.warning("database unavailable", error=type(error).__name__)
         return of_error(errors.DatabaseUnavailable())

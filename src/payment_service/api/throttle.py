@@ -1,4 +1,4 @@
-"""How often anybody may ask: counted per API key, and per address for those who present no valid key.
+"""Rate limits: counted per API key, and per address for those who present no valid key.
 
 Decided before the database is used. A key counts as valid when it was at the start, and once this process has seen
 it pass; until then, and for every guess, the address pays. So a flood of invented keys neither reaches the database

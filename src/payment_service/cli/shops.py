@@ -16,6 +16,7 @@ from payment_service.cli.php import php_table
 from payment_service.identifiers import looks_like_kaspi_token
 from payment_service.routing import importing
 from payment_service.routing.service import ShopConfig
+from payment_service.routing.views import ConfigAnswer
 from payment_service.services import Services
 
 app = typer.Typer(no_args_is_help=True, help="The routing of shops: which BIN and device token each one's money uses.")
@@ -152,15 +153,9 @@ def set_token(
     show([_line(in_house(work))], as_json=as_json)
 
 
+_COLUMNS = ("shop_id", "name", "city", "organization_bin", "device_token", "is_active", "provider", "version")
+
+
 def _line(config: ShopConfig) -> dict[str, Any]:
-    row = config.row
-    return {
-        "shop_id": row.shop_id,
-        "name": row.name,
-        "city": row.city,
-        "organization_bin": row.organization_bin,
-        "device_token": row.device_token,
-        "is_active": row.is_active,
-        "provider": row.provider,
-        "version": row.version,
-    }
+    view = ConfigAnswer.of(config, reveal=False).model_dump(mode="json")
+    return {name: view[name] for name in _COLUMNS}

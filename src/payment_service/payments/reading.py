@@ -55,11 +55,10 @@ class PaymentReading:
         Raises:
             PaymentNotFound: when there is none that the caller may see.
         """
-        async with self.database.reading() as session:
-            payment = await session.get(Payment, payment_id)
-        if payment is None or not caller.may_touch(payment.shop_id):
+        row = await self.database.lines.fetchrow(queries.BY_ID, payment_id)
+        if row is None or not caller.may_touch(row["shop_id"]):
             raise PaymentNotFound(payment_id)
-        return payment
+        return queries.of_row(row)
 
     async def status(self, caller: Caller, external_id: str) -> Payment | ForeignPayment:
         """Where a payment stands now. One that may still move is asked about; one we never made, too.
@@ -68,13 +67,12 @@ class PaymentReading:
             PaymentNotFound: when neither we nor the provider know it, or the caller may not see it.
             ProviderUnavailable, ProviderRefused: when a payment that is not ours cannot be asked about.
         """
-        async with self.database.reading() as session:
-            payment = await queries.by_external_id(session, external_id)
-        if payment is None:
+        row = await self.database.lines.fetchrow(queries.BY_EXTERNAL_ID, external_id)
+        if row is None:
             return await self._ask_about_foreign(caller, external_id)
-        if not caller.may_touch(payment.shop_id):
+        if not caller.may_touch(row["shop_id"]):
             raise PaymentNotFound(external_id)
-        return await self.refresh(payment)
+        return await self.refresh(queries.of_row(row))
 
     async def refresh(self, payment: Payment) -> Payment:
         """Ask the provider about a payment that may still move; an error while asking changes nothing."""
