@@ -38,7 +38,7 @@ _SHAPES = (
 def log_text() -> Iterator[Callable[[], str]]:
     """All that is logged at DEBUG, as in production; no test may end with a secret in it."""
     handlers, level = logging.root.handlers, logging.root.level
-    levels = {name: logging.getLogger(name).level for name in ("httpx", "httpcore", "uvicorn.access", "pgqueuer")}
+    levels = {name: logging.getLogger(name).level for name in ("httpx", "httpcore", "uvicorn.access")}
     text = io.StringIO()
     logs.configure(readable=False, level="DEBUG")
     (handler,) = logging.root.handlers
