@@ -21,7 +21,7 @@ import asyncpg.transaction
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Message, Receive, Scope, Send
 
-from payment_service.api.middleware import Envelope
+from payment_service.api.middleware import RequestMiddleware
 from payment_service.payments import polling
 from payment_service.payments import queries as payment_queries
 from payment_service.payments.polling import Polling
@@ -230,7 +230,7 @@ def _around_the_answer(trap: _Trap) -> None:
     verbs = {"create": "create", "create-link": "link", "refund": "refund"}
 
     def serve(original: Method) -> Method:
-        async def call(self: Envelope, scope: Scope, receive: Receive, send: Send) -> None:
+        async def call(self: RequestMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
             async def answer(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     trap.reach("before-answer", verbs.get(scope["path"].rpartition("/")[2], ""))
@@ -240,7 +240,7 @@ def _around_the_answer(trap: _Trap) -> None:
 
         return call
 
-    _wrap(Envelope, "__call__", serve)
+    _wrap(RequestMiddleware, "__call__", serve)
 
 
 def _around_the_worker(trap: _Trap) -> None:
