@@ -51,8 +51,8 @@ lock: .venv/.installed ## resolve the lock files anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml --group dev -o requirements-dev.lock
 
-bench: .venv/.installed ## measure: create, config, audit log, webhooks; what came out is in benchmarks/README.md
-	@for each in create config logs steps seal webhooks; do echo "== $$each"; $(BIN)/python benchmarks/$$each.py || exit 1; done
+bench: .venv/.installed ## measure the path of a payment against its goals: docs/performance.md
+	$(BIN)/python benchmarks/path.py $(BENCH)
 
 fuzz: .venv/.installed ## send 20 000 made-up requests to the service (about 5 minutes); the seed is printed
 	$(BIN)/python -m tests.fuzz $(FUZZ)

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from statistics import median
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import asyncpg
-from load import Target, once
-from stage import make_key, shops, stage
+import httpx
+import load
+from stage import Program, shops, stage
 
 SMALL, LARGE = 10_000, 1_000_000
 ROUNDS = 21
+SHOPS = [int(shop["shop_id"]) for shop in shops()]
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 COLUMNS = (
     "shop_id", "organization_bin", "operation_type", "external_id", "amount", "status", "state", "provider",
@@ -23,7 +25,7 @@ COLUMNS = (
 
 def entries(rows: int) -> Iterator[tuple[Any, ...]]:
     """A year of payments, oldest first: made, then paid; one in fifty failed."""
-    whose = [(row.shop_id, row.fields["organization_bin"]) for row in shops()]
+    whose = [(int(shop["shop_id"]), shop["organization_bin"]) for shop in shops()[:7]]
     step = timedelta(days=365) / rows
     for number in range(rows):
         shop_id, organization_bin = whose[number // 2 % 7]
@@ -63,7 +65,7 @@ def questions(rows: int) -> dict[str, str]:
         "first page": "",
         "page of 1000": "limit=1000",
         "skip=5000": "skip=5000",
-        "shop_id": "shop_id=69292",
+        "shop_id": f"shop_id={SHOPS[0]}",
         "operation_type, common": "operation_type=create",
         "operation_type, rare": "operation_type=refund",
         "operation_type, none": "operation_type=details",
@@ -75,73 +77,68 @@ def questions(rows: int) -> dict[str, str]:
         "provider": "provider=kaspi",
         "provider, none": "provider=other",
         "since and until": f"since={since}&until={until}",
-        "shop_id and operation_type": "shop_id=69292&operation_type=refund&limit=20",
-        "shop_id and status": "shop_id=69292&status=Error&limit=20",
+        "shop_id and operation_type": f"shop_id={SHOPS[0]}&operation_type=refund&limit=20",
+        "shop_id and status": f"shop_id={SHOPS[0]}&status=Error&limit=20",
         "operation_type and status": "operation_type=status&status=Error&limit=20",
         "operation_type and status, none": "operation_type=create&status=Error",
-        "shop_id and external_id": f"shop_id=69292&external_id={12_000_000_000 + rows // 4}",
-        "shop_id, since and until": f"shop_id=69292&since={since}&until={until}",
+        "shop_id and external_id": f"shop_id={SHOPS[0]}&external_id={12_000_000_000 + rows // 4}",
+        "shop_id, since and until": f"shop_id={SHOPS[0]}&since={since}&until={until}",
     }
 
 
-async def times(targets: dict[int, Target]) -> dict[int, float]:
+def times(services: dict[int, Program], keys: dict[int, str], queries: dict[int, str]) -> dict[int, float]:
     """Milliseconds to answer, the median of rounds that alternate between the sizes."""
-    connections = {}
-    for rows, target in targets.items():
-        address = urlsplit(target.url)
-        connections[rows] = await asyncio.open_connection(address.hostname, address.port)
-    taken: dict[int, list[float]] = {rows: [] for rows in targets}
+    taken: dict[int, list[float]] = {rows: [] for rows in services}
     for number in range(ROUNDS):
-        for rows, target in targets.items():
-            began = time.perf_counter()
-            await once(target, *connections[rows])
+        for rows, service in services.items():
+            data = load.request("GET", f"/admin/logs?{queries[rows]}", keys[rows])
+            made = load.run([service.port], lambda data=data: (data, _is_answered), clients=1, requests=1)
             if number:
-                taken[rows].append(1000 * (time.perf_counter() - began))
-    for _reader, writer in connections.values():
-        writer.close()
-    return {rows: median(each) for rows, each in taken.items()}
+                taken[rows] += made.seconds
+    return {rows: 1000 * median(each) for rows, each in taken.items()}
 
 
-async def deep_cursor(target: Target, pages: int) -> str:
+def _is_answered(status: int, _body: bytes) -> None:
+    if status != 200:
+        raise load.WrongAnswer(f"status {status}")
+
+
+def deep_cursor(service: Program, key: str, pages: int) -> str:
     """The cursor after so many pages of 1000."""
-    address = urlsplit(target.url)
-    reader, writer = await asyncio.open_connection(address.hostname, address.port)
     cursor = ""
-    for _ in range(pages):
-        page = Target(target.url, "GET", f"/admin/logs?limit=1000{cursor}", target.key)
-        headers, _ = await once(page, reader, writer)
-        cursor = f"&cursor={headers['x-next-cursor']}"
-    writer.close()
+    with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {key}"}, trust_env=False) as http:
+        for _ in range(pages):
+            answer = http.get(f"/admin/logs?limit=1000{cursor}").raise_for_status()
+            cursor = f"&cursor={answer.headers['x-next-cursor']}"
     return cursor.removeprefix("&")
 
 
 def main() -> None:
     with stage() as here:
         services, keys, shop_keys = {}, {}, {}
+        upstream = here.upstream()
         for rows in (SMALL, LARGE):
-            settings = here.database(f"logs_{rows}")
+            database = here.database(here.tree())
             began = time.perf_counter()
-            asyncio.run(fill(settings.database_url.get_secret_value(), rows))
+            asyncio.run(fill(database.url, rows))
             print(f"{rows:,} rows in {time.perf_counter() - began:.1f} s")
-            keys[rows], shop_keys[rows] = make_key(settings), make_key(settings, shops=[69292, 49237])
-            services[rows] = here.serve(settings)
-
-        def ask(rows: int, query: str, key: str = "") -> Target:
-            return Target(services[rows], "GET", f"/admin/logs?{query}", key or keys[rows])
+            keys[rows], shop_keys[rows] = database.key, here.new_key(database, *SHOPS[:2])
+            services[rows] = here.serve(database, upstream)
 
         print(f"{'':<34}{f'{SMALL:,} rows':>16}{f'{LARGE:,} rows':>18}{'ratio':>8}")
-        asked = {name: {rows: ask(rows, questions(rows)[name]) for rows in services} for name in questions(SMALL)}
-        asked["key of two shops"] = {rows: ask(rows, "", shop_keys[rows]) for rows in services}
-        asked["key of two shops, rare status"] = {
-            rows: ask(rows, "status=Error&limit=20", shop_keys[rows]) for rows in services
-        }
+        asked = {name: {rows: questions(rows)[name] for rows in services} for name in questions(SMALL)}
         # As deep as the small table goes, and a hundred times deeper: half of either.
         depth = {SMALL: 5, LARGE: 500}
         asked["cursor, in the middle"] = {
-            rows: ask(rows, asyncio.run(deep_cursor(ask(rows, ""), depth[rows]))) for rows in services
+            rows: deep_cursor(service, keys[rows], depth[rows]) for rows, service in services.items()
         }
-        for name, targets in asked.items():
-            taken = asyncio.run(times(targets))
+        lines = [(name, keys, queries) for name, queries in asked.items()]
+        lines += [
+            ("key of two shops", shop_keys, dict.fromkeys(services, "")),
+            ("key of two shops, rare status", shop_keys, dict.fromkeys(services, "status=Error&limit=20")),
+        ]
+        for name, whose, queries in lines:
+            taken = times(services, whose, queries)
             print(f"{name:<34}{taken[SMALL]:13.1f} ms{taken[LARGE]:15.1f} ms{taken[LARGE] / taken[SMALL]:8.2f}")
 
 

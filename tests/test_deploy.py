@@ -208,8 +208,9 @@ def test_installed_wheel_finds_its_own_migrations(unpacked: Path, tmp_path: Path
     assert max(Path(where, "versions").glob("*.py")).name.startswith(head)
 
 
-def test_wheel_carries_its_data(unpacked: Path) -> None:
-    assert (unpacked / "payment_service" / "routing" / "shops.csv").is_file()
+@pytest.mark.parametrize("name", ["routing/shops.csv", "_migrations/versions/0001_queue.sql"])
+def test_wheel_carries_its_data(name: str, unpacked: Path) -> None:
+    assert (unpacked / "payment_service" / name).is_file()
 
 
 def test_wheel_carries_nothing_but_the_package(unpacked: Path) -> None:

@@ -26,7 +26,7 @@ BINS = [
     "991011000048",
     "891027350515",
 ]
-"""Those of contract.md section 3."""
+"""Those of docs/contract.md section 3."""
 FIRST = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)
 SECOND = (3, 4, 5, 6, 7, 8, 9, 10, 11, 1, 2)
 
@@ -44,7 +44,7 @@ def is_bin(text: str) -> bool:
 
 @st.composite
 def bins(draw: st.DrawFn) -> str:
-    """A valid BIN, made by the rule of kaspi-api.md section 1."""
+    """A valid BIN, made by the rule of docs/kaspi-api.md section 1."""
     digits = draw(st.text("0123456789", min_size=11, max_size=11))
     check = weighed(digits, FIRST)
     if check == 10:

@@ -1,7 +1,9 @@
 """The migrations: from nothing to head, once and for all, and in agreement with the models."""
 
 import asyncio
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -153,6 +155,14 @@ async def test_models_and_migrations_agree(head_url: str) -> None:
             assert await connection.run_sync(differences) == []
     finally:
         await database.close()
+
+
+def test_migrations_depend_on_nothing_but_what_runs_them() -> None:
+    """What is installed later must not change what a migration makes."""
+    allowed = {"alembic", "sqlalchemy", "asyncpg", "payment_service", *sys.stdlib_module_names}
+    for file in sorted(Path(schema.alembic_config().get_main_option("script_location") or "", "versions").glob("*.py")):
+        imported = re.findall(r"^\s*(?:from|import) (\w+)", file.read_text("utf-8"), re.MULTILINE)
+        assert set(imported) <= allowed, file.name
 
 
 async def test_downgrade_is_refused(head_url: str) -> None:

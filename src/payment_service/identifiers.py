@@ -28,7 +28,7 @@ def checked_bin(text: str) -> str:
     """Return a BIN (or a sole trader's IIN) whose checksum holds.
 
     The last digit is the sum of the first eleven, weighted 1..11, mod 11; for a 10 the weights start at 3; a
-    second 10 makes the number invalid (kaspi-api.md section 1). The database checks the same.
+    second 10 makes the number invalid (docs/kaspi-api.md section 1). The database checks the same.
 
     Raises:
         ValueError: with the reason, for anything else.

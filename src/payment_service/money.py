@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Self
 
 TIYN_PER_TENGE = 100
-MAX_TIYN = 99_999_999_99  # 99 999 999.99 tenge, the largest amount of contract.md
+MAX_TIYN = 99_999_999_99  # 99 999 999.99 tenge, the largest amount of docs/contract.md
 _MAX_TENGE = Decimal(MAX_TIYN).scaleb(-2)
 _CENT = Decimal("0.01")
 _PLAIN_DECIMAL = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?")

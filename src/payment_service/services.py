@@ -10,7 +10,7 @@ from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.notifications.bindings import Bindings
 from payment_service.notifications.channel import Channels
 from payment_service.notifications.email import Email, SmtpServer
-from payment_service.notifications.service import Notify
+from payment_service.notifications.service import Notifications
 from payment_service.notifications.telegram import Telegram
 from payment_service.outbound.addresses import DEVELOPMENT, PRODUCTION
 from payment_service.outbound.client import Outbound
@@ -27,7 +27,9 @@ from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
 from payment_service.providers.interface import Providers
 from payment_service.providers.kaspi.client import KaspiClient, KaspiSettings
+from payment_service.refunds.moves import RefundMoves
 from payment_service.refunds.service import Refunds
+from payment_service.refunds.settling import RefundSettling
 from payment_service.reports.service import Reports
 from payment_service.routing.service import Routing
 from payment_service.scheduling.operations import InFlight
@@ -54,10 +56,11 @@ class Services:
     settling: Settling
     reports: Reports
     refunds: Refunds
+    refund_settling: RefundSettling
     endpoints: Endpoints
     deliveries: Deliveries
     delivery_record: DeliveryRecord
-    notify: Notify
+    notifications: Notifications
     bindings: Bindings
     subscriptions: Subscriptions
     inflight: InFlight
@@ -76,7 +79,7 @@ class Services:
         for provider in self.providers.values():
             await provider.close()
         await self.endpoints.outbound.close()
-        for channel in self.notify.channels.values():
+        for channel in self.notifications.channels.values():
             await channel.close()
         await self.database.close()
 
@@ -112,7 +115,7 @@ def build(settings: Settings, database: Database | None = None) -> Services:
         confirm_s=settings.error_confirm_s,
         tails_s=tuple(settings.follow_tails_s),
     )
-    moves = Moves(providers, plan)
+    moves = Moves(database, providers, plan)
     rules = PaymentRules(
         duplicate_window_s=settings.duplicate_window_s,
         sending_lease_s=settings.sending_lease_s,
@@ -126,7 +129,8 @@ def build(settings: Settings, database: Database | None = None) -> Services:
     payments = Payments(database, routing, providers, fingerprints, inflight, moves, rules, phones)
     shared = SharedReadings(SHARED_FOR_S if settings.rate_limits else 0)
     reading = PaymentReading(database, providers, moves, shared)
-    refunds = Refunds(database, routing, reading, providers, fingerprints, inflight, rules)
+    refund_moves = RefundMoves(database)
+    refunds = Refunds(database, routing, reading, providers, fingerprints, inflight, refund_moves, rules)
     outbound = Outbound(DEVELOPMENT if settings.webhooks_stay_here else PRODUCTION)
     endpoints = Endpoints(database, vault, outbound)
     delivery_plan = DeliveryPlan(
@@ -137,7 +141,7 @@ def build(settings: Settings, database: Database | None = None) -> Services:
         at_once_in_all=settings.webhook_calls,
     )
     deliveries = Deliveries(database, endpoints, delivery_plan)
-    notify = Notify(database, _channels(settings), settings.console_url)
+    notifications = Notifications(database, _channels(settings), settings.console_url)
     return Services(
         settings=settings,
         database=database,
@@ -148,15 +152,16 @@ def build(settings: Settings, database: Database | None = None) -> Services:
         providers=providers,
         payments=payments,
         reading=reading,
-        polling=Polling(database, providers, moves, settings.sending_lease_s),
+        polling=Polling(database, providers, moves, settings.sending_lease_s, settings.kaspi_max_readings),
         settling=Settling(database, providers, moves, rules),
         reports=Reports(database, providers),
         refunds=refunds,
+        refund_settling=RefundSettling(database, refund_moves, rules),
         endpoints=endpoints,
         deliveries=deliveries,
         delivery_record=DeliveryRecord(database, endpoints),
-        notify=notify,
-        bindings=Bindings(database, notify),
+        notifications=notifications,
+        bindings=Bindings(database, notifications),
         subscriptions=Subscriptions(
             database,
             access,

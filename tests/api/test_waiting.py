@@ -17,7 +17,7 @@ from sqlalchemy import event
 from payment_service.access.service import EVERYBODY, NewKey, Scope
 from payment_service.api.middleware import Drain
 from payment_service.api.waiting import _may_tell
-from payment_service.events import outbox
+from payment_service.events import outbox, subscriptions
 from payment_service.events.outbox import EventType
 from payment_service.events.subscriptions import MISSED, TRUST_S, Subscription
 from payment_service.identifiers import new_id
@@ -105,6 +105,19 @@ async def test_wait_goes_on_by_looking_while_the_database_cannot_be_heard(
         assert (await waiting).json()["state"] == "paid"
 
 
+async def test_change_that_was_not_announced_is_found_all_the_same(
+    services: Services, client: httpx.AsyncClient, proxy: GoodProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriptions, "SWEEP_EVERY_S", 0.1)
+    payment = await created(client)
+    waiting = await waiter(services, client, payment["id"])
+    monkeypatch.setattr(services.database.signals, "send", lambda *_signal: None)
+    proxy.statuses[payment["external_id"]] = "Processed"
+    await client.get(f"/payments/kaspi/status/{payment['external_id']}")
+    async with asyncio.timeout(LONG / 2):
+        assert (await waiting).json()["state"] == "paid"
+
+
 async def test_foreign_payment_is_not_waited_for(client: httpx.AsyncClient, with_key: KeyMaker) -> None:
     payment = await created(client)
     foreign = await with_key(Scope.PAYMENTS_READ, shops=[49237])
@@ -175,7 +188,7 @@ async def told(subscription: Subscription, many: int) -> list[UUID]:
 
 
 async def reading_key(services: Services, *shops: int, name: str = "page") -> NewKey:
-    return await services.access.create(name, [Scope.PAYMENTS_READ], shops=shops)
+    return await services.access.create(name, [Scope.PAYMENTS_READ], shops=frozenset(shops))
 
 
 @contextmanager
@@ -207,7 +220,7 @@ async def test_event_is_read_once_for_all_streams_that_may_see_it(services: Serv
 
 
 async def test_event_that_no_stream_may_see_is_not_even_read(services: Services) -> None:
-    nobody = await services.access.create("nobody", [Scope.PAYMENTS_READ], shops=[])
+    nobody = await services.access.create("nobody", [Scope.PAYMENTS_READ], shops=frozenset())
     async with streams(services, await reading_key(services, OTHER), nobody, many=5) as opened:
         with statements(services) as asked:
             await write(services)
@@ -247,7 +260,7 @@ async def resumed(services: Services, event_id: UUID) -> list[UUID]:
 
 
 async def test_nobodys_key_sees_nothing_of_any_shop(services: Services) -> None:
-    nobody = await services.access.create("nobody", [Scope.PAYMENTS_READ], shops=[])
+    nobody = await services.access.create("nobody", [Scope.PAYMENTS_READ], shops=frozenset())
     caller = await services.access.caller_with(nobody.key)
     assert caller.narrowed_to(SHOP).shops == frozenset()
     first = (await write(services, 2))[0]

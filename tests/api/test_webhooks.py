@@ -6,11 +6,12 @@ from typing import Any
 import httpx
 import pytest
 
-from payment_service.events.relay import PassingOn
+from payment_service.events.relay import Relay
 from payment_service.outbound.client import Posted
 from payment_service.services import Services
 from payment_service.webhooks.delivery import Deliveries
 from tests.api.conftest import GoodProxy, KeyMaker, created, paid, problem_of
+from tests.turns import work_off
 
 pytestmark = pytest.mark.usefixtures("shops")
 RECEIVER = "https://93.184.215.14/webhook"
@@ -33,10 +34,8 @@ async def deliver(services: Services, monkeypatch: pytest.MonkeyPatch, status: i
 
     monkeypatch.setattr(services.endpoints.outbound, "post", post)
     deliveries: Deliveries = services.deliveries
-    await PassingOn(services.database, [deliveries.take]).pass_on()
-    for endpoint in await services.endpoints.all():
-        for _ in range(5):
-            await deliveries.deliver(endpoint.id)
+    await Relay(services.database, [deliveries.take]).pass_on()
+    await work_off(deliveries)
 
 
 async def test_secret_is_seen_once(client: httpx.AsyncClient) -> None:

@@ -1,4 +1,4 @@
-"""``payment-service notify`` at the command line; what arrives is in tests/notify/test_whole.py."""
+"""``payment-service notify`` at the command line; what arrives is in tests/notifications/test_whole.py."""
 
 import json
 

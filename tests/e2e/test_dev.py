@@ -26,7 +26,7 @@ from tests.e2e.rig import Program, clean_environment, free_port, is_free, until
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.xdist_group("dev")
 
-# contract.md section 1, word for word but for the port and the id; what the answer shows stands beside it.
+# docs/contract.md section 1, word for word but for the port and the id; what the answer shows stands beside it.
 EXAMPLES: dict[str, tuple[str, Any]] = {
     "create": (
         """curl -X POST http://localhost:8015/payments/kaspi/create -H "Content-Type: application/json" \\

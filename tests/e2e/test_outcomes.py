@@ -1,5 +1,5 @@
-"""Every row of the outcome table (kaspi-api.md section 6), played by the stand-in: what the client is told, what is
-kept, and what truly happened.
+"""Every row of the outcome table (docs/kaspi-api.md section 6), played by the stand-in: what the client is told, what
+is kept, and what truly happened.
 
 Told failed means not applied; told ok means applied once, with that id; all else is unknown. Each request is made
 twice with its key, through two services: never two calls.

@@ -12,17 +12,19 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from payment_service.access.service import EVERYBODY
+from payment_service.events import relay
 from payment_service.events.models import Event
 from payment_service.events.outbox import EventType
-from payment_service.events.relay import PassingOn
+from payment_service.events.relay import Relay
 from payment_service.identifiers import new_id
 from payment_service.outbound.client import Posted
-from payment_service.postgres.queue import DELIVER_EVENTS
 from payment_service.services import Services
 from payment_service.settings import Settings
-from payment_service.webhooks.delivery import TURN_S, Clock, body_of
+from payment_service.webhooks.delivery import LEASE_S, body_of
 from tests.alarms import alarms
 from tests.events.webhooks import OK, REFUSED, SHOP, URL, World, world_of
+from tests.turns import work_off
 from tests.waiting import until
 
 OTHER_SHOP = 576631
@@ -43,7 +45,7 @@ def world(services: Services, sql: asyncpg.Connection, monkeypatch: pytest.Monke
 
 
 async def test_event_is_delivered_with_its_id_version_and_signature(world: World) -> None:
-    made = await world.services.endpoints.add({"url": URL})
+    made = await world.services.endpoints.add(EVERYBODY, {"url": URL})
     subject = new_id()
     event_id = await world.happens(EventType.PAYMENT_PAID, subject, version=3, data={"id": str(subject), "amount": 7})
     await world.work()
@@ -109,8 +111,8 @@ async def test_custom_headers_are_sent_and_cannot_replace_the_signature(world: W
 
 
 async def test_old_secret_signs_too_while_it_is_valid(world: World) -> None:
-    made = await world.services.endpoints.add({"url": URL})
-    new = await world.services.endpoints.rotate_secret(made.endpoint.id, keep_old_s=3600)
+    made = await world.services.endpoints.add(EVERYBODY, {"url": URL})
+    new = await world.services.endpoints.rotate_secret(EVERYBODY, made.endpoint.id, keep_old_s=3600)
     await world.happens()
     await world.work()
     world.time.passes(hours=1)
@@ -123,8 +125,8 @@ async def test_old_secret_signs_too_while_it_is_valid(world: World) -> None:
 
 
 async def test_old_secret_can_end_at_once(world: World) -> None:
-    made = await world.services.endpoints.add({"url": URL})
-    new = await world.services.endpoints.rotate_secret(made.endpoint.id, keep_old_s=0)
+    made = await world.services.endpoints.add(EVERYBODY, {"url": URL})
+    new = await world.services.endpoints.rotate_secret(EVERYBODY, made.endpoint.id, keep_old_s=0)
     await world.happens()
     await world.work()
     assert not world.receiver.calls[0].is_signed_with(made.secret)
@@ -150,7 +152,7 @@ async def test_event_that_a_taker_cannot_take_stays_and_keeps_no_other_back(worl
             raise RuntimeError("not this one")
 
     before = alarms("event_not_taken")
-    assert await PassingOn(world.services.database, [world.deliveries.take, choke]).pass_on() == 2
+    assert await Relay(world.services.database, [world.deliveries.take, choke]).pass_on() == 2
     assert alarms("event_not_taken") > before
     assert await world.states() == ["waiting"] * 2
     assert await world.pass_on() == 1
@@ -165,25 +167,32 @@ async def test_several_who_pass_on_at_once_do_it_once(world: World) -> None:
     assert await world.states() == ["waiting"] * 5
 
 
-async def test_written_event_is_heard_and_passed_on(world: World) -> None:
+@pytest.mark.parametrize("told", [True, False])
+async def test_written_event_is_passed_on_whether_the_relay_is_told_or_not(
+    world: World, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    monkeypatch.setattr(relay, "LOOK_EVERY_S", 3600 if told else 0.05)
     await world.endpoint()
-    passing_on = asyncio.create_task(PassingOn(world.services.database, [world.deliveries.take]).run())
+    passing_on = Relay(world.services.database, [world.deliveries.take])
+    running = asyncio.create_task(passing_on.run())
     try:
         for number in range(1, 3):
             await world.happens()
+            if told:
+                passing_on.wake()
 
             async def passed(number: int = number) -> bool:
                 return len(await world.states()) == number
 
             await until(passed)
     finally:
-        passing_on.cancel()
-        await asyncio.wait({passing_on})
+        running.cancel()
+        await asyncio.wait({running})
 
 
 async def test_nothing_is_written_for_an_endpoint_that_is_off(world: World) -> None:
     endpoint_id = await world.endpoint()
-    await world.services.endpoints.change(endpoint_id, {"is_active": False})
+    await world.services.endpoints.change(EVERYBODY, endpoint_id, {"is_active": False})
     await world.happens()
     await world.work()
     assert (world.receiver.calls, await world.states()) == ([], [])
@@ -218,7 +227,7 @@ async def test_tries_follow_the_plan_and_end_as_a_dead_letter(world: World, sett
     await world.happens()
     world.receiver.answers(500)
     await world.work()
-    await world.goes_on_until(world.time.now + timedelta(days=5))
+    await world.goes_on_until(world.time.moment + timedelta(days=5))
     at = [row["created_at"] for row in await world.sql.fetch("SELECT created_at FROM delivery_try ORDER BY number")]
     assert len(at) == 10
     for (before, after), delay_s in zip(pairwise(at), settings.webhook_delays_s, strict=True):
@@ -236,20 +245,6 @@ async def test_what_failed_together_does_not_come_back_together(world: World) ->
     assert len({row["next_try_at"] for row in planned}) == 5
 
 
-async def test_every_next_try_has_a_job_that_comes_in_time(world: World) -> None:
-    endpoint_id = await world.endpoint()
-    await world.happens()
-    world.receiver.answers(500)
-    deliveries = world.services.deliveries  # by the database's own clock, as the jobs are
-    await world.pass_on()
-    await deliveries.deliver(endpoint_id)
-    assert await world.sql.fetchval(
-        "SELECT count(*) FROM pgqueuer JOIN event_delivery ON execute_after >= next_try_at"
-        " AND execute_after < next_try_at + interval '1 millisecond' WHERE entrypoint = $1 AND tries = 1",
-        DELIVER_EVENTS,
-    )
-
-
 async def test_outage_of_72_hours_loses_nothing(world: World) -> None:
     await world.endpoint()
     subjects = [new_id() for _ in range(2)]
@@ -258,7 +253,7 @@ async def test_outage_of_72_hours_loses_nothing(world: World) -> None:
         for subject in subjects:
             await world.happens(kind, subject, version=version)
         await world.work()
-    back_at = world.time.now + timedelta(hours=72)
+    back_at = world.time.moment + timedelta(hours=72)
     await world.goes_on_until(back_at)
     assert await world.states() == ["waiting"] * 4
     tries_while_away = len(world.receiver.calls)
@@ -278,20 +273,11 @@ async def test_later_version_waits_for_the_earlier_one(world: World) -> None:
     subject = new_id()
     for version in (1, 2, 3):
         await world.happens(subject=subject, version=version)
-    world.receiver.gate = asyncio.Event()
     await world.pass_on()
-    [endpoint_id] = [row["id"] for row in await world.sql.fetch("SELECT id FROM webhook_endpoint")]
-    turns = [asyncio.create_task(world.deliveries.deliver(endpoint_id)) for _ in range(3)]
-
-    async def called() -> bool:
-        return bool(world.receiver.calls)
-
-    await until(called)
-    done, _ = await asyncio.wait(turns, return_when=asyncio.FIRST_COMPLETED)
-    assert done
+    [first] = await world.deliveries.claim(40)
+    assert await world.deliveries.claim(40) == []
+    await world.deliveries.perform(first)
     assert world.receiver.versions == [1]
-    world.receiver.gate.set()
-    await asyncio.gather(*turns)
     await world.work()
     assert world.receiver.versions == [1, 2, 3]
 
@@ -325,104 +311,91 @@ async def test_events_of_other_objects_do_not_wait(world: World) -> None:
     assert await world.states() == ["waiting", "delivered"]
 
 
-async def test_what_is_kept_back_has_a_job_that_looks_again(world: World) -> None:
-    endpoint_id = await world.endpoint()
-    subject = new_id()
-    world.receiver.answers(500)
-    await world.happens(subject=subject, version=1)
-    await world.work()
-    await world.happens(subject=subject, version=2)
-    await world.pass_on()
-    await world.sql.execute("DELETE FROM pgqueuer")
-    await world.deliveries.deliver(endpoint_id)
-    later = await world.sql.fetchval("SELECT extract(epoch FROM execute_after - now())::float FROM pgqueuer")
-    assert 0 < later < world.deliveries.plan.order_wait_s + 1
-
-
 # --- workers
 
 
 async def test_two_workers_make_a_try_once(world: World) -> None:
-    endpoint_id = await world.endpoint()
+    await world.endpoint()
     await world.happens()
     await world.pass_on()
-    await asyncio.gather(*(world.deliveries.deliver(endpoint_id) for _ in range(4)))
+    assert sorted(await asyncio.gather(*(work_off(world.deliveries) for _ in range(4)))) == [0, 0, 0, 1]
     assert len(world.receiver.calls) == 1
 
 
-async def test_endpoint_that_hangs_takes_a_few_turns_and_no_more(world: World) -> None:
-    hanging = await world.endpoint()
+async def test_endpoint_that_hangs_takes_a_few_turns_of_all_workers_and_no_more(world: World) -> None:
+    await world.endpoint(url=URL + "/hanging")
     for _ in range(8):
         await world.happens()
     await world.pass_on()
-    world.receiver.gate = asyncio.Event()
-    turns = [asyncio.create_task(world.deliveries.deliver(hanging)) for _ in range(8)]
-
-    async def all_refused() -> bool:
-        return sum(turn.done() for turn in turns) == 8 - world.deliveries.plan.at_once
-
-    await until(all_refused)
-    assert len(world.receiver.calls) == world.deliveries.plan.at_once
-    world.receiver.gate.set()
-    await asyncio.gather(*turns)
+    hanging = [turn for turns in await asyncio.gather(*(world.deliveries.claim(3) for _ in range(4))) for turn in turns]
+    assert len(hanging) == len({turn.delivery_id for turn in hanging}) == world.deliveries.plan.at_once
+    await world.endpoint(url=URL + "/other")
+    await world.happens()
     await world.work()
-    assert await world.states() == ["delivered"] * 8
+    assert [call.url for call in world.receiver.calls] == [URL + "/other"]
+    await world.deliveries.perform(hanging[0])
+    assert len(await world.deliveries.claim(3)) == 1
 
 
-async def test_turn_leaves_a_job_as_long_as_more_is_due(world: World) -> None:
-    endpoint_id = await world.endpoint()
+async def test_no_more_tries_are_made_at_once_than_the_plan_says(world: World) -> None:
+    world.deliveries = replace(world.deliveries, plan=replace(world.deliveries.plan, at_once_in_all=7))
     for _ in range(3):
+        await world.endpoint()
+    for _ in range(5):
         await world.happens()
     await world.pass_on()
-    jobs = "SELECT count(*) FROM pgqueuer WHERE execute_after <= now()"
-    for left in (2, 1, 0):
-        await world.sql.execute("DELETE FROM pgqueuer")
-        await world.deliveries.deliver(endpoint_id)
-        assert (await world.sql.fetchval(jobs) > 0) == (left > 0)
+    claimed = await asyncio.gather(*(world.deliveries.claim(7) for _ in range(3)))
+    assert sum(map(len, claimed)) == 7
 
 
 async def test_try_whose_worker_died_is_made_again(world: World) -> None:
-    endpoint_id = await world.endpoint()
+    await world.endpoint()
     await world.happens()
     await world.pass_on()
-    world.receiver.gate = asyncio.Event()
-    dying = asyncio.create_task(world.deliveries.deliver(endpoint_id))
+    [_dying] = await world.deliveries.claim(40)
+    assert await work_off(world.deliveries) == 0  # nobody knows yet that it died
+    world.time.passes(seconds=LEASE_S + 1)
+    assert await work_off(world.deliveries) == 1
+    assert (len(world.receiver.calls), await world.states()) == (1, ["delivered"])
 
-    async def called() -> bool:
-        return bool(world.receiver.calls)
 
-    await until(called)
-    dying.cancel()
-    await asyncio.wait({dying})
-    world.receiver.gate = None
-    await world.work()
-    assert len(world.receiver.calls) == 1  # nobody knows yet that it died
-    world.time.passes(seconds=TURN_S + 1)
-    assert await world.deliveries.wake_overdue(late_s=0) == 1
-    await world.work()
-    assert (len(world.receiver.calls), await world.states()) == (2, ["delivered"])
+async def test_result_of_a_lease_that_ended_is_not_written(world: World) -> None:
+    await world.endpoint()
+    await world.happens()
+    await world.pass_on()
+    [late] = await world.deliveries.claim(40)
+    world.time.passes(seconds=LEASE_S + 1)
+    await world.deliveries.claim(40)
+    await world.deliveries.perform(late)
+    assert await world.sql.fetchval("SELECT count(*) FROM delivery_try") == 0
 
 
 async def test_result_is_written_once_when_the_answer_to_its_commit_was_lost(world: World) -> None:
-    endpoint_id = await world.endpoint()
+    await world.endpoint()
     await world.happens()
     await world.pass_on()
-    turn = await world.deliveries._take_turn(endpoint_id)
-    assert turn
+    [turn] = await world.deliveries.claim(40)
     for _ in range(2):
         await world.deliveries._write(turn, Posted(500, b""), 5)
     assert await world.sql.fetchval("SELECT count(*) FROM delivery_try") == 1
     assert await world.sql.fetchval("SELECT tries FROM event_delivery") == 1
 
 
-async def test_clock_is_the_databases(world: World) -> None:
-    async with world.services.database.reading() as session:
-        clock = Clock()
-        begun, present = (await session.execute(select(clock.begun(), clock.present()))).one()
-    assert begun < present
+async def test_try_waits_for_nobody_who_changes_the_endpoint(world: World) -> None:
+    endpoint_id = await world.endpoint()
+    world.receiver.answers(500)
+    await world.happens()
+    await world.pass_on()
+    async with world.sql.transaction():
+        await world.sql.execute("SELECT FROM webhook_endpoint WHERE id = $1 FOR UPDATE", endpoint_id)
+        assert await work_off(world.deliveries) == 1
+    assert (await world.row(endpoint_id))["failing_since"] is None  # left to the next try
+    await world.happens()
+    await world.work()
+    assert (await world.row(endpoint_id))["failing_since"] is not None
 
 
-# --- how endpoints fare
+# --- endpoints that fail, and that recover
 
 
 async def test_endpoint_that_is_gone_is_paused_and_people_are_told(world: World) -> None:
@@ -486,7 +459,7 @@ async def switched_off(world: World) -> Any:
 
 async def test_test_that_arrives_switches_an_endpoint_on_again(world: World) -> None:
     endpoint_id = await switched_off(world)
-    await world.deliveries.test(endpoint_id)
+    await world.deliveries.test(EVERYBODY, endpoint_id)
     await world.work()
     assert (await world.row(endpoint_id))["is_active"]
     assert await world.types() == ["payment.paid", "endpoint.disabled", "test", "endpoint.recovered"]
@@ -496,7 +469,7 @@ async def test_test_that_arrives_switches_an_endpoint_on_again(world: World) -> 
 
 async def test_person_switches_an_endpoint_on_again(world: World) -> None:
     endpoint_id = await switched_off(world)
-    await world.services.endpoints.change(endpoint_id, {"is_active": True})
+    await world.services.endpoints.change(EVERYBODY, endpoint_id, {"is_active": True})
     assert (await world.types())[-1] == "endpoint.recovered"
     await world.work()
     assert world.receiver.types == ["payment.paid", "payment.paid", "endpoint.recovered"]
@@ -505,7 +478,7 @@ async def test_person_switches_an_endpoint_on_again(world: World) -> None:
 async def test_test_that_fails_is_over_and_changes_nothing(world: World) -> None:
     endpoint_id = await world.endpoint()
     world.receiver.answers(500)
-    await world.deliveries.test(endpoint_id)
+    await world.deliveries.test(EVERYBODY, endpoint_id)
     await world.work()
     assert await world.states() == ["dead"]
     row = await world.row(endpoint_id)
@@ -514,8 +487,8 @@ async def test_test_that_fails_is_over_and_changes_nothing(world: World) -> None
 
 async def test_endpoint_that_a_person_switched_off_stays_off_after_a_test(world: World) -> None:
     endpoint_id = await world.endpoint()
-    await world.services.endpoints.change(endpoint_id, {"is_active": False})
-    await world.deliveries.test(endpoint_id)
+    await world.services.endpoints.change(EVERYBODY, endpoint_id, {"is_active": False})
+    await world.deliveries.test(EVERYBODY, endpoint_id)
     await world.work()
     assert world.receiver.types == ["test"]
     assert (await world.row(endpoint_id))["off_reason"] == "person"
@@ -524,6 +497,6 @@ async def test_endpoint_that_a_person_switched_off_stays_off_after_a_test(world:
 async def test_test_goes_to_its_endpoint_alone(world: World) -> None:
     endpoint_id = await world.endpoint(events=["refund.failed"], url=URL + "/this")
     await world.endpoint(url=URL + "/other")
-    await world.deliveries.test(endpoint_id)
+    await world.deliveries.test(EVERYBODY, endpoint_id)
     await world.work()
     assert [call.url for call in world.receiver.calls] == [URL + "/this"]

@@ -104,17 +104,13 @@ async def test_endpoint_that_hangs_keeps_no_other_waiting(world: World, workers:
     await all_delivered(world, 40)
 
 
-async def test_job_that_was_lost_is_made_up_for_by_the_sweep(world: World, services: Services) -> None:
+async def test_event_of_which_nobody_was_told_is_delivered_all_the_same(
+    world: World, workers: list[Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.services.database.signals, "send", lambda *_signal: None)
     await world.endpoint()
     await world.happens()
-    await world.pass_on()
-    await world.sql.execute("DELETE FROM pgqueuer")
-    await world.sql.execute("UPDATE event_delivery SET next_try_at = now() - interval '1 minute'")
-    worker = worker_over(services)
-    working = asyncio.create_task(worker.run())
     await all_delivered(world, 1)
-    worker.stop()
-    await working
 
 
 async def test_worker_whose_connections_were_cut_delivers_again(world: World, workers: list[Worker]) -> None:

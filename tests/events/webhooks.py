@@ -10,16 +10,17 @@ from uuid import UUID
 
 import asyncpg
 import pytest
-from sqlalchemy import ColumnElement, DateTime, literal
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from payment_service.access.service import EVERYBODY
 from payment_service.events import outbox
 from payment_service.events.outbox import EventType
-from payment_service.events.relay import PassingOn
+from payment_service.events.relay import Relay
 from payment_service.identifiers import new_id
 from payment_service.outbound.client import NotPosted, Posted, Reason
 from payment_service.services import Services
 from payment_service.webhooks.delivery import Clock, Deliveries
+from tests.turns import work_off
 
 URL = "http://127.0.0.1:9009/webhook"
 SHOP = 121038
@@ -88,15 +89,13 @@ class Time(Clock):
 
     def __init__(self) -> None:
         # Ahead of the database's own clock, which stamps what is written.
-        self.now = datetime.now(UTC) + timedelta(minutes=1)
+        self.moment = datetime.now(UTC) + timedelta(minutes=1)
 
-    def begun(self) -> ColumnElement[datetime]:
-        return literal(self.now, DateTime(timezone=True))
-
-    present = begun
+    def now(self) -> datetime:
+        return self.moment
 
     def passes(self, **how_long: float) -> None:
-        self.now += timedelta(**how_long)
+        self.moment += timedelta(**how_long)
 
 
 @dataclass
@@ -110,7 +109,7 @@ class World:
     deliveries: Deliveries
 
     async def endpoint(self, **fields: Any) -> UUID:
-        made = await self.services.endpoints.add({"url": URL, **fields})
+        made = await self.services.endpoints.add(EVERYBODY, {"url": URL, **fields})
         return made.endpoint.id
 
     async def happens(
@@ -130,7 +129,7 @@ class World:
         return event.id
 
     async def pass_on(self) -> int:
-        return await PassingOn(self.services.database, [self.deliveries.take]).pass_on()
+        return await Relay(self.services.database, [self.deliveries.take]).pass_on()
 
     async def work(self) -> None:
         """Pass on, and take every turn that is due."""
@@ -139,21 +138,17 @@ class World:
 
     async def deliver(self) -> None:
         """Take every turn that is due."""
-        for row in await self.sql.fetch("SELECT id FROM webhook_endpoint ORDER BY id"):
-            before = -1
-            while len(self.receiver.calls) > before:
-                before = len(self.receiver.calls)
-                await self.deliveries.deliver(row["id"])
+        await work_off(self.deliveries)
 
     async def goes_on_until(self, moment: datetime) -> None:
         """Let time pass from try to try until then."""
         while True:
             planned = await self.sql.fetchval("SELECT min(next_try_at) FROM event_delivery WHERE state = 'waiting'")
             if planned is None or planned > moment:
-                self.time.now = max(self.time.now, moment)
+                self.time.moment = max(self.time.moment, moment)
                 return
             # What is due and was not taken waits for an earlier event of its object.
-            self.time.now = planned if planned > self.time.now else self.time.now + timedelta(minutes=10)
+            self.time.moment = planned if planned > self.time.moment else self.time.moment + timedelta(minutes=10)
             await self.deliver()
 
     async def states(self) -> list[str]:
@@ -168,7 +163,7 @@ class World:
 
 
 def world_of(services: Services, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, **plan: Any) -> World:
-    """A world over these rooms."""
+    """A world over these services."""
     receiver, time = Receiver(), Time()
     monkeypatch.setattr(services.endpoints.outbound, "post", receiver.post)
     planned = replace(services.deliveries.plan, **plan)

@@ -2,9 +2,9 @@
 
 They are installed from outside, by wrapping.
 
-A place is named ``verb/place``. Money verbs (create, link, refund) live in a service; worker, sweep, refund-sweep and
-wake in a worker. Before it dies the process leaves its point and pid in a file, so that the rig can tell that it died
-there and nowhere else.
+A place is named ``verb/place``. Money verbs (create, link, refund) live in a service; worker, plan (of a reading that
+moved nothing), sweep and refund-sweep in a worker. Before it dies the process leaves its point and pid in a file, so
+that the rig can tell that it died there and nowhere else.
 """
 
 import asyncio
@@ -21,18 +21,20 @@ import asyncpg.transaction
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Message, Receive, Scope, Send
 
-from payment_service.api.middleware import Envelope
+from payment_service.api.middleware import RequestMiddleware
+from payment_service.payments import polling
 from payment_service.payments import queries as payment_queries
 from payment_service.payments.polling import Polling
 from payment_service.payments.service import PaymentRequest, Payments
 from payment_service.postgres.database import Database
+from payment_service.postgres.lines import Lines
 from payment_service.providers.kaspi import client as kaspi
 from payment_service.refunds import queries as refund_queries
 from payment_service.refunds.service import Refunds
+from payment_service.refunds.settling import RefundSettling
 
 OF_MONEY: Final = (
     "before-tx1",
-    "in-tx1",
     "tx1-commit-sent",
     "after-tx1",
     "connected",
@@ -40,29 +42,27 @@ OF_MONEY: Final = (
     "reply-begun",
     "reply-read",
     "before-tx2",
-    "in-tx2",
     "tx2-commit-sent",
     "after-tx2",
     "before-answer",
 )
 """In the order in which a money call comes by them."""
 OF_WORKER: Final = (
-    "worker/job-picked",
-    "worker/in-turn",
-    "worker/turn-taken",
+    "worker/before-claim",
+    "worker/claim-commit-sent",
+    "worker/claimed",
+    "worker/reading-begun",
     "worker/status-read",
-    "worker/in-reading",
     "worker/reading-commit-sent",
     "worker/after-reading",
+    "plan/before-plan",
+    "plan/plan-commit-sent",
+    "plan/after-plan",
     "sweep/found",
-    "sweep/in-settle",
     "sweep/settle-commit-sent",
     "sweep/after-settle",
     "refund-sweep/found",
-    "refund-sweep/in-settle",
     "refund-sweep/settle-commit-sent",
-    "wake/in-tx",
-    "wake/tx-commit-sent",
 )
 POINTS: Final = tuple(f"{verb}/{place}" for verb in ("create", "link", "refund") for place in OF_MONEY) + OF_WORKER
 
@@ -131,6 +131,20 @@ def _around_transactions(trap: _Trap) -> None:
 
         return commit
 
+    def statement_sent(original: Method) -> Method:
+        async def fetch(self: Lines, query: str, *args: Any) -> Any:
+            place = f"{_transaction.get()}-commit-sent"
+            writes = "_intend(" in query or "INTO payment_log" in query or query in {polling._CLAIM, polling._PLAN}
+            if not writes or f"{_verb.get()}/{place}" != trap.point:
+                return await original(self, query, *args)
+            sending = asyncio.ensure_future(original(self, query, *args))
+            await asyncio.sleep(_FLUSHED_S)
+            trap.reach(place)
+            return await sending
+
+        return fetch
+
+    _wrap(Lines, "fetch", statement_sent)
     Database.transaction = transaction  # type: ignore[method-assign]
     _wrap(asyncpg.transaction.Transaction, "commit", commit_sent)
 
@@ -151,7 +165,7 @@ def _around_money(trap: _Trap) -> None:
     def inside(name: str) -> Callable[[Method], Method]:
         def around(original: Method) -> Method:
             async def step(self: Any, *rest: Any, **more: Any) -> Any:
-                _transaction.set(name if _verb.get() in {"create", "link", "refund"} else "settle")
+                _transaction.set(name)
                 return await original(self, *rest, **more)
 
             return step
@@ -159,19 +173,19 @@ def _around_money(trap: _Trap) -> None:
         return around
 
     def outcome(original: Method) -> Method:
-        async def write_outcome(self: Any, *rest: Any) -> Any:
+        async def write_outcome(self: Any, *rest: Any, **more: Any) -> Any:
             trap.reach("before-tx2")
-            written = await original(self, *rest)
+            written = await original(self, *rest, **more)
             trap.reach("after-tx2")
             return written
 
         return write_outcome
 
-    for room in (Payments, Refunds):
-        _wrap(room, "_write_intent", intent)
-        _wrap(room, "_claim_and_insert", inside("tx1"))
-        _wrap(room, "_apply_outcome", inside("tx2"))
-        _wrap(room, "_write_outcome", outcome)
+    for service in (Payments, Refunds):
+        _wrap(service, "_write_intent", intent)
+        _wrap(service, "_intend", inside("tx1"))
+        _wrap(service, "_apply_outcome", inside("tx2"))
+        _wrap(service, "_write_outcome", outcome)
 
 
 def _around_the_call(trap: _Trap) -> None:
@@ -216,7 +230,7 @@ def _around_the_answer(trap: _Trap) -> None:
     verbs = {"create": "create", "create-link": "link", "refund": "refund"}
 
     def serve(original: Method) -> Method:
-        async def call(self: Envelope, scope: Scope, receive: Receive, send: Send) -> None:
+        async def call(self: RequestMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
             async def answer(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     trap.reach("before-answer", verbs.get(scope["path"].rpartition("/")[2], ""))
@@ -226,29 +240,41 @@ def _around_the_answer(trap: _Trap) -> None:
 
         return call
 
-    _wrap(Envelope, "__call__", serve)
+    _wrap(RequestMiddleware, "__call__", serve)
 
 
 def _around_the_worker(trap: _Trap) -> None:
-    def follow(original: Method) -> Method:
+    def claim(original: Method) -> Method:
+        async def claimed(self: Polling, *rest: Any) -> Any:
+            _verb.set("worker")
+            _transaction.set("claim")
+            trap.reach("before-claim")
+            turns = await original(self, *rest)
+            if turns:
+                trap.reach("claimed")
+            return turns
+
+        return claimed
+
+    def perform(original: Method) -> Method:
         async def turn(self: Polling, *rest: Any) -> None:
             _verb.set("worker")
-            trap.reach("job-picked")
-            _transaction.set("turn")
+            _transaction.set("reading")
+            trap.reach("reading-begun")
             await original(self, *rest)
             trap.reach("after-reading")
 
         return turn
 
-    def take_turn(original: Method) -> Method:
-        async def take(self: Polling, *rest: Any) -> Any:
-            taken = await original(self, *rest)
-            if taken is not None:
-                trap.reach("turn-taken")
-                _transaction.set("reading")
-            return taken
+    def plan(original: Method) -> Method:
+        async def planned(self: Polling, *rest: Any) -> None:
+            _verb.set("plan")
+            _transaction.set("plan")
+            trap.reach("before-plan")
+            await original(self, *rest)
+            trap.reach("after-plan")
 
-        return take
+        return planned
 
     def settle(verb: str) -> Callable[[Method], Method]:
         def around(original: Method) -> Method:
@@ -273,20 +299,10 @@ def _around_the_worker(trap: _Trap) -> None:
 
         return stuck
 
-    def wake(original: Method) -> Method:
-        async def overdue(*rest: Any, **more: Any) -> Any:
-            late = await original(*rest, **more)
-            if late:
-                _verb.set("wake")
-                _transaction.set("tx")
-            return late
-
-        return overdue
-
-    _wrap(Polling, "follow", follow)
-    _wrap(Polling, "_take_turn", take_turn)
+    _wrap(Polling, "claim", claim)
+    _wrap(Polling, "perform", perform)
+    _wrap(Polling, "_plan_together", plan)
     _wrap(Polling, "settle_lost", settle("sweep"))
-    _wrap(Refunds, "settle_lost", settle("refund-sweep"))
+    _wrap(RefundSettling, "settle_lost", settle("refund-sweep"))
     _wrap(payment_queries, "stuck_in_sending", found)
     _wrap(refund_queries, "stuck_in_sending", found)
-    _wrap(payment_queries, "overdue", wake)

@@ -1,7 +1,7 @@
 """The family of the replies: whatever the proxy answers, to the real client and through the whole service.
 
-What is made of a reply is held against ``reply_oracle``, a second reading of kaspi-api.md. The stand-in has no part in
-it: a proxy that says odd things takes its place, so that nothing is applied and the ledger stays empty.
+What is made of a reply is held against ``reply_oracle``, a second reading of docs/kaspi-api.md. The stand-in has no
+part in it: a proxy that says odd things takes its place, so that nothing is applied and the ledger stays empty.
 """
 
 import asyncio

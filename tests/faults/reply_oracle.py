@@ -1,4 +1,4 @@
-"""What a reply of the proxy means: kaspi-api.md sections 2, 3, 4 and 6, read a second time and for tests only.
+"""What a reply of the proxy means: docs/kaspi-api.md sections 2, 3, 4 and 6, read a second time and for tests only.
 
 Nothing here may be taken from the service: it is the second opinion that the service's own reading is held against.
 """

@@ -79,7 +79,7 @@ def _markdown(lines: Sequence[tuple[str, ...]]) -> str:
 
 
 def write(folder: Path, rows: Sequence[Row], *, seed: int, seconds: float) -> None:
-    """Write ``report.json`` and ``report.md``."""
+    """Write the report as JSON and as Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
     whole = {"seed": seed, "seconds": round(seconds), "rows": [asdict(row) for row in rows]}
     (folder / "report.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")

@@ -74,6 +74,9 @@ class Scenario:
     """Statements that take other laws away."""
     again: tuple[str, ...] = ()
     """Statements that bring those laws back."""
+    copy_of: str = ""
+    """The function of an intent of which the process with the bug runs a copy, ``..._planted``, with these changes."""
+    changes: tuple[tuple[str, str], ...] = ()
 
 
 async def _one_payment(stage: Stage) -> None:
@@ -319,6 +322,10 @@ async def _moved(rig: Rig, shop_id: int) -> AsyncIterator[None]:
         await put(SHOPS[shop_id], device_token_of(shop_id))
 
 
+_RESERVES: Final = (
+    "UPDATE payment SET reserved_amount = reserved_amount + coalesce(_amount, remainder) WHERE id = _payment_id;"
+)
+
 SCENARIOS: Final = {
     "retries-after-a-read-timeout": Scenario(play=_applied_and_hanging, law="applied_once", may_be_unknown=True),
     "sends-again-what-is-unknown": Scenario(play=_applied_and_failing, law="applied_once", may_be_unknown=True),
@@ -359,12 +366,24 @@ SCENARIOS: Final = {
     "writes-the-record-after-the-commit": Scenario(
         play=_dies_after_its_answer, law="one_line_per_move", drop=("payment_move_is_audited ON payment",)
     ),
-    "key-is-not-claimed": Scenario(play=_same_key_twice, law="applied_once"),
-    "key-may-be-used-for-another-request": Scenario(play=_same_key_for_two, law="told_success_was_done"),
+    "key-is-not-claimed": Scenario(
+        play=_same_key_twice,
+        law="applied_once",
+        copy_of="payment_intend",
+        changes=(("PERFORM claim_key(_caller, _key, _fingerprint, _id);", "NULL;"),),
+    ),
+    "key-may-be-used-for-another-request": Scenario(
+        play=_same_key_for_two,
+        law="told_success_was_done",
+        copy_of="payment_intend",
+        changes=(("claim.fingerprint <> _fingerprint OR", ""),),
+    ),
     "order-may-be-open-twice": Scenario(
         play=_same_order_twice,
         law="applied_once",
         without=("DROP INDEX payment_one_open_per_order",),
+        copy_of="payment_intend",
+        changes=(("IF _order_id IS NOT NULL THEN", "IF false THEN"),),
         again=(
             "DELETE FROM payment AS a USING payment AS b WHERE a.order_id = b.order_id AND a.id > b.id",
             """CREATE UNIQUE INDEX payment_one_open_per_order ON payment (shop_id, order_id)
@@ -376,15 +395,32 @@ SCENARIOS: Final = {
         law="applied_once",
         may_be_unknown=True,
         drop=("payment_is_no_repeat ON payment",),
+        copy_of="payment_intend",
+        changes=(("earlier.state IN ('sending', 'unknown')\n                OR", "earlier.state = 'unknown' OR"),),
     ),
-    "key-holds-only-for-the-window": Scenario(play=_same_key_after_the_window, law="applied_once"),
+    "key-holds-only-for-the-window": Scenario(
+        play=_same_key_after_the_window,
+        law="applied_once",
+        copy_of="payment_intend",
+        changes=(
+            (
+                "ELSIF FOUND AND earlier.failure IS DISTINCT FROM 'not_sent' THEN",
+                "ELSIF FOUND AND earlier.known_at > now() - make_interval(secs => _window_s) THEN",
+            ),
+        ),
+    ),
     "sender-that-died-is-waited-for": Scenario(
         play=_asked_when_the_lease_is_over, law="still_running_ends_with_the_lease", may_be_unknown=True
     ),
     "another-request-gets-the-payment-of-an-unknown-order": Scenario(
         play=_another_request_for_an_unknown_order, law="told_of_its_own_request", may_be_unknown=True
     ),
-    "metadata-is-no-part-of-a-key": Scenario(play=_same_key_other_metadata, law="told_of_its_own_request"),
+    "metadata-is-no-part-of-a-key": Scenario(
+        play=_same_key_other_metadata,
+        law="told_of_its_own_request",
+        copy_of="payment_intend",
+        changes=(("(FOUND AND earlier.metadata <> _metadata)", "false"),),
+    ),
     "breaker-is-shared-by-all-shops": Scenario(
         play=_one_shop_fails, law="unharmed_shops_are_served", may_be_unknown=True, unharmed=frozenset({UNHARMED})
     ),
@@ -405,9 +441,23 @@ SCENARIOS: Final = {
     ),
     "shop-without-route-gets-another-shops": Scenario(play=_shop_without_route, law="told_success_was_done"),
     "refund-goes-by-todays-route": Scenario(play=_refund_after_a_move, law="sent_to_the_pinned_account"),
-    "refund-takes-no-row-lock": Scenario(play=_two_refunds_at_once, law="refunds_within_the_payment", drop=_SUMS),
+    "refund-takes-no-row-lock": Scenario(
+        play=_two_refunds_at_once,
+        law="refunds_within_the_payment",
+        drop=_SUMS,
+        copy_of="refund_intend",
+        changes=(
+            ("WHERE id = _payment_id FOR UPDATE;", "WHERE id = _payment_id; PERFORM pg_sleep(0.1);"),
+            (_RESERVES, _RESERVES.replace("= reserved_amount +", "= paid.reserved_amount +")),
+        ),
+    ),
     "refund-reserves-nothing": Scenario(
-        play=_refund_left_unknown, law="refunds_within_the_payment", may_be_unknown=True, drop=_SUMS
+        play=_refund_left_unknown,
+        law="refunds_within_the_payment",
+        may_be_unknown=True,
+        drop=_SUMS,
+        copy_of="refund_intend",
+        changes=((_RESERVES, "NULL;"),),
     ),
 }
 """Plant -> what shows it."""
@@ -420,6 +470,12 @@ async def drop_laws(rig: Rig, scenario: Scenario) -> None:
         await rig.pool.execute(f"ALTER TABLE {table} DISABLE TRIGGER {trigger}")
     for statement in scenario.without:
         await rig.pool.execute(statement)
+    if scenario.copy_of:
+        body: str = await rig.pool.fetchval("SELECT pg_get_functiondef($1::regproc)", scenario.copy_of)
+        for old, new in ((f"{scenario.copy_of}(", f"{scenario.copy_of}_planted("), *scenario.changes):
+            assert old in body, f"{scenario.copy_of} has no {old!r} any more"
+            body = body.replace(old, new)
+        await rig.pool.execute(body)
 
 
 async def restore_laws(rig: Rig, scenario: Scenario) -> None:
@@ -427,6 +483,8 @@ async def restore_laws(rig: Rig, scenario: Scenario) -> None:
     for law in scenario.drop:
         trigger, _, table = law.partition(" ON ")
         await rig.pool.execute(f"ALTER TABLE {table} ENABLE TRIGGER {trigger}")
+    if scenario.copy_of:
+        await rig.pool.execute(f"DROP FUNCTION {scenario.copy_of}_planted")
     if scenario.again:
         async with rig.pool.acquire() as sql, sql.transaction():
             await sql.execute("SET LOCAL session_replication_role = replica")

@@ -14,9 +14,9 @@ pytestmark = pytest.mark.xdist_group("faults")
     [
         "create/after-tx1",
         "refund/tx2-commit-sent",
-        "worker/turn-taken",
-        pytest.param("link/in-tx1", marks=pytest.mark.thorough),
-        pytest.param("sweep/in-settle", marks=pytest.mark.thorough),
+        "worker/claimed",
+        pytest.param("link/tx1-commit-sent", marks=pytest.mark.thorough),
+        pytest.param("sweep/settle-commit-sent", marks=pytest.mark.thorough),
     ],
 )
 async def test_a_process_that_dies_at_a_point_loses_nothing_and_repeats_nothing(bench: Bench, point: str) -> None:

@@ -1,7 +1,7 @@
 """The family of the wire: everything that can happen to a call between the service and the proxy of Kaspi.
 
-One table says for each fault what the client of a money call may be told (kaspi-api.md section 6), what may become of
-the reading of a status, and whether the stand-in had the call. Each fault is played for each verb, many at once.
+One table says for each fault what the client of a money call may be told (docs/kaspi-api.md section 6), what may become
+of the reading of a status, and whether the stand-in had the call. Each fault is played for each verb, many at once.
 """
 
 import asyncio
@@ -226,7 +226,7 @@ def _broken_replies(seed: int) -> list[Kind]:
         *_both("tls_alert", says(b"\x15\x03\x03\x00\x02\x02\x46")),
         *_both("html", says(http(200, b"<html><body>Log in</body></html>", "Content-Type: text/html"))),
         *_both("empty_unpromised", says(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")),
-        # For a refund nothing at all is how the proxy says yes (kaspi-api.md section 2), so it must be true here.
+        # For a refund nothing at all is how the proxy says yes (docs/kaspi-api.md section 2), so it must be true here.
         _always("empty", applied(says(http(200, b""))), refunds=DONE, happens=True),
     ]
 

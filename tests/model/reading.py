@@ -2,7 +2,7 @@
 
 Two readers (workers, or callers who ask for the status) read and write in any order; each may stand still between the
 two, or die. The provider says waiting, paid, cancelled or failed. A failure that it takes back, it takes back within
-``CONFIRM``: that is why a failure is read twice (kaspi-api.md section 3).
+``CONFIRM``: that is why a failure is read twice (docs/kaspi-api.md section 3).
 """
 
 from collections import deque

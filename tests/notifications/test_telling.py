@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from payment_service.events.outbox import EventType
 from payment_service.identifiers import new_id
 from payment_service.notifications import service
 from payment_service.notifications.bindings import BindingRequest
-from payment_service.notifications.channel import Channel, Delivery, Sent
+from payment_service.notifications.channel import Delivery, Sent
 from payment_service.notifications.texts import Note
 from payment_service.postgres.database import constraint_of
 from payment_service.services import Services
@@ -23,6 +23,7 @@ from payment_service.worker.service import worker_over
 from tests.alarms import alarms
 from tests.conftest import SHOPS
 from tests.notifications.conftest import CHAT, BotApi, Mailbox
+from tests.turns import work_off
 
 pytestmark = pytest.mark.usefixtures("two_shops")
 SHOP, OTHER_SHOP = 121038, 576631
@@ -32,7 +33,7 @@ PAID = [EventType.PAYMENT_PAID]
 @pytest.fixture
 async def two_shops(services: Services) -> None:
     for shop_id in (SHOP, OTHER_SHOP):
-        await services.routing.create(shop_id, {"organization_bin": SHOPS[shop_id]})
+        await services.routing.create(EVERYBODY, shop_id, {"organization_bin": SHOPS[shop_id]})
 
 
 async def bind(services: Services, address: str = CHAT, shop_id: int | None = SHOP, **more: Any) -> UUID:
@@ -50,7 +51,7 @@ async def happens(
         data = {"id": str(new_id()), "amount": 17500, "order_id": order, "phone_last4": "4567"}
         async with services.database.transaction() as session:
             outbox.write(session, kind, new_id(), version=1, shop_id=shop_id, data=data)
-    await worker_over(services).passing_on.pass_on()
+    await worker_over(services).relay.pass_on()
 
 
 async def due(sql: asyncpg.Connection) -> None:
@@ -58,10 +59,12 @@ async def due(sql: asyncpg.Connection) -> None:
     await sql.execute("UPDATE notify_chat SET next_send_at = now() - interval '1 minute'")
 
 
-async def tell(services: Services, sql: asyncpg.Connection, chat_id: UUID, times: int = 1) -> None:
+async def tell(services: Services, sql: asyncpg.Connection, times: int = 1) -> None:
+    """So many turns of every chat that has something to be told."""
     for _ in range(times):
         await due(sql)
-        await services.notify.tell(chat_id)
+        for turn in await services.notifications.claim(60):
+            await services.notifications.perform(turn)
 
 
 async def states(sql: asyncpg.Connection) -> list[str]:
@@ -82,21 +85,16 @@ async def pause_s(sql: asyncpg.Connection) -> float:
     )
 
 
-async def jobs(sql: asyncpg.Connection) -> list[datetime]:
-    rows = await sql.fetch("SELECT execute_after FROM pgqueuer WHERE entrypoint = 'tell_chat' ORDER BY id")
-    return [row["execute_after"] for row in rows]
-
-
 # --- whom
 
 
 async def test_paid_is_told_to_the_chat_of_the_shop(
     services: Services, bot_api: BotApi, sql: asyncpg.Connection
 ) -> None:
-    chat_id = await bind(services)
-    await services.routing.update(SHOP, {"name": "Eileen flowers"})
+    await bind(services)
+    await services.routing.update(EVERYBODY, SHOP, {"name": "Eileen flowers"})
     await happens(services, "12345")
-    await services.notify.tell(chat_id)
+    await work_off(services.notifications)
     [message] = await bot_api.messages()
     first, second = message["text"].replace("\N{NO-BREAK SPACE}", " ").splitlines()
     assert first == "<b>Оплачено 17 500 ₸</b> · Eileen flowers · заказ 12345 · •••4567"
@@ -132,7 +130,7 @@ async def test_chat_that_is_bound_twice_is_told_once_in_the_shops_language(
     chat_id = await bind(services, shop_id=None, language="en")
     assert await bind(services, language="kk") == chat_id
     await happens(services, "1")
-    await tell(services, sql, chat_id, times=2)
+    await tell(services, sql, times=2)
     [text] = await bot_api.texts()
     assert text.startswith("<b>Төленді")
 
@@ -143,20 +141,20 @@ async def test_event_of_no_shop_is_told_to_those_of_all_shops(services: Services
     everything = await bind(services, "-200", None, events=kinds)
     async with services.database.transaction() as session:
         outbox.write(session, kinds[0], "1", version=1, shop_id=None, data={"url": "https://shop.example.kz/"})
-    await worker_over(services).passing_on.pass_on()
+    await worker_over(services).relay.pass_on()
     assert [row[0] for row in await sql.fetch("SELECT chat_id FROM notify_message")] == [everything]
 
 
 # --- once
 
 
-async def test_message_is_sent_once_however_often_its_job_runs(
+async def test_message_is_sent_once_however_many_workers_there_are(
     services: Services, bot_api: BotApi, sql: asyncpg.Connection
 ) -> None:
-    chat_id = await bind(services)
+    await bind(services)
     await happens(services, "1")
-    await asyncio.gather(*(services.notify.tell(chat_id) for _ in range(5)))
-    await tell(services, sql, chat_id, times=3)
+    await asyncio.gather(*(work_off(services.notifications) for _ in range(5)))
+    await tell(services, sql, times=3)
     assert len(await bot_api.calls()) == 1
 
 
@@ -165,19 +163,19 @@ async def test_event_that_is_passed_on_twice_is_told_once(services: Services, sq
     await happens(services, "1")
     await sql.execute("SET session_replication_role = replica")
     await sql.execute("UPDATE event SET passed_on_at = NULL")
-    await worker_over(services).passing_on.pass_on()
+    await worker_over(services).relay.pass_on()
     assert await states(sql) == ["waiting"]
 
 
 async def test_lost_answer_may_repeat_a_message_and_never_loses_it(
     services: Services, bot_api: BotApi, sql: asyncpg.Connection
 ) -> None:
-    chat_id = await bind(services)
+    await bind(services)
     await happens(services, "1")
     await bot_api.goes_wrong("lost")
-    await tell(services, sql, chat_id)
+    await tell(services, sql)
     assert await states(sql) == ["failed"]
-    await tell(services, sql, chat_id)
+    await tell(services, sql)
     assert await orders(bot_api) == ["1", "1"]
     assert await states(sql) == ["sent"]
 
@@ -185,32 +183,27 @@ async def test_lost_answer_may_repeat_a_message_and_never_loses_it(
 async def test_message_of_a_worker_that_died_is_sent_again(
     services: Services, bot_api: BotApi, sql: asyncpg.Connection
 ) -> None:
-    chat_id = await bind(services)
+    await bind(services)
     await happens(services, "1")
-    await services.notify._take_turn(chat_id)  # and then it dies
-    await services.notify.tell(chat_id)
+    [_dying] = await services.notifications.claim(60)
+    assert await work_off(services.notifications) == 0
     assert await bot_api.calls() == []
-    assert await services.notify.wake_overdue() == 0
     await due(sql)
-    before = await jobs(sql)
-    assert await services.notify.wake_overdue() == 1
-    assert len(await jobs(sql)) == len(before) + 1
-    await services.notify.tell(chat_id)
+    assert await work_off(services.notifications) == 1
     assert await orders(bot_api) == ["1"]
 
 
 async def test_answer_that_comes_after_the_lease_is_still_written_down(
     services: Services, sql: asyncpg.Connection
 ) -> None:
-    chat_id = await bind(services)
+    await bind(services)
     await happens(services, "1", "2")
-    late = await services.notify._take_turn(chat_id)
-    assert late is not None
+    [late] = await services.notifications.claim(60)
     await due(sql)
-    assert await services.notify._take_turn(chat_id) is not None
+    [_newer] = await services.notifications.claim(60)
     lease = await sql.fetchval("SELECT next_send_at FROM notify_chat")
     for _ in range(2):  # the answer to the COMMIT may be what was lost
-        await services.notify._write(late, Sent("7"))
+        await services.notifications._write(late, Sent("7"))
     assert await states(sql) == ["sent", "waiting"]
     assert await sql.fetchval("SELECT next_send_at FROM notify_chat") == lease
 
@@ -221,29 +214,29 @@ async def test_answer_that_comes_after_the_lease_is_still_written_down(
 async def test_messages_of_a_chat_come_one_a_turn_oldest_first(
     services: Services, bot_api: BotApi, sql: asyncpg.Connection
 ) -> None:
-    chat_id = await bind(services)
+    await bind(services)
     await happens(services, "1", "2", "3")
-    await services.notify.tell(chat_id)
-    await services.notify.tell(chat_id)  # out of turn
+    await work_off(services.notifications)
+    await work_off(services.notifications)  # out of turn
     assert await orders(bot_api) == ["1"]
-    await tell(services, sql, chat_id, times=2)
+    await tell(services, sql, times=2)
     assert await orders(bot_api) == ["1", "2", "3"]
 
 
 async def test_next_message_to_a_chat_leaves_a_second_later(services: Services, sql: asyncpg.Connection) -> None:
-    chat_id = await bind(services)
+    await bind(services)
     await happens(services, "1", "2")
-    await services.notify.tell(chat_id)
+    await work_off(services.notifications)
     sent_at = await sql.fetchval("SELECT max(sent_at) FROM notify_message")
     next_send_at = await sql.fetchval("SELECT next_send_at FROM notify_chat")
     assert next_send_at - sent_at >= timedelta(seconds=1)
-    assert timedelta(0) <= (await jobs(sql))[-1] - next_send_at < timedelta(milliseconds=1)
+    assert 0 < (await services.notifications.due_in_s() or 0) <= (next_send_at - sent_at).total_seconds()
 
 
 async def test_thirty_a_second_leave_in_all(services: Services) -> None:
-    telegram = services.notify.channels["telegram"]
+    telegram = services.notifications.channels["telegram"]
     async with services.database.transaction() as session:  # in which the database's clock stands still
-        waits = [await services.notify._place(session, telegram, "telegram") for _ in range(70)]
+        waits = [await services.notifications._place(session, telegram, "telegram") for _ in range(70)]
     given = [wait_s for wait_s in waits if wait_s is not None]
     assert given == pytest.approx([number / 30 for number in range(len(given))], abs=0.001)
     assert given[-1] <= service.MOST_WAIT_S
@@ -254,14 +247,13 @@ async def test_thirty_a_second_leave_in_all(services: Services) -> None:
 async def test_message_that_gets_no_place_in_the_pace_comes_again(
     services: Services, bot_api: BotApi, sql: asyncpg.Connection
 ) -> None:
-    chat_id = await bind(services)
+    await bind(services)
     await happens(services, "1")
     await sql.execute("INSERT INTO notify_pace VALUES ('telegram', now() + interval '1 hour')")
-    before = len(await jobs(sql))
-    await services.notify.tell(chat_id)
-    assert len(await jobs(sql)) == before + 1
+    assert await work_off(services.notifications) == 0
+    assert 0 < (await services.notifications.due_in_s() or 0) <= 1.5 * service.MOST_WAIT_S
     await sql.execute("UPDATE notify_pace SET free_at = now()")
-    await tell(services, sql, chat_id)
+    await tell(services, sql)
     assert await orders(bot_api) == ["1"]
     assert await sql.fetchval("SELECT tries FROM notify_message") == 1
 
@@ -269,33 +261,33 @@ async def test_message_that_gets_no_place_in_the_pace_comes_again(
 async def test_wait_that_the_bot_api_asks_for_is_kept(
     services: Services, bot_api: BotApi, sql: asyncpg.Connection
 ) -> None:
-    chat_id = await bind(services)
+    await bind(services)
     await happens(services, "1")
     await bot_api.goes_wrong("too_many", value=34)
-    await services.notify.tell(chat_id)
+    await work_off(services.notifications)
     assert 34 < await pause_s(sql) < 40
-    await tell(services, sql, chat_id)
+    await tell(services, sql)
     assert await orders(bot_api) == ["1"]
 
 
 async def test_wait_of_one_chat_keeps_no_other_waiting(services: Services, bot_api: BotApi) -> None:
-    busy, idle = await bind(services), await bind(services, "-200")
+    await bind(services)
+    await bind(services, "-200")
     await happens(services, "1")
     await bot_api.goes_wrong("too_many", value=34)
-    await services.notify.tell(busy)
-    await services.notify.tell(idle)
-    assert [message["chat_id"] for message in await bot_api.messages()] == ["-200"]
+    assert await work_off(services.notifications) == 2
+    assert len(await bot_api.messages()) == 1
 
 
 # --- when it fails
 
 
 async def test_pauses_between_tries_grow(services: Services, bot_api: BotApi, sql: asyncpg.Connection) -> None:
-    chat_id = await bind(services)
+    await bind(services)
     await happens(services, "1")
     await bot_api.goes_wrong("failing", times=len(service.PAUSES_S) + 2)
     for least_s in (*service.PAUSES_S, service.PAUSES_S[-1]):
-        await tell(services, sql, chat_id)
+        await tell(services, sql)
         assert least_s <= await pause_s(sql) <= 1.5 * least_s + 1
     assert await sql.fetchrow("SELECT state, tries, reason FROM notify_message") == (
         "failed",
@@ -305,23 +297,24 @@ async def test_pauses_between_tries_grow(services: Services, bot_api: BotApi, sq
 
 
 async def test_first_success_ends_the_long_pauses(services: Services, bot_api: BotApi, sql: asyncpg.Connection) -> None:
-    chat_id = await bind(services)
+    await bind(services)
     await happens(services, "1", "2")
     await bot_api.goes_wrong("failing", times=4)
-    await tell(services, sql, chat_id, times=5)
+    await tell(services, sql, times=5)
     assert await pause_s(sql) < 2
 
 
 async def test_message_that_failed_for_a_day_is_dead_and_stays_in_the_record(
     services: Services, bot_api: BotApi, sql: asyncpg.Connection
 ) -> None:
-    chat_id, before = await bind(services), alarms("message_dead")
+    await bind(services)
+    before = alarms("message_dead")
     await happens(services, "1")
     await sql.execute("SET session_replication_role = replica")
     await sql.execute("UPDATE notify_message SET created_at = now() - interval '25 hours'")
     await sql.execute("SET session_replication_role = origin")
     await bot_api.goes_wrong("failing")
-    await tell(services, sql, chat_id, times=2)
+    await tell(services, sql, times=2)
     assert await states(sql) == ["dead"]
     assert alarms("message_dead") == before + 1
     for change in ("UPDATE notify_message SET state = 'waiting'", "DELETE FROM notify_message"):
@@ -333,42 +326,42 @@ async def test_message_that_failed_for_a_day_is_dead_and_stays_in_the_record(
 async def test_old_message_that_was_never_tried_is_tried(
     services: Services, bot_api: BotApi, sql: asyncpg.Connection
 ) -> None:
-    chat_id = await bind(services)
+    await bind(services)
     await happens(services, "1")
     await sql.execute("SET session_replication_role = replica")
     await sql.execute("UPDATE notify_message SET created_at = now() - interval '3 days'")
-    await tell(services, sql, chat_id)
+    await tell(services, sql)
     assert await orders(bot_api) == ["1"]
 
 
 async def test_message_that_is_refused_is_dead_and_the_next_one_goes(
     services: Services, bot_api: BotApi, sql: asyncpg.Connection
 ) -> None:
-    chat_id = await bind(services)
+    await bind(services)
     await happens(services, "1", "2")
     await bot_api.goes_wrong("bad_text")
-    await tell(services, sql, chat_id, times=2)
+    await tell(services, sql, times=2)
     assert await states(sql) == ["dead", "sent"]
 
 
 async def test_message_that_always_fails_holds_up_no_other(
     services: Services, bot_api: BotApi, sql: asyncpg.Connection
 ) -> None:
-    chat_id = await bind(services)
+    await bind(services)
     await happens(services, "1", "2", "3")
     await bot_api.goes_wrong("failing", times=service.LETS_PASS_AFTER)
-    await tell(services, sql, chat_id, times=service.LETS_PASS_AFTER + 3)
+    await tell(services, sql, times=service.LETS_PASS_AFTER + 3)
     assert await orders(bot_api) == ["2", "3", "1"]
 
 
 async def test_event_that_nobody_can_put_into_words_holds_up_no_other(
     services: Services, bot_api: BotApi, sql: asyncpg.Connection
 ) -> None:
-    chat_id = await bind(services)
+    await bind(services)
     async with services.database.transaction() as session:
         outbox.write(session, PAID[0], "1", version=1, shop_id=SHOP, data={"amount": "much"})
     await happens(services, "2")
-    await tell(services, sql, chat_id, times=2)
+    await tell(services, sql, times=2)
     assert await states(sql) == ["dead", "sent"]
 
 
@@ -379,11 +372,12 @@ async def test_event_that_nobody_can_put_into_words_holds_up_no_other(
 async def test_chat_that_is_gone_is_disabled_and_says_so(
     services: Services, bot_api: BotApi, sql: asyncpg.Connection, course: str, words: str
 ) -> None:
-    chat_id, other, before = await bind(services), await bind(services, "-200"), alarms("chat_disabled")
+    await bind(services)
+    await bind(services, "-200")
+    before = alarms("chat_disabled")
     await happens(services, "1", "2")
     await bot_api.goes_wrong(course, chat_id=CHAT)
-    await tell(services, sql, chat_id, times=2)
-    await tell(services, sql, other, times=2)
+    await tell(services, sql, times=2)
     [gone, well] = await services.bindings.all(EVERYBODY)
     assert words in (gone.chat.disabled_reason or "")
     assert well.chat.disabled_at is None
@@ -394,12 +388,12 @@ async def test_chat_that_is_gone_is_disabled_and_says_so(
 async def test_record_says_who_was_not_told_while_a_chat_was_disabled(
     services: Services, bot_api: BotApi, sql: asyncpg.Connection
 ) -> None:
-    chat_id = await bind(services)
+    await bind(services)
     await happens(services, "1")
     await bot_api.goes_wrong("blocked")
-    await tell(services, sql, chat_id)
+    await tell(services, sql)
     await happens(services, "2")
-    await tell(services, sql, chat_id)
+    await tell(services, sql)
     assert await states(sql) == ["dead", "dead"]
     assert "blocked" in await sql.fetchval("SELECT reason FROM notify_message ORDER BY event_id DESC LIMIT 1")
     assert len(await bot_api.calls()) == 1
@@ -408,24 +402,24 @@ async def test_record_says_who_was_not_told_while_a_chat_was_disabled(
 async def test_test_that_arrives_ends_what_kept_a_chat_disabled(
     services: Services, bot_api: BotApi, sql: asyncpg.Connection
 ) -> None:
-    chat_id = await bind(services)
+    await bind(services)
     await happens(services, "1")
     await bot_api.goes_wrong("blocked")
-    await tell(services, sql, chat_id)
+    await tell(services, sql)
     [bound] = await services.bindings.all(EVERYBODY)
     assert (await services.bindings.try_out(EVERYBODY, bound.binding.id)).chat.disabled_at is None
     await happens(services, "2")
-    await tell(services, sql, chat_id)
+    await tell(services, sql)
     assert await orders(bot_api) == ["", "2"]
 
 
 async def test_group_that_became_a_supergroup_is_told_at_its_new_address(
     services: Services, bot_api: BotApi, sql: asyncpg.Connection
 ) -> None:
-    chat_id = await bind(services)
+    await bind(services)
     await happens(services, "1")
     await bot_api.goes_wrong("moved", value=-1009876543210)
-    await tell(services, sql, chat_id, times=2)
+    await tell(services, sql, times=2)
     assert [message["chat_id"] for message in await bot_api.messages()] == ["-1009876543210"]
     assert await states(sql) == ["sent"]
 
@@ -437,18 +431,18 @@ async def test_group_that_moved_where_another_one_is_bound_is_disabled(
     await bind(services, "-1009876543210")
     await happens(services, "1")
     await bot_api.goes_wrong("moved", value=-1009876543210)
-    await tell(services, sql, chat_id, times=2)
+    await tell(services, sql, times=2)
     assert await sql.fetchval("SELECT disabled_reason FROM notify_chat WHERE id = $1", chat_id)
-    assert sorted(await states(sql)) == ["dead", "waiting"]
+    assert sorted(await states(sql)) == ["dead", "sent"]
 
 
 # --- other channels, races
 
 
 async def test_mail_is_told_by_the_same_way(services: Services, mailbox: Mailbox, sql: asyncpg.Connection) -> None:
-    chat_id = await bind(services, "anna@shop.example.kz", channel="email")
+    await bind(services, "anna@shop.example.kz", channel="email")
     await happens(services, "12345")
-    await tell(services, sql, chat_id, times=2)
+    await tell(services, sql, times=2)
     [envelope] = mailbox.mails
     assert envelope.rcpt_tos == ["anna@shop.example.kz"]
     assert await states(sql) == ["sent"]
@@ -457,16 +451,16 @@ async def test_mail_is_told_by_the_same_way(services: Services, mailbox: Mailbox
 async def test_channel_that_is_not_set_up_yet_keeps_its_messages(
     services: Services, bot_api: BotApi, sql: asyncpg.Connection
 ) -> None:
-    chat_id = await bind(services)
+    await bind(services)
     await happens(services, "1")
-    telegram = services.notify.channels.pop("telegram")
-    await tell(services, sql, chat_id)
+    telegram = services.notifications.channels.pop("telegram")
+    await tell(services, sql)
     assert await sql.fetchrow("SELECT state, reason FROM notify_message") == (
         "failed",
         "telegram is not set up: TELEGRAM_BOT_TOKEN is missing",
     )
-    services.notify.channels["telegram"] = telegram
-    await tell(services, sql, chat_id)
+    services.notifications.channels["telegram"] = telegram
+    await tell(services, sql)
     assert await orders(bot_api) == ["1"]
 
 
@@ -487,16 +481,21 @@ class Slow:
         pass
 
 
+async def nothing() -> None:
+    """Nothing happens meanwhile."""
+
+
 async def test_event_that_comes_while_a_message_is_under_way_gets_its_turn_at_once(
     services: Services, sql: asyncpg.Connection
 ) -> None:
-    chat_id = await bind(services)
+    await bind(services)
     await happens(services, "1")
-    before = services.notify.channels["telegram"]
-    slow: Channel = Slow(lambda: happens(services, "2"))
-    services.notify.channels["telegram"] = slow
-    await services.notify.tell(chat_id)
-    services.notify.channels["telegram"] = before
-    next_send_at = await sql.fetchval("SELECT next_send_at FROM notify_chat WHERE next_send_at < now()")
-    assert any(timedelta(0) <= job - next_send_at < timedelta(milliseconds=1) for job in await jobs(sql))
-    assert await states(sql) == ["sent", "waiting"]
+    before = services.notifications.channels["telegram"]
+    slow = Slow(lambda: happens(services, "2"))
+    services.notifications.channels["telegram"] = slow
+    [turn] = await services.notifications.claim(60)
+    await services.notifications.perform(turn)
+    slow.meanwhile = nothing
+    assert await work_off(services.notifications) == 1
+    services.notifications.channels["telegram"] = before
+    assert await states(sql) == ["sent", "sent"]

@@ -11,11 +11,13 @@ import respx
 from sqlalchemy import select
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from payment_service.access.service import EVERYBODY, Caller, Scope
 from payment_service.errors import DatabaseUnavailable, StillRunning
 from payment_service.money import Money
 from payment_service.observability.metrics import ALARMS
 from payment_service.payments.models import Payment
 from payment_service.payments.service import Answer, PaymentRequest
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
 from tests.conftest import SHOPS, accepted, device_token_of, status_reply
 
@@ -31,8 +33,16 @@ TERMINATE_OTHERS = """
 """
 
 
+def called(name: str) -> Caller:
+    """A caller of this process who may do everything."""
+    return Caller(name, frozenset(Scope), ALL_SHOPS)
+
+
+TESTS = called("tests")
+
+
 def ask(tenge: int | str = 100, **changes: Any) -> PaymentRequest:
-    words: dict[str, Any] = {"caller": "tests", "shop_id": SHOP, "phone": PHONE, "message": "Flowers", **changes}
+    words: dict[str, Any] = {"caller": TESTS, "shop_id": SHOP, "phone": PHONE, "message": "Flowers", **changes}
     return PaymentRequest(amount=Money.from_tenge(tenge), **words)
 
 
@@ -128,7 +138,7 @@ async def two_shops(services: Services) -> dict[int, str]:
     found = {shop_id: SHOPS[shop_id] for shop_id in (SHOP, OTHER_SHOP)}
     for shop_id, organization_bin in found.items():
         fields = {"organization_bin": organization_bin, "device_token": device_token_of(shop_id)}
-        await services.routing.create(shop_id, fields)
+        await services.routing.create(EVERYBODY, shop_id, fields)
     return found
 
 

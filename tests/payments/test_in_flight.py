@@ -12,33 +12,32 @@ import respx
 from hypothesis import HealthCheck, given
 from hypothesis import settings as checking
 from hypothesis import strategies as st
-from sqlalchemy.exc import DBAPIError
 
 from payment_service.access.service import EVERYBODY
 from payment_service.errors import (
-    DatabaseUnavailable,
     IdempotencyKeyReused,
     NothingToSettle,
     OrderAlreadyOpen,
     StillRunning,
 )
-from payment_service.idempotency.decisions import Earlier, foremost
+from payment_service.idempotency.decisions import Earlier, Verdict, foremost, of_equal
 from payment_service.idempotency.sending import SendingWindow
 from payment_service.money import Money
-from payment_service.payments import queries
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves
 from payment_service.payments.settling import Settlement
 from payment_service.postgres.database import constraint_of
 from payment_service.providers.interface import Outcome, PaymentReceipt, Unknown
-from payment_service.refunds.service import RefundRequest, RefundSettlement
+from payment_service.refunds.service import RefundRequest
+from payment_service.refunds.settling import RefundSettlement
 from payment_service.services import Services
 from payment_service.settings import Settings
 from tests.conftest import accepted, status_reply
 from tests.payments.asking import (
     FIRST_ID,
     KEY,
+    TESTS,
     Alarms,
     Gate,
     age,
@@ -50,6 +49,7 @@ from tests.payments.asking import (
     two_shops,
 )
 from tests.postgres.books import beyond_the_law
+from tests.turns import work_off
 
 pytestmark = pytest.mark.usefixtures("shops")
 OTHER_KEY = "key-of-another-request"
@@ -86,7 +86,7 @@ async def sender_dies(services: Services, wire: respx.MockRouter, **changes: Any
 
 def give_back(payment: Payment, tenge: int | None = 10, **changes: Any) -> RefundRequest:
     amount = None if tenge is None else Money.from_tenge(tenge)
-    return RefundRequest(**{"caller": "tests", "payment": payment, "amount": amount, **changes})
+    return RefundRequest(**{"caller": TESTS, "payment": payment, "amount": amount, **changes})
 
 
 async def refunder_dies(services: Services, wire: respx.MockRouter, payment: Payment, **changes: Any) -> Gate:
@@ -184,32 +184,31 @@ async def test_database_finds_the_equal_payment_that_the_decision_means(
             " extract(epoch FROM now() - coalesce(known_at, created_at)) AS known FROM payment ORDER BY id"
         )
     ]
-    async with services.database.reading() as session:
-        found = await queries.alike(session, "tests", fingerprint)
+    found = await services.payments._intend(ask(), None, fingerprint)
     meant = foremost(candidates)
-    assert (found is None) == (meant is None)
-    if found is not None and meant is not None:
-        assert (found[1].state, found[1].failure) == (meant.state, meant.failure)
-        assert found[1].known_s == pytest.approx(meant.known_s, abs=5)
+    verdict = of_equal(meant, services.payments.rules, by_key=False)
+    assert found["obstacle"] == ("not_allowed" if verdict is Verdict.GO_ON else "alike")
+    if verdict is not Verdict.GO_ON and meant is not None:
+        assert (found["state"], found["failure"]) == (meant.state, meant.failure)
+        assert found["known_s"] == pytest.approx(meant.known_s, abs=5)
 
 
 @pytest.mark.parametrize("state", ["sending", "unknown"])
 async def test_database_itself_refuses_an_equal_payment_while_one_is_in_flight(
-    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, state: str
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, state: str
 ) -> None:
     await sender_dies(services, wire)
     if state == "unknown":
         await age(sql, 31)
         await services.polling.settle_lost()
-    route = taking(wire)
-
-    async def nobody(*_: object) -> None:
-        return None
-
-    monkeypatch.setattr(queries, "alike", nobody)
-    with pytest.raises(DatabaseUnavailable):
-        await services.payments.create(ask())
-    assert not route.called
+    with pytest.raises(asyncpg.PostgresError, match="equal payment") as refused:
+        await sql.execute(
+            "INSERT INTO payment (id, method, shop_id, route_version, provider, organization_bin, device_token_id,"
+            " amount, phone_last4, short_code, caller, fingerprint, keyed, state)"
+            " SELECT gen_random_uuid(), method, shop_id, route_version, provider, organization_bin, device_token_id,"
+            " amount, phone_last4, short_code, caller, fingerprint, false, 'sending' FROM payment"
+        )
+    assert constraint_of(refused.value) == "payment_like_in_flight"
 
 
 async def test_equal_request_right_after_a_long_doubt_ended_is_the_same_one(
@@ -239,9 +238,11 @@ async def test_equal_refund_right_after_a_long_doubt_ended_is_the_same_one(
     payment = await paid(services, wire)
     await refunder_dies(services, wire, payment)
     await age(sql, 3600, "refund")
-    await services.refunds.settle_lost()
+    await services.refund_settling.settle_lost()
     refund_id = await sql.fetchval("SELECT id FROM refund")
-    await services.refunds.settle(EVERYBODY, refund_id, RefundSettlement(succeeded=True, reason="Seen in the cabinet"))
+    await services.refund_settling.settle(
+        EVERYBODY, refund_id, RefundSettlement(succeeded=True, reason="Seen in the cabinet")
+    )
     route = wire.get("/refund/").mock(return_value=refunded())
     again = await services.refunds.refund(give_back(payment))
     assert (again.replayed, again.refund.id) == (True, refund_id)
@@ -432,10 +433,10 @@ async def test_outcome_that_a_mistake_of_ours_keeps_from_being_written_is_unknow
     taking(wire)
     write = Moves.write
 
-    async def mistaken(*args: Any, **more: Any) -> None:
-        if args[3].state is State.PENDING:
+    async def mistaken(*args: Any, **more: Any) -> bool:
+        if args[2].state is State.PENDING:
             raise KeyError("mistake")
-        await write(*args, **more)
+        return await write(*args, **more)
 
     monkeypatch.setattr(Moves, "write", mistaken)
     payment = (await services.payments.create(ask())).payment
@@ -483,9 +484,9 @@ async def test_refund_that_cannot_be_settled_keeps_no_other_back(
         await refunder_dies(services, wire, payment, tenge=tenge)
     await age(sql, 31, "refund")
     await refuse(sql, "refund", "NEW.amount = 200", "law")
-    assert await services.refunds.settle_lost() == 2
+    assert await services.refund_settling.settle_lost() == 2
     assert alarms["refund_not_settled"] == 1
-    tasks = [(refund.amount, refund.state) for refund, _payment in await services.refunds.tasks(EVERYBODY)]
+    tasks = [(refund.amount, refund.state) for refund, _payment in await services.refund_settling.tasks(EVERYBODY)]
     assert sorted(tasks) == [(100, "unknown"), (200, "sending"), (300, "unknown")]
 
 
@@ -494,12 +495,12 @@ async def test_payment_whose_end_cannot_be_written_is_told(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms
 ) -> None:
     taking(wire)
-    payment = (await services.payments.create(ask())).payment
+    await services.payments.create(ask())
     wire.get("/status/").mock(return_value=status_reply(FIRST_ID, "Processed"))
     await refuse(sql, "payment", "NEW.state = 'paid'", "law")
     await beyond_the_law(sql, "UPDATE payment SET next_check_at = now()")
-    with pytest.raises(DBAPIError):
-        await services.polling.follow(payment.id)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await work_off(services.polling)
     assert alarms["reading_not_written"] == 1
 
 
@@ -529,6 +530,6 @@ async def test_refund_whose_sender_died_is_settled_by_a_person_without_a_worker(
     refund_id = await sql.fetchval("SELECT id FROM refund")
     found = RefundSettlement(succeeded=succeeded, reason="Seen in the cabinet")
     with pytest.raises(NothingToSettle):
-        await services.refunds.settle(EVERYBODY, refund_id, found)
+        await services.refund_settling.settle(EVERYBODY, refund_id, found)
     await age(sql, 31, "refund")
-    assert (await services.refunds.settle(EVERYBODY, refund_id, found)).refund.state == state
+    assert (await services.refund_settling.settle(EVERYBODY, refund_id, found)).refund.state == state

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import respx
 
+from payment_service.access.service import EVERYBODY
 from payment_service.errors import (
     DatabaseUnavailable,
     DeviceTokenMissing,
@@ -32,12 +33,14 @@ from tests.payments.asking import (
     OTHER_SHOP,
     PHONE,
     SHOP,
+    TESTS,
     Gate,
     age,
     all_of,
     ask,
     audit_of,
     busy,
+    called,
     paid,
     refunded,
     taking,
@@ -114,8 +117,8 @@ async def test_key_stands_for_its_payment_however_old(
 
 async def test_key_of_another_caller_is_another_key(payments: Payments, wire: respx.MockRouter) -> None:
     route = taking(wire)
-    first = await payments.create(ask(idempotency_key=KEY, caller="one"))
-    other = await payments.create(ask(idempotency_key=KEY, caller="two"))
+    first = await payments.create(ask(idempotency_key=KEY, caller=called("one")))
+    other = await payments.create(ask(idempotency_key=KEY, caller=called("two")))
     assert other.payment.id != first.payment.id
     assert route.call_count == 2
 
@@ -129,7 +132,7 @@ async def test_two_keys_are_two_payments(payments: Payments, wire: respx.MockRou
 
 async def test_key_of_a_payment_cannot_refund(services: Services, wire: respx.MockRouter) -> None:
     payment = await paid(services, wire, ask(idempotency_key=KEY))
-    refund = RefundRequest(caller="tests", payment=payment, amount=Money(payment.amount or 0), idempotency_key=KEY)
+    refund = RefundRequest(caller=TESTS, payment=payment, amount=Money(payment.amount or 0), idempotency_key=KEY)
     with pytest.raises(IdempotencyKeyReused):
         await services.refunds.refund(refund)
 
@@ -137,7 +140,7 @@ async def test_key_of_a_payment_cannot_refund(services: Services, wire: respx.Mo
 async def test_key_of_a_refund_cannot_pay(services: Services, wire: respx.MockRouter) -> None:
     payment = await paid(services, wire)
     wire.get("/refund/").mock(return_value=refunded())
-    await services.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=None, idempotency_key=KEY))
+    await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=None, idempotency_key=KEY))
     with pytest.raises(IdempotencyKeyReused):
         await services.payments.create(ask(idempotency_key=KEY))
 
@@ -198,7 +201,13 @@ async def test_same_words_without_a_key_are_one_payment(payments: Payments, wire
 
 @pytest.mark.parametrize(
     "changes",
-    [{"tenge": 101}, {"phone": "77015211546"}, {"message": "Other"}, {"shop_id": OTHER_SHOP}, {"caller": "other"}],
+    [
+        {"tenge": 101},
+        {"phone": "77015211546"},
+        {"message": "Other"},
+        {"shop_id": OTHER_SHOP},
+        {"caller": called("other")},
+    ],
 )
 async def test_other_words_without_a_key_are_another_payment(
     payments: Payments, wire: respx.MockRouter, changes: dict[str, Any]
@@ -307,7 +316,7 @@ async def test_order_whose_payment_was_refunded_in_full_may_be_paid_again(
 ) -> None:
     payment = await paid(services, wire, ask(order_id="o"))
     wire.get("/refund/").mock(return_value=refunded())
-    await services.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=None))
+    await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=None))
     await age(sql, 3600)
     assert not (await services.payments.create(ask(order_id="o"))).replayed
 
@@ -356,7 +365,7 @@ async def test_fifty_different_requests_of_one_order_are_one_call(
 async def trusting(services: Services) -> Services:
     """A services whose memory is trusted although nobody tells it of changes."""
     services.routing.memory.trust(trusted=True)
-    await services.routing.route_of(SHOP)
+    await services.routing.route_of(EVERYBODY, SHOP)
     return services
 
 
@@ -374,8 +383,8 @@ NEW_ROUTE = {"organization_bin": "991011000048", "device_token": device_token_of
 async def test_payment_uses_the_route_of_this_moment_and_not_a_stale_memory(
     trusting: Services, elsewhere: Services, wire: respx.MockRouter
 ) -> None:
-    await elsewhere.routing.update(SHOP, NEW_ROUTE)
-    assert (await trusting.routing.route_of(SHOP)).version == 1
+    await elsewhere.routing.update(EVERYBODY, SHOP, NEW_ROUTE)
+    assert (await trusting.routing.route_of(EVERYBODY, SHOP)).version == 1
     route = taking(wire)
     payment = (await trusting.payments.create(ask())).payment
     assert (payment.organization_bin, payment.route_version) == ("991011000048", 2)
@@ -387,7 +396,7 @@ async def test_payment_uses_the_route_of_this_moment_and_not_a_stale_memory(
 async def test_shop_switched_off_between_lookup_and_intent_sends_nothing(
     trusting: Services, elsewhere: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    await elsewhere.routing.update(SHOP, {"is_active": False})
+    await elsewhere.routing.update(EVERYBODY, SHOP, {"is_active": False})
     route = taking(wire)
     with pytest.raises(ShopInactive):
         await trusting.payments.create(ask())
@@ -398,7 +407,7 @@ async def test_shop_switched_off_between_lookup_and_intent_sends_nothing(
 async def test_token_removed_between_lookup_and_intent_makes_no_link(
     trusting: Services, elsewhere: Services, wire: respx.MockRouter
 ) -> None:
-    await elsewhere.routing.update(SHOP, {"device_token": None})
+    await elsewhere.routing.update(EVERYBODY, SHOP, {"device_token": None})
     route = taking(wire, link=True)
     with pytest.raises(DeviceTokenMissing):
         await trusting.payments.create(ask(phone=None))
@@ -413,7 +422,7 @@ async def test_routing_that_never_rests_sends_nothing(
 
     async def look_up_too_early(self: Payments, request: Any) -> Any:
         route = await look_up(request)
-        await elsewhere.routing.update(SHOP, {"description": f"version {next(turns)}"})
+        await elsewhere.routing.update(EVERYBODY, SHOP, {"description": f"version {next(turns)}"})
         return route
 
     monkeypatch.setattr(Payments, "_route", look_up_too_early)
@@ -427,7 +436,8 @@ async def test_change_of_routing_waits_for_a_payment_that_is_being_written(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     taking(wire)
-    changes = (services.routing.update(SHOP, {"description": f"{number}"}) for number in range(10))
+    await services.fingerprints.of()  # made by the first request ever
+    changes = (services.routing.update(EVERYBODY, SHOP, {"description": f"{number}"}) for number in range(10))
     creates = (services.payments.create(ask(100 + number)) for number in range(20))
     await asyncio.gather(*changes, *creates)
     wrong = """
@@ -444,7 +454,7 @@ async def test_change_of_routing_waits_for_a_payment_that_is_being_written(
 async def test_shop_without_a_route_sends_nothing(
     services: Services, wire: respx.MockRouter, shop_id: int, error: type[Exception]
 ) -> None:
-    await services.routing.update(SHOP, {"is_active": False})
+    await services.routing.update(EVERYBODY, SHOP, {"is_active": False})
     route = taking(wire)
     with pytest.raises(error):
         await services.payments.create(ask(shop_id=shop_id))
@@ -452,7 +462,7 @@ async def test_shop_without_a_route_sends_nothing(
 
 
 async def test_phone_payment_without_a_token_sends_none(services: Services, wire: respx.MockRouter) -> None:
-    await services.routing.update(SHOP, {"device_token": None})
+    await services.routing.update(EVERYBODY, SHOP, {"device_token": None})
     route = taking(wire)
     await services.payments.create(ask())
     assert "deviceToken" not in route.calls.last.request.url.params
@@ -464,7 +474,7 @@ async def test_phone_payment_without_a_token_sends_none(services: Services, wire
 async def test_whole_phone_is_kept_nowhere(payments: Payments, wire: respx.MockRouter, sql: asyncpg.Connection) -> None:
     taking(wire)
     await payments.create(ask(idempotency_key=KEY))
-    for table in ("payment", "payment_log", "idempotency_claim", "pgqueuer"):
+    for table in ("payment", "payment_log", "idempotency_claim"):
         rows = await sql.fetch(f"SELECT to_jsonb(t)::text AS row FROM {table} AS t")
         assert not [row for row in rows if PHONE[1:] in row["row"]], table
     assert await sql.fetchval("SELECT phone_last4 FROM payment") == PHONE[-4:]

@@ -1,4 +1,4 @@
-"""The life of a payment, decided without a database: see payments/lifecycle.py and kaspi-api.md section 3."""
+"""The life of a payment, decided without a database: see payments/lifecycle.py and docs/kaspi-api.md section 3."""
 
 import itertools
 import re
@@ -45,7 +45,7 @@ TABLE: Final = """
     unknown -> pending | paid | failed
     failed  -> paid
 """
-"""As design.md draws it."""
+"""As docs/architecture.md draws it."""
 NOON: Final = datetime(2025, 10, 22, 12, tzinfo=UTC)
 CONFIRM: Final = timedelta(seconds=30)
 RECEIPT: Final = PaymentReceipt("12800627774", "Wait")

@@ -10,11 +10,10 @@ import httpx
 import pytest
 import respx
 
+from payment_service.access.service import EVERYBODY
 from payment_service.errors import DatabaseUnavailable, PaymentNotFound
 from payment_service.money import Money
-from payment_service.payments import moves
 from payment_service.payments.service import Answer
-from payment_service.postgres.queue import enqueue
 from payment_service.refunds.service import RefundRequest
 from payment_service.scheduling.operations import NotEndedYet
 from payment_service.services import Services, build
@@ -27,6 +26,7 @@ from tests.payments.asking import (
     PHONE,
     SHOP,
     TERMINATE_OTHERS,
+    TESTS,
     Gate,
     age,
     ask,
@@ -283,24 +283,6 @@ async def test_line_cut_while_the_outcome_is_committed_leaves_one_line_of_it(
     assert (await task).payment.state == "pending"
     assert relay.lost == 1
     assert await audit_of(sql) == [("create", "pending")]
-    assert await sql.fetchval("SELECT count(*) FROM pgqueuer") == 1
-
-
-async def test_line_cut_while_the_job_is_written_does_not_lose_the_outcome(
-    services: Services, gate: Gate, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cuts = iter([True])
-
-    async def enqueue_on_a_cut_line(session: Any, *what: Any, **how: Any) -> None:
-        if next(cuts, False):
-            await sql.execute(TERMINATE_OTHERS)
-        await enqueue(session, *what, **how)
-
-    monkeypatch.setattr(moves, "enqueue", enqueue_on_a_cut_line)
-    task = await begun(services, gate)
-    gate.open.set()
-    assert (await task).payment.external_id == str(CREATED)
-    assert await audit_of(sql) == [("create", "pending")]
 
 
 async def test_intent_whose_commit_was_not_heard_is_taken_back_and_sends_nothing(
@@ -326,7 +308,7 @@ async def test_intent_that_finds_no_database_sends_nothing(
     route = taking(wire)
     await relayed.fingerprints.of()
     relayed.routing.memory.trust(trusted=True)
-    await relayed.routing.route_of(SHOP)
+    await relayed.routing.route_of(EVERYBODY, SHOP)
     relay.refuse(refused=True)
     with pytest.raises(DatabaseUnavailable):
         await relayed.payments.create(ask())
@@ -341,7 +323,7 @@ async def test_refund_whose_commit_was_not_heard_is_taken_back_and_sends_nothing
 ) -> None:
     payment = await paid(relayed, wire)
     route = wire.get("/refund/").mock(return_value=refunded())
-    request = RefundRequest(caller="tests", payment=payment, amount=Money(1000), idempotency_key=KEY)
+    request = RefundRequest(caller=TESTS, payment=payment, amount=Money(1000), idempotency_key=KEY)
     relay.lose_next_commit()
     with pytest.raises(DatabaseUnavailable):
         await relayed.refunds.refund(request)
@@ -378,7 +360,7 @@ async def test_taking_back_what_was_never_written_does_nothing(services: Service
 async def test_payment_of_a_foreign_shop_looks_like_none(services: Services, wire: respx.MockRouter) -> None:
     taking(wire)
     payment = (await services.payments.create(ask())).payment
-    stranger = (await services.access.create("other", ["payments:read"], shops=[OTHER_SHOP])).key
+    stranger = (await services.access.create("other", ["payments:read"], shops=frozenset({OTHER_SHOP}))).key
     caller = await services.access.caller_with(stranger)
     for asked in (
         services.reading.get(caller, payment.id),

@@ -3,21 +3,19 @@
 import asyncio
 from dataclasses import replace
 from typing import Any
-from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
 import pytest
 import respx
-from sqlalchemy import text
 
-from payment_service.payments import moves
 from payment_service.payments.models import Payment
+from payment_service.payments.moves import Moves
 from payment_service.payments.polling import READING_LEASE_S
-from payment_service.postgres.queue import enqueue
 from payment_service.services import Services
 from tests.conftest import accepted, failure, status_reply
-from tests.payments.asking import OTHER_SHOP, SHOP, Gate, ask, audit_of, taking
+from tests.payments.asking import OTHER_SHOP, SHOP, Alarms, Gate, ask, audit_of, taking
+from tests.turns import work_off
 
 pytestmark = pytest.mark.usefixtures("shops")
 CREATED = 12800627774
@@ -37,11 +35,6 @@ async def due(sql: asyncpg.Connection, *, late_s: float = 0) -> None:
     )
 
 
-async def jobs(sql: asyncpg.Connection) -> list[UUID]:
-    rows = await sql.fetch("SELECT payload FROM pgqueuer WHERE status = 'queued' ORDER BY id")
-    return [UUID(row["payload"].decode()) for row in rows]
-
-
 async def planned_s(sql: asyncpg.Connection) -> int | None:
     """In how many seconds the next reading was planned, as seen from the last change."""
     seconds = await sql.fetchval("SELECT round(extract(epoch FROM next_check_at - updated_at)) FROM payment")
@@ -55,7 +48,6 @@ def tells(wire: respx.MockRouter, status: str) -> respx.Route:
 async def test_payment_that_was_taken_on_is_followed(
     services: Services, payment: Payment, sql: asyncpg.Connection
 ) -> None:
-    assert await jobs(sql) == [payment.id]
     assert await planned_s(sql) == services.reading.moves.plan.first_s
 
 
@@ -65,7 +57,6 @@ async def test_payment_without_an_external_id_is_not_followed(
 ) -> None:
     wire.get("/create/").mock(side_effect=[reply])
     await services.payments.create(ask())
-    assert await jobs(sql) == []
     assert await planned_s(sql) is None
 
 
@@ -75,20 +66,17 @@ async def test_payment_that_ended_is_followed_no_more(
 ) -> None:
     tells(wire, status)
     await due(sql)
-    await services.polling.follow(payment.id)
+    await work_off(services.polling)
     assert await sql.fetchrow("SELECT state, next_check_at FROM payment") == (state, None)
-    assert await jobs(sql) == [payment.id]  # the first one; it finds nothing to do
     assert await audit_of(sql, "status") == [("status", state)]
 
 
-async def test_job_out_of_turn_asks_nothing(services: Services, payment: Payment, wire: respx.MockRouter) -> None:
+async def test_payment_that_is_not_due_is_not_asked_about(
+    services: Services, payment: Payment, wire: respx.MockRouter
+) -> None:
     route = tells(wire, "Processed")
-    await services.polling.follow(payment.id)
+    await work_off(services.polling)
     assert not route.called
-
-
-async def test_job_of_no_payment_does_nothing(services: Services) -> None:
-    await services.polling.follow(uuid4())
 
 
 async def test_of_two_turns_at_once_only_one_asks(
@@ -96,7 +84,7 @@ async def test_of_two_turns_at_once_only_one_asks(
 ) -> None:
     route = tells(wire, "Wait")
     await due(sql)
-    await asyncio.gather(*(services.polling.follow(payment.id) for _ in range(10)))
+    await asyncio.gather(*(work_off(services.polling) for _ in range(10)))
     assert route.call_count == 1
     assert await sql.fetchval("SELECT checks FROM payment") == 1
 
@@ -106,9 +94,8 @@ async def test_payment_that_waits_is_asked_about_again(
 ) -> None:
     tells(wire, "Wait")
     await due(sql)
-    await services.polling.follow(payment.id)
+    await work_off(services.polling)
     assert await planned_s(sql) == services.reading.moves.plan.first_s
-    assert await jobs(sql) == [payment.id, payment.id]
     assert await audit_of(sql, "status") == []
 
 
@@ -125,9 +112,9 @@ async def test_reading_that_failed_changes_nothing_and_is_repeated(
 ) -> None:
     wire.get("/status/").mock(side_effect=[reply])
     await due(sql)
-    await services.polling.follow(payment.id)
+    await work_off(services.polling)
     assert await sql.fetchval("SELECT state FROM payment") == "pending"
-    assert len(await jobs(sql)) == 2
+    assert await planned_s(sql) is not None
 
 
 async def test_error_is_believed_only_at_a_second_later_reading(
@@ -136,12 +123,12 @@ async def test_error_is_believed_only_at_a_second_later_reading(
     tells(wire, "Error")
     for _ in range(2):
         await due(sql)
-        await services.polling.follow(payment.id)
+        await work_off(services.polling)
         assert await sql.fetchval("SELECT state FROM payment") == "pending"
         assert await planned_s(sql) == services.reading.moves.plan.confirm_s
     await sql.execute("UPDATE payment SET error_seen_at = error_seen_at - interval '31 seconds'")
     await due(sql)
-    await services.polling.follow(payment.id)
+    await work_off(services.polling)
     assert await sql.fetchrow("SELECT state, failure, error_code FROM payment") == ("failed", "declined", "Error")
     assert await audit_of(sql, "status") == [("status", "failed")]
 
@@ -157,14 +144,14 @@ async def test_error_that_was_asked_for_too_soon_is_not_believed_however_late_it
     gate = Gate(status_reply(CREATED, "Error"))
     wire.get("/status/").mock(side_effect=gate)
     await due(sql)
-    second = asyncio.create_task(polling.follow(payment.id) if asks == "follow" else reading.refresh(payment))
+    second = asyncio.create_task(work_off(polling) if asks == "follow" else reading.refresh(payment))
     await gate.reached.wait()
     await asyncio.sleep(1.1)
     gate.open.set()
     await second
     assert await sql.fetchval("SELECT state FROM payment") == "pending"
     await due(sql)
-    await polling.follow(payment.id)
+    await work_off(polling)
     assert await sql.fetchval("SELECT state FROM payment") == "failed"
 
 
@@ -174,7 +161,7 @@ async def test_error_that_was_taken_back_is_forgotten(
     for status in ("Error", "Wait"):
         tells(wire, status)
         await due(sql)
-        await services.polling.follow(payment.id)
+        await work_off(services.polling)
     assert await sql.fetchval("SELECT error_seen_at FROM payment") is None
 
 
@@ -184,7 +171,7 @@ async def test_payment_older_than_a_day_is_followed_no_more(
     tells(wire, "Wait")
     moves = replace(services.reading.moves, plan=replace(services.reading.moves.plan, follow_for_s=0))
     await due(sql)
-    await replace(services.polling, moves=moves).follow(payment.id)
+    await work_off(replace(services.polling, moves=moves))
     assert await sql.fetchrow("SELECT state, next_check_at FROM payment") == ("pending", None)
 
 
@@ -197,7 +184,7 @@ async def test_unknown_payment_that_turns_out_cancelled_ends_at_its_next_turn(
     tells(wire, "RemotePaymentCanceled")
     for _ in range(2):
         await due(sql)
-        await services.polling.follow(payment.id)
+        await work_off(services.polling)
     assert await audit_of(sql, "status") == [("status", "pending"), ("status", "cancelled")]
 
 
@@ -205,84 +192,118 @@ async def test_final_word_that_cannot_be_read_again_does_not_ask_without_pause(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     wire.get("/create/").mock(return_value=accepted(CREATED, status="Processed"))
-    payment = (await services.payments.create(ask())).payment
+    await services.payments.create(ask())
     wire.get("/status/").mock(return_value=httpx.Response(500))
     await due(sql)
-    await services.polling.follow(payment.id)
+    await work_off(services.polling)
     assert await planned_s(sql) != 0
 
 
-# --- the schedule and the move are one transaction
+# --- turns
 
 
-async def test_schedule_that_cannot_be_written_undoes_the_move(
-    services: Services,
-    payment: Payment,
-    wire: respx.MockRouter,
-    sql: asyncpg.Connection,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async def crash(*_what: Any, **_how: Any) -> None:
-        raise RuntimeError("crash")
-
-    tells(wire, "Error")
-    await due(sql)
-    monkeypatch.setattr(moves, "enqueue", crash)
-    with pytest.raises(RuntimeError, match="crash"):
-        await services.polling.follow(payment.id)
-    assert await sql.fetchrow("SELECT status, error_seen_at FROM payment") == ("Wait", None)
-
-
-async def test_turn_that_died_is_taken_up_by_the_sweep(
+async def test_reading_whose_worker_died_is_made_again_when_its_lease_has_ended(
     services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    gate = Gate(status_reply(CREATED, "Processed"))
-    wire.get("/status/").mock(side_effect=gate)
+    tells(wire, "Processed")
     await due(sql)
-    turn = asyncio.create_task(services.polling.follow(payment.id))
-    await gate.reached.wait()
-    turn.cancel()
-    await asyncio.gather(turn, return_exceptions=True)
-    await sql.execute("DELETE FROM pgqueuer")
-    assert await services.polling.wake_overdue() == 0  # the turn is still that of the dead
-    await due(sql, late_s=READING_LEASE_S + 1)
-    assert await services.polling.wake_overdue() == 1
-    assert await jobs(sql) == [payment.id]
-    gate.open.set()
-    await services.polling.follow(payment.id)
+    [turn] = await services.polling.claim(20)  # and then it dies
+    assert (turn.payment.id, turn.payment.checks) == (payment.id, 1)
+    lease_s = await sql.fetchval("SELECT extract(epoch FROM next_check_at - updated_at)::float FROM payment")
+    assert lease_s == READING_LEASE_S
+    assert await work_off(services.polling) == 0
+    await due(sql)
+    assert await work_off(services.polling) == 1
     assert await sql.fetchval("SELECT state FROM payment") == "paid"
 
 
-async def test_sweeping_twice_wakes_once(services: Services, payment: Payment, sql: asyncpg.Connection) -> None:
-    await due(sql, late_s=READING_LEASE_S + 1)
-    await sql.execute("DELETE FROM pgqueuer")
-    for _ in range(2):
-        await services.polling.wake_overdue()
-    assert await jobs(sql) == [payment.id]
-
-
-@pytest.mark.parametrize("first_statement", [True, False])
-async def test_job_of_a_transaction_that_was_rolled_back_is_gone(
-    services: Services, sql: asyncpg.Connection, first_statement: bool
+async def test_plan_of_a_reading_that_comes_late_is_not_written_over_a_newer_one(
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    async def enqueue_and_fail() -> None:
-        async with services.database.transaction() as session:
-            if not first_statement:
-                await session.execute(text("SELECT 1"))
-            await enqueue(session, "follow_payment", uuid4(), key="k")
-            raise RuntimeError
+    tells(wire, "Wait")
+    await due(sql)
+    [late] = await services.polling.claim(20)
+    await services.polling.hint(str(CREATED), shop_id=SHOP)
+    planned = await sql.fetchval("SELECT next_check_at FROM payment")
+    await services.polling.perform(late)
+    assert await sql.fetchval("SELECT next_check_at FROM payment") == planned
+    [newer] = await services.polling.claim(20)
+    await services.polling.perform(newer)
+    planned = await sql.fetchval("SELECT next_check_at FROM payment")
+    await services.polling.perform(late)
+    assert await sql.fetchval("SELECT next_check_at FROM payment") == planned
 
-    with pytest.raises(RuntimeError):
-        await enqueue_and_fail()
-    assert await jobs(sql) == []
+
+async def test_move_that_a_late_reading_teaches_is_written(
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    await due(sql)
+    [late] = await services.polling.claim(20)
+    tells(wire, "Error")
+    await services.reading.refresh(payment)  # the payment is not any more as it was claimed
+    tells(wire, "Processed")
+    await services.polling.perform(late)
+    assert await sql.fetchrow("SELECT state, next_check_at FROM payment") == ("paid", None)
+    assert await audit_of(sql, "status") == [("status", "paid")]
 
 
-async def test_job_with_the_same_key_waits_once(services: Services, sql: asyncpg.Connection) -> None:
-    subject = uuid4()
-    for _ in range(2):
-        async with services.database.transaction() as session:
-            await enqueue(session, "follow_payment", subject, key="k")
-    assert await jobs(sql) == [subject]
+async def test_due_payments_are_claimed_together_oldest_first_and_once(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    taking(wire)
+    made = [(await services.payments.create(ask(tenge))).payment.id for tenge in range(1, 8)]
+    for late_s, payment_id in enumerate(made):
+        await sql.execute(
+            "UPDATE payment SET next_check_at = now() - make_interval(secs => $1) WHERE id = $2", late_s, payment_id
+        )
+    first = await services.polling.claim(3)
+    others = await asyncio.gather(*(services.polling.claim(3) for _ in range(4)))
+    assert {turn.payment.id for turn in first} == set(made[-3:])
+    claimed = [turn.payment.id for turns in (first, *others) for turn in turns]
+    assert len(claimed) == len(set(claimed)) == 7
+
+
+async def test_shop_whose_readings_hang_leaves_half_of_the_slots_to_the_others(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    taking(wire)
+    polling = replace(services.polling, slots=4)
+    for tenge in range(1, 31):
+        await services.payments.create(ask(tenge))
+    await services.payments.create(ask(shop_id=OTHER_SHOP))
+    await due(sql)
+    await sql.execute("UPDATE payment SET next_check_at = now() - interval '1 hour' WHERE shop_id = $1", SHOP)
+    hanging = await polling.claim(4)
+    assert [turn.payment.shop_id for turn in hanging] == [SHOP] * 2
+    assert [turn.payment.shop_id for turn in await polling.claim(2)] == [OTHER_SHOP]
+    tells(wire, "Wait")
+    await polling.perform(hanging[0])
+    assert [turn.payment.shop_id for turn in await polling.claim(1)] == [SHOP]
+
+
+async def test_plans_that_cannot_be_written_together_are_written_alone(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taking(wire)
+    for tenge in range(1, 4):
+        await services.payments.create(ask(tenge))
+    await due(sql)
+    bad, *good = await services.polling.claim(20)
+    wire.get("/status/").mock(side_effect=lambda asked: status_reply(asked.url.params["externalId"], "Wait"))
+    delay_s = type(services.polling.moves).delay_s
+
+    def choke(self: Moves, payment: Payment, *rest: Any, **more: Any) -> float | None:
+        if payment.id == bad.payment.id:
+            raise RuntimeError("no plan for this one")
+        return delay_s(self, payment, *rest, **more)
+
+    monkeypatch.setattr(Moves, "delay_s", choke)
+    alarms = Alarms()
+    results = await asyncio.gather(*(services.polling.perform(turn) for turn in (bad, *good)), return_exceptions=True)
+    assert [type(result) for result in results] == [RuntimeError, type(None), type(None)]
+    assert alarms["reading_not_written"] == 1
+    planned = await sql.fetch("SELECT id FROM payment WHERE next_check_at < now() + interval '10 seconds'")
+    assert {row["id"] for row in planned} == {turn.payment.id for turn in good}
 
 
 # --- hints
@@ -293,7 +314,7 @@ async def test_hint_brings_the_turn_forward(
 ) -> None:
     tells(wire, "Processed")
     await services.polling.hint(str(CREATED), shop_id=SHOP)
-    await services.polling.follow(payment.id)
+    await work_off(services.polling)
     assert await sql.fetchval("SELECT state FROM payment") == "paid"
 
 
@@ -303,7 +324,7 @@ async def test_hint_about_another_payment_does_nothing(
 ) -> None:
     route = tells(wire, "Processed")
     await services.polling.hint(external_id, shop_id=shop_id)
-    await services.polling.follow(payment.id)
+    await work_off(services.polling)
     assert not route.called
 
 
@@ -344,7 +365,7 @@ async def test_payments_of_many_shops_are_followed_each_by_its_own_id(
 
     wire.get("/status/").mock(side_effect=tell)
     await due(sql)
-    await asyncio.gather(*(services.polling.follow(payment.id) for payment in made))
+    await asyncio.gather(*(work_off(services.polling) for payment in made))
     rows = await sql.fetch("SELECT id, state FROM payment")
     assert {row["id"]: row["state"] for row in rows} == {made[0].id: "paid", made[1].id: "pending"}
 

@@ -1,16 +1,13 @@
 """Payments that clients made themselves: adopted once, completed once, believed by nobody, and in nobody's way."""
 
 import asyncio
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Awaitable, Callable
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 import httpx
 import pytest
 import respx
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.access.service import EVERYBODY, Caller
 from payment_service.audit.models import AuditEntry
@@ -26,11 +23,26 @@ from payment_service.errors import (
 from payment_service.money import Money
 from payment_service.payments import queries
 from payment_service.payments.models import Payment
-from payment_service.refunds.service import RefundAnswer, RefundRequest
+from payment_service.payments.moves import Moves
+from payment_service.payments.polling import Polling
+from payment_service.refunds.service import RefundAnswer, RefundRequest, Refunds
 from payment_service.reports.service import Report
 from payment_service.services import Services
 from tests.conftest import SHOPS, accepted, device_token_of, failure, status_reply
-from tests.payments.asking import KEY, OTHER_SHOP, SHOP, Alarms, Gate, ask, audit_of, payments_of, refunded, two_shops
+from tests.payments.asking import (
+    KEY,
+    OTHER_SHOP,
+    SHOP,
+    TESTS,
+    Alarms,
+    Gate,
+    ask,
+    audit_of,
+    payments_of,
+    refunded,
+    two_shops,
+)
+from tests.turns import work_off
 
 pytestmark = pytest.mark.usefixtures("shops")
 ID = "12800627774"
@@ -69,8 +81,9 @@ def tells(wire: respx.MockRouter, status: str) -> respx.Route:
     return route
 
 
-async def jobs(sql: asyncpg.Connection) -> int:
-    return int(await sql.fetchval("SELECT count(*) FROM pgqueuer WHERE status = 'queued'"))
+async def planned(sql: asyncpg.Connection) -> int:
+    """How many payments are asked about again."""
+    return int(await sql.fetchval("SELECT count(*) FROM payment WHERE next_check_at IS NOT NULL"))
 
 
 # --- adopting
@@ -82,13 +95,13 @@ async def test_payment_that_nobody_knows_is_adopted_and_asked_about_at_once(
     payment = await adopted(services, **WHOLE)
     assert (payment.source, payment.state, payment.external_id) == ("client", "unknown", ID)
     assert (payment.organization_bin, payment.amount, payment.method) == (OWN_BIN, 10_000, "phone")
-    assert await jobs(sql) == 1
+    assert await planned(sql) == 1
     tells(wire, "Wait")
-    await services.polling.follow(payment.id)
+    await work_off(services.polling)
     assert await audit_of(sql) == [("create", None), ("status", "pending")]
     tells(wire, "Processed")
     await sql.execute("UPDATE payment SET next_check_at = now()")
-    await services.polling.follow(payment.id)
+    await work_off(services.polling)
     assert await sql.fetchval("SELECT state FROM payment") == "paid"
 
 
@@ -128,7 +141,7 @@ async def test_payment_that_the_provider_never_heard_of_stays_unknown_and_a_task
 ) -> None:
     payment = await adopted(services)
     wire.get("/status/").mock(return_value=failure(-99000001))
-    await services.polling.follow(payment.id)
+    await work_off(services.polling)
     assert await sql.fetchrow("SELECT state, unread FROM payment") == ("unknown", 0)
     assert [task.id for task in await services.settling.tasks(EVERYBODY)] == [payment.id]
 
@@ -188,7 +201,7 @@ async def test_bin_that_never_was_this_shops_is_told_and_opens_no_account(servic
 
 
 async def test_bin_that_was_this_shops_opens_its_account_of_then(services: Services, alarms: Alarms) -> None:
-    await services.routing.update(SHOP, {"organization_bin": FOREIGN_BIN, "device_token": "another-token"})
+    await services.routing.update(EVERYBODY, SHOP, {"organization_bin": FOREIGN_BIN, "device_token": "another-token"})
     payment = await adopted(services, organization_bin=OWN_BIN)
     async with services.database.reading() as session:
         assert await services.routing.device_token(session, payment.device_token_id) == device_token_of(SHOP)
@@ -201,14 +214,14 @@ async def test_bin_that_was_this_shops_opens_its_account_of_then(services: Servi
 async def refund(services: Services, tenge: int | None = None, **changes: Any) -> RefundAnswer:
     payment = await services.refunds.payment_of(EVERYBODY, SHOP, ID)
     amount = None if tenge is None else Money.from_tenge(tenge)
-    return await services.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=amount, **changes))
+    return await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=amount, **changes))
 
 
 async def test_adopted_payment_is_refunded_by_the_account_that_took_it(
     services: Services, wire: respx.MockRouter
 ) -> None:
     await report(services, **WHOLE)
-    await services.routing.update(SHOP, {"organization_bin": FOREIGN_BIN, "device_token": "another-token"})
+    await services.routing.update(EVERYBODY, SHOP, {"organization_bin": FOREIGN_BIN, "device_token": "another-token"})
     tells(wire, "Processed")
     route = wire.get("/refund/").mock(return_value=refunded())
     answer = await refund(services)
@@ -259,9 +272,9 @@ async def test_adopted_payment_of_another_shop_is_not_refunded(services: Service
 async def test_shop_that_had_no_token_when_it_took_the_payment_has_none_for_its_refund(
     services: Services, wire: respx.MockRouter
 ) -> None:
-    await services.routing.update(SHOP, {"device_token": None})
+    await services.routing.update(EVERYBODY, SHOP, {"device_token": None})
     await report(services, **WHOLE)
-    await services.routing.update(SHOP, {"device_token": device_token_of(SHOP)})
+    await services.routing.update(EVERYBODY, SHOP, {"device_token": device_token_of(SHOP)})
     tells(wire, "Processed")
     with pytest.raises(DeviceTokenMissing):
         await refund(services)
@@ -336,7 +349,7 @@ async def test_two_reports_at_once_adopt_once(services: Services, sql: asyncpg.C
     [payment] = await payments_of(services)
     assert (payment.amount, payment.organization_bin) == (10_000, OWN_BIN)
     assert await sql.fetchval("SELECT count(*) FROM payment_log WHERE payment_id = $1", payment.id) == len(told)
-    assert await jobs(sql) == 1
+    assert await planned(sql) == 1
 
 
 async def test_reports_of_two_shops_at_once_belong_to_one_of_them(services: Services, sql: asyncpg.Connection) -> None:
@@ -366,18 +379,24 @@ Arm = Callable[[], None]
 
 @pytest.fixture
 def merge_meanwhile(services: Services, wire: respx.MockRouter, monkeypatch: pytest.MonkeyPatch) -> Arm:
-    """Once armed: our payment takes the report's id just before somebody locks what they have read."""
+    """Once armed: our payment takes the report's id just before somebody writes over what they have read."""
     wire.get("/create/").mock(return_value=accepted(ID))
-    locked = queries.locked
     merging: list[bool] = []
 
-    async def merge_first(session: AsyncSession, payment_id: UUID) -> tuple[Payment, datetime]:
-        if not merging:
-            merging.append(True)
-            assert (await services.payments.create(ask())).payment.external_id == ID
-        return await locked(session, payment_id)
+    def first(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def merge_first(*args: Any, **more: Any) -> Any:
+            if not merging:
+                merging.append(True)
+                assert (await services.payments.create(ask())).payment.external_id == ID
+            return await original(*args, **more)
 
-    return lambda: monkeypatch.setattr(queries, "locked", merge_first)
+        return merge_first
+
+    def arm() -> None:
+        for owner, name in ((queries, "locked"), (Moves, "apply"), (Refunds, "_intend"), (Polling, "_write_reading")):
+            monkeypatch.setattr(owner, name, first(getattr(owner, name)))
+
+    return arm
 
 
 async def standing(sql: asyncpg.Connection) -> dict[str, tuple[str, bool | None]]:
@@ -411,10 +430,10 @@ async def test_reading_of_a_report_that_is_merged_meanwhile_is_one_of_the_paymen
 async def test_turn_of_a_report_that_is_merged_meanwhile_ends(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, merge_meanwhile: Arm, reply: httpx.Response
 ) -> None:
-    payment = await adopted(services)
+    await adopted(services)
     wire.get("/status/").mock(return_value=reply)
     merge_meanwhile()
-    await services.polling.follow(payment.id)
+    await work_off(services.polling)
     assert await standing(sql) == {"client": ("unknown", None), "service": ("pending", False)}
 
 

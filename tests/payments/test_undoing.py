@@ -16,7 +16,8 @@ from payment_service.reports.service import Report
 from payment_service.services import Services
 from payment_service.settings import Settings
 from tests.conftest import SHOPS, accepted, failure, status_reply
-from tests.payments.asking import KEY, OTHER_SHOP, SHOP, ask, audit_of, paid, refunded, taking, two_shops
+from tests.payments.asking import KEY, OTHER_SHOP, SHOP, TESTS, ask, audit_of, paid, refunded, taking, two_shops
+from tests.turns import work_off
 
 pytestmark = pytest.mark.usefixtures("shops")
 FOUND = "12800627774"
@@ -145,7 +146,7 @@ async def test_settlement_is_not_undone_once_money_was_paid_back(
     says(wire, "Processed")
     settled = await settle(services, payment, State.PAID, FOUND)
     wire.get("/refund/").mock(return_value=refunded())
-    await services.refunds.refund(RefundRequest(caller="tests", payment=settled, amount=None))
+    await services.refunds.refund(RefundRequest(caller=TESTS, payment=settled, amount=None))
     with pytest.raises(SettlementInUse):
         await undo(services, payment)
 
@@ -172,6 +173,6 @@ async def test_report_that_gave_its_id_to_the_wrong_payment_is_followed_again(
     report = await sql.fetchrow("SELECT id, same_as, next_check_at <= now() FROM payment WHERE source = 'client'")
     assert report is not None
     assert tuple(report)[1:] == (None, True)
-    await services.polling.follow(report["id"])
+    await work_off(services.polling)
     assert (await services.reading.get(EVERYBODY, report["id"])).state == "paid"
     assert [operation for operation, _ in await audit_of(sql)][-3:] == ["settle-undo", "unmerge", "status"]

@@ -8,11 +8,12 @@ import asyncio
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
-COMMIT: Final = b"COMMIT;"
+_WRITES: Final = (b"COMMIT;", b"_intend(", b"INSERT INTO payment_log")
+"""What commits: a transaction's end, or one of the single statements on the path of a payment."""
 _ASKS_FOR_TLS: Final = frozenset({80877103, 80877104})
 _STATEMENTS: Final = frozenset(b"PEQ")
 """Parse, Execute, Query: the messages at which something is done."""
@@ -45,6 +46,25 @@ class _Line:
     deaf: bool = False
     """What the server answers next is not heard, and is the end."""
     kill: Killer | None = None
+    prepared: dict[bytes, bytes] = field(default_factory=dict)
+    """The texts of its prepared statements by their names."""
+    bound: bytes = b""
+    """The text of the statement that is executed next."""
+
+    def text_of(self, message: bytes) -> bytes:
+        """The text of what a message runs; nothing of one that runs nothing."""
+        match chr(message[0]):
+            case "P":
+                name, text, _ = message[5:].split(b"\0", 2)
+                self.prepared[name] = text
+            case "B":
+                _, name, _ = message[5:].split(b"\0", 2)
+                self.bound = self.prepared.get(name, b"")
+            case "E":
+                return self.bound
+            case "Q":
+                return message[5:]
+        return b""
 
 
 class Relay:
@@ -83,7 +103,7 @@ class Relay:
     # --- what can be broken
 
     def lose_next_commit(self, number: int = 1) -> None:
-        """The next COMMIT, or the n-th from now on, is carried out, and its answer is not heard."""
+        """The next commit, or the n-th from now on, is carried out, and its answer is not heard."""
         self._lose_commit = number
 
     def refuse(self, *, refused: bool) -> None:
@@ -163,14 +183,15 @@ class Relay:
         while True:
             message = await _next(line.client)
             await self._flows.wait()
+            text = line.text_of(message)
             if message[0] in _STATEMENTS:
-                await self._look_at(line, message)
+                await self._look_at(line, text)
             line.requests.write(message)
             await line.requests.drain()
 
-    async def _look_at(self, line: _Line, message: bytes) -> None:
+    async def _look_at(self, line: _Line, text: bytes) -> None:
         self.statements += 1
-        if self._lose_commit and COMMIT in message:
+        if self._lose_commit and any(write in text for write in _WRITES):
             self._lose_commit -= 1
             if not self._lose_commit:
                 self.lost += 1

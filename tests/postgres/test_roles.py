@@ -21,14 +21,14 @@ from payment_service.observability.context import Origin, origin
 from payment_service.payments.lifecycle import State
 from payment_service.payments.settling import Settlement
 from payment_service.postgres import schema
-from payment_service.postgres.queue import forget_old
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.refunds.service import RefundRequest
 from payment_service.reports.service import Report
 from payment_service.services import Services, build
 from payment_service.settings import Settings
 from payment_service.worker.service import worker_over
 from tests.conftest import SHOPS, Server, accepted, device_token_of, status_reply
-from tests.payments.asking import SHOP, ask, paid, refunded
+from tests.payments.asking import SHOP, TESTS, ask, paid, refunded
 from tests.postgres.books import written_down
 from tests.waiting import until
 
@@ -110,16 +110,16 @@ async def test_service_does_everything_as_the_lesser_role(
     listening = asyncio.create_task(services.subscriptions.run())
     try:
         await _shop_with_everything(services)
-        await services.routing.update(SHOP, {"city": "Алматы"}, reason="moved")
-        key = await services.access.create("shop", [Scope.ADMIN], shops=[SHOP])
+        await services.routing.update(EVERYBODY, SHOP, {"city": "Алматы"}, reason="moved")
+        key = await services.access.create("shop", [Scope.ADMIN], shops=frozenset({SHOP}))
         await services.access.revoke(key.row.id)
-        endpoint = (await services.endpoints.add({"url": "http://127.0.0.1:1025/hook"})).endpoint
-        await services.endpoints.rotate_secret(endpoint.id, keep_old_s=60)
-        await services.endpoints.change(endpoint.id, {"is_active": False})
+        endpoint = (await services.endpoints.add(EVERYBODY, {"url": "http://127.0.0.1:1025/hook"})).endpoint
+        await services.endpoints.rotate_secret(EVERYBODY, endpoint.id, keep_old_s=60)
+        await services.endpoints.change(EVERYBODY, endpoint.id, {"is_active": False})
 
         payment = await paid(services, wire, ask(idempotency_key="key-of-roles"))
         wire.get("/refund/").mock(return_value=refunded())
-        refund = await services.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=Money(500)))
+        refund = await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=Money(500)))
         assert refund.refund.state == "succeeded"
 
         wire.get("/create/").mock(side_effect=[httpx.Response(500)])
@@ -142,11 +142,8 @@ async def test_service_does_everything_as_the_lesser_role(
 
         await until(is_paid, seconds=20)
         await services.rotate_keys()
-        async with services.database.transaction() as session:
-            await forget_old(session, 0)
         await services.polling.settle_lost()
-        await services.refunds.settle_lost()
-        await services.deliveries.wake_overdue()
+        await services.refund_settling.settle_lost()
         assert await AuditSeals(services.database).seal()
         assert (await compare(services.database)).problem is None
         assert await schema.current(services.database) == schema.head()
@@ -223,13 +220,14 @@ async def test_change_that_the_record_does_not_tell_does_not_commit(
 
 async def _shop_with_everything(services: Services) -> None:
     """A shop, a key, a secret and a chat, unless they are there."""
-    if not await services.routing.configs():
-        await services.routing.create(SHOP, {"organization_bin": SHOPS[SHOP], "device_token": device_token_of(SHOP)})
+    if not await services.routing.configs(EVERYBODY):
+        fields = {"organization_bin": SHOPS[SHOP], "device_token": device_token_of(SHOP)}
+        await services.routing.create(EVERYBODY, SHOP, fields)
     if not await services.bindings.all(EVERYBODY):
         chat = BindingRequest(channel="email", address="a@b.kz", shop_id=SHOP, events=["payment.paid"])
         await services.bindings.add(EVERYBODY, chat)
     if all(key.revoked_at for key in await services.access.all()):
-        await services.access.create("standing", [Scope.PAYMENTS_READ])
+        await services.access.create("standing", [Scope.PAYMENTS_READ], shops=ALL_SHOPS)
     await services.fingerprints.of()
 
 

@@ -1,6 +1,7 @@
-"""The tables of kaspi-api.md sections 3 and 4, copied word for word, against what the mapping makes of them."""
+"""The tables of docs/kaspi-api.md sections 3 and 4, against what the mapping makes of them."""
 
 import re
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -11,46 +12,38 @@ from payment_service.providers.kaspi.wire import Reply, read_status
 
 from .verbs import ID, VERBS, Verb
 
+DOCUMENT: Final = (Path(__file__).parents[2] / "docs" / "kaspi-api.md").read_text("utf-8")
+
+
+def rows_of_section(number: int) -> list[list[str]]:
+    """The cells of every table of a section, without the heads."""
+    [section] = re.findall(rf"^## {number}\. .*?(?=^## |\Z)", DOCUMENT, re.MULTILINE | re.DOTALL)
+    tables = re.findall(r"^\|[- |]+\|\n((?:\|.*\n)+)", section, re.MULTILINE)
+    return [line.strip("| ").split(" | ") for table in tables for line in table.splitlines()]
+
+
 # --- section 3
 
-STATUSES: Final = """
-| `QrTokenCreated` | QR or link made, not opened | no |
-| `RemotePaymentCreated` | invoice delivered to the phone, or link opened | no |
-| `Wait` | waiting for the customer to confirm | no |
-| `Processed` | paid | yes |
-| `Error` | failed, refused or expired | yes (read it twice, 30 s apart, before believing it) |
-| `RemotePaymentCanceled` | cancelled by the merchant | yes |
-"""
-OTHERS: Final = """
-`QrTokenScanned`, `PaymentConfirmation`, `RemotePaymentProcessing`: in progress; `Expired`,
-`QrTokenDiscarded`, `RemotePaymentExpired`: expired; `CancelledByUser`, `CancelledByExternalSource`: cancelled;
-`RemotePaymentRejected`, `NotConfirmedByUser`, `ProcessingFailed`, `Rejected`, `InsufficientFunds`: failed;
-`Paid`, `RemotePaymentPaid`: paid
-"""
 MEANT: Final = {
     "QR or link made, not opened": Meaning.WAITING,
     "invoice delivered to the phone, or link opened": Meaning.WAITING,
     "waiting for the customer to confirm": Meaning.WAITING,
-    "in progress": Meaning.WAITING,
+    "pending": Meaning.WAITING,
     "paid": Meaning.PAID,
     "failed, refused or expired": Meaning.FAILED,
     "failed": Meaning.FAILED,
-    "expired": Meaning.FAILED,
     "cancelled by the merchant": Meaning.CANCELLED,
     "cancelled": Meaning.CANCELLED,
 }
-ALL_STATUSES: Final = {
-    **{status: MEANT[words] for status, words in re.findall(r"^\| `(\w+)` \| ([^|]+) \|", STATUSES, re.MULTILINE)},
-    **{
-        status: MEANT[words]
-        for statuses, words in re.findall(r"((?:`\w+`[,\s]*)+): ([a-z ]+)", OTHERS)
-        for status in re.findall(r"\w+", statuses)
-    },
+KASPIS: Final = {row[0].strip("`"): MEANT[row[1]] for row in rows_of_section(3) if len(row) == 3}
+OTHERS: Final = {
+    word: MEANT[row[0]] for row in rows_of_section(3) if len(row) == 2 for word in row[1].strip("`").split("`, `")
 }
+ALL_STATUSES: Final = {**KASPIS, **OTHERS}
 
 
 def test_every_status_of_the_document_is_mapped_and_no_other() -> None:
-    assert len(ALL_STATUSES) == 6 + 15
+    assert (len(KASPIS), len(OTHERS)) == (6, 15)
     assert dict(MEANINGS) == ALL_STATUSES
 
 
@@ -67,28 +60,7 @@ def test_status_nobody_knows_is_never_read_as_an_end(status: str) -> None:
 
 # --- section 4
 
-CODES: Final = """
-| -999 | service unavailable / technical | unknown for create and refund | reads only |
-| -10000 | no or wrong client certificate | no | no, alert |
-| -1501 / -1502 | device not found / inactive | no | no: configuration |
-| -1503 | device already bound to another trade point | no | no |
-| -1601, -99000001 | purchase not found | no | no |
-| -14000002 | no trade points: create one in the Kaspi Pay app | no | no |
-| -99000002 | trade point not found | no | no |
-| -99000003 | this purchase belongs to another trade point: wrong BIN or token | no | no |
-| -99000005 | refund exceeds what is left | no | no |
-| -99000006 | refund error, try again or call the bank | unknown | no |
-| -99000011 | cannot refund in this status (not `Processed`) | no | no |
-| -99000020 | partial refund impossible: offer a full one | no | no |
-| 990000018 | trade point disabled | no | no |
-| 990000026 | trade point does not accept QR | no | no |
-| 990000028 | wrong amount | no | no |
-| 990000033 | no payment methods available | no | no |
-"""
-ROWS: Final = [
-    (re.findall(r"-?\d+", codes), words, moved)
-    for codes, words, moved in re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|", CODES, re.MULTILINE)
-]
+ROWS: Final = [(re.findall(r"-?\d+", codes), words, moved) for codes, words, moved, _ in rows_of_section(4)]
 BOTH_SIGNS: Final = [code for codes, _, _ in ROWS[-4:] for code in codes]
 CERTAIN: Final = {code for codes, _, moved in ROWS if moved == "no" for code in codes} | {f"-{c}" for c in BOTH_SIGNS}
 UNCERTAIN: Final = {code for codes, _, moved in ROWS if moved.startswith("unknown") for code in codes}

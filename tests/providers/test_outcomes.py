@@ -1,4 +1,4 @@
-"""Every row of kaspi-api.md section 6, for create, create-link and refund. Read TABLE beside the document.
+"""Every row of docs/kaspi-api.md section 6, for create, create-link and refund. Read TABLE beside the document.
 
 Rows with a reply are read twice: by ``wire`` alone, and from a real socket through the client. The other rows are
 about what happens on the wire, and need the socket.

@@ -17,7 +17,7 @@ from payment_service.refunds.service import RefundRequest
 from payment_service.reports.service import Report
 from payment_service.services import Services
 from tests.conftest import SHOPS, failure
-from tests.payments.asking import OTHER_SHOP, SHOP, refunded
+from tests.payments.asking import OTHER_SHOP, SHOP, TESTS, refunded
 from tests.reconciliation.conftest import ALL, FAR_AHEAD, LONG_AGO, Found, Kaspi, Making, set_state
 
 NEW_BIN = SHOPS[71691]
@@ -40,7 +40,7 @@ async def test_paid_refunded_and_net_are_summed_per_shop(
 ) -> None:
     wire.get("/refund/").mock(return_value=refunded())
     payment = await make("Processed", tenge="100.01")
-    await services.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=Money(1)))
+    await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=Money(1)))
     await make("Processed", tenge="0.10")
     await make(tenge=7)
     await make("Processed", tenge=3, shop_id=OTHER_SHOP)
@@ -52,7 +52,7 @@ async def test_paid_refunded_and_net_are_summed_per_shop(
 
 async def test_shop_that_changed_its_bin_has_two_lines(make: Making, services: Services) -> None:
     await make("Processed", tenge=5)
-    await services.routing.update(SHOP, {"organization_bin": NEW_BIN})
+    await services.routing.update(EVERYBODY, SHOP, {"organization_bin": NEW_BIN})
     await make("Processed", tenge=6)
     turnovers = await of_all(services)
     assert {(turnover.organization_bin, turnover.paid) for turnover in turnovers} == {
@@ -89,7 +89,7 @@ async def test_what_is_not_known_is_counted_and_in_no_sum(
     payment = await make("Processed", tenge=100)
     wire.get("/refund/").mock(return_value=httpx.Response(500))
     for tiyn in (100, 200):
-        await services.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=Money(tiyn)))
+        await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=Money(tiyn)))
     wire.get("/create/").mock(return_value=httpx.Response(500))
     await make(tenge=50)
     wire.get("/create/").mock(return_value=failure(-1501))
@@ -134,8 +134,8 @@ def test_tenge_are_written_with_two_decimals(tiyn: int, text: str) -> None:
 
 
 async def test_csv_is_what_excel_opens_as_it_is(make: Making, services: Services) -> None:
-    await services.routing.update(SHOP, {"name": '=HYPERLINK("http://evil")'})
-    await services.routing.update(OTHER_SHOP, {"name": "Цветы, «Роза»"})
+    await services.routing.update(EVERYBODY, SHOP, {"name": '=HYPERLINK("http://evil")'})
+    await services.routing.update(EVERYBODY, OTHER_SHOP, {"name": "Цветы, «Роза»"})
     await make("Processed", tenge="17500.50")
     await make("Processed", tenge=1, shop_id=OTHER_SHOP)
     content = csv_of(await of_all(services))

@@ -19,7 +19,7 @@ from payment_service.refunds.service import RefundRequest
 from payment_service.reports.service import Report
 from payment_service.services import Services
 from tests.conftest import failure
-from tests.payments.asking import OTHER_SHOP, SHOP, audit_of
+from tests.payments.asking import OTHER_SHOP, SHOP, TESTS, audit_of
 from tests.reconciliation.conftest import ALL, FAR_AHEAD, LONG_AGO, Found, Kaspi, Making, set_state
 
 DOWN = httpx.Response(500)
@@ -51,7 +51,7 @@ async def test_every_difference_is_found_and_nothing_is_changed(
         payment = await make(before)
         kaspi.says(payment, there)
         expected.append((kind, payment.id, payment.state, there if isinstance(there, str) else "-1601"))
-    rows = "SELECT p::text, (SELECT count(*) FROM payment_log), (SELECT count(*) FROM pgqueuer) FROM payment p"
+    rows = "SELECT p::text, (SELECT count(*) FROM payment_log) FROM payment p"
     was = await sql.fetch(rows)
     findings = await found()
     assert [(each.kind, each.payment_id, each.here, each.there) for each in findings] == expected
@@ -120,7 +120,7 @@ async def test_unknown_refund_is_listed_with_its_amount(
 ) -> None:
     payment = await make("Processed", tenge=100)
     wire.get("/refund/").mock(return_value=httpx.Response(500))
-    refund = (await services.refunds.refund(RefundRequest(caller="tests", payment=payment, amount=Money(4050)))).refund
+    refund = (await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=Money(4050)))).refund
     [finding] = await found()
     assert (finding.kind, finding.refund_id, finding.amount) == (Kind.UNKNOWN_REFUND, refund.id, 4050)
     assert not finding.differs

@@ -25,7 +25,7 @@ TABLE: Final = """
     sending -> succeeded | failed | unknown
     unknown -> succeeded | failed
 """
-"""As design.md draws it."""
+"""As docs/architecture.md draws it."""
 SENDING, SUCCEEDED, FAILED, UNKNOWN = RefundState
 
 

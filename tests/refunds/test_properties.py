@@ -31,7 +31,7 @@ from payment_service.providers.interface import (
 )
 from payment_service.refunds.service import RefundAnswer, RefundRequest
 from payment_service.services import Services
-from tests.payments.asking import ask
+from tests.payments.asking import TESTS, ask
 
 pytestmark = pytest.mark.usefixtures("shops")
 OUTCOMES: dict[str, Outcome[RefundReceipt]] = {
@@ -101,7 +101,7 @@ async def refund_all(
 ) -> list[RefundAnswer | BaseException]:
     requests = [
         RefundRequest(
-            caller="tests",
+            caller=TESTS,
             payment=payment,
             amount=Money(tiyn),
             idempotency_key=f"{payment.id}-{turn}" if keys else None,
@@ -148,12 +148,12 @@ async def test_what_is_left_after_lost_refunds_is_exact(
         left = 1000 - (await sums(sql, payment)).get("unknown", 0)
         # With a key of its own: without one, an amount that was lost before would be that lost refund, asked again.
         one_more = RefundRequest(
-            caller="tests", payment=payment, amount=Money(left + 1), idempotency_key=f"more-{payment.id}"
+            caller=TESTS, payment=payment, amount=Money(left + 1), idempotency_key=f"more-{payment.id}"
         )
         with pytest.raises(RefundExceedsRemainder):
             await playing.refunds.refund(one_more)
         if left:
-            whole = RefundRequest(caller="tests", payment=payment, amount=None)
+            whole = RefundRequest(caller=TESTS, payment=payment, amount=None)
             assert (await playing.refunds.refund(whole)).refund.amount == left
 
 
@@ -166,8 +166,6 @@ async def test_rejected_refunds_free_all_that_they_reserved(
         payment = await fresh_payment(playing, 1000)
         await refund_all(playing, payment, amounts)
         fake.courses = iter(["made"])
-        whole = RefundRequest(
-            caller="tests", payment=payment, amount=Money(1000), idempotency_key=f"whole-{payment.id}"
-        )
+        whole = RefundRequest(caller=TESTS, payment=payment, amount=Money(1000), idempotency_key=f"whole-{payment.id}")
         assert (await playing.refunds.refund(whole)).refund.state == "succeeded"
     assert (await sums(sql, payment))["succeeded"] == fake.paid_back == 1000

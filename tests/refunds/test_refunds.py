@@ -30,11 +30,13 @@ from tests.payments.asking import (
     OTHER_SHOP,
     SHOP,
     TERMINATE_OTHERS,
+    TESTS,
     Gate,
     age,
     ask,
     audit_of,
     busy,
+    called,
     paid,
     refunded,
     taking,
@@ -51,7 +53,7 @@ async def payment(services: Services, wire: respx.MockRouter) -> Payment:
 
 def give_back(payment: Payment, tenge: int | str | None = 10, **changes: Any) -> RefundRequest:
     amount = None if tenge is None else Money.from_tenge(tenge)
-    return RefundRequest(**{"caller": "tests", "payment": payment, "amount": amount, **changes})
+    return RefundRequest(**{"caller": TESTS, "payment": payment, "amount": amount, **changes})
 
 
 def refunding(wire: respx.MockRouter, reply: httpx.Response | Exception | None = None) -> respx.Route:
@@ -188,8 +190,10 @@ async def test_unknown_refund_keeps_its_amount_from_the_next(
 async def test_refund_uses_the_payments_bin_and_token_whatever_the_routing_says_today(
     services: Services, payment: Payment, wire: respx.MockRouter, shops: dict[int, str]
 ) -> None:
-    await services.routing.update(SHOP, {"organization_bin": shops[OTHER_SHOP], "device_token": "another-token"})
-    await services.routing.update(SHOP, {"is_active": False})
+    await services.routing.update(
+        EVERYBODY, SHOP, {"organization_bin": shops[OTHER_SHOP], "device_token": "another-token"}
+    )
+    await services.routing.update(EVERYBODY, SHOP, {"is_active": False})
     route = refunding(wire)
     await services.refunds.refund(give_back(payment))
     query = route.calls.last.request.url.params
@@ -198,9 +202,9 @@ async def test_refund_uses_the_payments_bin_and_token_whatever_the_routing_says_
 
 
 async def test_payment_made_without_a_token_cannot_be_refunded(services: Services, wire: respx.MockRouter) -> None:
-    await services.routing.update(SHOP, {"device_token": None})
+    await services.routing.update(EVERYBODY, SHOP, {"device_token": None})
     payment = await paid(services, wire)
-    await services.routing.update(SHOP, {"device_token": device_token_of(SHOP)})
+    await services.routing.update(EVERYBODY, SHOP, {"device_token": device_token_of(SHOP)})
     route = refunding(wire)
     with pytest.raises(DeviceTokenMissing):
         await services.refunds.refund(give_back(payment))
@@ -332,7 +336,7 @@ async def test_equal_refund_of_another_caller_is_another_refund(
 ) -> None:
     route = refunding(wire)
     for caller in ("one", "two"):
-        await services.refunds.refund(give_back(payment, caller=caller))
+        await services.refunds.refund(give_back(payment, caller=called(caller)))
     assert route.call_count == 2
 
 
@@ -348,9 +352,9 @@ async def test_refund_whose_sender_died_is_unknown_and_stays_reserved(
     await gate.reached.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert await services.refunds.settle_lost() == 0
+    assert await services.refund_settling.settle_lost() == 0
     await age(sql, 31, "refund")
-    assert await services.refunds.settle_lost() == 1
+    assert await services.refund_settling.settle_lost() == 1
     assert await sql.fetchval("SELECT state FROM refund") == "unknown"
     assert await sums(sql) == (0, 1000)
     assert await audit_of(sql, "refund") == [("refund", "unknown")]
@@ -378,7 +382,7 @@ async def test_refund_outcome_that_comes_after_the_lease_is_still_written(
     task = asyncio.create_task(services.refunds.refund(give_back(payment)))
     await gate.reached.wait()
     await age(sql, 31, "refund")
-    await services.refunds.settle_lost()
+    await services.refund_settling.settle_lost()
     gate.open.set()
     assert (await task).refund.state == state
     assert await sums(sql) == after

@@ -25,7 +25,8 @@ from payment_service.errors import (
 from payment_service.observability.context import Origin, origin
 from payment_service.payments.models import Payment
 from payment_service.refunds.models import Refund
-from payment_service.refunds.service import RefundAnswer, RefundSettlement
+from payment_service.refunds.queries import Seen
+from payment_service.refunds.settling import RefundSettlement
 from payment_service.services import Services
 from payment_service.settings import Settings
 from tests.conftest import failure
@@ -66,9 +67,9 @@ def alarms() -> Alarms:
     return Alarms()
 
 
-async def settle(services: Services, refund: Refund, *, succeeded: bool, **changes: Any) -> RefundAnswer:
+async def settle(services: Services, refund: Refund, *, succeeded: bool, **changes: Any) -> Seen:
     found = RefundSettlement(succeeded=succeeded, reason=REASON, **changes)
-    return await services.refunds.settle(EVERYBODY, refund.id, found)
+    return await services.refund_settling.settle(EVERYBODY, refund.id, found)
 
 
 @pytest.mark.parametrize(
@@ -89,15 +90,15 @@ async def test_unknown_refund_becomes_what_a_person_found(
     assert await sums(sql) == after
     rows = await sql.fetch("SELECT refund_id, state, reason, amount FROM payment_log WHERE operation_type = 'settle'")
     assert [tuple(row) for row in rows] == [(unknown.id, state, REASON, 6000)]
-    assert await services.refunds.tasks(EVERYBODY) == []
+    assert await services.refund_settling.tasks(EVERYBODY) == []
 
 
 async def test_unknown_refunds_are_tasks_with_their_payments(
     services: Services, payment: Payment, unknown: Refund
 ) -> None:
-    [(refund, of)] = await services.refunds.tasks(EVERYBODY)
+    [(refund, of)] = await services.refund_settling.tasks(EVERYBODY)
     assert (refund.id, of.id) == (unknown.id, payment.id)
-    assert await services.refunds.tasks(Caller("stranger", EVERYBODY.scopes, frozenset({OTHER_SHOP}))) == []
+    assert await services.refund_settling.tasks(Caller("stranger", EVERYBODY.scopes, frozenset({OTHER_SHOP}))) == []
 
 
 async def test_id_of_the_refund_is_kept_and_is_only_its_own(
@@ -119,9 +120,8 @@ async def test_id_of_the_refund_is_kept_and_is_only_its_own(
 async def test_refund_that_may_still_be_made_is_not_called_failed(
     services: Services, unknown: Refund, sql: asyncpg.Connection
 ) -> None:
-    patient = replace(
-        services, refunds=replace(services.refunds, rules=replace(services.refunds.rules, late_effect_s=300))
-    )
+    rules = replace(services.refund_settling.rules, late_effect_s=300)
+    patient = replace(services, refund_settling=replace(services.refund_settling, rules=rules))
     with pytest.raises(TooEarlyToSettle):
         await settle(patient, unknown, succeeded=False)
     assert await sums(sql) == (0, 6000)
@@ -144,13 +144,13 @@ async def test_only_an_unknown_refund_is_settled(
 
 async def test_no_refund_is_not_found(services: Services) -> None:
     with pytest.raises(RefundNotFound):
-        await services.refunds.settle(EVERYBODY, uuid4(), RefundSettlement(succeeded=True, reason=REASON))
+        await services.refund_settling.settle(EVERYBODY, uuid4(), RefundSettlement(succeeded=True, reason=REASON))
 
 
 async def test_refund_of_another_shop_is_not_found(services: Services, unknown: Refund) -> None:
     stranger = Caller("stranger", EVERYBODY.scopes, frozenset({OTHER_SHOP}))
     with pytest.raises(RefundNotFound):
-        await services.refunds.settle(stranger, unknown.id, RefundSettlement(succeeded=True, reason=REASON))
+        await services.refund_settling.settle(stranger, unknown.id, RefundSettlement(succeeded=True, reason=REASON))
 
 
 # --- asked for again
@@ -199,7 +199,7 @@ async def test_settled_twice_at_once_is_settled_once(
 ) -> None:
     asked = [settle(services, unknown, succeeded=succeeded) for succeeded in (True, False, True, False)]
     results = await asyncio.gather(*asked, return_exceptions=True)
-    assert all(isinstance(result, RefundAnswer | ServiceError) for result in results)
+    assert all(isinstance(result, Seen | ServiceError) for result in results)
     assert sum(isinstance(result, NothingToSettle) for result in results) == 3
     assert len(await audit_of(sql, "settle")) == 1
     assert await sums(sql) in {(6000, 0), (0, 0)}
@@ -239,8 +239,8 @@ async def test_reply_that_comes_after_a_person_settled_moves_nothing_and_a_contr
     asked = asyncio.create_task(services.refunds.refund(give_back(payment)))
     await gate.reached.wait()
     await age(sql, 31, "refund")
-    await services.refunds.settle_lost()
-    [(refund, _payment)] = await services.refunds.tasks(EVERYBODY)
+    await services.refund_settling.settle_lost()
+    [(refund, _payment)] = await services.refund_settling.tasks(EVERYBODY)
     await settle(services, refund, succeeded=succeeded)
     gate.open.set()
     assert (await asked).refund.state == ("succeeded" if succeeded else "failed")
@@ -251,10 +251,10 @@ async def test_reply_that_comes_after_a_person_settled_moves_nothing_and_a_contr
 # --- undoing
 
 
-async def undo(services: Services, refund: Refund, *, actor: str = "another") -> RefundAnswer:
+async def undo(services: Services, refund: Refund, *, actor: str = "another") -> Seen:
     token = origin.set(Origin(actor))
     try:
-        return await services.refunds.undo_settlement(EVERYBODY, refund.id, "It was not so")
+        return await services.refund_settling.undo(EVERYBODY, refund.id, "It was not so")
     finally:
         origin.reset(token)
 

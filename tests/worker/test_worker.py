@@ -1,4 +1,4 @@
-"""The second door: the worker end to end, on a real queue, with the proxy's side of the wire played."""
+"""The worker end to end, with the proxy's side of the wire played."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -15,14 +15,14 @@ from payment_service.observability.metrics import TASKS
 from payment_service.payments.lifecycle import FollowPlan
 from payment_service.payments.models import Payment
 from payment_service.payments.polling import Polling
-from payment_service.postgres.queue import forget_old
 from payment_service.reports.service import Report
+from payment_service.scheduling import due
 from payment_service.services import Services
 from payment_service.settings import Settings
-from payment_service.worker import service
 from payment_service.worker.service import Worker, worker_over
 from tests.conftest import accepted, failure, status_reply
 from tests.payments.asking import SHOP, TERMINATE_OTHERS, Alarms, Gate, age, ask, audit_of
+from tests.turns import work_off
 from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("shops")
@@ -40,7 +40,7 @@ def settings(settings: Settings) -> Settings:
 @pytest.fixture
 async def worker(services: Services, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Worker]:
     """A worker at work."""
-    monkeypatch.setattr(service, "RESTART_AFTER_S", TINY)
+    monkeypatch.setattr(due, "RETRY_S", TINY)
     monkeypatch.setattr("payment_service.payments.polling.READING_LEASE_S", 1)
     worker = worker_over(services)
     working = asyncio.create_task(worker.run())
@@ -145,22 +145,22 @@ async def test_worker_comes_back_when_its_connection_was_terminated(
     await reaches(sql, "paid")
 
 
-async def test_reading_that_crashed_is_taken_up_by_the_sweep(
+async def test_reading_that_crashed_is_made_again_when_its_lease_has_ended(
     services: Services,
     wire: respx.MockRouter,
     sql: asyncpg.Connection,
     worker: Worker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    follow = Polling.follow
+    perform = Polling.perform
     crashes = iter(range(2))
 
-    async def crash_twice(self: Polling, payment_id: Any) -> None:
+    async def crash_twice(self: Polling, turn: Any) -> None:
         if next(crashes, None) is not None:
             raise RuntimeError("crash")
-        await follow(self, payment_id)
+        await perform(self, turn)
 
-    monkeypatch.setattr(Polling, "follow", crash_twice)
+    monkeypatch.setattr(Polling, "perform", crash_twice)
     tells(wire, "Processed")
     await taken_on(services, wire)
     await reaches(sql, "paid")
@@ -227,12 +227,12 @@ async def test_pause_grows_with_every_reading_that_tells_nothing(
 ) -> None:
     plan = FollowPlan(first_s=5, slow_s=180)
     patient = replace(services.polling, moves=replace(services.polling.moves, plan=plan))
-    payment = await taken_on(services, wire)
+    await taken_on(services, wire)
     wire.get("/status/").mock(return_value=httpx.Response(500))
     pauses = []
     for _ in range(8):
         await sql.execute("UPDATE payment SET next_check_at = now()")
-        await patient.follow(payment.id)
+        await work_off(patient)
         pauses.append(await sql.fetchval("SELECT extract(epoch FROM next_check_at - updated_at)::float FROM payment"))
     for pause, least in zip(pauses, (5, 10, 20, 40, 80, 160, 180, 180), strict=True):
         assert least <= pause <= least * 1.5
@@ -258,19 +258,19 @@ async def test_payment_that_failed_and_was_paid_late_is_found_with_an_alarm(
 async def test_failed_payment_is_looked_at_again_as_often_as_is_set(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, settings: Settings
 ) -> None:
-    payment = await taken_on(services, wire)
+    await taken_on(services, wire)
     tells(wire, "Error")
     for _ in range(2):
         await sql.execute(
             "UPDATE payment SET next_check_at = now(), error_seen_at = error_seen_at - interval '1 minute'"
         )
-        await services.polling.follow(payment.id)
+        await work_off(services.polling)
     for tail_s in settings.follow_tails_s:
         assert await sql.fetchval("SELECT extract(epoch FROM next_check_at - moved_at)::int FROM payment") == tail_s
         await sql.execute(
             "UPDATE payment SET next_check_at = now(), moved_at = now() - make_interval(secs => $1)", tail_s
         )
-        await services.polling.follow(payment.id)
+        await work_off(services.polling)
     assert await sql.fetchrow("SELECT state, next_check_at FROM payment") == ("failed", None)
 
 
@@ -344,48 +344,7 @@ async def test_plan_that_changes_loses_no_reading(
     await reaches(sql, "paid")
 
 
-async def test_every_plan_has_a_job_that_comes_in_time(
-    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
-) -> None:
-    payment = await taken_on(services, wire)
-    for word in ("Wait", "Error", "Wait", "NobodyKnowsThis", "RemotePaymentCreated"):
-        tells(wire, word)
-        await services.reading.refresh(payment)
-        await services.polling.hint(str(CREATED), shop_id=SHOP)
-        await services.polling.follow(payment.id)
-        await services.reading.refresh(payment)
-        assert await sql.fetchval(
-            "SELECT count(*) FROM pgqueuer JOIN payment ON execute_after BETWEEN next_check_at"
-            " AND next_check_at + interval '1 millisecond' WHERE pgqueuer.status = 'queued'"
-        )
-
-
-async def test_engine_forgets_what_ended_long_ago_and_nothing_else(services: Services, sql: asyncpg.Connection) -> None:
-    for number, status in enumerate(("failed", "queued", "picked", "failed"), 1):
-        await sql.execute(
-            "INSERT INTO pgqueuer (priority, entrypoint, status, created, queue_manager_id)"
-            " VALUES (0, $1, $2, now() - make_interval(days => $3), gen_random_uuid())",
-            f"job {number}",
-            status,
-            4 if number < 4 else 2,
-        )
-        await sql.execute(
-            "INSERT INTO pgqueuer_log (job_id, status, entrypoint, priority, created)"
-            " VALUES ($1, 'successful', 'job', 0, now() - make_interval(days => $2))",
-            number,
-            number,
-        )
-    async with services.database.transaction() as session:
-        assert await forget_old(session, 3) == 3
-    assert [row[0] for row in await sql.fetch("SELECT entrypoint FROM pgqueuer ORDER BY id")] == [
-        "job 2",
-        "job 3",
-        "job 4",
-    ]
-    assert [row[0] for row in await sql.fetch("SELECT job_id FROM pgqueuer_log ORDER BY job_id")] == [1, 2]
-
-
-async def test_worker_that_is_stopped_lets_the_job_in_hand_end(
+async def test_worker_that_is_stopped_lets_the_turn_in_hand_end(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
+from payment_service.api.answers import answered
 from payment_service.api.dependencies import InServices, caller_who_may
 from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import Body, Changes, Moment, ShopId, Text
@@ -166,24 +167,28 @@ class Replayed(BaseModel):
 @router.get("/webhooks", summary="All webhook endpoints", responses=problems.declared())
 async def all_endpoints(services: InServices, caller: Admin) -> list[EndpointAnswer]:
     """Every endpoint, oldest first; those that are off, too."""
-    return [_shown(services, endpoint) for endpoint in await services.endpoints.all(caller.shops)]
+    return [_shown(services, endpoint) for endpoint in await services.endpoints.all(caller)]
 
 
 @router.post(
-    "/webhooks", status_code=201, summary="Add a webhook endpoint", responses=problems.declared(ShopNotConfigured)
+    "/webhooks",
+    status_code=201,
+    response_model=EndpointWithSecret,
+    summary="Add a webhook endpoint",
+    responses=problems.declared(ShopNotConfigured),
 )
-async def add(body: NewEndpoint, services: InServices, caller: Admin, response: Response) -> EndpointWithSecret:
+async def add(body: NewEndpoint, services: InServices, caller: Admin) -> Response:
     """Deliver events to it from now on. The answer holds its secret, once."""
     await _check_shops(services, caller, body.shops)
-    made = await services.endpoints.add(body.model_dump(), caller.shops)
-    response.headers["Location"] = f"/admin/webhooks/{made.endpoint.id}"
-    return EndpointWithSecret(**services.endpoints.shown(made.endpoint), secret=made.secret)
+    made = await services.endpoints.add(caller, body.model_dump())
+    view = EndpointWithSecret(**services.endpoints.shown(made.endpoint), secret=made.secret)
+    return answered(view, 201, headers={"Location": f"/admin/webhooks/{made.endpoint.id}"})
 
 
 @router.get("/webhooks/{id}", summary="One webhook endpoint", responses=problems.declared(WebhookNotFound))
 async def one(id: EndpointId, services: InServices, caller: Admin) -> EndpointAnswer:  # noqa: A002 - the name in the address
-    """An endpoint and how it fares."""
-    return _shown(services, await services.endpoints.get(id, caller.shops))
+    """An endpoint and whether it is on."""
+    return _shown(services, await services.endpoints.get(caller, id))
 
 
 @router.put(
@@ -199,15 +204,15 @@ async def change(
 ) -> EndpointAnswer:
     """Change the given fields. Switched on again, it is sent at once what waited for it."""
     fields = body.given()
-    await services.endpoints.get(id, caller.shops)
+    await services.endpoints.get(caller, id)
     await _check_shops(services, caller, body.shops)
-    return _shown(services, await services.endpoints.change(id, fields, caller.shops))
+    return _shown(services, await services.endpoints.change(caller, id, fields))
 
 
 @router.delete("/webhooks/{id}", summary="Switch a webhook endpoint off", responses=problems.declared(WebhookNotFound))
 async def remove(id: EndpointId, services: InServices, caller: Admin) -> EndpointAnswer:  # noqa: A002 - as above
     """Deliver nothing to it any more. Nothing is deleted; PUT switches it on again."""
-    return _shown(services, await services.endpoints.change(id, {"is_active": False}, caller.shops))
+    return _shown(services, await services.endpoints.change(caller, id, {"is_active": False}))
 
 
 @router.post(
@@ -222,7 +227,7 @@ async def rotate_secret(
     caller: Admin,
 ) -> EndpointWithSecret:
     """Make a new secret. For a while everything is signed with the old one, too, so that the receiver can change."""
-    made = await services.endpoints.rotate_secret(id, keep_old_s=body.keep_old_s, shops=caller.shops)
+    made = await services.endpoints.rotate_secret(caller, id, keep_old_s=body.keep_old_s)
     return EndpointWithSecret(**services.endpoints.shown(made.endpoint), secret=made.secret)
 
 
@@ -234,7 +239,7 @@ async def rotate_secret(
 )
 async def try_out(id: EndpointId, services: InServices, caller: Admin) -> DeliveryAnswer:  # noqa: A002 - as above
     """Send it a `test` event, once, even if it is off. One that went off by itself and takes it is on again."""
-    return DeliveryAnswer.model_validate(await services.deliveries.test(id, caller.shops))
+    return DeliveryAnswer.model_validate(await services.deliveries.test(caller, id))
 
 
 @router.post(
@@ -252,9 +257,9 @@ async def replay_many(
     """All that failed since a time; or every event of a period, those from before the endpoint was there, too."""
     match body.failed_since, body.since, body.until:
         case datetime() as failed_since, None, None:
-            replayed = await services.delivery_record.replay_failed(id, failed_since, caller.shops)
+            replayed = await services.delivery_record.replay_failed(caller, id, failed_since)
         case None, datetime() as since, datetime() as until:
-            replayed = await services.delivery_record.replay_period(id, since, until, caller.shops)
+            replayed = await services.delivery_record.replay_period(caller, id, since, until)
         case _:
             raise InvalidInput("failed_since", "is given alone, or since and until are given together")
     return Replayed(replayed=replayed)
@@ -278,13 +283,13 @@ async def deliveries(
 ) -> DeliveryPage:
     """Deliveries, newest first. Those that are `dead` were given up; they stay, and can be replayed."""
     page = await services.delivery_record.search(
+        caller,
         endpoint_id=endpoint_id,
         state=state,
         type=type,
         event_id=event_id,
         since=since,
         until=until,
-        shops=caller.shops,
         limit=limit,
         cursor=cursor,
     )
@@ -296,7 +301,7 @@ async def deliveries(
 @router.get("/deliveries/{id}", summary="One delivery with its tries", responses=problems.declared(DeliveryNotFound))
 async def delivery(id: DeliveryId, services: InServices, caller: Admin) -> DeliveryDetailsAnswer:  # noqa: A002 - as above
     """What is sent, and what came of every try."""
-    found = await services.delivery_record.get(id, caller.shops)
+    found = await services.delivery_record.get(caller, id)
     return DeliveryDetailsAnswer(
         **_line(found.delivery),
         attempts=[TryAnswer.model_validate(tried) for tried in found.tries],
@@ -312,13 +317,12 @@ async def delivery(id: DeliveryId, services: InServices, caller: Admin) -> Deliv
 )
 async def replay(id: DeliveryId, services: InServices, caller: Admin) -> DeliveryAnswer:  # noqa: A002 - as above
     """Deliver it once more, at once. The receiver sees the same `webhook-id`; the answer is the new delivery."""
-    return DeliveryAnswer.model_validate(await services.delivery_record.replay(id, caller.shops))
+    return DeliveryAnswer.model_validate(await services.delivery_record.replay(caller, id))
 
 
 async def _check_shops(services: Services, caller: Caller, shops: list[int] | None) -> None:
     for shop_id in shops or ():
-        caller.require_shop(shop_id)
-        await services.routing.config_of(shop_id)
+        await services.routing.config_of(caller, shop_id)
 
 
 def _shown(services: Services, endpoint: WebhookEndpoint) -> EndpointAnswer:

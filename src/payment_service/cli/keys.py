@@ -7,7 +7,9 @@ import typer
 
 from payment_service.access.models import ApiKey
 from payment_service.access.service import NewKey, Scope
+from payment_service.access.views import KeyView
 from payment_service.cli.output import AsJson, fail, in_house, show
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
 
 app = typer.Typer(no_args_is_help=True, help="API keys: who may call, for what and for which shops.")
@@ -28,7 +30,9 @@ def create(
     expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
 
     async def work(services: Services) -> NewKey:
-        return await services.access.create(name, scope, shops=shop or None, expires_at=expires_at)
+        return await services.access.create(
+            name, scope, shops=frozenset(shop) if shop else ALL_SHOPS, expires_at=expires_at
+        )
 
     made = in_house(work)
     if as_json:
@@ -64,17 +68,4 @@ def revoke(
 
 
 def _line(row: ApiKey) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "name": row.name,
-        "begins_with": row.prefix,
-        "scopes": row.scopes,
-        "shops": row.shops if row.shops is not None else "all",
-        "created_at": _time(row.created_at),
-        "expires_at": _time(row.expires_at),
-        "revoked_at": _time(row.revoked_at),
-    }
-
-
-def _time(moment: datetime | None) -> str | None:
-    return moment.isoformat(timespec="seconds") if moment else None
+    return KeyView.of(row).model_dump(mode="json")

@@ -14,7 +14,7 @@ from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.payments.settling import Settlement
 from payment_service.refunds.models import Refund
-from payment_service.refunds.service import RefundSettlement
+from payment_service.refunds.settling import RefundSettlement
 from payment_service.services import Services
 
 app = typer.Typer(no_args_is_help=True, help="What people must look at, and settling by hand.")
@@ -31,7 +31,7 @@ def list_tasks(*, as_json: AsJson = False) -> None:
     """
 
     async def work(services: Services) -> tuple[list[Payment], list[tuple[Refund, Payment]]]:
-        return await services.settling.tasks(EVERYBODY), await services.refunds.tasks(EVERYBODY)
+        return await services.settling.tasks(EVERYBODY), await services.refund_settling.tasks(EVERYBODY)
 
     payments, refunds = in_house(work)
     lines = [_line(payment, payment) for payment in payments]
@@ -93,7 +93,7 @@ def settle_refund(
     )
 
     async def work(services: Services) -> Refund:
-        return (await services.refunds.settle(EVERYBODY, refund_id, found)).refund
+        return (await services.refund_settling.settle(EVERYBODY, refund_id, found)).refund
 
     _show_refund(in_house(work), as_json=as_json)
 
@@ -104,7 +104,7 @@ def undo_settle_refund(refund_id: Id, *, reason: Why, as_json: AsJson = False) -
     why = _checked(reason)
 
     async def work(services: Services) -> Refund:
-        return (await services.refunds.undo_settlement(EVERYBODY, refund_id, why)).refund
+        return (await services.refund_settling.undo(EVERYBODY, refund_id, why)).refund
 
     _show_refund(in_house(work), as_json=as_json)
 

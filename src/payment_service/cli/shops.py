@@ -10,11 +10,13 @@ from typing import Annotated, Any, assert_never
 
 import typer
 
+from payment_service.access.service import EVERYBODY
 from payment_service.cli.output import AsJson, Reason, fail, in_house, show
 from payment_service.cli.php import php_table
 from payment_service.identifiers import looks_like_kaspi_token
 from payment_service.routing import importing
 from payment_service.routing.service import ShopConfig
+from payment_service.routing.views import ConfigAnswer
 from payment_service.services import Services
 
 app = typer.Typer(no_args_is_help=True, help="The routing of shops: which BIN and device token each one's money uses.")
@@ -25,7 +27,7 @@ def list_shops(*, as_json: AsJson = False) -> None:
     """List every shop, with its device token masked."""
 
     async def work(services: Services) -> list[ShopConfig]:
-        return await services.routing.configs()
+        return await services.routing.configs(EVERYBODY)
 
     show(
         [_line(config) for config in in_house(work)],
@@ -110,7 +112,7 @@ def export_shops(
     """Write the routing of all shops to standard output."""
 
     async def work(services: Services) -> list[ShopConfig]:
-        return await services.routing.configs()
+        return await services.routing.configs(EVERYBODY)
 
     columns = [name for name in importing.COLUMNS if with_tokens or name != "device_token"]
     configs = in_house(work)
@@ -146,20 +148,14 @@ def set_token(
         typer.echo("Warning: this is no UUID, and Kaspi's device tokens are.", err=True)
 
     async def work(services: Services) -> ShopConfig:
-        return await services.routing.update(shop_id, {"device_token": token}, reason=reason)
+        return await services.routing.update(EVERYBODY, shop_id, {"device_token": token}, reason=reason)
 
     show([_line(in_house(work))], as_json=as_json)
 
 
+_COLUMNS = ("shop_id", "name", "city", "organization_bin", "device_token", "is_active", "provider", "version")
+
+
 def _line(config: ShopConfig) -> dict[str, Any]:
-    row = config.row
-    return {
-        "shop_id": row.shop_id,
-        "name": row.name,
-        "city": row.city,
-        "organization_bin": row.organization_bin,
-        "device_token": row.device_token,
-        "is_active": row.is_active,
-        "provider": row.provider,
-        "version": row.version,
-    }
+    view = ConfigAnswer.of(config, reveal=False).model_dump(mode="json")
+    return {name: view[name] for name in _COLUMNS}

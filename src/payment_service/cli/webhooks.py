@@ -8,6 +8,7 @@ from uuid import UUID
 
 import typer
 
+from payment_service.access.service import EVERYBODY
 from payment_service.cli.output import AsJson, fail, in_house, plain, show
 from payment_service.postgres.paging import Page
 from payment_service.services import Services
@@ -32,7 +33,7 @@ def list_endpoints(*, as_json: AsJson = False) -> None:
     """List every endpoint and how it fares, those that are off, too."""
 
     async def work(services: Services) -> list[dict[str, Any]]:
-        return [services.endpoints.shown(endpoint) for endpoint in await services.endpoints.all()]
+        return [services.endpoints.shown(endpoint) for endpoint in await services.endpoints.all(EVERYBODY)]
 
     shown = in_house(work)
     show(
@@ -63,8 +64,8 @@ def add(
 
     async def work(services: Services) -> tuple[NewSecret, dict[str, Any]]:
         for shop_id in shops or []:
-            await services.routing.config_of(shop_id)
-        made = await services.endpoints.add(fields)
+            await services.routing.config_of(EVERYBODY, shop_id)
+        made = await services.endpoints.add(EVERYBODY, fields)
         return made, services.endpoints.shown(made.endpoint)
 
     made, shown = in_house(work)
@@ -118,7 +119,7 @@ def rotate_secret(
     """Give an endpoint a new secret. It is shown once, now."""
 
     async def work(services: Services) -> tuple[NewSecret, dict[str, Any]]:
-        made = await services.endpoints.rotate_secret(endpoint_id, keep_old_s=keep_old)
+        made = await services.endpoints.rotate_secret(EVERYBODY, endpoint_id, keep_old_s=keep_old)
         return made, services.endpoints.shown(made.endpoint)
 
     made, shown = in_house(work)
@@ -130,9 +131,9 @@ def send_test(endpoint_id: EndpointId, *, as_json: AsJson = False) -> None:
     """Send an endpoint a test event and tell what came of it. A worker must be running."""
 
     async def work(services: Services) -> DeliveryDetails:
-        delivery = await services.deliveries.test(endpoint_id)
+        delivery = await services.deliveries.test(EVERYBODY, endpoint_id)
         give_up_at = time.monotonic() + WAIT_S
-        while (found := await services.delivery_record.get(delivery.id)).delivery.state == "waiting":
+        while (found := await services.delivery_record.get(EVERYBODY, delivery.id)).delivery.state == "waiting":
             if time.monotonic() > give_up_at:
                 fail(f"Nobody sent the test within {WAIT_S} s: is a worker running?")
             await asyncio.sleep(0.1)
@@ -160,6 +161,7 @@ def deliveries(
 
     async def work(services: Services) -> Page[EventDelivery]:
         return await services.delivery_record.search(
+            EVERYBODY,
             endpoint_id=endpoint,
             state=state,
             type=event,
@@ -180,7 +182,7 @@ def show_delivery(delivery_id: DeliveryId, *, as_json: AsJson = False) -> None:
     """Show a delivery with every try."""
 
     async def work(services: Services) -> DeliveryDetails:
-        return await services.delivery_record.get(delivery_id)
+        return await services.delivery_record.get(EVERYBODY, delivery_id)
 
     _show_details(in_house(work), as_json=as_json)
 
@@ -203,12 +205,12 @@ def replay(
     async def work(services: Services) -> int | None:
         match delivery_id, endpoint, *times:
             case UUID() as one, None, None, None, None:
-                await services.delivery_record.replay(one)
+                await services.delivery_record.replay(EVERYBODY, one)
                 return 1
             case None, UUID() as to, datetime() as failed, None, None:
-                return await services.delivery_record.replay_failed(to, failed)
+                return await services.delivery_record.replay_failed(EVERYBODY, to, failed)
             case None, UUID() as to, None, datetime() as begin, datetime() as end:
-                return await services.delivery_record.replay_period(to, begin, end)
+                return await services.delivery_record.replay_period(EVERYBODY, to, begin, end)
             case _:
                 return None
 
@@ -221,8 +223,8 @@ def replay(
 def _change(endpoint_id: UUID, fields: dict[str, Any], *, as_json: bool) -> None:
     async def work(services: Services) -> dict[str, Any]:
         for shop_id in fields.get("shops") or []:
-            await services.routing.config_of(shop_id)
-        endpoint: WebhookEndpoint = await services.endpoints.change(endpoint_id, fields)
+            await services.routing.config_of(EVERYBODY, shop_id)
+        endpoint: WebhookEndpoint = await services.endpoints.change(EVERYBODY, endpoint_id, fields)
         return services.endpoints.shown(endpoint)
 
     shown = in_house(work)

@@ -1,9 +1,13 @@
-"""Writing events, in the transaction of what they tell. Nothing leaves from here: the worker passes them on."""
+"""Writing events, in the transaction of what they tell. Nothing leaves from here: the worker passes them on.
 
+Those who wait hear of an event (``EVENT_WRITTEN``) when that transaction was committed.
+"""
+
+import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from pydantic_core import to_jsonable_python
@@ -12,6 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.events.models import Event
 from payment_service.identifiers import new_id
+from payment_service.postgres.signals import after_commit
+from payment_service.postgres.visibility import Shops, of_shops
+
+EVENT_WRITTEN: Final = "event_written"
+"""The channel on which each event is announced, after it was committed."""
 
 
 class EventType(StrEnum):
@@ -41,7 +50,10 @@ def write(
     shop_id: int | None,
     data: Mapping[str, Any],
 ) -> Event:
-    """Add an event, in the caller's transaction. ``data`` is the subject as ``GET`` shows it."""
+    """Add an event, in the caller's transaction, and announce it when that is committed.
+
+    ``data`` is the subject as ``GET`` shows it.
+    """
     event = Event(
         id=new_id(),
         type=kind,
@@ -52,7 +64,13 @@ def write(
         data=to_jsonable_python(data),
     )
     session.add(event)
+    after_commit(session, EVENT_WRITTEN, announcement(event.id, kind, event.subject_id, shop_id))
     return event
+
+
+def announcement(event_id: UUID, kind: str, subject_id: str, shop_id: int | None) -> str:
+    """What ``EVENT_WRITTEN`` says of an event: as much as tells who wants to see it."""
+    return json.dumps({"id": str(event_id), "type": kind, "subject_id": subject_id, "shop_id": shop_id})
 
 
 def body(event: Event) -> dict[str, Any]:
@@ -67,7 +85,7 @@ def body(event: Event) -> dict[str, Any]:
 
 
 async def since(
-    session: AsyncSession, shops: Collection[int] | None, moment: datetime, *, besides: Collection[UUID], limit: int
+    session: AsyncSession, shops: Shops, moment: datetime, *, besides: Collection[UUID], limit: int
 ) -> Sequence[Event]:
     """Events of payments and refunds written at this moment or later, besides these, oldest first.
 
@@ -76,10 +94,9 @@ async def since(
     query = (
         select(Event)
         .where(Event.created_at >= moment, Event.subject.in_(("payment", "refund")))
+        .where(of_shops(Event.shop_id, shops))
         .where(Event.id != all_(literal(list(besides), ARRAY(Uuid))))
         .order_by(Event.created_at, Event.id)
         .limit(limit)
     )
-    if shops is not None:
-        query = query.where(Event.shop_id.in_(shops))
     return (await session.scalars(query)).all()

@@ -1,10 +1,12 @@
 """Passing events on: each, once, to everybody who takes events, in the transaction that notes that it was.
 
-Takers write down what they will do with an event (a delivery, a message) and enqueue it; they call nobody.
+Takers write down what is to be done about an event (a delivery, a message); they call nobody.
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 from uuid import UUID
@@ -13,13 +15,13 @@ from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.events.models import Event
-from payment_service.events.subscriptions import EVENT_WRITTEN
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import alarm
 from payment_service.postgres.database import Database, is_unreachable
-from payment_service.postgres.listening import listen
 
 BATCH: Final = 200
+LOOK_EVERY_S: Final = 1.0
+"""How often it looks for events that nobody told of."""
 # Events of one object must be passed on in their order, so one worker at a time passes on, and the others wait for it.
 _ONE_AT_A_TIME: Final = text("SELECT pg_advisory_xact_lock(hashtext('passing_on'))")
 
@@ -32,24 +34,29 @@ log = get_logger(__name__)
 
 
 @dataclass(slots=True)
-class PassingOn:
-    """Hears of events and passes them on."""
+class Relay:
+    """Passes events on to the takers as soon as it is told of one, and looks for itself now and then."""
 
     database: Database
     takers: Sequence[Taker]
     _written: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
-        """Pass on whatever is written, as soon as it is, until cancelled. What fails the next sweep does."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(listen(self.database, {EVENT_WRITTEN: self._hear}, connected=self._written.set))
-            while True:
-                await self._written.wait()
-                self._written.clear()
-                try:
-                    await self.pass_on()
-                except Exception as error:  # noqa: BLE001 - events are written down, and the next time finds them
-                    log.warning("events not passed on yet", error=type(error).__name__)
+        """Pass on whatever is written, as soon as it is, until cancelled. What fails the next look does."""
+        while True:
+            with suppress(TimeoutError):
+                # Jitter, so that many workers do not look in step.
+                async with asyncio.timeout(LOOK_EVERY_S * random.uniform(0.8, 1.2)):  # noqa: S311 - not a secret
+                    await self._written.wait()
+            self._written.clear()
+            try:
+                await self.pass_on()
+            except Exception as error:  # noqa: BLE001 - events are written down, and the next time finds them
+                log.warning("events not passed on yet", error=type(error).__name__)
+
+    def wake(self) -> None:
+        """An event was written, or may have been."""
+        self._written.set()
 
     async def pass_on(self) -> int:
         """Pass on everything that waits and can be taken; returns how many events.
@@ -96,6 +103,3 @@ class PassingOn:
                     execution_options={"synchronize_session": False},
                 )
         return len(events)
-
-    def _hear(self, _message: str) -> None:
-        self._written.set()

@@ -1,7 +1,8 @@
 """Everybody in this process who waits for events: streams, and requests that wait for one payment.
 
-The database tells of each event (NOTIFY). It is read once for all who may see it, and not at all when nobody may, so
-that waiting costs next to no connection: those are for money. While the database cannot be heard it is asked instead.
+Each event is announced (NOTIFY) when it was committed. It is read once for all who may see it, and not at all when
+nobody may, so that waiting costs next to no connection: those are for money. An announcement may be lost, so the
+database is asked now and then as well; and once a second while it cannot be heard.
 Whoever waits does so with a key, and only as long as that key holds: every process asks so once a second, and at once
 when the database tells that a key was changed.
 """
@@ -18,18 +19,21 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from payment_service.access.service import ALL_SHOPS, Access, Caller
+from payment_service.access.service import Access, Caller
 from payment_service.errors import NoRoomToWait, TooManyWaiting
 from payment_service.events import outbox
 from payment_service.events.models import Event
+from payment_service.events.outbox import EVENT_WRITTEN
 from payment_service.observability.logs import get_logger
 from payment_service.postgres.database import Database
 from payment_service.postgres.listening import listen
+from payment_service.postgres.visibility import ALL_SHOPS
 
-EVENT_WRITTEN: Final = "event_written"
 KEY_CHANGED: Final = "api_key_changed"
 LOOK_EVERY_S: Final = 1.0
 """How often keys are checked, and how often the events themselves are looked at while the database cannot be heard."""
+SWEEP_EVERY_S: Final = 5.0
+"""How often they are looked at while it can be: for what was committed and not announced."""
 TRUST_S: Final = 2.0
 """For so long after it was last found good a key is trusted."""
 MISSED: Final = timedelta(seconds=60)
@@ -44,7 +48,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What the database tells of an event."""
+    """What is announced of an event."""
 
     id: UUID
     type: str
@@ -140,6 +144,8 @@ class Subscriptions:
         self._losses = 0
         """How often the database began or ceased to be heard: in between events may have gone by."""
         self._losses_made_good = 0
+        self._swept_at = 0.0
+        """When the events themselves were last looked at, by the loop's clock."""
         self._look = asyncio.Event()
         self._check = asyncio.Event()
         self.hears = False
@@ -213,6 +219,10 @@ class Subscriptions:
         )
 
     def _hear(self, message: str) -> None:
+        if not message:  # an event that nobody described
+            self._losses += 1
+            self._look.set()
+            return
         said = json.loads(message)
         heard = Heard(UUID(said["id"]), said["type"], said["subject_id"], said["shop_id"])
         if heard.id not in self._known:  # it may have been found by looking
@@ -243,7 +253,9 @@ class Subscriptions:
     async def _read(self) -> None:
         began = datetime.now(UTC)
         heard, self._heard = self._heard, []
-        missed = not self.hears or self._losses > self._losses_made_good
+        now = asyncio.get_running_loop().time()
+        is_due = now - self._swept_at >= SWEEP_EVERY_S
+        missed = not self.hears or is_due or self._losses > self._losses_made_good
         for subscription in self._all:
             if subscription.subject_id is not None and (missed or any(map(subscription.wants, heard))):
                 subscription.wake()
@@ -261,6 +273,7 @@ class Subscriptions:
             raise
         if missed:
             await self._catch_up(streams)
+            self._swept_at = now
         self._known_until = began
         oldest = datetime.now(UTC) - _KNOWN_FOR
         self._known = {event_id: moment for event_id, moment in self._known.items() if moment >= oldest}

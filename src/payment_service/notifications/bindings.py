@@ -4,12 +4,12 @@ A chat that is bound to all shops belongs to those who may touch all shops.
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -20,10 +20,11 @@ from payment_service.errors import BindingExists, BindingNotFound, InvalidInput,
 from payment_service.identifiers import new_id
 from payment_service.notifications.channel import ChatGone, ChatMoved, Refused, Sent, TryAgain
 from payment_service.notifications.models import NotifyBinding, NotifyChat
-from payment_service.notifications.service import Notify
+from payment_service.notifications.service import Notifications
 from payment_service.notifications.texts import PEOPLES_EVENTS, WORDS, Language
 from payment_service.observability.context import origin
 from payment_service.postgres.database import Database, is_duplicate
+from payment_service.postgres.visibility import of_shops
 from payment_service.routing.models import PaymentConfig
 
 ADDRESSES: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
@@ -64,14 +65,14 @@ class Bindings:
     """The bindings of all chats."""
 
     database: Database
-    notify: Notify
+    notifications: Notifications
 
     # --- asking
 
     async def all(self, caller: Caller) -> list[Bound]:
         """Every binding that the caller may see, oldest first, those that are switched off too."""
         async with self.database.reading() as session:
-            return await _read(session, shops=caller.shops)
+            return await _read(session, caller)
 
     async def get(self, caller: Caller, binding_id: UUID) -> Bound:
         """One binding.
@@ -151,7 +152,7 @@ class Bindings:
         """
         bound = await self.get(caller, binding_id)
         note = WORDS[Language(bound.binding.language)].test
-        delivery = await self.notify.send_now(bound.chat, note)
+        delivery = await self.notifications.send_now(bound.chat, note)
         match delivery:
             case Sent():
                 return await self.get(caller, binding_id)
@@ -226,22 +227,18 @@ async def _binding_of(session: AsyncSession, chat: NotifyChat, shop_id: int | No
 
 
 async def _visible(session: AsyncSession, caller: Caller, binding_id: UUID) -> Bound:
-    found = await _read(session, binding_id=binding_id)
-    if not found or not caller.may_touch(found[0].binding.shop_id):
+    found = await _read(session, caller, NotifyBinding.id == binding_id)
+    if not found:
         raise BindingNotFound(binding_id)
     return found[0]
 
 
-async def _read(
-    session: AsyncSession, *, binding_id: UUID | None = None, shops: Collection[int] | None = None
-) -> list[Bound]:
+async def _read(session: AsyncSession, caller: Caller, *conditions: ColumnElement[bool]) -> list[Bound]:
+    """Bindings that the caller may see: those of all shops belong to callers of all shops."""
     query = (
         select(NotifyBinding, NotifyChat)
         .join(NotifyChat, NotifyChat.id == NotifyBinding.chat_id)
+        .where(of_shops(NotifyBinding.shop_id, caller.shops), *conditions)
         .order_by(NotifyBinding.id)
     )
-    if binding_id is not None:
-        query = query.where(NotifyBinding.id == binding_id)
-    if shops is not None:
-        query = query.where(NotifyBinding.shop_id.in_(shops))
     return [Bound(binding, chat) for binding, chat in (await session.execute(query)).all()]

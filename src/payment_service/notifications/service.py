@@ -1,20 +1,19 @@
-"""Telling people: one message per event and chat, sent in turns, tried again with growing pauses, given up as dead.
+"""Messages to people: one per event and chat, sent in turns, tried again with growing pauses, given up as dead.
 
-A job is a chat's turn: whoever takes it owns the chat until its lease ends, sends the oldest open message and plans
-the next turn. So a chat's messages come one after the other, in order, never faster than the channel allows, however
-many workers there are and however often a job runs. What a message may cost is told in the module ``channel``: it is
-never lost, and comes twice when the answer to it, or the worker that sent it, was lost.
+A chat is due when it has an open message and ``next_send_at`` has come. Whoever claims it owns the chat until that
+lease ends, sends the oldest open message and plans the next turn. So a chat's messages come one after the other, in
+order, never faster than the channel allows, however many workers there are. What a message may cost is told in the
+module ``channel``: it is never lost, and comes twice when the answer to it, or the worker that sent it, was lost.
 """
 
 import asyncio
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, assert_never
 from uuid import UUID
 
-from sqlalchemy import and_, any_, func, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, any_, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -40,8 +39,8 @@ from payment_service.observability import metrics
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import MESSAGES
 from payment_service.postgres.database import Database, insist
-from payment_service.postgres.queue import TELL_CHAT, enqueue
 from payment_service.routing.models import PaymentConfig
+from payment_service.scheduling.due import Kind, jitter, wake
 
 LEASE_S: Final = 60
 """How long a worker owns a chat's turn; longer than any channel's deadline."""
@@ -53,14 +52,15 @@ GIVE_UP_AFTER: Final = timedelta(days=1)
 """A message that was tried and is so old is tried no more."""
 LETS_PASS_AFTER: Final = 5
 """A message that failed so often lets the later ones pass: it may be the message that is wrong."""
-OVERDUE_S: Final = 15
+SLOTS: Final = 60
+"""How many chats one worker sends to at once: as many as wait for a place in the pace, and a few that are slow."""
 CONNECTIONS: Final = 4
-"""How many of the process's connections telling may hold: following payments needs them more."""
+"""How many of the process's connections messages may hold: readings need them more."""
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
+class Turn:
     """A chat that is this worker's until ``lease_end``, and what to send to it."""
 
     chat_id: UUID
@@ -74,12 +74,14 @@ class _Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Notify:
-    """Tells people."""
+class Notifications:
+    """Sends messages to people."""
 
     database: Database
     channels: Channels
     console_url: str | None = None
+    kind: Kind = Kind.MESSAGES
+    slots: int = SLOTS
     _connections: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONNECTIONS))
 
     # --- taking events
@@ -108,48 +110,43 @@ class Notify:
         rows = (await session.execute(wanted)).all()
         if not rows:
             return
-        # Under their locks: whoever ends a turn either sees the new messages or comes before them.
+        # Under their locks: a chat that is being disabled either gets its line as dead, or gives the new one up.
         locked = select(NotifyChat).where(NotifyChat.id.in_({row.chat_id for row in rows}))
         chats = {chat.id: chat for chat in await session.scalars(locked.order_by(NotifyChat.id).with_for_update())}
         messages = [_first_line(event_id, chats[chat_id], language) for event_id, chat_id, language in rows]
-        written = insert(NotifyMessage).on_conflict_do_nothing().returning(NotifyMessage.chat_id)
-        told = set(await session.scalars(written, messages))
-        now = await _now(session)
-        for chat in chats.values():
-            if chat.id in told and chat.disabled_at is None:
-                await _enqueue(session, chat, now)
+        await session.execute(insert(NotifyMessage).on_conflict_do_nothing(), messages)
+        wake(session, self.kind)
 
-    # --- telling
+    # --- sending
 
-    async def tell(self, chat_id: UUID) -> None:
-        """A worker's turn: send a chat its oldest open message and plan the next turn. Does nothing out of turn."""
-        async with self._connections:
-            turn = await self._take_turn(chat_id)
-        if turn is None:
-            return
+    async def claim(self, at_most: int) -> list[Turn]:
+        """Own so many chats whose next message is due, as long as their channels' pace has places."""
+        due = (
+            select(NotifyChat)
+            .where(NotifyChat.next_send_at <= func.now(), NotifyChat.disabled_at.is_(None), _has_open_message())
+            .order_by(NotifyChat.next_send_at)
+            .limit(at_most)
+            .with_for_update(skip_locked=True)
+        )
+        async with self._connections, self.database.transaction() as session:
+            chats = list(await session.scalars(due))
+            turns = [await self._take_turn(session, chat) for chat in chats]
+        return [turn for turn in turns if turn is not None]
+
+    async def due_in_s(self) -> float | None:
+        """How long until the next chat is due, in seconds."""
+        earliest = select(func.extract("epoch", func.min(NotifyChat.next_send_at) - func.now())).where(
+            NotifyChat.next_send_at > func.now(), NotifyChat.disabled_at.is_(None), _has_open_message()
+        )
+        async with self._connections, self.database.reading() as session:
+            seconds = await session.scalar(earliest)
+        return None if seconds is None else float(seconds)
+
+    async def perform(self, turn: Turn) -> None:
+        """Send a chat its oldest open message and plan the next turn."""
         await asyncio.sleep(turn.wait_s)
         delivery = await self._send_in_turn(turn)
         await insist(lambda: self._write(turn, delivery))
-
-    async def wake_overdue(self) -> int:
-        """Put chats back into the queue whose job was lost, or whose worker died; returns how many."""
-        late = (
-            select(NotifyChat)
-            .where(
-                NotifyChat.disabled_at.is_(None),
-                NotifyChat.next_send_at < func.now() - timedelta(seconds=OVERDUE_S),
-                select(NotifyMessage)
-                .where(NotifyMessage.chat_id == NotifyChat.id, NotifyMessage.state.in_(OPEN))
-                .exists(),
-            )
-            .limit(1000)
-        )
-        async with self.database.transaction() as session:
-            chats = list(await session.scalars(late))
-            for chat in chats:
-                key = f"{chat.id}:{chat.next_send_at.timestamp()}:overdue"
-                await enqueue(session, TELL_CHAT, chat.id, key=key)
-        return len(chats)
 
     async def send_now(self, chat: NotifyChat, note: Note) -> Delivery:
         """Send a note at once, outside any turn: a person waits for it. What it shows of the chat is written down."""
@@ -169,39 +166,29 @@ class Notify:
 
     # --- steps
 
-    async def _take_turn(self, chat_id: UUID) -> _Turn | None:
-        """Own a chat for a while, if its next message is due: of several workers, or of a repeated job, one gets it."""
-        due = (
-            update(NotifyChat)
-            .where(NotifyChat.id == chat_id, NotifyChat.next_send_at <= func.now(), NotifyChat.disabled_at.is_(None))
-            # Always changed, also when there is nothing to send: the next job's key is made of it.
-            .values(next_send_at=func.now())
-            .returning(NotifyChat)
+    async def _take_turn(self, session: AsyncSession, chat: NotifyChat) -> Turn | None:
+        """Own a chat that is locked for a while; none when its channel's pace has no place for it now."""
+        found, now = await _next_message(session, chat), await _now(session)
+        if found is None:  # its last open message ended while it was being locked
+            return None
+        message, event = found
+        wait_s = await self._place(session, self.channels.get(chat.channel), chat.channel)
+        if wait_s is None:
+            chat.next_send_at = now + timedelta(seconds=MOST_WAIT_S / 2 * jitter(3))
+            return None
+        chat.next_send_at = now + timedelta(seconds=wait_s + LEASE_S)
+        message.tries += 1
+        message.tried_at = now
+        return Turn(
+            chat_id=chat.id,
+            channel=chat.channel,
+            address=chat.address,
+            lease_end=chat.next_send_at,
+            wait_s=wait_s,
+            event_id=event.id,
+            happening=await _happening(session, event),
+            language=Language(message.language),
         )
-        async with self.database.transaction() as session:
-            chat = await session.scalar(due)
-            found = await _next_message(session, chat) if chat else None
-            if chat is None or found is None:
-                return None
-            message, event = found
-            now = await _now(session)
-            wait_s = await self._place(session, self.channels.get(chat.channel), chat.channel)
-            if wait_s is None:
-                await _plan(session, chat, now, MOST_WAIT_S * random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
-                return None
-            chat.next_send_at = now + timedelta(seconds=wait_s + LEASE_S)
-            message.tries += 1
-            message.tried_at = now
-            return _Turn(
-                chat_id=chat.id,
-                channel=chat.channel,
-                address=chat.address,
-                lease_end=chat.next_send_at,
-                wait_s=wait_s,
-                event_id=event.id,
-                happening=await _happening(session, event),
-                language=Language(message.language),
-            )
 
     async def _place(self, session: AsyncSession, channel: Channel | None, name: str) -> float | None:
         """Take the next place in a channel's pace; how long to wait for it, or none when too many wait already."""
@@ -217,7 +204,7 @@ class Notify:
         wait_s = await session.scalar(place, {"name": name, "pause": channel.pause_s, "most": MOST_WAIT_S})
         return None if wait_s is None else float(wait_s)
 
-    async def _send_in_turn(self, turn: _Turn) -> Delivery:
+    async def _send_in_turn(self, turn: Turn) -> Delivery:
         try:
             note = note_of(turn.happening, turn.language, now=datetime.now(UTC), console_url=self.console_url)
         except Exception as error:  # noqa: BLE001 - an event that nobody can put into words must not hold up the others
@@ -232,7 +219,7 @@ class Notify:
         MESSAGES.labels(channel=name, result=type(delivery).__name__).inc()
         return delivery
 
-    async def _write(self, turn: _Turn, delivery: Delivery) -> None:
+    async def _write(self, turn: Turn, delivery: Delivery) -> None:
         """Write down what came of a message, and plan the next one. Twice is the same as once."""
         async with self._connections, self.database.transaction() as session:
             chat = await _locked(session, turn.chat_id)
@@ -243,18 +230,16 @@ class Notify:
             if chat.next_send_at != turn.lease_end or chat.disabled_at is not None:
                 return  # written down before, or the lease ended and the turn is somebody else's
             chat.failures = chat.failures + 1 if isinstance(delivery, TryAgain) else 0
-            await _plan(session, chat, now, self._pause_s(chat, delivery))
+            chat.next_send_at = now + timedelta(seconds=self._pause_s(chat, delivery))
 
     def _pause_s(self, chat: NotifyChat, delivery: Delivery) -> float:
         channel = self.channels.get(chat.channel)
         least_s = channel.chat_pause_s if channel else 0
         if not isinstance(delivery, TryAgain):
             return least_s
-        # Jitter: chats that failed together must not come back together.
-        jitter = random.uniform(1, 1.5)  # noqa: S311 - not a secret
         if delivery.after_s is not None:
-            return max(least_s, delivery.after_s + jitter)
-        return max(least_s, PAUSES_S[min(chat.failures, len(PAUSES_S)) - 1] * jitter)
+            return max(least_s, delivery.after_s + jitter(1.5))
+        return max(least_s, PAUSES_S[min(chat.failures, len(PAUSES_S)) - 1] * jitter(1.5))
 
 
 def _first_line(event_id: UUID, chat: NotifyChat, language: str) -> dict[str, Any]:
@@ -266,6 +251,11 @@ def _first_line(event_id: UUID, chat: NotifyChat, language: str) -> dict[str, An
         "state": MessageState.DEAD if is_dead else MessageState.WAITING,
         "reason": shortened(f"chat disabled: {chat.disabled_reason}") if is_dead else None,
     }
+
+
+def _has_open_message() -> ColumnElement[bool]:
+    is_open = NotifyMessage.chat_id == NotifyChat.id, NotifyMessage.state.in_(OPEN)
+    return select(NotifyMessage).where(*is_open).exists()
 
 
 async def _next_message(session: AsyncSession, chat: NotifyChat) -> tuple[NotifyMessage, Event] | None:
@@ -331,25 +321,12 @@ async def _move(session: AsyncSession, chat: NotifyChat, address: str) -> None:
         await audit.record_change(session, "chat-move", NotifyChat.__tablename__, chat.id)
 
 
-async def _plan(session: AsyncSession, chat: NotifyChat, now: datetime, pause_s: float) -> None:
-    """Say when the chat's next message may leave, and queue its turn when there is one."""
-    chat.next_send_at = now + timedelta(seconds=pause_s)
-    await session.flush()
-    if await _next_message(session, chat) is not None:
-        await _enqueue(session, chat, now)
-
-
-async def _enqueue(session: AsyncSession, chat: NotifyChat, now: datetime) -> None:
-    delay_s = max(0.0, (chat.next_send_at - now).total_seconds())
-    await enqueue(session, TELL_CHAT, chat.id, key=f"{chat.id}:{chat.next_send_at.timestamp()}", delay_s=delay_s)
-
-
 async def _locked(session: AsyncSession, chat_id: UUID) -> NotifyChat:
     return await session.get_one(NotifyChat, chat_id, with_for_update=True)
 
 
 async def _now(session: AsyncSession) -> datetime:
-    """The transaction's time, which the queue counts from too."""
+    """The transaction's time."""
     now: datetime = (await session.execute(select(func.now()))).scalar_one()
     return now
 

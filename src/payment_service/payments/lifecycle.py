@@ -152,8 +152,8 @@ def decide_reading(
     """What a status reading makes of a payment. ``Step.state`` equals ``before`` when nothing moves.
 
     A failed status is believed at a second reading that was asked for ``confirm_after`` later than the first one was
-    written (kaspi-api.md section 3): a reading may take long, and longer to be written. Paid is final; a word nobody
-    knows changes nothing but the word.
+    written (docs/kaspi-api.md section 3): a reading may take long, and longer to be written. Paid is final; a word
+    nobody knows changes nothing but the word.
     """
     stay = Step(before, status=reading.status)
     match reading.meaning:

@@ -1,6 +1,6 @@
 """The tables of payments. The route of a payment is pinned when it is made; the database refuses to change it."""
 
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import CHAR, FetchedValue, ForeignKey, String, Text
@@ -8,6 +8,13 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from payment_service.postgres.database import Base, BinColumn, Moment, ProviderName, Stamp, Tiyn, UpdateStamp
+
+EXTERNAL_ID: Final = "payment_external_id"
+ONE_OPEN_PER_ORDER: Final = "payment_one_open_per_order"
+LIKE_IN_FLIGHT: Final = "payment_like_in_flight"
+ROUTE_IS_CURRENT: Final = "payment_route_is_current"
+REFUNDS_WITHIN_AMOUNT: Final = "payment_refunds_within_amount"
+"""Constraints and laws of the database that code answers to."""
 
 
 class Payment(Base):

@@ -1,24 +1,33 @@
-"""The one way in which a payment changes: the move, its audit entry, its event and the next job, in one transaction."""
+"""The one way in which a payment changes: the move, its audit entry, its events and the next reading, in one statement.
+
+A move is decided over a payment as somebody saw it, and written only if it still is as it was seen (``Moves.write``).
+"""
 
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
 from uuid import UUID
 
+from pydantic_core import to_json
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import object_session
 
-from payment_service.audit import service as audit
-from payment_service.events import outbox
-from payment_service.events.outbox import EventType
+from payment_service.events.outbox import EVENT_WRITTEN, EventType, announcement
+from payment_service.identifiers import new_id
 from payment_service.observability import metrics
+from payment_service.observability.context import origin
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import MOVES
-from payment_service.payments import views as shown
+from payment_service.payments import queries, views
 from payment_service.payments.lifecycle import OPEN, Failure, FollowPlan, Standing, State, Step, move_to
 from payment_service.payments.models import Payment
-from payment_service.postgres.queue import FOLLOW_PAYMENT, enqueue
+from payment_service.payments.statements import MOVE
+from payment_service.postgres.database import Database, raw
+from payment_service.postgres.signals import after_commit
 from payment_service.providers.interface import Meaning, Providers
+from payment_service.scheduling.due import IDLE_S, WORK_DUE, Kind
 
 _EVENT_OF_STATE: Final = {
     State.PENDING: EventType.PAYMENT_PENDING,
@@ -31,61 +40,96 @@ _EVENTS_OF_MOVE: Final = {(State.FAILED, State.PAID): (EventType.PAYMENT_PAID, E
 """A payment that is paid late is paid, and somebody was told that it failed."""
 log = get_logger(__name__)
 
+Decision = Callable[[Payment, datetime], Step | None]
+"""What to do about a payment as it is seen at a moment; none: nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Moves:
-    """Writes moves of payments, by the plan of following them."""
+    """Writes moves of payments, and plans their next readings."""
 
+    database: Database
     providers: Providers
     plan: FollowPlan
 
+    async def apply(
+        self, payment: Payment, now: datetime, decide: Decision, operation_type: str, *, in_turn: bool = True
+    ) -> Payment:
+        """Decide about a payment that was seen ``now`` and write it; decide again when somebody was faster.
+
+        Out of turn (``in_turn`` false) the plan of readings stays as it is unless the payment moves.
+        """
+        while True:
+            step = decide(payment, now)
+            if step is None or await self.write(payment, step, operation_type, now=now, in_turn=in_turn):
+                return payment
+            payment, now = await queries.itself(self.database, payment.id)
+
     async def write(
         self,
-        session: AsyncSession,
         payment: Payment,
         step: Step | None,
         operation_type: str,
         *,
         now: datetime,
         reason: str | None = None,
-    ) -> None:
-        """Write a step under the payment's row lock, and plan the next reading. ``now`` is the transaction's time.
-
-        A step that moves nothing leaves no audit entry; no step at all only plans.
-        """
-        if step is not None:
-            await self._move(session, payment, step, operation_type, reason)
-        await self._plan(session, payment, now)
-
-    async def write_in_passing(
-        self, session: AsyncSession, payment: Payment, step: Step, operation_type: str, *, now: datetime
-    ) -> None:
-        """Write a step that nobody had planned. Unless it moves, the plan stays: the worker's turn is still to come."""
-        if await self._move(session, payment, step, operation_type):
-            await self._plan(session, payment, now)
-
-    async def _move(
-        self, session: AsyncSession, payment: Payment, step: Step, operation_type: str, reason: str | None = None
+        in_turn: bool = True,
+        session: AsyncSession | None = None,
     ) -> bool:
-        before = payment.state
-        moved = move_to(payment, step)
+        """Write a step, and when to read next. ``now`` is the database's time when the payment was seen.
+
+        A step that moves nothing leaves no audit entry; no step at all only plans. Returns false, with nothing
+        written, when the payment is not any more as it was seen: the object is worthless then. Within a session that
+        holds the row's lock it is as it was seen.
+        """
+        if (owner := object_session(payment)) is not None:
+            owner.expunge(payment)  # this statement writes it, not the session
+        seen = (payment.state, payment.version, payment.external_id, payment.error_seen_at)
+        before = State(payment.state)
+        moved = step is not None and move_to(payment, step)
+        in_turn = in_turn or moved
+        delay_s = self.delay_s(payment, now, moved=moved) if in_turn else None
+        after = State(payment.state)
+        kinds = _EVENTS_OF_MOVE.get((before, after), (_EVENT_OF_STATE[after],)) if moved else ()
+        executor = self.database.lines if session is None else await raw(session)
+        record = record_of(
+            operation_type, reason, kinds, "payment", views.line(payment) if moved else {}, payment.amount
+        )
+        row = await executor.fetchrow(
+            MOVE,
+            payment.id,
+            *seen,
+            payment.state,
+            payment.status,
+            payment.external_id,
+            payment.payment_link,
+            payment.expire_date,
+            payment.failure,
+            payment.error_code,
+            payment.error_message,
+            payment.error_seen_at,
+            payment.id_from_settlement,
+            payment.unread,
+            in_turn,
+            delay_s,
+            *record,
+        )
+        if row is None:
+            return False
+        signals = Announcer(self.database, session)
+        signals.events(record, payment.id, payment.shop_id)
+        if delay_s is not None and delay_s < IDLE_S:
+            signals.send(WORK_DUE, Kind.READINGS)
+        for name, value in row.items():
+            setattr(payment, name, value)
         if moved:
-            await _record(session, payment, before, operation_type, reason)
-        return moved
+            _tell(payment, before)
+        if in_turn and delay_s is None and payment.state in OPEN and payment.checks:
+            alarm("still_open", payment.id, state=payment.state)
+        return True
 
-    async def _plan(self, session: AsyncSession, payment: Payment, now: datetime) -> None:
-        delay_s = self._delay(payment, now)
-        if delay_s is None:
-            payment.next_check_at = None
-            if payment.state in OPEN and payment.checks:
-                alarm("still_open", payment.id, state=payment.state)
-            return
-        payment.next_check_at = now + timedelta(seconds=delay_s)
-        await session.flush()
-        key = f"{payment.id}:{payment.next_check_at.timestamp()}"
-        await enqueue(session, FOLLOW_PAYMENT, payment.id, key=key, delay_s=delay_s)
-
-    def _delay(self, payment: Payment, now: datetime) -> float | None:
+    def delay_s(self, payment: Payment, now: datetime, *, moved: bool = False) -> float | None:
+        """Seconds until the next reading; none when there is nothing more to learn."""
         if payment.external_id is None:
             return None
         # The provider's last word may be an end that the state does not show yet.
@@ -95,7 +139,7 @@ class Moves:
                 state=State(payment.state),
                 failure=Failure(payment.failure) if payment.failure else None,
                 age_s=(now - payment.created_at).total_seconds(),
-                in_state_s=(now - payment.moved_at).total_seconds(),
+                in_state_s=0 if moved else (now - payment.moved_at).total_seconds(),
                 asked=payment.checks > 0,
                 unread=payment.unread,
                 error_seen=payment.error_seen_at is not None,
@@ -108,33 +152,42 @@ class Moves:
         return delay_s
 
 
-async def _record(
-    session: AsyncSession, payment: Payment, before: str, operation_type: str, reason: str | None
-) -> None:
-    await session.flush()  # the database stamps when it moved
-    await audit.record(
-        session,
-        operation_type,
-        shop_id=payment.shop_id,
-        organization_bin=payment.organization_bin,
-        external_id=payment.external_id,
-        amount=payment.amount,
-        status=payment.status,
-        state=payment.state,
-        error_message=payment.error_message,
-        provider=payment.provider,
-        payment_id=payment.id,
-        reason=reason,
-    )
-    for kind in _EVENTS_OF_MOVE.get((State(before), State(payment.state)), (_EVENT_OF_STATE[State(payment.state)],)):
-        outbox.write(
-            session,
-            kind,
-            payment.id,
-            version=payment.version,
-            shop_id=payment.shop_id,
-            data=shown.line(payment),
-        )
+@dataclass(frozen=True, slots=True)
+class Announcer:
+    """Tells other processes what was written: at once, or when the session's transaction is committed."""
+
+    database: Database
+    session: AsyncSession | None = None
+
+    def send(self, channel: str, payload: str) -> None:
+        """Say something on a channel."""
+        if self.session is None:
+            self.database.signals.send(channel, payload)
+        else:
+            after_commit(self.session, channel, payload)
+
+    def events(self, record: tuple[Any, ...], subject_id: UUID, shop_id: int) -> None:
+        """Announce the events of what ``record_of`` gave."""
+        for event_id, kind in zip(record[4], record[5], strict=True):
+            self.send(EVENT_WRITTEN, announcement(event_id, kind, str(subject_id), shop_id))
+
+
+def record_of(
+    operation_type: str,
+    reason: str | None,
+    kinds: Sequence[EventType],
+    subject: str,
+    data: dict[str, Any],
+    amount: int | None,
+) -> tuple[Any, ...]:
+    """The parameters of ``statements.recorded``: what the record and the events say of a move. ``amount`` in tiyn."""
+    who = origin.get()
+    ids = [new_id() for _ in kinds]
+    told = to_json(data).decode()
+    return operation_type, who.actor, who.request_id, reason, ids, list(kinds), subject, told, amount
+
+
+def _tell(payment: Payment, before: State) -> None:
     MOVES.labels(object="payment", before=before, after=payment.state).inc()
     log.info(
         "payment moved",

@@ -4,10 +4,8 @@ Counts only an invoice that is about to be written down and sent: an equal reque
 comes here, and what was not sent is given back. Phones are held as keyed digests that only this process can make.
 """
 
-import contextlib
 import hmac
 import secrets
-from collections.abc import Iterator
 
 from payment_service.errors import RateLimited
 from payment_service.observability.metrics import RATE_LIMITED
@@ -22,27 +20,18 @@ class PhoneLimit:
         self._secret = secrets.token_bytes(32)
         self._limiters = [RateLimiter(Rate(per_minute, 60)), RateLimiter(Rate(per_day, 86400))]
 
-    @contextlib.contextmanager
-    def invoice(self, phone: str | None) -> Iterator[None]:
-        """Count one invoice, unless the block fails. A payment without a phone is not counted.
-
-        Raises:
-            RateLimited: when it is one too many.
-        """
-        self._take(phone)
-        try:
-            yield
-        except BaseException:
-            self.give_back(phone)
-            raise
-
     def give_back(self, phone: str | None) -> None:
         """An invoice that was counted was not sent."""
         if phone is not None:
             for limiter in self._limiters:
                 limiter.give_back(self._digest(phone))
 
-    def _take(self, phone: str | None) -> None:
+    def take(self, phone: str | None) -> None:
+        """Count one invoice. A payment without a phone is not counted.
+
+        Raises:
+            RateLimited: when it is one too many.
+        """
         if phone is None:
             return
         taken: list[RateLimiter] = []

@@ -1,73 +1,167 @@
-"""Workers that follow payments until they end, hints that somebody saw a change, and what a sweep finds."""
+"""Readings: open payments are asked about until they end, hints bring a reading forward, and lost senders are settled.
 
-from dataclasses import dataclass
+A payment is due for a reading when ``next_check_at`` has come; that column is the plan and, while a worker reads, the
+end of its lease. Payments that are due together are claimed together, and planned together when nothing moved.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import func, update
+import asyncpg
 
-from payment_service.observability.logs import get_logger
 from payment_service.payments import queries
-from payment_service.payments.lifecycle import State, decide
+from payment_service.payments.lifecycle import OPEN, State, Step, decide
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves, alarm
 from payment_service.payments.reading import ENDED, step_of
 from payment_service.postgres.database import Database, is_unreachable
-from payment_service.postgres.queue import FOLLOW_PAYMENT, enqueue
 from payment_service.providers.interface import Providers, Reading, StatusUnread, Unknown
+from payment_service.scheduling.due import Kind, Together, wake
 from payment_service.scheduling.sweeping import each_alone
 
 READING_LEASE_S = 20
 """How long a worker owns the asking of one payment; longer than one call to the provider can take."""
-log = get_logger(__name__)
+_CLAIM: Final = """
+WITH busy AS (
+  SELECT * FROM unnest($3::int[], $4::int[]) AS shop (shop_id, readings)
+), oldest AS (
+  -- More than are free, so that a shop whose share is full hides no other.
+  SELECT id, shop_id, next_check_at FROM payment
+  WHERE next_check_at <= now() AND shop_id <> ALL (ARRAY(SELECT shop_id FROM busy WHERE readings >= $2::int))
+  ORDER BY next_check_at LIMIT 4 * $1::int
+), placed AS (
+  SELECT id, row_number() OVER (PARTITION BY shop_id ORDER BY next_check_at) + coalesce(readings, 0) AS place
+  FROM oldest LEFT JOIN busy USING (shop_id)
+)
+UPDATE payment SET next_check_at = now() + make_interval(secs => $5::float8), checks = checks + 1
+WHERE id IN (
+  SELECT payment.id FROM payment JOIN placed USING (id)
+  WHERE next_check_at <= now() AND place <= $2::int
+  ORDER BY next_check_at LIMIT $1::int FOR UPDATE OF payment SKIP LOCKED
+)
+RETURNING payment.*, now() AS claimed_at
+"""
+_PLAN: Final = """
+UPDATE payment SET next_check_at = now() + make_interval(secs => stays.delay_s), unread = stays.unread
+FROM unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::float8[], $5::int[])
+  AS stays (id, checks, lease_end, delay_s, unread)
+WHERE payment.id = stays.id AND payment.checks = stays.checks AND next_check_at = lease_end
+RETURNING payment.id
+"""
+"""Only over the plan that the claim left: a hint, a move or another worker's turn since then has planned anew."""
+_NEXT: Final = "SELECT extract(epoch FROM min(next_check_at) - now())::float8 FROM payment WHERE next_check_at > now()"
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """A payment that is this worker's to ask about until ``lease_end``, as it was when it was claimed."""
+
+    payment: Payment
+    claimed_at: datetime
+    """By the database's clock; ``clock`` is the same moment by this process's, in seconds."""
+    clock: float
+    lease_end: datetime
+
+    @classmethod
+    def of(cls, row: asyncpg.Record, clock: float) -> "Turn":
+        """A row that was claimed."""
+        return cls(queries.of_row(row), row["claimed_at"], clock, row["next_check_at"])
+
+    @property
+    def now(self) -> datetime:
+        """The present moment, by the database's clock."""
+        return self.claimed_at + timedelta(seconds=time.monotonic() - self.clock)
+
+
+@dataclass(slots=True)
 class Polling:
-    """Follows payments until they end."""
+    """Asks about open payments when they are due, about so many at once as there are ``slots``."""
 
     database: Database
     providers: Providers
     moves: Moves
     sending_lease_s: float
+    slots: int
+    kind: Kind = Kind.READINGS
+    _under_way: Counter[int] = field(init=False, default_factory=Counter)
+    """Readings by shop."""
+    _stays: Together[Turn] = field(init=False)
 
-    async def follow(self, payment_id: UUID) -> None:
-        """A worker's turn: ask about an open payment and plan the next time. Does nothing out of turn."""
-        turn = await self._take_turn(payment_id)
-        if turn is None:
-            return
-        payment, asked_at = turn
-        if payment.external_id is None:
-            return
-        reading = await self.providers[payment.provider].read_status(payment.external_id)
+    def __post_init__(self) -> None:
+        self._stays = Together(self._plan_together)
+
+    # --- readings
+
+    async def claim(self, at_most: int) -> list[Turn]:
+        """Own so many due payments; of no shop more than half of the slots, so that one that hangs leaves the rest."""
+        clock = time.monotonic()
+        shops, readings = list(self._under_way.keys()), list(self._under_way.values())
+        share = max(self.slots // 2, 1)
+        rows = await self.database.lines.fetch(_CLAIM, at_most, share, shops, readings, float(READING_LEASE_S))
+        turns = [Turn.of(row, clock) for row in rows]
+        self._under_way.update(turn.payment.shop_id for turn in turns)
+        return turns
+
+    async def due_in_s(self) -> float | None:
+        """How long until the next payment is due, in seconds."""
+        row = await self.database.lines.fetchrow(_NEXT)
+        return None if row is None else row[0]
+
+    async def perform(self, turn: Turn) -> None:
+        """Ask about a payment, write what was learned and plan the next time."""
+        payment = turn.payment
         try:
-            await self._write_reading(payment_id, reading, asked_at)
+            if payment.external_id is not None:
+                reading = await self.providers[payment.provider].read_status(payment.external_id)
+                await self._write_reading(turn, reading)
+        finally:
+            self._under_way -= Counter({payment.shop_id: 1})
+
+    async def _write_reading(self, turn: Turn, reading: Reading) -> None:
+        payment, now = turn.payment, turn.now
+
+        def decision(payment: Payment, now: datetime) -> Step | None:
+            if payment.same_as is not None:
+                return None  # merged meanwhile, and the payment that it is of has turns of its own
+            return step_of(payment, reading, asked_at=turn.claimed_at, now=now, plan=self.moves.plan)
+
+        payment.unread = payment.unread + 1 if isinstance(reading, StatusUnread) else 0
+        try:
+            step = decision(payment, now)
+            if step is None or _changes_nothing(payment, step):
+                await self._stays.write(turn)
+            elif not await self.moves.write(payment, step, "status", now=now):
+                payment, now = await queries.as_it_is(self.database, payment.id)
+                payment.unread = 0
+                await self.moves.apply(payment, now, decision, "status")
         except Exception as error:
             if not is_unreachable(error):
                 # The lease ends and the next turn tries again, perhaps in vain for good: people must look.
-                alarm("reading_not_written", payment_id, error=type(error).__name__)
+                alarm("reading_not_written", turn.payment.id, error=type(error).__name__)
             raise
 
-    async def _write_reading(self, payment_id: UUID, reading: Reading, asked_at: datetime) -> None:
-        async with self.database.transaction() as session:
-            payment, now = await queries.locked(session, payment_id)
-            if payment.same_as is not None:
-                return  # merged meanwhile, and the payment that it is of has turns of its own
-            payment.unread = payment.unread + 1 if isinstance(reading, StatusUnread) else 0
-            step = step_of(payment, reading, asked_at=asked_at, now=now, plan=self.moves.plan)
-            await self.moves.write(session, payment, step, "status", now=now)
-
-    async def _take_turn(self, payment_id: UUID) -> tuple[Payment, datetime] | None:
-        """Own the asking of a payment for a while, from this moment: of several workers, or of a repeated job, one."""
-        turn = (
-            update(Payment)
-            .where(Payment.id == payment_id, Payment.next_check_at <= func.now())
-            .values(next_check_at=func.now() + timedelta(seconds=READING_LEASE_S), checks=Payment.checks + 1)
-            .returning(Payment, func.now())
+    async def _plan_together(self, turns: Sequence[Turn]) -> None:
+        """Plan the next readings of payments that the last ones moved nowhere."""
+        delays = [self.moves.delay_s(turn.payment, turn.now) for turn in turns]
+        rows = await self.database.lines.fetch(
+            _PLAN,
+            [turn.payment.id for turn in turns],
+            [turn.payment.checks for turn in turns],
+            [turn.lease_end for turn in turns],
+            delays,
+            [turn.payment.unread for turn in turns],
         )
-        async with self.database.transaction() as session:
-            row = (await session.execute(turn)).one_or_none()
-        return None if row is None else (row[0], row[1])
+        planned = {row["id"] for row in rows}
+        for payment, delay_s in zip([turn.payment for turn in turns], delays, strict=True):
+            if delay_s is None and payment.id in planned and payment.state in OPEN:
+                alarm("still_open", payment.id, state=payment.state)
+
+    # --- hints
 
     async def hint(self, external_id: str, *, shop_id: int | None = None) -> None:
         """Somebody saw a change: ask about this payment at once, if we know it (of that shop) and it may move."""
@@ -78,9 +172,9 @@ class Polling:
             payment, now = await queries.locked_itself(session, payment.id)
             if payment.state not in ENDED:
                 payment.next_check_at = now
-                await session.flush()
-                key = f"{payment.id}:{payment.checks}:hint"
-                await enqueue(session, FOLLOW_PAYMENT, payment.id, key=key)
+                wake(session, Kind.READINGS)
+
+    # --- lost senders
 
     async def settle_lost(self) -> int:
         """Make payments unknown whose sender must have died; returns how many. Never failed: it may have been sent."""
@@ -89,16 +183,16 @@ class Polling:
         return await each_alone(lost, self._give_up, alarm="payment_not_settled")
 
     async def _give_up(self, payment_id: UUID) -> None:
-        async with self.database.transaction() as session:
-            payment, now = await queries.locked(session, payment_id)
-            if payment.state == State.SENDING:
-                step = decide(State.SENDING, Unknown("sender_died"))
-                await self.moves.write(session, payment, step, "settle", now=now)
+        payment, now = await queries.as_it_is(self.database, payment_id)
+        await self.moves.apply(payment, now, sender_died, "settle")
 
-    async def wake_overdue(self) -> int:
-        """Put payments back into the queue whose job was lost; returns how many."""
-        async with self.database.transaction() as session:
-            late = await queries.overdue(session, READING_LEASE_S)
-            for payment_id, checks in late:
-                await enqueue(session, FOLLOW_PAYMENT, payment_id, key=f"{payment_id}:{checks}:overdue")
-        return len(late)
+
+def _changes_nothing(payment: Payment, step: Step) -> bool:
+    """Whether a step leaves a payment as it is seen."""
+    known = (payment.state, payment.status, payment.error_seen_at)
+    return (step.state, step.status or payment.status, step.error_seen_at) == known
+
+
+def sender_died(payment: Payment, _now: datetime) -> Step | None:
+    """What becomes of a payment whose sender must have died. Never failed: it may have been sent."""
+    return decide(State.SENDING, Unknown("sender_died")) if payment.state == State.SENDING else None

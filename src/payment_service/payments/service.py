@@ -1,44 +1,54 @@
 """The steps of a payment: ask, route, write down, send once, learn, write down, answer.
 
-Every transaction is short and ends before the provider is called or the answer leaves. Nothing here knows HTTP.
+Two statements, each durable before the next step, and nothing is open while the provider is called. Nothing here
+knows HTTP.
 """
 
 import asyncio
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncSession
+import asyncpg
 
+from payment_service.access.service import Caller
 from payment_service.errors import (
     DatabaseUnavailable,
     DeviceTokenMissing,
     IdempotencyKeyReused,
+    NotAuthenticated,
     OrderAlreadyOpen,
     OrderAlreadyPaid,
     PaymentNotFound,
+    RateLimited,
     ShopInactive,
     StillRunning,
 )
-from payment_service.idempotency import claims
-from payment_service.idempotency.decisions import Verdict, of_equal, of_order
+from payment_service.idempotency.decisions import Earlier, Verdict, of_equal, of_order
 from payment_service.idempotency.fingerprints import Fingerprints
-from payment_service.idempotency.models import IdempotencyClaim
+from payment_service.idempotency.sending import clock
 from payment_service.identifiers import new_id, new_short_code
 from payment_service.money import Money
 from payment_service.observability.logs import bind, get_logger
 from payment_service.payments import queries
-from payment_service.payments.lifecycle import (
-    State,
-    Step,
-    decide,
-)
-from payment_service.payments.models import Payment
+from payment_service.payments.lifecycle import State, Step, decide
+from payment_service.payments.merging import yield_to
+from payment_service.payments.models import EXTERNAL_ID, LIKE_IN_FLIGHT, ONE_OPEN_PER_ORDER, ROUTE_IS_CURRENT, Payment
 from payment_service.payments.moves import Moves, alarm
 from payment_service.payments.phones import PhoneLimit
 from payment_service.payments.rules import PaymentRules
-from payment_service.postgres.database import AS_LONG_AS_WE_LIVE, Database, constraint_of, insist, is_unreachable
+from payment_service.payments.statements import INTEND
+from payment_service.postgres.database import (
+    AS_LONG_AS_WE_LIVE,
+    DATABASE_ERRORS,
+    Database,
+    constraint_of,
+    insist,
+    is_unreachable,
+)
 from payment_service.providers.interface import (
     Accepted,
     Account,
@@ -50,7 +60,6 @@ from payment_service.providers.interface import (
     Providers,
     Unknown,
 )
-from payment_service.reports.service import yield_to
 from payment_service.routing.service import Route, Routing
 from payment_service.scheduling.operations import InFlight
 
@@ -58,7 +67,8 @@ INTENT_TIMEOUT_S = 2.0
 """How long the database may take to write an intent; after that the caller is told that nothing was sent."""
 BEFORE_SENDING_S = 5.0
 """How long everything before the call may take: whoever asked is told the truth before its answer is due."""
-_TRIES = 4
+_TRIES: Final = 4
+_OF_ORDER: Final = frozenset({"order_open", "order_paid"})
 log = get_logger(__name__)
 
 
@@ -66,7 +76,7 @@ log = get_logger(__name__)
 class PaymentRequest:
     """A payment that somebody asks for. Without a phone it is a link."""
 
-    caller: str
+    caller: Caller
     shop_id: int
     amount: Money
     phone: str | None = field(repr=False)
@@ -112,128 +122,138 @@ class Payments:
             ShopNotConfigured, ShopInactive, DeviceTokenMissing: the shop cannot take it.
             IdempotencyKeyReused, StillRunning, OrderAlreadyOpen, OrderAlreadyPaid: it was asked for before.
             RateLimited: the phone has had too many invoices; nothing was written down.
+            NotAuthenticated: the caller's key was revoked meanwhile.
             DatabaseUnavailable: it could not be written down, so nothing was sent.
         """
+        request.caller.require_shop(request.shop_id)
         window = self.rules.sending_window()
-        try:
-            async with asyncio.timeout(BEFORE_SENDING_S):
-                written, route = await self._intend(request)
-        except TimeoutError as error:
-            self.inflight.begin(self._take_back(request))
-            raise DatabaseUnavailable from error
-        if route is None:
+        written, route = await self._write_intent(request)
+        if written.replayed or route is None:
             return written
         bind(payment_id=str(request.id), shop_id=request.shop_id)
         outcome = await window.send(lambda: self._send(request, route))
         if isinstance(outcome, NotSent):
             self.phones.give_back(request.phone)
-        return Answer(await self._write_outcome(request, outcome))
+        return Answer(await self._write_outcome(request, written.payment, outcome, since=window.opened))
 
-    async def _intend(self, request: PaymentRequest) -> tuple[Answer, Route | None]:
-        """Where it goes, and its intent; no route when it was asked for before, so that nothing is to be sent."""
+    # --- write 1
+
+    async def _write_intent(self, request: PaymentRequest) -> tuple[Answer, Route | None]:
+        """Write 1: claim the request and pin its route, or find the payment that was asked for before."""
+        try:
+            async with asyncio.timeout(BEFORE_SENDING_S):
+                fingerprint = await self._fingerprint(request)
+                for _ in range(_TRIES):
+                    if (written := await self._try_intent(request, fingerprint)) is not None:
+                        return written
+        except TimeoutError as error:
+            self.inflight.begin(self._take_back(request))
+            raise DatabaseUnavailable from error
+        raise DatabaseUnavailable
+
+    async def _try_intent(self, request: PaymentRequest, fingerprint: str) -> tuple[Answer, Route | None] | None:
+        """One try; none when something changed meanwhile, so that it is to be tried again."""
         try:
             route = await self._route(request)
-        except (ShopInactive, DeviceTokenMissing):
-            # What was answered once is answered again, also when the shop could not take it today.
-            if (answered := await self._answer_of_key(request)) is not None:
-                return answered, None
-            raise
-        written, route = await self._write_intent(request, route)
-        return written, None if written.replayed else route
+            self.phones.take(request.phone)
+        except (ShopInactive, DeviceTokenMissing, RateLimited) as error:
+            # What was answered once is answered again, also when nothing new may be sent.
+            return await self._answer_without_sending(request, fingerprint, error)
+        is_written = False
+        try:
+            intent = await self._intend(request, route, fingerprint)
+            is_written = intent["obstacle"] is None
+        except DATABASE_ERRORS as error:
+            match constraint_of(error):
+                case name if name == ROUTE_IS_CURRENT:
+                    # The routing changed since it was looked up: look again, in the database.
+                    self.routing.memory.forget(request.shop_id)
+                    return None
+                case name if name in {ONE_OPEN_PER_ORDER, LIKE_IN_FLIGHT}:
+                    return None  # an equal one came first; the next try finds it
+                case _ if is_unreachable(error):
+                    raise TimeoutError from error
+                case _:
+                    raise
+        finally:
+            if not is_written:
+                self.phones.give_back(request.phone)
+        if is_written:
+            return Answer(_new_payment(request, route, fingerprint, intent["at"])), route
+        return await self._answer_of(request, intent)
+
+    async def _answer_without_sending(
+        self, request: PaymentRequest, fingerprint: str, why: ShopInactive | DeviceTokenMissing | RateLimited
+    ) -> tuple[Answer, None] | None:
+        """The answer to an earlier, equal request, or the reason why nothing new may be sent."""
+        at_its_limit = isinstance(why, RateLimited)
+        if not at_its_limit and request.idempotency_key is None:
+            raise why
+        intent = await self._intend(request, None, fingerprint)
+        if intent["obstacle"] == "not_allowed" or (intent["obstacle"] in _OF_ORDER and not at_its_limit):
+            raise why
+        return await self._answer_of(request, intent)
 
     async def _route(self, request: PaymentRequest) -> Route:
-        route = await self.routing.route_of(request.shop_id)
+        route = await self.routing.route_of(request.caller, request.shop_id)
         if request.phone is None and route.device_token is None:
             raise DeviceTokenMissing(request.shop_id)
         return route
 
-    async def _write_intent(self, request: PaymentRequest, route: Route) -> tuple[Answer, Route]:
-        """Transaction 1: claim the request and pin the route, or find the payment that was asked for before."""
-        fingerprint = await self._fingerprint(request)
-        for _ in range(_TRIES):
-            try:
-                async with asyncio.timeout(INTENT_TIMEOUT_S), self.database.transaction() as session:
-                    written = await self._claim_and_insert(session, request, route, fingerprint)
-            except (DBAPIError, PoolTimeoutError, OSError) as error:
-                match constraint_of(error):
-                    case "payment_route_is_current":
-                        # The routing changed since it was looked up: look again, in the database.
-                        self.routing.memory.forget(request.shop_id)
-                        route = await self._route(request)
-                    case "payment_one_open_per_order" | "payment_like_in_flight":
-                        pass  # an equal one came first; the next try finds it
-                    case _ if is_unreachable(error):
-                        self.inflight.begin(self._take_back(request))
-                        raise DatabaseUnavailable from error
-                    case _:
-                        raise
-            else:
-                return written, route
-        raise DatabaseUnavailable
+    async def _intend(self, request: PaymentRequest, route: Route | None, fingerprint: str) -> asyncpg.Record:
+        """Run the statement: it inserts the payment, if there is a route, or says what stands in the way."""
+        async with asyncio.timeout(INTENT_TIMEOUT_S):
+            intent = await self.database.lines.fetchrow(
+                INTEND,
+                request.id,
+                "phone" if request.phone else "link",
+                request.shop_id,
+                route and route.version,
+                route and route.provider,
+                route and route.organization_bin,
+                route and route.device_token_id,
+                request.amount.tiyn,
+                request.phone[-4:] if request.phone else None,
+                request.message,
+                request.short_code,
+                request.order_id,
+                json.dumps(request.metadata, ensure_ascii=False),
+                request.caller.name,
+                fingerprint,
+                request.idempotency_key,
+                self.rules.duplicate_window_s,
+                request.caller.key_id,
+                route is not None,
+            )
+        assert intent is not None  # noqa: S101 - a function returns its row
+        return intent
 
-    async def _claim_and_insert(
-        self, session: AsyncSession, request: PaymentRequest, route: Route, fingerprint: str
-    ) -> Answer:
-        claim: IdempotencyClaim | None = None
-        earlier: queries.Aged | None = None
-        if request.idempotency_key is not None:
-            claim = await claims.take_key(session, request.caller, request.idempotency_key, fingerprint)
-            earlier = await _payment_of(session, claim, request)
-        await claims.lock_fingerprint(session, fingerprint)
-        if claim is None:
-            earlier = await queries.alike(session, request.caller, fingerprint)
-        verdict = of_equal(earlier and earlier[1], self.rules, by_key=claim is not None)
-        if verdict is Verdict.GO_ON and request.order_id is not None:
-            verdict, earlier = await self._of_same_order(session, request, fingerprint)
-        if earlier is not None and verdict is not Verdict.GO_ON:
-            payment, _ = earlier
-            if verdict is Verdict.STILL_RUNNING:
-                raise StillRunning(payment.id)
-            claims.point_to(claim, payment.id)
-            return Answer(payment, replayed=True)
-
-        payment = _new_payment(request, route, fingerprint)
-        with self.phones.invoice(request.phone):
-            session.add(payment)
-            claims.point_to(claim, payment.id)
-            await session.flush()
-        return Answer(payment)
-
-    async def _answer_of_key(self, request: PaymentRequest) -> Answer | None:
-        if request.idempotency_key is None:
-            return None
-        fingerprint = await self._fingerprint(request)
-        async with self.database.reading() as session:
-            claim = await claims.find_key(session, request.caller, request.idempotency_key, fingerprint)
-            earlier = await _payment_of(session, claim, request) if claim else None
-        match of_equal(earlier and earlier[1], self.rules, by_key=True):
-            case Verdict.ANSWER if earlier is not None:
-                return Answer(earlier[0], replayed=True)
-            case Verdict.STILL_RUNNING if earlier is not None:
-                raise StillRunning(earlier[0].id)
-            case _:
+    async def _answer_of(self, request: PaymentRequest, intent: asyncpg.Record) -> tuple[Answer, None] | None:
+        """What stands in the way, as an answer or an error; none when it does not stand there any more."""
+        earlier_id: UUID = intent["earlier"]
+        match intent["obstacle"]:
+            case "api_key_revoked":
+                raise NotAuthenticated
+            case "key_reused":
+                raise IdempotencyKeyReused
+            case "order_paid":
+                raise OrderAlreadyPaid(request.order_id or "", earlier_id)
+            case obstacle:
+                earlier = Earlier(intent["state"], intent["failure"], age_s=intent["age_s"], known_s=intent["known_s"])
+        if obstacle == "order_open":
+            verdict = of_order(earlier, self.rules, is_equal=intent["is_equal"])
+        else:
+            verdict = of_equal(earlier, self.rules, by_key=obstacle == "same_key")
+        match verdict:
+            case Verdict.ORDER_OPEN:
+                raise OrderAlreadyOpen(request.order_id or "", earlier_id, earlier.state)
+            case Verdict.STILL_RUNNING:
+                raise StillRunning(earlier_id)
+            case Verdict.ANSWER:
+                payment, _now = await queries.as_it_is(self.database, earlier_id)
+                return Answer(payment, replayed=True), None
+            case Verdict.GO_ON:
                 return None
-
-    async def _of_same_order(
-        self, session: AsyncSession, request: PaymentRequest, fingerprint: str
-    ) -> tuple[Verdict, queries.Aged | None]:
-        """What the order's other payments mean for this request.
-
-        Raises:
-            OrderAlreadyOpen, OrderAlreadyPaid: another request was made for the order.
-        """
-        order_id = request.order_id or ""
-        await claims.lock_order(session, request.shop_id, order_id)
-        found = await queries.open_of_order(session, request.shop_id, order_id)
-        is_equal = found is not None and found[0].fingerprint == fingerprint and _same_metadata(found[0], request)
-        verdict = of_order(found and found[1], self.rules, is_equal=is_equal)
-        if found is not None and verdict is Verdict.ORDER_OPEN:
-            raise OrderAlreadyOpen(order_id, found[0].id, found[0].state)
-        if found is None:
-            paid = await queries.paid_of_order(session, request.shop_id, order_id, request.amount.tiyn)
-            if paid is not None:
-                raise OrderAlreadyPaid(order_id, paid.id)
-        return verdict, found
 
     async def _fingerprint(self, request: PaymentRequest) -> str:
         return await self.fingerprints.of(
@@ -247,7 +267,16 @@ class Payments:
 
     async def _take_back(self, request: PaymentRequest) -> None:
         """The commit of an intent may have gone through unheard. Nothing was sent, so the payment failed."""
-        await self._insist_on(request, NotSent("intent_not_confirmed"))
+        outcome = NotSent("intent_not_confirmed")
+
+        async def take_back() -> None:
+            found = await queries.if_there(self.database, request.id)
+            if found is not None:
+                await self.moves.apply(*found, _decision(outcome), request.operation_type)
+
+        await insist(take_back, while_away_s=AS_LONG_AS_WE_LIVE)
+
+    # --- the call
 
     async def _send(self, request: PaymentRequest, route: Route) -> Outcome[PaymentReceipt]:
         """The one call, on the route that the payment is pinned to. No transaction is open."""
@@ -258,68 +287,71 @@ class Payments:
             return await provider.create_link(LinkPayment(account, request.amount, message))
         return await provider.create(PhonePayment(account, request.amount, request.phone, message))
 
-    async def _write_outcome(self, request: PaymentRequest, outcome: Outcome[PaymentReceipt]) -> Payment:
-        """Transaction 2: the move, its audit entry and the next job, in one commit."""
+    # --- write 2
+
+    async def _write_outcome(
+        self, request: PaymentRequest, payment: Payment, outcome: Outcome[PaymentReceipt], *, since: float
+    ) -> Payment:
+        """Write 2: the move, its audit entry, event and next reading. ``since``: when the intent was begun."""
         # Said before it is written: should the database be gone for good, the log still knows.
         external_id = _external_id_of(outcome)
         log.info("outcome", outcome=type(outcome).__name__, external_id=external_id)
+        seen: tuple[Payment, datetime] | None = payment, payment.created_at + timedelta(seconds=clock() - since)
+
+        async def write(outcome: Outcome[PaymentReceipt]) -> Payment:
+            nonlocal seen
+            # Seen once: what was written of it and not confirmed is to be looked at again.
+            found, seen = seen or await queries.if_there(self.database, request.id), None
+            if found is None:
+                raise PaymentNotFound(request.id)
+            return await self._apply_outcome(*found, outcome, request.operation_type)
+
         try:
-            payment = await self._insist_on(request, outcome)
+            return await insist(lambda: write(outcome), while_away_s=AS_LONG_AS_WE_LIVE)
         except Exception as error:  # noqa: BLE001 - whatever keeps it from being written, it may have been done
             what = constraint_of(error) or type(error).__name__
             alarm("outcome_refused", request.id, because=what, external_id=external_id)
-            payment = await self._insist_on(request, Unknown("outcome_refused", external_id=external_id))
-        if payment is None:
-            raise PaymentNotFound(request.id)
-        return payment
-
-    async def _insist_on(self, request: PaymentRequest, outcome: Outcome[PaymentReceipt]) -> Payment | None:
-        """Write an outcome for as long as this process lives: nobody else knows it."""
-        return await insist(
-            lambda: self._apply_outcome(request.id, request.operation_type, outcome), while_away_s=AS_LONG_AS_WE_LIVE
-        )
+            unknown = Unknown("outcome_refused", external_id=external_id)
+            return await insist(lambda: write(unknown), while_away_s=AS_LONG_AS_WE_LIVE)
 
     async def _apply_outcome(
-        self, payment_id: UUID, operation_type: str, outcome: Outcome[PaymentReceipt], *, yielding: bool = False
-    ) -> Payment | None:
+        self, payment: Payment, now: datetime, outcome: Outcome[PaymentReceipt], operation_type: str
+    ) -> Payment:
+        """Move a payment by an outcome.
+
+        A reply that names a payment which another request made is crossed or cached and says nothing about this one.
+        """
+        external_id = _external_id_of(outcome)
         try:
-            async with self.database.transaction() as session:
-                found = await queries.locked_if_there(session, payment_id)
-                if found is None:
-                    return None
-                payment, now = found
-                step = decide(State(payment.state), outcome) or _too_late(payment, outcome)
-                if step is not None:
-                    if yielding and step.receipt is not None:
-                        await yield_to(session, payment, step.receipt.external_id)
-                    await self.moves.write(session, payment, step, operation_type, now=now)
-                return payment
-        except DBAPIError as error:
-            if constraint_of(error) != "payment_external_id":
+            return await self.moves.apply(payment, now, _decision(outcome), operation_type)
+        except asyncpg.UniqueViolationError as error:
+            if constraint_of(error) != EXTERNAL_ID or external_id is None:
                 raise
-        if not yielding:
-            # A client may have reported the payment before we wrote it down ourselves: then its report yields.
-            return await self._apply_outcome(payment_id, operation_type, outcome, yielding=True)
-        # The reply named a payment that another request made: it is crossed or cached, and says nothing about ours.
-        alarm("crossed_reply", payment_id, external_id=_external_id_of(outcome))
-        return await self._apply_outcome(payment_id, operation_type, Unknown("external_id_of_another_payment"))
+        if (merged := await self._take_from_report(payment.id, external_id, outcome, operation_type)) is not None:
+            return merged
+        alarm("crossed_reply", payment.id, external_id=external_id)
+        payment, now = await queries.as_it_is(self.database, payment.id)
+        crossed = Unknown("external_id_of_another_payment")
+        return await self.moves.apply(payment, now, _decision(crossed), operation_type)
+
+    async def _take_from_report(
+        self, payment_id: UUID, external_id: str, outcome: Outcome[PaymentReceipt], operation_type: str
+    ) -> Payment | None:
+        """A client may have reported the payment before we wrote it down ourselves: then its report yields."""
+        async with self.database.transaction() as session:
+            payment, now = await queries.locked(session, payment_id)
+            if not await yield_to(session, payment, external_id):
+                return None
+            step = _decision(outcome)(payment, now)
+            await self.moves.write(payment, step, operation_type, now=now, session=session)
+            return payment
 
 
-async def _payment_of(session: AsyncSession, claim: IdempotencyClaim, request: PaymentRequest) -> queries.Aged | None:
-    """The payment that a key stands for.
+def _decision(outcome: Outcome[PaymentReceipt]) -> Callable[[Payment, datetime], Step | None]:
+    def decision(payment: Payment, _now: datetime) -> Step | None:
+        return decide(State(payment.state), outcome) or _too_late(payment, outcome)
 
-    Raises:
-        IdempotencyKeyReused: when that payment has other metadata. A fingerprint does not hold it: two requests
-            without a key are equal whatever they note.
-    """
-    found = await queries.aged(session, claim.operation_id) if claim.operation_id else None
-    if found is not None and not _same_metadata(found[0], request):
-        raise IdempotencyKeyReused
-    return found
-
-
-def _same_metadata(payment: Payment, request: PaymentRequest) -> bool:
-    return request.idempotency_key is None or payment.details == request.metadata
+    return decision
 
 
 def _external_id_of(outcome: Outcome[PaymentReceipt]) -> str | None:
@@ -342,9 +374,12 @@ def _too_late(payment: Payment, outcome: Outcome[PaymentReceipt]) -> Step | None
     return None if payment.external_id else Step(State(payment.state), receipt=PaymentReceipt(external_id))
 
 
-def _new_payment(request: PaymentRequest, route: Route, fingerprint: str) -> Payment:
+def _new_payment(request: PaymentRequest, route: Route, fingerprint: str, at: datetime) -> Payment:
+    """The payment as its intent wrote it."""
     return Payment(
         id=request.id,
+        source="service",
+        same_as=None,
         method="phone" if request.phone else "link",
         shop_id=route.shop_id,
         route_version=route.version,
@@ -357,11 +392,17 @@ def _new_payment(request: PaymentRequest, route: Route, fingerprint: str) -> Pay
         short_code=request.short_code,
         order_id=request.order_id,
         details=request.metadata,
-        caller=request.caller,
+        caller=request.caller.name,
         fingerprint=fingerprint,
+        keyed=request.idempotency_key is not None,
         state=State.SENDING,
+        id_from_settlement=False,
         refunded_amount=0,
         reserved_amount=0,
         checks=0,
-        keyed=request.idempotency_key is not None,
+        unread=0,
+        version=1,
+        created_at=at,
+        moved_at=at,
+        updated_at=at,
     )

@@ -11,9 +11,7 @@ from math import ceil
 from typing import Final, assert_never
 from uuid import UUID
 
-from sqlalchemy.exc import DBAPIError
-
-from payment_service.access.service import ALL_SHOPS, Caller
+from payment_service.access.service import Caller
 from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
 from payment_service.errors import (
@@ -33,10 +31,12 @@ from payment_service.errors import (
 from payment_service.observability.context import origin
 from payment_service.payments import queries
 from payment_service.payments.lifecycle import Failure, State, Step, decide, undo_settlement
-from payment_service.payments.models import Payment
+from payment_service.payments.merging import take_up_again, yield_to
+from payment_service.payments.models import EXTERNAL_ID, ONE_OPEN_PER_ORDER, Payment
 from payment_service.payments.moves import Moves
 from payment_service.payments.rules import PaymentRules
-from payment_service.postgres.database import Database, constraint_of
+from payment_service.postgres.database import DATABASE_ERRORS, Database, constraint_of
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.providers.interface import (
     Meaning,
     NoSuchPayment,
@@ -47,7 +47,6 @@ from payment_service.providers.interface import (
     StatusUnread,
     Unknown,
 )
-from payment_service.reports.service import take_up_again, yield_to
 
 _FITTING: Final[Mapping[State, frozenset[Meaning | None]]] = {
     State.PAID: frozenset({Meaning.PAID}),
@@ -101,8 +100,8 @@ class Settling:
             _check(settlement, external_id, reading)
         try:
             return await self._write(payment_id, settlement, external_id, reading)
-        except DBAPIError as error:
-            if constraint_of(error) != "payment_external_id" or external_id is None:
+        except DATABASE_ERRORS as error:
+            if constraint_of(error) != EXTERNAL_ID or external_id is None:
                 raise
         async with self.database.reading() as session:
             other = await queries.by_external_id(session, external_id)
@@ -115,9 +114,8 @@ class Settling:
             payment, now = await queries.locked(session, payment_id)
             age_s = (now - payment.created_at).total_seconds()
             if payment.state == State.SENDING and age_s > self.rules.sending_lease_s:
-                await self.moves.write(
-                    session, payment, decide(State.SENDING, Unknown("sender_died")), "settle", now=now
-                )
+                step = decide(State.SENDING, Unknown("sender_died"))
+                await self.moves.write(payment, step, "settle", now=now, session=session)
             if payment.state != State.UNKNOWN or payment.same_as is not None:
                 raise NothingToSettle("payment", payment.state)
             if payment.external_id not in {None, external_id}:
@@ -129,7 +127,7 @@ class Settling:
                 await yield_to(session, payment, external_id)
                 payment.id_from_settlement = True
             step = _step(settlement, external_id, reading)
-            await self.moves.write(session, payment, step, "settle", now=now, reason=settlement.reason)
+            await self.moves.write(payment, step, "settle", now=now, reason=settlement.reason, session=session)
             return payment
 
     async def undo(self, caller: Caller, payment_id: UUID, reason: str) -> Payment:
@@ -150,17 +148,19 @@ class Settling:
                     raise SettlementInUse("money of this payment was paid back since, or may have been")
                 named = payment.external_id if payment.id_from_settlement else None
                 payment.unread = 0
-                await self.moves.write(session, payment, undo_settlement(), audit.UNDO_SETTLE, now=now, reason=reason)
+                await self.moves.write(
+                    payment, undo_settlement(), audit.UNDO_SETTLE, now=now, reason=reason, session=session
+                )
                 if named is not None:
                     await take_up_again(session, payment, named)
                 return payment
-        except DBAPIError as error:
-            if constraint_of(error) != "payment_one_open_per_order":
+        except DATABASE_ERRORS as error:
+            if constraint_of(error) != ONE_OPEN_PER_ORDER:
                 raise
         async with self.database.reading() as session:
             other = await queries.open_of_order(session, seen.shop_id, seen.order_id or "")
         why = f"order {seen.order_id} has another open payment by now, which has to end first"
-        raise SettlementInUse(why, **{"id": str(other[0].id), "state": other[0].state} if other else {})
+        raise SettlementInUse(why, **{"id": str(other.id), "state": other.state} if other else {})
 
     async def _visible(self, caller: Caller, payment_id: UUID) -> Payment:
         async with self.database.reading() as session:

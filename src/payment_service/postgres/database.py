@@ -22,6 +22,7 @@ from sqlalchemy.orm import DeclarativeBase, mapped_column
 from payment_service.observability.logs import get_logger
 from payment_service.postgres.connecting import UnsuitableDatabaseError, check_encoding, connect_arguments
 from payment_service.postgres.lines import Lines
+from payment_service.postgres.signals import Signals, noted
 
 CONNECT_TIMEOUT_S = 1.5  # a database that is down is told within 2 s
 STATEMENT_TIMEOUT_MS = 5_000
@@ -93,13 +94,19 @@ class Database:
         self.engine.dialect.do_terminate = _hang_up  # type: ignore[assignment] # see there
         event.listen(self.engine.sync_engine, "connect", _check)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        self.signals = Signals(self.raw_connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        """One transaction: committed when the block ends, rolled back when it raises."""
+        """One transaction: committed when the block ends, rolled back when it raises.
+
+        Signals that were noted in it (``signals.after_commit``) leave when it is committed.
+        """
         async with self._sessions() as session, session.begin():
             await _connect(session)
             yield session
+        for channel, payload in noted(session.info):
+            self.signals.send(channel, payload)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
@@ -109,7 +116,7 @@ class Database:
             yield session
 
     async def raw_connection(self) -> asyncpg.Connection:
-        """A connection outside the pool, for LISTEN and for the queue. The caller closes it."""
+        """A connection outside the pool, for LISTEN and NOTIFY. The caller closes it."""
         connection: asyncpg.Connection = await asyncpg.connect(**self._arguments, timeout=CONNECT_TIMEOUT_S)
         try:
             check_encoding(connection)
@@ -129,6 +136,7 @@ class Database:
 
     async def close(self) -> None:
         """Give every connection back."""
+        await self.signals.close()
         await self.lines.close()
         await self.engine.dispose()
 

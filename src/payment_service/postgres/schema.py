@@ -69,8 +69,8 @@ async def current(database: Database) -> str | None:
 def compared(_thing: object, name: str | None, kind: str, reflected: bool, repeated_in: object) -> bool:
     """Whether Alembic compares an object of the database with the models.
 
-    pgqueuer has migrations of its own. Indexes and foreign keys that only the database has are its laws: the models
-    say what code reads and writes, the migrations say what is forbidden.
+    Nothing reads the tables of the queue since migration 0010. Indexes and foreign keys that only the database has are
+    its laws: the models say what code reads and writes, the migrations say what is forbidden.
     """
     if kind == "table" and (name or "").startswith("pgqueuer"):
         return False

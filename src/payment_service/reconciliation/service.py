@@ -207,7 +207,7 @@ class Reconciliation:
     async def _read(self, payment: Payment, external_id: str, stopping: asyncio.Event) -> Reading | None:
         """Ask, and ask again with growing pauses; none when it stops before anything was learned.
 
-        That a paid payment failed is believed at a second reading, as by everybody else (kaspi-api.md section 3).
+        That a paid payment failed is believed at a second reading, as by everybody else (docs/kaspi-api.md section 3).
         """
         pauses = iter(self.pauses_s)
         doubted = False

@@ -24,6 +24,9 @@ class RefundState(StrEnum):
     UNKNOWN = "unknown"
 
 
+HOLDING: Final = frozenset({RefundState.SENDING, RefundState.UNKNOWN})
+"""States in which the amount is reserved: it may be paid back, or may have been."""
+
 MOVES: Final = frozenset(
     {
         (RefundState.SENDING, RefundState.SUCCEEDED),

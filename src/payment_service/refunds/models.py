@@ -1,11 +1,17 @@
 """The table of refunds. The payment holds the sums: what was refunded, and what refunds under way reserve."""
 
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import FetchedValue, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from payment_service.postgres.database import Base, Moment, Stamp, Tiyn, UpdateStamp
+
+LIKE_IN_FLIGHT: Final = "refund_like_in_flight"
+OF_PAID_PAYMENT: Final = "refund_of_paid_payment"
+PROVIDER_REFUND_ID: Final = "refund_provider_id"
+"""Constraints and laws of the database that code answers to."""
 
 
 class Refund(Base):

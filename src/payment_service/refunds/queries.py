@@ -1,15 +1,15 @@
 """Reading refunds from the database."""
 
-from collections.abc import Collection
-from typing import Any, Final, TypeAlias
+from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Float, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.idempotency.decisions import IN_FLIGHT, Earlier
-from payment_service.payments.lifecycle import Failure
 from payment_service.payments.models import Payment
+from payment_service.postgres.database import Database
+from payment_service.postgres.visibility import Shops, of_shops
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.models import Refund
 
@@ -20,55 +20,29 @@ async def of_payment(session: AsyncSession, payment_id: UUID) -> list[Refund]:
     return list(await session.scalars(query))
 
 
-Aged: TypeAlias = tuple[Refund, Earlier]
-"""A refund and what of it matters for an equal request; its ages are by the clock of the database."""
-_KNOWN_AT: Final = func.coalesce(Refund.known_at, Refund.created_at)
-_AGES: Final = tuple(
-    func.extract("epoch", func.now() - moment).cast(Float) for moment in (Refund.created_at, _KNOWN_AT)
-)
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A refund and its payment as they were at a moment of the database's clock."""
+
+    refund: Refund
+    payment: Payment
+    now: datetime
 
 
-async def aged(session: AsyncSession, refund_id: UUID) -> Aged | None:
-    """A refund with its age."""
-    return await _aged(session, select(Refund, *_AGES).where(Refund.id == refund_id))
+async def if_there(database: Database, refund_id: UUID) -> Seen | None:
+    """A refund and its payment as they are now, not locked; none when there is no such refund."""
+    query = select(Refund, Payment, func.now()).join(Payment, Payment.id == Refund.payment_id)
+    async with database.reading() as session:
+        row = (await session.execute(query.where(Refund.id == refund_id))).one_or_none()
+    return None if row is None else Seen(row[0], row[1], row[2])
 
 
-async def _aged(session: AsyncSession, query: Select[Any]) -> Aged | None:
-    row = (await session.execute(query)).one_or_none()
-    if row is None:
-        return None
-    refund: Refund = row[0]
-    return refund, Earlier(refund.state, refund.failure, age_s=row[1], known_s=row[2])
-
-
-async def alike(session: AsyncSession, payment_id: UUID, caller: str, fingerprint: str) -> Aged | None:
-    """The equal refund of this caller that counts, in the order of ``idempotency.foremost``. It may have left."""
-    query = (
-        select(Refund, *_AGES)
-        .where(
-            Refund.payment_id == payment_id,
-            Refund.caller == caller,
-            Refund.fingerprint == fingerprint,
-            Refund.failure.is_distinct_from(Failure.NOT_SENT),
-        )
-        .order_by(Refund.state.not_in(IN_FLIGHT), _KNOWN_AT.desc())
-        .limit(1)
-    )
-    return await _aged(session, query)
-
-
-async def has_its_id(session: AsyncSession, refund: Refund, provider_refund_id: str) -> bool:
-    """Whether another refund of the same payment has this id of the provider's."""
-    query = (
-        select(Refund.id)
-        .where(
-            Refund.payment_id == refund.payment_id,
-            Refund.provider_refund_id == provider_refund_id,
-            Refund.id != refund.id,
-        )
-        .limit(1)
-    )
-    return await session.scalar(query) is not None
+async def as_it_is(database: Database, refund_id: UUID) -> Seen:
+    """A refund that is known to be there, and its payment, as they are now; not locked."""
+    seen = await if_there(database, refund_id)
+    if seen is None:
+        raise LookupError(f"refund {refund_id} is gone, and refunds are never deleted")
+    return seen
 
 
 async def stuck_in_sending(session: AsyncSession, lease_s: float) -> list[UUID]:
@@ -83,16 +57,15 @@ def _sender_died(lease_s: float) -> ColumnElement[bool]:
 
 
 async def for_people(
-    session: AsyncSession, shops: Collection[int] | None, *, sending_lease_s: float, limit: int = 1000
+    session: AsyncSession, shops: Shops, *, sending_lease_s: float, limit: int = 1000
 ) -> list[tuple[Refund, Payment]]:
     """Refunds that people must look at, oldest first, each with its payment: unknown, or sending beyond the lease."""
     query = (
         select(Refund, Payment)
         .join(Payment, Payment.id == Refund.payment_id)
         .where(or_(Refund.state == RefundState.UNKNOWN, _sender_died(sending_lease_s)))
+        .where(of_shops(Payment.shop_id, shops))
         .order_by(Refund.moved_at, Refund.id)
         .limit(limit)
     )
-    if shops is not None:
-        query = query.where(Payment.shop_id.in_(shops))
     return [(refund, payment) for refund, payment in await session.execute(query)]

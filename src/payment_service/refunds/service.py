@@ -1,54 +1,51 @@
-"""The steps of a refund: the same river as a payment's, on the route that the payment is pinned to.
+"""The steps of a refund, those of a payment: ask, write down, send once, learn, write down, answer.
 
-The payment's row lock guards what is left of it: an amount is reserved when the refund is written down, and freed
-only when it is certain that nothing was paid back.
+It goes by the route that the payment is pinned to. The payment's row lock guards what is left of it: an amount is
+reserved when the refund is written down, and freed only when it is certain that nothing was paid back.
 """
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncSession
+import asyncpg
 
 from payment_service.access.service import Caller
-from payment_service.audit import service as audit
 from payment_service.errors import (
     DatabaseUnavailable,
     DeviceTokenMissing,
-    InvalidInput,
-    NothingToSettle,
+    IdempotencyKeyReused,
+    NotAuthenticated,
     PaymentIncomplete,
     PaymentNotFound,
     PaymentNotPaid,
     RefundExceedsRemainder,
-    RefundNotFound,
-    SettlementInUse,
     StillRunning,
 )
-from payment_service.events import outbox
-from payment_service.events.outbox import EventType
-from payment_service.idempotency import claims
-from payment_service.idempotency.decisions import Verdict, of_equal
+from payment_service.idempotency.decisions import Earlier, Verdict, of_equal
 from payment_service.idempotency.fingerprints import Fingerprints
+from payment_service.idempotency.sending import clock
 from payment_service.identifiers import new_id
 from payment_service.money import Money
 from payment_service.observability.logs import bind, get_logger
-from payment_service.observability.metrics import MOVES
 from payment_service.payments import queries as payment_queries
-from payment_service.payments import views as payments_shown
 from payment_service.payments.lifecycle import Failure, State
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import alarm
 from payment_service.payments.reading import PaymentReading
 from payment_service.payments.rules import PaymentRules
-from payment_service.payments.service import INTENT_TIMEOUT_S
-from payment_service.payments.settling import check_age, check_undoing
-from payment_service.postgres.database import AS_LONG_AS_WE_LIVE, Database, constraint_of, insist, is_unreachable
+from payment_service.payments.service import BEFORE_SENDING_S, INTENT_TIMEOUT_S
+from payment_service.postgres.database import (
+    AS_LONG_AS_WE_LIVE,
+    DATABASE_ERRORS,
+    Database,
+    constraint_of,
+    insist,
+    is_unreachable,
+)
 from payment_service.providers.interface import (
     Accepted,
     Account,
@@ -60,18 +57,15 @@ from payment_service.providers.interface import (
     Unknown,
 )
 from payment_service.refunds import queries
-from payment_service.refunds import views as shown
-from payment_service.refunds.lifecycle import RefundState, RefundStep, decide, move_to, undo_settlement
-from payment_service.refunds.models import Refund
+from payment_service.refunds.lifecycle import RefundState, RefundStep, decide
+from payment_service.refunds.models import LIKE_IN_FLIGHT, PROVIDER_REFUND_ID, Refund
+from payment_service.refunds.moves import RefundMoves
+from payment_service.refunds.queries import Seen
+from payment_service.refunds.statements import INTEND
 from payment_service.routing.service import Routing
 from payment_service.scheduling.operations import InFlight
-from payment_service.scheduling.sweeping import each_alone
 
-_EVENT_OF_STATE: Final = {
-    RefundState.SUCCEEDED: EventType.REFUND_SUCCEEDED,
-    RefundState.FAILED: EventType.REFUND_FAILED,
-    RefundState.UNKNOWN: EventType.REFUND_UNKNOWN,
-}
+_TRIES: Final = 4
 log = get_logger(__name__)
 
 
@@ -79,7 +73,7 @@ log = get_logger(__name__)
 class RefundRequest:
     """A refund that somebody asks for. Without an amount it is all that is left."""
 
-    caller: str
+    caller: Caller
     payment: Payment
     amount: Money | None
     idempotency_key: str | None = None
@@ -95,15 +89,6 @@ class RefundAnswer:
     replayed: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefundSettlement:
-    """What a person found: the refund was made, or it never was."""
-
-    succeeded: bool
-    reason: str
-    provider_refund_id: str | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Refunds:
     """Refunds, over the services that they need."""
@@ -114,6 +99,7 @@ class Refunds:
     providers: Providers
     fingerprints: Fingerprints
     inflight: InFlight
+    moves: RefundMoves
     rules: PaymentRules = field(default_factory=PaymentRules)
 
     async def payment_of(self, caller: Caller, shop_id: int, external_id: str) -> Payment:
@@ -128,14 +114,23 @@ class Refunds:
             raise PaymentNotFound(external_id)
         return payment if payment.state == State.PAID else await self.reading.refresh(payment)
 
+    async def of_payment(self, payment_id: UUID) -> list[Refund]:
+        """The refunds of a payment, oldest first."""
+        async with self.database.reading() as session:
+            return await queries.of_payment(session, payment_id)
+
     async def refund(self, request: RefundRequest) -> RefundAnswer:
         """Pay back, at most once.
 
         Raises:
+            PaymentNotFound: the payment is not of a shop of the caller's.
             PaymentNotPaid, PaymentIncomplete, DeviceTokenMissing, RefundExceedsRemainder: it cannot be refunded.
             IdempotencyKeyReused, StillRunning: it was asked for before.
+            NotAuthenticated: the caller's key was revoked meanwhile.
             DatabaseUnavailable: it could not be written down, so nothing was sent.
         """
+        if not request.caller.may_touch(request.payment.shop_id):
+            raise PaymentNotFound(request.payment.external_id)
         account = await self._pinned_account(request.payment)
         window = self.rules.sending_window()
         written = await self._write_intent(request)
@@ -143,7 +138,7 @@ class Refunds:
             return written
         bind(payment_id=str(written.payment.id), refund_id=str(written.refund.id), shop_id=written.payment.shop_id)
         outcome = await window.send(lambda: self._send(account, written))
-        return await self._write_outcome(request, outcome)
+        return await self._write_outcome(written, outcome, since=window.opened)
 
     async def _pinned_account(self, payment: Payment) -> Account:
         """The account that took the payment, whatever the shop's routing says today."""
@@ -155,64 +150,90 @@ class Refunds:
             raise DeviceTokenMissing(payment.shop_id)
         return Account(payment.organization_bin, token)
 
+    # --- write 1
+
     async def _write_intent(self, request: RefundRequest) -> RefundAnswer:
-        """Transaction 1: claim the request and reserve the amount, or find the refund that was asked for before."""
-        fingerprint = await self._fingerprint(request)
+        """Write 1: claim the request and reserve the amount, or find the refund that was asked for before."""
         try:
-            async with asyncio.timeout(INTENT_TIMEOUT_S), self.database.transaction() as session:
-                return await self._claim_and_insert(session, request, fingerprint)
-        except (DBAPIError, PoolTimeoutError, OSError) as error:
-            if not is_unreachable(error):
-                raise
+            async with asyncio.timeout(BEFORE_SENDING_S):
+                fingerprint = await self._fingerprint(request)
+                for _ in range(_TRIES):
+                    try:
+                        intent = await self._intend(request, fingerprint)
+                    except DATABASE_ERRORS as error:
+                        if constraint_of(error) == LIKE_IN_FLIGHT:
+                            continue  # an equal one came first; the next try finds it
+                        if not is_unreachable(error):
+                            raise
+                        raise TimeoutError from error
+                    if (answer := await self._answer_of(request, fingerprint, intent)) is not None:
+                        return answer
+        except TimeoutError as error:
             self.inflight.begin(self._take_back(request))
             raise DatabaseUnavailable from error
+        raise DatabaseUnavailable
 
-    async def _claim_and_insert(self, session: AsyncSession, request: RefundRequest, fingerprint: str) -> RefundAnswer:
-        claim = None
-        earlier: queries.Aged | None = None
-        if request.idempotency_key is not None:
-            claim = await claims.take_key(session, request.caller, request.idempotency_key, fingerprint)
-            earlier = await queries.aged(session, claim.operation_id) if claim.operation_id else None
-        payment, _now = await payment_queries.locked(session, request.payment.id)
-        if claim is None:
-            # A client that sends no key and asks twice means one refund: paying back twice is what must not be.
-            earlier = await queries.alike(session, payment.id, request.caller, fingerprint)
-        if earlier is not None:
-            refund, what = earlier
-            match of_equal(what, self.rules, by_key=claim is not None):
-                case Verdict.STILL_RUNNING:
-                    raise StillRunning(refund.id)
-                case Verdict.ANSWER:
-                    return RefundAnswer(refund, payment, replayed=True)
-                case _:
-                    pass
-        if payment.same_as is not None:
-            raise StillRunning(payment.same_as)  # merged meanwhile; asked again, that payment is found
-        if payment.state != State.PAID:
-            raise PaymentNotPaid(payment.state)
+    async def _intend(self, request: RefundRequest, fingerprint: str) -> asyncpg.Record:
+        """Run the statement: it inserts the refund and reserves its amount, or says what stands in the way."""
+        async with asyncio.timeout(INTENT_TIMEOUT_S):
+            intent = await self.database.lines.fetchrow(
+                INTEND,
+                request.id,
+                request.payment.id,
+                request.amount.tiyn if request.amount else None,
+                request.caller.name,
+                fingerprint,
+                request.idempotency_key,
+                self.rules.duplicate_window_s,
+                request.caller.key_id,
+            )
+        assert intent is not None  # noqa: S101 - a function returns its row
+        return intent
 
-        left = remainder(payment)
-        amount = request.amount or left
-        if amount > left or not left.tiyn:
-            raise RefundExceedsRemainder(left)
-        refund = Refund(
-            id=request.id,
-            payment_id=payment.id,
-            amount=amount.tiyn,
-            state=RefundState.SENDING,
-            caller=request.caller,
-            fingerprint=fingerprint,
-            keyed=request.idempotency_key is not None,
-        )
-        session.add(refund)
-        payment.reserved_amount += amount.tiyn
-        claims.point_to(claim, refund.id)
-        await session.flush()
-        return RefundAnswer(refund, payment)
+    async def _answer_of(self, request: RefundRequest, fingerprint: str, intent: asyncpg.Record) -> RefundAnswer | None:
+        """The refund as it was written, or what stands in its way; none when it does not stand there any more."""
+        earlier_id: UUID = intent["earlier"]
+        match intent["obstacle"]:
+            case None:
+                refund = _new_refund(request, fingerprint, intent["amount"], intent["at"])
+                request.payment.reserved_amount += refund.amount
+                return RefundAnswer(refund, request.payment)
+            case "api_key_revoked":
+                raise NotAuthenticated
+            case "key_reused":
+                raise IdempotencyKeyReused
+            case "merged":
+                raise StillRunning(earlier_id)  # merged meanwhile; asked again, that payment is found
+            case "not_paid":
+                raise PaymentNotPaid(intent["state"])
+            case "exceeds":
+                raise RefundExceedsRemainder(Money(intent["amount"]))
+            case obstacle:
+                earlier = Earlier(intent["state"], intent["failure"], age_s=intent["age_s"], known_s=intent["known_s"])
+        match of_equal(earlier, self.rules, by_key=obstacle == "same_key"):
+            case Verdict.STILL_RUNNING:
+                raise StillRunning(earlier_id)
+            case Verdict.ANSWER:
+                seen = await queries.as_it_is(self.database, earlier_id)
+                return RefundAnswer(seen.refund, seen.payment, replayed=True)
+            case _:
+                return None
 
     async def _fingerprint(self, request: RefundRequest) -> str:
         amount = request.amount.tiyn if request.amount else None
         return await self.fingerprints.of("refund", request.payment.id, amount)
+
+    async def _take_back(self, request: RefundRequest) -> None:
+        """The commit of an intent may have gone through unheard. Nothing was sent, so the refund failed."""
+
+        async def take_back() -> None:
+            seen = await queries.if_there(self.database, request.id)
+            if seen is not None:
+                await self.moves.apply(seen, _decision(NotSent("intent_not_confirmed")), "refund")
+
+        await insist(take_back, while_away_s=AS_LONG_AS_WE_LIVE)
+
+    # --- the call
 
     async def _send(self, account: Account, written: RefundAnswer) -> Outcome[RefundReceipt]:
         """The one call, on the route that the payment is pinned to. No transaction is open."""
@@ -220,192 +241,73 @@ class Refunds:
         call = RefundOfPayment(account, Money(written.refund.amount), payment.external_id or "")
         return await self.providers[payment.provider].refund(call)
 
-    async def _take_back(self, request: RefundRequest) -> None:
-        """The commit of an intent may have gone through unheard. Nothing was sent, so the refund failed."""
-        await self._insist_on(request, NotSent("intent_not_confirmed"))
+    # --- write 2
 
-    async def _write_outcome(self, request: RefundRequest, outcome: Outcome[RefundReceipt]) -> RefundAnswer:
-        """Transaction 2: the move, the payment's sums and the audit entry, in one commit."""
+    async def _write_outcome(
+        self, written: RefundAnswer, outcome: Outcome[RefundReceipt], *, since: float
+    ) -> RefundAnswer:
+        """Write 2: the move, the payment's sums, audit entry and event. ``since``: when the intent was begun."""
+        refund_id, payment_id = written.refund.id, written.payment.id
         log.info("outcome", outcome=type(outcome).__name__)
+        now = written.refund.created_at + timedelta(seconds=clock() - since)
+        known: Seen | None = Seen(written.refund, written.payment, now)
+
+        async def write(outcome: Outcome[RefundReceipt]) -> RefundAnswer:
+            nonlocal known
+            # Known once: what was written of it and not confirmed is to be looked at again.
+            seen, known = known or await queries.as_it_is(self.database, refund_id), None
+            return await self._apply_outcome(seen, outcome)
+
         try:
-            answer = await self._insist_on(request, outcome)
+            return await insist(lambda: write(outcome), while_away_s=AS_LONG_AS_WE_LIVE)
         except Exception as error:  # noqa: BLE001 - whatever keeps it from being written, it may have been done
             what = constraint_of(error) or type(error).__name__
-            alarm("outcome_refused", request.payment.id, refund_id=str(request.id), because=what)
-            answer = await self._insist_on(request, Unknown("outcome_refused"))
-        if answer is None:
-            raise PaymentNotFound(request.payment.external_id)
-        return answer
+            alarm("outcome_refused", payment_id, refund_id=str(refund_id), because=what)
+            return await insist(lambda: write(Unknown("outcome_refused")), while_away_s=AS_LONG_AS_WE_LIVE)
 
-    async def _insist_on(self, request: RefundRequest, outcome: Outcome[RefundReceipt]) -> RefundAnswer | None:
-        """Write an outcome for as long as this process lives: nobody else knows it."""
-        return await insist(lambda: self._apply_outcome(request.id, outcome), while_away_s=AS_LONG_AS_WE_LIVE)
+    async def _apply_outcome(self, seen: Seen, outcome: Outcome[RefundReceipt]) -> RefundAnswer:
+        """Move a refund by an outcome.
 
-    async def _apply_outcome(self, refund_id: UUID, outcome: Outcome[RefundReceipt]) -> RefundAnswer | None:
-        def step(refund: Refund, _now: datetime) -> RefundStep | None:
-            if refund.failure == Failure.SETTLED and isinstance(outcome, Accepted):
-                alarm("settled_wrongly", refund.payment_id, refund_id=str(refund.id))
-            return decide(RefundState(refund.state), outcome)
-
-        try:
-            return await self._move(refund_id, "refund", step)
-        except InvalidInput:
-            # The reply names a refund that was made before: it is crossed or cached, and says nothing about this one.
-            answer = await self._apply_outcome(refund_id, Unknown("refund_id_of_another_refund"))
-        if answer is not None:
-            alarm("crossed_reply", answer.payment.id, refund_id=str(refund_id))
-        return answer
-
-    async def settle(self, caller: Caller, refund_id: UUID, settlement: RefundSettlement) -> RefundAnswer:
-        """Move a refund to what a person found in the cabinet: one that is unknown, or whose sender must have died.
-
-        Raises:
-            RefundNotFound, NothingToSettle: there is nothing to settle.
-            InvalidInput: the id is that of another refund.
-            TooEarlyToSettle: it may still be made.
+        A reply that names a refund which was made before is crossed or cached and says nothing about this one.
         """
-        async with self.database.reading() as session:
-            found = await queries.aged(session, refund_id)
-            payment = await session.get(Payment, found[0].payment_id) if found else None
-        if found is None or payment is None or not caller.may_touch(payment.shop_id):
-            raise RefundNotFound(refund_id)
-        refund, what = found
-        if refund.state == RefundState.SENDING and what.age_s > self.rules.sending_lease_s:
-            await self._give_up(refund_id)
-
-        def step(refund: Refund, now: datetime) -> RefundStep:
-            if refund.state != RefundState.UNKNOWN:
-                raise NothingToSettle("refund", refund.state)
-            if settlement.succeeded:
-                return RefundStep(RefundState.SUCCEEDED, provider_refund_id=settlement.provider_refund_id)
-            check_age(refund.created_at, now, self.rules.late_effect_s)
-            never_made = "A person found that it was never made."
-            return RefundStep(RefundState.FAILED, Failure.SETTLED, "settled", never_made)
-
-        answer = await self._move(refund_id, "settle", step, reason=settlement.reason)
-        if answer is None:
-            raise RefundNotFound(refund_id)
-        return answer
-
-    async def undo_settlement(self, caller: Caller, refund_id: UUID, reason: str) -> RefundAnswer:
-        """Undo a settlement that was wrong: the refund is unknown again, and its amount reserved.
-
-        Raises:
-            RefundNotFound, NothingToUndo: there is no settlement that the refund stands by.
-            SettledByCaller: it takes another person.
-            SettlementInUse: its amount was paid back by another refund, or the payment is not paid any more.
-        """
-        async with self.database.reading() as session:
-            refund = await session.get(Refund, refund_id)
-            payment = await session.get(Payment, refund.payment_id) if refund else None
-            settlement = await audit.settlement_of(session, payment.id, refund_id) if payment else None
-        if payment is None or not caller.may_touch(payment.shop_id):
-            raise RefundNotFound(refund_id)
-
-        def step(refund: Refund, _now: datetime) -> RefundStep:
-            check_undoing("refund", refund.state, settlement, refund.moved_at)
-            return undo_settlement()
-
+        refund_id = seen.refund.id
         try:
-            answer = await self._move(refund_id, audit.UNDO_SETTLE, step, reason=reason)
-        except DBAPIError as error:
-            match constraint_of(error):
-                case "payment_refunds_within_amount":
-                    raise SettlementInUse("its amount was refunded again since") from error
-                case "refund_of_paid_payment":
-                    raise SettlementInUse("its payment is not paid any more") from error
-            raise
-        if answer is None:
-            raise RefundNotFound(refund_id)
-        return answer
+            moved = await self.moves.apply(seen, _decision(outcome), "refund")
+        except asyncpg.UniqueViolationError as error:
+            if constraint_of(error) != PROVIDER_REFUND_ID:
+                raise
+            alarm("crossed_reply", seen.payment.id, refund_id=str(refund_id))
+            seen = await queries.as_it_is(self.database, refund_id)
+            moved = await self.moves.apply(seen, _decision(Unknown("refund_id_of_another_refund")), "refund")
+        return RefundAnswer(moved.refund, moved.payment)
 
-    async def _move(
-        self,
-        refund_id: UUID,
-        operation_type: str,
-        decision: Callable[[Refund, datetime], RefundStep | None],
-        *,
-        reason: str | None = None,
-    ) -> RefundAnswer | None:
-        """Write what is decided under the locks: the move, the payment's sums and the audit entry, in one commit."""
-        async with self.database.transaction() as session:
-            refund = await session.get(Refund, refund_id)
-            if refund is None:
-                return None
-            # The payment first, then the refund: the order in which the intent took them.
-            payment, now = await payment_queries.locked(session, refund.payment_id)
-            await session.refresh(refund, with_for_update=True)
-            before = refund.state
-            step = decision(refund, now)
-            if step is None:
-                return RefundAnswer(refund, payment)
-            if step.provider_refund_id is not None and await queries.has_its_id(
-                session, refund, step.provider_refund_id
-            ):
-                raise InvalidInput("provider_refund_id", "is the id of another refund of this payment")
-            move_to(refund, step)
-            for state, sign in ((before, -1), (refund.state, 1)):
-                if state in {RefundState.SENDING, RefundState.UNKNOWN}:
-                    payment.reserved_amount += sign * refund.amount
-                elif state == RefundState.SUCCEEDED:
-                    payment.refunded_amount += sign * refund.amount
-            await session.flush()
-            await audit.record(
-                session,
-                operation_type,
-                shop_id=payment.shop_id,
-                organization_bin=payment.organization_bin,
-                external_id=payment.external_id,
-                amount=refund.amount,
-                state=refund.state,
-                error_message=refund.error_message,
-                provider=payment.provider,
-                payment_id=payment.id,
-                refund_id=refund.id,
-                reason=reason,
-            )
-            outbox.write(
-                session,
-                _EVENT_OF_STATE[RefundState(refund.state)],
-                refund.id,
-                version=refund.version,
-                shop_id=payment.shop_id,
-                data={**shown.line(refund), "payment": payments_shown.line(payment)},
-            )
-        MOVES.labels(object="refund", before=before, after=refund.state).inc()
-        log.info(
-            "refund moved",
-            payment_id=str(payment.id),
-            refund_id=str(refund.id),
-            shop_id=payment.shop_id,
-            before=before,
-            after=refund.state,
-            failure=refund.failure,
-        )
-        if refund.state == RefundState.UNKNOWN:
-            alarm("refund_unknown", payment.id, refund_id=str(refund.id))
-        return RefundAnswer(refund, payment)
 
-    async def of_payment(self, payment_id: UUID) -> list[Refund]:
-        """The refunds of a payment, oldest first."""
-        async with self.database.reading() as session:
-            return await queries.of_payment(session, payment_id)
+def _decision(outcome: Outcome[RefundReceipt]) -> Callable[[Refund, datetime], RefundStep | None]:
+    def decision(refund: Refund, _now: datetime) -> RefundStep | None:
+        if refund.failure == Failure.SETTLED and isinstance(outcome, Accepted):
+            alarm("settled_wrongly", refund.payment_id, refund_id=str(refund.id))
+        return decide(RefundState(refund.state), outcome)
 
-    async def tasks(self, caller: Caller) -> list[tuple[Refund, Payment]]:
-        """Refunds that people must look up, oldest first, each with its payment: unknown, or sending for too long."""
-        async with self.database.reading() as session:
-            return await queries.for_people(session, caller.shops, sending_lease_s=self.rules.sending_lease_s)
-
-    async def settle_lost(self) -> int:
-        """Make refunds unknown whose sender must have died; returns how many. Their amounts stay reserved."""
-        async with self.database.reading() as session:
-            lost = await queries.stuck_in_sending(session, self.rules.sending_lease_s)
-        return await each_alone(lost, self._give_up, alarm="refund_not_settled")
-
-    async def _give_up(self, refund_id: UUID) -> None:
-        await self._apply_outcome(refund_id, Unknown("sender_died"))
+    return decision
 
 
 def remainder(payment: Payment) -> Money:
     """What can still be refunded of a payment: refunds under way count as made."""
     return Money((payment.amount or 0) - payment.refunded_amount - payment.reserved_amount)
+
+
+def _new_refund(request: RefundRequest, fingerprint: str, amount: int, at: datetime) -> Refund:
+    """The refund as its intent wrote it. ``amount`` in tiyn."""
+    return Refund(
+        id=request.id,
+        payment_id=request.payment.id,
+        amount=amount,
+        state=RefundState.SENDING,
+        caller=request.caller.name,
+        fingerprint=fingerprint,
+        keyed=request.idempotency_key is not None,
+        version=1,
+        created_at=at,
+        moved_at=at,
+        updated_at=at,
+    )

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.access.service import ALL_SHOPS, Caller
+from payment_service.access.service import Caller
 from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
 from payment_service.identifiers import checked_bin, new_id
@@ -19,9 +19,10 @@ from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import alarm
 from payment_service.postgres.database import Database, constraint_of
-from payment_service.postgres.queue import FOLLOW_PAYMENT, enqueue
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.providers.interface import Providers
 from payment_service.routing.models import PaymentConfigHistory
+from payment_service.scheduling.due import Kind, wake
 
 _METHODS = {"create": "phone", "create-link": "link"}
 """Operations that make a payment: their amount is the payment's, and not that of a refund."""
@@ -140,7 +141,7 @@ async def _insert(session: AsyncSession, caller: Caller, report: Report, externa
         if known is None:
             raise
         return known
-    await enqueue(session, FOLLOW_PAYMENT, payment.id, key=f"{payment.id}:adopted")
+    wake(session, Kind.READINGS)
     return payment
 
 
@@ -178,53 +179,3 @@ async def _pin_account(session: AsyncSession, payment: Payment, organization_bin
     else:
         # The money of this shop went to an account that never was this shop's.
         alarm("foreign_bin_reported", payment.id, shop_id=str(payment.shop_id), organization_bin=organization_bin)
-
-
-async def yield_to(session: AsyncSession, payment: Payment, external_id: str) -> None:
-    """Let a client's report give its ``external_id`` to a payment of ours, if it can be of that payment.
-
-    A report of another shop, amount or BIN, or one that was refunded already, keeps it: the caller then meets the
-    database's refusal.
-    """
-    report = await queries.by_external_id(session, external_id)
-    if report is None or report.source != "client":
-        return
-    report, _now = await queries.locked(session, report.id)
-    fits = (
-        report.same_as is None
-        and report.shop_id == payment.shop_id
-        and report.amount in {None, payment.amount}
-        and report.organization_bin in {None, payment.organization_bin}
-        and not report.refunded_amount
-        and not report.reserved_amount
-    )
-    if not fits:
-        return
-    report.same_as, report.next_check_at = payment.id, None
-    await session.flush()
-    await _record(session, report, external_id, "merge", f"This report was of payment {payment.id}.")
-
-
-async def take_up_again(session: AsyncSession, payment: Payment, external_id: str) -> None:
-    """Follow a report again that had given its ``external_id`` to a payment which turned out not to be the same."""
-    merged = select(Payment).where(Payment.same_as == payment.id, Payment.external_id == external_id)
-    for report in await session.scalars(merged.with_for_update()):
-        report.same_as, report.next_check_at = None, func.now()
-        await session.flush()
-        await _record(session, report, external_id, "unmerge", f"This report was not of payment {payment.id}.")
-        await enqueue(session, FOLLOW_PAYMENT, report.id, key=f"{report.id}:{report.checks}:unmerged")
-
-
-async def _record(session: AsyncSession, report: Payment, external_id: str, operation_type: str, sentence: str) -> None:
-    await audit.record(
-        session,
-        operation_type,
-        shop_id=report.shop_id,
-        organization_bin=report.organization_bin,
-        external_id=external_id,
-        amount=report.amount,
-        status=report.status,
-        provider=report.provider,
-        payment_id=report.id,
-        error_message=sentence,
-    )

@@ -1,4 +1,4 @@
-"""The tables of routing. ``payment_config`` is what operators query by hand (contract.md section 2)."""
+"""The tables of routing. ``payment_config`` is what operators query by hand (docs/contract.md section 2)."""
 
 from sqlalchemy import Boolean, ForeignKey, Identity, String, Text
 from sqlalchemy.orm import Mapped, mapped_column, relationship

@@ -3,8 +3,7 @@
 What has ended stays as it is. A replay is a new delivery of the same event, with the same id for the receiver.
 """
 
-from collections.abc import Collection, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -14,26 +13,19 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
+from payment_service.access.service import Caller
 from payment_service.errors import DeliveryNotFound, WebhookNotFound, WebhookOff
 from payment_service.events.models import Event
 from payment_service.events.outbox import EventType
 from payment_service.postgres.database import Database
-from payment_service.postgres.paging import Filter, Page, read_page
+from payment_service.postgres.paging import Page, matches, read_page, within
+from payment_service.postgres.visibility import ALL_SHOPS
+from payment_service.scheduling.due import Kind, wake
 from payment_service.webhooks.delivery import delivery_of
-from payment_service.webhooks.endpoints import Endpoints, locked, wake, wants
+from payment_service.webhooks.endpoints import Endpoints, locked, wants
 from payment_service.webhooks.models import DeliveryTry, EventDelivery, WebhookEndpoint
 
 BATCH: Final = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryFilter(Filter):
-    """Which deliveries to show."""
-
-    endpoint_id: UUID | AbstractSet[UUID] | None = None
-    event_id: UUID | None = None
-    state: str | None = None
-    type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +39,14 @@ class DeliveryDetails:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRecord:
-    """What was delivered, and what was not. ``shops`` are those that the caller may touch; none means all."""
+    """What was delivered, and what was not, to endpoints that the caller may see."""
 
     database: Database
     endpoints: Endpoints
 
     async def search(
         self,
+        caller: Caller,
         *,
         endpoint_id: UUID | None = None,
         state: str | None = None,
@@ -61,22 +54,23 @@ class DeliveryRecord:
         event_id: UUID | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-        shops: Collection[int] | None = None,
         limit: int,
         cursor: str | None = None,
     ) -> Page[EventDelivery]:
         """Deliveries to endpoints that the caller may see, newest first."""
-        endpoints: UUID | AbstractSet[UUID] | None = endpoint_id
-        if shops is not None:
-            seen = {endpoint.id for endpoint in await self.endpoints.all(shops)}
-            endpoints = seen if endpoint_id is None else seen & {endpoint_id}
-        wanted = DeliveryFilter(
-            endpoint_id=endpoints, state=state, type=type, event_id=event_id, since=since, until=until
+        query = select(EventDelivery).where(
+            matches(EventDelivery.endpoint_id, endpoint_id),
+            matches(EventDelivery.event_id, event_id),
+            matches(EventDelivery.state, state),
+            matches(EventDelivery.type, type),
+            within(EventDelivery.created_at, since, until),
         )
+        if caller.shops is not ALL_SHOPS:
+            query = query.where(EventDelivery.endpoint_id.in_([one.id for one in await self.endpoints.all(caller)]))
         async with self.database.reading() as session:
-            return await read_page(session, EventDelivery, wanted, limit=limit, cursor=cursor)
+            return await read_page(session, EventDelivery, query, limit=limit, cursor=cursor)
 
-    async def get(self, delivery_id: UUID, shops: Collection[int] | None = None) -> DeliveryDetails:
+    async def get(self, caller: Caller, delivery_id: UUID) -> DeliveryDetails:
         """One delivery.
 
         Raises:
@@ -87,27 +81,27 @@ class DeliveryRecord:
             delivery = await session.get(EventDelivery, delivery_id)
             if delivery is None:
                 raise DeliveryNotFound(delivery_id)
-            await self._check_visible(delivery, shops)
+            await self._check_visible(caller, delivery)
             event = await session.get_one(Event, delivery.event_id)
             return DeliveryDetails(delivery, event, list(await session.scalars(tries)))
 
-    async def replay(self, delivery_id: UUID, shops: Collection[int] | None = None) -> EventDelivery:
+    async def replay(self, caller: Caller, delivery_id: UUID) -> EventDelivery:
         """Deliver an event once more, at once. What still waits is tried now; what was replayed already, anew.
 
         Raises:
             DeliveryNotFound: when there is none that the caller may see.
             WebhookOff: when its endpoint is switched off.
         """
-        delivery = (await self.get(delivery_id, shops)).delivery
+        delivery = (await self.get(caller, delivery_id)).delivery
         async with self.database.transaction() as session:
-            endpoint = await self._on(session, delivery.endpoint_id, shops)
+            endpoint = await self._on(session, caller, delivery.endpoint_id)
             of_event = EventDelivery.endpoint_id == endpoint.id, EventDelivery.event_id == delivery.event_id
             latest = select(EventDelivery).where(*of_event).order_by(EventDelivery.id.desc()).limit(1)
             again = await self._again(session, (await session.scalars(latest)).one())
-            await wake(session, endpoint.id)
+            wake(session, Kind.DELIVERIES)
         return again
 
-    async def replay_failed(self, endpoint_id: UUID, since: datetime, shops: Collection[int] | None = None) -> int:
+    async def replay_failed(self, caller: Caller, endpoint_id: UUID, since: datetime) -> int:
         """Deliver at once all that ended as dead since then, or failed and waits; returns how many.
 
         Raises:
@@ -124,7 +118,7 @@ class DeliveryRecord:
         replayed, last = 0, UUID(int=0)
         while True:
             async with self.database.transaction() as session:
-                endpoint = await self._on(session, endpoint_id, shops)
+                await self._on(session, caller, endpoint_id)
                 no_test = EventDelivery.type != EventType.TEST
                 query = select(EventDelivery).where(of_endpoint, no_test, failed, EventDelivery.id > last)
                 batch = list(await session.scalars(query.order_by(EventDelivery.id).limit(BATCH)))
@@ -132,12 +126,10 @@ class DeliveryRecord:
                     await self._again(session, delivery)
                 if not batch:
                     return replayed
-                await wake(session, endpoint.id)
+                wake(session, Kind.DELIVERIES)
             replayed, last = replayed + len(batch), batch[-1].id
 
-    async def replay_period(
-        self, endpoint_id: UUID, since: datetime, until: datetime, shops: Collection[int] | None = None
-    ) -> int:
+    async def replay_period(self, caller: Caller, endpoint_id: UUID, since: datetime, until: datetime) -> int:
         """Deliver every event of a period that the endpoint wants, delivered before or not; returns how many.
 
         Also those that were written while it was off, or before it was there.
@@ -150,7 +142,7 @@ class DeliveryRecord:
         place: ColumnElement[bool] = Event.created_at >= since
         while True:
             async with self.database.transaction() as session:
-                endpoint = await self._on(session, endpoint_id, shops)
+                endpoint = await self._on(session, caller, endpoint_id)
                 query = select(Event).where(place, Event.created_at < until, Event.type != EventType.TEST)
                 events = list(await session.scalars(query.order_by(Event.created_at, Event.id).limit(BATCH)))
                 if not events:
@@ -162,21 +154,21 @@ class DeliveryRecord:
                         await self._again(session, latest[event.id])
                     elif event.passed_on_at is not None:  # else it is about to be delivered anyway
                         session.add(delivery_of(event, endpoint.id))
-                await wake(session, endpoint.id)
+                wake(session, Kind.DELIVERIES)
             replayed += len(wanted)
             place = tuple_(Event.created_at, Event.id) > tuple_(events[-1].created_at, events[-1].id)
 
     # --- steps
 
-    async def _check_visible(self, delivery: EventDelivery, shops: Collection[int] | None) -> None:
+    async def _check_visible(self, caller: Caller, delivery: EventDelivery) -> None:
         try:
-            await self.endpoints.get(delivery.endpoint_id, shops)
+            await self.endpoints.get(caller, delivery.endpoint_id)
         except WebhookNotFound:
             raise DeliveryNotFound(delivery.id) from None
 
-    async def _on(self, session: AsyncSession, endpoint_id: UUID, shops: Collection[int] | None) -> WebhookEndpoint:
+    async def _on(self, session: AsyncSession, caller: Caller, endpoint_id: UUID) -> WebhookEndpoint:
         """The endpoint under its lock: nothing else of it is replayed or written down meanwhile."""
-        await self.endpoints.get(endpoint_id, shops)
+        await self.endpoints.get(caller, endpoint_id)
         endpoint = await locked(session, endpoint_id)
         if endpoint is None or not endpoint.is_active:
             raise WebhookOff(endpoint_id)

@@ -1,25 +1,25 @@
-"""Delivering events to endpoints: one try, the next one, the order of one object's events, how an endpoint fares.
+"""Delivering events to endpoints: one try, the next one, the order of one object's events, switching endpoints off.
 
-A job says that something is due for an endpoint. Whoever runs it takes the turn of one delivery, calls with no
-transaction open, writes down what came of it, and leaves a job if more is due. An endpoint has a few turns at a time,
-so that one which hangs keeps no other waiting. At least once: a try whose worker died is made again.
+A delivery is due when ``next_try_at`` has come; ``trying_until`` is the lease of the worker that tries. Deliveries that
+are due together are claimed together, for all endpoints, each with a few at a time, so that one which hangs keeps no
+other waiting. No transaction is open during a call, and its result is one statement. At least once: a try whose worker
+died is made again.
 """
 
-import asyncio
 import json
-import random
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, assert_never
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+import asyncpg
+from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased
 from standardwebhooks.webhooks import Webhook
 
+from payment_service.access.service import Caller
 from payment_service.characters import one_line
 from payment_service.events import outbox
 from payment_service.events.models import Event
@@ -29,14 +29,50 @@ from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import DELIVERIES_WAITING, DELIVERY_SECONDS, DELIVERY_TRIES
 from payment_service.outbound.client import DEADLINE_S, NotPosted, Posted
 from payment_service.postgres.database import Database, insist
-from payment_service.webhooks.endpoints import Endpoints, locked, wake, wants
-from payment_service.webhooks.models import DeliveryTry, EventDelivery, WebhookEndpoint
+from payment_service.scheduling.due import Kind, jitter, wake
+from payment_service.webhooks.endpoints import Endpoints, locked, wants
+from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
 
-TURN_S: Final = DEADLINE_S + 10
-"""How long a worker owns the try of one delivery; longer than a call can take."""
+LEASE_S: Final = DEADLINE_S + 10
+"""How long a worker owns the try of one delivery, in seconds; longer than a call can take."""
 GONE: Final = 410
-AT_ONCE_IN_PROCESS: Final = 4
-"""Connections to the database that delivering uses at most; the others are for payments."""
+_CLAIM: Final = "SELECT * FROM claim_deliveries($1, $2, $3, $4, $5, $6)"
+_RESULT: Final = """
+WITH owned AS (
+  SELECT id, tries, endpoint_id, coalesce($9::timestamptz, now()) AS moment FROM event_delivery
+  WHERE id = $1::uuid AND trying_until = $2::timestamptz FOR UPDATE
+), tried AS (
+  INSERT INTO delivery_try (delivery_id, number, succeeded, status, error, answer, duration_ms, created_at)
+  SELECT id, tries + 1, $3::boolean, $4::smallint, $5::text, $6::text, $7::integer, moment FROM owned
+  RETURNING delivery_id, number, created_at
+), written AS (
+  UPDATE event_delivery SET tries = number, trying_until = NULL,
+    state = CASE WHEN $3 THEN 'delivered' WHEN $8::float8 IS NULL THEN 'dead' ELSE 'waiting' END,
+    next_try_at = CASE WHEN NOT $3 THEN tried.created_at + make_interval(secs => $8) END,
+    ended_at = CASE WHEN $3 OR $8 IS NULL THEN tried.created_at END
+  FROM tried WHERE id = delivery_id
+  RETURNING endpoint_id, state, tries, type, tried.created_at AS moment
+), failing AS (
+  -- Written only when it changes, and left to the next try while somebody changes the endpoint: no try waits for it.
+  UPDATE webhook_endpoint SET failing_since = CASE WHEN NOT $3 THEN moment END
+  FROM written WHERE id IN (
+    SELECT id FROM webhook_endpoint
+    WHERE id = (SELECT endpoint_id FROM owned) AND (failing_since IS NOT NULL) = $3 FOR NO KEY UPDATE SKIP LOCKED
+  ) AND ($3 OR type <> 'test')
+)
+SELECT state, written.tries, moment, is_active, off_reason, failing_since
+FROM written JOIN webhook_endpoint ON webhook_endpoint.id = endpoint_id
+"""
+"""No row when the try was written before, or the lease ended and another worker took it up."""
+_NEXT: Final = """
+SELECT extract(epoch FROM min(next_try_at) - now())::float8
+FROM webhook_endpoint CROSS JOIN LATERAL (
+  SELECT next_try_at FROM event_delivery
+  WHERE endpoint_id = webhook_endpoint.id AND state = 'waiting' AND next_try_at > now()
+  ORDER BY next_try_at LIMIT 1
+) AS next
+WHERE is_active
+"""
 log = get_logger(__name__)
 
 
@@ -60,27 +96,27 @@ class DeliveryPlan:
         if tries > len(self.delays_s):
             return None
         # Jitter: what failed together must not come back together. Only later, so that the whole plan is never shorter.
-        return self.delays_s[tries - 1] * random.uniform(1, 1.1)  # noqa: S311 - not a secret
+        return self.delays_s[tries - 1] * jitter(1.1)
 
 
 class Clock:
     """The database's clock, so that every worker has the same one."""
 
-    def begun(self) -> ColumnElement[datetime]:
-        """When the transaction began: jobs are planned from there, too."""
-        return func.now()
-
-    def present(self) -> ColumnElement[datetime]:
-        """The present moment, later than anything that can be seen."""
-        return func.clock_timestamp()
+    def now(self) -> datetime | None:
+        """A moment to go by in its place."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
-    """One try, owned."""
+class Turn:
+    """One try, owned until ``lease_end``."""
 
-    delivery: EventDelivery
+    delivery_id: UUID
+    lease_end: datetime
+    tries: int
+    """That were made before."""
     event: Event
+    endpoint_id: UUID
     url: str = field(repr=False)
     secrets: Sequence[str] = field(repr=False)
     headers: dict[str, str] = field(repr=False)
@@ -94,26 +130,30 @@ class Deliveries:
     endpoints: Endpoints
     plan: DeliveryPlan
     clock: Clock = field(default_factory=Clock)
-    _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE_IN_PROCESS))
+    kind: Kind = Kind.DELIVERIES
 
     # --- taking events
 
     async def take(self, session: AsyncSession, events: Sequence[Event]) -> None:
-        """Write a delivery of each event to each endpoint that wants it, and wake a worker for each endpoint."""
+        """Write a delivery of each event to each endpoint that wants it."""
         active = list(await session.scalars(select(WebhookEndpoint).where(WebhookEndpoint.is_active)))
-        for endpoint in active:
-            wanted = [event for event in events if event.type != EventType.TEST and wants(endpoint, event)]
-            session.add_all(delivery_of(event, endpoint.id) for event in wanted)
-            if wanted:
-                await wake(session, endpoint.id)
+        rows = [
+            {**_of_event(event), "endpoint_id": endpoint.id, "next_try_at": event.created_at}
+            for endpoint in active
+            for event in events
+            if event.type != EventType.TEST and wants(endpoint, event)
+        ]
+        if rows:
+            await session.execute(insert(EventDelivery), rows)
+            wake(session, self.kind)
 
-    async def test(self, endpoint_id: UUID, shops: Collection[int] | None = None) -> EventDelivery:
+    async def test(self, caller: Caller, endpoint_id: UUID) -> EventDelivery:
         """Send an endpoint a test event, once, even if it is off.
 
         Raises:
             WebhookNotFound: when there is none that the caller may see.
         """
-        await self.endpoints.get(endpoint_id, shops)
+        await self.endpoints.get(caller, endpoint_id)
         async with self.database.transaction() as session:
             endpoint = await session.get_one(WebhookEndpoint, endpoint_id)
             event = self.endpoints.tell(session, endpoint, EventType.TEST)
@@ -123,144 +163,125 @@ class Deliveries:
             session.add(delivery)
             await session.flush()
             await session.refresh(delivery)
-            await wake(session, endpoint_id)
+            wake(session, self.kind)
         return delivery
 
     # --- one try
 
-    async def deliver(self, endpoint_id: UUID) -> None:
-        """A worker's turn: make one try for this endpoint. Does nothing when nothing is due or others are at it."""
-        async with self._room:
-            turn = await self._take_turn(endpoint_id)
-        if turn is None:
-            return
-        started = time.perf_counter()
-        answer = await self._post(turn)
-        duration_ms = int((time.perf_counter() - started) * 1000)
-        async with self._room:
-            await insist(lambda: self._write(turn, answer, duration_ms))
+    @property
+    def slots(self) -> int:
+        """How many tries one worker makes at once."""
+        return self.plan.at_once_in_all
 
-    async def _take_turn(self, endpoint_id: UUID) -> _Turn | None:
-        async with self.database.transaction() as session:
-            endpoint = await locked(session, endpoint_id)
-            if endpoint is None:
-                return None
-            present = self.clock.present()
-            of_endpoint = EventDelivery.endpoint_id == endpoint_id, EventDelivery.state == "waiting"
-            under_way = func.count().filter(EventDelivery.trying_until > present)
-            now, tries = (await session.execute(select(present, under_way).where(*of_endpoint))).one()
-            room = self.plan.at_once - tries
-            if room <= 0:
-                return None  # each of them looks for more when it has ended
-            due = _due(endpoint, now, self.plan).add_columns(Event).join(Event, Event.id == EventDelivery.event_id)
-            found = (await session.execute(due.limit(2))).all()
-            if not found:
-                await self._wake_later(session, endpoint, now)
-                return None
-            if room > 1 and len(found) > 1:
-                await wake(session, endpoint_id)
-            delivery, event = found[0]
-            delivery.trying_until = now + timedelta(seconds=TURN_S)
-            secrets, headers = self.endpoints.secrets_of(endpoint, now), self.endpoints.headers_of(endpoint)
-            return _Turn(delivery, event, endpoint.url, secrets, headers)
-
-    async def _wake_later(self, session: AsyncSession, endpoint: WebhookEndpoint, now: datetime) -> None:
-        """What waits for an earlier event of its object is looked at again when it has waited long enough."""
-        kept_back = select(func.min(EventDelivery.created_at)).where(
-            *_due_at(endpoint, now), _keeps_back(now, self.plan)
+    async def claim(self, at_most: int) -> list[Turn]:
+        """Own so many due deliveries; of each endpoint, and in all workers, no more at once than the plan says."""
+        rows = await self.database.lines.fetch(
+            _CLAIM,
+            at_most,
+            self.plan.at_once,
+            self.plan.at_once_in_all,
+            float(LEASE_S),
+            float(self.plan.order_wait_s),
+            self.clock.now(),
         )
-        oldest = (await session.execute(kept_back)).scalar_one()
-        if oldest is not None:
-            delay_s = max(self.plan.order_wait_s - (now - oldest).total_seconds(), 0) + 0.05
-            await wake(session, endpoint.id, delay_s=delay_s)
+        return [self._turn(row) for row in rows]
 
-    async def _post(self, turn: _Turn) -> Posted | NotPosted:
+    async def due_in_s(self) -> float | None:
+        """How long until the next try that is planned, in seconds."""
+        row = await self.database.lines.fetchrow(_NEXT)
+        return None if row is None else row[0]
+
+    async def perform(self, turn: Turn) -> None:
+        """Make a try and write what came of it."""
+        started = time.perf_counter()
         body = body_of(turn.event)
         headers = {**turn.headers, **signed(str(turn.event.id), body, turn.secrets, datetime.now(UTC))}
-        return await self.endpoints.outbound.post(turn.url, body=body.encode(), headers=headers)
+        answer = await self.endpoints.outbound.post(turn.url, body=body.encode(), headers=headers)
+        duration_ms = int((time.perf_counter() - started) * 1000)
+        await insist(lambda: self._write(turn, answer, duration_ms))
 
-    async def _write(self, turn: _Turn, answer: Posted | NotPosted, duration_ms: int) -> None:
-        """Write what came of a try, the next one, and how the endpoint fares."""
-        async with self.database.transaction() as session:
-            endpoint = await locked(session, turn.delivery.endpoint_id)
-            delivery = await session.get(EventDelivery, turn.delivery.id, with_for_update=True)
-            if endpoint is None or delivery is None or delivery.trying_until != turn.delivery.trying_until:
-                # Written already, when the answer to that COMMIT was lost; or so late that another worker took it up.
-                return
-            # The plan counts from when this transaction began, as jobs do; but what is due is due by the present.
-            now, present = (await session.execute(select(self.clock.begun(), self.clock.present()))).one()
-            tried = _try(delivery, answer, duration_ms, now)
-            session.add(tried)
-            await session.flush()
-            delivery.tries, delivery.trying_until = tried.number, None
-            if tried.succeeded:
-                _end(delivery, "delivered", now)
-                await self._fares_well(session, endpoint, delivery)
-                DELIVERY_SECONDS.observe((now - turn.event.created_at).total_seconds())
-            else:
-                await self._plan_next(session, delivery, now)
-                if delivery.type != EventType.TEST:
-                    await self._fares_badly(session, endpoint, tried, now)
-            await session.flush()
-            if await session.scalar(_due(endpoint, present, self.plan).limit(1)):
-                await wake(session, endpoint.id)
-        DELIVERY_TRIES.labels(result="dead" if delivery.state == "dead" else _word(tried)).inc()
-        log.info(
-            "event delivered" if tried.succeeded else "event not delivered",
-            event_id=str(delivery.event_id),
-            type=delivery.type,
-            endpoint_id=str(delivery.endpoint_id),
-            tries=delivery.tries,
-            state=delivery.state,
-            answer=tried.status or tried.error,
+    def _turn(self, row: asyncpg.Record) -> Turn:
+        event = Event(
+            id=row["event_id"],
+            type=row["type"],
+            version=row["version"],
+            data=json.loads(row["data"]),
+            created_at=row["created_at"],
+        )
+        endpoint = WebhookEndpoint(
+            id=row["endpoint_id"],
+            secret_ciphertext=row["secret_ciphertext"],
+            previous_secret_ciphertext=row["previous_secret_ciphertext"],
+            previous_secret_until=row["previous_secret_until"],
+            headers_ciphertext=row["headers_ciphertext"],
+        )
+        return Turn(
+            row["id"],
+            row["lease_end"],
+            row["tries"],
+            event,
+            endpoint.id,
+            row["url"],
+            self.endpoints.secrets_of(endpoint, row["claimed_at"]),
+            self.endpoints.headers_of(endpoint),
         )
 
-    async def _plan_next(self, session: AsyncSession, delivery: EventDelivery, now: datetime) -> None:
-        delay_s = self.plan.delay_s(delivery.tries)
-        if delay_s is None or delivery.type == EventType.TEST:
-            _end(delivery, "dead", now)
+    async def _write(self, turn: Turn, answer: Posted | NotPosted, duration_ms: int) -> None:
+        """Write what came of a try and when the next one is; switch its endpoint on or off when that calls for it."""
+        is_test = turn.event.type == EventType.TEST
+        status, error, text = _told(answer)
+        succeeded = status is not None and 200 <= status <= 299
+        delay_s = None if succeeded or is_test else self.plan.delay_s(turn.tries + 1)
+        written = await self.database.lines.fetchrow(
+            _RESULT,
+            turn.delivery_id,
+            turn.lease_end,
+            succeeded,
+            status,
+            error,
+            text,
+            duration_ms,
+            delay_s,
+            self.clock.now(),
+        )
+        if written is None:
             return
-        delivery.next_try_at = now + timedelta(seconds=delay_s)
-        await wake(session, delivery.endpoint_id, delay_s=delay_s)
+        if succeeded:
+            DELIVERY_SECONDS.observe((written["moment"] - turn.event.created_at).total_seconds())
+        DELIVERY_TRIES.labels(result=written["state"] if written["state"] != "waiting" else "failed").inc()
+        log.info(
+            "event delivered" if succeeded else "event not delivered",
+            event_id=str(turn.event.id),
+            type=turn.event.type,
+            endpoint_id=str(turn.endpoint_id),
+            tries=written["tries"],
+            state=written["state"],
+            answer=status or error,
+        )
+        if succeeded and is_test and written["off_reason"] not in {None, "person"}:
+            await insist(lambda: self._switch_on(turn.endpoint_id))
+        elif not (succeeded or is_test) and written["is_active"]:
+            since, moment = written["failing_since"], written["moment"]
+            if status == GONE:
+                await insist(lambda: self._switch_off(turn.endpoint_id, "gone", moment))
+            elif since is not None and moment - since >= timedelta(seconds=self.plan.disable_after_s):
+                await insist(lambda: self._switch_off(turn.endpoint_id, "failing", moment))
 
-    async def _fares_well(self, session: AsyncSession, endpoint: WebhookEndpoint, delivery: EventDelivery) -> None:
-        endpoint.failing_since = None
-        if delivery.type == EventType.TEST and endpoint.off_reason not in {None, "person"}:
-            await self.endpoints.switch_on(session, endpoint)
-
-    async def _fares_badly(
-        self, session: AsyncSession, endpoint: WebhookEndpoint, tried: DeliveryTry, now: datetime
-    ) -> None:
-        if endpoint.failing_since is None:
-            endpoint.failing_since = now
-        if not endpoint.is_active:
-            return
-        if tried.status == GONE:
-            await self.endpoints.switch_off(session, endpoint, "gone", now)
-        elif now - endpoint.failing_since >= timedelta(seconds=self.plan.disable_after_s):
-            await self.endpoints.switch_off(session, endpoint, "failing", now)
-
-    # --- swept up
-
-    async def wake_overdue(self, late_s: float = 5) -> int:
-        """Wake workers for endpoints that have had something due for a while and nobody at it; returns how many.
-
-        A job was lost, or its worker died. As long as somebody is at it, each try leaves a job for the next.
-        """
-        woken = 0
+    async def _switch_on(self, endpoint_id: UUID) -> None:
+        """A test arrived at an endpoint that had gone off by itself."""
         async with self.database.transaction() as session:
-            now = (await session.execute(select(self.clock.present()))).scalar_one()
-            for endpoint in list(await session.scalars(select(WebhookEndpoint))):
-                due = _due(endpoint, now - timedelta(seconds=late_s), self.plan).limit(1)
-                under_way = select(EventDelivery.id).where(
-                    EventDelivery.endpoint_id == endpoint.id,
-                    EventDelivery.state == "waiting",
-                    EventDelivery.trying_until > now,
-                )
-                if await session.scalar(due) and not await session.scalar(under_way.limit(1)):
-                    await wake(session, endpoint.id)
-                    woken += 1
-        return woken
+            endpoint = await locked(session, endpoint_id)
+            if endpoint is not None and endpoint.off_reason not in {None, "person"}:
+                await self.endpoints.switch_on(session, endpoint)
+
+    async def _switch_off(self, endpoint_id: UUID, reason: str, moment: datetime) -> None:
+        async with self.database.transaction() as session:
+            endpoint = await locked(session, endpoint_id)
+            has_recovered = endpoint is None or (reason == "failing" and endpoint.failing_since is None)
+            if endpoint is not None and endpoint.is_active and not has_recovered:
+                await self.endpoints.switch_off(session, endpoint, reason, moment)
+
+    # --- looking
 
     async def count_waiting(self) -> None:
         """Tell Prometheus how many deliveries wait for endpoints that are on."""
@@ -291,74 +312,26 @@ def signed(event_id: str, body: str, secrets: Sequence[str], moment: datetime) -
 
 def delivery_of(event: Event, endpoint_id: UUID, *, replay_of: UUID | None = None) -> EventDelivery:
     """A new delivery, due at once."""
-    return EventDelivery(
-        id=new_id(),
-        event_id=event.id,
-        endpoint_id=endpoint_id,
-        type=event.type,
-        subject_id=event.subject_id,
-        version=event.version,
-        shop_id=event.shop_id,
-        replay_of=replay_of,
-        next_try_at=func.now(),
-    )
+    return EventDelivery(**_of_event(event), endpoint_id=endpoint_id, replay_of=replay_of, next_try_at=func.now())
 
 
-def _due_at(endpoint: WebhookEndpoint, now: datetime) -> list[ColumnElement[bool]]:
-    conditions = [
-        EventDelivery.endpoint_id == endpoint.id,
-        EventDelivery.state == "waiting",
-        EventDelivery.next_try_at <= now,
-        or_(EventDelivery.trying_until.is_(None), EventDelivery.trying_until <= now),
-    ]
-    if not endpoint.is_active:
-        conditions.append(EventDelivery.type == EventType.TEST)
-    return conditions
+def _of_event(event: Event) -> dict[str, Any]:
+    return {
+        "id": new_id(),
+        "event_id": event.id,
+        "type": event.type,
+        "subject_id": event.subject_id,
+        "version": event.version,
+        "shop_id": event.shop_id,
+    }
 
 
-def _keeps_back(now: datetime, plan: DeliveryPlan) -> ColumnElement[bool]:
-    """Whether a delivery still waits for one of an earlier event of its object."""
-    earlier = aliased(EventDelivery)
-    is_under_way = exists().where(
-        earlier.endpoint_id == EventDelivery.endpoint_id,
-        earlier.subject_id == EventDelivery.subject_id,
-        earlier.state == "waiting",
-        or_(
-            earlier.version < EventDelivery.version,
-            and_(earlier.version == EventDelivery.version, earlier.event_id < EventDelivery.event_id),
-        ),
-    )
-    return and_(EventDelivery.created_at > now - timedelta(seconds=plan.order_wait_s), is_under_way)
-
-
-def _due(endpoint: WebhookEndpoint, now: datetime, plan: DeliveryPlan) -> Any:
-    return (
-        select(EventDelivery)
-        .where(*_due_at(endpoint, now), ~_keeps_back(now, plan))
-        .order_by(EventDelivery.next_try_at, EventDelivery.id)
-    )
-
-
-def _try(delivery: EventDelivery, answer: Posted | NotPosted, duration_ms: int, now: datetime) -> DeliveryTry:
-    tried = DeliveryTry(
-        delivery_id=delivery.id, number=delivery.tries + 1, succeeded=False, duration_ms=duration_ms, created_at=now
-    )
+def _told(answer: Posted | NotPosted) -> tuple[int | None, str | None, str | None]:
+    """What came of a call: the status, or why there is none, and how the answer begins."""
     match answer:
         case Posted(status, body):
-            tried.status, tried.answer = status, _readable(body)
-            tried.succeeded = 200 <= status <= 299
+            return status, None, one_line(body.decode(errors="replace"))[:500]
         case NotPosted(_, detail):
-            tried.error = detail[:200]
-    return tried
-
-
-def _readable(body: bytes) -> str:
-    return one_line(body.decode(errors="replace"))[:500]
-
-
-def _end(delivery: EventDelivery, state: str, now: datetime) -> None:
-    delivery.state, delivery.next_try_at, delivery.ended_at = state, None, now
-
-
-def _word(tried: DeliveryTry) -> str:
-    return "delivered" if tried.succeeded else "failed"
+            return None, detail[:200], None
+        case _:
+            assert_never(answer)

@@ -6,7 +6,7 @@ Secrets and headers are encrypted at rest. A secret is seen once, when it is mad
 import base64
 import json
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -16,6 +16,7 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from payment_service.access.service import Caller
 from payment_service.audit import service as audit
 from payment_service.errors import InvalidInput, WebhookNotFound
 from payment_service.events import outbox
@@ -25,8 +26,9 @@ from payment_service.identifiers import MASK, new_id
 from payment_service.observability.logs import get_logger
 from payment_service.outbound.client import Outbound, check_headers
 from payment_service.postgres.database import Database
-from payment_service.postgres.queue import DELIVER_EVENTS, enqueue
 from payment_service.postgres.vault import Vault
+from payment_service.postgres.visibility import ALL_SHOPS
+from payment_service.scheduling.due import Kind, wake
 from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
 
 SECRET_MARK: Final = "whsec_"  # noqa: S105 - the mark that Standard Webhooks puts before secrets
@@ -34,6 +36,7 @@ MAX_HEADERS: Final = 10
 SUBSCRIBABLE: Final = tuple(kind for kind in EventType if kind is not EventType.TEST)
 """A test goes to the endpoint that it is a test of."""
 _SIGNING_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature", "content-type")
+_OPENED_AT_MOST: Final = 1000
 log = get_logger(__name__)
 
 
@@ -47,28 +50,30 @@ class NewSecret:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """The endpoints of webhooks. ``shops`` of a call are those that the caller may touch; none means all."""
+    """The endpoints of webhooks. Those of some shops belong to callers who may touch each of them."""
 
     database: Database
     vault: Vault
     outbound: Outbound
+    _opened: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
+    """Ciphertexts with their places that were opened before: a try costs less than opening what signs it."""
 
     # --- asking
 
-    async def all(self, shops: Collection[int] | None = None) -> list[WebhookEndpoint]:
+    async def all(self, caller: Caller) -> list[WebhookEndpoint]:
         """Every endpoint that the caller may see, oldest first, those that are off too."""
         async with self.database.reading() as session:
             found = await session.scalars(select(WebhookEndpoint).order_by(WebhookEndpoint.id))
-            return [endpoint for endpoint in found if _may_see(endpoint, shops)]
+            return [endpoint for endpoint in found if _may_see(endpoint, caller)]
 
-    async def get(self, endpoint_id: UUID, shops: Collection[int] | None = None) -> WebhookEndpoint:
+    async def get(self, caller: Caller, endpoint_id: UUID) -> WebhookEndpoint:
         """One endpoint.
 
         Raises:
             WebhookNotFound: when there is none that the caller may see.
         """
         async with self.database.reading() as session:
-            return _visible(await session.get(WebhookEndpoint, endpoint_id), endpoint_id, shops)
+            return _visible(await session.get(WebhookEndpoint, endpoint_id), endpoint_id, caller)
 
     def shown(self, endpoint: WebhookEndpoint) -> dict[str, Any]:
         """An endpoint as the world sees it, in answers and in events: no secret, and of headers only the names."""
@@ -81,21 +86,21 @@ class Endpoints:
         """The custom headers, in the clear."""
         if endpoint.headers_ciphertext is None:
             return {}
-        opened = self.vault.decrypt(endpoint.headers_ciphertext, _place(endpoint, "headers"))
+        opened = self._decrypt(endpoint.headers_ciphertext, _place(endpoint, "headers"))
         headers: dict[str, str] = json.loads(opened)
         return headers
 
     def secrets_of(self, endpoint: WebhookEndpoint, now: datetime) -> list[str]:
         """What is signed with at that moment: the newest first, and the one before it as long as it is valid."""
-        found = [self.vault.decrypt(endpoint.secret_ciphertext, _place(endpoint, "secret"))]
+        found = [self._decrypt(endpoint.secret_ciphertext, _place(endpoint, "secret"))]
         previous, until = endpoint.previous_secret_ciphertext, endpoint.previous_secret_until
         if previous is not None and until is not None and until > now:
-            found.append(self.vault.decrypt(previous, _place(endpoint, "previous_secret")))
+            found.append(self._decrypt(previous, _place(endpoint, "previous_secret")))
         return found
 
     # --- changing
 
-    async def add(self, fields: Mapping[str, Any], shops: Collection[int] | None = None) -> NewSecret:
+    async def add(self, caller: Caller, fields: Mapping[str, Any]) -> NewSecret:
         """Add an endpoint: ``url``, and if wanted ``description, events, shops, headers``. Its secret is made here.
 
         Raises:
@@ -104,8 +109,8 @@ class Endpoints:
         secret = _new_secret()
         endpoint = WebhookEndpoint(id=new_id())
         endpoint.secret_ciphertext = self.vault.encrypt(secret, _place(endpoint, "secret"))
-        if fields.get("shops") is None and shops is not None:
-            fields = {**fields, "shops": sorted(shops)}
+        if fields.get("shops") is None and caller.shops is not ALL_SHOPS:
+            fields = {**fields, "shops": sorted(caller.shops)}
         await self._check_url(fields["url"])
         async with self.database.transaction() as session:
             self._put(endpoint, fields)
@@ -114,21 +119,19 @@ class Endpoints:
         log.info("webhook endpoint added", endpoint_id=str(endpoint.id))
         return NewSecret(endpoint, secret)
 
-    async def change(
-        self, endpoint_id: UUID, fields: Mapping[str, Any], shops: Collection[int] | None = None
-    ) -> WebhookEndpoint:
+    async def change(self, caller: Caller, endpoint_id: UUID, fields: Mapping[str, Any]) -> WebhookEndpoint:
         """Change only the given fields; ``is_active`` switches it on and off.
 
         Raises:
             WebhookNotFound: when there is none that the caller may see.
             InvalidInput: for a field that is wrong.
         """
-        if fields.get("shops", ...) is None and shops is not None:
+        if fields.get("shops", ...) is None and caller.shops is not ALL_SHOPS:
             raise InvalidInput("shops", "are those that the key may touch: name them")
         if "url" in fields:
             await self._check_url(fields["url"])
         async with self.database.transaction() as session:
-            endpoint = _visible(await locked(session, endpoint_id), endpoint_id, shops)
+            endpoint = _visible(await locked(session, endpoint_id), endpoint_id, caller)
             self._put(endpoint, fields)
             match fields.get("is_active"):
                 case True:
@@ -140,9 +143,7 @@ class Endpoints:
         log.info("webhook endpoint changed", endpoint_id=str(endpoint.id), fields=sorted(fields))
         return endpoint
 
-    async def rotate_secret(
-        self, endpoint_id: UUID, *, keep_old_s: int, shops: Collection[int] | None = None
-    ) -> NewSecret:
+    async def rotate_secret(self, caller: Caller, endpoint_id: UUID, *, keep_old_s: int) -> NewSecret:
         """Give an endpoint a new secret. For ``keep_old_s`` seconds everything is signed with the old one too.
 
         Raises:
@@ -150,7 +151,7 @@ class Endpoints:
         """
         secret = _new_secret()
         async with self.database.transaction() as session:
-            endpoint = _visible(await locked(session, endpoint_id), endpoint_id, shops)
+            endpoint = _visible(await locked(session, endpoint_id), endpoint_id, caller)
             place = _place(endpoint, "secret")
             kept = self.vault.decrypt(endpoint.secret_ciphertext, place) if keep_old_s else None
             endpoint.previous_secret_ciphertext = (
@@ -173,7 +174,7 @@ class Endpoints:
         await session.refresh(endpoint)
         waiting = EventDelivery.endpoint_id == endpoint.id, EventDelivery.state == "waiting"
         await session.execute(update(EventDelivery).where(*waiting).values(next_try_at=func.now()))
-        await wake(session, endpoint.id)
+        wake(session, Kind.DELIVERIES)
         if recovered:
             self.tell(session, endpoint, EventType.ENDPOINT_RECOVERED)
 
@@ -211,6 +212,14 @@ class Endpoints:
             await _record(session, "secrets-rotate", endpoint)
 
     # --- steps
+
+    def _decrypt(self, ciphertext: str, place: str) -> str:
+        opened = self._opened.get((ciphertext, place))
+        if opened is None:
+            if len(self._opened) >= _OPENED_AT_MOST:
+                self._opened.clear()
+            opened = self._opened[ciphertext, place] = self.vault.decrypt(ciphertext, place)
+        return opened
 
     async def _check_url(self, url: str) -> None:
         try:
@@ -256,11 +265,6 @@ async def locked(session: AsyncSession, endpoint_id: UUID) -> WebhookEndpoint | 
     return await session.scalar(of_id.with_for_update(key_share=True).execution_options(populate_existing=True))
 
 
-async def wake(session: AsyncSession, endpoint_id: UUID, *, delay_s: float = 0) -> None:
-    """Leave a job that looks for what is due for an endpoint. Each has a key of its own: none takes another's place."""
-    await enqueue(session, DELIVER_EVENTS, endpoint_id, key=str(new_id()), delay_s=delay_s)
-
-
 def wants(endpoint: WebhookEndpoint, event: Event) -> bool:
     """Whether an endpoint is told of an event."""
     if event.type == EventType.TEST:
@@ -269,12 +273,14 @@ def wants(endpoint: WebhookEndpoint, event: Event) -> bool:
     return of_type and (endpoint.shops is None or event.shop_id in endpoint.shops)
 
 
-def _may_see(endpoint: WebhookEndpoint, shops: Collection[int] | None) -> bool:
-    return shops is None or (endpoint.shops is not None and set(endpoint.shops) <= set(shops))
+def _may_see(endpoint: WebhookEndpoint, caller: Caller) -> bool:
+    if endpoint.shops is None:
+        return caller.shops is ALL_SHOPS
+    return all(caller.may_touch(shop_id) for shop_id in endpoint.shops)
 
 
-def _visible(endpoint: WebhookEndpoint | None, endpoint_id: UUID, shops: Collection[int] | None) -> WebhookEndpoint:
-    if endpoint is None or not _may_see(endpoint, shops):
+def _visible(endpoint: WebhookEndpoint | None, endpoint_id: UUID, caller: Caller) -> WebhookEndpoint:
+    if endpoint is None or not _may_see(endpoint, caller):
         raise WebhookNotFound(endpoint_id)
     return endpoint
 

@@ -1,26 +1,29 @@
-"""The worker: follows payments, settles what was lost, and comes back by itself when the database was away."""
+"""The worker: reads open payments, delivers events, sends messages, and sweeps up what was lost.
+
+Each kind of due work has a loop and slots of its own, so that a flood of one never keeps the others waiting.
+"""
 
 import asyncio
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 from payment_service.access.service import SERVICE
 from payment_service.audit.sealing import AuditSeals
-from payment_service.events.relay import PassingOn
-from payment_service.notifications.service import Notify
+from payment_service.events.outbox import EVENT_WRITTEN
+from payment_service.events.relay import Relay
 from payment_service.observability.context import Origin, origin
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import TASKS
 from payment_service.payments.polling import Polling
 from payment_service.payments.settling import Settling
 from payment_service.postgres.database import Database
-from payment_service.postgres.queue import DELIVER_EVENTS, FOLLOW_PAYMENT, TELL_CHAT, Consumer, Handler, forget_old
-from payment_service.refunds.service import Refunds
+from payment_service.postgres.listening import listen
+from payment_service.refunds.settling import RefundSettling
+from payment_service.scheduling.due import WORK_DUE, Dispatcher
 from payment_service.services import Services
 from payment_service.webhooks.delivery import Deliveries
 
-RESTART_AFTER_S = 1.0
-JOBS_KEPT_DAYS = 3
 log = get_logger(__name__)
 
 
@@ -30,11 +33,11 @@ def worker_over(services: Services) -> "Worker":
         services.database,
         services.polling,
         services.settling,
-        services.refunds,
+        services.refund_settling,
         AuditSeals(services.database),
-        PassingOn(services.database, [services.deliveries.take, services.notify.take]),
+        Relay(services.database, [services.deliveries.take, services.notifications.take]),
         services.deliveries,
-        services.notify,
+        {work.kind: Dispatcher(work) for work in (services.polling, services.deliveries, services.notifications)},
         services.settings.sweep_every_s,
     )
 
@@ -46,53 +49,47 @@ class Worker:
     database: Database
     polling: Polling
     settling: Settling
-    refunds: Refunds
+    refund_settling: RefundSettling
     audit_seals: AuditSeals
-    passing_on: PassingOn
+    relay: Relay
     deliveries: Deliveries
-    notify: Notify
+    dispatchers: dict[str, Dispatcher[Any]]
+    """By the kind of work."""
     sweep_every_s: float = 15
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    _consumer: Consumer | None = None
 
     async def run(self) -> None:
-        """Work until ``stop`` is called. A lost database is waited for."""
+        """Work until ``stop`` is called, and let the turns in hand end. A lost database is waited for."""
         origin.set(Origin("worker"))
-        sweeping = asyncio.create_task(self._sweep())
-        passing_on = asyncio.create_task(self.passing_on.run())
+        listening = asyncio.create_task(self._listen())
+        relaying = asyncio.create_task(self.relay.run())
         try:
-            while not self._stopping.is_set():
-                try:
-                    await self._consume()
-                except Exception as error:  # noqa: BLE001 - whatever it is, payments must go on being followed
-                    log.warning("worker starts again", error=type(error).__name__)
-                    await self._pause(RESTART_AFTER_S)
+            await asyncio.gather(self._sweep(), *(dispatcher.run() for dispatcher in self.dispatchers.values()))
         finally:
-            await sweeping
-            passing_on.cancel()
-            await asyncio.wait({passing_on})
+            for task in (listening, relaying):
+                task.cancel()
+            await asyncio.wait({listening, relaying})
 
     def stop(self) -> None:
-        """Take no more jobs and let those in hand end."""
+        """Take no more turns and let those in hand end."""
         self._stopping.set()
-        if self._consumer is not None:
-            self._consumer.stop()
+        for dispatcher in self.dispatchers.values():
+            dispatcher.stop()
 
-    async def _consume(self) -> None:
-        connection = await self.database.raw_connection()
-        try:
-            handlers: dict[str, Handler] = {
-                FOLLOW_PAYMENT: self.polling.follow,
-                DELIVER_EVENTS: self.deliveries.deliver,
-                TELL_CHAT: self.notify.tell,
-            }
-            # Telling the world must never keep payments from being followed.
-            self._consumer = Consumer(connection, handlers, {DELIVER_EVENTS: self.deliveries.plan.at_once_in_all})
-            if not self._stopping.is_set():
-                await self._consumer.run()
-        finally:
-            self._consumer = None
-            connection.terminate()
+    async def _listen(self) -> None:
+        """Hear of what is due at once. What was said while nothing could be heard is looked for."""
+
+        def wake_all() -> None:
+            self.relay.wake()
+            for dispatcher in self.dispatchers.values():
+                dispatcher.wake()
+
+        def wake(kind: str) -> None:
+            if kind in self.dispatchers:
+                self.dispatchers[kind].wake()
+
+        heard = {EVENT_WRITTEN: lambda _event: self.relay.wake(), WORK_DUE: wake}
+        await listen(self.database, heard, connected=wake_all)
 
     async def _sweep(self) -> None:
         """Now and then look for what was lost, and for what waits for people."""
@@ -100,13 +97,8 @@ class Worker:
             for chore in (
                 self._settle_lost_payments,
                 self._settle_lost_refunds,
-                self._wake_overdue,
-                self.passing_on.pass_on,
-                self._wake_overdue_deliveries,
-                self._wake_overdue_chats,
                 self.deliveries.count_waiting,
                 self._count_tasks,
-                self._forget_old_jobs,
                 self.audit_seals.seal,
             ):
                 try:
@@ -121,28 +113,12 @@ class Worker:
             log.warning("processes died while they were sending payments", settled=settled)
 
     async def _settle_lost_refunds(self) -> None:
-        if settled := await self.refunds.settle_lost():
+        if settled := await self.refund_settling.settle_lost():
             log.warning("processes died while they were sending refunds", settled=settled)
-
-    async def _wake_overdue(self) -> None:
-        if woken := await self.polling.wake_overdue():
-            log.warning("jobs were lost", woken=woken)
-
-    async def _wake_overdue_deliveries(self) -> None:
-        if woken := await self.deliveries.wake_overdue():
-            log.info("endpoints woken", woken=woken)
-
-    async def _wake_overdue_chats(self) -> None:
-        if woken := await self.notify.wake_overdue():
-            log.warning("jobs of chats were lost", woken=woken)
 
     async def _count_tasks(self) -> None:
         TASKS.labels(kind="payment").set(len(await self.settling.tasks(SERVICE)))
-        TASKS.labels(kind="refund").set(len(await self.refunds.tasks(SERVICE)))
-
-    async def _forget_old_jobs(self) -> None:
-        async with self.database.transaction() as session:
-            await forget_old(session, JOBS_KEPT_DAYS)
+        TASKS.labels(kind="refund").set(len(await self.refund_settling.tasks(SERVICE)))
 
     async def _pause(self, seconds: float) -> None:
         try:

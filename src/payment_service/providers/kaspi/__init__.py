@@ -1,1 +1,1 @@
-"""Kaspi Pay, through the PHP proxy on its allow-listed server (kaspi-api.md)."""
+"""Kaspi Pay, through the PHP proxy on its allow-listed server (docs/kaspi-api.md)."""

@@ -1,7 +1,7 @@
 """The one HTTP call to the proxy: GET, once, within a total deadline, told apart by whether a byte left.
 
 Never raises, never retries, never redirects, never logs an address: the query holds the access token, the phone and
-the device token (kaspi-api.md section 2).
+the device token (docs/kaspi-api.md section 2).
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What Kaspi's words and codes mean. Data from kaspi-api.md sections 3 and 4; pure.
+"""What Kaspi's words and codes mean. Data from docs/kaspi-api.md sections 3 and 4; pure.
 
 Anything that is not listed means that we do not know.
 """
@@ -48,7 +48,7 @@ NO_MONEY_MOVED: Final = frozenset(
         "-99000005",
         "-99000011",
         "-99000020",
-        # Seen with both signs (kaspi-api.md section 4).
+        # Seen with both signs (docs/kaspi-api.md section 4).
         "990000018",
         "-990000018",
         "990000026",

@@ -1,7 +1,7 @@
 """The proxy's replies, read strictly: bytes in, an outcome out, no exception ever. Pure.
 
-Source: kaspi-api.md sections 2 and 6. A reply without Content-Length that was cut arrives as a clean 200 with half a
-body, so half a JSON must never be read as anything.
+Source: docs/kaspi-api.md sections 2 and 6. A reply without Content-Length that was cut arrives as a clean 200 with half
+a body, so half a JSON must never be read as anything.
 """
 
 import json
@@ -117,7 +117,7 @@ def read_status(reply: Reply, *, external_id: str) -> Reading:
 
 
 def _read_money(reply: Reply, receipt: Callable[[Mapping[str, Any]], Receipt]) -> Outcome[Receipt]:
-    """The table of kaspi-api.md section 6, for a reply that arrived."""
+    """The table of docs/kaspi-api.md section 6, for a reply that arrived."""
     if reply.http_status in REFUSED_BY_PROXY:
         return Rejected(f"http_{reply.http_status}", "The payment proxy refused the call.", RefusedBy.PROXY)
     if reply.http_status != 200:

@@ -1,0 +1,60 @@
+"""A client's report that turns out to be of a payment of ours gives its ``external_id`` to it, and can get it back."""
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from payment_service.audit import service as audit
+from payment_service.payments import queries
+from payment_service.payments.models import Payment
+from payment_service.scheduling.due import Kind, wake
+
+
+async def yield_to(session: AsyncSession, payment: Payment, external_id: str) -> bool:
+    """Let a client's report give its ``external_id`` to a payment of ours, if it can be of that payment.
+
+    A report of another shop, amount or BIN, or one that was refunded already, keeps it: then it returns false, and the
+    database would refuse the id.
+    """
+    report = await queries.by_external_id(session, external_id)
+    if report is None or report.source != "client":
+        return False
+    report, _now = await queries.locked(session, report.id)
+    fits = (
+        report.same_as is None
+        and report.shop_id == payment.shop_id
+        and report.amount in {None, payment.amount}
+        and report.organization_bin in {None, payment.organization_bin}
+        and not report.refunded_amount
+        and not report.reserved_amount
+    )
+    if not fits:
+        return False
+    report.same_as, report.next_check_at = payment.id, None
+    await session.flush()
+    await _record(session, report, external_id, "merge", f"This report was of payment {payment.id}.")
+    return True
+
+
+async def take_up_again(session: AsyncSession, payment: Payment, external_id: str) -> None:
+    """Follow a report again that had given its ``external_id`` to a payment which turned out not to be the same."""
+    merged = select(Payment).where(Payment.same_as == payment.id, Payment.external_id == external_id)
+    for report in await session.scalars(merged.with_for_update()):
+        report.same_as, report.next_check_at = None, func.now()
+        await session.flush()
+        await _record(session, report, external_id, "unmerge", f"This report was not of payment {payment.id}.")
+        wake(session, Kind.READINGS)
+
+
+async def _record(session: AsyncSession, report: Payment, external_id: str, operation_type: str, sentence: str) -> None:
+    await audit.record(
+        session,
+        operation_type,
+        shop_id=report.shop_id,
+        organization_bin=report.organization_bin,
+        external_id=external_id,
+        amount=report.amount,
+        status=report.status,
+        provider=report.provider,
+        payment_id=report.id,
+        error_message=sentence,
+    )

@@ -1,0 +1,81 @@
+"""Telling other processes (NOTIFY) that something was committed.
+
+Never inside a transaction that others wait for: a commit that holds a NOTIFY takes a lock of the whole cluster until it
+is flushed. So a signal leaves after its commit, on a connection of its own, together with whatever gathered meanwhile.
+A signal may be lost with its process or its connection: whoever listens also looks for itself now and then.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeAlias
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from payment_service.observability.logs import get_logger
+
+TIMEOUT_S: Final = 2.0
+TRIES: Final = 2
+"""A connection that was lost while it rested is noticed when it is used."""
+_NOTIFY: Final = "SELECT pg_notify(channel, payload) FROM unnest($1::text[], $2::text[]) AS signal (channel, payload)"
+_NOTED: Final = "signals"
+log = get_logger(__name__)
+
+Signal: TypeAlias = tuple[str, str]
+"""A channel, and what is said there (under 8,000 bytes)."""
+
+
+class Signals:
+    """Sends signals in the background. ``connect`` opens a connection that is used for nothing else."""
+
+    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
+        self._connect = connect
+        self._connection: asyncpg.Connection | None = None
+        self._waiting: dict[Signal, None] = {}
+        """In the order in which they came, each once."""
+        self._sending: asyncio.Task[None] | None = None
+
+    def send(self, channel: str, payload: str = "") -> None:
+        """Say something on a channel soon. Does not wait and never raises; equal signals that wait are one."""
+        self._waiting[channel, payload] = None
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.create_task(self._send_all())
+
+    async def close(self) -> None:
+        """Let leave what waits, and give the connection back."""
+        if self._sending is not None:
+            await asyncio.wait({self._sending}, timeout=2 * TRIES * TIMEOUT_S)
+        self._hang_up()
+
+    async def _send_all(self) -> None:
+        while self._waiting:
+            signals, self._waiting = list(self._waiting), {}
+            for left in reversed(range(TRIES)):
+                try:
+                    await self._send_together(signals)
+                    break
+                except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                    self._hang_up()
+                    if not left:
+                        log.warning("signals were lost", signals=len(signals), error=type(error).__name__)
+
+    async def _send_together(self, signals: list[Signal]) -> None:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._connect()
+        channels, payloads = zip(*signals, strict=True)
+        await self._connection.execute(_NOTIFY, channels, payloads, timeout=TIMEOUT_S)
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+
+def after_commit(session: AsyncSession, channel: str, payload: str = "") -> None:
+    """Note a signal for ``Database.transaction()`` to send when the session's transaction was committed."""
+    session.info.setdefault(_NOTED, {})[channel, payload] = None
+
+
+def noted(info: dict[Any, Any]) -> list[Signal]:
+    """The signals that a session's ``info`` holds."""
+    return list(info.get(_NOTED, ()))

@@ -1,0 +1,96 @@
+"""The one way in which a refund changes: the move, the payment's sums, audit entry and event, in one statement."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from pydantic_core import to_json
+
+from payment_service.events.outbox import EventType
+from payment_service.observability.logs import get_logger
+from payment_service.observability.metrics import MOVES
+from payment_service.payments import views as payment_views
+from payment_service.payments.models import Payment
+from payment_service.payments.moves import Announcer, alarm, record_of
+from payment_service.postgres.database import Database
+from payment_service.refunds import queries, views
+from payment_service.refunds.lifecycle import HOLDING, RefundState, RefundStep, move_to
+from payment_service.refunds.models import Refund
+from payment_service.refunds.statements import MOVE
+
+_EVENT_OF_STATE: Final = {
+    RefundState.SUCCEEDED: EventType.REFUND_SUCCEEDED,
+    RefundState.FAILED: EventType.REFUND_FAILED,
+    RefundState.UNKNOWN: EventType.REFUND_UNKNOWN,
+}
+log = get_logger(__name__)
+
+Decision = Callable[[Refund, datetime], RefundStep | None]
+"""What to do about a refund as it is seen at a moment; none: nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefundMoves:
+    """Writes moves of refunds."""
+
+    database: Database
+
+    async def apply(
+        self, seen: queries.Seen, decide: Decision, operation_type: str, *, reason: str | None = None
+    ) -> queries.Seen:
+        """Decide about a refund that was seen and write it; decide again when somebody was faster."""
+        while True:
+            step = decide(seen.refund, seen.now)
+            if step is None or await self._write(seen, step, operation_type, reason):
+                return seen
+            seen = await queries.as_it_is(self.database, seen.refund.id)
+
+    async def _write(self, seen: queries.Seen, step: RefundStep, operation_type: str, reason: str | None) -> bool:
+        """Write a step; false, with nothing written, when the refund is not any more as it was seen."""
+        refund, payment = seen.refund, seen.payment
+        before, version = RefundState(refund.state), refund.version
+        move_to(refund, step)
+        after = RefundState(refund.state)
+        record = record_of(
+            operation_type, reason, [_EVENT_OF_STATE[after]], "refund", views.line(refund), refund.amount
+        )
+        row = await self.database.lines.fetchrow(
+            MOVE,
+            refund.id,
+            before,
+            version,
+            refund.state,
+            refund.failure,
+            refund.error_code,
+            refund.error_message,
+            refund.provider_refund_id,
+            refund.amount * ((after in HOLDING) - (before in HOLDING)),
+            refund.amount * ((after is RefundState.SUCCEEDED) - (before is RefundState.SUCCEEDED)),
+            *record,
+            to_json(payment_views.line(payment)).decode(),
+        )
+        if row is None:
+            return False
+        Announcer(self.database).events(record, refund.id, payment.shop_id)
+        for name in ("version", "updated_at", "moved_at", "known_at"):
+            setattr(refund, name, row[name])
+        payment.refunded_amount, payment.reserved_amount = row["refunded_amount"], row["reserved_amount"]
+        payment.version, payment.updated_at = row["payment_version"], row["payment_updated_at"]
+        _tell(refund, payment, before)
+        return True
+
+
+def _tell(refund: Refund, payment: Payment, before: RefundState) -> None:
+    MOVES.labels(object="refund", before=before, after=refund.state).inc()
+    log.info(
+        "refund moved",
+        payment_id=str(payment.id),
+        refund_id=str(refund.id),
+        shop_id=payment.shop_id,
+        before=before,
+        after=refund.state,
+        failure=refund.failure,
+    )
+    if refund.state == RefundState.UNKNOWN:
+        alarm("refund_unknown", payment.id, refund_id=str(refund.id))

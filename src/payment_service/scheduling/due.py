@@ -1,0 +1,191 @@
+"""Due work: rows with a time and a lease, claimed by any number of workers on any number of machines.
+
+A kind of work says how its due rows are claimed: one statement takes as many as there are free slots, skips what others
+are taking, and moves their time to the end of a lease. A turn is one claimed row. It plans its row anew when it ends;
+the lease of a worker that died simply ends, and the row is due again. So work is done at least once, and every turn
+must be safe to repeat.
+
+Nothing is queued: the rows are the queue. Whoever makes work due at once says so after the commit (``wake``), and
+workers hear it. A message that was lost costs at most ``IDLE_S``: so often every worker looks for itself.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from enum import StrEnum
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from payment_service.observability.logs import get_logger
+from payment_service.postgres.database import is_unreachable
+from payment_service.postgres.signals import after_commit
+
+WORK_DUE: Final = "work_due"
+"""The channel on which work that is due at once is announced, by its kind."""
+IDLE_S: Final = 1.0
+"""How often due rows are looked for without being told of any. What is planned sooner than that is announced."""
+GATHER_S: Final = 0.01
+"""Between two claims: what becomes due or free meanwhile is claimed together."""
+RETRY_S = 1.0
+"""After a claim that failed."""
+Turn = TypeVar("Turn")
+Item = TypeVar("Item")
+log = get_logger(__name__)
+
+
+class Kind(StrEnum):
+    """What can be due."""
+
+    READINGS = "readings"
+    DELIVERIES = "deliveries"
+    MESSAGES = "messages"
+
+
+def wake(session: AsyncSession, kind: Kind) -> None:
+    """Let workers look for work of this kind as soon as the session's transaction is committed."""
+    after_commit(session, WORK_DUE, kind)
+
+
+def wake_if_soon(session: AsyncSession, kind: Kind, delay_s: float) -> None:
+    """As ``wake``, for what is due in ``delay_s`` seconds, unless workers look by then anyway."""
+    if delay_s < IDLE_S:
+        wake(session, kind)
+
+
+def jitter(most: float) -> float:
+    """A factor from 1 to ``most``: what failed together must not come back together."""
+    return random.uniform(1, most)  # noqa: S311 - not a secret
+
+
+class DueWork(Protocol[Turn]):
+    """One kind of due work."""
+
+    @property
+    def kind(self) -> Kind:
+        """Which one."""
+
+    @property
+    def slots(self) -> int:
+        """How many turns one worker takes at once."""
+
+    async def claim(self, at_most: int) -> Sequence[Turn]:
+        """Own so many due rows until their leases end. Each of them is then performed."""
+
+    async def due_in_s(self) -> float | None:
+        """How long until the next row is due, in seconds; none when nothing is planned."""
+
+    async def perform(self, turn: Turn) -> None:
+        """Take a turn: do the work, write down what came of it, and plan the row anew."""
+
+
+class Dispatcher(Generic[Turn]):
+    """Claims due work of one kind and performs it in a bounded number of slots, until told to stop."""
+
+    def __init__(self, work: DueWork[Turn]) -> None:
+        self._work = work
+        self._running: set[asyncio.Task[None]] = set()
+        self._woken = asyncio.Event()
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Work until ``stop`` is called, and let the turns in hand end."""
+        while not self._stopping:
+            self._woken.clear()
+            try:
+                pause_s = await self._dispatch()
+            except Exception as error:  # noqa: BLE001 - whatever it is, work must go on when it has passed
+                log.warning("due work cannot be claimed", kind=self._work.kind, error=type(error).__name__)
+                pause_s = RETRY_S * jitter(1.5)
+            await self._pause(pause_s)
+        if self._running:
+            await asyncio.wait(self._running)
+
+    def wake(self) -> None:
+        """Look for due work now."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Claim nothing more."""
+        self._stopping = True
+        self._woken.set()
+
+    async def _dispatch(self) -> float:
+        """Start what is due; how long to wait before the next look, unless woken."""
+        free = self._work.slots - len(self._running)
+        turns = await self._work.claim(free) if free > 0 else ()
+        for turn in turns:
+            task = asyncio.create_task(self._work.perform(turn))
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+        if turns:
+            return 0  # there may be more
+        # Jitter, so that many workers do not look in step.
+        idle_s = IDLE_S / jitter(1.25)
+        due_in_s = await self._work.due_in_s() if free > 0 else None
+        return idle_s if due_in_s is None else min(due_in_s, idle_s)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._woken.set()  # a slot is free, and what waited for this turn may be due
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("turn failed", kind=self._work.kind, error=type(error).__name__)
+
+    async def _pause(self, seconds: float) -> None:
+        await asyncio.sleep(GATHER_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(seconds - GATHER_S, 0)):
+                await self._woken.wait()
+
+
+class Together(Generic[Item]):
+    """Writes what gathers while a statement runs with the next one. When that fails, each is written alone."""
+
+    def __init__(self, write: Callable[[Sequence[Item]], Awaitable[Any]]) -> None:
+        self._write_all = write
+        self._waiting: list[tuple[Item, asyncio.Future[None]]] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    async def write(self, item: Item) -> None:
+        """Write an item; returns when it is written.
+
+        Raises:
+            Exception: what the statement raised that held this item alone, or whatever says that the database is away.
+        """
+        written = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, written))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_on())
+        await written
+
+    async def _write_on(self) -> None:
+        while self._waiting:
+            together, self._waiting = self._waiting, []
+            try:
+                await self._write_all([item for item, _ in together])
+            except Exception as error:  # noqa: BLE001 - each item's own writer is told
+                for item, written in together:
+                    await self._write_alone(item, written, error, alone=len(together) == 1)
+            else:
+                for _, written in together:
+                    _settle(written, None)
+
+    async def _write_alone(self, item: Item, written: asyncio.Future[None], error: Exception, *, alone: bool) -> None:
+        outcome: Exception | None = error
+        if not (alone or is_unreachable(error)):
+            try:
+                await self._write_all([item])
+                outcome = None
+            except Exception as own_error:  # noqa: BLE001 - as above
+                outcome = own_error
+        _settle(written, outcome)
+
+
+def _settle(written: asyncio.Future[None], error: Exception | None) -> None:
+    if written.done():  # whoever waited was cancelled
+        return
+    if error is None:
+        written.set_result(None)
+    else:
+        written.set_exception(error)
