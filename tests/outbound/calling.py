@@ -59,12 +59,13 @@ class Caller:
 async def calling(
     course: Course, authority: Authority | None = None, *, trusts: bool = True, **more: int
 ) -> AsyncIterator[Caller]:
-    """A caller of a server with this course, over TLS if there is an authority. Whoever ``trusts`` it did try it."""
+    """A caller of a server with this course, over TLS if there is an authority. One that ``trusts`` it has tried it."""
     tls = authority.server("localhost") if authority else None
     async with raw_proxy(course, tls=tls) as server:
         url = f"https://localhost:{server.port}" if tls else server.url
         one = Transport(httpx.URL(url), authority.believed() if authority else ANYBODY, **more)
-        one._is_patient = trusts
+        if trusts:
+            one._is_patient = True
         try:
             yield Caller(server, one, url)
         finally:
@@ -76,6 +77,12 @@ async def waiting(one: httpx.AsyncBaseTransport, number: int = 1) -> None:
     """Until so many connections wait for a call."""
     assert isinstance(one, Transport)
     await until(lambda: len(one._idle) == number and not one._opening)
+
+
+async def met(server: RawProxy, connections: int) -> None:
+    """The server has as many connections. It may accept one later than its caller has it."""
+    await until(lambda: server.connections >= connections)
+    assert server.connections == connections
 
 
 async def until(true: Callable[[], bool]) -> None:

@@ -1,6 +1,5 @@
 """The provider's client on the transport and on others of httpx's kind: the table of outcomes holds on each."""
 
-import asyncio
 from typing import Final
 
 import httpx
@@ -9,7 +8,7 @@ import pytest
 from payment_service.outbound.transport import Transport
 from payment_service.providers.interface import NotSent, StatusRead
 from payment_service.providers.kaspi.client import KaspiClient
-from tests.outbound.calling import each_in_turn, waiting
+from tests.outbound.calling import each_in_turn, met, waiting
 from tests.providers.proxy import Course, answers, http, raw_proxy
 from tests.providers.test_outcomes import TABLE, Does, Row, Says
 from tests.providers.verbs import CREATE, ID, SECRETS, VERBS, Verb, client_of
@@ -49,8 +48,7 @@ async def test_connections_are_opened_ahead_of_money_calls_and_kept_after_readin
             assert isinstance(await kaspi.read_status(ID), StatusRead)
         assert server.connections == 1
         await CREATE.call(kaspi)
-        await asyncio.sleep(0.05)
-        assert server.connections == 3
+        await met(server, 3)
         await kaspi.close()
 
 

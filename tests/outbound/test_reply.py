@@ -18,6 +18,7 @@ ONE_REPLY: Final = {
     "until the end": OK + b"\r\nhello",
     "HTTP/1.0 until the end": b"HTTP/1.0 200 OK\r\n\r\nhello",
     "hints first": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nX: y\r\n\r\n" + HELLO,
+    "hints with a length": b"HTTP/1.1 103 Hints\r\nContent-Length: 9\r\n\r\n" + OK + b"\r\nhello",
     "closing": http(200, b"hello", "Connection: close"),
     "odd text in a header": http(200, b"hello", "X: caf\xe9"),
 }
@@ -77,6 +78,7 @@ NO_REPLY: Final = {
     "a body of a hint": b"HTTP/1.1 103 X\r\nContent-Length: 5\r\n\r\nhello" + HELLO,
     "a body of a 204": http(204, b"hello"),
     "a request": b"GET / HTTP/1.1\r\n\r\n",
+    "a head of 100 kB": OK + b"X: y\r\n" * 17_000 + b"Content-Length: 5\r\n\r\nhello",
     "a head without end": OK + b"X: " + b"x" * 2_000_000,
     "heads without end": OK + b"X: y\r\n" * 500_000,
     "hints without end": b"HTTP/1.1 103 X\r\n\r\n" * 500_000,

@@ -23,6 +23,7 @@ from tests.outbound.calling import (
     each_in_turn,
     files,
     full_listener,
+    met,
     once,
     waiting,
 )
@@ -265,7 +266,7 @@ async def test_tickets_of_tls_are_nothing_that_was_said(authority: Authority) ->
         await call()
         assert (call.transport._is_patient, len(call.server.requests)) == (True, 2)
         await waiting(call.transport)
-        assert call.server.connections == 3
+        await met(call.server, 3)
 
 
 async def test_end_without_the_alert_of_tls_is_an_end(authority: Authority) -> None:
@@ -319,7 +320,7 @@ def test_transport_is_the_same_on_uvloop(authority: Authority) -> None:
             for _ in range(3):
                 assert await call() == b"hello"
                 await waiting(call.transport)
-            assert call.server.connections == 4
+            await met(call.server, 4)
         async with calling(once(HELLO[:-1]), tls) as call:
             with pytest.raises(httpx.RemoteProtocolError):
                 await call()
