@@ -30,7 +30,7 @@ WAIT_S = 25
 
 @app.command("list")
 def list_endpoints(*, as_json: AsJson = False) -> None:
-    """List every endpoint and how it fares, those that are off, too."""
+    """List every endpoint and whether it is on."""
 
     async def work(services: Services) -> list[dict[str, Any]]:
         return [services.endpoints.shown(endpoint) for endpoint in await services.endpoints.all(EVERYBODY)]
