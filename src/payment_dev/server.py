@@ -22,7 +22,7 @@ import typer
 from payment_dev.postgres import EmbeddedPostgres, PostgresError
 from payment_service.access.service import EVERYBODY
 from payment_service.observability.context import Origin, origin
-from payment_service.postgres import schema
+from payment_service.postgres import migrating
 from payment_service.postgres.connecting import connect_arguments, trouble_of
 from payment_service.postgres.vault import new_key
 from payment_service.programs import StartError
@@ -153,7 +153,7 @@ def _write_secret(file: Path, content: dict[str, Any]) -> None:
 def _prepare(settings: Settings, url: str, made_up: _Secrets) -> None:
     """Bring the schema to head and the shops to what the development server needs."""
     try:
-        schema.migrate(url)
+        migrating.migrate(url)
     except Exception as error:
         trouble = trouble_of(error)
         raise StartError(

@@ -9,8 +9,9 @@ from payment_service.events.subscriptions import Subscriptions
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.notifications.bindings import Bindings
 from payment_service.notifications.channel import Channels
-from payment_service.notifications.email import Email, SmtpServer
+from payment_service.notifications.email import Email
 from payment_service.notifications.service import Notifications
+from payment_service.notifications.smtp import SmtpServer
 from payment_service.notifications.telegram import Telegram
 from payment_service.outbound.addresses import DEVELOPMENT, PRODUCTION
 from payment_service.outbound.client import Outbound

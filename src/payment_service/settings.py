@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from payment_service.notifications.email import SmtpServer
+from payment_service.notifications.smtp import SmtpServer
 from payment_service.setting_texts import (
     UnreadableFileError,
     check_host,

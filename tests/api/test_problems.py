@@ -19,7 +19,7 @@ from payment_service.api import problems
 from payment_service.api.middleware import MAX_HEADER_BYTES, MAX_QUERY_BYTES, Drain
 from payment_service.errors import ServiceError
 from payment_service.money import Money
-from payment_service.programs import create_app
+from payment_service.programs.serve import create_app
 from payment_service.rates import Exceeded, Rate
 from payment_service.services import build
 from payment_service.settings import Settings

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from payment_dev.postgres import EmbeddedPostgres
-from payment_service.postgres import schema
+from payment_service.postgres import migrating
 from tests.faults import checker
 from tests.faults.books import Books, gather
 from tests.faults.clients import Clients, Told
@@ -89,7 +89,7 @@ class Bench:
     def _start_postgres(self) -> None:
         self.postgres.start()
         self.postgres.create_database(TEMPLATE)
-        schema.migrate(self.postgres.url(TEMPLATE))
+        migrating.migrate(self.postgres.url(TEMPLATE))
 
     def _rig(self, settings: dict[str, str], services: int = 2, workers: int = 2) -> Rig:
         number = next(self._numbers)

@@ -16,7 +16,7 @@ import httpx
 from payment_service.access.service import EVERYBODY, Scope
 from payment_service.api.middleware import Drain
 from payment_service.postgres.visibility import ALL_SHOPS
-from payment_service.programs import create_app
+from payment_service.programs.serve import create_app
 from payment_service.services import build
 from payment_service.settings import Settings
 from tests.conftest import ENCRYPTION_KEY

@@ -60,7 +60,8 @@ _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
     [
         "kaspi_sandbox.__main__",
-        "payment_service.cli.commands",
+        "payment_service.cli.serve",
+        "payment_service.cli.worker",
         "tests.faults.points",
         "tests.faults.planted",
         "httpcore",

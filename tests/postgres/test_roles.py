@@ -20,7 +20,7 @@ from payment_service.notifications.bindings import BindingRequest
 from payment_service.observability.context import Origin, origin
 from payment_service.payments.lifecycle import State
 from payment_service.payments.settling import Settlement
-from payment_service.postgres import schema
+from payment_service.postgres import migrating, schema
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.refunds.service import RefundRequest
 from payment_service.reports.service import Report
@@ -74,7 +74,7 @@ async def roles(server: Server, worker_id: str) -> AsyncIterator[Roles]:
     at_first, after_migrating = map(roles.of_here, sql_of_the_docs())
     superuser = await server.make(roles.database, empty=True)
     await run(superuser, at_first)
-    await asyncio.to_thread(schema.migrate, roles.url("payment_owner"))
+    await asyncio.to_thread(migrating.migrate, roles.url("payment_owner"))
     for _twice in range(2):
         await run(roles.url("payment_owner"), after_migrating)
     yield roles

@@ -1,23 +1,26 @@
 """``payment-service payments``: what people must look at, and settling by hand what nobody can learn by asking."""
 
 import re
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
 
 from payment_service.access.service import EVERYBODY
 from payment_service.characters import one_line
-from payment_service.cli.output import AsJson, fail, in_house, show
+from payment_service.cli.output import AsJson, fail, show
+from payment_service.cli.running import with_services
 from payment_service.money import Money
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.payments.settling import Settlement
 from payment_service.refunds.models import Refund
 from payment_service.refunds.settling import RefundSettlement
-from payment_service.services import Services
 
-app = typer.Typer(no_args_is_help=True, help="What people must look at, and settling by hand.")
+if TYPE_CHECKING:
+    from payment_service.services import Services
+
+app = typer.Typer(no_args_is_help=True)
 Why = Annotated[str, typer.Option("--reason", help="Why; kept in the record.")]
 _PROVIDERS_ID = re.compile(r"[A-Za-z0-9_-]{1,50}")
 Id = Annotated[UUID, typer.Argument(help="Our id, as 'tasks' shows it.")]
@@ -30,10 +33,10 @@ def list_tasks(*, as_json: AsJson = False) -> None:
     Look for the short code, which ends the message that the buyer saw, in the merchant cabinet of that BIN.
     """
 
-    async def work(services: Services) -> tuple[list[Payment], list[tuple[Refund, Payment]]]:
+    async def work(services: "Services") -> tuple[list[Payment], list[tuple[Refund, Payment]]]:
         return await services.settling.tasks(EVERYBODY), await services.refund_settling.tasks(EVERYBODY)
 
-    payments, refunds = in_house(work)
+    payments, refunds = with_services(work)
     lines = [_line(payment, payment) for payment in payments]
     lines += [_line(refund, payment) for refund, payment in refunds]
     show(sorted(lines, key=lambda line: str(line["since"])), as_json=as_json, empty="Nothing to look at.")
@@ -58,10 +61,10 @@ def settle(
         fail("Say one of --paid, --pending and --failed.")
     settlement = Settlement(state=found[0], reason=_checked(reason), external_id=_checked_id(external_id))
 
-    async def work(services: Services) -> Payment:
+    async def work(services: "Services") -> Payment:
         return await services.settling.settle(EVERYBODY, payment_id, settlement)
 
-    _show_payment(in_house(work), as_json=as_json)
+    _show_payment(with_services(work), as_json=as_json)
 
 
 @app.command("undo-settle")
@@ -69,10 +72,10 @@ def undo_settle(payment_id: Id, *, reason: Why, as_json: AsJson = False) -> None
     """Undo a wrong settlement of a payment: it is unknown again. It takes another person than the one who settled."""
     why = _checked(reason)
 
-    async def work(services: Services) -> Payment:
+    async def work(services: "Services") -> Payment:
         return await services.settling.undo(EVERYBODY, payment_id, why)
 
-    _show_payment(in_house(work), as_json=as_json)
+    _show_payment(with_services(work), as_json=as_json)
 
 
 @app.command("settle-refund")
@@ -92,10 +95,10 @@ def settle_refund(
         succeeded=succeeded, reason=_checked(reason), provider_refund_id=_checked_id(provider_refund_id)
     )
 
-    async def work(services: Services) -> Refund:
+    async def work(services: "Services") -> Refund:
         return (await services.refund_settling.settle(EVERYBODY, refund_id, found)).refund
 
-    _show_refund(in_house(work), as_json=as_json)
+    _show_refund(with_services(work), as_json=as_json)
 
 
 @app.command("undo-settle-refund")
@@ -103,10 +106,10 @@ def undo_settle_refund(refund_id: Id, *, reason: Why, as_json: AsJson = False) -
     """Undo a wrong settlement of a refund: it is unknown again. It takes another person than the one who settled."""
     why = _checked(reason)
 
-    async def work(services: Services) -> Refund:
+    async def work(services: "Services") -> Refund:
         return (await services.refund_settling.undo(EVERYBODY, refund_id, why)).refund
 
-    _show_refund(in_house(work), as_json=as_json)
+    _show_refund(with_services(work), as_json=as_json)
 
 
 def _show_payment(payment: Payment, *, as_json: bool) -> None:

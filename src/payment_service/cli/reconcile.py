@@ -13,20 +13,25 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, Self
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from payment_service.cli.output import AsJson, in_house, sentence_of, show
+from payment_service.cli.errors import sentence_of
+from payment_service.cli.output import AsJson, show
+from payment_service.cli.running import with_services
 from payment_service.reconciliation.checkpoint import Asked, BadCheckpointError, Checkpoint
 from payment_service.reconciliation.files import CannotWriteError, write_whole
 from payment_service.reconciliation.findings import QUESTIONS, Finding, Kind
 from payment_service.reconciliation.service import Period, ProviderAwayError, Reconciliation, Walk
 from payment_service.reconciliation.turnover import Turnover, csv_of, line_of, tenge, total_of, turnovers_of
-from payment_service.services import Services
 
+if TYPE_CHECKING:
+    from payment_service.services import Services
+
+app = typer.Typer()
 ALMATY: Final = timezone(timedelta(hours=5))
 DIFFERS, NOT_FINISHED = 1, 2
 SAVE_EVERY_S = 1.0
@@ -75,6 +80,7 @@ def moment(text: str) -> datetime:
         raise ValueError("no payment was made then") from error
 
 
+@app.command()
 def reconcile(
     since: Annotated[
         datetime,
@@ -110,7 +116,7 @@ def reconcile(
     """
     asked = Asked(since, until, shop, apply)
 
-    async def work(services: Services) -> _Report:
+    async def work(services: "Services") -> _Report:
         reconciliation = Reconciliation(services.database, services.providers, services.reading)
         checkpoint = left or await _begun(reconciliation, asked)
         if not await reconciliation.knows(checkpoint.walk):
@@ -131,7 +137,7 @@ def reconcile(
         _give_up(f"{csv_file} cannot be written.")  # known before hours of asking
 
     try:
-        report = in_house(work)
+        report = with_services(work)
         if csv_file is not None:
             write_whole(csv_file, csv_of(report.turnovers))
     except (_StoppedError, ProviderAwayError, CannotWriteError) as error:

@@ -3,20 +3,23 @@
 import asyncio
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
 
 from payment_service.access.service import EVERYBODY
-from payment_service.cli.output import AsJson, fail, in_house, plain, show
+from payment_service.cli.output import AsJson, fail, plain, show
+from payment_service.cli.running import with_services
 from payment_service.postgres.paging import Page
-from payment_service.services import Services
 from payment_service.webhooks.deliveries import DeliveryDetails
 from payment_service.webhooks.endpoints import SUBSCRIBABLE, NewSecret
 from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
 
-app = typer.Typer(no_args_is_help=True, help="Webhooks: endpoints that are told of events, and what was delivered.")
+if TYPE_CHECKING:
+    from payment_service.services import Services
+
+app = typer.Typer(no_args_is_help=True)
 EndpointId = Annotated[UUID, typer.Argument(help="The endpoint's id that 'list' shows.")]
 DeliveryId = Annotated[UUID, typer.Argument(help="The delivery's id that 'deliveries' shows.")]
 EVENT = f"An event to be told of, once per event; all if left out: {', '.join(SUBSCRIBABLE)}."
@@ -32,10 +35,10 @@ WAIT_S = 25
 def list_endpoints(*, as_json: AsJson = False) -> None:
     """List every endpoint and whether it is on."""
 
-    async def work(services: Services) -> list[dict[str, Any]]:
+    async def work(services: "Services") -> list[dict[str, Any]]:
         return [services.endpoints.shown(endpoint) for endpoint in await services.endpoints.all(EVERYBODY)]
 
-    shown = in_house(work)
+    shown = with_services(work)
     show(
         shown if as_json else [_line(one) for one in shown],
         as_json=as_json,
@@ -62,13 +65,13 @@ def add(
         "headers": _headers(headers or []),
     }
 
-    async def work(services: Services) -> tuple[NewSecret, dict[str, Any]]:
+    async def work(services: "Services") -> tuple[NewSecret, dict[str, Any]]:
         for shop_id in shops or []:
             await services.routing.config_of(EVERYBODY, shop_id)
         made = await services.endpoints.add(EVERYBODY, fields)
         return made, services.endpoints.shown(made.endpoint)
 
-    made, shown = in_house(work)
+    made, shown = with_services(work)
     _show_secret(made, shown, as_json=as_json)
 
 
@@ -118,11 +121,11 @@ def rotate_secret(
 ) -> None:
     """Give an endpoint a new secret. It is shown once, now."""
 
-    async def work(services: Services) -> tuple[NewSecret, dict[str, Any]]:
+    async def work(services: "Services") -> tuple[NewSecret, dict[str, Any]]:
         made = await services.endpoints.rotate_secret(EVERYBODY, endpoint_id, keep_old_s=keep_old)
         return made, services.endpoints.shown(made.endpoint)
 
-    made, shown = in_house(work)
+    made, shown = with_services(work)
     _show_secret(made, shown, as_json=as_json)
 
 
@@ -130,7 +133,7 @@ def rotate_secret(
 def send_test(endpoint_id: EndpointId, *, as_json: AsJson = False) -> None:
     """Send an endpoint a test event and tell what came of it. A worker must be running."""
 
-    async def work(services: Services) -> DeliveryDetails:
+    async def work(services: "Services") -> DeliveryDetails:
         delivery = await services.deliveries.test(EVERYBODY, endpoint_id)
         give_up_at = time.monotonic() + WAIT_S
         while (found := await services.delivery_record.get(EVERYBODY, delivery.id)).delivery.state == "waiting":
@@ -139,7 +142,7 @@ def send_test(endpoint_id: EndpointId, *, as_json: AsJson = False) -> None:
             await asyncio.sleep(0.1)
         return found
 
-    found = in_house(work)
+    found = with_services(work)
     _show_details(found, as_json=as_json)
     if found.delivery.state != "delivered":
         raise typer.Exit(1)
@@ -159,7 +162,7 @@ def deliveries(
 ) -> None:
     """List deliveries, newest first."""
 
-    async def work(services: Services) -> Page[EventDelivery]:
+    async def work(services: "Services") -> Page[EventDelivery]:
         return await services.delivery_record.search(
             EVERYBODY,
             endpoint_id=endpoint,
@@ -171,7 +174,7 @@ def deliveries(
             cursor=cursor,
         )
 
-    page = in_house(work)
+    page = with_services(work)
     show([_delivery(delivery) for delivery in page.rows], as_json=as_json)
     if page.next_cursor:
         typer.echo(f"More: --cursor {page.next_cursor}", err=True)
@@ -181,10 +184,10 @@ def deliveries(
 def show_delivery(delivery_id: DeliveryId, *, as_json: AsJson = False) -> None:
     """Show a delivery with every try."""
 
-    async def work(services: Services) -> DeliveryDetails:
+    async def work(services: "Services") -> DeliveryDetails:
         return await services.delivery_record.get(EVERYBODY, delivery_id)
 
-    _show_details(in_house(work), as_json=as_json)
+    _show_details(with_services(work), as_json=as_json)
 
 
 @app.command()
@@ -202,7 +205,7 @@ def replay(
     """Deliver again: one, all that failed since a time, or everything of a period."""
     times = (_utc(failed_since), _utc(since), _utc(until))
 
-    async def work(services: Services) -> int | None:
+    async def work(services: "Services") -> int | None:
         match delivery_id, endpoint, *times:
             case UUID() as one, None, None, None, None:
                 await services.delivery_record.replay(EVERYBODY, one)
@@ -214,20 +217,20 @@ def replay(
             case _:
                 return None
 
-    replayed = in_house(work)
+    replayed = with_services(work)
     if replayed is None:
         fail("Name a delivery, or --endpoint with --failed-since, or --endpoint with --since and --until.")
     show([{"replayed": replayed}], as_json=as_json)
 
 
 def _change(endpoint_id: UUID, fields: dict[str, Any], *, as_json: bool) -> None:
-    async def work(services: Services) -> dict[str, Any]:
+    async def work(services: "Services") -> dict[str, Any]:
         for shop_id in fields.get("shops") or []:
             await services.routing.config_of(EVERYBODY, shop_id)
         endpoint: WebhookEndpoint = await services.endpoints.change(EVERYBODY, endpoint_id, fields)
         return services.endpoints.shown(endpoint)
 
-    shown = in_house(work)
+    shown = with_services(work)
     show([shown if as_json else _line(shown)], as_json=as_json)
 
 

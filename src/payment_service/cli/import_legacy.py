@@ -2,19 +2,25 @@
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from payment_service.cli.output import AsJson, fail, in_house, show
+from payment_service.cli.output import AsJson, fail, show
+from payment_service.cli.running import with_services
 from payment_service.legacy.service import LogReport, OldBooksError, old_books, take_log, take_shops
 from payment_service.money import Money
 from payment_service.routing.importing import Planned
-from payment_service.services import Services
+
+if TYPE_CHECKING:
+    from payment_service.services import Services
+
+app = typer.Typer()
 
 
+@app.command()
 def import_legacy(
     dsn: Annotated[
         str,
@@ -35,7 +41,7 @@ def import_legacy(
     stops the import, until somebody has looked and leaves it out with --skip. Nobody's routing is guessed.
     """
 
-    async def work(services: Services) -> tuple[list[Planned], list[str], LogReport]:
+    async def work(services: "Services") -> tuple[list[Planned], list[str], LogReport]:
         async with old_books(dsn) as old:
             shops, problems = await take_shops(old, services.routing, skip=skip or (), dry_run=dry_run)
             lines = await old.fetchval("SELECT count(*) FROM paymentlog")
@@ -51,7 +57,7 @@ def import_legacy(
         return shops, problems, log
 
     try:
-        shops, problems, log = in_house(work)
+        shops, problems, log = with_services(work)
     except OldBooksError as error:
         fail(str(error))
     counts = {"in the old log": log.there, "here before": log.before, "here now": log.after}
