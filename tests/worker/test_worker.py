@@ -339,7 +339,7 @@ async def test_plan_that_changes_loses_no_reading(
     payment = await taken_on(services, wire)
     for _ in range(3):  # in passing, while the worker takes its turns
         await services.reading.refresh(payment)
-        await services.polling.hint(str(CREATED), shop_id=SHOP)
+        await services.polling.hint("kaspi", str(CREATED), shop_id=SHOP)
     tells(wire, "Processed")
     await reaches(sql, "paid")
 

@@ -22,13 +22,14 @@ from payment_service.errors import (
     ShopInactive,
     ShopNotConfigured,
 )
-from payment_service.identifiers import looks_like_kaspi_token, masked
+from payment_service.identifiers import looks_like_uuid, masked
+from payment_service.providers.registry import DEFAULT
 from payment_service.routing.models import PaymentConfigHistory
 from payment_service.routing.service import Change, ShopConfig
 
 router = APIRouter(route_class=ExactRoute)
 
-ProviderText = Annotated[str, Field(description="Who moves the money.", examples=["kaspi"])]
+ProviderText = Annotated[str, Field(description="Who moves the money.", examples=[DEFAULT])]
 Name = Annotated[Text, StringConstraints(max_length=200)]
 City = Annotated[Text, StringConstraints(max_length=100)]
 Description = Annotated[Text, StringConstraints(max_length=500)]
@@ -84,7 +85,7 @@ class NewConfig(Body):
     organization_bin: Bin
     device_token: DeviceTokenText | None = None
     is_active: bool = True
-    provider: ProviderText = "kaspi"
+    provider: ProviderText = DEFAULT
     name: Name = ""
     city: City = ""
     description: Description = ""
@@ -306,7 +307,7 @@ async def _visible(services: InServices, caller: Caller, shop_id: int) -> ShopCo
 def _shown(config: ShopConfig, caller: Caller) -> ConfigAnswer:
     answer = ConfigAnswer.model_validate(config.row)
     if config.device_token is not None:
-        if not looks_like_kaspi_token(config.device_token):
+        if not looks_like_uuid(config.device_token):
             answer.warnings = ["The device token is no UUID, and Kaspi's are: check it."]
         # Not as it was written down: an earlier version showed more of a short one.
         reveal = Scope.SECRETS_READ in caller.scopes

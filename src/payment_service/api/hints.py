@@ -21,6 +21,7 @@ from payment_service.api.dependencies import InServices
 from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import SentId
 from payment_service.errors import HintNotVerified, RateLimited, TooManyHints
+from payment_service.providers.registry import DEFAULT
 from payment_service.rates import Rate, RateLimiter
 from payment_service.services import Services
 
@@ -57,8 +58,8 @@ async def _signed_body(request: Request) -> bytes:
         HintNotVerified, TooManyHints: it is not to be taken.
     """
     services: Services = request.app.state.services
-    provider = request.path_params.get("name", "kaspi")
-    secret = services.hint_secrets.get(provider)
+    provider = request.path_params.get("name", DEFAULT)
+    secret = services.providers.hint_secret(provider)
     if secret is None:
         raise HTTPException(404)
     signature = _SIGNATURE.fullmatch(request.headers.get("X-Signature", "").strip())
@@ -117,25 +118,25 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 @router.post("/kaspi", status_code=202, summary="A hint about a Kaspi payment", responses=_PROBLEMS)
 async def kaspi(body: Hint, services: InServices, x_signature: Signature = "") -> HintTaken:  # noqa: ARG001 - documented
     """Say that a payment changed: it is asked about now, and the provider is believed."""
-    return await _take(services, body)
+    return await _take(services, DEFAULT, body)
 
 
 @router.post("/provider/{name}", status_code=202, summary="A hint about a payment of any provider", responses=_PROBLEMS)
 async def of_provider(
-    name: Annotated[str, Path(pattern=r"^[a-z0-9_-]{1,20}$")],  # noqa: ARG001 - the route has read it
+    name: Annotated[str, Path(pattern=r"^[a-z0-9_-]{1,20}$")],
     body: Hint,
     services: InServices,
     x_signature: Signature = "",  # noqa: ARG001 - documented
 ) -> HintTaken:
-    """As for Kaspi, for whichever provider has a secret here."""
-    return await _take(services, body)
+    """As for Kaspi, for whichever provider has a secret here, and its payments alone."""
+    return await _take(services, name, body)
 
 
-async def _take(services: InServices, hint: Hint) -> HintTaken:
+async def _take(services: InServices, provider: str, hint: Hint) -> HintTaken:
     age_s = abs((datetime.now(UTC) - _moment(hint.timestamp)).total_seconds())
     if age_s > MAX_AGE_S:
         raise HintNotVerified("it is more than five minutes old")
-    await services.polling.hint(hint.payment_id)
+    await services.polling.hint(provider, hint.payment_id)
     return HintTaken()
 
 

@@ -48,6 +48,7 @@ from payment_service.payments.reading import ForeignPayment
 from payment_service.payments.service import PaymentRequest
 from payment_service.payments.views import tenge
 from payment_service.providers.interface import Meaning
+from payment_service.providers.registry import DEFAULT
 from payment_service.refunds import views as refunds_shown
 from payment_service.refunds.models import Refund
 from payment_service.scheduling.operations import NotEndedYet
@@ -310,7 +311,7 @@ async def status(
 
     A payment that this service never made is asked about too, and answered without shop.
     """
-    payment = await services.reading.status(caller, external_id)
+    payment = await services.reading.status(caller, DEFAULT, external_id)
     return _of_foreign(payment) if isinstance(payment, ForeignPayment) else PaymentAnswer(**shown.answer(payment))
 
 
@@ -510,7 +511,7 @@ def _of_foreign(payment: ForeignPayment) -> PaymentAnswer:
         external_id=payment.external_id,
         shop_id=None,
         organization_bin=None,
-        provider="kaspi",
+        provider=payment.provider,
         state=_STATE_OF_MEANING[payment.meaning],
         status=payment.status,
         amount=None,

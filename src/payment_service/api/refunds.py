@@ -26,6 +26,7 @@ from payment_service.errors import (
 from payment_service.money import Money
 from payment_service.payments.lifecycle import Failure
 from payment_service.payments.views import tenge
+from payment_service.providers.registry import DEFAULT
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.service import RefundRequest, remainder
 from payment_service.scheduling.operations import NotEndedYet
@@ -111,7 +112,7 @@ async def refund(
     """Pay back, whole or in part, by the BIN and the device token that the payment was made with."""
     try:
         async with asyncio.timeout_at(by):
-            payment = await services.refunds.payment_of(caller, body.shop_id, body.external_id)
+            payment = await services.refunds.payment_of(caller, body.shop_id, DEFAULT, body.external_id)
     except TimeoutError as error:
         raise ProviderUnavailable from error  # it was only asked about: nothing was sent
     request = RefundRequest(caller=caller, payment=payment, amount=body.amount, idempotency_key=idempotency_key)

@@ -55,9 +55,13 @@ async def as_it_is(database: Database, payment_id: UUID) -> tuple[Payment, datet
     return found
 
 
-async def by_external_id(session: AsyncSession, external_id: str) -> Payment | None:
-    """The payment that a provider knows by this id."""
-    return await session.scalar(select(Payment).where(Payment.external_id == external_id, Payment.same_as.is_(None)))
+async def by_external_id(session: AsyncSession, provider: str, external_id: str) -> Payment | None:
+    """The payment that this provider knows by this id."""
+    return await session.scalar(
+        select(Payment).where(
+            Payment.external_id == external_id, Payment.provider == provider, Payment.same_as.is_(None)
+        )
+    )
 
 
 async def open_of_order(session: AsyncSession, shop_id: int, order_id: str) -> Payment | None:

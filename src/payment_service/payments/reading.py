@@ -34,6 +34,7 @@ log = get_logger(__name__)
 class ForeignPayment:
     """A payment that this service never made, as the provider shows it."""
 
+    provider: str
     external_id: str
     status: str
     meaning: Meaning
@@ -60,7 +61,7 @@ class PaymentReading:
             raise PaymentNotFound(payment_id)
         return payment
 
-    async def status(self, caller: Caller, external_id: str) -> Payment | ForeignPayment:
+    async def status(self, caller: Caller, provider: str, external_id: str) -> Payment | ForeignPayment:
         """Where a payment stands now. One that may still move is asked about; one we never made, too.
 
         Raises:
@@ -68,9 +69,9 @@ class PaymentReading:
             ProviderUnavailable, ProviderRefused: when a payment that is not ours cannot be asked about.
         """
         async with self.database.reading() as session:
-            payment = await queries.by_external_id(session, external_id)
+            payment = await queries.by_external_id(session, provider, external_id)
         if payment is None:
-            return await self._ask_about_foreign(caller, external_id)
+            return await self._ask_about_foreign(caller, provider, external_id)
         if not caller.may_touch(payment.shop_id):
             raise PaymentNotFound(external_id)
         return await self.refresh(payment)
@@ -88,12 +89,11 @@ class PaymentReading:
 
         return await self.moves.apply(payment, now, decision, "status", in_turn=False)
 
-    async def _ask_about_foreign(self, caller: Caller, external_id: str) -> ForeignPayment:
-        if caller.shops is not None:
+    async def _ask_about_foreign(self, caller: Caller, provider: str, external_id: str) -> ForeignPayment:
+        if caller.shops is not None or provider not in self.providers:
             # Nobody can tell whose it is, so for a caller of some shops it looks like any foreign payment.
             raise PaymentNotFound(external_id)
-        [(name, provider)] = self.providers.items()
-        reading, _ = await self.shared.read(provider, external_id)
+        reading, _ = await self.shared.read(self.providers[provider], external_id)
         async with self.database.transaction() as session:
             await audit.record(
                 session,
@@ -101,11 +101,11 @@ class PaymentReading:
                 external_id=external_id,
                 status=reading.status if isinstance(reading, StatusRead) else None,
                 error_message=None if isinstance(reading, StatusRead) else problem_of(reading),
-                provider=name,
+                provider=provider,
             )
         match reading:
             case StatusRead(status, meaning):
-                return ForeignPayment(external_id, status, meaning)
+                return ForeignPayment(provider, external_id, status, meaning)
             case NoSuchPayment():
                 raise PaymentNotFound(external_id)
             case StatusUnread(refused_by_proxy=True):
