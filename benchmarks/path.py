@@ -531,14 +531,16 @@ def main() -> None:
     began = time.monotonic()
     with stage(pinned=not given.no_pin) as made:
         bench = Bench(made, given.quick, given.of, given.against, given.plant)
-        for name in chosen:
-            at, busy = time.monotonic(), os.getloadavg()[0]
-            print(f"\n== {name}: {(PARTS[name].__doc__ or '').strip()}", flush=True)
-            PARTS[name](bench)
-            print(f"  ({time.monotonic() - at:.0f} s; load of the machine {busy:.1f} before)", flush=True)
-    print(f"\n{table(bench)}\n\n{time.monotonic() - began:.0f} s in all")
-    if given.json:
-        given.json.write_text(json.dumps({"goals": bench.goals, "figures": bench.figures}, indent=1))
+        try:
+            for name in chosen:
+                at, busy = time.monotonic(), os.getloadavg()[0]
+                print(f"\n== {name}: {(PARTS[name].__doc__ or '').strip()}", flush=True)
+                PARTS[name](bench)
+                print(f"  ({time.monotonic() - at:.0f} s; load of the machine {busy:.1f} before)", flush=True)
+        finally:  # what was measured is worth its minutes, also when a later part ends the run
+            print(f"\n{table(bench)}\n\n{time.monotonic() - began:.0f} s in all")
+            if given.json:
+                given.json.write_text(json.dumps({"goals": bench.goals, "figures": bench.figures}, indent=1))
 
 
 if __name__ == "__main__":

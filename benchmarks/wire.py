@@ -1,4 +1,4 @@
-"""One call to the provider: our transport beside httpx's own, under the same client; and how the calls were made before.
+"""One call to the provider: our transport beside httpx's own under the same client, and how calls were made before.
 
 The server is a process of its own and answers at once. ``cpu`` is what the caller's process used for one call, with
 all that is done beside it; ``p50`` is how long the caller waited. Rounds take turns.

@@ -19,11 +19,12 @@ import respx
 from fastapi import FastAPI
 
 from payment_dev.postgres import EmbeddedPostgres
-from payment_service.access.service import Scope
+from payment_service.access.service import EVERYBODY, Scope
 from payment_service.api.middleware import Drain
 from payment_service.api.throttle import throttle_of
 from payment_service.postgres import migrating, schema
 from payment_service.postgres.database import Database
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.programs.serve import create_app
 from payment_service.services import Services, build
 from payment_service.settings import Settings
@@ -247,7 +248,7 @@ async def picture_of_the_shops(server: Server, worker_id: str) -> Picture:
     services = build(_settings(await server.make(f"shops_{worker_id}")))
     for shop_id, organization_bin in SHOPS.items():
         fields = {"organization_bin": organization_bin, "device_token": device_token_of(shop_id)}
-        await services.routing.create(shop_id, fields)
+        await services.routing.create(EVERYBODY, shop_id, fields)
     await services.close()
     connection = await asyncpg.connect(services.settings.database_url.get_secret_value())
     picture = await Picture.take(connection)
@@ -321,7 +322,7 @@ async def make_client(app: FastAPI) -> AsyncIterator[ClientMaker]:
 @pytest.fixture
 async def client(services: Services, make_client: ClientMaker) -> httpx.AsyncClient:
     """A client with a key that may do everything in every shop."""
-    made = await services.access.create("tests", list(Scope))
+    made = await services.access.create("tests", list(Scope), shops=ALL_SHOPS)
     return make_client(made.key)
 
 

@@ -1,7 +1,10 @@
 """What reaches a log, and what never does."""
 
+import asyncio
+import io
 import json
 import logging
+import re
 
 import httpx
 import pytest
@@ -62,6 +65,105 @@ def test_phone_is_blanked_wherever_it_stands_apart(before: str, after: str) -> N
 @given(st.text())
 def test_scrubbing_twice_is_scrubbing_once(text: str) -> None:
     assert scrub(scrub(text)) == scrub(text)
+
+
+_PIECES = st.sampled_from(
+    [
+        PHONE,
+        f"+{PHONE}",
+        PHONE[:-1],
+        "phone=",
+        "device_token=hidden-word",
+        "ApiKey=hidden-word",
+        "/bot123:hidden-word",
+        "://service:hidden-word@",
+        "://",
+        "=",
+        "/bot",
+        "@",
+        ":",
+        "\n",
+        '"',
+        "\\",
+        "x",
+        "\N{LATIN SMALL LETTER LONG S}",
+        " ",
+    ]
+)
+
+
+@settings(deadline=None)
+@given(st.lists(_PIECES | st.text(max_size=3), max_size=12).map("".join))
+def test_filter_before_the_scrubbing_lets_no_secret_through(text: str) -> None:
+    scrubbed = text
+    for expression, replacement in (
+        (logs._QUERY_SECRET, r"\1=[hidden]"),
+        (logs._BOT_TOKEN, "/bot[hidden]"),
+        (logs._URL_PASSWORD, r"\1[hidden]@"),
+        (logs._PHONE, r"•••\2"),
+    ):
+        scrubbed = expression.sub(replacement, scrubbed)
+    assert scrub(text) == scrubbed
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.just(int(PHONE)) | _PIECES | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_PIECES | st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), _VALUES))
+def test_no_secret_reaches_a_line_from_any_depth(facts: dict[str, object]) -> None:
+    with production_logs() as lines:
+        logs.get_logger("tests.deep").info("said", **facts)
+    line = lines.getvalue()
+    assert json.loads(line)["event"] == "said"
+    assert not re.search(rf"(?<![0-9A-Za-z+.-]){PHONE}(?![0-9A-Za-z.])", line)
+
+
+def test_exception_as_a_value_is_scrubbed() -> None:
+    with production_logs() as lines:
+        logs.get_logger("tests.error").info("failed", error=ValueError(URL), errors=[ValueError(URL)])
+    assert "hidden-word" not in lines.getvalue()
+    assert PHONE not in lines.getvalue()
+
+
+async def test_what_a_task_of_a_request_binds_is_in_its_last_line() -> None:
+    async def work() -> None:
+        logs.bind(payment_id="p", shop_id=8)
+
+    with production_logs() as lines:
+        logs.begin(request_id="r")
+        await asyncio.create_task(work())
+        logs.get_logger("tests.bound").info("answered", shop_id=9)
+    line = json.loads(lines.getvalue())
+    assert (line["request_id"], line["payment_id"], line["shop_id"]) == ("r", "p", 9)
+
+
+async def test_requests_bind_apart() -> None:
+    async def request(number: int) -> dict[str, object]:
+        bound = logs.begin(request_id=number)
+        await asyncio.sleep(0)
+        logs.bind(payment_id=number)
+        await asyncio.sleep(0)
+        return bound
+
+    bound = await asyncio.gather(*(asyncio.create_task(request(number)) for number in range(5)))
+    assert bound == [{"request_id": number, "payment_id": number} for number in range(5)]
+
+
+def test_log_that_cannot_be_written_stops_nothing() -> None:
+    class Full(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    with production_logs() as _:
+        handler = logging.root.handlers[0]
+        assert isinstance(handler, logging.StreamHandler)
+        handler.setStream(Full())
+        logs.get_logger("tests.full").error("unheard")
 
 
 @pytest.mark.parametrize("readable", [False, True])

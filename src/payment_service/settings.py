@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     kaspi_breaker_failures: int = Field(default=10, ge=0, le=1000)
     kaspi_breaker_pause_s: Seconds = 10
 
-    # --- the front door
+    # --- the API
     host: str = "127.0.0.1"
     port: int = Field(default=8015, ge=1, le=65535)
     forwarded_allow_ips: str = "127.0.0.1,::1"

@@ -7,8 +7,9 @@ import asyncpg
 import pytest
 import respx
 
-from payment_service.access.service import ALL_SHOPS, EVERYBODY, Access, Caller, Scope
+from payment_service.access.service import EVERYBODY, Access, Caller, Scope
 from payment_service.errors import InvalidInput, NotAuthenticated, ScopeMissing
+from payment_service.postgres.visibility import ALL_SHOPS, Shops
 from payment_service.services import Services
 from tests.payments.asking import KEY, ask, taking
 from tests.postgres.books import change_by_hand
@@ -20,7 +21,7 @@ def access(services: Services) -> Access:
 
 
 async def test_key_stands_for_its_caller(access: Access) -> None:
-    made = await access.create("bitrix", ["payments:write", "config:read"], shops=[75509, 121038])
+    made = await access.create("bitrix", ["payments:write", "config:read"], shops=frozenset({75509, 121038}))
     assert await access.caller_with(made.key) == Caller(
         "bitrix", frozenset({Scope.PAYMENTS_WRITE, Scope.CONFIG_READ}), frozenset({121038, 75509})
     )
@@ -28,20 +29,20 @@ async def test_key_stands_for_its_caller(access: Access) -> None:
 
 @pytest.mark.parametrize("key", ["", "ps_", "ps_nonsense", "' OR 1=1 --", "ключ", "ps_" + "x" * 10_000])
 async def test_key_nobody_made_is_refused(access: Access, key: str) -> None:
-    await access.create("bitrix", ["admin"])
+    await access.create("bitrix", ["admin"], shops=ALL_SHOPS)
     with pytest.raises(NotAuthenticated):
         await access.caller_with(key)
 
 
 async def test_part_of_a_key_and_its_digest_are_no_keys(access: Access) -> None:
-    made = await access.create("bitrix", ["admin"])
+    made = await access.create("bitrix", ["admin"], shops=ALL_SHOPS)
     for key in (made.key[:-1], made.key + "x", made.row.digest, made.row.prefix, made.key.upper()):
         with pytest.raises(NotAuthenticated):
             await access.caller_with(key)
 
 
 async def test_key_itself_is_never_stored(access: Access, sql: asyncpg.Connection) -> None:
-    made = await access.create("bitrix", ["admin"])
+    made = await access.create("bitrix", ["admin"], shops=ALL_SHOPS)
     secret = made.key.removeprefix(made.row.prefix)
     row = await sql.fetchval("SELECT to_jsonb(api_key)::text FROM api_key")
     assert secret not in row
@@ -51,7 +52,7 @@ async def test_key_itself_is_never_stored(access: Access, sql: asyncpg.Connectio
 
 
 async def test_revoked_key_ends_at_once_and_for_good(access: Access) -> None:
-    made = await access.create("bitrix", ["admin"])
+    made = await access.create("bitrix", ["admin"], shops=ALL_SHOPS)
     await access.caller_with(made.key)
     first = await access.revoke(made.row.id)
     again = await access.revoke(made.row.id)
@@ -63,7 +64,7 @@ async def test_revoked_key_ends_at_once_and_for_good(access: Access) -> None:
 
 
 async def test_revoking_one_key_leaves_the_others_of_its_name(access: Access) -> None:
-    old, new = [await access.create("bitrix", ["admin"]) for _ in range(2)]
+    old, new = [await access.create("bitrix", ["admin"], shops=ALL_SHOPS) for _ in range(2)]
     await access.revoke(old.row.id)
     assert (await access.caller_with(new.key)).name == "bitrix"
 
@@ -75,7 +76,7 @@ async def test_key_that_never_was_cannot_be_revoked(access: Access) -> None:
 @pytest.mark.parametrize(("hours", "lives"), [(1, True), (-1, False), (None, True)])
 async def test_key_lives_until_its_end(access: Access, hours: int | None, lives: bool) -> None:
     ends = None if hours is None else datetime.now(UTC) + timedelta(hours=hours)
-    made = await access.create("bitrix", ["admin"], expires_at=ends)
+    made = await access.create("bitrix", ["admin"], expires_at=ends, shops=ALL_SHOPS)
     if lives:
         assert (await access.caller_with(made.key)).name == "bitrix"
     else:
@@ -95,12 +96,12 @@ async def test_key_lives_until_its_end(access: Access, hours: int | None, lives:
 )
 async def test_key_that_makes_no_sense_is_not_made(access: Access, name: str, scopes: list[str], field: str) -> None:
     with pytest.raises(InvalidInput, match=f"^{field}: "):
-        await access.create(name, scopes)
+        await access.create(name, scopes, shops=ALL_SHOPS)
     assert await access.all() == []
 
 
 async def test_scope_that_this_version_does_not_know_gives_nothing(access: Access, sql: asyncpg.Connection) -> None:
-    made = await access.create("bitrix", ["admin"])
+    made = await access.create("bitrix", ["admin"], shops=ALL_SHOPS)
     await change_by_hand(sql, f"api_key:{made.row.id}", "UPDATE api_key SET scopes = '{from-the-future}'")
     assert (await access.caller_with(made.key)).scopes == frozenset()
 
@@ -114,11 +115,17 @@ def test_caller_may_do_only_what_its_scopes_say(scope: Scope) -> None:
 
 @pytest.mark.parametrize(
     ("shops", "shop_id", "may"),
-    [(None, 8, True), (None, None, True), ({8}, 8, True), ({8}, 9, False), ({8}, None, False), (set(), 8, False)],
+    [
+        (ALL_SHOPS, 8, True),
+        (ALL_SHOPS, None, True),
+        (frozenset({8}), 8, True),
+        (frozenset({8}), 9, False),
+        (frozenset({8}), None, False),
+        (frozenset(), 8, False),
+    ],
 )
-def test_caller_touches_only_its_shops(shops: set[int] | None, shop_id: int | None, may: bool) -> None:
-    caller = Caller("c", frozenset(Scope), None if shops is None else frozenset(shops))
-    assert caller.may_touch(shop_id) is may
+def test_caller_touches_only_its_shops(shops: Shops, shop_id: int | None, may: bool) -> None:
+    assert Caller("c", frozenset(Scope), shops).may_touch(shop_id) is may
 
 
 def test_development_caller_may_do_everything() -> None:
@@ -128,12 +135,12 @@ def test_development_caller_may_do_everything() -> None:
 
 
 async def test_key_with_no_shops_may_touch_none(access: Access) -> None:
-    made = await access.create("bitrix", ["admin"], shops=[])
+    made = await access.create("bitrix", ["admin"], shops=frozenset())
     assert not (await access.caller_with(made.key)).may_touch(8)
 
 
 async def test_all_keys_are_listed_oldest_first(access: Access) -> None:
-    made = [await access.create(name, ["admin"]) for name in ("b", "a")]
+    made = [await access.create(name, ["admin"], shops=ALL_SHOPS) for name in ("b", "a")]
     await access.revoke(made[0].row.id)
     assert [row.name for row in await access.all()] == ["b", "a"]
 
@@ -144,7 +151,7 @@ async def test_two_keys_of_one_name_are_one_caller(
     services: Services, wire: respx.MockRouter, words: dict[str, Any]
 ) -> None:
     route = taking(wire)
-    keys = [await services.access.create("bitrix", ["payments:write"]) for _ in range(2)]
+    keys = [await services.access.create("bitrix", ["payments:write"], shops=ALL_SHOPS) for _ in range(2)]
     callers = [await services.access.caller_with(made.key) for made in keys]
     answers = [await services.payments.create(ask(caller=caller, **words)) for caller in callers]
     assert [answer.replayed for answer in answers] == [False, True]

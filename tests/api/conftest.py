@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from payment_service.access.service import Scope
 from payment_service.observability import logs
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
 from tests.api.truth import Truth
 from tests.conftest import ClientMaker, accepted, status_reply
@@ -37,13 +38,12 @@ _SHAPES = (
 def log_text() -> Iterator[Callable[[], str]]:
     """All that is logged at DEBUG, as in production; no test may end with a secret in it."""
     handlers, level = logging.root.handlers, logging.root.level
-    levels = {name: logging.getLogger(name).level for name in ("httpx", "httpcore", "uvicorn.access", "pgqueuer")}
+    levels = {name: logging.getLogger(name).level for name in ("httpx", "httpcore", "uvicorn.access")}
     text = io.StringIO()
     logs.configure(readable=False, level="DEBUG")
-    structlog.configure(cache_logger_on_first_use=False)
-    written = logging.StreamHandler(text)
-    written.setFormatter(logging.root.handlers[0].formatter)
-    logging.root.handlers = [written]
+    (handler,) = logging.root.handlers
+    assert isinstance(handler, logging.StreamHandler)
+    handler.setStream(text)
     yield text.getvalue
     logging.root.handlers = handlers
     logging.root.setLevel(level)
@@ -104,7 +104,9 @@ def with_key(services: Services, make_client: ClientMaker) -> KeyMaker:
     """Makes a client whose key has these scopes (all, when none is named) and these shops."""
 
     async def make(*scopes: str, shops: list[int] | None = None, name: str = "tests") -> httpx.AsyncClient:
-        made = await services.access.create(name, scopes or list(Scope), shops=shops)
+        made = await services.access.create(
+            name, scopes or list(Scope), shops=ALL_SHOPS if shops is None else frozenset(shops)
+        )
         return make_client(made.key)
 
     return make

@@ -12,6 +12,7 @@ from payment_service import __version__
 from payment_service.access.service import Scope
 from payment_service.api.app import ALLOWED_HEADERS, EXPOSED_HEADERS
 from payment_service.api.documentation import POLICY
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
 from tests.api.conftest import SHOP, GoodProxy, create_body, created, link_body, problem_of
 from tests.api.test_matrix import ROWS, Target, routes_of
@@ -117,7 +118,7 @@ async def test_root_names_the_console_and_no_documentation_that_is_off(services:
 async def test_key_is_read_without_the_whitespace_around_it(
     headers: dict[str, str], services: Services, make_client: ClientMaker
 ) -> None:
-    key = (await services.access.create("tests", [Scope.ADMIN])).key
+    key = (await services.access.create("tests", [Scope.ADMIN], shops=ALL_SHOPS)).key
     sent = {name.encode(): value.replace("KEY", key).encode() for name, value in headers.items()}
     assert (await make_client().get("/admin/configs", headers=sent)).status_code == 200
 

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from starlette.routing import Route
 
 from payment_service.access.service import Scope
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
 from tests.api.conftest import PHONE, GoodProxy, KeyMaker, paid, problem_of
 from tests.conftest import ClientMaker, Picture, empty_tables
@@ -405,8 +406,10 @@ async def test_what_people_must_look_at_is_listed_for_own_shops(
 async def test_key_that_ended_opens_nothing(
     operation: tuple[str, str], targets: dict[int, Target], services: Services, make_client: ClientMaker
 ) -> None:
-    expired = await services.access.create("expired", list(Scope), expires_at=datetime.now(UTC) - timedelta(seconds=1))
-    revoked = await services.access.create("revoked", list(Scope))
+    expired = await services.access.create(
+        "expired", list(Scope), expires_at=datetime.now(UTC) - timedelta(seconds=1), shops=ALL_SHOPS
+    )
+    revoked = await services.access.create("revoked", list(Scope), shops=ALL_SHOPS)
     await services.access.revoke(revoked.row.id)
     for key in (expired.key, revoked.key, "ps_nonsense"):
         problem_of(await ask(make_client(key), operation, targets[OWN]), 401, "authentication_required")
@@ -454,13 +457,13 @@ async def test_open_endpoints_need_no_key(
 async def test_key_travels_in_either_header(
     headers: dict[str, str], status: int, services: Services, make_client: ClientMaker
 ) -> None:
-    key = (await services.access.create("tests", [Scope.ADMIN])).key
+    key = (await services.access.create("tests", [Scope.ADMIN], shops=ALL_SHOPS)).key
     sent = {name.encode(): value.replace("KEY", key).encode() for name, value in headers.items()}
     assert (await make_client().get("/admin/configs", headers=sent)).status_code == status
 
 
 async def test_revoked_key_ends_at_once(services: Services, make_client: ClientMaker) -> None:
-    made = await services.access.create("tests", [Scope.ADMIN])
+    made = await services.access.create("tests", [Scope.ADMIN], shops=ALL_SHOPS)
     client = make_client(made.key)
     assert (await client.get("/admin/configs")).status_code == 200
     await services.access.revoke(made.row.id)
@@ -468,14 +471,14 @@ async def test_revoked_key_ends_at_once(services: Services, make_client: ClientM
 
 
 async def test_expired_key_is_no_key(services: Services, make_client: ClientMaker, sql: Any) -> None:
-    made = await services.access.create("tests", [Scope.ADMIN])
+    made = await services.access.create("tests", [Scope.ADMIN], shops=ALL_SHOPS)
     ended = "UPDATE api_key SET expires_at = now() - interval '1 second'"
     await change_by_hand(sql, f"api_key:{made.row.id}", ended)
     problem_of(await make_client(made.key).get("/admin/configs"), 401, "authentication_required")
 
 
 async def test_unknown_and_revoked_keys_get_the_same_answer(services: Services, make_client: ClientMaker) -> None:
-    made = await services.access.create("tests", [Scope.ADMIN])
+    made = await services.access.create("tests", [Scope.ADMIN], shops=ALL_SHOPS)
     await services.access.revoke(made.row.id)
     answers = [(await make_client(key).get("/admin/configs")).json() for key in (made.key, "ps_nonsense", None)]
     for answer in answers:

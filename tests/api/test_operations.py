@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from payment_service.access.service import Scope
 from payment_service.api.middleware import Drain
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.programs.serve import create_app
 from payment_service.services import Services, build
 from payment_service.settings import Settings
@@ -31,7 +32,7 @@ def app_with(services: Services, drain: Drain | None = None, **changes: Any) -> 
 @pytest.fixture
 async def page(services: Services, client_of: Any, drain: Drain) -> httpx.AsyncClient:
     """The admin page's browser, at an origin that the settings name."""
-    key = (await services.access.create("page", list(Scope))).key
+    key = (await services.access.create("page", list(Scope), shops=ALL_SHOPS)).key
     app = app_with(services, drain, cors_origins=[PAGE])
     made: httpx.AsyncClient = client_of(app, Authorization=f"Bearer {key}", Origin=PAGE)
     return made

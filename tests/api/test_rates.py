@@ -122,8 +122,8 @@ async def test_valid_keys_and_signatures_cost_their_address_nothing(
     ],
 )
 def test_address_is_counted_as_what_one_customer_has(host: str, counted: str) -> None:
-    assert _address({"client": (host, 1)}) == counted
-    assert _address({"client": None}) == ""
+    assert _address((host, 1)) == counted
+    assert _address(None) == ""
 
 
 # --- invoices to a phone

@@ -188,7 +188,7 @@ async def told(subscription: Subscription, many: int) -> list[UUID]:
 
 
 async def reading_key(services: Services, *shops: int, name: str = "page") -> NewKey:
-    return await services.access.create(name, [Scope.PAYMENTS_READ], shops=shops)
+    return await services.access.create(name, [Scope.PAYMENTS_READ], shops=frozenset(shops))
 
 
 @contextmanager
@@ -220,7 +220,7 @@ async def test_event_is_read_once_for_all_streams_that_may_see_it(services: Serv
 
 
 async def test_event_that_no_stream_may_see_is_not_even_read(services: Services) -> None:
-    nobody = await services.access.create("nobody", [Scope.PAYMENTS_READ], shops=[])
+    nobody = await services.access.create("nobody", [Scope.PAYMENTS_READ], shops=frozenset())
     async with streams(services, await reading_key(services, OTHER), nobody, many=5) as opened:
         with statements(services) as asked:
             await write(services)
@@ -260,7 +260,7 @@ async def resumed(services: Services, event_id: UUID) -> list[UUID]:
 
 
 async def test_nobodys_key_sees_nothing_of_any_shop(services: Services) -> None:
-    nobody = await services.access.create("nobody", [Scope.PAYMENTS_READ], shops=[])
+    nobody = await services.access.create("nobody", [Scope.PAYMENTS_READ], shops=frozenset())
     caller = await services.access.caller_with(nobody.key)
     assert caller.narrowed_to(SHOP).shops == frozenset()
     first = (await write(services, 2))[0]

@@ -11,6 +11,7 @@ from payment_service.audit import service as audit
 from payment_service.audit.service import LogFilter
 from payment_service.errors import InvalidInput
 from payment_service.observability.context import Origin, origin
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
 
 START = datetime(2025, 10, 22, tzinfo=UTC)
@@ -23,7 +24,7 @@ async def write(services: Services, **words: Any) -> int:
 
 async def find(services: Services, limit: int = 100, skip: int = 0, **wanted: Any) -> list[int]:
     async with services.database.reading() as session:
-        page = await audit.search(session, LogFilter(**wanted), limit=limit, skip=skip)
+        page = await audit.search(session, LogFilter(**{"shops": ALL_SHOPS, **wanted}), limit=limit, skip=skip)
     return [entry.id for entry in page.rows]
 
 
@@ -116,7 +117,7 @@ async def test_pages_hold_every_line_once_even_of_one_moment(
     cursor: str | None = None
     while True:
         async with services.database.reading() as session:
-            page = await audit.search(session, LogFilter(), limit=limit, cursor=cursor)
+            page = await audit.search(session, LogFilter(shops=ALL_SHOPS), limit=limit, cursor=cursor)
         found += [entry.id for entry in page.rows]
         cursor = page.next_cursor
         if cursor is None:
@@ -146,7 +147,7 @@ async def test_skip_passes_over_the_newest(services: Services, sql: asyncpg.Conn
 async def test_forged_cursor_is_refused(services: Services, cursor: str) -> None:
     async with services.database.reading() as session:
         with pytest.raises(InvalidInput, match=r"^cursor: "):
-            await audit.search(session, LogFilter(), limit=1, cursor=cursor)
+            await audit.search(session, LogFilter(shops=ALL_SHOPS), limit=1, cursor=cursor)
 
 
 async def test_history_of_a_payment_is_oldest_first_and_only_its_own(services: Services) -> None:

@@ -84,7 +84,7 @@ async def test_changed_route_is_told_without_its_token(services: Services, sql: 
         "SET session_replication_role = replica; DELETE FROM event; SET session_replication_role = DEFAULT"
     )
     await services.routing.update(
-        121038, {"device_token": "99999999-aaaa-4aaa-8aaa-000000000009"}, reason="a new phone"
+        EVERYBODY, 121038, {"device_token": "99999999-aaaa-4aaa-8aaa-000000000009"}, reason="a new phone"
     )
     [row] = await sql.fetch("SELECT * FROM event")
     told = json.loads(row["data"])

@@ -16,6 +16,7 @@ Op: TypeAlias = Literal["create", "create-link", "refund", "status"]
 
 PHONES = tuple(f"7701521{number:04d}" for number in (1545, 1546, 1547, 1548))
 PAYS_AT_ONCE = "77015219011"
+PAYS_LATE = "77015219012"
 _RETRY = frozenset({409, 503})
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.faults.bench import Bench
-from tests.faults.clients import PAYS_AT_ONCE, Asked, Clients, Told
+from tests.faults.clients import PAYS_AT_ONCE, PAYS_LATE, Asked, Clients, Told
 from tests.faults.points import POINTS
 from tests.faults.rig import Process, Rig, until
 
@@ -94,7 +94,7 @@ async def _try(bench: Bench, rig: Rig, point: str) -> None:
         wrong = await one_run(trial)
         bench.tell(wrong, point)
         answers = trial.clients.taken()
-        may_be_unknown = trial.place not in HIDES_NOTHING and trial.verb not in {"worker", "wake"}
+        may_be_unknown = trial.place not in HIDES_NOTHING and trial.verb not in {"worker", "plan"}
         wrong += await bench.check(answers, may_be_unknown=may_be_unknown, rig=rig, case=point)
         found += wrong
         told += answers
@@ -137,9 +137,8 @@ async def _worker(trial: _Lane) -> list[str]:
             lost = await _lost_sender(trial, "refund", clients.refund_of(paid, 5_000))
         else:
             lost = []
-            payment_id = str((await clients.insist(clients.payment(phone=PAYS_AT_ONCE))).body["id"])
-            if trial.verb == "wake":
-                await _lose_the_job(rig, payment_id)
+            phone = PAYS_LATE if trial.verb == "plan" else PAYS_AT_ONCE
+            payment_id = str((await clients.insist(clients.payment(phone=phone))).body["id"])
         victim = rig.work(**trial.armed)
         wrong = lost + await trial.died_there(victim)
     if payment_id:
@@ -164,20 +163,6 @@ async def _lost_sender(trial: _Lane, verb: str, asked: Asked) -> list[str]:
     sender = await trial.rig.ready(trial.rig.serve(**before.armed))
     await trial.clients.ask(asked, sender)
     return await before.died_there(sender)
-
-
-async def _lose_the_job(rig: Rig, payment_id: str) -> None:
-    """Take a payment's job out of the queue, and wait until somebody should have asked about the payment."""
-    await rig.pool.execute("DELETE FROM pgqueuer WHERE payload = $1", payment_id.encode())
-
-    async def overdue() -> bool:
-        return bool(
-            await rig.pool.fetchval(
-                "SELECT next_check_at < now() - interval '1 s' FROM payment WHERE id = $1", payment_id
-            )
-        )
-
-    await until(overdue, f"payment {payment_id} is overdue", within_s=10)
 
 
 async def _followed(rig: Rig, payment_id: str) -> list[str]:

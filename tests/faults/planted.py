@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
+from payment_service.access.service import EVERYBODY
 from payment_service.errors import ShopNotConfigured
 from payment_service.idempotency.decisions import Earlier, Rules, Verdict, of_equal
 from payment_service.idempotency.sending import SendingWindow
@@ -243,7 +244,7 @@ def shop_without_route_gets_another_shops() -> None:
             try:
                 return await route_of(self, request)
             except ShopNotConfigured:
-                return await self.routing.route_of(121038)
+                return await self.routing.route_of(EVERYBODY, 121038)
 
         return route
 
@@ -344,7 +345,7 @@ def sweep_stops_at_a_bad_row() -> None:
 @_plant
 def refund_goes_by_todays_route() -> None:
     async def todays_account(self: Refunds, payment: Payment) -> Account:
-        route = await self.routing.route_of(payment.shop_id)
+        route = await self.routing.route_of(EVERYBODY, payment.shop_id)
         return Account(route.organization_bin, route.device_token)
 
     _put(Refunds, "_pinned_account", todays_account)

@@ -2,9 +2,9 @@
 
 They are installed from outside, by wrapping.
 
-A place is named ``verb/place``. Money verbs (create, link, refund) live in a service; worker, sweep, refund-sweep and
-wake in a worker. Before it dies the process leaves its point and pid in a file, so that the rig can tell that it died
-there and nowhere else.
+A place is named ``verb/place``. Money verbs (create, link, refund) live in a service; worker, plan (of a reading that
+moved nothing), sweep and refund-sweep in a worker. Before it dies the process leaves its point and pid in a file, so
+that the rig can tell that it died there and nowhere else.
 """
 
 import asyncio
@@ -21,7 +21,8 @@ import asyncpg.transaction
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Message, Receive, Scope, Send
 
-from payment_service.api.middleware import Envelope
+from payment_service.api.middleware import RequestMiddleware
+from payment_service.payments import polling
 from payment_service.payments import queries as payment_queries
 from payment_service.payments.polling import Polling
 from payment_service.payments.service import PaymentRequest, Payments
@@ -47,20 +48,21 @@ OF_MONEY: Final = (
 )
 """In the order in which a money call comes by them."""
 OF_WORKER: Final = (
-    "worker/job-picked",
-    "worker/in-turn",
-    "worker/turn-taken",
+    "worker/before-claim",
+    "worker/claim-commit-sent",
+    "worker/claimed",
+    "worker/reading-begun",
     "worker/status-read",
-    "worker/in-reading",
     "worker/reading-commit-sent",
     "worker/after-reading",
+    "plan/before-plan",
+    "plan/plan-commit-sent",
+    "plan/after-plan",
     "sweep/found",
     "sweep/settle-commit-sent",
     "sweep/after-settle",
     "refund-sweep/found",
     "refund-sweep/settle-commit-sent",
-    "wake/in-tx",
-    "wake/tx-commit-sent",
 )
 POINTS: Final = tuple(f"{verb}/{place}" for verb in ("create", "link", "refund") for place in OF_MONEY) + OF_WORKER
 
@@ -132,7 +134,7 @@ def _around_transactions(trap: _Trap) -> None:
     def statement_sent(original: Method) -> Method:
         async def fetch(self: Lines, query: str, *args: Any) -> Any:
             place = f"{_transaction.get()}-commit-sent"
-            writes = "_intend(" in query or "INTO payment_log" in query
+            writes = "_intend(" in query or "INTO payment_log" in query or query in {polling._CLAIM, polling._PLAN}
             if not writes or f"{_verb.get()}/{place}" != trap.point:
                 return await original(self, query, *args)
             sending = asyncio.ensure_future(original(self, query, *args))
@@ -228,7 +230,7 @@ def _around_the_answer(trap: _Trap) -> None:
     verbs = {"create": "create", "create-link": "link", "refund": "refund"}
 
     def serve(original: Method) -> Method:
-        async def call(self: Envelope, scope: Scope, receive: Receive, send: Send) -> None:
+        async def call(self: RequestMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
             async def answer(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     trap.reach("before-answer", verbs.get(scope["path"].rpartition("/")[2], ""))
@@ -238,29 +240,41 @@ def _around_the_answer(trap: _Trap) -> None:
 
         return call
 
-    _wrap(Envelope, "__call__", serve)
+    _wrap(RequestMiddleware, "__call__", serve)
 
 
 def _around_the_worker(trap: _Trap) -> None:
-    def follow(original: Method) -> Method:
+    def claim(original: Method) -> Method:
+        async def claimed(self: Polling, *rest: Any) -> Any:
+            _verb.set("worker")
+            _transaction.set("claim")
+            trap.reach("before-claim")
+            turns = await original(self, *rest)
+            if turns:
+                trap.reach("claimed")
+            return turns
+
+        return claimed
+
+    def perform(original: Method) -> Method:
         async def turn(self: Polling, *rest: Any) -> None:
             _verb.set("worker")
-            trap.reach("job-picked")
-            _transaction.set("turn")
+            _transaction.set("reading")
+            trap.reach("reading-begun")
             await original(self, *rest)
             trap.reach("after-reading")
 
         return turn
 
-    def take_turn(original: Method) -> Method:
-        async def take(self: Polling, *rest: Any) -> Any:
-            taken = await original(self, *rest)
-            if taken is not None:
-                trap.reach("turn-taken")
-                _transaction.set("reading")
-            return taken
+    def plan(original: Method) -> Method:
+        async def planned(self: Polling, *rest: Any) -> None:
+            _verb.set("plan")
+            _transaction.set("plan")
+            trap.reach("before-plan")
+            await original(self, *rest)
+            trap.reach("after-plan")
 
-        return take
+        return planned
 
     def settle(verb: str) -> Callable[[Method], Method]:
         def around(original: Method) -> Method:
@@ -285,20 +299,10 @@ def _around_the_worker(trap: _Trap) -> None:
 
         return stuck
 
-    def wake(original: Method) -> Method:
-        async def overdue(*rest: Any, **more: Any) -> Any:
-            late = await original(*rest, **more)
-            if late:
-                _verb.set("wake")
-                _transaction.set("tx")
-            return late
-
-        return overdue
-
-    _wrap(Polling, "follow", follow)
-    _wrap(Polling, "_take_turn", take_turn)
+    _wrap(Polling, "claim", claim)
+    _wrap(Polling, "perform", perform)
+    _wrap(Polling, "_plan_together", plan)
     _wrap(Polling, "settle_lost", settle("sweep"))
     _wrap(RefundSettling, "settle_lost", settle("refund-sweep"))
     _wrap(payment_queries, "stuck_in_sending", found)
     _wrap(refund_queries, "stuck_in_sending", found)
-    _wrap(payment_queries, "overdue", wake)

@@ -2,9 +2,9 @@
 
 What is to happen stands in the environment: ``FAULTS_CRASH=point:nth`` lets the process kill itself when it comes to a
 crash point for the nth time (``FAULTS_PAUSE=point:nth``: stop there until it is told to go on), ``FAULTS_PLANT=name``
-plants a bug, ``FAULTS_CLOCK=seconds`` shortens the two leases that have no setting: of a worker's turn, and of a job
-that a worker picked; ``FAULTS_INSIST=seconds`` sets for how long a refused outcome is written down again. Nothing of
-this is in the package: it is wrapped around it before the command line is called.
+plants a bug, ``FAULTS_CLOCK=seconds`` shortens the lease of a worker's reading, which has no setting;
+``FAULTS_INSIST=seconds`` sets for how long a refused outcome is written down again. Nothing of this is in the package:
+it is wrapped around it before the command line is called.
 """
 
 import ctypes
@@ -13,11 +13,7 @@ import random
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
-from functools import partialmethod
 from pathlib import Path
-
-from pgqueuer import QueueManager
 
 _PR_SET_PDEATHSIG = 1
 STAND_IN = "kaspi_sandbox"
@@ -33,8 +29,6 @@ def run(words: Sequence[str]) -> None:
 
     if clock := os.environ.get("FAULTS_CLOCK"):
         polling.READING_LEASE_S = int(clock)
-        heartbeat = timedelta(seconds=2 * int(clock))
-        QueueManager.run = partialmethod(QueueManager.run, heartbeat_timeout=heartbeat)  # type: ignore[assignment]
     if insist_s := os.environ.get("FAULTS_INSIST"):
         database.INSIST_S = int(insist_s)
     for what, sign in (("FAULTS_CRASH", signal.SIGKILL), ("FAULTS_PAUSE", signal.SIGSTOP)):

@@ -13,8 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
-from payment_service.access.service import Scope
+from payment_service.access.service import EVERYBODY, Scope
 from payment_service.api.middleware import Drain
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.programs.serve import create_app
 from payment_service.services import build
 from payment_service.settings import Settings
@@ -145,8 +146,8 @@ async def odd_service(database_url: str) -> AsyncIterator[OddService]:
             rate_limits=False,
         )
         services = build(settings)
-        await services.routing.create(SHOP, {"organization_bin": BIN, "device_token": DEVICE_TOKEN})
-        key = (await services.access.create("replies", list(Scope))).key
+        await services.routing.create(EVERYBODY, SHOP, {"organization_bin": BIN, "device_token": DEVICE_TOKEN})
+        key = (await services.access.create("replies", list(Scope), shops=ALL_SHOPS)).key
         app = create_app(services, Drain())
         headers = {"Authorization": f"Bearer {key}"}
         async with httpx.AsyncClient(

@@ -28,7 +28,8 @@ import asyncpg
 import httpx
 
 from payment_dev.postgres import EmbeddedPostgres
-from payment_service.access.service import Scope
+from payment_service.access.service import EVERYBODY, Scope
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import build
 from payment_service.settings import Settings
 from tests.conftest import ENCRYPTION_KEY, SHOPS, device_token_of
@@ -321,10 +322,10 @@ class Rig:
         settings = Settings.model_validate({name.lower(): value for name, value in self.environment().items()})
         services = build(settings)
         try:
-            self.key = (await services.access.create("faults", list(Scope))).key
+            self.key = (await services.access.create("faults", list(Scope), shops=ALL_SHOPS)).key
             for shop_id, organization_bin in SHOPS.items():
                 fields = {"organization_bin": organization_bin, "device_token": device_token_of(shop_id)}
-                await services.routing.create(shop_id, fields)
+                await services.routing.create(EVERYBODY, shop_id, fields)
         finally:
             await services.close()
         password = urlsplit(self.database_url).password or ""

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.xdist_group("faults")
     [
         "create/after-tx1",
         "refund/tx2-commit-sent",
-        "worker/turn-taken",
+        "worker/claimed",
         pytest.param("link/tx1-commit-sent", marks=pytest.mark.thorough),
         pytest.param("sweep/settle-commit-sent", marks=pytest.mark.thorough),
     ],

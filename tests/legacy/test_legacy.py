@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from payment_service.access.service import EVERYBODY
 from payment_service.legacy.service import Count, LogReport, OldBooksError, old_books, take_log, take_shops
 from payment_service.routing.importing import Planned
 from payment_service.services import Services
@@ -103,7 +104,7 @@ async def test_tokens_are_taken_over_encrypted_and_inactive_shops_stay_inactive(
     old: asyncpg.Connection, services: Services, sql: asyncpg.Connection
 ) -> None:
     await take_shops(old, services.routing, skip=(), dry_run=False)
-    configs = {config.row.shop_id: config for config in await services.routing.configs()}
+    configs = {config.row.shop_id: config for config in await services.routing.configs(EVERYBODY)}
     assert configs[121038].device_token == "old-token-00121038"
     assert [shop_id for shop_id, config in configs.items() if not config.row.is_active] == [15]
     assert await sql.fetchval("SELECT count(*) FROM device_token WHERE ciphertext LIKE '%old-token%'") == 0

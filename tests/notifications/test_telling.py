@@ -33,7 +33,7 @@ PAID = [EventType.PAYMENT_PAID]
 @pytest.fixture
 async def two_shops(services: Services) -> None:
     for shop_id in (SHOP, OTHER_SHOP):
-        await services.routing.create(shop_id, {"organization_bin": SHOPS[shop_id]})
+        await services.routing.create(EVERYBODY, shop_id, {"organization_bin": SHOPS[shop_id]})
 
 
 async def bind(services: Services, address: str = CHAT, shop_id: int | None = SHOP, **more: Any) -> UUID:
@@ -92,7 +92,7 @@ async def test_paid_is_told_to_the_chat_of_the_shop(
     services: Services, bot_api: BotApi, sql: asyncpg.Connection
 ) -> None:
     await bind(services)
-    await services.routing.update(SHOP, {"name": "Eileen flowers"})
+    await services.routing.update(EVERYBODY, SHOP, {"name": "Eileen flowers"})
     await happens(services, "12345")
     await work_off(services.notifications)
     [message] = await bot_api.messages()

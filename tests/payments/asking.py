@@ -11,12 +11,13 @@ import respx
 from sqlalchemy import select
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from payment_service.access.service import ALL_SHOPS, Caller, Scope
+from payment_service.access.service import EVERYBODY, Caller, Scope
 from payment_service.errors import DatabaseUnavailable, StillRunning
 from payment_service.money import Money
 from payment_service.observability.metrics import ALARMS
 from payment_service.payments.models import Payment
 from payment_service.payments.service import Answer, PaymentRequest
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
 from tests.conftest import SHOPS, accepted, device_token_of, status_reply
 
@@ -137,7 +138,7 @@ async def two_shops(services: Services) -> dict[int, str]:
     found = {shop_id: SHOPS[shop_id] for shop_id in (SHOP, OTHER_SHOP)}
     for shop_id, organization_bin in found.items():
         fields = {"organization_bin": organization_bin, "device_token": device_token_of(shop_id)}
-        await services.routing.create(shop_id, fields)
+        await services.routing.create(EVERYBODY, shop_id, fields)
     return found
 
 

@@ -10,6 +10,7 @@ import httpx
 import pytest
 import respx
 
+from payment_service.access.service import EVERYBODY
 from payment_service.errors import DatabaseUnavailable, PaymentNotFound
 from payment_service.money import Money
 from payment_service.payments.service import Answer
@@ -307,7 +308,7 @@ async def test_intent_that_finds_no_database_sends_nothing(
     route = taking(wire)
     await relayed.fingerprints.of()
     relayed.routing.memory.trust(trusted=True)
-    await relayed.routing.route_of(SHOP)
+    await relayed.routing.route_of(EVERYBODY, SHOP)
     relay.refuse(refused=True)
     with pytest.raises(DatabaseUnavailable):
         await relayed.payments.create(ask())
@@ -359,7 +360,7 @@ async def test_taking_back_what_was_never_written_does_nothing(services: Service
 async def test_payment_of_a_foreign_shop_looks_like_none(services: Services, wire: respx.MockRouter) -> None:
     taking(wire)
     payment = (await services.payments.create(ask())).payment
-    stranger = (await services.access.create("other", ["payments:read"], shops=[OTHER_SHOP])).key
+    stranger = (await services.access.create("other", ["payments:read"], shops=frozenset({OTHER_SHOP}))).key
     caller = await services.access.caller_with(stranger)
     for asked in (
         services.reading.get(caller, payment.id),

@@ -201,7 +201,7 @@ async def test_bin_that_never_was_this_shops_is_told_and_opens_no_account(servic
 
 
 async def test_bin_that_was_this_shops_opens_its_account_of_then(services: Services, alarms: Alarms) -> None:
-    await services.routing.update(SHOP, {"organization_bin": FOREIGN_BIN, "device_token": "another-token"})
+    await services.routing.update(EVERYBODY, SHOP, {"organization_bin": FOREIGN_BIN, "device_token": "another-token"})
     payment = await adopted(services, organization_bin=OWN_BIN)
     async with services.database.reading() as session:
         assert await services.routing.device_token(session, payment.device_token_id) == device_token_of(SHOP)
@@ -221,7 +221,7 @@ async def test_adopted_payment_is_refunded_by_the_account_that_took_it(
     services: Services, wire: respx.MockRouter
 ) -> None:
     await report(services, **WHOLE)
-    await services.routing.update(SHOP, {"organization_bin": FOREIGN_BIN, "device_token": "another-token"})
+    await services.routing.update(EVERYBODY, SHOP, {"organization_bin": FOREIGN_BIN, "device_token": "another-token"})
     tells(wire, "Processed")
     route = wire.get("/refund/").mock(return_value=refunded())
     answer = await refund(services)
@@ -272,9 +272,9 @@ async def test_adopted_payment_of_another_shop_is_not_refunded(services: Service
 async def test_shop_that_had_no_token_when_it_took_the_payment_has_none_for_its_refund(
     services: Services, wire: respx.MockRouter
 ) -> None:
-    await services.routing.update(SHOP, {"device_token": None})
+    await services.routing.update(EVERYBODY, SHOP, {"device_token": None})
     await report(services, **WHOLE)
-    await services.routing.update(SHOP, {"device_token": device_token_of(SHOP)})
+    await services.routing.update(EVERYBODY, SHOP, {"device_token": device_token_of(SHOP)})
     tells(wire, "Processed")
     with pytest.raises(DeviceTokenMissing):
         await refund(services)

@@ -60,7 +60,7 @@ async def services(
     providers.register(NAME, second, hint_secret="second")
     both = build(settings, kept_open, providers)
     await two_shops(both)
-    await both.routing.update(OTHER_SHOP, {"provider": NAME})
+    await both.routing.update(TESTS, OTHER_SHOP, {"provider": NAME})
     taking(wire)
     return both
 
@@ -85,7 +85,7 @@ def test_name_is_registered_once(services: Services) -> None:
 
 async def test_shop_is_routed_to_a_registered_provider_only(services: Services) -> None:
     with pytest.raises(InvalidInput, match=f"{DEFAULT}, {NAME}"):
-        await services.routing.update(SHOP, {"provider": "third"})
+        await services.routing.update(TESTS, SHOP, {"provider": "third"})
 
 
 async def test_equal_ids_of_two_providers_are_two_payments(

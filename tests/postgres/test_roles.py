@@ -21,6 +21,7 @@ from payment_service.observability.context import Origin, origin
 from payment_service.payments.lifecycle import State
 from payment_service.payments.settling import Settlement
 from payment_service.postgres import migrating, schema
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.refunds.service import RefundRequest
 from payment_service.reports.service import Report
 from payment_service.services import Services, build
@@ -109,8 +110,8 @@ async def test_service_does_everything_as_the_lesser_role(
     listening = asyncio.create_task(services.subscriptions.run())
     try:
         await _shop_with_everything(services)
-        await services.routing.update(SHOP, {"city": "Алматы"}, reason="moved")
-        key = await services.access.create("shop", [Scope.ADMIN], shops=[SHOP])
+        await services.routing.update(EVERYBODY, SHOP, {"city": "Алматы"}, reason="moved")
+        key = await services.access.create("shop", [Scope.ADMIN], shops=frozenset({SHOP}))
         await services.access.revoke(key.row.id)
         endpoint = (await services.endpoints.add(EVERYBODY, {"url": "http://127.0.0.1:1025/hook"})).endpoint
         await services.endpoints.rotate_secret(EVERYBODY, endpoint.id, keep_old_s=60)
@@ -219,13 +220,14 @@ async def test_change_that_the_record_does_not_tell_does_not_commit(
 
 async def _shop_with_everything(services: Services) -> None:
     """A shop, a key, a secret and a chat, unless they are there."""
-    if not await services.routing.configs():
-        await services.routing.create(SHOP, {"organization_bin": SHOPS[SHOP], "device_token": device_token_of(SHOP)})
+    if not await services.routing.configs(EVERYBODY):
+        fields = {"organization_bin": SHOPS[SHOP], "device_token": device_token_of(SHOP)}
+        await services.routing.create(EVERYBODY, SHOP, fields)
     if not await services.bindings.all(EVERYBODY):
         chat = BindingRequest(channel="email", address="a@b.kz", shop_id=SHOP, events=["payment.paid"])
         await services.bindings.add(EVERYBODY, chat)
     if all(key.revoked_at for key in await services.access.all()):
-        await services.access.create("standing", [Scope.PAYMENTS_READ])
+        await services.access.create("standing", [Scope.PAYMENTS_READ], shops=ALL_SHOPS)
     await services.fingerprints.of()
 
 

@@ -9,7 +9,7 @@ import structlog
 
 from payment_service.observability.logs import configure
 
-QUIET = ("httpx", "httpcore", "uvicorn.access", "uvicorn", "uvicorn.error", "pgqueuer", "alembic")
+QUIET = ("httpx", "httpcore", "uvicorn.access", "uvicorn", "uvicorn.error", "alembic")
 
 
 @contextlib.contextmanager

@@ -52,7 +52,7 @@ async def test_paid_refunded_and_net_are_summed_per_shop(
 
 async def test_shop_that_changed_its_bin_has_two_lines(make: Making, services: Services) -> None:
     await make("Processed", tenge=5)
-    await services.routing.update(SHOP, {"organization_bin": NEW_BIN})
+    await services.routing.update(EVERYBODY, SHOP, {"organization_bin": NEW_BIN})
     await make("Processed", tenge=6)
     turnovers = await of_all(services)
     assert {(turnover.organization_bin, turnover.paid) for turnover in turnovers} == {
@@ -134,8 +134,8 @@ def test_tenge_are_written_with_two_decimals(tiyn: int, text: str) -> None:
 
 
 async def test_csv_is_what_excel_opens_as_it_is(make: Making, services: Services) -> None:
-    await services.routing.update(SHOP, {"name": '=HYPERLINK("http://evil")'})
-    await services.routing.update(OTHER_SHOP, {"name": "Цветы, «Роза»"})
+    await services.routing.update(EVERYBODY, SHOP, {"name": '=HYPERLINK("http://evil")'})
+    await services.routing.update(EVERYBODY, OTHER_SHOP, {"name": "Цветы, «Роза»"})
     await make("Processed", tenge="17500.50")
     await make("Processed", tenge=1, shop_id=OTHER_SHOP)
     content = csv_of(await of_all(services))

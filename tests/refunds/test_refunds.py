@@ -190,8 +190,10 @@ async def test_unknown_refund_keeps_its_amount_from_the_next(
 async def test_refund_uses_the_payments_bin_and_token_whatever_the_routing_says_today(
     services: Services, payment: Payment, wire: respx.MockRouter, shops: dict[int, str]
 ) -> None:
-    await services.routing.update(SHOP, {"organization_bin": shops[OTHER_SHOP], "device_token": "another-token"})
-    await services.routing.update(SHOP, {"is_active": False})
+    await services.routing.update(
+        EVERYBODY, SHOP, {"organization_bin": shops[OTHER_SHOP], "device_token": "another-token"}
+    )
+    await services.routing.update(EVERYBODY, SHOP, {"is_active": False})
     route = refunding(wire)
     await services.refunds.refund(give_back(payment))
     query = route.calls.last.request.url.params
@@ -200,9 +202,9 @@ async def test_refund_uses_the_payments_bin_and_token_whatever_the_routing_says_
 
 
 async def test_payment_made_without_a_token_cannot_be_refunded(services: Services, wire: respx.MockRouter) -> None:
-    await services.routing.update(SHOP, {"device_token": None})
+    await services.routing.update(EVERYBODY, SHOP, {"device_token": None})
     payment = await paid(services, wire)
-    await services.routing.update(SHOP, {"device_token": device_token_of(SHOP)})
+    await services.routing.update(EVERYBODY, SHOP, {"device_token": device_token_of(SHOP)})
     route = refunding(wire)
     with pytest.raises(DeviceTokenMissing):
         await services.refunds.refund(give_back(payment))

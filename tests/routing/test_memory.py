@@ -7,7 +7,8 @@ from contextlib import suppress
 import asyncpg
 import pytest
 
-from payment_service.routing.memory import RouteMemory
+from payment_service.access.service import EVERYBODY
+from payment_service.postgres.memory import keep_fresh
 from payment_service.services import Services, build
 from payment_service.settings import Settings
 from tests.conftest import SHOPS
@@ -31,7 +32,7 @@ async def elsewhere(settings: Settings) -> AsyncIterator[Services]:
 async def listening(services: Services, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Services]:
     """A services that hears of changes."""
     monkeypatch.setattr("payment_service.postgres.listening.RECONNECT_S", 0.05)
-    task = asyncio.create_task(services.routing.memory.listen(services.database))
+    task = asyncio.create_task(keep_fresh(services.database, services.routing.memory))
     await until(lambda: is_remembered(services))
     yield services
     task.cancel()
@@ -40,18 +41,18 @@ async def listening(services: Services, monkeypatch: pytest.MonkeyPatch) -> Asyn
 
 
 async def is_remembered(services: Services) -> bool:
-    await services.routing.config_of(SHOP)
+    await services.routing.config_of(EVERYBODY, SHOP)
     return services.routing.memory.get(SHOP) is not None
 
 
 async def seen(services: Services, organization_bin: str) -> bool:
-    return (await services.routing.route_of(SHOP)).organization_bin == organization_bin
+    return (await services.routing.route_of(EVERYBODY, SHOP)).organization_bin == organization_bin
 
 
 async def test_change_in_another_process_is_seen(listening: Services, elsewhere: Services) -> None:
-    await elsewhere.routing.update(SHOP, {"organization_bin": OTHER_BIN})
+    await elsewhere.routing.update(EVERYBODY, SHOP, {"organization_bin": OTHER_BIN})
     await until(lambda: seen(listening, OTHER_BIN), seconds=5)
-    assert (await listening.routing.route_of(SHOP)).version == 2
+    assert (await listening.routing.route_of(EVERYBODY, SHOP)).version == 2
 
 
 async def test_change_by_hand_is_seen(listening: Services, sql: asyncpg.Connection) -> None:
@@ -65,14 +66,14 @@ async def test_change_by_hand_is_seen(listening: Services, sql: asyncpg.Connecti
         await write_down(sql, f"payment_config:{SHOP}")
 
     async def inactive() -> bool:
-        return not (await listening.routing.config_of(SHOP)).row.is_active
+        return not (await listening.routing.config_of(EVERYBODY, SHOP)).row.is_active
 
     await until(inactive, seconds=5)
 
 
 async def test_remembered_shop_is_not_read_again(listening: Services) -> None:
-    remembered = await listening.routing.config_of(SHOP)
-    assert await listening.routing.config_of(SHOP) is remembered
+    remembered = await listening.routing.config_of(EVERYBODY, SHOP)
+    assert await listening.routing.config_of(EVERYBODY, SHOP) is remembered
 
 
 async def test_without_a_listener_nothing_is_remembered(services: Services) -> None:
@@ -99,62 +100,18 @@ async def test_lost_listener_trusts_the_database_until_it_is_back(
         return not await is_remembered(listening)
 
     await until(distrusted)
-    await elsewhere.routing.update(SHOP, {"organization_bin": OTHER_BIN})
+    await elsewhere.routing.update(EVERYBODY, SHOP, {"organization_bin": OTHER_BIN})
     assert await seen(listening, OTHER_BIN)
     back.set()
     await until(lambda: is_remembered(listening))
-    await elsewhere.routing.update(SHOP, {"organization_bin": SHOPS[SHOP]})
+    await elsewhere.routing.update(EVERYBODY, SHOP, {"organization_bin": SHOPS[SHOP]})
     await until(lambda: seen(listening, SHOPS[SHOP]), seconds=5)
 
 
 async def test_end_of_listening_ends_the_trust(services: Services) -> None:
-    task = asyncio.create_task(services.routing.memory.listen(services.database))
+    task = asyncio.create_task(keep_fresh(services.database, services.routing.memory))
     await until(lambda: is_remembered(services))
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
     assert not await is_remembered(services)
-
-
-# --- the memory by itself
-
-
-@pytest.fixture
-def memory() -> RouteMemory[str]:
-    memory = RouteMemory[str]()
-    memory.trust(trusted=True)
-    return memory
-
-
-def test_what_was_read_is_remembered(memory: RouteMemory[str]) -> None:
-    memory.put(1, "route", memory.ticket())
-    assert memory.get(1) == "route"
-
-
-def test_what_was_read_while_something_changed_is_not_remembered(memory: RouteMemory[str]) -> None:
-    ticket = memory.ticket()
-    memory.forget(1)
-    memory.put(1, "yesterday's route", ticket)
-    assert memory.get(1) is None
-
-
-def test_what_was_read_before_the_listener_was_lost_and_back_is_not_remembered(memory: RouteMemory[str]) -> None:
-    ticket = memory.ticket()
-    memory.trust(trusted=False)
-    memory.trust(trusted=True)
-    memory.put(1, "yesterday's route", ticket)
-    assert memory.get(1) is None
-
-
-def test_one_shop_is_forgotten_and_the_others_are_not(memory: RouteMemory[str]) -> None:
-    for shop_id in (1, 2):
-        memory.put(shop_id, "route", memory.ticket())
-    memory.forget(1)
-    assert (memory.get(1), memory.get(2)) == (None, "route")
-
-
-@pytest.mark.parametrize("trusted", [False, True])
-def test_trust_begins_and_ends_with_nothing_remembered(memory: RouteMemory[str], trusted: bool) -> None:
-    memory.put(1, "route", memory.ticket())
-    memory.trust(trusted=trusted)
-    assert memory.get(1) is None

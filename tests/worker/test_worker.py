@@ -62,11 +62,11 @@ async def reaches(sql: asyncpg.Connection, state: str) -> None:
     await until(there)
 
 
-async def sender_dies(services: Services, wire: respx.MockRouter) -> None:
+async def sender_dies(services: Services, wire: respx.MockRouter, **words: Any) -> None:
     """A process ends while its call is under way."""
     gate = Gate(accepted(CREATED))
     wire.get("/create/").mock(side_effect=gate)
-    sending = asyncio.create_task(services.payments.create(ask()))
+    sending = asyncio.create_task(services.payments.create(ask(**words)))
     await gate.reached.wait()
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
@@ -326,6 +326,46 @@ async def test_tasks_are_counted_for_prometheus(
     await sql.execute("SET session_replication_role = replica")
     await sql.execute("UPDATE payment SET state = 'failed', failure = 'settled'")
     await until(counts(0))
+
+
+# --- one kind of work beside the others
+
+
+async def test_flood_of_readings_that_hang_keeps_no_lost_sender_waiting(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
+) -> None:
+    gate = Gate(status_reply(CREATED, "Wait"))
+    wire.get("/status/").mock(side_effect=gate)
+    await taken_on(services, wire)
+    await asyncio.wait_for(gate.reached.wait(), 10)
+    await sender_dies(services, wire, message="another")
+    await age(sql, 31)
+
+    async def settled() -> bool:
+        return bool(await sql.fetchval("SELECT count(*) FROM payment WHERE state = 'unknown'"))
+
+    await until(settled)
+    gate.open.set()
+
+
+async def test_hint_is_read_at_once_and_not_at_the_next_look(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(due, "IDLE_S", 3600)
+    tells(wire, "Processed")
+    await taken_on(services, wire)
+    await sql.execute("UPDATE payment SET next_check_at = now() + interval '1 hour'")
+    worker = worker_over(services)
+    working = asyncio.create_task(worker.run())
+
+    async def listens() -> bool:
+        return bool(await sql.fetchval("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%work_due%'"))
+
+    await until(listens)
+    await services.polling.hint("kaspi", str(CREATED), shop_id=SHOP)
+    await reaches(sql, "paid")
+    worker.stop()
+    await working
 
 
 # --- plans that change

@@ -1,20 +1,29 @@
-"""Who calls, and what they may do. Keys are looked up in the database each time, so that a revoked key ends at once."""
+"""Who calls, and what they may do.
+
+Keys are served from memory. The database tells each change of a key, and then all are forgotten: a revoked key ends
+within the time of a NOTIFY. While the database cannot be heard, every key is looked up. Whether a key has expired is
+checked at each use.
+"""
 
 import hashlib
+import math
 import re
 import secrets
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import Float, Select, func, or_, select
 
 from payment_service.access.models import ApiKey
 from payment_service.audit import service as audit
 from payment_service.errors import InvalidInput, NotAuthenticated, ScopeMissing, ShopNotConfigured
 from payment_service.postgres.database import Database
+from payment_service.postgres.memory import Memory
+from payment_service.postgres.visibility import ALL_SHOPS, Shops
 
 _KEY_MARK: Final = "ps_"
 _PREFIX_LENGTH: Final = 10
@@ -35,19 +44,15 @@ class Scope(StrEnum):
     SECRETS_READ = "secrets:read"
 
 
-ALL_SHOPS: Final = None
-"""The shops of a caller who may touch every one, and what belongs to none. Said aloud: nothing leaves it out."""
-
-
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Somebody who may call us. ``shops`` are those they may touch: a set, which may be empty, or ``ALL_SHOPS``."""
+    """Who calls, what they may do, and which shops they may touch."""
 
     name: str
     scopes: frozenset[Scope]
-    shops: frozenset[int] | None
+    shops: Shops
     key_id: int | None = field(default=None, compare=False)
-    """The key that they came with; none for callers of this process itself."""
+    """The API key that was presented; none for callers inside this process: the service itself, the command line."""
 
     def require(self, scope: Scope) -> None:
         """Refuse a caller without the scope.
@@ -60,7 +65,7 @@ class Caller:
 
     def may_touch(self, shop_id: int | None) -> bool:
         """Whether the shop is one of the caller's. What belongs to no shop is only for callers of all shops."""
-        return self.shops is None or shop_id in self.shops
+        return self.shops is ALL_SHOPS or shop_id in self.shops
 
     def may_all_that(self, other: "Caller") -> bool:
         """Whether this caller may do everything that the other may, in every shop of theirs."""
@@ -69,7 +74,7 @@ class Caller:
         )
 
     def narrowed_to(self, shop_id: int) -> "Caller":
-        """The same caller, asking about one shop: nobody's shops when it is not theirs."""
+        """The same caller, limited to one shop; to none when that shop is not theirs."""
         return replace(self, shops=frozenset({shop_id} if self.may_touch(shop_id) else ()))
 
     def require_shop(self, shop_id: int) -> None:
@@ -83,9 +88,9 @@ class Caller:
 
 
 EVERYBODY: Final = Caller("development", frozenset(Scope), ALL_SHOPS)
-"""The caller of a development server that runs without authentication, and whoever is at the command line."""
+"""The caller of a development server that runs without authentication, and the person at the command line."""
 SERVICE: Final = Caller("service", frozenset(Scope), ALL_SHOPS)
-"""The service itself, when it looks for what waits for people."""
+"""The service itself: when it starts, and when it looks for what waits for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,15 @@ class NewKey:
 def _holding() -> Select[ApiKey]:
     not_expired = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
     return select(ApiKey).where(ApiKey.revoked_at.is_(None), not_expired)
+
+
+@dataclass(frozen=True, slots=True)
+class _HeldKey:
+    """A key that was neither revoked nor expired when it was read."""
+
+    caller: Caller
+    ends_at: float
+    """By the monotonic clock, which no change of the time of day moves."""
 
 
 def _caller(row: ApiKey) -> Caller:
@@ -115,6 +129,8 @@ class Access:
     """The keys of the service."""
 
     database: Database
+    memory: Memory[str, _HeldKey] = field(default_factory=lambda: Memory("api_key_changed"))
+    """By digest. A guess is never kept, so that it holds no more than there are keys."""
 
     async def caller_with(self, key: str) -> Caller:
         """The caller that a key stands for.
@@ -122,11 +138,21 @@ class Access:
         Raises:
             NotAuthenticated: when the key is unknown, revoked or expired.
         """
-        async with self.database.reading() as session:
-            row = await session.scalar(_holding().where(ApiKey.digest == _digest(key)))
-        if row is None:
+        held = await self.memory.get_or_read(_digest(key), self._read)
+        if held.ends_at <= time.monotonic():
             raise NotAuthenticated
-        return _caller(row)
+        return held.caller
+
+    async def _read(self, digest: str) -> _HeldKey:
+        asked_at = time.monotonic()
+        left_s = func.extract("epoch", ApiKey.expires_at - func.now()).cast(Float)
+        async with self.database.reading() as session:
+            query = _holding().add_columns(left_s).where(ApiKey.digest == digest)
+            found = (await session.execute(query)).one_or_none()
+        if found is None:
+            raise NotAuthenticated
+        row, lasts_s = found
+        return _HeldKey(_caller(row), math.inf if lasts_s is None else asked_at + lasts_s)
 
     async def holding(self, key_ids: Collection[int]) -> dict[int, Caller]:
         """What each of these keys stands for now; those that are revoked or expired are left out."""
@@ -150,7 +176,7 @@ class Access:
         name: str,
         scopes: Sequence[str],
         *,
-        shops: Sequence[int] | None = None,
+        shops: Shops,
         expires_at: datetime | None = None,
     ) -> NewKey:
         """Make a key.
@@ -171,17 +197,18 @@ class Access:
             prefix=key[:_PREFIX_LENGTH],
             digest=_digest(key),
             scopes=sorted(set(scopes)),
-            shops=None if shops is None else sorted(set(shops)),
+            shops=None if shops is ALL_SHOPS else sorted(shops),
             expires_at=expires_at,
         )
         async with self.database.transaction() as session:
             session.add(row)
             await session.flush()
             await audit.record_change(session, "key-create", ApiKey.__tablename__, row.id)
+        self.memory.forget_all()
         return NewKey(row, key)
 
     async def all(self) -> list[ApiKey]:
-        """Every key, the revoked ones too, oldest first."""
+        """Every key, the revoked ones too, oldest first. For operators of the service, not for callers."""
         async with self.database.reading() as session:
             return list(await session.scalars(select(ApiKey).order_by(ApiKey.id)))
 
@@ -192,4 +219,5 @@ class Access:
             if row is not None and row.revoked_at is None:
                 row.revoked_at = await session.scalar(select(func.now()))
                 await audit.record_change(session, "key-revoke", ApiKey.__tablename__, row.id)
+        self.memory.forget_all()
         return row

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from fastapi import FastAPI
-from fastapi.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 from payment_service import __version__
 from payment_service.api import (
@@ -22,8 +22,7 @@ from payment_service.api import (
     waiting,
     webhooks,
 )
-from payment_service.api.middleware import Drain, Envelope
-from payment_service.api.normalizing import HeadRequests, Normalized
+from payment_service.api.middleware import Drain, RequestMiddleware
 from payment_service.api.throttle import Throttle
 from payment_service.services import Services
 
@@ -65,6 +64,14 @@ EXPOSED_HEADERS: Final = (
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
+class Api(FastAPI):
+    """FastAPI as the router and the documentation; around its routes one middleware instead of its own six."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Put the middleware around the routes."""
+        return RequestMiddleware(self.router, self.state.drain, self.state.cors)
+
+
 def build(
     services: Services,
     *,
@@ -78,8 +85,8 @@ def build(
     metrics: bool = False,
     metrics_token: str | None = None,
 ) -> FastAPI:
-    """Put the front door together."""
-    app = FastAPI(
+    """Put the API together."""
+    app = Api(
         title="payment-service",
         version=__version__,
         description=_ABOUT,
@@ -94,25 +101,19 @@ def build(
     app.state.drain = drain
     app.state.schema_head = schema_head
     app.state.console_url = console_url
-    problems.install(app)
+    app.state.cors = cors_origins and {
+        "allow_origins": list(cors_origins),
+        "allow_methods": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+        "allow_headers": ALLOWED_HEADERS,
+        "expose_headers": EXPOSED_HEADERS,
+    }
+    # Their routes themselves, those of payments first: to look into included routers takes longer than most answers.
     for part in (waiting, payments, refunds, configs, reports, settling, hints, notify, webhooks, health):
-        app.include_router(part.router)
+        app.router.routes += part.router.routes
     if metrics:
-        app.include_router(health.metrics_router(metrics_token))
+        app.router.routes += health.metrics_router(metrics_token).routes
     if docs:
-        app.include_router(documentation.router)
-    # The last one added is the outermost: a page of another origin may read every answer, those of Envelope too.
-    app.add_middleware(HeadRequests)
-    app.add_middleware(Envelope, drain=drain)
-    if cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(cors_origins),
-            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=ALLOWED_HEADERS,
-            expose_headers=EXPOSED_HEADERS,
-        )
-    app.add_middleware(Normalized)
+        app.router.routes += documentation.ROUTES
     _declare_problem(app)
     return app
 
@@ -130,8 +131,8 @@ def _declare_problem(app: FastAPI) -> None:
             schemas.pop(unused, None)
         for operations in document["paths"].values():
             for operation in operations.values():
-                door = problems.declared_at_the_door(with_body="requestBody" in operation)
-                operation["responses"] = {**door, **operation["responses"]}
+                common = problems.declared_by_all(with_body="requestBody" in operation)
+                operation["responses"] = {**common, **operation["responses"]}
         return document
 
     app.openapi = openapi  # type: ignore[method-assign] # the way that FastAPI's documentation shows

@@ -2,16 +2,16 @@
 
 import hashlib
 import hmac
-import json
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
+from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Header, Path, Query, Response
-from fastapi.responses import JSONResponse
-from pydantic import AliasPath, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints, TypeAdapter
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
+from payment_service.api.answers import answered
 from payment_service.api.dependencies import InServices, PresentedKey, caller_who_may
 from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import Bin, Body, Changes, DeviceTokenText, Moment, ShopId, Text
@@ -22,10 +22,10 @@ from payment_service.errors import (
     ShopInactive,
     ShopNotConfigured,
 )
-from payment_service.identifiers import looks_like_uuid, masked
 from payment_service.providers.registry import DEFAULT
-from payment_service.routing.models import PaymentConfigHistory
-from payment_service.routing.service import Change, ShopConfig
+from payment_service.routing.models import PaymentConfig
+from payment_service.routing.service import ShopConfig
+from payment_service.routing.views import ConfigAnswer, ConfigChangeAnswer
 
 router = APIRouter(route_class=ExactRoute)
 
@@ -38,44 +38,6 @@ VALID_FOR_S = 3600
 """How long a client may use a routing that it was told."""
 SIGNATURE_HEADERS = ("X-Config-Valid-Until", "X-Config-Signature")
 PathShopId = Annotated[ShopId, Path()]
-
-
-class ConfigAnswer(BaseModel):
-    """The routing of one shop."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    id: int = Field(
-        validation_alias=AliasPath("shop_id"), description="The shop_id, by which everything here is found."
-    )
-    shop_id: int = Field(examples=[121038])
-    organization_bin: str = Field(examples=["920317450731"])
-    device_token: str | None = Field(
-        description="Whole for keys with the scope secrets:read, else its first characters and an ellipsis."
-    )
-    is_active: bool
-    provider: str
-    name: str
-    city: str
-    description: str
-    version: int
-    created_at: datetime
-    updated_at: datetime
-    warnings: list[str] = []
-
-
-class SignedConfig(ConfigAnswer):
-    """The routing of one shop, signed so that whoever keeps it notices when somebody changed it.
-
-    The signature is HMAC-SHA256 (hex) with the API key of the request over these lines, joined by a line feed:
-    ``payment-config``, shop_id, organization_bin, device_token (empty when there is none), ``1`` or ``0`` for
-    is_active, provider, valid_until.
-    """
-
-    valid_until: str = Field(
-        description="Until when this may be used without asking again (UTC).", examples=["2026-11-21T12:00:00Z"]
-    )
-    signature: str | None = Field(description="Null only where no key was sent, on a development server.")
 
 
 class NewConfig(Body):
@@ -92,6 +54,22 @@ class NewConfig(Body):
     reason: Reason = Field(default="", description="Why, for the history.")
 
 
+class SignedConfig(ConfigAnswer):
+    """The routing of one shop, signed: a client that keeps a copy can check that it was not changed.
+
+    The signature is HMAC-SHA256 (hex) with the API key of the request over these lines, joined by a line feed:
+    ``payment-config``, shop_id, organization_bin, device_token (empty when there is none), ``1`` or ``0`` for
+    is_active, provider, valid_until.
+    """
+
+    valid_until: str = Field(
+        description="Until when this may be used without asking again (UTC).", examples=["2026-11-21T12:00:00Z"]
+    )
+    signature: str | None = Field(description="Null only where no key was sent, on a development server.")
+
+
+_SHOWN_LIST: Final = TypeAdapter(list[ConfigAnswer])
+_SIGNED_LIST: Final = TypeAdapter(list[SignedConfig])
 _AS_SHOWN: Any = Field(default=None, description="As it was shown; any other value than today's is refused.")
 _SHOWN = ("version", "created_at", "updated_at")
 
@@ -121,33 +99,6 @@ class ConfigChange(Changes):
     warnings: list[str] | None = _AS_SHOWN
 
 
-class ConfigVersion(BaseModel):
-    """How the routing of a shop stood in one version."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    organization_bin: str
-    device_token: str | None = Field(description="Always masked.")
-    is_active: bool
-    provider: str
-    name: str
-    city: str
-    description: str
-
-
-class ConfigChangeAnswer(BaseModel):
-    """One change of a shop's routing."""
-
-    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
-
-    version: int
-    actor: str = Field(description="Who.")
-    created_at: datetime = Field(description="When.")
-    reason: str
-    before: ConfigVersion | None = Field(alias="from")
-    after: ConfigVersion = Field(alias="to")
-
-
 @router.get(
     "/api/payment/config",
     response_model=SignedConfig | list[SignedConfig],
@@ -171,21 +122,21 @@ async def config(
     """What a client needs to take payments for a shop itself."""
     headers = {"Cache-Control": f"private, max-age={VALID_FOR_S}", "Vary": "Authorization, X-API-Key"}
     if shop_id is None:
-        found = await services.routing.configs(shops=caller.shops, active_only=True)
+        all_active = await services.routing.configs(caller, active_only=True)
+        shown = [_shown(one, caller) for one in all_active]
+        headers["ETag"] = _etag(shown)
+        body = _SIGNED_LIST.dump_json([_signed(one, key) for one in shown])
     else:
-        found = [await _visible(services, caller, shop_id)]
-        if not found[0].row.is_active:
+        found = await services.routing.config_of(caller, shop_id)
+        if not found.row.is_active:
             raise ShopInactive(shop_id)
-    shown = [_shown(one, caller) for one in found]
-    etag = _etag(shown)
-    signed = [_signed(one, key) for one in shown]
-    headers["ETag"] = etag
-    if shop_id is not None:
-        headers |= dict(zip(SIGNATURE_HEADERS, (signed[0].valid_until, signed[0].signature or ""), strict=True))
-    if if_none_match is not None and _matches(if_none_match, etag):
+        one, headers["ETag"] = _shown_with_etag(found, caller)
+        signed = _signed(one, key)
+        headers |= dict(zip(SIGNATURE_HEADERS, (signed.valid_until, signed.signature or ""), strict=True))
+        body = signed.__pydantic_serializer__.to_json(signed)
+    if if_none_match is not None and _matches(if_none_match, headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    body = [one.model_dump(mode="json") for one in signed]
-    return JSONResponse(body if shop_id is None else body[0], headers=headers)
+    return Response(body, media_type="application/json", headers=headers)
 
 
 @router.get("/admin/configs", tags=["admin"], summary="All routing", responses=problems.declared())
@@ -193,25 +144,24 @@ async def all_configs(
     services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
 ) -> list[ConfigAnswer]:
     """The routing of all shops, the inactive ones too."""
-    return [_shown(one, caller) for one in await services.routing.configs(shops=caller.shops)]
+    return [_shown(one, caller) for one in await services.routing.configs(caller)]
 
 
 @router.post(
     "/admin/configs",
     status_code=201,
+    response_model=ConfigAnswer,
     tags=["admin"],
     summary="Give a shop its routing",
     responses=problems.declared(ShopAlreadyConfigured, ShopNotConfigured),
 )
 async def add(
-    body: NewConfig, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)], response: Response
-) -> ConfigAnswer:
+    body: NewConfig, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
+) -> Response:
     """Add a shop. From now on its payments land on this BIN."""
-    caller.require_shop(body.shop_id)
     fields = body.model_dump(exclude={"shop_id", "reason"})
-    made = await services.routing.create(body.shop_id, fields, reason=body.reason)
-    response.headers["Location"] = f"/admin/configs/{body.shop_id}"
-    return _shown(made, caller)
+    made = await services.routing.create(caller, body.shop_id, fields, reason=body.reason)
+    return answered(_shown(made, caller), 201, headers={"Location": f"/admin/configs/{body.shop_id}"})
 
 
 @router.get(
@@ -229,7 +179,7 @@ async def by_bin(
 
     Several active ones are a conflict that names them; when there is none but inactive ones, that is said.
     """
-    return _shown(await services.routing.config_of_bin(bin, shops=caller.shops), caller)
+    return _shown(await services.routing.config_of_bin(caller, bin), caller)
 
 
 @router.get(
@@ -242,7 +192,7 @@ async def one_config(
     shop_id: PathShopId, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
 ) -> ConfigAnswer:
     """The routing of one shop, active or not."""
-    return _shown(await _visible(services, caller, shop_id), caller)
+    return _shown(await services.routing.config_of(caller, shop_id), caller)
 
 
 @router.put(
@@ -265,10 +215,10 @@ async def change(
         if fields.pop(name, shop_id) != shop_id:
             raise InvalidInput(name, f"is {shop_id} here, and stays so")
     warnings = fields.pop("warnings", None)
-    if warnings is not None and warnings != _shown(await services.routing.config_of(shop_id), caller).warnings:
+    if warnings is not None and warnings != _shown(await services.routing.config_of(caller, shop_id), caller).warnings:
         raise InvalidInput("warnings", "are other ones today: leave them out")
     seen = {name: fields.pop(name) for name in _SHOWN if name in fields}
-    return _shown(await services.routing.update(shop_id, fields, seen=seen, reason=body.reason), caller)
+    return _shown(await services.routing.update(caller, shop_id, fields, seen=seen, reason=body.reason), caller)
 
 
 @router.delete(
@@ -281,8 +231,7 @@ async def deactivate(
     shop_id: PathShopId, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
 ) -> ConfigAnswer:
     """Deactivate: nothing is deleted, refunds of earlier payments go on, PUT switches it on again."""
-    caller.require_shop(shop_id)
-    return _shown(await services.routing.update(shop_id, {"is_active": False}, reason="deactivated"), caller)
+    return _shown(await services.routing.update(caller, shop_id, {"is_active": False}, reason="deactivated"), caller)
 
 
 @router.get(
@@ -295,30 +244,29 @@ async def history(
     shop_id: PathShopId, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
 ) -> list[ConfigChangeAnswer]:
     """Who changed what, when, from what to what, and why; newest first."""
-    caller.require_shop(shop_id)
-    return [_change(one) for one in await services.routing.history(shop_id)]
-
-
-async def _visible(services: InServices, caller: Caller, shop_id: int) -> ShopConfig:
-    caller.require_shop(shop_id)
-    return await services.routing.config_of(shop_id)
+    return [ConfigChangeAnswer.of(one) for one in await services.routing.history(caller, shop_id)]
 
 
 def _shown(config: ShopConfig, caller: Caller) -> ConfigAnswer:
-    answer = ConfigAnswer.model_validate(config.row)
-    if config.device_token is not None:
-        if not looks_like_uuid(config.device_token):
-            answer.warnings = ["The device token is no UUID, and Kaspi's are: check it."]
-        # Not as it was written down: an earlier version showed more of a short one.
-        reveal = Scope.SECRETS_READ in caller.scopes
-        answer.device_token = config.device_token if reveal else masked(config.device_token)
-    return answer
+    return ConfigAnswer.of(config, reveal=Scope.SECRETS_READ in caller.scopes)
+
+
+_VIEWS: Final[WeakKeyDictionary[PaymentConfig, dict[bool, tuple[ConfigAnswer, str]]]] = WeakKeyDictionary()
+"""What is shown of a configuration, with and without its secrets, and its ETag: for as long as it is in memory."""
+
+
+def _shown_with_etag(config: ShopConfig, caller: Caller) -> tuple[ConfigAnswer, str]:
+    views = _VIEWS.setdefault(config.row, {})
+    reveal = Scope.SECRETS_READ in caller.scopes
+    if reveal not in views:
+        shown = _shown(config, caller)
+        views[reveal] = shown, _etag([shown])
+    return views[reveal]
 
 
 def _etag(shown: list[ConfigAnswer]) -> str:
-    """Of what is said, without until when it is valid."""
-    text = json.dumps([one.model_dump(mode="json") for one in shown], ensure_ascii=False)
-    return f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
+    """Of what is shown, without until when it is valid."""
+    return f'"{hashlib.sha256(_SHOWN_LIST.dump_json(shown)).hexdigest()[:32]}"'
 
 
 def _signed(shown: ConfigAnswer, key: str | None) -> SignedConfig:
@@ -332,20 +280,8 @@ def _signed(shown: ConfigAnswer, key: str | None) -> SignedConfig:
         shown.provider,
         valid_until,
     )
-    signature = hmac.new(key.encode(), "\n".join(said).encode(), hashlib.sha256).hexdigest() if key else None
-    return SignedConfig(**shown.model_dump(), valid_until=valid_until, signature=signature)
-
-
-def _change(change: Change) -> ConfigChangeAnswer:
-    after: PaymentConfigHistory = change.after
-    return ConfigChangeAnswer(
-        version=after.version,
-        actor=after.actor,
-        created_at=after.created_at,
-        reason=after.reason,
-        before=ConfigVersion.model_validate(change.before) if change.before else None,
-        after=ConfigVersion.model_validate(after),
-    )
+    signature = hmac.digest(key.encode(), "\n".join(said).encode(), "sha256").hex() if key else None
+    return SignedConfig(**dict(shown), valid_until=valid_until, signature=signature)
 
 
 def _matches(if_none_match: str, etag: str) -> bool:

@@ -7,7 +7,8 @@ import gzip
 from importlib.resources import files
 from typing import Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
+from starlette.routing import Route
 
 URL: Final = "/docs"
 OPENAPI_URL: Final = "/openapi.json"
@@ -18,28 +19,22 @@ POLICY: Final = (
 """The Content-Security-Policy of the page: this host alone."""
 _HEADERS: Final = {"Cache-Control": "private, max-age=3600", "Content-Security-Policy": POLICY}
 
-router = APIRouter(include_in_schema=False)
 
-
-@router.get(URL)
-async def page() -> Response:
+async def page(_request: Request) -> Response:
     """The page."""
     return Response(_read("index.html"), media_type="text/html", headers=_HEADERS)
 
 
-@router.get(f"{URL}/start.js")
-async def start() -> Response:
+async def start(_request: Request) -> Response:
     """What opens the document in the page."""
     return Response(_read("start.js"), media_type="text/javascript", headers=_HEADERS)
 
 
-@router.get(f"{URL}/swagger-ui.css")
 async def styles(request: Request) -> Response:
     """Swagger UI's styles."""
     return _compressed(request, "swagger-ui.css", "text/css")
 
 
-@router.get(f"{URL}/swagger-ui-bundle.js")
 async def program(request: Request) -> Response:
     """Swagger UI's program."""
     return _compressed(request, "swagger-ui-bundle.js", "text/javascript")
@@ -57,3 +52,11 @@ def _compressed(request: Request, name: str, media_type: str) -> Response:
 
 def _read(name: str) -> bytes:
     return (files("payment_service.api") / "swagger_ui" / name).read_bytes()
+
+
+ROUTES: Final = (
+    Route(URL, page),
+    Route(f"{URL}/start.js", start),
+    Route(f"{URL}/swagger-ui.css", styles),
+    Route(f"{URL}/swagger-ui-bundle.js", program),
+)

@@ -3,29 +3,39 @@
 Every endpoint's route is an ``ExactRoute``. It refuses what the endpoint does not know, by name and with the nearest
 name that it does know: query parameters, fields of the body at any depth, and a body where none is asked for. An
 endpoint whose model of the body takes more than its own fields (``extra``) is not refused a query parameter either.
+
+FastAPI finds the route and documents it. The route itself calls the endpoint: each value is validated once, by the
+field that FastAPI made of it, and the answer is written once, by the serializer of its model. What FastAPI does besides
+(threads for functions, dependencies with ``yield``, validation of answers) is not used here, and costs as much as all
+the rest of a request.
 """
 
-import json
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from decimal import Decimal
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
 from typing import Any, Final, get_args
+from urllib.parse import parse_qsl
 
-from fastapi import Request, Response, params
-from fastapi.dependencies.utils import get_flat_params
+from fastapi import Request, Response
+from fastapi._compat import ModelField
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
+from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
 
 from payment_service.api import media
-from payment_service.api.numbers import exact_decimal, exact_int
+from payment_service.api.numbers import exact_json
 
 MAX_TOLD: Final = 20
-"""Names that one answer complains of: to find the nearest name takes time, and anybody may ask."""
+"""Names that one answer complains of: to find the nearest name takes time, and no key is needed to ask."""
 _LONGEST_NAME: Final = 60
-_NO_BODY: Final = ("", "0")
+_NO_BODY: Final = (b"", b"0")
 """Values of Content-Length that announce none."""
+Errors = list[Mapping[str, Any]]
 
 
 def not_known(name: str, known: Iterable[str]) -> str:
@@ -42,95 +52,202 @@ def _plain(name: str) -> str:
     return "".join(filter(str.isalnum, name.lower()))
 
 
-def unknown_parameters(request: Request, known: Iterable[str]) -> dict[str, str]:
+def unknown_parameters(given: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     """The first query parameters that are not known, each with what is said of it."""
     names = list(known)
-    unknown = (name for name in request.query_params if name not in names)
+    unknown = (name for name in given if name not in names)
     return {name: not_known(name, names) for name in islice(unknown, MAX_TOLD)}
 
 
 class ExactRoute(APIRoute):
     """A route whose requests are read exactly."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Hand FastAPI's own handler a request that reads JSON our way, once nothing stands against it.
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        """Work out, once, how the endpoint is called.
 
         Raises:
-            TypeError: when the endpoint's body does not say what becomes of a field that it does not know.
+            TypeError: when the endpoint's body does not say what becomes of a field that it does not know, or when the
+                endpoint asks for something that this route does not do.
         """
-        handler = super().get_route_handler()
-        model = self.body_field.field_info.annotation if self.body_field else None
-        strict = all(_extra_of(one) == "forbid" for one in _models_in(model))
-        query = [one.alias for one in get_flat_params(self.dependant) if isinstance(one.field_info, params.Query)]
+        super().__init__(path, endpoint, **options)
+        self._begins_with = path.partition("{")[0]
+        answer = self.get_route_handler()
 
-        async def exactly(request: Request) -> Response:
-            exact = _ExactRequest(request.scope, request.receive)
-            errors = [*_given_twice(request, query)]
-            if strict:
-                errors += [_error("query", name, said) for name, said in unknown_parameters(request, query).items()]
-            if model is None:
-                errors += await _unasked_body(exact)
-            if errors:
-                raise RequestValidationError(errors[:MAX_TOLD])
-            if model is not None:
-                await media.check(exact)
-            try:
-                return await handler(exact)
-            except RequestValidationError as error:
-                raise RequestValidationError(_named(error.errors(), model), body=error.body) from None
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            response = await answer(Request(scope, receive))
+            await response(scope, receive, send)
 
-        return exactly
+        self.app = app
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """What makes the answer to a request, also where FastAPI includes the router of this route in another."""
+        return _Endpoint(self).answer
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """As always; most routes are told apart by how they begin, without their regular expression."""
+        return super().matches(scope) if self._begins_with in scope["path"] else (Match.NONE, {})
+
+    async def admit(self, request: Request) -> None:
+        """Refuse a request before anything of it is read. Nothing is refused here; kinds of routes may."""
 
 
-class _ExactRequest(Request):
-    async def json(self) -> Any:
-        body = await self.body()
-        try:
-            read = json.loads(
-                body,
-                parse_int=exact_int,
-                parse_float=exact_decimal,
-                parse_constant=_refuse_constant,
-                object_pairs_hook=_unique,
+@dataclass(frozen=True, slots=True)
+class _Parameter:
+    """One value of the path, the query or the headers."""
+
+    name: str
+    alias: str
+    field: ModelField
+    where: str
+
+    def read(self, given: str | None, arguments: dict[str, Any], errors: Errors) -> None:
+        """Put the value among the arguments, or what is wrong with it among the errors."""
+        if given is not None:
+            arguments[self.name], found = self.field.validate(given, loc=(self.where, self.alias))
+            errors += found
+        elif self.field.field_info.is_required():
+            errors.append({"type": "missing", "loc": (self.where, self.alias), "msg": "Field required", "input": None})
+        else:
+            arguments[self.name] = self.field.default
+
+
+class _Endpoint:
+    """An endpoint, and how its arguments are made of a request."""
+
+    def __init__(self, route: ExactRoute) -> None:
+        dependant = route.dependant
+        self._route = route
+        self._call: Callable[..., Awaitable[Any]] = route.endpoint
+        self._request_name = dependant.request_param_name
+        self._dependencies = [_dependency(one.name, one.call, one.dependencies) for one in dependant.dependencies]
+        self._of_path, self._of_query, self._of_headers = (
+            [_Parameter(field.name, field.alias, field, where) for field in fields]
+            for where, fields in (
+                ("path", dependant.path_params),
+                ("query", dependant.query_params),
+                ("header", dependant.header_params),
             )
+        )
+        self._query_names = [one.alias for one in self._of_query]
+        self._body = route.body_field
+        self._body_name = dependant.body_params[0].name if dependant.body_params else ""
+        self._body_model = self._body.field_info.annotation if self._body else None
+        self._is_strict = all(_extra_of(one) == "forbid" for one in _models_in(self._body_model))
+        self._written = route.response_field.serialize_json if route.response_field else None
+        if not inspect.iscoroutinefunction(self._call) or dependant.cookie_params or len(dependant.body_params) > 1:
+            raise TypeError(f"{self._call.__name__}: an endpoint is async, without cookies, with one body at most")
+
+    async def answer(self, request: Request) -> Response:
+        """Read the request, call the endpoint, write its answer."""
+        await self._route.admit(request)
+        answer = await self._call(**await self._arguments(request))
+        if isinstance(answer, Response):
+            return answer
+        if self._written is None:
+            raise TypeError(f"{self._call.__name__} has no model to write its answer by")
+        return Response(self._written(answer), self._route.status_code or 200, media_type="application/json")
+
+    async def _arguments(self, request: Request) -> dict[str, Any]:
+        """What the endpoint is called with.
+
+        Raises:
+            RequestValidationError: naming every value that is wrong.
+        """
+        scope = request.scope
+        headers = dict(reversed(scope["headers"]))  # of a header that is given twice, the first
+        pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        query = dict(pairs)
+        await self._refuse_unknown(request, headers, query, pairs)
+        body = await self._json(request, headers)
+        arguments: dict[str, Any] = {}
+        for name, depend, is_async in self._dependencies:
+            value = depend(request)
+            arguments[name] = await value if is_async else value
+        errors: Errors = []
+        for one in self._of_path:
+            one.read(scope["path_params"].get(one.alias), arguments, errors)
+        for one in self._of_query:
+            one.read(query.get(one.alias), arguments, errors)
+        for one in self._of_headers:
+            given = headers.get(one.alias.lower().encode())
+            one.read(None if given is None else given.decode("latin-1"), arguments, errors)
+        if self._body is not None:
+            if body is _NOTHING:
+                errors.append({"type": "missing", "loc": ("body",), "msg": "Field required", "input": None})
+            else:
+                arguments[self._body_name], found = self._body.validate(body, loc=("body",))
+                errors += found
+        if errors:
+            raise RequestValidationError(_named(errors, self._body_model), body=body)
+        if self._request_name:
+            arguments[self._request_name] = request
+        return arguments
+
+    async def _refuse_unknown(
+        self,
+        request: Request,
+        headers: Mapping[bytes, bytes],
+        query: Mapping[str, str],
+        pairs: Sequence[tuple[str, str]],
+    ) -> None:
+        errors = [*_given_twice(request.scope["headers"], query, pairs, self._query_names)]
+        if self._is_strict:
+            unknown = unknown_parameters(query, self._query_names)
+            errors += [_error("query", name, said) for name, said in unknown.items()]
+        if self._body is None:
+            errors += await _unasked_body(request, headers)
+        if errors:
+            raise RequestValidationError(errors[:MAX_TOLD])
+
+    async def _json(self, request: Request, headers: Mapping[bytes, bytes]) -> Any:
+        body = await request.body() if self._body is not None else b""
+        if not body:
+            return _NOTHING
+        media.check(headers)
+        try:
+            return exact_json(body)
         except (ValueError, RecursionError) as error:
-            # FastAPI turns this one kind into a validation error.
-            position = getattr(error, "pos", 0)
-            raise json.JSONDecodeError(getattr(error, "msg", str(error)), "", position) from None
-        # FastAPI reads the attributes of whatever is an object of Python: a Decimal would pass for an empty body.
-        return str(read) if isinstance(read, Decimal) else read
+            trouble = {"error": getattr(error, "msg", str(error))}
+            wrong = {"type": "json_invalid", "loc": ("body",), "msg": "", "input": {}, "ctx": trouble}
+            raise RequestValidationError([wrong]) from None
 
 
-def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is no JSON")
+_NOTHING: Final = object()
+"""No body was sent, which is something else than null."""
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"the field {name[:_LONGEST_NAME]} is given twice")
-        found[name] = value
-    return found
+def _dependency(
+    name: str | None, call: Callable[[Request], Any] | None, documented: Iterable[Any]
+) -> tuple[str, Callable[[Request], Any], bool]:
+    """A dependency is a function of the request. What it depends on itself is there for the documentation alone."""
+    if name is None or call is None or not all(isinstance(one.call, SecurityBase) for one in documented):
+        raise TypeError("a dependency is an argument of the endpoint, and a function of the request")
+    return name, call, inspect.iscoroutinefunction(call)
 
 
-def _given_twice(request: Request, query: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """A value that must be one, and is two: nobody can know which was meant."""
-    for name in query:
-        if len(set(request.query_params.getlist(name))) > 1:
-            yield _error("query", name, "is given twice, with different values")
-    if len(set(request.headers.getlist("idempotency-key"))) > 1:
+def _given_twice(
+    headers: Iterable[tuple[bytes, bytes]],
+    query: Mapping[str, str],
+    pairs: Sequence[tuple[str, str]],
+    known: Iterable[str],
+) -> Iterator[dict[str, Any]]:
+    """A value that must be one, and is two: which was meant cannot be known."""
+    if len(pairs) > len(query):
+        for name in known:
+            if len({value for given, value in pairs if given == name}) > 1:
+                yield _error("query", name, "is given twice, with different values")
+    if len({value for name, value in headers if name == b"idempotency-key"}) > 1:
         yield _error("header", "Idempotency-Key", "is given twice, with different values")
 
 
-async def _unasked_body(request: _ExactRequest) -> list[dict[str, Any]]:
+async def _unasked_body(request: Request, headers: Mapping[bytes, bytes]) -> list[dict[str, Any]]:
     """What stands in the body of a request to an endpoint that asks for none; an empty object or list says nothing."""
-    announced = request.headers.get("content-length", "") not in _NO_BODY or "transfer-encoding" in request.headers
+    announced = headers.get(b"content-length", b"") not in _NO_BODY or b"transfer-encoding" in headers
     if not announced or not (await request.body()).strip():
         return []
     try:
-        body = await request.json()
-    except ValueError:
+        body = exact_json(await request.body())
+    except (ValueError, RecursionError):
         body = "no JSON"
     if isinstance(body, dict):
         return [_error("body", name, not_known(name, ())) for name in islice(body, MAX_TOLD)]

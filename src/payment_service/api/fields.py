@@ -136,7 +136,6 @@ SentId = Annotated[
     ),
 ]
 """The same in a body, where it may come as a number."""
-JsonTenge = Annotated[int | float, Field(description="Tenge.", examples=[100])]
 
 
 class Body(BaseModel):

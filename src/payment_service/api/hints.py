@@ -1,20 +1,18 @@
-"""Hints from outside: whoever runs a provider's side may say that something changed, and the worker asks at once.
+"""Hints from outside: the provider's side may say that a payment changed, and the worker asks about it at once.
 
 Nothing that a hint says is believed: money's state comes from the provider's own answer. Hints that are repeated,
-late, or of payments nobody knows do no harm.
+late, or of unknown payments do no harm.
 """
 
 import hashlib
 import hmac
 import re
-from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi import APIRouter, Header, Path, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.exceptions import HTTPException
-from starlette.types import Message
 
 from payment_service.api import problems
 from payment_service.api.dependencies import InServices
@@ -35,23 +33,13 @@ limiter = RateLimiter(Rate(PER_SECOND, 1))
 class SignedRoute(ExactRoute):
     """A route that takes a body only when its raw bytes are signed: nothing of it is parsed before."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Put the verification before FastAPI's own handler, which parses the body first of all."""
-        handler = super().get_route_handler()
-
-        async def verified(request: Request) -> Response:
-            body = await _signed_body(request)
-
-            async def receive() -> Message:
-                return {"type": "http.request", "body": body, "more_body": False}
-
-            return await handler(Request(request.scope, receive))
-
-        return verified
+    async def admit(self, request: Request) -> None:
+        """Verify the signature over the body, which stays with the request."""
+        await _verify(request)
 
 
-async def _signed_body(request: Request) -> bytes:
-    """The body of a hint whose signature is right.
+async def _verify(request: Request) -> None:
+    """Refuse a hint whose signature is not right.
 
     Raises:
         HTTPException: 404 for a provider without a secret.
@@ -69,17 +57,16 @@ async def _signed_body(request: Request) -> bytes:
     if not hmac.compare_digest(hmac.new(secret.encode(), body, hashlib.sha256).hexdigest(), signature[1].lower()):
         raise HintNotVerified("its signature is not right")
     request.state.verified = True
-    # After the signature: whoever has no secret cannot use up what those have who do.
+    # After the signature: without the secret nobody can use up the rate of those who have it.
     if limiter.take(provider) is not None:
         raise TooManyHints
-    return body
 
 
 router = APIRouter(prefix="/webhooks", tags=["hints"], route_class=SignedRoute)
 
 
 class Hint(BaseModel):
-    """What somebody says of a payment. Only the id is used."""
+    """A hint about a payment. Only the id is used."""
 
     model_config = ConfigDict(extra="ignore")
 

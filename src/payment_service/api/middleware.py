@@ -1,34 +1,36 @@
-"""Around every request: its id, its limits, its line in the log, its place in the metrics. Plain ASGI."""
+"""Around every request: its id, its limits, its line in the log, its place in the metrics. The one ASGI middleware."""
 
 import asyncio
 import re
 import time
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 from uuid import uuid4
 
-import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from payment_service.api import problems
+from payment_service.api.credentials import presented_key
 from payment_service.api.throttle import Throttle, Ticket
-from payment_service.errors import Draining, RateLimited
+from payment_service.errors import Draining
+from payment_service.observability import logs
 from payment_service.observability.context import Origin, origin
-from payment_service.observability.logs import get_logger
-from payment_service.observability.metrics import HTTP_SECONDS
+from payment_service.observability.metrics import HTTP_SECONDS, labelled
 
 MAX_BODY_BYTES: Final = 64 * 1024
 """Counted here and not by FastAPI, whose limit answers in plain text and passes through us as an error."""
 MAX_HEADER_BYTES: Final = 16 * 1024
 MAX_QUERY_BYTES: Final = 4 * 1024
 _TOO_LARGE: Final = "The body is longer than 64 kB."
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_WHITESPACE: Final = b" \t"  # optional whitespace around a field value (RFC 9110, section 5.5)
 ANONYMOUS: Final = "anonymous"
 ALWAYS_SERVED: Final = frozenset({"/health", "/api/health", "/health/ready", "/metrics"})
 
-log = get_logger(__name__)
+log = logs.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -38,97 +40,128 @@ class Drain:
     begun: bool = False
 
 
-@dataclass(slots=True)
-class _Seen:
-    """What the log needs to know of an answer."""
+class RequestMiddleware:
+    """Makes requests that mean the same the same, limits them, and turns every error into a problem.
 
-    status: int | None = None
-    body_bytes: int = 0
-    started: float = field(default_factory=time.perf_counter)
+    A path with a trailing slash is served as the path without it. A redirect instead would name ``http://`` behind a
+    balancer that ends TLS, and repeat the query, with phone and amount, in the clear.
+    """
 
-
-class Envelope:
-    """The middleware around the app."""
-
-    def __init__(self, app: ASGIApp, drain: Drain) -> None:
-        self._app = app
+    def __init__(self, routes: ASGIApp, drain: Drain, cors: Mapping[str, Any] | None = None) -> None:
+        """``cors`` are the settings of Starlette's CORSMiddleware; without them no other origin may read answers."""
+        self._routes = routes
         self._drain = drain
+        # Around all that is answered here: a page of another origin may read every answer, problems too.
+        self._outermost: ASGIApp = CORSMiddleware(self._serve, **cors) if cors else self._serve
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._routes(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+        scope["path"] = scope["path"].rstrip("/") or "/"
+        scope["headers"] = [(name, value.strip(_WHITESPACE)) for name, value in scope["headers"]]
+        await self._outermost(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        headers = dict(reversed(scope["headers"]))  # of a header that is given twice, the first
+        given = headers.get(b"x-request-id", b"")
+        request_id = given.decode() if _REQUEST_ID.fullmatch(given) else uuid4().hex
         origin.set(Origin(ANONYMOUS, request_id))
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
-        scope.setdefault("state", {})["started"] = asyncio.get_running_loop().time()
-        seen = _Seen()
+        bound = logs.begin(request_id=request_id)
+        state = scope.setdefault("state", {})
+        state["started"] = asyncio.get_running_loop().time()
+        state["key"] = presented_key(headers)
         throttle: Throttle = scope["app"].state.throttle
         ticket: Ticket | None = None
+        status: int | None = None
+        body_bytes = 0
 
         async def send_with_id(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                seen.status = message["status"]
+                status = message["status"]
                 if ticket is not None:
-                    verified = origin.get().actor != ANONYMOUS or scope["state"].get("verified", False)
-                    throttle.learn(ticket, verified=verified, refused=seen.status == 401)
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                headers.setdefault("Cache-Control", "no-store")
-                headers["X-Content-Type-Options"] = "nosniff"
-                if self._drain.begun:
-                    headers["Connection"] = "close"
+                    verified = origin.get().actor != ANONYMOUS or "verified" in state
+                    throttle.learn(ticket, verified=verified, refused=status == 401)
+                message["headers"] = self._completed(message["headers"], request_id)
             await send(message)
 
         async def receive_limited() -> Message:
+            nonlocal body_bytes
             message = await receive()
-            seen.body_bytes += len(message.get("body", b""))
-            if seen.body_bytes > MAX_BODY_BYTES:
+            body_bytes += len(message.get("body", b""))
+            if body_bytes > MAX_BODY_BYTES:
                 raise HTTPException(413, _TOO_LARGE)
             return message
 
+        # A copy, for the server must still see that it answers a HEAD: it would wait for the announced body.
+        served = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        send_all = _without_body(send_with_id) if served is not scope else send_with_id
         try:
-            if (refusal := self._refusal(scope)) is None and scope["path"] not in ALWAYS_SERVED:
-                ticket = throttle.admit(scope)
-            await (refusal or self._app)(scope, receive_limited, send_with_id)
-        except RateLimited as error:
-            await problems.of_error(error)(scope, receive, send_with_id)
+            if (refusal := self._refusal(scope, headers)) is not None:
+                await refusal(scope, receive, send_all)
+            else:
+                if scope["path"] not in ALWAYS_SERVED:
+                    ticket = throttle.admit(state["key"], scope.get("client"))
+                await self._routes(served, receive_limited, send_all)
+        except _HeadersSentError:
+            pass  # a stream of events would go on for as long as the service lives
         except Exception as error:  # noqa: BLE001 - the last place where an error can still be answered
-            answer = problems.of_unforeseen(error)
-            if seen.status is None:
-                await answer(scope, receive, send_with_id)
+            answer = problems.of(error, served)
+            if status is None:
+                await answer(served, receive, send_all)
         finally:
-            self._tell(scope, seen)
+            _tell(scope["method"], served, status, time.perf_counter() - began, bound)
 
-    def _refusal(self, scope: Scope) -> ASGIApp | None:
+    def _completed(self, headers: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+        """The headers of an answer with those that every answer has."""
+        completed = [*headers, (b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]
+        if not any(name == b"cache-control" for name, _ in headers):
+            completed.append((b"cache-control", b"no-store"))
+        if self._drain.begun:
+            completed.append((b"connection", b"close"))
+        return completed
+
+    def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> ASGIApp | None:
         """What is refused before it is looked at."""
         if self._drain.begun and scope["path"] not in ALWAYS_SERVED:
             return problems.of_error(Draining())
         if len(scope["query_string"]) > MAX_QUERY_BYTES:
             return problems.problem(414, "uri_too_long", "URI too long", "The query is longer than 4 kB.")
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        if sum([len(name) + len(value) for name, value in scope["headers"]]) > MAX_HEADER_BYTES:
             return problems.problem(
                 431, "headers_too_large", "Headers too large", "The headers are longer than 16 kB together."
             )
-        length = Headers(scope=scope).get("content-length", "")
-        if length.isdecimal() and int(length[:20]) > MAX_BODY_BYTES:
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length[:20]) > MAX_BODY_BYTES:
             return problems.problem(413, "body_too_large", "Body too large", _TOO_LARGE)
         return None
 
-    def _tell(self, scope: Scope, seen: _Seen) -> None:
-        seconds = time.perf_counter() - seen.started
-        # The route's pattern, not the address: an address may hold an id, a query may hold anything.
-        route = getattr(scope.get("route"), "path", "unknown")
-        HTTP_SECONDS.labels(method=scope["method"], route=route, status=seen.status).observe(seconds)
-        if scope["path"] not in ALWAYS_SERVED:
-            log.info(
-                "answered",
-                method=scope["method"],
-                route=route,
-                status=seen.status,
-                actor=origin.get().actor,
-                seconds=round(seconds, 4),
-            )
+
+def _tell(method: str, scope: Scope, status: int | None, seconds: float, bound: Mapping[str, Any]) -> None:
+    """Count a request that was answered, and write its line."""
+    # The route's pattern, not the address: an address may hold an id, a query may hold anything.
+    route = getattr(scope.get("route"), "path", "unknown")
+    labelled(HTTP_SECONDS, method, route, str(status)).observe(seconds)
+    if scope["path"] not in ALWAYS_SERVED:
+        facts = {"method": method, "route": route, "status": status, "actor": origin.get().actor}
+        log.info("answered", **facts, seconds=round(seconds, 4), **bound)
+
+
+def _without_body(send: Send) -> Send:
+    """Answer HEAD with the status and the headers that GET has."""
+
+    async def send_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body"})
+        elif message.get("more_body"):
+            raise _HeadersSentError
+
+    return send_headers
+
+
+class _HeadersSentError(Exception):
+    """Ends a response of which nobody reads the body."""

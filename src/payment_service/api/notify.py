@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, StrictBool, StringConstraints, WithJsonSc
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
+from payment_service.api.answers import answered
 from payment_service.api.dependencies import InServices, caller_who_may
 from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import Body, Changes, ShopId, Text
@@ -80,14 +81,15 @@ async def all_bindings(services: InServices, caller: Admin) -> list[BindingAnswe
 @router.post(
     "/admin/notify",
     status_code=201,
+    response_model=BindingAnswer,
     summary="Bind a chat to events",
     responses=problems.declared(BindingExists, ShopNotConfigured),
 )
-async def add(body: NewBinding, services: InServices, caller: Admin, response: Response) -> BindingAnswer:
+async def add(body: NewBinding, services: InServices, caller: Admin) -> Response:
     """Tell a chat of events from now on, of one shop or of all."""
     bound = await services.bindings.add(caller, BindingRequest(**body.model_dump()))
-    response.headers["Location"] = f"/admin/notify/{bound.binding.id}"
-    return _shown(bound)
+    location = f"/admin/notify/{bound.binding.id}"
+    return answered(_shown(bound), 201, headers={"Location": location})
 
 
 @router.get("/admin/notify/{id}", summary="One binding", responses=problems.declared(BindingNotFound))

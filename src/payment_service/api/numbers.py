@@ -1,17 +1,52 @@
-"""Numbers of JSON, refused while they are read when no computation with them could be trusted to end.
+"""JSON read exactly: numbers as they were written, no name twice in an object, and nothing that is no JSON.
+
+Numbers are refused while they are read when no computation with them could be trusted to end.
 
 A Decimal takes any exponent, and turning ``1e999999999999`` into an int runs until the memory is gone. What this
 service is sent are amounts, ids and times: far fewer digits than the limits here.
 """
 
+import json
 import re
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 MAX_DIGITS: Final = 40
 """Of a number, before and after its point together."""
 MAX_EXPONENT: Final = 30
+_LONGEST_NAME: Final = 60
 _EXPONENT: Final = re.compile(r"[eE]([+-]?)0*([0-9]+)")
+
+
+def exact_json(body: bytes) -> Any:
+    """Read JSON.
+
+    Raises:
+        ValueError: a sentence, for what is no JSON, and for what cannot be read exactly.
+        RecursionError: when it is nested too deeply.
+    """
+    read = json.loads(
+        body,
+        parse_int=exact_int,
+        parse_float=exact_decimal,
+        parse_constant=_refuse_constant,
+        object_pairs_hook=_unique,
+    )
+    # Models read the attributes of whatever is an object of Python: a Decimal would pass for an empty body.
+    return str(read) if isinstance(read, Decimal) else read
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field {twice[:_LONGEST_NAME]} is given twice")
+    return found
 
 
 def exact_int(text: str) -> int:

@@ -6,7 +6,6 @@ How an answer follows from a payment: paid, pending or ended after it was taken 
 
 import io
 import json
-from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -18,12 +17,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringCo
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
+from payment_service.api.answers import answered
 from payment_service.api.dependencies import AnswerBy, InServices, caller_who_may
 from payment_service.api.exact import ExactRoute
-from payment_service.api.fields import Body, ExternalId, JsonTenge, Moment, Phone, ShopId, Tenge, Text
+from payment_service.api.fields import Body, ExternalId, Moment, Phone, ShopId, Tenge, Text
 from payment_service.api.waiting import changed
 from payment_service.audit import service as audit
-from payment_service.audit.models import AuditEntry
+from payment_service.audit.views import HistoryLine
 from payment_service.errors import (
     DeviceTokenMissing,
     IdempotencyKeyReused,
@@ -40,17 +40,16 @@ from payment_service.errors import (
     TooManyWaiting,
 )
 from payment_service.payments import queries
-from payment_service.payments import views as shown
 from payment_service.payments.lifecycle import Failure, State
 from payment_service.payments.models import Payment
 from payment_service.payments.queries import PaymentFilter
 from payment_service.payments.reading import ForeignPayment
 from payment_service.payments.service import PaymentRequest
-from payment_service.payments.views import tenge
+from payment_service.payments.views import JsonTenge, LinkAnswer, PaymentAnswer, PaymentLine, tenge
 from payment_service.providers.interface import Meaning
 from payment_service.providers.registry import DEFAULT
-from payment_service.refunds import views as refunds_shown
 from payment_service.refunds.models import Refund
+from payment_service.refunds.views import RefundLine
 from payment_service.scheduling.operations import NotEndedYet
 from payment_service.services import Services
 
@@ -133,37 +132,6 @@ class Create(CreateLink):
     phone: Phone
 
 
-class PaymentAnswer(BaseModel):
-    """A payment as it stands."""
-
-    success: bool = Field(description="Whether the provider took it on, and it did not fail since.")
-    id: UUID | None = Field(description="Our id (UUIDv7); null for a payment that this service never made.")
-    version: int | None = Field(description="Counts its changes: of two answers the one with more is the later one.")
-    external_id: str | None = Field(description="The provider's id.", examples=["12800627774"])
-    shop_id: int | None
-    organization_bin: str | None = Field(examples=["891027350515"])
-    provider: str
-    state: State = Field(description="Where it stands, in our words.")
-    status: str | None = Field(description="The provider's word.", examples=["Wait"])
-    amount: JsonTenge | None
-    refunded_amount: JsonTenge | None = Field(description="Tenge refunded so far.", examples=[0])
-    order_id: str | None = None
-    payment_link: str | None = None
-    expire_date: datetime | None = None
-    short_code: str | None = Field(default=None, description="Part of the message that the buyer sees.")
-    created_at: datetime | None = None
-    updated_at: datetime | None = None
-
-
-class LinkAnswer(PaymentAnswer):
-    """A payment link."""
-
-    payment_id: str | None = Field(
-        description="The provider's id, under the name that existing clients of create-link know.",
-        examples=["12800627774"],
-    )
-
-
 class UnknownAnswer(BaseModel):
     """The outcome is unknown: it may have been done or not."""
 
@@ -178,50 +146,6 @@ class UnknownAnswer(BaseModel):
     amount: JsonTenge | None = None
     order_id: str | None = None
     status: str | None = None
-
-
-class RefundLine(BaseModel):
-    """One refund of a payment."""
-
-    id: UUID
-    version: int
-    amount: JsonTenge
-    state: str
-    error_code: str | None
-    error_message: str | None
-    provider_refund_id: str | None
-    created_at: datetime
-    updated_at: datetime
-
-
-class HistoryLine(BaseModel):
-    """One line of the record."""
-
-    operation_type: str
-    state: str | None
-    status: str | None
-    error_message: str | None
-    actor: str
-    source: str
-    reason: str | None
-    refund_id: UUID | None
-    request_id: str | None
-    created_at: datetime
-
-
-class PaymentLine(PaymentAnswer):
-    """A payment in a list."""
-
-    source: str = Field(description="`service` when we made it; `client` when a client made it and reported it.")
-    same_as: UUID | None = Field(description="The payment of ours that this report turned out to be of.")
-    method: str | None = Field(examples=["phone"])
-    phone_last4: str | None
-    message: str
-    failure: str | None
-    error_code: str | None
-    error_message: str | None
-    metadata: dict[str, str]
-    moved_at: datetime = Field(description="When its state last changed.")
 
 
 class PaymentDetails(PaymentLine):
@@ -273,11 +197,10 @@ async def create(
     services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_WRITE)],
     by: AnswerBy,
-    response: Response,
     idempotency_key: IdempotencyKey = None,
-) -> Any:
+) -> Response:
     """Send an invoice to a phone. The money lands on the account of the shop's seller."""
-    return await _make(services, caller, _request(body, caller, body.phone, idempotency_key), by, response)
+    return await _make(services, caller, _request(body, caller, body.phone, idempotency_key), by)
 
 
 @router.post(
@@ -291,11 +214,10 @@ async def create_link(
     services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_WRITE)],
     by: AnswerBy,
-    response: Response,
     idempotency_key: IdempotencyKey = None,
-) -> Any:
+) -> Response:
     """Make a link that a buyer pays by. The shop needs a device token."""
-    return await _make(services, caller, _request(body, caller, None, idempotency_key), by, response)
+    return await _make(services, caller, _request(body, caller, None, idempotency_key), by)
 
 
 @router.get(
@@ -312,7 +234,7 @@ async def status(
     A payment that this service never made is asked about too, and answered without shop.
     """
     payment = await services.reading.status(caller, DEFAULT, external_id)
-    return _of_foreign(payment) if isinstance(payment, ForeignPayment) else PaymentAnswer(**shown.answer(payment))
+    return _of_foreign(payment) if isinstance(payment, ForeignPayment) else PaymentAnswer.of(payment)
 
 
 @router.get("/payments", summary="Search payments", responses=problems.declared())
@@ -346,7 +268,7 @@ async def search(
     )
     async with services.database.reading() as session:
         page = await queries.search(session, wanted, limit=limit, cursor=cursor)
-    return PaymentPage(items=[payment_line(payment) for payment in page.rows], next_cursor=page.next_cursor)
+    return PaymentPage(items=[PaymentLine.of(payment) for payment in page.rows], next_cursor=page.next_cursor)
 
 
 @router.get(
@@ -366,10 +288,10 @@ async def one(
     refunds = await services.refunds.of_payment(id)
     async with services.database.reading() as session:
         history = await audit.of_payment(session, id)
-    return PaymentDetails(
-        **shown.line(payment),
-        refunds=[refund_line(refund) for refund in refunds],
-        history=[_history_line(entry) for entry in history],
+    return PaymentDetails.of(
+        payment,
+        refunds=[RefundLine.of(refund) for refund in refunds],
+        history=[HistoryLine.model_validate(entry) for entry in history],
     )
 
 
@@ -402,7 +324,7 @@ async def qr(
     return Response(out.getvalue(), media_type={"svg": "image/svg+xml", "png": "image/png"}[kind])
 
 
-async def _make(services: Services, caller: Caller, request: PaymentRequest, by: float, response: Response) -> Any:
+async def _make(services: Services, caller: Caller, request: PaymentRequest, by: float) -> Response:
     caller.require_shop(request.shop_id)
     task = services.inflight.begin(services.payments.create(request))
     try:
@@ -410,7 +332,6 @@ async def _make(services: Services, caller: Caller, request: PaymentRequest, by:
     except NotEndedYet:
         return unknown(request.id, None)
     headers = {"Idempotency-Replayed": "true"} if answer.replayed else {}
-    response.headers.update(headers)
     return _answer(answer.payment, is_link=request.phone is None, headers=headers)
 
 
@@ -427,17 +348,16 @@ def _request(body: CreateLink, caller: Caller, phone: str | None, key: str | Non
     )
 
 
-def _answer(payment: Payment, *, is_link: bool, headers: dict[str, str]) -> Any:
+def _answer(payment: Payment, *, is_link: bool, headers: dict[str, str]) -> Response:
     if payment.state in {State.UNKNOWN, State.SENDING}:
         return unknown(payment.id, payment, headers=headers)
     if payment.failure is not None and payment.failure != Failure.DECLINED:
         return refused(Failure(payment.failure), payment, payment, headers=headers)
-    if is_link:
-        return LinkAnswer(**shown.answer(payment), payment_id=payment.external_id)
-    return PaymentAnswer(**shown.answer(payment))
+    view = LinkAnswer if is_link else PaymentAnswer
+    return answered(view.of(payment), headers=headers)
 
 
-def unknown(payment_id: UUID, payment: Payment | None, *, headers: dict[str, str] | None = None) -> JSONResponse:
+def unknown(payment_id: UUID, payment: Payment | None, *, headers: dict[str, str] | None = None) -> Response:
     """The answer to an operation whose outcome is not known."""
     sentence = (
         "It is not known whether this was done, so it must not be sent again. "
@@ -458,7 +378,7 @@ def unknown(payment_id: UUID, payment: Payment | None, *, headers: dict[str, str
             "status": payment.status,
         },
     )
-    return JSONResponse(body.model_dump(mode="json"), HTTPStatus.ACCEPTED, headers=headers)
+    return answered(body, HTTPStatus.ACCEPTED, headers=headers)
 
 
 def refused(failure: Failure, what: Payment | Refund, payment: Payment, *, headers: dict[str, str]) -> JSONResponse:
@@ -517,17 +437,3 @@ def _of_foreign(payment: ForeignPayment) -> PaymentAnswer:
         amount=None,
         refunded_amount=None,
     )
-
-
-def payment_line(payment: Payment) -> PaymentLine:
-    """A payment as lists show it."""
-    return PaymentLine(**shown.line(payment))
-
-
-def refund_line(refund: Refund) -> RefundLine:
-    """A refund as lists show it."""
-    return RefundLine(**refunds_shown.line(refund))
-
-
-def _history_line(entry: AuditEntry) -> HistoryLine:
-    return HistoryLine.model_validate(entry, from_attributes=True)

@@ -9,11 +9,11 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final
 
-from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from payment_service import errors
 from payment_service.api.wording import one_for_each_value, sentence_of
@@ -82,7 +82,7 @@ _EVERYWHERE: Final[tuple[type[ServiceError], ...]] = (
     errors.Draining,
 )
 """What any endpoint that asks for a key may answer."""
-_AT_THE_DOOR: Final = MappingProxyType(
+_OF_ANY_ENDPOINT: Final = MappingProxyType(
     {
         408: "`request_timeout`",
         413: "`body_too_large`",
@@ -117,9 +117,9 @@ class FieldProblem(BaseModel):
 
 
 class Problem(BaseModel):
-    """An answer that says no (RFC 9457)."""
+    """A problem (RFC 9457)."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra={"description": "An answer that says no (RFC 9457)."})
+    model_config = ConfigDict(extra="allow", json_schema_extra={"description": "A problem (RFC 9457)."})
 
     type: str = Field(examples=["about:blank"], description="Always about:blank: `code` tells problems apart.")
     title: str
@@ -135,7 +135,7 @@ def problem(
 ) -> JSONResponse:
     """A problem answer.
 
-    The sentences about fields are ours, with the examples of what is right; any other may hold what somebody sent.
+    The sentences about fields are ours, with the examples of what is right; any other may hold what was sent.
     """
     if code != errors.InvalidInput.code:
         detail = scrub(detail)
@@ -181,11 +181,11 @@ def declared(*kinds: type[ServiceError], also: Mapping[int, str] | None = None) 
     return {status: declared_as(status, *words) for status, words in sorted(by_status.items())}
 
 
-def declared_at_the_door(*, with_body: bool) -> dict[str, dict[str, Any]]:
+def declared_by_all(*, with_body: bool) -> dict[str, dict[str, Any]]:
     """What OpenAPI shows of the problems that every endpoint answers, whatever it does."""
     return {
         str(status): declared_as(status, words)
-        for status, words in _AT_THE_DOOR.items()
+        for status, words in _OF_ANY_ENDPOINT.items()
         if with_body or status not in _ONLY_OF_BODIES
     }
 
@@ -198,38 +198,42 @@ def declared_as(status: int, *words: str) -> dict[str, Any]:
     }
 
 
-def install(app: FastAPI) -> None:
-    """Let every error of the app leave as a problem."""
-
-    @app.exception_handler(ServiceError)
-    async def _service_error(_request: Request, error: ServiceError) -> JSONResponse:
-        return of_error(error)
-
-    @app.exception_handler(RequestValidationError)
-    async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        fields = [_field_problem(one) for one in one_for_each_value(error.errors())]
-        first = f"{fields[0]['field']}: {fields[0]['message']}" if fields else "The request cannot be read."
-        kind = errors.InvalidInput
-        return problem(STATUS_OF[kind], kind.code, kind.title, first, errors=fields)
-
-    @app.exception_handler(HTTPException)
-    async def _http(request: Request, error: HTTPException) -> JSONResponse:
-        phrase = HTTPStatus(error.status_code).phrase if error.status_code != 413 else "Body too large"
-        detail = error.detail if error.detail != phrase else f"{phrase} at this address."
-        code = _CODE_OF_HTTP.get(error.status_code) or phrase.lower().replace(" ", "_").replace("-", "_")
-        headers = {"Allow": _allowed(app, request)} if error.status_code == 405 else error.headers
-        return problem(error.status_code, code, phrase, detail, headers=headers)
+def of(error: Exception, scope: Scope) -> JSONResponse:
+    """The answer that any error is."""
+    match error:
+        case ServiceError():
+            return of_error(error)
+        case RequestValidationError():
+            return _of_invalid(error)
+        case HTTPException():
+            return _of_http(error, scope)
+    return of_unforeseen(error)
 
 
-def _allowed(app: FastAPI, request: Request) -> str:
+def _of_invalid(error: RequestValidationError) -> JSONResponse:
+    fields = [_field_problem(one) for one in one_for_each_value(error.errors())]
+    first = f"{fields[0]['field']}: {fields[0]['message']}" if fields else "The request cannot be read."
+    kind = errors.InvalidInput
+    return problem(STATUS_OF[kind], kind.code, kind.title, first, errors=fields)
+
+
+def _of_http(error: HTTPException, scope: Scope) -> JSONResponse:
+    phrase = HTTPStatus(error.status_code).phrase if error.status_code != 413 else "Body too large"
+    detail = error.detail if error.detail != phrase else f"{phrase} at this address."
+    code = _CODE_OF_HTTP.get(error.status_code) or phrase.lower().replace(" ", "_").replace("-", "_")
+    headers = {"Allow": _allowed(scope)} if error.status_code == 405 else error.headers
+    return problem(error.status_code, code, phrase, detail, headers=headers)
+
+
+def _allowed(scope: Scope) -> str:
     """The methods of an address. Starlette names those of the first route that has it, and each of ours has one."""
-    path = getattr(request.scope.get("route"), "path", "")
-    methods = {method.upper() for method in app.openapi()["paths"].get(path, {"get": ...})}
+    path = getattr(scope.get("route"), "path", "")
+    methods = {method.upper() for method in scope["app"].openapi()["paths"].get(path, {"get": ...})}
     return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
 
 
 def of_unforeseen(error: Exception) -> JSONResponse:
-    """The answer to an error that nobody foresaw: a database that is away, or a mistake of ours."""
+    """The answer to an unforeseen error: the database is away, or the mistake is ours."""
     if is_unreachable(error):
         log.warning("database unavailable", error=type(error).__name__)
         return of_error(errors.DatabaseUnavailable())

@@ -1,17 +1,17 @@
 """Refunds over HTTP."""
 
 import asyncio
-from typing import Annotated, Any
-from uuid import UUID
+from typing import Annotated
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, StrictBool, ValidationInfo, field_validator
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
+from payment_service.api.answers import answered
 from payment_service.api.dependencies import AnswerBy, InServices, caller_who_may
 from payment_service.api.exact import ExactRoute
-from payment_service.api.fields import Body, JsonTenge, SentId, ShopId, Tenge
+from payment_service.api.fields import Body, SentId, ShopId, Tenge
 from payment_service.api.payments import UNKNOWN, IdempotencyKey, refused, unknown
 from payment_service.errors import (
     DeviceTokenMissing,
@@ -25,10 +25,10 @@ from payment_service.errors import (
 )
 from payment_service.money import Money
 from payment_service.payments.lifecycle import Failure
-from payment_service.payments.views import tenge
 from payment_service.providers.registry import DEFAULT
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.service import RefundRequest, remainder
+from payment_service.refunds.views import RefundedAnswer
 from payment_service.scheduling.operations import NotEndedYet
 
 router = APIRouter(tags=["payments"], route_class=ExactRoute)
@@ -64,24 +64,6 @@ class RefundBody(Body):
         return amount
 
 
-class RefundedAnswer(BaseModel):
-    """A refund that was made."""
-
-    success: bool
-    id: UUID = Field(description="Our id of the payment.")
-    refund_id: UUID = Field(description="Our id of the refund.")
-    external_id: str
-    shop_id: int
-    organization_bin: str = Field(description="The BIN that took the payment and paid it back.")
-    provider: str
-    state: RefundState
-    amount: JsonTenge = Field(description="Tenge of the payment.")
-    refunded_amount: JsonTenge = Field(description="Tenge of this refund.", examples=[50])
-    total_refunded_amount: JsonTenge = Field(description="Tenge refunded of the payment so far.", examples=[50])
-    remaining_amount: JsonTenge = Field(description="Tenge that can still be refunded.", examples=[50])
-    order_id: str | None
-
-
 @router.post(
     "/payments/kaspi/refund",
     response_model=RefundedAnswer,
@@ -106,9 +88,8 @@ async def refund(
     services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.REFUNDS_WRITE)],
     by: AnswerBy,
-    response: Response,
     idempotency_key: IdempotencyKey = None,
-) -> Any:
+) -> Response:
     """Pay back, whole or in part, by the BIN and the device token that the payment was made with."""
     try:
         async with asyncio.timeout_at(by):
@@ -121,25 +102,10 @@ async def refund(
         answer = await services.inflight.wait(task, until=by)
     except NotEndedYet:
         return unknown(payment.id, payment)
-    headers = {"Idempotency-Replayed": "true"} if answer.replayed else {}
-    response.headers.update(headers)
     done, payment = answer.refund, answer.payment
+    headers = {"Idempotency-Replayed": "true"} if answer.replayed else {}
     if done.state in {RefundState.UNKNOWN, RefundState.SENDING}:
         return unknown(payment.id, payment, headers=headers)
     if done.failure is not None:
         return refused(Failure(done.failure), done, payment, headers=headers)
-    return RefundedAnswer(
-        success=True,
-        id=payment.id,
-        refund_id=done.id,
-        external_id=body.external_id,
-        shop_id=payment.shop_id,
-        organization_bin=payment.organization_bin,
-        provider=payment.provider,
-        state=RefundState(done.state),
-        amount=tenge(payment.amount),
-        refunded_amount=Money(done.amount).number,
-        total_refunded_amount=Money(payment.refunded_amount).number,
-        remaining_amount=remainder(payment).number,
-        order_id=payment.order_id,
-    )
+    return answered(RefundedAnswer.of(done, payment, remaining=remainder(payment)), headers=headers)

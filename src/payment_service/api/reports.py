@@ -5,11 +5,9 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from decimal import Decimal
 from itertools import islice
 from typing import Annotated, Any, Final, Self
-from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import (
@@ -22,6 +20,7 @@ from pydantic import (
     ModelWrapValidatorHandler,
     PrivateAttr,
     StringConstraints,
+    TypeAdapter,
     ValidationError,
     WithJsonSchema,
     model_validator,
@@ -37,6 +36,7 @@ from payment_service.api.fields import Moment, SentId, ShopId, Text, digits, or_
 from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
 from payment_service.audit.service import LogFilter
+from payment_service.audit.views import LogLine
 from payment_service.characters import checked_text, one_line
 from payment_service.errors import ShopNotConfigured
 from payment_service.identifiers import checked_bin
@@ -49,6 +49,7 @@ from payment_service.spreadsheets import ENCODING, cell
 router = APIRouter(route_class=ExactRoute)
 _WHOLE = re.compile(r"[0-9]{1,10}")
 log = get_logger(__name__)
+_LINES: Final = TypeAdapter(list[LogLine])
 _WEIGHT = re.compile(r"[01](\.[0-9]{0,3})?")
 
 
@@ -108,7 +109,7 @@ _WORDS: Final = frozenset({"operation_type", "status", "provider"})
 
 
 class ClientReport(BaseModel):
-    """What a client tells: kept whatever its form, for nobody can tell it again.
+    """What a client tells: kept whatever its form, because it cannot be told again.
 
     A field that cannot be kept as it was sent is shortened or left out, one that is not known is left out, and
     ``warnings`` says so. Without the shop, or what was done, there is nothing to keep.
@@ -161,7 +162,7 @@ class ClientReport(BaseModel):
 
     def warnings(self, request: Request) -> list[str]:
         """What of the report, and of the query that came with it, is not kept as it was sent."""
-        parameters = [f"{name[:60]}: {said}" for name, said in unknown_parameters(request, ()).items()]
+        parameters = [f"{name[:60]}: {said}" for name, said in unknown_parameters(request.query_params, ()).items()]
         found = (self._warnings + parameters)[:MAX_TOLD]
         if found:
             log.warning("report kept in part", warnings=" | ".join(found))
@@ -201,35 +202,6 @@ class StatusReport(ClientReport):
     status: StatusWord | None
     error_message: Message | None = None
     report_id: ReportId | None = None
-
-
-class LogLine(BaseModel):
-    """One line of the audit log."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    id: int
-    shop_id: int | None
-    organization_bin: str | None
-    operation_type: str
-    external_id: str | None
-    amount: int | None = Field(description="Tiyn.")
-    status: str | None = Field(description="The provider's word.")
-    state: str | None = Field(description="Ours, after the move that this line records.")
-    error_message: str | None
-    provider: str
-    payment: UUID | None = Field(validation_alias="payment_id", description="Our id of the payment.")
-    refund_id: UUID | None
-    actor: str
-    source: str = Field(description="`service` for what we did, `client` for what a client reported.")
-    request_id: str | None
-    reason: str | None = Field(description="Why a person did it; a machine has none.")
-    report_id: str | None = Field(description="The client's own id of a report.")
-    created_at: datetime
-    subject: str | None = Field(
-        description="What was changed, where that is no payment: `payment_config:8`, `api_key:3`, `webhook_endpoint:…`."
-    )
-    content: str | None = Field(description="What it holds since, as JSON; of a secret its SHA-256.")
 
 
 class ReportedLine(LogLine):
@@ -299,7 +271,6 @@ async def report_status(
 async def logs(
     services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
-    response: Response,
     shop_id: Annotated[ShopId | None, Query()] = None,
     operation_type: Annotated[Text | None, Query(max_length=20)] = None,
     external_id: Annotated[Text | None, Query(max_length=50)] = None,
@@ -317,7 +288,7 @@ async def logs(
     skip: Annotated[int, Query(ge=0, le=100_000, description="For shallow paging; deep pages want the cursor.")] = 0,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
     accept: Annotated[str | None, Header()] = None,
-) -> Any:
+) -> Response:
     """The record, newest first; `Accept: text/csv` gives CSV. Amounts are tiyn.
 
     It is of payments and refunds, unless `changes`, a `subject` or an `operation_type` asks for more.
@@ -349,8 +320,7 @@ async def logs(
     if _prefers_csv(accept or ""):
         headers["Content-Disposition"] = 'attachment; filename="payment-log.csv"'
         return Response(_csv(lines), media_type="text/csv; charset=utf-8", headers=headers)
-    response.headers.update(headers)
-    return lines
+    return Response(_LINES.dump_json(lines), media_type="application/json", headers=headers)
 
 
 def _reported(entry: AuditEntry, warnings: list[str]) -> ReportedLine:

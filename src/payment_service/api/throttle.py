@@ -1,4 +1,4 @@
-"""How often anybody may ask: counted per API key, and per address for whoever shows no valid key.
+"""Rate limits: counted per API key, and per address for those who present no valid key.
 
 Decided before the database is used. A key counts as valid when it was at the start, and once this process has seen
 it pass; until then, and for every guess, the address pays. So a flood of invented keys neither reaches the database
@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
-from starlette.datastructures import Headers
-from starlette.types import Scope
-
 from payment_service.errors import RateLimited
-from payment_service.observability.metrics import RATE_LIMITED
+from payment_service.observability.metrics import RATE_LIMITED, labelled
 from payment_service.rates import Rate, RateLimiter
 from payment_service.settings import Settings
 
@@ -55,21 +52,21 @@ class Throttle:
             if len(self._known) > _KNOWN_KEYS:
                 self._known.popitem(last=False)
 
-    def admit(self, scope: Scope) -> Ticket:
-        """Count a request.
+    def admit(self, presented: str | None, client: tuple[str, int] | None) -> Ticket:
+        """Count a request, by the key that it presents and where it comes from.
 
         Raises:
             RateLimited: when it is one too many.
         """
-        key = _DEVELOPMENT if self._open_to_everybody else _key_digest(Headers(scope=scope))
+        key = _DEVELOPMENT if self._open_to_everybody else presented and hashlib.sha256(presented.encode()).hexdigest()
         if key is not None and (self._open_to_everybody or key in self._known):
             if (exceeded := self._keys.take(key)) is not None:
-                RATE_LIMITED.labels(policy="key").inc()
+                labelled(RATE_LIMITED, "key").inc()
                 raise RateLimited("key", "Requests with this API key", exceeded)
             return Ticket(None, key)
-        address = _address(scope)
+        address = _address(client)
         if (exceeded := self._addresses.take(address)) is not None:
-            RATE_LIMITED.labels(policy="address").inc()
+            labelled(RATE_LIMITED, "address").inc()
             raise RateLimited("address", "Requests without a valid API key from this address", exceeded)
         return Ticket(address, key)
 
@@ -94,17 +91,9 @@ def throttle_of(settings: Settings) -> Throttle:
     return Throttle(per_key, per_address, open_to_everybody=settings.dev_no_auth)
 
 
-def _key_digest(headers: Headers) -> str | None:
-    """The presented key, read as authentication reads it."""
-    scheme, _, credentials = headers.get("authorization", "").strip().partition(" ")
-    bearer = credentials.strip() if scheme.lower() == "bearer" else ""
-    key = bearer or headers.get("x-api-key", "").strip()
-    return hashlib.sha256(key.encode()).hexdigest() if key else None
-
-
-def _address(scope: Scope) -> str:
+def _address(client: tuple[str, int] | None) -> str:
     """Who asks: what uvicorn's FORWARDED_ALLOW_IPS makes of the connection."""
-    host = str((scope.get("client") or ("",))[0])
+    host = client[0] if client else ""
     try:
         address = ip_address(host)
     except ValueError:

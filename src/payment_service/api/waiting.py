@@ -26,7 +26,7 @@ from payment_service.services import Services
 router = APIRouter(tags=["payments"], route_class=ExactRoute)
 
 LOOK_EVERY_S = 1.0
-"""How soon somebody who waits notices that this process is stopping."""
+"""How soon a waiting request notices that this process is stopping, in seconds."""
 HEARTBEAT_S = 15.0
 _ENDED = frozenset({State.PAID, State.FAILED, State.CANCELLED})
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
+from payment_service.api.answers import answered
 from payment_service.api.dependencies import InServices, caller_who_may
 from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import Body, Changes, Moment, ShopId, Text
@@ -170,14 +171,18 @@ async def all_endpoints(services: InServices, caller: Admin) -> list[EndpointAns
 
 
 @router.post(
-    "/webhooks", status_code=201, summary="Add a webhook endpoint", responses=problems.declared(ShopNotConfigured)
+    "/webhooks",
+    status_code=201,
+    response_model=EndpointWithSecret,
+    summary="Add a webhook endpoint",
+    responses=problems.declared(ShopNotConfigured),
 )
-async def add(body: NewEndpoint, services: InServices, caller: Admin, response: Response) -> EndpointWithSecret:
+async def add(body: NewEndpoint, services: InServices, caller: Admin) -> Response:
     """Deliver events to it from now on. The answer holds its secret, once."""
     await _check_shops(services, caller, body.shops)
     made = await services.endpoints.add(caller, body.model_dump())
-    response.headers["Location"] = f"/admin/webhooks/{made.endpoint.id}"
-    return EndpointWithSecret(**services.endpoints.shown(made.endpoint), secret=made.secret)
+    view = EndpointWithSecret(**services.endpoints.shown(made.endpoint), secret=made.secret)
+    return answered(view, 201, headers={"Location": f"/admin/webhooks/{made.endpoint.id}"})
 
 
 @router.get("/webhooks/{id}", summary="One webhook endpoint", responses=problems.declared(WebhookNotFound))
@@ -317,8 +322,7 @@ async def replay(id: DeliveryId, services: InServices, caller: Admin) -> Deliver
 
 async def _check_shops(services: Services, caller: Caller, shops: list[int] | None) -> None:
     for shop_id in shops or ():
-        caller.require_shop(shop_id)
-        await services.routing.config_of(shop_id)
+        await services.routing.config_of(caller, shop_id)
 
 
 def _shown(services: Services, endpoint: WebhookEndpoint) -> EndpointAnswer:

@@ -1,15 +1,17 @@
 """Write and read the record. Writing takes the transaction of the deed: there is no deed without its line."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.audit.models import AuditEntry
 from payment_service.observability.context import origin
-from payment_service.postgres.paging import Filter, Page, read_page
+from payment_service.postgres.paging import Page, matches, read_page, within
+from payment_service.postgres.visibility import Shops, of_shops
 
 
 async def record(
@@ -132,15 +134,18 @@ async def reported(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LogFilter(Filter):
-    """Which lines of the record to show."""
+class LogFilter:
+    """Which lines of the record to show. ``shops`` are those that the caller may see."""
 
+    shops: Shops
     shop_id: int | None = None
     operation_type: str | None = None
     external_id: str | None = None
     status: str | None = None
     provider: str | None = None
     subject: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 async def search(
@@ -153,8 +158,18 @@ async def search(
     skip: int = 0,
 ) -> Page[AuditEntry]:
     """Lines of the record, newest first; ``changes`` are those of routing, keys, endpoints, chats and secrets too."""
-    only = () if changes else (AuditEntry.subject.is_(None),)
-    return await read_page(session, AuditEntry, wanted, *only, limit=limit, cursor=cursor, skip=skip)
+    query = select(AuditEntry).where(
+        of_shops(AuditEntry.shop_id, wanted.shops),
+        matches(AuditEntry.shop_id, wanted.shop_id),
+        matches(AuditEntry.operation_type, wanted.operation_type),
+        matches(AuditEntry.external_id, wanted.external_id),
+        matches(AuditEntry.status, wanted.status),
+        matches(AuditEntry.provider, wanted.provider),
+        matches(AuditEntry.subject, wanted.subject),
+        within(AuditEntry.created_at, wanted.since, wanted.until),
+        true() if changes else AuditEntry.subject.is_(None),
+    )
+    return await read_page(session, AuditEntry, query, limit=limit, cursor=cursor, skip=skip)
 
 
 async def of_payment(session: AsyncSession, payment_id: UUID) -> list[AuditEntry]:

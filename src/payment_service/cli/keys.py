@@ -7,10 +7,12 @@ import typer
 
 from payment_service.access.models import ApiKey
 from payment_service.access.service import Access, NewKey, Scope
+from payment_service.access.views import KeyView
 from payment_service.cli.output import AsJson, fail, show
 from payment_service.cli.running import with_database
 from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
+from payment_service.postgres.visibility import ALL_SHOPS
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -30,7 +32,9 @@ def create(
     expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
 
     async def work(database: Database, _vault: Vault) -> NewKey:
-        return await Access(database).create(name, scope, shops=shop or None, expires_at=expires_at)
+        return await Access(database).create(
+            name, scope, shops=frozenset(shop) if shop else ALL_SHOPS, expires_at=expires_at
+        )
 
     made = with_database(work)
     if as_json:
@@ -66,17 +70,4 @@ def revoke(
 
 
 def _line(row: ApiKey) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "name": row.name,
-        "begins_with": row.prefix,
-        "scopes": row.scopes,
-        "shops": row.shops if row.shops is not None else "all",
-        "created_at": _time(row.created_at),
-        "expires_at": _time(row.expires_at),
-        "revoked_at": _time(row.revoked_at),
-    }
-
-
-def _time(moment: datetime | None) -> str | None:
-    return moment.isoformat(timespec="seconds") if moment else None
+    return KeyView.of(row).model_dump(mode="json")

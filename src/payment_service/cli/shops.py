@@ -10,6 +10,7 @@ from typing import Annotated, Any, assert_never
 
 import typer
 
+from payment_service.access.service import EVERYBODY
 from payment_service.cli.output import AsJson, Reason, fail, show
 from payment_service.cli.php import php_table
 from payment_service.cli.running import with_database
@@ -18,6 +19,7 @@ from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
 from payment_service.routing import importing
 from payment_service.routing.service import Routing, ShopConfig
+from payment_service.routing.views import ConfigAnswer
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -27,7 +29,7 @@ def list_shops(*, as_json: AsJson = False) -> None:
     """List every shop, with its device token masked."""
 
     async def work(database: Database, vault: Vault) -> list[ShopConfig]:
-        return await Routing(database, vault).configs()
+        return await Routing(database, vault).configs(EVERYBODY)
 
     show(
         [_line(config) for config in with_database(work)],
@@ -112,7 +114,7 @@ def export_shops(
     """Write the routing of all shops to standard output."""
 
     async def work(database: Database, vault: Vault) -> list[ShopConfig]:
-        return await Routing(database, vault).configs()
+        return await Routing(database, vault).configs(EVERYBODY)
 
     columns = [name for name in importing.COLUMNS if with_tokens or name != "device_token"]
     configs = with_database(work)
@@ -148,20 +150,14 @@ def set_token(
         typer.echo("Warning: this is no UUID, and Kaspi's device tokens are.", err=True)
 
     async def work(database: Database, vault: Vault) -> ShopConfig:
-        return await Routing(database, vault).update(shop_id, {"device_token": token}, reason=reason)
+        return await Routing(database, vault).update(EVERYBODY, shop_id, {"device_token": token}, reason=reason)
 
     show([_line(with_database(work))], as_json=as_json)
 
 
+_COLUMNS = ("shop_id", "name", "city", "organization_bin", "device_token", "is_active", "provider", "version")
+
+
 def _line(config: ShopConfig) -> dict[str, Any]:
-    row = config.row
-    return {
-        "shop_id": row.shop_id,
-        "name": row.name,
-        "city": row.city,
-        "organization_bin": row.organization_bin,
-        "device_token": row.device_token,
-        "is_active": row.is_active,
-        "provider": row.provider,
-        "version": row.version,
-    }
+    view = ConfigAnswer.of(config, reveal=False).model_dump(mode="json")
+    return {name: view[name] for name in _COLUMNS}

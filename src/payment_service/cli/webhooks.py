@@ -67,7 +67,7 @@ def add(
 
     async def work(services: "Services") -> tuple[NewSecret, dict[str, Any]]:
         for shop_id in shops or []:
-            await services.routing.config_of(shop_id)
+            await services.routing.config_of(EVERYBODY, shop_id)
         made = await services.endpoints.add(EVERYBODY, fields)
         return made, services.endpoints.shown(made.endpoint)
 
@@ -226,7 +226,7 @@ def replay(
 def _change(endpoint_id: UUID, fields: dict[str, Any], *, as_json: bool) -> None:
     async def work(services: "Services") -> dict[str, Any]:
         for shop_id in fields.get("shops") or []:
-            await services.routing.config_of(shop_id)
+            await services.routing.config_of(EVERYBODY, shop_id)
         endpoint: WebhookEndpoint = await services.endpoints.change(EVERYBODY, endpoint_id, fields)
         return services.endpoints.shown(endpoint)
 

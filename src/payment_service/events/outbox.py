@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from payment_service.events.models import Event
 from payment_service.identifiers import new_id
 from payment_service.postgres.signals import after_commit
+from payment_service.postgres.visibility import Shops, of_shops
 
 EVENT_WRITTEN: Final = "event_written"
 """The channel on which each event is announced, after it was committed."""
@@ -84,7 +85,7 @@ def body(event: Event) -> dict[str, Any]:
 
 
 async def since(
-    session: AsyncSession, shops: Collection[int] | None, moment: datetime, *, besides: Collection[UUID], limit: int
+    session: AsyncSession, shops: Shops, moment: datetime, *, besides: Collection[UUID], limit: int
 ) -> Sequence[Event]:
     """Events of payments and refunds written at this moment or later, besides these, oldest first.
 
@@ -93,10 +94,9 @@ async def since(
     query = (
         select(Event)
         .where(Event.created_at >= moment, Event.subject.in_(("payment", "refund")))
+        .where(of_shops(Event.shop_id, shops))
         .where(Event.id != all_(literal(list(besides), ARRAY(Uuid))))
         .order_by(Event.created_at, Event.id)
         .limit(limit)
     )
-    if shops is not None:
-        query = query.where(Event.shop_id.in_(shops))
     return (await session.scalars(query)).all()

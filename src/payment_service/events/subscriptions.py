@@ -19,7 +19,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from payment_service.access.service import ALL_SHOPS, Access, Caller
+from payment_service.access.service import Access, Caller
 from payment_service.errors import NoRoomToWait, TooManyWaiting
 from payment_service.events import outbox
 from payment_service.events.models import Event
@@ -27,6 +27,7 @@ from payment_service.events.outbox import EVENT_WRITTEN
 from payment_service.observability.logs import get_logger
 from payment_service.postgres.database import Database
 from payment_service.postgres.listening import listen
+from payment_service.postgres.visibility import ALL_SHOPS
 
 KEY_CHANGED: Final = "api_key_changed"
 LOOK_EVERY_S: Final = 1.0

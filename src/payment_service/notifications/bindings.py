@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.access.service import ALL_SHOPS, Caller
+from payment_service.access.service import Caller
 from payment_service.audit import service as audit
 from payment_service.errors import BindingExists, BindingNotFound, InvalidInput, MessageNotSent, ShopNotConfigured
 from payment_service.identifiers import new_id
@@ -24,6 +24,7 @@ from payment_service.notifications.service import Notifications
 from payment_service.notifications.texts import PEOPLES_EVENTS, WORDS, Language
 from payment_service.observability.context import origin
 from payment_service.postgres.database import Database, is_duplicate
+from payment_service.postgres.visibility import of_shops
 from payment_service.routing.models import PaymentConfig
 
 ADDRESSES: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
@@ -71,7 +72,7 @@ class Bindings:
     async def all(self, caller: Caller) -> list[Bound]:
         """Every binding that the caller may see, oldest first, those that are switched off too."""
         async with self.database.reading() as session:
-            return await _read(session, *_of_shops(caller))
+            return await _read(session, caller)
 
     async def get(self, caller: Caller, binding_id: UUID) -> Bound:
         """One binding.
@@ -226,22 +227,18 @@ async def _binding_of(session: AsyncSession, chat: NotifyChat, shop_id: int | No
 
 
 async def _visible(session: AsyncSession, caller: Caller, binding_id: UUID) -> Bound:
-    found = await _read(session, NotifyBinding.id == binding_id, *_of_shops(caller))
+    found = await _read(session, caller, NotifyBinding.id == binding_id)
     if not found:
         raise BindingNotFound(binding_id)
     return found[0]
 
 
-def _of_shops(caller: Caller) -> list[ColumnElement[bool]]:
+async def _read(session: AsyncSession, caller: Caller, *conditions: ColumnElement[bool]) -> list[Bound]:
     """Bindings that the caller may see: those of all shops belong to callers of all shops."""
-    return [] if caller.shops is ALL_SHOPS else [NotifyBinding.shop_id.in_(caller.shops)]
-
-
-async def _read(session: AsyncSession, *conditions: ColumnElement[bool]) -> list[Bound]:
     query = (
         select(NotifyBinding, NotifyChat)
         .join(NotifyChat, NotifyChat.id == NotifyBinding.chat_id)
-        .where(*conditions)
+        .where(of_shops(NotifyBinding.shop_id, caller.shops), *conditions)
         .order_by(NotifyBinding.id)
     )
     return [Bound(binding, chat) for binding, chat in (await session.execute(query)).all()]

@@ -4,7 +4,6 @@ A payment is due for a reading when ``next_check_at`` has come; that column is t
 end of its lease. Payments that are due together are claimed together, and planned together when nothing moved.
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -56,9 +55,6 @@ RETURNING payment.id
 """
 """Only over the plan that the claim left: a hint, a move or another worker's turn since then has planned anew."""
 _NEXT: Final = "SELECT extract(epoch FROM min(next_check_at) - now())::float8 FROM payment WHERE next_check_at > now()"
-_ATTRIBUTES: Final = {
-    column.name: attribute.key for attribute in Payment.__mapper__.column_attrs for column in attribute.columns
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +70,7 @@ class Turn:
     @classmethod
     def of(cls, row: asyncpg.Record, clock: float) -> "Turn":
         """A row that was claimed."""
-        values = {_ATTRIBUTES[name]: value for name, value in row.items() if name in _ATTRIBUTES}
-        payment = Payment(**values | {"details": json.loads(row["metadata"])})
-        return cls(payment, row["claimed_at"], clock, row["next_check_at"])
+        return cls(queries.of_row(row), row["claimed_at"], clock, row["next_check_at"])
 
     @property
     def now(self) -> datetime:

@@ -16,6 +16,7 @@ from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves, alarm
 from payment_service.payments.shared_readings import SharedReadings
 from payment_service.postgres.database import Database
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.providers.interface import (
     Meaning,
     NoSuchPayment,
@@ -55,11 +56,10 @@ class PaymentReading:
         Raises:
             PaymentNotFound: when there is none that the caller may see.
         """
-        async with self.database.reading() as session:
-            payment = await session.get(Payment, payment_id)
-        if payment is None or not caller.may_touch(payment.shop_id):
+        row = await self.database.lines.fetchrow(queries.BY_ID, payment_id)
+        if row is None or not caller.may_touch(row["shop_id"]):
             raise PaymentNotFound(payment_id)
-        return payment
+        return queries.of_row(row)
 
     async def status(self, caller: Caller, provider: str, external_id: str) -> Payment | ForeignPayment:
         """Where a payment stands now. One that may still move is asked about; one we never made, too.
@@ -68,13 +68,12 @@ class PaymentReading:
             PaymentNotFound: when neither we nor the provider know it, or the caller may not see it.
             ProviderUnavailable, ProviderRefused: when a payment that is not ours cannot be asked about.
         """
-        async with self.database.reading() as session:
-            payment = await queries.by_external_id(session, provider, external_id)
-        if payment is None:
+        row = await self.database.lines.fetchrow(queries.BY_EXTERNAL_ID, provider, external_id)
+        if row is None:
             return await self._ask_about_foreign(caller, provider, external_id)
-        if not caller.may_touch(payment.shop_id):
+        if not caller.may_touch(row["shop_id"]):
             raise PaymentNotFound(external_id)
-        return await self.refresh(payment)
+        return await self.refresh(queries.of_row(row))
 
     async def refresh(self, payment: Payment) -> Payment:
         """Ask the provider about a payment that may still move; an error while asking changes nothing."""
@@ -90,7 +89,7 @@ class PaymentReading:
         return await self.moves.apply(payment, now, decision, "status", in_turn=False)
 
     async def _ask_about_foreign(self, caller: Caller, provider: str, external_id: str) -> ForeignPayment:
-        if caller.shops is not None or provider not in self.providers:
+        if caller.shops is not ALL_SHOPS or provider not in self.providers:
             # Nobody can tell whose it is, so for a caller of some shops it looks like any foreign payment.
             raise PaymentNotFound(external_id)
         reading, _ = await self.shared.read(self.providers[provider], external_id)

@@ -195,7 +195,7 @@ class Payments:
         return await self._answer_of(request, intent)
 
     async def _route(self, request: PaymentRequest) -> Route:
-        route = await self.routing.route_of(request.shop_id)
+        route = await self.routing.route_of(request.caller, request.shop_id)
         if request.phone is None and route.device_token is None:
             raise DeviceTokenMissing(request.shop_id)
         return route

@@ -11,7 +11,7 @@ from math import ceil
 from typing import Final, assert_never
 from uuid import UUID
 
-from payment_service.access.service import ALL_SHOPS, Caller
+from payment_service.access.service import Caller
 from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
 from payment_service.errors import (
@@ -36,6 +36,7 @@ from payment_service.payments.models import EXTERNAL_ID, ONE_OPEN_PER_ORDER, Pay
 from payment_service.payments.moves import Moves
 from payment_service.payments.rules import PaymentRules
 from payment_service.postgres.database import DATABASE_ERRORS, Database, constraint_of
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.providers.interface import (
     Meaning,
     NoSuchPayment,

@@ -2,13 +2,12 @@
 
 import base64
 import binascii
-from collections.abc import Collection, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.errors import InvalidInput
@@ -24,48 +23,29 @@ class Page(Generic[Row]):
     next_cursor: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """Which rows to show. A field that a table's own filter adds is the column of that name: equal, or one of a set."""
+def matches(column: Any, value: object) -> ColumnElement[bool]:
+    """The condition that a column has a value that is looked for; none is looked for when it is None."""
+    condition: ColumnElement[bool] = true() if value is None else column == value
+    return condition
 
-    since: datetime | None = None
-    until: datetime | None = None
-    shops: Collection[int] | None = None
-    """Those that the caller may see; none means all."""
+
+def within(column: Any, since: datetime | None, until: datetime | None) -> ColumnElement[bool]:
+    """The condition that a time is ``since`` or later, and before ``until``; None is no limit."""
+    from_then = true() if since is None else column >= since
+    before = true() if until is None else column < until
+    return and_(from_then, before)
 
 
 async def read_page(
-    session: AsyncSession,
-    table: type[Row],
-    wanted: Filter,
-    *conditions: ColumnElement[bool],
-    limit: int,
-    cursor: str | None,
-    skip: int = 0,
+    session: AsyncSession, table: type[Row], query: Select[Row], *, limit: int, cursor: str | None, skip: int = 0
 ) -> Page[Row]:
-    """Read one page of ``table``, a model with ``created_at``, ``id`` and ``shop_id``; ``conditions`` narrow it.
+    """Read one page of a query of ``table``, a model with ``created_at`` and ``id``.
 
     Raises:
         InvalidInput: for a cursor that is not ours.
     """
     columns: Any = table
-    query: Any = select(table).order_by(columns.created_at.desc(), columns.id.desc()).limit(limit + 1).offset(skip)
-    query = query.where(*conditions)
-    for field in fields(wanted):
-        value = getattr(wanted, field.name)
-        if value is None:
-            continue
-        match field.name:
-            case "since":
-                query = query.where(columns.created_at >= value)
-            case "until":
-                query = query.where(columns.created_at < value)
-            case "shops":
-                query = query.where(columns.shop_id.in_(value))
-            case name if isinstance(value, AbstractSet):
-                query = query.where(getattr(columns, name).in_(value))
-            case name:
-                query = query.where(getattr(columns, name) == value)
+    query = query.order_by(columns.created_at.desc(), columns.id.desc()).limit(limit + 1).offset(skip)
     if cursor is not None:
         moment, row_id = _decoded(cursor, columns.id.type.python_type)
         query = query.where(tuple_(columns.created_at, columns.id) < tuple_(moment, row_id))

@@ -11,12 +11,13 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from payment_service.api import app as front_door
+from payment_service.api import app as api
 from payment_service.api.middleware import Drain
 from payment_service.api.throttle import Throttle, throttle_of
 from payment_service.http_protocol import BoundedProtocol, connections_allowed
 from payment_service.observability import logs
 from payment_service.postgres import schema
+from payment_service.postgres.memory import keep_fresh
 from payment_service.programs import StartError
 from payment_service.programs.start import check_database
 from payment_service.services import Services, build
@@ -38,7 +39,9 @@ def create_app(services: Services, drain: Drain) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await _know_keys(services, throttle)
-        listening = asyncio.gather(services.routing.memory.listen(services.database), services.subscriptions.run())
+        listening = asyncio.gather(
+            keep_fresh(services.database, services.routing.memory, services.access.memory), services.subscriptions.run()
+        )
         worker = worker_over(services) if settings.worker_in_serve else None
         working = asyncio.create_task(worker.run()) if worker else None
         yield
@@ -54,7 +57,7 @@ def create_app(services: Services, drain: Drain) -> FastAPI:
             await listening
         await services.close()
 
-    return front_door.build(
+    return api.build(
         services,
         throttle=throttle,
         drain=drain,

@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+from payment_service.access.service import SERVICE
 from payment_service.observability import logs
 from payment_service.postgres import schema
 from payment_service.postgres.connecting import trouble_of
@@ -31,7 +32,7 @@ async def check_database(settings: Settings) -> None:
                 "run 'payment-service migrate' first."
             )
         try:
-            await services.routing.configs()
+            await services.routing.configs(SERVICE)
             await services.fingerprints.of()
         except VaultError as error:
             raise StartError(

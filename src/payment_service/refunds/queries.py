@@ -1,6 +1,5 @@
 """Reading refunds from the database."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -10,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.payments.models import Payment
 from payment_service.postgres.database import Database
+from payment_service.postgres.visibility import Shops, of_shops
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.models import Refund
 
@@ -57,16 +57,15 @@ def _sender_died(lease_s: float) -> ColumnElement[bool]:
 
 
 async def for_people(
-    session: AsyncSession, shops: Collection[int] | None, *, sending_lease_s: float, limit: int = 1000
+    session: AsyncSession, shops: Shops, *, sending_lease_s: float, limit: int = 1000
 ) -> list[tuple[Refund, Payment]]:
     """Refunds that people must look at, oldest first, each with its payment: unknown, or sending beyond the lease."""
     query = (
         select(Refund, Payment)
         .join(Payment, Payment.id == Refund.payment_id)
         .where(or_(Refund.state == RefundState.UNKNOWN, _sender_died(sending_lease_s)))
+        .where(of_shops(Payment.shop_id, shops))
         .order_by(Refund.moved_at, Refund.id)
         .limit(limit)
     )
-    if shops is not None:
-        query = query.where(Payment.shop_id.in_(shops))
     return [(refund, payment) for refund, payment in await session.execute(query)]

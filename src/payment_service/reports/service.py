@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.access.service import ALL_SHOPS, Caller
+from payment_service.access.service import Caller
 from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
 from payment_service.identifiers import checked_bin, new_id
@@ -19,6 +19,7 @@ from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import alarm
 from payment_service.postgres.database import Database, constraint_of
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.providers.interface import Providers
 from payment_service.providers.registry import DEFAULT
 from payment_service.routing.models import PaymentConfigHistory

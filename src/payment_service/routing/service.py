@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
+from payment_service.access.service import Caller
 from payment_service.audit import service as audit
 from payment_service.errors import (
     BinOfSeveralShops,
@@ -26,9 +27,10 @@ from payment_service.events.outbox import EventType
 from payment_service.identifiers import checked_bin, checked_device_token, masked
 from payment_service.observability.context import origin
 from payment_service.postgres.database import Database, is_duplicate
+from payment_service.postgres.memory import Memory
 from payment_service.postgres.vault import Vault
+from payment_service.postgres.visibility import of_shops
 from payment_service.providers.registry import DEFAULT, NAMES
-from payment_service.routing.memory import RouteMemory
 from payment_service.routing.models import DeviceToken, PaymentConfig, PaymentConfigHistory
 
 
@@ -100,31 +102,27 @@ class Routing:
     database: Database
     vault: Vault
     providers: Collection[str] = NAMES
-    memory: RouteMemory[ShopConfig] = field(default_factory=RouteMemory)
+    memory: Memory[int, ShopConfig] = field(default_factory=lambda: Memory("routing_changed", name_of=int))
 
     # --- asking
 
-    async def config_of(self, shop_id: int) -> ShopConfig:
+    async def config_of(self, caller: Caller, shop_id: int) -> ShopConfig:
         """A shop's routing, from memory when it is known to be fresh.
 
         Raises:
-            ShopNotConfigured: when there is none.
+            ShopNotConfigured: when there is none that the caller may see.
         """
-        config = self.memory.get(shop_id)
-        if config is None:
-            ticket = self.memory.ticket()
-            config = await self._read(shop_id)
-            self.memory.put(shop_id, config, ticket)
-        return config
+        caller.require_shop(shop_id)
+        return await self.memory.get_or_read(shop_id, self._read)
 
-    async def route_of(self, shop_id: int) -> Route:
+    async def route_of(self, caller: Caller, shop_id: int) -> Route:
         """Where the money of a shop goes today.
 
         Raises:
-            ShopNotConfigured: when nobody said.
+            ShopNotConfigured: when there is no routing that the caller may use.
             ShopInactive: when the shop is switched off.
         """
-        config = await self.config_of(shop_id)
+        config = await self.config_of(caller, shop_id)
         if not config.row.is_active:
             raise ShopInactive(shop_id)
         return config.route
@@ -138,15 +136,13 @@ class Routing:
 
     async def configs(
         self,
+        caller: Caller,
         *,
-        shops: Collection[int] | None = None,
         organization_bin: str | None = None,
         active_only: bool = False,
     ) -> list[ShopConfig]:
-        """The routing of many shops, by shop_id. ``shops`` narrows to those; none means all."""
-        query = _configs().order_by(PaymentConfig.shop_id)
-        if shops is not None:
-            query = query.where(PaymentConfig.shop_id.in_(shops))
+        """The routing of all shops of the caller, by shop_id."""
+        query = _configs().where(of_shops(PaymentConfig.shop_id, caller.shops)).order_by(PaymentConfig.shop_id)
         if organization_bin is not None:
             query = query.where(PaymentConfig.organization_bin == organization_bin)
         if active_only:
@@ -154,15 +150,15 @@ class Routing:
         async with self.database.reading() as session:
             return [self.opened(row) for row in await session.scalars(query)]
 
-    async def config_of_bin(self, organization_bin: str, *, shops: Collection[int] | None) -> ShopConfig:
-        """The routing of the one active shop that has this BIN. ``shops`` narrows to those; none means all.
+    async def config_of_bin(self, caller: Caller, organization_bin: str) -> ShopConfig:
+        """The routing of the one active shop of the caller that has this BIN.
 
         Raises:
             ShopNotConfigured: when no shop has it.
             ShopInactive: when only shops that are switched off have it.
             BinOfSeveralShops: when several active shops have it.
         """
-        found = await self.configs(shops=shops, organization_bin=organization_bin)
+        found = await self.configs(caller, organization_bin=organization_bin)
         active = [config for config in found if config.row.is_active]
         if not found:
             raise ShopNotConfigured("with this BIN")
@@ -178,12 +174,13 @@ class Routing:
             return None
         return self._open(await session.get_one(DeviceToken, device_token_id))
 
-    async def history(self, shop_id: int) -> list[Change]:
+    async def history(self, caller: Caller, shop_id: int) -> list[Change]:
         """Every change of a shop's routing, newest first.
 
         Raises:
-            ShopNotConfigured: when the shop never had any.
+            ShopNotConfigured: when the shop never had any that the caller may see.
         """
+        caller.require_shop(shop_id)
         query = (
             select(PaymentConfigHistory)
             .where(PaymentConfigHistory.shop_id == shop_id)
@@ -197,13 +194,15 @@ class Routing:
 
     # --- changing
 
-    async def create(self, shop_id: int, fields: Mapping[str, Any], *, reason: str = "") -> ShopConfig:
+    async def create(self, caller: Caller, shop_id: int, fields: Mapping[str, Any], *, reason: str = "") -> ShopConfig:
         """Give a shop its routing.
 
         Raises:
+            ShopNotConfigured: when the shop is not one of the caller's.
             ShopAlreadyConfigured: when it has one, active or not.
             InvalidInput: for a field that is wrong.
         """
+        caller.require_shop(shop_id)
         checked = checked_fields(fields, self.providers)
         try:
             async with self.database.transaction() as session:
@@ -217,6 +216,7 @@ class Routing:
 
     async def update(
         self,
+        caller: Caller,
         shop_id: int,
         fields: Mapping[str, Any],
         *,
@@ -228,14 +228,15 @@ class Routing:
         ``seen`` is what the caller knows of columns that nobody changes by hand, such as the version.
 
         Raises:
-            ShopNotConfigured: when the shop has no routing.
+            ShopNotConfigured: when there is no routing that the caller may change.
             InvalidInput: for a field that is wrong, and for one of ``seen`` that is another one today.
         """
+        caller.require_shop(shop_id)
         async with self.database.transaction() as session:
             of_shop = PaymentConfig.shop_id == shop_id
             if await session.scalar(select(PaymentConfig.id).where(of_shop).with_for_update()) is None:
                 raise ShopNotConfigured(shop_id)
-            # Read after the lock, not with it: whoever waited for a lock would see the new row without its new token.
+            # Read after the lock, not with it: after a wait for the lock the row would be new and its token missing.
             row = (await session.scalars(_configs().where(of_shop))).one()
             for name, value in (seen or {}).items():
                 if getattr(row, name) != value:
@@ -348,7 +349,7 @@ def _put(row: PaymentConfig, checked: Mapping[str, Any]) -> None:
 
 
 def _tell(session: AsyncSession, row: PaymentConfig, reason: str) -> None:
-    """Who it may concern: the money of a shop goes somewhere else from now on. The device token is masked."""
+    """Write the event that the money of a shop goes somewhere else from now on. The device token is masked."""
     data = {name: getattr(row, name) for name in (*ROUTING_FIELDS, "shop_id", "version", "device_token", "updated_at")}
     outbox.write(
         session,

@@ -4,7 +4,6 @@ What has ended stays as it is. A replay is a new delivery of the same event, wit
 """
 
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -14,28 +13,19 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from payment_service.access.service import ALL_SHOPS, Caller
+from payment_service.access.service import Caller
 from payment_service.errors import DeliveryNotFound, WebhookNotFound, WebhookOff
 from payment_service.events.models import Event
 from payment_service.events.outbox import EventType
 from payment_service.postgres.database import Database
-from payment_service.postgres.paging import Filter, Page, read_page
+from payment_service.postgres.paging import Page, matches, read_page, within
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.scheduling.due import Kind, wake
 from payment_service.webhooks.delivery import delivery_of
 from payment_service.webhooks.endpoints import Endpoints, locked, wants
 from payment_service.webhooks.models import DeliveryTry, EventDelivery, WebhookEndpoint
 
 BATCH: Final = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryFilter(Filter):
-    """Which deliveries to show."""
-
-    endpoint_id: UUID | AbstractSet[UUID] | None = None
-    event_id: UUID | None = None
-    state: str | None = None
-    type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +58,17 @@ class DeliveryRecord:
         cursor: str | None = None,
     ) -> Page[EventDelivery]:
         """Deliveries to endpoints that the caller may see, newest first."""
-        endpoints: UUID | AbstractSet[UUID] | None = endpoint_id
-        if caller.shops is not ALL_SHOPS:
-            seen = {endpoint.id for endpoint in await self.endpoints.all(caller)}
-            endpoints = seen if endpoint_id is None else seen & {endpoint_id}
-        wanted = DeliveryFilter(
-            endpoint_id=endpoints, state=state, type=type, event_id=event_id, since=since, until=until
+        query = select(EventDelivery).where(
+            matches(EventDelivery.endpoint_id, endpoint_id),
+            matches(EventDelivery.event_id, event_id),
+            matches(EventDelivery.state, state),
+            matches(EventDelivery.type, type),
+            within(EventDelivery.created_at, since, until),
         )
+        if caller.shops is not ALL_SHOPS:
+            query = query.where(EventDelivery.endpoint_id.in_([one.id for one in await self.endpoints.all(caller)]))
         async with self.database.reading() as session:
-            return await read_page(session, EventDelivery, wanted, limit=limit, cursor=cursor)
+            return await read_page(session, EventDelivery, query, limit=limit, cursor=cursor)
 
     async def get(self, caller: Caller, delivery_id: UUID) -> DeliveryDetails:
         """One delivery.

@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.access.service import ALL_SHOPS, Caller
+from payment_service.access.service import Caller
 from payment_service.audit import service as audit
 from payment_service.errors import InvalidInput, WebhookNotFound
 from payment_service.events import outbox
@@ -27,6 +27,7 @@ from payment_service.observability.logs import get_logger
 from payment_service.outbound.client import Outbound, check_headers
 from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.scheduling.due import Kind, wake
 from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
 

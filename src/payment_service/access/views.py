@@ -1,0 +1,35 @@
+"""A key as operators see it. The key itself is nowhere: only how it begins."""
+
+from datetime import datetime
+from typing import Literal, Self
+
+from pydantic import BaseModel
+
+from payment_service.access.models import ApiKey
+
+
+class KeyView(BaseModel):
+    """One key."""
+
+    id: int
+    name: str
+    begins_with: str
+    scopes: list[str]
+    shops: list[int] | Literal["all"]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+    @classmethod
+    def of(cls, row: ApiKey) -> Self:
+        """The view of a key, its times in whole seconds."""
+        return cls(
+            id=row.id,
+            name=row.name,
+            begins_with=row.prefix,
+            scopes=row.scopes,
+            shops="all" if row.shops is None else row.shops,
+            created_at=row.created_at.replace(microsecond=0),
+            expires_at=row.expires_at and row.expires_at.replace(microsecond=0),
+            revoked_at=row.revoked_at and row.revoked_at.replace(microsecond=0),
+        )

@@ -1,0 +1,52 @@
+"""The record as the world sees it, in whole and as the history of one payment. Amounts in tiyn."""
+
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class HistoryLine(BaseModel):
+    """One line of the record."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    operation_type: str
+    state: str | None
+    status: str | None
+    error_message: str | None
+    actor: str
+    source: str
+    reason: str | None
+    refund_id: UUID | None
+    request_id: str | None
+    created_at: datetime
+
+
+class LogLine(BaseModel):
+    """One line of the audit log."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    shop_id: int | None
+    organization_bin: str | None
+    operation_type: str
+    external_id: str | None
+    amount: int | None = Field(description="Tiyn.")
+    status: str | None = Field(description="The provider's word.")
+    state: str | None = Field(description="Ours, after the move that this line records.")
+    error_message: str | None
+    provider: str
+    payment: UUID | None = Field(validation_alias="payment_id", description="Our id of the payment.")
+    refund_id: UUID | None
+    actor: str
+    source: str = Field(description="`service` for what we did, `client` for what a client reported.")
+    request_id: str | None
+    reason: str | None = Field(description="Why a person did it; a machine has none.")
+    report_id: str | None = Field(description="The client's own id of a report.")
+    created_at: datetime
+    subject: str | None = Field(
+        description="What was changed, where that is no payment: `payment_config:8`, `api_key:3`, `webhook_endpoint:…`."
+    )
+    content: str | None = Field(description="What it holds since, as JSON; of a secret its SHA-256.")

@@ -1,0 +1,80 @@
+"""Rows kept in memory, fresh in every process: the database tells each change, and silence is not trusted.
+
+For what is asked at every request and rarely changed: routes and API keys. While the listener is not connected nothing
+is served from memory, so every lookup goes to the database.
+"""
+
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, Generic, TypeVar
+
+from payment_service.postgres.database import Database
+from payment_service.postgres.listening import listen
+
+Name = TypeVar("Name", bound=Hashable)
+Row = TypeVar("Row")
+
+
+class Memory(Generic[Name, Row]):
+    """Rows by name, as long as a listener vouches for them. Only rows that were found are kept, never guesses."""
+
+    def __init__(self, channel: str, *, name_of: Callable[[str], Name] | None = None) -> None:
+        """``channel`` is the one on which the database tells that a row changed, and ``name_of`` says which one did.
+
+        Without ``name_of`` a change of any row forgets all of them.
+        """
+        self.channel = channel
+        self._name_of = name_of
+        self._rows: dict[Name, Row] = {}
+        self._trusted = False
+        self._changes = 0
+
+    def get(self, name: Name) -> Row | None:
+        """The row; none when it must be read."""
+        return self._rows.get(name) if self._trusted else None
+
+    async def get_or_read(self, name: Name, read: Callable[[Name], Awaitable[Row]]) -> Row:
+        """The row, read when it is not known; kept unless anything changed while it was being read."""
+        row = self.get(name)
+        if row is None:
+            changes = self._changes
+            row = await read(name)
+            if self._trusted and changes == self._changes:
+                self._rows[name] = row
+        return row
+
+    def hear(self, message: str) -> None:
+        """The database tells of a change."""
+        if self._name_of is None:
+            self.forget_all()
+        else:
+            self.forget(self._name_of(message))
+
+    def forget(self, name: Name) -> None:
+        """The row changed."""
+        self._changes += 1
+        self._rows.pop(name, None)
+
+    def forget_all(self) -> None:
+        """Some row changed."""
+        self._changes += 1
+        self._rows.clear()
+
+    def trust(self, *, trusted: bool) -> None:
+        """Begin or end to serve from memory; either way with nothing in it."""
+        self.forget_all()
+        self._trusted = trusted
+
+
+async def keep_fresh(database: Database, *memories: Memory[Any, Any]) -> None:
+    """Keep the memories fresh over one connection until cancelled; they are off while the database cannot be heard."""
+
+    def trust(*, trusted: bool) -> None:
+        for memory in memories:
+            memory.trust(trusted=trusted)
+
+    await listen(
+        database,
+        {memory.channel: memory.hear for memory in memories},
+        connected=lambda: trust(trusted=True),
+        lost=lambda: trust(trusted=False),
+    )

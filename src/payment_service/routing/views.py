@@ -1,0 +1,91 @@
+"""The routing of a shop as the world sees it: in answers, in events and on the command line."""
+
+from datetime import datetime
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from payment_service.identifiers import looks_like_uuid, masked
+from payment_service.routing.service import Change, ShopConfig
+
+
+class ConfigAnswer(BaseModel):
+    """The routing of one shop."""
+
+    id: int = Field(description="The shop_id, by which everything here is found.")
+    shop_id: int = Field(examples=[121038])
+    organization_bin: str = Field(examples=["920317450731"])
+    device_token: str | None = Field(
+        description="Whole for keys with the scope secrets:read, else its first characters and an ellipsis."
+    )
+    is_active: bool
+    provider: str
+    name: str
+    city: str
+    description: str
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    warnings: list[str] = []
+
+    @classmethod
+    def of(cls, config: ShopConfig, *, reveal: bool) -> Self:
+        """The view of a configuration; its device token is whole only for those to whom secrets are revealed."""
+        row, token = config.row, config.device_token
+        is_odd = token is not None and not looks_like_uuid(token)
+        return cls(
+            id=row.shop_id,
+            shop_id=row.shop_id,
+            organization_bin=row.organization_bin,
+            # Masked anew: an earlier version wrote down more of a short token than may be shown.
+            device_token=token if reveal or token is None else masked(token),
+            is_active=row.is_active,
+            provider=row.provider,
+            name=row.name,
+            city=row.city,
+            description=row.description,
+            version=row.version,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            warnings=["The device token is no UUID, and Kaspi's are: check it."] if is_odd else [],
+        )
+
+
+class ConfigVersion(BaseModel):
+    """How the routing of a shop stood in one version."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    organization_bin: str
+    device_token: str | None = Field(description="Always masked.")
+    is_active: bool
+    provider: str
+    name: str
+    city: str
+    description: str
+
+
+class ConfigChangeAnswer(BaseModel):
+    """One change of a shop's routing."""
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
+
+    version: int
+    actor: str = Field(description="Who.")
+    created_at: datetime = Field(description="When.")
+    reason: str
+    before: ConfigVersion | None = Field(alias="from")
+    after: ConfigVersion = Field(alias="to")
+
+    @classmethod
+    def of(cls, change: Change) -> Self:
+        """The view of a change."""
+        after, before = change.after, change.before
+        return cls(
+            version=after.version,
+            actor=after.actor,
+            created_at=after.created_at,
+            reason=after.reason,
+            before=ConfigVersion.model_validate(before) if before else None,
+            after=ConfigVersion.model_validate(after),
+        )
