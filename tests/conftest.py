@@ -19,7 +19,7 @@ import respx
 from fastapi import FastAPI
 
 from payment_dev.postgres import EmbeddedPostgres
-from payment_service.access.service import EVERYBODY, Scope
+from payment_service.access.service import FULL_ACCESS, Scope
 from payment_service.api.middleware import Drain
 from payment_service.api.throttle import throttle_of
 from payment_service.postgres import migrating, schema
@@ -248,7 +248,7 @@ async def picture_of_the_shops(server: Server, worker_id: str) -> Picture:
     services = build(_settings(await server.make(f"shops_{worker_id}")))
     for shop_id, organization_bin in SHOPS.items():
         fields = {"organization_bin": organization_bin, "device_token": device_token_of(shop_id)}
-        await services.routing.create(EVERYBODY, shop_id, fields)
+        await services.routing.create(FULL_ACCESS, shop_id, fields)
     await services.close()
     connection = await asyncpg.connect(services.settings.database_url.get_secret_value())
     picture = await Picture.take(connection)

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from payment_service.postgres import migrating, schema
 from payment_service.postgres.database import Base, Database, constraint_of
 from tests.conftest import Server
-from tests.postgres.books import open_books
+from tests.postgres.books import insert_sample_rows
 from tests.waiting import until
 
 TABLES = """
@@ -128,7 +128,7 @@ async def test_upgrade_keeps_what_is_there(empty_url: str) -> None:
     await asyncio.to_thread(command.upgrade, config, "0001")
     connection = await asyncpg.connect(empty_url)
     try:
-        await open_books(connection)
+        await insert_sample_rows(connection)
         before = {table: await connection.fetch(f"SELECT * FROM {table} ORDER BY 1") for table in KEPT}
         await asyncio.to_thread(migrating.migrate, empty_url)
         for table, rows in before.items():

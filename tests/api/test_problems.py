@@ -31,7 +31,7 @@ MADE = {
     errors.TryAgainLater: ("Try again later.",),
     errors.NotAuthenticated: (),
     errors.ScopeMissing: ("admin",),
-    errors.InvalidInput: ("amount", "an amount is more than zero"),
+    errors.InvalidInput: ("amount", "an amount must be more than zero"),
     errors.BinOfSeveralShops: ("920317450731", [8, 9]),
     errors.OrderAlreadyOpen: ("A-1", "0190", "pending"),
     errors.OrderAlreadyPaid: ("A-1", "0190"),

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from sqlalchemy import event
 
-from payment_service.access.service import EVERYBODY
+from payment_service.access.service import FULL_ACCESS
 from payment_service.postgres.lines import Lines
 from payment_service.services import Services
 from tests.api.conftest import SHOP, GoodProxy, KeyMaker, paid
@@ -65,7 +65,7 @@ async def test_what_is_kept_of_a_config_shows_its_token_only_to_those_who_may_se
 
 async def test_config_that_changed_is_shown_anew(client: httpx.AsyncClient, services: Services) -> None:
     before = await client.get(CONFIG)
-    await services.routing.update(EVERYBODY, SHOP, {"organization_bin": SHOPS[75509]})
+    await services.routing.update(FULL_ACCESS, SHOP, {"organization_bin": SHOPS[75509]})
     after = await client.get(CONFIG)
     assert after.json()["organization_bin"] == SHOPS[75509]
     assert after.headers["etag"] != before.headers["etag"]

@@ -25,7 +25,7 @@ from typing import Self
 from payment_dev.postgres import EmbeddedPostgres
 from payment_service.postgres import migrating
 from tests.faults import checker
-from tests.faults.books import Books, gather
+from tests.faults.books import Records, gather
 from tests.faults.clients import Clients, Told
 from tests.faults.report import Row
 from tests.faults.rig import TEMPLATE, Rig
@@ -48,7 +48,7 @@ class Bench:
 
     rows: list[Row] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
-    books: Books = field(default_factory=Books)
+    books: Records = field(default_factory=Records)
     """The books of the last check."""
     _stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
     _rigs: list[Rig] = field(default_factory=list)

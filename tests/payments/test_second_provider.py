@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 import respx
 
-from payment_service.access.service import EVERYBODY
+from payment_service.access.service import FULL_ACCESS
 from payment_service.errors import InvalidInput, PaymentNotFound
 from payment_service.money import Money
 from payment_service.payments.models import Payment
@@ -103,7 +103,7 @@ async def test_each_provider_is_asked_about_its_own_payment(
 ) -> None:
     wire.get("/status/").mock(return_value=status_reply(ID, "Wait"))
     second.words[ID] = "settled"
-    read = [await services.reading.status(EVERYBODY, name, ID) for name in (DEFAULT, NAME)]
+    read = [await services.reading.status(FULL_ACCESS, name, ID) for name in (DEFAULT, NAME)]
     assert [(each.provider, each.status) for each in read] == [(DEFAULT, "Wait"), (NAME, "settled")]
     assert [each.state for each in await payments_of(services)] == ["pending", "paid"]
 
@@ -112,23 +112,23 @@ async def test_payment_that_was_never_made_here_is_asked_about_at_the_provider_t
     services: Services, second: SecondProvider, sql: asyncpg.Connection
 ) -> None:
     second.words["7"] = "settled"
-    found = await services.reading.status(EVERYBODY, NAME, "7")
+    found = await services.reading.status(FULL_ACCESS, NAME, "7")
     assert isinstance(found, ForeignPayment)
     assert (found.provider, found.status) == (NAME, "settled")
     assert await sql.fetchval("SELECT provider FROM payment_log WHERE external_id = '7'") == NAME
     with pytest.raises(PaymentNotFound):
-        await services.reading.status(EVERYBODY, "third", "7")
+        await services.reading.status(FULL_ACCESS, "third", "7")
 
 
 @pytest.mark.usefixtures("payments")
 async def test_refund_goes_to_the_provider_of_the_payment(services: Services, second: SecondProvider) -> None:
     second.words[ID] = "settled"
-    payment = await services.refunds.payment_of(EVERYBODY, OTHER_SHOP, NAME, ID)
+    payment = await services.refunds.payment_of(FULL_ACCESS, OTHER_SHOP, NAME, ID)
     answer = await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=Money.from_tenge(10)))
     assert answer.refund.state == "succeeded"
     assert [refund.external_id for refund in second.refunds] == [ID]
     with pytest.raises(PaymentNotFound):
-        await services.refunds.payment_of(EVERYBODY, OTHER_SHOP, DEFAULT, ID)
+        await services.refunds.payment_of(FULL_ACCESS, OTHER_SHOP, DEFAULT, ID)
 
 
 @pytest.mark.usefixtures("payments")

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import respx
 
-from payment_service.access.service import EVERYBODY
+from payment_service.access.service import FULL_ACCESS
 from payment_service.observability.metrics import TASKS
 from payment_service.payments.lifecycle import FollowPlan
 from payment_service.payments.models import Payment
@@ -189,7 +189,7 @@ async def test_sweep_that_failed_is_not_the_last(
         raise RuntimeError("crash")
 
     with monkeypatch.context() as broken:
-        broken.setattr(Polling, "settle_lost", fail)
+        broken.setattr(Polling, "mark_lost_unknown", fail)
         await asyncio.wait_for(failed.wait(), 10)
     await sender_dies(services, wire)
     await age(sql, 31)
@@ -288,7 +288,7 @@ async def test_reported_payment_is_followed_like_ours(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
 ) -> None:
     tells(wire, "Wait", "Processed")
-    await services.reports.write(EVERYBODY, Report(shop_id=SHOP, operation_type="create", external_id=str(CREATED)))
+    await services.reports.write(FULL_ACCESS, Report(shop_id=SHOP, operation_type="create", external_id=str(CREATED)))
     await reaches(sql, "paid")
     assert await audit_of(sql) == [("create", None), ("status", "pending"), ("status", "paid")]
 
@@ -305,7 +305,7 @@ async def test_payment_that_stays_open_too_long_becomes_a_task(
         return bool(await sql.fetchval("SELECT next_check_at IS NULL FROM payment"))
 
     await until(given_up)
-    assert [task.id for task in await services.settling.tasks(EVERYBODY)] == [payment.id]
+    assert [task.id for task in await services.settling.tasks(FULL_ACCESS)] == [payment.id]
     assert alarms["still_open"] == 1
 
 

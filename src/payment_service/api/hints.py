@@ -55,7 +55,7 @@ async def _verify(request: Request) -> None:
         raise HintNotVerified("its signature is missing or not in hex")
     body = await request.body()
     if not hmac.compare_digest(hmac.new(secret.encode(), body, hashlib.sha256).hexdigest(), signature[1].lower()):
-        raise HintNotVerified("its signature is not right")
+        raise HintNotVerified("its signature is wrong")
     request.state.verified = True
     # After the signature: without the secret nobody can use up the rate of those who have it.
     if limiter.take(provider) is not None:
@@ -79,8 +79,8 @@ class Hint(BaseModel):
     ]
 
 
-class HintTaken(BaseModel):
-    """It was heard. What it makes of a payment the provider decides."""
+class HintAccepted(BaseModel):
+    """The hint was accepted."""
 
     accepted: bool = True
 
@@ -103,8 +103,8 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("/kaspi", status_code=202, summary="A hint about a Kaspi payment", responses=_PROBLEMS)
-async def kaspi(body: Hint, services: InServices, x_signature: Signature = "") -> HintTaken:  # noqa: ARG001 - documented
-    """Say that a payment changed: it is asked about now, and the provider is believed."""
+async def kaspi(body: Hint, services: InServices, x_signature: Signature = "") -> HintAccepted:  # noqa: ARG001 - documented
+    """Tells the service that a payment changed. The provider is asked at once; the content of the hint is not used."""
     return await _take(services, DEFAULT, body)
 
 
@@ -114,17 +114,17 @@ async def of_provider(
     body: Hint,
     services: InServices,
     x_signature: Signature = "",  # noqa: ARG001 - documented
-) -> HintTaken:
-    """As for Kaspi, for whichever provider has a secret here, and its payments alone."""
+) -> HintAccepted:
+    """The same for a payment of the named provider. Returns 404 when no secret is set for it."""
     return await _take(services, name, body)
 
 
-async def _take(services: InServices, provider: str, hint: Hint) -> HintTaken:
+async def _take(services: InServices, provider: str, hint: Hint) -> HintAccepted:
     age_s = abs((datetime.now(UTC) - _moment(hint.timestamp)).total_seconds())
     if age_s > MAX_AGE_S:
         raise HintNotVerified("it is more than five minutes old")
     await services.polling.hint(provider, hint.payment_id)
-    return HintTaken()
+    return HintAccepted()
 
 
 def _moment(timestamp: float | str) -> datetime:
@@ -134,4 +134,4 @@ def _moment(timestamp: float | str) -> datetime:
             return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return datetime.fromtimestamp(float(timestamp), UTC)
     except (ValueError, OverflowError, OSError) as error:
-        raise HintNotVerified("its timestamp is no time") from error
+        raise HintNotVerified("its timestamp is not a time") from error

@@ -113,7 +113,7 @@ class RequestMiddleware:
             if status is None:
                 await answer(served, receive, send_all)
         finally:
-            _tell(scope["method"], served, status, time.perf_counter() - began, bound)
+            _report(scope["method"], served, status, time.perf_counter() - began, bound)
 
     def _completed(self, headers: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
         """The headers of an answer with those that every answer has."""
@@ -140,7 +140,7 @@ class RequestMiddleware:
         return None
 
 
-def _tell(method: str, scope: Scope, status: int | None, seconds: float, bound: Mapping[str, Any]) -> None:
+def _report(method: str, scope: Scope, status: int | None, seconds: float, bound: Mapping[str, Any]) -> None:
     """Count a request that was answered, and write its line."""
     # The route's pattern, not the address: an address may hold an id, a query may hold anything.
     route = getattr(scope.get("route"), "path", "unknown")

@@ -50,7 +50,7 @@ def verify(
 ) -> None:
     """Check every sealed row and the chain of seals. Exit code 1 names the first row or seal that is wrong.
 
-    Of a database, also whether routing, keys, webhooks, chats and secrets are what the record says of them last.
+    For a database, also check that routing, keys, webhooks, chats and secrets match their latest entries.
     """
     expected = _expected(expect)
     if file is not None:

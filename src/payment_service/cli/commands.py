@@ -11,19 +11,19 @@ from typer.core import TyperCommand, TyperGroup
 
 COMMANDS: Final = {
     "serve": "Serve the API. The database must be at the newest schema: run 'migrate' first.",
-    "worker": "Follow payments and deliver events in the background. Run as many as you like, on any machines.",
+    "worker": "Poll payments and deliver events in the background. Any number of workers may run, on any machines.",
     "migrate": "Bring the database to the newest schema. Safe to run twice, and from several machines at once.",
     "shops": "The routing of shops: which BIN and device token each one's money uses.",
-    "payments": "What people must look at, and settling by hand.",
+    "payments": "Tasks for people, and settling by hand.",
     "reconcile": "Ask the provider about every payment of a period again; print what differs, and the sums per shop "
     "and BIN.",
     "notify": "Messages to people: which chats are told of which events.",
-    "webhooks": "Webhooks: endpoints that are told of events, and what was delivered.",
-    "keys": "API keys: who may call, for what and for which shops.",
+    "webhooks": "Webhook endpoints and deliveries.",
+    "keys": "API keys, their scopes and shops.",
     "secrets": "The key that encrypts device tokens at rest.",
-    "audit": "The record: prove that it is what was sealed, and take it elsewhere.",
-    "import-legacy": "Take over the routing and the log of the old service. Doing it twice is the same as doing it "
-    "once.",
+    "audit": "The audit log: verify its seals, and export it.",
+    "import-legacy": "Import the routing and the log of the old service. It can be repeated: a second run adds only "
+    "what is new.",
 }
 """Every command and group of commands, with its line of the list. ``import-legacy`` is ``app`` of ``import_legacy``."""
 

@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 from payment_service.cli.output import AsJson, fail, show
 from payment_service.cli.running import with_services
-from payment_service.legacy.service import LogReport, OldBooksError, old_books, take_log, take_shops
+from payment_service.legacy.service import LegacyDatabaseError, LogReport, legacy_database, take_log, take_shops
 from payment_service.money import Money
 from payment_service.routing.importing import Planned
 
@@ -27,7 +27,7 @@ def import_legacy(
         typer.Option(
             envvar="LEGACY_DATABASE_URL",
             show_envvar=True,
-            help="The old database. Its password is a secret: rather set the variable than write it on the line.",
+            help="The old database. It holds a password: set the variable rather than the option.",
         ),
     ],
     *,
@@ -35,14 +35,14 @@ def import_legacy(
     skip: Annotated[list[int] | None, typer.Option(help="Leave out the routing of this shop. May be repeated.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take over the routing and the log of the old service. Doing it twice is the same as doing it once.
+    """Import the routing and the log of the old service. It can be repeated: a second run adds only what is new.
 
-    The old database is only read. Shops that are here already keep their routing; one that is routed differently
-    stops the import, until somebody has looked and leaves it out with --skip. Nobody's routing is guessed.
+    The old database is only read. Shops that exist here keep their routing. A shop that is routed differently stops the
+    import; leave it out with --skip after you have checked it.
     """
 
     async def work(services: "Services") -> tuple[list[Planned], list[str], LogReport]:
-        async with old_books(dsn) as old:
+        async with legacy_database(dsn) as old:
             shops, problems = await take_shops(old, services.routing, skip=skip or (), dry_run=dry_run)
             lines = await old.fetchval("SELECT count(*) FROM paymentlog")
             console = Console(stderr=True)
@@ -58,7 +58,7 @@ def import_legacy(
 
     try:
         shops, problems, log = with_services(work)
-    except OldBooksError as error:
+    except LegacyDatabaseError as error:
         fail(str(error))
     counts = {"in the old log": log.there, "here before": log.before, "here now": log.after}
     if as_json:

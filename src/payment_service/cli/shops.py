@@ -10,7 +10,7 @@ from typing import Annotated, Any, assert_never
 
 import typer
 
-from payment_service.access.service import EVERYBODY
+from payment_service.access.service import FULL_ACCESS
 from payment_service.cli.output import AsJson, Reason, fail, show
 from payment_service.cli.php import php_table
 from payment_service.cli.running import with_database
@@ -29,7 +29,7 @@ def list_shops(*, as_json: AsJson = False) -> None:
     """List every shop, with its device token masked."""
 
     async def work(database: Database, vault: Vault) -> list[ShopConfig]:
-        return await Routing(database, vault).configs(EVERYBODY)
+        return await Routing(database, vault).configs(FULL_ACCESS)
 
     show(
         [_line(config) for config in with_database(work)],
@@ -114,7 +114,7 @@ def export_shops(
     """Write the routing of all shops to standard output."""
 
     async def work(database: Database, vault: Vault) -> list[ShopConfig]:
-        return await Routing(database, vault).configs(EVERYBODY)
+        return await Routing(database, vault).configs(FULL_ACCESS)
 
     columns = [name for name in importing.COLUMNS if with_tokens or name != "device_token"]
     configs = with_database(work)
@@ -150,7 +150,7 @@ def set_token(
         typer.echo("Warning: this is no UUID, and Kaspi's device tokens are.", err=True)
 
     async def work(database: Database, vault: Vault) -> ShopConfig:
-        return await Routing(database, vault).update(EVERYBODY, shop_id, {"device_token": token}, reason=reason)
+        return await Routing(database, vault).update(FULL_ACCESS, shop_id, {"device_token": token}, reason=reason)
 
     show([_line(with_database(work))], as_json=as_json)
 

@@ -13,7 +13,7 @@ app = typer.Typer()
 
 @app.command()
 def worker() -> None:
-    """Follow payments and deliver events in the background. Run as many as you like, on any machines."""
+    """Poll payments and deliver events in the background. Any number of workers may run, on any machines."""
     settings = load()
     logs.configure(readable=settings.debug, level=settings.log_level)
     asyncio.run(work.work(settings))

@@ -62,7 +62,7 @@ class PaymentReading:
         return queries.of_row(row)
 
     async def status(self, caller: Caller, provider: str, external_id: str) -> Payment | ForeignPayment:
-        """Where a payment stands now. One that may still move is asked about; one we never made, too.
+        """Status of a payment now. One that may still move is asked about; one we never made, too.
 
         Raises:
             PaymentNotFound: when neither we nor the provider know it, or the caller may not see it.

@@ -38,7 +38,7 @@ def create_app(services: Services, drain: Drain) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        await _know_keys(services, throttle)
+        await _load_known_keys(services, throttle)
         listening = asyncio.gather(
             keep_fresh(services.database, services.routing.memory, services.access.memory), services.subscriptions.run()
         )
@@ -71,7 +71,7 @@ def create_app(services: Services, drain: Drain) -> FastAPI:
     )
 
 
-async def _know_keys(services: Services, throttle: Throttle) -> None:
+async def _load_known_keys(services: Services, throttle: Throttle) -> None:
     """Good keys are not kept out when this process starts in the middle of a flood of guesses."""
     try:
         throttle.know(key.digest for key in await services.access.all() if key.revoked_at is None)

@@ -14,7 +14,7 @@ from payment_service.settings import Settings
 
 log = logs.get_logger(__name__)
 
-TELL_EVERY_S = 10
+LOG_EVERY_S = 10
 """How often a program that waits for its database says so."""
 
 
@@ -54,6 +54,6 @@ async def _revision(services: Services) -> str | None:
             if not trouble.may_pass or time.monotonic() >= give_up_at:
                 raise StartError(trouble.sentence) from error
         if time.monotonic() >= tell_at:
-            tell_at = time.monotonic() + TELL_EVERY_S
+            tell_at = time.monotonic() + LOG_EVERY_S
             log.warning("waiting for the database", why=trouble.sentence)
         await asyncio.sleep(min(1, services.settings.database_wait_s))

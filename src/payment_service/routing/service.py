@@ -195,7 +195,7 @@ class Routing:
     # --- changing
 
     async def create(self, caller: Caller, shop_id: int, fields: Mapping[str, Any], *, reason: str = "") -> ShopConfig:
-        """Give a shop its routing.
+        """Add a shop.
 
         Raises:
             ShopNotConfigured: when the shop is not one of the caller's.
@@ -229,7 +229,7 @@ class Routing:
 
         Raises:
             ShopNotConfigured: when there is no routing that the caller may change.
-            InvalidInput: for a field that is wrong, and for one of ``seen`` that is another one today.
+            InvalidInput: for a field that is wrong, and for one of ``seen`` that has changed.
         """
         caller.require_shop(shop_id)
         async with self.database.transaction() as session:
@@ -240,7 +240,7 @@ class Routing:
             row = (await session.scalars(_configs().where(of_shop))).one()
             for name, value in (seen or {}).items():
                 if getattr(row, name) != value:
-                    raise InvalidInput(name, "is another one today: read the configuration again, and change that")
+                    raise InvalidInput(name, "has changed: read the configuration again, and change that")
             if row.device_token is not None and fields.get("device_token") in self._masks(row):
                 fields = {name: value for name, value in fields.items() if name != "device_token"}
             config = await self.change(session, row, checked_fields(fields, self.providers), reason=reason)
@@ -259,7 +259,7 @@ class Routing:
         await self._set_token(session, row, device_token)
         session.add_all((row, _version(row, reason)))
         await session.flush()
-        _tell(session, row, reason)
+        _report(session, row, reason)
         await _record(session, "config-create", row, reason)
         return ShopConfig(row, device_token)
 
@@ -282,7 +282,7 @@ class Routing:
             session.add(_version(row, reason))
             await session.flush()
             await session.refresh(row, ["updated_at"])
-            _tell(session, row, reason)
+            _report(session, row, reason)
             await _record(session, "config-change", row, reason)
         return ShopConfig(row, wanted)
 
@@ -348,7 +348,7 @@ def _put(row: PaymentConfig, checked: Mapping[str, Any]) -> None:
             setattr(row, name, checked[name])
 
 
-def _tell(session: AsyncSession, row: PaymentConfig, reason: str) -> None:
+def _report(session: AsyncSession, row: PaymentConfig, reason: str) -> None:
     """Write the event that the money of a shop goes somewhere else from now on. The device token is masked."""
     data = {name: getattr(row, name) for name in (*ROUTING_FIELDS, "shop_id", "version", "device_token", "updated_at")}
     outbox.write(
