@@ -78,7 +78,7 @@ def checked_device_token(text: str) -> str:
     return text
 
 
-def looks_like_kaspi_token(device_token: str) -> bool:
+def looks_like_uuid(device_token: str) -> bool:
     """Whether the token is a UUID, as Kaspi's are; pages and the command line warn when not."""
     return _UUID.fullmatch(device_token) is not None
 

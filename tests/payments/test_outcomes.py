@@ -364,10 +364,10 @@ async def test_payment_of_a_foreign_shop_looks_like_none(services: Services, wir
     caller = await services.access.caller_with(stranger)
     for asked in (
         services.reading.get(caller, payment.id),
-        services.reading.status(caller, str(payment.external_id)),
-        services.reading.status(caller, "999"),
-        services.refunds.payment_of(caller, SHOP, str(payment.external_id)),
-        services.refunds.payment_of(caller, OTHER_SHOP, str(payment.external_id)),
+        services.reading.status(caller, "kaspi", str(payment.external_id)),
+        services.reading.status(caller, "kaspi", "999"),
+        services.refunds.payment_of(caller, SHOP, "kaspi", str(payment.external_id)),
+        services.refunds.payment_of(caller, OTHER_SHOP, "kaspi", str(payment.external_id)),
     ):
         with pytest.raises(PaymentNotFound):
             await asked

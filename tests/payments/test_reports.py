@@ -212,7 +212,7 @@ async def test_bin_that_was_this_shops_opens_its_account_of_then(services: Servi
 
 
 async def refund(services: Services, tenge: int | None = None, **changes: Any) -> RefundAnswer:
-    payment = await services.refunds.payment_of(FULL_ACCESS, SHOP, ID)
+    payment = await services.refunds.payment_of(FULL_ACCESS, SHOP, "kaspi", ID)
     amount = None if tenge is None else Money.from_tenge(tenge)
     return await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=amount, **changes))
 
@@ -410,7 +410,7 @@ async def test_hint_about_a_report_that_is_merged_meanwhile_is_one_about_the_pay
 ) -> None:
     await report(services)
     merge_meanwhile()
-    await services.polling.hint(ID, shop_id=SHOP)
+    await services.polling.hint("kaspi", ID, shop_id=SHOP)
     assert await standing(sql) == {"client": ("unknown", None), "service": ("pending", True)}
 
 
@@ -420,7 +420,7 @@ async def test_reading_of_a_report_that_is_merged_meanwhile_is_one_of_the_paymen
     await report(services)
     tells(wire, "Processed")
     merge_meanwhile()
-    found = await services.reading.status(FULL_ACCESS, ID)
+    found = await services.reading.status(FULL_ACCESS, "kaspi", ID)
     assert isinstance(found, Payment)
     assert (found.source, found.state) == ("service", "paid")
     assert await standing(sql) == {"client": ("unknown", None), "service": ("paid", None)}
@@ -453,7 +453,7 @@ async def test_refund_of_a_report_that_is_merged_meanwhile_is_asked_again(
 ) -> None:
     await report(services, **WHOLE)
     tells(wire, "Processed")
-    await services.reading.status(FULL_ACCESS, ID)
+    await services.reading.status(FULL_ACCESS, "kaspi", ID)
     route = wire.get("/refund/").mock(return_value=refunded())
     merge_meanwhile()
     with pytest.raises(StillRunning):
@@ -477,5 +477,5 @@ async def test_hint_about_a_merged_report_reaches_the_payment(
     await report(services)
     wire.get("/create/").mock(return_value=accepted(ID))
     await services.payments.create(ask())
-    await services.polling.hint(ID, shop_id=SHOP)
+    await services.polling.hint("kaspi", ID, shop_id=SHOP)
     assert await standing(sql) == {"client": ("unknown", None), "service": ("pending", True)}

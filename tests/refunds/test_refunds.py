@@ -248,7 +248,7 @@ async def test_payment_that_was_paid_meanwhile_is_asked_about_first(services: Se
     taking(wire)
     payment = (await services.payments.create(ask())).payment
     wire.get("/status/").mock(return_value=status_reply(str(payment.external_id), "Processed"))
-    found = await services.refunds.payment_of(FULL_ACCESS, SHOP, str(payment.external_id))
+    found = await services.refunds.payment_of(FULL_ACCESS, SHOP, "kaspi", str(payment.external_id))
     assert found.state == "paid"
 
 
@@ -257,7 +257,7 @@ async def test_payment_that_is_not_of_that_shop_is_not_found(
     services: Services, payment: Payment, shop_id: int, external_id: str | None
 ) -> None:
     with pytest.raises(PaymentNotFound):
-        await services.refunds.payment_of(FULL_ACCESS, shop_id, external_id or str(payment.external_id))
+        await services.refunds.payment_of(FULL_ACCESS, shop_id, "kaspi", external_id or str(payment.external_id))
 
 
 # --- never twice
@@ -414,7 +414,7 @@ async def test_refund_does_not_change_the_state_of_its_payment(
     refunding(wire)
     await services.refunds.refund(give_back(payment, None))
     async with services.database.reading() as session:
-        found = await queries.by_external_id(session, str(payment.external_id))
+        found = await queries.by_external_id(session, "kaspi", str(payment.external_id))
     assert found is not None
     assert (found.state, found.status) == ("paid", "Processed")
 

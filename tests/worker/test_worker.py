@@ -362,7 +362,7 @@ async def test_hint_is_read_at_once_and_not_at_the_next_look(
         return bool(await sql.fetchval("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%work_due%'"))
 
     await until(listens)
-    await services.polling.hint(str(CREATED), shop_id=SHOP)
+    await services.polling.hint("kaspi", str(CREATED), shop_id=SHOP)
     await reaches(sql, "paid")
     worker.stop()
     await working
@@ -379,7 +379,7 @@ async def test_plan_that_changes_loses_no_reading(
     payment = await taken_on(services, wire)
     for _ in range(3):  # in passing, while the worker takes its turns
         await services.reading.refresh(payment)
-        await services.polling.hint(str(CREATED), shop_id=SHOP)
+        await services.polling.hint("kaspi", str(CREATED), shop_id=SHOP)
     tells(wire, "Processed")
     await reaches(sql, "paid")
 

@@ -22,13 +22,14 @@ from payment_service.errors import (
     ShopInactive,
     ShopNotConfigured,
 )
+from payment_service.providers.registry import DEFAULT
 from payment_service.routing.models import PaymentConfig
 from payment_service.routing.service import ShopConfig
 from payment_service.routing.views import ConfigAnswer, ConfigChangeAnswer
 
 router = APIRouter(route_class=ExactRoute)
 
-ProviderText = Annotated[str, Field(description="The payment provider.", examples=["kaspi"])]
+ProviderText = Annotated[str, Field(description="The payment provider.", examples=[DEFAULT])]
 Name = Annotated[Text, StringConstraints(max_length=200)]
 City = Annotated[Text, StringConstraints(max_length=100)]
 Description = Annotated[Text, StringConstraints(max_length=500)]
@@ -46,7 +47,7 @@ class NewConfig(Body):
     organization_bin: Bin
     device_token: DeviceTokenText | None = None
     is_active: bool = True
-    provider: ProviderText = "kaspi"
+    provider: ProviderText = DEFAULT
     name: Name = ""
     city: City = ""
     description: Description = ""

@@ -47,6 +47,7 @@ from payment_service.payments.reading import ForeignPayment
 from payment_service.payments.service import PaymentRequest
 from payment_service.payments.views import JsonTenge, LinkAnswer, PaymentAnswer, PaymentLine, tenge
 from payment_service.providers.interface import Meaning
+from payment_service.providers.registry import DEFAULT
 from payment_service.refunds.models import Refund
 from payment_service.refunds.views import RefundLine
 from payment_service.scheduling.operations import NotEndedYet
@@ -234,7 +235,7 @@ async def status(
 
     A payment that this service did not make is looked up at the provider and returned without a shop.
     """
-    payment = await services.reading.status(caller, external_id)
+    payment = await services.reading.status(caller, DEFAULT, external_id)
     return _of_foreign(payment) if isinstance(payment, ForeignPayment) else PaymentAnswer.of(payment)
 
 
@@ -440,7 +441,7 @@ def _of_foreign(payment: ForeignPayment) -> PaymentAnswer:
         external_id=payment.external_id,
         shop_id=None,
         organization_bin=None,
-        provider="kaspi",
+        provider=payment.provider,
         state=_STATE_OF_MEANING[payment.meaning],
         status=payment.status,
         amount=None,

@@ -25,6 +25,7 @@ from payment_service.errors import (
 )
 from payment_service.money import Money
 from payment_service.payments.lifecycle import Failure
+from payment_service.providers.registry import DEFAULT
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.service import RefundRequest, remainder
 from payment_service.refunds.views import RefundedAnswer
@@ -92,7 +93,7 @@ async def refund(
     """Refunds a payment, in whole or in part, with the BIN and the device token of the payment."""
     try:
         async with asyncio.timeout_at(by):
-            payment = await services.refunds.payment_of(caller, body.shop_id, body.external_id)
+            payment = await services.refunds.payment_of(caller, body.shop_id, DEFAULT, body.external_id)
     except TimeoutError as error:
         raise ProviderUnavailable from error  # it was only asked about: nothing was sent
     request = RefundRequest(caller=caller, payment=payment, amount=body.amount, idempotency_key=idempotency_key)

@@ -42,6 +42,7 @@ from payment_service.errors import ShopNotConfigured
 from payment_service.identifiers import checked_bin
 from payment_service.money import MAX_TIYN
 from payment_service.observability.logs import get_logger
+from payment_service.providers.registry import DEFAULT
 from payment_service.reports.service import Report
 from payment_service.spreadsheets import ENCODING, cell
 
@@ -190,7 +191,7 @@ class OperationReport(ClientReport):
     amount: Tiyn | None = Field(default=None, description="Whole tiyn, as a number or in digits.")
     status: StatusWord | None = None
     error_message: Message | None = None
-    provider: Annotated[str, _cut(20), StringConstraints(min_length=1)] = "kaspi"
+    provider: Annotated[str, _cut(20), StringConstraints(min_length=1)] = DEFAULT
     report_id: ReportId | None = None
 
 
@@ -245,7 +246,7 @@ async def report_status(
     """Records a status that the client saw. The provider is asked at once; only its answer changes the payment."""
     entry = await services.reports.write(caller, Report(**body.known(), operation_type="status"))
     if body.external_id is not None:
-        await services.polling.hint(body.external_id, shop_id=body.shop_id)
+        await services.polling.hint(entry.provider, body.external_id, shop_id=body.shop_id)
     return _reported(entry, body.warnings(request))
 
 

@@ -14,7 +14,7 @@ from payment_service.access.service import FULL_ACCESS
 from payment_service.cli.output import AsJson, Reason, fail, show
 from payment_service.cli.php import php_table
 from payment_service.cli.running import with_database
-from payment_service.identifiers import looks_like_kaspi_token
+from payment_service.identifiers import looks_like_uuid
 from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
 from payment_service.routing import importing
@@ -146,7 +146,7 @@ def set_token(
 ) -> None:
     """Set the device token of a shop. It is asked for, or read from standard input, so that no shell history has it."""
     token = typer.prompt("Device token", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline().strip()
-    if not looks_like_kaspi_token(token):
+    if not looks_like_uuid(token):
         typer.echo("Warning: this is no UUID, and Kaspi's device tokens are.", err=True)
 
     async def work(database: Database, vault: Vault) -> ShopConfig:

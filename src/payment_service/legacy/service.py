@@ -18,6 +18,7 @@ from payment_service.audit.models import AuditEntry
 from payment_service.errors import InvalidInput
 from payment_service.postgres.connecting import connect_arguments, trouble_of
 from payment_service.postgres.database import CONNECT_TIMEOUT_S, Database
+from payment_service.providers.registry import DEFAULT
 from payment_service.routing import importing
 from payment_service.routing.importing import Planned
 from payment_service.routing.service import Routing, checked_fields
@@ -129,7 +130,7 @@ async def take_shops(
 def _config_of(found: Mapping[str, Any]) -> dict[str, Any]:
     fields = {
         "organization_bin": (found["organization_bin"] or "").strip(),
-        "provider": found.get("provider") or "kaspi",
+        "provider": found.get("provider") or DEFAULT,
         "is_active": found.get("is_active") is not False,
     }
     token = (found.get("device_token") or "").strip()
@@ -200,7 +201,7 @@ def _line(row: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("it has no operation_type")
     return {
         **{name: row.get(name) for name in _TEXTS},
-        "provider": row.get("provider") or "kaspi",
+        "provider": row.get("provider") or DEFAULT,
         "shop_id": row["shop_id"],
         "amount": row["amount"],
         "error_message": (row.get("error_message") or "")[:500] or None,

@@ -15,7 +15,7 @@ async def merge_report(session: AsyncSession, payment: Payment, external_id: str
     A report of another shop, amount or BIN, or one that was refunded already, keeps it: then it returns false, and the
     database would refuse the id.
     """
-    report = await queries.by_external_id(session, external_id)
+    report = await queries.by_external_id(session, payment.provider, external_id)
     if report is None or report.source != "client":
         return False
     report, _now = await queries.locked(session, report.id)

@@ -163,10 +163,10 @@ class Polling:
 
     # --- hints
 
-    async def hint(self, external_id: str, *, shop_id: int | None = None) -> None:
-        """Somebody saw a change: ask about this payment at once, if we know it (of that shop) and it may move."""
+    async def hint(self, provider: str, external_id: str, *, shop_id: int | None = None) -> None:
+        """Somebody saw a change: ask about this payment at once, if it is known (of that shop) and may move."""
         async with self.database.transaction() as session:
-            payment = await queries.by_external_id(session, external_id)
+            payment = await queries.by_external_id(session, provider, external_id)
             if payment is None or shop_id not in {None, payment.shop_id}:
                 return
             payment, now = await queries.locked_itself(session, payment.id)

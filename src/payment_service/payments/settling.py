@@ -104,7 +104,7 @@ class Settling:
             if constraint_of(error) != EXTERNAL_ID or external_id is None:
                 raise
         async with self.database.reading() as session:
-            other = await queries.by_external_id(session, external_id)
+            other = await queries.by_external_id(session, payment.provider, external_id)
         raise ExternalIdTaken(external_id, other.id if other else None)
 
     async def _write(

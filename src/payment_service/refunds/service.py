@@ -102,14 +102,14 @@ class Refunds:
     moves: RefundMoves
     rules: PaymentRules = field(default_factory=PaymentRules)
 
-    async def payment_of(self, caller: Caller, shop_id: int, external_id: str) -> Payment:
+    async def payment_of(self, caller: Caller, shop_id: int, provider: str, external_id: str) -> Payment:
         """The payment to refund. One that may have been paid meanwhile is asked about first.
 
         Raises:
             PaymentNotFound: when it is not a payment of that shop, or the caller may not see it.
         """
         async with self.database.reading() as session:
-            payment = await payment_queries.by_external_id(session, external_id)
+            payment = await payment_queries.by_external_id(session, provider, external_id)
         if payment is None or payment.shop_id != shop_id or not caller.may_touch(shop_id):
             raise PaymentNotFound(external_id)
         return payment if payment.state == State.PAID else await self.reading.refresh(payment)

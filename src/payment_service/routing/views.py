@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from payment_service.identifiers import looks_like_kaspi_token, masked
+from payment_service.identifiers import looks_like_uuid, masked
 from payment_service.routing.service import Change, ShopConfig
 
 
@@ -30,7 +30,7 @@ class ConfigAnswer(BaseModel):
     def of(cls, config: ShopConfig, *, reveal: bool) -> Self:
         """The view of a configuration; its device token is whole only for those to whom secrets are revealed."""
         row, token = config.row, config.device_token
-        is_odd = token is not None and not looks_like_kaspi_token(token)
+        is_odd = token is not None and not looks_like_uuid(token)
         return cls(
             id=row.shop_id,
             shop_id=row.shop_id,
