@@ -34,6 +34,12 @@ CREATE FUNCTION one_at_a_time(name text) RETURNS void LANGUAGE sql VOLATILE AS $
     SELECT pg_advisory_xact_lock(hashtextextended(name, 0))
 $$;
 
+-- Whether whoever runs this statement still waits for it. It commits by itself: after a long wait for a lock it would
+-- write an intent whose sender has given up, and which nobody sends.
+CREATE FUNCTION in_time(within_s float8) RETURNS boolean LANGUAGE sql VOLATILE AS $$
+    SELECT clock_timestamp() <= now() + make_interval(secs => within_s)
+$$;
+
 CREATE FUNCTION claim_key(of_caller text, of_key text, of_fingerprint text, of_operation uuid) RETURNS void
 LANGUAGE sql VOLATILE AS $$
     INSERT INTO idempotency_claim AS claim (caller, idempotency_key, fingerprint, operation_id)
@@ -54,7 +60,7 @@ CREATE FUNCTION payment_intend(
     _id uuid, _method text, _shop_id integer, _route_version integer, _provider text, _organization_bin text,
     _device_token_id integer, _amount bigint, _phone_last4 text, _message text, _short_code text, _order_id text,
     _metadata jsonb, _caller text, _fingerprint text, _key text, _window_s float8, _api_key_id integer,
-    _may_insert boolean
+    _may_insert boolean, _within_s float8
 ) RETURNS intent LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     claim idempotency_claim%ROWTYPE;
@@ -115,6 +121,9 @@ BEGIN
     IF NOT _may_insert THEN
         RETURN (now(), 'not_allowed', NULL, NULL, NULL, NULL, NULL, NULL, NULL)::intent;
     END IF;
+    IF NOT in_time(_within_s) THEN
+        RETURN (now(), 'too_late', NULL, NULL, NULL, NULL, NULL, NULL, NULL)::intent;
+    END IF;
     INSERT INTO payment (
         id, method, shop_id, route_version, provider, organization_bin, device_token_id, amount, phone_last4, message,
         short_code, order_id, metadata, caller, fingerprint, keyed, state
@@ -138,7 +147,7 @@ $$;
 
 CREATE FUNCTION refund_intend(
     _id uuid, _payment_id uuid, _amount bigint, _caller text, _fingerprint text, _key text, _window_s float8,
-    _api_key_id integer
+    _api_key_id integer, _within_s float8
 ) RETURNS intent LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     claim idempotency_claim%ROWTYPE;
@@ -183,6 +192,9 @@ BEGIN
     IF remainder = 0 OR _amount > remainder THEN
         RETURN (now(), 'exceeds', paid.id, paid.state, NULL, NULL, NULL, NULL, remainder)::intent;
     END IF;
+    IF NOT in_time(_within_s) THEN
+        RETURN (now(), 'too_late', NULL, NULL, NULL, NULL, NULL, NULL, NULL)::intent;
+    END IF;
     INSERT INTO refund (id, payment_id, amount, state, caller, fingerprint, keyed)
     VALUES (_id, _payment_id, coalesce(_amount, remainder), 'sending', _caller, _fingerprint, _key IS NOT NULL);
     UPDATE payment SET reserved_amount = reserved_amount + coalesce(_amount, remainder) WHERE id = _payment_id;
@@ -202,7 +214,7 @@ BEGIN
     FOR made IN
         SELECT oid::regprocedure FROM pg_proc
         WHERE pronamespace = current_schema()::regnamespace AND proname IN (
-            'api_key_holds', 'one_at_a_time', 'claim_key', 'payment_in_the_way', 'payment_intend',
+            'api_key_holds', 'in_time', 'one_at_a_time', 'claim_key', 'payment_in_the_way', 'payment_intend',
             'refund_in_the_way', 'refund_intend')
     LOOP
         EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', made, current_schema());

@@ -492,3 +492,21 @@ async def test_intent_leaves_no_line_before_its_outcome(
     gate.open.set()
     await task
     assert await audit_of(sql) == [("create", "pending")]
+
+
+async def test_intent_whose_sender_stopped_waiting_is_not_written(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The statement waits for a lock longer than its sender does; it would commit by itself afterwards."""
+    route = taking(wire)
+    monkeypatch.setattr("payment_service.payments.service.INTENT_TIMEOUT_S", 0.3)
+    request = ask()
+    fingerprint = await services.payments._fingerprint(request)
+    async with sql.transaction():
+        await sql.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", fingerprint)
+        with pytest.raises(DatabaseUnavailable):
+            await services.payments.create(request)
+    assert await services.inflight.drain(10) == 0
+    await sql.execute("SELECT pg_sleep(0.2)")  # the server may still run the statement for nobody
+    assert await sql.fetchval("SELECT count(*) FROM payment") == 0
+    assert not route.called

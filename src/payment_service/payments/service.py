@@ -65,6 +65,8 @@ from payment_service.scheduling.operations import InFlight
 
 INTENT_TIMEOUT_S = 2.0
 """How long the database may take to write an intent; after that the caller is told that nothing was sent."""
+INSERT_WITHIN = 0.75
+"""The share of it after which the statement itself inserts nothing any more: it commits without being asked."""
 BEFORE_SENDING_S = 5.0
 """How long everything before the call may take: the caller gets a true answer in time."""
 _TRIES: Final = 4
@@ -224,6 +226,7 @@ class Payments:
                 self.rules.duplicate_window_s,
                 request.caller.key_id,
                 route is not None,
+                INSERT_WITHIN * INTENT_TIMEOUT_S,
             )
         assert intent is not None  # noqa: S101 - a function returns its row
         return intent
@@ -236,6 +239,8 @@ class Payments:
                 raise NotAuthenticated
             case "key_reused":
                 raise IdempotencyKeyReused
+            case "too_late":
+                raise DatabaseUnavailable
             case "order_paid":
                 raise OrderAlreadyPaid(request.order_id or "", earlier_id)
             case obstacle:

@@ -7,7 +7,7 @@ over the row that it was decided on: when that changed meanwhile, nothing is wri
 
 from typing import Final
 
-INTEND: Final = f"SELECT * FROM payment_intend({', '.join(f'${n}' for n in range(1, 20))})"
+INTEND: Final = f"SELECT * FROM payment_intend({', '.join(f'${n}' for n in range(1, 21))})"
 
 _UTC: Final = """to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 

@@ -37,7 +37,7 @@ from payment_service.payments.models import Payment
 from payment_service.payments.moves import alarm
 from payment_service.payments.reading import PaymentReading
 from payment_service.payments.rules import PaymentRules
-from payment_service.payments.service import BEFORE_SENDING_S, INTENT_TIMEOUT_S
+from payment_service.payments.service import BEFORE_SENDING_S, INSERT_WITHIN, INTENT_TIMEOUT_S
 from payment_service.postgres.database import (
     DATABASE_ERRORS,
     FOREVER,
@@ -186,6 +186,7 @@ class Refunds:
                 request.idempotency_key,
                 self.rules.duplicate_window_s,
                 request.caller.key_id,
+                INSERT_WITHIN * INTENT_TIMEOUT_S,
             )
         assert intent is not None  # noqa: S101 - a function returns its row
         return intent
@@ -202,6 +203,8 @@ class Refunds:
                 raise NotAuthenticated
             case "key_reused":
                 raise IdempotencyKeyReused
+            case "too_late":
+                raise DatabaseUnavailable
             case "merged":
                 raise StillRunning(earlier_id)  # merged meanwhile; asked again, that payment is found
             case "not_paid":

@@ -4,7 +4,7 @@ from typing import Final
 
 from payment_service.payments.statements import moment, recorded
 
-INTEND: Final = f"SELECT * FROM refund_intend({', '.join(f'${n}' for n in range(1, 9))})"
+INTEND: Final = f"SELECT * FROM refund_intend({', '.join(f'${n}' for n in range(1, 10))})"
 
 # The payment's sums in tenge, as JSON shows them: 50, or 50.5.
 _DATA: Final = f"""jsonb_build_object(
