@@ -1,5 +1,6 @@
 """What became of a payment, for somebody who asks: by our id, by the provider's, and read from the provider again."""
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,7 +16,7 @@ from payment_service.payments.lifecycle import FollowPlan, State, Step, decide_r
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves, alarm
 from payment_service.payments.shared_readings import SharedReadings
-from payment_service.postgres.database import Database
+from payment_service.postgres.database import CONNECT_TIMEOUT_S, Database
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.providers.interface import (
     Meaning,
@@ -56,7 +57,8 @@ class PaymentReading:
         Raises:
             PaymentNotFound: when there is none that the caller may see.
         """
-        row = await self.database.lines.fetchrow(queries.BY_ID, payment_id)
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):  # a server may freeze under a connection that was just used
+            row = await self.database.lines.fetchrow(queries.BY_ID, payment_id)
         if row is None or not caller.may_touch(row["shop_id"]):
             raise PaymentNotFound(payment_id)
         return queries.of_row(row)
@@ -68,7 +70,8 @@ class PaymentReading:
             PaymentNotFound: when neither we nor the provider know it, or the caller may not see it.
             ProviderUnavailable, ProviderRefused: when a payment that is not ours cannot be asked about.
         """
-        row = await self.database.lines.fetchrow(queries.BY_EXTERNAL_ID, provider, external_id)
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            row = await self.database.lines.fetchrow(queries.BY_EXTERNAL_ID, provider, external_id)
         if row is None:
             return await self._ask_about_foreign(caller, provider, external_id)
         if not caller.may_touch(row["shop_id"]):

@@ -63,8 +63,8 @@ from payment_service.providers.interface import (
 from payment_service.routing.service import Route, Routing
 from payment_service.scheduling.operations import InFlight
 
-INTENT_TIMEOUT_S = 2.0
-"""How long the database may take to write an intent; after that the caller is told that nothing was sent."""
+INTENT_TIMEOUT_S = 1.75
+"""How long the database may take to write an intent. Then the caller is told, within 2 s, that nothing was sent."""
 INSERT_WITHIN = 0.75
 """The share of it after which the statement itself inserts nothing any more: it commits without being asked."""
 BEFORE_SENDING_S = 5.0
