@@ -68,7 +68,7 @@ async def test_signal_is_sent_again_when_its_connection_was_lost_while_it_rested
 ) -> None:
     database.signals.send(CHANNEL, "first")
     await all_heard(heard, ["first"])
-    assert await sql.fetchval(OTHERS) == 1
+    assert await sql.fetchval(OTHERS) >= 1
     database.signals.send(CHANNEL, "second")
     await all_heard(heard, ["first", "second"])
 

@@ -36,7 +36,7 @@ async def listen(
             finally:
                 lost()
                 connection.terminate()
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except Exception as error:  # noqa: BLE001 - asyncpg has many words for a connection that was killed
             log.warning("not listening to the database", channels=sorted(channels), error=type(error).__name__)
         await asyncio.sleep(RECONNECT_S)
 

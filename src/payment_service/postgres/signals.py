@@ -54,7 +54,7 @@ class Signals:
                 try:
                     await self._send_together(signals)
                     break
-                except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                except Exception as error:  # noqa: BLE001 - asyncpg has many words for a connection that was killed
                     self._terminate()
                     if not left:
                         log.warning("signals were lost", signals=len(signals), error=type(error).__name__)
