@@ -195,7 +195,6 @@ def health(bench: Bench) -> None:
     target = bench.target(bench.tree)
     load.run(target.ports, target.create(), clients=4, seconds=1)
     target.delay(7.5)
-    print(HEADING)
 
     async def ask() -> tuple[int, dict[str, load.Round]]:
         began = time.perf_counter()

@@ -1,8 +1,8 @@
 """Many payments without asking for them one by one: copies of one real payment, made by SQL.
 
 One payment is made through the API. Its rows, in whatever columns this commit has, are repeated with ids and times of
-their own, triggers and foreign keys off, so that they are what the service itself would have written; only what an
-event says is cut short.
+their own, triggers and foreign keys off, so that they are what the service itself would have written; of its
+events there is the last alone, and what it says is cut short.
 """
 
 import asyncpg
@@ -42,7 +42,7 @@ _TABLES = {
 _OF_THE_PAYMENT = {
     "payment": "old.id = $1",
     "payment_log": "old.payment_id = $1",
-    "event": "old.subject_id = $1::text",
+    "event": "old.id = (SELECT id FROM event WHERE subject_id = $1::text ORDER BY version DESC LIMIT 1)",
     "pgqueuer": "old.payload = $1::text::bytea",
 }
 
@@ -87,7 +87,7 @@ async def repeat(
             which = _OF_THE_PAYMENT[table].replace("$1", f"'{payment_id}'")
             await connection.execute(
                 f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(values)} "
-                f"FROM {table} AS old, made WHERE {which} ORDER BY made.number"
+                f"FROM {table} AS old, made WHERE {which}"
             )
             for index in indexes:
                 await connection.execute(index)

@@ -19,13 +19,13 @@ import respx
 from fastapi import FastAPI
 
 from payment_dev.postgres import EmbeddedPostgres
-from payment_service.access.service import EVERYBODY, Scope
+from payment_service.access.service import FULL_ACCESS, Scope
 from payment_service.api.middleware import Drain
 from payment_service.api.throttle import throttle_of
-from payment_service.postgres import schema
+from payment_service.postgres import migrating, schema
 from payment_service.postgres.database import Database
 from payment_service.postgres.visibility import ALL_SHOPS
-from payment_service.programs import create_app
+from payment_service.programs.serve import create_app
 from payment_service.services import Services, build
 from payment_service.settings import Settings
 from tests.outbound.mocker import TransportMocker
@@ -67,7 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_server] = server
     server.start()
     server.create_database(TEMPLATE)
-    schema.migrate(server.url(TEMPLATE))
+    migrating.migrate(server.url(TEMPLATE))
     config.stash[_url] = server.url()
 
 
@@ -248,7 +248,7 @@ async def picture_of_the_shops(server: Server, worker_id: str) -> Picture:
     services = build(_settings(await server.make(f"shops_{worker_id}")))
     for shop_id, organization_bin in SHOPS.items():
         fields = {"organization_bin": organization_bin, "device_token": device_token_of(shop_id)}
-        await services.routing.create(EVERYBODY, shop_id, fields)
+        await services.routing.create(FULL_ACCESS, shop_id, fields)
     await services.close()
     connection = await asyncpg.connect(services.settings.database_url.get_secret_value())
     picture = await Picture.take(connection)

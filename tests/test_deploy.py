@@ -198,8 +198,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_installed_wheel_finds_its_own_migrations(unpacked: Path, tmp_path: Path) -> None:
-    ask = "from payment_service.postgres.schema import alembic_config, head; "
-    ask += "print(alembic_config().get_main_option('script_location')); print(head())"
+    ask = "from payment_service.postgres.schema import head, migrations; print(migrations()); print(head())"
     alone = {"PYTHONPATH": str(unpacked)}
     answer = subprocess.check_output([sys.executable, "-c", ask], cwd=tmp_path, env=alone, text=True)
     where, head = answer.split()

@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from payment_service.idempotency import decisions as idempotency
-from payment_service.idempotency.decisions import IN_FLIGHT, Earlier, Rules, Verdict, foremost, of_equal, of_order
+from payment_service.idempotency.decisions import (
+    IN_FLIGHT,
+    Earlier,
+    Rules,
+    Verdict,
+    decisive,
+    verdict_for_equal,
+    verdict_for_order,
+)
 from payment_service.payments.lifecycle import Failure, State
 from payment_service.refunds.lifecycle import RefundState
 
@@ -32,43 +40,43 @@ earlier_ones = st.builds(Earlier, states, st.sampled_from([None, *Failure]).map(
 def test_what_may_have_left_blocks_its_like_whatever_its_age(
     rules: Rules, by_key: bool, state: str, age_s: float, verdict: Verdict
 ) -> None:
-    assert of_equal(Earlier(state, None, age_s, age_s), rules, by_key=by_key) is verdict
+    assert verdict_for_equal(Earlier(state, None, age_s, age_s), rules, by_key=by_key) is verdict
 
 
 @pytest.mark.parametrize("state", ["pending", "paid", "failed", "cancelled", "succeeded"])
 def test_what_ended_is_the_answer_within_the_window_and_to_its_key_for_good(state: str) -> None:
     failure = "rejected" if state == "failed" else None
-    assert of_equal(Earlier(state, failure, 59, 59), RULES, by_key=False) is Verdict.ANSWER
-    assert of_equal(Earlier(state, failure, 60, 60), RULES, by_key=False) is Verdict.GO_ON
-    assert of_equal(Earlier(state, failure, 0, 0), NO_WINDOW, by_key=False) is Verdict.GO_ON
-    assert of_equal(Earlier(state, failure, 1e9, 1e9), RULES, by_key=True) is Verdict.ANSWER
+    assert verdict_for_equal(Earlier(state, failure, 59, 59), RULES, by_key=False) is Verdict.ANSWER
+    assert verdict_for_equal(Earlier(state, failure, 60, 60), RULES, by_key=False) is Verdict.GO_ON
+    assert verdict_for_equal(Earlier(state, failure, 0, 0), NO_WINDOW, by_key=False) is Verdict.GO_ON
+    assert verdict_for_equal(Earlier(state, failure, 1e9, 1e9), RULES, by_key=True) is Verdict.ANSWER
 
 
 def test_window_begins_when_the_end_became_known() -> None:
-    assert of_equal(Earlier("pending", None, 3600, 59), RULES, by_key=False) is Verdict.ANSWER
-    assert of_equal(Earlier("pending", None, 3600, 60), RULES, by_key=False) is Verdict.GO_ON
+    assert verdict_for_equal(Earlier("pending", None, 3600, 59), RULES, by_key=False) is Verdict.ANSWER
+    assert verdict_for_equal(Earlier("pending", None, 3600, 60), RULES, by_key=False) is Verdict.GO_ON
 
 
 @pytest.mark.parametrize("by_key", [True, False])
 def test_what_never_left_may_be_asked_for_again(by_key: bool) -> None:
-    assert of_equal(Earlier("failed", "not_sent", 0, 0), RULES, by_key=by_key) is Verdict.GO_ON
-    assert of_equal(None, RULES, by_key=by_key) is Verdict.GO_ON
+    assert verdict_for_equal(Earlier("failed", "not_sent", 0, 0), RULES, by_key=by_key) is Verdict.GO_ON
+    assert verdict_for_equal(None, RULES, by_key=by_key) is Verdict.GO_ON
 
 
 @given(earlier=earlier_ones)
 def test_open_order_lets_no_other_request_go_on(earlier: Earlier) -> None:
-    assert of_order(earlier, RULES, is_equal=False) is Verdict.ORDER_OPEN
-    assert of_order(earlier, RULES, is_equal=True) is of_equal(earlier, RULES, by_key=True)
-    assert of_order(None, RULES, is_equal=False) is Verdict.GO_ON
+    assert verdict_for_order(earlier, RULES, is_equal=False) is Verdict.ORDER_OPEN
+    assert verdict_for_order(earlier, RULES, is_equal=True) is verdict_for_equal(earlier, RULES, by_key=True)
+    assert verdict_for_order(None, RULES, is_equal=False) is Verdict.GO_ON
 
 
 @given(candidates=st.lists(earlier_ones, max_size=5))
 def test_one_whose_end_is_not_known_counts_before_all_others(candidates: list[Earlier]) -> None:
-    chosen = foremost(candidates)
+    chosen = decisive(candidates)
     in_flight = [one for one in candidates if one.state in IN_FLIGHT and one.failure != "not_sent"]
     if in_flight:
         assert chosen in in_flight
-        assert of_equal(chosen, NO_WINDOW, by_key=False) is not Verdict.GO_ON
+        assert verdict_for_equal(chosen, NO_WINDOW, by_key=False) is not Verdict.GO_ON
     elif chosen is not None:
         assert chosen.known_s == min(one.known_s for one in candidates if one.failure != "not_sent")
 

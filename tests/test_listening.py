@@ -4,7 +4,8 @@ import socket
 
 import pytest
 
-from payment_service.programs import StartError, _listener
+from payment_service.programs import StartError
+from payment_service.programs.serve import _listener
 from payment_service.settings import Settings
 
 needs_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")

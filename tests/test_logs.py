@@ -143,15 +143,17 @@ async def test_what_a_task_of_a_request_binds_is_in_its_last_line() -> None:
 
 
 async def test_requests_bind_apart() -> None:
-    async def request(number: int) -> dict[str, object]:
-        bound = logs.begin(request_id=number)
+    async def request(number: int) -> None:
+        logs.begin(request_id=number)
         await asyncio.sleep(0)
         logs.bind(payment_id=number)
         await asyncio.sleep(0)
-        return bound
+        logs.get_logger("tests.apart").info("answered")
 
-    bound = await asyncio.gather(*(asyncio.create_task(request(number)) for number in range(5)))
-    assert bound == [{"request_id": number, "payment_id": number} for number in range(5)]
+    with production_logs() as lines:
+        await asyncio.gather(*(asyncio.create_task(request(number)) for number in range(5)))
+    told = [json.loads(line) for line in lines.getvalue().splitlines()]
+    assert [(line["request_id"], line["payment_id"]) for line in told] == [(number, number) for number in range(5)]
 
 
 def test_log_that_cannot_be_written_stops_nothing() -> None:

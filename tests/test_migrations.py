@@ -3,7 +3,6 @@
 import asyncio
 import re
 import sys
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -11,13 +10,14 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from payment_service.postgres import schema
+from payment_service.postgres import migrating, schema
 from payment_service.postgres.database import Base, Database, constraint_of
 from tests.conftest import Server
-from tests.postgres.books import open_books
+from tests.postgres.books import insert_sample_rows
 from tests.waiting import until
 
 TABLES = """
@@ -60,22 +60,26 @@ async def test_empty_database_has_no_revision(empty_url: str) -> None:
 
 
 async def test_upgrade_brings_an_empty_database_to_head(empty_url: str) -> None:
-    await asyncio.to_thread(schema.migrate, empty_url)
+    await asyncio.to_thread(migrating.migrate, empty_url)
     assert await revision_of(empty_url) == schema.head()
     assert {row["table_name"] for row in await rows_of(empty_url, TABLES)} == set(Base.metadata.tables)
 
 
+def test_newest_file_is_the_newest_revision() -> None:
+    assert ScriptDirectory.from_config(migrating.alembic_config()).get_heads() == [schema.head()]
+
+
 async def test_second_upgrade_changes_nothing(empty_url: str) -> None:
-    await asyncio.to_thread(schema.migrate, empty_url)
+    await asyncio.to_thread(migrating.migrate, empty_url)
     made = "SELECT oid, relname FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY oid"
     before = await rows_of(empty_url, made)
-    await asyncio.to_thread(schema.migrate, empty_url)
+    await asyncio.to_thread(migrating.migrate, empty_url)
     assert await rows_of(empty_url, made) == before
 
 
 async def migrate_in_a_process(url: str) -> int:
     """Alembic keeps its context in the process, so two upgrades at once are two processes."""
-    program = f"from payment_service.postgres.schema import migrate; migrate({url!r})"
+    program = f"from payment_service.postgres.migrating import migrate; migrate({url!r})"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
     return await process.wait()
 
@@ -93,7 +97,7 @@ async def test_upgrade_waits_for_another_longer_than_a_request_may_wait(empty_ur
                 f"ALTER DATABASE {await other.fetchval('SELECT current_database()')} SET {timeout} = 50"
             )
         await other.execute("SELECT pg_advisory_lock($1)", schema.MIGRATION_LOCK)
-        upgrading = asyncio.create_task(asyncio.to_thread(schema.migrate, empty_url))
+        upgrading = asyncio.create_task(asyncio.to_thread(migrating.migrate, empty_url))
         long_wait = """
             SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'
             AND query_start < clock_timestamp() - interval '150 milliseconds'
@@ -115,18 +119,18 @@ async def test_failed_upgrade_leaves_nothing(empty_url: str) -> None:
     await connection.execute("CREATE TABLE refund (in_the_way text)")
     await connection.close()
     with pytest.raises(Exception, match="refund"):
-        await asyncio.to_thread(schema.migrate, empty_url)
+        await asyncio.to_thread(migrating.migrate, empty_url)
     assert {row["table_name"] for row in await rows_of(empty_url, TABLES)} == {"refund"}
 
 
 async def test_upgrade_keeps_what_is_there(empty_url: str) -> None:
-    config = schema.alembic_config(empty_url)
+    config = migrating.alembic_config(empty_url)
     await asyncio.to_thread(command.upgrade, config, "0001")
     connection = await asyncpg.connect(empty_url)
     try:
-        await open_books(connection)
+        await insert_sample_rows(connection)
         before = {table: await connection.fetch(f"SELECT * FROM {table} ORDER BY 1") for table in KEPT}
-        await asyncio.to_thread(schema.migrate, empty_url)
+        await asyncio.to_thread(migrating.migrate, empty_url)
         for table, rows in before.items():
             after = await connection.fetch(f"SELECT {', '.join(rows[0].keys())} FROM {table} ORDER BY 1")
             assert [dict(row) for row in after] == [dict(row) for row in rows]
@@ -160,13 +164,13 @@ async def test_models_and_migrations_agree(head_url: str) -> None:
 def test_migrations_depend_on_nothing_but_what_runs_them() -> None:
     """What is installed later must not change what a migration makes."""
     allowed = {"alembic", "sqlalchemy", "asyncpg", "payment_service", *sys.stdlib_module_names}
-    for file in sorted(Path(schema.alembic_config().get_main_option("script_location") or "", "versions").glob("*.py")):
+    for file in sorted(schema.migrations().glob("versions/*.py")):
         imported = re.findall(r"^\s*(?:from|import) (\w+)", file.read_text("utf-8"), re.MULTILINE)
         assert set(imported) <= allowed, file.name
 
 
 async def test_downgrade_is_refused(head_url: str) -> None:
-    config = schema.alembic_config(head_url)
+    config = migrating.alembic_config(head_url)
     with pytest.raises(DBAPIError) as caught:
         await asyncio.to_thread(command.downgrade, config, "base")
     assert constraint_of(caught.value) == "no_way_back"

@@ -72,10 +72,10 @@ def test_new_keys_differ_and_work() -> None:
 @pytest.mark.parametrize("place", ["device_token/8", "device_token/77", "device_token/", "fingerprint_key/7", ""])
 def test_secret_that_was_moved_to_another_place_is_not_opened(place: str) -> None:
     vault = Vault([NEW])
-    with pytest.raises(VaultError, match="another place"):
+    with pytest.raises(VaultError, match="another row"):
         vault.decrypt(vault.encrypt("token", PLACE), place)
     # Nor does it pass for one that was written before secrets had places.
-    with pytest.raises(VaultError, match="another place"):
+    with pytest.raises(VaultError, match="another row"):
         vault.decrypt(vault.encrypt("token", PLACE).removeprefix("v2:"), place)
 
 
@@ -85,8 +85,8 @@ def test_secret_of_before_is_read_and_bound_when_it_is_rotated() -> None:
     assert vault.decrypt(unbound, PLACE) == "token"
     bound = vault.rotate(unbound, PLACE)
     assert vault.decrypt(bound, PLACE) == "token"
-    with pytest.raises(VaultError, match="another place"):
+    with pytest.raises(VaultError, match="another row"):
         vault.decrypt(bound, "device_token/8")
     # A mark alone makes no place of it.
-    with pytest.raises(VaultError, match="another place"):
+    with pytest.raises(VaultError, match="another row"):
         vault.decrypt(f"v2:{unbound}", PLACE)

@@ -1,6 +1,6 @@
 """A stand-in for the production proxy: a program of its own that speaks the proxy's contract and misbehaves on request.
 
-It owns no money and reaches no network. It imports nothing from the other rooms of this package, so that it can be
+It owns no money and reaches no network. It imports nothing from the other packages, so that it can be
 wrong only about Kaspi, never in the same way as the service that it tests.
 """
 

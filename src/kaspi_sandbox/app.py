@@ -1,4 +1,4 @@
-"""Puts one stand-in together: the only module of the room that knows all others."""
+"""Puts one stand-in together: the only module of the package that knows all others."""
 
 import time
 

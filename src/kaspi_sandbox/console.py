@@ -1,4 +1,4 @@
-"""The side doors of the stand-in: the page, the ledger, the payments, the rules; for people here and for tests.
+"""The control endpoints of the stand-in: the page, the ledger, the payments, the rules; for people here and for tests.
 
 Nothing here is part of the proxy's contract. Only this machine may use it: a web page from elsewhere that a browser
 here has open must neither read the ledger nor press "Pay".

@@ -1,1 +1,1 @@
-"""The dev room: owns what runs on a developer's machine and nowhere else."""
+"""What runs on a developer's machine and nowhere else."""

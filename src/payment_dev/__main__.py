@@ -8,7 +8,7 @@ import typer
 
 from payment_dev import demo as player
 from payment_dev import server
-from payment_service.cli.output import sentence_of
+from payment_service.cli.errors import sentence_of
 
 app = typer.Typer(
     no_args_is_help=True,

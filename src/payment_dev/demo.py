@@ -61,7 +61,7 @@ class Scene:
         return self.state not in {"…", "pending"}
 
     def take(self, answer: dict[str, Any]) -> bool:
-        """Take over what the service says; whether that is news."""
+        """Take over what the service says; returns whether it changed."""
         before = (self.state, self.status)
         for name in ("id", "external_id", "status", "detail"):
             setattr(self, name, answer.get(name) or getattr(self, name))
@@ -147,7 +147,7 @@ class _Play:
     shops: Sequence[dict[str, Any]]
     run: str = field(default_factory=lambda: secrets.token_hex(3))
     console: Console = field(default_factory=lambda: Console(highlight=False, width=None if _watched() else 100))
-    story: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
     live: Live | None = None
 
     def __post_init__(self) -> None:
@@ -321,8 +321,8 @@ class _Play:
     # --- showing
 
     def say(self, line: str) -> None:
-        """Add a line to the story."""
-        self.story.append(line)
+        """Add a line to the lines."""
+        self.lines.append(line)
         if self.live is None:
             self.console.print(line, soft_wrap=True)
         self._draw()
@@ -352,7 +352,7 @@ class _Play:
                 shop["name"], shop["city"], shop["organization_bin"], identity, _tenge(scene.amount, unit=""), state
             )
         room = max(3, self.console.height - len(self.scenes) - 8)
-        return Group(table, *(Text(line, style="dim") for line in self.story[-min(room, 7) :]))
+        return Group(table, *(Text(line, style="dim") for line in self.lines[-min(room, 7) :]))
 
     def _ledger_table(self, calls: Sequence[dict[str, Any]], paid: Sequence[dict[str, Any]]) -> Table:
         table = _table("What the stand-in's ledger says it applied, in tenge", "seller", "BIN")
@@ -365,7 +365,7 @@ class _Play:
             own = [call for call in calls if call["organization_bin"] == organization_bin]
             fits = shop is not None and all(call["device_token_sha256"] == _digest(shop) for call in own)
             table.add_row(
-                shop["name"] if shop else "a stranger",
+                shop["name"] if shop else "an unknown shop",
                 organization_bin,
                 str(len(own)),
                 _sum(call for call in own if _way(call) == "in"),

@@ -292,8 +292,7 @@ class EmbeddedPostgres:
             passing = "shared memory block" in log or (self.port is None and "Address already in use" in log)
             if not passing or time.monotonic() > deadline:
                 raise PostgresError(
-                    f"PostgreSQL did not start: {_last_words(log or output)}; "
-                    f"the whole story is in {self._home / 'server.log'}."
+                    f"PostgreSQL did not start: {_last_words(log or output)}; see {self._home / 'server.log'}."
                 )
             time.sleep(0.1)
 

@@ -20,9 +20,9 @@ import httpx
 import typer
 
 from payment_dev.postgres import EmbeddedPostgres, PostgresError
-from payment_service.access.service import EVERYBODY
+from payment_service.access.service import FULL_ACCESS
 from payment_service.observability.context import Origin, origin
-from payment_service.postgres import schema
+from payment_service.postgres import migrating
 from payment_service.postgres.connecting import connect_arguments, trouble_of
 from payment_service.postgres.vault import new_key
 from payment_service.programs import StartError
@@ -153,7 +153,7 @@ def _write_secret(file: Path, content: dict[str, Any]) -> None:
 def _prepare(settings: Settings, url: str, made_up: _Secrets) -> None:
     """Bring the schema to head and the shops to what the development server needs."""
     try:
-        schema.migrate(url)
+        migrating.migrate(url)
     except Exception as error:
         trouble = trouble_of(error)
         raise StartError(
@@ -176,7 +176,7 @@ async def _add_missing_shops(settings: Settings, made_up: _Secrets) -> None:
     """Shops that are there stay as somebody may have changed them."""
     origin.set(Origin("development"))
     async with open_services(settings) as services:
-        there = {config.row.shop_id for config in await services.routing.configs(EVERYBODY)}
+        there = {config.row.shop_id for config in await services.routing.configs(FULL_ACCESS)}
         rows = [
             importing.Row(
                 row.line,

@@ -1,6 +1,6 @@
-"""Every way in which the service says no, as one tree.
+"""Every error of the service, as one tree.
 
-This room owns the words: a stable snake_case ``code`` that programs rely on and a sentence that people read.
+This module owns the words: a stable snake_case ``code`` that programs rely on and a sentence that people read.
 It knows nothing of HTTP; ``api/problems.py`` holds the one table from these classes to status codes.
 
     ServiceError
@@ -141,7 +141,7 @@ class BinOfSeveralShops(ServiceError):
 
     def __init__(self, organization_bin: str, shop_ids: Sequence[int]) -> None:
         shops = ", ".join(map(str, shop_ids))
-        super().__init__(f"The BIN {organization_bin} is that of shops {shops}: ask by shop_id.", shop_ids=shop_ids)
+        super().__init__(f"Shops {shops} share the BIN {organization_bin}: ask by shop_id.", shop_ids=shop_ids)
 
 
 class DeviceTokenMissing(ServiceError):
@@ -255,12 +255,12 @@ class ExternalIdNotProven(ServiceError):
     """A key of some shops named an id that nobody proved to be of its shop. Every such id is answered alike."""
 
     code = "external_id_not_proven"
-    title = "Nobody proved whose this external_id is"
+    title = "The external_id is not proven"
 
     def __init__(self) -> None:
         super().__init__(
-            "The provider does not say whose payment an id is of, so a key of some shops cannot name one. "
-            "Let somebody with a key of all shops, or at the command line, settle it with the id that you found."
+            "The provider does not say which seller an id belongs to, so a key that is limited to some shops "
+            "cannot name one. Settle it with a key for all shops, or on the command line."
         )
 
 
@@ -271,17 +271,19 @@ class NothingToUndo(ServiceError):
     title = "Nothing to undo"
 
     def __init__(self, what: str, state: str) -> None:
-        super().__init__(f"This {what} is {state}, and not because somebody settled it by hand.", state=state)
+        super().__init__(
+            f"This {what} is {state}. It was not settled by hand, so there is nothing to undo.", state=state
+        )
 
 
 class SettledByCaller(ServiceError):
     """Nobody undoes a settlement of their own."""
 
     code = "settled_by_caller"
-    title = "Settled by yourself"
+    title = "Settled by the same person"
 
     def __init__(self) -> None:
-        super().__init__("You made this settlement yourself: it takes another person to undo it.")
+        super().__init__("You made this settlement. Another person has to undo it.")
 
 
 class SettlementInUse(ServiceError):
@@ -373,7 +375,7 @@ class HintNotVerified(ServiceError):
     title = "Hint not verified"
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"This hint was not taken: {why}.")
+        super().__init__(f"The hint was not accepted: {why}.")
 
 
 class TooManyHints(ServiceError):
@@ -383,7 +385,7 @@ class TooManyHints(ServiceError):
     title = "Too many hints"
 
     def __init__(self) -> None:
-        super().__init__("Too many hints at once. Nothing is lost: every open payment is asked about anyway.")
+        super().__init__("Too many hints at once. Nothing is lost: every open payment is polled anyway.")
 
 
 class RateLimited(ServiceError):
@@ -409,9 +411,7 @@ class TooManyWaiting(ServiceError):
     title = "Too many waiting requests"
 
     def __init__(self, most: int) -> None:
-        super().__init__(
-            f"At most {most} streams and waiting requests of one key are open at once. Ask without waiting."
-        )
+        super().__init__(f"One key may have {most} streams and waiting requests open at once. Ask without waiting.")
 
 
 class WebhookNotFound(ServiceError):
@@ -462,7 +462,7 @@ class StillRunning(ServiceError):
 
     def __init__(self, operation_id: object) -> None:
         super().__init__(
-            "The same request is still running: ask again in a moment, with the same Idempotency-Key.",
+            "The same request is still running. Repeat it in a moment with the same Idempotency-Key.",
             id=str(operation_id),
         )
 
@@ -474,7 +474,7 @@ class ProviderUnavailable(ServiceError):
     title = "Provider unavailable"
 
     def __init__(self) -> None:
-        super().__init__("The payment provider could not be asked just now; nothing was changed. Ask again later.")
+        super().__init__("The payment provider cannot be reached. Nothing was changed. Try again later.")
 
 
 class ProviderRefused(ServiceError):
@@ -484,7 +484,10 @@ class ProviderRefused(ServiceError):
     title = "Refused by the payment proxy"
 
     def __init__(self) -> None:
-        super().__init__("The payment proxy refused this service; its operators must look at the access settings.")
+        super().__init__(
+            "The payment proxy refused this service. Its operators have to check its credentials and the "
+            "allowed addresses."
+        )
 
 
 class TryAgainLater(ServiceError):
@@ -501,7 +504,7 @@ class DatabaseUnavailable(TryAgainLater):
     title = "Database unavailable"
 
     def __init__(self) -> None:
-        super().__init__("The database cannot be reached or has no room just now; nothing was sent. Try again later.")
+        super().__init__("The database cannot be reached or has no free connection. Nothing was sent. Try again later.")
 
 
 class TooManyConnections(TryAgainLater):
@@ -511,17 +514,17 @@ class TooManyConnections(TryAgainLater):
     title = "Too many connections"
 
     def __init__(self) -> None:
-        super().__init__("This process has too many connections just now; nothing was sent. Try again later.")
+        super().__init__("This process has too many connections. Nothing was sent. Try again later.")
 
 
 class NoRoomToWait(TryAgainLater):
     """This process has as many streams and waiting requests as it takes."""
 
     code = "no_room_to_wait"
-    title = "No room to wait"
+    title = "Too many waiting requests in all"
 
     def __init__(self) -> None:
-        super().__init__("This process has no room for one more stream or waiting request. Ask without waiting.")
+        super().__init__("This process serves as many streams and waiting requests as it can. Ask without waiting.")
 
 
 class Draining(TryAgainLater):

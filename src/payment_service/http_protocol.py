@@ -93,7 +93,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.connections) > self._max_connections * 1.1:
             CONNECTIONS_REFUSED.labels(reason="too_many").inc()
             transport.write(_on_the_wire(problems.of_error(TooManyConnections())))
-            self._hear_no_more()
+            self._stop_reading()
             transport.close()
         else:
             self._watch()
@@ -188,8 +188,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refuse("not_http", problems.problem(400, "bad_request", "Bad request", detail))
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Serve a request that would change to another protocol as if it did not ask, and hear nothing after it."""
-        self._hear_no_more()
+        """Serve a request that would change to another protocol as if it did not ask, and read nothing after it."""
+        self._stop_reading()
 
     # --- limits
 
@@ -245,11 +245,11 @@ class BoundedProtocol(HttpToolsProtocol):
     # --- refusals
 
     def _refuse(self, reason: str, answer: Response | None = None) -> None:
-        """Hear no more of this connection, and say why if that cannot be taken for another answer."""
+        """Read no more from this connection, and say why if that cannot be taken for another answer."""
         if self._deaf:
             return
         CONNECTIONS_REFUSED.labels(reason=reason).inc()
-        self._hear_no_more()
+        self._stop_reading()
         active = self._active
         has_its_answer = active is None or active.response_complete
         if active is not None and not has_its_answer:
@@ -265,7 +265,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.write_eof()
         self._abort_later(self.linger_s)
 
-    def _hear_no_more(self) -> None:
+    def _stop_reading(self) -> None:
         """Drop what comes, and what came ahead of its turn; the request that is being answered is the last."""
         self._deaf = True
         self.waiting_since = None

@@ -36,7 +36,7 @@ def checked_bin(text: str) -> str:
     if not _BIN.fullmatch(text):
         raise ValueError("a BIN is 12 digits")
     if not text.strip("0"):
-        raise ValueError("a BIN of zeros is nobody's")  # its checksum holds
+        raise ValueError("a BIN of zeros does not exist")  # its checksum holds
     *digits, last = (int(digit) for digit in text)
     sums = (sum(weight * digit for weight, digit in zip(weights, digits, strict=True)) % 11 for weights in _WEIGHTS)
     if last != next((check for check in sums if check < 10), None):
@@ -78,7 +78,7 @@ def checked_device_token(text: str) -> str:
     return text
 
 
-def looks_like_kaspi_token(device_token: str) -> bool:
+def looks_like_uuid(device_token: str) -> bool:
     """Whether the token is a UUID, as Kaspi's are; pages and the command line warn when not."""
     return _UUID.fullmatch(device_token) is not None
 

@@ -1,7 +1,7 @@
 """The composition of the services: the only module that knows every one of them."""
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from payment_service.access.service import Access
@@ -9,8 +9,9 @@ from payment_service.events.subscriptions import Subscriptions
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.notifications.bindings import Bindings
 from payment_service.notifications.channel import Channels
-from payment_service.notifications.email import Email, SmtpServer
+from payment_service.notifications.email import Email
 from payment_service.notifications.service import Notifications
+from payment_service.notifications.smtp import SmtpServer
 from payment_service.notifications.telegram import Telegram
 from payment_service.outbound.addresses import DEVELOPMENT, PRODUCTION
 from payment_service.outbound.client import Outbound
@@ -25,8 +26,9 @@ from payment_service.payments.settling import Settling
 from payment_service.payments.shared_readings import SHARED_FOR_S, SharedReadings
 from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
-from payment_service.providers.interface import Providers
+from payment_service.providers import kaspi
 from payment_service.providers.kaspi.client import KaspiClient, KaspiSettings
+from payment_service.providers.registry import Registry
 from payment_service.refunds.moves import RefundMoves
 from payment_service.refunds.service import Refunds
 from payment_service.refunds.settling import RefundSettling
@@ -49,7 +51,7 @@ class Services:
     fingerprints: Fingerprints
     routing: Routing
     access: Access
-    providers: Providers
+    providers: Registry
     payments: Payments
     reading: PaymentReading
     polling: Polling
@@ -64,8 +66,6 @@ class Services:
     bindings: Bindings
     subscriptions: Subscriptions
     inflight: InFlight
-    hint_secrets: Mapping[str, str]
-    """What each provider's side signs its hints with; a provider without one has no way to hint."""
 
     async def rotate_keys(self) -> int:
         """Encrypt every secret anew with the newest key, while the service runs; returns how many device tokens."""
@@ -84,27 +84,14 @@ class Services:
         await self.database.close()
 
 
-def build(settings: Settings, database: Database | None = None) -> Services:
-    """Make the services and connect them."""
-    secret = settings.kaspi_webhook_secret
+def build(settings: Settings, database: Database | None = None, providers: Registry | None = None) -> Services:
+    """Make the services and connect them. What is left out is made as the settings say."""
     database = database or Database(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
+    providers = providers or _providers(settings)
     vault = Vault([key.get_secret_value() for key in settings.encryption_keys])
-    routing = Routing(database, vault)
+    routing = Routing(database, vault, tuple(providers))
     fingerprints = Fingerprints(database, vault)
     access = Access(database)
-    kaspi = KaspiClient(
-        KaspiSettings(
-            url=settings.production_api_url,
-            access_token=settings.kaspi_access_token.get_secret_value(),
-            deadline_s=settings.kaspi_deadline_s,
-            connect_timeout_s=settings.kaspi_connect_timeout_s,
-            max_calls=settings.kaspi_max_calls,
-            max_readings=settings.kaspi_max_readings,
-            breaker_failures=settings.kaspi_breaker_failures,
-            breaker_pause_s=settings.kaspi_breaker_pause_s,
-        )
-    )
-    providers: Providers = {"kaspi": kaspi}
     inflight = InFlight()
     plan = FollowPlan(
         first_s=settings.follow_first_s,
@@ -170,8 +157,27 @@ def build(settings: Settings, database: Database | None = None) -> Services:
             connections=max(1, settings.database_pool_size // 10),
         ),
         inflight=inflight,
-        hint_secrets={"kaspi": secret.get_secret_value()} if secret else {},
     )
+
+
+def _providers(settings: Settings) -> Registry:
+    """The providers that are set up."""
+    providers = Registry()
+    secret = settings.kaspi_webhook_secret
+    client = KaspiClient(
+        KaspiSettings(
+            url=settings.production_api_url,
+            access_token=settings.kaspi_access_token.get_secret_value(),
+            deadline_s=settings.kaspi_deadline_s,
+            connect_timeout_s=settings.kaspi_connect_timeout_s,
+            max_calls=settings.kaspi_max_calls,
+            max_readings=settings.kaspi_max_readings,
+            breaker_failures=settings.kaspi_breaker_failures,
+            breaker_pause_s=settings.kaspi_breaker_pause_s,
+        )
+    )
+    providers.register(kaspi.NAME, client, hint_secret=secret.get_secret_value() if secret else None)
+    return providers
 
 
 def _channels(settings: Settings) -> Channels:

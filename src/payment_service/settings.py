@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from payment_service.notifications.email import SmtpServer
+from payment_service.notifications.smtp import SmtpServer
 from payment_service.setting_texts import (
     UnreadableFileError,
     check_host,
@@ -234,13 +234,13 @@ class Settings(BaseSettings):
         if self.late_effect_s < self.sending_lease_s and not provider_is_here:
             raise ValueError(
                 "LATE_EFFECT_S must be at least SENDING_LEASE_S, and the longest time that a call can be on its way: a "
-                "call leaves until the lease is over, and nobody may call its payment never made before"
+                "call leaves until the lease is over, and its payment must not be settled as never made before that"
             )
         found_after_s = self.sending_lease_s + self.sweep_every_s
         if 0 < self.duplicate_window_s < found_after_s:
             raise ValueError(
                 f"DUPLICATE_WINDOW_S must be at least SENDING_LEASE_S + SWEEP_EVERY_S, which is {found_after_s:g}: "
-                "until then nobody knows what a process that died has sent. 0 means no window at all"
+                "until then it is not known what a process that died has sent. 0 means no window at all"
             )
         if self.smtp_url is not None and self.smtp_from is None:
             raise ValueError("SMTP_URL needs SMTP_FROM: the address that mails come from")

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 import respx
 
-from payment_service.access.service import EVERYBODY, Access, Caller, Scope
+from payment_service.access.service import FULL_ACCESS, Access, Caller, Scope
 from payment_service.errors import InvalidInput, NotAuthenticated, ScopeMissing
 from payment_service.postgres.visibility import ALL_SHOPS, Shops
 from payment_service.services import Services
@@ -130,8 +130,8 @@ def test_caller_touches_only_its_shops(shops: Shops, shop_id: int | None, may: b
 
 def test_development_caller_may_do_everything() -> None:
     for scope in Scope:
-        EVERYBODY.require(scope)
-    assert EVERYBODY.may_touch(8)
+        FULL_ACCESS.require(scope)
+    assert FULL_ACCESS.may_touch(8)
 
 
 async def test_key_with_no_shops_may_touch_none(access: Access) -> None:

@@ -1,15 +1,13 @@
 """API keys served from memory: a key that ends, ends in every process, and silence is not trusted."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from unittest.mock import patch
 
 import asyncpg
 import pytest
-from sqlalchemy import event
 
 from payment_service.access.service import Access, NewKey
 from payment_service.errors import NotAuthenticated
@@ -17,20 +15,8 @@ from payment_service.postgres.database import Database
 from payment_service.postgres.memory import keep_fresh
 from payment_service.postgres.visibility import ALL_SHOPS
 from tests.postgres.books import change_by_hand
+from tests.statements import asked
 from tests.waiting import until
-
-
-@contextmanager
-def statements(database: Database) -> Iterator[list[str]]:
-    """What the database is asked meanwhile."""
-    asked: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        asked.append(statement)
-
-    event.listen(database.engine.sync_engine, "before_cursor_execute", note)
-    yield asked
-    event.remove(database.engine.sync_engine, "before_cursor_execute", note)
 
 
 @pytest.fixture
@@ -71,10 +57,10 @@ async def has_ended(access: Access, made: NewKey) -> bool:
 async def test_known_key_is_not_looked_up_again(
     processes: tuple[Access, Access], made: NewKey, database: Database
 ) -> None:
-    with statements(database) as asked:
+    with asked(database) as statements:
         caller = await processes[0].caller_with(made.key)
     assert (caller.name, caller.key_id) == ("bitrix", made.row.id)
-    assert asked == []
+    assert statements == []
 
 
 async def test_key_revoked_in_one_process_ends_in_the_other(processes: tuple[Access, Access], made: NewKey) -> None:
@@ -104,12 +90,12 @@ async def test_expiry_is_checked_at_each_use(database: Database) -> None:
     await access.caller_with(made.key)
     held = access.memory.get(made.row.digest)
     assert held is not None
-    with statements(database) as asked, patch("payment_service.access.service.time") as clock:
+    with asked(database) as statements, patch("payment_service.access.service.time") as clock:
         clock.monotonic.return_value = held.ends_at - 1
         await access.caller_with(made.key)
         clock.monotonic.return_value = held.ends_at
         assert await has_ended(access, made)
-    assert asked == []
+    assert statements == []
 
 
 async def test_guessed_keys_are_not_kept(processes: tuple[Access, Access]) -> None:

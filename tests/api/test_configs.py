@@ -332,7 +332,7 @@ async def test_row_that_somebody_changed_meanwhile_is_not_overwritten(client: ht
     row = (await client.get(f"{ADMIN}/{SHOP}")).json()
     await client.put(f"{ADMIN}/{SHOP}", json={"organization_bin": "891027350515"})
     answer = await client.put(f"{ADMIN}/{SHOP}", json={**row, "city": "Elsewhere"})
-    assert "version: is another one today" in problem_of(answer, 422, "validation_failed")["detail"]
+    assert "version: has changed" in problem_of(answer, 422, "validation_failed")["detail"]
     assert (await client.get(f"{ADMIN}/{SHOP}")).json()["organization_bin"] == "891027350515"
 
 

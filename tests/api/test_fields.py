@@ -281,7 +281,7 @@ async def test_metadata_is_measured_as_the_database_keeps_it(
     assert await sql.fetchval("SELECT octet_length(metadata::text) FROM payment") == 8192
     too_much = create_body(metadata={**texts, "rest": "x" * (left + 1)})
     problem = problem_of(await client.post(CREATE, json=too_much), 422, "validation_failed")
-    assert problem["detail"] == "metadata: is 8193 bytes as JSON in UTF-8, and may be 8192: keep less in it."
+    assert problem["detail"] == "metadata: is 8193 bytes as JSON in UTF-8; at most 8192 are allowed."
     assert proxy.money_calls == 1
 
 

@@ -14,8 +14,10 @@ from pydantic import SecretStr
 
 from payment_service.api import exact, hints
 from payment_service.rates import Rate, RateLimiter
+from payment_service.services import Services
 from payment_service.settings import Settings
 from tests.api.conftest import GoodProxy, created, paid, problem_of
+from tests.providers.second import SecondProvider
 
 SECRET = "a-secret-of-the-proxys-owner"
 PATHS = ["/webhooks/kaspi", "/webhooks/provider/kaspi"]
@@ -61,6 +63,17 @@ async def test_hint_makes_the_worker_ask_now_and_changes_nothing_itself(
     assert (answer.status_code, answer.json()) == (202, {"accepted": True})
     assert await is_due(sql)
     assert (await client.get(f"/payments/{payment['id']}")).json()["state"] == "pending"
+
+
+async def test_hint_of_another_provider_moves_no_payment_of_the_same_id(
+    client: httpx.AsyncClient, services: Services, sql: asyncpg.Connection
+) -> None:
+    services.providers.register("second", SecondProvider(1), hint_secret="the-secret-of-the-second")
+    payment = await created(client)
+    hint = signed(hint_of(payment["external_id"]), secret="the-secret-of-the-second")
+    assert (await client.post("/webhooks/provider/second", **hint)).status_code == 202
+    assert (await client.post("/webhooks/provider/kaspi", **hint)).status_code == 401
+    assert not await is_due(sql)
 
 
 @pytest.mark.parametrize(

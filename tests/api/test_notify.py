@@ -1,11 +1,11 @@
-"""Who is told of what, over HTTP. Whose it may be is in the matrix; what is told is in tests/notify."""
+"""All bindings, over HTTP. Whose it may be is in the matrix; what is told is in tests/notify."""
 
 from typing import Any
 
 import httpx
 import pytest
 
-from payment_service.notifications.texts import PEOPLES_EVENTS
+from payment_service.notifications.texts import NOTIFIABLE_EVENTS
 from tests.api.conftest import SHOP, KeyMaker, problem_of
 
 pytestmark = pytest.mark.usefixtures("shops")
@@ -84,7 +84,7 @@ async def test_every_kind_of_telegram_chat_is_taken(admin: httpx.AsyncClient, ad
 
 
 async def test_every_event_of_people_can_be_asked_for(admin: httpx.AsyncClient) -> None:
-    assert (await bound(admin, events=list(PEOPLES_EVENTS)))["events"] == list(PEOPLES_EVENTS)
+    assert (await bound(admin, events=list(NOTIFIABLE_EVENTS)))["events"] == list(NOTIFIABLE_EVENTS)
 
 
 async def test_shop_must_be_there(admin: httpx.AsyncClient) -> None:

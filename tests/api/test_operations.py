@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from payment_service.access.service import Scope
 from payment_service.api.middleware import Drain
 from payment_service.postgres.visibility import ALL_SHOPS
-from payment_service.programs import create_app
+from payment_service.programs.serve import create_app
 from payment_service.services import Services, build
 from payment_service.settings import Settings
 from tests.api.conftest import PHONE, SHOP, GoodProxy, create_body, created, paid, problem_of

@@ -19,7 +19,7 @@ from payment_service.api import problems
 from payment_service.api.middleware import MAX_HEADER_BYTES, MAX_QUERY_BYTES, Drain
 from payment_service.errors import ServiceError
 from payment_service.money import Money
-from payment_service.programs import create_app
+from payment_service.programs.serve import create_app
 from payment_service.rates import Exceeded, Rate
 from payment_service.services import build
 from payment_service.settings import Settings
@@ -31,7 +31,7 @@ MADE = {
     errors.TryAgainLater: ("Try again later.",),
     errors.NotAuthenticated: (),
     errors.ScopeMissing: ("admin",),
-    errors.InvalidInput: ("amount", "an amount is more than zero"),
+    errors.InvalidInput: ("amount", "an amount must be more than zero"),
     errors.BinOfSeveralShops: ("920317450731", [8, 9]),
     errors.OrderAlreadyOpen: ("A-1", "0190", "pending"),
     errors.OrderAlreadyPaid: ("A-1", "0190"),

@@ -1,18 +1,13 @@
 """What readings cost: the routing of a shop is answered from memory, a payment that has ended by one SELECT."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import httpx
 import pytest
-from sqlalchemy import event
 
-from payment_service.access.service import EVERYBODY
-from payment_service.postgres.lines import Lines
+from payment_service.access.service import FULL_ACCESS
 from payment_service.services import Services
 from tests.api.conftest import SHOP, GoodProxy, KeyMaker, paid
 from tests.conftest import SHOPS
+from tests.statements import asked
 
 CONFIG = f"/api/payment/config?shop_id={SHOP}"
 
@@ -24,32 +19,9 @@ def _listening(services: Services, shops: dict[int, str]) -> None:
     services.access.memory.trust(trusted=True)
 
 
-@contextmanager
-def asked(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The statements of the block, on either kind of connection."""
-    statements: list[str] = []
-    fetch = Lines.fetch
-
-    async def noted(self: Lines, query: str, *args: Any) -> Any:
-        statements.append(query)
-        return await fetch(self, query, *args)
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        statements.append(statement)
-
-    engine = services.database.engine.sync_engine
-    with monkeypatch.context() as patched:
-        patched.setattr(Lines, "fetch", noted)
-        event.listen(engine, "before_cursor_execute", note)
-        yield statements
-        event.remove(engine, "before_cursor_execute", note)
-
-
-async def test_config_is_answered_from_memory(
-    client: httpx.AsyncClient, services: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_config_is_answered_from_memory(client: httpx.AsyncClient, services: Services) -> None:
     first = await client.get(CONFIG)
-    with asked(services, monkeypatch) as statements:
+    with asked(services.database) as statements:
         again = await client.get(CONFIG)
         unchanged = await client.get(CONFIG, headers={"If-None-Match": first.headers["etag"]})
     assert statements == []
@@ -65,17 +37,17 @@ async def test_what_is_kept_of_a_config_shows_its_token_only_to_those_who_may_se
 
 async def test_config_that_changed_is_shown_anew(client: httpx.AsyncClient, services: Services) -> None:
     before = await client.get(CONFIG)
-    await services.routing.update(EVERYBODY, SHOP, {"organization_bin": SHOPS[75509]})
+    await services.routing.update(FULL_ACCESS, SHOP, {"organization_bin": SHOPS[75509]})
     after = await client.get(CONFIG)
     assert after.json()["organization_bin"] == SHOPS[75509]
     assert after.headers["etag"] != before.headers["etag"]
 
 
 async def test_status_of_a_paid_payment_is_one_select(
-    client: httpx.AsyncClient, services: Services, proxy: GoodProxy, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, services: Services, proxy: GoodProxy
 ) -> None:
     payment = await paid(client, proxy)
-    with asked(services, monkeypatch) as statements:
+    with asked(services.database) as statements:
         answer = await client.get(f"/payments/kaspi/status/{payment['external_id']}")
     assert answer.json() == payment
-    assert [statement.split()[0] for statement in statements] == ["SELECT"]
+    assert [statement.split()[0] for statement, _ in statements] == ["SELECT"]

@@ -171,7 +171,7 @@ async def test_what_is_not_known_of_a_report_is_told(client: httpx.AsyncClient, 
     assert answer.json()["warnings"] == [
         "organizationBin: not known here; did you mean organization_bin?",
         "sum: not known here; known: " + ", ".join([*FULL, "report_id"]),
-        "shop: not known here: none is taken",
+        "shop: not known here; there are none",
     ]
     assert "report kept in part" in log_text()
 

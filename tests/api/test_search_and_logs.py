@@ -11,12 +11,12 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
-from sqlalchemy import event
 
 from payment_service.access.service import Scope
 from payment_service.services import Services
 from tests.api.conftest import PHONE, SHOP, GoodProxy, KeyMaker, create_body, created, paid, problem_of
 from tests.conftest import failure
+from tests.statements import asked
 
 OTHER_SHOP = 576631
 LOGS = "/admin/logs"
@@ -359,18 +359,10 @@ async def assert_cheap(
     services: Services, sql: asyncpg.Connection, client: httpx.AsyncClient, path: str, table: str
 ) -> None:
     """The query behind a page goes by an index and looks at few rows and buffers."""
-    asked: list[tuple[str, Any]] = []
-
-    def listen(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_more: Any) -> None:
-        if f"FROM {table}" in statement:
-            asked.append((statement, parameters))
-
-    engine = services.database.engine.sync_engine
-    event.listen(engine, "before_cursor_execute", listen)
-    answer = await client.get(path)
-    event.remove(engine, "before_cursor_execute", listen)
+    with asked(services.database) as statements:
+        answer = await client.get(path)
     assert answer.status_code == 200, answer.text
-    [(statement, parameters)] = asked
+    [(statement, parameters)] = [one for one in statements if f"FROM {table}" in one[0]]
     explained = json.loads(
         await sql.fetchval("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) " + statement, *parameters)
     )[0]["Plan"]

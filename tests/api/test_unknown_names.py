@@ -142,7 +142,7 @@ async def test_field_inside_a_field_is_named_with_its_place(client_of: Any) -> N
         ("sum", ["amount", "full"], "not known here; known: amount, full"),
         ("", ["amount"], "not known here; known: amount"),
         ("x" * 100_000, ["amount"], "not known here; known: amount"),
-        ("a", [], "not known here: none is taken"),
+        ("a", [], "not known here; there are none"),
     ],
 )
 def test_nearest_name_is_said(name: str, known: list[str], said: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 import segno
 from sqlalchemy import event
 
-from payment_service.access.service import EVERYBODY, NewKey, Scope
+from payment_service.access.service import FULL_ACCESS, NewKey, Scope
 from payment_service.api.middleware import Drain
 from payment_service.api.waiting import _may_tell
 from payment_service.events import outbox, subscriptions
@@ -32,13 +32,13 @@ LONG = 25
 
 @pytest.fixture(autouse=True)
 async def _listening(services: Services, shops: dict[int, str], proxy: GoodProxy) -> AsyncIterator[None]:
-    """The process hears what the database tells."""
+    """The process listening what the database tells."""
     task = asyncio.create_task(services.subscriptions.run())
 
-    async def hears() -> bool:
-        return services.subscriptions.hears
+    async def listening() -> bool:
+        return services.subscriptions.listening
 
-    await until(hears)
+    await until(listening)
     yield
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -96,7 +96,7 @@ async def test_wait_goes_on_by_looking_while_the_database_cannot_be_heard(
 ) -> None:
     payment = await created(client)
     waiting = await waiter(services, client, payment["id"])
-    services.subscriptions.hears = False
+    services.subscriptions.listening = False
     proxy.statuses[payment["external_id"]] = "Processed"
     for subscription in services.subscriptions._all:
         subscription.subject_id = "deaf"
@@ -182,7 +182,7 @@ async def told(subscription: Subscription, many: int) -> list[UUID]:
     async with asyncio.timeout(LONG / 2):
         while len(found) < many:
             one = await subscription.next(LONG)
-            found += [one.heard.id] if one else []
+            found += [one.header.id] if one else []
     assert subscription._queue.empty()
     return found
 
@@ -256,7 +256,7 @@ async def test_waiting_clients_take_few_connections_at_once(services: Services) 
 
 
 async def resumed(services: Services, event_id: UUID) -> list[UUID]:
-    return [told.heard.id async for told in services.subscriptions.since(EVERYBODY, event_id)]
+    return [told.header.id async for told in services.subscriptions.since(FULL_ACCESS, event_id)]
 
 
 async def test_nobodys_key_sees_nothing_of_any_shop(services: Services) -> None:
@@ -287,20 +287,20 @@ async def change_key(sql: asyncpg.Connection, key_id: int, change: str) -> None:
         "scopes = ARRAY['config:read']",
     ],
 )
-@pytest.mark.parametrize("hears", [True, False])
+@pytest.mark.parametrize("listening", [True, False])
 async def test_stream_and_wait_end_with_what_their_key_held(
     services: Services,
     client: httpx.AsyncClient,
     make_client: ClientMaker,
     sql: asyncpg.Connection,
     ending: str,
-    hears: bool,
+    listening: bool,
 ) -> None:
     payment = await created(client)
     key = await reading_key(services, SHOP)
     waiting = await waiter(services, make_client(key.key), payment["id"])
     async with streams(services, key) as [stream]:
-        if not hears:
+        if not listening:
             await sql.execute(CUT_THE_LISTENERS)
         await change_key(sql, key.row.id, ending)
         async with asyncio.timeout(LONG / 2):
@@ -369,10 +369,10 @@ async def test_stream_tells_every_event_once_over_a_line_that_was_lost(
         expected += await write(services, created_at=datetime.now(UTC) - MISSED / 2)  # written long before its commit
         assert sorted(await told(stream, 701)) == sorted(expected)
 
-        async def hears() -> bool:
-            return services.subscriptions.hears
+        async def listening() -> bool:
+            return services.subscriptions.listening
 
-        await until(hears)
+        await until(listening)
         last = await write(services)
         assert await told(stream, 1) == last
 
@@ -382,7 +382,7 @@ async def test_stream_goes_on_after_an_event_however_many_came_since(services: S
     expected += await write(services, 3)
     found = await resumed(services, first)
     assert (len(found), set(found)) == (len(expected), set(expected))
-    foreign = replace(EVERYBODY, shops=frozenset({OTHER}))
+    foreign = replace(FULL_ACCESS, shops=frozenset({OTHER}))
     assert [told async for told in services.subscriptions.since(foreign, first)] == []
 
 

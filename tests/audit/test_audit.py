@@ -51,7 +51,7 @@ async def test_long_error_is_cut_to_what_the_table_holds(services: Services, sql
 async def test_line_of_a_deed_that_failed_is_not_there(services: Services, sql: asyncpg.Connection) -> None:
     async def record_and_fail() -> None:
         async with services.database.transaction() as session:
-            await audit.record(session, "create")
+            await audit.record(session, "create", provider="kaspi")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):

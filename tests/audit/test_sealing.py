@@ -35,7 +35,7 @@ async def other(database_url: str, sql: asyncpg.Connection) -> AsyncIterator[asy
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sealing, "WRITERS_PATIENCE_S", 0.05)
+    monkeypatch.setattr(sealing, "WRITERS_TIMEOUT_S", 0.05)
 
 
 async def test_empty_record_has_nothing_to_seal(sql: asyncpg.Connection, seals: AuditSeals) -> None:

@@ -11,6 +11,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from payment_service.cli import app
+from payment_service.cli.commands import Deferred
 from tests.e2e.rig import clean_environment
 
 Words = tuple[str, ...]
@@ -18,6 +19,7 @@ Words = tuple[str, ...]
 
 def tree(command: Any, words: Words = ()) -> Iterator[tuple[Words, Any]]:
     """Every command and every group, with the words that call it."""
+    command = command.load() if isinstance(command, Deferred) else command
     yield words, command
     for name, below in getattr(command, "commands", {}).items():
         yield from tree(below, (*words, name))
@@ -51,6 +53,12 @@ def test_command_is_explained_in_a_sentence(words: Words) -> None:
     assert len(first) > 20
 
 
+def test_list_of_commands_says_what_each_says_first() -> None:
+    lines = {words: command.help for words, command in typer.main.get_command(app).commands.items()}  # type: ignore[attr-defined]
+    first = {name: COMMANDS[name,].help.split("\n\n")[0].replace("\n", " ") for name in lines}
+    assert lines == first
+
+
 @every_command
 def test_every_option_and_argument_is_explained(words: Words) -> None:
     unexplained = [each.name for each in COMMANDS[words].params if not getattr(each, "help", None)]
@@ -67,3 +75,27 @@ def test_program_needs_no_settings_to_explain_itself(tmp_path: Path, how: str) -
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert all(name in done.stdout for name in PROMISED)
+
+
+NEEDLESS = """
+import sys
+from payment_service.cli.commands import Deferred, app
+
+heavy = {"alembic", "asyncpg", "cryptography", "fastapi", "httpx", "pydantic", "segno", "sqlalchemy", "uvicorn"}
+for name, needed in [
+    ("list of commands", set()),
+    ("keys", {"asyncpg", "cryptography", "pydantic", "sqlalchemy"}),
+    ("audit", set()),
+    ("worker", {"httpx"}),
+    ("serve", {"fastapi", "segno", "uvicorn"}),
+]:
+    if name in {"keys", "audit", "worker", "serve"}:
+        Deferred(name).load()
+    heavy -= needed
+    assert not heavy & sys.modules.keys(), (name, heavy & sys.modules.keys())
+"""
+"""Each line adds to what the lines before it imported."""
+
+
+def test_command_imports_only_what_it_needs() -> None:
+    subprocess.run([sys.executable, "-c", NEEDLESS], check=True, timeout=60)

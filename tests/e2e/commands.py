@@ -13,10 +13,12 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from tempfile import TemporaryDirectory
 
+from payment_service.cli.commands import COMMANDS
+
 PATIENCE_S = 60
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["payment_service.cli", "pytest"])
+_context.set_forkserver_preload([f"payment_service.cli.{name.replace('-', '_')}" for name in COMMANDS] + ["pytest"])
 
 
 def run(words: Sequence[str], *, environment: Mapping[str, str], folder: Path, text: str) -> "CompletedProcess[str]":

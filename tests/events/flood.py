@@ -23,7 +23,7 @@ from payment_dev.postgres import EmbeddedPostgres
 from payment_service.events import outbox
 from payment_service.events.outbox import EventType
 from payment_service.identifiers import new_id
-from payment_service.postgres import schema
+from payment_service.postgres import migrating
 from payment_service.services import open_services
 from payment_service.settings import Settings
 from tests.conftest import ENCRYPTION_KEY
@@ -185,7 +185,7 @@ def main() -> None:
         try:
             postgres.start()
             postgres.create_database("events")
-            schema.migrate(postgres.url("events"))
+            migrating.migrate(postgres.url("events"))
             folder = Path(name) / "rig"
             folder.mkdir()
             report = asyncio.run(flood(folder, postgres.url("events"), events))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from payment_service.outbound.addresses import DEVELOPMENT, PRODUCTION, IPAddress, is_outside, read_url
+from payment_service.outbound.addresses import DEVELOPMENT, PRODUCTION, IPAddress, is_public, read_url
 
 from .hostile import HOSTILE
 
@@ -89,12 +89,12 @@ INSIDE = [
 
 @pytest.mark.parametrize("address", OUTSIDE)
 def test_ordinary_address_is_outside(address: str) -> None:
-    assert is_outside(ip_address(address))
+    assert is_public(ip_address(address))
 
 
 @pytest.mark.parametrize("address", INSIDE)
 def test_special_address_is_not_outside(address: str) -> None:
-    assert not is_outside(ip_address(address))
+    assert not is_public(ip_address(address))
 
 
 def _special(version: Literal[4, 6]) -> st.SearchStrategy[IPAddress]:
@@ -111,7 +111,7 @@ def _special(version: Literal[4, 6]) -> st.SearchStrategy[IPAddress]:
 
 @given(st.one_of(_special(4), _special(6)))
 def test_nothing_is_outside_that_python_takes_for_special(address: IPAddress) -> None:
-    if is_outside(address):
+    if is_public(address):
         assert address.is_global
         assert not any((address.is_multicast, address.is_reserved, address.is_link_local, address.is_loopback))
 
@@ -142,7 +142,7 @@ def test_ordinary_url_is_read(url: str, host: str, port: int, target: str, autho
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("shop.example.kz/hook", "whole one"),
+        ("shop.example.kz/hook", "complete"),
         ("http://shop.example.kz/", "begin with https://"),
         ("https://key@shop.example.kz/", "user name"),
         ("https://shop.example.kz/#hook", "fragment"),

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.access.service import EVERYBODY
+from payment_service.access.service import FULL_ACCESS
 from payment_service.events import relay
 from payment_service.events.models import Event
 from payment_service.events.outbox import EventType
@@ -45,7 +45,7 @@ def world(services: Services, sql: asyncpg.Connection, monkeypatch: pytest.Monke
 
 
 async def test_event_is_delivered_with_its_id_version_and_signature(world: World) -> None:
-    made = await world.services.endpoints.add(EVERYBODY, {"url": URL})
+    made = await world.services.endpoints.add(FULL_ACCESS, {"url": URL})
     subject = new_id()
     event_id = await world.happens(EventType.PAYMENT_PAID, subject, version=3, data={"id": str(subject), "amount": 7})
     await world.work()
@@ -111,8 +111,8 @@ async def test_custom_headers_are_sent_and_cannot_replace_the_signature(world: W
 
 
 async def test_old_secret_signs_too_while_it_is_valid(world: World) -> None:
-    made = await world.services.endpoints.add(EVERYBODY, {"url": URL})
-    new = await world.services.endpoints.rotate_secret(EVERYBODY, made.endpoint.id, keep_old_s=3600)
+    made = await world.services.endpoints.add(FULL_ACCESS, {"url": URL})
+    new = await world.services.endpoints.rotate_secret(FULL_ACCESS, made.endpoint.id, keep_old_s=3600)
     await world.happens()
     await world.work()
     world.time.passes(hours=1)
@@ -125,8 +125,8 @@ async def test_old_secret_signs_too_while_it_is_valid(world: World) -> None:
 
 
 async def test_old_secret_can_end_at_once(world: World) -> None:
-    made = await world.services.endpoints.add(EVERYBODY, {"url": URL})
-    new = await world.services.endpoints.rotate_secret(EVERYBODY, made.endpoint.id, keep_old_s=0)
+    made = await world.services.endpoints.add(FULL_ACCESS, {"url": URL})
+    new = await world.services.endpoints.rotate_secret(FULL_ACCESS, made.endpoint.id, keep_old_s=0)
     await world.happens()
     await world.work()
     assert not world.receiver.calls[0].is_signed_with(made.secret)
@@ -192,7 +192,7 @@ async def test_written_event_is_passed_on_whether_the_relay_is_told_or_not(
 
 async def test_nothing_is_written_for_an_endpoint_that_is_off(world: World) -> None:
     endpoint_id = await world.endpoint()
-    await world.services.endpoints.change(EVERYBODY, endpoint_id, {"is_active": False})
+    await world.services.endpoints.change(FULL_ACCESS, endpoint_id, {"is_active": False})
     await world.happens()
     await world.work()
     assert (world.receiver.calls, await world.states()) == ([], [])
@@ -459,7 +459,7 @@ async def switched_off(world: World) -> Any:
 
 async def test_test_that_arrives_switches_an_endpoint_on_again(world: World) -> None:
     endpoint_id = await switched_off(world)
-    await world.deliveries.test(EVERYBODY, endpoint_id)
+    await world.deliveries.test(FULL_ACCESS, endpoint_id)
     await world.work()
     assert (await world.row(endpoint_id))["is_active"]
     assert await world.types() == ["payment.paid", "endpoint.disabled", "test", "endpoint.recovered"]
@@ -469,7 +469,7 @@ async def test_test_that_arrives_switches_an_endpoint_on_again(world: World) -> 
 
 async def test_person_switches_an_endpoint_on_again(world: World) -> None:
     endpoint_id = await switched_off(world)
-    await world.services.endpoints.change(EVERYBODY, endpoint_id, {"is_active": True})
+    await world.services.endpoints.change(FULL_ACCESS, endpoint_id, {"is_active": True})
     assert (await world.types())[-1] == "endpoint.recovered"
     await world.work()
     assert world.receiver.types == ["payment.paid", "payment.paid", "endpoint.recovered"]
@@ -478,7 +478,7 @@ async def test_person_switches_an_endpoint_on_again(world: World) -> None:
 async def test_test_that_fails_is_over_and_changes_nothing(world: World) -> None:
     endpoint_id = await world.endpoint()
     world.receiver.answers(500)
-    await world.deliveries.test(EVERYBODY, endpoint_id)
+    await world.deliveries.test(FULL_ACCESS, endpoint_id)
     await world.work()
     assert await world.states() == ["dead"]
     row = await world.row(endpoint_id)
@@ -487,8 +487,8 @@ async def test_test_that_fails_is_over_and_changes_nothing(world: World) -> None
 
 async def test_endpoint_that_a_person_switched_off_stays_off_after_a_test(world: World) -> None:
     endpoint_id = await world.endpoint()
-    await world.services.endpoints.change(EVERYBODY, endpoint_id, {"is_active": False})
-    await world.deliveries.test(EVERYBODY, endpoint_id)
+    await world.services.endpoints.change(FULL_ACCESS, endpoint_id, {"is_active": False})
+    await world.deliveries.test(FULL_ACCESS, endpoint_id)
     await world.work()
     assert world.receiver.types == ["test"]
     assert (await world.row(endpoint_id))["off_reason"] == "person"
@@ -497,6 +497,6 @@ async def test_endpoint_that_a_person_switched_off_stays_off_after_a_test(world:
 async def test_test_goes_to_its_endpoint_alone(world: World) -> None:
     endpoint_id = await world.endpoint(events=["refund.failed"], url=URL + "/this")
     await world.endpoint(url=URL + "/other")
-    await world.deliveries.test(EVERYBODY, endpoint_id)
+    await world.deliveries.test(FULL_ACCESS, endpoint_id)
     await world.work()
     assert [call.url for call in world.receiver.calls] == [URL + "/this"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from payment_service.access.service import EVERYBODY
+from payment_service.access.service import FULL_ACCESS
 from payment_service.events.outbox import EventType
 from payment_service.payments import views as payments_shown
 from payment_service.refunds import views as refunds_shown
@@ -63,7 +63,7 @@ async def test_example_of_an_endpoint_shows_what_get_shows(
         """Any URL."""
 
     monkeypatch.setattr(services.endpoints.outbound, "check_host", fine)
-    made = await services.endpoints.add(EVERYBODY, {"url": URL})
+    made = await services.endpoints.add(FULL_ACCESS, {"url": URL})
     assert set(EXAMPLES[kind]["data"]) == set(services.endpoints.shown(made.endpoint))
 
 

@@ -19,10 +19,10 @@ import pytest
 
 from payment_service.observability import logs
 from payment_service.outbound import client as outbound
-from payment_service.outbound.addresses import DEVELOPMENT, PRODUCTION, IPAddress, Rules, is_outside
+from payment_service.outbound.addresses import DEVELOPMENT, PRODUCTION, IPAddress, Rules, is_public
 from payment_service.outbound.client import Outbound, Posted, Reason, check_headers
 from payment_service.outbound.lookups import LookUps
-from payment_service.outbound.tls import mozillas_list
+from payment_service.outbound.tls import trusted_authorities
 from tests.providers.proxy import Connection, Course, RawProxy, answers, http, raw_proxy
 from tests.providers.telltale import production_logs
 
@@ -52,7 +52,7 @@ class Names:
 
 def passes_for_outside(address: str) -> Rules:
     """Production's rules, but for this one address of this machine."""
-    return Rules(may_call=lambda one: str(one) == address or is_outside(one))
+    return Rules(may_call=lambda one: str(one) == address or is_public(one))
 
 
 SERVER_PASSES = passes_for_outside("127.0.0.1")
@@ -381,7 +381,7 @@ async def test_environment_changes_nothing(
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "https_proxy", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
         monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
-        mozillas_list.cache_clear()
+        trusted_authorities.cache_clear()
         assert await calling().post(at(server), body=b"", headers={}) == THANKS
         assert await why(calling(tls=None), at(server)) is Reason.CERTIFICATE_REFUSED
         assert proxy.connections == 0

@@ -7,7 +7,7 @@ import httpx
 import pytest
 import respx
 
-from payment_service.access.service import EVERYBODY
+from payment_service.access.service import FULL_ACCESS
 from payment_service.events import outbox
 from payment_service.events.outbox import EventType
 from payment_service.services import Services
@@ -75,7 +75,7 @@ async def test_late_success_is_paid_and_more(
     await sql.execute("SET session_replication_role = replica")
     await sql.execute("UPDATE payment SET state = 'failed', failure = 'declined'")
     await sql.execute("SET session_replication_role = DEFAULT")
-    await services.reading.refresh(await services.reading.get(EVERYBODY, payment.id))
+    await services.reading.refresh(await services.reading.get(FULL_ACCESS, payment.id))
     assert await types(sql) == ["payment.pending", "payment.paid", "payment.late_success"]
 
 
@@ -84,7 +84,7 @@ async def test_changed_route_is_told_without_its_token(services: Services, sql: 
         "SET session_replication_role = replica; DELETE FROM event; SET session_replication_role = DEFAULT"
     )
     await services.routing.update(
-        EVERYBODY, 121038, {"device_token": "99999999-aaaa-4aaa-8aaa-000000000009"}, reason="a new phone"
+        FULL_ACCESS, 121038, {"device_token": "99999999-aaaa-4aaa-8aaa-000000000009"}, reason="a new phone"
     )
     [row] = await sql.fetch("SELECT * FROM event")
     told = json.loads(row["data"])

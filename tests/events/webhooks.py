@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from payment_service.access.service import EVERYBODY
+from payment_service.access.service import FULL_ACCESS
 from payment_service.events import outbox
 from payment_service.events.outbox import EventType
 from payment_service.events.relay import Relay
@@ -25,7 +25,7 @@ from tests.turns import work_off
 URL = "http://127.0.0.1:9009/webhook"
 SHOP = 121038
 OK = Posted(200, b"thanks")
-REFUSED = NotPosted(Reason.CONNECT_FAILED, "The host took no connection.")
+REFUSED = NotPosted(Reason.CONNECT_FAILED, "The host accepted no connection.")
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class World:
     deliveries: Deliveries
 
     async def endpoint(self, **fields: Any) -> UUID:
-        made = await self.services.endpoints.add(EVERYBODY, {"url": URL, **fields})
+        made = await self.services.endpoints.add(FULL_ACCESS, {"url": URL, **fields})
         return made.endpoint.id
 
     async def happens(

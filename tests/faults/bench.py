@@ -23,9 +23,9 @@ from types import TracebackType
 from typing import Self
 
 from payment_dev.postgres import EmbeddedPostgres
-from payment_service.postgres import schema
+from payment_service.postgres import migrating
 from tests.faults import checker
-from tests.faults.books import Books, gather
+from tests.faults.books import Records, gather
 from tests.faults.clients import Clients, Told
 from tests.faults.report import Row
 from tests.faults.rig import TEMPLATE, Rig
@@ -48,7 +48,7 @@ class Bench:
 
     rows: list[Row] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
-    books: Books = field(default_factory=Books)
+    books: Records = field(default_factory=Records)
     """The books of the last check."""
     _stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
     _rigs: list[Rig] = field(default_factory=list)
@@ -89,7 +89,7 @@ class Bench:
     def _start_postgres(self) -> None:
         self.postgres.start()
         self.postgres.create_database(TEMPLATE)
-        schema.migrate(self.postgres.url(TEMPLATE))
+        migrating.migrate(self.postgres.url(TEMPLATE))
 
     def _rig(self, settings: dict[str, str], services: int = 2, workers: int = 2) -> Rig:
         number = next(self._numbers)

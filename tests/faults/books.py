@@ -97,7 +97,7 @@ class StatusCall:
 
 
 @dataclass(slots=True, kw_only=True)
-class Books:
+class Records:
     """What is to be compared."""
 
     told: Sequence[Told] = ()
@@ -143,7 +143,7 @@ WHERE p.created_at >= $1 OR p.external_id = ANY($2::text[]) OR p.short_code = AN
 
 
 async def read_database(
-    sql: asyncpg.Connection, books: Books, *, since: Any, external_ids: set[str], codes: set[str]
+    sql: asyncpg.Connection, books: Records, *, since: Any, external_ids: set[str], codes: set[str]
 ) -> None:
     """Fill in what the database holds of the payments made since a moment, and of those that are named."""
     vault = Vault([ENCRYPTION_KEY])
@@ -221,11 +221,11 @@ def money_calls(ledger: Sequence[Mapping[str, Any]]) -> list[MoneyCall]:
 
 async def gather(
     rig: Rig, told: Sequence[Told], *, everything: bool = False, unharmed: frozenset[int] = frozenset()
-) -> Books:
+) -> Records:
     """The books of what happened in a rig since its last check, or of all that ever happened in it."""
     phones = {told.asked.phone for told in told if told.asked.phone}
     secrets = frozenset(rig.secrets | phones)
-    books = Books(told=told, secrets=secrets, confirm_s=rig.confirm_s, lease_s=rig.lease_s, unharmed=unharmed)
+    books = Records(told=told, secrets=secrets, confirm_s=rig.confirm_s, lease_s=rig.lease_s, unharmed=unharmed)
     # The ledger first: what it holds was written down before, so the database must know it.
     ledger = rig.ledger()
     calls = money_calls(ledger)

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from tests.faults.books import Books, PaymentRow
+from tests.faults.books import PaymentRow, Records
 from tests.faults.clients import Asked, Told
 
 PAYMENT_MOVES: Final = {
@@ -36,7 +36,7 @@ _UPSTREAM_QUERY: Final = re.compile(r"(?i)access_token=(?!\[hidden\])|devicetoke
 Found = Iterator[str]
 
 
-def applied_has_its_row(books: Books, **_allowed: bool) -> Found:
+def applied_has_its_row(books: Records, **_allowed: bool) -> Found:
     """Every call that took effect belongs to a payment, or to a refund of one."""
     codes = {payment.short_code for payment in books.payments}
     by_external_id = _by_external_id(books)
@@ -48,7 +48,7 @@ def applied_has_its_row(books: Books, **_allowed: bool) -> Found:
             yield f"{call.op} {call.external_id} ({call.message}) was applied, and no payment has its code"
 
 
-def written_before_sent(books: Books, **_allowed: bool) -> Found:
+def written_before_sent(books: Records, **_allowed: bool) -> Found:
     """When a money call arrives, its row is committed and says that it is being sent."""
     for arrival in books.arrivals:
         if not arrival.looked:
@@ -60,7 +60,7 @@ def written_before_sent(books: Books, **_allowed: bool) -> Found:
             yield f"{what} for {arrival.amount} arrived when its row was {arrival.state}"
 
 
-def applied_once(books: Books, **_allowed: bool) -> Found:
+def applied_once(books: Records, **_allowed: bool) -> Found:
     """At most one call took effect for a payment, for a request, for a refund, and for an order that is not over."""
     creates = [call for call in books.applied if call.op != "refund"]
     for code, times in Counter(call.short_code for call in creates).items():
@@ -79,7 +79,7 @@ def applied_once(books: Books, **_allowed: bool) -> Found:
     yield from _orders_paid_twice(books)
 
 
-def _refunded_more_often_than_asked(books: Books) -> Found:
+def _refunded_more_often_than_asked(books: Records) -> Found:
     """Whoever asks again with the same key, or the same without a key, means one refund."""
     asked: defaultdict[str | None, set[Asked]] = defaultdict(set)
     for told in books.told:
@@ -91,7 +91,7 @@ def _refunded_more_often_than_asked(books: Books) -> Found:
             yield f"{len(wishes)} refunds of {external_id} were asked for, and {times} were applied"
 
 
-def _orders_paid_twice(books: Books) -> Found:
+def _orders_paid_twice(books: Records) -> Found:
     codes = Counter(call.short_code for call in books.applied if call.op != "refund")
     orders: defaultdict[tuple[int, str], list[PaymentRow]] = defaultdict(list)
     for payment in books.payments:
@@ -103,7 +103,7 @@ def _orders_paid_twice(books: Books) -> Found:
             yield f"order {order_id} of shop {shop_id} has {len(alive)} payments that were applied"
 
 
-def sent_to_the_pinned_account(books: Books, **_allowed: bool) -> Found:
+def sent_to_the_pinned_account(books: Records, **_allowed: bool) -> Found:
     """BIN and device token of every call are those that its payment is pinned to; so are amount and kind."""
     by_code = {payment.short_code: payment for payment in books.payments if payment.short_code}
     by_external_id = _by_external_id(books)
@@ -125,7 +125,7 @@ def sent_to_the_pinned_account(books: Books, **_allowed: bool) -> Found:
                 yield f"{what} was sent for a payment by {payment.method}"
 
 
-def external_id_is_its_own(books: Books, **_allowed: bool) -> Found:
+def external_id_is_its_own(books: Records, **_allowed: bool) -> Found:
     """The id that a payment has is the id that the provider gave to that payment."""
     given = {call.short_code: call.external_id for call in books.applied if call.op != "refund"}
     for payment in books.payments:
@@ -135,7 +135,7 @@ def external_id_is_its_own(books: Books, **_allowed: bool) -> Found:
             yield f"payment {payment.id} has external_id {payment.external_id}; the provider gave it {mine}"
 
 
-def state_is_true(books: Books, **_allowed: bool) -> Found:
+def state_is_true(books: Records, **_allowed: bool) -> Found:
     """What the database says was made was made, and what it says was not made was not."""
     codes = Counter(call.short_code for call in books.applied if call.op != "refund")
     for payment in books.payments:
@@ -153,7 +153,7 @@ def state_is_true(books: Books, **_allowed: bool) -> Found:
             yield f"{succeeded} refunds of {external_id} for {amount} succeeded, and {times} were applied"
 
 
-def refunds_within_the_payment(books: Books, **_allowed: bool) -> Found:
+def refunds_within_the_payment(books: Records, **_allowed: bool) -> Found:
     """No refund is asked for that is more than what is left, and the payment's own sums are those of its refunds."""
     by_external_id = _by_external_id(books)
     paid_back: Counter[str] = Counter()
@@ -177,7 +177,7 @@ def refunds_within_the_payment(books: Books, **_allowed: bool) -> Found:
             )
 
 
-def error_is_read_twice(books: Books, **_allowed: bool) -> Found:
+def error_is_read_twice(books: Records, **_allowed: bool) -> Found:
     """A payment is declined only after the provider was asked twice, far enough apart."""
     times: defaultdict[str, list[float]] = defaultdict(list)
     for reading in books.readings:
@@ -190,7 +190,7 @@ def error_is_read_twice(books: Books, **_allowed: bool) -> Found:
                 yield f"payment {payment.id} is declined, and the provider was asked {len(asked)} times"
 
 
-def told_success_was_done(books: Books, **_allowed: bool) -> Found:
+def told_success_was_done(books: Records, **_allowed: bool) -> Found:
     """Who was told 200 has exactly that payment or refund, applied exactly once, of the shop and amount asked for."""
     payments = {str(payment.id): payment for payment in books.payments}
     refunds = {str(refund.id): refund for refund in books.refunds}
@@ -226,7 +226,7 @@ def told_success_was_done(books: Books, **_allowed: bool) -> Found:
             yield f"{len(ids)} refunds of {external_id} for {amount} were told of, {done} applied"
 
 
-def told_of_its_own_request(books: Books, **_allowed: bool) -> Found:
+def told_of_its_own_request(books: Records, **_allowed: bool) -> Found:
     """Whoever is told that a payment was made, or that nobody knows, is told of the payment that it asked for."""
     payments = {str(payment.id): payment for payment in books.payments}
     for told in books.told:
@@ -247,7 +247,7 @@ def told_of_its_own_request(books: Books, **_allowed: bool) -> Found:
                 yield f"{who(told)} was told {told.status} of payment {payment.id}, which has other metadata"
 
 
-def still_running_ends_with_the_lease(books: Books, **_allowed: bool) -> Found:
+def still_running_ends_with_the_lease(books: Records, **_allowed: bool) -> Found:
     """Nobody is told to wait for a sender that must have died: after its lease the answer is that nobody knows."""
     begun = {str(payment.id): payment.created_at for payment in books.payments}
     begun |= {str(refund.id): refund.created_at for refund in books.refunds}
@@ -261,7 +261,7 @@ def still_running_ends_with_the_lease(books: Books, **_allowed: bool) -> Found:
             yield f"{who(told)} was told that {told.body['id']} is still running, {late_s:.1f} s after its lease"
 
 
-def told_failure_was_not_done(books: Books, **_allowed: bool) -> Found:
+def told_failure_was_not_done(books: Records, **_allowed: bool) -> Found:
     """Who was only ever told that it failed, was refused or was not sent has nothing applied."""
     payments = {str(payment.id): payment for payment in books.payments}
     codes = Counter(call.short_code for call in books.applied if call.op != "refund")
@@ -295,7 +295,7 @@ def told_failure_was_not_done(books: Books, **_allowed: bool) -> Found:
             yield f"{who(told)} was told {told.status} of payment {named.id}, and it was applied"
 
 
-def _keyless_refunds_that_were_done(books: Books) -> Found:
+def _keyless_refunds_that_were_done(books: Records) -> Found:
     refunds: defaultdict[tuple[str | None, int | None], list[Told]] = defaultdict(list)
     for told in books.told:
         if told.asked.op == "refund":
@@ -306,21 +306,21 @@ def _keyless_refunds_that_were_done(books: Books) -> Found:
             yield f"{who(answers[0])} was only told {answers[-1].status}, and its refund was applied"
 
 
-def nobody_was_told_500(books: Books, **_allowed: bool) -> Found:
+def nobody_was_told_500(books: Records, **_allowed: bool) -> Found:
     """Whatever breaks, the caller gets a sentence that was meant for it."""
     for told in books.told:
         if told.status == 500:
             yield f"{who(told)} was told 500: {told.body}"
 
 
-def unharmed_shops_are_served(books: Books, **_allowed: bool) -> Found:
+def unharmed_shops_are_served(books: Records, **_allowed: bool) -> Found:
     """What befalls the calls of one shop is told to no other; a database that is busy with all of them may be."""
     for told in books.told:
         if told.asked.shop_id in books.unharmed and told.status != 200 and told.body.get("code") != BUSY:
             yield f"{who(told)} was told {told.status} {told.body.get('code')}, and nothing befell its shop"
 
 
-def one_line_per_move(books: Books, **_allowed: bool) -> Found:
+def one_line_per_move(books: Records, **_allowed: bool) -> Found:
     """The lines of the record lead along allowed moves to the state of the row, one line for each move."""
     lines: defaultdict[object, list[str]] = defaultdict(list)
     for line in books.log:
@@ -342,7 +342,7 @@ def _chain(what: str, start: str, told: list[str], end: str, moves: dict[str, se
         yield f"the record of {what} ends in {at}, and it is {end}"
 
 
-def key_stands_for_what_was_told(books: Books, **_allowed: bool) -> Found:
+def key_stands_for_what_was_told(books: Records, **_allowed: bool) -> Found:
     """One key is one operation: all who were told of it with an id were told of the one that the key stands for."""
     ids: defaultdict[str, set[str]] = defaultdict(set)
     for told in books.told:
@@ -358,18 +358,18 @@ def key_stands_for_what_was_told(books: Books, **_allowed: bool) -> Found:
             yield f"key {key} stands for {claimed} and was answered with {', '.join(sorted(known))}"
 
 
-def nothing_left_in_sending(books: Books, **_allowed: bool) -> Found:
+def nothing_left_in_sending(books: Records, **_allowed: bool) -> Found:
     """Once things have settled nothing is being sent."""
     yield from (f"{name} is still in sending" for name in _in_state(books, "sending"))
 
 
-def unknown_only_where_allowed(books: Books, *, may_be_unknown: bool) -> Found:
+def unknown_only_where_allowed(books: Records, *, may_be_unknown: bool) -> Found:
     """Only a fault that really hides the outcome may leave something unknown."""
     if not may_be_unknown:
         yield from (f"{name} is unknown, and this fault hides no outcome" for name in _in_state(books, "unknown"))
 
 
-def no_secret_was_written(books: Books, **_allowed: bool) -> Found:
+def no_secret_was_written(books: Records, **_allowed: bool) -> Found:
     """No log and no row holds a secret, a full phone number or the query of a call."""
     for secret in books.secrets:
         if secret and secret in books.written:
@@ -403,7 +403,7 @@ LAWS: Final[tuple[Callable[..., Found], ...]] = (
 )
 
 
-def violations(books: Books, *, may_be_unknown: bool) -> list[str]:
+def violations(books: Records, *, may_be_unknown: bool) -> list[str]:
     """Everything that contradicts a law; empty for clean books."""
     return [f"{law.__name__}: {found}" for law in LAWS for found in law(books, may_be_unknown=may_be_unknown)]
 
@@ -415,16 +415,16 @@ def _is_refusal(told: Told) -> bool:
     return told.body.get("code") != NO_ANSWER_YET
 
 
-def _in_state(books: Books, state: str) -> list[str]:
+def _in_state(books: Records, state: str) -> list[str]:
     payments = [f"payment {row.id}" for row in books.payments if row.state == state]
     return payments + [f"refund {row.id}" for row in books.refunds if row.state == state]
 
 
-def _by_external_id(books: Books) -> dict[str | None, PaymentRow]:
+def _by_external_id(books: Records) -> dict[str | None, PaymentRow]:
     return {payment.external_id: payment for payment in books.payments if payment.external_id}
 
 
-def _refunds_by_call(books: Books, states: set[str]) -> Counter[tuple[str | None, int]]:
+def _refunds_by_call(books: Records, states: set[str]) -> Counter[tuple[str | None, int]]:
     """How many refunds there are in these states, by what the provider is asked: whose, and how much."""
     external_ids = {payment.id: payment.external_id for payment in books.payments}
     return Counter(

@@ -1,4 +1,4 @@
-"""Who is told of what happened: a webhook's receiver and Telegram's Bot API, as strict as those out there are."""
+"""All bindings happened: a webhook's receiver and Telegram's Bot API, as strict as those out there are."""
 
 import asyncio
 import contextlib

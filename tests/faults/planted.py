@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from payment_service.access.service import EVERYBODY
+from payment_service.access.service import FULL_ACCESS
 from payment_service.errors import ShopNotConfigured
-from payment_service.idempotency.decisions import Earlier, Rules, Verdict, of_equal
+from payment_service.idempotency.decisions import Earlier, Rules, Verdict, verdict_for_equal
 from payment_service.idempotency.sending import SendingWindow
 from payment_service.money import Money
 from payment_service.observability.logs import get_logger
@@ -68,7 +68,7 @@ def retries_after_a_read_timeout() -> None:
     def around(call: Method) -> Method:
         async def again(self: Any, *rest: Any) -> Any:
             reply = await call(self, *rest)
-            return await call(self, *rest) if isinstance(reply, kaspi._Broken) and reply.sent else reply
+            return await call(self, *rest) if isinstance(reply, kaspi._NoReply) and reply.sent else reply
 
         return again
 
@@ -244,7 +244,7 @@ def shop_without_route_gets_another_shops() -> None:
             try:
                 return await route_of(self, request)
             except ShopNotConfigured:
-                return await self.routing.route_of(EVERYBODY, 121038)
+                return await self.routing.route_of(FULL_ACCESS, 121038)
 
         return route
 
@@ -278,23 +278,23 @@ def sender_that_died_is_waited_for() -> None:
     """Whoever asks again is told to wait, for as long as no worker runs."""
 
     def for_ever(earlier: Earlier | None, rules: Rules, *, by_key: bool) -> Verdict:
-        verdict = of_equal(earlier, rules, by_key=by_key)
+        verdict = verdict_for_equal(earlier, rules, by_key=by_key)
         is_sending = earlier is not None and earlier.state == "sending"
         return Verdict.STILL_RUNNING if is_sending and verdict is Verdict.ANSWER else verdict
 
-    _put(payments, "of_equal", for_ever)
+    _put(payments, "verdict_for_equal", for_ever)
 
 
 @_plant
 def another_request_gets_the_payment_of_an_unknown_order() -> None:
     def around(decide: Callable[..., Verdict]) -> Any:
-        def of_order(open_one: Earlier | None, rules: Rules, *, is_equal: bool) -> Verdict:
+        def verdict_for_order(open_one: Earlier | None, rules: Rules, *, is_equal: bool) -> Verdict:
             is_unknown = open_one is not None and open_one.state == "unknown"
             return decide(open_one, rules, is_equal=is_equal or is_unknown)
 
-        return of_order
+        return verdict_for_order
 
-    _wrap(payments, "of_order", around)
+    _wrap(payments, "verdict_for_order", around)
 
 
 @_plant
@@ -306,7 +306,7 @@ def metadata_is_no_part_of_a_key() -> None:
 def breaker_is_shared_by_all_shops() -> None:
     """Whoever fails, the circuit opens for everybody."""
     shared = breaker.Breaker(10, 10)
-    _put(breaker.ShopBreakers, "admits", lambda _self, _shop: shared.admits())
+    _put(breaker.ShopBreakers, "allows", lambda _self, _shop: shared.allows())
     _put(breaker.ShopBreakers, "learn", lambda _self, _shop, *, failed: shared.learn(failed=failed))
 
 
@@ -335,8 +335,8 @@ def sweep_stops_at_a_bad_row() -> None:
             await take(one)
         return len(ids)
 
-    _put(polling, "each_alone", in_order)
-    _put(refund_settling, "each_alone", in_order)
+    _put(polling, "for_each_isolated", in_order)
+    _put(refund_settling, "for_each_isolated", in_order)
 
 
 # --- refunds
@@ -345,7 +345,7 @@ def sweep_stops_at_a_bad_row() -> None:
 @_plant
 def refund_goes_by_todays_route() -> None:
     async def todays_account(self: Refunds, payment: Payment) -> Account:
-        route = await self.routing.route_of(EVERYBODY, payment.shop_id)
+        route = await self.routing.route_of(FULL_ACCESS, payment.shop_id)
         return Account(route.organization_bin, route.device_token)
 
     _put(Refunds, "_pinned_account", todays_account)

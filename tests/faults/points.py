@@ -221,7 +221,7 @@ def _around_the_call(trap: _Trap) -> None:
 
         return read_status
 
-    _wrap(kaspi._Departure, "__call__", event)
+    _wrap(kaspi._SendTracker, "__call__", event)
     _wrap(kaspi.KaspiClient, "_fetch", fetch)
     _wrap(kaspi.KaspiClient, "read_status", status)
 
@@ -278,14 +278,14 @@ def _around_the_worker(trap: _Trap) -> None:
 
     def settle(verb: str) -> Callable[[Method], Method]:
         def around(original: Method) -> Method:
-            async def settle_lost(self: Any) -> int:
+            async def mark_lost_unknown(self: Any) -> int:
                 _verb.set(verb)
                 lost: int = await original(self)
                 if lost:
                     trap.reach("after-settle")
                 return lost
 
-            return settle_lost
+            return mark_lost_unknown
 
         return around
 
@@ -302,7 +302,7 @@ def _around_the_worker(trap: _Trap) -> None:
     _wrap(Polling, "claim", claim)
     _wrap(Polling, "perform", perform)
     _wrap(Polling, "_plan_together", plan)
-    _wrap(Polling, "settle_lost", settle("sweep"))
-    _wrap(RefundSettling, "settle_lost", settle("refund-sweep"))
+    _wrap(Polling, "mark_lost_unknown", settle("sweep"))
+    _wrap(RefundSettling, "mark_lost_unknown", settle("refund-sweep"))
     _wrap(payment_queries, "stuck_in_sending", found)
     _wrap(refund_queries, "stuck_in_sending", found)

@@ -30,7 +30,7 @@ def run(words: Sequence[str]) -> None:
     if clock := os.environ.get("FAULTS_CLOCK"):
         polling.READING_LEASE_S = int(clock)
     if insist_s := os.environ.get("FAULTS_INSIST"):
-        database.INSIST_S = int(insist_s)
+        database.RETRY_S = int(insist_s)
     for what, sign in (("FAULTS_CRASH", signal.SIGKILL), ("FAULTS_PAUSE", signal.SIGSTOP)):
         if point := os.environ.get(what):
             name, _, nth = point.rpartition(":")

@@ -13,10 +13,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
-from payment_service.access.service import EVERYBODY, Scope
+from payment_service.access.service import FULL_ACCESS, Scope
 from payment_service.api.middleware import Drain
 from payment_service.postgres.visibility import ALL_SHOPS
-from payment_service.programs import create_app
+from payment_service.programs.serve import create_app
 from payment_service.services import build
 from payment_service.settings import Settings
 from tests.conftest import ENCRYPTION_KEY
@@ -39,7 +39,7 @@ Reply: TypeAlias = Callable[[Asked], Sent]
 
 
 @dataclass(slots=True)
-class OddService:
+class ServiceWithOddProxy:
     """The whole service in this process, in front of a proxy that says odd things."""
 
     client: httpx.AsyncClient
@@ -131,7 +131,7 @@ class OddService:
 
 
 @contextlib.asynccontextmanager
-async def odd_service(database_url: str) -> AsyncIterator[OddService]:
+async def odd_service(database_url: str) -> AsyncIterator[ServiceWithOddProxy]:
     """The service over a database with its schema, until the block ends."""
     async with odd_proxy() as proxy:
         settings = Settings(
@@ -146,14 +146,14 @@ async def odd_service(database_url: str) -> AsyncIterator[OddService]:
             rate_limits=False,
         )
         services = build(settings)
-        await services.routing.create(EVERYBODY, SHOP, {"organization_bin": BIN, "device_token": DEVICE_TOKEN})
+        await services.routing.create(FULL_ACCESS, SHOP, {"organization_bin": BIN, "device_token": DEVICE_TOKEN})
         key = (await services.access.create("replies", list(Scope), shops=ALL_SHOPS)).key
         app = create_app(services, Drain())
         headers = {"Authorization": f"Bearer {key}"}
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app), base_url="http://service", headers=headers
         ) as client:
-            service = OddService(client, proxy)
+            service = ServiceWithOddProxy(client, proxy)
             proxy.answer = service.answer
             yield service
             await services.inflight.drain(10)

@@ -28,7 +28,7 @@ import asyncpg
 import httpx
 
 from payment_dev.postgres import EmbeddedPostgres
-from payment_service.access.service import EVERYBODY, Scope
+from payment_service.access.service import FULL_ACCESS, Scope
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import build
 from payment_service.settings import Settings
@@ -60,7 +60,8 @@ _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
     [
         "kaspi_sandbox.__main__",
-        "payment_service.cli.commands",
+        "payment_service.cli.serve",
+        "payment_service.cli.worker",
         "tests.faults.points",
         "tests.faults.planted",
         "httpcore",
@@ -324,7 +325,7 @@ class Rig:
             self.key = (await services.access.create("faults", list(Scope), shops=ALL_SHOPS)).key
             for shop_id, organization_bin in SHOPS.items():
                 fields = {"organization_bin": organization_bin, "device_token": device_token_of(shop_id)}
-                await services.routing.create(EVERYBODY, shop_id, fields)
+                await services.routing.create(FULL_ACCESS, shop_id, fields)
         finally:
             await services.close()
         password = urlsplit(self.database_url).password or ""

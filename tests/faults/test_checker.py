@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults import checker
 from tests.faults.bench import Bench
-from tests.faults.books import Books, Line, MoneyCall, PaymentRow, RefundRow, StatusCall, gather
+from tests.faults.books import Line, MoneyCall, PaymentRow, Records, RefundRow, StatusCall, gather
 from tests.faults.clients import Asked, Clients, Told
 from tests.faults.planted import PLANTS
 from tests.faults.rig import Arrival, Rig
@@ -79,9 +79,9 @@ PAID_BACK = MoneyCall(op="refund", organization_bin=BIN, token_sha256="a1", amou
 CAME = Arrival("create", "ABCDEF", None, "100.00", "sending", looked=True)
 
 
-def clean() -> Books:
+def clean() -> Records:
     """A payment that was paid and partly refunded, as everybody tells it."""
-    return Books(
+    return Records(
         told=[CREATED, REFUNDED],
         payments=[PAID],
         refunds=[DONE],
@@ -98,7 +98,7 @@ def clean() -> Books:
     )
 
 
-Change = Callable[[Books], None]
+Change = Callable[[Records], None]
 
 
 def put(name: str, *rows: object) -> Change:

@@ -20,7 +20,7 @@ from typing import Any, Final
 import asyncpg
 
 from payment_dev.postgres import EmbeddedPostgres
-from payment_service.postgres import schema
+from payment_service.postgres import migrating
 from tests.conftest import SHOPS
 from tests.e2e.rig import PATIENT, Program, Rig
 from tests.fuzz.attack import SPARE_SHOPS, without_details
@@ -140,7 +140,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="payment-service-fuzz-"))
     with EmbeddedPostgres(folder / "postgres", durable=False) as postgres:
         postgres.create_database("fuzz")
-        schema.migrate(postgres.url("fuzz"))
+        migrating.migrate(postgres.url("fuzz"))
         work = folder / "rig"
         work.mkdir()
         outcome = asyncio.run(fuzz(work, postgres.url("fuzz"), seed=seed, cases=options.cases))

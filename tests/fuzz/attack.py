@@ -41,12 +41,12 @@ ONLY_IN_WORDS: Final = (
     "a BIN is 12 digits",
     "a BIN of zeros",
     "bytes as JSON in UTF-8",
-    "is another one today",  # of a routing that is sent back
-    "here, and stays so",
-    "are other ones today",
+    "has changed",  # of a routing that is sent back
+    "and cannot be changed",
+    "have changed: leave them out",
     "a device token is",
     "a Kazakh mobile number",
-    "is before or after all time",
+    "is out of range",
     "cursor",
     "is an e-mail address",
     "is a chat's number",

@@ -8,8 +8,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from payment_service.access.service import EVERYBODY
-from payment_service.legacy.service import Count, LogReport, OldBooksError, old_books, take_log, take_shops
+from payment_service.access.service import FULL_ACCESS
+from payment_service.legacy.service import Count, LegacyDatabaseError, LogReport, legacy_database, take_log, take_shops
 from payment_service.routing.importing import Planned
 from payment_service.services import Services
 from tests.conftest import ENCRYPTION_KEY, SHOPS, Server
@@ -64,7 +64,7 @@ async def old_url(server: Server, worker_id: str) -> str:
 
 @pytest.fixture
 async def old(old_url: str) -> AsyncIterator[asyncpg.Connection]:
-    async with old_books(old_url) as connection:
+    async with legacy_database(old_url) as connection:
         yield connection
 
 
@@ -104,7 +104,7 @@ async def test_tokens_are_taken_over_encrypted_and_inactive_shops_stay_inactive(
     old: asyncpg.Connection, services: Services, sql: asyncpg.Connection
 ) -> None:
     await take_shops(old, services.routing, skip=(), dry_run=False)
-    configs = {config.row.shop_id: config for config in await services.routing.configs(EVERYBODY)}
+    configs = {config.row.shop_id: config for config in await services.routing.configs(FULL_ACCESS)}
     assert configs[121038].device_token == "old-token-00121038"
     assert [shop_id for shop_id, config in configs.items() if not config.row.is_active] == [15]
     assert await sql.fetchval("SELECT count(*) FROM device_token WHERE ciphertext LIKE '%old-token%'") == 0
@@ -167,7 +167,7 @@ async def test_shop_that_cannot_be_routed_is_named_and_nothing_is_taken_over(
     old_url: str, services: Services, sql: asyncpg.Connection, wrong: str, told: str
 ) -> None:
     await change_old(old_url, f"UPDATE paymentconfig SET {wrong} WHERE shop_id = 12")
-    async with old_books(old_url) as old:
+    async with legacy_database(old_url) as old:
         _, [problem] = await take_shops(old, services.routing, skip=(), dry_run=False)
     assert problem.startswith("Shop 12: ")
     assert told in problem
@@ -177,7 +177,7 @@ async def test_shop_that_cannot_be_routed_is_named_and_nothing_is_taken_over(
 async def test_line_that_cannot_be_kept_as_it_is_is_named(old_url: str, services: Services) -> None:
     await change_old(old_url, "UPDATE paymentlog SET amount = -1 WHERE id = 5; UPDATE paymentlog SET amount = NULL")
     await change_old(old_url, "UPDATE paymentlog SET amount = -1 WHERE id = 5")
-    async with old_books(old_url) as old:
+    async with legacy_database(old_url) as old:
         log = await take_log(old, services.database, dry_run=False, advance=lambda _done: None)
     assert log.problems == ["Line 5: its amount is below zero."]
     assert log.after.lines == LINES - 1
@@ -191,8 +191,8 @@ async def test_database_that_is_not_the_old_one_is_told(
         (database_url, "this service's own"),
         ("postgresql://127.0.0.1:1/none", "cannot be reached"),
     ):
-        with pytest.raises(OldBooksError, match=sentence):
-            async with old_books(url):
+        with pytest.raises(LegacyDatabaseError, match=sentence):
+            async with legacy_database(url):
                 pass
 
 

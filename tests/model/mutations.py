@@ -59,30 +59,30 @@ def _matched_in_the_window(earlier: Earlier | None, rules: Rules, by_key: bool) 
     """As it was once: inside the window, or unknown."""
     if earlier is not None and earlier.state == "sending" and not by_key and earlier.age_s >= rules.duplicate_window_s:
         return Verdict.GO_ON
-    return idempotency.of_equal(earlier, rules, by_key=by_key)
+    return idempotency.verdict_for_equal(earlier, rules, by_key=by_key)
 
 
 def _unknown_is_forgotten(earlier: Earlier | None, rules: Rules, by_key: bool) -> Verdict:
     if earlier is not None and earlier.state == "unknown" and not by_key and earlier.age_s >= rules.duplicate_window_s:
         return Verdict.GO_ON
-    return idempotency.of_equal(earlier, rules, by_key=by_key)
+    return idempotency.verdict_for_equal(earlier, rules, by_key=by_key)
 
 
 def _key_is_free_beyond_the_lease(earlier: Earlier | None, rules: Rules, by_key: bool) -> Verdict:
     if earlier is not None and by_key and earlier.state == "sending" and earlier.age_s > rules.sending_lease_s:
         return Verdict.GO_ON
-    return idempotency.of_equal(earlier, rules, by_key=by_key)
+    return idempotency.verdict_for_equal(earlier, rules, by_key=by_key)
 
 
 def _unknown_answers_any_request(open_one: Earlier | None, rules: Rules, is_equal: bool) -> Verdict:
     """As it was once: an unknown payment was the answer to whatever was asked for its order."""
     is_unknown = open_one is not None and open_one.state == "unknown"
-    return idempotency.of_order(open_one, rules, is_equal=is_equal or is_unknown)
+    return idempotency.verdict_for_order(open_one, rules, is_equal=is_equal or is_unknown)
 
 
 def _order_is_free_once_sent(open_one: Earlier | None, rules: Rules, is_equal: bool) -> Verdict:
     is_lost = open_one is not None and open_one.state in IN_FLIGHT and open_one.age_s > rules.sending_lease_s
-    return Verdict.GO_ON if is_lost else idempotency.of_order(open_one, rules, is_equal=is_equal)
+    return Verdict.GO_ON if is_lost else idempotency.verdict_for_order(open_one, rules, is_equal=is_equal)
 
 
 def _stops_at_the_first(stuck: Sequence[bool]) -> list[bool]:
@@ -94,14 +94,14 @@ def _window_of_the_row(earlier: Earlier | None, rules: Rules, by_key: bool) -> V
     """As it was once: a window that begins when the row was written, and may be over before its end is known."""
     if earlier is not None:
         earlier = replace(earlier, known_s=earlier.age_s)
-    return idempotency.of_equal(earlier, rules, by_key=by_key)
+    return idempotency.verdict_for_equal(earlier, rules, by_key=by_key)
 
 
 def _window_without_end(earlier: Earlier | None, rules: Rules, by_key: bool) -> Verdict:
     """A window that is one tick too long."""
     if earlier is not None:
         earlier = replace(earlier, known_s=earlier.known_s - 1)
-    return idempotency.of_equal(earlier, rules, by_key=by_key)
+    return idempotency.verdict_for_equal(earlier, rules, by_key=by_key)
 
 
 def _is_first(row: Row) -> bool:
@@ -130,27 +130,29 @@ class Mutation:
 
 MUTATIONS: Final = {
     "sending does not block beyond the window": Mutation(
-        replace(SERVICE, of_equal=_matched_in_the_window), (PLAIN, PLAIN), "are one request, and both took effect"
+        replace(SERVICE, verdict_for_equal=_matched_in_the_window),
+        (PLAIN, PLAIN),
+        "are one request, and both took effect",
     ),
     "the same of refunds": Mutation(
-        replace(SERVICE, of_equal=_matched_in_the_window), (HALF, HALF), "are one request", REFUNDS
+        replace(SERVICE, verdict_for_equal=_matched_in_the_window), (HALF, HALF), "are one request", REFUNDS
     ),
     "a window shorter than the lease, and sending does not block beyond it": Mutation(
-        replace(SHORT_WINDOW, of_equal=_matched_in_the_window), (PLAIN, PLAIN), "are one request"
+        replace(SHORT_WINDOW, verdict_for_equal=_matched_in_the_window), (PLAIN, PLAIN), "are one request"
     ),
     "an unknown one is forgotten when the window is over": Mutation(
-        replace(SERVICE, of_equal=_unknown_is_forgotten), (PLAIN, PLAIN), "are one request"
+        replace(SERVICE, verdict_for_equal=_unknown_is_forgotten), (PLAIN, PLAIN), "are one request"
     ),
     "a key is free again when its sender was given up": Mutation(
-        replace(SERVICE, of_equal=_key_is_free_beyond_the_lease), (KEYED, KEYED), "are one request"
+        replace(SERVICE, verdict_for_equal=_key_is_free_beyond_the_lease), (KEYED, KEYED), "are one request"
     ),
     "an unknown payment answers any request for its order": Mutation(
-        replace(SERVICE, of_order=_unknown_answers_any_request),
+        replace(SERVICE, verdict_for_order=_unknown_answers_any_request),
         (ORDERED, OTHER_OF_ORDER),
         "'2000' is answered with a payment of '100'",
     ),
     "an order is free again when its sender was given up": Mutation(
-        replace(SERVICE, of_order=_order_is_free_once_sent), (ORDERED, OTHER_OF_ORDER), "are one request"
+        replace(SERVICE, verdict_for_order=_order_is_free_once_sent), (ORDERED, OTHER_OF_ORDER), "are one request"
     ),
     "two that look at once both write": Mutation(replace(SERVICE, locks=False), (PLAIN, PLAIN), "are one request"),
     "a lost reply is asked for again": Mutation(replace(SERVICE, retries=True), (PLAIN,), "took effect twice"),
@@ -187,10 +189,12 @@ MUTATIONS: Final = {
         replace(SERVICE, trusts_any_reply=True), (PLAIN,), "is called pending, and it took no effect"
     ),
     "the window begins when the row was written": Mutation(
-        replace(SERVICE, of_equal=_window_of_the_row), (PLAIN, PLAIN), "are one request, and both took effect"
+        replace(SERVICE, verdict_for_equal=_window_of_the_row), (PLAIN, PLAIN), "are one request, and both took effect"
     ),
     "the window is longer than it is said to be": Mutation(
-        replace(SERVICE, of_equal=_window_without_end), (PLAIN, PLAIN), "is a new request, and is answered with row 0"
+        replace(SERVICE, verdict_for_equal=_window_without_end),
+        (PLAIN, PLAIN),
+        "is a new request, and is answered with row 0",
     ),
     "a law is first met after the effect": Mutation(
         replace(LAW, falls_back=False), (PLAIN,), "came and cannot be written"

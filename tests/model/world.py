@@ -162,11 +162,11 @@ OUTCOME_REFUSED: Final = Unknown("outcome_refused")
 
 
 def _of_order(open_one: Earlier | None, rules: Rules, is_equal: bool) -> Verdict:
-    return idempotency.of_order(open_one, rules, is_equal=is_equal)
+    return idempotency.verdict_for_order(open_one, rules, is_equal=is_equal)
 
 
 def _of_equal(earlier: Earlier | None, rules: Rules, by_key: bool) -> Verdict:
-    return idempotency.of_equal(earlier, rules, by_key=by_key)
+    return idempotency.verdict_for_equal(earlier, rules, by_key=by_key)
 
 
 def _may_be_called_failed(age: int) -> bool:
@@ -197,9 +197,9 @@ class Decisions:
     """What is decided where. The defaults are the service; a mutation replaces one of them."""
 
     rules: Rules = RULES
-    of_equal: Callable[[Earlier | None, Rules, bool], Verdict] = _of_equal
-    of_order: Callable[[Earlier | None, Rules, bool], Verdict] = _of_order
-    foremost: Callable[[Sequence[Earlier]], Earlier | None] = idempotency.foremost
+    verdict_for_equal: Callable[[Earlier | None, Rules, bool], Verdict] = _of_equal
+    verdict_for_order: Callable[[Earlier | None, Rules, bool], Verdict] = _of_order
+    decisive: Callable[[Sequence[Earlier]], Earlier | None] = idempotency.decisive
     may_begin: Callable[[int], bool] = lambda age: SendingWindow(LEASE - DEADLINE, LEASE, opened=0).is_open(age)
     may_leave: Callable[[int, int], bool] = _may_leave
     """Whether a process may still send in its call, by the ages of its row and of its call."""
@@ -301,14 +301,14 @@ class Model:
             found = claim[1] if claim else -1
         else:
             alike = [number for number, row in enumerate(world.rows) if row.ask.fingerprint == ask.fingerprint]
-            meant = decisions.foremost([aged[number] for number in alike])
+            meant = decisions.decisive([aged[number] for number in alike])
             found = next((number for number in reversed(alike) if aged[number] == meant), -1)
-        verdict = decisions.of_equal(aged[found] if found >= 0 else None, decisions.rules, bool(ask.key))
+        verdict = decisions.verdict_for_equal(aged[found] if found >= 0 else None, decisions.rules, bool(ask.key))
         if verdict is Verdict.GO_ON and ask.order:
             ordered = [number for number, row in enumerate(world.rows) if row.ask.order]
             found = next((number for number in ordered if world.rows[number].state in OPEN), -1)
             is_equal = found >= 0 and world.rows[found].ask.fingerprint == ask.fingerprint
-            verdict = decisions.of_order(aged[found] if found >= 0 else None, decisions.rules, is_equal)
+            verdict = decisions.verdict_for_order(aged[found] if found >= 0 else None, decisions.rules, is_equal)
             paid = [n for n in ordered if world.rows[n].state == "paid" and world.rows[n].ask.words == ask.words]
             if found < 0 and paid:
                 return None, 0

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from payment_service.notifications.channel import ChatGone, Delivery, Refused, Sent, TryAgain
-from payment_service.notifications.email import Email, SmtpServer
+from payment_service.notifications.email import Email
+from payment_service.notifications.smtp import SmtpServer
 from payment_service.notifications.texts import Note
 from tests.e2e.rig import free_port
 from tests.notifications.conftest import Mailbox

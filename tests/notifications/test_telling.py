@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from payment_service.access.service import EVERYBODY
+from payment_service.access.service import FULL_ACCESS
 from payment_service.events import outbox
 from payment_service.events.outbox import EventType
 from payment_service.identifiers import new_id
@@ -33,13 +33,13 @@ PAID = [EventType.PAYMENT_PAID]
 @pytest.fixture
 async def two_shops(services: Services) -> None:
     for shop_id in (SHOP, OTHER_SHOP):
-        await services.routing.create(EVERYBODY, shop_id, {"organization_bin": SHOPS[shop_id]})
+        await services.routing.create(FULL_ACCESS, shop_id, {"organization_bin": SHOPS[shop_id]})
 
 
 async def bind(services: Services, address: str = CHAT, shop_id: int | None = SHOP, **more: Any) -> UUID:
     """Bind a chat; the chat's id."""
     request: dict[str, Any] = {"channel": "telegram", "events": PAID, **more}
-    bound = await services.bindings.add(EVERYBODY, BindingRequest(address=address, shop_id=shop_id, **request))
+    bound = await services.bindings.add(FULL_ACCESS, BindingRequest(address=address, shop_id=shop_id, **request))
     return bound.chat.id
 
 
@@ -92,7 +92,7 @@ async def test_paid_is_told_to_the_chat_of_the_shop(
     services: Services, bot_api: BotApi, sql: asyncpg.Connection
 ) -> None:
     await bind(services)
-    await services.routing.update(EVERYBODY, SHOP, {"name": "Eileen flowers"})
+    await services.routing.update(FULL_ACCESS, SHOP, {"name": "Eileen flowers"})
     await happens(services, "12345")
     await work_off(services.notifications)
     [message] = await bot_api.messages()
@@ -118,8 +118,8 @@ async def test_only_what_a_chat_is_bound_to_is_told(services: Services, sql: asy
 
 async def test_what_is_switched_off_is_not_told(services: Services, sql: asyncpg.Connection) -> None:
     await bind(services)
-    [bound] = await services.bindings.all(EVERYBODY)
-    await services.bindings.change(EVERYBODY, bound.binding.id, {"is_active": False})
+    [bound] = await services.bindings.all(FULL_ACCESS)
+    await services.bindings.change(FULL_ACCESS, bound.binding.id, {"is_active": False})
     await happens(services, "1")
     assert await states(sql) == []
 
@@ -239,7 +239,7 @@ async def test_thirty_a_second_leave_in_all(services: Services) -> None:
         waits = [await services.notifications._place(session, telegram, "telegram") for _ in range(70)]
     given = [wait_s for wait_s in waits if wait_s is not None]
     assert given == pytest.approx([number / 30 for number in range(len(given))], abs=0.001)
-    assert given[-1] <= service.MOST_WAIT_S
+    assert given[-1] <= service.MAX_WAIT_S
     assert waits[len(given) :] == [None] * (70 - len(given))
     assert 0 < len(given) < 70
 
@@ -251,7 +251,7 @@ async def test_message_that_gets_no_place_in_the_pace_comes_again(
     await happens(services, "1")
     await sql.execute("INSERT INTO notify_pace VALUES ('telegram', now() + interval '1 hour')")
     assert await work_off(services.notifications) == 0
-    assert 0 < (await services.notifications.due_in_s() or 0) <= 1.5 * service.MOST_WAIT_S
+    assert 0 < (await services.notifications.due_in_s() or 0) <= 1.5 * service.MAX_WAIT_S
     await sql.execute("UPDATE notify_pace SET free_at = now()")
     await tell(services, sql)
     assert await orders(bot_api) == ["1"]
@@ -378,7 +378,7 @@ async def test_chat_that_is_gone_is_disabled_and_says_so(
     await happens(services, "1", "2")
     await bot_api.goes_wrong(course, chat_id=CHAT)
     await tell(services, sql, times=2)
-    [gone, well] = await services.bindings.all(EVERYBODY)
+    [gone, well] = await services.bindings.all(FULL_ACCESS)
     assert words in (gone.chat.disabled_reason or "")
     assert well.chat.disabled_at is None
     assert alarms("chat_disabled") == before + 1
@@ -406,8 +406,8 @@ async def test_test_that_arrives_ends_what_kept_a_chat_disabled(
     await happens(services, "1")
     await bot_api.goes_wrong("blocked")
     await tell(services, sql)
-    [bound] = await services.bindings.all(EVERYBODY)
-    assert (await services.bindings.try_out(EVERYBODY, bound.binding.id)).chat.disabled_at is None
+    [bound] = await services.bindings.all(FULL_ACCESS)
+    assert (await services.bindings.send_test(FULL_ACCESS, bound.binding.id)).chat.disabled_at is None
     await happens(services, "2")
     await tell(services, sql)
     assert await orders(bot_api) == ["", "2"]

@@ -8,7 +8,7 @@ import pytest
 
 from payment_service.events.outbox import EventType
 from payment_service.notifications import email, telegram
-from payment_service.notifications.texts import PEOPLES_EVENTS, WORDS, Happening, Language, Note, money, note_of
+from payment_service.notifications.texts import NOTIFIABLE_EVENTS, WORDS, EventFacts, Language, Note, money, note_of
 
 AT = datetime(2026, 11, 20, 9, 5, tzinfo=UTC)
 PAYMENT: dict[str, Any] = {
@@ -34,7 +34,7 @@ DATA = {"payment": PAYMENT, "refund": REFUND, "route": ROUTE, "endpoint": ENDPOI
 
 def told(kind: EventType, language: Language = Language.RU, *, late: timedelta = timedelta(), **changes: Any) -> Note:
     subject = kind.partition(".")[0]
-    happening = Happening(kind, {**DATA[subject], **changes}, 121038, "Eileen flowers", AT)
+    happening = EventFacts(kind, {**DATA[subject], **changes}, 121038, "Eileen flowers", AT)
     return note_of(happening, language, now=AT + late, console_url="https://pay.example.kz")
 
 
@@ -48,7 +48,7 @@ def test_paid_is_told_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("language", Language)
-@pytest.mark.parametrize("kind", PEOPLES_EVENTS)
+@pytest.mark.parametrize("kind", NOTIFIABLE_EVENTS)
 def test_every_event_has_words_in_every_language(kind: EventType, language: Language) -> None:
     note = told(kind, language)
     assert note.headline.startswith(WORDS[language].headlines[kind])
@@ -57,14 +57,14 @@ def test_every_event_has_words_in_every_language(kind: EventType, language: Lang
 
 
 def test_languages_say_it_differently() -> None:
-    for kind in PEOPLES_EVENTS:
+    for kind in NOTIFIABLE_EVENTS:
         assert len({WORDS[language].headlines[kind] for language in Language}) == len(Language)
         assert len({kind in WORDS[language].advice for language in Language}) == 1
 
 
 def test_no_headline_stands_for_two_events() -> None:
     for language in Language:
-        assert len(set(WORDS[language].headlines.values())) == len(PEOPLES_EVENTS)
+        assert len(set(WORDS[language].headlines.values())) == len(NOTIFIABLE_EVENTS)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_failure_says_what_the_provider_said() -> None:
 
 
 def test_payment_of_which_a_client_told_little_is_told_with_what_there_is() -> None:
-    bare = Happening(EventType.PAYMENT_PAID, {"id": PAYMENT["id"], "amount": None}, 8, None, AT)
+    bare = EventFacts(EventType.PAYMENT_PAID, {"id": PAYMENT["id"], "amount": None}, 8, None, AT)
     assert note_of(bare, Language.RU, now=AT).line == "Оплачено · магазин 8"
     assert note_of(bare, Language.KK, now=AT).line == "Төленді · 8 дүкені"
 
@@ -123,7 +123,7 @@ def test_link_leads_to_the_payment_also_from_its_refund() -> None:
 
 
 def test_without_a_console_there_is_no_link() -> None:
-    happening = Happening(EventType.PAYMENT_PAID, PAYMENT, 121038, "Eileen flowers", AT)
+    happening = EventFacts(EventType.PAYMENT_PAID, PAYMENT, 121038, "Eileen flowers", AT)
     assert note_of(happening, Language.RU, now=AT).link is None
 
 

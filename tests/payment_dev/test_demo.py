@@ -110,7 +110,7 @@ def test_every_seller_is_shown_with_bin_and_city_as_stored(shop_id: int, played:
         "the buyer presses Decline",
         "failed (Error)",
         "7 500.00 ₸ go back to the buyer, 0.00 ₸ are left",
-        "the service answers 202: It is not known whether this was done, so it must not be sent again.",
+        "the service answers 202: The outcome is not known, so the request must not be sent again.",
         "the same payment is answered, nothing is sent",
         "It was done. Sent again, the buyer would have got a second invoice.".lower(),
         "Verdict: every tenge landed at its own seller.",

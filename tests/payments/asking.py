@@ -11,7 +11,7 @@ import respx
 from sqlalchemy import select
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from payment_service.access.service import EVERYBODY, Caller, Scope
+from payment_service.access.service import FULL_ACCESS, Caller, Scope
 from payment_service.errors import DatabaseUnavailable, StillRunning
 from payment_service.money import Money
 from payment_service.observability.metrics import ALARMS
@@ -138,7 +138,7 @@ async def two_shops(services: Services) -> dict[int, str]:
     found = {shop_id: SHOPS[shop_id] for shop_id in (SHOP, OTHER_SHOP)}
     for shop_id, organization_bin in found.items():
         fields = {"organization_bin": organization_bin, "device_token": device_token_of(shop_id)}
-        await services.routing.create(EVERYBODY, shop_id, fields)
+        await services.routing.create(FULL_ACCESS, shop_id, fields)
     return found
 
 

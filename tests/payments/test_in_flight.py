@@ -13,14 +13,14 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as checking
 from hypothesis import strategies as st
 
-from payment_service.access.service import EVERYBODY
+from payment_service.access.service import FULL_ACCESS
 from payment_service.errors import (
     IdempotencyKeyReused,
     NothingToSettle,
     OrderAlreadyOpen,
     StillRunning,
 )
-from payment_service.idempotency.decisions import Earlier, Verdict, foremost, of_equal
+from payment_service.idempotency.decisions import Earlier, Verdict, decisive, verdict_for_equal
 from payment_service.idempotency.sending import SendingWindow
 from payment_service.money import Money
 from payment_service.payments.lifecycle import State
@@ -185,9 +185,9 @@ async def test_database_finds_the_equal_payment_that_the_decision_means(
         )
     ]
     found = await services.payments._intend(ask(), None, fingerprint)
-    meant = foremost(candidates)
-    verdict = of_equal(meant, services.payments.rules, by_key=False)
-    assert found["obstacle"] == ("not_allowed" if verdict is Verdict.GO_ON else "alike")
+    meant = decisive(candidates)
+    verdict = verdict_for_equal(meant, services.payments.rules, by_key=False)
+    assert found["obstacle"] == ("not_allowed" if verdict is Verdict.GO_ON else "find_equal")
     if verdict is not Verdict.GO_ON and meant is not None:
         assert (found["state"], found["failure"]) == (meant.state, meant.failure)
         assert found["known_s"] == pytest.approx(meant.known_s, abs=5)
@@ -200,7 +200,7 @@ async def test_database_itself_refuses_an_equal_payment_while_one_is_in_flight(
     await sender_dies(services, wire)
     if state == "unknown":
         await age(sql, 31)
-        await services.polling.settle_lost()
+        await services.polling.mark_lost_unknown()
     with pytest.raises(asyncpg.PostgresError, match="equal payment") as refused:
         await sql.execute(
             "INSERT INTO payment (id, method, shop_id, route_version, provider, organization_bin, device_token_id,"
@@ -238,10 +238,10 @@ async def test_equal_refund_right_after_a_long_doubt_ended_is_the_same_one(
     payment = await paid(services, wire)
     await refunder_dies(services, wire, payment)
     await age(sql, 3600, "refund")
-    await services.refund_settling.settle_lost()
+    await services.refund_settling.mark_lost_unknown()
     refund_id = await sql.fetchval("SELECT id FROM refund")
     await services.refund_settling.settle(
-        EVERYBODY, refund_id, RefundSettlement(succeeded=True, reason="Seen in the cabinet")
+        FULL_ACCESS, refund_id, RefundSettlement(succeeded=True, reason="Seen in the cabinet")
     )
     route = wire.get("/refund/").mock(return_value=refunded())
     again = await services.refunds.refund(give_back(payment))
@@ -267,7 +267,7 @@ async def test_other_request_for_an_open_order_is_refused_and_its_key_stands_for
         await sender_dies(services, wire, order_id="o")
         await age(sql, 31)
         if state == "unknown":
-            await services.polling.settle_lost()
+            await services.polling.mark_lost_unknown()
     with pytest.raises(OrderAlreadyOpen) as caught:
         await services.payments.create(ask(order_id="o", **changes))
     assert caught.value.extra["state"] == state
@@ -381,7 +381,7 @@ async def test_largest_payment_that_is_unknown_is_unknown(
 ) -> None:
     await sender_dies(services, wire, **LARGEST, **words)
     await age(sql, 31)
-    assert await services.polling.settle_lost() == 1
+    assert await services.polling.mark_lost_unknown() == 1
     assert await sql.fetchval("SELECT state FROM payment") == "unknown"
 
 
@@ -468,10 +468,10 @@ async def test_payment_that_cannot_be_settled_keeps_no_other_back(
         await sender_dies(services, wire, tenge=tenge)
     await age(sql, 31)
     await refuse(sql, "payment", "NEW.amount = 200", "law")
-    assert await services.polling.settle_lost() == 2
+    assert await services.polling.mark_lost_unknown() == 2
     assert alarms["payment_not_settled"] == 1
     assert await sql.fetch("SELECT amount FROM payment WHERE state = 'sending'") == [(200,)]
-    tasks = [(task.amount, task.state) for task in await services.settling.tasks(EVERYBODY)]
+    tasks = [(task.amount, task.state) for task in await services.settling.tasks(FULL_ACCESS)]
     assert sorted(tasks, key=str) == [(100, "unknown"), (200, "sending"), (300, "unknown")]
 
 
@@ -484,9 +484,9 @@ async def test_refund_that_cannot_be_settled_keeps_no_other_back(
         await refunder_dies(services, wire, payment, tenge=tenge)
     await age(sql, 31, "refund")
     await refuse(sql, "refund", "NEW.amount = 200", "law")
-    assert await services.refund_settling.settle_lost() == 2
+    assert await services.refund_settling.mark_lost_unknown() == 2
     assert alarms["refund_not_settled"] == 1
-    tasks = [(refund.amount, refund.state) for refund, _payment in await services.refund_settling.tasks(EVERYBODY)]
+    tasks = [(refund.amount, refund.state) for refund, _payment in await services.refund_settling.tasks(FULL_ACCESS)]
     assert sorted(tasks) == [(100, "unknown"), (200, "sending"), (300, "unknown")]
 
 
@@ -515,9 +515,9 @@ async def test_payment_whose_sender_died_is_settled_by_a_person_without_a_worker
     found = Settlement(state=State.PAID, reason="Seen in the cabinet", external_id="777")
     wire.get("/status/").mock(return_value=status_reply("777", "Processed"))
     with pytest.raises(NothingToSettle):
-        await services.settling.settle(EVERYBODY, payment_id, found)
+        await services.settling.settle(FULL_ACCESS, payment_id, found)
     await age(sql, 31)
-    assert (await services.settling.settle(EVERYBODY, payment_id, found)).state == "paid"
+    assert (await services.settling.settle(FULL_ACCESS, payment_id, found)).state == "paid"
     assert await audit_of(sql) == [("settle", "unknown"), ("settle", "paid")]
 
 
@@ -530,6 +530,6 @@ async def test_refund_whose_sender_died_is_settled_by_a_person_without_a_worker(
     refund_id = await sql.fetchval("SELECT id FROM refund")
     found = RefundSettlement(succeeded=succeeded, reason="Seen in the cabinet")
     with pytest.raises(NothingToSettle):
-        await services.refund_settling.settle(EVERYBODY, refund_id, found)
+        await services.refund_settling.settle(FULL_ACCESS, refund_id, found)
     await age(sql, 31, "refund")
-    assert (await services.refund_settling.settle(EVERYBODY, refund_id, found)).refund.state == state
+    assert (await services.refund_settling.settle(FULL_ACCESS, refund_id, found)).refund.state == state

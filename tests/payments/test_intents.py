@@ -11,7 +11,7 @@ import httpx
 import pytest
 import respx
 
-from payment_service.access.service import EVERYBODY
+from payment_service.access.service import FULL_ACCESS
 from payment_service.errors import (
     DatabaseUnavailable,
     DeviceTokenMissing,
@@ -365,7 +365,7 @@ async def test_fifty_different_requests_of_one_order_are_one_call(
 async def trusting(services: Services) -> Services:
     """A services whose memory is trusted although nobody tells it of changes."""
     services.routing.memory.trust(trusted=True)
-    await services.routing.route_of(EVERYBODY, SHOP)
+    await services.routing.route_of(FULL_ACCESS, SHOP)
     return services
 
 
@@ -383,8 +383,8 @@ NEW_ROUTE = {"organization_bin": "991011000048", "device_token": device_token_of
 async def test_payment_uses_the_route_of_this_moment_and_not_a_stale_memory(
     trusting: Services, elsewhere: Services, wire: respx.MockRouter
 ) -> None:
-    await elsewhere.routing.update(EVERYBODY, SHOP, NEW_ROUTE)
-    assert (await trusting.routing.route_of(EVERYBODY, SHOP)).version == 1
+    await elsewhere.routing.update(FULL_ACCESS, SHOP, NEW_ROUTE)
+    assert (await trusting.routing.route_of(FULL_ACCESS, SHOP)).version == 1
     route = taking(wire)
     payment = (await trusting.payments.create(ask())).payment
     assert (payment.organization_bin, payment.route_version) == ("991011000048", 2)
@@ -396,7 +396,7 @@ async def test_payment_uses_the_route_of_this_moment_and_not_a_stale_memory(
 async def test_shop_switched_off_between_lookup_and_intent_sends_nothing(
     trusting: Services, elsewhere: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    await elsewhere.routing.update(EVERYBODY, SHOP, {"is_active": False})
+    await elsewhere.routing.update(FULL_ACCESS, SHOP, {"is_active": False})
     route = taking(wire)
     with pytest.raises(ShopInactive):
         await trusting.payments.create(ask())
@@ -407,7 +407,7 @@ async def test_shop_switched_off_between_lookup_and_intent_sends_nothing(
 async def test_token_removed_between_lookup_and_intent_makes_no_link(
     trusting: Services, elsewhere: Services, wire: respx.MockRouter
 ) -> None:
-    await elsewhere.routing.update(EVERYBODY, SHOP, {"device_token": None})
+    await elsewhere.routing.update(FULL_ACCESS, SHOP, {"device_token": None})
     route = taking(wire, link=True)
     with pytest.raises(DeviceTokenMissing):
         await trusting.payments.create(ask(phone=None))
@@ -422,7 +422,7 @@ async def test_routing_that_never_rests_sends_nothing(
 
     async def look_up_too_early(self: Payments, request: Any) -> Any:
         route = await look_up(request)
-        await elsewhere.routing.update(EVERYBODY, SHOP, {"description": f"version {next(turns)}"})
+        await elsewhere.routing.update(FULL_ACCESS, SHOP, {"description": f"version {next(turns)}"})
         return route
 
     monkeypatch.setattr(Payments, "_route", look_up_too_early)
@@ -437,7 +437,7 @@ async def test_change_of_routing_waits_for_a_payment_that_is_being_written(
 ) -> None:
     taking(wire)
     await services.fingerprints.of()  # made by the first request ever
-    changes = (services.routing.update(EVERYBODY, SHOP, {"description": f"{number}"}) for number in range(10))
+    changes = (services.routing.update(FULL_ACCESS, SHOP, {"description": f"{number}"}) for number in range(10))
     creates = (services.payments.create(ask(100 + number)) for number in range(20))
     await asyncio.gather(*changes, *creates)
     wrong = """
@@ -454,7 +454,7 @@ async def test_change_of_routing_waits_for_a_payment_that_is_being_written(
 async def test_shop_without_a_route_sends_nothing(
     services: Services, wire: respx.MockRouter, shop_id: int, error: type[Exception]
 ) -> None:
-    await services.routing.update(EVERYBODY, SHOP, {"is_active": False})
+    await services.routing.update(FULL_ACCESS, SHOP, {"is_active": False})
     route = taking(wire)
     with pytest.raises(error):
         await services.payments.create(ask(shop_id=shop_id))
@@ -462,7 +462,7 @@ async def test_shop_without_a_route_sends_nothing(
 
 
 async def test_phone_payment_without_a_token_sends_none(services: Services, wire: respx.MockRouter) -> None:
-    await services.routing.update(EVERYBODY, SHOP, {"device_token": None})
+    await services.routing.update(FULL_ACCESS, SHOP, {"device_token": None})
     route = taking(wire)
     await services.payments.create(ask())
     assert "deviceToken" not in route.calls.last.request.url.params

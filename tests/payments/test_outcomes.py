@@ -10,7 +10,7 @@ import httpx
 import pytest
 import respx
 
-from payment_service.access.service import EVERYBODY
+from payment_service.access.service import FULL_ACCESS
 from payment_service.errors import DatabaseUnavailable, PaymentNotFound
 from payment_service.money import Money
 from payment_service.payments.service import Answer
@@ -170,12 +170,12 @@ async def test_sender_that_died_leaves_the_payment_unknown(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await services.polling.settle_lost() == 0
+    assert await services.polling.mark_lost_unknown() == 0
     await age(sql, 31)
-    assert await services.polling.settle_lost() == 1
+    assert await services.polling.mark_lost_unknown() == 1
     assert await sql.fetchval("SELECT state FROM payment") == "unknown"
     assert await audit_of(sql) == [("settle", "unknown")]
-    assert await services.polling.settle_lost() == 0
+    assert await services.polling.mark_lost_unknown() == 0
 
 
 async def test_payment_whose_sender_died_is_never_sent_again(
@@ -185,7 +185,7 @@ async def test_payment_whose_sender_died_is_never_sent_again(
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await age(sql, 31)
-    await services.polling.settle_lost()
+    await services.polling.mark_lost_unknown()
     again = await services.payments.create(ask(idempotency_key=KEY))
     assert (again.replayed, again.payment.state) == (True, "unknown")
     assert gate.calls == 1
@@ -212,7 +212,7 @@ async def test_outcome_that_comes_after_the_lease_is_still_written(
     wire.get("/create/").mock(side_effect=gate)
     task = await begun(services, gate)
     await age(sql, 31)
-    assert await services.polling.settle_lost() == 1
+    assert await services.polling.mark_lost_unknown() == 1
     gate.open.set()
     assert (await task).payment.state == state
     assert [operation for operation, _ in await audit_of(sql)] == lines
@@ -308,7 +308,7 @@ async def test_intent_that_finds_no_database_sends_nothing(
     route = taking(wire)
     await relayed.fingerprints.of()
     relayed.routing.memory.trust(trusted=True)
-    await relayed.routing.route_of(EVERYBODY, SHOP)
+    await relayed.routing.route_of(FULL_ACCESS, SHOP)
     relay.refuse(refused=True)
     with pytest.raises(DatabaseUnavailable):
         await relayed.payments.create(ask())
@@ -350,7 +350,7 @@ async def test_outcome_waits_for_a_database_that_comes_back(
 
 
 async def test_taking_back_what_was_never_written_does_nothing(services: Services, sql: asyncpg.Connection) -> None:
-    await services.payments._take_back(ask())
+    await services.payments._fail_unconfirmed(ask())
     assert await audit_of(sql) == []
 
 
@@ -364,10 +364,10 @@ async def test_payment_of_a_foreign_shop_looks_like_none(services: Services, wir
     caller = await services.access.caller_with(stranger)
     for asked in (
         services.reading.get(caller, payment.id),
-        services.reading.status(caller, str(payment.external_id)),
-        services.reading.status(caller, "999"),
-        services.refunds.payment_of(caller, SHOP, str(payment.external_id)),
-        services.refunds.payment_of(caller, OTHER_SHOP, str(payment.external_id)),
+        services.reading.status(caller, "kaspi", str(payment.external_id)),
+        services.reading.status(caller, "kaspi", "999"),
+        services.refunds.payment_of(caller, SHOP, "kaspi", str(payment.external_id)),
+        services.refunds.payment_of(caller, OTHER_SHOP, "kaspi", str(payment.external_id)),
     ):
         with pytest.raises(PaymentNotFound):
             await asked

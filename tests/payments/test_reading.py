@@ -223,7 +223,7 @@ async def test_plan_of_a_reading_that_comes_late_is_not_written_over_a_newer_one
     tells(wire, "Wait")
     await due(sql)
     [late] = await services.polling.claim(20)
-    await services.polling.hint(str(CREATED), shop_id=SHOP)
+    await services.polling.hint("kaspi", str(CREATED), shop_id=SHOP)
     planned = await sql.fetchval("SELECT next_check_at FROM payment")
     await services.polling.perform(late)
     assert await sql.fetchval("SELECT next_check_at FROM payment") == planned
@@ -313,7 +313,7 @@ async def test_hint_brings_the_turn_forward(
     services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     tells(wire, "Processed")
-    await services.polling.hint(str(CREATED), shop_id=SHOP)
+    await services.polling.hint("kaspi", str(CREATED), shop_id=SHOP)
     await work_off(services.polling)
     assert await sql.fetchval("SELECT state FROM payment") == "paid"
 
@@ -323,7 +323,7 @@ async def test_hint_about_another_payment_does_nothing(
     services: Services, payment: Payment, wire: respx.MockRouter, shop_id: int, external_id: str
 ) -> None:
     route = tells(wire, "Processed")
-    await services.polling.hint(external_id, shop_id=shop_id)
+    await services.polling.hint("kaspi", external_id, shop_id=shop_id)
     await work_off(services.polling)
     assert not route.called
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import respx
 
-from payment_service.access.service import EVERYBODY, Caller
+from payment_service.access.service import FULL_ACCESS, Caller
 from payment_service.audit.models import AuditEntry
 from payment_service.errors import (
     DeviceTokenMissing,
@@ -62,7 +62,7 @@ def alarms() -> Alarms:
 
 
 async def report(
-    services: Services, operation_type: str = "create", caller: Caller = EVERYBODY, **told: Any
+    services: Services, operation_type: str = "create", caller: Caller = FULL_ACCESS, **told: Any
 ) -> AuditEntry:
     words = {"shop_id": SHOP, "external_id": ID, **told}
     return await services.reports.write(caller, Report(operation_type=operation_type, **words))
@@ -121,14 +121,14 @@ async def test_report_of_what_cannot_be_asked_about_is_only_written_down(
 
 async def test_report_of_a_foreign_shop_leaves_no_trace(services: Services, sql: asyncpg.Connection) -> None:
     with pytest.raises(ShopNotConfigured):
-        await report(services, caller=Caller("other", EVERYBODY.scopes, frozenset({OTHER_SHOP})))
+        await report(services, caller=Caller("other", FULL_ACCESS.scopes, frozenset({OTHER_SHOP})))
     assert (await payments_of(services), await audit_of(sql)) == ([], [])
 
 
 async def test_report_of_a_key_of_some_shops_is_kept_and_nothing_is_adopted(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    own = Caller("own", EVERYBODY.scopes, frozenset({SHOP}))
+    own = Caller("own", FULL_ACCESS.scopes, frozenset({SHOP}))
     entry = await report(services, caller=own, **WHOLE)
     assert (entry.payment_id, await payments_of(services), await audit_of(sql)) == (None, [], [("create", None)])
     adopted_since = await adopted(services)
@@ -143,7 +143,7 @@ async def test_payment_that_the_provider_never_heard_of_stays_unknown_and_a_task
     wire.get("/status/").mock(return_value=failure(-99000001))
     await work_off(services.polling)
     assert await sql.fetchrow("SELECT state, unread FROM payment") == ("unknown", 0)
-    assert [task.id for task in await services.settling.tasks(EVERYBODY)] == [payment.id]
+    assert [task.id for task in await services.settling.tasks(FULL_ACCESS)] == [payment.id]
 
 
 @pytest.mark.parametrize("shop_id", [SHOP, OTHER_SHOP])
@@ -201,7 +201,7 @@ async def test_bin_that_never_was_this_shops_is_told_and_opens_no_account(servic
 
 
 async def test_bin_that_was_this_shops_opens_its_account_of_then(services: Services, alarms: Alarms) -> None:
-    await services.routing.update(EVERYBODY, SHOP, {"organization_bin": FOREIGN_BIN, "device_token": "another-token"})
+    await services.routing.update(FULL_ACCESS, SHOP, {"organization_bin": FOREIGN_BIN, "device_token": "another-token"})
     payment = await adopted(services, organization_bin=OWN_BIN)
     async with services.database.reading() as session:
         assert await services.routing.device_token(session, payment.device_token_id) == device_token_of(SHOP)
@@ -212,7 +212,7 @@ async def test_bin_that_was_this_shops_opens_its_account_of_then(services: Servi
 
 
 async def refund(services: Services, tenge: int | None = None, **changes: Any) -> RefundAnswer:
-    payment = await services.refunds.payment_of(EVERYBODY, SHOP, ID)
+    payment = await services.refunds.payment_of(FULL_ACCESS, SHOP, "kaspi", ID)
     amount = None if tenge is None else Money.from_tenge(tenge)
     return await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=amount, **changes))
 
@@ -221,7 +221,7 @@ async def test_adopted_payment_is_refunded_by_the_account_that_took_it(
     services: Services, wire: respx.MockRouter
 ) -> None:
     await report(services, **WHOLE)
-    await services.routing.update(EVERYBODY, SHOP, {"organization_bin": FOREIGN_BIN, "device_token": "another-token"})
+    await services.routing.update(FULL_ACCESS, SHOP, {"organization_bin": FOREIGN_BIN, "device_token": "another-token"})
     tells(wire, "Processed")
     route = wire.get("/refund/").mock(return_value=refunded())
     answer = await refund(services)
@@ -272,9 +272,9 @@ async def test_adopted_payment_of_another_shop_is_not_refunded(services: Service
 async def test_shop_that_had_no_token_when_it_took_the_payment_has_none_for_its_refund(
     services: Services, wire: respx.MockRouter
 ) -> None:
-    await services.routing.update(EVERYBODY, SHOP, {"device_token": None})
+    await services.routing.update(FULL_ACCESS, SHOP, {"device_token": None})
     await report(services, **WHOLE)
-    await services.routing.update(EVERYBODY, SHOP, {"device_token": device_token_of(SHOP)})
+    await services.routing.update(FULL_ACCESS, SHOP, {"device_token": device_token_of(SHOP)})
     tells(wire, "Processed")
     with pytest.raises(DeviceTokenMissing):
         await refund(services)
@@ -410,7 +410,7 @@ async def test_hint_about_a_report_that_is_merged_meanwhile_is_one_about_the_pay
 ) -> None:
     await report(services)
     merge_meanwhile()
-    await services.polling.hint(ID, shop_id=SHOP)
+    await services.polling.hint("kaspi", ID, shop_id=SHOP)
     assert await standing(sql) == {"client": ("unknown", None), "service": ("pending", True)}
 
 
@@ -420,7 +420,7 @@ async def test_reading_of_a_report_that_is_merged_meanwhile_is_one_of_the_paymen
     await report(services)
     tells(wire, "Processed")
     merge_meanwhile()
-    found = await services.reading.status(EVERYBODY, ID)
+    found = await services.reading.status(FULL_ACCESS, "kaspi", ID)
     assert isinstance(found, Payment)
     assert (found.source, found.state) == ("service", "paid")
     assert await standing(sql) == {"client": ("unknown", None), "service": ("paid", None)}
@@ -453,7 +453,7 @@ async def test_refund_of_a_report_that_is_merged_meanwhile_is_asked_again(
 ) -> None:
     await report(services, **WHOLE)
     tells(wire, "Processed")
-    await services.reading.status(EVERYBODY, ID)
+    await services.reading.status(FULL_ACCESS, "kaspi", ID)
     route = wire.get("/refund/").mock(return_value=refunded())
     merge_meanwhile()
     with pytest.raises(StillRunning):
@@ -477,5 +477,5 @@ async def test_hint_about_a_merged_report_reaches_the_payment(
     await report(services)
     wire.get("/create/").mock(return_value=accepted(ID))
     await services.payments.create(ask())
-    await services.polling.hint(ID, shop_id=SHOP)
+    await services.polling.hint("kaspi", ID, shop_id=SHOP)
     assert await standing(sql) == {"client": ("unknown", None), "service": ("pending", True)}

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import respx
 
-from payment_service.access.service import EVERYBODY, Caller
+from payment_service.access.service import FULL_ACCESS, Caller
 from payment_service.errors import (
     ExternalIdNotProven,
     ExternalIdTaken,
@@ -92,7 +92,7 @@ def says(wire: respx.MockRouter, reply: str | httpx.Response, external_id: str =
 
 async def settle(services: Services, payment: Payment, state: State, external_id: str | None = None) -> Payment:
     found = Settlement(state=state, reason="Seen in the cabinet by Aigul", external_id=external_id)
-    return await services.settling.settle(EVERYBODY, payment.id, found)
+    return await services.settling.settle(FULL_ACCESS, payment.id, found)
 
 
 async def ended(*asked: Any) -> list[Any]:
@@ -316,11 +316,11 @@ async def test_payment_that_is_being_sent_is_not_settled(services: Services, wir
 
 async def test_no_payment_is_not_found(services: Services) -> None:
     with pytest.raises(PaymentNotFound):
-        await services.settling.settle(EVERYBODY, uuid4(), Settlement(state=FAILED, reason="never made"))
+        await services.settling.settle(FULL_ACCESS, uuid4(), Settlement(state=FAILED, reason="never made"))
 
 
 async def test_payment_of_another_shop_is_not_found(services: Services, payment: Payment) -> None:
-    stranger = Caller("stranger", EVERYBODY.scopes, frozenset({OTHER_SHOP}))
+    stranger = Caller("stranger", FULL_ACCESS.scopes, frozenset({OTHER_SHOP}))
     with pytest.raises(PaymentNotFound):
         await services.settling.settle(stranger, payment.id, Settlement(state=FAILED, reason="never made"))
 
@@ -366,7 +366,7 @@ async def test_id_of_another_payment_is_never_taken(
     assert await sql.fetchval("SELECT state FROM payment WHERE id = $1", payment.id) == "unknown"
 
 
-OWN = Caller("own", EVERYBODY.scopes, frozenset({SHOP}))
+OWN = Caller("own", FULL_ACCESS.scopes, frozenset({SHOP}))
 """An admin of the one shop."""
 
 
@@ -404,7 +404,7 @@ async def test_admin_of_some_shops_settles_what_needs_no_id_or_has_its_own(
 
 async def reported(services: Services, **told: Any) -> None:
     words = {"shop_id": SHOP, "operation_type": "create", "external_id": FOUND, **told}
-    await services.reports.write(EVERYBODY, Report(**words))
+    await services.reports.write(FULL_ACCESS, Report(**words))
 
 
 async def test_report_of_the_same_payment_gives_its_id_to_it(
@@ -518,7 +518,7 @@ class Late:
         sending = asyncio.create_task(services.payments.create(ask(phone=None) if link else ask()))
         await gate.reached.wait()
         await age(sql, 31)
-        await services.polling.settle_lost()
+        await services.polling.mark_lost_unknown()
         [payment] = await payments_of(services)
         assert payment.state == "unknown"
         return cls(payment, gate, sending)
@@ -594,20 +594,20 @@ async def test_tasks_are_what_is_unknown_and_what_stayed_open(
     stale = (await services.payments.create(ask(1))).payment
     await services.payments.create(ask(2))
     await sql.execute("UPDATE payment SET next_check_at = NULL WHERE id = $1", stale.id)
-    assert [task.id for task in await services.settling.tasks(EVERYBODY)] == [payment.id, stale.id]
-    stranger = Caller("stranger", EVERYBODY.scopes, frozenset({OTHER_SHOP}))
+    assert [task.id for task in await services.settling.tasks(FULL_ACCESS)] == [payment.id, stale.id]
+    stranger = Caller("stranger", FULL_ACCESS.scopes, frozenset({OTHER_SHOP}))
     assert await services.settling.tasks(stranger) == []
     assert await services.settling.tasks(replace(stranger, shops=frozenset())) == []
 
 
 async def test_settled_payment_is_no_task(services: Services, payment: Payment) -> None:
     await settle(services, payment, FAILED)
-    assert await services.settling.tasks(EVERYBODY) == []
+    assert await services.settling.tasks(FULL_ACCESS) == []
 
 
 async def test_merged_report_is_no_task(services: Services, payment: Payment, wire: respx.MockRouter) -> None:
     await reported(services)
-    assert len(await services.settling.tasks(EVERYBODY)) == 2
+    assert len(await services.settling.tasks(FULL_ACCESS)) == 2
     says(wire, "Processed")
     await settle(services, payment, PAID, FOUND)
-    assert await services.settling.tasks(EVERYBODY) == []
+    assert await services.settling.tasks(FULL_ACCESS) == []

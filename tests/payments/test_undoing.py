@@ -1,11 +1,11 @@
-"""Undoing a settlement: only one by hand, by somebody else, and nothing is known again afterwards."""
+"""UndoRequest a settlement: only one by hand, by somebody else, and nothing is known again afterwards."""
 
 import asyncpg
 import httpx
 import pytest
 import respx
 
-from payment_service.access.service import EVERYBODY, Caller
+from payment_service.access.service import FULL_ACCESS, Caller
 from payment_service.errors import NothingToUndo, PaymentNotFound, SettledByCaller, SettlementInUse
 from payment_service.observability.context import Origin, origin
 from payment_service.payments.lifecycle import State
@@ -51,10 +51,12 @@ def says(wire: respx.MockRouter, reply: str | httpx.Response) -> None:
 
 async def settle(services: Services, payment: Payment, state: State, external_id: str | None = None) -> Payment:
     found = Settlement(state=state, reason="Seen in the cabinet", external_id=external_id)
-    return await services.settling.settle(EVERYBODY, payment.id, found)
+    return await services.settling.settle(FULL_ACCESS, payment.id, found)
 
 
-async def undo(services: Services, payment: Payment, *, actor: str = "another", caller: Caller = EVERYBODY) -> Payment:
+async def undo(
+    services: Services, payment: Payment, *, actor: str = "another", caller: Caller = FULL_ACCESS
+) -> Payment:
     token = origin.set(Origin(actor))
     try:
         return await services.settling.undo(caller, payment.id, WHY)
@@ -115,13 +117,13 @@ async def test_nobody_undoes_a_settlement_of_their_own(services: Services, payme
     await settle(services, payment, State.FAILED)
     with pytest.raises(SettledByCaller):
         await undo(services, payment, actor=origin.get().actor)
-    assert (await services.reading.get(EVERYBODY, payment.id)).state == "failed"
+    assert (await services.reading.get(FULL_ACCESS, payment.id)).state == "failed"
 
 
 async def test_payment_of_another_shop_is_not_found(services: Services, payment: Payment) -> None:
     await settle(services, payment, State.FAILED)
     with pytest.raises(PaymentNotFound):
-        await undo(services, payment, caller=Caller("stranger", EVERYBODY.scopes, frozenset({OTHER_SHOP})))
+        await undo(services, payment, caller=Caller("stranger", FULL_ACCESS.scopes, frozenset({OTHER_SHOP})))
 
 
 async def test_what_the_provider_itself_said_is_not_undone(services: Services, wire: respx.MockRouter) -> None:
@@ -166,7 +168,7 @@ async def test_report_that_gave_its_id_to_the_wrong_payment_is_followed_again(
     services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
     told = Report(shop_id=SHOP, operation_type="create", external_id=FOUND, organization_bin=SHOPS[SHOP], amount=10_000)
-    await services.reports.write(EVERYBODY, told)
+    await services.reports.write(FULL_ACCESS, told)
     says(wire, "Processed")
     await settle(services, payment, State.PAID, FOUND)
     await undo(services, payment)
@@ -174,5 +176,5 @@ async def test_report_that_gave_its_id_to_the_wrong_payment_is_followed_again(
     assert report is not None
     assert tuple(report)[1:] == (None, True)
     await work_off(services.polling)
-    assert (await services.reading.get(EVERYBODY, report["id"])).state == "paid"
+    assert (await services.reading.get(FULL_ACCESS, report["id"])).state == "paid"
     assert [operation for operation, _ in await audit_of(sql)][-3:] == ["settle-undo", "unmerge", "status"]

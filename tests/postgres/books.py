@@ -98,7 +98,7 @@ async def beyond_the_law(sql: asyncpg.Connection, *statements: str) -> None:
             await sql.execute(statement)
 
 
-async def open_books(sql: asyncpg.Connection) -> None:
+async def insert_sample_rows(sql: asyncpg.Connection) -> None:
     """Two shops, a paid payment of 100 tenge and its refund of 10 that is under way."""
     async with sql.transaction():
         await sql.execute(

@@ -10,15 +10,15 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from payment_service.postgres.database import (
-    AS_LONG_AS_WE_LIVE,
+    FOREVER,
     Database,
     constraint_of,
-    insist,
     is_duplicate,
     is_unreachable,
+    retry_until_written,
 )
 from payment_service.services import Services
-from tests.postgres.books import open_books
+from tests.postgres.books import insert_sample_rows
 
 TERMINATE_OTHERS = """
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -47,14 +47,14 @@ async def error_of(database: Database, statement: str) -> DBAPIError:
 async def test_broken_law_is_known_by_its_name(
     database: Database, sql: asyncpg.Connection, statement: str, name: str | None
 ) -> None:
-    await open_books(sql)
+    await insert_sample_rows(sql)
     error = await error_of(database, statement)
     assert constraint_of(error) == name
     assert not is_unreachable(error)
 
 
 async def test_duplicate_is_told_from_other_broken_laws(database: Database, sql: asyncpg.Connection) -> None:
-    await open_books(sql)
+    await insert_sample_rows(sql)
     again = await error_of(database, "INSERT INTO payment_config_history SELECT * FROM payment_config_history")
     other = await error_of(database, "UPDATE payment SET reserved_amount = 99999")
     assert isinstance(again, IntegrityError)
@@ -121,7 +121,7 @@ def test_mistake_of_ours_is_not_unreachable(error: Exception) -> None:
 
 
 async def test_failed_block_commits_nothing(database: Database, sql: asyncpg.Connection) -> None:
-    await open_books(sql)
+    await insert_sample_rows(sql)
 
     async def change_and_fail() -> None:
         async with database.transaction() as session:
@@ -161,22 +161,22 @@ def failing_at_first(error: Exception) -> tuple[Callable[[], Awaitable[int]], li
 )
 async def test_insisting_tries_again_whatever_the_database_says(error: Exception) -> None:
     action, tries = failing_at_first(error)
-    assert await insist(action) == 42
+    assert await retry_until_written(action) == 42
     assert len(tries) == 2
 
 
 async def test_insisting_ends_at_a_broken_law(database: Database, sql: asyncpg.Connection) -> None:
-    await open_books(sql)
+    await insert_sample_rows(sql)
     action, tries = failing_at_first(await error_of(database, "UPDATE payment SET amount = 1"))
     with pytest.raises(DBAPIError):
-        await insist(action)
+        await retry_until_written(action)
     assert len(tries) == 1
 
 
 async def test_insisting_ends_at_a_mistake_of_ours() -> None:
     action, tries = failing_at_first(KeyError("mistake"))
     with pytest.raises(KeyError):
-        await insist(action)
+        await retry_until_written(action)
     assert len(tries) == 1
 
 
@@ -185,31 +185,31 @@ async def test_insisting_ends_at_a_mistake_of_ours() -> None:
     [ConnectionResetError(), asyncpg.InternalServerError("x"), DBAPIError("UPDATE", None, Exception("x"))],
 )
 async def test_insisting_ends_when_it_has_lasted_long_enough(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("payment_service.postgres.database.INSIST_S", -1)
+    monkeypatch.setattr("payment_service.postgres.database.RETRY_S", -1)
     action, tries = failing_at_first(error)
     with pytest.raises(type(error)):
-        await insist(action, while_away_s=-1)
+        await retry_until_written(action, while_unreachable_s=-1)
     assert len(tries) == 1
 
 
 async def test_insisting_outlives_any_absence_of_the_database_when_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("payment_service.postgres.database.INSIST_S", -1)
+    monkeypatch.setattr("payment_service.postgres.database.RETRY_S", -1)
     action, tries = failing_at_first(ConnectionResetError())
-    assert await insist(action, while_away_s=AS_LONG_AS_WE_LIVE) == 42
+    assert await retry_until_written(action, while_unreachable_s=FOREVER) == 42
     assert len(tries) == 2
 
 
 async def test_insisting_ends_at_a_value_that_the_database_cannot_hold(database: Database) -> None:
     action, tries = failing_at_first(await error_of(database, "SELECT 'x'::integer"))
     with pytest.raises(DBAPIError):
-        await insist(action)
+        await retry_until_written(action)
     assert len(tries) == 1
 
 
 async def test_insisting_can_be_cancelled() -> None:
     action, _ = failing_at_first(asyncio.CancelledError())  # type: ignore[arg-type] # it is raised all the same
     with pytest.raises(asyncio.CancelledError):
-        await insist(action)
+        await retry_until_written(action)
 
 
 async def test_full_pool_is_told_within_its_timeout(services: Services) -> None:

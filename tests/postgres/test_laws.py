@@ -27,8 +27,8 @@ from tests.postgres.books import (
     REFUND,
     beyond_the_law,
     insert,
+    insert_sample_rows,
     law_of,
-    open_books,
     write_down,
     written_down,
 )
@@ -36,7 +36,7 @@ from tests.postgres.books import (
 
 @pytest.fixture
 async def books(sql: asyncpg.Connection) -> asyncpg.Connection:
-    await open_books(sql)
+    await insert_sample_rows(sql)
     return sql
 
 

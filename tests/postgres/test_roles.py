@@ -12,7 +12,7 @@ import httpx
 import pytest
 import respx
 
-from payment_service.access.service import EVERYBODY, Scope
+from payment_service.access.service import FULL_ACCESS, Scope
 from payment_service.audit.comparing import compare
 from payment_service.audit.sealing import AuditSeals
 from payment_service.money import Money
@@ -20,7 +20,7 @@ from payment_service.notifications.bindings import BindingRequest
 from payment_service.observability.context import Origin, origin
 from payment_service.payments.lifecycle import State
 from payment_service.payments.settling import Settlement
-from payment_service.postgres import schema
+from payment_service.postgres import migrating, schema
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.refunds.service import RefundRequest
 from payment_service.reports.service import Report
@@ -74,7 +74,7 @@ async def roles(server: Server, worker_id: str) -> AsyncIterator[Roles]:
     at_first, after_migrating = map(roles.of_here, sql_of_the_docs())
     superuser = await server.make(roles.database, empty=True)
     await run(superuser, at_first)
-    await asyncio.to_thread(schema.migrate, roles.url("payment_owner"))
+    await asyncio.to_thread(migrating.migrate, roles.url("payment_owner"))
     for _twice in range(2):
         await run(roles.url("payment_owner"), after_migrating)
     yield roles
@@ -110,12 +110,12 @@ async def test_service_does_everything_as_the_lesser_role(
     listening = asyncio.create_task(services.subscriptions.run())
     try:
         await _shop_with_everything(services)
-        await services.routing.update(EVERYBODY, SHOP, {"city": "Алматы"}, reason="moved")
+        await services.routing.update(FULL_ACCESS, SHOP, {"city": "Алматы"}, reason="moved")
         key = await services.access.create("shop", [Scope.ADMIN], shops=frozenset({SHOP}))
         await services.access.revoke(key.row.id)
-        endpoint = (await services.endpoints.add(EVERYBODY, {"url": "http://127.0.0.1:1025/hook"})).endpoint
-        await services.endpoints.rotate_secret(EVERYBODY, endpoint.id, keep_old_s=60)
-        await services.endpoints.change(EVERYBODY, endpoint.id, {"is_active": False})
+        endpoint = (await services.endpoints.add(FULL_ACCESS, {"url": "http://127.0.0.1:1025/hook"})).endpoint
+        await services.endpoints.rotate_secret(FULL_ACCESS, endpoint.id, keep_old_s=60)
+        await services.endpoints.change(FULL_ACCESS, endpoint.id, {"is_active": False})
 
         payment = await paid(services, wire, ask(idempotency_key="key-of-roles"))
         wire.get("/refund/").mock(return_value=refunded())
@@ -126,11 +126,11 @@ async def test_service_does_everything_as_the_lesser_role(
         lost = (await services.payments.create(ask(7))).payment
         wire.get("/status/", params={"externalId": "777"}).mock(return_value=status_reply(777, "Processed"))
         found = Settlement(state=State.PAID, reason="Seen in the cabinet", external_id="777")
-        await services.settling.settle(EVERYBODY, lost.id, found)
+        await services.settling.settle(FULL_ACCESS, lost.id, found)
         token = origin.set(Origin("another"))
-        assert (await services.settling.undo(EVERYBODY, lost.id, "It was another one")).state == "unknown"
+        assert (await services.settling.undo(FULL_ACCESS, lost.id, "It was another one")).state == "unknown"
         origin.reset(token)
-        await services.reports.write(EVERYBODY, Report(shop_id=SHOP, operation_type="create", external_id="888"))
+        await services.reports.write(FULL_ACCESS, Report(shop_id=SHOP, operation_type="create", external_id="888"))
         wire.get("/status/", params={"externalId": "888"}).mock(return_value=status_reply(888, "Processed"))
 
         wire.get("/create/").mock(side_effect=None, return_value=accepted(999))
@@ -138,12 +138,12 @@ async def test_service_does_everything_as_the_lesser_role(
         wire.get("/status/", params={"externalId": "999"}).mock(return_value=status_reply(999, "Processed"))
 
         async def is_paid() -> bool:
-            return (await services.reading.get(EVERYBODY, followed.id)).state == "paid"
+            return (await services.reading.get(FULL_ACCESS, followed.id)).state == "paid"
 
         await until(is_paid, seconds=20)
         await services.rotate_keys()
-        await services.polling.settle_lost()
-        await services.refund_settling.settle_lost()
+        await services.polling.mark_lost_unknown()
+        await services.refund_settling.mark_lost_unknown()
         assert await AuditSeals(services.database).seal()
         assert (await compare(services.database)).problem is None
         assert await schema.current(services.database) == schema.head()
@@ -220,12 +220,12 @@ async def test_change_that_the_record_does_not_tell_does_not_commit(
 
 async def _shop_with_everything(services: Services) -> None:
     """A shop, a key, a secret and a chat, unless they are there."""
-    if not await services.routing.configs(EVERYBODY):
+    if not await services.routing.configs(FULL_ACCESS):
         fields = {"organization_bin": SHOPS[SHOP], "device_token": device_token_of(SHOP)}
-        await services.routing.create(EVERYBODY, SHOP, fields)
-    if not await services.bindings.all(EVERYBODY):
+        await services.routing.create(FULL_ACCESS, SHOP, fields)
+    if not await services.bindings.all(FULL_ACCESS):
         chat = BindingRequest(channel="email", address="a@b.kz", shop_id=SHOP, events=["payment.paid"])
-        await services.bindings.add(EVERYBODY, chat)
+        await services.bindings.add(FULL_ACCESS, chat)
     if all(key.revoked_at for key in await services.access.all()):
         await services.access.create("standing", [Scope.PAYMENTS_READ], shops=ALL_SHOPS)
     await services.fingerprints.of()

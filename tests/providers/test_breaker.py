@@ -46,68 +46,68 @@ def fail(breaker: Breaker, times: int = FAILURES) -> None:
 
 def test_circuit_opens_at_the_last_of_so_many_failures_in_a_row(breaker: Breaker) -> None:
     fail(breaker, FAILURES - 1)
-    assert breaker.admits()
+    assert breaker.allows()
     assert not breaker.is_open
     fail(breaker, 1)
     assert breaker.is_open
-    assert not breaker.admits()
+    assert not breaker.allows()
 
 
 def test_success_between_failures_begins_the_row_anew(breaker: Breaker) -> None:
     for _ in range(5):
         fail(breaker, FAILURES - 1)
         breaker.learn(failed=False)
-    assert breaker.admits()
+    assert breaker.allows()
 
 
 def test_one_call_may_try_after_the_pause_and_the_others_wait_for_it(breaker: Breaker, clock: Clock) -> None:
     fail(breaker)
     clock.now += PAUSE_S - 0.001
-    assert not breaker.admits()
+    assert not breaker.allows()
     clock.now += 0.001
-    assert [breaker.admits() for _ in range(5)] == [True, False, False, False, False]
+    assert [breaker.allows() for _ in range(5)] == [True, False, False, False, False]
 
 
 def test_try_that_succeeds_closes_the_circuit(breaker: Breaker, clock: Clock) -> None:
     fail(breaker)
     clock.now += PAUSE_S
-    assert breaker.admits()
+    assert breaker.allows()
     breaker.learn(failed=False)
-    assert all(breaker.admits() for _ in range(5))
+    assert all(breaker.allows() for _ in range(5))
     fail(breaker, FAILURES - 1)
-    assert breaker.admits()
+    assert breaker.allows()
 
 
 def test_try_that_fails_costs_another_pause_from_its_end(breaker: Breaker, clock: Clock) -> None:
     fail(breaker)
     clock.now += PAUSE_S
-    assert breaker.admits()
+    assert breaker.allows()
     clock.now += 8
     fail(breaker, 1)
     clock.now += PAUSE_S - 1
-    assert not breaker.admits()
+    assert not breaker.allows()
     clock.now += 1
-    assert breaker.admits()
+    assert breaker.allows()
 
 
 def test_try_that_never_comes_back_costs_one_more_pause(breaker: Breaker, clock: Clock) -> None:
     fail(breaker)
     clock.now += PAUSE_S
-    assert breaker.admits()
+    assert breaker.allows()
     clock.now += PAUSE_S
-    assert breaker.admits()
+    assert breaker.allows()
 
 
 def test_success_of_a_call_that_began_before_closes_the_circuit(breaker: Breaker) -> None:
     fail(breaker)
     breaker.learn(failed=False)
-    assert breaker.admits()
+    assert breaker.allows()
 
 
 def test_breaker_of_no_failures_never_opens(clock: Clock) -> None:
     breaker = Breaker(0, PAUSE_S, clock)
     fail(breaker, 1000)
-    assert breaker.admits()
+    assert breaker.allows()
     assert not breaker.is_open
 
 
@@ -127,42 +127,42 @@ def fails(shops: ShopBreakers, *names: str) -> None:
 def test_shop_that_fails_alone_is_paused_alone(shops: ShopBreakers, clock: Clock) -> None:
     for _ in range(5):
         fails(shops, *["A"] * FAILURES * 10)
-        assert not shops.admits("A")
-        assert shops.admits("B")
+        assert not shops.allows("A")
+        assert shops.allows("B")
         assert (shops.is_open, shops.paused) == (False, 1)
         clock.now += PAUSE_S
-        assert [shops.admits("A") for _ in range(3)] == [True, False, False]
+        assert [shops.allows("A") for _ in range(3)] == [True, False, False]
 
 
 def test_shop_that_fails_while_others_succeed_stops_nobody_else(shops: ShopBreakers) -> None:
     for _ in range(50):
         fails(shops, "A", "A")
         shops.learn("B", failed=False)
-    assert not shops.admits("A")
-    assert shops.admits("B")
-    assert shops.admits("C")
+    assert not shops.allows("A")
+    assert shops.allows("B")
+    assert shops.allows("C")
 
 
 def test_failures_of_three_shops_stop_all(shops: ShopBreakers) -> None:
     shops.learn("D", failed=False)
     fails(shops, "A", "B")
-    assert shops.admits("C")
+    assert shops.allows("C")
     fails(shops, "C")
     assert shops.is_open
-    assert not any(shops.admits(shop) for shop in "ABCDE")
+    assert not any(shops.allows(shop) for shop in "ABCDE")
 
 
 def test_failures_of_all_shops_stop_all_when_they_are_fewer(shops: ShopBreakers) -> None:
     fails(shops, "A", "B", "A")
     assert shops.is_open
-    assert not shops.admits("C")
+    assert not shops.allows("C")
 
 
 def test_two_of_three_shops_do_not_stop_the_third(shops: ShopBreakers) -> None:
     shops.learn("C", failed=False)
     fails(shops, *"AB" * FAILURES)
     assert not shops.is_open
-    assert shops.admits("C")
+    assert shops.allows("C")
 
 
 def test_shop_that_was_not_seen_for_a_minute_does_not_count(shops: ShopBreakers, clock: Clock) -> None:
@@ -182,35 +182,35 @@ def test_failures_of_another_time_do_not_count(shops: ShopBreakers, clock: Clock
 def test_one_call_of_any_shop_tries_for_all(shops: ShopBreakers, clock: Clock) -> None:
     fails(shops, *"ABC")
     clock.now += PAUSE_S
-    assert [shops.admits(shop) for shop in "DABCD"] == [True, False, False, False, False]
+    assert [shops.allows(shop) for shop in "DABCD"] == [True, False, False, False, False]
     shops.learn("D", failed=False)
-    assert all(shops.admits(shop) for shop in "ABCDE")
+    assert all(shops.allows(shop) for shop in "ABCDE")
 
 
 def test_next_to_try_for_all_is_another_shop(shops: ShopBreakers, clock: Clock) -> None:
     fails(shops, *"ABC")
     clock.now += PAUSE_S
-    assert shops.admits("A")
+    assert shops.allows("A")
     fails(shops, "A")
     clock.now += PAUSE_S
-    assert [shops.admits(shop) for shop in "AB"] == [False, True]
+    assert [shops.allows(shop) for shop in "AB"] == [False, True]
     fails(shops, "B")
     clock.now += PAUSE_S
-    assert shops.admits("A")
+    assert shops.allows("A")
 
 
 def test_success_after_all_were_stopped_brings_every_shop_back(shops: ShopBreakers, clock: Clock) -> None:
     fails(shops, *"ABC" * FAILURES)
     clock.now += PAUSE_S * 2
-    assert shops.admits("A")
+    assert shops.allows("A")
     shops.learn("A", failed=False)
-    assert all(shops.admits(shop) for shop in "ABC")
+    assert all(shops.allows(shop) for shop in "ABC")
 
 
 def test_breakers_of_no_failures_never_open(clock: Clock) -> None:
     shops = ShopBreakers(0, PAUSE_S, clock)
     fails(shops, *"ABC" * 1000)
-    assert all(shops.admits(shop) for shop in "ABCD")
+    assert all(shops.allows(shop) for shop in "ABCD")
 
 
 STEP = st.tuples(st.sampled_from("ABCDE"), st.booleans(), st.sampled_from([0.0, 0.1, 4.0, PAUSE_S, 25.0]))
@@ -224,7 +224,7 @@ def test_shop_is_only_turned_away_by_its_own_failures_or_those_of_several(steps:
     """When each call that was made ended, whose it was, and whether it failed."""
     for shop, failed, step_s in steps:
         clock.now += step_s
-        if shops.admits(shop):
+        if shops.allows(shop):
             shops.learn(shop, failed=failed)
             calls.append((clock.now, shop, failed))
             continue
@@ -246,13 +246,13 @@ def test_however_much_failed_a_call_that_succeeds_brings_back_its_shop(steps: li
     shops = ShopBreakers(FAILURES, PAUSE_S, clock)
     for shop, failed, step_s in steps:
         clock.now += step_s
-        if shops.admits(shop):
+        if shops.allows(shop):
             shops.learn(shop, failed=failed)
     clock.now += 2 * PAUSE_S
-    assert shops.admits("A")
+    assert shops.allows("A")
     shops.learn("A", failed=False)
     assert not shops.is_open
-    assert shops.admits("A")
+    assert shops.allows("A")
 
 
 # --- on the wire

@@ -8,7 +8,7 @@ import httpx
 import pytest
 import respx
 
-from payment_service.access.service import EVERYBODY
+from payment_service.access.service import FULL_ACCESS
 from payment_service.money import MAX_TIYN, Money
 from payment_service.reconciliation.findings import Finding
 from payment_service.reconciliation.service import Period
@@ -52,7 +52,7 @@ async def test_paid_refunded_and_net_are_summed_per_shop(
 
 async def test_shop_that_changed_its_bin_has_two_lines(make: Making, services: Services) -> None:
     await make("Processed", tenge=5)
-    await services.routing.update(EVERYBODY, SHOP, {"organization_bin": NEW_BIN})
+    await services.routing.update(FULL_ACCESS, SHOP, {"organization_bin": NEW_BIN})
     await make("Processed", tenge=6)
     turnovers = await of_all(services)
     assert {(turnover.organization_bin, turnover.paid) for turnover in turnovers} == {
@@ -67,7 +67,7 @@ async def test_payments_of_clients_are_summed_apart_and_the_untold_amounts_are_c
     payment = await make("Processed", tenge=100)
     for external_id, amount in (("12700000001", 700), ("12700000002", None)):
         told = Report(shop_id=SHOP, operation_type="create", external_id=external_id, amount=amount)
-        await services.reports.write(EVERYBODY, told)
+        await services.reports.write(FULL_ACCESS, told)
     await sql.execute("SET session_replication_role = replica; UPDATE payment SET state = 'paid'")
     service, client = await of_all(services)
     assert (service.source, service.organization_bin, service.paid) == ("service", payment.organization_bin, 10000)
@@ -77,7 +77,7 @@ async def test_payments_of_clients_are_summed_apart_and_the_untold_amounts_are_c
 
 async def test_merged_report_is_not_counted(make: Making, services: Services) -> None:
     told = Report(shop_id=SHOP, operation_type="create", external_id="12800000001", amount=10000)
-    await services.reports.write(EVERYBODY, told)
+    await services.reports.write(FULL_ACCESS, told)
     await make("Processed", tenge=100)
     [turnover] = await of_all(services)
     assert (turnover.source, *sums(turnover)) == ("service", 1, 1, 10000, 0, 10000)
@@ -134,8 +134,8 @@ def test_tenge_are_written_with_two_decimals(tiyn: int, text: str) -> None:
 
 
 async def test_csv_is_what_excel_opens_as_it_is(make: Making, services: Services) -> None:
-    await services.routing.update(EVERYBODY, SHOP, {"name": '=HYPERLINK("http://evil")'})
-    await services.routing.update(EVERYBODY, OTHER_SHOP, {"name": "Цветы, «Роза»"})
+    await services.routing.update(FULL_ACCESS, SHOP, {"name": '=HYPERLINK("http://evil")'})
+    await services.routing.update(FULL_ACCESS, OTHER_SHOP, {"name": "Цветы, «Роза»"})
     await make("Processed", tenge="17500.50")
     await make("Processed", tenge=1, shop_id=OTHER_SHOP)
     content = csv_of(await of_all(services))

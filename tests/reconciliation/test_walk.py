@@ -9,7 +9,7 @@ import httpx
 import pytest
 import respx
 
-from payment_service.access.service import EVERYBODY
+from payment_service.access.service import FULL_ACCESS
 from payment_service.money import Money
 from payment_service.payments.models import Payment
 from payment_service.reconciliation import service
@@ -129,7 +129,7 @@ async def test_unknown_refund_is_listed_with_its_amount(
 async def test_payment_of_a_client_is_compared_and_its_missing_amount_is_told(
     shops: dict[int, str], services: Services, kaspi: Kaspi, found: Found
 ) -> None:
-    await services.reports.write(EVERYBODY, Report(shop_id=SHOP, operation_type="create", external_id="12700000001"))
+    await services.reports.write(FULL_ACCESS, Report(shop_id=SHOP, operation_type="create", external_id="12700000001"))
     kaspi.words["12700000001"] = ["Processed"]
     [finding] = await found(apply=True)
     assert (finding.kind, finding.became) == (Kind.PAID_THERE_OPEN_HERE, "paid")
@@ -138,7 +138,7 @@ async def test_payment_of_a_client_is_compared_and_its_missing_amount_is_told(
 
 
 async def test_merged_report_is_not_asked_about(make: Making, found: Found, kaspi: Kaspi, services: Services) -> None:
-    await services.reports.write(EVERYBODY, Report(shop_id=SHOP, operation_type="create", external_id="12800000001"))
+    await services.reports.write(FULL_ACCESS, Report(shop_id=SHOP, operation_type="create", external_id="12800000001"))
     payment = await make(tenge=100)
     assert payment.external_id == "12800000001"
     assert await found() == []

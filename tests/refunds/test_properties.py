@@ -29,6 +29,7 @@ from payment_service.providers.interface import (
     StatusRead,
     Unknown,
 )
+from payment_service.providers.registry import DEFAULT, Registry
 from payment_service.refunds.service import RefundAnswer, RefundRequest
 from payment_service.services import Services
 from tests.payments.asking import TESTS, ask
@@ -79,7 +80,8 @@ class FakeProvider:
 def answering(services: Services, courses: list[str]) -> Iterator[tuple[Services, FakeProvider]]:
     """The services with a provider that ends its refunds as told."""
     fake = FakeProvider(iter(courses))
-    providers = {"kaspi": fake}
+    providers = Registry()
+    providers.register(DEFAULT, fake)
     moves = replace(services.reading.moves, providers=providers)
     payments = replace(services.payments, providers=providers, moves=moves)
     reading = replace(services.reading, providers=providers, moves=moves)

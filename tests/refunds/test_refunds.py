@@ -9,7 +9,7 @@ import httpx
 import pytest
 import respx
 
-from payment_service.access.service import EVERYBODY
+from payment_service.access.service import FULL_ACCESS
 from payment_service.errors import (
     DeviceTokenMissing,
     IdempotencyKeyReused,
@@ -191,9 +191,9 @@ async def test_refund_uses_the_payments_bin_and_token_whatever_the_routing_says_
     services: Services, payment: Payment, wire: respx.MockRouter, shops: dict[int, str]
 ) -> None:
     await services.routing.update(
-        EVERYBODY, SHOP, {"organization_bin": shops[OTHER_SHOP], "device_token": "another-token"}
+        FULL_ACCESS, SHOP, {"organization_bin": shops[OTHER_SHOP], "device_token": "another-token"}
     )
-    await services.routing.update(EVERYBODY, SHOP, {"is_active": False})
+    await services.routing.update(FULL_ACCESS, SHOP, {"is_active": False})
     route = refunding(wire)
     await services.refunds.refund(give_back(payment))
     query = route.calls.last.request.url.params
@@ -202,9 +202,9 @@ async def test_refund_uses_the_payments_bin_and_token_whatever_the_routing_says_
 
 
 async def test_payment_made_without_a_token_cannot_be_refunded(services: Services, wire: respx.MockRouter) -> None:
-    await services.routing.update(EVERYBODY, SHOP, {"device_token": None})
+    await services.routing.update(FULL_ACCESS, SHOP, {"device_token": None})
     payment = await paid(services, wire)
-    await services.routing.update(EVERYBODY, SHOP, {"device_token": device_token_of(SHOP)})
+    await services.routing.update(FULL_ACCESS, SHOP, {"device_token": device_token_of(SHOP)})
     route = refunding(wire)
     with pytest.raises(DeviceTokenMissing):
         await services.refunds.refund(give_back(payment))
@@ -248,7 +248,7 @@ async def test_payment_that_was_paid_meanwhile_is_asked_about_first(services: Se
     taking(wire)
     payment = (await services.payments.create(ask())).payment
     wire.get("/status/").mock(return_value=status_reply(str(payment.external_id), "Processed"))
-    found = await services.refunds.payment_of(EVERYBODY, SHOP, str(payment.external_id))
+    found = await services.refunds.payment_of(FULL_ACCESS, SHOP, "kaspi", str(payment.external_id))
     assert found.state == "paid"
 
 
@@ -257,7 +257,7 @@ async def test_payment_that_is_not_of_that_shop_is_not_found(
     services: Services, payment: Payment, shop_id: int, external_id: str | None
 ) -> None:
     with pytest.raises(PaymentNotFound):
-        await services.refunds.payment_of(EVERYBODY, shop_id, external_id or str(payment.external_id))
+        await services.refunds.payment_of(FULL_ACCESS, shop_id, "kaspi", external_id or str(payment.external_id))
 
 
 # --- never twice
@@ -352,9 +352,9 @@ async def test_refund_whose_sender_died_is_unknown_and_stays_reserved(
     await gate.reached.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert await services.refund_settling.settle_lost() == 0
+    assert await services.refund_settling.mark_lost_unknown() == 0
     await age(sql, 31, "refund")
-    assert await services.refund_settling.settle_lost() == 1
+    assert await services.refund_settling.mark_lost_unknown() == 1
     assert await sql.fetchval("SELECT state FROM refund") == "unknown"
     assert await sums(sql) == (0, 1000)
     assert await audit_of(sql, "refund") == [("refund", "unknown")]
@@ -382,7 +382,7 @@ async def test_refund_outcome_that_comes_after_the_lease_is_still_written(
     task = asyncio.create_task(services.refunds.refund(give_back(payment)))
     await gate.reached.wait()
     await age(sql, 31, "refund")
-    await services.refund_settling.settle_lost()
+    await services.refund_settling.mark_lost_unknown()
     gate.open.set()
     assert (await task).refund.state == state
     assert await sums(sql) == after
@@ -414,7 +414,7 @@ async def test_refund_does_not_change_the_state_of_its_payment(
     refunding(wire)
     await services.refunds.refund(give_back(payment, None))
     async with services.database.reading() as session:
-        found = await queries.by_external_id(session, str(payment.external_id))
+        found = await queries.by_external_id(session, "kaspi", str(payment.external_id))
     assert found is not None
     assert (found.state, found.status) == ("paid", "Processed")
 

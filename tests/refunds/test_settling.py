@@ -10,7 +10,7 @@ import httpx
 import pytest
 import respx
 
-from payment_service.access.service import EVERYBODY, Caller
+from payment_service.access.service import FULL_ACCESS, Caller
 from payment_service.errors import (
     InvalidInput,
     NothingToSettle,
@@ -69,7 +69,7 @@ def alarms() -> Alarms:
 
 async def settle(services: Services, refund: Refund, *, succeeded: bool, **changes: Any) -> Seen:
     found = RefundSettlement(succeeded=succeeded, reason=REASON, **changes)
-    return await services.refund_settling.settle(EVERYBODY, refund.id, found)
+    return await services.refund_settling.settle(FULL_ACCESS, refund.id, found)
 
 
 @pytest.mark.parametrize(
@@ -90,15 +90,15 @@ async def test_unknown_refund_becomes_what_a_person_found(
     assert await sums(sql) == after
     rows = await sql.fetch("SELECT refund_id, state, reason, amount FROM payment_log WHERE operation_type = 'settle'")
     assert [tuple(row) for row in rows] == [(unknown.id, state, REASON, 6000)]
-    assert await services.refund_settling.tasks(EVERYBODY) == []
+    assert await services.refund_settling.tasks(FULL_ACCESS) == []
 
 
 async def test_unknown_refunds_are_tasks_with_their_payments(
     services: Services, payment: Payment, unknown: Refund
 ) -> None:
-    [(refund, of)] = await services.refund_settling.tasks(EVERYBODY)
+    [(refund, of)] = await services.refund_settling.tasks(FULL_ACCESS)
     assert (refund.id, of.id) == (unknown.id, payment.id)
-    assert await services.refund_settling.tasks(Caller("stranger", EVERYBODY.scopes, frozenset({OTHER_SHOP}))) == []
+    assert await services.refund_settling.tasks(Caller("stranger", FULL_ACCESS.scopes, frozenset({OTHER_SHOP}))) == []
 
 
 async def test_id_of_the_refund_is_kept_and_is_only_its_own(
@@ -144,11 +144,11 @@ async def test_only_an_unknown_refund_is_settled(
 
 async def test_no_refund_is_not_found(services: Services) -> None:
     with pytest.raises(RefundNotFound):
-        await services.refund_settling.settle(EVERYBODY, uuid4(), RefundSettlement(succeeded=True, reason=REASON))
+        await services.refund_settling.settle(FULL_ACCESS, uuid4(), RefundSettlement(succeeded=True, reason=REASON))
 
 
 async def test_refund_of_another_shop_is_not_found(services: Services, unknown: Refund) -> None:
-    stranger = Caller("stranger", EVERYBODY.scopes, frozenset({OTHER_SHOP}))
+    stranger = Caller("stranger", FULL_ACCESS.scopes, frozenset({OTHER_SHOP}))
     with pytest.raises(RefundNotFound):
         await services.refund_settling.settle(stranger, unknown.id, RefundSettlement(succeeded=True, reason=REASON))
 
@@ -239,8 +239,8 @@ async def test_reply_that_comes_after_a_person_settled_moves_nothing_and_a_contr
     asked = asyncio.create_task(services.refunds.refund(give_back(payment)))
     await gate.reached.wait()
     await age(sql, 31, "refund")
-    await services.refund_settling.settle_lost()
-    [(refund, _payment)] = await services.refund_settling.tasks(EVERYBODY)
+    await services.refund_settling.mark_lost_unknown()
+    [(refund, _payment)] = await services.refund_settling.tasks(FULL_ACCESS)
     await settle(services, refund, succeeded=succeeded)
     gate.open.set()
     assert (await asked).refund.state == ("succeeded" if succeeded else "failed")
@@ -254,7 +254,7 @@ async def test_reply_that_comes_after_a_person_settled_moves_nothing_and_a_contr
 async def undo(services: Services, refund: Refund, *, actor: str = "another") -> Seen:
     token = origin.set(Origin(actor))
     try:
-        return await services.refund_settling.undo(EVERYBODY, refund.id, "It was not so")
+        return await services.refund_settling.undo(FULL_ACCESS, refund.id, "It was not so")
     finally:
         origin.reset(token)
 

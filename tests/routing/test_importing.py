@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from payment_service.access.service import EVERYBODY
+from payment_service.access.service import FULL_ACCESS
 from payment_service.routing import importing
 from payment_service.routing.importing import BadFileError, Planned
 from payment_service.routing.service import Routing
@@ -60,13 +60,13 @@ async def test_dry_run_tells_what_a_change_would_be(routing: Routing) -> None:
     [plan] = await bring_in(routing, lines("8,991011000048,Cvety.kz,Astana"), dry_run=True)
     assert plan.action == "change"
     assert plan.changes == {"organization_bin": ("891027350515", "991011000048"), "city": ("Almaty", "Astana")}
-    assert (await routing.route_of(EVERYBODY, 8)).organization_bin == "891027350515"
+    assert (await routing.route_of(FULL_ACCESS, 8)).organization_bin == "891027350515"
 
 
 async def test_bin_and_token_of_a_file_change_together(routing: Routing) -> None:
     await bring_in(routing, lines(GOOD))
     await bring_in(routing, lines(f"8,991011000048,Cvety.kz,Astana,{TOKEN}", head=f"{HEAD},device_token"))
-    route = await routing.route_of(EVERYBODY, 8)
+    route = await routing.route_of(FULL_ACCESS, 8)
     assert (route.organization_bin, route.device_token) == ("991011000048", TOKEN)
 
 
@@ -75,7 +75,7 @@ async def test_empty_token_cell_keeps_the_token(routing: Routing) -> None:
     await bring_in(routing, lines(f"{GOOD},{TOKEN}", head=head))
     [plan] = await bring_in(routing, lines("8,991011000048,Cvety.kz,Almaty,", head=head))
     assert set(plan.changes) == {"organization_bin"}
-    assert (await routing.route_of(EVERYBODY, 8)).device_token == TOKEN
+    assert (await routing.route_of(FULL_ACCESS, 8)).device_token == TOKEN
 
 
 async def test_every_bad_row_is_named(routing: Routing, sql: asyncpg.Connection) -> None:
@@ -144,19 +144,19 @@ async def test_file_that_fails_half_way_changes_nothing(
 
 async def test_file_of_a_spreadsheet_is_read(routing: Routing) -> None:
     await bring_in(routing, "\ufeff" + lines(" 8 ,891027350515 , Cvety.kz,Almaty").replace("\n", "\r\n"))
-    assert (await routing.config_of(EVERYBODY, 8)).row.name == "Cvety.kz"
+    assert (await routing.config_of(FULL_ACCESS, 8)).row.name == "Cvety.kz"
 
 
 async def test_import_is_heard_by_the_memory(routing: Routing) -> None:
     routing.memory.trust(trusted=True)
     await bring_in(routing, lines(GOOD))
-    await routing.route_of(EVERYBODY, 8)
+    await routing.route_of(FULL_ACCESS, 8)
     await bring_in(routing, lines("8,991011000048,Cvety.kz,Almaty"))
-    assert (await routing.route_of(EVERYBODY, 8)).organization_bin == "991011000048"
+    assert (await routing.route_of(FULL_ACCESS, 8)).organization_bin == "991011000048"
 
 
 async def test_name_is_what_people_write(routing: Routing) -> None:
     await bring_in(routing, lines('8,891027350515,"\U0001fa77 Roses \u2028№\u00a01",Алматы'))
-    assert (await routing.config_of(EVERYBODY, 8)).row.name == "\U0001fa77 Roses \u2028№\u00a01"
+    assert (await routing.config_of(FULL_ACCESS, 8)).row.name == "\U0001fa77 Roses \u2028№\u00a01"
     with pytest.raises(BadFileError, match="Line 2: name: must not hold control characters"):
         importing.parse(lines("8,891027350515,a\u202eb,Almaty"))

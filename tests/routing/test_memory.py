@@ -7,7 +7,7 @@ from contextlib import suppress
 import asyncpg
 import pytest
 
-from payment_service.access.service import EVERYBODY
+from payment_service.access.service import FULL_ACCESS
 from payment_service.postgres.memory import keep_fresh
 from payment_service.services import Services, build
 from payment_service.settings import Settings
@@ -41,18 +41,18 @@ async def listening(services: Services, monkeypatch: pytest.MonkeyPatch) -> Asyn
 
 
 async def is_remembered(services: Services) -> bool:
-    await services.routing.config_of(EVERYBODY, SHOP)
+    await services.routing.config_of(FULL_ACCESS, SHOP)
     return services.routing.memory.get(SHOP) is not None
 
 
 async def seen(services: Services, organization_bin: str) -> bool:
-    return (await services.routing.route_of(EVERYBODY, SHOP)).organization_bin == organization_bin
+    return (await services.routing.route_of(FULL_ACCESS, SHOP)).organization_bin == organization_bin
 
 
 async def test_change_in_another_process_is_seen(listening: Services, elsewhere: Services) -> None:
-    await elsewhere.routing.update(EVERYBODY, SHOP, {"organization_bin": OTHER_BIN})
+    await elsewhere.routing.update(FULL_ACCESS, SHOP, {"organization_bin": OTHER_BIN})
     await until(lambda: seen(listening, OTHER_BIN), seconds=5)
-    assert (await listening.routing.route_of(EVERYBODY, SHOP)).version == 2
+    assert (await listening.routing.route_of(FULL_ACCESS, SHOP)).version == 2
 
 
 async def test_change_by_hand_is_seen(listening: Services, sql: asyncpg.Connection) -> None:
@@ -66,14 +66,14 @@ async def test_change_by_hand_is_seen(listening: Services, sql: asyncpg.Connecti
         await write_down(sql, f"payment_config:{SHOP}")
 
     async def inactive() -> bool:
-        return not (await listening.routing.config_of(EVERYBODY, SHOP)).row.is_active
+        return not (await listening.routing.config_of(FULL_ACCESS, SHOP)).row.is_active
 
     await until(inactive, seconds=5)
 
 
 async def test_remembered_shop_is_not_read_again(listening: Services) -> None:
-    remembered = await listening.routing.config_of(EVERYBODY, SHOP)
-    assert await listening.routing.config_of(EVERYBODY, SHOP) is remembered
+    remembered = await listening.routing.config_of(FULL_ACCESS, SHOP)
+    assert await listening.routing.config_of(FULL_ACCESS, SHOP) is remembered
 
 
 async def test_without_a_listener_nothing_is_remembered(services: Services) -> None:
@@ -100,11 +100,11 @@ async def test_lost_listener_trusts_the_database_until_it_is_back(
         return not await is_remembered(listening)
 
     await until(distrusted)
-    await elsewhere.routing.update(EVERYBODY, SHOP, {"organization_bin": OTHER_BIN})
+    await elsewhere.routing.update(FULL_ACCESS, SHOP, {"organization_bin": OTHER_BIN})
     assert await seen(listening, OTHER_BIN)
     back.set()
     await until(lambda: is_remembered(listening))
-    await elsewhere.routing.update(EVERYBODY, SHOP, {"organization_bin": SHOPS[SHOP]})
+    await elsewhere.routing.update(FULL_ACCESS, SHOP, {"organization_bin": SHOPS[SHOP]})
     await until(lambda: seen(listening, SHOPS[SHOP]), seconds=5)
 
 

@@ -8,7 +8,7 @@ import pytest
 import respx
 from cryptography.fernet import Fernet
 
-from payment_service.access.service import EVERYBODY
+from payment_service.access.service import FULL_ACCESS
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.postgres.vault import Vault, VaultError, new_key
 from payment_service.services import Services
@@ -31,20 +31,20 @@ def with_keys(services: Services, *keys: str) -> Services:
 
 async def test_tokens_are_readable_before_during_and_after(services: Services, sql: asyncpg.Connection) -> None:
     during, after = with_keys(services, NEW_KEY, ENCRYPTION_KEY), with_keys(services, NEW_KEY)
-    assert (await during.routing.route_of(EVERYBODY, SHOP)).device_token == device_token_of(SHOP)
+    assert (await during.routing.route_of(FULL_ACCESS, SHOP)).device_token == device_token_of(SHOP)
     before = await sql.fetch("SELECT id, masked, ciphertext FROM device_token ORDER BY id")
     assert await during.rotate_keys() == 7
     rows = await sql.fetch("SELECT id, masked, ciphertext FROM device_token ORDER BY id")
     assert [(row["id"], row["masked"]) for row in rows] == [(row["id"], row["masked"]) for row in before]
     assert not {row["ciphertext"] for row in rows} & {row["ciphertext"] for row in before}
-    assert (await after.routing.route_of(EVERYBODY, SHOP)).device_token == device_token_of(SHOP)
+    assert (await after.routing.route_of(FULL_ACCESS, SHOP)).device_token == device_token_of(SHOP)
     with pytest.raises(VaultError):
-        await services.routing.route_of(EVERYBODY, SHOP)
+        await services.routing.route_of(FULL_ACCESS, SHOP)
 
 
 async def test_rotation_makes_no_version_of_the_routing(services: Services) -> None:
     await with_keys(services, NEW_KEY, ENCRYPTION_KEY).rotate_keys()
-    assert len(await with_keys(services, NEW_KEY).routing.history(EVERYBODY, SHOP)) == 1
+    assert len(await with_keys(services, NEW_KEY).routing.history(FULL_ACCESS, SHOP)) == 1
 
 
 async def test_token_that_no_key_opens_undoes_the_rotation(services: Services, sql: asyncpg.Connection) -> None:
@@ -96,9 +96,9 @@ async def test_token_that_was_moved_to_another_row_is_not_opened(services: Servi
             " WHERE (device_token.id, other.id) IN ((1, 2), (2, 1))"
         )
         await write_down(sql, "device_token:1", "device_token:2")
-    with pytest.raises(VaultError, match="another place"):
-        await services.routing.route_of(EVERYBODY, SHOP)
-    with pytest.raises(VaultError, match="another place"):
+    with pytest.raises(VaultError, match="another row"):
+        await services.routing.route_of(FULL_ACCESS, SHOP)
+    with pytest.raises(VaultError, match="another row"):
         await services.rotate_keys()
 
 
@@ -106,7 +106,7 @@ async def test_secrets_of_before_are_read_and_bound_by_a_rotation(services: Serv
     unbound = Fernet(ENCRYPTION_KEY).encrypt(device_token_of(SHOP).encode()).decode()
     of_before = f"UPDATE device_token SET ciphertext = '{unbound}' WHERE id = 1"
     await change_by_hand(sql, "device_token:1", of_before)
-    assert (await services.routing.route_of(EVERYBODY, SHOP)).device_token == device_token_of(SHOP)
+    assert (await services.routing.route_of(FULL_ACCESS, SHOP)).device_token == device_token_of(SHOP)
     await services.rotate_keys()
     assert await sql.fetchval("SELECT bool_and(ciphertext LIKE 'v2:%') FROM device_token")
-    assert (await services.routing.route_of(EVERYBODY, SHOP)).device_token == device_token_of(SHOP)
+    assert (await services.routing.route_of(FULL_ACCESS, SHOP)).device_token == device_token_of(SHOP)

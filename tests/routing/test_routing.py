@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from payment_service.access.service import EVERYBODY, Caller
+from payment_service.access.service import FULL_ACCESS, Caller
 from payment_service.errors import InvalidInput, ShopAlreadyConfigured, ShopInactive, ShopNotConfigured
 from payment_service.observability.context import Origin, origin
 from payment_service.routing.service import Routing
@@ -26,7 +26,7 @@ def routing(services: Services, shops: dict[int, str]) -> Routing:
 
 
 async def token_of(routing: Routing) -> str | None:
-    return (await routing.config_of(EVERYBODY, SHOP)).device_token
+    return (await routing.config_of(FULL_ACCESS, SHOP)).device_token
 
 
 # --- asking
@@ -34,39 +34,39 @@ async def token_of(routing: Routing) -> str | None:
 
 @pytest.mark.parametrize("shop_id", SHOPS)
 async def test_each_shop_has_its_own_bin_and_token(routing: Routing, shop_id: int) -> None:
-    route = await routing.route_of(EVERYBODY, shop_id)
+    route = await routing.route_of(FULL_ACCESS, shop_id)
     assert (route.organization_bin, route.device_token) == (SHOPS[shop_id], device_token_of(shop_id))
 
 
 async def test_shop_without_routing_has_no_default(routing: Routing) -> None:
     with pytest.raises(ShopNotConfigured):
-        await routing.route_of(EVERYBODY, 404)
+        await routing.route_of(FULL_ACCESS, 404)
 
 
 async def test_inactive_shop_has_a_configuration_and_no_route(routing: Routing) -> None:
-    await routing.update(EVERYBODY, SHOP, {"is_active": False})
-    assert not (await routing.config_of(EVERYBODY, SHOP)).row.is_active
+    await routing.update(FULL_ACCESS, SHOP, {"is_active": False})
+    assert not (await routing.config_of(FULL_ACCESS, SHOP)).row.is_active
     with pytest.raises(ShopInactive):
-        await routing.route_of(EVERYBODY, SHOP)
+        await routing.route_of(FULL_ACCESS, SHOP)
 
 
 async def test_bin_of_several_shops_answers_all_of_them(routing: Routing) -> None:
-    await routing.update(EVERYBODY, OTHER, {"organization_bin": SHOPS[SHOP]})
-    found = await routing.configs(EVERYBODY, organization_bin=SHOPS[SHOP])
+    await routing.update(FULL_ACCESS, OTHER, {"organization_bin": SHOPS[SHOP]})
+    found = await routing.configs(FULL_ACCESS, organization_bin=SHOPS[SHOP])
     assert [config.row.shop_id for config in found] == [OTHER, SHOP]
 
 
 async def test_configurations_can_be_narrowed(routing: Routing) -> None:
-    await routing.update(EVERYBODY, SHOP, {"is_active": False})
-    assert len(await routing.configs(EVERYBODY)) == 7
-    assert len(await routing.configs(EVERYBODY, active_only=True)) == 6
-    of_two, of_none = (Caller("c", EVERYBODY.scopes, shops) for shops in (frozenset({OTHER, 404}), frozenset[int]()))
+    await routing.update(FULL_ACCESS, SHOP, {"is_active": False})
+    assert len(await routing.configs(FULL_ACCESS)) == 7
+    assert len(await routing.configs(FULL_ACCESS, active_only=True)) == 6
+    of_two, of_none = (Caller("c", FULL_ACCESS.scopes, shops) for shops in (frozenset({OTHER, 404}), frozenset[int]()))
     assert [config.row.shop_id for config in await routing.configs(of_two)] == [OTHER]
     assert await routing.configs(of_none) == []
 
 
 async def test_routing_of_a_foreign_shop_looks_like_a_missing_one(routing: Routing) -> None:
-    caller = Caller("c", EVERYBODY.scopes, frozenset({OTHER}))
+    caller = Caller("c", FULL_ACCESS.scopes, frozenset({OTHER}))
     bin_of_shop = {"organization_bin": SHOPS[SHOP]}
     for shop_id in (SHOP, 404):
         for forbidden in (
@@ -103,18 +103,18 @@ async def test_wrong_field_changes_nothing(
     before = await sql.fetch("SELECT * FROM payment_config ORDER BY id")
     for shop_id, change in ((SHOP, routing.update), (404, routing.create)):
         with pytest.raises(InvalidInput, match=f"^{field}: "):
-            await change(EVERYBODY, shop_id, {"organization_bin": SHOPS[SHOP], **fields})
+            await change(FULL_ACCESS, shop_id, {"organization_bin": SHOPS[SHOP], **fields})
     assert await sql.fetch("SELECT * FROM payment_config ORDER BY id") == before
 
 
 async def test_shop_is_configured_once(routing: Routing) -> None:
     with pytest.raises(ShopAlreadyConfigured):
-        await routing.create(EVERYBODY, SHOP, {"organization_bin": SHOPS[OTHER]})
-    assert (await routing.route_of(EVERYBODY, SHOP)).organization_bin == SHOPS[SHOP]
+        await routing.create(FULL_ACCESS, SHOP, {"organization_bin": SHOPS[OTHER]})
+    assert (await routing.route_of(FULL_ACCESS, SHOP)).organization_bin == SHOPS[SHOP]
 
 
 async def test_shop_created_by_many_at_once_is_configured_once(routing: Routing, sql: asyncpg.Connection) -> None:
-    creating = (routing.create(EVERYBODY, 404, {"organization_bin": SHOPS[SHOP]}) for _ in range(5))
+    creating = (routing.create(FULL_ACCESS, 404, {"organization_bin": SHOPS[SHOP]}) for _ in range(5))
     ended = await asyncio.gather(*creating, return_exceptions=True)
     assert sum(isinstance(end, ShopAlreadyConfigured) for end in ended) == 4
     assert await sql.fetchval("SELECT count(*) FROM payment_config_history WHERE shop_id = 404") == 1
@@ -122,12 +122,12 @@ async def test_shop_created_by_many_at_once_is_configured_once(routing: Routing,
 
 async def test_update_of_a_shop_without_routing_is_refused(routing: Routing) -> None:
     with pytest.raises(ShopNotConfigured):
-        await routing.update(EVERYBODY, 404, {"is_active": False})
+        await routing.update(FULL_ACCESS, 404, {"is_active": False})
 
 
 async def test_update_changes_only_what_it_is_given(routing: Routing) -> None:
-    before = await routing.config_of(EVERYBODY, SHOP)
-    after = await routing.update(EVERYBODY, SHOP, {"description": "Corner of Abay"})
+    before = await routing.config_of(FULL_ACCESS, SHOP)
+    after = await routing.update(FULL_ACCESS, SHOP, {"description": "Corner of Abay"})
     assert after.row.description == "Corner of Abay"
     assert (after.route.organization_bin, after.device_token) == (before.route.organization_bin, before.device_token)
     assert after.row.device_token_id == before.row.device_token_id
@@ -135,27 +135,29 @@ async def test_update_changes_only_what_it_is_given(routing: Routing) -> None:
 
 
 async def test_update_that_differs_in_nothing_is_no_version(routing: Routing) -> None:
-    before = await routing.config_of(EVERYBODY, SHOP)
+    before = await routing.config_of(FULL_ACCESS, SHOP)
     same = {"organization_bin": SHOPS[SHOP], "device_token": device_token_of(SHOP), "is_active": True, "name": ""}
-    assert (await routing.update(EVERYBODY, SHOP, same)).row.version == before.row.version
-    assert len(await routing.history(EVERYBODY, SHOP)) == 1
+    assert (await routing.update(FULL_ACCESS, SHOP, same)).row.version == before.row.version
+    assert len(await routing.history(FULL_ACCESS, SHOP)) == 1
 
 
 async def test_bin_and_token_change_together(routing: Routing) -> None:
-    await routing.update(EVERYBODY, SHOP, {"organization_bin": SHOPS[OTHER], "device_token": TOKEN, "is_active": True})
-    route = await routing.route_of(EVERYBODY, SHOP)
+    await routing.update(
+        FULL_ACCESS, SHOP, {"organization_bin": SHOPS[OTHER], "device_token": TOKEN, "is_active": True}
+    )
+    route = await routing.route_of(FULL_ACCESS, SHOP)
     assert (route.organization_bin, route.device_token, route.version) == (SHOPS[OTHER], TOKEN, 2)
 
 
 async def test_masked_token_put_back_leaves_the_token(routing: Routing) -> None:
-    masked = (await routing.config_of(EVERYBODY, SHOP)).row.device_token
+    masked = (await routing.config_of(FULL_ACCESS, SHOP)).row.device_token
     assert masked == "00121038…"
-    await routing.update(EVERYBODY, SHOP, {"device_token": masked, "name": "Eileen"})
+    await routing.update(FULL_ACCESS, SHOP, {"device_token": masked, "name": "Eileen"})
     assert await token_of(routing) == device_token_of(SHOP)
 
 
 async def test_null_removes_the_token(routing: Routing, sql: asyncpg.Connection) -> None:
-    await routing.update(EVERYBODY, SHOP, {"device_token": None})
+    await routing.update(FULL_ACCESS, SHOP, {"device_token": None})
     assert await token_of(routing) is None
     row = await sql.fetchrow("SELECT device_token, device_token_id FROM payment_config WHERE shop_id = $1", SHOP)
     assert row == (None, None)
@@ -166,7 +168,7 @@ async def test_token_change_that_waited_for_another_one_wins(
     routing: Routing, sql: asyncpg.Connection, wanted: str | None
 ) -> None:
     """The second of two changes at once sees what the first one wrote."""
-    await routing.update(EVERYBODY, OTHER, {"device_token": "token-of-the-first"})
+    await routing.update(FULL_ACCESS, OTHER, {"device_token": "token-of-the-first"})
     first = sql.transaction()
     await first.start()
     columns = "shop_id, version, organization_bin, device_token, device_token_id, is_active, name, city, description"
@@ -182,7 +184,7 @@ async def test_token_change_that_waited_for_another_one_wins(
         SHOP,
     )
     await write_down(sql, f"payment_config:{SHOP}")
-    second = asyncio.create_task(routing.update(EVERYBODY, SHOP, {"device_token": wanted}))
+    second = asyncio.create_task(routing.update(FULL_ACCESS, SHOP, {"device_token": wanted}))
     waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"
     await until(lambda: sql.fetchval(waiting))
     await first.commit()
@@ -192,12 +194,12 @@ async def test_token_change_that_waited_for_another_one_wins(
 
 async def test_changes_at_once_are_all_kept(routing: Routing) -> None:
     fields: list[dict[str, Any]] = [{"name": "N"}, {"city": "C"}, {"description": "D"}, {"device_token": TOKEN}]
-    await asyncio.gather(*(routing.update(EVERYBODY, SHOP, change) for change in fields))
-    config = await routing.config_of(EVERYBODY, SHOP)
+    await asyncio.gather(*(routing.update(FULL_ACCESS, SHOP, change) for change in fields))
+    config = await routing.config_of(FULL_ACCESS, SHOP)
     row = config.row
     assert (row.name, row.city, row.description, config.device_token) == ("N", "C", "D", TOKEN)
     assert row.version == 5
-    assert len(await routing.history(EVERYBODY, SHOP)) == 5
+    assert len(await routing.history(FULL_ACCESS, SHOP)) == 5
 
 
 # --- history
@@ -206,10 +208,10 @@ async def test_changes_at_once_are_all_kept(routing: Routing) -> None:
 async def test_history_tells_who_what_and_why_newest_first(routing: Routing) -> None:
     mark = origin.set(Origin("aigerim"))
     try:
-        await routing.update(EVERYBODY, SHOP, {"organization_bin": SHOPS[OTHER]}, reason="new contract")
+        await routing.update(FULL_ACCESS, SHOP, {"organization_bin": SHOPS[OTHER]}, reason="new contract")
     finally:
         origin.reset(mark)
-    last, first = await routing.history(EVERYBODY, SHOP)
+    last, first = await routing.history(FULL_ACCESS, SHOP)
     assert (last.after.actor, last.after.reason, last.after.version) == ("aigerim", "new contract", 2)
     assert last.before is first.after
     assert (first.before, first.after.organization_bin) == (None, SHOPS[SHOP])
@@ -218,14 +220,14 @@ async def test_history_tells_who_what_and_why_newest_first(routing: Routing) -> 
 
 async def test_history_of_a_shop_that_never_was_is_not_found(routing: Routing) -> None:
     with pytest.raises(ShopNotConfigured):
-        await routing.history(EVERYBODY, 404)
+        await routing.history(FULL_ACCESS, 404)
 
 
 # --- secrets
 
 
 async def test_tokens_are_nowhere_in_the_clear(routing: Routing, sql: asyncpg.Connection) -> None:
-    await routing.update(EVERYBODY, SHOP, {"device_token": TOKEN})
+    await routing.update(FULL_ACCESS, SHOP, {"device_token": TOKEN})
     for table in ("device_token", "payment_config", "payment_config_history"):
         rows = await sql.fetch(f"SELECT to_jsonb(t)::text AS row FROM {table} AS t")
         assert rows
@@ -233,5 +235,5 @@ async def test_tokens_are_nowhere_in_the_clear(routing: Routing, sql: asyncpg.Co
 
 
 async def test_token_is_not_in_any_repr(routing: Routing) -> None:
-    config = await routing.config_of(EVERYBODY, SHOP)
+    config = await routing.config_of(FULL_ACCESS, SHOP)
     assert device_token_of(SHOP) not in repr(config) + repr(config.route)

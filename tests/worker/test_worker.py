@@ -10,7 +10,7 @@ import httpx
 import pytest
 import respx
 
-from payment_service.access.service import EVERYBODY
+from payment_service.access.service import FULL_ACCESS
 from payment_service.observability.metrics import TASKS
 from payment_service.payments.lifecycle import FollowPlan
 from payment_service.payments.models import Payment
@@ -62,11 +62,11 @@ async def reaches(sql: asyncpg.Connection, state: str) -> None:
     await until(there)
 
 
-async def sender_dies(services: Services, wire: respx.MockRouter) -> None:
+async def sender_dies(services: Services, wire: respx.MockRouter, **words: Any) -> None:
     """A process ends while its call is under way."""
     gate = Gate(accepted(CREATED))
     wire.get("/create/").mock(side_effect=gate)
-    sending = asyncio.create_task(services.payments.create(ask()))
+    sending = asyncio.create_task(services.payments.create(ask(**words)))
     await gate.reached.wait()
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
@@ -189,7 +189,7 @@ async def test_sweep_that_failed_is_not_the_last(
         raise RuntimeError("crash")
 
     with monkeypatch.context() as broken:
-        broken.setattr(Polling, "settle_lost", fail)
+        broken.setattr(Polling, "mark_lost_unknown", fail)
         await asyncio.wait_for(failed.wait(), 10)
     await sender_dies(services, wire)
     await age(sql, 31)
@@ -288,7 +288,7 @@ async def test_reported_payment_is_followed_like_ours(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
 ) -> None:
     tells(wire, "Wait", "Processed")
-    await services.reports.write(EVERYBODY, Report(shop_id=SHOP, operation_type="create", external_id=str(CREATED)))
+    await services.reports.write(FULL_ACCESS, Report(shop_id=SHOP, operation_type="create", external_id=str(CREATED)))
     await reaches(sql, "paid")
     assert await audit_of(sql) == [("create", None), ("status", "pending"), ("status", "paid")]
 
@@ -305,7 +305,7 @@ async def test_payment_that_stays_open_too_long_becomes_a_task(
         return bool(await sql.fetchval("SELECT next_check_at IS NULL FROM payment"))
 
     await until(given_up)
-    assert [task.id for task in await services.settling.tasks(EVERYBODY)] == [payment.id]
+    assert [task.id for task in await services.settling.tasks(FULL_ACCESS)] == [payment.id]
     assert alarms["still_open"] == 1
 
 
@@ -328,6 +328,46 @@ async def test_tasks_are_counted_for_prometheus(
     await until(counts(0))
 
 
+# --- one kind of work beside the others
+
+
+async def test_flood_of_readings_that_hang_keeps_no_lost_sender_waiting(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
+) -> None:
+    gate = Gate(status_reply(CREATED, "Wait"))
+    wire.get("/status/").mock(side_effect=gate)
+    await taken_on(services, wire)
+    await asyncio.wait_for(gate.reached.wait(), 10)
+    await sender_dies(services, wire, message="another")
+    await age(sql, 31)
+
+    async def settled() -> bool:
+        return bool(await sql.fetchval("SELECT count(*) FROM payment WHERE state = 'unknown'"))
+
+    await until(settled)
+    gate.open.set()
+
+
+async def test_hint_is_read_at_once_and_not_at_the_next_look(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(due, "IDLE_S", 3600)
+    tells(wire, "Processed")
+    await taken_on(services, wire)
+    await sql.execute("UPDATE payment SET next_check_at = now() + interval '1 hour'")
+    worker = worker_over(services)
+    working = asyncio.create_task(worker.run())
+
+    async def listens() -> bool:
+        return bool(await sql.fetchval("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%work_due%'"))
+
+    await until(listens)
+    await services.polling.hint("kaspi", str(CREATED), shop_id=SHOP)
+    await reaches(sql, "paid")
+    worker.stop()
+    await working
+
+
 # --- plans that change
 
 
@@ -339,7 +379,7 @@ async def test_plan_that_changes_loses_no_reading(
     payment = await taken_on(services, wire)
     for _ in range(3):  # in passing, while the worker takes its turns
         await services.reading.refresh(payment)
-        await services.polling.hint(str(CREATED), shop_id=SHOP)
+        await services.polling.hint("kaspi", str(CREATED), shop_id=SHOP)
     tells(wire, "Processed")
     await reaches(sql, "paid")
 

@@ -1,7 +1,7 @@
 """Who calls, and what they may do.
 
 Keys are served from memory. The database tells each change of a key, and then all are forgotten: a revoked key ends
-within the time of a NOTIFY. While the database cannot be heard, every key is looked up. Whether a key has expired is
+within the time of a NOTIFY. While not listening to the database, every key is looked up. Whether a key has expired is
 checked at each use.
 """
 
@@ -87,7 +87,7 @@ class Caller:
             raise ShopNotConfigured(shop_id)
 
 
-EVERYBODY: Final = Caller("development", frozenset(Scope), ALL_SHOPS)
+FULL_ACCESS: Final = Caller("development", frozenset(Scope), ALL_SHOPS)
 """The caller of a development server that runs without authentication, and the person at the command line."""
 SERVICE: Final = Caller("service", frozenset(Scope), ALL_SHOPS)
 """The service itself: when it starts, and when it looks for what waits for people."""

@@ -22,13 +22,14 @@ from payment_service.errors import (
     ShopInactive,
     ShopNotConfigured,
 )
+from payment_service.providers.registry import DEFAULT
 from payment_service.routing.models import PaymentConfig
 from payment_service.routing.service import ShopConfig
 from payment_service.routing.views import ConfigAnswer, ConfigChangeAnswer
 
 router = APIRouter(route_class=ExactRoute)
 
-ProviderText = Annotated[str, Field(description="Who moves the money.", examples=["kaspi"])]
+ProviderText = Annotated[str, Field(description="The payment provider.", examples=[DEFAULT])]
 Name = Annotated[Text, StringConstraints(max_length=200)]
 City = Annotated[Text, StringConstraints(max_length=100)]
 Description = Annotated[Text, StringConstraints(max_length=500)]
@@ -46,7 +47,7 @@ class NewConfig(Body):
     organization_bin: Bin
     device_token: DeviceTokenText | None = None
     is_active: bool = True
-    provider: ProviderText = "kaspi"
+    provider: ProviderText = DEFAULT
     name: Name = ""
     city: City = ""
     description: Description = ""
@@ -62,19 +63,23 @@ class SignedConfig(ConfigAnswer):
     """
 
     valid_until: str = Field(
-        description="Until when this may be used without asking again (UTC).", examples=["2026-11-21T12:00:00Z"]
+        description="The routing may be used without asking again until this time (UTC).",
+        examples=["2026-11-21T12:00:00Z"],
     )
-    signature: str | None = Field(description="Null only where no key was sent, on a development server.")
+    signature: str | None = Field(description="Null when no key was sent, on a development server only.")
 
 
 _SHOWN_LIST: Final = TypeAdapter(list[ConfigAnswer])
 _SIGNED_LIST: Final = TypeAdapter(list[SignedConfig])
-_AS_SHOWN: Any = Field(default=None, description="As it was shown; any other value than today's is refused.")
+_AS_SHOWN: Any = Field(default=None, description="Accepted only when it equals the current value.")
 _SHOWN = ("version", "created_at", "updated_at")
 
 
 class ConfigChange(Changes):
-    """What to change; a field that is not given stays as it is. A whole answer of ours may be sent back, changed."""
+    """The fields to change.
+
+    A field that is not given stays as it is. A complete answer may be sent back with changes.
+    """
 
     null_says = frozenset({"device_token"})
 
@@ -105,8 +110,8 @@ class ConfigChange(Changes):
     summary="The routing of a shop, or of all active ones",
     responses={
         304: {
-            "description": "As it was when you got this ETag. For one shop the headers X-Config-Valid-Until and "
-            "X-Config-Signature say anew until when it may be used.",
+            "description": "Unchanged since this ETag. For one shop the headers X-Config-Valid-Until and X-Config- "
+            "Signature renew the validity.",
         },
         **problems.declared(ShopNotConfigured, ShopInactive),
     },
@@ -118,7 +123,7 @@ async def config(
     shop_id: Annotated[ShopId | None, Query()] = None,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """What a client needs to take payments for a shop itself."""
+    """Returns the routing of one shop, or of all active shops."""
     headers = {"Cache-Control": f"private, max-age={VALID_FOR_S}", "Vary": "Authorization, X-API-Key"}
     if shop_id is None:
         all_active = await services.routing.configs(caller, active_only=True)
@@ -142,7 +147,7 @@ async def config(
 async def all_configs(
     services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
 ) -> list[ConfigAnswer]:
-    """The routing of all shops, the inactive ones too."""
+    """Returns the routing of all shops, including inactive ones."""
     return [_shown(one, caller) for one in await services.routing.configs(caller)]
 
 
@@ -151,13 +156,13 @@ async def all_configs(
     status_code=201,
     response_model=ConfigAnswer,
     tags=["admin"],
-    summary="Give a shop its routing",
+    summary="Add a shop",
     responses=problems.declared(ShopAlreadyConfigured, ShopNotConfigured),
 )
 async def add(
     body: NewConfig, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
 ) -> Response:
-    """Add a shop. From now on its payments land on this BIN."""
+    """Adds a shop. Its payments go to this BIN from now on."""
     fields = body.model_dump(exclude={"shop_id", "reason"})
     made = await services.routing.create(caller, body.shop_id, fields, reason=body.reason)
     return answered(_shown(made, caller), 201, headers={"Location": f"/admin/configs/{body.shop_id}"})
@@ -174,9 +179,9 @@ async def by_bin(
     services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
 ) -> ConfigAnswer:
-    """The routing of the one active shop whose money goes to this BIN.
+    """Returns the one active shop of this BIN.
 
-    Several active ones are a conflict that names them; when there is none but inactive ones, that is said.
+    Returns 409 with the ids when several active shops share it, and 403 when only inactive shops have it.
     """
     return _shown(await services.routing.config_of_bin(caller, bin), caller)
 
@@ -190,7 +195,7 @@ async def by_bin(
 async def one_config(
     shop_id: PathShopId, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
 ) -> ConfigAnswer:
-    """The routing of one shop, active or not."""
+    """Returns the routing of one shop, active or not."""
     return _shown(await services.routing.config_of(caller, shop_id), caller)
 
 
@@ -206,16 +211,16 @@ async def change(
     services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
 ) -> ConfigAnswer:
-    """Change the given fields. Payments that were made before keep the route they had."""
+    """Changes the given fields. Earlier payments keep their route."""
     caller.require_shop(shop_id)
     fields = body.given()
     fields.pop("reason", None)
     for name in ("id", "shop_id"):
         if fields.pop(name, shop_id) != shop_id:
-            raise InvalidInput(name, f"is {shop_id} here, and stays so")
+            raise InvalidInput(name, f"is {shop_id} and cannot be changed")
     warnings = fields.pop("warnings", None)
     if warnings is not None and warnings != _shown(await services.routing.config_of(caller, shop_id), caller).warnings:
-        raise InvalidInput("warnings", "are other ones today: leave them out")
+        raise InvalidInput("warnings", "have changed: leave them out")
     seen = {name: fields.pop(name) for name in _SHOWN if name in fields}
     return _shown(await services.routing.update(caller, shop_id, fields, seen=seen, reason=body.reason), caller)
 
@@ -229,7 +234,7 @@ async def change(
 async def deactivate(
     shop_id: PathShopId, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
 ) -> ConfigAnswer:
-    """Deactivate: nothing is deleted, refunds of earlier payments go on, PUT switches it on again."""
+    """Deactivates the shop. Nothing is deleted; earlier payments can still be refunded; PUT activates it again."""
     return _shown(await services.routing.update(caller, shop_id, {"is_active": False}, reason="deactivated"), caller)
 
 
@@ -242,7 +247,7 @@ async def deactivate(
 async def history(
     shop_id: PathShopId, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
 ) -> list[ConfigChangeAnswer]:
-    """Who changed what, when, from what to what, and why; newest first."""
+    """Lists every change with its author, time, reason, old and new values; newest first."""
     return [ConfigChangeAnswer.of(one) for one in await services.routing.history(caller, shop_id)]
 
 

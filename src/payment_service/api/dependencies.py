@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 from fastapi import Depends, Request, Security
 from fastapi.security.http import HTTPAuthorizationCredentials
 
-from payment_service.access.service import EVERYBODY, Caller, Scope
+from payment_service.access.service import FULL_ACCESS, Caller, Scope
 from payment_service.api.credentials import API_KEY_HEADER, BEARER
 from payment_service.errors import NotAuthenticated
 from payment_service.observability.context import Origin, origin
@@ -45,7 +45,7 @@ def caller_who_may(scope: Scope) -> Any:
     ) -> Caller:
         services = services_of(request)
         if services.settings.dev_no_auth:
-            caller = EVERYBODY
+            caller = FULL_ACCESS
         else:
             key = _presented_key(request)
             if not key:

@@ -44,7 +44,7 @@ def not_known(name: str, known: Iterable[str]) -> str:
     near = get_close_matches(_plain(name[:_LONGEST_NAME]), plain, n=1)
     if near:
         return f"not known here; did you mean {plain[near[0]]}?"
-    return f"not known here; known: {', '.join(plain.values())}" if plain else "not known here: none is taken"
+    return f"not known here; known: {', '.join(plain.values())}" if plain else "not known here; there are none"
 
 
 def _plain(name: str) -> str:
@@ -251,7 +251,7 @@ async def _unasked_body(request: Request, headers: Mapping[bytes, bytes]) -> lis
         body = "no JSON"
     if isinstance(body, dict):
         return [_error("body", name, not_known(name, ())) for name in islice(body, MAX_TOLD)]
-    return [] if body in (None, []) else [_error("body", "body", "is not asked for here: leave it empty")]
+    return [] if body in (None, []) else [_error("body", "body", "must be empty")]
 
 
 def _error(where: str, name: str, message: str) -> dict[str, Any]:

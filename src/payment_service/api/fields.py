@@ -58,7 +58,7 @@ def _tenge(value: Any) -> Money:
     except TypeError as error:
         raise ValueError("an amount is a number or a decimal text of tenge") from error
     if not money.tiyn:
-        raise ValueError("an amount is more than zero")
+        raise ValueError("an amount must be more than zero")
     return money
 
 
@@ -76,7 +76,7 @@ def _in_utc(value: datetime) -> datetime:
     try:
         return value.astimezone(UTC)
     except OverflowError as error:
-        raise ValueError("is before or after all time") from error
+        raise ValueError("is out of range") from error
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]

@@ -1,4 +1,4 @@
-"""What this is, whether the process lives, whether it is ready, what it counts."""
+"""About this service, whether the process lives, whether it is ready, what it counts."""
 
 import asyncio
 import hmac
@@ -21,8 +21,8 @@ from payment_service.services import Services
 router = APIRouter(tags=["health"], route_class=ExactRoute)
 
 
-class Greeting(BaseModel):
-    """What answers at this address."""
+class About(BaseModel):
+    """What this service is."""
 
     name: str = "payment-service"
     version: str = __version__
@@ -33,44 +33,44 @@ class Greeting(BaseModel):
 
 
 class Alive(BaseModel):
-    """The process lives."""
+    """Liveness."""
 
     status: str = "ok"
 
 
 class Readiness(BaseModel):
-    """Whether requests may come here, and what fails if not."""
+    """Whether the process takes requests, and what fails if not."""
 
     status: str
     failing: list[str] = []
 
 
-@router.get("/", summary="What this is")
-async def greeting(request: Request) -> Greeting:
+@router.get("/", summary="About this service")
+async def greeting(request: Request) -> About:
     """Name and version, and where the documentation and the console are."""
     openapi_url: str | None = request.app.openapi_url
-    return Greeting(
+    return About(
         documentation=documentation.URL if openapi_url else None,
         openapi=openapi_url,
         console=request.app.state.console_url,
     )
 
 
-@router.get("/health", summary="The process lives")
-@router.get("/api/health", summary="The process lives")
+@router.get("/health", summary="Liveness")
+@router.get("/api/health", summary="Liveness")
 async def health() -> Alive:
-    """Answers as long as the process does; asks nobody else."""
+    """Returns 200 as long as the process runs. Nothing else is checked."""
     return Alive()
 
 
 @router.get(
     "/health/ready",
-    summary="Requests may come here",
+    summary="Readiness",
     response_model=Readiness,
-    responses={503: {"model": Readiness, "description": "Not now, and what fails."}},
+    responses={503: {"model": Readiness, "description": "Not ready; `failing` says why."}},
 )
 async def ready(services: InServices, request: Request) -> JSONResponse:
-    """Database reachable, schema at head, not draining."""
+    """Returns 200 when the database is reachable, the schema is current and the process is not stopping."""
     failing = []
     drain: Drain = request.app.state.drain
     if drain.begun:

@@ -19,6 +19,7 @@ from payment_service.api.dependencies import InServices
 from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import SentId
 from payment_service.errors import HintNotVerified, RateLimited, TooManyHints
+from payment_service.providers.registry import DEFAULT
 from payment_service.rates import Rate, RateLimiter
 from payment_service.services import Services
 
@@ -45,8 +46,8 @@ async def _verify(request: Request) -> None:
         HintNotVerified, TooManyHints: it is not to be taken.
     """
     services: Services = request.app.state.services
-    provider = request.path_params.get("name", "kaspi")
-    secret = services.hint_secrets.get(provider)
+    provider = request.path_params.get("name", DEFAULT)
+    secret = services.providers.hint_secret(provider)
     if secret is None:
         raise HTTPException(404)
     signature = _SIGNATURE.fullmatch(request.headers.get("X-Signature", "").strip())
@@ -54,7 +55,7 @@ async def _verify(request: Request) -> None:
         raise HintNotVerified("its signature is missing or not in hex")
     body = await request.body()
     if not hmac.compare_digest(hmac.new(secret.encode(), body, hashlib.sha256).hexdigest(), signature[1].lower()):
-        raise HintNotVerified("its signature is not right")
+        raise HintNotVerified("its signature is wrong")
     request.state.verified = True
     # After the signature: without the secret nobody can use up the rate of those who have it.
     if limiter.take(provider) is not None:
@@ -78,8 +79,8 @@ class Hint(BaseModel):
     ]
 
 
-class HintTaken(BaseModel):
-    """It was heard. What it makes of a payment the provider decides."""
+class HintAccepted(BaseModel):
+    """The hint was accepted."""
 
     accepted: bool = True
 
@@ -102,28 +103,28 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("/kaspi", status_code=202, summary="A hint about a Kaspi payment", responses=_PROBLEMS)
-async def kaspi(body: Hint, services: InServices, x_signature: Signature = "") -> HintTaken:  # noqa: ARG001 - documented
-    """Say that a payment changed: it is asked about now, and the provider is believed."""
-    return await _take(services, body)
+async def kaspi(body: Hint, services: InServices, x_signature: Signature = "") -> HintAccepted:  # noqa: ARG001 - documented
+    """Tells the service that a payment changed. The provider is asked at once; the content of the hint is not used."""
+    return await _take(services, DEFAULT, body)
 
 
 @router.post("/provider/{name}", status_code=202, summary="A hint about a payment of any provider", responses=_PROBLEMS)
 async def of_provider(
-    name: Annotated[str, Path(pattern=r"^[a-z0-9_-]{1,20}$")],  # noqa: ARG001 - the route has read it
+    name: Annotated[str, Path(pattern=r"^[a-z0-9_-]{1,20}$")],
     body: Hint,
     services: InServices,
     x_signature: Signature = "",  # noqa: ARG001 - documented
-) -> HintTaken:
-    """As for Kaspi, for whichever provider has a secret here."""
-    return await _take(services, body)
+) -> HintAccepted:
+    """The same for a payment of the named provider. Returns 404 when no secret is set for it."""
+    return await _take(services, name, body)
 
 
-async def _take(services: InServices, hint: Hint) -> HintTaken:
+async def _take(services: InServices, provider: str, hint: Hint) -> HintAccepted:
     age_s = abs((datetime.now(UTC) - _moment(hint.timestamp)).total_seconds())
     if age_s > MAX_AGE_S:
         raise HintNotVerified("it is more than five minutes old")
-    await services.polling.hint(hint.payment_id)
-    return HintTaken()
+    await services.polling.hint(provider, hint.payment_id)
+    return HintAccepted()
 
 
 def _moment(timestamp: float | str) -> datetime:
@@ -133,4 +134,4 @@ def _moment(timestamp: float | str) -> datetime:
             return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return datetime.fromtimestamp(float(timestamp), UTC)
     except (ValueError, OverflowError, OSError) as error:
-        raise HintNotVerified("its timestamp is no time") from error
+        raise HintNotVerified("its timestamp is not a time") from error

@@ -69,7 +69,7 @@ class RequestMiddleware:
         given = headers.get(b"x-request-id", b"")
         request_id = given.decode() if _REQUEST_ID.fullmatch(given) else uuid4().hex
         origin.set(Origin(ANONYMOUS, request_id))
-        bound = logs.begin(request_id=request_id)
+        logs.begin(request_id=request_id)
         state = scope.setdefault("state", {})
         state["started"] = asyncio.get_running_loop().time()
         state["key"] = presented_key(headers)
@@ -113,7 +113,7 @@ class RequestMiddleware:
             if status is None:
                 await answer(served, receive, send_all)
         finally:
-            _tell(scope["method"], served, status, time.perf_counter() - began, bound)
+            _report(scope["method"], served, status, time.perf_counter() - began)
 
     def _completed(self, headers: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
         """The headers of an answer with those that every answer has."""
@@ -140,14 +140,14 @@ class RequestMiddleware:
         return None
 
 
-def _tell(method: str, scope: Scope, status: int | None, seconds: float, bound: Mapping[str, Any]) -> None:
-    """Count a request that was answered, and write its line."""
+def _report(method: str, scope: Scope, status: int | None, seconds: float) -> None:
+    """Count a request that was answered, and write its line, which has what was bound on the way."""
     # The route's pattern, not the address: an address may hold an id, a query may hold anything.
     route = getattr(scope.get("route"), "path", "unknown")
     labelled(HTTP_SECONDS, method, route, str(status)).observe(seconds)
     if scope["path"] not in ALWAYS_SERVED:
         facts = {"method": method, "route": route, "status": status, "actor": origin.get().actor}
-        log.info("answered", **facts, seconds=round(seconds, 4), **bound)
+        log.info("answered", **facts, seconds=round(seconds, 4))
 
 
 def _without_body(send: Send) -> Send:

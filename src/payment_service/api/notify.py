@@ -16,19 +16,19 @@ from payment_service.api.fields import Body, Changes, ShopId, Text
 from payment_service.errors import BindingExists, BindingNotFound, MessageNotSent, ShopNotConfigured
 from payment_service.events.outbox import EventType
 from payment_service.notifications.bindings import BindingRequest, Bound
-from payment_service.notifications.texts import PEOPLES_EVENTS, Language
+from payment_service.notifications.texts import NOTIFIABLE_EVENTS, Language
 
 router = APIRouter(tags=["admin"], route_class=ExactRoute)
 
 Description = Annotated[Text, StringConstraints(max_length=200)]
-PeoplesEvent = Annotated[EventType, WithJsonSchema({"type": "string", "enum": list(PEOPLES_EVENTS)})]
+PeoplesEvent = Annotated[EventType, WithJsonSchema({"type": "string", "enum": list(NOTIFIABLE_EVENTS)})]
 Events = Annotated[list[PeoplesEvent], Field(min_length=1, examples=[["payment.paid"]])]
 BindingId = Annotated[UUID, Path(description="The binding, as the list shows it.")]
 Admin = Annotated[Caller, caller_who_may(Scope.ADMIN)]
 
 
 class NewBinding(Body):
-    """A chat, and what it is to be told of."""
+    """A chat and its events."""
 
     channel: Literal["telegram", "email"]
     address: str = Field(
@@ -53,7 +53,7 @@ class BindingChange(Changes):
 
 
 class BindingAnswer(BaseModel):
-    """What a chat is told of."""
+    """A chat and its events."""
 
     id: UUID
     channel: str
@@ -64,7 +64,7 @@ class BindingAnswer(BaseModel):
     description: str
     is_active: bool
     disabled_at: datetime | None = Field(
-        description="Since when nothing reaches the chat. A test that arrives ends it."
+        description="When the chat became unreachable. A test message that arrives enables it again."
     )
     disabled_reason: str | None = Field(examples=["telegram: 403 Forbidden: bot was blocked by the user"])
     created_by: str
@@ -72,9 +72,9 @@ class BindingAnswer(BaseModel):
     updated_at: datetime
 
 
-@router.get("/admin/notify", summary="Who is told of what", responses=problems.declared())
+@router.get("/admin/notify", summary="All bindings", responses=problems.declared())
 async def all_bindings(services: InServices, caller: Admin) -> list[BindingAnswer]:
-    """Every chat with what it is told of, oldest first; those that are switched off too."""
+    """Lists every chat with its events, oldest first, including inactive ones."""
     return [_shown(bound) for bound in await services.bindings.all(caller)]
 
 
@@ -86,7 +86,7 @@ async def all_bindings(services: InServices, caller: Admin) -> list[BindingAnswe
     responses=problems.declared(BindingExists, ShopNotConfigured),
 )
 async def add(body: NewBinding, services: InServices, caller: Admin) -> Response:
-    """Tell a chat of events from now on, of one shop or of all."""
+    """Sends the events of one shop, or of all shops, to a chat from now on."""
     bound = await services.bindings.add(caller, BindingRequest(**body.model_dump()))
     location = f"/admin/notify/{bound.binding.id}"
     return answered(_shown(bound), 201, headers={"Location": location})
@@ -94,7 +94,7 @@ async def add(body: NewBinding, services: InServices, caller: Admin) -> Response
 
 @router.get("/admin/notify/{id}", summary="One binding", responses=problems.declared(BindingNotFound))
 async def one(id: BindingId, services: InServices, caller: Admin) -> BindingAnswer:  # noqa: A002 - the name in the address
-    """What one chat is told of."""
+    """Returns one binding."""
     return _shown(await services.bindings.get(caller, id))
 
 
@@ -105,13 +105,13 @@ async def change(
     services: InServices,
     caller: Admin,
 ) -> BindingAnswer:
-    """Change the given fields. Switching on also lets a disabled chat be told again."""
+    """Changes the given fields. Switching on also enables a disabled chat."""
     return _shown(await services.bindings.change(caller, id, body.given()))
 
 
 @router.delete("/admin/notify/{id}", summary="Switch a binding off", responses=problems.declared(BindingNotFound))
 async def remove(id: BindingId, services: InServices, caller: Admin) -> BindingAnswer:  # noqa: A002 - the name in the address
-    """Tell the chat no more. Nothing is deleted; PUT switches it on again."""
+    """Switches the binding off. Nothing is deleted; PUT switches it on again."""
     return _shown(await services.bindings.change(caller, id, {"is_active": False}))
 
 
@@ -120,9 +120,9 @@ async def remove(id: BindingId, services: InServices, caller: Admin) -> BindingA
     summary="Send a test message",
     responses=problems.declared(BindingNotFound, MessageNotSent),
 )
-async def try_out(id: BindingId, services: InServices, caller: Admin) -> BindingAnswer:  # noqa: A002 - the name in the address
-    """Send a message now and say whether the chat got it."""
-    return _shown(await services.bindings.try_out(caller, id))
+async def send_test(id: BindingId, services: InServices, caller: Admin) -> BindingAnswer:  # noqa: A002 - the name in the address
+    """Sends a test message and returns whether it was delivered."""
+    return _shown(await services.bindings.send_test(caller, id))
 
 
 def _shown(bound: Bound) -> BindingAnswer:

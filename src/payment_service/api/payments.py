@@ -47,6 +47,7 @@ from payment_service.payments.reading import ForeignPayment
 from payment_service.payments.service import PaymentRequest
 from payment_service.payments.views import JsonTenge, LinkAnswer, PaymentAnswer, PaymentLine, tenge
 from payment_service.providers.interface import Meaning
+from payment_service.providers.registry import DEFAULT
 from payment_service.refunds.models import Refund
 from payment_service.refunds.views import RefundLine
 from payment_service.scheduling.operations import NotEndedYet
@@ -75,7 +76,7 @@ def _small_enough(metadata: dict[str, str]) -> dict[str, str]:
     # Written as jsonb is written, for the database counts the same bytes.
     size = len(json.dumps(metadata, ensure_ascii=False).encode())
     if size > MAX_METADATA_BYTES:
-        raise ValueError(f"is {size} bytes as JSON in UTF-8, and may be {MAX_METADATA_BYTES}: keep less in it")
+        raise ValueError(f"is {size} bytes as JSON in UTF-8; at most {MAX_METADATA_BYTES} are allowed")
     return metadata
 
 
@@ -93,7 +94,9 @@ Metadata = Annotated[
     ],
     BeforeValidator(_no_empty_list),
     AfterValidator(_small_enough),
-    Field(max_length=20, description="Up to 20 texts of yours, kept with the payment: at most 8192 bytes as JSON."),
+    Field(
+        max_length=20, description="Up to 20 of your own texts, stored with the payment: at most 8192 bytes as JSON."
+    ),
     WithJsonSchema(
         {
             "anyOf": [
@@ -122,7 +125,7 @@ class CreateLink(Body):
         default=None, description="Your order. One order has at most one open payment.", examples=["12345"]
     )
     metadata: Metadata = Field(default={})
-    currency: Currency | None = Field(default=None, description="The currency of the amount; there is one.")
+    currency: Currency | None = Field(default=None, description="The currency of the amount, always KZT.")
 
 
 class Create(CreateLink):
@@ -198,7 +201,7 @@ async def create(
     by: AnswerBy,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Send an invoice to a phone. The money lands on the account of the shop's seller."""
+    """Sends an invoice to a phone. The money goes to the account of the shop's seller."""
     return await _make(services, caller, _request(body, caller, body.phone, idempotency_key), by)
 
 
@@ -215,24 +218,24 @@ async def create_link(
     by: AnswerBy,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Make a link that a buyer pays by. The shop needs a device token."""
+    """Makes a payment link. The shop needs a device token."""
     return await _make(services, caller, _request(body, caller, None, idempotency_key), by)
 
 
 @router.get(
     "/payments/kaspi/status/{external_id}",
     response_model=PaymentAnswer,
-    summary="Where a payment stands",
+    summary="Status of a payment",
     responses=problems.declared(PaymentNotFound, ProviderUnavailable, ProviderRefused),
 )
 async def status(
     external_id: ExternalId, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)]
 ) -> Any:
-    """Ask where a payment stands now; the provider is asked unless it has ended for good.
+    """Returns the current state of a payment. The provider is asked unless the payment has ended.
 
-    A payment that this service never made is asked about too, and answered without shop.
+    A payment that this service did not make is looked up at the provider and returned without a shop.
     """
-    payment = await services.reading.status(caller, external_id)
+    payment = await services.reading.status(caller, DEFAULT, external_id)
     return _of_foreign(payment) if isinstance(payment, ForeignPayment) else PaymentAnswer.of(payment)
 
 
@@ -253,7 +256,7 @@ async def search(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> PaymentPage:
-    """Payments that the caller may see, newest first."""
+    """Lists the payments that the caller may see, newest first."""
     wanted = PaymentFilter(
         shop_id=shop_id,
         order_id=order_id,
@@ -279,7 +282,12 @@ async def one(
     caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)],
     request: Request,
     wait: Annotated[
-        float, Query(ge=0, le=25, description="Seconds to wait for a change of its state; at once when it has ended.")
+        float,
+        Query(
+            ge=0,
+            le=25,
+            description="Seconds to wait for a change of state. A payment that has ended is returned at once.",
+        ),
     ] = 0,
 ) -> PaymentDetails:
     """One payment with its refunds and its history."""
@@ -314,7 +322,7 @@ async def qr(
     services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)],
 ) -> Response:
-    """For the counter and the site: the buyer points the phone at it and pays."""
+    """Returns the payment link as a QR code."""
     payment = await services.reading.get(caller, id)
     if payment.payment_link is None:
         raise PaymentHasNoLink(id)
@@ -359,8 +367,9 @@ def _answer(payment: Payment, *, is_link: bool, headers: dict[str, str]) -> Resp
 def unknown(payment_id: UUID, payment: Payment | None, *, headers: dict[str, str] | None = None) -> Response:
     """The answer to an operation whose outcome is not known."""
     sentence = (
-        "It is not known whether this was done, so it must not be sent again. "
-        f"Look at GET /payments/{payment_id}: it says what became of it as soon as that is known."
+        "The outcome is not known, so the request must not be sent again. "
+        f"GET /payments/{payment_id} shows the "
+        "outcome as soon as it is known."
     )
     body = UnknownAnswer(
         id=payment_id,
@@ -390,14 +399,16 @@ def refused(failure: Failure, what: Payment | Refund, payment: Payment, *, heade
     }
     match failure:
         case Failure.NOT_SENT:
-            sentence = "The payment provider could not be reached, and nothing was sent. It may be tried again."
+            sentence = "The payment provider could not be reached. Nothing was sent. The request may be repeated."
             headers = {**headers, "Retry-After": problems.RETRY_AFTER_S}
             return problems.problem(503, "not_sent", "Not sent", sentence, headers=headers, **facts)
         case Failure.REFUSED:
-            sentence = "The payment proxy refused this service; its operators must look at the access settings."
+            sentence = "The payment proxy refused this service. Its operators have to check its credentials and the "
+            "allowed addresses."
             return problems.problem(502, "provider_refused", "Refused by the proxy", sentence, headers=headers, **facts)
         case Failure.SETTLED:
-            sentence = "A person looked at the provider's books and found that this was never made. Ask with a new key."
+            sentence = "A person found in the merchant cabinet that this was never made. To try again, use a new "
+            "Idempotency-Key."
             return problems.problem(409, "settled_as_failed", "Never made", sentence, headers=headers, **facts)
         case _:
             sentence = f"Kaspi refused: {what.error_message or 'no reason given'} (code {what.error_code})."
@@ -430,7 +441,7 @@ def _of_foreign(payment: ForeignPayment) -> PaymentAnswer:
         external_id=payment.external_id,
         shop_id=None,
         organization_bin=None,
-        provider="kaspi",
+        provider=payment.provider,
         state=_STATE_OF_MEANING[payment.meaning],
         status=payment.status,
         amount=None,

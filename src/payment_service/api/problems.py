@@ -242,8 +242,8 @@ def of_unforeseen(error: Exception) -> JSONResponse:
         500,
         ServiceError.code,
         ServiceError.title,
-        "Something went wrong here, and it was written down. If this was a payment or a refund, "
-        "look it up before asking again.",
+        "An internal error occurred and was logged. If this was a payment or a refund, look it up before you "
+        "repeat it.",
     )
 
 

@@ -25,6 +25,7 @@ from payment_service.errors import (
 )
 from payment_service.money import Money
 from payment_service.payments.lifecycle import Failure
+from payment_service.providers.registry import DEFAULT
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.service import RefundRequest, remainder
 from payment_service.refunds.views import RefundedAnswer
@@ -34,7 +35,7 @@ router = APIRouter(tags=["payments"], route_class=ExactRoute)
 
 
 class RefundBody(Body):
-    """A refund of a paid payment: of an amount, or of all that is left. Nothing is refunded by leaving a field out."""
+    """A refund of a paid payment: either an `amount`, or `full` for all that is left."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -89,10 +90,10 @@ async def refund(
     by: AnswerBy,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Pay back, whole or in part, by the BIN and the device token that the payment was made with."""
+    """Refunds a payment, in whole or in part, with the BIN and the device token of the payment."""
     try:
         async with asyncio.timeout_at(by):
-            payment = await services.refunds.payment_of(caller, body.shop_id, body.external_id)
+            payment = await services.refunds.payment_of(caller, body.shop_id, DEFAULT, body.external_id)
     except TimeoutError as error:
         raise ProviderUnavailable from error  # it was only asked about: nothing was sent
     request = RefundRequest(caller=caller, payment=payment, amount=body.amount, idempotency_key=idempotency_key)

@@ -42,6 +42,7 @@ from payment_service.errors import ShopNotConfigured
 from payment_service.identifiers import checked_bin
 from payment_service.money import MAX_TIYN
 from payment_service.observability.logs import get_logger
+from payment_service.providers.registry import DEFAULT
 from payment_service.reports.service import Report
 from payment_service.spreadsheets import ENCODING, cell
 
@@ -92,7 +93,7 @@ ReportedBin = Annotated[str, BeforeValidator(digits), AfterValidator(checked_tex
 ReportId = Annotated[
     str,
     StringConstraints(pattern=r"^[!-~]{1,64}$"),
-    Field(description="Your own id of this report: sent again under it, it is taken once."),
+    Field(description="Your own id of this report. A report that is repeated under the same id is recorded once."),
 ]
 _FORMS: Final = {
     "organization_bin": "12 digits",
@@ -137,7 +138,7 @@ class ClientReport(BaseModel):
         return report
 
     def what_was_not_kept(self, said: Mapping[str, Any], wrong: set[str]) -> None:
-        """Remember what of the report is not kept as it was sent. ``wrong`` names what was left out."""
+        """Note what of the report is not kept as it was sent. ``wrong`` names what was left out."""
         self._warnings = [*self._partly_kept(said, wrong)]
 
     def _partly_kept(self, said: Mapping[str, Any], wrong: set[str]) -> Iterator[str]:
@@ -190,7 +191,7 @@ class OperationReport(ClientReport):
     amount: Tiyn | None = Field(default=None, description="Whole tiyn, as a number or in digits.")
     status: StatusWord | None = None
     error_message: Message | None = None
-    provider: Annotated[str, _cut(20), StringConstraints(min_length=1)] = "kaspi"
+    provider: Annotated[str, _cut(20), StringConstraints(min_length=1)] = DEFAULT
     report_id: ReportId | None = None
 
 
@@ -221,11 +222,11 @@ async def report(
     caller: Annotated[Caller, caller_who_may(Scope.REPORTS_WRITE)],
     request: Request,
 ) -> ReportedLine:
-    """Write down an operation that the client made itself. It is marked as reported, never mixed up with ours.
+    """Records an operation that the client made itself. It is marked as reported.
 
-    A payment that this service does not know yet is followed from now on: the provider is asked about it at once. Not
-    so for a key of some shops, because nothing proves that the payment is theirs: its report is only kept.
-    What cannot be kept as it was sent is listed in `warnings`; the report is kept.
+    A payment that this service does not know yet is polled from now on. The report of a key that is limited to some
+    shops is only recorded, because nothing proves that the payment is theirs. `warnings` lists what could not be stored
+    as it was sent.
     """
     return _reported(await services.reports.write(caller, Report(**body.known())), body.warnings(request))
 
@@ -242,10 +243,10 @@ async def report_status(
     caller: Annotated[Caller, caller_who_may(Scope.REPORTS_WRITE)],
     request: Request,
 ) -> ReportedLine:
-    """Write down a status that the client saw. The payment is asked about at once, and the provider is believed."""
+    """Records a status that the client saw. The provider is asked at once; only its answer changes the payment."""
     entry = await services.reports.write(caller, Report(**body.known(), operation_type="status"))
     if body.external_id is not None:
-        await services.polling.hint(body.external_id, shop_id=body.shop_id)
+        await services.polling.hint(entry.provider, body.external_id, shop_id=body.shop_id)
     return _reported(entry, body.warnings(request))
 
 
@@ -279,18 +280,20 @@ async def logs(
         Text | None, Query(max_length=60, description="What was changed, such as `payment_config:8` or `api_key:3`.")
     ] = None,
     changes: Annotated[
-        bool, Query(description="Also changes of routing, keys, webhooks, chats and secrets, as if one were asked for.")
+        bool, Query(description="Include changes of routing, keys, webhooks, chats and secrets.")
     ] = False,
     since: Annotated[Moment | None, Query(description="Written at this time or later (ISO 8601).")] = None,
     until: Annotated[Moment | None, Query(description="Written before this time (ISO 8601).")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    skip: Annotated[int, Query(ge=0, le=100_000, description="For shallow paging; deep pages want the cursor.")] = 0,
+    skip: Annotated[
+        int, Query(ge=0, le=100_000, description="For the first pages. Use the cursor for deep paging.")
+    ] = 0,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
     accept: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """The record, newest first; `Accept: text/csv` gives CSV. Amounts are tiyn.
+    """Lists the audit log, newest first; `Accept: text/csv` returns CSV. Amounts are tiyn.
 
-    It is of payments and refunds, unless `changes`, a `subject` or an `operation_type` asks for more.
+    Only entries about payments and refunds are listed, unless `changes`, `subject` or `operation_type` is given.
     """
     wanted = LogFilter(
         shop_id=shop_id,

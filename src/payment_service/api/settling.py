@@ -1,4 +1,4 @@
-"""What people must look at, and what they found: tasks, and settling by hand."""
+"""Tasks for people, and what they found: tasks, and settling by hand."""
 
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -53,13 +53,13 @@ class PaymentSettlement(Body):
     reason: Reason = _REASON
 
 
-class Undoing(Body):
+class UndoRequest(Body):
     """Why a settlement is undone."""
 
     reason: Reason = _REASON
 
 
-class RefundSettled(Body):
+class RefundSettlementBody(Body):
     """What became of an unknown refund."""
 
     state: Literal["succeeded", "failed"] = Field(description="`failed` when it was never made.")
@@ -67,7 +67,7 @@ class RefundSettled(Body):
     reason: Reason = _REASON
 
 
-@router.get("/tasks", summary="What people must look at", responses=problems.declared())
+@router.get("/tasks", summary="Tasks for people", responses=problems.declared())
 async def tasks(services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]) -> list[Task]:
     """Payments and refunds whose outcome is unknown, and payments that stayed open for too long. Oldest first."""
     found = [Task.of_payment(payment) for payment in await services.settling.tasks(caller)]
@@ -95,9 +95,10 @@ async def settle_payment(
     services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
 ) -> PaymentLine:
-    """Say what was found in the merchant cabinet. The provider is asked wherever it can be, and has the last word.
+    """Records what a person found in the merchant cabinet. Where the provider can be asked, a contradiction is refused.
 
-    The provider does not say whose payment an id is of, so a key of some shops cannot name an `external_id`.
+    A key that is limited to some shops cannot name an `external_id`: the provider does not say which seller it belongs
+    to.
     """
     found = Settlement(state=State(body.state), reason=body.reason, external_id=body.external_id)
     return PaymentLine.of(await services.settling.settle(caller, id, found))
@@ -110,13 +111,13 @@ async def settle_payment(
 )
 async def undo_payment(
     id: UUID,  # noqa: A002 - the name that the address has
-    body: Undoing,
+    body: UndoRequest,
     services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
 ) -> PaymentLine:
-    """Make a payment unknown again that was settled wrongly. An `external_id` that the settlement named is free again.
+    """Makes a wrongly settled payment unknown again and releases the `external_id` that the settlement named.
 
-    It takes another person than the one who settled. Nothing of the payment may have been paid back since.
+    Another person than the one who settled has to do it. Nothing of the payment may have been refunded since.
     """
     return PaymentLine.of(await services.settling.undo(caller, id, body.reason))
 
@@ -128,11 +129,11 @@ async def undo_payment(
 )
 async def settle_refund(
     id: UUID,  # noqa: A002 - the name that the address has
-    body: RefundSettled,
+    body: RefundSettlementBody,
     services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
 ) -> RefundLine:
-    """Say what was found in the merchant cabinet. A refund that was never made frees its amount."""
+    """Records what a person found in the merchant cabinet. The amount of a refund that was never made is released."""
     found = RefundSettlement(
         succeeded=body.state == "succeeded", reason=body.reason, provider_refund_id=body.provider_refund_id
     )
@@ -146,12 +147,12 @@ async def settle_refund(
 )
 async def undo_refund(
     id: UUID,  # noqa: A002 - the name that the address has
-    body: Undoing,
+    body: UndoRequest,
     services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
 ) -> RefundLine:
-    """Make a refund unknown again that was settled wrongly. Its amount is reserved again.
+    """Makes a wrongly settled refund unknown again and reserves its amount.
 
-    It takes another person than the one who settled, and what is left of the payment must still hold the amount.
+    Another person than the one who settled has to do it, and the amount must still be available on the payment.
     """
     return RefundLine.of((await services.refund_settling.undo(caller, id, body.reason)).refund)

@@ -38,10 +38,10 @@ class Ticket:
 class Throttle:
     """Counts the requests of one process."""
 
-    def __init__(self, per_key: Rate, per_address: Rate, *, open_to_everybody: bool = False) -> None:
+    def __init__(self, per_key: Rate, per_address: Rate, *, no_authentication: bool = False) -> None:
         self._keys = RateLimiter(per_key)
         self._addresses = RateLimiter(per_address)
-        self._open_to_everybody = open_to_everybody
+        self._no_authentication = no_authentication
         self._known: OrderedDict[str, None] = OrderedDict()
 
     def know(self, digests: Iterable[str]) -> None:
@@ -58,8 +58,8 @@ class Throttle:
         Raises:
             RateLimited: when it is one too many.
         """
-        key = _DEVELOPMENT if self._open_to_everybody else presented and hashlib.sha256(presented.encode()).hexdigest()
-        if key is not None and (self._open_to_everybody or key in self._known):
+        key = _DEVELOPMENT if self._no_authentication else presented and hashlib.sha256(presented.encode()).hexdigest()
+        if key is not None and (self._no_authentication or key in self._known):
             if (exceeded := self._keys.take(key)) is not None:
                 labelled(RATE_LIMITED, "key").inc()
                 raise RateLimited("key", "Requests with this API key", exceeded)
@@ -88,7 +88,7 @@ def throttle_of(settings: Settings) -> Throttle:
         Rate(per_s * RATES_OVER_S * settings.rate_limits, RATES_OVER_S)
         for per_s in (settings.rate_per_key, settings.rate_per_address)
     )
-    return Throttle(per_key, per_address, open_to_everybody=settings.dev_no_auth)
+    return Throttle(per_key, per_address, no_authentication=settings.dev_no_auth)
 
 
 def _address(client: tuple[str, int] | None) -> str:

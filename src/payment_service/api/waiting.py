@@ -53,7 +53,7 @@ async def changed(services: Services, caller: Caller, payment_id: UUID, *, withi
             try:
                 await subscription.next(min(left, LOOK_EVERY_S))
             except TimeoutError:
-                if services.subscriptions.hears:
+                if services.subscriptions.listening:
                     continue
             if subscription.ended:
                 raise NotAuthenticated
@@ -93,11 +93,11 @@ async def events(
     services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)],
     shop_id: Annotated[ShopId | None, Query()] = None,
-    last_event_id: Annotated[UUID | None, Header(description="Go on after this event, as browsers do.")] = None,
+    last_event_id: Annotated[UUID | None, Header(description="Continue after this event.")] = None,
 ) -> StreamingResponse:
-    """What happens to the payments and refunds of the caller's shops, as it happens.
+    """Streams the events of payments and refunds in the caller's shops.
 
-    Ends when the service stops, and within two seconds when the key is revoked, expires, or may do less than before.
+    The stream ends when the service stops, and within two seconds after the key is revoked, expires or loses a scope.
     """
     place = ExitStack()
     if shop_id is not None:
@@ -116,18 +116,18 @@ async def _lines(
         async for event in subscriptions.since(subscription.caller, last_event_id):
             if not await _may_tell(subscription, drain):
                 return
-            told.add(event.heard.id)
+            told.add(event.header.id)
             yield _line(event)
-    async for happened in _happening(subscription, drain):
+    async for happened in _event_facts(subscription, drain):
         if happened is None:
             yield ": still here\n\n"
-        elif happened.heard.id not in told:
+        elif happened.header.id not in told:
             if not await _may_tell(subscription, drain):
                 return
             yield _line(happened)
 
 
-async def _happening(subscription: Subscription, drain: Drain) -> AsyncIterator[Told | None]:
+async def _event_facts(subscription: Subscription, drain: Drain) -> AsyncIterator[Told | None]:
     """Each event, and now and then none as a sign of life, until the stream has to end."""
     loop = asyncio.get_running_loop()
     beat_at = loop.time() + HEARTBEAT_S
@@ -155,4 +155,4 @@ async def _may_tell(subscription: Subscription, drain: Drain) -> bool:
 
 
 def _line(event: Told) -> str:
-    return f"id: {event.heard.id}\nevent: {event.heard.type}\ndata: {event.text}\n\n"
+    return f"id: {event.header.id}\nevent: {event.header.type}\ndata: {event.text}\n\n"

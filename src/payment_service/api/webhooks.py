@@ -34,7 +34,7 @@ Headers = Annotated[
 ]
 _URL = Field(description="https:// and on the public Internet.", examples=["https://shop.example.kz/webhook"])
 _EVENTS = Field(default=None, description="Which events; null means all.", examples=[["payment.paid"]])
-_SHOPS = Field(default=None, description="Of which shops; null means all, and what belongs to no shop.")
+_SHOPS = Field(default=None, description="Which shops; null means all shops, and events without a shop.")
 _HEADERS = Field(description="Headers to send along. Their values are never shown again.", examples=[{"X-Site": "a"}])
 A_DAY_S = 86400
 
@@ -59,7 +59,7 @@ class EndpointChange(Changes):
     events: Events | None = _EVENTS
     shops: Shops | None = _SHOPS
     headers: Headers | None = Field(
-        default=None, description="All of them; the value … that was shown leaves that header as it is."
+        default=None, description="All headers. The masked value … leaves a header as it is."
     )
     is_active: StrictBool | None = Field(default=None, description="Switches it on and off.")
 
@@ -71,15 +71,17 @@ class EndpointAnswer(BaseModel):
     url: str
     description: str
     events: list[str] | None = Field(description="Null: all.")
-    shops: list[int] | None = Field(description="Null: all, and what belongs to no shop.")
+    shops: list[int] | None = Field(description="Null: all shops, and events without a shop.")
     headers: dict[str, str] = Field(description="Their values are hidden.")
     is_active: bool
     off_reason: Literal["person", "gone", "failing"] | None = Field(
-        description="`person` switched it off; it answered 410 and is `gone`; or it went on `failing` for days."
+        description="`person`: a person switched it off; `gone`: it answered 410; `failing`: it failed for days."
     )
     off_since: datetime | None
     failing_since: datetime | None = Field(description="Since the first failure after the last success.")
-    previous_secret_until: datetime | None = Field(description="Until when the secret before this one signs, too.")
+    previous_secret_until: datetime | None = Field(
+        description="Deliveries are also signed with the previous secret until this time."
+    )
     version: int
     created_at: datetime
     updated_at: datetime
@@ -95,7 +97,10 @@ class Rotation(Body):
     """How to change a secret."""
 
     keep_old_s: int = Field(
-        default=A_DAY_S, ge=0, le=30 * A_DAY_S, description="For so many seconds everything is signed with both."
+        default=A_DAY_S,
+        ge=0,
+        le=30 * A_DAY_S,
+        description="Deliveries are signed with both secrets for this many seconds.",
     )
 
 
@@ -108,10 +113,10 @@ class DeliveryAnswer(BaseModel):
     event_id: UUID = Field(description="The `webhook-id` that the receiver sees.")
     endpoint_id: UUID
     type: str = Field(examples=["payment.paid"])
-    subject_id: str = Field(description="Of what it tells: the id of a payment or a refund, a shop.")
+    subject_id: str = Field(description="The id of the payment, refund or shop that the event is about.")
     version: int = Field(description="Of what it tells.")
     shop_id: int | None
-    replay_of: UUID | None = Field(description="The delivery that ended and is repeated by this one.")
+    replay_of: UUID | None = Field(description="The earlier delivery that this one repeats.")
     state: Literal["waiting", "delivered", "dead"]
     tries: int
     next_try_at: datetime | None
@@ -127,8 +132,8 @@ class TryAnswer(BaseModel):
     number: int
     succeeded: bool
     status: int | None = Field(description="The HTTP status that was answered.")
-    error: str | None = Field(description="Why nothing was answered.")
-    answer: str | None = Field(description="How the answer begins.")
+    error: str | None = Field(description="Why there was no answer.")
+    answer: str | None = Field(description="The beginning of the answer.")
     duration_ms: int
     created_at: datetime
 
@@ -166,7 +171,7 @@ class Replayed(BaseModel):
 
 @router.get("/webhooks", summary="All webhook endpoints", responses=problems.declared())
 async def all_endpoints(services: InServices, caller: Admin) -> list[EndpointAnswer]:
-    """Every endpoint, oldest first; those that are off, too."""
+    """Lists every endpoint, oldest first, including those that are off."""
     return [_shown(services, endpoint) for endpoint in await services.endpoints.all(caller)]
 
 
@@ -178,7 +183,10 @@ async def all_endpoints(services: InServices, caller: Admin) -> list[EndpointAns
     responses=problems.declared(ShopNotConfigured),
 )
 async def add(body: NewEndpoint, services: InServices, caller: Admin) -> Response:
-    """Deliver events to it from now on. The answer holds its secret, once."""
+    """Adds an endpoint.
+
+    Events are delivered to it from now on. The answer holds the secret, which is not shown again.
+    """
     await _check_shops(services, caller, body.shops)
     made = await services.endpoints.add(caller, body.model_dump())
     view = EndpointWithSecret(**services.endpoints.shown(made.endpoint), secret=made.secret)
@@ -202,7 +210,7 @@ async def change(
     services: InServices,
     caller: Admin,
 ) -> EndpointAnswer:
-    """Change the given fields. Switched on again, it is sent at once what waited for it."""
+    """Changes the given fields. Waiting deliveries are sent at once when the endpoint is switched on."""
     fields = body.given()
     await services.endpoints.get(caller, id)
     await _check_shops(services, caller, body.shops)
@@ -211,7 +219,7 @@ async def change(
 
 @router.delete("/webhooks/{id}", summary="Switch a webhook endpoint off", responses=problems.declared(WebhookNotFound))
 async def remove(id: EndpointId, services: InServices, caller: Admin) -> EndpointAnswer:  # noqa: A002 - as above
-    """Deliver nothing to it any more. Nothing is deleted; PUT switches it on again."""
+    """Switches the endpoint off. Nothing is deleted; PUT switches it on again."""
     return _shown(services, await services.endpoints.change(caller, id, {"is_active": False}))
 
 
@@ -226,7 +234,7 @@ async def rotate_secret(
     services: InServices,
     caller: Admin,
 ) -> EndpointWithSecret:
-    """Make a new secret. For a while everything is signed with the old one, too, so that the receiver can change."""
+    """Makes a new secret. Deliveries are signed with both secrets for a while, so that the receiver can change."""
     made = await services.endpoints.rotate_secret(caller, id, keep_old_s=body.keep_old_s)
     return EndpointWithSecret(**services.endpoints.shown(made.endpoint), secret=made.secret)
 
@@ -237,8 +245,11 @@ async def rotate_secret(
     summary="Send a webhook endpoint a test event",
     responses=problems.declared(WebhookNotFound),
 )
-async def try_out(id: EndpointId, services: InServices, caller: Admin) -> DeliveryAnswer:  # noqa: A002 - as above
-    """Send it a `test` event, once, even if it is off. One that went off by itself and takes it is on again."""
+async def send_test(id: EndpointId, services: InServices, caller: Admin) -> DeliveryAnswer:  # noqa: A002 - as above
+    """Sends one `test` event, even when the endpoint is off.
+
+    An endpoint that was switched off automatically is switched on when it accepts the event.
+    """
     return DeliveryAnswer.model_validate(await services.deliveries.test(caller, id))
 
 
@@ -254,7 +265,10 @@ async def replay_many(
     services: InServices,
     caller: Admin,
 ) -> Replayed:
-    """All that failed since a time; or every event of a period, those from before the endpoint was there, too."""
+    """Repeats what failed since a time, or every event of a period.
+
+    Events from before the endpoint existed are included.
+    """
     match body.failed_since, body.since, body.until:
         case datetime() as failed_since, None, None:
             replayed = await services.delivery_record.replay_failed(caller, id, failed_since)
@@ -268,7 +282,7 @@ async def replay_many(
 # --- deliveries
 
 
-@router.get("/deliveries", summary="What was delivered, and what was not", responses=problems.declared())
+@router.get("/deliveries", summary="All deliveries", responses=problems.declared())
 async def deliveries(
     services: InServices,
     caller: Admin,
@@ -281,7 +295,7 @@ async def deliveries(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> DeliveryPage:
-    """Deliveries, newest first. Those that are `dead` were given up; they stay, and can be replayed."""
+    """Lists deliveries, newest first. `dead` deliveries were given up and can be replayed."""
     page = await services.delivery_record.search(
         caller,
         endpoint_id=endpoint_id,
@@ -300,7 +314,7 @@ async def deliveries(
 
 @router.get("/deliveries/{id}", summary="One delivery with its tries", responses=problems.declared(DeliveryNotFound))
 async def delivery(id: DeliveryId, services: InServices, caller: Admin) -> DeliveryDetailsAnswer:  # noqa: A002 - as above
-    """What is sent, and what came of every try."""
+    """Returns the body that is sent and the result of every try."""
     found = await services.delivery_record.get(caller, id)
     return DeliveryDetailsAnswer(
         **_line(found.delivery),
@@ -316,7 +330,7 @@ async def delivery(id: DeliveryId, services: InServices, caller: Admin) -> Deliv
     responses=problems.declared(DeliveryNotFound, WebhookOff),
 )
 async def replay(id: DeliveryId, services: InServices, caller: Admin) -> DeliveryAnswer:  # noqa: A002 - as above
-    """Deliver it once more, at once. The receiver sees the same `webhook-id`; the answer is the new delivery."""
+    """Delivers the event again at once, with the same `webhook-id`. Returns the new delivery."""
     return DeliveryAnswer.model_validate(await services.delivery_record.replay(caller, id))
 
 

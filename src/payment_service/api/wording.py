@@ -19,7 +19,7 @@ _SENTENCES: Final = MappingProxyType(
         "string_too_short": "must have at least {min_length} characters",
         "string_too_long": "must have at most {max_length} characters",
         "string_pattern_mismatch": "must match the pattern {pattern}",
-        "invalid_key": "must have texts as names",
+        "invalid_key": "must have strings as names",
         **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
         "int_parsing_size": _TOO_LARGE,
         **dict.fromkeys(("float_type", "float_parsing", "decimal_type", "decimal_parsing"), "must be a number"),
@@ -64,7 +64,7 @@ def sentence_of(error: Mapping[str, Any]) -> str:
     context = error.get("ctx", {})
     match error["type"]:
         case "json_invalid":
-            return f"is not the JSON that is asked for: {_json_trouble(str(context['error']))}"
+            return f"is not valid JSON: {_json_trouble(str(context['error']))}"
         case "value_error" | "assertion_error":
             return str(context["error"])
         case "string_too_short" | "too_short" if context["min_length"] == 1:
@@ -76,7 +76,7 @@ def sentence_of(error: Mapping[str, Any]) -> str:
         case kind if kind in _SENTENCES:
             return _SENTENCES[kind].format_map(context)
         case kind if kind in _OF_PYDANTIC and kind != "extra_forbidden":
-            return "is not what is asked for here"
+            return "is not valid here"
     # A message of our own. That of a field which is not known has its nearest name in it: see exact.
     return str(error["msg"])
 

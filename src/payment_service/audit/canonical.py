@@ -1,4 +1,4 @@
-"""The canonical form: the bytes of a row and of a seal that are hashed. Pure; docs/audit.md tells strangers of it.
+"""The canonical form: the bytes of a row and of a seal that are hashed. Pure; docs/audit.md documents it.
 
 What is written here is hashed for good. A form is never changed, only followed by the next one: whoever adds a column
 to ``payment_log`` adds a form that holds it, and seals of earlier forms stay valid. In those the column must be empty,

@@ -32,7 +32,7 @@ class AuditEntry(Base):
     """``service`` for what we did ourselves, ``client`` for what a client reported."""
     request_id: Mapped[str | None] = mapped_column(String(128))
     reason: Mapped[str | None] = mapped_column(String(500))
-    """Why a person did it; a machine has none."""
+    """The reason that a person gave; null for automatic entries."""
     report_id: Mapped[str | None] = mapped_column(String(64))
     """The client's own id of a report, so that one which is sent again is taken once."""
     created_at: Mapped[Stamp]

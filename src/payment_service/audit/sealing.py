@@ -22,7 +22,7 @@ from payment_service.postgres.database import Database
 
 SEALING_LOCK = 0x7365616C  # "seal"
 MAX_SEALS_AT_ONCE = 20
-WRITERS_PATIENCE_S = 2.0
+WRITERS_TIMEOUT_S = 2.0
 """How long one attempt waits for open transactions; the next one is a sweep away."""
 log = get_logger(__name__)
 
@@ -72,7 +72,7 @@ async def _horizon(connection: AsyncConnection) -> int | None:
     if newest is None or newest <= (sealed or 0):
         return None
     writers = await _writers(connection)
-    give_up_at = time.monotonic() + WRITERS_PATIENCE_S
+    give_up_at = time.monotonic() + WRITERS_TIMEOUT_S
     pause_s = 0.01
     while writers:
         if time.monotonic() > give_up_at:

@@ -25,7 +25,7 @@ async def record(
     status: str | None = None,
     state: str | None = None,
     error_message: str | None = None,
-    provider: str = "kaspi",
+    provider: str,
     payment_id: UUID | None = None,
     refund_id: UUID | None = None,
     source: Literal["service", "client"] = "service",

@@ -35,18 +35,18 @@ class LogLine(BaseModel):
     external_id: str | None
     amount: int | None = Field(description="Tiyn.")
     status: str | None = Field(description="The provider's word.")
-    state: str | None = Field(description="Ours, after the move that this line records.")
+    state: str | None = Field(description="The state after this entry.")
     error_message: str | None
     provider: str
     payment: UUID | None = Field(validation_alias="payment_id", description="Our id of the payment.")
     refund_id: UUID | None
     actor: str
-    source: str = Field(description="`service` for what we did, `client` for what a client reported.")
+    source: str = Field(description="`service` for operations of this service, `client` for reports of clients.")
     request_id: str | None
-    reason: str | None = Field(description="Why a person did it; a machine has none.")
+    reason: str | None = Field(description="The reason that a person gave; null for automatic entries.")
     report_id: str | None = Field(description="The client's own id of a report.")
     created_at: datetime
     subject: str | None = Field(
-        description="What was changed, where that is no payment: `payment_config:8`, `api_key:3`, `webhook_endpoint:…`."
+        description="What was changed, when it is not a payment: `payment_config:8`, `api_key:3`, `webhook_endpoint:…`."
     )
-    content: str | None = Field(description="What it holds since, as JSON; of a secret its SHA-256.")
+    content: str | None = Field(description="The values after the change, as JSON; for a secret its SHA-256.")

@@ -18,10 +18,12 @@ from payment_service.audit.canonical import Seal
 from payment_service.audit.checking import Report
 from payment_service.audit.comparing import Comparison, compare
 from payment_service.audit.verification import Expected, RecordBroken
-from payment_service.cli.output import AsJson, fail, in_house, show
-from payment_service.services import Services
+from payment_service.cli.output import AsJson, fail, show
+from payment_service.cli.running import with_database
+from payment_service.postgres.database import Database
+from payment_service.postgres.vault import Vault
 
-app = typer.Typer(no_args_is_help=True, help="The record: prove that it is what was sealed, and take it elsewhere.")
+app = typer.Typer(no_args_is_help=True)
 
 _EXPECTED = re.compile(r"([0-9a-f]{64})(?:@([1-9]\d{0,17}))?")
 FromSeal = Annotated[int, typer.Option(min=1, help="Begin with this seal; only its chain to the one before is kept.")]
@@ -48,7 +50,7 @@ def verify(
 ) -> None:
     """Check every sealed row and the chain of seals. Exit code 1 names the first row or seal that is wrong.
 
-    Of a database, also whether routing, keys, webhooks, chats and secrets are what the record says of them last.
+    For a database, also check that routing, keys, webhooks, chats and secrets match their latest entries.
     """
     expected = _expected(expect)
     if file is not None:
@@ -57,18 +59,16 @@ def verify(
         _tell(_check_file(file, expected), None, None, as_json=as_json)
         return
 
-    async def work(services: Services) -> tuple[Report, Waiting, Comparison | None]:
-        seals = await archive.extent(services.database, from_seal=from_seal)
+    async def work(database: Database, _vault: Vault) -> tuple[Report, Waiting, Comparison | None]:
+        seals = await archive.extent(database, from_seal=from_seal)
         if seals is None and from_seal > 1:
             fail(f"There is no seal {from_seal}.")
         with _progress("Checking seals", seals.last - from_seal + 1 if seals else 0) as advance:
-            report = await checking.check_database(
-                services.database, from_seal=from_seal, expected=expected, progress=advance
-            )
-        waiting = await archive.waiting(services.database)
-        return report, waiting, await compare(services.database) if report.problem is None else None
+            report = await checking.check_database(database, from_seal=from_seal, expected=expected, progress=advance)
+        waiting = await archive.waiting(database)
+        return report, waiting, await compare(database) if report.problem is None else None
 
-    _tell(*in_house(work), as_json=as_json)
+    _tell(*with_database(work), as_json=as_json)
 
 
 @app.command()
@@ -84,22 +84,22 @@ def export(
     Seals are written whole, so a period may bring some rows from around it. Rows that are not sealed yet are left out.
     """
 
-    async def work(services: Services) -> tuple[Extent | None, Waiting]:
+    async def work(database: Database, _vault: Vault) -> tuple[Extent | None, Waiting]:
         period = {"since": _in_utc(since), "until": _in_utc(until)}
-        wanted = await archive.extent(services.database, from_seal=from_seal, **period)
+        wanted = await archive.extent(database, from_seal=from_seal, **period)
         with _sink(output) as file:
             if wanted is not None:
-                await _write(services, wanted, file)
-        return wanted, await archive.waiting(services.database)
+                await _write(database, wanted, file)
+        return wanted, await archive.waiting(database)
 
-    wanted, waiting = in_house(work)
+    wanted, waiting = with_database(work)
     what = f"Seals {wanted.first} to {wanted.last} were written." if wanted else "No seal covers that."
     typer.echo(f"{what} {_waiting_words(waiting)}", err=True)
 
 
-async def _write(services: Services, wanted: Extent, file: BinaryIO) -> None:
-    before = await archive.seal_before(services.database, wanted.first)
-    lines = archive.read(services.database, wanted, after=before.last_id if before else None)
+async def _write(database: Database, wanted: Extent, file: BinaryIO) -> None:
+    before = await archive.seal_before(database, wanted.first)
+    lines = archive.read(database, wanted, after=before.last_id if before else None)
     with _progress("Writing seals", wanted.last - wanted.first + 1) as advance:
         async with aclosing(lines):
             async for line in lines:

@@ -1,64 +1,72 @@
-"""The programs: serve, worker, migrate. Groups of commands have files of their own."""
+"""The command line as a whole: which commands there are. Each is in a file of its own, imported when it is called."""
 
-import asyncio
+import gc
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import Any, Final
 
 import typer
+import typer.main
+from typer.core import TyperCommand, TyperGroup
 
-from payment_service import programs
-from payment_service.cli import audit, keys, notify, payments, secrets, shops, webhooks
-from payment_service.cli.legacy import import_legacy
-from payment_service.cli.output import sentence_of
-from payment_service.cli.reconcile import reconcile
-from payment_service.observability import logs
-from payment_service.postgres import schema
-from payment_service.settings import load
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Routes each payment of a marketplace to the Kaspi account of the seller it belongs to. "
-    "Settings come from the environment and .env; .env.example explains each.",
-)
-app.add_typer(shops.app, name="shops")
-app.add_typer(payments.app, name="payments")
-app.add_typer(notify.app, name="notify")
-app.add_typer(webhooks.app, name="webhooks")
-app.add_typer(keys.app, name="keys")
-app.add_typer(secrets.app, name="secrets")
-app.add_typer(audit.app, name="audit")
-app.command()(reconcile)
-app.command("import-legacy")(import_legacy)
-
-PortOption = Annotated[int | None, typer.Option(min=1, max=65535, help="Listen here instead of on PORT.")]
+COMMANDS: Final = {
+    "serve": "Serve the API. The database must be at the newest schema: run 'migrate' first.",
+    "worker": "Poll payments and deliver events in the background. Any number of workers may run, on any machines.",
+    "migrate": "Bring the database to the newest schema. Safe to run twice, and from several machines at once.",
+    "shops": "The routing of shops: which BIN and device token each one's money uses.",
+    "payments": "Tasks for people, and settling by hand.",
+    "reconcile": "Ask the provider about every payment of a period again; print what differs, and the sums per shop "
+    "and BIN.",
+    "notify": "Messages to people: which chats are told of which events.",
+    "webhooks": "Webhook endpoints and deliveries.",
+    "keys": "API keys, their scopes and shops.",
+    "secrets": "The key that encrypts device tokens at rest.",
+    "audit": "The audit log: verify its seals, and export it.",
+    "import-legacy": "Import the routing and the log of the old service. It can be repeated: a second run adds only "
+    "what is new.",
+}
+"""Every command and group of commands, with its line of the list. ``import-legacy`` is ``app`` of ``import_legacy``."""
 
 
-@app.command()
-def serve(port: PortOption = None) -> None:
-    """Serve the API. The database must be at the newest schema: run 'migrate' first."""
-    settings = load()
-    if port is not None:
-        settings = settings.model_copy(update={"port": port})
-    programs.serve(settings)
+class Deferred(TyperCommand):
+    """A command or group of which only the name and the line of help are known until it is called.
+
+    So that a command pays for its own imports alone, and the list of commands for none.
+    """
+
+    def load(self) -> Any:
+        """Import the file, and return what the name stands for."""
+        # What is imported stays: it is not worth searching for garbage, neither now nor in the life of the program.
+        gc.disable()
+        file = import_module(f"payment_service.cli.{self.name}".replace("-", "_"))
+        gc.freeze()
+        gc.enable()
+        command = typer.main.get_command(file.app)
+        if isinstance(command, TyperGroup):
+            command.help = self.help
+        return command
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        """Typer goes on with the loaded command, which the context names."""
+        return self.load().make_context(*args, **extra)
 
 
-@app.command()
-def worker() -> None:
-    """Follow payments and deliver events in the background. Run as many as you like, on any machines."""
-    settings = load()
-    logs.configure(readable=settings.debug, level=settings.log_level)
-    asyncio.run(programs.work(settings))
+class _CommandLine(TyperGroup):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name, line in COMMANDS.items():
+            self.add_command(Deferred(name, help=line))
 
 
-@app.command()
-def migrate() -> None:
-    """Bring the database to the newest schema. Safe to run twice, and from several machines at once."""
-    settings = load()
-    logs.configure(readable=True, level="WARNING")
-    schema.migrate(settings.database_url.get_secret_value())
-    typer.echo(f"The database is at schema {schema.head()}.")
+app = typer.Typer(cls=_CommandLine, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def payment_service() -> None:
+    """Routes each payment of a marketplace to the Kaspi account of the seller it belongs to.
+
+    Settings come from the environment and .env; .env.example explains each.
+    """
 
 
 def main() -> None:
@@ -66,6 +74,6 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        if (sentence := sentence_of(error)) is None:
+        if (sentence := import_module("payment_service.cli.errors").sentence_of(error)) is None:
             raise
         sys.exit(sentence)

@@ -6,13 +6,15 @@ from typing import Annotated, Any
 import typer
 
 from payment_service.access.models import ApiKey
-from payment_service.access.service import NewKey, Scope
+from payment_service.access.service import Access, NewKey, Scope
 from payment_service.access.views import KeyView
-from payment_service.cli.output import AsJson, fail, in_house, show
+from payment_service.cli.output import AsJson, fail, show
+from payment_service.cli.running import with_database
+from payment_service.postgres.database import Database
+from payment_service.postgres.vault import Vault
 from payment_service.postgres.visibility import ALL_SHOPS
-from payment_service.services import Services
 
-app = typer.Typer(no_args_is_help=True, help="API keys: who may call, for what and for which shops.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command()
@@ -29,12 +31,12 @@ def create(
     """Make a key. It is shown once, now; only its digest is kept."""
     expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
 
-    async def work(services: Services) -> NewKey:
-        return await services.access.create(
+    async def work(database: Database, _vault: Vault) -> NewKey:
+        return await Access(database).create(
             name, scope, shops=frozenset(shop) if shop else ALL_SHOPS, expires_at=expires_at
         )
 
-    made = in_house(work)
+    made = with_database(work)
     if as_json:
         show([{**_line(made.row), "key": made.key}], as_json=True)
         return
@@ -46,10 +48,10 @@ def create(
 def list_keys(*, as_json: AsJson = False) -> None:
     """List every key, the revoked ones too. The keys themselves cannot be shown again."""
 
-    async def work(services: Services) -> list[ApiKey]:
-        return await services.access.all()
+    async def work(database: Database, _vault: Vault) -> list[ApiKey]:
+        return await Access(database).all()
 
-    show([_line(row) for row in in_house(work)], as_json=as_json, empty="No keys yet: payment-service keys create")
+    show([_line(row) for row in with_database(work)], as_json=as_json, empty="No keys yet: payment-service keys create")
 
 
 @app.command()
@@ -58,10 +60,10 @@ def revoke(
 ) -> None:
     """End a key, at once and for good."""
 
-    async def work(services: Services) -> ApiKey | None:
-        return await services.access.revoke(key_id)
+    async def work(database: Database, _vault: Vault) -> ApiKey | None:
+        return await Access(database).revoke(key_id)
 
-    row = in_house(work)
+    row = with_database(work)
     if row is None:
         fail(f"There is no key {key_id}: 'payment-service keys list' shows them.")
     show([_line(row)], as_json=as_json)

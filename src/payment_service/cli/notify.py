@@ -1,17 +1,20 @@
 """``payment-service notify``: which chats are told of which events."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
 
-from payment_service.access.service import EVERYBODY
-from payment_service.cli.output import AsJson, in_house, plain, show
+from payment_service.access.service import FULL_ACCESS
+from payment_service.cli.output import AsJson, plain, show
+from payment_service.cli.running import with_services
 from payment_service.notifications.bindings import BindingRequest, Bound
-from payment_service.notifications.texts import PEOPLES_EVENTS, Language
-from payment_service.services import Services
+from payment_service.notifications.texts import NOTIFIABLE_EVENTS, Language
 
-app = typer.Typer(no_args_is_help=True, help="Messages to people: which chats are told of which events.")
+if TYPE_CHECKING:
+    from payment_service.services import Services
+
+app = typer.Typer(no_args_is_help=True)
 BindingId = Annotated[UUID, typer.Argument(help="The id that 'list' shows.")]
 
 
@@ -20,7 +23,7 @@ def add(
     chat: Annotated[
         str, typer.Option(help="A Telegram chat's number (-100123...) or a channel's @name; an e-mail address.")
     ],
-    events: Annotated[str, typer.Option(help=f"Which, separated by commas, of {', '.join(PEOPLES_EVENTS)}.")],
+    events: Annotated[str, typer.Option(help=f"Which, separated by commas, of {', '.join(NOTIFIABLE_EVENTS)}.")],
     shop: Annotated[int | None, typer.Option(help="The shop; all shops if left out.")] = None,
     channel: Annotated[str, typer.Option(help="telegram or email.")] = "telegram",
     language: Annotated[str, typer.Option(help=f"One of {', '.join(Language)}.")] = Language.RU,
@@ -28,7 +31,7 @@ def add(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Tell a chat of events from now on. Try it out with 'notify test'."""
+    """Send events to a chat from now on. Try it with 'notify test'."""
     request = BindingRequest(
         channel=channel,
         address=chat,
@@ -38,23 +41,23 @@ def add(
         description=description,
     )
 
-    async def work(services: Services) -> Bound:
-        return await services.bindings.add(EVERYBODY, request)
+    async def work(services: "Services") -> Bound:
+        return await services.bindings.add(FULL_ACCESS, request)
 
-    show([_line(in_house(work))], as_json=as_json)
+    show([_line(with_services(work))], as_json=as_json)
 
 
 @app.command("list")
 def list_bindings(*, as_json: AsJson = False) -> None:
-    """List who is told of what, those that are switched off or disabled too."""
+    """List the chats and their events, including those that are switched off or disabled."""
 
-    async def work(services: Services) -> list[Bound]:
-        return await services.bindings.all(EVERYBODY)
+    async def work(services: "Services") -> list[Bound]:
+        return await services.bindings.all(FULL_ACCESS)
 
     show(
-        [_line(bound) for bound in in_house(work)],
+        [_line(bound) for bound in with_services(work)],
         as_json=as_json,
-        empty="Nobody is told of anything yet: payment-service notify add",
+        empty="There are no bindings yet: payment-service notify add",
     )
 
 
@@ -62,20 +65,20 @@ def list_bindings(*, as_json: AsJson = False) -> None:
 def remove(binding_id: BindingId, *, as_json: AsJson = False) -> None:
     """Switch a binding off. Nothing is deleted; 'add' with the same chat and shop switches it on again."""
 
-    async def work(services: Services) -> Bound:
-        return await services.bindings.change(EVERYBODY, binding_id, {"is_active": False})
+    async def work(services: "Services") -> Bound:
+        return await services.bindings.change(FULL_ACCESS, binding_id, {"is_active": False})
 
-    show([_line(in_house(work))], as_json=as_json)
+    show([_line(with_services(work))], as_json=as_json)
 
 
 @app.command("test")
-def try_out(binding_id: BindingId, *, as_json: AsJson = False) -> None:
-    """Send a test message now. One that arrives ends what kept the chat disabled."""
+def send_test(binding_id: BindingId, *, as_json: AsJson = False) -> None:
+    """Send a test message. When it arrives, a disabled chat is enabled again."""
 
-    async def work(services: Services) -> Bound:
-        return await services.bindings.try_out(EVERYBODY, binding_id)
+    async def work(services: "Services") -> Bound:
+        return await services.bindings.send_test(FULL_ACCESS, binding_id)
 
-    show([_line(in_house(work))], as_json=as_json)
+    show([_line(with_services(work))], as_json=as_json)
 
 
 def _line(bound: Bound) -> dict[str, Any]:

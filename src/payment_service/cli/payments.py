@@ -1,23 +1,26 @@
 """``payment-service payments``: what people must look at, and settling by hand what nobody can learn by asking."""
 
 import re
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
 
-from payment_service.access.service import EVERYBODY
+from payment_service.access.service import FULL_ACCESS
 from payment_service.characters import one_line
-from payment_service.cli.output import AsJson, fail, in_house, show
+from payment_service.cli.output import AsJson, fail, show
+from payment_service.cli.running import with_services
 from payment_service.money import Money
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.payments.settling import Settlement
 from payment_service.refunds.models import Refund
 from payment_service.refunds.settling import RefundSettlement
-from payment_service.services import Services
 
-app = typer.Typer(no_args_is_help=True, help="What people must look at, and settling by hand.")
+if TYPE_CHECKING:
+    from payment_service.services import Services
+
+app = typer.Typer(no_args_is_help=True)
 Why = Annotated[str, typer.Option("--reason", help="Why; kept in the record.")]
 _PROVIDERS_ID = re.compile(r"[A-Za-z0-9_-]{1,50}")
 Id = Annotated[UUID, typer.Argument(help="Our id, as 'tasks' shows it.")]
@@ -25,15 +28,15 @@ Id = Annotated[UUID, typer.Argument(help="Our id, as 'tasks' shows it.")]
 
 @app.command("tasks")
 def list_tasks(*, as_json: AsJson = False) -> None:
-    """List what people must look at, oldest first: unknown payments and refunds, payments that stayed open too long.
+    """List the tasks for people, oldest first: unknown payments and refunds, payments that have been open for too long.
 
     Look for the short code, which ends the message that the buyer saw, in the merchant cabinet of that BIN.
     """
 
-    async def work(services: Services) -> tuple[list[Payment], list[tuple[Refund, Payment]]]:
-        return await services.settling.tasks(EVERYBODY), await services.refund_settling.tasks(EVERYBODY)
+    async def work(services: "Services") -> tuple[list[Payment], list[tuple[Refund, Payment]]]:
+        return await services.settling.tasks(FULL_ACCESS), await services.refund_settling.tasks(FULL_ACCESS)
 
-    payments, refunds = in_house(work)
+    payments, refunds = with_services(work)
     lines = [_line(payment, payment) for payment in payments]
     lines += [_line(refund, payment) for refund, payment in refunds]
     show(sorted(lines, key=lambda line: str(line["since"])), as_json=as_json, empty="Nothing to look at.")
@@ -52,27 +55,30 @@ def settle(
     reason: Why,
     as_json: AsJson = False,
 ) -> None:
-    """Say what became of an unknown payment. The provider is asked wherever it can be, and has the last word."""
+    """Settle an unknown payment. Where the provider can be asked, a contradiction is refused."""
     found = [state for state, said in ((State.PAID, paid), (State.PENDING, pending), (State.FAILED, failed)) if said]
     if len(found) != 1:
         fail("Say one of --paid, --pending and --failed.")
     settlement = Settlement(state=found[0], reason=_checked(reason), external_id=_checked_id(external_id))
 
-    async def work(services: Services) -> Payment:
-        return await services.settling.settle(EVERYBODY, payment_id, settlement)
+    async def work(services: "Services") -> Payment:
+        return await services.settling.settle(FULL_ACCESS, payment_id, settlement)
 
-    _show_payment(in_house(work), as_json=as_json)
+    _show_payment(with_services(work), as_json=as_json)
 
 
 @app.command("undo-settle")
 def undo_settle(payment_id: Id, *, reason: Why, as_json: AsJson = False) -> None:
-    """Undo a wrong settlement of a payment: it is unknown again. It takes another person than the one who settled."""
+    """Undo a wrong settlement of a payment: it is unknown again.
+
+    Another person than the one who settled has to do it.
+    """
     why = _checked(reason)
 
-    async def work(services: Services) -> Payment:
-        return await services.settling.undo(EVERYBODY, payment_id, why)
+    async def work(services: "Services") -> Payment:
+        return await services.settling.undo(FULL_ACCESS, payment_id, why)
 
-    _show_payment(in_house(work), as_json=as_json)
+    _show_payment(with_services(work), as_json=as_json)
 
 
 @app.command("settle-refund")
@@ -80,33 +86,36 @@ def settle_refund(
     refund_id: Id,
     *,
     succeeded: Annotated[bool, typer.Option("--succeeded", help="It was made.")] = False,
-    failed: Annotated[bool, typer.Option("--failed", help="It was never made; its amount is free again.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="It was never made; its amount is released.")] = False,
     provider_refund_id: Annotated[str | None, typer.Option(help="The provider's id of the refund, if known.")] = None,
     reason: Why,
     as_json: AsJson = False,
 ) -> None:
-    """Say what became of an unknown refund. Nobody but a person can know: the provider does not tell."""
+    """Settle an unknown refund. The provider cannot be asked about refunds."""
     if succeeded == failed:
         fail("Say one of --succeeded and --failed.")
     found = RefundSettlement(
         succeeded=succeeded, reason=_checked(reason), provider_refund_id=_checked_id(provider_refund_id)
     )
 
-    async def work(services: Services) -> Refund:
-        return (await services.refund_settling.settle(EVERYBODY, refund_id, found)).refund
+    async def work(services: "Services") -> Refund:
+        return (await services.refund_settling.settle(FULL_ACCESS, refund_id, found)).refund
 
-    _show_refund(in_house(work), as_json=as_json)
+    _show_refund(with_services(work), as_json=as_json)
 
 
 @app.command("undo-settle-refund")
 def undo_settle_refund(refund_id: Id, *, reason: Why, as_json: AsJson = False) -> None:
-    """Undo a wrong settlement of a refund: it is unknown again. It takes another person than the one who settled."""
+    """Undo a wrong settlement of a refund: it is unknown again.
+
+    Another person than the one who settled has to do it.
+    """
     why = _checked(reason)
 
-    async def work(services: Services) -> Refund:
-        return (await services.refund_settling.undo(EVERYBODY, refund_id, why)).refund
+    async def work(services: "Services") -> Refund:
+        return (await services.refund_settling.undo(FULL_ACCESS, refund_id, why)).refund
 
-    _show_refund(in_house(work), as_json=as_json)
+    _show_refund(with_services(work), as_json=as_json)
 
 
 def _show_payment(payment: Payment, *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""``payment-service reconcile``: hold a period against the provider's word, and write the sums for the accountant."""
+"""``payment-service reconcile``: compare a period with the provider's status, and write the sums for the accountant."""
 
 import asyncio
 import contextlib
@@ -13,37 +13,42 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, Self
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from payment_service.cli.output import AsJson, in_house, sentence_of, show
+from payment_service.cli.errors import sentence_of
+from payment_service.cli.output import AsJson, show
+from payment_service.cli.running import with_services
 from payment_service.reconciliation.checkpoint import Asked, BadCheckpointError, Checkpoint
 from payment_service.reconciliation.files import CannotWriteError, write_whole
 from payment_service.reconciliation.findings import QUESTIONS, Finding, Kind
 from payment_service.reconciliation.service import Period, ProviderAwayError, Reconciliation, Walk
 from payment_service.reconciliation.turnover import Turnover, csv_of, line_of, tenge, total_of, turnovers_of
-from payment_service.services import Services
 
+if TYPE_CHECKING:
+    from payment_service.services import Services
+
+app = typer.Typer()
 ALMATY: Final = timezone(timedelta(hours=5))
 DIFFERS, NOT_FINISHED = 1, 2
 SAVE_EVERY_S = 1.0
 TELL_EVERY = 1000
 
 _MEANINGS: Final = {
-    Kind.PAID_THERE_OPEN_HERE: "the buyer paid, and we still wait",
-    Kind.PAID_THERE_ENDED_HERE: "the buyer paid what we hold for failed or cancelled",
-    Kind.PAID_HERE_NOT_THERE: "ALARM: we hold for paid what the provider does not",
-    Kind.ENDED_THERE_OPEN_HERE: "it will not be paid any more, and we still wait",
-    Kind.OPEN_THERE_ENDED_HERE: "the buyer can still pay what we hold for failed or cancelled",
+    Kind.PAID_THERE_OPEN_HERE: "the buyer paid, and it is still open here",
+    Kind.PAID_THERE_ENDED_HERE: "the buyer paid, and it is failed or cancelled here",
+    Kind.PAID_HERE_NOT_THERE: "ALARM: it is paid here and not at the provider",
+    Kind.ENDED_THERE_OPEN_HERE: "it will not be paid any more, and it is still open here",
+    Kind.OPEN_THERE_ENDED_HERE: "the buyer can still pay, and it is failed or cancelled here",
     Kind.OPEN_THERE_UNKNOWN_HERE: "it was made and can still be paid; we do not know that it was made",
     Kind.NOT_KNOWN_THERE: "the provider knows no such payment",
-    Kind.UNHEARD_OF_WORD: "the provider uses a word that nobody knows",
-    Kind.UNKNOWN_WITHOUT_ID: "nobody knows whether it was made: look for its code in the merchant cabinet",
-    Kind.UNKNOWN_REFUND: "nobody knows whether it was paid back: look for it in the merchant cabinet",
-    Kind.AMOUNT_NOT_REPORTED: "paid, and in no sum: the client that made it never told the amount",
+    Kind.UNHEARD_OF_WORD: "the provider reports an unknown status",
+    Kind.UNKNOWN_WITHOUT_ID: "it is not known whether it was made: look for its code in the merchant cabinet",
+    Kind.UNKNOWN_REFUND: "it is not known whether it was refunded: look for it in the merchant cabinet",
+    Kind.AMOUNT_NOT_REPORTED: "paid, and in no sum: the client that made it never reported the amount",
     Kind.SENDING: "being sent at this moment",
     Kind.UNREAD: "the provider could not be asked: run again",
 }
@@ -75,6 +80,7 @@ def moment(text: str) -> datetime:
         raise ValueError("no payment was made then") from error
 
 
+@app.command()
 def reconcile(
     since: Annotated[
         datetime,
@@ -93,24 +99,24 @@ def reconcile(
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Write the sums for the accountant here, when all is done.")
     ] = None,
-    state: Annotated[Path, typer.Option(help="Keeps how far the run came, until it is done.")] = Path(
+    state: Annotated[Path, typer.Option(help="The file that keeps the progress until the run is done.")] = Path(
         "reconcile.state"
     ),
     *,
     apply: Annotated[
         bool, typer.Option("--apply", help="Let payments that differ move, as any reading does; audited.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Take up the run that was stopped.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run that was stopped.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask the provider about every payment of a period again; print what differs, and the sums per shop and BIN.
 
-    Nothing is changed without --apply. Ctrl-C stops it in order, and --resume takes it up again. It ends with 0 when
-    all agrees, 1 when something differs or only people can tell, 2 when it is not done or not all could be read.
+    Nothing is changed without --apply. Ctrl-C stops it in order, and --resume continues it. The exit code is 0 when all
+    agrees, 1 when something differs or needs a person, 2 when the run did not finish or not all could be read.
     """
     asked = Asked(since, until, shop, apply)
 
-    async def work(services: Services) -> _Report:
+    async def work(services: "Services") -> _Report:
         reconciliation = Reconciliation(services.database, services.providers, services.reading)
         checkpoint = left or await _begun(reconciliation, asked)
         if not await reconciliation.knows(checkpoint.walk):
@@ -131,7 +137,7 @@ def reconcile(
         _give_up(f"{csv_file} cannot be written.")  # known before hours of asking
 
     try:
-        report = in_house(work)
+        report = with_services(work)
         if csv_file is not None:
             write_whole(csv_file, csv_of(report.turnovers))
     except (_StoppedError, ProviderAwayError, CannotWriteError) as error:
@@ -151,7 +157,7 @@ def _give_up(sentence: str, state: Path | None = None) -> NoReturn:
     typer.echo(sentence, err=True)
     if state is not None and state.exists():
         words = [word for word in sys.argv[1:] if word != "--resume"]
-        typer.echo(f"Take it up again with: {shlex.join(['payment-service', *words, '--resume'])}", err=True)
+        typer.echo(f"Continue it with: {shlex.join(['payment-service', *words, '--resume'])}", err=True)
     raise typer.Exit(NOT_FINISHED)
 
 

@@ -1,12 +1,16 @@
 """``payment-service secrets``: the key that encrypts device tokens."""
 
+from typing import TYPE_CHECKING
+
 import typer
 
-from payment_service.cli.output import in_house
+from payment_service.cli.running import with_services
 from payment_service.postgres.vault import new_key
-from payment_service.services import Services
 
-app = typer.Typer(no_args_is_help=True, help="The key that encrypts device tokens at rest.")
+if TYPE_CHECKING:
+    from payment_service.services import Services
+
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("new-key")
@@ -23,7 +27,7 @@ def rotate() -> None:
     write), then to NEW,OLD; run this; then set it to NEW.
     """
 
-    async def work(services: Services) -> int:
+    async def work(services: "Services") -> int:
         return await services.rotate_keys()
 
-    typer.echo(f"{in_house(work)} device tokens are encrypted with the first key now, each bound to its row.")
+    typer.echo(f"{with_services(work)} device tokens are encrypted with the first key now, each bound to its row.")

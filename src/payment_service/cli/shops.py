@@ -10,27 +10,29 @@ from typing import Annotated, Any, assert_never
 
 import typer
 
-from payment_service.access.service import EVERYBODY
-from payment_service.cli.output import AsJson, Reason, fail, in_house, show
+from payment_service.access.service import FULL_ACCESS
+from payment_service.cli.output import AsJson, Reason, fail, show
 from payment_service.cli.php import php_table
-from payment_service.identifiers import looks_like_kaspi_token
+from payment_service.cli.running import with_database
+from payment_service.identifiers import looks_like_uuid
+from payment_service.postgres.database import Database
+from payment_service.postgres.vault import Vault
 from payment_service.routing import importing
-from payment_service.routing.service import ShopConfig
+from payment_service.routing.service import Routing, ShopConfig
 from payment_service.routing.views import ConfigAnswer
-from payment_service.services import Services
 
-app = typer.Typer(no_args_is_help=True, help="The routing of shops: which BIN and device token each one's money uses.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")
 def list_shops(*, as_json: AsJson = False) -> None:
     """List every shop, with its device token masked."""
 
-    async def work(services: Services) -> list[ShopConfig]:
-        return await services.routing.configs(EVERYBODY)
+    async def work(database: Database, vault: Vault) -> list[ShopConfig]:
+        return await Routing(database, vault).configs(FULL_ACCESS)
 
     show(
-        [_line(config) for config in in_house(work)],
+        [_line(config) for config in with_database(work)],
         as_json=as_json,
         empty="No shops yet: payment-service shops import",
     )
@@ -61,10 +63,10 @@ def import_shops(
     except importing.BadFileError as error:
         fail("\n".join([*error.problems, "Nothing was imported."]))
 
-    async def work(services: Services) -> list[importing.Planned]:
-        return await importing.apply(services.routing, rows, reason=reason, dry_run=dry_run)
+    async def work(database: Database, vault: Vault) -> list[importing.Planned]:
+        return await importing.apply(Routing(database, vault), rows, reason=reason, dry_run=dry_run)
 
-    planned = in_house(work)
+    planned = with_database(work)
     if as_json:
         show(
             [{"shop_id": plan.shop_id, "action": plan.action, "changes": dict(plan.changes)} for plan in planned],
@@ -111,11 +113,11 @@ def export_shops(
 ) -> None:
     """Write the routing of all shops to standard output."""
 
-    async def work(services: Services) -> list[ShopConfig]:
-        return await services.routing.configs(EVERYBODY)
+    async def work(database: Database, vault: Vault) -> list[ShopConfig]:
+        return await Routing(database, vault).configs(FULL_ACCESS)
 
     columns = [name for name in importing.COLUMNS if with_tokens or name != "device_token"]
-    configs = in_house(work)
+    configs = with_database(work)
     rows = [
         {name: config.device_token if name == "device_token" else getattr(config.row, name) for name in columns}
         for config in configs
@@ -144,13 +146,13 @@ def set_token(
 ) -> None:
     """Set the device token of a shop. It is asked for, or read from standard input, so that no shell history has it."""
     token = typer.prompt("Device token", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline().strip()
-    if not looks_like_kaspi_token(token):
+    if not looks_like_uuid(token):
         typer.echo("Warning: this is no UUID, and Kaspi's device tokens are.", err=True)
 
-    async def work(services: Services) -> ShopConfig:
-        return await services.routing.update(EVERYBODY, shop_id, {"device_token": token}, reason=reason)
+    async def work(database: Database, vault: Vault) -> ShopConfig:
+        return await Routing(database, vault).update(FULL_ACCESS, shop_id, {"device_token": token}, reason=reason)
 
-    show([_line(in_house(work))], as_json=as_json)
+    show([_line(with_database(work))], as_json=as_json)
 
 
 _COLUMNS = ("shop_id", "name", "city", "organization_bin", "device_token", "is_active", "provider", "version")

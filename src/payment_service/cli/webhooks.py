@@ -3,23 +3,26 @@
 import asyncio
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
 
-from payment_service.access.service import EVERYBODY
-from payment_service.cli.output import AsJson, fail, in_house, plain, show
+from payment_service.access.service import FULL_ACCESS
+from payment_service.cli.output import AsJson, fail, plain, show
+from payment_service.cli.running import with_services
 from payment_service.postgres.paging import Page
-from payment_service.services import Services
 from payment_service.webhooks.deliveries import DeliveryDetails
 from payment_service.webhooks.endpoints import SUBSCRIBABLE, NewSecret
 from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
 
-app = typer.Typer(no_args_is_help=True, help="Webhooks: endpoints that are told of events, and what was delivered.")
+if TYPE_CHECKING:
+    from payment_service.services import Services
+
+app = typer.Typer(no_args_is_help=True)
 EndpointId = Annotated[UUID, typer.Argument(help="The endpoint's id that 'list' shows.")]
 DeliveryId = Annotated[UUID, typer.Argument(help="The delivery's id that 'deliveries' shows.")]
-EVENT = f"An event to be told of, once per event; all if left out: {', '.join(SUBSCRIBABLE)}."
+EVENT = f"A type of event, once per type; all if left out: {', '.join(SUBSCRIBABLE)}."
 EventOption = Annotated[list[str] | None, typer.Option("--event", help=EVENT)]
 ShopOption = Annotated[list[int] | None, typer.Option("--shop", help="A shop, once per shop; all if left out.")]
 HeaderOption = Annotated[
@@ -30,12 +33,12 @@ WAIT_S = 25
 
 @app.command("list")
 def list_endpoints(*, as_json: AsJson = False) -> None:
-    """List every endpoint and how it fares, those that are off, too."""
+    """List every endpoint with the state of its deliveries, including those that are off."""
 
-    async def work(services: Services) -> list[dict[str, Any]]:
-        return [services.endpoints.shown(endpoint) for endpoint in await services.endpoints.all(EVERYBODY)]
+    async def work(services: "Services") -> list[dict[str, Any]]:
+        return [services.endpoints.shown(endpoint) for endpoint in await services.endpoints.all(FULL_ACCESS)]
 
-    shown = in_house(work)
+    shown = with_services(work)
     show(
         shown if as_json else [_line(one) for one in shown],
         as_json=as_json,
@@ -53,7 +56,7 @@ def add(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Add an endpoint: it is told of events from now on. Its secret is shown once, now."""
+    """Add an endpoint. Events are delivered to it from now on. Its secret is shown only now."""
     fields = {
         "url": url,
         "description": description,
@@ -62,13 +65,13 @@ def add(
         "headers": _headers(headers or []),
     }
 
-    async def work(services: Services) -> tuple[NewSecret, dict[str, Any]]:
+    async def work(services: "Services") -> tuple[NewSecret, dict[str, Any]]:
         for shop_id in shops or []:
-            await services.routing.config_of(EVERYBODY, shop_id)
-        made = await services.endpoints.add(EVERYBODY, fields)
+            await services.routing.config_of(FULL_ACCESS, shop_id)
+        made = await services.endpoints.add(FULL_ACCESS, fields)
         return made, services.endpoints.shown(made.endpoint)
 
-    made, shown = in_house(work)
+    made, shown = with_services(work)
     _show_secret(made, shown, as_json=as_json)
 
 
@@ -83,7 +86,7 @@ def change(
     *,
     all_events: Annotated[bool, typer.Option("--all-events", help="All events.")] = False,
     all_shops: Annotated[bool, typer.Option("--all-shops", help="All shops, and what belongs to none.")] = False,
-    no_headers: Annotated[bool, typer.Option("--no-headers", help="No headers of its own any more.")] = False,
+    no_headers: Annotated[bool, typer.Option("--no-headers", help="Remove all headers.")] = False,
     on: Annotated[
         bool | None, typer.Option("--on/--off", help="Switch it on, and send at once what waited; or off.")
     ] = None,
@@ -111,18 +114,18 @@ def remove(endpoint_id: EndpointId, *, as_json: AsJson = False) -> None:
 def rotate_secret(
     endpoint_id: EndpointId,
     keep_old: Annotated[
-        int, typer.Option(min=0, max=30 * 86400, help="For so many seconds everything is signed with both secrets.")
+        int, typer.Option(min=0, max=30 * 86400, help="Deliveries are signed with both secrets for this many seconds.")
     ] = 86400,
     *,
     as_json: AsJson = False,
 ) -> None:
     """Give an endpoint a new secret. It is shown once, now."""
 
-    async def work(services: Services) -> tuple[NewSecret, dict[str, Any]]:
-        made = await services.endpoints.rotate_secret(EVERYBODY, endpoint_id, keep_old_s=keep_old)
+    async def work(services: "Services") -> tuple[NewSecret, dict[str, Any]]:
+        made = await services.endpoints.rotate_secret(FULL_ACCESS, endpoint_id, keep_old_s=keep_old)
         return made, services.endpoints.shown(made.endpoint)
 
-    made, shown = in_house(work)
+    made, shown = with_services(work)
     _show_secret(made, shown, as_json=as_json)
 
 
@@ -130,16 +133,16 @@ def rotate_secret(
 def send_test(endpoint_id: EndpointId, *, as_json: AsJson = False) -> None:
     """Send an endpoint a test event and tell what came of it. A worker must be running."""
 
-    async def work(services: Services) -> DeliveryDetails:
-        delivery = await services.deliveries.test(EVERYBODY, endpoint_id)
+    async def work(services: "Services") -> DeliveryDetails:
+        delivery = await services.deliveries.test(FULL_ACCESS, endpoint_id)
         give_up_at = time.monotonic() + WAIT_S
-        while (found := await services.delivery_record.get(EVERYBODY, delivery.id)).delivery.state == "waiting":
+        while (found := await services.delivery_record.get(FULL_ACCESS, delivery.id)).delivery.state == "waiting":
             if time.monotonic() > give_up_at:
-                fail(f"Nobody sent the test within {WAIT_S} s: is a worker running?")
+                fail(f"The test was not sent within {WAIT_S} s: is a worker running?")
             await asyncio.sleep(0.1)
         return found
 
-    found = in_house(work)
+    found = with_services(work)
     _show_details(found, as_json=as_json)
     if found.delivery.state != "delivered":
         raise typer.Exit(1)
@@ -159,9 +162,9 @@ def deliveries(
 ) -> None:
     """List deliveries, newest first."""
 
-    async def work(services: Services) -> Page[EventDelivery]:
+    async def work(services: "Services") -> Page[EventDelivery]:
         return await services.delivery_record.search(
-            EVERYBODY,
+            FULL_ACCESS,
             endpoint_id=endpoint,
             state=state,
             type=event,
@@ -171,7 +174,7 @@ def deliveries(
             cursor=cursor,
         )
 
-    page = in_house(work)
+    page = with_services(work)
     show([_delivery(delivery) for delivery in page.rows], as_json=as_json)
     if page.next_cursor:
         typer.echo(f"More: --cursor {page.next_cursor}", err=True)
@@ -181,10 +184,10 @@ def deliveries(
 def show_delivery(delivery_id: DeliveryId, *, as_json: AsJson = False) -> None:
     """Show a delivery with every try."""
 
-    async def work(services: Services) -> DeliveryDetails:
-        return await services.delivery_record.get(EVERYBODY, delivery_id)
+    async def work(services: "Services") -> DeliveryDetails:
+        return await services.delivery_record.get(FULL_ACCESS, delivery_id)
 
-    _show_details(in_house(work), as_json=as_json)
+    _show_details(with_services(work), as_json=as_json)
 
 
 @app.command()
@@ -202,32 +205,32 @@ def replay(
     """Deliver again: one, all that failed since a time, or everything of a period."""
     times = (_utc(failed_since), _utc(since), _utc(until))
 
-    async def work(services: Services) -> int | None:
+    async def work(services: "Services") -> int | None:
         match delivery_id, endpoint, *times:
             case UUID() as one, None, None, None, None:
-                await services.delivery_record.replay(EVERYBODY, one)
+                await services.delivery_record.replay(FULL_ACCESS, one)
                 return 1
             case None, UUID() as to, datetime() as failed, None, None:
-                return await services.delivery_record.replay_failed(EVERYBODY, to, failed)
+                return await services.delivery_record.replay_failed(FULL_ACCESS, to, failed)
             case None, UUID() as to, None, datetime() as begin, datetime() as end:
-                return await services.delivery_record.replay_period(EVERYBODY, to, begin, end)
+                return await services.delivery_record.replay_period(FULL_ACCESS, to, begin, end)
             case _:
                 return None
 
-    replayed = in_house(work)
+    replayed = with_services(work)
     if replayed is None:
         fail("Name a delivery, or --endpoint with --failed-since, or --endpoint with --since and --until.")
     show([{"replayed": replayed}], as_json=as_json)
 
 
 def _change(endpoint_id: UUID, fields: dict[str, Any], *, as_json: bool) -> None:
-    async def work(services: Services) -> dict[str, Any]:
+    async def work(services: "Services") -> dict[str, Any]:
         for shop_id in fields.get("shops") or []:
-            await services.routing.config_of(EVERYBODY, shop_id)
-        endpoint: WebhookEndpoint = await services.endpoints.change(EVERYBODY, endpoint_id, fields)
+            await services.routing.config_of(FULL_ACCESS, shop_id)
+        endpoint: WebhookEndpoint = await services.endpoints.change(FULL_ACCESS, endpoint_id, fields)
         return services.endpoints.shown(endpoint)
 
-    shown = in_house(work)
+    shown = with_services(work)
     show([shown if as_json else _line(shown)], as_json=as_json)
 
 

@@ -24,7 +24,7 @@ EVENT_WRITTEN: Final = "event_written"
 
 
 class EventType(StrEnum):
-    """What can happen. The database holds the same list."""
+    """The types of events. The database holds the same list."""
 
     PAYMENT_PENDING = "payment.pending"
     PAYMENT_PAID = "payment.paid"

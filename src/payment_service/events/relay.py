@@ -22,6 +22,8 @@ from payment_service.postgres.database import Database, is_unreachable
 BATCH: Final = 200
 LOOK_EVERY_S: Final = 1.0
 """How often it looks for events that nobody told of."""
+GATHER_S: Final = 0.02
+"""Between two passes: what is written meanwhile is passed on together."""
 # Events of one object must be passed on in their order, so one worker at a time passes on, and the others wait for it.
 _ONE_AT_A_TIME: Final = text("SELECT pg_advisory_xact_lock(hashtext('passing_on'))")
 
@@ -53,6 +55,7 @@ class Relay:
                 await self.pass_on()
             except Exception as error:  # noqa: BLE001 - events are written down, and the next time finds them
                 log.warning("events not passed on yet", error=type(error).__name__)
+            await asyncio.sleep(GATHER_S)
 
     def wake(self) -> None:
         """An event was written, or may have been."""
@@ -65,9 +68,11 @@ class Relay:
             DBAPIError, OSError: when the database is away.
         """
         passed = 0
-        while batch := await self._pass_on_batch():
+        while True:
+            batch = await self._pass_on_batch()
             passed += batch
-        return passed
+            if batch < BATCH:
+                return passed
 
     async def _pass_on_batch(self) -> int:
         """The oldest ones, together; one by one when they cannot be taken together."""

@@ -2,7 +2,7 @@
 
 Each event is announced (NOTIFY) when it was committed. It is read once for all who may see it, and not at all when
 nobody may, so that waiting costs next to no connection: those are for money. An announcement may be lost, so the
-database is asked now and then as well; and once a second while it cannot be heard.
+database is asked now and then as well; and once a second while it cannot be header.
 Whoever waits does so with a key, and only as long as that key holds: every process asks so once a second, and at once
 when the database tells that a key was changed.
 """
@@ -31,7 +31,7 @@ from payment_service.postgres.visibility import ALL_SHOPS
 
 KEY_CHANGED: Final = "api_key_changed"
 LOOK_EVERY_S: Final = 1.0
-"""How often keys are checked, and how often the events themselves are looked at while the database cannot be heard."""
+"""How often keys are checked, and how often the events themselves are looked at while the LISTEN connection is down."""
 SWEEP_EVERY_S: Final = 5.0
 """How often they are looked at while it can be: for what was committed and not announced."""
 TRUST_S: Final = 2.0
@@ -47,7 +47,7 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class EventHeader:
     """What is announced of an event."""
 
     id: UUID
@@ -60,15 +60,15 @@ class Heard:
 class Told:
     """An event as those who wait get it; ``text`` is its JSON, made once for all of them."""
 
-    heard: Heard
+    header: EventHeader
     created_at: datetime
     text: str
 
     @classmethod
     def of(cls, event: Event) -> "Told":
         """As the database holds it."""
-        heard = Heard(event.id, event.type, event.subject_id, event.shop_id)
-        return cls(heard, event.created_at, json.dumps(outbox.body(event), ensure_ascii=False))
+        header = EventHeader(event.id, event.type, event.subject_id, event.shop_id)
+        return cls(header, event.created_at, json.dumps(outbox.body(event), ensure_ascii=False))
 
 
 @dataclass(slots=True, eq=False)
@@ -90,12 +90,12 @@ class Subscription:
             return False
         return self.caller.key_id is None or asyncio.get_running_loop().time() - self.checked_at <= TRUST_S
 
-    def wants(self, heard: Heard) -> bool:
+    def wants(self, header: EventHeader) -> bool:
         """Whether the event is one that it waits for and that the caller may see."""
         return (
-            self.subject_id in {None, heard.subject_id}
-            and heard.type.partition(".")[0] in _TOLD
-            and self.caller.may_touch(heard.shop_id)
+            self.subject_id in {None, header.subject_id}
+            and header.type.partition(".")[0] in _TOLD
+            and self.caller.may_touch(header.shop_id)
         )
 
     async def next(self, within_s: float) -> Told | None:
@@ -137,23 +137,23 @@ class Subscriptions:
         self._free = asyncio.Semaphore(connections)
         self._all: set[Subscription] = set()
         self._of_caller: Counter[int | str] = Counter()
-        self._heard: list[Heard] = []
+        self._pending: list[EventHeader] = []
         self._known: dict[UUID, datetime] = {}
         """Events that were passed on, or that nobody waited for; each with when that was."""
         self._known_until = datetime.now(UTC)
         self._losses = 0
-        """How often the database began or ceased to be heard: in between events may have gone by."""
+        """How often the LISTEN connection was lost or made: events may have been missed in between."""
         self._losses_made_good = 0
         self._swept_at = 0.0
         """When the events themselves were last looked at, by the loop's clock."""
         self._look = asyncio.Event()
         self._check = asyncio.Event()
-        self.hears = False
-        """Whether the database can be heard. If not, whoever waits for one payment must look now and then."""
+        self.listening = False
+        """Whether the LISTEN connection is up. If not, a request that waits for one payment has to poll."""
 
     @contextmanager
     def open(self, caller: Caller, subject_id: UUID | None = None) -> Iterator[Subscription]:
-        """Wait for events of a subject, or for all. Open it before looking: nothing happens unheard in between.
+        """Wait for events of a subject, or for all. Open it before looking: no event is missed in between.
 
         Raises:
             TooManyWaiting: the caller's key has as many as one may have.
@@ -210,28 +210,28 @@ class Subscriptions:
         await asyncio.gather(
             listen(
                 self._database,
-                {EVENT_WRITTEN: self._hear, KEY_CHANGED: lambda _key: self._check.set()},
-                connected=lambda: self._may_have_missed(hears=True),
-                lost=lambda: self._may_have_missed(hears=False),
+                {EVENT_WRITTEN: self._on_notification, KEY_CHANGED: lambda _key: self._check.set()},
+                connected=lambda: self._may_have_missed(listening=True),
+                lost=lambda: self._may_have_missed(listening=False),
             ),
             self._again_and_again(self._look, self._read),
             self._again_and_again(self._check, self._check_keys),
         )
 
-    def _hear(self, message: str) -> None:
+    def _on_notification(self, message: str) -> None:
         if not message:  # an event that nobody described
             self._losses += 1
             self._look.set()
             return
         said = json.loads(message)
-        heard = Heard(UUID(said["id"]), said["type"], said["subject_id"], said["shop_id"])
-        if heard.id not in self._known:  # it may have been found by looking
-            self._known[heard.id] = datetime.now(UTC)
-            self._heard.append(heard)
+        header = EventHeader(UUID(said["id"]), said["type"], said["subject_id"], said["shop_id"])
+        if header.id not in self._known:  # it may have been found by looking
+            self._known[header.id] = datetime.now(UTC)
+            self._pending.append(header)
             self._look.set()
 
-    def _may_have_missed(self, *, hears: bool) -> None:
-        self.hears = hears
+    def _may_have_missed(self, *, listening: bool) -> None:
+        self.listening = listening
         self._losses += 1
         self._look.set()
         # Of keys, too, something may have gone by.
@@ -252,23 +252,23 @@ class Subscriptions:
 
     async def _read(self) -> None:
         began = datetime.now(UTC)
-        heard, self._heard = self._heard, []
+        header, self._pending = self._pending, []
         now = asyncio.get_running_loop().time()
         is_due = now - self._swept_at >= SWEEP_EVERY_S
-        missed = not self.hears or is_due or self._losses > self._losses_made_good
+        missed = not self.listening or is_due or self._losses > self._losses_made_good
         for subscription in self._all:
-            if subscription.subject_id is not None and (missed or any(map(subscription.wants, heard))):
+            if subscription.subject_id is not None and (missed or any(map(subscription.wants, header))):
                 subscription.wake()
         streams = [subscription for subscription in self._all if subscription.subject_id is None]
         try:
-            # What was heard is told in the order in which it was, and what was not is looked for.
-            wanted = [one for one in heard if any(stream.wants(one) for stream in streams)]
+            # What NOTIFY announced is sent in its order; what was missed is looked for.
+            wanted = [one for one in header if any(stream.wants(one) for stream in streams)]
             for start in range(0, len(wanted), _AT_ONCE):
                 _pass_on(await self._events(wanted[start : start + _AT_ONCE]), streams)
         except BaseException:
             # It was passed on to nobody, or nobody knows to whom: told twice rather than not at all.
             self._losses += 1
-            for one in heard:
+            for one in header:
                 self._known.pop(one.id, None)
             raise
         if missed:
@@ -278,26 +278,26 @@ class Subscriptions:
         oldest = datetime.now(UTC) - _KNOWN_FOR
         self._known = {event_id: moment for event_id, moment in self._known.items() if moment >= oldest}
 
-    async def _events(self, wanted: Sequence[Heard]) -> list[Event]:
-        """The events that were heard of, in the order in which they were."""
+    async def _events(self, wanted: Sequence[EventHeader]) -> list[Event]:
+        """The events that NOTIFY announced, in its order."""
         async with self._database.reading() as session:
             found = await session.scalars(select(Event).where(Event.id.in_([one.id for one in wanted])))
             by_id = {event.id: event for event in found}
         return [by_id[one.id] for one in wanted if one.id in by_id]
 
     async def _catch_up(self, streams: Sequence[Subscription]) -> None:
-        """Look for what was not heard of, and pass it on."""
-        hears, losses = self.hears, self._losses
+        """Look for events that were missed, and pass them on."""
+        listening, losses = self.listening, self._losses
         oldest = self._known_until - MISSED
         while streams:
             async with self._database.reading() as session:
                 page = await outbox.since(session, ALL_SHOPS, oldest, besides=self._known, limit=_AT_ONCE)
-            new = [event for event in page if event.id not in self._known]  # others were heard of meanwhile
+            new = [event for event in page if event.id not in self._known]  # others were announced meanwhile
             self._known.update((event.id, datetime.now(UTC)) for event in new)
             _pass_on(new, streams)
             if len(page) < _AT_ONCE:
                 break
-        if hears:
+        if listening:
             self._losses_made_good = losses
 
     async def _check_keys(self) -> None:
@@ -318,5 +318,5 @@ class Subscriptions:
 def _pass_on(events: Iterable[Event], streams: Iterable[Subscription]) -> None:
     for told in map(Told.of, events):
         for stream in streams:
-            if stream.wants(told.heard):
+            if stream.wants(told.header):
                 stream.tell(told)

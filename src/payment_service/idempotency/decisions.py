@@ -1,8 +1,8 @@
 """What an earlier request means for a new one: the second promise, "never twice", as decisions. Pure.
 
 Whatever may have left this service blocks its like for as long as its end is not known, ``sending`` and ``unknown``
-alike: by Idempotency-Key, by likeness, and by order. Who looks the earlier request up, and under which lock, is the
-business of payments and refunds; the database refuses a second one too (law ``payment_like_in_flight``).
+both: by Idempotency-Key, by equality, and by order. Who looks the earlier request up, and under which lock, is the
+business of payments and refunds; the database refuses a second one too (rule ``payment_like_in_flight``).
 """
 
 from collections.abc import Sequence
@@ -51,14 +51,14 @@ class Rules:
     """For how long a sender may take; longer than any call can."""
 
 
-def foremost(candidates: Sequence[Earlier]) -> Earlier | None:
+def decisive(candidates: Sequence[Earlier]) -> Earlier | None:
     """Which of several equal earlier requests counts: one whose end is not known, else the one known last."""
     left = [one for one in candidates if one.failure != NOT_SENT]
     return min(left, key=lambda one: (one.state not in IN_FLIGHT, one.known_s), default=None)
 
 
-def of_equal(earlier: Earlier | None, rules: Rules, *, by_key: bool) -> Verdict:
-    """What an equal request that came before means: by the same Idempotency-Key for good, by likeness for a while."""
+def verdict_for_equal(earlier: Earlier | None, rules: Rules, *, by_key: bool) -> Verdict:
+    """What an equal request that came before means: by the same Idempotency-Key for good, by equality for a while."""
     if earlier is None or earlier.failure == NOT_SENT:
         return Verdict.GO_ON
     if earlier.state == "sending" and earlier.age_s <= rules.sending_lease_s:
@@ -68,8 +68,8 @@ def of_equal(earlier: Earlier | None, rules: Rules, *, by_key: bool) -> Verdict:
     return Verdict.GO_ON
 
 
-def of_order(open_one: Earlier | None, rules: Rules, *, is_equal: bool) -> Verdict:
+def verdict_for_order(open_one: Earlier | None, rules: Rules, *, is_equal: bool) -> Verdict:
     """What an open payment of the same order means, whoever asked for it and however long ago."""
     if open_one is None:
         return Verdict.GO_ON
-    return of_equal(open_one, rules, by_key=True) if is_equal else Verdict.ORDER_OPEN
+    return verdict_for_equal(open_one, rules, by_key=True) if is_equal else Verdict.ORDER_OPEN

@@ -18,6 +18,7 @@ from payment_service.audit.models import AuditEntry
 from payment_service.errors import InvalidInput
 from payment_service.postgres.connecting import connect_arguments, trouble_of
 from payment_service.postgres.database import CONNECT_TIMEOUT_S, Database
+from payment_service.providers.registry import DEFAULT
 from payment_service.routing import importing
 from payment_service.routing.importing import Planned
 from payment_service.routing.service import Routing, checked_fields
@@ -51,16 +52,16 @@ class LogReport:
     """Lines that cannot be kept as they are."""
 
 
-class OldBooksError(Exception):
+class LegacyDatabaseError(Exception):
     """The old database cannot be read; the text says why."""
 
 
 @asynccontextmanager
-async def old_books(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+async def legacy_database(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     """The old database, as it stands at this moment; nothing can be written to it.
 
     Raises:
-        OldBooksError: when it cannot be reached, or is not the old service's.
+        LegacyDatabaseError: when it cannot be reached, or is not the old service's.
         ConnectArgumentError: for an address that cannot be understood.
     """
     try:
@@ -68,7 +69,7 @@ async def old_books(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         trouble = trouble_of(error, name=SETTING)
         sentence = trouble.sentence if trouble else f"The old database cannot be used ({type(error).__name__})."
-        raise OldBooksError(sentence) from error
+        raise LegacyDatabaseError(sentence) from error
     try:
         await _check_tables(connection)
         async with connection.transaction(isolation="repeatable_read", readonly=True):
@@ -81,9 +82,11 @@ async def _check_tables(connection: asyncpg.Connection) -> None:
     for name in ("paymentconfig", "paymentlog"):
         kind = await connection.fetchval("SELECT relkind::text FROM pg_class WHERE oid = to_regclass($1)", name)
         if kind is None:
-            raise OldBooksError(f"The old database has no table {name}: is this the right one?")
+            raise LegacyDatabaseError(f"The old database has no table {name}: is this the right one?")
         if kind == "v":
-            raise OldBooksError(f"In that database {name} is a view: it is this service's own, not the old one's.")
+            raise LegacyDatabaseError(
+                f"In that database {name} is a view: it is this service's own, not the old one's."
+            )
 
 
 async def take_shops(
@@ -127,7 +130,7 @@ async def take_shops(
 def _config_of(found: Mapping[str, Any]) -> dict[str, Any]:
     fields = {
         "organization_bin": (found["organization_bin"] or "").strip(),
-        "provider": found.get("provider") or "kaspi",
+        "provider": found.get("provider") or DEFAULT,
         "is_active": found.get("is_active") is not False,
     }
     token = (found.get("device_token") or "").strip()
@@ -137,7 +140,7 @@ def _config_of(found: Mapping[str, Any]) -> dict[str, Any]:
 async def take_log(
     old: asyncpg.Connection, database: Database, *, dry_run: bool, advance: Callable[[int], None]
 ) -> LogReport:
-    """Take over every line of the old log that is not here yet. ``advance`` hears of lines that are done."""
+    """Take over every line of the old log that is not here yet. ``advance`` is told how many lines are done."""
     report = LogReport(there=_count(await old.fetchrow("SELECT count(*), sum(amount) FROM paymentlog")))
     report.before = report.after = await _taken(database)
     after_id = -1
@@ -198,7 +201,7 @@ def _line(row: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("it has no operation_type")
     return {
         **{name: row.get(name) for name in _TEXTS},
-        "provider": row.get("provider") or "kaspi",
+        "provider": row.get("provider") or DEFAULT,
         "shop_id": row["shop_id"],
         "amount": row["amount"],
         "error_message": (row.get("error_message") or "")[:500] or None,

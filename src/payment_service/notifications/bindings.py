@@ -21,7 +21,7 @@ from payment_service.identifiers import new_id
 from payment_service.notifications.channel import ChatGone, ChatMoved, Refused, Sent, TryAgain
 from payment_service.notifications.models import NotifyBinding, NotifyChat
 from payment_service.notifications.service import Notifications
-from payment_service.notifications.texts import PEOPLES_EVENTS, WORDS, Language
+from payment_service.notifications.texts import NOTIFIABLE_EVENTS, WORDS, Language
 from payment_service.observability.context import origin
 from payment_service.postgres.database import Database, is_duplicate
 from payment_service.postgres.visibility import of_shops
@@ -143,8 +143,8 @@ class Bindings:
             await _record(session, "chat-change", bound.binding)
         return bound
 
-    async def try_out(self, caller: Caller, binding_id: UUID) -> Bound:
-        """Send a test message now. One that arrives ends what kept the chat disabled.
+    async def send_test(self, caller: Caller, binding_id: UUID) -> Bound:
+        """Send a test message. When it arrives, a disabled chat is enabled again.
 
         Raises:
             BindingNotFound: when there is none that the caller may see.
@@ -170,9 +170,9 @@ def checked_events(events: Sequence[str]) -> list[str]:
     Raises:
         InvalidInput: for any other, or none.
     """
-    if not events or not set(events) <= set(PEOPLES_EVENTS):
-        raise InvalidInput("events", f"are one or more of {', '.join(PEOPLES_EVENTS)}")
-    return [kind for kind in PEOPLES_EVENTS if kind in events]
+    if not events or not set(events) <= set(NOTIFIABLE_EVENTS):
+        raise InvalidInput("events", f"are one or more of {', '.join(NOTIFIABLE_EVENTS)}")
+    return [kind for kind in NOTIFIABLE_EVENTS if kind in events]
 
 
 def checked_language(language: str) -> Language:

@@ -34,17 +34,17 @@ from payment_service.notifications.channel import (
     shortened,
 )
 from payment_service.notifications.models import OPEN, MessageState, NotifyBinding, NotifyChat, NotifyMessage
-from payment_service.notifications.texts import Happening, Language, Note, note_of
+from payment_service.notifications.texts import EventFacts, Language, Note, note_of
 from payment_service.observability import metrics
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import MESSAGES
-from payment_service.postgres.database import Database, insist
+from payment_service.postgres.database import Database, retry_until_written
 from payment_service.routing.models import PaymentConfig
 from payment_service.scheduling.due import Kind, jitter, wake
 
 LEASE_S: Final = 60
 """How long a worker owns a chat's turn; longer than any channel's deadline."""
-MOST_WAIT_S: Final = 2.0
+MAX_WAIT_S: Final = 2.0
 """How far ahead places in a channel's pace are given out; whoever gets none comes again later."""
 PAUSES_S: Final = (2, 5, 15, 60, 300, 900, 1800, 3600)
 """Between tries; the last one for good."""
@@ -69,7 +69,7 @@ class Turn:
     lease_end: datetime
     wait_s: float
     event_id: UUID
-    happening: Happening
+    happening: EventFacts
     language: Language
 
 
@@ -146,7 +146,7 @@ class Notifications:
         """Send a chat its oldest open message and plan the next turn."""
         await asyncio.sleep(turn.wait_s)
         delivery = await self._send_in_turn(turn)
-        await insist(lambda: self._write(turn, delivery))
+        await retry_until_written(lambda: self._write(turn, delivery))
 
     async def send_now(self, chat: NotifyChat, note: Note) -> Delivery:
         """Send a note at once, outside any turn: a person waits for it. What it shows of the chat is written down."""
@@ -174,7 +174,7 @@ class Notifications:
         message, event = found
         wait_s = await self._place(session, self.channels.get(chat.channel), chat.channel)
         if wait_s is None:
-            chat.next_send_at = now + timedelta(seconds=MOST_WAIT_S / 2 * jitter(3))
+            chat.next_send_at = now + timedelta(seconds=MAX_WAIT_S / 2 * jitter(3))
             return None
         chat.next_send_at = now + timedelta(seconds=wait_s + LEASE_S)
         message.tries += 1
@@ -186,7 +186,7 @@ class Notifications:
             lease_end=chat.next_send_at,
             wait_s=wait_s,
             event_id=event.id,
-            happening=await _happening(session, event),
+            happening=await _event_facts(session, event),
             language=Language(message.language),
         )
 
@@ -201,7 +201,7 @@ class Notifications:
             " WHERE notify_pace.free_at <= now() + make_interval(secs => :most)"
             " RETURNING extract(epoch FROM free_at - make_interval(secs => :pause) - now())::float8"
         )
-        wait_s = await session.scalar(place, {"name": name, "pause": channel.pause_s, "most": MOST_WAIT_S})
+        wait_s = await session.scalar(place, {"name": name, "pause": channel.pause_s, "most": MAX_WAIT_S})
         return None if wait_s is None else float(wait_s)
 
     async def _send_in_turn(self, turn: Turn) -> Delivery:
@@ -271,9 +271,9 @@ async def _next_message(session: AsyncSession, chat: NotifyChat) -> tuple[Notify
     return None if row is None else (row[0], row[1])
 
 
-async def _happening(session: AsyncSession, event: Event) -> Happening:
+async def _event_facts(session: AsyncSession, event: Event) -> EventFacts:
     name = await session.scalar(select(PaymentConfig.name).where(PaymentConfig.shop_id == event.shop_id))
-    return Happening(EventType(event.type), event.data, event.shop_id, name, event.created_at)
+    return EventFacts(EventType(event.type), event.data, event.shop_id, name, event.created_at)
 
 
 async def _learn(

@@ -13,14 +13,14 @@ import httpx
 
 from payment_service.notifications.channel import ChatGone, ChatMoved, Delivery, Refused, Sent, TryAgain, shortened
 from payment_service.notifications.texts import Note
-from payment_service.outbound.tls import mozillas_list
+from payment_service.outbound.tls import trusted_authorities
 
 DEADLINE_S: Final = 10
 CONNECT_TIMEOUT_S: Final = 5
 MAX_REPLY_BYTES: Final = 64 * 1024
-WAIT_UNTOLD_S: Final = 30.0
+DEFAULT_RETRY_AFTER_S: Final = 30.0
 """How long to leave a chat alone when the Bot API asks for it without saying for how long."""
-LONGEST_WAIT_S: Final = 86400.0
+MAX_RETRY_AFTER_S: Final = 86400.0
 _GONE: Final = (
     "chat not found",
     "user not found",
@@ -46,7 +46,7 @@ class Telegram:
         self._token = token
         self._url = f"{api_url}/bot{token}/sendMessage"
         self._http = httpx.AsyncClient(
-            verify=mozillas_list(),
+            verify=trusted_authorities(),
             timeout=httpx.Timeout(DEADLINE_S, connect=CONNECT_TIMEOUT_S),
             follow_redirects=False,
             trust_env=False,
@@ -125,5 +125,5 @@ def written(note: Note) -> str:
 
 def _seconds(told: object) -> float:
     if not isinstance(told, int | float) or told <= 0:
-        return WAIT_UNTOLD_S
-    return min(float(told), LONGEST_WAIT_S)
+        return DEFAULT_RETRY_AFTER_S
+    return min(float(told), MAX_RETRY_AFTER_S)

@@ -19,13 +19,13 @@ ALMATY: Final = timezone(timedelta(hours=5))
 LATE_AFTER: Final = timedelta(minutes=5)
 """Who is told later than this is told when it happened."""
 NO_BREAK: Final = "\N{NO-BREAK SPACE}"
-PEOPLES_EVENTS: Final = tuple(kind for kind in EventType if kind is not EventType.TEST)
+NOTIFIABLE_EVENTS: Final = tuple(kind for kind in EventType if kind is not EventType.TEST)
 """What people can be told of; a test event is for programs."""
 _FACT_LENGTH: Final = 200
 
 
 class Language(StrEnum):
-    """Which language a chat is told in."""
+    """The language of the messages to a chat."""
 
     RU = "ru"
     KK = "kk"
@@ -157,7 +157,7 @@ WORDS: Final[Mapping[Language, Words]] = {
             EventType.PAYMENT_LATE_SUCCESS: "This payment was shown as failed before.",
             EventType.REFUND_UNKNOWN: "Do not refund it again: look in the Kaspi cabinet first.",
             EventType.ROUTE_CHANGED: "If this was not you, look at once.",
-            EventType.ENDPOINT_DISABLED: "The site no longer hears of payments by itself: put the address right.",
+            EventType.ENDPOINT_DISABLED: "The site is no longer notified of payments: correct the address.",
         },
         shop="shop {}",
         order="order {}",
@@ -176,7 +176,7 @@ WORDS: Final[Mapping[Language, Words]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class EventFacts:
     """An event, and what its own data does not hold."""
 
     type: EventType
@@ -186,7 +186,7 @@ class Happening:
     at: datetime
 
 
-def note_of(happening: Happening, language: Language, *, now: datetime, console_url: str | None = None) -> Note:
+def note_of(happening: EventFacts, language: Language, *, now: datetime, console_url: str | None = None) -> Note:
     """What people are told of an event."""
     words, data = WORDS[language], happening.data
     headline = words.headlines[happening.type]
@@ -223,9 +223,9 @@ def money(tenge: float | None, decimal: str) -> str:
     return f"{whole:,}".replace(",", NO_BREAK) + f"{tiyn}{NO_BREAK}₸"
 
 
-def _of_payment(happening: Happening, payment: Mapping[str, Any], words: Words) -> tuple[str, ...]:
+def _of_payment(happening: EventFacts, payment: Mapping[str, Any], words: Words) -> tuple[str, ...]:
     order, code, phone = (_text(payment.get(name)) for name in ("order_id", "short_code", "phone_last4"))
-    # Who looks for a payment in Kaspi's own books finds it by the code alone.
+    # In the merchant cabinet a payment is found by the code alone.
     needs_code = not order or happening.type in {EventType.PAYMENT_UNKNOWN, EventType.REFUND_UNKNOWN}
     facts = (
         _shop(happening, words),
@@ -236,7 +236,7 @@ def _of_payment(happening: Happening, payment: Mapping[str, Any], words: Words) 
     return tuple(fact for fact in facts if fact)
 
 
-def _of_route(happening: Happening, words: Words) -> tuple[str, ...]:
+def _of_route(happening: EventFacts, words: Words) -> tuple[str, ...]:
     data = happening.data
     facts = (
         _shop(happening, words),
@@ -255,7 +255,7 @@ def _of_endpoint(data: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(fact for fact in facts if fact)
 
 
-def _shop(happening: Happening, words: Words) -> str:
+def _shop(happening: EventFacts, words: Words) -> str:
     return _text(happening.shop_name) or (words.shop.format(happening.shop_id) if happening.shop_id else "")
 
 

@@ -79,10 +79,9 @@ def _scrubbed(value: Any) -> Any:
 _facts: ContextVar[dict[str, Any] | None] = ContextVar("facts", default=None)
 
 
-def begin(**facts: object) -> dict[str, Any]:
-    """Begin a request: what is bound from now on is its own. Returns what is bound, which grows."""
+def begin(**facts: object) -> None:
+    """Begin a request: what is bound from now on is its own."""
     _facts.set(facts)
-    return facts
 
 
 def bind(**facts: object) -> None:

@@ -22,19 +22,23 @@ PROVIDER_SECONDS = Histogram(
 )
 CIRCUIT_OPEN = Gauge(
     "payment_service_circuit_open",
-    "1 while the proxy is left alone after failing again and again",
+    "1 while the circuit is open after repeated failures",
     ("provider", "lane"),
 )
 RATE_LIMITED = Counter("payment_service_rate_limited", "Requests refused because there were too many", ("policy",))
-SHOPS_PAUSED = Gauge("payment_service_paused_shops", "Shops whose own calls are left alone for a while", ("provider",))
-CONNECTIONS_REFUSED = Counter(
-    "payment_service_connections_refused", "Connections that were closed because of what they did or not", ("reason",)
+SHOPS_PAUSED = Gauge(
+    "payment_service_paused_shops", "Shops that are paused by their own circuit breaker", ("provider",)
 )
-TASKS = Gauge("payment_service_tasks", "Payments and refunds that people must look at", ("kind",))
+CONNECTIONS_REFUSED = Counter(
+    "payment_service_connections_refused",
+    "Connections that were closed for being too slow, too large or too many",
+    ("reason",),
+)
+TASKS = Gauge("payment_service_tasks", "Payments and refunds that wait for a person", ("kind",))
 MOVES = Counter("payment_service_moves", "Moves of payments and refunds", ("object", "before", "after"))
 READINGS = Counter("payment_service_readings", "Status readings by what they said", ("meaning",))
 MESSAGES = Counter("payment_service_messages", "Messages to people by what came of them", ("channel", "result"))
-ALARMS = Counter("payment_service_alarms", "Things that people must look at", ("alarm",))
+ALARMS = Counter("payment_service_alarms", "Events that a person has to look at", ("alarm",))
 DELIVERY_TRIES = Counter("payment_service_delivery_tries", "Tries to deliver an event to an endpoint", ("result",))
 DELIVERY_SECONDS = Histogram(
     "payment_service_delivery_seconds",

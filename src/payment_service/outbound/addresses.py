@@ -1,4 +1,4 @@
-"""What a URL of a user's may look like, and which IP addresses are out in the world. Pure: asks no name server.
+"""What a URL of a user's may look like, and which IP addresses are public. Pure: asks no name server.
 
 A URL is read once, here, and what was read is what is called: no second reader can understand it otherwise. What
 may be read in two ways is refused. Refusals are sentences for people and never quote the URL: it may hold secrets.
@@ -24,10 +24,10 @@ _TARGET = re.compile(rf"(?P<path>(?:/(?:{_SIGN})*)?)(?P<query>(?:\?(?:{_SIGN}|[?
 _NAME = re.compile(r"(?=.{1,253}\Z)(?:(?!-)[a-z0-9-]{1,63}(?<!-)(?:\.|\Z)){2,}(?<!\.)")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 # Names that by their standards exist only inside (RFC 6761, 6762, 8375; ICANN for "internal").
-_INSIDE_NAMES: Final = ("localhost", "local", "internal", "home.arpa")
+_PRIVATE_NAMES: Final = ("localhost", "local", "internal", "home.arpa")
 
 # The IANA registries of special addresses, not those tables of the ipaddress module that change with its version.
-_NOT_OUTSIDE: Final = tuple(
+_NOT_PUBLIC: Final = tuple(
     ip_network(network)
     for network in (
         "0.0.0.0/8",  # this network, and "any address"
@@ -56,33 +56,33 @@ _NOT_OUTSIDE: Final = tuple(
         "3fff::/20",  # documentation
     )
 )
-_IPV6_OUTSIDE: Final = ip_network("2000::/3")
+_IPV6_PUBLIC: Final = ip_network("2000::/3")
 """All that is given out of IPv6. Outside of it lie loopback, link-local, unique local (fd00:ec2::254), multicast,
 and the forms that hold an IPv4 address: mapped, compatible, NAT64 (64:ff9b::/96, 64:ff9b:1::/48)."""
 
 
-def is_outside(address: IPAddress) -> bool:
+def is_public(address: IPAddress) -> bool:
     """Whether the address is an ordinary one of the public Internet."""
-    if address.version == 6 and address not in _IPV6_OUTSIDE:
+    if address.version == 6 and address not in _IPV6_PUBLIC:
         return False
-    return not any(address in network for network in _NOT_OUTSIDE)
+    return not any(address in network for network in _NOT_PUBLIC)
 
 
-def _is_outside_or_loopback(address: IPAddress) -> bool:
-    return is_outside(address) or address.is_loopback
+def _is_public_or_loopback(address: IPAddress) -> bool:
+    return is_public(address) or address.is_loopback
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What may be called. As it is made, only what production may call."""
 
-    may_call: Callable[[IPAddress], bool] = is_outside
+    may_call: Callable[[IPAddress], bool] = is_public
     plain_http: bool = False
     """Also ``http://``, and the name ``localhost``."""
 
 
 PRODUCTION: Final = Rules()
-DEVELOPMENT: Final = Rules(may_call=_is_outside_or_loopback, plain_http=True)
+DEVELOPMENT: Final = Rules(may_call=_is_public_or_loopback, plain_http=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def read_url(url: str, rules: Rules) -> Destination:
         raise ValueError(f"The URL must not be longer than {MAX_URL_LENGTH} characters.")
     parts = _URL.fullmatch(url)
     if not parts:
-        raise ValueError("The URL must be a whole one, like https://shop.example.kz/webhook.")
+        raise ValueError("The URL must be complete, like https://shop.example.kz/webhook.")
     scheme = parts["scheme"].lower()
     if scheme != "https" and not (scheme == "http" and rules.plain_http):
         raise ValueError("The URL must begin with https://.")
@@ -135,7 +135,7 @@ def read_url(url: str, rules: Rules) -> Destination:
     if not authority:
         raise ValueError("The URL's host and port cannot be read.")
     port = int(authority["port"] or _PORTS[scheme])
-    # Below 1024 are mail, files and administration: no receivers, and nothing we should knock at for a stranger.
+    # Below 1024 are mail, files and administration: no receivers, and nothing to connect to on behalf of a user.
     if port > 65535 or (port < 1024 and port != _PORTS[scheme]):
         raise ValueError("The URL's port must be 443, or 1024 and above.")
     host, address = _read_host(authority["host"], rules)
@@ -158,7 +158,7 @@ def _read_host(written: str, rules: Rules) -> tuple[str, IPAddress | None]:
         return host, None
     if not _NAME.fullmatch(host):
         raise ValueError("The URL's host must be a full name, like shop.example.kz.")
-    if any(host == name or host.endswith(f".{name}") for name in _INSIDE_NAMES):
+    if any(host == name or host.endswith(f".{name}") for name in _PRIVATE_NAMES):
         raise ValueError("The URL's host is a name that exists only inside a network.")
     return host, None
 

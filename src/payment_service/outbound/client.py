@@ -1,8 +1,8 @@
 """The one way in which this service calls an address that a user gave.
 
 Nobody may use it to reach what only this machine can reach: the URL is read strictly (``addresses``), its name is
-looked up once per call, all its addresses must be out in the world, and the connection goes to one that was checked.
-What comes back is read to 4 kB, and neither followed, unpacked nor remembered. Never raises, never retries; logs
+looked up once per call, all its addresses must be public, and the connection goes to one that was checked.
+What comes back is read to 4 kB, and neither followed, unpacked nor kept. Never raises, never retries; logs
 the host and nothing else of the URL.
 """
 
@@ -21,20 +21,20 @@ import httpx
 from payment_service.observability.logs import get_logger
 from payment_service.outbound.addresses import PRODUCTION, Destination, IPAddress, Rules, in_url, read_url
 from payment_service.outbound.lookups import LookUps
-from payment_service.outbound.tls import mozillas_list
+from payment_service.outbound.tls import trusted_authorities
 
 MAX_ANSWER_BYTES: Final = 4096
 DEADLINE_S: Final = 15.0
 _CONNECT_TIMEOUT_S: Final = 4.0
 _ADDRESSES_TRIED: Final = 3
-"""A name with a dead address still works; one with a hundred does not make us knock at a hundred doors."""
+"""A name with a dead address still works; one with a hundred does not cause a hundred connections."""
 
 Resolver: TypeAlias = Callable[[str], Awaitable[Sequence[IPAddress]]]
 """All addresses of a host name. Raises OSError when there are none, TimeoutError when they do not come in time."""
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _HEADER_VALUE = re.compile(r"[!-~](?:[ -~]{0,1998}[!-~])?")
-_OUR_HEADERS: Final = frozenset(
+_RESERVED_HEADERS: Final = frozenset(
     {
         "accept-encoding",
         "connection",
@@ -52,7 +52,7 @@ log = get_logger(__name__)
 
 
 class Reason(StrEnum):
-    """Why nothing was answered."""
+    """Why there was no answer."""
 
     URL_REFUSED = "url_refused"
     HEADER_REFUSED = "header_refused"
@@ -69,11 +69,11 @@ class Reason(StrEnum):
 _SENTENCES: Final = {
     Reason.ADDRESS_REFUSED: "The URL's host means an address that is not on the public Internet.",
     Reason.NAME_NOT_FOUND: "The URL's host was not found: no address is known for its name.",
-    Reason.CONNECT_FAILED: "The host took no connection.",
+    Reason.CONNECT_FAILED: "The host accepted no connection.",
     Reason.TLS_FAILED: "The host and this service could not agree on a secure connection.",
-    Reason.CONNECTION_BROKEN: "The connection broke before the answer was whole, or the answer was not HTTP.",
-    Reason.TIMEOUT: "There was no whole answer in time.",
-    Reason.ERROR: "The call failed in a way that nobody foresaw.",
+    Reason.CONNECTION_BROKEN: "The connection broke before the answer was complete, or the answer was not HTTP.",
+    Reason.TIMEOUT: "There was no complete answer in time.",
+    Reason.ERROR: "The call failed with an unexpected error.",
 }
 _CERTIFICATE_FAULTS: Final = {
     9: "is not valid yet",
@@ -120,8 +120,8 @@ def check_headers(headers: Mapping[str, str]) -> None:
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name):
             raise ValueError("A header's name must be of 1 to 100 letters, digits and '-'.")
-        if name.lower() in _OUR_HEADERS or name.lower().startswith("proxy-"):
-            raise ValueError(f"The header {name} is not yours to set.")
+        if name.lower() in _RESERVED_HEADERS or name.lower().startswith("proxy-"):
+            raise ValueError(f"The header {name} cannot be set: this service sets it.")
         if not _HEADER_VALUE.fullmatch(value):
             raise ValueError(f"The header {name} must have a value of 1 to 2000 visible ASCII characters.")
 
@@ -161,7 +161,7 @@ class Outbound:
         # A bare transport, no client: it knows no redirects, cookies, proxies, netrc or decoding that one could
         # forget to turn off. A connection serves one call: the next to that address may be for another name.
         self._transport = httpx.AsyncHTTPTransport(
-            verify=tls or mozillas_list(),
+            verify=tls or trusted_authorities(),
             trust_env=False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
         )

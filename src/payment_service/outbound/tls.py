@@ -1,4 +1,4 @@
-"""Owns whose certificates are believed when we call somebody."""
+"""The certificate authorities that are trusted for outgoing calls."""
 
 import ssl
 from functools import cache
@@ -7,6 +7,6 @@ import httpx
 
 
 @cache
-def mozillas_list() -> ssl.SSLContext:
+def trusted_authorities() -> ssl.SSLContext:
     """The authorities of Mozilla's list, whatever the environment says. Read once: it takes longer than most calls."""
     return httpx.create_ssl_context(trust_env=False)

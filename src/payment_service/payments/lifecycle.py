@@ -28,7 +28,7 @@ from payment_service.providers.interface import (
 
 
 class State(StrEnum):
-    """Where a payment stands."""
+    """Status of a payment."""
 
     SENDING = "sending"
     PENDING = "pending"
@@ -50,7 +50,7 @@ class Failure(StrEnum):
     DECLINED = "declined"
     """The provider took it on, and the customer did not pay."""
     SETTLED = "settled"
-    """A person looked at the provider's books and found that it was never made."""
+    """A person found in the merchant cabinet that it was never made."""
 
 
 OPEN: Final = frozenset({State.SENDING, State.PENDING, State.UNKNOWN})

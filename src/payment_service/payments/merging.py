@@ -9,13 +9,13 @@ from payment_service.payments.models import Payment
 from payment_service.scheduling.due import Kind, wake
 
 
-async def yield_to(session: AsyncSession, payment: Payment, external_id: str) -> bool:
+async def merge_report(session: AsyncSession, payment: Payment, external_id: str) -> bool:
     """Let a client's report give its ``external_id`` to a payment of ours, if it can be of that payment.
 
     A report of another shop, amount or BIN, or one that was refunded already, keeps it: then it returns false, and the
     database would refuse the id.
     """
-    report = await queries.by_external_id(session, external_id)
+    report = await queries.by_external_id(session, payment.provider, external_id)
     if report is None or report.source != "client":
         return False
     report, _now = await queries.locked(session, report.id)
@@ -35,7 +35,7 @@ async def yield_to(session: AsyncSession, payment: Payment, external_id: str) ->
     return True
 
 
-async def take_up_again(session: AsyncSession, payment: Payment, external_id: str) -> None:
+async def unmerge_reports(session: AsyncSession, payment: Payment, external_id: str) -> None:
     """Follow a report again that had given its ``external_id`` to a payment which turned out not to be the same."""
     merged = select(Payment).where(Payment.same_as == payment.id, Payment.external_id == external_id)
     for report in await session.scalars(merged.with_for_update()):

@@ -123,7 +123,7 @@ class Moves:
         for name, value in row.items():
             setattr(payment, name, value)
         if moved:
-            _tell(payment, before)
+            _report(payment, before)
         if in_turn and delay_s is None and payment.state in OPEN and payment.checks:
             alarm("still_open", payment.id, state=payment.state)
         return True
@@ -187,7 +187,7 @@ def record_of(
     return operation_type, who.actor, who.request_id, reason, ids, list(kinds), subject, told, amount
 
 
-def _tell(payment: Payment, before: State) -> None:
+def _report(payment: Payment, before: State) -> None:
     MOVES.labels(object="payment", before=before, after=payment.state).inc()
     log.info(
         "payment moved",

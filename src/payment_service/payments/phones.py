@@ -1,4 +1,4 @@
-"""How many invoices one phone may get: a caller gone wrong must not ring a buyer all night.
+"""How many invoices one phone may get: a faulty client must not send a buyer invoices all night.
 
 Counts only an invoice that is about to be written down and sent: an equal request that gets an earlier answer never
 comes here, and what was not sent is given back. Phones are held as keyed digests that only this process can make.

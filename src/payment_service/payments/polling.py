@@ -22,7 +22,7 @@ from payment_service.payments.reading import ENDED, step_of
 from payment_service.postgres.database import Database, is_unreachable
 from payment_service.providers.interface import Providers, Reading, StatusUnread, Unknown
 from payment_service.scheduling.due import Kind, Together, wake
-from payment_service.scheduling.sweeping import each_alone
+from payment_service.scheduling.sweeping import for_each_isolated
 
 READING_LEASE_S = 20
 """How long a worker owns the asking of one payment; longer than one call to the provider can take."""
@@ -163,10 +163,10 @@ class Polling:
 
     # --- hints
 
-    async def hint(self, external_id: str, *, shop_id: int | None = None) -> None:
-        """Somebody saw a change: ask about this payment at once, if we know it (of that shop) and it may move."""
+    async def hint(self, provider: str, external_id: str, *, shop_id: int | None = None) -> None:
+        """Somebody saw a change: ask about this payment at once, if it is known (of that shop) and may move."""
         async with self.database.transaction() as session:
-            payment = await queries.by_external_id(session, external_id)
+            payment = await queries.by_external_id(session, provider, external_id)
             if payment is None or shop_id not in {None, payment.shop_id}:
                 return
             payment, now = await queries.locked_itself(session, payment.id)
@@ -176,13 +176,13 @@ class Polling:
 
     # --- lost senders
 
-    async def settle_lost(self) -> int:
+    async def mark_lost_unknown(self) -> int:
         """Make payments unknown whose sender must have died; returns how many. Never failed: it may have been sent."""
         async with self.database.reading() as session:
             lost = await queries.stuck_in_sending(session, self.sending_lease_s)
-        return await each_alone(lost, self._give_up, alarm="payment_not_settled")
+        return await for_each_isolated(lost, self._mark_unknown, alarm="payment_not_settled")
 
-    async def _give_up(self, payment_id: UUID) -> None:
+    async def _mark_unknown(self, payment_id: UUID) -> None:
         payment, now = await queries.as_it_is(self.database, payment_id)
         await self.moves.apply(payment, now, sender_died, "settle")
 

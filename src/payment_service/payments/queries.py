@@ -17,7 +17,7 @@ from payment_service.postgres.paging import Page, matches, read_page, within
 from payment_service.postgres.visibility import Shops, of_shops
 
 BY_ID: Final = "SELECT * FROM payment WHERE id = $1"
-BY_EXTERNAL_ID: Final = "SELECT * FROM payment WHERE external_id = $1 AND same_as IS NULL"
+BY_EXTERNAL_ID: Final = "SELECT * FROM payment WHERE provider = $1 AND external_id = $2 AND same_as IS NULL"
 _ATTRIBUTES: Final = {
     column.name: attribute.key for attribute in Payment.__mapper__.column_attrs for column in attribute.columns
 }
@@ -76,9 +76,13 @@ async def as_it_is(database: Database, payment_id: UUID) -> tuple[Payment, datet
     return found
 
 
-async def by_external_id(session: AsyncSession, external_id: str) -> Payment | None:
-    """The payment that a provider knows by this id."""
-    return await session.scalar(select(Payment).where(Payment.external_id == external_id, Payment.same_as.is_(None)))
+async def by_external_id(session: AsyncSession, provider: str, external_id: str) -> Payment | None:
+    """The payment that this provider knows by this id."""
+    return await session.scalar(
+        select(Payment).where(
+            Payment.external_id == external_id, Payment.provider == provider, Payment.same_as.is_(None)
+        )
+    )
 
 
 async def open_of_order(session: AsyncSession, shop_id: int, order_id: str) -> Payment | None:

@@ -35,6 +35,7 @@ log = get_logger(__name__)
 class ForeignPayment:
     """A payment that this service never made, as the provider shows it."""
 
+    provider: str
     external_id: str
     status: str
     meaning: Meaning
@@ -60,16 +61,16 @@ class PaymentReading:
             raise PaymentNotFound(payment_id)
         return queries.of_row(row)
 
-    async def status(self, caller: Caller, external_id: str) -> Payment | ForeignPayment:
-        """Where a payment stands now. One that may still move is asked about; one we never made, too.
+    async def status(self, caller: Caller, provider: str, external_id: str) -> Payment | ForeignPayment:
+        """Status of a payment now. One that may still move is asked about; one we never made, too.
 
         Raises:
             PaymentNotFound: when neither we nor the provider know it, or the caller may not see it.
             ProviderUnavailable, ProviderRefused: when a payment that is not ours cannot be asked about.
         """
-        row = await self.database.lines.fetchrow(queries.BY_EXTERNAL_ID, external_id)
+        row = await self.database.lines.fetchrow(queries.BY_EXTERNAL_ID, provider, external_id)
         if row is None:
-            return await self._ask_about_foreign(caller, external_id)
+            return await self._ask_about_foreign(caller, provider, external_id)
         if not caller.may_touch(row["shop_id"]):
             raise PaymentNotFound(external_id)
         return await self.refresh(queries.of_row(row))
@@ -87,12 +88,11 @@ class PaymentReading:
 
         return await self.moves.apply(payment, now, decision, "status", in_turn=False)
 
-    async def _ask_about_foreign(self, caller: Caller, external_id: str) -> ForeignPayment:
-        if caller.shops is not ALL_SHOPS:
+    async def _ask_about_foreign(self, caller: Caller, provider: str, external_id: str) -> ForeignPayment:
+        if caller.shops is not ALL_SHOPS or provider not in self.providers:
             # Nobody can tell whose it is, so for a caller of some shops it looks like any foreign payment.
             raise PaymentNotFound(external_id)
-        [(name, provider)] = self.providers.items()
-        reading, _ = await self.shared.read(provider, external_id)
+        reading, _ = await self.shared.read(self.providers[provider], external_id)
         async with self.database.transaction() as session:
             await audit.record(
                 session,
@@ -100,11 +100,11 @@ class PaymentReading:
                 external_id=external_id,
                 status=reading.status if isinstance(reading, StatusRead) else None,
                 error_message=None if isinstance(reading, StatusRead) else problem_of(reading),
-                provider=name,
+                provider=provider,
             )
         match reading:
             case StatusRead(status, meaning):
-                return ForeignPayment(external_id, status, meaning)
+                return ForeignPayment(provider, external_id, status, meaning)
             case NoSuchPayment():
                 raise PaymentNotFound(external_id)
             case StatusUnread(refused_by_proxy=True):

@@ -27,7 +27,7 @@ from payment_service.errors import (
     ShopInactive,
     StillRunning,
 )
-from payment_service.idempotency.decisions import Earlier, Verdict, of_equal, of_order
+from payment_service.idempotency.decisions import Earlier, Verdict, verdict_for_equal, verdict_for_order
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.idempotency.sending import clock
 from payment_service.identifiers import new_id, new_short_code
@@ -35,19 +35,19 @@ from payment_service.money import Money
 from payment_service.observability.logs import bind, get_logger
 from payment_service.payments import queries
 from payment_service.payments.lifecycle import State, Step, decide
-from payment_service.payments.merging import yield_to
+from payment_service.payments.merging import merge_report
 from payment_service.payments.models import EXTERNAL_ID, LIKE_IN_FLIGHT, ONE_OPEN_PER_ORDER, ROUTE_IS_CURRENT, Payment
 from payment_service.payments.moves import Moves, alarm
 from payment_service.payments.phones import PhoneLimit
 from payment_service.payments.rules import PaymentRules
 from payment_service.payments.statements import INTEND
 from payment_service.postgres.database import (
-    AS_LONG_AS_WE_LIVE,
     DATABASE_ERRORS,
+    FOREVER,
     Database,
     constraint_of,
-    insist,
     is_unreachable,
+    retry_until_written,
 )
 from payment_service.providers.interface import (
     Accepted,
@@ -66,7 +66,7 @@ from payment_service.scheduling.operations import InFlight
 INTENT_TIMEOUT_S = 2.0
 """How long the database may take to write an intent; after that the caller is told that nothing was sent."""
 BEFORE_SENDING_S = 5.0
-"""How long everything before the call may take: whoever asked is told the truth before its answer is due."""
+"""How long everything before the call may take: the caller gets a true answer in time."""
 _TRIES: Final = 4
 _OF_ORDER: Final = frozenset({"order_open", "order_paid"})
 log = get_logger(__name__)
@@ -147,7 +147,7 @@ class Payments:
                     if (written := await self._try_intent(request, fingerprint)) is not None:
                         return written
         except TimeoutError as error:
-            self.inflight.begin(self._take_back(request))
+            self.inflight.begin(self._fail_unconfirmed(request))
             raise DatabaseUnavailable from error
         raise DatabaseUnavailable
 
@@ -241,9 +241,9 @@ class Payments:
             case obstacle:
                 earlier = Earlier(intent["state"], intent["failure"], age_s=intent["age_s"], known_s=intent["known_s"])
         if obstacle == "order_open":
-            verdict = of_order(earlier, self.rules, is_equal=intent["is_equal"])
+            verdict = verdict_for_order(earlier, self.rules, is_equal=intent["is_equal"])
         else:
-            verdict = of_equal(earlier, self.rules, by_key=obstacle == "same_key")
+            verdict = verdict_for_equal(earlier, self.rules, by_key=obstacle == "same_key")
         match verdict:
             case Verdict.ORDER_OPEN:
                 raise OrderAlreadyOpen(request.order_id or "", earlier_id, earlier.state)
@@ -265,16 +265,16 @@ class Payments:
             request.order_id,
         )
 
-    async def _take_back(self, request: PaymentRequest) -> None:
-        """The commit of an intent may have gone through unheard. Nothing was sent, so the payment failed."""
+    async def _fail_unconfirmed(self, request: PaymentRequest) -> None:
+        """The commit of an intent may have succeeded without an answer. Nothing was sent, so the payment failed."""
         outcome = NotSent("intent_not_confirmed")
 
-        async def take_back() -> None:
+        async def fail_unconfirmed() -> None:
             found = await queries.if_there(self.database, request.id)
             if found is not None:
                 await self.moves.apply(*found, _decision(outcome), request.operation_type)
 
-        await insist(take_back, while_away_s=AS_LONG_AS_WE_LIVE)
+        await retry_until_written(fail_unconfirmed, while_unreachable_s=FOREVER)
 
     # --- the call
 
@@ -307,12 +307,12 @@ class Payments:
             return await self._apply_outcome(*found, outcome, request.operation_type)
 
         try:
-            return await insist(lambda: write(outcome), while_away_s=AS_LONG_AS_WE_LIVE)
+            return await retry_until_written(lambda: write(outcome), while_unreachable_s=FOREVER)
         except Exception as error:  # noqa: BLE001 - whatever keeps it from being written, it may have been done
             what = constraint_of(error) or type(error).__name__
             alarm("outcome_refused", request.id, because=what, external_id=external_id)
             unknown = Unknown("outcome_refused", external_id=external_id)
-            return await insist(lambda: write(unknown), while_away_s=AS_LONG_AS_WE_LIVE)
+            return await retry_until_written(lambda: write(unknown), while_unreachable_s=FOREVER)
 
     async def _apply_outcome(
         self, payment: Payment, now: datetime, outcome: Outcome[PaymentReceipt], operation_type: str
@@ -340,7 +340,7 @@ class Payments:
         """A client may have reported the payment before we wrote it down ourselves: then its report yields."""
         async with self.database.transaction() as session:
             payment, now = await queries.locked(session, payment_id)
-            if not await yield_to(session, payment, external_id):
+            if not await merge_report(session, payment, external_id):
                 return None
             step = _decision(outcome)(payment, now)
             await self.moves.write(payment, step, operation_type, now=now, session=session)

@@ -31,7 +31,7 @@ from payment_service.errors import (
 from payment_service.observability.context import origin
 from payment_service.payments import queries
 from payment_service.payments.lifecycle import Failure, State, Step, decide, undo_settlement
-from payment_service.payments.merging import take_up_again, yield_to
+from payment_service.payments.merging import merge_report, unmerge_reports
 from payment_service.payments.models import EXTERNAL_ID, ONE_OPEN_PER_ORDER, Payment
 from payment_service.payments.moves import Moves
 from payment_service.payments.rules import PaymentRules
@@ -75,7 +75,7 @@ class Settling:
     rules: PaymentRules
 
     async def tasks(self, caller: Caller) -> list[Payment]:
-        """What people must look at, oldest first: payments whose end nobody knows or asks about any more."""
+        """Tasks for people, oldest first: payments whose end nobody knows or asks about any more."""
         async with self.database.reading() as session:
             return await queries.for_people(session, caller.shops, sending_lease_s=self.rules.sending_lease_s)
 
@@ -104,7 +104,7 @@ class Settling:
             if constraint_of(error) != EXTERNAL_ID or external_id is None:
                 raise
         async with self.database.reading() as session:
-            other = await queries.by_external_id(session, external_id)
+            other = await queries.by_external_id(session, payment.provider, external_id)
         raise ExternalIdTaken(external_id, other.id if other else None)
 
     async def _write(
@@ -120,11 +120,11 @@ class Settling:
                 raise NothingToSettle("payment", payment.state)
             if payment.external_id not in {None, external_id}:
                 # It became known after the provider was asked: what was read was said of another payment, or of none.
-                raise InvalidInput("external_id", f"is {payment.external_id} for this payment, as is known by now")
+                raise InvalidInput("external_id", f"is {payment.external_id} for this payment, which is known by now")
             if settlement.state is State.FAILED:
                 check_age(payment.created_at, now, self.rules.late_effect_s)
             if external_id is not None and payment.external_id is None:
-                await yield_to(session, payment, external_id)
+                await merge_report(session, payment, external_id)
                 payment.id_from_settlement = True
             step = _step(settlement, external_id, reading)
             await self.moves.write(payment, step, "settle", now=now, reason=settlement.reason, session=session)
@@ -152,7 +152,7 @@ class Settling:
                     payment, undo_settlement(), audit.UNDO_SETTLE, now=now, reason=reason, session=session
                 )
                 if named is not None:
-                    await take_up_again(session, payment, named)
+                    await unmerge_reports(session, payment, named)
                 return payment
         except DATABASE_ERRORS as error:
             if constraint_of(error) != ONE_OPEN_PER_ORDER:

@@ -28,14 +28,16 @@ def status_word(payment: Payment) -> str | None:
 class PaymentAnswer(BaseModel):
     """A payment as it stands."""
 
-    success: bool = Field(description="Whether the provider took it on, and it did not fail since.")
+    success: bool = Field(description="True when the provider accepted the payment and it has not failed since.")
     id: UUID | None = Field(description="Our id (UUIDv7); null for a payment that this service never made.")
-    version: int | None = Field(description="Counts its changes: of two answers the one with more is the later one.")
+    version: int | None = Field(
+        description="Increases with every change. Of two answers, the one with the higher version is newer."
+    )
     external_id: str | None = Field(description="The provider's id.", examples=["12800627774"])
     shop_id: int | None
     organization_bin: str | None = Field(examples=["891027350515"])
     provider: str
-    state: State = Field(description="Where it stands, in our words.")
+    state: State = Field(description="The state in this service.")
     status: str | None = Field(description="The provider's word.", examples=["Wait"])
     amount: JsonTenge | None
     refunded_amount: JsonTenge | None = Field(description="Tenge refunded so far.", examples=[0])
@@ -88,8 +90,8 @@ class LinkAnswer(PaymentAnswer):
 class PaymentLine(PaymentAnswer):
     """A payment in a list."""
 
-    source: str = Field(description="`service` when we made it; `client` when a client made it and reported it.")
-    same_as: UUID | None = Field(description="The payment of ours that this report turned out to be of.")
+    source: str = Field(description="`service` when this service made it; `client` when a client made and reported it.")
+    same_as: UUID | None = Field(description="The payment of this service that the reported payment is the same as.")
     method: str | None = Field(examples=["phone"])
     phone_last4: str | None
     message: str

@@ -28,9 +28,9 @@ CONNECT_TIMEOUT_S = 1.5  # a database that is down is told within 2 s
 STATEMENT_TIMEOUT_MS = 5_000
 LOCK_TIMEOUT_MS = 3_000
 COMMAND_TIMEOUT_S = 6  # for a server that does not even say that a statement took too long
-INSIST_S = 60
-AS_LONG_AS_WE_LIVE = math.inf
-"""For what came of a money call, which nobody else knows."""
+RETRY_S = 60
+FOREVER = math.inf
+"""For the outcome of a money call, which no other process knows."""
 _CANNOT_SERVE = ("08", "25006", "28", "3D000", "53", "55P03", "57", "58")
 """SQLSTATEs: connection lost, read-only, nobody let in, no such database, out of disk or connections, locked, stopped
 or starting, files at fault."""
@@ -91,7 +91,7 @@ class Database:
             pool_pre_ping=True,
             hide_parameters=True,  # an error's text must not hold a phone number
         )
-        self.engine.dialect.do_terminate = _hang_up  # type: ignore[assignment] # see there
+        self.engine.dialect.do_terminate = _terminate  # type: ignore[assignment] # see there
         event.listen(self.engine.sync_engine, "connect", _check)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
         self.signals = Signals(self.raw_connection)
@@ -155,8 +155,8 @@ def _check(connection: Any, _record: object) -> None:
     check_encoding(connection.driver_connection)
 
 
-def _hang_up(connection: Any) -> None:
-    """Give a broken connection up at once. SQLAlchemy would say goodbye first, and a frozen server lets it wait."""
+def _terminate(connection: Any) -> None:
+    """Give a broken connection up at once. SQLAlchemy's orderly close can hang on a frozen server."""
     connection.driver_connection.terminate()
 
 
@@ -194,11 +194,14 @@ def lacks_schema(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in missing
 
 
-async def insist(action: Callable[[], Awaitable[Result]], *, while_away_s: float = INSIST_S) -> Result:
-    """Run a transaction, and again while the database is away, for up to ``while_away_s`` seconds.
+async def retry_until_written(
+    action: Callable[[], Awaitable[Result]], *, while_unreachable_s: float = RETRY_S
+) -> Result:
+    """Run a transaction, and again while the database is away, for up to ``while_unreachable_s`` seconds.
 
     For writing down what has already happened outside. What the database refuses for another reason is tried for
-    ``INSIST_S`` seconds; a broken law, or a value that it cannot hold, only once. The action must be idempotent: the
+    ``RETRY_S`` seconds; a violated constraint, or a value that it cannot hold, only
+    once. The action must be idempotent: the
     answer to its COMMIT may be what was lost.
     """
     begun = time.monotonic()
@@ -210,7 +213,7 @@ async def insist(action: Callable[[], Awaitable[Result]], *, while_away_s: float
             log.warning("not yet written down", error=type(error).__name__)
             is_away = is_unreachable(error)
             tried_s = time.monotonic() - begun
-            if tried_s > (while_away_s if is_away else INSIST_S) or not (is_away or _may_pass(error)):
+            if tried_s > (while_unreachable_s if is_away else RETRY_S) or not (is_away or _may_pass(error)):
                 raise
         await asyncio.sleep(pause)
         pause = min(pause * 2, 2)
@@ -227,7 +230,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def constraint_of(error: BaseException) -> str | None:
-    """The name of the constraint (or of the law of a trigger) that a statement broke."""
+    """The name of the constraint (or of the rule of a trigger) that a statement violated."""
     cause: BaseException | None = error.orig if isinstance(error, DBAPIError) else error
     while cause is not None:
         name = getattr(cause, "constraint_name", None)

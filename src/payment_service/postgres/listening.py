@@ -1,4 +1,4 @@
-"""Hearing what the database tells (NOTIFY): connected again whenever it is lost, never trusted in silence."""
+"""LISTEN on the database. It reconnects when the connection is lost; one that does not answer is not trusted."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ log = get_logger(__name__)
 
 
 def _nothing() -> None:
-    """Nobody minds."""
+    """Ignored."""
 
 
 async def listen(
@@ -26,7 +26,7 @@ async def listen(
 ) -> None:
     """Call the function of each channel with every message of it, over one connection, until cancelled.
 
-    Between ``lost`` and ``connected`` messages go by unheard: whoever relies on them looks for itself then.
+    Between ``lost`` and ``connected`` notifications are missed: the caller has to look for itself then.
     """
     while True:
         try:
@@ -37,7 +37,7 @@ async def listen(
                 lost()
                 connection.terminate()
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            log.warning("the database cannot be heard", channels=sorted(channels), error=type(error).__name__)
+            log.warning("not listening to the database", channels=sorted(channels), error=type(error).__name__)
         await asyncio.sleep(RECONNECT_S)
 
 

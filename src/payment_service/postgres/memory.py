@@ -66,7 +66,7 @@ class Memory(Generic[Name, Row]):
 
 
 async def keep_fresh(database: Database, *memories: Memory[Any, Any]) -> None:
-    """Keep the memories fresh over one connection until cancelled; they are off while the database cannot be heard."""
+    """Keep the memories fresh over one connection until cancelled; they are off while not listening to the database."""
 
     def trust(*, trusted: bool) -> None:
         for memory in memories:

@@ -1,13 +1,10 @@
-"""The schema as a whole: bring a database to head, and tell whether it is there."""
+"""The schema as a whole: whether a database is at head, and what its migrations share."""
 
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
 import asyncpg
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
@@ -16,27 +13,15 @@ from payment_service.postgres.database import Database, lacks_schema
 MIGRATION_LOCK = 0x7061796D656E74  # "payment"
 
 
-def alembic_config(database_url: str | None = None) -> Config:
-    """Alembic's configuration, for the migrations beside the sources or inside the installed package."""
+def migrations() -> Path:
+    """The folder of the migrations: inside the installed package, or beside the sources."""
     packaged = Path(str(files("payment_service"))) / "_migrations"
-    beside = Path(__file__).parents[3] / "migrations"
-    config = Config()
-    config.set_main_option("script_location", str(packaged if packaged.is_dir() else beside))
-    config.attributes["database_url"] = database_url
-    return config
+    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "migrations"
 
 
 def head() -> str:
-    """The newest revision that this code knows."""
-    revision = ScriptDirectory.from_config(alembic_config()).get_current_head()
-    if revision is None:
-        raise RuntimeError("the package holds no migrations")
-    return revision
-
-
-def migrate(database_url: str) -> None:
-    """Bring the database to head. Safe to run from several processes at once: they wait for each other."""
-    command.upgrade(alembic_config(database_url), "head")
+    """The newest revision that this code knows: the number that its file's name begins with."""
+    return max(file.name.partition("_")[0] for file in migrations().glob("versions/[0-9]*.py"))
 
 
 def run_script(bind: Connection, script: str) -> None:

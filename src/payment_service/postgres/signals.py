@@ -45,7 +45,7 @@ class Signals:
         """Let leave what waits, and give the connection back."""
         if self._sending is not None:
             await asyncio.wait({self._sending}, timeout=2 * TRIES * TIMEOUT_S)
-        self._hang_up()
+        self._terminate()
 
     async def _send_all(self) -> None:
         while self._waiting:
@@ -55,7 +55,7 @@ class Signals:
                     await self._send_together(signals)
                     break
                 except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                    self._hang_up()
+                    self._terminate()
                     if not left:
                         log.warning("signals were lost", signals=len(signals), error=type(error).__name__)
 
@@ -65,7 +65,7 @@ class Signals:
         channels, payloads = zip(*signals, strict=True)
         await self._connection.execute(_NOTIFY, channels, payloads, timeout=TIMEOUT_S)
 
-    def _hang_up(self) -> None:
+    def _terminate(self) -> None:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None

@@ -45,7 +45,7 @@ class Vault:
             return text
         bound = f"{_EDGE}{place}{_EDGE}"
         if not (ciphertext.startswith(_BOUND) and text.startswith(bound)):
-            raise VaultError(f"the stored secret of {place} was written for another place: somebody moved it there")
+            raise VaultError(f"the stored secret of {place} was written for another row and was moved here")
         return text.removeprefix(bound)
 
     def rotate(self, ciphertext: str, place: str) -> str:

@@ -1,1 +1,1 @@
-"""The back door: whoever moves the money. One HTTP call becomes one outcome; nothing here retries or redirects."""
+"""Payment providers. One HTTP call becomes one outcome; nothing here retries or redirects."""

@@ -23,24 +23,24 @@ class Breaker:
     pause_s: float
     clock: Callable[[], float] = time.monotonic
     _failures: int = 0
-    _shut_until: float | None = None
+    _blocked_until: float | None = None
     """While the circuit is open: when the next call may try."""
 
     @property
     def is_open(self) -> bool:
         """Whether the circuit is open; a single call may still pass, to try."""
-        return self._shut_until is not None
+        return self._blocked_until is not None
 
     @property
-    def is_shut(self) -> bool:
+    def is_blocking(self) -> bool:
         """Whether no call may pass now. Asking takes nobody's turn."""
-        return self._shut_until is not None and self.clock() < self._shut_until
+        return self._blocked_until is not None and self.clock() < self._blocked_until
 
-    def admits(self) -> bool:
+    def allows(self) -> bool:
         """Whether a call may pass now. Of those that ask in a pause's last moment, only the first one does."""
-        if self._shut_until is None:
+        if self._blocked_until is None:
             return True
-        if self.is_shut:
+        if self.is_blocking:
             return False
         # Nobody else tries while this call is under way, and one that never comes back costs one more pause.
         self.shut(self.pause_s)
@@ -49,7 +49,7 @@ class Breaker:
     def learn(self, *, failed: bool) -> None:
         """A call that was admitted has ended."""
         if not failed:
-            self._failures, self._shut_until = 0, None
+            self._failures, self._blocked_until = 0, None
             return
         self._failures += 1
         if self.failures_to_open and self._failures >= self.failures_to_open:
@@ -57,7 +57,7 @@ class Breaker:
 
     def shut(self, for_s: float) -> None:
         """Open the circuit, whatever was counted."""
-        self._shut_until = self.clock() + for_s
+        self._blocked_until = self.clock() + for_s
 
 
 @dataclass(slots=True)
@@ -98,15 +98,15 @@ class ShopBreakers:
     @property
     def paused(self) -> int:
         """How many shops are paused by themselves just now."""
-        return sum(shop.breaker.is_shut for shop in self._shops.values())
+        return sum(shop.breaker.is_blocking for shop in self._shops.values())
 
-    def admits(self, shop: str) -> bool:
+    def allows(self, shop: str) -> bool:
         """Whether a call of the shop may pass now."""
         known = self._shops.get(shop)
         # A shop that has to wait itself must not take the one try that all have together.
-        if (known is not None and known.breaker.is_shut) or not self._all.admits():
+        if (known is not None and known.breaker.is_blocking) or not self._all.allows():
             return False
-        return known is None or known.breaker.admits()
+        return known is None or known.breaker.allows()
 
     def learn(self, shop: str, *, failed: bool) -> None:
         """A call of the shop that was admitted has ended."""

@@ -1,1 +1,1 @@
-"""Reconciliation: our record of a period held against the provider's word, and the sums for the accountant."""
+"""Reconciliation: our record of a period compared with the provider's status, and the sums for the accountant."""

@@ -1,4 +1,4 @@
-"""The walk: every payment of a period in the order of its making, each held against the provider's word.
+"""Compares every payment of a period, in the order of creation, with the provider's status.
 
 Reads payments in pages and keeps none of them. Changes nothing unless told to ``apply``, and then only through the
 move that any reading makes.
@@ -29,7 +29,7 @@ PAGE: Final = 200
 AT_ONCE: Final = 5
 AWAY_AFTER: Final = 10
 """So many payments in a row that could not be read, and the provider is taken to be away."""
-LONGEST_REST_S: Final = 2.0
+MAX_PAUSE_S: Final = 2.0
 _WITHOUT_ID: Final = {State.SENDING: Kind.SENDING, State.UNKNOWN: Kind.UNKNOWN_WITHOUT_ID}
 _OF_REFUND: Final = {RefundState.SENDING: Kind.SENDING, RefundState.UNKNOWN: Kind.UNKNOWN_REFUND}
 
@@ -221,7 +221,7 @@ class Reconciliation:
                     pause_s, doubted = self.reading.moves.plan.confirm_s, True
                 case _:
                     # Rest for as long as the answer took: the slower the proxy is, the less it is asked.
-                    await _stopped_within(stopping, min(time.monotonic() - started, LONGEST_REST_S))
+                    await _stopped_within(stopping, min(time.monotonic() - started, MAX_PAUSE_S))
                     return reading
             if await _stopped_within(stopping, pause_s):
                 return None

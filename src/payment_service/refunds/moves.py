@@ -77,11 +77,11 @@ class RefundMoves:
             setattr(refund, name, row[name])
         payment.refunded_amount, payment.reserved_amount = row["refunded_amount"], row["reserved_amount"]
         payment.version, payment.updated_at = row["payment_version"], row["payment_updated_at"]
-        _tell(refund, payment, before)
+        _report(refund, payment, before)
         return True
 
 
-def _tell(refund: Refund, payment: Payment, before: RefundState) -> None:
+def _report(refund: Refund, payment: Payment, before: RefundState) -> None:
     MOVES.labels(object="refund", before=before, after=refund.state).inc()
     log.info(
         "refund moved",

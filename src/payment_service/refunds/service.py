@@ -25,7 +25,7 @@ from payment_service.errors import (
     RefundExceedsRemainder,
     StillRunning,
 )
-from payment_service.idempotency.decisions import Earlier, Verdict, of_equal
+from payment_service.idempotency.decisions import Earlier, Verdict, verdict_for_equal
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.idempotency.sending import clock
 from payment_service.identifiers import new_id
@@ -39,12 +39,12 @@ from payment_service.payments.reading import PaymentReading
 from payment_service.payments.rules import PaymentRules
 from payment_service.payments.service import BEFORE_SENDING_S, INTENT_TIMEOUT_S
 from payment_service.postgres.database import (
-    AS_LONG_AS_WE_LIVE,
     DATABASE_ERRORS,
+    FOREVER,
     Database,
     constraint_of,
-    insist,
     is_unreachable,
+    retry_until_written,
 )
 from payment_service.providers.interface import (
     Accepted,
@@ -102,14 +102,14 @@ class Refunds:
     moves: RefundMoves
     rules: PaymentRules = field(default_factory=PaymentRules)
 
-    async def payment_of(self, caller: Caller, shop_id: int, external_id: str) -> Payment:
+    async def payment_of(self, caller: Caller, shop_id: int, provider: str, external_id: str) -> Payment:
         """The payment to refund. One that may have been paid meanwhile is asked about first.
 
         Raises:
             PaymentNotFound: when it is not a payment of that shop, or the caller may not see it.
         """
         async with self.database.reading() as session:
-            payment = await payment_queries.by_external_id(session, external_id)
+            payment = await payment_queries.by_external_id(session, provider, external_id)
         if payment is None or payment.shop_id != shop_id or not caller.may_touch(shop_id):
             raise PaymentNotFound(external_id)
         return payment if payment.state == State.PAID else await self.reading.refresh(payment)
@@ -169,7 +169,7 @@ class Refunds:
                     if (answer := await self._answer_of(request, fingerprint, intent)) is not None:
                         return answer
         except TimeoutError as error:
-            self.inflight.begin(self._take_back(request))
+            self.inflight.begin(self._fail_unconfirmed(request))
             raise DatabaseUnavailable from error
         raise DatabaseUnavailable
 
@@ -210,7 +210,7 @@ class Refunds:
                 raise RefundExceedsRemainder(Money(intent["amount"]))
             case obstacle:
                 earlier = Earlier(intent["state"], intent["failure"], age_s=intent["age_s"], known_s=intent["known_s"])
-        match of_equal(earlier, self.rules, by_key=obstacle == "same_key"):
+        match verdict_for_equal(earlier, self.rules, by_key=obstacle == "same_key"):
             case Verdict.STILL_RUNNING:
                 raise StillRunning(earlier_id)
             case Verdict.ANSWER:
@@ -223,15 +223,15 @@ class Refunds:
         amount = request.amount.tiyn if request.amount else None
         return await self.fingerprints.of("refund", request.payment.id, amount)
 
-    async def _take_back(self, request: RefundRequest) -> None:
-        """The commit of an intent may have gone through unheard. Nothing was sent, so the refund failed."""
+    async def _fail_unconfirmed(self, request: RefundRequest) -> None:
+        """The commit of an intent may have succeeded without an answer. Nothing was sent, so the refund failed."""
 
-        async def take_back() -> None:
+        async def fail_unconfirmed() -> None:
             seen = await queries.if_there(self.database, request.id)
             if seen is not None:
                 await self.moves.apply(seen, _decision(NotSent("intent_not_confirmed")), "refund")
 
-        await insist(take_back, while_away_s=AS_LONG_AS_WE_LIVE)
+        await retry_until_written(fail_unconfirmed, while_unreachable_s=FOREVER)
 
     # --- the call
 
@@ -259,11 +259,11 @@ class Refunds:
             return await self._apply_outcome(seen, outcome)
 
         try:
-            return await insist(lambda: write(outcome), while_away_s=AS_LONG_AS_WE_LIVE)
+            return await retry_until_written(lambda: write(outcome), while_unreachable_s=FOREVER)
         except Exception as error:  # noqa: BLE001 - whatever keeps it from being written, it may have been done
             what = constraint_of(error) or type(error).__name__
             alarm("outcome_refused", payment_id, refund_id=str(refund_id), because=what)
-            return await insist(lambda: write(Unknown("outcome_refused")), while_away_s=AS_LONG_AS_WE_LIVE)
+            return await retry_until_written(lambda: write(Unknown("outcome_refused")), while_unreachable_s=FOREVER)
 
     async def _apply_outcome(self, seen: Seen, outcome: Outcome[RefundReceipt]) -> RefundAnswer:
         """Move a refund by an outcome.

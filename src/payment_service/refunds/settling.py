@@ -17,7 +17,7 @@ from payment_service.refunds import queries
 from payment_service.refunds.lifecycle import RefundState, RefundStep, decide, undo_settlement
 from payment_service.refunds.models import OF_PAID_PAYMENT, PROVIDER_REFUND_ID, Refund
 from payment_service.refunds.moves import RefundMoves
-from payment_service.scheduling.sweeping import each_alone
+from payment_service.scheduling.sweeping import for_each_isolated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,13 +97,13 @@ class RefundSettling:
                     raise SettlementInUse("its payment is not paid any more") from error
             raise
 
-    async def settle_lost(self) -> int:
+    async def mark_lost_unknown(self) -> int:
         """Make refunds unknown whose sender must have died; returns how many. Their amounts stay reserved."""
         async with self.database.reading() as session:
             lost = await queries.stuck_in_sending(session, self.rules.sending_lease_s)
-        return await each_alone(lost, self._give_up, alarm="refund_not_settled")
+        return await for_each_isolated(lost, self._mark_unknown, alarm="refund_not_settled")
 
-    async def _give_up(self, refund_id: UUID) -> None:
+    async def _mark_unknown(self, refund_id: UUID) -> None:
         seen = await queries.as_it_is(self.database, refund_id)
         await self.moves.apply(seen, _sender_died, "refund")
 

@@ -84,15 +84,15 @@ class RefundedAnswer(BaseModel):
 TaskKind: TypeAlias = Literal["unknown_payment", "unread_payment", "unknown_refund", "open_payment"]
 _TODO: Final[Mapping[TaskKind, str]] = {
     "unknown_payment": "Look for the short code in the seller's merchant cabinet and settle the payment by hand.",
-    "unread_payment": "The provider knows its id but could not be asked: it goes on being asked. "
-    "Look at it in the seller's merchant cabinet if that takes long.",
+    "unread_payment": "Its id is known, but the provider could not be reached. Polling continues. Look in the "
+    "seller's merchant cabinet if that takes long.",
     "unknown_refund": "Look in the seller's merchant cabinet whether this refund was made and settle it by hand.",
-    "open_payment": "It is still open, and is not asked about any more: ask for its status, or look in the cabinet.",
+    "open_payment": "It is still open and no longer polled. Request its status, or look in the merchant cabinet.",
 }
 
 
 class Task(BaseModel):
-    """Something that a person must look at, with what is needed to find it in the merchant cabinet."""
+    """A task for a person, with what is needed to find the payment in the merchant cabinet."""
 
     kind: TaskKind
     todo: str = Field(description="What to do, in a sentence.")
@@ -105,9 +105,9 @@ class Task(BaseModel):
     short_code: str | None = Field(description="Ends the message that the buyer saw.", examples=["7KQ2MX"])
     order_id: str | None
     external_id: str | None
-    why: str | None = Field(description="How it came to this, in a word.", examples=["timeout"])
+    why: str | None = Field(description="The cause, in one word.", examples=["timeout"])
     made_at: datetime = Field(description="When it was sent.")
-    since: datetime = Field(description="Since when it stands like this.")
+    since: datetime = Field(description="When it entered this state.")
 
     @classmethod
     def of_payment(cls, payment: Payment) -> Self:

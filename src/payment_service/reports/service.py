@@ -21,6 +21,7 @@ from payment_service.payments.moves import alarm
 from payment_service.postgres.database import Database, constraint_of
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.providers.interface import Providers
+from payment_service.providers.registry import DEFAULT
 from payment_service.routing.models import PaymentConfigHistory
 from payment_service.scheduling.due import Kind, wake
 
@@ -34,7 +35,7 @@ class Report:
 
     shop_id: int
     operation_type: str
-    provider: str = "kaspi"
+    provider: str = DEFAULT
     external_id: str | None = None
     organization_bin: str | None = None
     amount: int | None = None
@@ -103,7 +104,7 @@ class Reports:
         """The payment of that shop that a report is of; what one report leaves out, a later one may add."""
         if report.external_id is None or report.provider not in self.providers:
             return None
-        payment = await queries.by_external_id(session, report.external_id)
+        payment = await queries.by_external_id(session, report.provider, report.external_id)
         if payment is None and caller.shops is not ALL_SHOPS:
             return None
         if payment is None:
@@ -137,7 +138,7 @@ async def _insert(session: AsyncSession, caller: Caller, report: Report, externa
             session.add(payment)
     except IntegrityError:
         # Somebody else was first, with a report of it or with the payment itself.
-        known = await queries.by_external_id(session, external_id)
+        known = await queries.by_external_id(session, report.provider, external_id)
         if known is None:
             raise
         return known

@@ -4,7 +4,7 @@ A change takes the row's lock, writes a version to the history with who and why,
 (NOTIFY). There is no default route anywhere: a shop without routing is an error.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,9 +30,8 @@ from payment_service.postgres.database import Database, is_duplicate
 from payment_service.postgres.memory import Memory
 from payment_service.postgres.vault import Vault
 from payment_service.postgres.visibility import of_shops
+from payment_service.providers.registry import DEFAULT, NAMES
 from payment_service.routing.models import DeviceToken, PaymentConfig, PaymentConfigHistory
-
-PROVIDERS = ("kaspi",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class Change:
 ROUTING_FIELDS = ("organization_bin", "is_active", "provider", "name", "city", "description")
 
 
-def checked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+def checked_fields(fields: Mapping[str, Any], providers: Collection[str] = NAMES) -> dict[str, Any]:
     """Check the fields of a shop's routing as they come from outside.
 
     Raises:
@@ -86,8 +85,8 @@ def checked_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
             checked["organization_bin"] = checked_bin(checked["organization_bin"])
     except ValueError as error:
         raise InvalidInput("organization_bin", str(error)) from error
-    if checked.get("provider", PROVIDERS[0]) not in PROVIDERS:
-        raise InvalidInput("provider", f"is one of {', '.join(PROVIDERS)}")
+    if checked.get("provider", DEFAULT) not in providers:
+        raise InvalidInput("provider", f"is one of {', '.join(providers)}")
     try:
         if checked.get("device_token") is not None:
             checked["device_token"] = checked_device_token(checked["device_token"])
@@ -102,6 +101,7 @@ class Routing:
 
     database: Database
     vault: Vault
+    providers: Collection[str] = NAMES
     memory: Memory[int, ShopConfig] = field(default_factory=lambda: Memory("routing_changed", name_of=int))
 
     # --- asking
@@ -195,7 +195,7 @@ class Routing:
     # --- changing
 
     async def create(self, caller: Caller, shop_id: int, fields: Mapping[str, Any], *, reason: str = "") -> ShopConfig:
-        """Give a shop its routing.
+        """Add a shop.
 
         Raises:
             ShopNotConfigured: when the shop is not one of the caller's.
@@ -203,7 +203,7 @@ class Routing:
             InvalidInput: for a field that is wrong.
         """
         caller.require_shop(shop_id)
-        checked = checked_fields(fields)
+        checked = checked_fields(fields, self.providers)
         try:
             async with self.database.transaction() as session:
                 config = await self.insert(session, shop_id, checked, reason=reason)
@@ -229,7 +229,7 @@ class Routing:
 
         Raises:
             ShopNotConfigured: when there is no routing that the caller may change.
-            InvalidInput: for a field that is wrong, and for one of ``seen`` that is another one today.
+            InvalidInput: for a field that is wrong, and for one of ``seen`` that has changed.
         """
         caller.require_shop(shop_id)
         async with self.database.transaction() as session:
@@ -240,10 +240,10 @@ class Routing:
             row = (await session.scalars(_configs().where(of_shop))).one()
             for name, value in (seen or {}).items():
                 if getattr(row, name) != value:
-                    raise InvalidInput(name, "is another one today: read the configuration again, and change that")
+                    raise InvalidInput(name, "has changed: read the configuration again, and change that")
             if row.device_token is not None and fields.get("device_token") in self._masks(row):
                 fields = {name: value for name, value in fields.items() if name != "device_token"}
-            config = await self.change(session, row, checked_fields(fields), reason=reason)
+            config = await self.change(session, row, checked_fields(fields, self.providers), reason=reason)
         self.memory.forget(shop_id)
         return config
 
@@ -251,7 +251,7 @@ class Routing:
         self, session: AsyncSession, shop_id: int, checked: Mapping[str, Any], *, reason: str
     ) -> ShopConfig:
         """Write a new routing and its first version, in the caller's transaction."""
-        row = PaymentConfig(shop_id=shop_id, version=1, is_active=True, provider=PROVIDERS[0])
+        row = PaymentConfig(shop_id=shop_id, version=1, is_active=True, provider=DEFAULT)
         for name in ("name", "city", "description"):
             setattr(row, name, "")
         device_token = checked.get("device_token")
@@ -259,7 +259,7 @@ class Routing:
         await self._set_token(session, row, device_token)
         session.add_all((row, _version(row, reason)))
         await session.flush()
-        _tell(session, row, reason)
+        _report(session, row, reason)
         await _record(session, "config-create", row, reason)
         return ShopConfig(row, device_token)
 
@@ -282,7 +282,7 @@ class Routing:
             session.add(_version(row, reason))
             await session.flush()
             await session.refresh(row, ["updated_at"])
-            _tell(session, row, reason)
+            _report(session, row, reason)
             await _record(session, "config-change", row, reason)
         return ShopConfig(row, wanted)
 
@@ -348,7 +348,7 @@ def _put(row: PaymentConfig, checked: Mapping[str, Any]) -> None:
             setattr(row, name, checked[name])
 
 
-def _tell(session: AsyncSession, row: PaymentConfig, reason: str) -> None:
+def _report(session: AsyncSession, row: PaymentConfig, reason: str) -> None:
     """Write the event that the money of a shop goes somewhere else from now on. The device token is masked."""
     data = {name: getattr(row, name) for name in (*ROUTING_FIELDS, "shop_id", "version", "device_token", "updated_at")}
     outbox.write(

@@ -5,19 +5,17 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from payment_service.identifiers import looks_like_kaspi_token, masked
+from payment_service.identifiers import looks_like_uuid, masked
 from payment_service.routing.service import Change, ShopConfig
 
 
 class ConfigAnswer(BaseModel):
     """The routing of one shop."""
 
-    id: int = Field(description="The shop_id, by which everything here is found.")
+    id: int = Field(description="Equal to shop_id.")
     shop_id: int = Field(examples=[121038])
     organization_bin: str = Field(examples=["920317450731"])
-    device_token: str | None = Field(
-        description="Whole for keys with the scope secrets:read, else its first characters and an ellipsis."
-    )
+    device_token: str | None = Field(description="Complete for keys with the scope secrets:read, masked for others.")
     is_active: bool
     provider: str
     name: str
@@ -32,7 +30,7 @@ class ConfigAnswer(BaseModel):
     def of(cls, config: ShopConfig, *, reveal: bool) -> Self:
         """The view of a configuration; its device token is whole only for those to whom secrets are revealed."""
         row, token = config.row, config.device_token
-        is_odd = token is not None and not looks_like_kaspi_token(token)
+        is_odd = token is not None and not looks_like_uuid(token)
         return cls(
             id=row.shop_id,
             shop_id=row.shop_id,
@@ -52,7 +50,7 @@ class ConfigAnswer(BaseModel):
 
 
 class ConfigVersion(BaseModel):
-    """How the routing of a shop stood in one version."""
+    """The routing of a shop in one version."""
 
     model_config = ConfigDict(from_attributes=True)
 

@@ -25,7 +25,7 @@ from payment_service.postgres.signals import after_commit
 WORK_DUE: Final = "work_due"
 """The channel on which work that is due at once is announced, by its kind."""
 IDLE_S: Final = 1.0
-"""How often due rows are looked for without being told of any. What is planned sooner than that is announced."""
+"""How often due rows are looked for without being told of any. What is due sooner than that is announced."""
 GATHER_S: Final = 0.01
 """Between two claims: what becomes due or free meanwhile is claimed together."""
 RETRY_S = 1.0
@@ -46,12 +46,6 @@ class Kind(StrEnum):
 def wake(session: AsyncSession, kind: Kind) -> None:
     """Let workers look for work of this kind as soon as the session's transaction is committed."""
     after_commit(session, WORK_DUE, kind)
-
-
-def wake_if_soon(session: AsyncSession, kind: Kind, delay_s: float) -> None:
-    """As ``wake``, for what is due in ``delay_s`` seconds, unless workers look by then anyway."""
-    if delay_s < IDLE_S:
-        wake(session, kind)
 
 
 def jitter(most: float) -> float:

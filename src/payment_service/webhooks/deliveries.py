@@ -39,7 +39,7 @@ class DeliveryDetails:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRecord:
-    """What was delivered, and what was not, to endpoints that the caller may see."""
+    """All deliveries, to endpoints that the caller may see."""
 
     database: Database
     endpoints: Endpoints

@@ -28,7 +28,7 @@ from payment_service.identifiers import new_id
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import DELIVERIES_WAITING, DELIVERY_SECONDS, DELIVERY_TRIES
 from payment_service.outbound.client import DEADLINE_S, NotPosted, Posted
-from payment_service.postgres.database import Database, insist
+from payment_service.postgres.database import Database, retry_until_written
 from payment_service.scheduling.due import Kind, jitter, wake
 from payment_service.webhooks.endpoints import Endpoints, locked, wants
 from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
@@ -198,7 +198,7 @@ class Deliveries:
         headers = {**turn.headers, **signed(str(turn.event.id), body, turn.secrets, datetime.now(UTC))}
         answer = await self.endpoints.outbound.post(turn.url, body=body.encode(), headers=headers)
         duration_ms = int((time.perf_counter() - started) * 1000)
-        await insist(lambda: self._write(turn, answer, duration_ms))
+        await retry_until_written(lambda: self._write(turn, answer, duration_ms))
 
     def _turn(self, row: asyncpg.Record) -> Turn:
         event = Event(
@@ -259,13 +259,13 @@ class Deliveries:
             answer=status or error,
         )
         if succeeded and is_test and written["off_reason"] not in {None, "person"}:
-            await insist(lambda: self._switch_on(turn.endpoint_id))
+            await retry_until_written(lambda: self._switch_on(turn.endpoint_id))
         elif not (succeeded or is_test) and written["is_active"]:
             since, moment = written["failing_since"], written["moment"]
             if status == GONE:
-                await insist(lambda: self._switch_off(turn.endpoint_id, "gone", moment))
+                await retry_until_written(lambda: self._switch_off(turn.endpoint_id, "gone", moment))
             elif since is not None and moment - since >= timedelta(seconds=self.plan.disable_after_s):
-                await insist(lambda: self._switch_off(turn.endpoint_id, "failing", moment))
+                await retry_until_written(lambda: self._switch_off(turn.endpoint_id, "failing", moment))
 
     async def _switch_on(self, endpoint_id: UUID) -> None:
         """A test arrived at an endpoint that had gone off by itself."""

@@ -76,7 +76,7 @@ class Endpoints:
             return _visible(await session.get(WebhookEndpoint, endpoint_id), endpoint_id, caller)
 
     def shown(self, endpoint: WebhookEndpoint) -> dict[str, Any]:
-        """An endpoint as the world sees it, in answers and in events: no secret, and of headers only the names."""
+        """An endpoint as answers and events show it: no secret, and of headers only the names."""
         shown = ("id", "url", "description", "events", "shops", "is_active", "off_reason", "off_since")
         more = ("failing_since", "previous_secret_until", "version", "created_at", "updated_at")
         headers = dict.fromkeys(self.headers_of(endpoint), MASK)

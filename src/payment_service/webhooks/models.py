@@ -52,7 +52,7 @@ class EventDelivery(Base):
     version: Mapped[int]
     shop_id: Mapped[int | None]
     replay_of: Mapped[UUID | None] = mapped_column(ForeignKey("event_delivery.id"), unique=True)
-    """The delivery that ended and is repeated by this one."""
+    """The earlier delivery that this one repeats."""
     state: Mapped[str] = mapped_column(String(10), server_default="waiting")
     tries: Mapped[int] = mapped_column(server_default="0")
     next_try_at: Mapped[Moment | None]
@@ -73,7 +73,7 @@ class DeliveryTry(Base):
     status: Mapped[int | None] = mapped_column(SmallInteger)
     """The HTTP status that was answered; none when nothing was."""
     error: Mapped[str | None] = mapped_column(String(200))
-    """Why nothing was answered."""
+    """Why there was no answer."""
     answer: Mapped[str | None] = mapped_column(String(500))
     """How the answer begins, for people."""
     duration_ms: Mapped[int]

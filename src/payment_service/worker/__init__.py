@@ -1,1 +1,1 @@
-"""The second door: jobs that call the same services as HTTP does. Any number of workers, on any number of machines."""
+"""Background jobs that call the same services as HTTP does. Any number of workers, on any number of machines."""

@@ -95,8 +95,8 @@ class Worker:
         """Now and then look for what was lost, and for what waits for people."""
         while not self._stopping.is_set():
             for chore in (
-                self._settle_lost_payments,
-                self._settle_lost_refunds,
+                self._mark_lost_payments,
+                self._mark_lost_refunds,
                 self.deliveries.count_waiting,
                 self._count_tasks,
                 self.audit_seals.seal,
@@ -108,12 +108,12 @@ class Worker:
             # Jitter, so that many workers do not sweep in step.
             await self._pause(self.sweep_every_s * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
 
-    async def _settle_lost_payments(self) -> None:
-        if settled := await self.polling.settle_lost():
+    async def _mark_lost_payments(self) -> None:
+        if settled := await self.polling.mark_lost_unknown():
             log.warning("processes died while they were sending payments", settled=settled)
 
-    async def _settle_lost_refunds(self) -> None:
-        if settled := await self.refund_settling.settle_lost():
+    async def _mark_lost_refunds(self) -> None:
+        if settled := await self.refund_settling.mark_lost_unknown():
             log.warning("processes died while they were sending refunds", settled=settled)
 
     async def _count_tasks(self) -> None:

@@ -17,7 +17,7 @@ import httpx
 
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import CIRCUIT_OPEN, PROVIDER_SECONDS, SHOPS_PAUSED
-from payment_service.outbound.tls import mozillas_list
+from payment_service.outbound.tls import trusted_authorities
 from payment_service.outbound.transport import Transport
 from payment_service.providers.breaker import Breaker, ShopBreakers
 from payment_service.providers.interface import (
@@ -58,7 +58,7 @@ log = get_logger(__name__)
 
 
 @dataclass(slots=True)
-class _Departure:
+class _SendTracker:
     """Whether the request began to leave, as the transport itself reports it."""
 
     begun: bool = False
@@ -69,14 +69,14 @@ class _Departure:
 
 
 @dataclass(frozen=True, slots=True)
-class _Broken:
+class _NoReply:
     """No whole reply came."""
 
     reason: str
     sent: bool
 
 
-class _TurnedAwayError(Exception):
+class _NotAdmittedError(Exception):
     """The call was not made, and that says nothing about the proxy; the text is a reason in snake_case."""
 
 
@@ -111,7 +111,7 @@ class _Lane:
         """Hold a place for one call of the shop.
 
         Raises:
-            _TurnedAwayError: when it is not to be made now.
+            _NotAdmittedError: when it is not to be made now.
         """
         self.admit(shop)
         async with self._calls:
@@ -121,7 +121,7 @@ class _Lane:
         """Ask the breaker.
 
         Raises:
-            _TurnedAwayError: when the proxy is left alone.
+            _NotAdmittedError: when the proxy is left alone.
         """
         raise NotImplementedError
 
@@ -134,13 +134,13 @@ class _Readings(_Lane):
     """Status readings. They name no shop, so that they have one breaker."""
 
     def __init__(self, settings: KaspiSettings) -> None:
-        transport = Transport(httpx.URL(settings.url), mozillas_list(), keep=settings.max_readings)
+        transport = Transport(httpx.URL(settings.url), trusted_authorities(), keep=settings.max_readings)
         super().__init__("readings", transport, at_once=settings.max_readings)
         self.breaker = Breaker(settings.breaker_failures, settings.breaker_pause_s)
 
     def admit(self, shop: str) -> None:  # noqa: ARG002 - none is named
-        if not self.breaker.admits():
-            raise _TurnedAwayError("circuit_open")
+        if not self.breaker.allows():
+            raise _NotAdmittedError("circuit_open")
 
     def learn(self, shop: str, *, failed: bool) -> None:  # noqa: ARG002 - none is named
         self.breaker.learn(failed=failed)
@@ -153,7 +153,7 @@ class _Money(_Lane):
     def __init__(self, settings: KaspiSettings) -> None:
         # A connection for each: a kept one may die just as the request leaves, and that would turn a call which
         # could have been made into one that nobody knows the end of. Readings may share.
-        transport = Transport(httpx.URL(settings.url), mozillas_list(), ahead=settings.connections_ahead)
+        transport = Transport(httpx.URL(settings.url), trusted_authorities(), ahead=settings.connections_ahead)
         super().__init__("money", transport, at_once=settings.max_calls)
         self.breaker = ShopBreakers(settings.breaker_failures, settings.breaker_pause_s)
         share = max(settings.max_calls // _SHARES, 1)
@@ -166,7 +166,7 @@ class _Money(_Lane):
             async with asyncio.timeout(_SHARE_WAIT_S):
                 await share.acquire()
         except TimeoutError:
-            raise _TurnedAwayError("shop_busy") from None
+            raise _NotAdmittedError("shop_busy") from None
         try:
             async with super().place(shop):
                 yield
@@ -174,8 +174,8 @@ class _Money(_Lane):
             share.release()
 
     def admit(self, shop: str) -> None:
-        if not self.breaker.admits(shop):
-            raise _TurnedAwayError("circuit_open" if self.breaker.is_open else "shop_paused")
+        if not self.breaker.allows(shop):
+            raise _NotAdmittedError("circuit_open" if self.breaker.is_open else "shop_paused")
 
     def learn(self, shop: str, *, failed: bool) -> None:
         self.breaker.learn(shop, failed=failed)
@@ -203,7 +203,7 @@ class KaspiClient:
         if payment.account.device_token:
             query["deviceToken"] = payment.account.device_token
         reply = await self._call(self._money, "create", query)
-        return _unread(reply) if isinstance(reply, _Broken) else wire.read_payment(reply, wants_link=False)
+        return _unread(reply) if isinstance(reply, _NoReply) else wire.read_payment(reply, wants_link=False)
 
     async def create_link(self, payment: LinkPayment) -> Outcome[PaymentReceipt]:
         """Make a payment link, at most once."""
@@ -214,7 +214,7 @@ class KaspiClient:
             "deviceToken": payment.account.device_token or "",
         }
         reply = await self._call(self._money, "create-link", query)
-        return _unread(reply) if isinstance(reply, _Broken) else wire.read_payment(reply, wants_link=True)
+        return _unread(reply) if isinstance(reply, _NoReply) else wire.read_payment(reply, wants_link=True)
 
     async def refund(self, refund: RefundOfPayment) -> Outcome[RefundReceipt]:
         """Pay back, at most once."""
@@ -225,14 +225,14 @@ class KaspiClient:
             "deviceToken": refund.account.device_token or "",
         }
         reply = await self._call(self._money, "refund", query)
-        if isinstance(reply, _Broken):
+        if isinstance(reply, _NoReply):
             return _unread(reply)
         return wire.read_refund(reply, external_id=refund.external_id, amount=refund.amount)
 
     async def read_status(self, external_id: str) -> Reading:
         """Ask where a payment stands. May be asked any number of times."""
         reply = await self._call(self._readings, "status", {"externalId": external_id})
-        if isinstance(reply, _Broken):
+        if isinstance(reply, _NoReply):
             return StatusUnread(reply.reason)
         return wire.read_status(reply, external_id=external_id)
 
@@ -245,25 +245,25 @@ class KaspiClient:
         await self._money.transport.aclose()
         await self._readings.transport.aclose()
 
-    async def _call(self, lane: _Lane, operation: str, query: dict[str, str]) -> wire.Reply | _Broken:
+    async def _call(self, lane: _Lane, operation: str, query: dict[str, str]) -> wire.Reply | _NoReply:
         """Make one call and say what came of it. The deadline is around it all."""
         shop = query.get("organizationBin", "")
-        departure = _Departure()
+        departure = _SendTracker()
         started = time.perf_counter()
-        reply: wire.Reply | _Broken
+        reply: wire.Reply | _NoReply
         try:
             async with asyncio.timeout(self._settings.deadline_s), lane.place(shop):
                 reply = await self._fetch(lane.transport, operation, query, departure)
-        except _TurnedAwayError as away:
+        except _NotAdmittedError as away:
             PROVIDER_SECONDS.labels(provider="kaspi", operation=operation, result=str(away)).observe(0)
-            return _Broken(str(away), sent=False)
+            return _NoReply(str(away), sent=False)
         except Exception as error:  # noqa: BLE001 - any way of failing is an outcome here, not only those we foresaw
-            reply = _Broken(_reason(error), sent=departure.begun)
+            reply = _NoReply(_reason(error), sent=departure.begun)
         # Whether the proxy answers, and is not asking to be left alone. What it answers is another matter.
-        failed = isinstance(reply, _Broken) or reply.http_status == 429 or reply.http_status >= 500
+        failed = isinstance(reply, _NoReply) or reply.http_status == 429 or reply.http_status >= 500
         lane.learn(shop, failed=failed)
         seconds = time.perf_counter() - started
-        result = reply.reason if isinstance(reply, _Broken) else f"http_{reply.http_status}"
+        result = reply.reason if isinstance(reply, _NoReply) else f"http_{reply.http_status}"
         PROVIDER_SECONDS.labels(provider="kaspi", operation=operation, result=result).observe(seconds)
         log.info(
             "provider called",
@@ -275,8 +275,8 @@ class KaspiClient:
         return reply
 
     async def _fetch(
-        self, transport: httpx.AsyncBaseTransport, operation: str, query: dict[str, str], departure: _Departure
-    ) -> wire.Reply | _Broken:
+        self, transport: httpx.AsyncBaseTransport, operation: str, query: dict[str, str], departure: _SendTracker
+    ) -> wire.Reply | _NoReply:
         settings, path = self._settings, self._url.path.rstrip("/")
         target = f"{path}/{operation}/?{urlencode({'access_token': settings.access_token, **query})}"
         request = httpx.Request(
@@ -294,19 +294,19 @@ class KaspiClient:
         response = await transport.handle_async_request(request)
         async with contextlib.aclosing(response):
             if response.headers.get("content-encoding", "identity") != "identity":
-                return _Broken("encoded_reply", sent=True)
+                return _NoReply("encoded_reply", sent=True)
             body = bytearray()
             async for chunk in cast(httpx.AsyncByteStream, response.stream):
                 body += chunk
                 if len(body) > MAX_REPLY_BYTES:
-                    return _Broken("reply_too_long", sent=True)
+                    return _NoReply("reply_too_long", sent=True)
             if not body.strip() and response.status_code == 200 and not _LENGTH_TOLD & response.headers.keys():
-                return _Broken("cut_reply", sent=True)
+                return _NoReply("cut_reply", sent=True)
             secrets = (settings.access_token, *(query[name] for name in _SECRET if query.get(name)))
             return wire.Reply(response.status_code, bytes(body), secrets)
 
 
-def _unread(broken: _Broken) -> NotSent | Unknown:
+def _unread(broken: _NoReply) -> NotSent | Unknown:
     """For "not sent" only the fact counts, not the exception's name: did a byte leave?"""
     return Unknown(broken.reason) if broken.sent else NotSent(broken.reason)
 

@@ -2,26 +2,32 @@
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from payment_service.cli.output import AsJson, fail, in_house, show
-from payment_service.legacy.service import LogReport, OldBooksError, old_books, take_log, take_shops
+from payment_service.cli.output import AsJson, fail, show
+from payment_service.cli.running import with_services
+from payment_service.legacy.service import LegacyDatabaseError, LogReport, legacy_database, take_log, take_shops
 from payment_service.money import Money
 from payment_service.routing.importing import Planned
-from payment_service.services import Services
+
+if TYPE_CHECKING:
+    from payment_service.services import Services
+
+app = typer.Typer()
 
 
+@app.command()
 def import_legacy(
     dsn: Annotated[
         str,
         typer.Option(
             envvar="LEGACY_DATABASE_URL",
             show_envvar=True,
-            help="The old database. Its password is a secret: rather set the variable than write it on the line.",
+            help="The old database. It holds a password: set the variable rather than the option.",
         ),
     ],
     *,
@@ -29,14 +35,14 @@ def import_legacy(
     skip: Annotated[list[int] | None, typer.Option(help="Leave out the routing of this shop. May be repeated.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take over the routing and the log of the old service. Doing it twice is the same as doing it once.
+    """Import the routing and the log of the old service. It can be repeated: a second run adds only what is new.
 
-    The old database is only read. Shops that are here already keep their routing; one that is routed differently
-    stops the import, until somebody has looked and leaves it out with --skip. Nobody's routing is guessed.
+    The old database is only read. Shops that exist here keep their routing. A shop that is routed differently stops the
+    import; leave it out with --skip after you have checked it.
     """
 
-    async def work(services: Services) -> tuple[list[Planned], list[str], LogReport]:
-        async with old_books(dsn) as old:
+    async def work(services: "Services") -> tuple[list[Planned], list[str], LogReport]:
+        async with legacy_database(dsn) as old:
             shops, problems = await take_shops(old, services.routing, skip=skip or (), dry_run=dry_run)
             lines = await old.fetchval("SELECT count(*) FROM paymentlog")
             console = Console(stderr=True)
@@ -51,8 +57,8 @@ def import_legacy(
         return shops, problems, log
 
     try:
-        shops, problems, log = in_house(work)
-    except OldBooksError as error:
+        shops, problems, log = with_services(work)
+    except LegacyDatabaseError as error:
         fail(str(error))
     counts = {"in the old log": log.there, "here before": log.before, "here now": log.after}
     if as_json:

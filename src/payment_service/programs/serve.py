@@ -1,28 +1,26 @@
-"""The programs: ``serve`` and ``work``. The command line calls them."""
+"""``serve``: HTTP, its socket and its signals, around the services."""
 
 import asyncio
 import contextlib
 import signal
 import socket
 import sys
-import time
 from collections.abc import AsyncIterator
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
-from payment_service.access.service import SERVICE
 from payment_service.api import app as api
 from payment_service.api.middleware import Drain
 from payment_service.api.throttle import Throttle, throttle_of
 from payment_service.http_protocol import BoundedProtocol, connections_allowed
 from payment_service.observability import logs
 from payment_service.postgres import schema
-from payment_service.postgres.connecting import trouble_of
 from payment_service.postgres.memory import keep_fresh
-from payment_service.postgres.vault import VaultError
-from payment_service.services import Services, build, open_services
+from payment_service.programs import StartError
+from payment_service.programs.start import check_database
+from payment_service.services import Services, build
 from payment_service.settings import Settings
 from payment_service.worker.service import worker_over
 
@@ -33,14 +31,6 @@ KEEP_ALIVE_S = 75
 """Longer than balancers keep an idle connection (60 s), so that it is never we who close it under a request."""
 
 
-TELL_EVERY_S = 10
-"""How often a program that waits for its database says so."""
-
-
-class StartError(Exception):
-    """The program cannot start; the text says what to do."""
-
-
 def create_app(services: Services, drain: Drain) -> FastAPI:
     """The service as an ASGI app."""
     settings = services.settings
@@ -48,7 +38,7 @@ def create_app(services: Services, drain: Drain) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        await _know_keys(services, throttle)
+        await _load_known_keys(services, throttle)
         listening = asyncio.gather(
             keep_fresh(services.database, services.routing.memory, services.access.memory), services.subscriptions.run()
         )
@@ -81,7 +71,7 @@ def create_app(services: Services, drain: Drain) -> FastAPI:
     )
 
 
-async def _know_keys(services: Services, throttle: Throttle) -> None:
+async def _load_known_keys(services: Services, throttle: Throttle) -> None:
     """Good keys are not kept out when this process starts in the middle of a flood of guesses."""
     try:
         throttle.know(key.digest for key in await services.access.all() if key.revoked_at is None)
@@ -109,7 +99,7 @@ def serve(settings: Settings) -> None:
             port is taken.
     """
     logs.configure(readable=settings.debug, level=settings.log_level)
-    asyncio.run(_check_database(settings))
+    asyncio.run(check_database(settings))
     drain = Drain()
     app = create_app(build(settings), drain)
     config = uvicorn.Config(
@@ -145,59 +135,3 @@ def _listener(settings: Settings) -> socket.socket:
             f"The service cannot listen on {settings.host}:{settings.port} ({error.strerror}): "
             "stop the program that does, or set another PORT or HOST."
         ) from error
-
-
-async def work(settings: Settings) -> None:
-    """Run a worker until told to stop.
-
-    Raises:
-        StartError: as for ``serve``.
-    """
-    await _check_database(settings)
-    services = build(settings)
-    worker = worker_over(services)
-    loop = asyncio.get_running_loop()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sign, worker.stop)
-    log.info("worker started")
-    try:
-        await worker.run()
-    finally:
-        await services.inflight.drain(settings.shutdown_grace_s)
-        await services.close()
-
-
-async def _check_database(settings: Settings) -> None:
-    async with open_services(settings) as services:
-        revision = await _revision(services)
-        if revision != schema.head():
-            raise StartError(
-                f"The database is at schema {revision or 'nothing'} and this code needs {schema.head()}: "
-                "run 'payment-service migrate' first."
-            )
-        try:
-            await services.routing.configs(SERVICE)
-            await services.fingerprints.of()
-        except VaultError as error:
-            raise StartError(
-                "The ENCRYPTION_KEYS do not open the device tokens in the database: use the keys that wrote them."
-            ) from error
-
-
-async def _revision(services: Services) -> str | None:
-    """The schema that the database is at; waits a while for a database that is away."""
-    give_up_at = time.monotonic() + services.settings.database_wait_s
-    tell_at = 0.0
-    while True:
-        try:
-            return await schema.current(services.database)
-        except Exception as error:
-            trouble = trouble_of(error)
-            if trouble is None:
-                raise
-            if not trouble.may_pass or time.monotonic() >= give_up_at:
-                raise StartError(trouble.sentence) from error
-        if time.monotonic() >= tell_at:
-            tell_at = time.monotonic() + TELL_EVERY_S
-            log.warning("waiting for the database", why=trouble.sentence)
-        await asyncio.sleep(min(1, services.settings.database_wait_s))

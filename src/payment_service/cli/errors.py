@@ -1,0 +1,26 @@
+"""What a person is told about an error that nobody need debug."""
+
+from payment_service.errors import ServiceError
+from payment_service.postgres.connecting import ConnectArgumentError, trouble_of
+from payment_service.postgres.database import is_unreachable, lacks_schema
+from payment_service.postgres.vault import VaultError
+from payment_service.programs import StartError
+from payment_service.settings import SettingsError
+
+
+def sentence_of(error: Exception) -> str | None:
+    """What to tell a person about an error that nobody need debug; none for any other."""
+    match error:
+        case SettingsError() | StartError() | ConnectArgumentError() | VaultError():
+            return str(error)
+        case ServiceError():
+            return error.detail
+        case OSError() if error.filename is not None:
+            return f"{error.filename} cannot be used: {error.strerror}."
+    if lacks_schema(error):
+        return "The database is not at the schema that this code needs: run 'payment-service migrate' first."
+    if trouble := trouble_of(error):
+        return trouble.sentence
+    if is_unreachable(error):
+        return f"The database that DATABASE_URL names cannot serve just now ({type(error).__name__}): try again later."
+    return None

@@ -1,0 +1,59 @@
+"""Runs a command's work, as the person at the command line, with as much of the service as the command needs."""
+
+import asyncio
+import getpass
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
+
+from payment_service.observability import logs
+from payment_service.observability.context import Origin, origin
+from payment_service.postgres.database import Database
+from payment_service.postgres.vault import Vault
+from payment_service.settings import Settings, load, load_of_development_server
+
+if TYPE_CHECKING:
+    from payment_service.services import Services
+
+Result = TypeVar("Result")
+
+
+def with_settings(action: Callable[[Settings], Awaitable[Result]]) -> Result:
+    """Read the settings, and run the work with them."""
+    settings = load_of_development_server()
+    if settings is None:
+        settings = load()
+    else:
+        typer.echo("With the development server's settings: neither the environment nor .env has any.", err=True)
+    logs.configure(readable=True, level="WARNING")
+
+    async def work(settings: Settings) -> Result:
+        origin.set(Origin(f"cli:{getpass.getuser()}"))
+        return await action(settings)
+
+    return asyncio.run(work(settings))
+
+
+def with_database(action: Callable[[Database, Vault], Awaitable[Result]]) -> Result:
+    """Run work that needs the database and what is encrypted in it, and none of the services that call others."""
+
+    async def work(settings: Settings) -> Result:
+        database = Database(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
+        try:
+            return await action(database, Vault([key.get_secret_value() for key in settings.encryption_keys]))
+        finally:
+            await database.close()
+
+    return with_settings(work)
+
+
+def with_services(action: Callable[["Services"], Awaitable[Result]]) -> Result:
+    """Run work that needs the services composed. They are imported now: a command that is explained needs none."""
+    from payment_service.services import open_services  # noqa: PLC0415 - see above
+
+    async def work(settings: Settings) -> Result:
+        async with open_services(settings) as services:
+            return await action(services)
+
+    return with_settings(work)

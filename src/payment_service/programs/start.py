@@ -1,0 +1,59 @@
+"""What each program checks before it starts: the database is there, at this code's schema, and its keys open it."""
+
+import asyncio
+import time
+
+from payment_service.access.service import SERVICE
+from payment_service.observability import logs
+from payment_service.postgres import schema
+from payment_service.postgres.connecting import trouble_of
+from payment_service.postgres.vault import VaultError
+from payment_service.programs import StartError
+from payment_service.services import Services, open_services
+from payment_service.settings import Settings
+
+log = logs.get_logger(__name__)
+
+LOG_EVERY_S = 10
+"""How often a program that waits for its database says so."""
+
+
+async def check_database(settings: Settings) -> None:
+    """Look at the database; waits a while for one that is away.
+
+    Raises:
+        StartError: when it is not at the schema that this code needs, or the vault cannot open it.
+    """
+    async with open_services(settings) as services:
+        revision = await _revision(services)
+        if revision != schema.head():
+            raise StartError(
+                f"The database is at schema {revision or 'nothing'} and this code needs {schema.head()}: "
+                "run 'payment-service migrate' first."
+            )
+        try:
+            await services.routing.configs(SERVICE)
+            await services.fingerprints.of()
+        except VaultError as error:
+            raise StartError(
+                "The ENCRYPTION_KEYS do not open the device tokens in the database: use the keys that wrote them."
+            ) from error
+
+
+async def _revision(services: Services) -> str | None:
+    """The schema that the database is at."""
+    give_up_at = time.monotonic() + services.settings.database_wait_s
+    tell_at = 0.0
+    while True:
+        try:
+            return await schema.current(services.database)
+        except Exception as error:
+            trouble = trouble_of(error)
+            if trouble is None:
+                raise
+            if not trouble.may_pass or time.monotonic() >= give_up_at:
+                raise StartError(trouble.sentence) from error
+        if time.monotonic() >= tell_at:
+            tell_at = time.monotonic() + LOG_EVERY_S
+            log.warning("waiting for the database", why=trouble.sentence)
+        await asyncio.sleep(min(1, services.settings.database_wait_s))

@@ -1,0 +1,32 @@
+"""``work``: the worker, its signals, around the services."""
+
+import asyncio
+import signal
+
+from payment_service.observability import logs
+from payment_service.programs.start import check_database
+from payment_service.services import build
+from payment_service.settings import Settings
+from payment_service.worker.service import worker_over
+
+log = logs.get_logger(__name__)
+
+
+async def work(settings: Settings) -> None:
+    """Run a worker until told to stop.
+
+    Raises:
+        StartError: as for ``serve``.
+    """
+    await check_database(settings)
+    services = build(settings)
+    worker = worker_over(services)
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sign, worker.stop)
+    log.info("worker started")
+    try:
+        await worker.run()
+    finally:
+        await services.inflight.drain(settings.shutdown_grace_s)
+        await services.close()

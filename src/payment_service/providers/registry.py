@@ -1,0 +1,45 @@
+"""The providers by name: which there are, and who moves and reads the money of each payment."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from payment_service.providers import kaspi
+from payment_service.providers.interface import Provider
+
+DEFAULT: Final = kaspi.NAME
+"""The provider of whatever names none: a shop's routing, a report, a path from before there were several."""
+NAMES: Final = (kaspi.NAME,)
+"""Every provider that this code has a client for."""
+
+
+class Registry(Mapping[str, Provider]):
+    """The providers of this process, and what the other side of each signs its hints with."""
+
+    def __init__(self) -> None:
+        self._providers: dict[str, Provider] = {}
+        self._hint_secrets: dict[str, str] = {}
+
+    def register(self, name: str, provider: Provider, *, hint_secret: str | None = None) -> None:
+        """Add a provider. One without a secret has no way to hint.
+
+        Raises:
+            ValueError: when there is one of that name.
+        """
+        if name in self._providers:
+            raise ValueError(f"there is a provider {name} already")
+        self._providers[name] = provider
+        if hint_secret is not None:
+            self._hint_secrets[name] = hint_secret
+
+    def hint_secret(self, name: str) -> str | None:
+        """What hints of this provider are signed with; none when it may not hint, or there is none of that name."""
+        return self._hint_secrets.get(name)
+
+    def __getitem__(self, name: str) -> Provider:
+        return self._providers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._providers)
+
+    def __len__(self) -> int:
+        return len(self._providers)
