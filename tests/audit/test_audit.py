@@ -19,7 +19,7 @@ START = datetime(2025, 10, 22, tzinfo=UTC)
 
 async def write(services: Services, **words: Any) -> int:
     async with services.database.transaction() as session:
-        return (await audit.record(session, words.pop("operation_type", "create"), **words)).id
+        return (await audit.record(session, words.pop("operation_type", "create"), **{"provider": "kaspi", **words})).id
 
 
 async def find(services: Services, limit: int = 100, skip: int = 0, **wanted: Any) -> list[int]:

@@ -104,9 +104,9 @@ async def test_what_cannot_be_done_is_told_in_a_sentence(serving: Rig) -> None:
             "An id of the provider",
         ),
         (("settle-refund", NOTHING, "--failed", "--reason", WHY), "There is no refund"),
-        (("undo-settle", payment_id, "--reason", WHY), "not because somebody settled it"),
+        (("undo-settle", payment_id, "--reason", WHY), "so there is nothing to undo"),
         (("undo-settle", payment_id, "--reason", " "), "A reason is"),
-        (("undo-settle-refund", refund_id, "--reason", WHY), "not because somebody settled it"),
+        (("undo-settle-refund", refund_id, "--reason", WHY), "so there is nothing to undo"),
     ]:
         done = serving.run("payments", *words)
         assert (done.returncode, done.stdout, sentence in done.stderr) == (1, "", True), (words, done.stderr)

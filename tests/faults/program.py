@@ -59,7 +59,7 @@ def child(words: Sequence[str], environment: Mapping[str, str], folder: str, log
     for number, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), written, written)):
         os.dup2(descriptor, number)
     sys.stdin, sys.stdout, sys.stderr = (
-        open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - a descriptor, open to the end
+        open(number, mode, 1, encoding="utf-8", closefd=False)  # noqa: SIM115 - a descriptor, open to the end
         for number, mode in enumerate("rww")
     )
     os.environ.clear()

@@ -206,7 +206,7 @@ def test_a_right_ledger_is_judged_right(proxy: respx.MockRouter) -> None:
     ("tamper", "words"),
     [
         (lambda ledger: ledger[1].update(organization_bin=SHOPS[75509]), "not in the ledger"),
-        (lambda ledger: ledger[1].update(organization_bin="140540001231"), "a stranger"),
+        (lambda ledger: ledger[1].update(organization_bin="140540001231"), "an unknown shop"),
         (lambda ledger: ledger[1].update(device_token_sha256="0" * 64), "NOT ITS OWN"),
         (lambda ledger: ledger[1].update(device_token_sha256=None), "a device token that is not its own"),
         (lambda ledger: ledger[1].update(amount="12500.01"), "1 x 12 500.01 ₸ in"),

@@ -25,7 +25,7 @@ import pytest
 from payment_dev import postgres as launcher
 from payment_dev.postgres import EmbeddedPostgres, PostgresError
 
-SRC = Path(launcher.__file__).parents[2]
+SRC = Path(launcher.__file__).parents[1]
 AS_ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not AS_ROOT, reason="only root can become another user")
 

@@ -187,7 +187,7 @@ async def test_database_finds_the_equal_payment_that_the_decision_means(
     found = await services.payments._intend(ask(), None, fingerprint)
     meant = decisive(candidates)
     verdict = verdict_for_equal(meant, services.payments.rules, by_key=False)
-    assert found["obstacle"] == ("not_allowed" if verdict is Verdict.GO_ON else "find_equal")
+    assert found["obstacle"] == ("not_allowed" if verdict is Verdict.GO_ON else "alike")
     if verdict is not Verdict.GO_ON and meant is not None:
         assert (found["state"], found["failure"]) == (meant.state, meant.failure)
         assert found["known_s"] == pytest.approx(meant.known_s, abs=5)
