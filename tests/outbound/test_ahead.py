@@ -88,6 +88,7 @@ async def test_connection_that_went_bad_is_never_written_to(goes_bad: Course, of
     async with calling(each_in_turn(once(HELLO), goes_bad, once(HELLO)), of_both, ahead=1) as call:
         await call()
         await waiting(call.transport)
+        await met(call.server, 2)
         await asyncio.sleep(0.02)
         for _ in range(3):
             trace = Trace()
@@ -101,6 +102,7 @@ async def test_one_that_went_bad_takes_the_others_with_it() -> None:
     async with calling(each_in_turn(once(HELLO), once(HELLO), once(HELLO), ends), ahead=2) as call:
         await asyncio.gather(call(), call())
         await waiting(call.transport, 2)
+        await met(call.server, 4)
         await asyncio.sleep(0.02)
         with pytest.raises(httpx.TransportError):
             await call()

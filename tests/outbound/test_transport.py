@@ -309,6 +309,7 @@ def test_transport_is_the_same_on_uvloop(authority: Authority) -> None:
             async with calling(each_in_turn(answers(HELLO), bad, answers(HELLO)), tls, ahead=1) as call:
                 assert await call() == b"hello"
                 await waiting(call.transport)
+                await met(call.server, 2)
                 await asyncio.sleep(0.05)
                 assert await call() == b"hello"
                 assert (call.transport._is_patient, call.server.connections) == (False, 3)
