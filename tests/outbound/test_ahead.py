@@ -11,7 +11,7 @@ import pytest
 
 from payment_service.outbound import transport as module
 from tests.events.certificates import Authority
-from tests.outbound.calling import HELLO, Trace, calling, each_in_turn, files, met, once, until, waiting
+from tests.outbound.calling import HELLO, Trace, calling, each_in_turn, met, once, sockets_to, until, waiting
 from tests.providers.proxy import Connection, Course, answers
 
 
@@ -46,13 +46,13 @@ async def test_burst_opens_no_more_ahead_than_are_wanted() -> None:
 async def test_nothing_stays_open_when_nobody_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "IDLE_S", 0.1)
     async with calling(answers(HELLO), ahead=2) as call:
-        before = files()
+        before = sockets_to(call.server.port)
         await asyncio.gather(call(), call())
         await waiting(call.transport, 2)
         await waiting(call.transport, 0)
         await call.server.settle()
         await asyncio.sleep(0.01)
-        assert files() == before
+        assert sockets_to(call.server.port) == before
         await call()
         await met(call.server, 5 + 1)
 
@@ -126,13 +126,13 @@ async def test_connection_that_cannot_be_opened_ahead_hurts_nobody() -> None:
 
 async def test_closing_while_one_is_opened_leaves_nothing_open(of_both: Authority | None) -> None:
     async with calling(answers(HELLO), of_both, ahead=1) as call:
-        before = files()
+        before = sockets_to(call.server.port)
         await call()
         assert call.transport._opening
         await call.transport.aclose()
         await call.server.settle()
         await asyncio.sleep(0.01)
-        assert files() == before
+        assert sockets_to(call.server.port) == before
 
 
 # --- never against a server that would end them

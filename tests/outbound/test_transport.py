@@ -21,10 +21,10 @@ from tests.outbound.calling import (
     Trace,
     calling,
     each_in_turn,
-    files,
     full_listener,
     met,
     once,
+    sockets_to,
     waiting,
 )
 from tests.providers.proxy import Connection, Course, answers, http, raw_proxy
@@ -145,28 +145,28 @@ async def is_cancelled_without_a_trace(one: Transport, url: str, trace: Trace) -
 async def test_cancelled_call_leaves_nothing_open(where: str, of_both: Authority | None) -> None:
     course, stop_at = CANCELLED[where]
     async with calling(course, of_both, ahead=2, keep=2) as call:
-        before, tasks = files(), asyncio.all_tasks()
+        tasks = asyncio.all_tasks()
         await is_cancelled_without_a_trace(call.transport, call.url, Trace(stop_at))
         await call.server.settle()
         await asyncio.sleep(0.01)
-        assert files() == before
+        assert sockets_to(call.server.port) == 0
         assert {task for task in asyncio.all_tasks() - tasks if not task.done()} == set()
 
 
 async def test_cancelled_connecting_leaves_nothing_open() -> None:
     with full_listener() as (host, port):
-        before, trace = files(), Trace()
+        trace, others = Trace(), sockets_to(port)
         url = f"http://{host}:{port}"
         await is_cancelled_without_a_trace(Transport(httpx.URL(url), ANYBODY), url, trace)
-        assert (files(), trace.events) == (before, [])
+        assert (sockets_to(port), trace.events) == (others, [])
 
 
 async def test_cancelled_handshake_leaves_nothing_open() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        before, trace = files(), Trace()
-        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
+        trace, port = Trace(), silent.getsockname()[1]
+        url = f"https://127.0.0.1:{port}"
         await is_cancelled_without_a_trace(Transport(httpx.URL(url), ANYBODY), url, trace)
-        assert (files(), trace.events) == (before, [])
+        assert (sockets_to(port), trace.events) == (0, [])
 
 
 # --- kept connections
@@ -326,11 +326,11 @@ def test_transport_is_the_same_on_uvloop(authority: Authority) -> None:
             with pytest.raises(httpx.RemoteProtocolError):
                 await call()
         async with calling(hangs, tls) as call:
-            before = files()
+            before = sockets_to(call.server.port)
             await is_cancelled_without_a_trace(call.transport, call.url, Trace())
             await call.server.settle()
             await asyncio.sleep(0.05)
-            assert files() == before
+            assert sockets_to(call.server.port) == before
         with full_listener() as (host, port), contextlib.suppress(httpx.ConnectTimeout):
             url = f"http://{host}:{port}"
             await Caller(call.server, Transport(httpx.URL(url), ANYBODY), url)(timeout_s=0.1)
