@@ -18,8 +18,6 @@ from payment_service.access.service import Caller
 from payment_service.errors import (
     DatabaseUnavailable,
     DeviceTokenMissing,
-    IdempotencyKeyReused,
-    NotAuthenticated,
     OrderAlreadyOpen,
     OrderAlreadyPaid,
     PaymentNotFound,
@@ -27,8 +25,9 @@ from payment_service.errors import (
     ShopInactive,
     StillRunning,
 )
-from payment_service.idempotency.decisions import Earlier, Verdict, verdict_for_equal, verdict_for_order
+from payment_service.idempotency.decisions import Verdict, verdict_for_equal, verdict_for_order
 from payment_service.idempotency.fingerprints import Fingerprints
+from payment_service.idempotency.intents import earlier_of
 from payment_service.idempotency.sending import clock
 from payment_service.identifiers import new_id, new_short_code
 from payment_service.money import Money
@@ -235,16 +234,10 @@ class Payments:
         """What stands in the way, as an answer or an error; none when it does not stand there any more."""
         earlier_id: UUID = intent["earlier"]
         match intent["obstacle"]:
-            case "api_key_revoked":
-                raise NotAuthenticated
-            case "key_reused":
-                raise IdempotencyKeyReused
-            case "too_late":
-                raise DatabaseUnavailable
             case "order_paid":
                 raise OrderAlreadyPaid(request.order_id or "", earlier_id)
             case obstacle:
-                earlier = Earlier(intent["state"], intent["failure"], age_s=intent["age_s"], known_s=intent["known_s"])
+                earlier = earlier_of(intent)
         if obstacle == "order_open":
             verdict = verdict_for_order(earlier, self.rules, is_equal=intent["is_equal"])
         else:

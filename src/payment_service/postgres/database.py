@@ -117,28 +117,27 @@ class Database:
 
     async def raw_connection(self) -> asyncpg.Connection:
         """A connection outside the pool, for LISTEN and NOTIFY. The caller closes it."""
-        connection: asyncpg.Connection = await asyncpg.connect(**self._arguments, timeout=CONNECT_TIMEOUT_S)
-        try:
-            check_encoding(connection)
-        except UnsuitableDatabaseError:
-            connection.terminate()
-            raise
-        return connection
+        return await _connected({**self._arguments, "timeout": CONNECT_TIMEOUT_S})
 
     async def _line(self) -> asyncpg.Connection:
-        connection: asyncpg.Connection = await asyncpg.connect(**self._patient)
-        try:
-            check_encoding(connection)
-        except UnsuitableDatabaseError:
-            connection.terminate()
-            raise
-        return connection
+        return await _connected(self._patient)
 
     async def close(self) -> None:
         """Give every connection back."""
         await self.signals.close()
         await self.lines.close()
         await self.engine.dispose()
+
+
+async def _connected(arguments: dict[str, Any]) -> asyncpg.Connection:
+    """A connection that was looked at before anybody uses it."""
+    connection: asyncpg.Connection = await asyncpg.connect(**arguments)
+    try:
+        check_encoding(connection)
+    except UnsuitableDatabaseError:
+        connection.terminate()
+        raise
+    return connection
 
 
 async def raw(session: AsyncSession) -> asyncpg.Connection:

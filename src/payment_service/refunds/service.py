@@ -17,16 +17,15 @@ from payment_service.access.service import Caller
 from payment_service.errors import (
     DatabaseUnavailable,
     DeviceTokenMissing,
-    IdempotencyKeyReused,
-    NotAuthenticated,
     PaymentIncomplete,
     PaymentNotFound,
     PaymentNotPaid,
     RefundExceedsRemainder,
     StillRunning,
 )
-from payment_service.idempotency.decisions import Earlier, Verdict, verdict_for_equal
+from payment_service.idempotency.decisions import Verdict, verdict_for_equal
 from payment_service.idempotency.fingerprints import Fingerprints
+from payment_service.idempotency.intents import earlier_of
 from payment_service.idempotency.sending import clock
 from payment_service.identifiers import new_id
 from payment_service.money import Money
@@ -199,12 +198,6 @@ class Refunds:
                 refund = _new_refund(request, fingerprint, intent["amount"], intent["at"])
                 request.payment.reserved_amount += refund.amount
                 return RefundAnswer(refund, request.payment)
-            case "api_key_revoked":
-                raise NotAuthenticated
-            case "key_reused":
-                raise IdempotencyKeyReused
-            case "too_late":
-                raise DatabaseUnavailable
             case "merged":
                 raise StillRunning(earlier_id)  # merged meanwhile; asked again, that payment is found
             case "not_paid":
@@ -212,7 +205,7 @@ class Refunds:
             case "exceeds":
                 raise RefundExceedsRemainder(Money(intent["amount"]))
             case obstacle:
-                earlier = Earlier(intent["state"], intent["failure"], age_s=intent["age_s"], known_s=intent["known_s"])
+                earlier = earlier_of(intent)
         match verdict_for_equal(earlier, self.rules, by_key=obstacle == "same_key"):
             case Verdict.STILL_RUNNING:
                 raise StillRunning(earlier_id)
