@@ -8,7 +8,7 @@ whether its statement took effect is for the caller to find out.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import asyncpg
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -17,16 +17,6 @@ RESTED_S: Final = 1.0
 """A connection that rested for longer is asked first whether it still answers."""
 _GONE: Final = ("08", "57P")
 """SQLSTATEs that end a connection: it was lost, or the server is stopping."""
-
-
-class Executor(Protocol):
-    """What runs a statement: ``Lines``, or one connection inside a transaction of the caller's."""
-
-    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
-        """All rows."""
-
-    async def fetchrow(self, query: str, *args: Any) -> asyncpg.Record | None:
-        """The first row."""
 
 
 class Lines:
