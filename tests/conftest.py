@@ -28,7 +28,7 @@ from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.programs.serve import create_app
 from payment_service.services import Services, build
 from payment_service.settings import Settings
-from tests.outbound.mocker import TransportMocker
+from tests.support.mocker import TransportMocker
 
 TEMPLATE = "payment_service_template"
 PROXY = "http://127.0.0.1:1"

@@ -14,9 +14,9 @@ from payment_service.errors import NotAuthenticated
 from payment_service.postgres.database import Database
 from payment_service.postgres.memory import keep_fresh
 from payment_service.postgres.visibility import ALL_SHOPS
-from tests.postgres.books import change_by_hand
-from tests.statements import asked
-from tests.waiting import until
+from tests.support.books import change_by_hand
+from tests.support.statements import asked
+from tests.support.waiting import until
 
 
 @pytest.fixture

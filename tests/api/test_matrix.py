@@ -18,7 +18,7 @@ from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
 from tests.api.conftest import PHONE, GoodProxy, KeyMaker, paid, problem_of
 from tests.conftest import ClientMaker, Picture, empty_tables
-from tests.postgres.books import change_by_hand
+from tests.support.books import change_by_hand
 
 OWN, FOREIGN, MISSING = 121038, 576631, 999_999_001
 NO_PAYMENT = UUID(int=0)

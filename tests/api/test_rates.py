@@ -17,7 +17,7 @@ from payment_service.settings import Settings
 from tests.api.conftest import GoodProxy, KeyMaker, create_body, created, problem_of
 from tests.api.test_hints import SECRET, hint_of, signed
 from tests.conftest import ClientMaker
-from tests.postgres.books import change_by_hand
+from tests.support.books import change_by_hand
 
 QUOTA = 20
 """Per ten seconds: two per second in the settings."""

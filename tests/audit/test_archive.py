@@ -20,7 +20,7 @@ from payment_service.audit.checking import check_file
 from payment_service.audit.sealing import AuditSeals
 from payment_service.audit.verification import Expected
 from payment_service.postgres.database import Database
-from tests.audit.record import Problem, hashes, seal_each, write
+from tests.support.record import Problem, hashes, seal_each, write
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "audit.md"
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Server
-from tests.e2e.rig import Rig
+from tests.support.rig import Rig
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import asyncpg
 import pytest
 
 from payment_service.postgres.database import Database
-from tests.audit.record import hashes, seal_each, tamper, write
-from tests.e2e.rig import Rig
-from tests.waiting import until
+from tests.support.record import hashes, seal_each, tamper, write
+from tests.support.rig import Rig
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.xdist_group("cli"), pytest.mark.thorough]
 

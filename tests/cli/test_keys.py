@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.conftest import ENCRYPTION_KEY, device_token_of
-from tests.e2e.rig import PAYS_AT_ONCE, Rig
+from tests.support.rig import PAYS_AT_ONCE, Rig
 
 pytestmark = pytest.mark.xdist_group("cli")
 

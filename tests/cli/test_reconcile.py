@@ -18,7 +18,7 @@ import pytest
 from payment_service.cli.reconcile import _Progress, moment
 from payment_service.reconciliation.service import Walk
 from tests.conftest import SHOPS, Server
-from tests.e2e.rig import Rig, until
+from tests.support.rig import Rig, until
 
 pytestmark = pytest.mark.xdist_group("reconcile")
 

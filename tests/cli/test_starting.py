@@ -11,8 +11,8 @@ from cryptography.fernet import Fernet
 
 from payment_service.postgres import schema
 from tests.cli.test_help import COMMANDS
-from tests.e2e.rig import Rig, free_port, until
-from tests.postgres.relay import Relay
+from tests.support.relay import Relay
+from tests.support.rig import Rig, free_port, until
 
 
 def refusal(done: Any) -> str:

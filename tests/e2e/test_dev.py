@@ -20,8 +20,8 @@ import httpx
 import pytest
 
 from tests.conftest import SHOPS, Server
-from tests.e2e import commands
-from tests.e2e.rig import Program, clean_environment, free_port, is_free, until
+from tests.support import commands
+from tests.support.rig import Program, clean_environment, free_port, is_free, until
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.xdist_group("dev")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import SHOPS, device_token_of
-from tests.e2e.rig import Rig, sha256, tenge
+from tests.support.rig import Rig, sha256, tenge
 
 pytestmark = pytest.mark.xdist_group("e2e")
 

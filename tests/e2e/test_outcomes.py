@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from kaspi_sandbox.rules import COURSES, Course
-from tests.e2e.rig import Rig, tenge, until
+from tests.support.rig import Rig, tenge, until
 
 pytestmark = pytest.mark.xdist_group("e2e")
 

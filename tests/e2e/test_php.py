@@ -23,7 +23,7 @@ from tests.e2e.php.certificates import PASSWORD, Papers, issue
 from tests.e2e.php.kaspi import Kaspi
 from tests.e2e.php.site import Site, Threw, php_or_skip
 from tests.e2e.php.web import Answer, Request, as_json, served
-from tests.e2e.rig import PAYS_AT_ONCE, PHONE, Rig, free_port, sha256, tenge, until
+from tests.support.rig import PAYS_AT_ONCE, PHONE, Rig, free_port, sha256, tenge, until
 
 pytestmark = pytest.mark.xdist_group("php")
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import SHOPS, device_token_of
 from tests.e2e.php.site import CLIENT, php_or_skip, run
-from tests.e2e.rig import Rig, clean_environment
+from tests.support.rig import Rig, clean_environment
 
 pytestmark = pytest.mark.xdist_group("php")
 

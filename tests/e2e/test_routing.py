@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from tests.conftest import SHOPS, device_token_of
-from tests.e2e.rig import PAYS_AT_ONCE, Rig, bin_with_checksum, sha256
+from tests.support.rig import PAYS_AT_ONCE, Rig, bin_with_checksum, sha256
 
 pytestmark = pytest.mark.xdist_group("e2e")
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.rig import PATIENT, PAYS_AT_ONCE, PHONE, Program, Rig, is_free, tenge, until
+from tests.support.rig import PATIENT, PAYS_AT_ONCE, PHONE, Program, Rig, is_free, tenge, until
 
 pytestmark = pytest.mark.xdist_group("e2e")
 

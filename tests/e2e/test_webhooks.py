@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import SHOPS, Server
-from tests.e2e.rig import Program, Rig, clean_environment, free_port, until, whole
-from tests.events import receiver
+from tests.support import receiver
+from tests.support.rig import Program, Rig, clean_environment, free_port, until, whole
 
 pytestmark = pytest.mark.xdist_group("webhooks")
 
@@ -49,7 +49,7 @@ def command(rig: Rig, *words: str) -> Any:
 async def listening(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Receiver]:
     await rig.route_all()
     folder, port = tmp_path_factory.mktemp("receiver"), free_port()
-    words = ["tests.events.receiver", str(port), str(folder), "0"]
+    words = ["tests.support.receiver", str(port), str(folder), "0"]
     environment = clean_environment(folder, PYTHONPATH=str(Path(__file__).parents[2]))
     program = Program(words, environment=environment, folder=folder, name="receiver", port=port)
     endpoints = {}

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from faults.flood import flood
 from tests.conftest import Server
-from tests.events.flood import flood
 
 
 @pytest.mark.timeout(300)  # as long as it takes where others work, too

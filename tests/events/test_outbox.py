@@ -13,8 +13,8 @@ from payment_service.events.outbox import EventType
 from payment_service.services import Services
 from tests.api.conftest import GoodProxy, created, paid
 from tests.conftest import accepted, failure, status_reply
-from tests.payments.asking import ask
-from tests.waiting import until
+from tests.support.asking import ask
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("shops")
 TOLD = "SELECT type FROM event WHERE type <> 'route.changed' ORDER BY id"

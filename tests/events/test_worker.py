@@ -13,8 +13,8 @@ from payment_service.settings import Settings
 from payment_service.worker.service import Worker, worker_over
 from tests.conftest import accepted, status_reply
 from tests.events.webhooks import World, world_of
-from tests.payments.asking import TERMINATE_OTHERS, ask
-from tests.waiting import until
+from tests.support.asking import TERMINATE_OTHERS, ask
+from tests.support.waiting import until
 
 CREATED = 12800627774
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.faults.bench import Bench
+from faults.bench import Bench
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,13 @@ from uuid import UUID
 
 import pytest
 
-from tests.faults import checker
-from tests.faults.bench import Bench
-from tests.faults.books import Line, MoneyCall, PaymentRow, Records, RefundRow, StatusCall, gather
-from tests.faults.clients import Asked, Clients, Told
-from tests.faults.planted import PLANTS
-from tests.faults.rig import Arrival, Rig
-from tests.faults.scenarios import SCENARIOS, SETTINGS, Stage, drop_laws, restore_laws
+from faults import checker
+from faults.bench import Bench
+from faults.books import Line, MoneyCall, PaymentRow, Records, RefundRow, StatusCall, gather
+from faults.clients import Asked, Clients, Told
+from faults.planted import PLANTS
+from faults.rig import Arrival, Rig
+from faults.scenarios import SCENARIOS, SETTINGS, Stage, drop_laws, restore_laws
 
 pytestmark = pytest.mark.xdist_group("faults")
 

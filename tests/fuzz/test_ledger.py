@@ -6,8 +6,8 @@ import asyncpg
 import httpx
 import pytest
 
+from fuzz.ledger import strays
 from tests.conftest import accepted
-from tests.fuzz.ledger import strays
 
 BIN = "920317450731"
 ID = "12800627774"

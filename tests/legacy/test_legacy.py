@@ -13,8 +13,8 @@ from payment_service.legacy.service import Count, LegacyDatabaseError, LogReport
 from payment_service.routing.importing import Planned
 from payment_service.services import Services
 from tests.conftest import ENCRYPTION_KEY, SHOPS, Server
-from tests.e2e import commands
-from tests.e2e.rig import bin_with_checksum, clean_environment
+from tests.support import commands
+from tests.support.rig import bin_with_checksum, clean_environment
 
 OLD_SCHEMA = """
 CREATE TABLE paymentconfig (

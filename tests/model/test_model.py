@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.model.explore import explore
-from tests.model.mutations import HARMLESS, LAW, MUTATIONS, NO_WINDOW, SERVICE, SHORT_WINDOW, SLICE
-from tests.model.reading import MISTAKES, Decide, explore_readings, service
-from tests.model.world import PAYMENTS, Ask, Decisions, Verb
+from model.explore import explore
+from model.mutations import HARMLESS, LAW, MUTATIONS, NO_WINDOW, SERVICE, SHORT_WINDOW, SLICE
+from model.reading import MISTAKES, Decide, explore_readings, service
+from model.world import PAYMENTS, Ask, Decisions, Verb
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.model import spin
+from model import spin
 
 
 @pytest.fixture(autouse=True)

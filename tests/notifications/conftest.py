@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from payment_service.notifications.channel import Channel
 from payment_service.notifications.telegram import Telegram
 from payment_service.settings import Settings
-from tests.e2e.rig import Program, clean_environment, free_port
+from tests.support.rig import Program, clean_environment, free_port
 
 TOKEN = "42:stand-in-token-of-the-tests"
 CHAT = "-100123"

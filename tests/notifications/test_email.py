@@ -11,8 +11,8 @@ from payment_service.notifications.channel import ChatGone, Delivery, Refused, S
 from payment_service.notifications.email import Email
 from payment_service.notifications.smtp import SmtpServer
 from payment_service.notifications.texts import Note
-from tests.e2e.rig import free_port
 from tests.notifications.conftest import Mailbox
+from tests.support.rig import free_port
 
 NOTE = Note("Оплачено 1 ₸", ("Rosalie", "заказ 12345"), None, "https://pay.example.kz/console/payments/1", "Открыть")
 ANNA = "anna@shop.example.kz"

@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 
 from tests.conftest import Server
-from tests.e2e.rig import Rig, until
 from tests.notifications.conftest import TOKEN, BotApi
+from tests.support.rig import Rig, until
 
 pytestmark = pytest.mark.xdist_group("notify")
 

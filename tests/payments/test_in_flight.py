@@ -34,7 +34,7 @@ from payment_service.refunds.settling import RefundSettlement
 from payment_service.services import Services
 from payment_service.settings import Settings
 from tests.conftest import accepted, status_reply
-from tests.payments.asking import (
+from tests.support.asking import (
     FIRST_ID,
     KEY,
     TESTS,
@@ -48,8 +48,8 @@ from tests.payments.asking import (
     taking,
     two_shops,
 )
-from tests.postgres.books import beyond_the_law
-from tests.turns import work_off
+from tests.support.books import beyond_the_law
+from tests.support.turns import work_off
 
 pytestmark = pytest.mark.usefixtures("shops")
 OTHER_KEY = "key-of-another-request"

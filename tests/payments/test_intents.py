@@ -28,7 +28,7 @@ from payment_service.refunds.service import RefundRequest
 from payment_service.services import Services, build
 from payment_service.settings import Settings
 from tests.conftest import accepted, device_token_of, failure
-from tests.payments.asking import (
+from tests.support.asking import (
     KEY,
     OTHER_SHOP,
     PHONE,

@@ -31,7 +31,7 @@ from payment_service.reports.service import Report
 from payment_service.services import Services
 from payment_service.settings import Settings
 from tests.conftest import SHOPS, accepted, failure, status_reply
-from tests.payments.asking import (
+from tests.support.asking import (
     KEY,
     OTHER_SHOP,
     SHOP,

@@ -28,9 +28,9 @@ from payment_service.services import Services, build
 from payment_service.settings import Settings
 from payment_service.worker.service import worker_over
 from tests.conftest import SHOPS, Server, accepted, device_token_of, status_reply
-from tests.payments.asking import SHOP, TESTS, ask, paid, refunded
-from tests.postgres.books import written_down
-from tests.waiting import until
+from tests.support.asking import SHOP, TESTS, ask, paid, refunded
+from tests.support.books import written_down
+from tests.support.waiting import until
 
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy.md"
 

@@ -22,8 +22,7 @@ from payment_service.providers.interface import (
 )
 from payment_service.providers.kaspi.mapping import NO_MONEY_MOVED, REFUSED_BY_PROXY
 from payment_service.providers.kaspi.wire import Reply, read_status
-
-from .verbs import CREATE, ID, LINK, REFUND, VERBS, AnyOutcome, Verb
+from tests.support.verbs import CREATE, ID, LINK, REFUND, VERBS, AnyOutcome, Verb
 
 REAL: Final = [
     *(verb.success() for verb in VERBS),

@@ -17,8 +17,8 @@ from payment_service.refunds.service import RefundRequest
 from payment_service.reports.service import Report
 from payment_service.services import Services
 from tests.conftest import SHOPS, failure
-from tests.payments.asking import OTHER_SHOP, SHOP, TESTS, refunded
 from tests.reconciliation.conftest import ALL, FAR_AHEAD, LONG_AGO, Found, Kaspi, Making, set_state
+from tests.support.asking import OTHER_SHOP, SHOP, TESTS, refunded
 
 NEW_BIN = SHOPS[71691]
 

@@ -25,7 +25,7 @@ from payment_service.postgres.vault import new_key
 from payment_service.refunds.service import RefundAnswer, RefundRequest
 from payment_service.services import Services
 from tests.conftest import accepted, device_token_of, failure, status_reply
-from tests.payments.asking import (
+from tests.support.asking import (
     KEY,
     OTHER_SHOP,
     SHOP,

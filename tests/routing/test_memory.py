@@ -12,8 +12,8 @@ from payment_service.postgres.memory import keep_fresh
 from payment_service.services import Services, build
 from payment_service.settings import Settings
 from tests.conftest import SHOPS
-from tests.postgres.books import write_down
-from tests.waiting import until
+from tests.support.books import write_down
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("shops")
 SHOP = 121038

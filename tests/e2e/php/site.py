@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.rig import clean_environment, free_port, is_free, until
+from tests.support.rig import clean_environment, free_port, is_free, until
 
 CLIENT = Path(__file__).parents[3] / "clients" / "php"
 DRIVER = Path(__file__).with_name("call.php")
