@@ -67,7 +67,7 @@ async def _killed(bench: Bench, case: str, times: dict[str, str], each: int, *, 
     async with bench.another_rig(times, services=1, workers=0) as rig:
         clients = Clients(rig, bench.random_of(f"{case} {applied}"))
         asked_for = await wishes(clients, each)
-        victim = await rig.ready(rig.serve())
+        victim = await rig.serve()
         begun = time.time()
         async with in_mid_call(clients, asked_for, victim, applied=applied) as (held, asking):
             await victim.kill()
@@ -95,7 +95,7 @@ async def _database_away(bench: Bench, case: str, times: dict[str, str], each: i
         relay = Relay(rig.database_url)
         await relay.start()
         rig.database_path = relay.url
-        cut_off = await rig.ready(rig.serve())
+        cut_off = await rig.serve()
         rig.database_path = None
         clients = Clients(rig, bench.random_of(f"{case} {applied}"))
         asked_for = await wishes(clients, each)
@@ -112,7 +112,7 @@ async def _database_away(bench: Bench, case: str, times: dict[str, str], each: i
         await _until_old(max(rig.seconds("FAULTS_INSIST") + _INSISTS_ON_S, rig.seconds("DUPLICATE_WINDOW_S")), written)
         wrong += await _ask_again(clients, asked_for, begun, written)
         relay.refuse(refused=False)
-        rig.workers.append(rig.work())
+        rig.workers.append(rig.start_worker())
         try:
             await rig.nothing_in_doubt()
         except TimeoutError as error:
@@ -169,7 +169,7 @@ async def _ask_for_another(clients: Clients, asked_for: Sequence[Wish]) -> list[
 async def _end(clients: Clients, asked_for: Sequence[Wish]) -> list[str]:
     """The worker comes back, and a person settles the rest: with a key, everybody learns how it ended."""
     rig = clients.rig
-    rig.workers.append(rig.work())
+    rig.workers.append(rig.start_worker())
     wrong: list[str] = []
     try:
         await rig.settle()

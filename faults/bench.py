@@ -16,7 +16,7 @@ import random
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -26,9 +26,8 @@ from faults import checker
 from faults.books import Records, gather
 from faults.clients import Clients, Told
 from faults.report import Row
-from faults.rig import TEMPLATE, Rig
-from payment_dev.postgres import EmbeddedPostgres
-from payment_service.postgres import migrating
+from faults.rig import Rig
+from tests.support.database import TEMPLATE, start_postgres
 
 
 @dataclass
@@ -56,11 +55,10 @@ class Bench:
 
     async def __aenter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="payment-service-faults-"))
-        self.postgres = EmbeddedPostgres(self.folder / "postgres", durable=False, max_connections=500)
+        self.postgres = await asyncio.to_thread(start_postgres, self.folder / "postgres", max_connections=500)
         self._stack.callback(self._tidy)
         try:
-            await asyncio.to_thread(self._start_postgres)
-            self.rig = await self._stack.enter_async_context(self._rig(self.settings))
+            self.rig = await self._stack.enter_async_context(await self._next_rig(self.settings))
         except BaseException:
             await self._stack.aclose()
             raise
@@ -86,21 +84,27 @@ class Bench:
         else:
             shutil.rmtree(self.folder)
 
-    def _start_postgres(self) -> None:
-        self.postgres.start()
-        self.postgres.create_database(TEMPLATE)
-        migrating.migrate(self.postgres.url(TEMPLATE))
+    async def new_database(self, name: str) -> str:
+        """A database with the schema; returns its URL."""
+        await asyncio.to_thread(self.postgres.create_database, name, TEMPLATE)
+        return self.postgres.url(name)
 
-    def _rig(self, settings: dict[str, str], services: int = 2, workers: int = 2) -> Rig:
-        number = next(self._numbers)
-        rig = Rig(
-            self.folder / f"rig{number}",
-            self.postgres,
-            f"rig{number}",
-            settings,
+    async def new_rig(
+        self, name: str, settings: Mapping[str, str] | None = None, *, services: int = 2, workers: int = 2
+    ) -> Rig:
+        """A rig over a database of its own; the caller enters it, and has it checked."""
+        folder = self.folder / name
+        folder.mkdir()
+        return Rig(
+            folder,
+            await self.new_database(f"faults_{name}"),
+            settings or {},
             number_of_services=services,
             number_of_workers=workers,
         )
+
+    async def _next_rig(self, settings: Mapping[str, str], services: int = 2, workers: int = 2) -> Rig:
+        rig = await self.new_rig(f"rig{next(self._numbers)}", settings, services=services, workers=workers)
         self._rigs.append(rig)
         return rig
 
@@ -125,7 +129,7 @@ class Bench:
         self, settings: dict[str, str] | None = None, *, services: int = 2, workers: int = 2
     ) -> AsyncIterator[Rig]:
         """One more rig, beside the first one, on the same PostgreSQL; checked as a whole when the block ends."""
-        async with self._rig(settings or {}, services, workers) as rig:
+        async with await self._next_rig(settings or {}, services, workers) as rig:
             yield rig
             await self.check_all(rig)
             self._rigs.remove(rig)
@@ -158,9 +162,9 @@ class Bench:
         with contextlib.suppress(TimeoutError):
             await rig.settle()
         found = checker.violations(await gather(rig, (), everything=True), may_be_unknown=True)
-        verified = await rig.command("audit", "verify")
-        if verified.exit_code != 0:
-            found.append(f"seals_are_valid: {verified.written[-500:]}")
+        verified = await asyncio.to_thread(rig.run, "audit", "verify")
+        if verified.returncode != 0:
+            found.append(f"seals_are_valid: {(verified.stdout + verified.stderr)[-500:]}")
         self.tell(found, "")
         return found
 
@@ -190,7 +194,7 @@ class Bench:
             (entry["external_id"], entry["amount"]) in paid_back or (entry["external_id"], None) in paid_back
             if entry["op"] == "refund"
             else (entry["message"] or "").rpartition(" #")[0] in words
-            for entry in (rig or self.rig).ledger()
+            for entry in (rig or self.rig).entries()
             if entry["applied"]
         )
         row = Row(

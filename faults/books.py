@@ -16,7 +16,7 @@ import asyncpg
 from faults.clients import Told
 from faults.rig import Arrival, Rig
 from payment_service.postgres.vault import Vault
-from tests.conftest import ENCRYPTION_KEY
+from tests.support.shops import ENCRYPTION_KEY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +227,7 @@ async def gather(
     secrets = frozenset(rig.secrets | phones)
     books = Records(told=told, secrets=secrets, confirm_s=rig.confirm_s, lease_s=rig.lease_s, unharmed=unharmed)
     # The ledger first: what it holds was written down before, so the database must know it.
-    ledger = rig.ledger()
+    ledger = rig.entries()
     calls = money_calls(ledger)
     external_ids = {told.body["external_id"] for told in told if told.body.get("external_id")}
     external_ids |= {told.asked.external_id for told in told if told.asked.external_id}

@@ -9,8 +9,9 @@ from typing import Any, Literal, TypeAlias
 
 import httpx
 
-from faults.rig import Process, Rig
-from tests.conftest import SHOPS
+from faults.rig import Rig
+from tests.support.processes import Process
+from tests.support.shops import SHOPS
 
 Op: TypeAlias = Literal["create", "create-link", "refund", "status"]
 

@@ -14,7 +14,9 @@ from typing import Final
 from faults.bench import Bench
 from faults.clients import PAYS_AT_ONCE, PAYS_LATE, Asked, Clients, Told
 from faults.points import POINTS
-from faults.rig import Process, Rig, until
+from faults.rig import Rig
+from tests.support.processes import Process
+from tests.support.waiting import until
 
 CASES: Final = POINTS
 """What ``make test`` runs."""
@@ -106,13 +108,13 @@ async def _try(bench: Bench, rig: Rig, point: str) -> None:
 async def _money(trial: _Lane) -> list[str]:
     """A service dies while it makes a payment, a link or a refund."""
     rig, clients = trial.rig, trial.clients
-    victim = rig.serve(**trial.armed)
+    victim = rig.start_service(**trial.armed)
     asked: Asked
     if trial.verb == "refund":
-        paid, _ = await asyncio.gather(clients.paid(), rig.ready(victim))
+        paid, _ = await asyncio.gather(clients.paid(), victim.ready())
         asked = clients.refund_of(paid, clients.random.randrange(1, 100) * 100)
     else:
-        await rig.ready(victim)
+        await victim.ready()
         asked = clients.payment("create" if trial.verb == "create" else "create-link")
     last = await clients.insist(asked, first=victim)
     wrong = await trial.died_there(victim)
@@ -139,7 +141,7 @@ async def _worker(trial: _Lane) -> list[str]:
             lost = []
             phone = PAYS_LATE if trial.verb == "plan" else PAYS_AT_ONCE
             payment_id = str((await clients.insist(clients.payment(phone=phone))).body["id"])
-        victim = rig.work(**trial.armed)
+        victim = rig.start_worker(**trial.armed)
         wrong = lost + await trial.died_there(victim)
     if payment_id:
         wrong += await _followed(rig, payment_id)
@@ -160,7 +162,7 @@ async def _without_workers(rig: Rig) -> AsyncIterator[None]:
 async def _lost_sender(trial: _Lane, verb: str, asked: Asked) -> list[str]:
     """A payment or a refund whose service died after it was written down: the sweep's work."""
     before = _Lane(trial.rig, trial.clients, f"{verb}/after-tx1")
-    sender = await trial.rig.ready(trial.rig.serve(**before.armed))
+    sender = await trial.rig.serve(**before.armed)
     await trial.clients.ask(asked, sender)
     return await before.died_there(sender)
 

@@ -16,8 +16,10 @@ from typing import Final
 from faults import outages
 from faults.bench import Bench
 from faults.clients import PAYS_AT_ONCE, PHONES, Asked, Clients, Told
-from faults.rig import Process, Rig, until
+from faults.rig import Rig
+from tests.support.processes import Process
 from tests.support.relay import Cut, Relay
+from tests.support.waiting import until
 
 SAYS_SO_WITHIN_S: Final = {"restarted": 2.0, "frozen": 2.0, "crowded_out": 2.0, "disk_full": 2.0}
 """How soon a service says 503."""
@@ -163,7 +165,7 @@ async def _cuts(bench: Bench, case: str) -> None:
 async def _lanes(bench: Bench, case: str, verbs: list[str]) -> AsyncIterator[tuple[Rig, list[_Lane]]]:
     """A rig in which each verb has a service of its own (following: a worker), behind a relay of its own."""
     async with contextlib.AsyncExitStack() as stack:
-        rig = Rig(bench.folder / case, bench.postgres, case, number_of_services=0, number_of_workers=0)
+        rig = await bench.new_rig(case, services=0, workers=0)
         await stack.enter_async_context(rig)
         clients = Clients(rig, bench.random)
         lanes = []
@@ -173,14 +175,14 @@ async def _lanes(bench: Bench, case: str, verbs: list[str]) -> AsyncIterator[tup
             stack.push_async_callback(relay.stop)
             rig.database_path = relay.url
             if verb == "follow":
-                rig.workers.append(rig.work())
+                rig.workers.append(rig.start_worker())
                 rig.database_path = None
-            service = rig.serve()
+            service = rig.start_service()
             rig.services.append(service)
             lanes.append(_Lane(rig, clients, verb, relay, service))
         rig.database_path = None
         if not rig.workers:
-            rig.workers.append(rig.work())
+            rig.workers.append(rig.start_worker())
         await rig.heal()
         yield rig, lanes
         # The processes go first: a relay would wait for their lines.

@@ -19,16 +19,17 @@ from uuid import UUID
 
 import asyncpg
 
-from payment_dev.postgres import EmbeddedPostgres
 from payment_service.events import outbox
 from payment_service.events.outbox import EventType
 from payment_service.identifiers import new_id
-from payment_service.postgres import migrating
 from payment_service.services import open_services
 from payment_service.settings import Settings
-from tests.conftest import ENCRYPTION_KEY
 from tests.support import receiver
-from tests.support.rig import Program, Rig, clean_environment, free_port, until
+from tests.support.database import TEMPLATE, start_postgres
+from tests.support.processes import Process, clean_environment, free_port
+from tests.support.rig import Rig
+from tests.support.shops import ENCRYPTION_KEY
+from tests.support.waiting import until
 
 LIFE = (EventType.PAYMENT_PENDING, EventType.PAYMENT_UNKNOWN, EventType.PAYMENT_PAID, EventType.REFUND_SUCCEEDED)
 FAILS = 0.5
@@ -73,7 +74,7 @@ async def flood(folder: Path, database_url: str, events: int, *, workers: int = 
             rig.secrets.add(endpoint["secret"])
             receiver.keep_secret(receiving.folder, "/flood", endpoint["secret"])
             for _ in range(workers):
-                rig.start("payment_service", "worker", name="worker", port=0, **PROMPT)
+                rig.start_worker(**PROMPT)
             written = asyncio.create_task(write(database_url, events))
             for kill in range(1, KILLS + 1):
                 share = events * kill // (KILLS + 1)
@@ -100,9 +101,9 @@ class Receiving:
     async def start(self) -> None:
         self._lives += 1
         words = ["tests.support.receiver", str(self.port), str(self.folder), str(FAILS)]
-        environment = clean_environment(self.folder, PYTHONPATH=str(Path(__file__).parents[1]))
+        environment = clean_environment(self.folder)
         name = f"receiver-{self._lives}"
-        self.program = Program(words, environment=environment, folder=self.folder, name=name, port=self.port)
+        self.program = Process(words, environment=environment, folder=self.folder, name=name, port=self.port)
         await self.program.ready("/")
 
     async def die_and_come_back(self) -> None:
@@ -181,11 +182,9 @@ def main() -> None:
     """Run a long one."""
     events = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     with tempfile.TemporaryDirectory(prefix="payment-service-events-") as name:
-        postgres = EmbeddedPostgres(Path(name) / "postgres", durable=False)
+        postgres = start_postgres(Path(name) / "postgres")
         try:
-            postgres.start()
-            postgres.create_database("events")
-            migrating.migrate(postgres.url("events"))
+            postgres.create_database("events", TEMPLATE)
             folder = Path(name) / "rig"
             folder.mkdir()
             report = asyncio.run(flood(folder, postgres.url("events"), events))

@@ -19,10 +19,11 @@ from faults.clients import PAYS_AT_ONCE, Asked, Clients, Op, Told
 from faults.courses import applied, remade, says
 from faults.hearers import BOT_TOKEN, Hearers, hearers
 from faults.proxy import Course
-from faults.rig import Rig, until
+from faults.rig import Rig
 from faults.wishes import WAITS
-from tests.conftest import SHOPS
 from tests.support.proxy import http
+from tests.support.shops import SHOPS
+from tests.support.waiting import until
 
 ROSE: Final = "\N{ROSE}"
 """Four bytes in UTF-8, two units in UTF-16, two bytes of \\u escapes each in JSON."""

@@ -15,8 +15,10 @@ from typing import Final
 import asyncpg
 
 from faults.bench import Bench
-from faults.rig import TEMPLATE, Rig, until
+from faults.rig import Rig
 from payment_dev.postgres import EmbeddedPostgres
+from tests.support.database import TEMPLATE
+from tests.support.waiting import until
 
 DOWN_S: Final = 3
 FROZEN_S: Final = 20
@@ -46,7 +48,7 @@ async def rig_for(bench: Bench, case: str) -> AsyncIterator[Rig]:
     async with contextlib.AsyncExitStack() as stack:
         if case == "disk_full":
             await stack.enter_async_context(_small_disk(bench))
-        yield await stack.enter_async_context(Rig(bench.folder / case, bench.postgres, case, SETTINGS))
+        yield await stack.enter_async_context(await bench.new_rig(case, SETTINGS))
 
 
 # --- restarted

@@ -47,7 +47,7 @@ async def _settle(tasks: list[dict[str, Any]], rig: Rig, reason: str) -> list[st
 
 def _made(rig: Rig, short_code: str) -> str | None:
     """The provider's id of a payment that took effect."""
-    for entry in rig.ledger():
+    for entry in rig.entries():
         if entry["applied"] and entry["op"] != "refund" and (entry["message"] or "").endswith(f"#{short_code}"):
             return str(entry["external_id"])
     return None
@@ -55,7 +55,7 @@ def _made(rig: Rig, short_code: str) -> str | None:
 
 def _refunds(rig: Rig) -> Counter[tuple[str, int]]:
     """How often each refund took effect."""
-    made = (entry for entry in rig.ledger() if entry["applied"] and entry["op"] == "refund")
+    made = (entry for entry in rig.entries() if entry["applied"] and entry["op"] == "refund")
     return Counter((entry["external_id"], entry["amount"]) for entry in made)
 
 

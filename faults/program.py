@@ -7,17 +7,11 @@ plants a bug, ``FAULTS_CLOCK=seconds`` shortens the lease of a worker's reading,
 it is wrapped around it before the command line is called.
 """
 
-import ctypes
 import os
-import random
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-_PR_SET_PDEATHSIG = 1
-STAND_IN = "kaspi_sandbox"
-"""The first word of a process that is the stand-in."""
 
 
 def run(words: Sequence[str]) -> None:
@@ -39,33 +33,6 @@ def run(words: Sequence[str]) -> None:
         planted.install(plant)
     sys.argv = ["payment-service", *words]
     main()
-
-
-def run_stand_in(words: Sequence[str]) -> None:
-    """Call the stand-in's command line."""
-    from kaspi_sandbox.__main__ import main  # noqa: PLC0415 - as above
-
-    sys.argv = ["kaspi_sandbox", *words]
-    main()
-
-
-def child(words: Sequence[str], environment: Mapping[str, str], folder: str, log: str) -> None:
-    """The body of a process that the fork server made: a program with its own environment, session and log."""
-    os.setsid()  # a Ctrl-C is for the rig alone, which then ends its processes
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # and should the rig be killed, so are they
-    random.seed()  # a fork begins with the numbers of its parent
-    written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    for number, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), written, written)):
-        os.dup2(descriptor, number)
-    sys.stdin, sys.stdout, sys.stderr = (
-        open(number, mode, 1, encoding="utf-8", closefd=False)  # noqa: SIM115 - a descriptor, open to the end
-        for number, mode in enumerate("rww")
-    )
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(folder)
-    run_stand_in(words[1:]) if words[0] == STAND_IN else run(words)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from faults.bench import Bench
 from faults.clients import PAYS_AT_ONCE, PHONES, Asked, Clients, Told
 from faults.courses import applied
 from faults.proxy import Call
-from faults.rig import Rig, until
-from tests.conftest import SHOPS, device_token_of
-from tests.support.rig import bin_with_checksum
+from faults.rig import Rig
+from tests.support.shops import SHOPS, bin_with_checksum, device_token_of
+from tests.support.waiting import until
 
 _HELD_S: Final = 5
 _SHOP: Final = 121038
@@ -83,7 +83,7 @@ class Race:
         """How often a refund of a payment was applied."""
         return sum(
             entry["applied"] and entry["op"] == op and entry["external_id"] == external_id
-            for entry in self.rig.ledger()
+            for entry in self.rig.entries()
         )
 
     async def put_route(self, organization_bin: str, device_token: str, shop_id: int = _SHOP) -> None:

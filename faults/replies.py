@@ -4,7 +4,6 @@ What is made of a reply is held against ``reply_oracle``, a second reading of do
 part in it: a proxy that says odd things takes its place, so that nothing is applied and the ledger stays empty.
 """
 
-import asyncio
 from typing import Final
 
 from faults.bench import Bench
@@ -12,7 +11,6 @@ from faults.reply_client import Tried, asked_for, by_chance, by_hand, try_client
 from faults.reply_maker import ReplyMaker
 from faults.reply_oracle import Operation
 from faults.reply_service import all_by_hand, some_by_chance, try_service
-from faults.rig import TEMPLATE
 
 CASES: Final = ("by hand", "by chance", "through the service")
 BY_CHANCE: Final = 20_000
@@ -25,11 +23,9 @@ async def run(bench: Bench) -> None:
     share = 50 if bench.short else 1
     for case in bench.cases(CASES):
         if case == "through the service":
-            database = "odd_replies"
-            await asyncio.to_thread(bench.postgres.create_database, database, TEMPLATE)
             few = some_by_chance(ReplyMaker(bench.random), THROUGH_THE_SERVICE // share)
             replies = [*all_by_hand(), *few]
-            tried = await try_service(bench.postgres.url(database), iter(replies))
+            tried = await try_service(await bench.new_database("odd_replies"), iter(replies))
             _count(bench, case, "all", tried)
             continue
         for operation in Operation:

@@ -22,8 +22,8 @@ from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.programs.serve import create_app
 from payment_service.services import build
 from payment_service.settings import Settings
-from tests.conftest import ENCRYPTION_KEY
 from tests.support.logs import production_logs
+from tests.support.shops import ENCRYPTION_KEY
 from tests.support.verbs import ACCESS_TOKEN, BIN, DEVICE_TOKEN, PHONE
 
 SHOP: Final = 121038

@@ -14,10 +14,11 @@ from faults import courses, people
 from faults.clients import PHONES, Asked, Clients
 from faults.largest import largest
 from faults.proxy import Course
-from faults.rig import Process, Rig, until
-from tests.conftest import SHOPS, device_token_of
+from faults.rig import Rig
+from tests.support.processes import Process
 from tests.support.proxy import http
-from tests.support.rig import bin_with_checksum
+from tests.support.shops import SHOPS, bin_with_checksum, device_token_of
+from tests.support.waiting import until
 
 DEADLINE_S: Final = 0.4
 SETTINGS: Final = {
@@ -122,14 +123,14 @@ async def _sender_lost(stage: Stage) -> None:
 async def _lost(stage: Stage, asked: Asked) -> None:
     """Ask a service that dies with the reply in its hands."""
     mark = {"FAULTS_CRASH": "create/reply-read:1", "FAULTS_MARK": str(stage.rig.folder / "crashes")}
-    sender = await stage.rig.ready(stage.rig.serve(**mark))
+    sender = await stage.rig.serve(**mark)
     await stage.clients.ask(asked, sender)
 
 
 @contextlib.asynccontextmanager
 async def _worker(stage: Stage) -> AsyncIterator[Process]:
     """A worker, with the bug if there is one."""
-    worker = stage.rig.work(**stage.plant)
+    worker = stage.rig.start_worker(**stage.plant)
     try:
         yield worker
     finally:
@@ -194,7 +195,7 @@ async def _stopped_until_a_person_settled(stage: Stage) -> None:
     marks = rig.folder / "crashes"
     marks.touch()
     pause = {"FAULTS_PAUSE": "create/after-tx1:1", "FAULTS_MARK": str(marks)}
-    sleeper = await rig.ready(rig.serve(**pause, **stage.plant))
+    sleeper = await rig.serve(**pause, **stage.plant)
     asking = asyncio.create_task(stage.clients.ask(stage.clients.payment(), sleeper))
 
     async def stands_still() -> bool:

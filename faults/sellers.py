@@ -18,8 +18,8 @@ from faults.courses import applied, says
 from faults.proxy import Course
 from faults.rig import Rig
 from faults.wishes import WAITS
-from tests.conftest import SHOPS
 from tests.support.proxy import http
+from tests.support.shops import SHOPS
 
 _SETTINGS: Final = {
     "KASPI_BREAKER_FAILURES": "10",

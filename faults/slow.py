@@ -13,8 +13,9 @@ from typing import Final
 from faults import checker
 from faults.bench import Bench
 from faults.clients import Clients, Told
-from faults.rig import Process, Rig
+from faults.rig import Rig
 from faults.wishes import Wish, in_mid_call, wishes
+from tests.support.processes import Process
 
 _SETTINGS: Final = {
     "KASPI_DEADLINE_S": "3",
@@ -68,9 +69,9 @@ class _Play:
 async def window_shorter_than_a_call(play: _Play) -> None:
     """A window of a second: refused at the start, or harmless all the same."""
     rig = play.clients.rig
-    hasty = rig.serve(DUPLICATE_WINDOW_S="1")
+    hasty = rig.start_service(DUPLICATE_WINDOW_S="1")
     try:
-        play.service = await rig.ready(hasty)
+        play.service = await hasty.ready()
     except RuntimeError:
         if "DUPLICATE_WINDOW_S" not in hasty.written:
             play.wrong.append(f"refused_at_start: {hasty.written[-500:]}")
@@ -82,7 +83,7 @@ async def window_shorter_than_a_call(play: _Play) -> None:
 async def no_window(play: _Play) -> None:
     """The window is off: a call under way still blocks its like."""
     rig = play.clients.rig
-    play.service = await rig.ready(rig.serve(DUPLICATE_WINDOW_S="0"))
+    play.service = await rig.serve(DUPLICATE_WINDOW_S="0")
     for told in await play.slow_for(_SLOW_S, (0.2, 1.4)):
         play.expect(told, {(200, None)})
     await play.service.kill()
@@ -91,7 +92,7 @@ async def no_window(play: _Play) -> None:
 async def no_window_unknown(play: _Play) -> None:
     """The window is off, and the call's end is not known: it blocks its like until somebody says."""
     rig = play.clients.rig
-    play.service = await rig.ready(rig.serve(DUPLICATE_WINDOW_S="0"))
+    play.service = await rig.serve(DUPLICATE_WINDOW_S="0")
     await _unknown(play)
     await play.service.kill()
 

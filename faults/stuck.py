@@ -15,8 +15,10 @@ from typing import Final
 from faults import checker, people
 from faults.bench import Bench
 from faults.clients import Asked, Clients, Told
-from faults.rig import Process, Rig, until
+from faults.rig import Rig
 from faults.wishes import Wish, in_mid_call, wishes
+from tests.support.processes import Process
+from tests.support.waiting import until
 
 _SETTINGS: Final = {
     "KASPI_DEADLINE_S": "1",
@@ -68,9 +70,9 @@ async def _paused(bench: Bench, clients: Clients, case: str) -> None:
     rig = clients.rig
     point, _, settled = case.partition(",")
     marks = rig.folder / "crashes"
-    sleeper = await rig.ready(rig.serve(FAULTS_PAUSE=f"{point}:1", FAULTS_MARK=str(marks)))
+    sleeper = await rig.serve(FAULTS_PAUSE=f"{point}:1", FAULTS_MARK=str(marks))
     asked = await _wish(clients, point)
-    before = len(rig.ledger())
+    before = len(rig.entries())
     first = asyncio.create_task(clients.ask(asked, sleeper))
     wrong: list[str] = []
     try:
@@ -81,7 +83,7 @@ async def _paused(bench: Bench, clients: Clients, case: str) -> None:
         sleeper.signal(signal.SIGCONT)
         told = await first
         await asyncio.sleep(_SOON_S)
-        if point in STOPPED_BEFORE_IT_LEFT and any(_is_of(entry, asked) for entry in rig.ledger()[before:]):
+        if point in STOPPED_BEFORE_IT_LEFT and any(_is_of(entry, asked) for entry in rig.entries()[before:]):
             wrong.append(f"stopped_too_long: {checker.who(told)} was sent by {sleeper.name} after its lease")
         last = await clients.insist(asked, rig.services[0])
         if last.status not in {200, 202} and last.body.get("code") != "settled_as_failed":
@@ -102,7 +104,7 @@ async def _wish(clients: Clients, point: str) -> Asked:
 
 
 async def _stopped(process: Process) -> bool:
-    marks = process.folder / "crashes"
+    marks = process.log.parent / "crashes"
     return marks.exists() and str(process.pid) in marks.read_text().split()
 
 
@@ -183,7 +185,7 @@ async def _bad_row(bench: Bench, case: str) -> None:
         }
         wrong: list[str] = []
         async with BAD_ROWS[case](rig, bad):
-            rig.workers.append(rig.work())
+            rig.workers.append(rig.start_worker())
 
             async def others_are_settled() -> bool:
                 left = await rig.pool.fetch(
@@ -209,7 +211,7 @@ async def _bad_row(bench: Bench, case: str) -> None:
 
 async def _left_by_a_dead_process(rig: Rig, clients: Clients, asked_for: list[Wish]) -> None:
     """Killed in mid-call; what it left is beyond its lease."""
-    victim = await rig.ready(rig.serve())
+    victim = await rig.serve()
     async with in_mid_call(clients, asked_for, victim, applied=True):
         await victim.kill()
     await asyncio.sleep(rig.lease_s)

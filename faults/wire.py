@@ -20,8 +20,9 @@ from faults.books import gather
 from faults.clients import Asked, Clients, Op, Told
 from faults.courses import applied, remade, says
 from faults.proxy import Course, FaultProxy
-from faults.rig import PROMPT, Rig, until
+from faults.rig import PROMPT, Rig
 from tests.support.proxy import Connection, http, raw_proxy
+from tests.support.waiting import until
 
 OPS: Final[tuple[Op, ...]] = ("create", "create-link", "refund", "status")
 ANSWERS_WITHIN_S: Final = 9
@@ -365,7 +366,7 @@ class _Stage:
     async def _play_at_once(self, every: list[Kind], runs: int, door: AbstractAsyncContextManager[None]) -> list[_Play]:
         self._next_waiting = 0
         plays = [await self._prepare(kind, op, runs) for kind in every for op in kind.ops]
-        before = len(self.rig.ledger())
+        before = len(self.rig.entries())
         async with door:
             await asyncio.gather(*(self._play(play) for play in plays))
         for play in plays:
@@ -459,7 +460,7 @@ class _Stage:
                 wanted[asked.word] += times
 
         def missing() -> list[object]:
-            had = Counter(_wish_of(entry) for entry in self.rig.ledger()[before:] if entry["applied"])
+            had = Counter(_wish_of(entry) for entry in self.rig.entries()[before:] if entry["applied"])
             return [what for what, number in wanted.items() if had[what] != number]
 
         async def right() -> bool:
@@ -527,7 +528,7 @@ def _memory_kb(rig: Rig) -> list[int]:
 async def _play_slow(bench: Bench, slow: list[Kind], case: str) -> None:
     """What only the deadline ends, with the deadline of production."""
     settings = {"KASPI_DEADLINE_S": "8", "SENDING_LEASE_S": "10"}
-    async with Rig(bench.folder / case, bench.postgres, case, settings) as rig:
+    async with await bench.new_rig(case, settings) as rig:
         stage = _Stage(rig, Clients(rig, bench.random))
         await _check(bench, stage, await stage.play(slow, max(bench.runs // 4, 1)), case=case)
         await bench.check_all(rig)
@@ -536,7 +537,7 @@ async def _play_slow(bench: Bench, slow: list[Kind], case: str) -> None:
 async def _show(bench: Bench, exception: Beyond) -> None:
     """Play what is left out of the goal, in a rig of its own, and see that the checker finds it."""
     name = exception.kind.name
-    async with Rig(bench.folder / name, bench.postgres, name) as rig:
+    async with await bench.new_rig(name) as rig:
         stage = _Stage(rig, Clients(rig, bench.random))
         plays = await stage.play([exception.kind], bench.runs)
         await rig.settle()

@@ -13,7 +13,8 @@ from typing import Final
 
 from faults.clients import Asked, Clients, Op, Told
 from faults.proxy import Call
-from faults.rig import Process, Rig
+from faults.rig import Rig
+from tests.support.processes import Process
 
 WAITS: Final = "77015219017"
 """Nobody pays this phone's payments: they stay open."""

@@ -21,10 +21,10 @@ import asyncpg
 
 from fuzz.attack import SPARE_SHOPS, without_details
 from fuzz.ledger import strays
-from payment_dev.postgres import EmbeddedPostgres
-from payment_service.postgres import migrating
-from tests.conftest import SHOPS
-from tests.support.rig import PATIENT, Program, Rig
+from tests.support.database import TEMPLATE, start_postgres
+from tests.support.processes import Process
+from tests.support.rig import PATIENT, Rig
+from tests.support.shops import SHOPS
 
 CASES: Final = 20_000
 _ROOT: Final = Path(__file__).parents[1]
@@ -53,7 +53,6 @@ async def fuzz(folder: Path, database_url: str, *, seed: int, cases: int) -> Out
     async with Rig(folder, database_url) as rig:
         rig.services = [await rig.serve(**_SETTINGS) for _ in range(_SERVICES)]
         rig.clients = [rig.client(service) for service in rig.services]
-        await rig.sandbox.ready("/health")
         await _prepare(rig)
         before = len(await rig.ledger())
         attackers = [
@@ -82,7 +81,7 @@ async def _prepare(rig: Rig) -> None:
         await rig.queue(operation, "normal", times=100_000)  # whatever phone and amount say
 
 
-async def _end_of(attacker: Program) -> None:
+async def _end_of(attacker: Process) -> None:
     code = await attacker.ended(within_s=3600)
     assert code == 0, attacker.written[-4000:]
 
@@ -138,9 +137,8 @@ def main() -> int:
     sys.stderr.write(f"seed {seed}\n")
     started = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="payment-service-fuzz-"))
-    with EmbeddedPostgres(folder / "postgres", durable=False) as postgres:
-        postgres.create_database("fuzz")
-        migrating.migrate(postgres.url("fuzz"))
+    with start_postgres(folder / "postgres") as postgres:
+        postgres.create_database("fuzz", TEMPLATE)
         work = folder / "rig"
         work.mkdir()
         outcome = asyncio.run(fuzz(work, postgres.url("fuzz"), seed=seed, cases=options.cases))

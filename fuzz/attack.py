@@ -23,7 +23,7 @@ from requests.adapters import HTTPAdapter
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 
-from tests.conftest import SHOPS
+from tests.support.shops import SHOPS
 
 SPARE_SHOPS: Final = tuple(range(900_001, 900_007))
 """Shops that made-up requests may switch off and send elsewhere; the seven go on taking payments."""

@@ -19,7 +19,8 @@ from payment_service.observability import logs
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
 from tests.api.truth import Truth
-from tests.conftest import ClientMaker, accepted, status_reply
+from tests.conftest import ClientMaker
+from tests.support.replies import accepted, status_reply
 
 PHONE = "77015211545"
 SHOP = 121038

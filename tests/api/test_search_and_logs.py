@@ -15,7 +15,7 @@ import pytest
 from payment_service.access.service import Scope
 from payment_service.services import Services
 from tests.api.conftest import PHONE, SHOP, GoodProxy, KeyMaker, create_body, created, paid, problem_of
-from tests.conftest import failure
+from tests.support.replies import failure
 from tests.support.statements import asked
 
 OTHER_SHOP = 576631

@@ -11,7 +11,7 @@ from payment_service.audit import archive, canonical
 from payment_service.audit.sealing import AuditSeals
 from payment_service.audit.verification import Expected
 from payment_service.postgres.database import Database
-from tests.conftest import Server, empty_tables
+from tests.support.database import Server, empty_tables
 from tests.support.record import Problem, check, forge, hashes, problem_of, seal_each, tamper, write
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Server
+from tests.support.database import Server
 from tests.support.rig import Rig
 
 

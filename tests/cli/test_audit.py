@@ -229,6 +229,6 @@ async def test_worker_seals_what_is_recorded(serving: Rig) -> None:
     assert report(serving, "--expect", last)["whole"] is True
 
     async def logged() -> bool:
-        return any(last in program.written for program in serving._programs)
+        return any(last in process.written for process in serving._processes)
 
     await until(logged)

@@ -8,9 +8,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.conftest import SHOPS
 from tests.e2e.php.site import php_or_skip
 from tests.support.rig import Rig
+from tests.support.shops import SHOPS
 
 HEADER = "shop_id,organization_bin,name,city,provider,device_token"
 GOOD = "8,891027350515,Cvety.kz,Алматы,kaspi,"

@@ -11,8 +11,10 @@ from cryptography.fernet import Fernet
 
 from payment_service.postgres import schema
 from tests.cli.test_help import COMMANDS
+from tests.support.processes import free_port
 from tests.support.relay import Relay
-from tests.support.rig import Rig, free_port, until
+from tests.support.rig import Rig
+from tests.support.waiting import until
 
 
 def refusal(done: Any) -> str:
@@ -154,7 +156,7 @@ async def test_program_waits_for_a_database_that_is_away_and_says_so(shell: Rig,
 
     async def writes(text: str) -> None:
         async def wrote() -> bool:
-            assert program.process.poll() is None, program.written
+            assert program.alive, program.written
             return text in program.written
 
         await until(wrote, text, within_s=30)

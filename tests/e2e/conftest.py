@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import Page, async_playwright
 
-from tests.conftest import Server
+from tests.support.database import Server
 from tests.support.rig import Rig, whole
 
 CHROMIUM = "/usr/bin/chromium"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from faults.flood import flood
-from tests.conftest import Server
+from tests.support.database import Server
 
 
 @pytest.mark.timeout(300)  # as long as it takes where others work, too

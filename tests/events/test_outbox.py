@@ -12,8 +12,8 @@ from payment_service.events import outbox
 from payment_service.events.outbox import EventType
 from payment_service.services import Services
 from tests.api.conftest import GoodProxy, created, paid
-from tests.conftest import accepted, failure, status_reply
 from tests.support.asking import ask
+from tests.support.replies import accepted, failure, status_reply
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("shops")

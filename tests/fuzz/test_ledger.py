@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from fuzz.ledger import strays
-from tests.conftest import accepted
+from tests.support.replies import accepted
 
 BIN = "920317450731"
 ID = "12800627774"

@@ -12,9 +12,9 @@ from payment_service.access.service import FULL_ACCESS
 from payment_service.legacy.service import Count, LegacyDatabaseError, LogReport, legacy_database, take_log, take_shops
 from payment_service.routing.importing import Planned
 from payment_service.services import Services
-from tests.conftest import ENCRYPTION_KEY, SHOPS, Server
-from tests.support import commands
-from tests.support.rig import bin_with_checksum, clean_environment
+from tests.support.database import Server
+from tests.support.processes import clean_environment, run
+from tests.support.shops import ENCRYPTION_KEY, SHOPS, bin_with_checksum
 
 OLD_SCHEMA = """
 CREATE TABLE paymentconfig (
@@ -207,7 +207,7 @@ async def test_command_counts_before_and_after(
         ENCRYPTION_KEYS=ENCRYPTION_KEY,
         LEGACY_DATABASE_URL=old_url,
     )
-    done = commands.run(("import-legacy", "--json"), environment=environment, folder=tmp_path, text="")
+    done = run(("import-legacy", "--json"), environment=environment, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert len(told["shops"]) == 15

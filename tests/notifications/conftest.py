@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from payment_service.notifications.channel import Channel
 from payment_service.notifications.telegram import Telegram
 from payment_service.settings import Settings
-from tests.support.rig import Program, clean_environment, free_port
+from tests.support.processes import Process, clean_environment, free_port
 
 TOKEN = "42:stand-in-token-of-the-tests"
 CHAT = "-100123"
@@ -24,7 +24,7 @@ CHAT = "-100123"
 class BotApi:
     """The stand-in, and what tests ask of it."""
 
-    program: Program
+    program: Process
     client: httpx.AsyncClient
 
     @property
@@ -51,7 +51,7 @@ async def bot_api_process(tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
     folder, port = tmp_path_factory.mktemp("bot_api"), free_port()
     words = ["kaspi_sandbox.telegram", "--port", str(port)]
     environment = clean_environment(folder, TELEGRAM_BOT_TOKEN=TOKEN)
-    program = Program(words, environment=environment, folder=folder, name="telegram", port=port)
+    program = Process(words, environment=environment, folder=folder, name="telegram", port=port)
     try:
         await program.ready("/health")
         # A new connection each time: a kept one may be closed by its server just as a request leaves.

@@ -21,7 +21,8 @@ import typer
 
 from payment_dev import demo
 from payment_service.programs import StartError
-from tests.conftest import SHOPS, Server, device_token_of
+from tests.support.database import Server
+from tests.support.shops import SHOPS, device_token_of
 
 pytestmark = pytest.mark.xdist_group("demo")
 

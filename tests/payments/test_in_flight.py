@@ -33,7 +33,6 @@ from payment_service.refunds.service import RefundRequest
 from payment_service.refunds.settling import RefundSettlement
 from payment_service.services import Services
 from payment_service.settings import Settings
-from tests.conftest import accepted, status_reply
 from tests.support.asking import (
     FIRST_ID,
     KEY,
@@ -49,6 +48,7 @@ from tests.support.asking import (
     two_shops,
 )
 from tests.support.books import beyond_the_law
+from tests.support.replies import accepted, status_reply
 from tests.support.turns import work_off
 
 pytestmark = pytest.mark.usefixtures("shops")

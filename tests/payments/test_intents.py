@@ -27,7 +27,6 @@ from payment_service.payments.service import Payments
 from payment_service.refunds.service import RefundRequest
 from payment_service.services import Services, build
 from payment_service.settings import Settings
-from tests.conftest import accepted, device_token_of, failure
 from tests.support.asking import (
     KEY,
     OTHER_SHOP,
@@ -45,6 +44,8 @@ from tests.support.asking import (
     refunded,
     taking,
 )
+from tests.support.replies import accepted, failure
+from tests.support.shops import device_token_of
 
 pytestmark = pytest.mark.usefixtures("shops")
 REFUSED = httpx.ConnectError("nobody listens")

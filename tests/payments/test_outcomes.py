@@ -18,7 +18,6 @@ from payment_service.refunds.service import RefundRequest
 from payment_service.scheduling.operations import NotEndedYet
 from payment_service.services import Services, build
 from payment_service.settings import Settings
-from tests.conftest import accepted, failure, status_reply
 from tests.support.alarms import alarms
 from tests.support.asking import (
     KEY,
@@ -36,6 +35,7 @@ from tests.support.asking import (
     taking,
 )
 from tests.support.relay import Relay
+from tests.support.replies import accepted, failure, status_reply
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("shops")

@@ -30,7 +30,6 @@ from payment_service.payments.settling import Settlement
 from payment_service.reports.service import Report
 from payment_service.services import Services
 from payment_service.settings import Settings
-from tests.conftest import SHOPS, accepted, failure, status_reply
 from tests.support.asking import (
     KEY,
     OTHER_SHOP,
@@ -45,6 +44,8 @@ from tests.support.asking import (
     taking,
     two_shops,
 )
+from tests.support.replies import accepted, failure, status_reply
+from tests.support.shops import SHOPS
 
 pytestmark = pytest.mark.usefixtures("shops")
 FOUND = "12800627774"

@@ -16,8 +16,8 @@ from sqlalchemy.exc import DBAPIError
 
 from payment_service.postgres import migrating, schema
 from payment_service.postgres.database import Base, Database, constraint_of
-from tests.conftest import Server
 from tests.support.books import insert_sample_rows
+from tests.support.database import Server
 from tests.support.waiting import until
 
 TABLES = """

@@ -9,7 +9,7 @@ from payment_service.postgres import signals
 from payment_service.postgres.database import Database
 from payment_service.postgres.signals import after_commit
 from payment_service.services import Services
-from tests.conftest import Server
+from tests.support.database import Server
 from tests.support.waiting import until
 
 CHANNEL = "tests"

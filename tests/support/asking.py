@@ -19,7 +19,8 @@ from payment_service.payments.models import Payment
 from payment_service.payments.service import Answer, PaymentRequest
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
-from tests.conftest import SHOPS, accepted, device_token_of, status_reply
+from tests.support.replies import accepted, status_reply
+from tests.support.shops import SHOPS, device_token_of
 
 SHOP = 121038
 OTHER_SHOP = 75509

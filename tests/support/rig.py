@@ -1,37 +1,32 @@
-"""Real processes on free loopback ports: the stand-in proxy, services, a worker, over a database of their own.
+"""The whole service on this machine: the stand-in proxy, services, workers, over a database of their own.
 
-Everything that a test of a whole program needs stands here: starting, waiting, asking, stopping by process id, and at
-the end a look through everything that the programs wrote, for what must never be written.
+Everything that a test of a whole program needs stands here: starting, asking, stopping, and at the end a look through
+everything that the programs wrote, for what must never be written. The rig of the faults is built on this one.
 """
 
-import asyncio
 import contextlib
 import hashlib
 import itertools
 import json
-import os
 import re
 import signal
-import socket
-import subprocess
-import sys
-import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from subprocess import CompletedProcess
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
 import httpx
 
 from payment_service.access.service import Scope
-from tests.conftest import ENCRYPTION_KEY, SHOPS, device_token_of
-from tests.support import commands
-
-Result = TypeVar("Result")
+from tests.support import processes
+from tests.support.processes import Process, clean_environment, free_port
+from tests.support.shops import ENCRYPTION_KEY, SHOPS, device_token_of
+from tests.support.waiting import until
 
 ACCESS_TOKEN = "rig-access-token-0123456789"
 DEADLINE_S = 1.5
@@ -60,33 +55,9 @@ _FULL_PHONE = re.compile(r"(?<![0-9A-Za-z])\+?[78]7\d{9}(?![0-9A-Za-z])")
 _UPSTREAM_QUERY = re.compile(r"(?i)access_token=(?!\[hidden\])|devicetoken=|organizationbin=")
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def is_free(port: int) -> bool:
-    """Whether nobody listens on the port."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
-
-
 def sha256(text: str) -> str:
     """As the stand-in's ledger shows a device token."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def bin_with_checksum(first_eleven: str) -> str:
-    """A made-up BIN, whole."""
-    digits = [int(digit) for digit in first_eleven]
-    for weights in (range(1, 12), (3, 4, 5, 6, 7, 8, 9, 10, 11, 1, 2)):
-        last = sum(weight * digit for weight, digit in zip(weights, digits, strict=True)) % 11
-        if last < 10:
-            return f"{first_eleven}{last}"
-    raise ValueError("no BIN begins like this: take other digits")
 
 
 def tenge(amount: str | float) -> Decimal:
@@ -94,90 +65,28 @@ def tenge(amount: str | float) -> Decimal:
     return Decimal(str(amount))
 
 
-def clean_environment(home: Path, **more: str) -> dict[str, str]:
-    """An environment that holds nothing of the one that the tests run in."""
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", "NO_COLOR": "1", **more}
-
-
-async def until(
-    ask: Callable[[], Awaitable[Result | None]], what: str, *, within_s: float = 15, every_s: float = 0.05
-) -> Result:
-    """Ask until the answer is not empty, and return it."""
-    give_up_at = time.monotonic() + within_s
-    while True:
-        if answer := await ask():
-            return answer
-        assert time.monotonic() < give_up_at, f"not within {within_s} s: {what}"
-        await asyncio.sleep(every_s)
-
-
-class Program:
-    """One process that the rig started, and what it writes."""
-
-    def __init__(
-        self, words: Sequence[str], *, environment: dict[str, str], folder: Path, name: str, port: int = 0
-    ) -> None:
-        self.name, self.port, self.url = name, port, f"http://127.0.0.1:{port}"
-        self.log = folder / f"{name}.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", *words],
-                env=environment,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a signal is for it alone
-            )
-
-    @property
-    def written(self) -> str:
-        """Everything it wrote so far."""
-        return self.log.read_text("utf-8")
-
-    async def ready(self, path: str = "/health/ready") -> Self:
-        """Wait until it answers that it is ready."""
-        async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
-
-            async def answers() -> bool:
-                assert self.process.poll() is None, f"{self.name} ended at its start:\n{self.written}"
-                with contextlib.suppress(httpx.TransportError):
-                    return (await client.get(self.url + path)).status_code == 200
-                return False
-
-            await until(answers, f"{self.name} is ready", within_s=30)
-        return self
-
-    async def ended(self, within_s: float = 20) -> int:
-        """Wait for its end; returns its exit code."""
-
-        async def code() -> tuple[int] | None:
-            return None if (found := self.process.poll()) is None else (found,)
-
-        return (await until(code, f"{self.name} ends", within_s=within_s))[0]
-
-    async def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
-        """Send it a signal and wait for its end; returns its exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(sign)
-        try:
-            return await self.ended()
-        except AssertionError:
-            self.process.kill()
-            self.process.wait()
-            raise
-
-
-@dataclass
+@dataclass(eq=False, repr=False)
 class Rig:
     """The whole service on this machine, as an operator would run it."""
 
     folder: Path
     database_url: str
-    services: list[Program] = field(default_factory=list)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Beyond PROMPT, for every process."""
+    database_path: str | None = None
+    """The DATABASE_URL that processes get, when it is not the database's own: a relay's."""
+    services: list[Process] = field(default_factory=list)
+    workers: list[Process] = field(default_factory=list)
     secrets: set[str] = field(default_factory=set)
     """What no log may hold."""
-    _programs: list[Program] = field(default_factory=list)
+    sandbox: Process = field(init=False)
+    key: str = field(init=False)
+    """An API key that may do everything."""
+
+    prompt: ClassVar[Mapping[str, str]] = PROMPT
+    program: ClassVar[str] = "payment_service"
+    """The module that services and workers run."""
+    _processes: list[Process] = field(default_factory=list)
     _clients: list[httpx.AsyncClient] = field(default_factory=list)
     _tokens: dict[str, list[str]] = field(default_factory=dict)
     _words: "itertools.count[int]" = field(default_factory=itertools.count)
@@ -185,14 +94,17 @@ class Rig:
     # --- starting and stopping
 
     async def __aenter__(self) -> Self:
-        self.secrets |= {ACCESS_TOKEN, ENCRYPTION_KEY, self.database_url}
+        password = urlsplit(self.database_url).password
+        self.secrets |= {ACCESS_TOKEN, ENCRYPTION_KEY, self.database_url} | ({password} if password else set())
         for shop_id, organization_bin in SHOPS.items():
             self.register(organization_bin, device_token_of(shop_id))
         port = free_port()
         words = ["--port", str(port), "--tokens-file", str(self.folder / "tokens.json")]
-        words += ["--pay-after", str(PAY_AFTER_S), "--deadline", str(DEADLINE_S)]
+        words += ["--ledger-file", str(self.folder / "ledger.jsonl"), "--pay-after", str(PAY_AFTER_S)]
+        words += ["--deadline", str(self.seconds("KASPI_DEADLINE_S"))]
         self.sandbox = self.start("kaspi_sandbox", *words, name="sandbox", port=port)
-        self.key = self.make_key("e2e", *Scope)
+        self.key = self.make_key("rig", *Scope)
+        await self.sandbox.ready("/health")
         self.sandbox_client = self._client(self.sandbox.url)
         return self
 
@@ -203,62 +115,72 @@ class Rig:
             for client in self._clients:
                 await client.aclose()
         finally:
-            codes = {program: await program.stop() for program in reversed(self._programs)}
+            codes = {process: await process.stop() for process in reversed(self._processes)}
         # The stand-in ends by the signal; the service's own programs end well, unless a test killed them.
         wrong = {
-            p.name: code
-            for p, code in codes.items()
-            if code not in ({-signal.SIGTERM} if p is self.sandbox else {0, -signal.SIGKILL})
+            process.name: code
+            for process, code in codes.items()
+            if code not in ({-signal.SIGTERM} if process is self.sandbox else {0, -signal.SIGKILL})
         }
         assert not wrong, wrong
         self.check_logs()
 
+    @property
+    def upstream_url(self) -> str:
+        """Where the services find the proxy."""
+        return self.sandbox.url if hasattr(self, "sandbox") else "http://127.0.0.1:1"
+
     def environment(self, **more: str) -> dict[str, str]:
-        """The settings of this rig's programs."""
-        sandbox = getattr(self, "sandbox", None)
+        """The settings of this rig's processes."""
         settings = {
-            "DATABASE_URL": self.database_url,
-            "PRODUCTION_API_URL": sandbox.url if sandbox else "http://127.0.0.1:1",
+            "DATABASE_URL": self.database_path or self.database_url,
+            "PRODUCTION_API_URL": self.upstream_url,
             "KASPI_ACCESS_TOKEN": ACCESS_TOKEN,
             "ENCRYPTION_KEYS": ENCRYPTION_KEY,
             "RATE_LIMITS": "off",
-            **PROMPT,
+            **self.prompt,
+            **self.settings,
             **more,
         }
         return clean_environment(self.folder, **settings)
 
-    def start(self, *words: str, name: str, port: int = 0, **settings: str) -> Program:
-        """Start a program in this rig's settings; it is stopped with the rig at the latest."""
-        name = f"{len(self._programs):02d}-{name}"
-        environment = self.environment(**settings)
-        program = Program(words, environment=environment, folder=self.folder, name=name, port=port)
-        self._programs.append(program)
-        return program
+    def seconds(self, setting: str) -> float:
+        """What the processes are told of a time."""
+        return float({**self.prompt, **self.settings}[setting])
 
-    async def serve(self, **settings: str) -> Program:
-        """Start one more service."""
+    def start(self, *words: str, name: str, port: int = 0, **settings: str) -> Process:
+        """Start a program in this rig's settings; it is stopped with the rig at the latest."""
+        name = f"{len(self._processes):04d}-{name}"
+        process = Process(words, environment=self.environment(**settings), folder=self.folder, name=name, port=port)
+        self._processes.append(process)
+        return process
+
+    def start_service(self, **settings: str) -> Process:
+        """Start one more service, and do not wait for it."""
         port = free_port()
-        return await self.start(
-            "payment_service", "serve", "--port", str(port), name="serve", port=port, **settings
-        ).ready()
+        return self.start(self.program, "serve", "--port", str(port), name="serve", port=port, **settings)
+
+    def start_worker(self, **settings: str) -> Process:
+        """Start one more worker."""
+        return self.start(self.program, "worker", name="worker", port=0, **settings)
+
+    async def serve(self, **settings: str) -> Process:
+        """Start one more service, and wait until it is ready."""
+        return await self.start_service(**settings).ready()
 
     async def serve_all(self, services: int = 2) -> None:
-        """Start the services and the worker, and give the seven shops their routing."""
-        ports = [free_port() for _ in range(services)]
-        self.services = [
-            self.start("payment_service", "serve", "--port", str(port), name="serve", port=port) for port in ports
-        ]
-        self.worker = self.start("payment_service", "worker", name="worker")
-        await self.sandbox.ready("/health")
+        """Start the services and a worker, and give the seven shops their routing."""
+        self.services = [self.start_service() for _ in range(services)]
+        self.workers = [self.start_worker()]
         for service in self.services:
             await service.ready()
         self.clients = [self.client(service) for service in self.services]
         await self.route_all()
 
-    def run(self, *words: str, text: str = "", **settings: str) -> "subprocess.CompletedProcess[str]":
+    def run(self, *words: str, text: str = "", **settings: str) -> CompletedProcess[str]:
         """Run a command of ``payment-service`` to its end; what it prints holds no secret that no command may print."""
         environment = self.environment(**settings)
-        done = commands.run(words, environment=environment, folder=self.folder, text=text)
+        done = processes.run(words, environment=environment, folder=self.folder, text=text)
         password = urlsplit(self.database_url).password or ""
         secrets = {ACCESS_TOKEN, password, *environment["ENCRYPTION_KEYS"].split(",")} - {""}
         assert not [secret for secret in secrets if secret in done.stdout + done.stderr]
@@ -275,7 +197,7 @@ class Rig:
         self.secrets.add(key)
         return key
 
-    def client(self, service: Program, key: str | None = None) -> httpx.AsyncClient:
+    def client(self, service: Process, key: str | None = None) -> httpx.AsyncClient:
         """A client of one service that sends the key."""
         return self._client(service.url, headers={"Authorization": f"Bearer {key or self.key}"})
 
@@ -288,12 +210,12 @@ class Rig:
 
     def check_logs(self) -> None:
         """No program wrote a secret, a full phone, an upstream query or a traceback."""
-        for program in self._programs:
-            written = program.written
-            assert not [secret for secret in self.secrets if secret in written], program.log
-            assert not _FULL_PHONE.search(written), program.log
-            assert not _UPSTREAM_QUERY.search(written), program.log
-            assert "Traceback" not in written, f"{program.log}\n{written}"
+        for process in self._processes:
+            written = process.written
+            assert not [secret for secret in self.secrets if secret in written], process.log
+            assert not _FULL_PHONE.search(written), process.log
+            assert not _UPSTREAM_QUERY.search(written), process.log
+            assert "Traceback" not in written, f"{process.log}\n{written}"
 
     # --- the stand-in
 
