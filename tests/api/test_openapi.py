@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import pytest
 import schemathesis
 from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, given, settings
@@ -75,15 +76,15 @@ def test_document_is_the_same_when_it_is_asked_for_twice(app: FastAPI) -> None:
     assert app.openapi() == app.openapi()
 
 
-EXAMPLES_PER_OPERATION = 8
 NOT_HERE = [ignored_auth, positive_data_acceptance, not_a_server_error]
 """The first sends the request again by itself, over a real network; test_matrix asks every endpoint without a key.
 The second wants every request taken that fits the schema, and no schema can say what a BIN's checksum is.
 The third does not know that 502 and 503 are answers about the provider; a 500 is looked for below."""
 
 
+@pytest.mark.parametrize("examples", [3, pytest.param(8, marks=pytest.mark.thorough)])
 async def test_made_up_requests_get_declared_answers(
-    app: FastAPI, client: httpx.AsyncClient, shops: dict[int, str], proxy: GoodProxy
+    app: FastAPI, client: httpx.AsyncClient, shops: dict[int, str], proxy: GoodProxy, examples: int
 ) -> None:
     loop = asyncio.get_running_loop()
     document = schemathesis.openapi.from_dict(app.openapi()).exclude(path="/payments/events")  # it never ends
@@ -93,7 +94,7 @@ async def test_made_up_requests_get_declared_answers(
     def try_operation(operation: Any) -> None:
         @given(data=st.data())
         @settings(
-            max_examples=EXAMPLES_PER_OPERATION,
+            max_examples=examples,
             deadline=None,
             database=None,
             derandomize=True,

@@ -299,6 +299,7 @@ def test_made_up_secrets_are_for_their_owner_alone(story: Story) -> None:
     assert (story.folder / ".data" / "secrets.json").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.thorough
 async def test_database_url_is_used_instead_of_a_server_of_its_own(
     server: Server, worker_id: str, tmp_path: Path
 ) -> None:
@@ -320,7 +321,7 @@ def one_sentence(program: Process) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("option", ["--port", "--sandbox-port"])
+@pytest.mark.parametrize("option", ["--port", pytest.param("--sandbox-port", marks=pytest.mark.thorough)])
 async def test_port_in_use_is_told_in_a_sentence(tmp_path: Path, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -334,8 +335,10 @@ async def test_port_in_use_is_told_in_a_sentence(tmp_path: Path, option: str) ->
 
 @pytest.mark.parametrize(
     "url",
-    ["postgresql://nobody:hidden-word@127.0.0.1:1/nowhere", "mysql://nobody:hidden-word@127.0.0.1/nowhere"],
-    ids=["nobody listens", "no PostgreSQL"],
+    [
+        pytest.param("postgresql://nobody:hidden-word@127.0.0.1:1/nowhere", id="nobody listens"),
+        pytest.param("mysql://nobody:hidden-word@127.0.0.1/nowhere", id="no PostgreSQL", marks=pytest.mark.thorough),
+    ],
 )
 async def test_unusable_database_url_is_told_in_a_sentence(tmp_path: Path, url: str) -> None:
     dev = Dev(tmp_path, DATABASE_URL=url)

@@ -161,7 +161,7 @@ STATES = {
 }
 
 
-@checking(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@checking(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(st.sampled_from(sorted(STATES)), st.integers(0, 9)), min_size=1, max_size=4))
 async def test_database_finds_the_equal_payment_that_the_decision_means(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, rows: list[tuple[str, int]]
