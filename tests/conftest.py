@@ -114,10 +114,16 @@ def _settings(database_url: str) -> Settings:
     )
 
 
-@pytest.fixture
-def settings(database_url: str) -> Settings:
-    """Settings as in production, with short times."""
+@pytest.fixture(scope="session")
+def settings_once(database_url: str) -> Settings:
+    """Reading the environment takes as long as a small test."""
     return _settings(database_url)
+
+
+@pytest.fixture
+def settings(settings_once: Settings) -> Settings:
+    """Settings as in production, with short times."""
+    return settings_once.model_copy()
 
 
 class _KeptOpen(Database):

@@ -69,26 +69,26 @@ def truth(app: FastAPI) -> Truth:
 
 
 @pytest.fixture
-def make_client(app: FastAPI, truth: Truth, client_of: Callable[..., httpx.AsyncClient]) -> ClientMaker:
+def make_client(app: FastAPI, client_of: Callable[..., httpx.AsyncClient]) -> ClientMaker:
     """As the root's, of an app that a test can reach, with every answer checked."""
 
     def make(key: str | None = None, **headers: str) -> httpx.AsyncClient:
-        return client_of(app, truth, **({"Authorization": f"Bearer {key}"} if key else {}), **headers)
+        return client_of(app, **({"Authorization": f"Bearer {key}"} if key else {}), **headers)
 
     return make
 
 
 @pytest.fixture
-async def client_of() -> Any:
-    """Makes clients of any app, with every answer checked."""
+async def client_of(truth: Truth) -> Any:
+    """Makes clients of any app, with every answer checked: by the ordinary app's document, when none is given."""
     clients: list[httpx.AsyncClient] = []
 
-    def make(app: FastAPI, truth: Truth | None = None, **headers: str) -> httpx.AsyncClient:
+    def make(app: FastAPI, document: Truth | None = None, **headers: str) -> httpx.AsyncClient:
         client = httpx.AsyncClient(
             transport=httpx.ASGITransport(app),
             base_url="http://service",
             headers=headers,
-            event_hooks={"response": [(truth or Truth(app.openapi())).check]},
+            event_hooks={"response": [(document or truth).check]},
         )
         clients.append(client)
         return client

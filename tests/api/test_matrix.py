@@ -294,6 +294,7 @@ async def test_every_other_scope_together_is_not_enough(
     assert body["scope"] == ROWS[operation].scope
 
 
+@pytest.mark.thorough
 @every_closed
 async def test_a_single_scope_opens_its_own_endpoints_and_no_other(
     operation: tuple[str, str], nowhere: Target, with_key: KeyMaker, proxy: GoodProxy

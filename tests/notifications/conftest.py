@@ -87,6 +87,12 @@ class Mailbox:
     answer_to_data: str = "250 OK"
     breaks_off: bool = False
 
+    def empty(self) -> None:
+        """Forget the mails, and what the last test said."""
+        self.mails.clear()
+        self.answer_to_address = self.answer_to_data = "250 OK"
+        self.breaks_off = False
+
     async def handle_RCPT(  # noqa: N802 - the name that aiosmtpd calls
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
@@ -102,14 +108,20 @@ class Mailbox:
         return self.answer_to_data
 
 
-@pytest.fixture
-def mailbox() -> Iterator[Mailbox]:
-    """A mail server."""
+@pytest.fixture(scope="session")
+def mail_server() -> Iterator[Mailbox]:
     mailbox = Mailbox(free_port())
     controller = Controller(mailbox, hostname="127.0.0.1", port=mailbox.port)
     controller.start()
     yield mailbox
     controller.stop()
+
+
+@pytest.fixture
+def mailbox(mail_server: Mailbox) -> Mailbox:
+    """A mail server that takes everything, with no mail yet."""
+    mail_server.empty()
+    return mail_server
 
 
 @pytest.fixture
