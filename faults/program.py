@@ -16,10 +16,10 @@ from pathlib import Path
 
 def run(words: Sequence[str]) -> None:
     """Call the command line, with whatever the environment asks for."""
-    from faults import planted, points  # noqa: PLC0415 - as above
+    from faults import planted, points  # noqa: PLC0415 - the fork server has imported all of the service already
     from payment_service.cli import main  # noqa: PLC0415 - as above
     from payment_service.payments import polling  # noqa: PLC0415 - as above
-    from payment_service.postgres import database  # noqa: PLC0415 - the fork server has imported it already
+    from payment_service.postgres import database  # noqa: PLC0415 - as above
 
     if clock := os.environ.get("FAULTS_CLOCK"):
         polling.READING_LEASE_S = int(clock)

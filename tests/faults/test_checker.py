@@ -279,7 +279,7 @@ def test_every_planted_bug_has_its_scenario() -> None:
     assert len(PLANTS) >= 15
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def stage_rig(shared_bench: Bench) -> AsyncIterator[Rig]:
     """A rig whose database may be spoiled; nobody works in it but who a scenario starts."""
     async with await shared_bench.new_rig("planted", SETTINGS, services=1, workers=0) as rig:

@@ -10,7 +10,7 @@ from payment_service.payments import lifecycle as payments
 from payment_service.refunds import lifecycle as refunds
 
 ROOT: Final = Path(__file__).parents[2]
-FOLDERS: Final = ("docs", "src", "tests", "migrations", "faults", "fuzz", "benchmarks", "clients")
+FOLDERS: Final = ("docs", "src", "tests", "migrations", "faults", "fuzz", "model", "benchmarks", "clients")
 FILES: Final = sorted(
     [*ROOT.glob("*.md"), *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*") if file.is_file())]
 )
