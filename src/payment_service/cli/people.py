@@ -1,19 +1,18 @@
 """``payment-service people``: who may sign in to the console."""
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from payment_service.access.models import Person
-from payment_service.access.people import People, Role
+from payment_service.access.people import Role
 from payment_service.access.views import PersonView
 from payment_service.cli.output import AsJson, fail, plain, show
-from payment_service.cli.running import with_database, with_settings
-from payment_service.postgres.database import Database
-from payment_service.postgres.vault import Vault
+from payment_service.cli.running import with_services
 from payment_service.postgres.visibility import ALL_SHOPS, Shops
-from payment_service.settings import Settings
+
+if TYPE_CHECKING:
+    from payment_service.services import Services
 
 app = typer.Typer(no_args_is_help=True)
 Id = Annotated[int, typer.Argument(help="The id that 'list' shows.")]
@@ -34,24 +33,28 @@ def add(
 
     A florist sees the shops that are named; the other roles see all shops when none is named.
     """
-    shops = _shops(shop) if shop or role == Role.FLORIST else ALL_SHOPS
+    shops: Shops = frozenset(shop or ()) if shop or role == Role.FLORIST else ALL_SHOPS
 
-    async def work(people: People) -> tuple[Person, str | None]:
-        person = await people.add(email, name, role, shops)
-        return person, await people.link(person.id)
+    async def work(services: "Services") -> tuple[Person, str | None]:
+        person = await services.people.add(email, name, role, shops)
+        return person, await _link(services, person.id)
 
-    person, token = _with_people(work)
-    _show(person, as_json=as_json, link=token)
+    person, link = with_services(work)
+    if as_json:
+        show([{**_line(person), "link": link}], as_json=True)
+        return
+    show([_line(person)], as_json=False)
+    typer.echo(f"Link that sets the password, once within a day: {link}")
 
 
 @app.command("list")
 def list_people(*, as_json: AsJson = False) -> None:
     """List every account, the disabled ones too."""
 
-    async def work(people: People) -> list[Person]:
-        return await people.all()
+    async def work(services: "Services") -> list[Person]:
+        return await services.people.all()
 
-    lines = [_line(person) for person in _with_people(work)]
+    lines = [_line(person) for person in with_services(work)]
     show(lines, as_json=as_json, empty="No accounts yet: payment-service people add")
 
 
@@ -67,82 +70,58 @@ def change(
     """Give an account another role or other shops. Its sessions end."""
     if (shop and all_shops) or not (role or shop or all_shops):
         fail("Say --role, or --shop for each shop, or --all-shops.")
-    shops: Shops | None = _shops(shop) if shop else (ALL_SHOPS if all_shops else None)
+    shops: Shops | None = frozenset(shop) if shop else (ALL_SHOPS if all_shops else None)
 
-    async def work(people: People) -> Person | None:
-        return await people.change(person_id, role=role, shops=shops)
+    async def work(services: "Services") -> Person | None:
+        return await services.people.change(person_id, role=role, shops=shops)
 
-    _show(_there(_with_people(work), person_id), as_json=as_json)
+    _show(with_services(work), person_id, as_json=as_json)
 
 
 @app.command()
 def disable(person_id: Id, *, as_json: AsJson = False) -> None:
     """End an account, with its sessions, at once and for good."""
 
-    async def work(people: People) -> Person | None:
-        return await people.disable(person_id)
+    async def work(services: "Services") -> Person | None:
+        return await services.people.disable(person_id)
 
-    _show(_there(_with_people(work), person_id), as_json=as_json)
+    _show(with_services(work), person_id, as_json=as_json)
 
 
 @app.command("sign-out")
 def sign_out(person_id: Id, *, as_json: AsJson = False) -> None:
     """End every session of an account, on every device."""
 
-    async def work(people: People) -> Person | None:
-        return await people.sign_out(person_id)
+    async def work(services: "Services") -> Person | None:
+        return await services.people.sign_out(person_id)
 
-    _show(_there(_with_people(work), person_id), as_json=as_json)
+    _show(with_services(work), person_id, as_json=as_json)
 
 
 @app.command()
 def link(person_id: Id) -> None:
     """Print a link that sets the password of an account, once within a day. Earlier links stop working."""
 
-    async def work(people: People) -> str | None:
-        return await people.link(person_id)
+    async def work(services: "Services") -> str | None:
+        return await _link(services, person_id)
 
-    token = _with_people(work)
-    if token is None:
+    address = with_services(work)
+    if address is None:
         fail(f"There is no account {person_id} that may sign in: 'payment-service people list' shows them.")
-    typer.echo(_address(token))
+    typer.echo(address)
 
 
-def _with_people(action: Callable[[People], Awaitable[Any]]) -> Any:
-    async def work(database: Database, _vault: Vault) -> Any:
-        return await action(People(database))
-
-    return with_database(work)
-
-
-def _address(token: str) -> str:
+async def _link(services: "Services", person_id: int) -> str | None:
     """The link to give to the person; without CONSOLE_URL only its path is known."""
-
-    async def work(settings: Settings) -> str:
-        return f"{settings.console_url or ''}/console/link/{token}"
-
-    return with_settings(work)
-
-
-def _shops(shop: list[int] | None) -> Shops:
-    return frozenset(shop or ())
-
-
-def _there(person: Person | None, person_id: int) -> Person:
-    if person is None:
-        fail(f"There is no account {person_id}: 'payment-service people list' shows them.")
-    return person
+    token = await services.people.link(person_id)
+    return None if token is None else f"{services.settings.console_url or ''}/console/link/{token}"
 
 
 def _line(person: Person) -> dict[str, Any]:
     return PersonView.of(person).model_dump(mode="json")
 
 
-def _show(person: Person, *, as_json: bool, link: str | None = None) -> None:
-    address = _address(link) if link else None
-    if as_json:
-        show([{**_line(person), **({"link": address} if address else {})}], as_json=True)
-        return
-    show([_line(person)], as_json=False)
-    if address:
-        typer.echo(f"Link that sets the password, once within a day: {address}")
+def _show(person: Person | None, person_id: int, *, as_json: bool) -> None:
+    if person is None:
+        fail(f"There is no account {person_id}: 'payment-service people list' shows them.")
+    show([_line(person)], as_json=as_json)
