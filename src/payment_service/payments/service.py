@@ -293,7 +293,7 @@ class Payments:
         """Write 2: the move, its audit entry, event and next reading. ``since``: when the intent was begun."""
         # Said before it is written: should the database be gone for good, the log still knows.
         external_id = _external_id_of(outcome)
-        log.info("outcome", outcome=type(outcome).__name__, external_id=external_id)
+        log.info("provider called", outcome=type(outcome).__name__, external_id=external_id)
         seen: tuple[Payment, datetime] | None = payment, payment.created_at + timedelta(seconds=clock() - since)
 
         async def write(outcome: Outcome[PaymentReceipt]) -> Payment:

@@ -244,7 +244,8 @@ class Refunds:
     ) -> RefundAnswer:
         """Write 2: the move, the payment's sums, audit entry and event. ``since``: when the intent was begun."""
         refund_id, payment_id = written.refund.id, written.payment.id
-        log.info("outcome", outcome=type(outcome).__name__)
+        # Said before it is written: should the database be gone for good, the log still knows.
+        log.info("provider called", outcome=type(outcome).__name__)
         now = written.refund.created_at + timedelta(seconds=clock() - since)
         known: Seen | None = Seen(written.refund, written.payment, now)
 
