@@ -119,8 +119,7 @@ class Moves:
         signals.events(record, payment.id, payment.shop_id)
         if delay_s is not None and delay_s < IDLE_S:
             signals.send(WORK_DUE, Kind.READINGS)
-        for name, value in row.items():
-            setattr(payment, name, value)
+        payment.__dict__.update(row.items())  # no session knows of it
         if moved:
             _report(payment, before)
         if in_turn and delay_s is None and payment.state in OPEN and payment.checks:
