@@ -1,7 +1,7 @@
 """The page of one payment: where it stands, its timeline, and what can be done about it."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ ANSWER_WITHIN_S: Final = 8.5
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A payment with all that its page shows."""
+    """A payment with its refunds, and its history where that was asked for."""
 
     payment: Payment
     refunds: list[RefundLine]
@@ -41,17 +41,23 @@ class Shown:
 
 
 async def read(visit: Visit) -> Shown:
-    """The payment of the address.
+    """The payment of the address, with its history.
 
     Raises:
         PaymentNotFound: when there is none that the person may see.
     """
-    services = visit.services
-    payment = await services.reading.get(visit.me.caller, visit.id())
-    refunds = [RefundLine.of(refund) for refund in await services.refunds.of_payment(payment.id)]
-    async with services.database.reading() as session:
-        history = await audit.of_payment(session, payment.id)
-    return Shown(payment, refunds, history)
+    return await _with_history(visit, await _without_history(visit))
+
+
+async def _without_history(visit: Visit) -> Shown:
+    payment = await visit.services.reading.get(visit.me.caller, visit.id())
+    refunds = [RefundLine.of(refund) for refund in await visit.services.refunds.of_payment(payment.id)]
+    return Shown(payment, refunds, [])
+
+
+async def _with_history(visit: Visit, shown: Shown) -> Shown:
+    async with visit.services.database.reading() as session:
+        return replace(shown, history=await audit.of_payment(session, shown.payment.id))
 
 
 def facts(visit: Visit, shown: Shown) -> dict[str, Any]:
@@ -94,9 +100,10 @@ async def one(visit: Visit) -> Response:
 
 async def live(visit: Visit) -> Response:
     """The part of the page that changes by itself; nothing while it is as the page shows it."""
-    shown = await read(visit)
+    shown = await _without_history(visit)
     if visit.query("seen") == shown.version:
         return Response(status_code=204)
+    shown = await _with_history(visit, shown)
     named = await sellers(visit, [shown.payment.shop_id])
     return visit.page("payment_part.html", **facts(visit, shown), seller=named.get(shown.payment.shop_id), notice="")
 

@@ -23,6 +23,11 @@ document.addEventListener("submit", (event) => {
   for (const button of form.querySelectorAll("button")) button.disabled = true;
 });
 
+/* A page that nobody looks at does not ask whether it changed. */
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (document.hidden) event.preventDefault();
+});
+
 /* A browser that goes back shows the page as it was left, buttons off. */
 window.addEventListener("pageshow", (event) => {
   if (event.persisted) location.reload();
