@@ -22,7 +22,8 @@ import uvloop
 from payment_service.money import Money
 from payment_service.outbound.transport import Transport
 from payment_service.providers.interface import Accepted, Account, PhonePayment
-from payment_service.providers.kaspi.client import KaspiClient, KaspiSettings
+from payment_service.providers.kaspi.client import KaspiClient
+from payment_service.providers.kaspi.settings import KaspiSettings
 
 ROUNDS, CALLS = 7, 150
 PAUSE_S = 0.005
