@@ -12,6 +12,7 @@ from typing import Any, Final
 import httpx
 
 from payment_service.notifications.channel import ChatGone, ChatMoved, Delivery, Refused, Sent, TryAgain, shortened
+from payment_service.notifications.settings import TelegramSettings
 from payment_service.notifications.texts import Note
 from payment_service.outbound.tls import trusted_authorities
 
@@ -42,9 +43,9 @@ class Telegram:
     chat_pause_s = 1.0  # core.telegram.org/bots/faq: one message a second in a chat ...
     pause_s = 1 / 30  # ... and thirty a second in all
 
-    def __init__(self, token: str, api_url: str) -> None:
-        self._token = token
-        self._url = f"{api_url}/bot{token}/sendMessage"
+    def __init__(self, settings: TelegramSettings) -> None:
+        self._token = settings.token
+        self._url = f"{settings.api_url}/bot{settings.token}/sendMessage"
         self._http = httpx.AsyncClient(
             verify=trusted_authorities(),
             timeout=httpx.Timeout(DEADLINE_S, connect=CONNECT_TIMEOUT_S),

@@ -202,7 +202,7 @@ class Standing:
     status_is_final: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FollowPlan:
     """How often a payment is asked about. Times in seconds."""
 

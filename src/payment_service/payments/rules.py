@@ -6,7 +6,7 @@ from payment_service.idempotency.decisions import Rules
 from payment_service.idempotency.sending import SendingWindow
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PaymentRules(Rules):
     """What is set from outside. Times in seconds."""
 
