@@ -75,7 +75,6 @@ class Services:
         """Give back every connection."""
         for provider in self.providers.values():
             await provider.close()
-        await self.endpoints.outbound.close()
         for channel in self.notifications.channels.values():
             await channel.close()
         await self.database.close()
