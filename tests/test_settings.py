@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 from pydantic import ValidationError
 
-from payment_service.payments.lifecycle import FollowPlan
+from payment_service.payments.following import FollowPlan
 from payment_service.payments.rules import PaymentRules
 from payment_service.postgres.connecting import ConnectArgumentError, connect_arguments
 from payment_service.providers.kaspi.settings import KaspiSettings

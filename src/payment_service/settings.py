@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from payment_service.notifications.settings import BOT_API, EmailSettings, TelegramSettings
 from payment_service.notifications.smtp import SmtpServer
-from payment_service.payments.lifecycle import FollowPlan
+from payment_service.payments.following import FollowPlan
 from payment_service.payments.rules import PaymentRules
 from payment_service.providers.kaspi.settings import KaspiSettings
 from payment_service.rates import Rate, Rates
