@@ -32,7 +32,8 @@ from payment_service.providers.interface import (
     Unknown,
 )
 from payment_service.providers.kaspi import client as kaspi_client
-from payment_service.providers.kaspi.client import KaspiClient, KaspiSettings
+from payment_service.providers.kaspi.client import KaspiClient
+from payment_service.providers.kaspi.settings import KaspiSettings
 from tests.faults.reply_maker import BY_HAND, ReplyMaker, cuts
 from tests.faults.reply_oracle import NOTHING, REFUSED, UNKNOWN, Asked, Operation, Sent, Verdict, verdict_on
 from tests.providers.telltale import production_logs

@@ -67,7 +67,7 @@ def facts(visit: Visit, shown: Shown) -> dict[str, Any]:
     left = remainder(payment)
     is_refundable = payment.state == State.PAID and payment.organization_bin is not None and left.tiyn > 0
     age_s = (datetime.now(UTC) - payment.created_at).total_seconds()
-    is_lost = payment.state == State.SENDING and age_s > visit.services.settings.sending_lease_s
+    is_lost = payment.state == State.SENDING and age_s > visit.services.settling.rules.sending_lease_s
     return {
         "line": line,
         "home": f"{HOME}/payments/{payment.id}",

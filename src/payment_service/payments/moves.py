@@ -20,7 +20,8 @@ from payment_service.observability.context import origin
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import MOVES, labelled
 from payment_service.payments import queries, views
-from payment_service.payments.lifecycle import OPEN, Failure, FollowPlan, Standing, State, Step, move_to
+from payment_service.payments.following import FollowPlan
+from payment_service.payments.lifecycle import OPEN, Failure, Standing, State, Step, move_to
 from payment_service.payments.models import Payment
 from payment_service.payments.statements import MOVE
 from payment_service.postgres.database import Database, raw

@@ -12,7 +12,8 @@ from payment_service.errors import PaymentNotFound, ProviderRefused, ProviderUna
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import READINGS, labelled
 from payment_service.payments import queries
-from payment_service.payments.lifecycle import FollowPlan, State, Step, decide_reading
+from payment_service.payments.following import FollowPlan
+from payment_service.payments.lifecycle import State, Step, decide_reading
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves, alarm
 from payment_service.payments.shared_readings import SharedReadings

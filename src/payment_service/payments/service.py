@@ -26,7 +26,7 @@ from payment_service.errors import (
 from payment_service.idempotency.decisions import Verdict, verdict_for_equal, verdict_for_order
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.idempotency.intents import earlier_of
-from payment_service.idempotency.sending import clock
+from payment_service.idempotency.sending import SendingWindow, clock
 from payment_service.idempotency.writing import run_intent, write_intent, write_outcome
 from payment_service.identifiers import new_id, new_short_code
 from payment_service.money import Money
@@ -118,7 +118,7 @@ class Payments:
             DatabaseUnavailable: it could not be written down, so nothing was sent.
         """
         request.caller.require_shop(request.shop_id)
-        window = self.rules.sending_window()
+        window = SendingWindow(self.rules.begin_within_s, self.rules.sending_lease_s)
         written, route = await self._write_intent(request)
         if written.replayed or route is None:
             return written

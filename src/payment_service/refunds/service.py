@@ -23,7 +23,7 @@ from payment_service.errors import (
 from payment_service.idempotency.decisions import Verdict, verdict_for_equal
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.idempotency.intents import earlier_of
-from payment_service.idempotency.sending import clock
+from payment_service.idempotency.sending import SendingWindow, clock
 from payment_service.idempotency.writing import run_intent, write_intent, write_outcome
 from payment_service.identifiers import new_id
 from payment_service.money import Money
@@ -126,7 +126,7 @@ class Refunds:
         if not request.caller.may_touch(request.payment.shop_id):
             raise PaymentNotFound(request.payment.external_id)
         account = await self._pinned_account(request.payment)
-        window = self.rules.sending_window()
+        window = SendingWindow(self.rules.begin_within_s, self.rules.sending_lease_s)
         written = await self._write_intent(request)
         if written.replayed:
             return written

@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, cast
 from urllib.parse import urlencode
 
@@ -35,6 +35,7 @@ from payment_service.providers.interface import (
 )
 from payment_service.providers.kaspi import wire
 from payment_service.providers.kaspi.mapping import meaning_of
+from payment_service.providers.kaspi.settings import KaspiSettings
 
 MAX_REPLY_BYTES: Final = 64 * 1024
 # Without one of these a reply ends where its connection does, so that an empty one may be one that was cut.
@@ -77,24 +78,6 @@ class _NoReply:
 
 class _NotAdmittedError(Exception):
     """The call was not made, and that says nothing about the proxy; the text is a reason in snake_case."""
-
-
-@dataclass(frozen=True, slots=True)
-class KaspiSettings:
-    """How to reach the proxy. Times in seconds."""
-
-    url: str
-    access_token: str = field(repr=False)
-    deadline_s: float = 8
-    connect_timeout_s: float = 3
-    max_calls: int = 100
-    max_readings: int = 20
-    connections_ahead: int = 4
-    """So many connections are open ahead of the money calls, each for 3 s: enough for 80 payments a second where
-    connecting takes 50 ms. Only while there are calls; 0 opens none."""
-    breaker_failures: int = 10
-    """So many calls in a row without a proper reply, and the proxy is left alone; 0 never leaves it alone."""
-    breaker_pause_s: float = 10
 
 
 class _Lane:
