@@ -23,6 +23,8 @@ CREATE TABLE person (
     name varchar(100) NOT NULL CHECK (name <> ''),
     role varchar(10) NOT NULL CHECK (role IN ('florist', 'operator', 'accountant', 'admin')),
     shops integer[],
+    -- Tiyn that this person may pay back of one payment, with what was paid back before; NULL is no limit.
+    refund_limit bigint CHECK (refund_limit >= 0),
     password_hash varchar(200) CHECK (password_hash LIKE '$argon2id$%'),
     password_set_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -61,8 +63,8 @@ BEGIN
        OR (OLD.disabled_at IS NOT NULL AND NEW.disabled_at IS DISTINCT FROM OLD.disabled_at) THEN
         PERFORM break_law('person_fixed', 'whom an e-mail address means never changes, and who is disabled stays so');
     END IF;
-    IF (NEW.role, NEW.shops, NEW.password_hash, NEW.disabled_at)
-       IS DISTINCT FROM (OLD.role, OLD.shops, OLD.password_hash, OLD.disabled_at) THEN
+    IF (NEW.role, NEW.shops, NEW.refund_limit, NEW.password_hash, NEW.disabled_at)
+       IS DISTINCT FROM (OLD.role, OLD.shops, OLD.refund_limit, OLD.password_hash, OLD.disabled_at) THEN
         UPDATE person_session SET ended_at = now() WHERE person_id = NEW.id AND ended_at IS NULL;
     END IF;
     IF (NEW.password_hash, NEW.disabled_at) IS DISTINCT FROM (OLD.password_hash, OLD.disabled_at) THEN
@@ -131,7 +133,7 @@ BEGIN
     END IF;
     RETURN (
         SELECT jsonb_build_object(
-            'id', id, 'email', email, 'name', name, 'role', role, 'shops', shops,
+            'id', id, 'email', email, 'name', name, 'role', role, 'shops', shops, 'refund_limit', refund_limit,
             'password', sha256_of(password_hash), 'password_set_at', password_set_at,
             'created_at', created_at, 'disabled_at', disabled_at)
         FROM person WHERE id = of_row::integer)::text;

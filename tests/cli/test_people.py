@@ -16,14 +16,29 @@ def person(done: Any) -> dict[str, Any]:
 
 
 def test_account_is_made_changed_and_ended(shell: Rig) -> None:
-    words = ("--name", "Айгуль", "--role", "florist", "--shop", "121038", "--shop", "75509", "--json")
+    words = (
+        "--name",
+        "Айгуль",
+        "--role",
+        "florist",
+        "--shop",
+        "121038",
+        "--shop",
+        "75509",
+        "--refund-limit",
+        "50000",
+        "--json",
+    )
     made = person(shell.run("people", "add", "Aigul@Example.kz", *words, CONSOLE_URL="https://pay.example.kz"))
     assert (made["email"], made["shops"], made["has_password"]) == ("aigul@example.kz", [75509, 121038], False)
+    assert made["refund_limit"] == 50000
     assert made["link"].startswith("https://pay.example.kz/console/link/")
     number = str(made["id"])
 
     changed = person(shell.run("people", "change", number, "--role", "operator", "--all-shops", "--json"))
     assert (changed["role"], changed["shops"]) == ("operator", "all")
+    limited = person(shell.run("people", "change", number, "--refund-limit", "99.50", "--json"))
+    assert (limited["refund_limit"], limited["role"]) == (99.5, "operator")
     again = shell.run("people", "link", number)
     assert again.stdout.startswith("/console/link/")
     assert again.stdout.strip() not in made["link"]

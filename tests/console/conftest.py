@@ -9,6 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from payment_service.access.people import Role
+from payment_service.money import Money
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
 from tests.access.hashing import quick_hashes  # noqa: F401 - a fixture
@@ -44,9 +45,13 @@ async def browser(app: FastAPI) -> Any:
 def sign_in(services: Services, browser: Callable[..., httpx.AsyncClient]) -> SignIn:
     """Makes a person of a role and returns their browser, signed in."""
 
-    async def make(role: Role = Role.OPERATOR, *shops: int, name: str = "") -> httpx.AsyncClient:
+    async def make(
+        role: Role = Role.OPERATOR, *shops: int, name: str = "", refund_limit: str = ""
+    ) -> httpx.AsyncClient:
         email = f"{name or role}@example.kz"
-        person = await services.people.add(email, "Айгуль", role, frozenset(shops) if shops else ALL_SHOPS)
+        limit = Money.from_tenge(refund_limit) if refund_limit else None
+        seen = frozenset(shops) if shops else ALL_SHOPS
+        person = await services.people.add(email, "Айгуль", role, seen, refund_limit=limit)
         token = await services.people.link(person.id)
         await services.people.set_password(str(token), PASSWORD)
         client = browser()

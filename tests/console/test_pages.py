@@ -444,6 +444,20 @@ async def test_old_session_is_asked_for_the_password_before_money_leaves(
     assert 'name="password"' not in (await client.get(path)).text
 
 
+async def test_person_with_a_limit_sends_back_no_more_than_that_of_one_payment(
+    services: Services, shops: dict[int, str], proxy: GoodProxy, sign_in: SignIn
+) -> None:
+    payment, client = await paid(services, proxy), await sign_in(Role.FLORIST, OWN, refund_limit="50")
+    path = f"/console/payments/{payment.id}/refund"
+    assert "at most 50\u00a0₸ more" in (await client.get(path)).text
+    for amount in ("", "50.01"):
+        assert (await client.post(path, data=refund_form(amount=amount))).status_code == 403
+    assert (await client.post(path, data=refund_form(amount="30"))).status_code == 303
+    assert (await client.post(path, data=refund_form(1, amount="20.01"))).status_code == 403  # not in two parts either
+    assert (await client.post(path, data=refund_form(1, amount="20"))).status_code == 303
+    assert proxy.refund.call_count == 2
+
+
 async def test_refund_of_unknown_outcome_is_said_so_and_offers_no_second_one(
     services: Services, shops: dict[int, str], proxy: GoodProxy, sign_in: SignIn
 ) -> None:

@@ -24,6 +24,7 @@ SESSION = (
         ("role = 'owner'", "person_role_check"),
         ("role = 'florist'", "person_florist_has_shops"),
         ("role = 'admin', shops = '{8}'", "person_admin_of_all_shops"),
+        ("refund_limit = -1", "person_refund_limit_check"),
         ("password_hash = 'md5'", "person_password_hash_check"),
         ("password_hash = NULL", "person_password_has_its_time"),
         ("email = 'c@d.kz'", "person_fixed"),
@@ -103,6 +104,7 @@ async def test_account_without_a_password_has_no_session(sql: asyncpg.Connection
     [
         ("role = 'accountant'", True),
         ("shops = '{8}'", True),
+        ("refund_limit = 100", True),
         ("password_hash = '$argon2id$y'", True),
         ("disabled_at = now()", True),
         ("name = 'B'", False),

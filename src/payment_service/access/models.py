@@ -7,7 +7,7 @@ A password has fewer, so of it there is an Argon2id hash.
 from sqlalchemy import ARRAY, ForeignKey, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from payment_service.postgres.database import Base, Moment, Stamp
+from payment_service.postgres.database import Base, Moment, Stamp, Tiyn
 
 
 class ApiKey(Base):
@@ -37,6 +37,8 @@ class Person(Base):
     role: Mapped[str] = mapped_column(String(10))
     shops: Mapped[list[int] | None] = mapped_column(ARRAY(Integer))
     """None is every shop, which a florist never has."""
+    refund_limit: Mapped[Tiyn | None]
+    """What this person may pay back of one payment, with what was paid back before; none is no limit."""
     password_hash: Mapped[str | None] = mapped_column(String(200))
     password_set_at: Mapped[Moment | None]
     created_at: Mapped[Stamp]

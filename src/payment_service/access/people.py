@@ -23,6 +23,7 @@ from payment_service.access.service import Caller, Scope, digest_of
 from payment_service.audit import service as audit
 from payment_service.characters import one_line
 from payment_service.errors import InvalidInput, NotAuthenticated
+from payment_service.money import Money
 from payment_service.observability.context import origin
 from payment_service.postgres.database import Database, is_duplicate
 from payment_service.postgres.visibility import ALL_SHOPS, Shops
@@ -91,8 +92,10 @@ class People:
 
     database: Database
 
-    async def add(self, email: str, name: str, role: str, shops: Shops) -> Person:
+    async def add(self, email: str, name: str, role: str, shops: Shops, *, refund_limit: Money | None = None) -> Person:
         """Make an account, which cannot be used before a link has set its password.
+
+        ``refund_limit`` is what the person may pay back of one payment; none is no limit.
 
         Raises:
             InvalidInput: for an address that is none or has an account, no name, an unknown role, or shops that do not
@@ -103,7 +106,13 @@ class People:
             raise InvalidInput("email", f"is an address of up to {_LONGEST_EMAIL} characters")
         if not 1 <= len(name) <= _LONGEST_NAME:
             raise InvalidInput("name", f"has 1 to {_LONGEST_NAME} characters")
-        person = Person(email=email, name=name, role=_checked_role(role, shops), shops=_listed(shops))
+        person = Person(
+            email=email,
+            name=name,
+            role=_checked_role(role, shops),
+            shops=_listed(shops),
+            refund_limit=refund_limit and refund_limit.tiyn,
+        )
         try:
             async with self.database.transaction() as session:
                 session.add(person)
@@ -120,8 +129,17 @@ class People:
         async with self.database.reading() as session:
             return list(await session.scalars(select(Person).order_by(Person.id)))
 
-    async def change(self, person_id: int, *, role: str | None = None, shops: Shops | None = None) -> Person | None:
-        """Give an account another role or other shops; none when there is no such account. Its sessions end.
+    async def change(
+        self,
+        person_id: int,
+        *,
+        role: str | None = None,
+        shops: Shops | None = None,
+        refund_limit: Money | None = None,
+    ) -> Person | None:
+        """Give an account another role, other shops or another limit; none when there is no such account.
+
+        Its sessions end. What is left out stays; a limit stays a limit.
 
         Raises:
             InvalidInput: for an unknown role, or shops that do not go with the role.
@@ -132,6 +150,7 @@ class People:
                 shops = (ALL_SHOPS if person.shops is None else frozenset(person.shops)) if shops is None else shops
                 person.role = _checked_role(role or person.role, shops)
                 person.shops = _listed(shops)
+                person.refund_limit = person.refund_limit if refund_limit is None else refund_limit.tiyn
                 await audit.record_change(session, "person-change", Person.__tablename__, person.id)
             return person
 

@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import BaseModel
 
 from payment_service.access.models import ApiKey, Person
+from payment_service.money import Money
 
 
 class KeyView(BaseModel):
@@ -43,6 +44,8 @@ class PersonView(BaseModel):
     name: str
     role: str
     shops: list[int] | Literal["all"]
+    refund_limit: int | float | None
+    """Tenge of one payment; none is no limit."""
     has_password: bool
     created_at: datetime
     disabled_at: datetime | None
@@ -56,6 +59,7 @@ class PersonView(BaseModel):
             name=row.name,
             role=row.role,
             shops="all" if row.shops is None else row.shops,
+            refund_limit=None if row.refund_limit is None else Money(row.refund_limit).number,
             has_password=row.password_hash is not None,
             created_at=row.created_at.replace(microsecond=0),
             disabled_at=row.disabled_at and row.disabled_at.replace(microsecond=0),

@@ -9,6 +9,7 @@ from payment_service.access.people import Role
 from payment_service.access.views import PersonView
 from payment_service.cli.output import AsJson, fail, plain, show
 from payment_service.cli.running import with_services
+from payment_service.money import Money
 from payment_service.postgres.visibility import ALL_SHOPS, Shops
 
 if TYPE_CHECKING:
@@ -20,12 +21,31 @@ OfShops = Annotated[list[int] | None, typer.Option("--shop", help="A shop they s
 _ROLES = ", ".join(Role)
 
 
+def _tenge(text: str) -> Money:
+    try:
+        return Money.from_tenge(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+Limit = Annotated[
+    Money | None,
+    typer.Option(
+        "--refund-limit",
+        metavar="TENGE",
+        parser=_tenge,
+        help="The most that they may pay back of one payment, with what was paid back before.",
+    ),
+]
+
+
 @app.command()
 def add(
     email: Annotated[str, typer.Argument(help="They sign in with it, and it names them in the record.")],
     name: Annotated[str, typer.Option(help="What others call them.", callback=plain)],
     role: Annotated[str, typer.Option(help=f"What they are here for: {_ROLES}.")],
     shop: OfShops = None,
+    refund_limit: Limit = None,
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -36,7 +56,7 @@ def add(
     shops: Shops = frozenset(shop or ()) if shop or role == Role.FLORIST else ALL_SHOPS
 
     async def work(services: "Services") -> tuple[Person, str | None]:
-        person = await services.people.add(email, name, role, shops)
+        person = await services.people.add(email, name, role, shops, refund_limit=refund_limit)
         return person, await _link(services, person.id)
 
     person, link = with_services(work)
@@ -63,17 +83,18 @@ def change(
     person_id: Id,
     role: Annotated[str | None, typer.Option(help=f"Another role: {_ROLES}.")] = None,
     shop: OfShops = None,
+    refund_limit: Limit = None,
     *,
     all_shops: Annotated[bool, typer.Option("--all-shops", help="They see every shop.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Give an account another role or other shops. Its sessions end."""
-    if (shop and all_shops) or not (role or shop or all_shops):
-        fail("Say --role, or --shop for each shop, or --all-shops.")
+    """Give an account another role, other shops or another limit. Its sessions end."""
+    if (shop and all_shops) or not (role or shop or all_shops or refund_limit):
+        fail("Say --role, --refund-limit, or --shop for each shop, or --all-shops.")
     shops: Shops | None = frozenset(shop) if shop else (ALL_SHOPS if all_shops else None)
 
     async def work(services: "Services") -> Person | None:
-        return await services.people.change(person_id, role=role, shops=shops)
+        return await services.people.change(person_id, role=role, shops=shops, refund_limit=refund_limit)
 
     _show(with_services(work), person_id, as_json=as_json)
 

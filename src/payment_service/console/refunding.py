@@ -51,6 +51,8 @@ async def refund(visit: Visit) -> Response:
         return go(f"{HOME}/payments/{shown.payment.id}", done="seen-before")
     try:
         amount = _amount(visit, remainder(shown.payment))
+        if (limit := visit.me.person.refund_limit) is not None and _paid_back(shown) + amount.tiyn > limit:
+            return await _form(visit, shown, status=403)
         await proved(visit)
         state = await _refund(visit, shown, amount, seen)
     except StillRunning:
@@ -99,14 +101,22 @@ def _amount(visit: Visit, left: Money) -> Money:
     return amount
 
 
-async def _form(visit: Visit, shown: Shown, error: ServiceError | None = None) -> Response:
+def _paid_back(shown: Shown) -> int:
+    """Tiyn that were paid back of a payment, or may have been."""
+    return shown.payment.refunded_amount + shown.payment.reserved_amount
+
+
+async def _form(visit: Visit, shown: Shown, error: ServiceError | None = None, *, status: int = 200) -> Response:
+    limit = visit.me.person.refund_limit
     named = await sellers(visit, [shown.payment.shop_id])
     return visit.page(
         "refund.html",
-        status=status_of(error) if error else 200,
+        status=status_of(error) if error else status,
         **facts(visit, shown),
         seller=named.get(shown.payment.shop_id),
         seen=len(shown.refunds),
+        limit=None if limit is None else Money(max(limit - _paid_back(shown), 0)).number,
+        is_over_limit=status == 403,
         how=visit.said("how") or "all",
         amount=visit.said("amount"),
         problem=sentence_of(error, visit.language) if error else None,
