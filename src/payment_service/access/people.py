@@ -10,8 +10,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
-from importlib import import_module
-from types import ModuleType
 from typing import Final
 
 from sqlalchemy import func, select
@@ -74,11 +72,6 @@ def caller_of(person: Person) -> Caller:
     scopes = frozenset[Scope]().union(*(_SCOPES[right] for right in rights_of(person)))
     is_for_all = person.shops is None and person.role != Role.FLORIST
     return Caller(person.email, scopes, ALL_SHOPS if is_for_all else frozenset(person.shops or ()))
-
-
-def passwords() -> ModuleType:
-    """The module of passwords: a program that starts should not pay for it."""
-    return import_module("payment_service.access.passwords")
 
 
 def acting(person: Person) -> None:
@@ -217,8 +210,9 @@ class People:
         person = await self.of_link(token)
         if person is None:
             raise NotAuthenticated("a link that is not used up and not older than a day")
-        passwords().checked_password(password, email=person.email)
-        password_hash = await passwords().hash_of(password)
+        from payment_service.access import passwords  # noqa: PLC0415 - a program that starts does not pay for it
+
+        password_hash = await passwords.hash_of(passwords.checked_password(password, email=person.email))
         acting(person)
         async with self.database.transaction() as session:
             link = await session.get(PersonLink, digest_of(token), with_for_update=True)

@@ -12,7 +12,7 @@ from typing import Final
 from sqlalchemy import Float, func, select
 
 from payment_service.access.models import Person, PersonSession
-from payment_service.access.people import Right, acting, caller_of, normal_email, passwords, rights_of
+from payment_service.access.people import Right, acting, caller_of, normal_email, rights_of
 from payment_service.access.service import Caller, digest_of
 from payment_service.audit import service as audit
 from payment_service.errors import InvalidInput, NotAuthenticated, RateLimited
@@ -97,7 +97,8 @@ class Sessions:
         self.limits.take(address, email)
         async with self.database.reading() as session:
             person = await session.scalar(select(Person).where(Person.email == email, Person.disabled_at.is_(None)))
-        if not await passwords().is_right(person and person.password_hash, password) or person is None:
+        password_hash = None if person is None else person.password_hash
+        if not await _is_right(password_hash, password) or person is None:
             if person is not None:
                 await self._record("sign-in-refused", person.id)
             raise NotAuthenticated("the e-mail address and the password of an account")
@@ -106,7 +107,7 @@ class Sessions:
         async with self.database.transaction() as session:
             same = select(Person.id).where(
                 Person.id == person.id,
-                Person.password_hash == person.password_hash,
+                Person.password_hash == password_hash,
                 Person.disabled_at.is_(None),
             )
             if await session.scalar(same.with_for_update(read=True)) is None:
@@ -154,7 +155,7 @@ class Sessions:
         """
         person = signed_in.person
         self.limits.take(address, person.email)
-        if not await passwords().is_right(person.password_hash, password):
+        if not await _is_right(person.password_hash, password):
             await self._record("password-refused", person.id)
             raise InvalidInput("password", "is another one")
         async with self.database.transaction() as session:
@@ -175,3 +176,9 @@ class Sessions:
     async def _record(self, operation_type: str, person_id: int) -> None:
         async with self.database.transaction() as session:
             await audit.record_change(session, operation_type, Person.__tablename__, person_id)
+
+
+async def _is_right(password_hash: str | None, password: str) -> bool:
+    from payment_service.access import passwords  # noqa: PLC0415 - a program that starts does not pay for it
+
+    return await passwords.is_right(password_hash, password)

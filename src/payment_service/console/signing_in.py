@@ -6,7 +6,6 @@ from urllib.parse import urlsplit
 
 from starlette.responses import Response
 
-from payment_service.access.sessions import SignedIn
 from payment_service.console.languages import mark, texts
 from payment_service.console.said import sentence_of, status_of
 from payment_service.console.web import (
@@ -47,8 +46,7 @@ async def sign_in(visit: Visit) -> Response:
 
 async def sign_out(visit: Visit) -> Response:
     """End this session."""
-    signed_in: SignedIn = visit.me
-    await visit.services.sessions.sign_out(signed_in)
+    await visit.services.sessions.sign_out(visit.me)
     response = go(SIGN_IN, done="signed-out")
     end_session(response, visit.request)
     return response

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
 from payment_service.console.languages import mark
 from payment_service.console.standing import Tone
@@ -29,8 +30,8 @@ _OF_REFUND: Final[Mapping[str, tuple[Tone, str]]] = {
     RefundState.UNKNOWN: ("warn", mark("Refund: outcome unknown")),
 }
 _BY_HAND: Final[Mapping[str, str]] = {
-    "settle": mark("Settled by hand"),
-    "settle-undo": mark("Settlement undone"),
+    audit.SETTLE: mark("Settled by hand"),
+    audit.UNDO_SETTLE: mark("Settlement undone"),
     "merge": mark("Merged"),
     "unmerge": mark("No longer merged"),
 }
@@ -60,7 +61,6 @@ class Happening:
     """A person or a client; none for the service itself."""
     details: tuple[str, ...] = ()
     reason: str | None = None
-    request_id: str | None = None
 
 
 def timeline(
@@ -83,8 +83,8 @@ def timeline(
         refund = by_id.get(entry.refund_id) if entry.refund_id else None
         if refund is not None and refund.id not in asked:
             asked.add(refund.id)
-            tone, title = _OF_REFUND[RefundState.SENDING]
-            happened.append(Happening(refund.created_at, tone, title, refund.amount, _who(entry)))
+            who = _who(entry) if entry.operation_type == "refund" else None
+            happened.append(Happening(refund.created_at, *_OF_REFUND[RefundState.SENDING], refund.amount, who))
         happened.append(_of_entry(entry))
     happened += [
         Happening(refund.created_at, *_OF_REFUND[RefundState.SENDING], refund.amount)
@@ -98,7 +98,8 @@ def timeline(
 def _of_entry(entry: AuditEntry) -> Happening:
     words = _OF_REFUND if entry.refund_id else _OF_PAYMENT
     tone, title = words.get(entry.state or "", ("quiet", entry.operation_type))
-    is_by_hand = entry.operation_type in _BY_HAND
+    # Who settles what was lost while it was sent first makes it unknown, and gives no reason for that.
+    is_by_hand = entry.operation_type in _BY_HAND and (entry.operation_type != audit.SETTLE or entry.reason is not None)
     if is_by_hand:
         title = _BY_HAND[entry.operation_type]
     said = (entry.status, entry.error_message)
@@ -110,7 +111,6 @@ def _of_entry(entry: AuditEntry) -> Happening:
         _who(entry) if is_by_hand or entry.source == "client" else None,
         tuple(dict.fromkeys(text for text in said if text)),
         entry.reason,
-        entry.request_id,
     )
 
 
