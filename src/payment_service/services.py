@@ -4,7 +4,9 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from payment_service.access.people import People
 from payment_service.access.service import Access
+from payment_service.access.sessions import Sessions, SignInLimits
 from payment_service.events.subscriptions import Subscriptions
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.notifications.bindings import Bindings
@@ -48,6 +50,8 @@ class Services:
     fingerprints: Fingerprints
     routing: Routing
     access: Access
+    people: People
+    sessions: Sessions
     providers: Registry
     payments: Payments
     reading: PaymentReading
@@ -108,6 +112,8 @@ def build(settings: Settings, database: Database | None = None, providers: Regis
         fingerprints=fingerprints,
         routing=routing,
         access=access,
+        people=People(database),
+        sessions=Sessions(database, SignInLimits(on=settings.rate_limits)),
         providers=providers,
         payments=payments,
         reading=reading,
