@@ -1,7 +1,7 @@
 """One call to the provider: our transport beside httpx's own under the same client, and how calls were made before.
 
-The server is a process of its own and answers at once. ``cpu`` is what the caller's process used for one call, with
-all that is done beside it; ``p50`` is how long the caller waited. Rounds take turns.
+Last, one try of a webhook. The server is a process of its own and answers at once. ``cpu`` is what the caller's
+process used for one call, with all that is done beside it; ``p50`` is how long the caller waited. Rounds take turns.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from ipaddress import ip_address
 from pathlib import Path
 from statistics import median
 
@@ -20,9 +21,12 @@ import structlog
 import uvloop
 
 from payment_service.money import Money
+from payment_service.outbound.addresses import DEVELOPMENT, IPAddress
+from payment_service.outbound.client import Outbound, Posted
 from payment_service.outbound.transport import Transport
 from payment_service.providers.interface import Accepted, Account, PhonePayment
-from payment_service.providers.kaspi.client import KaspiClient, KaspiSettings
+from payment_service.providers.kaspi.client import KaspiClient
+from payment_service.providers.kaspi.settings import KaspiSettings
 
 ROUNDS, CALLS = 7, 150
 PAUSE_S = 0.005
@@ -84,6 +88,16 @@ def before(url: str, tls: ssl.SSLContext) -> Call:
     return get
 
 
+def webhook(url: str, tls: ssl.SSLContext) -> Call:
+    """A try of a webhook, without what is written of it."""
+
+    async def look_up(_host: str) -> list[IPAddress]:
+        return [ip_address("127.0.0.1")]
+
+    outbound = Outbound(DEVELOPMENT, resolve=look_up, tls=tls)
+    return lambda: outbound.post(f"{url}/hook", body=b"", headers={"webhook-id": "bench"})
+
+
 async def measure(calls: dict[str, Call]) -> None:
     cpu: dict[str, list[float]] = {name: [] for name in calls}
     waited: dict[str, list[float]] = {name: [] for name in calls}
@@ -96,8 +110,8 @@ async def measure(calls: dict[str, Call]) -> None:
                 waited[name].append(1000 * (time.perf_counter() - began))
                 await asyncio.sleep(PAUSE_S)
                 used += time.process_time() - used_before
-                if isinstance(outcome, Accepted) is name.startswith("GET"):
-                    raise RuntimeError(f"{name}: {outcome}")
+                if not isinstance(outcome, Accepted | Posted | list):
+                    raise RuntimeError(f"{name}: {outcome}")  # noqa: TRY004 - it is a call that failed
             if number:
                 cpu[name].append(1000 * used / CALLS)
     print(f"{'':<40}{'cpu ms':>10}{'p50 ms':>10}")
@@ -135,6 +149,8 @@ def main() -> None:
                     "ours, TLS, opened ahead": ours(secure, tls, ahead=4),
                     "httpx, TLS, kept": httpxs(secure, tls, keep=1),
                     "ours, TLS, kept": ours(secure, tls, keep=1),
+                    "webhook, plain": webhook(plain, tls),
+                    "webhook, TLS": webhook(secure, tls),
                 }
             )
 

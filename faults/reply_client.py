@@ -34,7 +34,8 @@ from payment_service.providers.interface import (
     Unknown,
 )
 from payment_service.providers.kaspi import client as kaspi_client
-from payment_service.providers.kaspi.client import KaspiClient, KaspiSettings
+from payment_service.providers.kaspi.client import KaspiClient
+from payment_service.providers.kaspi.settings import KaspiSettings
 from tests.support.logs import production_logs
 from tests.support.verbs import (
     ACCESS_TOKEN,

@@ -20,19 +20,23 @@ import httpx
 import typer
 
 from payment_dev.postgres import EmbeddedPostgres, PostgresError
+from payment_service.access.people import Role
 from payment_service.access.service import FULL_ACCESS
 from payment_service.observability.context import Origin, origin
 from payment_service.postgres import migrating
 from payment_service.postgres.connecting import connect_arguments, trouble_of
 from payment_service.postgres.vault import new_key
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.programs import StartError
 from payment_service.routing import importing
-from payment_service.services import open_services
+from payment_service.services import Services, open_services
 from payment_service.settings import DEVELOPMENT_FILE, Settings, is_loopback, load
 
 READY_WITHIN_S = 30
 STOP_WITHIN_S = 20
 DATABASE = "payment_service"
+DEVELOPER = "developer@localhost"
+"""Who signs in to the console of a development server. The link in the welcome sets the password."""
 SHOP_8 = "shop_id,organization_bin,name,city\n8,891027350515,Cvety.kz,Алматы\n"
 
 
@@ -67,12 +71,12 @@ def run(data: Path, *, port: int, sandbox_port: int) -> None:
             os.environ.update(environment)
             settings = load()
             sandbox = _start_sandbox(data, sandbox_port, stack)
-            _prepare(settings, url, made_up)
+            console = _prepare(settings, url, made_up)
             _leave_settings(data, url, environment, stack)
             service = _start("service", ["payment_service", "serve"], stack)
             _wait_until_ready("stand-in proxy", f"http://127.0.0.1:{sandbox_port}/health", sandbox)
             _wait_until_ready("service", f"http://127.0.0.1:{port}/health/ready", service)
-            typer.echo(_welcome(port, sandbox_port, time.monotonic() - began))
+            typer.echo(_welcome(port, sandbox_port, console, time.monotonic() - began))
             _wait_for_the_first_to_end(sandbox, service)
         except KeyboardInterrupt:
             typer.echo("\nStopping.")
@@ -128,6 +132,7 @@ def _environment(url: str, made_up: _Secrets, *, port: int, sandbox_port: int) -
         "METRICS_PUBLIC": "true",
         "WORKER_IN_SERVE": "true",
         "WEBHOOKS_STAY_HERE": "true",
+        "CONSOLE_URL": f"http://localhost:{port}",
         # The examples use the same few phones over and over.
         "PHONE_INVOICES_PER_MINUTE": "0",
         "PHONE_INVOICES_PER_DAY": "0",
@@ -150,8 +155,8 @@ def _write_secret(file: Path, content: dict[str, Any]) -> None:
     draft.rename(file)
 
 
-def _prepare(settings: Settings, url: str, made_up: _Secrets) -> None:
-    """Bring the schema to head and the shops to what the development server needs."""
+def _prepare(settings: Settings, url: str, made_up: _Secrets) -> str:
+    """Bring the schema to head and the shops to what the development server needs; returns how to open the console."""
     try:
         migrating.migrate(url)
     except Exception as error:
@@ -164,7 +169,7 @@ def _prepare(settings: Settings, url: str, made_up: _Secrets) -> None:
         ) from error
 
     try:
-        asyncio.run(_add_missing_shops(settings, made_up))
+        return asyncio.run(_fill(settings, made_up))
     except Exception as error:
         raise StartError(
             f"The shops cannot be prepared ({type(error).__name__}): if this database was made with another data "
@@ -172,21 +177,31 @@ def _prepare(settings: Settings, url: str, made_up: _Secrets) -> None:
         ) from error
 
 
-async def _add_missing_shops(settings: Settings, made_up: _Secrets) -> None:
-    """Shops that are there stay as somebody may have changed them."""
+async def _fill(settings: Settings, made_up: _Secrets) -> str:
+    """Add the shops and the person that are missing; returns how that person opens the console."""
     origin.set(Origin("development"))
     async with open_services(settings) as services:
-        there = {config.row.shop_id for config in await services.routing.configs(FULL_ACCESS)}
-        rows = [
-            importing.Row(
-                row.line,
-                row.shop_id,
-                {**row.fields, "device_token": made_up.device_tokens[row.fields["organization_bin"]]},
-            )
-            for row in _shops()
-            if row.shop_id not in there
-        ]
-        await importing.apply(services.routing, rows, reason="development server", dry_run=False)
+        await _add_missing_shops(services, made_up)
+        person = next((one for one in await services.people.all() if one.email == DEVELOPER), None)
+        person = person or await services.people.add(DEVELOPER, "Developer", Role.ADMIN, ALL_SHOPS)
+        token = None if person.password_hash else await services.people.link(person.id)
+    console = f"{settings.console_url}/console"
+    return f"{console}/link/{token}" if token else f"{console}   (sign in as {DEVELOPER})"
+
+
+async def _add_missing_shops(services: Services, made_up: _Secrets) -> None:
+    """Shops that are there stay as somebody may have changed them."""
+    there = {config.row.shop_id for config in await services.routing.configs(FULL_ACCESS)}
+    rows = [
+        importing.Row(
+            row.line,
+            row.shop_id,
+            {**row.fields, "device_token": made_up.device_tokens[row.fields["organization_bin"]]},
+        )
+        for row in _shops()
+        if row.shop_id not in there
+    ]
+    await importing.apply(services.routing, rows, reason="development server", dry_run=False)
 
 
 def _start_sandbox(data: Path, port: int, stack: ExitStack) -> subprocess.Popen[bytes]:
@@ -249,7 +264,7 @@ def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _welcome(port: int, sandbox_port: int, seconds: float) -> str:
+def _welcome(port: int, sandbox_port: int, console: str, seconds: float) -> str:
     service = f"http://localhost:{port}"
     return f"""
 payment-service is ready after {seconds:.1f} s. Ctrl-C stops everything. Try:
@@ -261,6 +276,7 @@ payment-service is ready after {seconds:.1f} s. Ctrl-C stops everything. Try:
 
   curl -s "{service}/api/payment/config?shop_id=121038"
 
+  Console, for people      {console}
   API, to read and try     {service}/docs
   Stand-in proxy           http://localhost:{sandbox_port}   (press "Pay" and "Decline" there)
   The main job, played     make demo

@@ -18,6 +18,16 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
+class Rates:
+    """How often one process lets happen what is limited."""
+
+    requests_of_key: Rate
+    requests_from_address: Rate
+    """Without a valid API key."""
+    invoices_to_phone: tuple[Rate, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Exceeded:
     """It may not happen now."""
 

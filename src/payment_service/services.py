@@ -4,30 +4,29 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from payment_service.access.people import People
 from payment_service.access.service import Access
+from payment_service.access.sessions import Sessions, SignInLimits
 from payment_service.events.subscriptions import Subscriptions
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.notifications.bindings import Bindings
 from payment_service.notifications.channel import Channels
 from payment_service.notifications.email import Email
 from payment_service.notifications.service import Notifications
-from payment_service.notifications.smtp import SmtpServer
 from payment_service.notifications.telegram import Telegram
 from payment_service.outbound.addresses import DEVELOPMENT, PRODUCTION
 from payment_service.outbound.client import Outbound
-from payment_service.payments.lifecycle import FollowPlan
 from payment_service.payments.moves import Moves
 from payment_service.payments.phones import PhoneLimit
 from payment_service.payments.polling import Polling
 from payment_service.payments.reading import PaymentReading
-from payment_service.payments.rules import PaymentRules
 from payment_service.payments.service import Payments
 from payment_service.payments.settling import Settling
 from payment_service.payments.shared_readings import SHARED_FOR_S, SharedReadings
 from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
 from payment_service.providers import kaspi
-from payment_service.providers.kaspi.client import KaspiClient, KaspiSettings
+from payment_service.providers.kaspi.client import KaspiClient
 from payment_service.providers.registry import Registry
 from payment_service.refunds.moves import RefundMoves
 from payment_service.refunds.service import Refunds
@@ -37,7 +36,7 @@ from payment_service.routing.service import Routing
 from payment_service.scheduling.operations import InFlight
 from payment_service.settings import Settings
 from payment_service.webhooks.deliveries import DeliveryRecord
-from payment_service.webhooks.delivery import Deliveries, DeliveryPlan
+from payment_service.webhooks.delivery import Deliveries
 from payment_service.webhooks.endpoints import Endpoints
 
 
@@ -51,6 +50,8 @@ class Services:
     fingerprints: Fingerprints
     routing: Routing
     access: Access
+    people: People
+    sessions: Sessions
     providers: Registry
     payments: Payments
     reading: PaymentReading
@@ -78,7 +79,6 @@ class Services:
         """Give back every connection."""
         for provider in self.providers.values():
             await provider.close()
-        await self.endpoints.outbound.close()
         for channel in self.notifications.channels.values():
             await channel.close()
         await self.database.close()
@@ -93,26 +93,9 @@ def build(settings: Settings, database: Database | None = None, providers: Regis
     fingerprints = Fingerprints(database, vault)
     access = Access(database)
     inflight = InFlight()
-    plan = FollowPlan(
-        first_s=settings.follow_first_s,
-        fast_s=settings.follow_fast_s,
-        fast_for_s=settings.follow_fast_for_s,
-        slow_s=settings.follow_slow_s,
-        follow_for_s=settings.follow_for_s,
-        confirm_s=settings.error_confirm_s,
-        tails_s=tuple(settings.follow_tails_s),
-    )
-    moves = Moves(database, providers, plan)
-    rules = PaymentRules(
-        duplicate_window_s=settings.duplicate_window_s,
-        sending_lease_s=settings.sending_lease_s,
-        late_effect_s=settings.late_effect_s,
-        call_deadline_s=settings.kaspi_deadline_s,
-    )
-    phones = PhoneLimit(
-        settings.phone_invoices_per_minute * settings.rate_limits,
-        settings.phone_invoices_per_day * settings.rate_limits,
-    )
+    moves = Moves(database, providers, settings.follow)
+    rules = settings.payments
+    phones = PhoneLimit(*settings.rates.invoices_to_phone)
     payments = Payments(database, routing, providers, fingerprints, inflight, moves, rules, phones)
     shared = SharedReadings(SHARED_FOR_S if settings.rate_limits else 0)
     reading = PaymentReading(database, providers, moves, shared)
@@ -120,14 +103,7 @@ def build(settings: Settings, database: Database | None = None, providers: Regis
     refunds = Refunds(database, routing, reading, providers, fingerprints, inflight, refund_moves, rules)
     outbound = Outbound(DEVELOPMENT if settings.webhooks_stay_here else PRODUCTION)
     endpoints = Endpoints(database, vault, outbound)
-    delivery_plan = DeliveryPlan(
-        delays_s=tuple(settings.webhook_delays_s),
-        order_wait_s=settings.webhook_order_wait_s,
-        disable_after_s=settings.webhook_disable_after_s,
-        at_once=settings.webhook_calls_per_endpoint,
-        at_once_in_all=settings.webhook_calls,
-    )
-    deliveries = Deliveries(database, endpoints, delivery_plan)
+    deliveries = Deliveries(database, endpoints, settings.delivery)
     notifications = Notifications(database, _channels(settings), settings.console_url)
     return Services(
         settings=settings,
@@ -136,10 +112,12 @@ def build(settings: Settings, database: Database | None = None, providers: Regis
         fingerprints=fingerprints,
         routing=routing,
         access=access,
+        people=People(database),
+        sessions=Sessions(database, SignInLimits(on=settings.rate_limits)),
         providers=providers,
         payments=payments,
         reading=reading,
-        polling=Polling(database, providers, moves, settings.sending_lease_s, settings.kaspi_max_readings),
+        polling=Polling(database, providers, moves, rules.sending_lease_s, settings.kaspi.max_readings),
         settling=Settling(database, providers, moves, rules),
         reports=Reports(database, providers),
         refunds=refunds,
@@ -163,30 +141,17 @@ def build(settings: Settings, database: Database | None = None, providers: Regis
 def _providers(settings: Settings) -> Registry:
     """The providers that are set up."""
     providers = Registry()
-    secret = settings.kaspi_webhook_secret
-    client = KaspiClient(
-        KaspiSettings(
-            url=settings.production_api_url,
-            access_token=settings.kaspi_access_token.get_secret_value(),
-            deadline_s=settings.kaspi_deadline_s,
-            connect_timeout_s=settings.kaspi_connect_timeout_s,
-            max_calls=settings.kaspi_max_calls,
-            max_readings=settings.kaspi_max_readings,
-            breaker_failures=settings.kaspi_breaker_failures,
-            breaker_pause_s=settings.kaspi_breaker_pause_s,
-        )
-    )
-    providers.register(kaspi.NAME, client, hint_secret=secret.get_secret_value() if secret else None)
+    providers.register(kaspi.NAME, KaspiClient(settings.kaspi), hint_secret=settings.kaspi.hint_secret)
     return providers
 
 
 def _channels(settings: Settings) -> Channels:
     """The channels to people that are set up."""
     channels: Channels = {}
-    if settings.telegram_bot_token is not None:
-        channels["telegram"] = Telegram(settings.telegram_bot_token.get_secret_value(), settings.telegram_api_url)
-    if settings.smtp_url is not None and settings.smtp_from is not None:
-        channels["email"] = Email(SmtpServer.of(settings.smtp_url.get_secret_value()), settings.smtp_from)
+    if settings.telegram is not None:
+        channels["telegram"] = Telegram(settings.telegram)
+    if settings.email is not None:
+        channels["email"] = Email(settings.email)
     return channels
 
 

@@ -1,6 +1,8 @@
 """Every setting of the service, read from the environment and ``.env``; refuses to start on nonsense.
 
-Each has a line in ``.env.example``. Times are seconds.
+Each has a line in ``.env.example``. Times are seconds. The fields of ``Settings`` are what users set, under the names
+that they set them by; its groups (``kaspi``, ``payments``, ``follow`` ...) are what the services are made with, and
+know the defaults.
 """
 
 import json
@@ -16,7 +18,12 @@ from cryptography.fernet import Fernet
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from payment_service.notifications.settings import BOT_API, EmailSettings, TelegramSettings
 from payment_service.notifications.smtp import SmtpServer
+from payment_service.payments.following import FollowPlan
+from payment_service.payments.rules import PaymentRules
+from payment_service.providers.kaspi.settings import KaspiSettings
+from payment_service.rates import Rate, Rates
 from payment_service.setting_texts import (
     UnreadableFileError,
     check_host,
@@ -25,12 +32,15 @@ from payment_service.setting_texts import (
     check_secret,
     encoding_of,
 )
+from payment_service.webhooks.plan import DeliveryPlan
 
 _FERNET_KEY_LENGTH = 44
 _BOT_TOKEN = re.compile(r"[0-9]+:[A-Za-z0-9_-]+")
 ENV_FILE: Final = Path(".env")
 DEVELOPMENT_FILE: Final = Path(".data/settings.json")
 """Where a development server that runs in this folder leaves its settings for the command line."""
+RATES_OVER_S: Final = 10
+"""Rates per second are averaged over so many: a page that loads may ask for ten seconds' worth at once."""
 Seconds = Annotated[float, Field(gt=0, le=86400 * 7)]
 
 
@@ -52,12 +62,13 @@ class Settings(BaseSettings):
     production_api_url: str
     kaspi_access_token: SecretStr = Field(min_length=1)
     kaspi_webhook_secret: SecretStr | None = Field(default=None, min_length=16)
-    kaspi_deadline_s: float = Field(default=8, gt=0, le=8)
-    kaspi_connect_timeout_s: float = Field(default=3, gt=0, le=8)
-    kaspi_max_calls: int = Field(default=100, ge=1, le=1000)
-    kaspi_max_readings: int = Field(default=20, ge=1, le=1000)
-    kaspi_breaker_failures: int = Field(default=10, ge=0, le=1000)
-    kaspi_breaker_pause_s: Seconds = 10
+    kaspi_deadline_s: float = Field(default=KaspiSettings.deadline_s, gt=0, le=8)
+    kaspi_connect_timeout_s: float = Field(default=KaspiSettings.connect_timeout_s, gt=0, le=8)
+    kaspi_connections_ahead: int = Field(default=KaspiSettings.connections_ahead, ge=0, le=100)
+    kaspi_max_calls: int = Field(default=KaspiSettings.max_calls, ge=1, le=1000)
+    kaspi_max_readings: int = Field(default=KaspiSettings.max_readings, ge=1, le=1000)
+    kaspi_breaker_failures: int = Field(default=KaspiSettings.breaker_failures, ge=0, le=1000)
+    kaspi_breaker_pause_s: Seconds = KaspiSettings.breaker_pause_s
 
     # --- the API
     host: str = "127.0.0.1"
@@ -85,34 +96,34 @@ class Settings(BaseSettings):
     waiting_in_all: int = Field(default=1000, ge=1, le=10000)
 
     # --- payments
-    duplicate_window_s: int = Field(default=60, ge=0, le=86400)
-    sending_lease_s: Seconds = 30
-    error_confirm_s: Seconds = 30
-    late_effect_s: float = Field(default=300, ge=0, le=86400)
+    duplicate_window_s: int = Field(default=PaymentRules.duplicate_window_s, ge=0, le=86400)
+    sending_lease_s: Seconds = PaymentRules.sending_lease_s
+    error_confirm_s: Seconds = FollowPlan.confirm_s
+    late_effect_s: float = Field(default=PaymentRules.late_effect_s, ge=0, le=86400)
 
     # --- messages to people
     telegram_bot_token: SecretStr | None = None
-    telegram_api_url: str = "https://api.telegram.org"
+    telegram_api_url: str = BOT_API
     smtp_url: SecretStr | None = None
     smtp_from: str | None = Field(default=None, pattern=r"^[^@\s<>]+@[^@\s<>]+$")
     console_url: str | None = None
 
     # --- webhooks
-    webhook_delays_s: Annotated[list[Seconds], NoDecode] = [5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400]
-    webhook_order_wait_s: float = Field(default=3, ge=0, le=60)
-    webhook_disable_after_s: Seconds = 432000
-    webhook_calls: int = Field(default=40, ge=1, le=1000)
-    webhook_calls_per_endpoint: int = Field(default=5, ge=1, le=100)
+    webhook_delays_s: Annotated[tuple[Seconds, ...], NoDecode] = DeliveryPlan.delays_s
+    webhook_order_wait_s: float = Field(default=DeliveryPlan.order_wait_s, ge=0, le=60)
+    webhook_disable_after_s: Seconds = DeliveryPlan.disable_after_s
+    webhook_calls: int = Field(default=DeliveryPlan.at_once_in_all, ge=1, le=1000)
+    webhook_calls_per_endpoint: int = Field(default=DeliveryPlan.at_once, ge=1, le=100)
     webhooks_stay_here: bool = False
 
     # --- the worker
     worker_in_serve: bool = False
-    follow_first_s: Seconds = 5
-    follow_fast_s: Seconds = 15
-    follow_fast_for_s: Seconds = 600
-    follow_slow_s: Seconds = 180
-    follow_for_s: Seconds = 86400
-    follow_tails_s: Annotated[list[Seconds], NoDecode] = [3600, 86400]
+    follow_first_s: Seconds = FollowPlan.first_s
+    follow_fast_s: Seconds = FollowPlan.fast_s
+    follow_fast_for_s: Seconds = FollowPlan.fast_for_s
+    follow_slow_s: Seconds = FollowPlan.slow_s
+    follow_for_s: Seconds = FollowPlan.follow_for_s
+    follow_tails_s: Annotated[tuple[Seconds, ...], NoDecode] = FollowPlan.tails_s
     sweep_every_s: Seconds = 15
 
     @field_validator("cors_origins", "encryption_keys", "follow_tails_s", "webhook_delays_s", mode="before")
@@ -247,6 +258,85 @@ class Settings(BaseSettings):
         if "*" in self.cors_origins and not self.debug:
             raise ValueError("CORS_ORIGINS must name the origins: '*' is for DEBUG only")
         return self
+
+    # --- the groups
+
+    @property
+    def kaspi(self) -> KaspiSettings:
+        """How to reach the proxy."""
+        return KaspiSettings(
+            url=self.production_api_url,
+            access_token=self.kaspi_access_token.get_secret_value(),
+            hint_secret=self.kaspi_webhook_secret.get_secret_value() if self.kaspi_webhook_secret else None,
+            deadline_s=self.kaspi_deadline_s,
+            connect_timeout_s=self.kaspi_connect_timeout_s,
+            connections_ahead=self.kaspi_connections_ahead,
+            max_calls=self.kaspi_max_calls,
+            max_readings=self.kaspi_max_readings,
+            breaker_failures=self.kaspi_breaker_failures,
+            breaker_pause_s=self.kaspi_breaker_pause_s,
+        )
+
+    @property
+    def payments(self) -> PaymentRules:
+        """How payments and refunds are sent and settled."""
+        return PaymentRules(
+            duplicate_window_s=self.duplicate_window_s,
+            sending_lease_s=self.sending_lease_s,
+            late_effect_s=self.late_effect_s,
+            call_deadline_s=self.kaspi_deadline_s,
+        )
+
+    @property
+    def follow(self) -> FollowPlan:
+        """How often a payment is asked about."""
+        return FollowPlan(
+            first_s=self.follow_first_s,
+            fast_s=self.follow_fast_s,
+            fast_for_s=self.follow_fast_for_s,
+            slow_s=self.follow_slow_s,
+            follow_for_s=self.follow_for_s,
+            confirm_s=self.error_confirm_s,
+            tails_s=self.follow_tails_s,
+        )
+
+    @property
+    def delivery(self) -> DeliveryPlan:
+        """When an endpoint is called again."""
+        return DeliveryPlan(
+            delays_s=self.webhook_delays_s,
+            order_wait_s=self.webhook_order_wait_s,
+            disable_after_s=self.webhook_disable_after_s,
+            at_once=self.webhook_calls_per_endpoint,
+            at_once_in_all=self.webhook_calls,
+        )
+
+    @property
+    def rates(self) -> Rates:
+        """How often anybody may ask."""
+        unlimited = not self.rate_limits
+        return Rates(
+            requests_of_key=Rate(0 if unlimited else self.rate_per_key * RATES_OVER_S, RATES_OVER_S),
+            requests_from_address=Rate(0 if unlimited else self.rate_per_address * RATES_OVER_S, RATES_OVER_S),
+            invoices_to_phone=(
+                Rate(0 if unlimited else self.phone_invoices_per_minute, 60),
+                Rate(0 if unlimited else self.phone_invoices_per_day, 86400),
+            ),
+        )
+
+    @property
+    def telegram(self) -> TelegramSettings | None:
+        """The bot that tells people; none when none is set up."""
+        if self.telegram_bot_token is None:
+            return None
+        return TelegramSettings(self.telegram_bot_token.get_secret_value(), self.telegram_api_url)
+
+    @property
+    def email(self) -> EmailSettings | None:
+        """How mails are sent; none when that is not set up."""
+        if self.smtp_url is None or self.smtp_from is None:
+            return None
+        return EmailSettings(SmtpServer.of(self.smtp_url.get_secret_value()), self.smtp_from)
 
     @property
     def serves_docs(self) -> bool:

@@ -82,6 +82,7 @@ import sys
 from payment_service.cli.commands import Deferred, app
 
 heavy = {"alembic", "asyncpg", "cryptography", "fastapi", "httpx", "pydantic", "segno", "sqlalchemy", "uvicorn"}
+heavy |= {"argon2", "babel", "jinja2"}  # for the console, when somebody opens it
 for name, needed in [
     ("list of commands", set()),
     ("keys", {"asyncpg", "cryptography", "pydantic", "sqlalchemy"}),

@@ -4,7 +4,7 @@ import os
 from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright
 
 from tests.support.database import Server
 from tests.support.rig import Rig, whole
@@ -15,8 +15,8 @@ QUIET += [f"--disable-{what}" for what in ("background-networking", "component-u
 
 
 @pytest.fixture(scope="package")
-async def browser_page() -> AsyncIterator[Page]:
-    """A page of a browser that finds no other host than this machine."""
+async def browser() -> AsyncIterator[Browser]:
+    """A browser that finds no other host than this machine."""
     if not os.access(CHROMIUM, os.X_OK):
         reason = f"there is no {CHROMIUM}: install it (Debian: apt-get install chromium)"
         if os.environ.get("CI") == "true":
@@ -24,8 +24,14 @@ async def browser_page() -> AsyncIterator[Page]:
         pytest.skip(reason)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield await browser.new_page()
+        yield browser
         await browser.close()
+
+
+@pytest.fixture(scope="package")
+async def browser_page(browser: Browser) -> Page:
+    """One page of it."""
+    return await browser.new_page()
 
 
 @pytest.fixture(scope="package")

@@ -98,4 +98,3 @@ async def test_call_of_a_name_that_never_resolves_ends_in_time(resolver: Resolve
     assert answer.reason is Reason.TIMEOUT
     with pytest.raises(ValueError, match="in time"):
         await outbound.check_host("https://stuck.example.kz/")
-    await outbound.close()

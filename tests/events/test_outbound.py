@@ -23,6 +23,7 @@ from payment_service.outbound.addresses import DEVELOPMENT, PRODUCTION, IPAddres
 from payment_service.outbound.client import Outbound, Posted, Reason, check_headers
 from payment_service.outbound.lookups import LookUps
 from payment_service.outbound.tls import trusted_authorities
+from tests.outbound.calling import once
 from tests.support.certificates import DAY, Authority, self_signed
 from tests.support.logs import production_logs
 from tests.support.proxy import Connection, Course, RawProxy, answers, http, raw_proxy
@@ -70,9 +71,8 @@ def believed(authority: Authority) -> ssl.SSLContext:
 
 
 @pytest.fixture
-async def calling(believed: ssl.SSLContext) -> AsyncIterator[Callable[..., Outbound]]:
+def calling(believed: ssl.SSLContext) -> Callable[..., Outbound]:
     """Makes an Outbound for which NAME means 127.0.0.1, unless told, and which believes the authority."""
-    made: list[Outbound] = []
 
     def make(
         *names: Sequence[str] | Exception,
@@ -80,12 +80,9 @@ async def calling(believed: ssl.SSLContext) -> AsyncIterator[Callable[..., Outbo
         **options: Any,
     ) -> Outbound:
         resolve = options.pop("resolve", None) or Names(*(names or (["127.0.0.1"],)))
-        made.append(Outbound(rules, resolve=resolve, **{"tls": believed, **options}))
-        return made[-1]
+        return Outbound(rules, resolve=resolve, **{"tls": believed, **options})
 
-    yield make
-    for one in made:
-        await one.close()
+    return make
 
 
 @contextlib.asynccontextmanager
@@ -495,6 +492,32 @@ async def test_answer_without_end_is_read_to_4_kb(calling: Callable[..., Outboun
         await server.settle()  # we hung up
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        http(200, b"thanks") + b"\n",
+        http(200, b"thanks") * 2,
+        http(200, b"thanks").replace(b"\r\n", b"\n"),
+        b"HTTP/1.1 200\r\n\r\nthanks",
+        b"HTTP/1.0 200 OK\r\n\r\nthanks",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n6  \r\nthanks\r\n0\r\n\r\n",
+    ],
+)
+async def test_answer_that_most_programs_would_understand_counts(
+    calling: Callable[..., Outbound], authority: Authority, answer: bytes
+) -> None:
+    """Receivers are programs that anybody wrote: one that took an event must not get it for days on end."""
+    async with receiver(once(answer), authority=authority) as server:
+        assert await calling().post(at(server), body=b"{}", headers={}) == THANKS
+
+
+async def test_body_of_an_answer_that_has_none_is_not_looked_at(
+    calling: Callable[..., Outbound], authority: Authority
+) -> None:
+    async with receiver(once(b"HTTP/1.1 204 No Content\r\n\r\nok"), authority=authority) as server:
+        assert await calling().post(at(server), body=b"{}", headers={}) == Posted(204, b"")
+
+
 async def test_answer_of_exactly_4_kb_is_whole(calling: Callable[..., Outbound], authority: Authority) -> None:
     async with receiver(answers(http(200, b"x" * 4096)), authority=authority) as server:
         assert await calling().post(at(server), body=b"", headers={}) == Posted(200, b"x" * 4096)
@@ -611,7 +634,6 @@ async def test_development_calls_this_machine_without_tls(host: str) -> None:
         url = at(server, host=host, scheme="http")
         assert await one.post(url, body=b"", headers={}) == THANKS
         assert server.requests[0].headers["host"] == f"{host}:{server.port}"
-    await one.close()
 
 
 async def test_development_calls_nothing_else_inside(calling: Callable[..., Outbound]) -> None:
@@ -627,7 +649,6 @@ async def test_production_is_what_one_gets_who_says_nothing() -> None:
             for host in ("127.0.0.1", "localhost", "[::1]"):
                 assert await why(one, at(server, host=host, scheme=scheme)) is Reason.URL_REFUSED
         assert server.connections == 0
-    await one.close()
 
 
 # --- what is told

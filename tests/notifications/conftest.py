@@ -12,6 +12,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from pydantic import SecretStr
 
 from payment_service.notifications.channel import Channel
+from payment_service.notifications.settings import TelegramSettings
 from payment_service.notifications.telegram import Telegram
 from payment_service.settings import Settings
 from tests.support.processes import Process, clean_environment, free_port
@@ -72,7 +73,7 @@ async def bot_api(bot_api_process: BotApi) -> BotApi:
 
 @pytest.fixture
 async def telegram(bot_api: BotApi) -> AsyncIterator[Channel]:
-    channel = Telegram(TOKEN, bot_api.url)
+    channel = Telegram(TelegramSettings(TOKEN, bot_api.url))
     yield channel
     await channel.close()
 

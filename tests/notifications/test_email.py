@@ -9,6 +9,7 @@ import pytest
 
 from payment_service.notifications.channel import ChatGone, Delivery, Refused, Sent, TryAgain
 from payment_service.notifications.email import Email
+from payment_service.notifications.settings import EmailSettings
 from payment_service.notifications.smtp import SmtpServer
 from payment_service.notifications.texts import Note
 from tests.notifications.conftest import Mailbox
@@ -19,7 +20,7 @@ ANNA = "anna@shop.example.kz"
 
 
 def channel_to(port: int) -> Email:
-    return Email(SmtpServer.of(f"smtp://127.0.0.1:{port}"), "pay@example.kz")
+    return Email(EmailSettings(SmtpServer.of(f"smtp://127.0.0.1:{port}"), "pay@example.kz"))
 
 
 async def send(mailbox: Mailbox, *, key: str = "1.2") -> Delivery:
@@ -81,7 +82,7 @@ async def test_nobody_there_is_tried_again() -> None:
 
 async def test_server_without_tls_gets_no_password(mailbox: Mailbox) -> None:
     server = replace(SmtpServer.of(f"smtp://pay:word@127.0.0.1:{mailbox.port}"), start_tls=True)
-    assert isinstance(await Email(server, "pay@example.kz").send(ANNA, NOTE, key="k"), TryAgain)
+    assert isinstance(await Email(EmailSettings(server, "pay@example.kz")).send(ANNA, NOTE, key="k"), TryAgain)
     assert mailbox.mails == []
 
 

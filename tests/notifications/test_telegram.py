@@ -7,6 +7,7 @@ import pytest
 
 from payment_service.notifications import telegram as module
 from payment_service.notifications.channel import Channel, ChatGone, ChatMoved, Refused, Sent, TryAgain
+from payment_service.notifications.settings import TelegramSettings
 from payment_service.notifications.telegram import Telegram
 from payment_service.notifications.texts import Note
 from payment_service.observability.logs import scrub
@@ -61,14 +62,14 @@ async def test_endless_text_is_refused_and_not_tried_again(telegram: Channel) ->
 
 
 async def test_wrong_token_is_ours_to_put_right_and_loses_no_message(bot_api: BotApi) -> None:
-    channel = Telegram("43:revoked", bot_api.url)
+    channel = Telegram(TelegramSettings("43:revoked", bot_api.url))
     delivery = await channel.send(CHAT, NOTE, key="k")
     await channel.close()
     assert delivery == TryAgain("telegram: 401 Unauthorized")
 
 
 async def test_nobody_there_is_tried_again() -> None:
-    channel = Telegram(TOKEN, f"http://127.0.0.1:{free_port()}")
+    channel = Telegram(TelegramSettings(TOKEN, f"http://127.0.0.1:{free_port()}"))
     assert await channel.send(CHAT, NOTE, key="k") == TryAgain("telegram: ConnectError")
     await channel.close()
 
@@ -94,7 +95,7 @@ async def test_strange_reply_is_tried_again(reply: bytes) -> None:
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
-        channel = Telegram(TOKEN, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        channel = Telegram(TelegramSettings(TOKEN, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
         delivery = await channel.send(CHAT, NOTE, key="k")
         await channel.close()
     assert isinstance(delivery, TryAgain)
@@ -112,7 +113,7 @@ async def test_silence_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> 
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     async with server:
-        channel = Telegram(TOKEN, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        channel = Telegram(TelegramSettings(TOKEN, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
         assert isinstance(await channel.send(CHAT, NOTE, key="k"), TryAgain)
         await channel.close()
         await asyncio.wait_for(hung_up.wait(), 10)

@@ -500,7 +500,7 @@ async def test_intent_whose_sender_stopped_waiting_is_not_written(
 ) -> None:
     """The statement waits for a lock longer than its sender does; it would commit by itself afterwards."""
     route = taking(wire)
-    monkeypatch.setattr("payment_service.payments.service.INTENT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("payment_service.idempotency.writing.INTENT_TIMEOUT_S", 0.3)
     request = ask()
     fingerprint = await services.payments._fingerprint(request)
     async with sql.transaction():

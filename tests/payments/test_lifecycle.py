@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from payment_service.payments import lifecycle
+from payment_service.payments.following import FollowPlan
 from payment_service.payments.lifecycle import (
     MOVES,
     OPEN,
     UNDOING,
     Failure,
-    FollowPlan,
     ForbiddenMoveError,
     Standing,
     State,

@@ -12,6 +12,7 @@ import httpx
 import pytest
 import respx
 
+from payment_service.access.people import Role
 from payment_service.access.service import FULL_ACCESS, Scope
 from payment_service.audit.comparing import compare
 from payment_service.audit.sealing import AuditSeals
@@ -103,6 +104,17 @@ async def own_house(roles: Roles, database_url: str) -> AsyncIterator[Services]:
     await services.close()
 
 
+async def _person_comes_and_goes(services: Services) -> None:
+    person = await services.people.add("aigul@example.kz", "A", Role.FLORIST, frozenset({SHOP}))
+    await services.people.set_password(str(await services.people.link(person.id)), "peonies and roses")
+    session = await services.sessions.sign_in(person.email, "peonies and roses", address="203.0.113.7")
+    signed_in = await services.sessions.of(session)
+    await services.sessions.prove(signed_in, "peonies and roses", address="203.0.113.7")
+    await services.sessions.sign_out(signed_in)
+    await services.people.change(person.id, role=Role.OPERATOR)
+    await services.people.disable(person.id)
+
+
 async def test_service_does_everything_as_the_lesser_role(
     own_house: Services, roles: Roles, wire: respx.MockRouter
 ) -> None:
@@ -115,6 +127,7 @@ async def test_service_does_everything_as_the_lesser_role(
         await services.routing.update(FULL_ACCESS, SHOP, {"city": "Алматы"}, reason="moved")
         key = await services.access.create("shop", [Scope.ADMIN], shops=frozenset({SHOP}))
         await services.access.revoke(key.row.id)
+        await _person_comes_and_goes(services)
         endpoint = (await services.endpoints.add(FULL_ACCESS, {"url": "http://127.0.0.1:1025/hook"})).endpoint
         await services.endpoints.rotate_secret(FULL_ACCESS, endpoint.id, keep_old_s=60)
         await services.endpoints.change(FULL_ACCESS, endpoint.id, {"is_active": False})
@@ -175,6 +188,10 @@ DENIED = [
     "UPDATE payment_config_history SET organization_bin = '891027350515'",
     "DELETE FROM payment_config",
     "DELETE FROM api_key",
+    "DELETE FROM person",
+    "UPDATE person SET email = 'eve@example.kz'",
+    "UPDATE person_session SET expires_at = expires_at + interval '1 day'",
+    "UPDATE person_link SET person_id = person_id",
     "UPDATE api_key SET digest = repeat('f', 64)",
     "UPDATE api_key SET scopes = '{admin}'",
     "UPDATE device_token SET masked = 'x'",

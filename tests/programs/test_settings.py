@@ -11,7 +11,11 @@ from typing import Final
 import pytest
 from pydantic import ValidationError
 
+from payment_service.payments.following import FollowPlan
+from payment_service.payments.rules import PaymentRules
 from payment_service.postgres.connecting import ConnectArgumentError, connect_arguments
+from payment_service.providers.kaspi.settings import KaspiSettings
+from payment_service.rates import Rate, Rates
 from payment_service.settings import (
     DEVELOPMENT_FILE,
     Settings,
@@ -20,6 +24,7 @@ from payment_service.settings import (
     load,
     load_of_development_server,
 )
+from payment_service.webhooks.plan import DeliveryPlan
 
 SECRET: Final = "hidden-word"
 KEY: Final = "dGhpcyBpcyBhIHRlc3Qga2V5LCBub3QgYSBzZWNyZXQ="
@@ -59,6 +64,33 @@ def test_what_is_needed_is_enough_and_the_rest_is_safe(loaded: Settings) -> None
     assert (loaded.debug, loaded.dev_no_auth, loaded.serves_docs, loaded.metrics_public) == (False,) * 4
     assert (loaded.cors_origins, loaded.metrics_token) == ([], None)
     assert (loaded.duplicate_window_s, loaded.error_confirm_s) == (60, 30)
+
+
+def test_groups_are_made_of_what_was_set_and_know_the_rest(monkeypatch: pytest.MonkeyPatch, loaded: Settings) -> None:
+    assert loaded.kaspi == KaspiSettings("https://proxy.example", SECRET)
+    assert (loaded.payments, loaded.follow, loaded.delivery) == (PaymentRules(), FollowPlan(), DeliveryPlan())
+    assert (loaded.telegram, loaded.email) == (None, None)
+    # Each number once, so that no two can be mistaken for each other.
+    numbers = {name: str(number) for number, name in enumerate(NUMBERS, start=40)}
+    changes = {"KASPI_CONNECT_TIMEOUT_S": "2", "KASPI_DEADLINE_S": "3", "KASPI_WEBHOOK_SECRET": SECRET * 2}
+    several = {"FOLLOW_TAILS_S": "1,2", "WEBHOOK_DELAYS_S": "3, 4", "DUPLICATE_WINDOW_S": "95"}
+    settings = with_environment(monkeypatch, {**numbers, **changes, **several, **LOCAL})
+    assert settings.kaspi == KaspiSettings(LOCAL["PRODUCTION_API_URL"], SECRET, SECRET * 2, 3, 2, 40, 41, 42, 43, 44)
+    assert settings.payments == PaymentRules(95, 45, late_effect_s=46, call_deadline_s=3)
+    assert settings.follow == FollowPlan(47, 48, 49, 50, 51, 52, (1, 2))
+    assert settings.delivery == DeliveryPlan((3, 4), 53, 54, 55, 56)
+    assert settings.rates == Rates(Rate(570, 10), Rate(580, 10), (Rate(59, 60), Rate(60, 86400)))
+    unlimited = with_environment(monkeypatch, {"RATE_LIMITS": "false"}).rates
+    assert unlimited == Rates(Rate(0, 10), Rate(0, 10), (Rate(0, 60), Rate(0, 86400)))
+
+
+NUMBERS: Final = [
+    *("KASPI_MAX_CALLS", "KASPI_MAX_READINGS", "KASPI_CONNECTIONS_AHEAD"),
+    *("KASPI_BREAKER_FAILURES", "KASPI_BREAKER_PAUSE_S", "SENDING_LEASE_S", "LATE_EFFECT_S"),
+    *("FOLLOW_FIRST_S", "FOLLOW_FAST_S", "FOLLOW_FAST_FOR_S", "FOLLOW_SLOW_S", "FOLLOW_FOR_S", "ERROR_CONFIRM_S"),
+    *("WEBHOOK_ORDER_WAIT_S", "WEBHOOK_DISABLE_AFTER_S", "WEBHOOK_CALLS_PER_ENDPOINT", "WEBHOOK_CALLS"),
+    *("RATE_PER_KEY", "RATE_PER_ADDRESS", "PHONE_INVOICES_PER_MINUTE", "PHONE_INVOICES_PER_DAY"),
+]
 
 
 def test_dot_env_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

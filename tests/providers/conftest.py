@@ -3,8 +3,6 @@ from io import StringIO
 
 import pytest
 
-from payment_service.observability import logs
-from payment_service.providers.kaspi import client
 from payment_service.providers.kaspi.client import KaspiClient
 from tests.support.logs import production_logs
 from tests.support.proxy import RawProxy, answers, raw_proxy
@@ -12,9 +10,8 @@ from tests.support.verbs import SECRETS, client_of
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[StringIO]:
+def told() -> Iterator[StringIO]:
     """Everything that was logged, down to DEBUG. No secret may be in it when the test ends."""
-    monkeypatch.setattr(client, "log", logs.get_logger(client.__name__))  # one that no earlier test has bound
     with production_logs() as lines:
         yield lines
         assert [secret for secret in SECRETS if secret in lines.getvalue()] == []

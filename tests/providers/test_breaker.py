@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from payment_service.money import Money
 from payment_service.providers.breaker import SEEN_FOR_S, Breaker, ShopBreakers
 from payment_service.providers.interface import Accepted, Account, NotSent, PhonePayment, StatusRead, StatusUnread
-from payment_service.providers.kaspi.client import KaspiClient, KaspiSettings
+from payment_service.providers.kaspi.client import KaspiClient
+from payment_service.providers.kaspi.settings import KaspiSettings
 from tests.support.proxy import Connection, RawProxy, answers, http
 from tests.support.verbs import ACCESS_TOKEN, CREATE, ID, VERBS, Verb
 

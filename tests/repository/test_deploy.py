@@ -207,7 +207,16 @@ def test_installed_wheel_finds_its_own_migrations(unpacked: Path, tmp_path: Path
     assert max(Path(where, "versions").glob("*.py")).name.startswith(head)
 
 
-@pytest.mark.parametrize("name", ["routing/shops.csv", "_migrations/versions/0001_queue.sql"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "routing/shops.csv",
+        "_migrations/versions/0001_queue.sql",
+        "console/locale/ru.po",
+        "console/static/htmx.min.js",
+        "console/templates/base.html",
+    ],
+)
 def test_wheel_carries_its_data(name: str, unpacked: Path) -> None:
     assert (unpacked / "payment_service" / name).is_file()
 

@@ -18,7 +18,8 @@ from payment_service.providers.interface import (
     RefundReceipt,
 )
 from payment_service.providers.kaspi import wire
-from payment_service.providers.kaspi.client import KaspiClient, KaspiSettings
+from payment_service.providers.kaspi.client import KaspiClient
+from payment_service.providers.kaspi.settings import KaspiSettings
 
 ACCESS_TOKEN: Final = "access-token-that-nobody-may-read"
 DEVICE_TOKEN: Final = "0c0ffee0-1111-4222-8333-444455556666"

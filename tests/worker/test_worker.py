@@ -12,7 +12,7 @@ import respx
 
 from payment_service.access.service import FULL_ACCESS
 from payment_service.observability.metrics import TASKS
-from payment_service.payments.lifecycle import FollowPlan
+from payment_service.payments.following import FollowPlan
 from payment_service.payments.models import Payment
 from payment_service.payments.polling import Polling
 from payment_service.reports.service import Report

@@ -1,9 +1,13 @@
-"""The table of API keys. A key itself is never stored, only its SHA-256: it has 256 random bits, so that is enough."""
+"""The tables of those who call: API keys, and people with their sessions.
 
-from sqlalchemy import ARRAY, Integer, String
+A key, a session's token and a link are never stored, only their SHA-256: each has 256 random bits, so that is enough.
+A password has fewer, so of it there is an Argon2id hash.
+"""
+
+from sqlalchemy import ARRAY, ForeignKey, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from payment_service.postgres.database import Base, Moment, Stamp
+from payment_service.postgres.database import Base, Moment, Stamp, Tiyn
 
 
 class ApiKey(Base):
@@ -20,3 +24,48 @@ class ApiKey(Base):
     created_at: Mapped[Stamp]
     expires_at: Mapped[Moment | None]
     revoked_at: Mapped[Moment | None]
+
+
+class Person(Base):
+    """Somebody who signs in to the console. The e-mail address is their name in the record, and never changes."""
+
+    __tablename__ = "person"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str] = mapped_column(String(64), unique=True)
+    name: Mapped[str] = mapped_column(String(100))
+    role: Mapped[str] = mapped_column(String(10))
+    shops: Mapped[list[int] | None] = mapped_column(ARRAY(Integer))
+    """None is every shop, which a florist never has."""
+    refund_limit: Mapped[Tiyn | None]
+    """What this person may pay back of one payment, with what was paid back before; none is no limit."""
+    password_hash: Mapped[str | None] = mapped_column(String(200))
+    password_set_at: Mapped[Moment | None]
+    created_at: Mapped[Stamp]
+    disabled_at: Mapped[Moment | None]
+
+
+class PersonLink(Base):
+    """A link that sets a password, once. A trigger marks it as used when the password is set or a newer one is made."""
+
+    __tablename__ = "person_link"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"))
+    created_at: Mapped[Stamp]
+    expires_at: Mapped[Moment]
+    used_at: Mapped[Moment | None]
+
+
+class PersonSession(Base):
+    """A session, by the digest of its token. A trigger ends it with the password, role, shops and account it has."""
+
+    __tablename__ = "person_session"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("person.id"))
+    created_at: Mapped[Stamp]
+    proved_at: Mapped[Stamp]
+    """When the password was last given."""
+    expires_at: Mapped[Moment]
+    ended_at: Mapped[Moment | None]

@@ -28,7 +28,7 @@ from payment_service.postgres.visibility import ALL_SHOPS, Shops
 _KEY_MARK: Final = "ps_"
 _PREFIX_LENGTH: Final = 10
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_OURS: Final = frozenset({"anonymous", "development", "service", "worker"})
+_OURS: Final = frozenset({"anonymous", "console", "development", "service", "worker"})
 """Actors of the record that are no caller: a key of that name could sign with it."""
 
 
@@ -120,7 +120,8 @@ def _caller(row: ApiKey) -> Caller:
     return Caller(row.name, scopes, ALL_SHOPS if row.shops is None else frozenset(row.shops), row.id)
 
 
-def _digest(key: str) -> str:
+def digest_of(key: str) -> str:
+    """What is kept of a key, a session's token or a link: its SHA-256 in hex."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
@@ -138,7 +139,7 @@ class Access:
         Raises:
             NotAuthenticated: when the key is unknown, revoked or expired.
         """
-        held = await self.memory.get_or_read(_digest(key), self._read)
+        held = await self.memory.get_or_read(digest_of(key), self._read)
         if held.ends_at <= time.monotonic():
             raise NotAuthenticated
         return held.caller
@@ -195,7 +196,7 @@ class Access:
         row = ApiKey(
             name=name,
             prefix=key[:_PREFIX_LENGTH],
-            digest=_digest(key),
+            digest=digest_of(key),
             scopes=sorted(set(scopes)),
             shops=None if shops is ALL_SHOPS else sorted(shops),
             expires_at=expires_at,

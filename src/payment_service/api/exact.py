@@ -99,13 +99,14 @@ class _Parameter:
     alias: str
     field: ModelField
     where: str
+    is_required: bool
 
     def read(self, given: str | None, arguments: dict[str, Any], errors: Errors) -> None:
         """Put the value among the arguments, or what is wrong with it among the errors."""
         if given is not None:
             arguments[self.name], found = self.field.validate(given, loc=(self.where, self.alias))
             errors += found
-        elif self.field.field_info.is_required():
+        elif self.is_required:
             errors.append({"type": "missing", "loc": (self.where, self.alias), "msg": "Field required", "input": None})
         else:
             arguments[self.name] = self.field.default
@@ -121,7 +122,7 @@ class _Endpoint:
         self._request_name = dependant.request_param_name
         self._dependencies = [_dependency(one.name, one.call, one.dependencies) for one in dependant.dependencies]
         self._of_path, self._of_query, self._of_headers = (
-            [_Parameter(field.name, field.alias, field, where) for field in fields]
+            [_Parameter(field.name, field.alias, field, where, field.field_info.is_required()) for field in fields]
             for where, fields in (
                 ("path", dependant.path_params),
                 ("query", dependant.query_params),

@@ -17,8 +17,6 @@ from payment_service.observability.metrics import RATE_LIMITED, labelled
 from payment_service.rates import Rate, RateLimiter
 from payment_service.settings import Settings
 
-RATES_OVER_S: Final = 10
-"""Rates per second are averaged over so many: a page that loads may ask for ten seconds' worth at once."""
 _KNOWN_KEYS: Final = 10_000
 _IPV6_PREFIX: Final = 64
 """What one customer of a network gets at the least: each of its addresses would have a bucket of its own."""
@@ -84,11 +82,8 @@ class Throttle:
 
 def throttle_of(settings: Settings) -> Throttle:
     """The limits that the settings name; none when they switch limits off."""
-    per_key, per_address = (
-        Rate(per_s * RATES_OVER_S * settings.rate_limits, RATES_OVER_S)
-        for per_s in (settings.rate_per_key, settings.rate_per_address)
-    )
-    return Throttle(per_key, per_address, no_authentication=settings.dev_no_auth)
+    rates = settings.rates
+    return Throttle(rates.requests_of_key, rates.requests_from_address, no_authentication=settings.dev_no_auth)
 
 
 def _address(client: tuple[str, int] | None) -> str:

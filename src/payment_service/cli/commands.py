@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "notify": "Messages to people: which chats are told of which events.",
     "webhooks": "Webhook endpoints and deliveries.",
     "keys": "API keys, their scopes and shops.",
+    "people": "Who may sign in to the console: accounts, their roles and shops.",
     "secrets": "The key that encrypts device tokens at rest.",
     "audit": "The audit log: verify its seals, and export it.",
     "import-legacy": "Import the routing and the log of the old service. It can be repeated: a second run adds only "

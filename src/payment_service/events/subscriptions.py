@@ -2,14 +2,14 @@
 
 Each event is announced (NOTIFY) when it was committed. It is read once for all who may see it, and not at all when
 nobody may, so that waiting costs next to no connection: those are for money. An announcement may be lost, so the
-database is asked now and then as well; and once a second while it cannot be header.
+database is asked now and then as well; and once a second while it cannot be heard.
 Whoever waits does so with a key, and only as long as that key holds: every process asks so once a second, and at once
 when the database tells that a key was changed.
 """
 
 import asyncio
 import json
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -138,8 +138,8 @@ class Subscriptions:
         self._all: set[Subscription] = set()
         self._of_caller: Counter[int | str] = Counter()
         self._pending: list[EventHeader] = []
-        self._known: dict[UUID, datetime] = {}
-        """Events that were passed on, or that nobody waited for; each with when that was."""
+        self._known: OrderedDict[UUID, datetime] = OrderedDict()
+        """Events that were passed on, or that nobody waited for; each with when that was, the oldest first."""
         self._known_until = datetime.now(UTC)
         self._losses = 0
         """How often the LISTEN connection was lost or made: events may have been missed in between."""
@@ -252,31 +252,34 @@ class Subscriptions:
 
     async def _read(self) -> None:
         began = datetime.now(UTC)
-        header, self._pending = self._pending, []
+        headers, self._pending = self._pending, []
         now = asyncio.get_running_loop().time()
         is_due = now - self._swept_at >= SWEEP_EVERY_S
         missed = not self.listening or is_due or self._losses > self._losses_made_good
         for subscription in self._all:
-            if subscription.subject_id is not None and (missed or any(map(subscription.wants, header))):
+            if subscription.subject_id is not None and (missed or any(map(subscription.wants, headers))):
                 subscription.wake()
         streams = [subscription for subscription in self._all if subscription.subject_id is None]
         try:
             # What NOTIFY announced is sent in its order; what was missed is looked for.
-            wanted = [one for one in header if any(stream.wants(one) for stream in streams)]
+            wanted = [one for one in headers if any(stream.wants(one) for stream in streams)]
             for start in range(0, len(wanted), _AT_ONCE):
                 _pass_on(await self._events(wanted[start : start + _AT_ONCE]), streams)
         except BaseException:
             # It was passed on to nobody, or nobody knows to whom: told twice rather than not at all.
             self._losses += 1
-            for one in header:
+            for one in headers:
                 self._known.pop(one.id, None)
             raise
         if missed:
             await self._catch_up(streams)
             self._swept_at = now
         self._known_until = began
-        oldest = datetime.now(UTC) - _KNOWN_FOR
-        self._known = {event_id: moment for event_id, moment in self._known.items() if moment >= oldest}
+        self._forget_before(datetime.now(UTC) - _KNOWN_FOR)
+
+    def _forget_before(self, moment: datetime) -> None:
+        while self._known and next(iter(self._known.values())) < moment:
+            self._known.popitem(last=False)
 
     async def _events(self, wanted: Sequence[EventHeader]) -> list[Event]:
         """The events that NOTIFY announced, in its order."""

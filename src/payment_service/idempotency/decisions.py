@@ -41,11 +41,11 @@ class Earlier:
     """Since its end became known; as long as it is not, since it was written down."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rules:
     """What is set from outside. Times in seconds."""
 
-    duplicate_window_s: float = 60
+    duplicate_window_s: int = 60
     """For how long after its end became known an equal request without a key is the same one; 0: no longer."""
     sending_lease_s: float = 30
     """For how long a sender may take; longer than any call can."""

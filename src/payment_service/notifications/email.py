@@ -10,7 +10,7 @@ import aiosmtplib
 from aiosmtplib import SMTPException, SMTPRecipientsRefused, SMTPResponseException
 
 from payment_service.notifications.channel import ChatGone, Delivery, Refused, Sent, TryAgain, shortened
-from payment_service.notifications.smtp import SmtpServer
+from payment_service.notifications.settings import EmailSettings
 from payment_service.notifications.texts import Note
 
 DEADLINE_S: Final = 20
@@ -24,10 +24,10 @@ class Email:
     chat_pause_s = 1.0
     pause_s = 0.1
 
-    def __init__(self, server: SmtpServer, sender: str) -> None:
-        self._server = server
-        self._sender = sender
-        self._domain = sender.rpartition("@")[2]
+    def __init__(self, settings: EmailSettings) -> None:
+        self._server = settings.server
+        self._sender = settings.sender
+        self._domain = settings.sender.rpartition("@")[2]
 
     async def send(self, address: str, note: Note, *, key: str) -> Delivery:
         """Send once. A lost answer is ``TryAgain``: see the module ``channel``."""

@@ -40,7 +40,8 @@ from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import MESSAGES
 from payment_service.postgres.database import Database, retry_until_written
 from payment_service.routing.models import PaymentConfig
-from payment_service.scheduling.due import Kind, jitter, wake
+from payment_service.scheduling.due import Kind, wake
+from payment_service.scheduling.jitter import jitter
 
 LEASE_S: Final = 60
 """How long a worker owns a chat's turn; longer than any channel's deadline."""

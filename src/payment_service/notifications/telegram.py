@@ -4,16 +4,18 @@ The bot's token is part of every address, so no address and no error's own text 
 """
 
 import asyncio
+import contextlib
 import html
 import json
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final
 
 import httpx
 
 from payment_service.notifications.channel import ChatGone, ChatMoved, Delivery, Refused, Sent, TryAgain, shortened
+from payment_service.notifications.settings import TelegramSettings
 from payment_service.notifications.texts import Note
 from payment_service.outbound.tls import trusted_authorities
+from payment_service.outbound.transport import Transport
 
 DEADLINE_S: Final = 10
 CONNECT_TIMEOUT_S: Final = 5
@@ -21,6 +23,9 @@ MAX_REPLY_BYTES: Final = 64 * 1024
 DEFAULT_RETRY_AFTER_S: Final = 30.0
 """How long to leave a chat alone when the Bot API asks for it without saying for how long."""
 MAX_RETRY_AFTER_S: Final = 86400.0
+_HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "payment-service"}
+_KEPT: Final = 4
+"""So many connections wait for the next message: a message that a broken one lost is sent again."""
 _GONE: Final = (
     "chat not found",
     "user not found",
@@ -42,17 +47,11 @@ class Telegram:
     chat_pause_s = 1.0  # core.telegram.org/bots/faq: one message a second in a chat ...
     pause_s = 1 / 30  # ... and thirty a second in all
 
-    def __init__(self, token: str, api_url: str) -> None:
-        self._token = token
-        self._url = f"{api_url}/bot{token}/sendMessage"
-        self._http = httpx.AsyncClient(
-            verify=trusted_authorities(),
-            timeout=httpx.Timeout(DEADLINE_S, connect=CONNECT_TIMEOUT_S),
-            follow_redirects=False,
-            trust_env=False,
-            headers={"Accept-Encoding": "identity", "User-Agent": "payment-service"},
-        )
-        self._http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    def __init__(self, settings: TelegramSettings) -> None:
+        self._token = settings.token
+        self._url = httpx.URL(settings.api_url)
+        self._target = self._url.raw_path.rstrip(b"/") + f"/bot{settings.token}/sendMessage".encode()
+        self._transport = Transport(self._url, trusted_authorities(), keep=_KEPT)
 
     async def send(self, address: str, note: Note, *, key: str) -> Delivery:  # noqa: ARG002 - the Bot API knows no key
         """Send once. A lost answer is ``TryAgain``: see the module ``channel``."""
@@ -63,7 +62,6 @@ class Telegram:
             "link_preview_options": {"is_disabled": True},
         }
         try:
-            # httpx's timeouts are per read, so the deadline is around it all.
             async with asyncio.timeout(DEADLINE_S):
                 status, reply = await self._post(body)
         except Exception as error:  # noqa: BLE001 - any way of failing is one: not known to have been taken
@@ -73,10 +71,16 @@ class Telegram:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self._transport.aclose()
 
     async def _post(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        async with self._http.stream("POST", self._url, json=body) as response:
+        extensions = {
+            "target": self._target,  # not in the URL, which others print
+            "timeout": {"connect": CONNECT_TIMEOUT_S},
+        }
+        request = httpx.Request("POST", self._url, json=body, headers=_HEADERS, extensions=extensions)
+        response = await self._transport.handle_async_request(request)
+        async with contextlib.aclosing(response):
             text = bytearray()
             async for chunk in response.aiter_raw():
                 text += chunk

@@ -14,14 +14,17 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import httpx
 
 from payment_service.observability.logs import get_logger
-from payment_service.outbound.addresses import PRODUCTION, Destination, IPAddress, Rules, in_url, read_url
+from payment_service.outbound.addresses import PRODUCTION, Destination, IPAddress, Rules, read_url
+from payment_service.outbound.connection import open_connection
 from payment_service.outbound.lookups import LookUps
+from payment_service.outbound.reply import Reply
 from payment_service.outbound.tls import trusted_authorities
+from payment_service.outbound.transport import head_of
 
 MAX_ANSWER_BYTES: Final = 4096
 DEADLINE_S: Final = 15.0
@@ -126,22 +129,6 @@ def check_headers(headers: Mapping[str, str]) -> None:
             raise ValueError(f"The header {name} must have a value of 1 to 2000 visible ASCII characters.")
 
 
-class _Line:
-    """The connection of one call, held to be closed: httpcore forgets one whose TLS handshake is cancelled."""
-
-    _stream: Any = None
-
-    async def __call__(self, event: str, info: dict[str, Any]) -> None:
-        """What the transport reports of its doings."""
-        if event == "connection.connect_tcp.complete":
-            self._stream = info["return_value"]
-
-    async def aclose(self) -> None:
-        """Close it, if it is not closed."""
-        if self._stream:
-            await self._stream.aclose()
-
-
 class Outbound:
     """Calls addresses that users gave."""
 
@@ -158,13 +145,8 @@ class Outbound:
         # Threads of their own: names that never answer must not keep the provider's name waiting.
         self._resolve = resolve or LookUps()
         self._deadline_s = deadline_s
-        # A bare transport, no client: it knows no redirects, cookies, proxies, netrc or decoding that one could
-        # forget to turn off. A connection serves one call: the next to that address may be for another name.
-        self._transport = httpx.AsyncHTTPTransport(
-            verify=tls or trusted_authorities(),
-            trust_env=False,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-        )
+        self._tls = tls or trusted_authorities()
+        self._tls.set_alpn_protocols(["http/1.1"])
 
     def check_url(self, url: str) -> None:
         """Check how a URL is written. Asks nobody.
@@ -214,10 +196,6 @@ class Outbound:
         )
         return answer
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._transport.aclose()
-
     async def _find(self, destination: Destination) -> Sequence[IPAddress]:
         """The addresses of the host, each of them checked. One that may not be called spoils them all."""
         if destination.address:  # checked when it was read
@@ -235,50 +213,49 @@ class Outbound:
         return found
 
     async def _post(self, destination: Destination, body: bytes, headers: Mapping[str, str]) -> Posted:
+        request = _head(destination, body, headers) + body
         *others, last = (await self._find(destination))[:_ADDRESSES_TRIED]
         for address in others:
             # Without a connection nothing was said, so the next address may be asked.
             with contextlib.suppress(httpx.ConnectError, httpx.ConnectTimeout):
-                return await self._call(destination, address, body, headers)
-        return await self._call(destination, last, body, headers)
+                return await self._call(destination, address, request)
+        return await self._call(destination, last, request)
 
-    async def _call(
-        self, destination: Destination, address: IPAddress, body: bytes, headers: Mapping[str, str]
-    ) -> Posted:
-        line = _Line()
-        sent = httpx.Headers({"User-Agent": "payment-service"})
-        sent.update(headers)
-        sent.update({"Host": destination.authority, "Accept-Encoding": "identity", "Connection": "close"})
-        request = httpx.Request(
-            "POST",
-            f"{destination.scheme}://{in_url(address)}:{destination.port}",
-            content=body,
-            headers=sent,
-            extensions={
-                "sni_hostname": destination.host,  # also whose certificate it must be
-                "target": destination.target.encode(),
-                "trace": line,
-                "timeout": httpx.Timeout(self._deadline_s, connect=_CONNECT_TIMEOUT_S).as_dict(),
-            },
+    async def _call(self, destination: Destination, address: IPAddress, request: bytes) -> Posted:
+        """Make the call. The connection goes to the address that was checked, and must be the host's by name."""
+        connection = await open_connection(
+            destination.host,
+            destination.port,
+            self._tls if destination.scheme == "https" else None,
+            timeout_s=_CONNECT_TIMEOUT_S,
+            address=address,
         )
-        async with contextlib.aclosing(line):
-            response = await self._transport.handle_async_request(request)
-            async with contextlib.aclosing(response):
-                return Posted(response.status_code, await _beginning_of(response))
+        with contextlib.closing(connection):
+            await connection.send(request)
+            reply, body = Reply(lenient=True), b""
+            while not reply.is_whole and len(body) < MAX_ANSWER_BYTES:
+                reply.feed(await connection.receive())
+                body += reply.body()
+            return Posted(reply.status, body[:MAX_ANSWER_BYTES])
 
 
-async def _beginning_of(response: httpx.Response) -> bytes:
-    answer = bytearray()
-    async for chunk in response.aiter_raw():
-        answer += chunk
-        if len(answer) >= MAX_ANSWER_BYTES:
-            break
-    return bytes(answer[:MAX_ANSWER_BYTES])
+def _head(destination: Destination, body: bytes, headers: Mapping[str, str]) -> bytes:
+    """The head of the request: a user's headers may say who calls, and nothing about how the call is made."""
+    names_itself = any(name.lower() == "user-agent" for name in headers)
+    sent = {
+        "Host": destination.authority,
+        **({} if names_itself else {"User-Agent": "payment-service"}),
+        **headers,
+        "Content-Length": str(len(body)),
+        "Accept-Encoding": "identity",
+        "Connection": "close",
+    }
+    return head_of("POST", destination.target.encode(), [(name.encode(), sent[name].encode()) for name in sent])
 
 
 def _why(error: Exception) -> NotPosted:
     """What to tell of a failure. Never the error's own text: it may hold the address."""
-    fault = _tls_fault(error)
+    fault = error.__cause__ if isinstance(error.__cause__, ssl.SSLError) else None
     if isinstance(fault, ssl.SSLCertVerificationError):
         what = _CERTIFICATE_FAULTS.get(fault.verify_code, "is not from an authority that is trusted")
         return NotPosted(Reason.CERTIFICATE_REFUSED, f"The host's certificate {what}.")
@@ -292,6 +269,8 @@ def _reason(error: Exception) -> Reason:
     match error:
         case _HostRefused():
             return error.reason
+        case httpx.ConnectError(__cause__=ConnectionAbortedError()):  # it was made, and the host spoke first
+            return Reason.CONNECTION_BROKEN
         case httpx.ConnectError() | httpx.ConnectTimeout():
             return Reason.CONNECT_FAILED
         case TimeoutError() | httpx.TimeoutException():
@@ -300,14 +279,3 @@ def _reason(error: Exception) -> Reason:
             return Reason.CONNECTION_BROKEN
         case _:
             return Reason.ERROR
-
-
-def _tls_fault(error: Exception) -> ssl.SSLError | None:
-    """What TLS itself found wrong. While connecting, the layers between hide it among their causes."""
-    cause: BaseException | None = error
-    while cause:
-        # "Wants to read" is how TLS waits, and so among the causes of whatever ends the waiting.
-        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLWantReadError | ssl.SSLWantWriteError):
-            return cause
-        cause = cause.__cause__ or cause.__context__
-    return None

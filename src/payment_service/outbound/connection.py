@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import httpx
 
+from payment_service.outbound.addresses import IPAddress
+
 _MAX_REPLY_BYTES: Final = 128 * 1024
 _RECEIVE_BYTES: Final = 16 * 1024
 
@@ -120,9 +122,23 @@ class Connection:
 
 
 async def open_connection(
-    host: str, port: int, tls: ssl.SSLContext | None, session: ssl.SSLSession | None, timeout_s: float | None
+    host: str,
+    port: int,
+    tls: ssl.SSLContext | None,
+    *,
+    session: ssl.SSLSession | None = None,
+    timeout_s: float | None,
+    address: IPAddress | None = None,
 ) -> Connection:
     """Open a connection, on which nothing has been said yet.
+
+    Args:
+        host: Whom to connect to, and whose certificate it must be.
+        port: Where it listens.
+        tls: Whose certificates are believed; none for a connection without TLS.
+        session: Of an earlier connection to the same host: it may be resumed.
+        timeout_s: For all of it, in seconds.
+        address: The address of the host that is connected to, and no other: its name is not looked up.
 
     Raises:
         httpx.ConnectTimeout: when that takes too long.
@@ -130,7 +146,8 @@ async def open_connection(
     """
     try:
         async with asyncio.timeout(timeout_s):
-            connection = Connection(await _open_socket(host, port, timeout_s))
+            sock = await (_connect_to(address, port) if address else _open_socket(host, port, timeout_s))
+            connection = Connection(sock)
             try:
                 if tls:
                     await connection.start_tls(tls, host, session)
@@ -155,6 +172,11 @@ async def _open_socket(host: str, port: int, timeout_s: float | None) -> socket.
             async with asyncio.timeout(timeout_s and timeout_s / (len(others) + 1)):
                 return await _connect(*other)
     return await _connect(*last)
+
+
+async def _connect_to(address: IPAddress, port: int) -> socket.socket:
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    return await _connect(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (str(address), port))
 
 
 async def _connect(family: int, kind: int, protocol: int, _name: str, address: Any) -> socket.socket:

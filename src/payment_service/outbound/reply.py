@@ -11,7 +11,13 @@ _MAX_HEAD_BYTES: Final = 64 * 1024
 class Reply:
     """A reply as httptools parses it. Whatever leaves its end or its meaning in doubt is an error."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, lenient: bool = False) -> None:
+        """``lenient`` also reads what servers that anybody wrote say and most clients understand.
+
+        That is lines that end without CR, a length beside chunks, chunk sizes with spaces, and whatever comes behind
+        the reply, which is not looked at. So it is only for the last call of a connection, and never for an answer
+        that money depends on.
+        """
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.has_head = False
@@ -20,7 +26,12 @@ class Reply:
         self._ends_with_connection = False
         self._body: list[bytes] = []
         self._head_bytes = 0
+        self._lenient = lenient
         self._parser = httptools.HttpResponseParser(self)
+        if lenient:
+            self._parser.set_dangerous_leniencies(
+                lenient_optional_cr_before_lf=True, lenient_chunked_length=True, lenient_spaces_after_chunk_size=True
+            )
 
     def feed(self, data: bytes) -> None:
         """Take what was received; nothing means that the connection ended.
@@ -36,6 +47,8 @@ class Reply:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
+            if self._lenient and self.is_whole:
+                return
             raise httpx.RemoteProtocolError("The reply is not HTTP/1.1, or more than one.") from None
         self._head_bytes += 0 if self.has_head else len(data)
         if self._head_bytes > _MAX_HEAD_BYTES:

@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Final, TypeAlias
 
 import httpx
@@ -67,7 +67,8 @@ class Transport(httpx.AsyncBaseTransport):
         """
         trace: _Trace = request.extensions.get("trace", _untold)
         timeout_s: float | None = request.extensions.get("timeout", {}).get("connect")
-        data = _head(request) + await request.aread()
+        target = request.extensions.get("target", request.url.raw_path)
+        data = head_of(request.method, target, request.headers.raw) + await request.aread()
         connection = self._take_idle() or await self._open(timeout_s)
         reply = Reply()
         try:
@@ -94,7 +95,7 @@ class Transport(httpx.AsyncBaseTransport):
         self._end_idle()
 
     async def _open(self, timeout_s: float | None) -> Connection:
-        return await open_connection(self._host, self._port, self._tls, self._session, timeout_s)
+        return await open_connection(self._host, self._port, self._tls, session=self._session, timeout_s=timeout_s)
 
     def _release(self, connection: Connection, reply: Reply) -> None:
         """Take back the connection of a call that has ended."""
@@ -190,15 +191,14 @@ class _Body(httpx.AsyncByteStream):
             self._release(self._connection, self._reply)
 
 
-def _head(request: httpx.Request) -> bytes:
+def head_of(method: str, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The head of a request as it is written.
 
     Raises:
         httpx.LocalProtocolError: when it would not be read as one head.
     """
-    target = request.extensions.get("target", request.url.raw_path)
-    first = b"%s %s HTTP/1.1" % (request.method.encode("ascii"), target)
-    lines = [first, *(b"%s: %s" % header for header in request.headers.raw)]
+    first = b"%s %s HTTP/1.1" % (method.encode("ascii"), target)
+    lines = [first, *(b"%s: %s" % header for header in headers)]
     if b" " in target or any(map(_UNSENDABLE.search, lines)):
         raise httpx.LocalProtocolError("The head of the request holds a character that it must not.")
     head = b"\r\n".join((*lines, b"", b""))

@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from pydantic_core import to_json
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import object_session
 
@@ -19,9 +18,10 @@ from payment_service.identifiers import new_id
 from payment_service.observability import metrics
 from payment_service.observability.context import origin
 from payment_service.observability.logs import get_logger
-from payment_service.observability.metrics import MOVES
+from payment_service.observability.metrics import MOVES, labelled
 from payment_service.payments import queries, views
-from payment_service.payments.lifecycle import OPEN, Failure, FollowPlan, Standing, State, Step, move_to
+from payment_service.payments.following import FollowPlan
+from payment_service.payments.lifecycle import OPEN, Failure, Standing, State, Step, move_to
 from payment_service.payments.models import Payment
 from payment_service.payments.statements import MOVE
 from payment_service.postgres.database import Database, raw
@@ -93,7 +93,7 @@ class Moves:
         kinds = _EVENTS_OF_MOVE.get((before, after), (_EVENT_OF_STATE[after],)) if moved else ()
         executor = self.database.lines if session is None else await raw(session)
         record = record_of(
-            operation_type, reason, kinds, "payment", views.line(payment) if moved else {}, payment.amount
+            operation_type, reason, kinds, "payment", views.line(payment) if moved else "{}", payment.amount
         )
         row = await executor.fetchrow(
             MOVE,
@@ -120,8 +120,7 @@ class Moves:
         signals.events(record, payment.id, payment.shop_id)
         if delay_s is not None and delay_s < IDLE_S:
             signals.send(WORK_DUE, Kind.READINGS)
-        for name, value in row.items():
-            setattr(payment, name, value)
+        payment.__dict__.update(row.items())  # no session knows of it
         if moved:
             _report(payment, before)
         if in_turn and delay_s is None and payment.state in OPEN and payment.checks:
@@ -177,18 +176,20 @@ def record_of(
     reason: str | None,
     kinds: Sequence[EventType],
     subject: str,
-    data: dict[str, Any],
+    data: str,
     amount: int | None,
 ) -> tuple[Any, ...]:
-    """The parameters of ``statements.recorded``: what the record and the events say of a move. ``amount`` in tiyn."""
+    """The parameters of ``statements.recorded``: what the record and the events say of a move.
+
+    ``data`` is what the events carry, as JSON; ``amount`` in tiyn.
+    """
     who = origin.get()
     ids = [new_id() for _ in kinds]
-    told = to_json(data).decode()
-    return operation_type, who.actor, who.request_id, reason, ids, list(kinds), subject, told, amount
+    return operation_type, who.actor, who.request_id, reason, ids, list(kinds), subject, data, amount
 
 
 def _report(payment: Payment, before: State) -> None:
-    MOVES.labels(object="payment", before=before, after=payment.state).inc()
+    labelled(MOVES, "payment", before, payment.state).inc()
     log.info(
         "payment moved",
         payment_id=str(payment.id),

@@ -15,10 +15,10 @@ from payment_service.rates import Rate, RateLimiter
 class PhoneLimit:
     """The invoices that this process sent to each phone."""
 
-    def __init__(self, per_minute: int = 0, per_day: int = 0) -> None:
-        """A limit of 0 is none."""
+    def __init__(self, *rates: Rate) -> None:
+        """Without a rate there is no limit."""
         self._secret = secrets.token_bytes(32)
-        self._limiters = [RateLimiter(Rate(per_minute, 60)), RateLimiter(Rate(per_day, 86400))]
+        self._limiters = [RateLimiter(rate) for rate in rates]
 
     def give_back(self, phone: str | None) -> None:
         """An invoice that was counted was not sent."""

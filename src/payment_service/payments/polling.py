@@ -50,7 +50,7 @@ _PLAN: Final = """
 UPDATE payment SET next_check_at = now() + make_interval(secs => stays.delay_s), unread = stays.unread
 FROM unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::float8[], $5::int[])
   AS stays (id, checks, lease_end, delay_s, unread)
-WHERE payment.id = stays.id AND payment.checks = stays.checks AND next_check_at = lease_end
+WHERE payment.id = stays.id AND payment.checks = stays.checks AND coalesce(next_check_at, '-infinity') = lease_end
 RETURNING payment.id
 """
 """Only over the plan that the claim left: a hint, a move or another worker's turn since then has planned anew."""

@@ -10,9 +10,10 @@ from payment_service.access.service import Caller
 from payment_service.audit import service as audit
 from payment_service.errors import PaymentNotFound, ProviderRefused, ProviderUnavailable
 from payment_service.observability.logs import get_logger
-from payment_service.observability.metrics import READINGS
+from payment_service.observability.metrics import READINGS, labelled
 from payment_service.payments import queries
-from payment_service.payments.lifecycle import FollowPlan, State, Step, decide_reading
+from payment_service.payments.following import FollowPlan
+from payment_service.payments.lifecycle import State, Step, decide_reading
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves, alarm
 from payment_service.payments.shared_readings import SharedReadings
@@ -119,10 +120,10 @@ class PaymentReading:
 def step_of(payment: Payment, reading: Reading, *, asked_at: datetime, now: datetime, plan: FollowPlan) -> Step | None:
     """What a reading makes of a payment; none when nothing was read."""
     if not isinstance(reading, StatusRead):
-        READINGS.labels(meaning=type(reading).__name__).inc()
+        labelled(READINGS, type(reading).__name__).inc()
         log.info("status not read", payment_id=str(payment.id), reason=problem_of(reading))
         return None
-    READINGS.labels(meaning=reading.meaning).inc()
+    labelled(READINGS, reading.meaning).inc()
     if reading.meaning is Meaning.UNHEARD_OF:
         alarm("unheard_of_status", payment.id, status=reading.status)
     step = decide_reading(

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 from payment_service.idempotency.decisions import Rules
-from payment_service.idempotency.sending import SendingWindow
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PaymentRules(Rules):
     """What is set from outside. Times in seconds."""
 
@@ -15,6 +14,7 @@ class PaymentRules(Rules):
     call_deadline_s: float = 8
     """How long a call to the provider may take."""
 
-    def sending_window(self) -> SendingWindow:
-        """Open it before the intent is written."""
-        return SendingWindow(self.sending_lease_s - self.call_deadline_s, self.sending_lease_s)
+    @property
+    def begin_within_s(self) -> float:
+        """How long after the intent its call may still begin: a later one could outlast the lease."""
+        return self.sending_lease_s - self.call_deadline_s

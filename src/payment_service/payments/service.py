@@ -4,7 +4,6 @@ Two statements, each durable before the next step, and nothing is open while the
 knows HTTP.
 """
 
-import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ import asyncpg
 
 from payment_service.access.service import Caller
 from payment_service.errors import (
-    DatabaseUnavailable,
     DeviceTokenMissing,
     OrderAlreadyOpen,
     OrderAlreadyPaid,
@@ -28,7 +26,8 @@ from payment_service.errors import (
 from payment_service.idempotency.decisions import Verdict, verdict_for_equal, verdict_for_order
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.idempotency.intents import earlier_of
-from payment_service.idempotency.sending import clock
+from payment_service.idempotency.sending import SendingWindow, clock
+from payment_service.idempotency.writing import run_intent, write_intent, write_outcome
 from payment_service.identifiers import new_id, new_short_code
 from payment_service.money import Money
 from payment_service.observability.logs import bind, get_logger
@@ -45,7 +44,6 @@ from payment_service.postgres.database import (
     FOREVER,
     Database,
     constraint_of,
-    is_unreachable,
     retry_until_written,
 )
 from payment_service.providers.interface import (
@@ -62,13 +60,6 @@ from payment_service.providers.interface import (
 from payment_service.routing.service import Route, Routing
 from payment_service.scheduling.operations import InFlight
 
-INTENT_TIMEOUT_S = 1.75
-"""How long the database may take to write an intent. Then the caller is told, within 2 s, that nothing was sent."""
-INSERT_WITHIN = 0.75
-"""The share of it after which the statement itself inserts nothing any more: it commits without being asked."""
-BEFORE_SENDING_S = 5.0
-"""How long everything before the call may take: the caller gets a true answer in time."""
-_TRIES: Final = 4
 _OF_ORDER: Final = frozenset({"order_open", "order_paid"})
 log = get_logger(__name__)
 
@@ -127,7 +118,7 @@ class Payments:
             DatabaseUnavailable: it could not be written down, so nothing was sent.
         """
         request.caller.require_shop(request.shop_id)
-        window = self.rules.sending_window()
+        window = SendingWindow(self.rules.begin_within_s, self.rules.sending_lease_s)
         written, route = await self._write_intent(request)
         if written.replayed or route is None:
             return written
@@ -141,19 +132,14 @@ class Payments:
 
     async def _write_intent(self, request: PaymentRequest) -> tuple[Answer, Route | None]:
         """Write 1: claim the request and pin its route, or find the payment that was asked for before."""
-        try:
-            async with asyncio.timeout(BEFORE_SENDING_S):
-                fingerprint = await self._fingerprint(request)
-                for _ in range(_TRIES):
-                    if (written := await self._try_intent(request, fingerprint)) is not None:
-                        return written
-        except TimeoutError as error:
-            self.inflight.begin(self._fail_unconfirmed(request))
-            raise DatabaseUnavailable from error
-        raise DatabaseUnavailable
+        return await write_intent(
+            lambda: self._try_intent(request),
+            unconfirmed=lambda: self.inflight.begin(self._fail_unconfirmed(request)),
+        )
 
-    async def _try_intent(self, request: PaymentRequest, fingerprint: str) -> tuple[Answer, Route | None] | None:
+    async def _try_intent(self, request: PaymentRequest) -> tuple[Answer, Route | None] | None:
         """One try; none when something changed meanwhile, so that it is to be tried again."""
+        fingerprint = await self._fingerprint(request)
         try:
             route = await self._route(request)
             self.phones.take(request.phone)
@@ -172,8 +158,6 @@ class Payments:
                     return None
                 case name if name in {ONE_OPEN_PER_ORDER, LIKE_IN_FLIGHT}:
                     return None  # an equal one came first; the next try finds it
-                case _ if is_unreachable(error):
-                    raise TimeoutError from error
                 case _:
                     raise
         finally:
@@ -203,32 +187,29 @@ class Payments:
 
     async def _intend(self, request: PaymentRequest, route: Route | None, fingerprint: str) -> asyncpg.Record:
         """Run the statement: it inserts the payment, if there is a route, or says what stands in the way."""
-        async with asyncio.timeout(INTENT_TIMEOUT_S):
-            intent = await self.database.lines.fetchrow(
-                INTEND,
-                request.id,
-                "phone" if request.phone else "link",
-                request.shop_id,
-                route and route.version,
-                route and route.provider,
-                route and route.organization_bin,
-                route and route.device_token_id,
-                request.amount.tiyn,
-                request.phone[-4:] if request.phone else None,
-                request.message,
-                request.short_code,
-                request.order_id,
-                json.dumps(request.metadata, ensure_ascii=False),
-                request.caller.name,
-                fingerprint,
-                request.idempotency_key,
-                self.rules.duplicate_window_s,
-                request.caller.key_id,
-                route is not None,
-                INSERT_WITHIN * INTENT_TIMEOUT_S,
-            )
-        assert intent is not None  # noqa: S101 - a function returns its row
-        return intent
+        return await run_intent(
+            self.database.lines,
+            INTEND,
+            request.id,
+            "phone" if request.phone else "link",
+            request.shop_id,
+            route and route.version,
+            route and route.provider,
+            route and route.organization_bin,
+            route and route.device_token_id,
+            request.amount.tiyn,
+            request.phone[-4:] if request.phone else None,
+            request.message,
+            request.short_code,
+            request.order_id,
+            json.dumps(request.metadata, ensure_ascii=False),
+            request.caller.name,
+            fingerprint,
+            request.idempotency_key,
+            self.rules.duplicate_window_s,
+            request.caller.key_id,
+            route is not None,
+        )
 
     async def _answer_of(self, request: PaymentRequest, intent: asyncpg.Record) -> tuple[Answer, None] | None:
         """What stands in the way, as an answer or an error; none when it does not stand there any more."""
@@ -293,7 +274,7 @@ class Payments:
         """Write 2: the move, its audit entry, event and next reading. ``since``: when the intent was begun."""
         # Said before it is written: should the database be gone for good, the log still knows.
         external_id = _external_id_of(outcome)
-        log.info("outcome", outcome=type(outcome).__name__, external_id=external_id)
+        log.info("provider called", outcome=type(outcome).__name__, external_id=external_id)
         seen: tuple[Payment, datetime] | None = payment, payment.created_at + timedelta(seconds=clock() - since)
 
         async def write(outcome: Outcome[PaymentReceipt]) -> Payment:
@@ -304,13 +285,11 @@ class Payments:
                 raise PaymentNotFound(request.id)
             return await self._apply_outcome(*found, outcome, request.operation_type)
 
-        try:
-            return await retry_until_written(lambda: write(outcome), while_unreachable_s=FOREVER)
-        except Exception as error:  # noqa: BLE001 - whatever keeps it from being written, it may have been done
-            what = constraint_of(error) or type(error).__name__
-            alarm("outcome_refused", request.id, because=what, external_id=external_id)
-            unknown = Unknown("outcome_refused", external_id=external_id)
-            return await retry_until_written(lambda: write(unknown), while_unreachable_s=FOREVER)
+        def refused(why: str) -> Unknown:
+            alarm("outcome_refused", request.id, because=why, external_id=external_id)
+            return Unknown("outcome_refused", external_id=external_id)
+
+        return await write_outcome(write, outcome, refused=refused)
 
     async def _apply_outcome(
         self, payment: Payment, now: datetime, outcome: Outcome[PaymentReceipt], operation_type: str
@@ -374,33 +353,35 @@ def _too_late(payment: Payment, outcome: Outcome[PaymentReceipt]) -> Step | None
 
 def _new_payment(request: PaymentRequest, route: Route, fingerprint: str, at: datetime) -> Payment:
     """The payment as its intent wrote it."""
-    return Payment(
-        id=request.id,
-        source="service",
-        same_as=None,
-        method="phone" if request.phone else "link",
-        shop_id=route.shop_id,
-        route_version=route.version,
-        provider=route.provider,
-        organization_bin=route.organization_bin,
-        device_token_id=route.device_token_id,
-        amount=request.amount.tiyn,
-        phone_last4=request.phone[-4:] if request.phone else None,
-        message=request.message,
-        short_code=request.short_code,
-        order_id=request.order_id,
-        details=request.metadata,
-        caller=request.caller.name,
-        fingerprint=fingerprint,
-        keyed=request.idempotency_key is not None,
-        state=State.SENDING,
-        id_from_settlement=False,
-        refunded_amount=0,
-        reserved_amount=0,
-        checks=0,
-        unread=0,
-        version=1,
-        created_at=at,
-        moved_at=at,
-        updated_at=at,
+    return queries.of_attributes(
+        {
+            "id": request.id,
+            "source": "service",
+            "same_as": None,
+            "method": "phone" if request.phone else "link",
+            "shop_id": route.shop_id,
+            "route_version": route.version,
+            "provider": route.provider,
+            "organization_bin": route.organization_bin,
+            "device_token_id": route.device_token_id,
+            "amount": request.amount.tiyn,
+            "phone_last4": request.phone[-4:] if request.phone else None,
+            "message": request.message,
+            "short_code": request.short_code,
+            "order_id": request.order_id,
+            "details": request.metadata,
+            "caller": request.caller.name,
+            "fingerprint": fingerprint,
+            "keyed": request.idempotency_key is not None,
+            "state": State.SENDING,
+            "id_from_settlement": False,
+            "refunded_amount": 0,
+            "reserved_amount": 0,
+            "checks": 0,
+            "unread": 0,
+            "version": 1,
+            "created_at": at,
+            "moved_at": at,
+            "updated_at": at,
+        }
     )

@@ -49,11 +49,11 @@ WITH moved AS (
     expire_date = $10::timestamptz, failure = $11::text, error_code = $12::text, error_message = $13::text,
     error_seen_at = $14::timestamptz, id_from_settlement = $15::boolean, unread = $16::integer,
     next_check_at = CASE WHEN $17::boolean THEN now() + make_interval(secs => $18::float8) ELSE next_check_at END
-  -- What the decision looked at. ``state`` is no bare column here: the planner would take the index of those that are
-  -- sending, which is full of dead entries, instead of the primary key.
+  -- What the decision looked at. No column of an index, or of its predicate, stands bare here, but for the id: the
+  -- planner would take the index of what is sending, or of external ids, which are full of dead entries.
   WHERE id = $1::uuid AND state || '' = $2::text AND version = $3::integer
-    AND external_id IS NOT DISTINCT FROM $4::text AND error_seen_at IS NOT DISTINCT FROM $5::timestamptz
-    AND same_as IS NULL
+    AND coalesce(external_id, '') = coalesce($4::text, '') AND error_seen_at IS NOT DISTINCT FROM $5::timestamptz
+    AND num_nulls(same_as) = 1
   RETURNING id, id AS payment_id, NULL::uuid AS refund_id, version, shop_id, organization_bin, external_id, status,
     state, error_message, provider, state <> $2::text AS changed, updated_at, moved_at, known_at, next_check_at
 ),{recorded(19, _DATA)}

@@ -120,6 +120,6 @@ class PaymentLine(PaymentAnswer):
         )
 
 
-def line(payment: Payment) -> dict[str, Any]:
+def line(payment: Payment) -> str:
     """A payment as events carry it: what ``GET /payments/{id}`` shows, as JSON."""
-    return PaymentLine.of(payment).model_dump(mode="json")
+    return PaymentLine.of(payment).model_dump_json()

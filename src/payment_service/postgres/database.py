@@ -29,6 +29,14 @@ STATEMENT_TIMEOUT_MS = 5_000
 LOCK_TIMEOUT_MS = 3_000
 COMMAND_TIMEOUT_S = 6  # for a server that does not even say that a statement took too long
 RETRY_S = 60
+LINE_SETTINGS = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+"""For single statements: planned once, for planning takes longer than running them, and by index alone. A plan may be
+made while a table is empty and be in use when it holds a million rows."""
 FOREVER = math.inf
 """For the outcome of a money call, which no other process knows."""
 _CANNOT_SERVE = ("08", "25006", "28", "3D000", "53", "55P03", "57", "58")
@@ -120,7 +128,7 @@ class Database:
         return await _connected({**self._arguments, "timeout": CONNECT_TIMEOUT_S})
 
     async def _line(self) -> asyncpg.Connection:
-        return await _connected(self._patient)
+        return await _connected({**self._patient, "server_settings": self._patient["server_settings"] | LINE_SETTINGS})
 
     async def close(self) -> None:
         """Give every connection back."""

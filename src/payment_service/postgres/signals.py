@@ -15,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from payment_service.observability.logs import get_logger
 
 TIMEOUT_S: Final = 2.0
+GATHER_S: Final = 0.02
+"""So long after it sent signals a process lets others gather. One that comes alone leaves at once."""
 TRIES: Final = 2
 """A connection that was lost while it rested is noticed when it is used."""
 _NOTIFY: Final = "SELECT pg_notify(channel, payload) FROM unnest($1::text[], $2::text[]) AS signal (channel, payload)"
@@ -58,6 +60,7 @@ class Signals:
                     self._terminate()
                     if not left:
                         log.warning("signals were lost", signals=len(signals), error=type(error).__name__)
+            await asyncio.sleep(GATHER_S)
 
     async def _send_together(self, signals: list[Signal]) -> None:
         if self._connection is None or self._connection.is_closed():

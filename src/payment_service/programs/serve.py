@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from payment_service.api import app as api
 from payment_service.api.middleware import Drain
 from payment_service.api.throttle import Throttle, throttle_of
+from payment_service.console import mount as console
 from payment_service.http_protocol import BoundedProtocol, connections_allowed
 from payment_service.observability import logs
 from payment_service.postgres import schema
@@ -57,7 +58,7 @@ def create_app(services: Services, drain: Drain) -> FastAPI:
             await listening
         await services.close()
 
-    return api.build(
+    app = api.build(
         services,
         throttle=throttle,
         drain=drain,
@@ -69,6 +70,8 @@ def create_app(services: Services, drain: Drain) -> FastAPI:
         metrics=settings.metrics_public or settings.metrics_token is not None,
         metrics_token=settings.metrics_token.get_secret_value() if settings.metrics_token else None,
     )
+    app.router.routes += console.ROUTES
+    return app
 
 
 async def _load_known_keys(services: Services, throttle: Throttle) -> None:

@@ -86,6 +86,8 @@ class ShopBreakers:
     _all: Breaker = field(init=False)
     _shops: OrderedDict[str, _Shop] = field(init=False, default_factory=OrderedDict)
     """The one seen last at the end."""
+    _failing: dict[str, _Shop] = field(init=False, default_factory=dict)
+    """Those with failures since the last success of any: at each success there are few to look at, or none."""
 
     def __post_init__(self) -> None:
         self._all = self._breaker()
@@ -115,19 +117,23 @@ class ShopBreakers:
         one.seen_at = now
         self._shops.move_to_end(shop)
         if len(self._shops) > _MAX_SHOPS:
-            self._shops.popitem(last=False)
+            forgotten, _ = self._shops.popitem(last=False)
+            self._failing.pop(forgotten, None)
         one.breaker.learn(failed=failed)
         if not failed:
             self._succeeded()
         else:
             one.failures, one.failed_at = one.failures + 1, now
+            self._failing[shop] = one
             self._failed(one, now)
 
     def _succeeded(self) -> None:
         """The proxy answers: what failed before says nothing about it any more."""
-        for shop in self._shops.values():
+        for shop in self._failing.values():
             shop.failures = 0
-            if self._all.is_open:
+        self._failing.clear()
+        if self._all.is_open:
+            for shop in self._shops.values():
                 shop.breaker.learn(failed=False)
         self._all.learn(failed=False)
 
@@ -138,7 +144,7 @@ class ShopBreakers:
             one.breaker.shut(2 * self.pause_s)
             return
         recent = [shop for shop in self._shops.values() if shop.seen_at > now - SEEN_FOR_S]
-        failing = [shop for shop in recent if shop.failures and shop.failed_at > now - SEEN_FOR_S]
+        failing = [shop for shop in self._failing.values() if shop.failed_at > now - SEEN_FOR_S]
         enough = max(min(SHOPS_TO_OPEN, len(recent)), 2)
         if (
             self.failures_to_open

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from pydantic_core import to_json
-
 from payment_service.events.outbox import EventType
 from payment_service.observability.logs import get_logger
-from payment_service.observability.metrics import MOVES
+from payment_service.observability.metrics import MOVES, labelled
 from payment_service.payments import views as payment_views
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Announcer, alarm, record_of
@@ -68,7 +66,7 @@ class RefundMoves:
             refund.amount * ((after in HOLDING) - (before in HOLDING)),
             refund.amount * ((after is RefundState.SUCCEEDED) - (before is RefundState.SUCCEEDED)),
             *record,
-            to_json(payment_views.line(payment)).decode(),
+            payment_views.line(payment),
         )
         if row is None:
             return False
@@ -82,7 +80,7 @@ class RefundMoves:
 
 
 def _report(refund: Refund, payment: Payment, before: RefundState) -> None:
-    MOVES.labels(object="refund", before=before, after=refund.state).inc()
+    labelled(MOVES, "refund", before, refund.state).inc()
     log.info(
         "refund moved",
         payment_id=str(payment.id),

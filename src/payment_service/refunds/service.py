@@ -4,18 +4,15 @@ It goes by the route that the payment is pinned to. The payment's row lock guard
 reserved when the refund is written down, and freed only when it is certain that nothing was paid back.
 """
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
 from uuid import UUID
 
 import asyncpg
 
 from payment_service.access.service import Caller
 from payment_service.errors import (
-    DatabaseUnavailable,
     DeviceTokenMissing,
     PaymentIncomplete,
     PaymentNotFound,
@@ -26,7 +23,8 @@ from payment_service.errors import (
 from payment_service.idempotency.decisions import Verdict, verdict_for_equal
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.idempotency.intents import earlier_of
-from payment_service.idempotency.sending import clock
+from payment_service.idempotency.sending import SendingWindow, clock
+from payment_service.idempotency.writing import run_intent, write_intent, write_outcome
 from payment_service.identifiers import new_id
 from payment_service.money import Money
 from payment_service.observability.logs import bind, get_logger
@@ -36,13 +34,11 @@ from payment_service.payments.models import Payment
 from payment_service.payments.moves import alarm
 from payment_service.payments.reading import PaymentReading
 from payment_service.payments.rules import PaymentRules
-from payment_service.payments.service import BEFORE_SENDING_S, INSERT_WITHIN, INTENT_TIMEOUT_S
 from payment_service.postgres.database import (
     DATABASE_ERRORS,
     FOREVER,
     Database,
     constraint_of,
-    is_unreachable,
     retry_until_written,
 )
 from payment_service.providers.interface import (
@@ -64,7 +60,6 @@ from payment_service.refunds.statements import INTEND
 from payment_service.routing.service import Routing
 from payment_service.scheduling.operations import InFlight
 
-_TRIES: Final = 4
 log = get_logger(__name__)
 
 
@@ -131,7 +126,7 @@ class Refunds:
         if not request.caller.may_touch(request.payment.shop_id):
             raise PaymentNotFound(request.payment.external_id)
         account = await self._pinned_account(request.payment)
-        window = self.rules.sending_window()
+        window = SendingWindow(self.rules.begin_within_s, self.rules.sending_lease_s)
         written = await self._write_intent(request)
         if written.replayed:
             return written
@@ -153,42 +148,36 @@ class Refunds:
 
     async def _write_intent(self, request: RefundRequest) -> RefundAnswer:
         """Write 1: claim the request and reserve the amount, or find the refund that was asked for before."""
+        return await write_intent(
+            lambda: self._try_intent(request),
+            unconfirmed=lambda: self.inflight.begin(self._fail_unconfirmed(request)),
+        )
+
+    async def _try_intent(self, request: RefundRequest) -> RefundAnswer | None:
+        """One try; none when something changed meanwhile, so that it is to be tried again."""
+        fingerprint = await self._fingerprint(request)
         try:
-            async with asyncio.timeout(BEFORE_SENDING_S):
-                fingerprint = await self._fingerprint(request)
-                for _ in range(_TRIES):
-                    try:
-                        intent = await self._intend(request, fingerprint)
-                    except DATABASE_ERRORS as error:
-                        if constraint_of(error) == LIKE_IN_FLIGHT:
-                            continue  # an equal one came first; the next try finds it
-                        if not is_unreachable(error):
-                            raise
-                        raise TimeoutError from error
-                    if (answer := await self._answer_of(request, fingerprint, intent)) is not None:
-                        return answer
-        except TimeoutError as error:
-            self.inflight.begin(self._fail_unconfirmed(request))
-            raise DatabaseUnavailable from error
-        raise DatabaseUnavailable
+            intent = await self._intend(request, fingerprint)
+        except DATABASE_ERRORS as error:
+            if constraint_of(error) == LIKE_IN_FLIGHT:
+                return None  # an equal one came first; the next try finds it
+            raise
+        return await self._answer_of(request, fingerprint, intent)
 
     async def _intend(self, request: RefundRequest, fingerprint: str) -> asyncpg.Record:
         """Run the statement: it inserts the refund and reserves its amount, or says what stands in the way."""
-        async with asyncio.timeout(INTENT_TIMEOUT_S):
-            intent = await self.database.lines.fetchrow(
-                INTEND,
-                request.id,
-                request.payment.id,
-                request.amount.tiyn if request.amount else None,
-                request.caller.name,
-                fingerprint,
-                request.idempotency_key,
-                self.rules.duplicate_window_s,
-                request.caller.key_id,
-                INSERT_WITHIN * INTENT_TIMEOUT_S,
-            )
-        assert intent is not None  # noqa: S101 - a function returns its row
-        return intent
+        return await run_intent(
+            self.database.lines,
+            INTEND,
+            request.id,
+            request.payment.id,
+            request.amount.tiyn if request.amount else None,
+            request.caller.name,
+            fingerprint,
+            request.idempotency_key,
+            self.rules.duplicate_window_s,
+            request.caller.key_id,
+        )
 
     async def _answer_of(self, request: RefundRequest, fingerprint: str, intent: asyncpg.Record) -> RefundAnswer | None:
         """The refund as it was written, or what stands in its way; none when it does not stand there any more."""
@@ -244,7 +233,8 @@ class Refunds:
     ) -> RefundAnswer:
         """Write 2: the move, the payment's sums, audit entry and event. ``since``: when the intent was begun."""
         refund_id, payment_id = written.refund.id, written.payment.id
-        log.info("outcome", outcome=type(outcome).__name__)
+        # Said before it is written: should the database be gone for good, the log still knows.
+        log.info("provider called", outcome=type(outcome).__name__, provider_refund_id=_provider_id_of(outcome))
         now = written.refund.created_at + timedelta(seconds=clock() - since)
         known: Seen | None = Seen(written.refund, written.payment, now)
 
@@ -254,12 +244,11 @@ class Refunds:
             seen, known = known or await queries.as_it_is(self.database, refund_id), None
             return await self._apply_outcome(seen, outcome)
 
-        try:
-            return await retry_until_written(lambda: write(outcome), while_unreachable_s=FOREVER)
-        except Exception as error:  # noqa: BLE001 - whatever keeps it from being written, it may have been done
-            what = constraint_of(error) or type(error).__name__
-            alarm("outcome_refused", payment_id, refund_id=str(refund_id), because=what)
-            return await retry_until_written(lambda: write(Unknown("outcome_refused")), while_unreachable_s=FOREVER)
+        def refused(why: str) -> Unknown:
+            alarm("outcome_refused", payment_id, refund_id=str(refund_id), because=why)
+            return Unknown("outcome_refused")
+
+        return await write_outcome(write, outcome, refused=refused)
 
     async def _apply_outcome(self, seen: Seen, outcome: Outcome[RefundReceipt]) -> RefundAnswer:
         """Move a refund by an outcome.
@@ -285,6 +274,10 @@ def _decision(outcome: Outcome[RefundReceipt]) -> Callable[[Refund, datetime], R
         return decide(RefundState(refund.state), outcome)
 
     return decision
+
+
+def _provider_id_of(outcome: Outcome[RefundReceipt]) -> str | None:
+    return outcome.receipt.provider_refund_id if isinstance(outcome, Accepted) else None
 
 
 def remainder(payment: Payment) -> Money:

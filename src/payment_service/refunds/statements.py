@@ -15,9 +15,10 @@ _DATA: Final = f"""jsonb_build_object(
 
 MOVE: Final = f"""
 WITH refunded AS (
+  -- ``state`` is no bare column: see payments/statements.py.
   UPDATE refund SET state = $4::text, failure = $5::text, error_code = $6::text, error_message = $7::text,
     provider_refund_id = $8::text
-  WHERE id = $1::uuid AND state = $2::text AND version = $3::integer
+  WHERE id = $1::uuid AND state || '' = $2::text AND version = $3::integer
   RETURNING *
 ), sums AS (
   UPDATE payment SET reserved_amount = reserved_amount + $9::bigint, refunded_amount = refunded_amount + $10::bigint

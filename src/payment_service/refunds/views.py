@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final, Literal, Self, TypeAlias
+from typing import Final, Literal, Self, TypeAlias
 from uuid import UUID
 
 from pydantic import BaseModel, Field
@@ -143,6 +143,6 @@ class Task(BaseModel):
         )
 
 
-def line(refund: Refund) -> dict[str, Any]:
+def line(refund: Refund) -> str:
     """A refund as events carry it: what lists show, as JSON."""
-    return RefundLine.of(refund).model_dump(mode="json")
+    return RefundLine.of(refund).model_dump_json()

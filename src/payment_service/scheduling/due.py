@@ -10,7 +10,6 @@ workers hear it. A message that was lost costs at most ``IDLE_S``: so often ever
 """
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from enum import StrEnum
@@ -21,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from payment_service.observability.logs import get_logger
 from payment_service.postgres.database import is_unreachable
 from payment_service.postgres.signals import after_commit
+from payment_service.scheduling.jitter import jitter
 
 WORK_DUE: Final = "work_due"
 """The channel on which work that is due at once is announced, by its kind."""
@@ -46,11 +46,6 @@ class Kind(StrEnum):
 def wake(session: AsyncSession, kind: Kind) -> None:
     """Let workers look for work of this kind as soon as the session's transaction is committed."""
     after_commit(session, WORK_DUE, kind)
-
-
-def jitter(most: float) -> float:
-    """A factor from 1 to ``most``: what failed together must not come back together."""
-    return random.uniform(1, most)  # noqa: S311 - not a secret
 
 
 class DueWork(Protocol[Turn]):

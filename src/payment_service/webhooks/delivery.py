@@ -29,9 +29,10 @@ from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import DELIVERIES_WAITING, DELIVERY_SECONDS, DELIVERY_TRIES
 from payment_service.outbound.client import DEADLINE_S, NotPosted, Posted
 from payment_service.postgres.database import Database, retry_until_written
-from payment_service.scheduling.due import Kind, jitter, wake
+from payment_service.scheduling.due import Kind, wake
 from payment_service.webhooks.endpoints import Endpoints, locked, wants
 from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
+from payment_service.webhooks.plan import DeliveryPlan
 
 LEASE_S: Final = DEADLINE_S + 10
 """How long a worker owns the try of one delivery, in seconds; longer than a call can take."""
@@ -74,29 +75,6 @@ FROM webhook_endpoint CROSS JOIN LATERAL (
 WHERE is_active
 """
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryPlan:
-    """When to try again, and when to stop. Times are seconds."""
-
-    delays_s: Sequence[float]
-    """Before the second try, the third ...; after as many failures and one more a delivery is dead."""
-    order_wait_s: float
-    """How long a later event of an object waits for an earlier one."""
-    disable_after_s: float
-    """An endpoint is switched off when it failed for so long without a success."""
-    at_once: int
-    """Tries of one endpoint at the same time ..."""
-    at_once_in_all: int
-    """... and of all endpoints, in all workers together."""
-
-    def delay_s(self, tries: int) -> float | None:
-        """How long after so many failed tries the next one comes; none when there is none."""
-        if tries > len(self.delays_s):
-            return None
-        # Jitter: what failed together must not come back together. Only later, so that the whole plan is never shorter.
-        return self.delays_s[tries - 1] * jitter(1.1)
 
 
 class Clock:

@@ -9,14 +9,14 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, cast
 from urllib.parse import urlencode
 
 import httpx
 
-from payment_service.observability.logs import get_logger
-from payment_service.observability.metrics import CIRCUIT_OPEN, PROVIDER_SECONDS, SHOPS_PAUSED
+from payment_service.observability.logs import bind
+from payment_service.observability.metrics import CIRCUIT_OPEN, PROVIDER_SECONDS, SHOPS_PAUSED, labelled
 from payment_service.outbound.tls import trusted_authorities
 from payment_service.outbound.transport import Transport
 from payment_service.providers.breaker import Breaker, ShopBreakers
@@ -35,6 +35,7 @@ from payment_service.providers.interface import (
 )
 from payment_service.providers.kaspi import wire
 from payment_service.providers.kaspi.mapping import meaning_of
+from payment_service.providers.kaspi.settings import KaspiSettings
 
 MAX_REPLY_BYTES: Final = 64 * 1024
 # Without one of these a reply ends where its connection does, so that an empty one may be one that was cut.
@@ -54,7 +55,6 @@ _SHARES: Final = 4
 """One shop may hold one of so many parts of the money lane."""
 _SHARE_WAIT_S: Final = 1.0
 """How long a call waits for a place in its shop's share: a burst goes through, and what hangs does not pile up."""
-log = get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -78,24 +78,6 @@ class _NoReply:
 
 class _NotAdmittedError(Exception):
     """The call was not made, and that says nothing about the proxy; the text is a reason in snake_case."""
-
-
-@dataclass(frozen=True, slots=True)
-class KaspiSettings:
-    """How to reach the proxy. Times in seconds."""
-
-    url: str
-    access_token: str = field(repr=False)
-    deadline_s: float = 8
-    connect_timeout_s: float = 3
-    max_calls: int = 100
-    max_readings: int = 20
-    connections_ahead: int = 4
-    """So many connections are open ahead of the money calls, each for 3 s: enough for 80 payments a second where
-    connecting takes 50 ms. Only while there are calls; 0 opens none."""
-    breaker_failures: int = 10
-    """So many calls in a row without a proper reply, and the proxy is left alone; 0 never leaves it alone."""
-    breaker_pause_s: float = 10
 
 
 class _Lane:
@@ -137,6 +119,7 @@ class _Readings(_Lane):
         transport = Transport(httpx.URL(settings.url), trusted_authorities(), keep=settings.max_readings)
         super().__init__("readings", transport, at_once=settings.max_readings)
         self.breaker = Breaker(settings.breaker_failures, settings.breaker_pause_s)
+        CIRCUIT_OPEN.labels(provider="kaspi", lane=self.name).set_function(lambda: self.breaker.is_open)
 
     def admit(self, shop: str) -> None:  # noqa: ARG002 - none is named
         if not self.breaker.allows():
@@ -144,7 +127,6 @@ class _Readings(_Lane):
 
     def learn(self, shop: str, *, failed: bool) -> None:  # noqa: ARG002 - none is named
         self.breaker.learn(failed=failed)
-        CIRCUIT_OPEN.labels(provider="kaspi", lane=self.name).set(self.breaker.is_open)
 
 
 class _Money(_Lane):
@@ -156,6 +138,8 @@ class _Money(_Lane):
         transport = Transport(httpx.URL(settings.url), trusted_authorities(), ahead=settings.connections_ahead)
         super().__init__("money", transport, at_once=settings.max_calls)
         self.breaker = ShopBreakers(settings.breaker_failures, settings.breaker_pause_s)
+        CIRCUIT_OPEN.labels(provider="kaspi", lane=self.name).set_function(lambda: self.breaker.is_open)
+        SHOPS_PAUSED.labels(provider="kaspi").set_function(lambda: self.breaker.paused)
         share = max(settings.max_calls // _SHARES, 1)
         self._shares: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(share))
 
@@ -163,7 +147,7 @@ class _Money(_Lane):
     async def place(self, shop: str) -> AsyncIterator[None]:
         share = self._shares[shop]
         try:
-            async with asyncio.timeout(_SHARE_WAIT_S):
+            async with asyncio.timeout(_SHARE_WAIT_S if share.locked() else None):
                 await share.acquire()
         except TimeoutError:
             raise _NotAdmittedError("shop_busy") from None
@@ -179,8 +163,6 @@ class _Money(_Lane):
 
     def learn(self, shop: str, *, failed: bool) -> None:
         self.breaker.learn(shop, failed=failed)
-        CIRCUIT_OPEN.labels(provider="kaspi", lane=self.name).set(self.breaker.is_open)
-        SHOPS_PAUSED.labels(provider="kaspi").set(self.breaker.paused)
 
 
 class KaspiClient:
@@ -189,6 +171,7 @@ class KaspiClient:
     def __init__(self, settings: KaspiSettings) -> None:
         self._settings = settings
         self._url = httpx.URL(settings.url)
+        self._timeouts = httpx.Timeout(settings.deadline_s, connect=settings.connect_timeout_s).as_dict()
         self._money = _Money(settings)
         self._readings = _Readings(settings)
 
@@ -248,34 +231,30 @@ class KaspiClient:
     async def _call(self, lane: _Lane, operation: str, query: dict[str, str]) -> wire.Reply | _NoReply:
         """Make one call and say what came of it. The deadline is around it all."""
         shop = query.get("organizationBin", "")
-        departure = _SendTracker()
+        tracker = _SendTracker()
         started = time.perf_counter()
         reply: wire.Reply | _NoReply
         try:
             async with asyncio.timeout(self._settings.deadline_s), lane.place(shop):
-                reply = await self._fetch(lane.transport, operation, query, departure)
+                reply = await self._fetch(lane.transport, operation, query, tracker)
         except _NotAdmittedError as away:
-            PROVIDER_SECONDS.labels(provider="kaspi", operation=operation, result=str(away)).observe(0)
+            labelled(PROVIDER_SECONDS, "kaspi", operation, str(away)).observe(0)
+            bind(operation=operation, result=str(away), sent=False)
             return _NoReply(str(away), sent=False)
         except Exception as error:  # noqa: BLE001 - any way of failing is an outcome here, not only those we foresaw
-            reply = _NoReply(_reason(error), sent=departure.begun)
+            reply = _NoReply(_reason(error), sent=tracker.begun)
         # Whether the proxy answers, and is not asking to be left alone. What it answers is another matter.
         failed = isinstance(reply, _NoReply) or reply.http_status == 429 or reply.http_status >= 500
         lane.learn(shop, failed=failed)
         seconds = time.perf_counter() - started
         result = reply.reason if isinstance(reply, _NoReply) else f"http_{reply.http_status}"
-        PROVIDER_SECONDS.labels(provider="kaspi", operation=operation, result=result).observe(seconds)
-        log.info(
-            "provider called",
-            operation=operation,
-            result=result,
-            sent=departure.begun,
-            seconds=round(seconds, 3),
-        )
+        labelled(PROVIDER_SECONDS, "kaspi", operation, result).observe(seconds)
+        # Not a line of its own: whoever asked says what it learned, and these facts stand in that line.
+        bind(operation=operation, result=result, sent=tracker.begun, provider_seconds=round(seconds, 4))
         return reply
 
     async def _fetch(
-        self, transport: httpx.AsyncBaseTransport, operation: str, query: dict[str, str], departure: _SendTracker
+        self, transport: httpx.AsyncBaseTransport, operation: str, query: dict[str, str], tracker: _SendTracker
     ) -> wire.Reply | _NoReply:
         settings, path = self._settings, self._url.path.rstrip("/")
         target = f"{path}/{operation}/?{urlencode({'access_token': settings.access_token, **query})}"
@@ -286,8 +265,8 @@ class KaspiClient:
             extensions={
                 # Not in the URL, which others print; nor need it be parsed again.
                 "target": target.encode("ascii"),
-                "timeout": httpx.Timeout(settings.deadline_s, connect=settings.connect_timeout_s).as_dict(),
-                "trace": departure,
+                "timeout": self._timeouts,
+                "trace": tracker,
             },
         )
         # The bare transport: a client would add redirects, cookies and logs, and half of a call's cost.

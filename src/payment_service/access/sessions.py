@@ -1,0 +1,184 @@
+"""Sessions of people: signing in, who a session's token stands for, giving the password again, signing out.
+
+Each use is looked up: a session that was ended anywhere ends at once in every process. Attempts to sign in are limited
+by account, by address and in all, since each of them costs a hash of a password; those of an account are in the record.
+"""
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from sqlalchemy import Float, func, select
+
+from payment_service.access.models import Person, PersonSession
+from payment_service.access.people import Right, acting, caller_of, normal_email, rights_of
+from payment_service.access.service import Caller, digest_of
+from payment_service.audit import service as audit
+from payment_service.errors import InvalidInput, NotAuthenticated, RateLimited
+from payment_service.postgres.database import Database
+from payment_service.rates import Rate, RateLimiter
+
+SESSION_LASTS: Final = timedelta(hours=12)
+PROVED_FOR_S: Final = 600
+"""For so long after the password was given it is not asked for again."""
+_WINDOW_S: Final = 900
+OF_ACCOUNT: Final = Rate(10, _WINDOW_S)
+OF_ADDRESS: Final = Rate(30, _WINDOW_S)
+IN_ALL: Final = Rate(120, 60)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A person with a session that holds."""
+
+    person: Person
+    digest: str
+    proved_s: float
+    """Seconds since the password was last given."""
+
+    @property
+    def caller(self) -> Caller:
+        """The person as services know those who call."""
+        return caller_of(self.person)
+
+    @property
+    def has_proved(self) -> bool:
+        """Whether the password was given a short time ago."""
+        return self.proved_s < PROVED_FOR_S
+
+    def may(self, right: Right) -> bool:
+        """Whether the person may do this, in the shops that they see."""
+        return right in rights_of(self.person)
+
+
+class SignInLimits:
+    """How often passwords may be tried in this process."""
+
+    def __init__(self, *, on: bool = True) -> None:
+        rates = [Rate(rate.quota * on, rate.window_s) for rate in (IN_ALL, OF_ADDRESS, OF_ACCOUNT)]
+        self._limiters = [RateLimiter(rate) for rate in rates]
+
+    def take(self, address: str, email: str) -> None:
+        """Count an attempt.
+
+        Raises:
+            RateLimited: when it is one too many.
+        """
+        taken: list[tuple[RateLimiter, str]] = []
+        for limiter, name in zip(self._limiters, ("", address, email), strict=True):
+            if (exceeded := limiter.take(name)) is not None:
+                for earlier, its_name in taken:
+                    earlier.give_back(its_name)
+                raise RateLimited("sign-in", "Attempts to sign in", exceeded)
+            taken.append((limiter, name))
+
+    def give_back(self, address: str, email: str) -> None:
+        """The password was right: nobody was guessing."""
+        for limiter, name in zip(self._limiters[1:], (address, email), strict=True):
+            limiter.give_back(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """The sessions of all people."""
+
+    database: Database
+    limits: SignInLimits = field(default_factory=SignInLimits)
+
+    async def sign_in(self, email: str, password: str, *, address: str) -> str:
+        """Begin a session; returns its token, of which only the digest is kept.
+
+        Raises:
+            NotAuthenticated: when there is no such account, or the password is another one: the two look alike.
+            RateLimited: after too many attempts.
+        """
+        email = normal_email(email)
+        self.limits.take(address, email)
+        async with self.database.reading() as session:
+            person = await session.scalar(select(Person).where(Person.email == email, Person.disabled_at.is_(None)))
+        password_hash = None if person is None else person.password_hash
+        if not await _is_right(password_hash, password) or person is None:
+            if person is not None:
+                await self._record("sign-in-refused", person.id)
+            raise NotAuthenticated("the e-mail address and the password of an account")
+        acting(person)
+        token = secrets.token_urlsafe(32)
+        async with self.database.transaction() as session:
+            same = select(Person.id).where(
+                Person.id == person.id,
+                Person.password_hash == password_hash,
+                Person.disabled_at.is_(None),
+            )
+            if await session.scalar(same.with_for_update(read=True)) is None:
+                raise NotAuthenticated("the e-mail address and the password of an account")
+            session.add(
+                PersonSession(digest=digest_of(token), person_id=person.id, expires_at=func.now() + SESSION_LASTS)
+            )
+            await session.flush()
+            await audit.record_change(session, "sign-in", Person.__tablename__, person.id)
+        self.limits.give_back(address, email)
+        return token
+
+    async def of(self, token: str) -> SignedIn:
+        """Who a session stands for; from here on the record names them.
+
+        Raises:
+            NotAuthenticated: when it is unknown, has ended or has expired.
+        """
+        digest = digest_of(token)
+        proved_s = func.extract("epoch", func.now() - PersonSession.proved_at).cast(Float)
+        query = (
+            select(Person, proved_s)
+            .join(PersonSession, PersonSession.person_id == Person.id)
+            .where(
+                PersonSession.digest == digest,
+                PersonSession.ended_at.is_(None),
+                PersonSession.expires_at > func.now(),
+                Person.disabled_at.is_(None),
+            )
+        )
+        async with self.database.reading() as session:
+            row = (await session.execute(query)).one_or_none()
+        if row is None:
+            raise NotAuthenticated("a session that has not ended")
+        acting(row[0])
+        return SignedIn(row[0], digest, row[1])
+
+    async def prove(self, signed_in: SignedIn, password: str, *, address: str) -> None:
+        """Give the password again.
+
+        Raises:
+            InvalidInput: when it is another one.
+            RateLimited: after too many attempts.
+            NotAuthenticated: when the session ended meanwhile.
+        """
+        person = signed_in.person
+        self.limits.take(address, person.email)
+        if not await _is_right(person.password_hash, password):
+            await self._record("password-refused", person.id)
+            raise InvalidInput("password", "is another one")
+        async with self.database.transaction() as session:
+            row = await session.get(PersonSession, signed_in.digest, with_for_update=True)
+            if row is None or row.ended_at is not None:
+                raise NotAuthenticated("a session that has not ended")
+            row.proved_at = (await session.execute(select(func.now()))).scalar_one()
+        self.limits.give_back(address, person.email)
+
+    async def sign_out(self, signed_in: SignedIn) -> None:
+        """End a session. Twice is the same as once."""
+        async with self.database.transaction() as session:
+            row = await session.get(PersonSession, signed_in.digest, with_for_update=True)
+            if row is not None and row.ended_at is None:
+                row.ended_at = await session.scalar(select(func.now()))
+                await audit.record_change(session, "sign-out", Person.__tablename__, row.person_id)
+
+    async def _record(self, operation_type: str, person_id: int) -> None:
+        async with self.database.transaction() as session:
+            await audit.record_change(session, operation_type, Person.__tablename__, person_id)
+
+
+async def _is_right(password_hash: str | None, password: str) -> bool:
+    from payment_service.access import passwords  # noqa: PLC0415 - a program that starts does not pay for it
+
+    return await passwords.is_right(password_hash, password)

@@ -1,0 +1,67 @@
+"""The pages and their addresses."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
+
+from payment_service.access.people import Right
+from payment_service.console import lists, payment, refunding, settling, signing_in
+from payment_service.console.render import assets
+from payment_service.console.web import HEADERS, HOME, SIGN_IN, Page, Refused, Visit, page
+
+_FOR_GOOD: Final = "private, max-age=31536000, immutable"
+
+
+async def _asset(request: Request) -> Response:
+    asset = assets().get(request.path_params["name"])
+    if asset is None:
+        return await _nowhere(request)
+    headers = {**HEADERS, "Cache-Control": _FOR_GOOD, "Vary": "Accept-Encoding"}
+    content = asset.content
+    if "gzip" in request.headers.get("Accept-Encoding", ""):
+        headers["Content-Encoding"], content = "gzip", asset.compressed
+    return Response(content, media_type=asset.media_type, headers=headers)
+
+
+async def _not_found(_visit: Visit) -> Response:
+    raise Refused(404)
+
+
+def _at(path: str, show: Page, *, post: bool = False, get: bool = True, needs: Right | None = Right.READ) -> Route:
+    methods = [method for method, wanted in (("GET", get), ("POST", post)) if wanted]
+    return Route(HOME + path, page(show, needs=needs), methods=methods)
+
+
+_PAYMENT: Final = "/payments/{id}"
+_REFUND: Final = f"{_PAYMENT}/refunds/{{refund_id}}"
+_nowhere: Callable[[Request], Awaitable[Response]] = page(_not_found, needs=None)
+_router: Final = Router(
+    [
+        _at("", lists.search),
+        _at("/tasks", lists.tasks),
+        _at(_PAYMENT, payment.one),
+        _at(f"{_PAYMENT}/live", payment.live),
+        _at(f"{_PAYMENT}/ask", payment.ask, get=False, post=True),
+        _at(f"{_PAYMENT}/refund", refunding.refund, post=True, needs=Right.REFUND),
+        _at(f"{_PAYMENT}/settle", settling.settle, post=True, needs=Right.SETTLE),
+        _at(f"{_PAYMENT}/undo", settling.undo, post=True, needs=Right.SETTLE),
+        _at(f"{_REFUND}/settle", settling.settle, post=True, needs=Right.SETTLE),
+        _at(f"{_REFUND}/undo", settling.undo, post=True, needs=Right.SETTLE),
+        _at(SIGN_IN.removeprefix(HOME), signing_in.sign_in, post=True, needs=None),
+        _at("/sign-out", signing_in.sign_out, get=False, post=True),
+        _at("/link/{token}", signing_in.link, post=True, needs=None),
+        _at("/language/{code}", signing_in.choose_language, needs=None),
+        Route(f"{HOME}/static/{{name}}", _asset),
+        Route(f"{HOME}/{{rest:path}}", _nowhere, methods=["GET", "POST"]),
+    ],
+    redirect_slashes=False,
+)
+
+
+async def pages(scope: Scope, receive: Receive, send: Send) -> None:
+    """The console as an ASGI app. The router looks at the whole path, as the one around it does."""
+    await _router({**scope, "path_params": {}}, receive, send)

@@ -1,0 +1,113 @@
+"""The pages that list: search with what is newest, and the tasks for people."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from starlette.responses import Response
+
+from payment_service.access.people import Right
+from payment_service.console.languages import mark
+from payment_service.console.standing import standing_of
+from payment_service.console.web import HOME, Visit, go
+from payment_service.errors import InvalidInput, ShopNotConfigured
+from payment_service.payments import queries
+from payment_service.payments.finding import SUMS_OF, find
+from payment_service.payments.queries import PaymentFilter
+from payment_service.payments.views import PaymentLine
+from payment_service.refunds.views import Task, TaskKind
+
+AT_ONCE: Final = 25
+TASKS_ON_SEARCH: Final = 3
+MOST_TASKS: Final = 50
+TODO: Final[Mapping[TaskKind, tuple[str, str]]] = {
+    "unknown_payment": (
+        mark("Payment: outcome unknown"),
+        mark("Look for the code in the seller's Kaspi cabinet and say what you found."),
+    ),
+    "unread_payment": (
+        mark("Payment: Kaspi does not answer"),
+        mark("Its id is known and Kaspi is asked again and again. Look into the cabinet if that takes long."),
+    ),
+    "unknown_refund": (
+        mark("Refund: outcome unknown"),
+        mark("Look in the seller's Kaspi cabinet whether the money went back, and say what you found."),
+    ),
+    "open_payment": (
+        mark("Payment: open for too long"),
+        mark("Nobody asks about it any more. Ask Kaspi now, or look into the cabinet."),
+    ),
+}
+"""What each kind of task is called, and what is to be done."""
+_CURSOR: Final = re.compile(r"[A-Za-z0-9_=-]{1,200}")
+
+
+async def search(visit: Visit) -> Response:
+    """Search: one box, what waits for people, and the newest payments."""
+    wanted, caller = visit.query("q"), visit.me.caller
+    cursor = visit.query("cursor")
+    next_cursor, more = None, False
+    if wanted:
+        found = await find(visit.services.database, caller.shops, wanted, limit=AT_ONCE)
+        if found.exact and not visit.is_partial:
+            return go(f"{HOME}/payments/{found.payments[0].id}")
+        payments, more = found.payments, found.more
+    else:
+        if cursor and not _CURSOR.fullmatch(cursor):
+            raise InvalidInput("cursor", "is none")
+        async with visit.services.database.reading() as session:
+            page = await queries.search(
+                session, PaymentFilter(shops=caller.shops), limit=AT_ONCE, cursor=cursor or None
+            )
+        payments, next_cursor = list(page.rows), page.next_cursor
+    lines = [PaymentLine.of(payment) for payment in payments]
+    waiting = [] if wanted or cursor else await tasks_of(visit)
+    return visit.page(
+        "search.html",
+        wanted=wanted,
+        lines=[(line, standing_of(line)) for line in lines],
+        sellers=await sellers(visit, (line.shop_id for line in lines)),
+        next_cursor=next_cursor,
+        is_first=not cursor,
+        more=more,
+        tasks=waiting,
+        tasks_shown=waiting[:TASKS_ON_SEARCH],
+        todo=TODO,
+        task_sellers=await sellers(visit, (task.shop_id for task in waiting[:TASKS_ON_SEARCH])),
+        sums_of_days=SUMS_OF.days,
+    )
+
+
+async def tasks(visit: Visit) -> Response:
+    """What people must look at, oldest first."""
+    found = await tasks_of(visit)
+    shown = found[:MOST_TASKS]
+    return visit.page(
+        "tasks.html",
+        tasks=found,
+        shown=shown,
+        todo=TODO,
+        may_settle=visit.me.may(Right.SETTLE),
+        sellers=await sellers(visit, (task.shop_id for task in shown)),
+    )
+
+
+async def tasks_of(visit: Visit) -> list[Task]:
+    """The tasks of the shops that the person sees, oldest first."""
+    services, caller = visit.services, visit.me.caller
+    found = [Task.of_payment(payment) for payment in await services.settling.tasks(caller)]
+    found += [Task.of_refund(refund, payment) for refund, payment in await services.refund_settling.tasks(caller)]
+    return sorted(found, key=lambda task: task.since)
+
+
+async def sellers(visit: Visit, shop_ids: Iterable[int | None]) -> dict[int, str]:
+    """The names of shops, as far as they have any; from memory, once they were read."""
+    named = {}
+    for shop_id in {shop_id for shop_id in shop_ids if shop_id is not None}:
+        try:
+            config = await visit.services.routing.config_of(visit.me.caller, shop_id)
+        except ShopNotConfigured:
+            continue
+        if config.row.name:
+            named[shop_id] = config.row.name
+    return named

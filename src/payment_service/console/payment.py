@@ -1,0 +1,140 @@
+"""The page of one payment: where it stands, its timeline, and what can be done about it."""
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from payment_service.access.people import Right
+from payment_service.audit import service as audit
+from payment_service.audit.models import AuditEntry
+from payment_service.console.lists import sellers
+from payment_service.console.standing import WORD_OF_REFUND, standing_of
+from payment_service.console.timeline import timeline
+from payment_service.console.web import HOME, Visit, go
+from payment_service.errors import ProviderUnavailable
+from payment_service.payments.lifecycle import State
+from payment_service.payments.models import Payment
+from payment_service.payments.reading import ENDED
+from payment_service.payments.views import PaymentLine
+from payment_service.refunds.lifecycle import RefundState
+from payment_service.refunds.service import remainder
+from payment_service.refunds.views import RefundLine
+
+ANSWER_WITHIN_S: Final = 8.5
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A payment with its refunds, and its history where that was asked for."""
+
+    payment: Payment
+    refunds: list[RefundLine]
+    history: list[AuditEntry]
+
+    @property
+    def version(self) -> str:
+        """Another one whenever something on the page is."""
+        return ".".join(str(part) for part in (self.payment.version, *(refund.version for refund in self.refunds)))
+
+
+async def read(visit: Visit) -> Shown:
+    """The payment of the address, with its history.
+
+    Raises:
+        PaymentNotFound: when there is none that the person may see.
+    """
+    return await _with_history(visit, await _without_history(visit))
+
+
+async def _without_history(visit: Visit) -> Shown:
+    payment = await visit.services.reading.get(visit.me.caller, visit.id())
+    refunds = [RefundLine.of(refund) for refund in await visit.services.refunds.of_payment(payment.id)]
+    return Shown(payment, refunds, [])
+
+
+async def _with_history(visit: Visit, shown: Shown) -> Shown:
+    async with visit.services.database.reading() as session:
+        return replace(shown, history=await audit.of_payment(session, shown.payment.id))
+
+
+def facts(visit: Visit, shown: Shown) -> dict[str, Any]:
+    """What the templates of a payment ask for."""
+    payment, me = shown.payment, visit.me
+    line = PaymentLine.of(payment)
+    left = remainder(payment)
+    is_refundable = payment.state == State.PAID and payment.organization_bin is not None and left.tiyn > 0
+    age_s = (datetime.now(UTC) - payment.created_at).total_seconds()
+    is_lost = payment.state == State.SENDING and age_s > visit.services.settling.rules.sending_lease_s
+    return {
+        "line": line,
+        "home": f"{HOME}/payments/{payment.id}",
+        "version": shown.version,
+        "standing": standing_of(line, shown.refunds),
+        "refunds": [(refund, *WORD_OF_REFUND[refund.state]) for refund in shown.refunds],
+        "happened": timeline(line, payment.caller, shown.refunds, shown.history),
+        "left": left.number,
+        "reserved": payment.reserved_amount > 0,
+        "may_refund": is_refundable and me.may(Right.REFUND),
+        "may_ask": payment.external_id is not None and payment.state not in ENDED,
+        "may_settle": (payment.state == State.UNKNOWN or is_lost) and me.may(Right.SETTLE),
+        "needs_settling": payment.state == State.UNKNOWN or is_lost,
+        "may_undo": _stands_by_settlement(shown.history, None) and me.may(Right.SETTLE),
+        "refund_actions": {refund.id: _refund_action(visit, refund, shown.history) for refund in shown.refunds},
+    }
+
+
+async def one(visit: Visit) -> Response:
+    """The page."""
+    shown = await read(visit)
+    named = await sellers(visit, [shown.payment.shop_id])
+    return visit.page(
+        "payment.html",
+        **facts(visit, shown),
+        seller=named.get(shown.payment.shop_id),
+        notice=visit.query("done"),
+    )
+
+
+async def live(visit: Visit) -> Response:
+    """The part of the page that changes by itself; nothing while it is as the page shows it."""
+    shown = await _without_history(visit)
+    if visit.query("seen") == shown.version:
+        return Response(status_code=204)
+    shown = await _with_history(visit, shown)
+    named = await sellers(visit, [shown.payment.shop_id])
+    return visit.page("payment_part.html", **facts(visit, shown), seller=named.get(shown.payment.shop_id), notice="")
+
+
+async def ask(visit: Visit) -> Response:
+    """Ask the provider now."""
+    payment = await visit.services.reading.get(visit.me.caller, visit.id())
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN_S):
+            await visit.services.reading.refresh(payment)
+    except TimeoutError as error:
+        raise ProviderUnavailable from error
+    return go(f"{HOME}/payments/{payment.id}", done="asked")
+
+
+def _stands_by_settlement(history: list[AuditEntry], refund_id: object) -> bool:
+    """Whether the last that people did about it was to settle it by hand."""
+    by_hand = [
+        entry.operation_type
+        for entry in history
+        if entry.refund_id == refund_id
+        and entry.reason is not None
+        and entry.operation_type in {audit.SETTLE, audit.UNDO_SETTLE}
+    ]
+    return by_hand[-1:] == [audit.SETTLE]
+
+
+def _refund_action(visit: Visit, refund: RefundLine, history: list[AuditEntry]) -> str | None:
+    """What a person may do about a refund: ``settle`` what is unknown, ``undo`` a settlement."""
+    if not visit.me.may(Right.SETTLE):
+        return None
+    if refund.state == RefundState.UNKNOWN:
+        return "settle"
+    return "undo" if _stands_by_settlement(history, refund.id) else None

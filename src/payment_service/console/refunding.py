@@ -1,0 +1,124 @@
+"""Paying back, whole or in part, once however often it is pressed.
+
+The form says how many refunds its page showed, and the Idempotency-Key is made of that here. Whoever presses a second
+time, goes back, or looks at the same page elsewhere asks under the same key. It is one key for all people, so refunds
+of the console have one caller; who it was stands in the record.
+"""
+
+import asyncio
+from dataclasses import replace
+from typing import Final
+
+from starlette.responses import Response
+
+from payment_service.console.lists import sellers
+from payment_service.console.payment import ANSWER_WITHIN_S, Shown, facts, read
+from payment_service.console.said import field_of, sentence_of, status_of
+from payment_service.console.web import HOME, Visit, go, proved
+from payment_service.errors import (
+    InvalidInput,
+    NotAuthenticated,
+    PaymentNotPaid,
+    RefundExceedsRemainder,
+    ServiceError,
+    StillRunning,
+)
+from payment_service.money import Money
+from payment_service.payments.lifecycle import State
+from payment_service.refunds.lifecycle import RefundState
+from payment_service.refunds.service import RefundRequest, remainder
+from payment_service.scheduling.operations import NotEndedYet
+
+CALLER: Final = "console"
+_DONE: Final = {
+    RefundState.SUCCEEDED: "refunded",
+    RefundState.FAILED: "not-refunded",
+    RefundState.UNKNOWN: "refund-unknown",
+    RefundState.SENDING: "refund-unknown",
+}
+
+
+async def refund(visit: Visit) -> Response:
+    """The form, and what it sends."""
+    shown = await read(visit)
+    if visit.request.method != "POST":
+        if shown.payment.state != State.PAID:
+            raise PaymentNotPaid(shown.payment.state)
+        return await _form(visit, shown)
+    seen = visit.said("seen")
+    if seen != str(len(shown.refunds)):
+        # Pressed before, or somebody else was faster: the page tells which.
+        return go(f"{HOME}/payments/{shown.payment.id}", done="seen-before")
+    try:
+        amount = _amount(visit, remainder(shown.payment))
+        if (limit := visit.me.person.refund_limit) is not None and _paid_back(shown) + amount.tiyn > limit:
+            return await _form(visit, shown, status=403)
+        await proved(visit)
+        state = await _refund(visit, shown, amount, seen)
+    except StillRunning:
+        return go(f"{HOME}/payments/{shown.payment.id}", done="seen-before")
+    except NotAuthenticated:
+        raise
+    except ServiceError as error:
+        return await _form(visit, shown, error)
+    return go(f"{HOME}/payments/{shown.payment.id}", done=_DONE[state])
+
+
+async def _refund(visit: Visit, shown: Shown, amount: Money, seen: str) -> RefundState:
+    services = visit.services
+    request = RefundRequest(
+        caller=replace(visit.me.caller, name=CALLER),
+        payment=shown.payment,
+        amount=amount,
+        idempotency_key=f"{shown.payment.id}-{seen}",
+    )
+    task = services.inflight.begin(services.refunds.refund(request))
+    until = asyncio.get_running_loop().time() + ANSWER_WITHIN_S
+    try:
+        answer = await services.inflight.wait(task, until=until)
+    except NotEndedYet:
+        return RefundState.SENDING
+    return RefundState(answer.refund.state)
+
+
+def _amount(visit: Visit, left: Money) -> Money:
+    """The sum that the form asks for.
+
+    Raises:
+        InvalidInput: when it is none.
+        RefundExceedsRemainder: when it is more than what is left.
+    """
+    if visit.said("how") == "all":
+        return left
+    try:
+        amount = Money.from_tenge(visit.said("amount").replace(" ", "").replace(",", "."))
+    except ValueError as error:
+        raise InvalidInput("amount", "is no sum") from error
+    if not amount.tiyn:
+        raise InvalidInput("amount", "is no sum")
+    if amount > left:
+        raise RefundExceedsRemainder(left)
+    return amount
+
+
+def _paid_back(shown: Shown) -> int:
+    """Tiyn that were paid back of a payment, or may have been."""
+    return shown.payment.refunded_amount + shown.payment.reserved_amount
+
+
+async def _form(visit: Visit, shown: Shown, error: ServiceError | None = None, *, status: int = 200) -> Response:
+    limit = visit.me.person.refund_limit
+    named = await sellers(visit, [shown.payment.shop_id])
+    return visit.page(
+        "refund.html",
+        status=status_of(error) if error else status,
+        **facts(visit, shown),
+        seller=named.get(shown.payment.shop_id),
+        seen=len(shown.refunds),
+        limit=None if limit is None else Money(max(limit - _paid_back(shown), 0)).number,
+        is_over_limit=status == 403,
+        how=visit.said("how") or "all",
+        amount=visit.said("amount"),
+        problem=sentence_of(error, visit.language) if error else None,
+        wrong=field_of(error) if isinstance(error, InvalidInput) else None,
+    )

@@ -1,0 +1,111 @@
+"""Templates into pages: one environment per language, and how sums, times and ages are written."""
+
+import gzip
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from payment_service.console.languages import NAMES, texts
+from payment_service.notifications.texts import ALMATY, Language, money
+
+_MINUTE: Final = timedelta(minutes=1)
+
+
+def page(template: str, language: Language, **more: Any) -> str:
+    """A template, filled in."""
+    return _environment(language).get_template(template).render(more)
+
+
+def sum_of(tenge: float | None) -> str:
+    """A sum as people read it: 17 500 ₸."""
+    return money(tenge, ",")
+
+
+def moment(at: datetime, *, now: datetime | None = None) -> Markup:
+    """A time in Almaty: the hour of today, the day of another day; the whole of it in the title."""
+    here, today = at.astimezone(ALMATY), (now or datetime.now(UTC)).astimezone(ALMATY)
+    if here.date() == today.date():
+        shown = f"{here:%H:%M}"
+    elif here.year == today.year:
+        shown = f"{here:%d.%m, %H:%M}"
+    else:
+        shown = f"{here:%d.%m.%Y, %H:%M}"
+    title = f"{here:%d.%m.%Y %H:%M:%S} Asia/Almaty (UTC+5)"
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(at.isoformat(timespec="seconds"), title, shown)
+
+
+def age(since: datetime, language: Language, *, now: datetime | None = None) -> str:
+    """How long ago: in minutes, hours or days, whichever is the largest that is full."""
+    passed = max((now or datetime.now(UTC)) - since, _MINUTE)
+    many = texts(language).ngettext
+    minutes = passed // _MINUTE
+    hours, days = minutes // 60, passed.days
+    if days:
+        return many("%(n)s day", "%(n)s days", days) % {"n": days}
+    if hours:
+        return many("%(n)s hour", "%(n)s hours", hours) % {"n": hours}
+    return many("%(n)s minute", "%(n)s minutes", minutes) % {"n": minutes}
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file that pages load."""
+
+    content: bytes
+    compressed: bytes
+    media_type: str
+    digest: str
+
+
+_MEDIA_TYPES: Final[Mapping[str, str]] = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+
+
+@cache
+def assets() -> dict[str, Asset]:
+    """The files that pages load, by name."""
+    found = {}
+    for file in sorted((files("payment_service.console") / "static").iterdir(), key=lambda file: file.name):
+        content = file.read_bytes()
+        media_type = _MEDIA_TYPES[file.name.rpartition(".")[2]]
+        digest = hashlib.sha256(content).hexdigest()[:16]
+        found[file.name] = Asset(content, gzip.compress(content, mtime=0), media_type, digest)
+    return found
+
+
+def address_of(name: str) -> str:
+    """The address of such a file. It changes with what the file holds, so that browsers may keep it for good."""
+    return f"/console/static/{name}?v={assets()[name].digest}"
+
+
+@cache
+def _environment(language: Language) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("payment_service.console"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.i18n"],
+        auto_reload=False,
+    )
+    environment.install_gettext_translations(texts(language), newstyle=True)  # type: ignore[attr-defined]
+    environment.filters |= {"money": sum_of, "moment": moment, "age": lambda since: age(since, language)}
+    environment.globals |= {
+        "language": language,
+        "languages": NAMES,
+        "static": address_of,
+        "sentence": _sentence(language),
+    }
+    return environment
+
+
+def _sentence(language: Language) -> Any:
+    """Translates a text that a table marked."""
+    return texts(language).gettext

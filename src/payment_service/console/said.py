@@ -1,0 +1,97 @@
+"""What people are told when something does not go: the errors of the services in their language."""
+
+from collections.abc import Mapping
+from typing import Final, cast
+
+from payment_service import errors
+from payment_service.console.languages import mark, texts
+from payment_service.errors import ServiceError
+from payment_service.notifications.texts import Language, money
+from payment_service.postgres.database import is_unreachable
+
+_STATUS: Final[Mapping[type[ServiceError], int]] = {
+    errors.InvalidInput: 422,
+    errors.RefundExceedsRemainder: 422,
+    errors.PaymentNotFound: 404,
+    errors.RefundNotFound: 404,
+    errors.ExternalIdNotProven: 403,
+    errors.SettledByCaller: 403,
+    errors.RateLimited: 429,
+    errors.ProviderUnavailable: 503,
+    errors.ProviderRefused: 502,
+    errors.TryAgainLater: 503,
+    errors.DatabaseUnavailable: 503,
+    errors.TooManyConnections: 503,
+    errors.NoRoomToWait: 503,
+    errors.Draining: 503,
+}
+_SENTENCES: Final[Mapping[type[ServiceError], str]] = {
+    errors.PaymentNotFound: mark("There is no such payment here, or it is of a shop that you do not see."),
+    errors.RefundNotFound: mark("There is no such refund here, or it is of a shop that you do not see."),
+    errors.PaymentNotPaid: mark("Only a paid payment can be refunded."),
+    errors.PaymentIncomplete: mark(
+        "A client made this payment and reported it without its sum or BIN: refund it in the Kaspi cabinet."
+    ),
+    errors.DeviceTokenMissing: mark("The shop has no device token, and a refund needs one: tell an administrator."),
+    errors.RefundExceedsRemainder: mark("At most %(left)s of this payment can still be refunded."),
+    errors.IdempotencyKeyReused: mark(
+        "Somebody has just refunded another sum of this payment. Nothing was sent: look at it once more."
+    ),
+    errors.StillRunning: mark("The same is under way already. Nothing was sent twice."),
+    errors.NothingToSettle: mark("It is known by now what became of it: there is nothing to settle."),
+    errors.TooEarlyToSettle: mark(
+        "Kaspi may still carry it out. Look into the cabinet again in %(wait)s s, and settle then."
+    ),
+    errors.SettlementContradicted: mark("Kaspi says otherwise, so nothing was settled: look at the id once more."),
+    errors.ExternalIdTaken: mark("That Kaspi id belongs to another payment. Nothing was settled."),
+    errors.ExternalIdNotProven: mark("Only those who see all shops may name a Kaspi id."),
+    errors.NothingToUndo: mark("There is no settlement by hand that could be undone."),
+    errors.SettledByCaller: mark("You settled it yourself, so another person has to undo it."),
+    errors.SettlementInUse: mark(
+        "The settlement is in use by now and cannot be undone: money went back, or the order was paid anew."
+    ),
+    errors.ProviderUnavailable: mark("Kaspi cannot be reached. Nothing was changed: try again in a minute."),
+    errors.ProviderRefused: mark("Kaspi's proxy refuses this service: tell an engineer. Nothing was changed."),
+    errors.RateLimited: mark("Too many attempts. Try again in %(wait)s s."),
+    errors.DatabaseUnavailable: mark("The database does not answer. Nothing was sent: try again in a minute."),
+}
+_FIELDS: Final[Mapping[str, str]] = {
+    "password": mark("The password is not right."),
+    "new_password": mark("Take at least 10 characters that do not repeat themselves or hold your name."),
+    "amount": mark("A sum is written in tenge, such as 5000 or 99,50."),
+    "external_id": mark("Take the Kaspi id as the cabinet shows it with the payment."),
+    "provider_refund_id": mark("That is the id of another refund of this payment."),
+    "reason": mark("Say in a few words who found what, and where."),
+    "state": mark("Choose what you found."),
+}
+_UNFORESEEN: Final = mark("Something went wrong here. It was noted. Look at the payment before you repeat anything.")
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status of an error."""
+    if isinstance(error, ServiceError):
+        return _STATUS.get(type(error), 409)
+    return 503 if is_unreachable(error) else 500
+
+
+def sentence_of(error: Exception, language: Language) -> str:
+    """What people are told of an error."""
+    said = texts(language).gettext
+    match error:
+        case errors.InvalidInput():
+            return said(_FIELDS.get(field_of(error), _UNFORESEEN))
+        case errors.RefundExceedsRemainder():
+            left = money(cast("float", error.extra["remaining_amount"]), ",")
+            return said(_SENTENCES[errors.RefundExceedsRemainder]) % {"left": left}
+        case errors.TooEarlyToSettle():
+            return said(_SENTENCES[errors.TooEarlyToSettle]) % {"wait": error.extra["retry_after_s"]}
+        case errors.RateLimited():
+            return said(_SENTENCES[errors.RateLimited]) % {"wait": error.wait_s}
+        case ServiceError():
+            return said(_SENTENCES.get(type(error), _UNFORESEEN))
+    return said(_SENTENCES[errors.DatabaseUnavailable] if is_unreachable(error) else _UNFORESEEN)
+
+
+def field_of(error: errors.InvalidInput) -> str:
+    """The field that is wrong."""
+    return error.detail.partition(":")[0]

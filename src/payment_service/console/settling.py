@@ -1,0 +1,100 @@
+"""What a person found in the merchant cabinet about a payment or a refund, and taking that back."""
+
+import re
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from payment_service.console.lists import sellers
+from payment_service.console.payment import facts, read
+from payment_service.console.said import field_of, sentence_of, status_of
+from payment_service.console.web import HOME, Visit, go, proved
+from payment_service.errors import InvalidInput, NotAuthenticated, RefundNotFound, ServiceError
+from payment_service.payments.lifecycle import State
+from payment_service.payments.settling import Settlement
+from payment_service.refunds.settling import RefundSettlement
+from payment_service.refunds.views import RefundLine
+
+_PROVIDERS_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
+_FOUND: Final = {"paid": State.PAID, "pending": State.PENDING, "failed": State.FAILED}
+_REFUND_FOUND: Final = {"succeeded": True, "failed": False}
+
+
+async def settle(visit: Visit) -> Response:
+    """The form for a payment or, where the address names one, a refund of it; and what it sends."""
+    return await _answer(visit, "settle.html", _settle, done="settled")
+
+
+async def undo(visit: Visit) -> Response:
+    """The form that takes a settlement back, and what it sends."""
+    return await _answer(visit, "undo.html", _undo, done="undone")
+
+
+async def _settle(visit: Visit, refund: RefundLine | None) -> None:
+    services, caller = visit.services, visit.me.caller
+    found = visit.said("found")
+    if found not in (_REFUND_FOUND if refund else _FOUND):
+        raise InvalidInput("state", "is none")
+    external_id = _providers_id(visit.said("external_id"), "provider_refund_id" if refund else "external_id")
+    reason = _reason(visit)
+    await proved(visit)
+    if refund is not None:
+        told = RefundSettlement(succeeded=_REFUND_FOUND[found], reason=reason, provider_refund_id=external_id)
+        await services.refund_settling.settle(caller, refund.id, told)
+    else:
+        settlement = Settlement(state=_FOUND[found], reason=reason, external_id=external_id)
+        await services.settling.settle(caller, visit.id(), settlement)
+
+
+async def _undo(visit: Visit, refund: RefundLine | None) -> None:
+    reason = _reason(visit)
+    await proved(visit)
+    if refund is not None:
+        await visit.services.refund_settling.undo(visit.me.caller, refund.id, reason)
+    else:
+        await visit.services.settling.undo(visit.me.caller, visit.id(), reason)
+
+
+async def _answer(visit: Visit, template: str, act: Any, *, done: str) -> Response:
+    shown = await read(visit)
+    refund = None
+    if "refund_id" in visit.request.path_params:
+        wanted = visit.id("refund_id")
+        refund = next((one for one in shown.refunds if one.id == wanted), None)
+        if refund is None:
+            raise RefundNotFound(wanted)
+    error: ServiceError | None = None
+    if visit.request.method == "POST":
+        try:
+            await act(visit, refund)
+        except NotAuthenticated:
+            raise
+        except ServiceError as refusal:
+            error = refusal
+        else:
+            return go(f"{HOME}/payments/{shown.payment.id}", done=done)
+    named = await sellers(visit, [shown.payment.shop_id])
+    return visit.page(
+        template,
+        status=status_of(error) if error else 200,
+        **facts(visit, shown),
+        refund=refund,
+        made_at=refund.created_at if refund else shown.payment.created_at,
+        seller=named.get(shown.payment.shop_id),
+        given=visit.form,
+        problem=sentence_of(error, visit.language) if error else None,
+        wrong=field_of(error) if isinstance(error, InvalidInput) else None,
+    )
+
+
+def _reason(visit: Visit) -> str:
+    reason = visit.said("reason")
+    if not 3 <= len(reason) <= 500:
+        raise InvalidInput("reason", "is a sentence")
+    return reason
+
+
+def _providers_id(text: str, field: str) -> str | None:
+    if text and not _PROVIDERS_ID.fullmatch(text):
+        raise InvalidInput(field, "is none")
+    return text or None

@@ -1,0 +1,90 @@
+"""Coming in and going out: sign-in, the one-time link that sets a password, sign-out, the language."""
+
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.responses import Response
+
+from payment_service.console.languages import mark, texts
+from payment_service.console.said import sentence_of, status_of
+from payment_service.console.web import (
+    HOME,
+    SIGN_IN,
+    Refused,
+    Visit,
+    begin_session,
+    end_session,
+    go,
+    keep_language,
+    own_path,
+)
+from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
+from payment_service.notifications.texts import Language
+
+_LINK_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{20,100}")
+_WRONG: Final = mark("The e-mail address or the password is not right.")
+
+
+async def sign_in(visit: Visit) -> Response:
+    """The form, and what it sends."""
+    wanted = own_path(visit.query("next"))
+    if visit.request.method != "POST":
+        return visit.page("sign_in.html", wanted=wanted, email="", problem=None, notice=visit.query("done"))
+    email, wanted = visit.said("email")[:200], own_path(visit.said("next"))
+    try:
+        token = await visit.services.sessions.sign_in(email, visit.form.get("password", ""), address=visit.address)
+    except ServiceError as error:
+        is_wrong = isinstance(error, NotAuthenticated)
+        problem = texts(visit.language).gettext(_WRONG) if is_wrong else sentence_of(error, visit.language)
+        status = 403 if is_wrong else status_of(error)
+        return visit.page("sign_in.html", status=status, wanted=wanted, email=email, problem=problem, notice="")
+    response = go(wanted)
+    begin_session(response, visit.request, token)
+    return response
+
+
+async def sign_out(visit: Visit) -> Response:
+    """End this session."""
+    await visit.services.sessions.sign_out(visit.me)
+    response = go(SIGN_IN, done="signed-out")
+    end_session(response, visit.request)
+    return response
+
+
+async def link(visit: Visit) -> Response:
+    """The form that sets a password, and what it sends. To look at it uses nothing up."""
+    token = visit.request.path_params["token"]
+    people = visit.services.people
+    person = await people.of_link(token) if _LINK_TOKEN.fullmatch(token) else None
+    if person is None:
+        return visit.page("link_over.html", status=404)
+    if visit.request.method != "POST":
+        return visit.page("link.html", person=person, problem=None)
+    password = visit.form.get("password", "")
+    try:
+        if password != visit.form.get("again", ""):
+            problem = texts(visit.language).gettext("The two passwords differ.")
+            return visit.page("link.html", status=422, person=person, problem=problem)
+        await people.set_password(token, password)
+    except NotAuthenticated:
+        return visit.page("link_over.html", status=404)
+    except InvalidInput:
+        weak = sentence_of(InvalidInput("new_password", "is too easy to guess"), visit.language)
+        return visit.page("link.html", status=422, person=person, problem=weak)
+    response = go(HOME)
+    session = await visit.services.sessions.sign_in(person.email, password, address=visit.address)
+    begin_session(response, visit.request, session)
+    return response
+
+
+async def choose_language(visit: Visit) -> Response:
+    """Keep a language, and show the page again that the person came from."""
+    code = visit.request.path_params["code"]
+    if code not in set(Language):
+        raise Refused(404)
+    came_from = urlsplit(visit.request.headers.get("Referer", ""))
+    is_ours = came_from.netloc == visit.request.headers.get("Host")
+    response = go(own_path(came_from.path) if is_ours else HOME)
+    keep_language(response, visit.request, Language(code))
+    return response

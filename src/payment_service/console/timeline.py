@@ -1,0 +1,118 @@
+"""What happened to a payment, in the order in which it did: asked for, answers, moves, refunds, what people did."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from payment_service.audit import service as audit
+from payment_service.audit.models import AuditEntry
+from payment_service.console.languages import mark
+from payment_service.console.standing import Tone
+from payment_service.payments.lifecycle import State
+from payment_service.payments.views import JsonTenge, PaymentLine, tenge
+from payment_service.refunds.lifecycle import RefundState
+from payment_service.refunds.views import RefundLine
+
+_MACHINES: Final = frozenset({"anonymous", "service", "worker"})
+_OF_PAYMENT: Final[Mapping[str, tuple[Tone, str]]] = {
+    State.SENDING: ("wait", mark("Being sent")),
+    State.PENDING: ("wait", mark("Kaspi took the invoice on")),
+    State.PAID: ("good", mark("Kaspi says: paid")),
+    State.FAILED: ("bad", mark("Failed")),
+    State.CANCELLED: ("quiet", mark("Cancelled")),
+    State.UNKNOWN: ("warn", mark("Outcome unknown")),
+}
+_OF_REFUND: Final[Mapping[str, tuple[Tone, str]]] = {
+    RefundState.SENDING: ("wait", mark("Refund asked for")),
+    RefundState.SUCCEEDED: ("good", mark("Refunded")),
+    RefundState.FAILED: ("bad", mark("Refund failed")),
+    RefundState.UNKNOWN: ("warn", mark("Refund: outcome unknown")),
+}
+_BY_HAND: Final[Mapping[str, str]] = {
+    audit.SETTLE: mark("Settled by hand"),
+    audit.UNDO_SETTLE: mark("Settlement undone"),
+    "merge": mark("Merged"),
+    "unmerge": mark("No longer merged"),
+}
+OURS: Final = (
+    mark("Nothing was sent to the provider."),
+    mark("The provider says that the payment failed, was refused or expired."),
+    mark("A person found that it was never made."),
+    mark("The settlement by hand was undone."),
+    mark("Outcome unknown: timeout."),
+    mark("Outcome unknown: sender_died."),
+    mark("Outcome unknown: connection_broken."),
+)
+"""Sentences of the record that are ours and not the provider's: people read them in their language."""
+_ASKED: Final = mark("Invoice asked for")
+_REPORTED: Final = mark("Reported by a client")
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One thing that happened. ``title`` is a text of the catalogues, ``details`` are what others said."""
+
+    at: datetime
+    tone: Tone
+    title: str
+    amount: JsonTenge | None = None
+    who: str | None = None
+    """A person or a client; none for the service itself."""
+    details: tuple[str, ...] = ()
+    reason: str | None = None
+
+
+def timeline(
+    payment: PaymentLine, caller: str, refunds: Sequence[RefundLine], entries: Iterable[AuditEntry]
+) -> list[Happening]:
+    """Everything that is known of a payment, newest first."""
+    by_id = {refund.id: refund for refund in refunds}
+    happened = [
+        Happening(
+            payment.created_at or payment.moved_at,
+            "quiet",
+            _ASKED if payment.source == "service" else _REPORTED,
+            payment.amount,
+            caller,
+            (payment.message,) if payment.message else (),
+        )
+    ]
+    asked: set[object] = set()
+    for entry in entries:
+        refund = by_id.get(entry.refund_id) if entry.refund_id else None
+        if refund is not None and refund.id not in asked:
+            asked.add(refund.id)
+            who = _who(entry) if entry.operation_type == "refund" else None
+            happened.append(Happening(refund.created_at, *_OF_REFUND[RefundState.SENDING], refund.amount, who))
+        happened.append(_of_entry(entry))
+    happened += [
+        Happening(refund.created_at, *_OF_REFUND[RefundState.SENDING], refund.amount)
+        for refund in refunds
+        if refund.id not in asked
+    ]
+    # What was asked for stands before its answer, also within one moment of the clock.
+    return sorted(happened, key=lambda one: one.at)[::-1]
+
+
+def _of_entry(entry: AuditEntry) -> Happening:
+    words = _OF_REFUND if entry.refund_id else _OF_PAYMENT
+    tone, title = words.get(entry.state or "", ("quiet", entry.operation_type))
+    # Who settles what was lost while it was sent first makes it unknown, and gives no reason for that.
+    is_by_hand = entry.operation_type in _BY_HAND and (entry.operation_type != audit.SETTLE or entry.reason is not None)
+    if is_by_hand:
+        title = _BY_HAND[entry.operation_type]
+    said = (entry.status, entry.error_message)
+    return Happening(
+        entry.created_at,
+        tone,
+        title,
+        tenge(entry.amount) if entry.refund_id else None,
+        _who(entry) if is_by_hand or entry.source == "client" else None,
+        tuple(dict.fromkeys(text for text in said if text)),
+        entry.reason,
+    )
+
+
+def _who(entry: AuditEntry) -> str | None:
+    return None if entry.actor in _MACHINES else entry.actor

@@ -1,0 +1,248 @@
+"""What every page goes through: who asks, whether a form came from a page of ours, what goes with an answer.
+
+A page is a function of a ``Visit``. It is refused without a session, and a change is refused unless the browser says
+that it comes from this site. Whatever goes wrong becomes a page as well.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Any, Final, cast
+from urllib.parse import parse_qsl, urlencode, urlsplit
+from uuid import UUID
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from payment_service.access.people import Right
+from payment_service.access.sessions import SignedIn
+from payment_service.characters import one_line
+from payment_service.console import render
+from payment_service.console.languages import LANGUAGE_COOKIE, language_of
+from payment_service.console.said import sentence_of, status_of
+from payment_service.errors import InvalidInput, NotAuthenticated
+from payment_service.notifications.texts import Language
+from payment_service.observability.logs import get_logger
+from payment_service.services import Services
+
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS: Final = {
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "same-origin",
+}
+HOME: Final = "/console"
+SIGN_IN: Final = f"{HOME}/sign-in"
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{20,100}")
+_MOST_FIELDS: Final = 30
+log = get_logger(__name__)
+
+
+class Refused(Exception):
+    """A page that is not shown; ``status`` says why."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+@dataclass(slots=True)
+class Visit:
+    """One request for a page."""
+
+    request: Request
+    services: Services
+    language: Language
+    who: SignedIn | None = None
+    form: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def me(self) -> SignedIn:
+        """Who is signed in. Only for pages that nobody sees without."""
+        if self.who is None:
+            raise NotAuthenticated
+        return self.who
+
+    @property
+    def address(self) -> str:
+        """Where the request comes from."""
+        return self.request.client.host if self.request.client else ""
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether htmx asks, and puts the answer into a page that is there."""
+        return self.request.headers.get("HX-Request") == "true"
+
+    def query(self, name: str) -> str:
+        """A value of the address, on one line and not endless."""
+        return one_line(self.request.query_params.get(name, ""))[:200]
+
+    def said(self, name: str) -> str:
+        """A field of the form, on one line."""
+        return one_line(self.form.get(name, ""))
+
+    def id(self, name: str = "id") -> UUID:
+        """An id of the path."""
+        try:
+            return UUID(self.request.path_params[name])
+        except ValueError as error:
+            raise Refused(404) from error
+
+    def page(self, template: str, *, status: int = 200, **more: Any) -> Response:
+        """A page."""
+        text = render.page(template, self.language, visit=self, me=self.who, **more)
+        return HTMLResponse(text, status)
+
+
+Page = Callable[[Visit], Awaitable[Response]]
+
+
+def page(show: Page, *, needs: Right | None = Right.READ) -> Callable[[Request], Awaitable[Response]]:
+    """A page as an endpoint. ``needs``: the right of those who see it; none for pages that need no session."""
+
+    async def endpoint(request: Request) -> Response:
+        visit = Visit(request, cast("Services", request.scope["app"].state.services), language_of(request))
+        try:
+            if request.method == "POST":
+                _check_origin(request)
+                visit.form = await _form(request)
+            if needs is not None:
+                visit.who = await visit.services.sessions.of(_token(request))
+                if not visit.who.may(needs):
+                    raise Refused(403)
+            response = await show(visit)
+        except Exception as error:  # noqa: BLE001 - the last place where a person can still be told
+            response = _told(visit, error)
+        response.headers.update(HEADERS)
+        return response
+
+    return endpoint
+
+
+def _told(visit: Visit, error: Exception) -> Response:
+    """The page that an error is."""
+    if isinstance(error, NotAuthenticated):
+        return _to_sign_in(visit)
+    status = error.status if isinstance(error, Refused) else status_of(error)
+    if status == 500:
+        log.error("unforeseen error", exc_info=error)
+    if visit.is_partial:
+        # What is shown stays: the next time it may be answered.
+        return Response(status_code=status)
+    sentence = None if isinstance(error, Refused) else sentence_of(error, visit.language)
+    return visit.page("problem.html", status=status, code=status, sentence=sentence)
+
+
+def _to_sign_in(visit: Visit) -> Response:
+    """Where somebody goes who is not signed in (any more), and from there back to where they were."""
+    request = visit.request
+    if request.method == "GET" and request.headers.get("Sec-Fetch-Site") == "cross-site":
+        # A link in a message: the browser keeps a strict cookie back until a page of ours asks.
+        return visit.page("arriving.html")
+    wanted = request.url.path if request.method == "GET" and not visit.is_partial else HOME
+    if visit.is_partial:
+        wanted = urlsplit(request.headers.get("HX-Current-URL", "")).path
+    where = f"{SIGN_IN}?{urlencode({'next': wanted})}" if own_path(wanted) != HOME else SIGN_IN
+    if visit.is_partial:
+        return Response(status_code=401, headers={"HX-Redirect": where})
+    return go(where)
+
+
+def own_path(path: str) -> str:
+    """The path of a page of ours that somebody wants to go to; the first page for anything else."""
+    is_ours = path == HOME or path.startswith(f"{HOME}/")
+    return path if is_ours and re.fullmatch(r"[A-Za-z0-9/_-]+", path) and "//" not in path else HOME
+
+
+def go(where: str, **query: str) -> Response:
+    """Show another page, by GET."""
+    return RedirectResponse(f"{where}?{urlencode(query)}" if query else where, 303)
+
+
+# --- what only a page of ours may send
+
+
+def _check_origin(request: Request) -> None:
+    """Refuse a form that another site made this browser send."""
+    fetch_site = request.headers.get("Sec-Fetch-Site")
+    if fetch_site is not None:
+        is_ours = fetch_site == "same-origin"
+    else:
+        origin = request.headers.get("Origin", "")
+        is_ours = bool(origin) and urlsplit(origin).netloc == request.headers.get("Host")
+    if not is_ours:
+        raise Refused(403)
+
+
+async def _form(request: Request) -> Mapping[str, str]:
+    """The fields of a form; of one that is given twice, the last."""
+    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    body = await request.body()
+    if body and kind != "application/x-www-form-urlencoded":
+        raise Refused(415)
+    try:
+        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS))
+    except ValueError as error:
+        raise Refused(400) from error
+
+
+# --- the cookie of a session
+
+
+def begin_session(response: Response, request: Request, token: str) -> None:
+    """Let the browser keep a session's token until the browser is closed; the session itself ends sooner or later."""
+    name, secure = _cookie(request)
+    response.set_cookie(name, token, path=HOME, secure=secure, httponly=True, samesite="strict")
+
+
+def end_session(response: Response, request: Request) -> None:
+    """Let the browser forget the session's token."""
+    name, secure = _cookie(request)
+    response.delete_cookie(name, path=HOME, secure=secure, httponly=True, samesite="strict")
+
+
+def keep_language(response: Response, request: Request, language: Language) -> None:
+    """Let the browser keep the language for a year."""
+    _, secure = _cookie(request)
+    response.set_cookie(
+        LANGUAGE_COOKIE, language, max_age=31_536_000, path=HOME, secure=secure, httponly=True, samesite="lax"
+    )
+
+
+def _token(request: Request) -> str:
+    token = request.cookies.get(_cookie(request)[0], "")
+    if not _TOKEN.fullmatch(token):
+        raise NotAuthenticated
+    return token
+
+
+def _cookie(request: Request) -> tuple[str, bool]:
+    """The name of a session's cookie, and whether it is sent over TLS only: everywhere but on this machine."""
+    is_here = request.url.scheme == "http" and _is_loopback(request.url.hostname or "")
+    return ("console", False) if is_here else ("__Secure-console", True)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def proved(visit: Visit) -> None:
+    """Ask for the password again when it was last given some time ago.
+
+    Raises:
+        InvalidInput: when the form does not hold it.
+        RateLimited: after too many attempts.
+    """
+    if visit.me.has_proved:
+        return
+    password = visit.form.get("password", "")
+    if not password:
+        raise InvalidInput("password", "is needed")
+    await visit.services.sessions.prove(visit.me, password, address=visit.address)

@@ -1,0 +1,76 @@
+"""The two writes of an operation that is done once: its intent before the call, its outcome after it.
+
+An intent may be written although no answer came: nothing is sent then, and it is taken back. An outcome is known to
+this process alone, so it is written for as long as the process lives.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import asyncpg
+
+from payment_service.errors import DatabaseUnavailable
+from payment_service.postgres.database import (
+    DATABASE_ERRORS,
+    FOREVER,
+    constraint_of,
+    is_unreachable,
+    retry_until_written,
+)
+from payment_service.postgres.lines import Lines
+from payment_service.providers.interface import Outcome, Unknown
+
+INTENT_TIMEOUT_S = 1.75
+"""How long the database may take to write an intent. Then the caller is told, within 2 s, that nothing was sent."""
+INSERT_WITHIN: Final = 0.75
+"""The share of it after which the statement itself inserts nothing any more: it commits without being asked."""
+BEFORE_SENDING_S: Final = 5.0
+"""How long everything before the call may take: the caller gets a true answer in time."""
+_TRIES: Final = 4
+
+Written = TypeVar("Written")
+Receipt = TypeVar("Receipt")
+
+
+async def run_intent(lines: Lines, statement: str, *args: Any) -> asyncpg.Record:
+    """Run the statement of an intent; its last parameter is within how many seconds it inserts."""
+    async with asyncio.timeout(INTENT_TIMEOUT_S):
+        intent = await lines.fetchrow(statement, *args, INSERT_WITHIN * INTENT_TIMEOUT_S)
+    assert intent is not None  # noqa: S101 - a function returns its row
+    return intent
+
+
+async def write_intent(attempt: Callable[[], Awaitable[Written | None]], unconfirmed: Callable[[], object]) -> Written:
+    """Write an intent; an attempt that returns none is made again, for what stood in its way is gone.
+
+    ``unconfirmed`` is called when nobody knows whether it was written.
+
+    Raises:
+        DatabaseUnavailable: when it could not be written in time.
+    """
+    try:
+        async with asyncio.timeout(BEFORE_SENDING_S):
+            for _ in range(_TRIES):
+                if (written := await attempt()) is not None:
+                    return written
+    except DATABASE_ERRORS as error:
+        if not is_unreachable(error):
+            raise
+        unconfirmed()
+        raise DatabaseUnavailable from error
+    raise DatabaseUnavailable
+
+
+async def write_outcome(
+    write: Callable[[Outcome[Receipt]], Awaitable[Written]],
+    outcome: Outcome[Receipt],
+    *,
+    refused: Callable[[str], Unknown],
+) -> Written:
+    """Write an outcome. When the database refuses it, what ``refused`` makes of the reason: it may have been done."""
+    try:
+        return await retry_until_written(lambda: write(outcome), while_unreachable_s=FOREVER)
+    except Exception as error:  # noqa: BLE001 - whatever keeps it from being written
+        unknown = refused(constraint_of(error) or type(error).__name__)
+        return await retry_until_written(lambda: write(unknown), while_unreachable_s=FOREVER)

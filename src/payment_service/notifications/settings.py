@@ -1,0 +1,24 @@
+"""What is set from outside about the channels to people."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from payment_service.notifications.smtp import SmtpServer
+
+BOT_API: Final = "https://api.telegram.org"
+
+
+@dataclass(frozen=True, slots=True)
+class TelegramSettings:
+    """The bot that sends the messages, and where its Bot API is."""
+
+    token: str = field(repr=False)
+    api_url: str = BOT_API
+
+
+@dataclass(frozen=True, slots=True)
+class EmailSettings:
+    """The server that takes the mails, and the address that they come from."""
+
+    server: SmtpServer
+    sender: str

@@ -1,0 +1,74 @@
+"""Finding payments by whatever somebody has at hand: no field has to be chosen first.
+
+Each kind of word is looked up by its own index, newest first. A sum has none, for every payment would have to keep it:
+it is looked for among the payments of the last days.
+"""
+
+import contextlib
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, func, select
+
+from payment_service.money import Money
+from payment_service.payments.models import Payment
+from payment_service.postgres.database import Database
+from payment_service.postgres.visibility import Shops, of_shops
+
+SUMS_OF: Final = timedelta(days=7)
+"""How far back a sum is looked for."""
+_LONGEST: Final = 64
+_LAST4: Final = re.compile(r"[0-9]{4}")
+_SHORT_CODE: Final = re.compile(r"[A-Za-z0-9]{1,8}")
+_SUM: Final = re.compile(r"([0-9]{1,8})(?:[.,]([0-9]{1,2}))?")
+_SPACES: Final = re.compile(r"(?<=[0-9])[ \u00a0\u202f](?=[0-9]{3}(?:[^0-9]|$))")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Payments that a text may mean, newest first; ``exact`` when it names one payment and no other."""
+
+    payments: list[Payment]
+    exact: bool
+    more: bool
+    """Whether there are more than were asked for."""
+
+
+async def find(database: Database, shops: Shops, text: str, *, limit: int) -> Found:
+    """Payments of these shops by order, short code, the provider's id, last four digits, sum or our id."""
+    names, attributes = _conditions(text.strip()[:_LONGEST])
+    by_id: dict[UUID, Payment] = {}
+    named: set[UUID] = set()
+    async with database.reading() as session:
+        for condition in (*names, *attributes):
+            query = select(Payment).where(condition, Payment.same_as.is_(None), of_shops(Payment.shop_id, shops))
+            newest = query.order_by(Payment.created_at.desc(), Payment.id.desc()).limit(limit + 1)
+            for payment in await session.scalars(newest):
+                by_id[payment.id] = payment
+                if any(condition is name for name in names):
+                    named.add(payment.id)
+    payments = sorted(by_id.values(), key=lambda payment: (payment.created_at, payment.id), reverse=True)
+    return Found(payments[:limit], len(payments) == len(named) == 1, len(payments) > limit)
+
+
+def _conditions(text: str) -> tuple[list[ColumnElement[bool]], list[ColumnElement[bool]]]:
+    """What the text may be: a name, which few payments share, and what many may have in common."""
+    if not text:
+        return [], []
+    names: list[ColumnElement[bool]] = [Payment.order_id == text, Payment.external_id == text]
+    attributes: list[ColumnElement[bool]] = []
+    with contextlib.suppress(ValueError):
+        names.append(Payment.id == UUID(text))
+    if _SHORT_CODE.fullmatch(text):
+        names.append(Payment.short_code == text.upper())
+    digits = text.lstrip("•*. ")
+    if _LAST4.fullmatch(digits):
+        attributes.append(Payment.phone_last4 == digits)
+    plain = _SPACES.sub("", text.removesuffix("₸").strip())
+    if _SUM.fullmatch(plain) and (amount := Money.from_tenge(plain.replace(",", "."))).tiyn:
+        recent = Payment.created_at > func.now() - SUMS_OF
+        attributes.append((Payment.amount == amount.tiyn) & recent)
+    return names, attributes

@@ -1,0 +1,55 @@
+"""How often a payment is asked about. Set from outside."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:  # the settings hold this plan, and every command reads the settings
+    from payment_service.payments.lifecycle import Standing
+
+_LAST_TRIES_S: Final = 86400
+"""A reading that is due and tells nothing is tried again for so long after the plan is over."""
+
+
+@dataclass(frozen=True)
+class FollowPlan:
+    """How often a payment is asked about. Times in seconds."""
+
+    first_s: float = 5
+    fast_s: float = 15
+    fast_for_s: float = 600
+    slow_s: float = 180
+    follow_for_s: float = 86400
+    confirm_s: float = 30
+    tails_s: tuple[float, ...] = (3600, 86400)
+    """A payment that failed is looked at again so long after it did: it may have been paid late."""
+
+    def next_check(self, now: "Standing") -> float | None:
+        """Seconds until the next reading, or none when there is nothing more to learn."""
+        if now.is_open:
+            over = now.age_s > self.follow_for_s
+            too_late = now.age_s > self.follow_for_s + _LAST_TRIES_S
+            in_time: float | None = self._open(now)
+        elif now.may_be_paid_late:
+            in_time = next((tail - now.in_state_s for tail in self.tails_s if tail > now.in_state_s), None)
+            over = in_time is None
+            too_late = now.in_state_s > max(self.tails_s, default=0) + _LAST_TRIES_S
+        else:
+            return None
+        if now.unread:
+            return None if too_late else self.pause(now.unread)
+        return None if over else in_time
+
+    def pause(self, unread: int) -> float:
+        """How long to wait after so many readings in a row that told nothing: twice as long each time."""
+        return min(self.first_s * 2.0 ** min(unread - 1, 30), self.slow_s)
+
+    def _open(self, now: "Standing") -> float:
+        if now.is_to_be_asked_at_once:
+            return 0
+        if now.error_seen:
+            return self.confirm_s
+        if now.status_is_final:
+            return self.first_s  # soon, yet not at once: the reading may fail, again and again
+        if now.age_s < self.first_s:
+            return self.first_s
+        return self.fast_s if now.age_s < self.fast_for_s else self.slow_s

@@ -1,0 +1,28 @@
+"""When an event is delivered again, and when no more. Set from outside."""
+
+from dataclasses import dataclass
+
+from payment_service.scheduling.jitter import jitter
+
+
+@dataclass(frozen=True)
+class DeliveryPlan:
+    """When to try again, and when to stop. Times are seconds."""
+
+    delays_s: tuple[float, ...] = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+    """Before the second try, the third ...; after as many failures and one more a delivery is dead."""
+    order_wait_s: float = 3
+    """How long a later event of an object waits for an earlier one."""
+    disable_after_s: float = 432000
+    """An endpoint is switched off when it failed for so long without a success."""
+    at_once: int = 5
+    """Tries of one endpoint at the same time ..."""
+    at_once_in_all: int = 40
+    """... and of all endpoints, in all workers together."""
+
+    def delay_s(self, tries: int) -> float | None:
+        """How long after so many failed tries the next one comes; none when there is none."""
+        if tries > len(self.delays_s):
+            return None
+        # Jitter: what failed together must not come back together. Only later, so that the whole plan is never shorter.
+        return self.delays_s[tries - 1] * jitter(1.1)
