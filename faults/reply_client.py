@@ -10,12 +10,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
-from unittest.mock import patch
 
 from faults.reply_maker import BY_HAND, ReplyMaker, cuts
 from faults.reply_oracle import NOTHING, REFUSED, UNKNOWN, Asked, Operation, Sent, Verdict, verdict_on
 from payment_service.characters import checked_text
-from payment_service.observability import logs
 from payment_service.providers.interface import (
     Accepted,
     LinkPayment,
@@ -33,7 +31,6 @@ from payment_service.providers.interface import (
     StatusUnread,
     Unknown,
 )
-from payment_service.providers.kaspi import client as kaspi_client
 from payment_service.providers.kaspi.client import KaspiClient
 from payment_service.providers.kaspi.settings import KaspiSettings
 from tests.support.logs import production_logs
@@ -227,7 +224,7 @@ class Tried:
 async def try_client(asked: Asked, replies: Iterator[Sent], *, at_once: int = AT_ONCE) -> Tried:
     """Give the real client these replies over real sockets, several at a time. No log may hold a secret."""
     tried = Tried()
-    with production_logs(level="INFO") as lines, patch.object(kaspi_client, "log", logs.get_logger("client")):
+    with production_logs(level="INFO") as lines:
         async with asyncio.TaskGroup() as group:
             for _ in range(at_once):
                 group.create_task(_one_after_another(asked, replies, tried))

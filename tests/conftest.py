@@ -14,9 +14,11 @@ import asyncpg
 import httpx
 import pytest
 import respx
+from argon2 import PasswordHasher
 from fastapi import FastAPI
 
 from payment_dev.postgres import EmbeddedPostgres
+from payment_service.access import passwords
 from payment_service.access.service import FULL_ACCESS, Scope
 from payment_service.api.middleware import Drain
 from payment_service.api.throttle import throttle_of
@@ -28,6 +30,7 @@ from payment_service.services import Services, build
 from payment_service.settings import Settings
 from tests.support.database import Picture, Server, empty_tables, start_postgres
 from tests.support.mocker import TransportMocker
+from tests.support.replies import GoodProxy
 from tests.support.shops import ENCRYPTION_KEY, SHOPS, device_token_of
 
 PROXY = "http://127.0.0.1:1"
@@ -183,6 +186,12 @@ def wire() -> Iterator[respx.MockRouter]:
         yield router
 
 
+@pytest.fixture
+def proxy(wire: respx.MockRouter) -> GoodProxy:
+    """A wire that takes everything on."""
+    return GoodProxy(wire)
+
+
 _DRAIN = Drain()
 _APPS: list[FastAPI] = []
 """The app, made once: FastAPI works out its routes at the first request, which takes longer than most tests."""
@@ -236,3 +245,11 @@ async def client(services: Services, make_client: ClientMaker) -> httpx.AsyncCli
 @pytest.fixture
 def database(services: Services) -> Database:
     return services.database
+
+
+@pytest.fixture
+def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passwords are hashed in no time: what is tested is not how long a hash takes."""
+    quick = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    monkeypatch.setattr(passwords, "_hasher", quick)
+    monkeypatch.setattr(passwords, "_NOBODYS", quick.hash("the password of nobody"))

@@ -16,10 +16,11 @@ from starlette.routing import Route
 from payment_service.access.service import Scope
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
-from tests.api.conftest import PHONE, GoodProxy, KeyMaker, paid, problem_of
+from tests.api.conftest import PHONE, KeyMaker, paid, problem_of
 from tests.conftest import ClientMaker
 from tests.support.books import change_by_hand
 from tests.support.database import Picture, empty_tables
+from tests.support.replies import GoodProxy
 
 OWN, FOREIGN, MISSING = 121038, 576631, 999_999_001
 NO_PAYMENT = UUID(int=0)

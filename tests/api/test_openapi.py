@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from payment_service.payments.lifecycle import State
-from tests.api.conftest import GoodProxy
 from tests.api.truth import Truth
+from tests.support.replies import GoodProxy
 
 
 def schemas_of(node: Any, at: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -16,10 +16,11 @@ from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.programs.serve import create_app
 from payment_service.services import Services, build
 from payment_service.settings import Settings
-from tests.api.conftest import PHONE, SHOP, GoodProxy, create_body, created, paid, problem_of
+from tests.api.conftest import PHONE, SHOP, create_body, created, paid, problem_of
 from tests.api.truth import Truth
 from tests.conftest import ClientMaker
 from tests.support.database import Server
+from tests.support.replies import GoodProxy
 from tests.support.shops import device_token_of
 
 PAGE = "https://admin.example.kz"

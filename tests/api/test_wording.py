@@ -11,9 +11,10 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError, core_schema
 
 from payment_service.api.wording import one_for_each_value, sentence_of
-from tests.api.conftest import GoodProxy, problem_of
+from tests.api.conftest import problem_of
 from tests.api.test_http import NOWHERE
 from tests.api.test_matrix import ROWS
+from tests.support.replies import GoodProxy
 
 INTERNALS = re.compile(
     r"(?i)\binput\b|dictionary|instance|\bdict\b|\bstr\b|\bint\b|\bfloat\b|\bbool\b|\bNone\b|tuple|python|decimal\.|"
