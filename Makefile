@@ -28,20 +28,20 @@ thorough: .venv/.installed ## what `make test` leaves out because it takes long
 	$(BIN)/pytest -n auto --dist loadgroup -m thorough
 
 faults: .venv/.installed ## break it in every way we know and compare the records: docs/reliability.md
-	$(BIN)/python -m tests.faults $(FAULTS)
+	$(BIN)/python -m faults $(FAULTS)
 
 model: .venv/.installed ## explore the protocol of a payment to its end: docs/reliability.md
-	$(BIN)/python -m tests.model $(MODEL)
+	$(BIN)/python -m model $(MODEL)
 
 events: .venv/.installed ## deliver 10 000 events to a receiver that fails half of its calls and is killed twice
-	$(BIN)/python -m tests.events.flood $(EVENTS)
+	$(BIN)/python -m faults.flood $(EVENTS)
 
 check: .venv/.installed ## lint, types, import rules, migrations agree with the models
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q tests/test_migrations.py
+	$(BIN)/pytest -q tests/postgres/test_migrations.py
 
 fmt: .venv/.installed ## format and fix what can be fixed
 	$(BIN)/ruff check --fix-only --quiet .
@@ -55,7 +55,7 @@ bench: .venv/.installed ## measure the path of a payment against its goals: docs
 	$(BIN)/python benchmarks/path.py $(BENCH)
 
 fuzz: .venv/.installed ## send 20 000 made-up requests to the service (about 5 minutes); the seed is printed
-	$(BIN)/python -m tests.fuzz $(FUZZ)
+	$(BIN)/python -m fuzz $(FUZZ)
 
 clean: ## remove the virtual environment and the development data
 	rm -rf .venv .data

@@ -7,8 +7,6 @@ database of its own, copied from a migrated template. Services really commit, an
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,39 +14,27 @@ import asyncpg
 import httpx
 import pytest
 import respx
+from argon2 import PasswordHasher
 from fastapi import FastAPI
 
 from payment_dev.postgres import EmbeddedPostgres
+from payment_service.access import passwords
 from payment_service.access.service import FULL_ACCESS, Scope
 from payment_service.api.middleware import Drain
 from payment_service.api.throttle import throttle_of
-from payment_service.postgres import migrating, schema
+from payment_service.postgres import schema
 from payment_service.postgres.database import Database
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.programs.serve import create_app
 from payment_service.services import Services, build
 from payment_service.settings import Settings
-from tests.outbound.mocker import TransportMocker
+from tests.support.database import Picture, Server, empty_tables, start_postgres
+from tests.support.mocker import TransportMocker
+from tests.support.replies import GoodProxy
+from tests.support.shops import ENCRYPTION_KEY, SHOPS, device_token_of
 
-TEMPLATE = "payment_service_template"
 PROXY = "http://127.0.0.1:1"
 """Nobody listens there: what respx does not answer is not sent."""
-ENCRYPTION_KEY = "dGhpcyBpcyBhIHRlc3Qga2V5LCBub3QgYSBzZWNyZXQ="
-SHOPS = {
-    121038: "920317450731",
-    576631: "210440028324",
-    75509: "860214400107",
-    69292: "960514451575",
-    49237: "930201350766",
-    56195: "590915402028",
-    71691: "991011000048",
-}
-
-
-def device_token_of(shop_id: int) -> str:
-    """The made-up device token of a shop."""
-    return f"{shop_id:08d}-0000-4000-8000-000000000000"
-
 
 _server = pytest.StashKey[EmbeddedPostgres]()
 _url = pytest.StashKey[str]()
@@ -61,13 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if config.option.collectonly:
         return
-    server = EmbeddedPostgres(
-        Path(tempfile.mkdtemp(prefix="payment-service-tests-")), durable=False, max_connections=400
-    )
+    server = start_postgres(Path(tempfile.mkdtemp(prefix="payment-service-tests-")))
     config.stash[_server] = server
-    server.start()
-    server.create_database(TEMPLATE)
-    migrating.migrate(server.url(TEMPLATE))
     config.stash[_url] = server.url()
 
 
@@ -80,27 +61,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     server = config.stash.get(_server, None)
     if server is not None:
         server.remove()
-
-
-@dataclass(frozen=True)
-class Server:
-    """The throw-away PostgreSQL."""
-
-    url: str
-
-    def of(self, database: str) -> str:
-        return self.url.rsplit("/", 1)[0] + "/" + database
-
-    async def make(self, database: str, *, empty: bool = False) -> str:
-        """A new database, with the schema or empty; returns its URL."""
-        connection = await asyncpg.connect(self.url)
-        try:
-            await connection.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
-            template = "template0" if empty else TEMPLATE
-            await connection.execute(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
-        finally:
-            await connection.close()
-        return self.of(database)
 
 
 @pytest.fixture(scope="session")
@@ -119,35 +79,6 @@ def worker_id(request: pytest.FixtureRequest) -> str:
     """Which xdist worker this is; ``main`` without xdist."""
     worker_input: dict[str, Any] = getattr(request.config, "workerinput", {"workerid": "main"})
     return str(worker_input["workerid"])
-
-
-@asynccontextmanager
-async def without_laws(connection: asyncpg.Connection) -> AsyncIterator[None]:
-    """A transaction in which no trigger fires and no row is checked."""
-    async with connection.transaction():
-        await connection.execute("SET LOCAL session_replication_role = replica")
-        yield
-
-
-async def tables_of(connection: asyncpg.Connection) -> list[str]:
-    """Every table of ours and of the queue."""
-    rows = await connection.fetch(
-        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
-    )
-    return [row["tablename"] for row in rows]
-
-
-async def empty_tables(connection: asyncpg.Connection) -> None:
-    """Empty every table and start its ids anew.
-
-    Not TRUNCATE: that makes new files for every table and takes a hundred times as long.
-    """
-    deletes = "".join(f'DELETE FROM "{table}";' for table in await tables_of(connection))
-    async with without_laws(connection):
-        await connection.execute(
-            f"{deletes} SELECT setval(oid::regclass, 1, false) FROM pg_class"
-            " WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace"
-        )
 
 
 @pytest.fixture(scope="session")
@@ -186,10 +117,16 @@ def _settings(database_url: str) -> Settings:
     )
 
 
-@pytest.fixture
-def settings(database_url: str) -> Settings:
-    """Settings as in production, with short times."""
+@pytest.fixture(scope="session")
+def settings_once(database_url: str) -> Settings:
+    """Reading the environment takes as long as a small test."""
     return _settings(database_url)
+
+
+@pytest.fixture
+def settings(settings_once: Settings) -> Settings:
+    """Settings as in production, with short times."""
+    return settings_once.model_copy()
 
 
 class _KeptOpen(Database):
@@ -213,33 +150,6 @@ async def services(settings: Settings, sql: asyncpg.Connection, kept_open: Datab
     yield services
     await services.inflight.drain(10)
     await services.close()
-
-
-@dataclass(frozen=True)
-class Picture:
-    """What is in the tables, to be put back: quicker than making it again."""
-
-    rows: dict[str, str]
-    last_ids: dict[str, int]
-
-    @classmethod
-    async def take(cls, connection: asyncpg.Connection) -> "Picture":
-        rows = {}
-        for table in await tables_of(connection):
-            if held := await connection.fetchval(f'SELECT json_agg(t) FROM "{table}" t'):
-                rows[table] = held
-        used = await connection.fetch("SELECT sequencename, last_value FROM pg_sequences WHERE last_value IS NOT NULL")
-        return cls(rows, {row["sequencename"]: row["last_value"] for row in used})
-
-    async def put_back(self, connection: asyncpg.Connection) -> None:
-        async with without_laws(connection):
-            for table, rows in self.rows.items():
-                await connection.execute(
-                    f'INSERT INTO "{table}" OVERRIDING SYSTEM VALUE'
-                    f' SELECT * FROM json_populate_recordset(NULL::"{table}", $1::json)',
-                    rows,
-                )
-            await connection.executemany("SELECT setval($1::text::regclass, $2)", list(self.last_ids.items()))
 
 
 @pytest.fixture(scope="session")
@@ -274,6 +184,12 @@ def wire() -> Iterator[respx.MockRouter]:
     """
     with respx.mock(base_url=PROXY, assert_all_called=False, using=TransportMocker.name) as router:
         yield router
+
+
+@pytest.fixture
+def proxy(wire: respx.MockRouter) -> GoodProxy:
+    """A wire that takes everything on."""
+    return GoodProxy(wire)
 
 
 _DRAIN = Drain()
@@ -331,17 +247,9 @@ def database(services: Services) -> Database:
     return services.database
 
 
-def accepted(external_id: int | str = 12800627774, **more: Any) -> httpx.Response:
-    """The proxy's reply to a create that Kaspi took on."""
-    data = {"externalId": external_id, "status": "Wait", **more}
-    return httpx.Response(200, json={"status": True, "data": data, "http_code": 200})
-
-
-def status_reply(external_id: int | str, status: str) -> httpx.Response:
-    """The proxy's reply to a status request."""
-    return httpx.Response(200, json={"status": True, "data": {"externalId": external_id, "status": status}})
-
-
-def failure(code: int | str, message: str = "Kaspi says no") -> httpx.Response:
-    """The proxy's reply when Kaspi answered with an error code."""
-    return httpx.Response(200, json={"status": False, "data": {"errors": {str(code): message}}})
+@pytest.fixture
+def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passwords are hashed in no time: what is tested is not how long a hash takes."""
+    quick = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    monkeypatch.setattr(passwords, "_hasher", quick)
+    monkeypatch.setattr(passwords, "_NOBODYS", quick.hash("the password of nobody"))

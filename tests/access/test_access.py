@@ -11,8 +11,8 @@ from payment_service.access.service import FULL_ACCESS, Access, Caller, Scope
 from payment_service.errors import InvalidInput, NotAuthenticated, ScopeMissing
 from payment_service.postgres.visibility import ALL_SHOPS, Shops
 from payment_service.services import Services
-from tests.payments.asking import KEY, ask, taking
-from tests.postgres.books import change_by_hand
+from tests.support.asking import KEY, ask, taking
+from tests.support.books import change_by_hand
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from payment_service.errors import NotAuthenticated
 from payment_service.postgres.database import Database
 from payment_service.postgres.memory import keep_fresh
 from payment_service.postgres.visibility import ALL_SHOPS
-from tests.postgres.books import change_by_hand
-from tests.statements import asked
-from tests.waiting import until
+from tests.support.books import change_by_hand
+from tests.support.statements import asked
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ async def test_key_revoked_in_one_process_ends_in_the_other(processes: tuple[Acc
     here, elsewhere = processes
     await elsewhere.revoke(made.row.id)
     assert await has_ended(elsewhere, made)
-    await until(lambda: has_ended(here, made), seconds=5)
+    await until(lambda: has_ended(here, made), within_s=5)
 
 
 async def test_key_changed_by_hand_changes_in_every_process(
@@ -79,7 +79,7 @@ async def test_key_changed_by_hand_changes_in_every_process(
         return (await access.caller_with(made.key)).shops == frozenset({8})
 
     for access in processes:
-        await until(lambda access=access: narrowed(access), seconds=5)  # type: ignore[misc]
+        await until(lambda access=access: narrowed(access), within_s=5)  # type: ignore[misc]
 
 
 async def test_expiry_is_checked_at_each_use(database: Database) -> None:

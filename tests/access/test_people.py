@@ -15,8 +15,9 @@ from payment_service.audit.comparing import compare
 from payment_service.errors import InvalidInput, NotAuthenticated, RateLimited
 from payment_service.postgres.visibility import ALL_SHOPS, Shops
 from payment_service.services import Services
-from tests.access.hashing import quick_hashes  # noqa: F401 - a fixture
-from tests.conftest import without_laws
+from tests.support.database import without_laws
+
+pytestmark = pytest.mark.usefixtures("quick_hashes")
 
 PASSWORD = "peonies and roses"
 ADDRESS = "203.0.113.7"

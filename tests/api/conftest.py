@@ -5,12 +5,10 @@ import io
 import logging
 import re
 from collections.abc import Callable, Iterator
-from itertools import count
 from typing import Any
 
 import httpx
 import pytest
-import respx
 import structlog
 from fastapi import FastAPI
 
@@ -19,7 +17,8 @@ from payment_service.observability import logs
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
 from tests.api.truth import Truth
-from tests.conftest import ClientMaker, accepted, status_reply
+from tests.conftest import ClientMaker
+from tests.support.replies import GoodProxy
 
 PHONE = "77015211545"
 SHOP = 121038
@@ -68,26 +67,26 @@ def truth(app: FastAPI) -> Truth:
 
 
 @pytest.fixture
-def make_client(app: FastAPI, truth: Truth, client_of: Callable[..., httpx.AsyncClient]) -> ClientMaker:
+def make_client(app: FastAPI, client_of: Callable[..., httpx.AsyncClient]) -> ClientMaker:
     """As the root's, of an app that a test can reach, with every answer checked."""
 
     def make(key: str | None = None, **headers: str) -> httpx.AsyncClient:
-        return client_of(app, truth, **({"Authorization": f"Bearer {key}"} if key else {}), **headers)
+        return client_of(app, **({"Authorization": f"Bearer {key}"} if key else {}), **headers)
 
     return make
 
 
 @pytest.fixture
-async def client_of() -> Any:
-    """Makes clients of any app, with every answer checked."""
+async def client_of(truth: Truth) -> Any:
+    """Makes clients of any app, with every answer checked: by the ordinary app's document, when none is given."""
     clients: list[httpx.AsyncClient] = []
 
-    def make(app: FastAPI, truth: Truth | None = None, **headers: str) -> httpx.AsyncClient:
+    def make(app: FastAPI, document: Truth | None = None, **headers: str) -> httpx.AsyncClient:
         client = httpx.AsyncClient(
             transport=httpx.ASGITransport(app),
             base_url="http://service",
             headers=headers,
-            event_hooks={"response": [(truth or Truth(app.openapi())).check]},
+            event_hooks={"response": [(document or truth).check]},
         )
         clients.append(client)
         return client
@@ -110,52 +109,6 @@ def with_key(services: Services, make_client: ClientMaker) -> KeyMaker:
         return make_client(made.key)
 
     return make
-
-
-_IDS = count(12_800_000_001)
-"""The provider's ids. No test gets one that another had."""
-
-
-class GoodProxy:
-    """A wire that takes everything on: new ids, links, refunds; ``statuses`` says how a payment stands."""
-
-    def __init__(self, wire: respx.MockRouter) -> None:
-        self.statuses: dict[str, str] = {}
-        self.default = "Wait"
-        self.create = wire.get("/create/").mock(side_effect=lambda _: accepted(next(_IDS)))
-        self.link = wire.get("/create-link/").mock(side_effect=self._link)
-        self.refund = wire.get("/refund/").mock(return_value=empty_reply())
-        self.status = wire.get("/status/").mock(side_effect=self._status)
-
-    def _link(self, _request: httpx.Request) -> httpx.Response:
-        return link_reply(next(_IDS))
-
-    def _status(self, request: httpx.Request) -> httpx.Response:
-        external_id = request.url.params["externalId"]
-        return status_reply(external_id, self.statuses.get(external_id, self.default))
-
-    @property
-    def money_calls(self) -> int:
-        return int(self.create.call_count + self.link.call_count + self.refund.call_count)
-
-
-@pytest.fixture
-def proxy(wire: respx.MockRouter) -> GoodProxy:
-    return GoodProxy(wire)
-
-
-def empty_reply() -> httpx.Response:
-    """Success, for a refund."""
-    return httpx.Response(200, headers={"Content-Length": "0"})
-
-
-def link_reply(payment_id: int | str = 12800627774) -> httpx.Response:
-    data = {
-        "paymentId": payment_id,
-        "paymentLink": f"https://pay.kaspi.kz/pay/{payment_id}",
-        "expireDate": "2030-01-01T00:00:00.000+05:00",
-    }
-    return httpx.Response(200, json={"status": True, "data": data})
 
 
 def create_body(**more: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 
 from payment_service.access.service import Scope
 from tests.api.conftest import SHOP, KeyMaker, problem_of
-from tests.conftest import SHOPS, device_token_of
+from tests.support.shops import SHOPS, device_token_of
 
 CONFIG = "/api/payment/config"
 ONE = f"{CONFIG}?shop_id={SHOP}"

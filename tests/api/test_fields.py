@@ -7,7 +7,8 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.api.conftest import PHONE, SHOP, GoodProxy, create_body, problem_of
+from tests.api.conftest import PHONE, SHOP, create_body, problem_of
+from tests.support.replies import GoodProxy
 
 CREATE = "/payments/kaspi/create"
 REFUSED = None

@@ -16,8 +16,9 @@ from payment_service.api import exact, hints
 from payment_service.rates import Rate, RateLimiter
 from payment_service.services import Services
 from payment_service.settings import Settings
-from tests.api.conftest import GoodProxy, created, paid, problem_of
-from tests.providers.second import SecondProvider
+from tests.api.conftest import created, paid, problem_of
+from tests.support.replies import GoodProxy
+from tests.support.second_provider import SecondProvider
 
 SECRET = "a-secret-of-the-proxys-owner"
 PATHS = ["/webhooks/kaspi", "/webhooks/provider/kaspi"]

@@ -14,10 +14,11 @@ from payment_service.api.app import ALLOWED_HEADERS, EXPOSED_HEADERS
 from payment_service.api.documentation import POLICY
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
-from tests.api.conftest import SHOP, GoodProxy, create_body, created, link_body, problem_of
+from tests.api.conftest import SHOP, create_body, created, link_body, problem_of
 from tests.api.test_matrix import ROWS, Target, routes_of
 from tests.api.test_operations import PAGE, app_with
 from tests.conftest import ClientMaker
+from tests.support.replies import GoodProxy
 
 NOWHERE = Target(SHOP, "920317450731", "11111111111", "00000000-0000-0000-0000-000000000000")
 GETS = sorted(path for method, path in ROWS if method == "GET")

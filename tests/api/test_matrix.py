@@ -16,9 +16,11 @@ from starlette.routing import Route
 from payment_service.access.service import Scope
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
-from tests.api.conftest import PHONE, GoodProxy, KeyMaker, paid, problem_of
-from tests.conftest import ClientMaker, Picture, empty_tables
-from tests.postgres.books import change_by_hand
+from tests.api.conftest import PHONE, KeyMaker, paid, problem_of
+from tests.conftest import ClientMaker
+from tests.support.books import change_by_hand
+from tests.support.database import Picture, empty_tables
+from tests.support.replies import GoodProxy
 
 OWN, FOREIGN, MISSING = 121038, 576631, 999_999_001
 NO_PAYMENT = UUID(int=0)
@@ -293,6 +295,7 @@ async def test_every_other_scope_together_is_not_enough(
     assert body["scope"] == ROWS[operation].scope
 
 
+@pytest.mark.thorough
 @every_closed
 async def test_a_single_scope_opens_its_own_endpoints_and_no_other(
     operation: tuple[str, str], nowhere: Target, with_key: KeyMaker, proxy: GoodProxy

@@ -13,8 +13,8 @@ from fastapi import FastAPI
 
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.services import Services
-from tests.api.conftest import SHOP, GoodProxy, create_body, empty_reply, link_body, link_reply, paid, problem_of
-from tests.conftest import accepted, failure
+from tests.api.conftest import SHOP, create_body, link_body, paid, problem_of
+from tests.support.replies import GoodProxy, accepted, empty_reply, failure, link_reply
 
 CREATE, LINK, REFUND = "/payments/kaspi/create", "/payments/kaspi/create-link", "/payments/kaspi/refund"
 Ask = Callable[..., Awaitable[httpx.Response]]

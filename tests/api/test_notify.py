@@ -1,4 +1,4 @@
-"""All bindings, over HTTP. Whose it may be is in the matrix; what is told is in tests/notify."""
+"""All bindings, over HTTP. Whose it may be is in the matrix; what is told is in tests/notifications."""
 
 from typing import Any
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from payment_service.api.numbers import MAX_DIGITS, MAX_EXPONENT, exact_decimal, exact_int
-from tests.api.conftest import SHOP, GoodProxy, create_body, problem_of
+from tests.api.conftest import SHOP, create_body, problem_of
+from tests.support.replies import GoodProxy
 
 ABSURD = ["1e999999999999", "1e-999999999999", "-1E+31", "1e" + "9" * 50_000, "9" * 41, "-" + "9" * 50_000]
 

@@ -23,8 +23,9 @@ from payment_service.programs.serve import create_app
 from payment_service.rates import Exceeded, Rate
 from payment_service.services import build
 from payment_service.settings import Settings
-from tests.api.conftest import GoodProxy, create_body, problem_of
+from tests.api.conftest import create_body, problem_of
 from tests.conftest import ClientMaker
+from tests.support.replies import GoodProxy
 
 MADE = {
     errors.ServiceError: ("Something is wrong.",),

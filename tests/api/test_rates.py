@@ -14,10 +14,11 @@ from payment_service.access.service import Access
 from payment_service.api.throttle import _address
 from payment_service.services import Services
 from payment_service.settings import Settings
-from tests.api.conftest import GoodProxy, KeyMaker, create_body, created, problem_of
+from tests.api.conftest import KeyMaker, create_body, created, problem_of
 from tests.api.test_hints import SECRET, hint_of, signed
 from tests.conftest import ClientMaker
-from tests.postgres.books import change_by_hand
+from tests.support.books import change_by_hand
+from tests.support.replies import GoodProxy
 
 QUOTA = 20
 """Per ten seconds: two per second in the settings."""

@@ -5,9 +5,10 @@ import pytest
 
 from payment_service.access.service import FULL_ACCESS
 from payment_service.services import Services
-from tests.api.conftest import SHOP, GoodProxy, KeyMaker, paid
-from tests.conftest import SHOPS
-from tests.statements import asked
+from tests.api.conftest import SHOP, KeyMaker, paid
+from tests.support.replies import GoodProxy
+from tests.support.shops import SHOPS
+from tests.support.statements import asked
 
 CONFIG = f"/api/payment/config?shop_id={SHOP}"
 

@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from payment_service.access.service import Scope
-from tests.api.conftest import SHOP, GoodProxy, KeyMaker, created, problem_of
+from tests.api.conftest import SHOP, KeyMaker, created, problem_of
+from tests.support.replies import GoodProxy
 
 LOG, STATUS = "/api/payment/log", "/api/payment/status"
 FULL = {

@@ -14,9 +14,9 @@ import pytest
 
 from payment_service.access.service import Scope
 from payment_service.services import Services
-from tests.api.conftest import PHONE, SHOP, GoodProxy, KeyMaker, create_body, created, paid, problem_of
-from tests.conftest import failure
-from tests.statements import asked
+from tests.api.conftest import PHONE, SHOP, KeyMaker, create_body, created, paid, problem_of
+from tests.support.replies import GoodProxy, failure
+from tests.support.statements import asked
 
 OTHER_SHOP = 576631
 LOGS = "/admin/logs"

@@ -8,8 +8,9 @@ import pytest
 
 from payment_service.access.service import Scope
 from payment_service.settings import Settings
-from tests.api.conftest import PHONE, SHOP, GoodProxy, KeyMaker, create_body, paid, problem_of
-from tests.conftest import SHOPS, failure, status_reply
+from tests.api.conftest import PHONE, SHOP, KeyMaker, create_body, paid, problem_of
+from tests.support.replies import GoodProxy, failure, status_reply
+from tests.support.shops import SHOPS
 
 FOUND = "12737065473"
 REASON = "Seen in the merchant cabinet, 12:40, by Aigul"

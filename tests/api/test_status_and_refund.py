@@ -8,8 +8,9 @@ import pytest
 import respx
 
 from payment_service.access.service import Scope
-from tests.api.conftest import SHOP, GoodProxy, KeyMaker, create_body, created, empty_reply, paid, problem_of
-from tests.conftest import device_token_of, failure
+from tests.api.conftest import SHOP, KeyMaker, create_body, created, paid, problem_of
+from tests.support.replies import GoodProxy, empty_reply, failure
+from tests.support.shops import device_token_of
 
 OTHER_SHOP = 576631
 REFUND = "/payments/kaspi/refund"

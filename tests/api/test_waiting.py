@@ -22,10 +22,11 @@ from payment_service.events.outbox import EventType
 from payment_service.events.subscriptions import MISSED, TRUST_S, Subscription
 from payment_service.identifiers import new_id
 from payment_service.services import Services
-from tests.api.conftest import SHOP, GoodProxy, KeyMaker, created, paid, problem_of
+from tests.api.conftest import SHOP, KeyMaker, created, paid, problem_of
 from tests.conftest import ClientMaker
-from tests.postgres.books import change_by_hand
-from tests.waiting import until
+from tests.support.books import change_by_hand
+from tests.support.replies import GoodProxy
+from tests.support.waiting import until
 
 LONG = 25
 

@@ -14,10 +14,10 @@ from payment_service.audit.canonical import FORMS, newest_form
 from payment_service.audit.sealing import SEALING_LOCK, AuditSeals, FormOutgrown
 from payment_service.postgres.database import Database
 from payment_service.services import Services
-from tests.audit.record import check, hashes, problem_of, seal_each, write
-from tests.conftest import Server
-from tests.postgres.books import law_of
-from tests.waiting import until
+from tests.support.books import law_of
+from tests.support.database import Server
+from tests.support.record import check, hashes, problem_of, seal_each, write
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from payment_service.audit import archive, canonical
 from payment_service.audit.sealing import AuditSeals
 from payment_service.audit.verification import Expected
 from payment_service.postgres.database import Database
-from tests.audit.record import Problem, check, forge, hashes, problem_of, seal_each, tamper, write
-from tests.conftest import Server, empty_tables
+from tests.support.database import Picture, Server, empty_tables
+from tests.support.record import Problem, check, forge, hashes, problem_of, seal_each, tamper, write
 
 
 @pytest.fixture(scope="module")
@@ -30,28 +30,40 @@ async def database_url(server: Server, worker_id: str) -> str:
     return url
 
 
-@pytest.fixture
-async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+@pytest.fixture(scope="module")
+async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(database_url)
-    await empty_tables(connection)
     yield connection
     await connection.close()
 
 
 @pytest.fixture
+async def sql(connection: asyncpg.Connection) -> asyncpg.Connection:
+    await empty_tables(connection)
+    return connection
+
+
+@pytest.fixture(scope="module")
 async def database(database_url: str) -> AsyncIterator[Database]:
     database = Database(database_url, pool_size=2)
     yield database
     await database.close()
 
 
+@pytest.fixture(scope="module")
+async def picture(connection: asyncpg.Connection, database: Database) -> Picture:
+    await empty_tables(connection)
+    await seal_each(connection, database, 4, 3)
+    await connection.execute("SELECT nextval(pg_get_serial_sequence('payment_log', 'id'))")
+    await seal_each(connection, database, 2)
+    await write(connection, 2)
+    return await Picture.take(connection)
+
+
 @pytest.fixture
-async def sealed(sql: asyncpg.Connection, database: Database) -> asyncpg.Connection:
+async def sealed(picture: Picture, sql: asyncpg.Connection) -> asyncpg.Connection:
     """Ten rows under three seals (1 to 4, 5 to 7, 9 and 10; 8 is a gap), and two rows that wait."""
-    await seal_each(sql, database, 4, 3)
-    await sql.execute("SELECT nextval(pg_get_serial_sequence('payment_log', 'id'))")
-    await seal_each(sql, database, 2)
-    await write(sql, 2)
+    await picture.put_back(sql)
     return sql
 
 

@@ -1,18 +1,27 @@
-"""Commands run as processes, each test over a new database; and one whole rig for commands beside a running service."""
+"""Commands run as processes, over a database that each test finds empty; and one rig, beside which commands run."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
-from tests.conftest import Server
-from tests.e2e.rig import Rig
+from tests.support.database import Server, empty_tables
+from tests.support.rig import Rig
+
+
+@pytest.fixture(scope="session")
+async def shell_url(server: Server, worker_id: str) -> str:
+    return await server.make(f"cli_{worker_id}")
 
 
 @pytest.fixture
-async def shell(server: Server, worker_id: str, tmp_path: Path) -> Rig:
-    """Where commands run: settings and a database at head, nothing else running."""
-    return Rig(tmp_path, await server.make(f"cli_{worker_id}"))
+async def shell(shell_url: str, tmp_path: Path) -> Rig:
+    """Where commands run: settings and an empty database at head, nothing else running."""
+    connection = await asyncpg.connect(shell_url)
+    await empty_tables(connection)
+    await connection.close()
+    return Rig(tmp_path, shell_url)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import asyncpg
 import pytest
 
 from payment_service.postgres.database import Database
-from tests.audit.record import hashes, seal_each, tamper, write
-from tests.e2e.rig import Rig
-from tests.waiting import until
+from tests.support.record import hashes, seal_each, tamper, write
+from tests.support.rig import Rig
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.xdist_group("cli"), pytest.mark.thorough]
 
@@ -229,6 +229,6 @@ async def test_worker_seals_what_is_recorded(serving: Rig) -> None:
     assert report(serving, "--expect", last)["whole"] is True
 
     async def logged() -> bool:
-        return any(last in program.written for program in serving._programs)
+        return any(last in process.written for process in serving._processes)
 
     await until(logged)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from payment_service.cli import app
 from payment_service.cli.commands import Deferred
-from tests.e2e.rig import clean_environment
+from tests.support.processes import clean_environment
 
 Words = tuple[str, ...]
 

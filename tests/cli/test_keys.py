@@ -6,8 +6,8 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.conftest import ENCRYPTION_KEY, device_token_of
-from tests.e2e.rig import PAYS_AT_ONCE, Rig
+from tests.support.rig import PAYS_AT_ONCE, Rig
+from tests.support.shops import ENCRYPTION_KEY, device_token_of
 
 pytestmark = pytest.mark.xdist_group("cli")
 

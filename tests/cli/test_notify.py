@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.e2e.rig import Rig
+from tests.support.rig import Rig
 
 pytestmark = pytest.mark.xdist_group("cli")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.rig import Rig
+from tests.support.rig import Rig
 
 pytestmark = pytest.mark.xdist_group("cli")
 WHY = "Seen in the merchant cabinet by Aigul"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.rig import Rig
+from tests.support.rig import Rig
 
 
 def person(done: Any) -> dict[str, Any]:

@@ -17,8 +17,10 @@ import pytest
 
 from payment_service.cli.reconcile import _Progress, moment
 from payment_service.reconciliation.service import Walk
-from tests.conftest import SHOPS, Server
-from tests.e2e.rig import Rig, until
+from tests.support.database import Server
+from tests.support.rig import Rig
+from tests.support.shops import SHOPS
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.xdist_group("reconcile")
 
@@ -34,7 +36,6 @@ async def books(server: Server, worker_id: str, tmp_path_factory: pytest.TempPat
     """A service without a worker: every second payment is paid there and open here, one is unknown."""
     folder, database = tmp_path_factory.mktemp("books"), await server.make(f"books_{worker_id}")
     async with Rig(folder, database) as rig:
-        await rig.sandbox.ready("/health")
         rig.services = [await rig.serve()]
         rig.clients = [rig.client(rig.services[0])]
         await rig.route_all()

@@ -8,9 +8,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.conftest import SHOPS
 from tests.e2e.php.site import php_or_skip
-from tests.e2e.rig import Rig
+from tests.support.rig import Rig
+from tests.support.shops import SHOPS
 
 HEADER = "shop_id,organization_bin,name,city,provider,device_token"
 GOOD = "8,891027350515,Cvety.kz,Алматы,kaspi,"
@@ -165,6 +165,7 @@ def test_no_other_output_than_export_with_tokens_holds_a_token(shell: Rig) -> No
     assert f",{newer}\n" in shell.run("shops", "export", "--with-tokens").stdout
 
 
+@pytest.mark.xdist_group("cli")
 @pytest.mark.parametrize(
     ("shop_id", "token", "code", "words"),
     [
@@ -180,6 +181,7 @@ def test_strange_token_or_shop_is_told(serving: Rig, shop_id: str, token: str, c
     assert token not in done.stdout + done.stderr
 
 
+@pytest.mark.xdist_group("cli")
 def test_reason_that_nothing_could_show_is_refused(serving: Rig) -> None:
     words = ("shops", "set-token", "56195", "--reason", "up\u202eside down")
     done = serving.run(*words, text="00000404-0000-4000-8000-000000000000\n")

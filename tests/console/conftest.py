@@ -12,8 +12,6 @@ from payment_service.access.people import Role
 from payment_service.money import Money
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
-from tests.access.hashing import quick_hashes  # noqa: F401 - a fixture
-from tests.api.conftest import proxy  # noqa: F401 - a fixture
 
 PASSWORD = "peonies and roses"
 SITE = "http://localhost"
@@ -23,7 +21,7 @@ SignIn = Callable[..., Awaitable[httpx.AsyncClient]]
 
 
 @pytest.fixture
-async def browser(app: FastAPI) -> Any:
+async def browser(app: FastAPI, quick_hashes: None) -> Any:
     """Makes browsers that follow no redirect, keep cookies and say that their forms come from our pages."""
     clients: list[httpx.AsyncClient] = []
 

@@ -21,10 +21,10 @@ from payment_service.console.web import POLICY
 from payment_service.payments.models import Payment
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
-from tests.api.conftest import GoodProxy
-from tests.conftest import without_laws
 from tests.console.conftest import FOREIGN, OWN, PASSWORD, SignIn, text_of
-from tests.payments.asking import TESTS, ask
+from tests.support.asking import TESTS, ask
+from tests.support.database import without_laws
+from tests.support.replies import GoodProxy
 
 REASON = "Seen in the cabinet by Aigul"
 

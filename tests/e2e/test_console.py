@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, Request
 
-from tests.e2e.rig import Rig
+from tests.support.rig import Rig
 
 pytestmark = pytest.mark.xdist_group("e2e")
 

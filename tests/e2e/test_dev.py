@@ -19,9 +19,10 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.conftest import SHOPS, Server
-from tests.e2e import commands
-from tests.e2e.rig import Program, clean_environment, free_port, is_free, until
+from tests.support.database import Server
+from tests.support.processes import Process, clean_environment, free_port, is_free, run
+from tests.support.shops import SHOPS
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.xdist_group("dev")
@@ -102,12 +103,13 @@ class Dev:
     def __init__(self, folder: Path, *words: str, **settings: str) -> None:
         self.port, self.sandbox_port, self.data = free_port(), free_port(), folder / ".data"
         ports = ["--port", str(self.port), "--sandbox-port", str(self.sandbox_port)]
-        self.program = Program(
+        self.program = Process(
             ["payment_dev", "run", "--data", str(self.data), *ports, *words],
             environment=clean_environment(folder, PYTHONUNBUFFERED="1", **settings),
             folder=folder,
             name=f"dev-{self.port}",
             port=self.port,
+            fork=False,
         )
         self.url = f"http://localhost:{self.port}"
 
@@ -115,7 +117,7 @@ class Dev:
         """Wait for the banner; returns it."""
 
         async def banner() -> str | None:
-            assert self.program.process.poll() is None, self.program.written
+            assert self.program.alive, self.program.written
             found = re.search(r"^payment-service is ready.*?make demo$", self.program.written, re.DOTALL | re.MULTILINE)
             return found and found[0]
 
@@ -129,7 +131,7 @@ class Dev:
 
     def family(self) -> set[int]:
         """The processes that it started, and those that these started."""
-        found, parents = {self.program.process.pid}, _parents()
+        found, parents = {self.program.pid}, _parents()
         while more := {pid for pid, parent in parents.items() if parent in found} - found:
             found |= more
         if (file := self.data / "postgres" / "cluster" / "postmaster.pid").exists():
@@ -138,7 +140,7 @@ class Dev:
 
     async def ctrl_c(self) -> int:
         """Ctrl-C reaches the whole foreground group of the terminal."""
-        os.killpg(self.program.process.pid, signal.SIGINT)
+        os.killpg(self.program.pid, signal.SIGINT)
         return await self.program.ended(within_s=30)
 
 
@@ -212,7 +214,7 @@ def try_everything(dev: Dev, story: Story) -> None:
     for name in ("status", "refund", "config", "add", "logs"):
         answers[name] = dev.curl(EXAMPLES[name][0], story.external_id)
     environment = clean_environment(story.folder)
-    story.commands = [commands.run(words, environment=environment, folder=story.folder, text="") for words in README]
+    story.commands = [run(words, environment=environment, folder=story.folder) for words in README]
     story.banner_answers = [dev.curl(command) for command in _commands(story.banner)]
 
 
@@ -297,6 +299,7 @@ def test_made_up_secrets_are_for_their_owner_alone(story: Story) -> None:
     assert (story.folder / ".data" / "secrets.json").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.thorough
 async def test_database_url_is_used_instead_of_a_server_of_its_own(
     server: Server, worker_id: str, tmp_path: Path
 ) -> None:
@@ -311,14 +314,14 @@ async def test_database_url_is_used_instead_of_a_server_of_its_own(
     assert count == 8
 
 
-def one_sentence(program: Program) -> str:
+def one_sentence(program: Process) -> str:
     """The only thing that a program wrote."""
     lines = program.written.strip().splitlines()
     assert len(lines) == 1, program.written
     return lines[0]
 
 
-@pytest.mark.parametrize("option", ["--port", "--sandbox-port"])
+@pytest.mark.parametrize("option", ["--port", pytest.param("--sandbox-port", marks=pytest.mark.thorough)])
 async def test_port_in_use_is_told_in_a_sentence(tmp_path: Path, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -332,8 +335,10 @@ async def test_port_in_use_is_told_in_a_sentence(tmp_path: Path, option: str) ->
 
 @pytest.mark.parametrize(
     "url",
-    ["postgresql://nobody:hidden-word@127.0.0.1:1/nowhere", "mysql://nobody:hidden-word@127.0.0.1/nowhere"],
-    ids=["nobody listens", "no PostgreSQL"],
+    [
+        pytest.param("postgresql://nobody:hidden-word@127.0.0.1:1/nowhere", id="nobody listens"),
+        pytest.param("mysql://nobody:hidden-word@127.0.0.1/nowhere", id="no PostgreSQL", marks=pytest.mark.thorough),
+    ],
 )
 async def test_unusable_database_url_is_told_in_a_sentence(tmp_path: Path, url: str) -> None:
     dev = Dev(tmp_path, DATABASE_URL=url)

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.async_api import Page
 
-from tests.e2e.rig import Rig
+from tests.support.rig import Rig
 
 pytestmark = pytest.mark.xdist_group("e2e")
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import SHOPS, device_token_of
-from tests.e2e.rig import Rig, sha256, tenge
+from tests.support.rig import Rig, sha256, tenge
+from tests.support.shops import SHOPS, device_token_of
 
 pytestmark = pytest.mark.xdist_group("e2e")
 
@@ -78,7 +78,7 @@ async def test_worker_alone_sees_payments_through_to_processed(sold: dict[int, S
     for payment in sold[shop_id].paid:
         assert (payment["state"], payment["status"]) == ("paid", "Processed")
         assert [(line["state"], line["actor"]) for line in payment["history"]] == [
-            ("pending", "e2e"),
+            ("pending", "rig"),
             ("paid", "worker"),
         ]
 

@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from kaspi_sandbox.rules import COURSES, Course
-from tests.e2e.rig import Rig, tenge, until
+from tests.support.rig import Rig, tenge
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.xdist_group("e2e")
 
@@ -154,7 +155,7 @@ def test_row_and_audit_entry_keep_what_was_told(played: Table, operation: str, c
     row, said = played[operation, course], verdict(operation, course)
     state = {"ok": GOOD[operation], "unknown": "unknown"}.get(said, "failed")
     entries = [line for line in row.history if line["operation_type"] == operation]
-    assert [(line["state"], line["source"], line["actor"]) for line in entries] == [(state, "service", "e2e")]
+    assert [(line["state"], line["source"], line["actor"]) for line in entries] == [(state, "service", "rig")]
     assert entries[0]["request_id"] == row.first.headers["X-Request-ID"]
     if said != "ok":
         assert row.kept["state"] == state

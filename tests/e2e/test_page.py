@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page
 
-from tests.e2e.rig import Rig
+from tests.support.rig import Rig
 
 pytestmark = pytest.mark.xdist_group("e2e")
 

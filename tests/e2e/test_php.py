@@ -18,12 +18,14 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import SHOPS, device_token_of
 from tests.e2e.php.certificates import PASSWORD, Papers, issue
 from tests.e2e.php.kaspi import Kaspi
 from tests.e2e.php.site import Site, Threw, php_or_skip
 from tests.e2e.php.web import Answer, Request, as_json, served
-from tests.e2e.rig import PAYS_AT_ONCE, PHONE, Rig, free_port, sha256, tenge, until
+from tests.support.processes import free_port
+from tests.support.rig import PAYS_AT_ONCE, PHONE, Rig, sha256, tenge
+from tests.support.shops import SHOPS, device_token_of
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.xdist_group("php")
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import SHOPS, device_token_of
 from tests.e2e.php.site import CLIENT, php_or_skip, run
-from tests.e2e.rig import Rig, clean_environment
+from tests.support.processes import clean_environment
+from tests.support.rig import Rig
+from tests.support.shops import SHOPS, device_token_of
 
 pytestmark = pytest.mark.xdist_group("php")
 

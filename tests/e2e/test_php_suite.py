@@ -3,7 +3,7 @@
 import pytest
 
 from tests.e2e.php.site import CLIENT, php_or_skip, run
-from tests.e2e.rig import clean_environment
+from tests.support.processes import clean_environment
 
 pytestmark = pytest.mark.xdist_group("php")
 

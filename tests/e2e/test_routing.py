@@ -10,8 +10,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.conftest import SHOPS, device_token_of
-from tests.e2e.rig import PAYS_AT_ONCE, Rig, bin_with_checksum, sha256
+from tests.support.rig import PAYS_AT_ONCE, Rig, sha256
+from tests.support.shops import SHOPS, bin_with_checksum, device_token_of
 
 pytestmark = pytest.mark.xdist_group("e2e")
 

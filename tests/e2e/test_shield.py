@@ -8,8 +8,8 @@ import hmac
 import httpx
 import pytest
 
-from tests.e2e.rig import Rig
-from tests.waiting import until
+from tests.support.rig import Rig
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.xdist_group("e2e")
 SECRET = "a-secret-of-the-proxys-owner"

@@ -9,7 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.rig import PATIENT, PAYS_AT_ONCE, PHONE, Program, Rig, is_free, tenge, until
+from tests.support.processes import Process, is_free
+from tests.support.rig import PATIENT, PAYS_AT_ONCE, PHONE, Rig, tenge
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.xdist_group("e2e")
 
@@ -21,7 +23,7 @@ NEVER_REFUND = "50.23"
 KINDS = pytest.mark.parametrize("kind", ["create", pytest.param("refund", marks=pytest.mark.thorough)])
 
 
-async def begin(rig: Rig, kind: str, service: Program, phone: str, refund: str) -> "Begun":
+async def begin(rig: Rig, kind: str, service: Process, phone: str, refund: str) -> "Begun":
     """Ask a service for something slow; it is under way in the stand-in when this returns."""
     word, paid = rig.word(), await rig.paid(amount=100)
     client = rig.client(service)
@@ -74,7 +76,7 @@ async def test_stopped_service_answers_what_is_under_way_and_ends_well(rig: Rig,
     begun = await begin(rig, kind, service, LATE, LATE_REFUND)
     assert begun.task
     assert not begun.task.done()
-    service.process.send_signal(signal.SIGTERM)
+    service.signal(signal.SIGTERM)
     answer = await begun.task
     assert (answer.status_code, answer.json()["success"]) == (200, True)
     assert answer.headers["Connection"] == "close"
@@ -89,7 +91,7 @@ async def test_stopping_service_takes_no_new_requests(rig: Rig) -> None:
     idle = rig.client(service)
     assert (await idle.get("/health")).status_code == 200
     begun = await begin(rig, "create", service, LATE, LATE_REFUND)
-    service.process.send_signal(signal.SIGTERM)
+    service.signal(signal.SIGTERM)
     word = rig.word()
 
     async def refuses() -> bool:
@@ -109,7 +111,7 @@ async def test_stopping_service_takes_no_new_requests(rig: Rig) -> None:
     assert await service.ended() == 0
 
 
-async def hang_up_after_sending(service: Program, path: str, body: dict[str, Any], key: str) -> None:
+async def hang_up_after_sending(service: Process, path: str, body: dict[str, Any], key: str) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", service.port)
     content = json.dumps(body).encode()
     head = (
@@ -149,7 +151,7 @@ async def test_client_that_hangs_up_stops_nothing(rig: Rig, kind: str, stopped: 
 async def test_killed_service_leaves_unknown_and_never_failed(rig: Rig, kind: str) -> None:
     service = await rig.serve(**PATIENT)
     begun = await begin(rig, kind, service, NEVER, NEVER_REFUND)
-    service.process.kill()
+    service.signal(signal.SIGKILL)
     assert begun.task
     with pytest.raises(httpx.TransportError):
         await begun.task
@@ -171,14 +173,14 @@ async def test_killed_service_leaves_unknown_and_never_failed(rig: Rig, kind: st
 
 
 async def test_killed_worker_is_replaced_by_the_next_one(rig: Rig) -> None:
-    rig.worker.process.kill()
+    await rig.workers[0].kill()
     made = (await rig.create(phone=PAYS_AT_ONCE, message=rig.word())).json()
-    rig.worker = rig.start("payment_service", "worker", name="worker")
+    rig.workers = [rig.start_worker()]
     await rig.in_state(made["id"], "paid")
 
 
 async def test_worker_that_is_told_to_stop_ends_well(rig: Rig) -> None:
-    second = rig.start("payment_service", "worker", name="worker")
+    second = rig.start_worker()
 
     async def started() -> bool:
         return "worker started" in second.written

@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import SHOPS, Server
-from tests.e2e.rig import Program, Rig, clean_environment, free_port, until, whole
-from tests.events import receiver
+from tests.support import receiver
+from tests.support.database import Server
+from tests.support.processes import Process, clean_environment, free_port
+from tests.support.rig import Rig, whole
+from tests.support.shops import SHOPS
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.xdist_group("webhooks")
 
@@ -30,7 +33,7 @@ async def rig(server: Server, worker_id: str, tmp_path_factory: pytest.TempPathF
 class Receiver:
     """A receiver process with an endpoint for each seller."""
 
-    program: Program
+    program: Process
     folder: Path
     endpoints: dict[int, str]
     """Their ids, by shop."""
@@ -49,9 +52,9 @@ def command(rig: Rig, *words: str) -> Any:
 async def listening(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Receiver]:
     await rig.route_all()
     folder, port = tmp_path_factory.mktemp("receiver"), free_port()
-    words = ["tests.events.receiver", str(port), str(folder), "0"]
-    environment = clean_environment(folder, PYTHONPATH=str(Path(__file__).parents[2]))
-    program = Program(words, environment=environment, folder=folder, name="receiver", port=port)
+    words = ["tests.support.receiver", str(port), str(folder), "0"]
+    environment = clean_environment(folder)
+    program = Process(words, environment=environment, folder=folder, name="receiver", port=port)
     endpoints = {}
     for shop_id in SHOPS:
         body = {"url": f"{program.url}/{shop_id}", "shops": [shop_id]}

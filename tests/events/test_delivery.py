@@ -22,10 +22,10 @@ from payment_service.outbound.client import Posted
 from payment_service.services import Services
 from payment_service.settings import Settings
 from payment_service.webhooks.delivery import LEASE_S, body_of
-from tests.alarms import alarms
 from tests.events.webhooks import OK, REFUSED, SHOP, URL, World, world_of
-from tests.turns import work_off
-from tests.waiting import until
+from tests.support.alarms import alarms
+from tests.support.turns import work_off
+from tests.support.waiting import until
 
 OTHER_SHOP = 576631
 

@@ -24,10 +24,10 @@ from payment_service.outbound.client import Outbound, Posted, Reason, check_head
 from payment_service.outbound.lookups import LookUps
 from payment_service.outbound.tls import trusted_authorities
 from tests.outbound.calling import once
-from tests.providers.proxy import Connection, Course, RawProxy, answers, http, raw_proxy
-from tests.providers.telltale import production_logs
+from tests.support.certificates import DAY, Authority, self_signed
+from tests.support.logs import production_logs
+from tests.support.proxy import Connection, Course, RawProxy, answers, http, raw_proxy
 
-from .certificates import DAY, Authority, self_signed
 from .hostile import HOSTILE
 
 NAME = "hooks.seller.test"

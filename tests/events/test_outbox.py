@@ -11,18 +11,13 @@ from payment_service.access.service import FULL_ACCESS
 from payment_service.events import outbox
 from payment_service.events.outbox import EventType
 from payment_service.services import Services
-from tests.api.conftest import GoodProxy, created, paid
-from tests.conftest import accepted, failure, status_reply
-from tests.payments.asking import ask
-from tests.waiting import until
+from tests.api.conftest import created, paid
+from tests.support.asking import ask
+from tests.support.replies import GoodProxy, accepted, failure, status_reply
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("shops")
 TOLD = "SELECT type FROM event WHERE type <> 'route.changed' ORDER BY id"
-
-
-@pytest.fixture
-def proxy(wire: respx.MockRouter) -> GoodProxy:
-    return GoodProxy(wire)
 
 
 async def types(sql: asyncpg.Connection) -> list[str]:

@@ -11,10 +11,10 @@ from sqlalchemy.exc import DBAPIError
 from payment_service.services import Services
 from payment_service.settings import Settings
 from payment_service.worker.service import Worker, worker_over
-from tests.conftest import accepted, status_reply
 from tests.events.webhooks import World, world_of
-from tests.payments.asking import TERMINATE_OTHERS, ask
-from tests.waiting import until
+from tests.support.asking import TERMINATE_OTHERS, ask
+from tests.support.replies import accepted, status_reply
+from tests.support.waiting import until
 
 CREATED = 12800627774
 
@@ -46,7 +46,7 @@ async def all_delivered(world: World, count: int) -> None:
     async def delivered() -> bool:
         return await world.states() == ["delivered"] * count
 
-    await until(delivered, seconds=60)
+    await until(delivered, within_s=60)
 
 
 async def test_two_workers_deliver_each_event_once(world: World, workers: list[Worker]) -> None:

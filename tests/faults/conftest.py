@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.faults.bench import Bench
+from faults.bench import Bench
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # its workers would go on asking while other tests look at what runs
 async def shared_bench() -> AsyncIterator[Bench]:
     async with Bench("slice", seed=1, runs=1, short=True) as bench:
         yield bench

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.faults import away
-from tests.faults.bench import Bench
+from faults import away
+from faults.bench import Bench
 
 pytestmark = pytest.mark.xdist_group("faults")
 

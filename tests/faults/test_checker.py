@@ -8,13 +8,13 @@ from uuid import UUID
 
 import pytest
 
-from tests.faults import checker
-from tests.faults.bench import Bench
-from tests.faults.books import Line, MoneyCall, PaymentRow, Records, RefundRow, StatusCall, gather
-from tests.faults.clients import Asked, Clients, Told
-from tests.faults.planted import PLANTS
-from tests.faults.rig import Arrival, Rig
-from tests.faults.scenarios import SCENARIOS, SETTINGS, Stage, drop_laws, restore_laws
+from faults import checker
+from faults.bench import Bench
+from faults.books import Line, MoneyCall, PaymentRow, Records, RefundRow, StatusCall, gather
+from faults.clients import Asked, Clients, Told
+from faults.planted import PLANTS
+from faults.rig import Arrival, Rig
+from faults.scenarios import SCENARIOS, SETTINGS, Stage, drop_laws, restore_laws
 
 pytestmark = pytest.mark.xdist_group("faults")
 
@@ -279,17 +279,10 @@ def test_every_planted_bug_has_its_scenario() -> None:
     assert len(PLANTS) >= 15
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def stage_rig(shared_bench: Bench) -> AsyncIterator[Rig]:
     """A rig whose database may be spoiled; nobody works in it but who a scenario starts."""
-    async with Rig(
-        shared_bench.folder / "planted",
-        shared_bench.postgres,
-        "planted",
-        SETTINGS,
-        number_of_services=1,
-        number_of_workers=0,
-    ) as rig:
+    async with await shared_bench.new_rig("planted", SETTINGS, services=1, workers=0) as rig:
         yield rig
 
 
@@ -307,7 +300,7 @@ QUICK = 6
 async def test_planted_bug_is_found(stage_rig: Rig, plant: str) -> None:
     scenario = SCENARIOS[plant]
     clients = Clients(stage_rig, random.Random(plant))
-    buggy = stage_rig.serve(FAULTS_PLANT=plant)
+    buggy = stage_rig.start_service(FAULTS_PLANT=plant)
 
     async def found(stage: Stage) -> list[str]:
         await scenario.play(stage)
@@ -319,7 +312,7 @@ async def test_planted_bug_is_found(stage_rig: Rig, plant: str) -> None:
     assert await found(Stage(stage_rig, clients, stage_rig.services[0], {})) == []
     try:
         await drop_laws(stage_rig, scenario)
-        await stage_rig.ready(buggy)
+        await buggy.ready()
         with_bug = await found(Stage(stage_rig, clients, buggy, {"FAULTS_PLANT": plant}))
     finally:
         await buggy.kill()

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.faults import crash
-from tests.faults.bench import Bench
-from tests.faults.points import POINTS
+from faults import crash
+from faults.bench import Bench
+from faults.points import POINTS
 
 pytestmark = pytest.mark.xdist_group("faults")
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.faults import database
-from tests.faults.bench import Bench
+from faults import database
+from faults.bench import Bench
 
 pytestmark = pytest.mark.xdist_group("faults")
 

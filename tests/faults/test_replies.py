@@ -4,10 +4,10 @@ from collections.abc import Iterator
 import asyncpg
 import pytest
 
-from tests.faults.reply_client import asked_for, by_chance, by_hand, try_client
-from tests.faults.reply_maker import BY_HAND, Odd, ReplyMaker
-from tests.faults.reply_oracle import Operation, verdict_on
-from tests.faults.reply_service import Reply, all_by_hand, some_by_chance, try_service
+from faults.reply_client import asked_for, by_chance, by_hand, try_client
+from faults.reply_maker import BY_HAND, Odd, ReplyMaker
+from faults.reply_oracle import Operation, verdict_on
+from faults.reply_service import Reply, all_by_hand, some_by_chance, try_service
 
 pytestmark = pytest.mark.xdist_group("faults")
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.faults import slow
-from tests.faults.bench import Bench
+from faults import slow
+from faults.bench import Bench
 
 pytestmark = pytest.mark.xdist_group("faults")
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.faults import wire
-from tests.faults.bench import Bench
-from tests.faults.clients import Asked, Told
+from faults import wire
+from faults.bench import Bench
+from faults.clients import Asked, Told
 
 pytestmark = pytest.mark.xdist_group("faults")
 

@@ -6,8 +6,8 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.conftest import accepted
-from tests.fuzz.ledger import strays
+from fuzz.ledger import strays
+from tests.support.replies import accepted
 
 BIN = "920317450731"
 ID = "12800627774"

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.model.explore import explore
-from tests.model.mutations import HARMLESS, LAW, MUTATIONS, NO_WINDOW, SERVICE, SHORT_WINDOW, SLICE
-from tests.model.reading import MISTAKES, Decide, explore_readings, service
-from tests.model.world import PAYMENTS, Ask, Decisions, Verb
+from model.explore import explore
+from model.mutations import HARMLESS, LAW, MUTATIONS, NO_WINDOW, SERVICE, SHORT_WINDOW, SLICE
+from model.reading import MISTAKES, Decide, explore_readings, service
+from model.world import PAYMENTS, Ask, Decisions, Verb
 
 
 @pytest.mark.parametrize(
@@ -42,12 +42,14 @@ def test_planted_mistake_is_found_too_when_rests_are_explored_apart(name: str) -
     assert explore(mutation.verb, mutation.decisions, mutation.asks, apart=True).wrong is not None
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_only_looks_like_a_mistake_breaks_nothing(name: str) -> None:
     decisions, asks = HARMLESS[name]
     assert explore(PAYMENTS, decisions, asks).wrong is None
 
 
+@pytest.mark.thorough
 def test_exploration_is_the_same_every_time() -> None:
     once, twice = (explore(PAYMENTS, SERVICE, SLICE[1][1]) for _ in range(2))
     assert (once.states, once.depth) == (twice.states, twice.depth)

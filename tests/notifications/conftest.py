@@ -15,7 +15,7 @@ from payment_service.notifications.channel import Channel
 from payment_service.notifications.settings import TelegramSettings
 from payment_service.notifications.telegram import Telegram
 from payment_service.settings import Settings
-from tests.e2e.rig import Program, clean_environment, free_port
+from tests.support.processes import Process, clean_environment, free_port
 
 TOKEN = "42:stand-in-token-of-the-tests"
 CHAT = "-100123"
@@ -25,7 +25,7 @@ CHAT = "-100123"
 class BotApi:
     """The stand-in, and what tests ask of it."""
 
-    program: Program
+    program: Process
     client: httpx.AsyncClient
 
     @property
@@ -52,7 +52,7 @@ async def bot_api_process(tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
     folder, port = tmp_path_factory.mktemp("bot_api"), free_port()
     words = ["kaspi_sandbox.telegram", "--port", str(port)]
     environment = clean_environment(folder, TELEGRAM_BOT_TOKEN=TOKEN)
-    program = Program(words, environment=environment, folder=folder, name="telegram", port=port)
+    program = Process(words, environment=environment, folder=folder, name="telegram", port=port)
     try:
         await program.ready("/health")
         # A new connection each time: a kept one may be closed by its server just as a request leaves.
@@ -88,6 +88,12 @@ class Mailbox:
     answer_to_data: str = "250 OK"
     breaks_off: bool = False
 
+    def empty(self) -> None:
+        """Forget the mails, and what the last test said."""
+        self.mails.clear()
+        self.answer_to_address = self.answer_to_data = "250 OK"
+        self.breaks_off = False
+
     async def handle_RCPT(  # noqa: N802 - the name that aiosmtpd calls
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
@@ -103,14 +109,20 @@ class Mailbox:
         return self.answer_to_data
 
 
-@pytest.fixture
-def mailbox() -> Iterator[Mailbox]:
-    """A mail server."""
+@pytest.fixture(scope="session")
+def mail_server() -> Iterator[Mailbox]:
     mailbox = Mailbox(free_port())
     controller = Controller(mailbox, hostname="127.0.0.1", port=mailbox.port)
     controller.start()
     yield mailbox
     controller.stop()
+
+
+@pytest.fixture
+def mailbox(mail_server: Mailbox) -> Mailbox:
+    """A mail server that takes everything, with no mail yet."""
+    mail_server.empty()
+    return mail_server
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from payment_service.notifications.email import Email
 from payment_service.notifications.settings import EmailSettings
 from payment_service.notifications.smtp import SmtpServer
 from payment_service.notifications.texts import Note
-from tests.e2e.rig import free_port
 from tests.notifications.conftest import Mailbox
+from tests.support.processes import free_port
 
 NOTE = Note("Оплачено 1 ₸", ("Rosalie", "заказ 12345"), None, "https://pay.example.kz/console/payments/1", "Открыть")
 ANNA = "anna@shop.example.kz"

@@ -11,8 +11,8 @@ from payment_service.notifications.settings import TelegramSettings
 from payment_service.notifications.telegram import Telegram
 from payment_service.notifications.texts import Note
 from payment_service.observability.logs import scrub
-from tests.e2e.rig import free_port
 from tests.notifications.conftest import CHAT, TOKEN, BotApi
+from tests.support.processes import free_port
 
 NOTE = Note("Оплачено 1 ₸", ("<Rosalie> & Co",), "совет", "https://pay.example.kz/console/payments/1", "Открыть")
 

@@ -20,10 +20,10 @@ from payment_service.notifications.texts import Note
 from payment_service.postgres.database import constraint_of
 from payment_service.services import Services
 from payment_service.worker.service import worker_over
-from tests.alarms import alarms
-from tests.conftest import SHOPS
 from tests.notifications.conftest import CHAT, BotApi, Mailbox
-from tests.turns import work_off
+from tests.support.alarms import alarms
+from tests.support.shops import SHOPS
+from tests.support.turns import work_off
 
 pytestmark = pytest.mark.usefixtures("two_shops")
 SHOP, OTHER_SHOP = 121038, 576631

@@ -1,15 +1,15 @@
 """The whole service as processes: bound by command, paid at the stand-in proxy, read at the stand-in Bot API."""
 
 import json
-import signal
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
-from tests.conftest import Server
-from tests.e2e.rig import Rig, until
 from tests.notifications.conftest import TOKEN, BotApi
+from tests.support.database import Server
+from tests.support.rig import Rig
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.xdist_group("notify")
 
@@ -24,10 +24,9 @@ async def rig(
     rig = Rig(tmp_path_factory.mktemp("people"), await server.make(f"people_{worker_id}"))
     rig.secrets.add(TOKEN)
     async with rig:
-        await rig.sandbox.ready("/health")
         rig.services = [await rig.serve(**people(bot_api_process))]
         rig.clients = [rig.client(rig.services[0])]
-        rig.worker = rig.start("payment_service", "worker", name="worker", port=0, **people(bot_api_process))
+        rig.workers = [rig.start_worker(**people(bot_api_process))]
         await rig.route_all()
         yield rig
 
@@ -84,8 +83,8 @@ async def test_worker_that_is_killed_loses_no_message(rig: Rig, bot_api: BotApi)
         payment = await rig.paid(shop_id, order_id=f"killed-{shop_id}")
         orders.append(payment["order_id"])
         await rig.api.get(f"/payments/kaspi/status/{payment['external_id']}")
-    await rig.worker.stop(signal.SIGKILL)
-    rig.worker = rig.start("payment_service", "worker", name="worker", port=0, **people(bot_api))
+    await rig.workers[0].kill()
+    rig.workers = [rig.start_worker(**people(bot_api))]
     await told(bot_api, *orders)
 
 

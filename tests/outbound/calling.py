@@ -13,8 +13,8 @@ from typing import Any, Final
 import httpx
 
 from payment_service.outbound.transport import Transport
-from tests.events.certificates import Authority
-from tests.providers.proxy import Connection, Course, RawProxy, http, raw_proxy
+from tests.support.certificates import Authority
+from tests.support.proxy import Connection, Course, RawProxy, http, raw_proxy
 
 OK: Final = b"HTTP/1.1 200 OK\r\n"
 HELLO: Final = http(200, b"hello")

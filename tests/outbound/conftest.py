@@ -1,6 +1,6 @@
 import pytest
 
-from tests.events.certificates import Authority
+from tests.support.certificates import Authority
 
 
 @pytest.fixture(scope="session")

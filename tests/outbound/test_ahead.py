@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from payment_service.outbound import transport as module
-from tests.events.certificates import Authority
 from tests.outbound.calling import HELLO, Trace, calling, each_in_turn, met, once, sockets_to, until, waiting
-from tests.providers.proxy import Connection, Course, answers
+from tests.support.certificates import Authority
+from tests.support.proxy import Connection, Course, answers
 
 
 async def test_each_connection_opened_ahead_serves_one_call() -> None:

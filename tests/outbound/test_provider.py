@@ -10,9 +10,9 @@ from payment_service.outbound.transport import Transport
 from payment_service.providers.interface import NotSent, StatusRead
 from payment_service.providers.kaspi.client import KaspiClient
 from tests.outbound.calling import each_in_turn, met, waiting
-from tests.providers.proxy import Course, answers, http, raw_proxy
 from tests.providers.test_outcomes import TABLE, Does, Row, Says
-from tests.providers.verbs import CREATE, ID, SECRETS, VERBS, Verb, client_of
+from tests.support.proxy import Course, answers, http, raw_proxy
+from tests.support.verbs import CREATE, ID, SECRETS, VERBS, Verb, client_of
 
 STATUS: Final = b'{"status": true, "data": {"externalId": %s, "status": "Wait"}}' % ID.encode()
 

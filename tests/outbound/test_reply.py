@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from tests.outbound.calling import HELLO, OK, Trace, calling, once
-from tests.providers.proxy import Connection, http
 from tests.providers.test_outcomes import chunked
+from tests.support.proxy import Connection, http
 
 ONE_REPLY: Final = {
     "length": HELLO,

@@ -12,7 +12,6 @@ import pytest
 import uvloop
 
 from payment_service.outbound.transport import Transport
-from tests.events.certificates import Authority, self_signed
 from tests.outbound.calling import (
     ANYBODY,
     HELLO,
@@ -27,7 +26,8 @@ from tests.outbound.calling import (
     sockets_to,
     waiting,
 )
-from tests.providers.proxy import Connection, Course, answers, http, raw_proxy
+from tests.support.certificates import Authority, self_signed
+from tests.support.proxy import Connection, Course, answers, http, raw_proxy
 
 SECRET: Final = "a-secret-in-the-query"
 

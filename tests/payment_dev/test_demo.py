@@ -18,10 +18,11 @@ import httpx
 import pytest
 import respx
 import typer
-from tests.conftest import SHOPS, Server, device_token_of
 
 from payment_dev import demo
 from payment_service.programs import StartError
+from tests.support.database import Server
+from tests.support.shops import SHOPS, device_token_of
 
 pytestmark = pytest.mark.xdist_group("demo")
 

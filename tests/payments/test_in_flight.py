@@ -33,8 +33,7 @@ from payment_service.refunds.service import RefundRequest
 from payment_service.refunds.settling import RefundSettlement
 from payment_service.services import Services
 from payment_service.settings import Settings
-from tests.conftest import accepted, status_reply
-from tests.payments.asking import (
+from tests.support.asking import (
     FIRST_ID,
     KEY,
     TESTS,
@@ -48,8 +47,9 @@ from tests.payments.asking import (
     taking,
     two_shops,
 )
-from tests.postgres.books import beyond_the_law
-from tests.turns import work_off
+from tests.support.books import beyond_the_law
+from tests.support.replies import accepted, status_reply
+from tests.support.turns import work_off
 
 pytestmark = pytest.mark.usefixtures("shops")
 OTHER_KEY = "key-of-another-request"
@@ -161,7 +161,7 @@ STATES = {
 }
 
 
-@checking(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@checking(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(st.sampled_from(sorted(STATES)), st.integers(0, 9)), min_size=1, max_size=4))
 async def test_database_finds_the_equal_payment_that_the_decision_means(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, rows: list[tuple[str, int]]

@@ -27,8 +27,7 @@ from payment_service.payments.service import Payments
 from payment_service.refunds.service import RefundRequest
 from payment_service.services import Services, build
 from payment_service.settings import Settings
-from tests.conftest import accepted, device_token_of, failure
-from tests.payments.asking import (
+from tests.support.asking import (
     KEY,
     OTHER_SHOP,
     PHONE,
@@ -45,6 +44,8 @@ from tests.payments.asking import (
     refunded,
     taking,
 )
+from tests.support.replies import accepted, failure
+from tests.support.shops import device_token_of
 
 pytestmark = pytest.mark.usefixtures("shops")
 REFUSED = httpx.ConnectError("nobody listens")

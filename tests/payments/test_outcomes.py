@@ -18,9 +18,8 @@ from payment_service.refunds.service import RefundRequest
 from payment_service.scheduling.operations import NotEndedYet
 from payment_service.services import Services, build
 from payment_service.settings import Settings
-from tests.alarms import alarms
-from tests.conftest import accepted, failure, status_reply
-from tests.payments.asking import (
+from tests.support.alarms import alarms
+from tests.support.asking import (
     KEY,
     OTHER_SHOP,
     PHONE,
@@ -35,8 +34,9 @@ from tests.payments.asking import (
     refunded,
     taking,
 )
-from tests.postgres.relay import Relay
-from tests.waiting import until
+from tests.support.relay import Relay
+from tests.support.replies import accepted, failure, status_reply
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("shops")
 CREATED = 12800627774

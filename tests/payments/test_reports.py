@@ -28,8 +28,7 @@ from payment_service.payments.polling import Polling
 from payment_service.refunds.service import RefundAnswer, RefundRequest, Refunds
 from payment_service.reports.service import Report
 from payment_service.services import Services
-from tests.conftest import SHOPS, accepted, device_token_of, failure, status_reply
-from tests.payments.asking import (
+from tests.support.asking import (
     KEY,
     OTHER_SHOP,
     SHOP,
@@ -42,7 +41,9 @@ from tests.payments.asking import (
     refunded,
     two_shops,
 )
-from tests.turns import work_off
+from tests.support.replies import accepted, failure, status_reply
+from tests.support.shops import SHOPS, device_token_of
+from tests.support.turns import work_off
 
 pytestmark = pytest.mark.usefixtures("shops")
 ID = "12800627774"

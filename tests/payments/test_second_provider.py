@@ -17,9 +17,10 @@ from payment_service.refunds.service import RefundRequest
 from payment_service.reports.service import Report
 from payment_service.services import Services, build
 from payment_service.settings import Settings
-from tests.conftest import empty_tables, status_reply
-from tests.payments.asking import FIRST_ID, OTHER_SHOP, SHOP, TESTS, ask, payments_of, taking, two_shops
-from tests.providers.second import NAME, SecondProvider
+from tests.support.asking import FIRST_ID, OTHER_SHOP, SHOP, TESTS, ask, payments_of, taking, two_shops
+from tests.support.database import empty_tables
+from tests.support.replies import status_reply
+from tests.support.second_provider import NAME, SecondProvider
 
 ID = str(FIRST_ID)
 

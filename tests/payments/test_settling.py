@@ -30,8 +30,7 @@ from payment_service.payments.settling import Settlement
 from payment_service.reports.service import Report
 from payment_service.services import Services
 from payment_service.settings import Settings
-from tests.conftest import SHOPS, accepted, failure, status_reply
-from tests.payments.asking import (
+from tests.support.asking import (
     KEY,
     OTHER_SHOP,
     SHOP,
@@ -45,6 +44,8 @@ from tests.payments.asking import (
     taking,
     two_shops,
 )
+from tests.support.replies import accepted, failure, status_reply
+from tests.support.shops import SHOPS
 
 pytestmark = pytest.mark.usefixtures("shops")
 FOUND = "12800627774"

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from payment_service.postgres.connecting import UnsuitableDatabaseError, trouble_of
 from payment_service.postgres.database import Database
 from payment_service.postgres.migrating import migrate
-from tests.conftest import Server
+from tests.support.database import Server
 
 SECRET = "hidden-word"
 

@@ -18,7 +18,7 @@ from payment_service.postgres.database import (
     retry_until_written,
 )
 from payment_service.services import Services
-from tests.postgres.books import insert_sample_rows
+from tests.support.books import insert_sample_rows
 
 TERMINATE_OTHERS = """
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity

@@ -13,7 +13,7 @@ from payment_service.payments.lifecycle import MOVES, UNDOING, State
 from payment_service.refunds.lifecycle import MOVES as REFUND_MOVES
 from payment_service.refunds.lifecycle import UNDOING as REFUND_UNDOING
 from payment_service.refunds.lifecycle import RefundState
-from tests.postgres.books import (
+from tests.support.books import (
     BIN,
     CONFIG,
     HISTORY,

@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from tests.postgres.books import law_of, written_down
+from tests.support.books import law_of, written_down
 
 PERSON = (
     "INSERT INTO person (id, email, name, role, shops, password_hash, password_set_at)"

@@ -15,7 +15,7 @@ from payment_service.payments import statements as payments
 from payment_service.postgres.database import LINE_SETTINGS
 from payment_service.refunds import statements as refunds
 from payment_service.webhooks import delivery
-from tests.conftest import Server
+from tests.support.database import Server
 
 _SCAN = re.compile(r"(?:Index (?:Only )?Scan using (\w+) on|Bitmap Index Scan on (\w+)|Seq Scan on (\w+))")
 SMALL = {"webhook_endpoint"}

@@ -28,10 +28,12 @@ from payment_service.reports.service import Report
 from payment_service.services import Services, build
 from payment_service.settings import Settings
 from payment_service.worker.service import worker_over
-from tests.conftest import SHOPS, Server, accepted, device_token_of, status_reply
-from tests.payments.asking import SHOP, TESTS, ask, paid, refunded
-from tests.postgres.books import written_down
-from tests.waiting import until
+from tests.support.asking import SHOP, TESTS, ask, paid, refunded
+from tests.support.books import written_down
+from tests.support.database import Server
+from tests.support.replies import accepted, status_reply
+from tests.support.shops import SHOPS, device_token_of
+from tests.support.waiting import until
 
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy.md"
 
@@ -153,7 +155,7 @@ async def test_service_does_everything_as_the_lesser_role(
         async def is_paid() -> bool:
             return (await services.reading.get(FULL_ACCESS, followed.id)).state == "paid"
 
-        await until(is_paid, seconds=20)
+        await until(is_paid, within_s=20)
         await services.rotate_keys()
         await services.polling.mark_lost_unknown()
         await services.refund_settling.mark_lost_unknown()

@@ -9,8 +9,8 @@ from payment_service.postgres import signals
 from payment_service.postgres.database import Database
 from payment_service.postgres.signals import after_commit
 from payment_service.services import Services
-from tests.conftest import Server
-from tests.waiting import until
+from tests.support.database import Server
+from tests.support.waiting import until
 
 CHANNEL = "tests"
 OTHERS = """

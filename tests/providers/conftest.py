@@ -4,10 +4,9 @@ from io import StringIO
 import pytest
 
 from payment_service.providers.kaspi.client import KaspiClient
-
-from .proxy import RawProxy, answers, raw_proxy
-from .telltale import production_logs
-from .verbs import SECRETS, client_of
+from tests.support.logs import production_logs
+from tests.support.proxy import RawProxy, answers, raw_proxy
+from tests.support.verbs import SECRETS, client_of
 
 
 @pytest.fixture

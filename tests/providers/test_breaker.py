@@ -14,8 +14,8 @@ from payment_service.providers.breaker import SEEN_FOR_S, Breaker, ShopBreakers
 from payment_service.providers.interface import Accepted, Account, NotSent, PhonePayment, StatusRead, StatusUnread
 from payment_service.providers.kaspi.client import KaspiClient
 from payment_service.providers.kaspi.settings import KaspiSettings
-from tests.providers.proxy import Connection, RawProxy, answers, http
-from tests.providers.verbs import ACCESS_TOKEN, CREATE, ID, VERBS, Verb
+from tests.support.proxy import Connection, RawProxy, answers, http
+from tests.support.verbs import ACCESS_TOKEN, CREATE, ID, VERBS, Verb
 
 FAILURES, PAUSE_S = 3, 10.0
 

@@ -25,9 +25,21 @@ from payment_service.providers.interface import (
     Unknown,
 )
 from payment_service.providers.kaspi.client import KaspiClient
-
-from .proxy import Connection, RawProxy, answers, http, raw_proxy
-from .verbs import ACCESS_TOKEN, ACCOUNT, AMOUNT, BIN, CREATE, ID, MESSAGE, PHONE, SECRETS, VERBS, Verb, client_of
+from tests.support.proxy import Connection, RawProxy, answers, http, raw_proxy
+from tests.support.verbs import (
+    ACCESS_TOKEN,
+    ACCOUNT,
+    AMOUNT,
+    BIN,
+    CREATE,
+    ID,
+    MESSAGE,
+    PHONE,
+    SECRETS,
+    VERBS,
+    Verb,
+    client_of,
+)
 
 pytestmark = pytest.mark.usefixtures("told")
 STATUS = b'{"status": true, "data": {"externalId": %s, "status": "Wait"}}' % ID.encode()

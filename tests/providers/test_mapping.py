@@ -9,8 +9,7 @@ import pytest
 from payment_service.providers.interface import Meaning, NoSuchPayment, Rejected, StatusRead, StatusUnread, Unknown
 from payment_service.providers.kaspi.mapping import MEANINGS, NO_MONEY_MOVED, NO_SUCH_PAYMENT, meaning_of
 from payment_service.providers.kaspi.wire import Reply, read_status
-
-from .verbs import ID, VERBS, Verb
+from tests.support.verbs import ID, VERBS, Verb
 
 DOCUMENT: Final = (Path(__file__).parents[2] / "docs" / "kaspi-api.md").read_text("utf-8")
 

@@ -32,9 +32,8 @@ from payment_service.providers.interface import (
 )
 from payment_service.providers.kaspi.client import KaspiClient
 from payment_service.providers.kaspi.wire import Reply
-
-from .proxy import Connection, Course, RawProxy, answers, http
-from .verbs import (
+from tests.support.proxy import Connection, Course, RawProxy, answers, http
+from tests.support.verbs import (
     ACCESS_TOKEN,
     AMOUNT,
     CREATE,

@@ -17,8 +17,8 @@ from payment_service.reconciliation.findings import Finding
 from payment_service.reconciliation.service import Period, Reconciliation, Walk
 from payment_service.services import Services
 from payment_service.settings import Settings
-from tests.conftest import accepted, status_reply
-from tests.payments.asking import FIRST_ID, ask
+from tests.support.asking import FIRST_ID, ask
+from tests.support.replies import accepted, status_reply
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 FAR_AHEAD = datetime.now(UTC) + timedelta(days=1)

@@ -16,9 +16,10 @@ from payment_service.reconciliation.turnover import Turnover, csv_of, tenge, tot
 from payment_service.refunds.service import RefundRequest
 from payment_service.reports.service import Report
 from payment_service.services import Services
-from tests.conftest import SHOPS, failure
-from tests.payments.asking import OTHER_SHOP, SHOP, TESTS, refunded
 from tests.reconciliation.conftest import ALL, FAR_AHEAD, LONG_AGO, Found, Kaspi, Making, set_state
+from tests.support.asking import OTHER_SHOP, SHOP, TESTS, refunded
+from tests.support.replies import failure
+from tests.support.shops import SHOPS
 
 NEW_BIN = SHOPS[71691]
 

@@ -18,9 +18,9 @@ from payment_service.reconciliation.service import AT_ONCE, AWAY_AFTER, Period, 
 from payment_service.refunds.service import RefundRequest
 from payment_service.reports.service import Report
 from payment_service.services import Services
-from tests.conftest import failure
-from tests.payments.asking import OTHER_SHOP, SHOP, TESTS, audit_of
 from tests.reconciliation.conftest import ALL, FAR_AHEAD, LONG_AGO, Found, Kaspi, Making, set_state
+from tests.support.asking import OTHER_SHOP, SHOP, TESTS, audit_of
+from tests.support.replies import failure
 
 DOWN = httpx.Response(500)
 DIFFERING: list[tuple[str | None, str | httpx.Response, Kind]] = [

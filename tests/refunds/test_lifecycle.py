@@ -99,7 +99,7 @@ outcomes = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(first=st.sampled_from(RefundState), happening=st.lists(outcomes, max_size=15))
 def test_no_sequence_of_outcomes_leaves_the_table(first: RefundState, happening: list[Outcome[RefundReceipt]]) -> None:
     row = Row(first, failure=Failure.REJECTED if first is FAILED else None)

@@ -32,7 +32,7 @@ from payment_service.providers.interface import (
 from payment_service.providers.registry import DEFAULT, Registry
 from payment_service.refunds.service import RefundAnswer, RefundRequest
 from payment_service.services import Services
-from tests.payments.asking import TESTS, ask
+from tests.support.asking import TESTS, ask
 
 pytestmark = pytest.mark.usefixtures("shops")
 OUTCOMES: dict[str, Outcome[RefundReceipt]] = {

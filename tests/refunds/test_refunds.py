@@ -24,8 +24,7 @@ from payment_service.payments.models import Payment
 from payment_service.postgres.vault import new_key
 from payment_service.refunds.service import RefundAnswer, RefundRequest
 from payment_service.services import Services
-from tests.conftest import accepted, device_token_of, failure, status_reply
-from tests.payments.asking import (
+from tests.support.asking import (
     KEY,
     OTHER_SHOP,
     SHOP,
@@ -41,6 +40,8 @@ from tests.payments.asking import (
     refunded,
     taking,
 )
+from tests.support.replies import accepted, failure, status_reply
+from tests.support.shops import device_token_of
 
 pytestmark = pytest.mark.usefixtures("shops")
 

@@ -29,9 +29,9 @@ from payment_service.refunds.queries import Seen
 from payment_service.refunds.settling import RefundSettlement
 from payment_service.services import Services
 from payment_service.settings import Settings
-from tests.conftest import failure
-from tests.payments.asking import KEY, OTHER_SHOP, Alarms, Gate, age, audit_of, paid, refunded, two_shops
 from tests.refunds.test_refunds import give_back, refunding, sums
+from tests.support.asking import KEY, OTHER_SHOP, Alarms, Gate, age, audit_of, paid, refunded, two_shops
+from tests.support.replies import failure
 
 pytestmark = pytest.mark.usefixtures("shops")
 REASON = "Seen in the cabinet by Aigul"

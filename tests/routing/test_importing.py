@@ -8,7 +8,7 @@ from payment_service.routing import importing
 from payment_service.routing.importing import BadFileError, Planned
 from payment_service.routing.service import Routing
 from payment_service.services import Services
-from tests.conftest import SHOPS
+from tests.support.shops import SHOPS
 
 HEAD = "shop_id,organization_bin,name,city"
 GOOD = "8,891027350515,Cvety.kz,Almaty"

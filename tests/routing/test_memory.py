@@ -11,9 +11,9 @@ from payment_service.access.service import FULL_ACCESS
 from payment_service.postgres.memory import keep_fresh
 from payment_service.services import Services, build
 from payment_service.settings import Settings
-from tests.conftest import SHOPS
-from tests.postgres.books import write_down
-from tests.waiting import until
+from tests.support.books import write_down
+from tests.support.shops import SHOPS
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("shops")
 SHOP = 121038
@@ -51,7 +51,7 @@ async def seen(services: Services, organization_bin: str) -> bool:
 
 async def test_change_in_another_process_is_seen(listening: Services, elsewhere: Services) -> None:
     await elsewhere.routing.update(FULL_ACCESS, SHOP, {"organization_bin": OTHER_BIN})
-    await until(lambda: seen(listening, OTHER_BIN), seconds=5)
+    await until(lambda: seen(listening, OTHER_BIN), within_s=5)
     assert (await listening.routing.route_of(FULL_ACCESS, SHOP)).version == 2
 
 
@@ -68,7 +68,7 @@ async def test_change_by_hand_is_seen(listening: Services, sql: asyncpg.Connecti
     async def inactive() -> bool:
         return not (await listening.routing.config_of(FULL_ACCESS, SHOP)).row.is_active
 
-    await until(inactive, seconds=5)
+    await until(inactive, within_s=5)
 
 
 async def test_remembered_shop_is_not_read_again(listening: Services) -> None:
@@ -105,7 +105,7 @@ async def test_lost_listener_trusts_the_database_until_it_is_back(
     back.set()
     await until(lambda: is_remembered(listening))
     await elsewhere.routing.update(FULL_ACCESS, SHOP, {"organization_bin": SHOPS[SHOP]})
-    await until(lambda: seen(listening, SHOPS[SHOP]), seconds=5)
+    await until(lambda: seen(listening, SHOPS[SHOP]), within_s=5)
 
 
 async def test_end_of_listening_ends_the_trust(services: Services) -> None:

@@ -12,9 +12,9 @@ from payment_service.access.service import FULL_ACCESS
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.postgres.vault import Vault, VaultError, new_key
 from payment_service.services import Services
-from tests.conftest import ENCRYPTION_KEY, device_token_of
-from tests.payments.asking import KEY, SHOP, ask, taking
-from tests.postgres.books import change_by_hand, write_down
+from tests.support.asking import KEY, SHOP, ask, taking
+from tests.support.books import change_by_hand, write_down
+from tests.support.shops import ENCRYPTION_KEY, device_token_of
 
 pytestmark = pytest.mark.usefixtures("shops")
 NEW_KEY = new_key()

@@ -11,9 +11,9 @@ from payment_service.errors import InvalidInput, ShopAlreadyConfigured, ShopInac
 from payment_service.observability.context import Origin, origin
 from payment_service.routing.service import Routing
 from payment_service.services import Services
-from tests.conftest import SHOPS, device_token_of
-from tests.postgres.books import write_down
-from tests.waiting import until
+from tests.support.books import write_down
+from tests.support.shops import SHOPS, device_token_of
+from tests.support.waiting import until
 
 SHOP = 121038
 OTHER = 75509

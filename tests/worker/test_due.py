@@ -9,7 +9,7 @@ import pytest
 
 from payment_service.scheduling import due
 from payment_service.scheduling.due import Dispatcher, Kind, Together
-from tests.waiting import until
+from tests.support.waiting import until
 
 Fact = Callable[[], bool]
 

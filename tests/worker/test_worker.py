@@ -20,10 +20,10 @@ from payment_service.scheduling import due
 from payment_service.services import Services
 from payment_service.settings import Settings
 from payment_service.worker.service import Worker, worker_over
-from tests.conftest import accepted, failure, status_reply
-from tests.payments.asking import SHOP, TERMINATE_OTHERS, Alarms, Gate, age, ask, audit_of
-from tests.turns import work_off
-from tests.waiting import until
+from tests.support.asking import SHOP, TERMINATE_OTHERS, Alarms, Gate, age, ask, audit_of
+from tests.support.replies import accepted, failure, status_reply
+from tests.support.turns import work_off
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("shops")
 CREATED = 12800627774

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.e2e.php.web import Answer, Request, as_json
-from tests.e2e.rig import ACCESS_TOKEN, Rig
+from tests.support.rig import ACCESS_TOKEN, Rig
 
 _OPERATIONS = {
     "/r3/v01/remote/create": "create",

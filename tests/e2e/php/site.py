@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.rig import clean_environment, free_port, is_free, until
+from tests.support.processes import clean_environment, free_port, is_free
+from tests.support.waiting import until
 
 CLIENT = Path(__file__).parents[3] / "clients" / "php"
 DRIVER = Path(__file__).with_name("call.php")

@@ -1,0 +1,177 @@
+"""The migrations: from nothing to head, once and for all, and in agreement with the models."""
+
+import asyncio
+import re
+import sys
+from typing import Any
+
+import asyncpg
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from payment_service.postgres import migrating, schema
+from payment_service.postgres.database import Base, Database, constraint_of
+from tests.support.books import insert_sample_rows
+from tests.support.database import Server
+from tests.support.waiting import until
+
+TABLES = """
+    SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' AND table_type = 'BASE TABLE'
+    AND table_name NOT LIKE 'pgqueuer%' AND table_name <> 'alembic_version'
+"""
+
+KEPT = ("payment", "refund", "payment_config", "payment_config_history", "device_token")
+
+
+@pytest.fixture
+async def empty_url(server: Server, worker_id: str) -> str:
+    return await server.make(f"migrations_{worker_id}", empty=True)
+
+
+@pytest.fixture
+async def head_url(server: Server, worker_id: str) -> str:
+    return await server.make(f"migrated_{worker_id}")
+
+
+async def rows_of(url: str, query: str) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(url)
+    try:
+        found: list[asyncpg.Record] = await connection.fetch(query)
+        return found
+    finally:
+        await connection.close()
+
+
+async def revision_of(url: str) -> str | None:
+    database = Database(url, pool_size=2)
+    try:
+        return await schema.current(database)
+    finally:
+        await database.close()
+
+
+async def test_empty_database_has_no_revision(empty_url: str) -> None:
+    assert await revision_of(empty_url) is None
+
+
+async def test_upgrade_brings_an_empty_database_to_head(empty_url: str) -> None:
+    await asyncio.to_thread(migrating.migrate, empty_url)
+    assert await revision_of(empty_url) == schema.head()
+    assert {row["table_name"] for row in await rows_of(empty_url, TABLES)} == set(Base.metadata.tables)
+
+
+def test_newest_file_is_the_newest_revision() -> None:
+    assert ScriptDirectory.from_config(migrating.alembic_config()).get_heads() == [schema.head()]
+
+
+async def test_second_upgrade_changes_nothing(empty_url: str) -> None:
+    await asyncio.to_thread(migrating.migrate, empty_url)
+    made = "SELECT oid, relname FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY oid"
+    before = await rows_of(empty_url, made)
+    await asyncio.to_thread(migrating.migrate, empty_url)
+    assert await rows_of(empty_url, made) == before
+
+
+async def migrate_in_a_process(url: str) -> int:
+    """Alembic keeps its context in the process, so two upgrades at once are two processes."""
+    program = f"from payment_service.postgres.migrating import migrate; migrate({url!r})"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+    return await process.wait()
+
+
+async def test_upgrades_at_once_wait_for_each_other(empty_url: str) -> None:
+    assert await asyncio.gather(*(migrate_in_a_process(empty_url) for _ in range(2))) == [0, 0]
+    assert await revision_of(empty_url) == schema.head()
+
+
+async def test_upgrade_waits_for_another_longer_than_a_request_may_wait(empty_url: str) -> None:
+    other = await asyncpg.connect(empty_url)
+    try:
+        for timeout in ("lock_timeout", "statement_timeout"):
+            await other.execute(
+                f"ALTER DATABASE {await other.fetchval('SELECT current_database()')} SET {timeout} = 50"
+            )
+        await other.execute("SELECT pg_advisory_lock($1)", schema.MIGRATION_LOCK)
+        upgrading = asyncio.create_task(asyncio.to_thread(migrating.migrate, empty_url))
+        long_wait = """
+            SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'
+            AND query_start < clock_timestamp() - interval '150 milliseconds'
+        """
+
+        async def has_waited() -> bool:
+            return upgrading.done() or bool(await other.fetchval(long_wait))
+
+        await until(has_waited)
+        assert await other.fetchval("SELECT to_regclass('payment')") is None
+    finally:
+        await other.close()
+    await upgrading
+    assert await revision_of(empty_url) == schema.head()
+
+
+async def test_failed_upgrade_leaves_nothing(empty_url: str) -> None:
+    connection = await asyncpg.connect(empty_url)
+    await connection.execute("CREATE TABLE refund (in_the_way text)")
+    await connection.close()
+    with pytest.raises(Exception, match="refund"):
+        await asyncio.to_thread(migrating.migrate, empty_url)
+    assert {row["table_name"] for row in await rows_of(empty_url, TABLES)} == {"refund"}
+
+
+async def test_upgrade_keeps_what_is_there(empty_url: str) -> None:
+    config = migrating.alembic_config(empty_url)
+    await asyncio.to_thread(command.upgrade, config, "0001")
+    connection = await asyncpg.connect(empty_url)
+    try:
+        await insert_sample_rows(connection)
+        before = {table: await connection.fetch(f"SELECT * FROM {table} ORDER BY 1") for table in KEPT}
+        await asyncio.to_thread(migrating.migrate, empty_url)
+        for table, rows in before.items():
+            after = await connection.fetch(f"SELECT {', '.join(rows[0].keys())} FROM {table} ORDER BY 1")
+            assert [dict(row) for row in after] == [dict(row) for row in rows]
+        assert await connection.fetchval("SELECT bool_and(moved_at = updated_at) FROM payment")
+        today, recorded = "SELECT subject, content FROM audited_today", "SELECT subject, content FROM payment_log"
+        assert len(await connection.fetch(today)) == 4
+        assert await connection.fetch(f"{today} EXCEPT {recorded}") == []
+    finally:
+        await connection.close()
+
+
+async def test_models_and_migrations_agree(head_url: str) -> None:
+    def differences(connection: Connection) -> list[Any]:
+        options: dict[str, Any] = {
+            "compare_type": True,
+            "compare_server_default": True,
+            "include_object": schema.compared,
+        }
+        context = MigrationContext.configure(connection, opts=options)
+        found: list[Any] = compare_metadata(context, Base.metadata)
+        return found
+
+    database = Database(head_url, pool_size=2)
+    try:
+        async with database.engine.connect() as connection:
+            assert await connection.run_sync(differences) == []
+    finally:
+        await database.close()
+
+
+def test_migrations_depend_on_nothing_but_what_runs_them() -> None:
+    """What is installed later must not change what a migration makes."""
+    allowed = {"alembic", "sqlalchemy", "asyncpg", "payment_service", *sys.stdlib_module_names}
+    for file in sorted(schema.migrations().glob("versions/*.py")):
+        imported = re.findall(r"^\s*(?:from|import) (\w+)", file.read_text("utf-8"), re.MULTILINE)
+        assert set(imported) <= allowed, file.name
+
+
+async def test_downgrade_is_refused(head_url: str) -> None:
+    config = migrating.alembic_config(head_url)
+    with pytest.raises(DBAPIError) as caught:
+        await asyncio.to_thread(command.downgrade, config, "base")
+    assert constraint_of(caught.value) == "no_way_back"
+    assert await revision_of(head_url) == schema.head()
