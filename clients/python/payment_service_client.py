@@ -6,11 +6,12 @@
 
     client = AsyncPaymentServiceClient(...)      # the same methods, awaited
 
-Money moves at most once. A call that moves money is made once: it is never repeated by itself, never sent anywhere else,
-and never falls back to another way of paying. It carries an Idempotency-Key made of the shop, the order and the attempt,
-so the same call, with the same arguments, may be made again at any time: the service answers what became of it.
+Money moves at most once. A call that moves money is made once: it is never repeated by itself, never sent anywhere
+else, and never falls back to another way of paying. It carries an Idempotency-Key made of the shop, the order and the
+attempt, so the same call, with the same arguments, may be made again at any time: the service answers what became of
+it.
 
-    OutcomeUnknown   it may have been done. Look it up (find_payments, wait), or make the same call again. Never another.
+    OutcomeUnknown   it may have been done. Look it up (find_payments, wait), or make the same call again. No other.
     NotSent          nothing was sent. The same call may be made again, after ``retry_after`` seconds where it is told.
     Rejected         refused for good: ``code``, and Kaspi's own ``provider_code``.
     NotConfigured    the shop or the key is not set up for this. Nothing was sent; people have to look.
@@ -26,11 +27,12 @@ import hashlib
 import hmac
 import json
 import time
-from decimal import Decimal
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from decimal import Decimal, InvalidOperation
+from typing import Any, Dict, List, Mapping, Union
 from urllib.parse import quote
 
 import httpx
+from typing_extensions import Self
 
 __version__ = "1.0.0"
 __all__ = [
@@ -68,6 +70,8 @@ _NOTHING_WAS_SENT = frozenset(
         "service_unavailable",
         "rate_limited",
         "too_many_connections",
+        "too_many_waiting",
+        "no_room_to_wait",
         "request_timeout",
     }
 )
@@ -81,7 +85,7 @@ _MAY_BE_UNDER_WAY = frozenset({"still_running"})
 class PaymentServiceError(Exception):
     """Something that the caller must know. ``answer`` is all that the service said, where it said something."""
 
-    def __init__(self, detail: str, *, status: int = 0, answer: Optional[Mapping[str, Any]] = None) -> None:
+    def __init__(self, detail: str, *, status: int = 0, answer: Mapping[str, Any] | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         self.status = status
@@ -109,9 +113,9 @@ class PaymentServiceError(Exception):
         return str(self.answer.get("request_id") or "")
 
     @property
-    def retry_after(self) -> Optional[float]:
+    def retry_after(self) -> float | None:
         """Seconds after which the same call may be made again, where the service says so."""
-        seconds: Optional[float] = self.answer.get("retry_after")
+        seconds: float | None = self.answer.get("retry_after")
         return seconds
 
 
@@ -135,7 +139,7 @@ class WebhookNotVerified(Exception):
     """Not from the service, or not of today."""
 
 
-def idempotency_key(operation: str, *parts: object, attempt: Union[int, str] = 1) -> str:
+def idempotency_key(operation: str, *parts: object, attempt: int | str = 1) -> str:
     """The Idempotency-Key of an operation: ``py1-`` and 48 hexadecimal digits of SHA-256.
 
     Of ``create`` or ``create-link``, shop, order, attempt; or of ``refund``, shop, external id, amount or ``all``,
@@ -147,13 +151,11 @@ def idempotency_key(operation: str, *parts: object, attempt: Union[int, str] = 1
     return "py1-" + hashlib.sha256("\n".join(lines).encode()).hexdigest()[:48]
 
 
-def verify_webhook(
-    secret: str, headers: Mapping[str, str], body: bytes, *, now: Optional[float] = None
-) -> Dict[str, Any]:
+def verify_webhook(secret: str, headers: Mapping[str, str], body: bytes, *, now: float | None = None) -> Dict[str, Any]:
     """The event of a webhook, once it is certain that the service sent it.
 
-    ``secret`` is what ``webhooks add`` showed (``whsec_...``), ``body`` the bytes as they came. Remember ``webhook-id``:
-    an event may come more than once.
+    ``secret`` is what ``webhooks add`` showed (``whsec_...``), ``body`` the bytes as they came. Remember
+    ``webhook-id``: an event may come more than once.
 
     Raises:
         WebhookNotVerified: when the signature does not fit, or was made more than five minutes ago.
@@ -164,11 +166,11 @@ def verify_webhook(
         raise WebhookNotVerified("no time")
     if abs((time.time() if now is None else now) - int(sent_at)) > WEBHOOK_AGE_S:
         raise WebhookNotVerified("signed too long ago, or a clock is wrong")
-    key = base64.b64decode(secret[len("whsec_") :] if secret.startswith("whsec_") else secret)
+    key = base64.b64decode(secret.removeprefix("whsec_"))
     made = hmac.new(key, f"{event_id}.{sent_at}.".encode() + body, hashlib.sha256).digest()
     wanted = b"v1," + base64.b64encode(made)
     # While a secret is changed there are two signatures; one that fits is enough.
-    if not any([hmac.compare_digest(wanted, one.encode()) for one in given.get("webhook-signature", "").split(" ")]):
+    if not any(hmac.compare_digest(wanted, one.encode()) for one in given.get("webhook-signature", "").split(" ")):
         raise WebhookNotVerified("no signature fits")
     event: Dict[str, Any] = json.loads(body)
     return event
@@ -182,9 +184,9 @@ class _Call:
         method: str,
         path: str,
         *,
-        query: Optional[Mapping[str, Any]] = None,
-        body: Optional[Mapping[str, Any]] = None,
-        key: Optional[str] = None,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+        key: str | None = None,
         answer_s: float = _ANSWER_S,
     ) -> None:
         self.method = method
@@ -199,7 +201,7 @@ class _Call:
         """Whether an answer that was lost leaves a doubt."""
         return self.method == "POST"
 
-    def read(self, response: httpx.Response) -> Any:
+    def read(self, response: httpx.Response) -> Answer:
         """The answer.
 
         Raises:
@@ -209,7 +211,7 @@ class _Call:
             answer = response.json()
         except ValueError:
             answer = None
-        if response.status_code == 200 and self._is_ours(answer):
+        if response.status_code == 200 and isinstance(answer, dict) and self._is_ours(answer):
             return answer
         said: Answer = answer if isinstance(answer, dict) else {}
         if "retry-after" in response.headers and response.headers["retry-after"].isdigit():
@@ -226,16 +228,12 @@ class _Call:
             return NotSent(f"The service could not be asked ({what}).")
         return OutcomeUnknown(f"The service was asked and no answer came ({what}): look it up before anything else.")
 
-    def _is_ours(self, answer: Any) -> bool:
+    def _is_ours(self, answer: Answer) -> bool:
         """Whether an answer is of what was asked: a crossed or cached one must not pass for it."""
         if self.body is None:
-            return isinstance(answer, (dict, list))
+            return True
         asked = {name: self.body[name] for name in ("shop_id", "order_id", "external_id") if name in self.body}
-        return (
-            isinstance(answer, dict)
-            and isinstance(answer.get("state"), str)
-            and all(answer.get(name) == value for name, value in asked.items())
-        )
+        return isinstance(answer.get("state"), str) and all(answer.get(name) == asked[name] for name in asked)
 
     def _kind(self, status: int, said: Answer) -> type[PaymentServiceError]:
         code = said.get("code")
@@ -245,7 +243,7 @@ class _Call:
             return NotSent
         if isinstance(code, str) and code not in _MAY_BE_UNDER_WAY and (400 <= status < 500 or status == 502):
             return Rejected
-        # Nothing that the service says of a call that it did not make: 202, 409 still_running, or not its answer at all.
+        # 202, 409 still_running, 500, or not the service's answer at all.
         return OutcomeUnknown if self.moves_money else NotSent
 
 
@@ -254,10 +252,10 @@ def _create(
     shop_id: int,
     amount: Amount,
     message: str,
-    order_id: Optional[str],
-    metadata: Optional[Mapping[str, str]],
-    attempt: Union[int, str],
-    key: Optional[str],
+    order_id: str | None,
+    metadata: Mapping[str, str] | None,
+    attempt: int | str,
+    key: str | None,
     **more: str,
 ) -> _Call:
     body: Dict[str, Any] = {"shop_id": int(shop_id), "amount": _tenge(amount), "message": message, **more}
@@ -270,7 +268,7 @@ def _create(
 
 
 def _refund(
-    shop_id: int, external_id: str, amount: Optional[Amount], full: bool, attempt: Union[int, str], key: Optional[str]
+    shop_id: int, external_id: str, amount: Amount | None, full: bool, attempt: int | str, key: str | None
 ) -> _Call:
     if full is (amount is not None):
         raise ValueError("a refund needs an amount in tenge, or full=True for all that is left")
@@ -301,7 +299,10 @@ def _tenge(amount: Amount) -> str:
     """An amount as the service takes it: digits with at most two decimals."""
     if isinstance(amount, (float, bool)):
         raise TypeError("an amount comes as int, Decimal or text: a float may have lost some of it already")
-    exact = Decimal(amount)
+    try:
+        exact = Decimal(amount)
+    except InvalidOperation:
+        raise ValueError("an amount is written in digits with a decimal point, such as 17500 or 99.50") from None
     if not exact.is_finite() or exact <= 0 or exact != round(exact, 2):
         raise ValueError("an amount is more than 0 tenge, with at most two decimals")
     return f"{exact:.2f}"
@@ -327,7 +328,7 @@ def _settings(base_url: str, key: str) -> Dict[str, Any]:
 class PaymentServiceClient:
     """payment-service. Close it, or use it as a context manager; threads may share it."""
 
-    def __init__(self, base_url: str, key: str, *, transport: Optional[httpx.BaseTransport] = None) -> None:
+    def __init__(self, base_url: str, key: str, *, transport: httpx.BaseTransport | None = None) -> None:
         """``transport`` is for tests.
 
         Raises:
@@ -335,7 +336,7 @@ class PaymentServiceClient:
         """
         self._http = httpx.Client(transport=transport, **_settings(base_url, key))
 
-    def __enter__(self) -> PaymentServiceClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -352,16 +353,16 @@ class PaymentServiceClient:
         phone: str,
         message: str = "",
         *,
-        order_id: Optional[str] = None,
-        attempt: Union[int, str] = 1,
-        metadata: Optional[Mapping[str, str]] = None,
-        key: Optional[str] = None,
+        order_id: str | None = None,
+        attempt: int | str = 1,
+        metadata: Mapping[str, str] | None = None,
+        key: str | None = None,
     ) -> Answer:
         """Invoice a phone. ``amount`` in tenge.
 
-        The Idempotency-Key is made of shop, order and ``attempt``: count it up when an order is to be paid anew, after a
-        payment of it failed or was cancelled. Without an order (and a ``key`` of your own) an equal call within a minute is
-        the same payment.
+        The Idempotency-Key is made of shop, order and ``attempt``: count it up when an order is to be paid anew, after
+        a payment of it failed or was cancelled. Without an order (and a ``key`` of your own) an equal call within a
+        minute is the same payment.
 
         Raises:
             OutcomeUnknown, NotSent, Rejected, NotConfigured: see above.
@@ -376,10 +377,10 @@ class PaymentServiceClient:
         amount: Amount,
         message: str = "",
         *,
-        order_id: Optional[str] = None,
-        attempt: Union[int, str] = 1,
-        metadata: Optional[Mapping[str, str]] = None,
-        key: Optional[str] = None,
+        order_id: str | None = None,
+        attempt: int | str = 1,
+        metadata: Mapping[str, str] | None = None,
+        key: str | None = None,
     ) -> Answer:
         """Make a payment link; as ``create_payment``. The answer has ``payment_link`` and ``expire_date``."""
         return self._ask(_create("create-link", shop_id, amount, message, order_id, metadata, attempt, key))
@@ -388,11 +389,11 @@ class PaymentServiceClient:
         self,
         shop_id: int,
         external_id: str,
-        amount: Optional[Amount] = None,
+        amount: Amount | None = None,
         *,
         full: bool = False,
-        attempt: Union[int, str] = 1,
-        key: Optional[str] = None,
+        attempt: int | str = 1,
+        key: str | None = None,
     ) -> Answer:
         """Pay back ``amount`` tenge, or with ``full`` all that is left. Another ``attempt`` is another refund."""
         return self._ask(_refund(shop_id, external_id, amount, full, attempt, key))
@@ -436,7 +437,7 @@ class PaymentServiceClient:
         except PaymentServiceError:
             return False
 
-    def _ask(self, call: _Call) -> Any:
+    def _ask(self, call: _Call) -> Answer:
         try:
             response = self._http.request(
                 call.method, call.path, params=call.query, json=call.body, headers=call.headers, timeout=call.timeout
@@ -449,10 +450,10 @@ class PaymentServiceClient:
 class AsyncPaymentServiceClient:
     """payment-service, awaited: the methods of ``PaymentServiceClient``, where each is described."""
 
-    def __init__(self, base_url: str, key: str, *, transport: Optional[httpx.AsyncBaseTransport] = None) -> None:
+    def __init__(self, base_url: str, key: str, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._http = httpx.AsyncClient(transport=transport, **_settings(base_url, key))
 
-    async def __aenter__(self) -> AsyncPaymentServiceClient:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -468,10 +469,10 @@ class AsyncPaymentServiceClient:
         phone: str,
         message: str = "",
         *,
-        order_id: Optional[str] = None,
-        attempt: Union[int, str] = 1,
-        metadata: Optional[Mapping[str, str]] = None,
-        key: Optional[str] = None,
+        order_id: str | None = None,
+        attempt: int | str = 1,
+        metadata: Mapping[str, str] | None = None,
+        key: str | None = None,
     ) -> Answer:
         return await self._ask(
             _create("create", shop_id, amount, message, order_id, metadata, attempt, key, phone=str(phone))
@@ -483,10 +484,10 @@ class AsyncPaymentServiceClient:
         amount: Amount,
         message: str = "",
         *,
-        order_id: Optional[str] = None,
-        attempt: Union[int, str] = 1,
-        metadata: Optional[Mapping[str, str]] = None,
-        key: Optional[str] = None,
+        order_id: str | None = None,
+        attempt: int | str = 1,
+        metadata: Mapping[str, str] | None = None,
+        key: str | None = None,
     ) -> Answer:
         return await self._ask(_create("create-link", shop_id, amount, message, order_id, metadata, attempt, key))
 
@@ -494,11 +495,11 @@ class AsyncPaymentServiceClient:
         self,
         shop_id: int,
         external_id: str,
-        amount: Optional[Amount] = None,
+        amount: Amount | None = None,
         *,
         full: bool = False,
-        attempt: Union[int, str] = 1,
-        key: Optional[str] = None,
+        attempt: int | str = 1,
+        key: str | None = None,
     ) -> Answer:
         return await self._ask(_refund(shop_id, external_id, amount, full, attempt, key))
 
@@ -535,7 +536,7 @@ class AsyncPaymentServiceClient:
         except PaymentServiceError:
             return False
 
-    async def _ask(self, call: _Call) -> Any:
+    async def _ask(self, call: _Call) -> Answer:
         try:
             response = await self._http.request(
                 call.method, call.path, params=call.query, json=call.body, headers=call.headers, timeout=call.timeout
