@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from payment_service.api import problems
 from payment_service.api.credentials import presented_key
+from payment_service.api.refused import RefusedCallers
 from payment_service.api.throttle import Throttle, Ticket
 from payment_service.errors import Draining
 from payment_service.observability import logs
@@ -51,6 +52,7 @@ class RequestMiddleware:
         """``cors`` are the settings of Starlette's CORSMiddleware; without them no other origin may read answers."""
         self._routes = routes
         self._drain = drain
+        self._refused = RefusedCallers()
         # Around all that is answered here: a page of another origin may read every answer, problems too.
         self._outermost: ASGIApp = CORSMiddleware(self._serve, **cors) if cors else self._serve
 
@@ -113,7 +115,7 @@ class RequestMiddleware:
             if status is None:
                 await answer(served, receive, send_all)
         finally:
-            _report(scope["method"], served, status, time.perf_counter() - began)
+            self._report(scope["method"], served, status, time.perf_counter() - began)
 
     def _completed(self, headers: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
         """The headers of an answer with those that every answer has."""
@@ -123,6 +125,17 @@ class RequestMiddleware:
         if self._drain.begun:
             completed.append((b"connection", b"close"))
         return completed
+
+    def _report(self, method: str, scope: Scope, status: int | None, seconds: float) -> None:
+        """Count a request that was answered, and write its line, which has what was bound on the way."""
+        # The route's pattern, not the address: an address may hold an id, a query may hold anything.
+        route = getattr(scope.get("route"), "path", "unknown")
+        labelled(HTTP_SECONDS, method, route, str(status)).observe(seconds)
+        if scope["path"] not in ALWAYS_SERVED:
+            actor = origin.get().actor
+            log.info("answered", method=method, route=route, status=status, actor=actor, seconds=round(seconds, 4))
+            client = scope.get("client")
+            self._refused.learn(client[0] if client else "", actor, route, status)
 
     def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> ASGIApp | None:
         """What is refused before it is looked at."""
@@ -138,16 +151,6 @@ class RequestMiddleware:
         if length.isdigit() and int(length[:20]) > MAX_BODY_BYTES:
             return problems.problem(413, "body_too_large", "Body too large", _TOO_LARGE)
         return None
-
-
-def _report(method: str, scope: Scope, status: int | None, seconds: float) -> None:
-    """Count a request that was answered, and write its line, which has what was bound on the way."""
-    # The route's pattern, not the address: an address may hold an id, a query may hold anything.
-    route = getattr(scope.get("route"), "path", "unknown")
-    labelled(HTTP_SECONDS, method, route, str(status)).observe(seconds)
-    if scope["path"] not in ALWAYS_SERVED:
-        facts = {"method": method, "route": route, "status": status, "actor": origin.get().actor}
-        log.info("answered", **facts, seconds=round(seconds, 4))
 
 
 def _without_body(send: Send) -> Send:
