@@ -2,18 +2,25 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import asyncpg
 import pytest
+import respx
 
 from payment_service.access.service import FULL_ACCESS
 from payment_service.legacy.service import Count, LegacyDatabaseError, LogReport, legacy_database, take_log, take_shops
+from payment_service.money import Money
+from payment_service.refunds.service import RefundRequest
+from payment_service.reports.adopting import Adoption, adopt_legacy
 from payment_service.routing.importing import Planned
 from payment_service.services import Services
+from tests.support.asking import refunded
 from tests.support.database import Server
 from tests.support.processes import clean_environment, run
+from tests.support.replies import status_reply
 from tests.support.shops import ENCRYPTION_KEY, SHOPS, bin_with_checksum
 
 OLD_SCHEMA = """
@@ -215,3 +222,65 @@ async def test_command_counts_before_and_after(
     assert told["log"]["in_the_old_log"] == told["log"]["here_now"]
     assert told["log"]["here_before"]["lines"] == 0
     assert "old-token" not in done.stdout + done.stderr
+
+
+# --- payments of the old service
+
+
+async def adopted(old_url: str, services: Services, *, days: float = 90) -> Adoption:
+    async with legacy_database(old_url) as old:
+        await take_log(old, services.database, dry_run=False, advance=lambda _done: None)
+    return await adopt_legacy(services.reports, FULL_ACCESS, days=days)
+
+
+async def old_lines(url: str, *lines: str) -> None:
+    """Lines of the old log: shop, BIN, operation, external id, amount, days ago."""
+    columns = "shop_id, organization_bin, operation_type, external_id, amount, created_at"
+    moments = ", ".join(
+        f"({line.rpartition(',')[0]}, now() - interval '{line.rpartition(',')[2]} days')" for line in lines
+    )
+    await change_old(url, f"DELETE FROM paymentlog; INSERT INTO paymentlog ({columns}) VALUES {moments}")
+
+
+async def test_payments_of_the_old_service_are_followed_and_refundable_on_their_own_account(
+    old_url: str, services: Services, shops: dict[int, str], sql: asyncpg.Connection, wire: respx.MockRouter
+) -> None:
+    await services.routing.update(FULL_ACCESS, 121038, {"organization_bin": "991011000048"})
+    await old_lines(
+        old_url,
+        "121038, '920317450731', 'create', '501', 17500, 1",
+        "121038, '920317450731', 'status', '501', NULL, 1",
+        "75509, NULL, 'create-link', '502', 200, 89",
+        "75509, '860214400107', 'create', '503', 200, 91",
+        "75509, '860214400107', 'create', NULL, 200, 1",
+    )
+    adoption = await adopted(old_url, services)
+    assert adoption == Adoption(adopted=2, without_account=1)
+    rows = await sql.fetch(
+        "SELECT external_id, shop_id, organization_bin, amount, state, source, next_check_at <= now() AS due,"
+        " device_token_id IS NOT NULL AS has_token FROM payment ORDER BY external_id"
+    )
+    assert [tuple(row) for row in rows] == [
+        ("501", 121038, "920317450731", 17500, "unknown", "client", True, True),
+        ("502", 75509, None, 200, "unknown", "client", True, False),
+    ]
+    assert await sql.fetchval("SELECT count(*) FROM payment_log WHERE operation_type = 'adopt'") == 2
+
+    asked = wire.get("/status/").mock(return_value=status_reply("501", "Processed"))
+    payment = await services.refunds.payment_of(FULL_ACCESS, 121038, "kaspi", "501")
+    assert (asked.call_count, payment.state) == (1, "paid")
+    paid_back = wire.get("/refund/").mock(return_value=refunded())
+    caller = replace(FULL_ACCESS, name="tests")
+    await services.refunds.refund(RefundRequest(caller=caller, payment=payment, amount=Money(10000)))
+    assert paid_back.calls.last.request.url.params["organizationBin"] == "920317450731"
+
+
+async def test_adopting_twice_is_the_same_as_once(old_url: str, services: Services, sql: asyncpg.Connection) -> None:
+    await old_lines(old_url, "121038, '920317450731', 'create', '501', 17500, 1", "75509, NULL, 'create', '501', 1, 0")
+    first = await adopted(old_url, services)
+    assert (first.adopted, first.known) == (1, 1)
+    assert first.problems == ["Payment 501 is of shop 75509 there, and of 121038 here."]
+    again = await adopted(old_url, services)
+    assert (again.adopted, again.known) == (0, 2)
+    assert await sql.fetchval("SELECT count(*) FROM payment") == 1
+    assert await sql.fetchval("SELECT count(*) FROM payment_log WHERE operation_type = 'adopt'") == 1

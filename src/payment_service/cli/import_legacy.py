@@ -8,10 +8,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from payment_service.access.service import FULL_ACCESS
 from payment_service.cli.output import AsJson, fail, show
 from payment_service.cli.running import with_services
 from payment_service.legacy.service import LegacyDatabaseError, LogReport, legacy_database, take_log, take_shops
 from payment_service.money import Money
+from payment_service.reports.adopting import Adoption, adopt_legacy
 from payment_service.routing.importing import Planned
 
 if TYPE_CHECKING:
@@ -33,6 +35,10 @@ def import_legacy(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be taken over.")] = False,
     skip: Annotated[list[int] | None, typer.Option(help="Leave out the routing of this shop. May be repeated.")] = None,
+    adopt_days: Annotated[
+        int,
+        typer.Option(min=0, help="Also adopt the payments of the last so many days: they can be refunded here then."),
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Import the routing and the log of the old service. It can be repeated: a second run adds only what is new.
@@ -41,7 +47,7 @@ def import_legacy(
     import; leave it out with --skip after you have checked it.
     """
 
-    async def work(services: "Services") -> tuple[list[Planned], list[str], LogReport]:
+    async def work(services: "Services") -> tuple[list[Planned], list[str], LogReport, Adoption | None]:
         async with legacy_database(dsn) as old:
             shops, problems = await take_shops(old, services.routing, skip=skip or (), dry_run=dry_run)
             lines = await old.fetchval("SELECT count(*) FROM paymentlog")
@@ -54,27 +60,43 @@ def import_legacy(
                     dry_run=dry_run or bool(problems),
                     advance=lambda done: progress.advance(task, done),
                 )
-        return shops, problems, log
+            adoption = None
+            if adopt_days and not (dry_run or problems):
+                task = progress.add_task("Payments", total=None)
+                adoption = await adopt_legacy(
+                    services.reports,
+                    FULL_ACCESS,
+                    days=adopt_days,
+                    advance=lambda done: progress.advance(task, done),
+                )
+        return shops, problems, log, adoption
 
     try:
-        shops, problems, log = with_services(work)
+        shops, problems, log, adoption = with_services(work)
     except LegacyDatabaseError as error:
         fail(str(error))
+    trouble = [*problems, *log.problems, *(adoption.problems if adoption else ())]
     counts = {"in the old log": log.there, "here before": log.before, "here now": log.after}
     if as_json:
         told = {
             "shops": [{"shop_id": plan.shop_id, "action": plan.action} for plan in shops],
             "log": {name.replace(" ", "_"): asdict(count) for name, count in counts.items()},
-            "problems": [*problems, *log.problems],
+            "adoption": adoption and asdict(adoption),
+            "problems": trouble,
         }
         typer.echo(json.dumps(told, ensure_ascii=False, indent=2))
     else:
         show([{"shop_id": plan.shop_id, "action": plan.action} for plan in shops], as_json=False, empty="No shops.")
         for name, count in counts.items():
             typer.echo(f"{count.lines} lines {name}, {Money(count.amount)} tenge.")
-        for problem in [*problems, *log.problems]:
+        if adoption:
+            typer.echo(
+                f"{adoption.adopted} payments adopted, {adoption.known} known already; "
+                f"{adoption.without_account} cannot be refunded here: the old log names no BIN."
+            )
+        for problem in trouble:
             typer.echo(problem, err=True)
         if problems:
             typer.echo("Nothing was taken over.", err=True)
-    if problems or log.problems or (not dry_run and log.after != log.there):
+    if trouble or (not dry_run and log.after != log.there):
         raise typer.Exit(1)

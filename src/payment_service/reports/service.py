@@ -5,6 +5,7 @@ of ours from its id: then the report yields and says which payment it was of.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -25,7 +26,8 @@ from payment_service.providers.registry import DEFAULT
 from payment_service.routing.models import PaymentConfigHistory
 from payment_service.scheduling.due import Kind, wake
 
-_METHODS = {"create": "phone", "create-link": "link"}
+_METHODS: Final = {"create": "phone", "create-link": "link"}
+MAKING: Final = frozenset(_METHODS)
 """Operations that make a payment: their amount is the payment's, and not that of a refund."""
 
 
@@ -82,7 +84,7 @@ class Reports:
                 )
                 if earlier is not None:
                     return earlier
-            payment = await self._adopt(session, caller, report)
+            payment = await self.adopt(session, caller, report)
             entry = await audit.record(
                 session,
                 report.operation_type,
@@ -100,7 +102,7 @@ class Reports:
             await session.refresh(entry)
         return entry
 
-    async def _adopt(self, session: AsyncSession, caller: Caller, report: Report) -> Payment | None:
+    async def adopt(self, session: AsyncSession, caller: Caller, report: Report) -> Payment | None:
         """The payment of that shop that a report is of; what one report leaves out, a later one may add."""
         if report.external_id is None or report.provider not in self.providers:
             return None
