@@ -1,7 +1,9 @@
 """The document tells the truth: examples fit their schemas, and made-up requests get declared answers."""
 
 import asyncio
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,6 +12,8 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from payment_service.api import operations
+from payment_service.api.app import document
 from payment_service.payments.lifecycle import State
 from tests.api.truth import Truth
 from tests.support.replies import GoodProxy
@@ -63,6 +67,16 @@ def test_every_operation_is_explained(truth: Truth) -> None:
                 if int(status) >= 400 and path != "/health/ready":
                     assert list(answer["content"]) == ["application/problem+json"], (method, path, status)
     assert len(set(ids)) == len(ids)
+
+
+def test_document_in_the_repository_is_that_of_the_code() -> None:
+    """``payment-service openapi > docs/openapi.json`` brings it up to date."""
+    assert json.loads(Path("docs/openapi.json").read_text("utf-8")) == document()
+
+
+def test_every_group_is_explained() -> None:
+    used = {tag for methods in document()["paths"].values() for one in methods.values() for tag in one["tags"]}
+    assert used == {tag["name"] for tag in operations.TAGS}
 
 
 def test_states_are_those_of_the_life_of_a_payment(truth: Truth) -> None:

@@ -106,7 +106,7 @@ ARGUMENTS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("audit", "export"): (),
 }
 """Every command that needs the database, with what else it needs."""
-WITHOUT_DATABASE = {("secrets", "new-key"), ("import-legacy",)}
+WITHOUT_DATABASE = {("secrets", "new-key"), ("import-legacy",), ("openapi",)}
 
 
 def test_every_command_is_tried_with_a_database_that_cannot_be_used() -> None:

@@ -14,6 +14,7 @@ from payment_service.api import (
     health,
     hints,
     notify,
+    operations,
     payments,
     problems,
     refunds,
@@ -95,6 +96,7 @@ def build(
         redoc_url=None,
         openapi_url=documentation.OPENAPI_URL if docs else None,
         redirect_slashes=False,
+        openapi_tags=[dict(tag) for tag in operations.TAGS],
     )
     app.state.services = services
     app.state.throttle = throttle
@@ -118,6 +120,13 @@ def build(
     return app
 
 
+def document() -> dict[str, Any]:
+    """The OpenAPI document, without anything behind it."""
+    nothing: Any = None
+    app = build(nothing, throttle=nothing, drain=Drain(), schema_head="", lifespan=nothing, docs=False)
+    return app.openapi()
+
+
 def _declare_problem(app: FastAPI) -> None:
     """Let OpenAPI know the problem that the declared answers refer to, instead of FastAPI's own error."""
     make = app.openapi
@@ -129,8 +138,9 @@ def _declare_problem(app: FastAPI) -> None:
         schemas.update(schemas["Problem"].pop("$defs", {}))
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
-        for operations in document["paths"].values():
-            for operation in operations.values():
+        for path, methods in document["paths"].items():
+            for method, operation in methods.items():
+                operation["operationId"] = operations.NAMES[method, path]
                 common = problems.declared_by_all(with_body="requestBody" in operation)
                 operation["responses"] = {**common, **operation["responses"]}
         return document

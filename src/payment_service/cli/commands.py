@@ -3,11 +3,13 @@
 import gc
 import sys
 from importlib import import_module
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 import typer.main
 from typer.core import TyperCommand, TyperGroup
+
+from payment_service import __version__
 
 COMMANDS: Final = {
     "serve": "Serve the API. The database must be at the newest schema: run 'migrate' first.",
@@ -23,6 +25,7 @@ COMMANDS: Final = {
     "people": "Who may sign in to the console: accounts, their roles and shops.",
     "secrets": "The key that encrypts device tokens at rest.",
     "audit": "The audit log: verify its seals, and export it.",
+    "openapi": "Print the OpenAPI document: what clients are generated from.",
     "import-legacy": "Import the routing and the log of the old service. It can be repeated: a second run adds only "
     "what is new.",
 }
@@ -62,8 +65,19 @@ class _CommandLine(TyperGroup):
 app = typer.Typer(cls=_CommandLine, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"payment-service {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def payment_service() -> None:
+def payment_service(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Routes each payment of a marketplace to the Kaspi account of the seller it belongs to.
 
     Settings come from the environment and .env; .env.example explains each.
