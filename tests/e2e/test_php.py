@@ -676,7 +676,7 @@ def signed(
 async def receiver(site: Site) -> AsyncIterator[httpx.AsyncClient]:
     """The site's address for events, as docs/bitrix.md sets it up."""
     page = site.www / "local" / "payment-events.php"
-    page.write_text("<?php require __DIR__ . '/php_interface/Integration/PaymentService/webhook.php';\n")
+    page.write_text("<?php require __DIR__ . '/classes/Integration/PaymentService/webhook.php';\n")
     async with site.web_server() as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
         yield client
 

@@ -27,7 +27,7 @@ def steps(begin: str, end: str) -> str:
 async def test_guide_deploys_and_goes_back(rig: Rig, tmp_path: Path) -> None:
     php_or_skip()
     www = tmp_path / "www"
-    classes = www / "local" / "php_interface" / "Integration"
+    classes = www / "local" / "classes" / "Integration"
     shutil.copytree(CLIENT / "tests" / "bitrix", www / "bitrix")
     (classes / "Kaspi").mkdir(parents=True)
     (classes / "Kaspi" / "ApiClient.php").write_text(OLD_CODE)

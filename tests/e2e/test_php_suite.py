@@ -22,3 +22,26 @@ async def test_every_file_is_valid_php() -> None:
     script = 'for file in "$@"; do php -l "$file" >/dev/null || exit 1; done'
     code, out, err = await run("bash", "-c", script, "bash", *files, cwd=CLIENT, environment=clean_environment(CLIENT))
     assert code == 0, out + err
+
+
+AUTOLOAD = r"""
+spl_autoload_register(function (string $name) use ($argv) {
+    require $argv[1] . '/' . str_replace('\\', '/', $name) . '.php';
+});
+foreach (array_slice($argv, 2) as $name) {
+    class_exists($name) || interface_exists($name) || exit("no $name\n");
+}
+echo 'found';
+"""
+
+
+async def test_autoloader_finds_every_class_in_the_file_of_its_name() -> None:
+    """As Bitrix sites have one, which ends a page with a fatal error when a file holds another class."""
+    php_or_skip()
+    files = sorted((CLIENT / "Integration").glob("*/[A-Z]*.php"))
+    names = [f"Integration\\{path.parent.name}\\{path.stem}" for path in files]
+    assert len(names) > 20
+    environment = clean_environment(CLIENT)
+    folder = str(CLIENT)
+    code, out, err = await run("php", "-r", AUTOLOAD, "--", folder, *names, cwd=CLIENT, environment=environment)
+    assert (code, out) == (0, "found"), out + err

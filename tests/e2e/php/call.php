@@ -15,7 +15,7 @@ set_error_handler(static function ($level, $message, $file, $line) {
 if ($asked['debug']) {
     define('DEBUG_PAYMENT_SERVICE', true);
 }
-$integration = $_SERVER['DOCUMENT_ROOT'] . '/local/php_interface/Integration/PaymentService';
+$integration = $_SERVER['DOCUMENT_ROOT'] . '/local/classes/Integration/PaymentService';
 require $integration . '/bitrix.php';
 require $integration . '/include.php';
 

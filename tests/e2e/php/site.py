@@ -65,7 +65,7 @@ class Site:
 
     @property
     def integration(self) -> Path:
-        return self.www / "local" / "php_interface" / "Integration"
+        return self.www / "local" / "classes" / "Integration"
 
     @property
     def own(self) -> Path:

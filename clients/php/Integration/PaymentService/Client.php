@@ -9,7 +9,7 @@ namespace Integration\PaymentService;
  *     $payment = $client->createPayment(['shop_id' => 121038, 'order_id' => '12345', 'amount' => 17500, 'phone' => '7701...']);
  *     $payment = $client->waitForPayment($payment['id']);
  *
- * A method returns what the service answered, or throws one of Exceptions.php. Money moves at most once: every call that
+ * A method returns what the service answered, or throws a PaymentServiceException. Money moves at most once: every call that
  * moves money carries an Idempotency-Key made of the order and the operation, and is repeated by itself only when the
  * connection was refused or the service says that nothing was sent. After OutcomeUnknown or Unavailable the same call,
  * with the same arguments, may be made again at any time: the service knows it by its key.

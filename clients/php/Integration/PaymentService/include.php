@@ -4,7 +4,8 @@
  */
 
 foreach ([
-    'Exceptions', 'Amount', 'Files', 'Log', 'Reply', 'Http', 'Pause', 'Journal', 'ConfigCache', 'SignedConfig', 'ShopConfigs',
+    'PaymentServiceException', 'NotFound', 'Inactive', 'Rejected', 'OutcomeUnknown', 'Unavailable', 'BadRequest',
+    'Amount', 'Files', 'Log', 'Reply', 'Http', 'Pause', 'Journal', 'ConfigCache', 'SignedConfig', 'ShopConfigs',
     'SiteSettings', 'Client', 'OrderAccess', 'BitrixOrders', 'WebhookReceiver',
 ] as $paymentServiceFile) {
     require_once __DIR__ . '/' . $paymentServiceFile . '.php';

@@ -1,5 +1,10 @@
 <?php
+
+namespace Integration\PaymentService;
+
 /**
+ * Something that the caller must be told.
+ *
  * Every way in which the client says no. Catch the one that matters, or PaymentServiceException for all.
  *
  *     PaymentServiceException
@@ -12,10 +17,6 @@
  *
  * No message holds a key, a device token, a password or a phone.
  */
-
-namespace Integration\PaymentService;
-
-/** Something that the caller must be told. */
 class PaymentServiceException extends \RuntimeException
 {
     /** @var array What the answer said: code, detail, id, state, provider_code ... */
@@ -69,28 +70,4 @@ class PaymentServiceException extends \RuntimeException
 
         return is_scalar($value) ? (string) $value : '';
     }
-}
-
-class NotFound extends PaymentServiceException
-{
-}
-
-class Inactive extends PaymentServiceException
-{
-}
-
-class Rejected extends PaymentServiceException
-{
-}
-
-class OutcomeUnknown extends PaymentServiceException
-{
-}
-
-class Unavailable extends PaymentServiceException
-{
-}
-
-class BadRequest extends PaymentServiceException
-{
 }
