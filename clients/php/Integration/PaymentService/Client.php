@@ -38,15 +38,20 @@ class Client
     private $configs;
 
     /**
-     * @param string $apiUrl the service's address, with or without /api at its end; https, except on this machine
+     * @param string|null $apiUrl the service's address, with or without /api at its end; https, except on this machine. Left out:
+     *     address, key and options are those of the site (SiteSettings)
      * @param string|null $apiKey
      * @param array $options folder (where log, journal and cache are kept: outside of what the web server shows),
      *     cache_time (seconds), shops_file, default_bin_for_every_shop, default_device_token, ca_file,
      *     connect_timeout_s (3), total_timeout_s (10); and for tests http, clock, pauses_s
      * @throws BadRequest when address or key cannot be used
      */
-    public function __construct($apiUrl, $apiKey = null, array $options = [])
+    public function __construct($apiUrl = null, $apiKey = null, array $options = [])
     {
+        if ($apiUrl === null) {
+            [$apiUrl, $apiKey, $ofSite] = (new SiteSettings())->ofClient();
+            $options += $ofSite;
+        }
         $this->url = self::checkedUrl((string) $apiUrl);
         $this->key = (string) $apiKey;
         if (!preg_match('/^[!-~]*$/D', $this->key)) {

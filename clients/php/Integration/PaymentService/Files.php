@@ -23,7 +23,7 @@ final class Files
             return false;
         }
         chmod($draft, 0600);
-        $written = fwrite($file, $text) === strlen($text) && fflush($file);
+        $written = fwrite($file, $text) === Bytes::in($text) && fflush($file);
         fclose($file);
         if ($written && rename($draft, $path)) {
             return true;

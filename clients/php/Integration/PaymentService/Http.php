@@ -57,12 +57,12 @@ class Http
                     $reply->headers[strtolower(trim($parts[0]))] = trim($parts[1]);
                 }
 
-                return strlen($line);
+                return Bytes::in($line);
             },
             CURLOPT_WRITEFUNCTION => function ($curl, $part) use ($reply) {
                 $reply->body .= $part;
 
-                return strlen($reply->body) <= self::MAX_REPLY_BYTES ? strlen($part) : 0;
+                return Bytes::in($reply->body) <= self::MAX_REPLY_BYTES ? Bytes::in($part) : 0;
             },
         ]);
         if ($body !== null) {

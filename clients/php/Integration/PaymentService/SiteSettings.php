@@ -80,6 +80,16 @@ final class SiteSettings
     /** The client of the service as this site has set it. */
     public function client(): Client
     {
+        return new Client(...$this->ofClient());
+    }
+
+    /**
+     * What the client is made with: address, key, options.
+     *
+     * @return array{0: string, 1: string|null, 2: array}
+     */
+    public function ofClient(): array
+    {
         $options = ['folder' => $this->folder()];
         foreach (['cache_time', 'shops_file', 'default_bin_for_every_shop', 'ca_file'] as $name) {
             if ($this->text('payment_service_' . $name) !== '') {
@@ -90,6 +100,6 @@ final class SiteSettings
             $options['default_device_token'] = $this->text('device_token');
         }
 
-        return new Client($this->required('payment_service_url'), $this->text('payment_service_key') ?: null, $options);
+        return [$this->required('payment_service_url'), $this->text('payment_service_key') ?: null, $options];
     }
 }

@@ -36,7 +36,7 @@ class WebhookReceiver
         foreach ($secrets as $secret) {
             $this->log->hide($secret);
             $bytes = strncmp($secret, 'whsec_', 6) === 0 ? base64_decode(substr($secret, 6), true) : false;
-            if ($bytes === false || strlen($bytes) < 16) {
+            if ($bytes === false || Bytes::in($bytes) < 16) {
                 throw new BadRequest('A webhook secret is whsec_ and base64, as the service showed it.');
             }
             $this->secrets[] = $bytes;
@@ -140,10 +140,10 @@ class WebhookReceiver
     {
         $id = (string) ($headers['webhook-id'] ?? '');
         $sentAt = (string) ($headers['webhook-timestamp'] ?? '');
-        if (strlen($body) > self::MAX_BYTES) {
+        if (Bytes::in($body) > self::MAX_BYTES) {
             return 'too_large';
         }
-        if ($id === '' || strlen($id) > 200 || !preg_match('/^\d{1,12}$/D', $sentAt)) {
+        if ($id === '' || Bytes::in($id) > 200 || !preg_match('/^\d{1,12}$/D', $sentAt)) {
             return 'bad_headers';
         }
         if (!$this->isSigned($id . '.' . $sentAt . '.' . $body, (string) ($headers['webhook-signature'] ?? ''))) {

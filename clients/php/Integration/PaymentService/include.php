@@ -5,7 +5,7 @@
 
 foreach ([
     'PaymentServiceException', 'NotFound', 'Inactive', 'Rejected', 'OutcomeUnknown', 'Unavailable', 'BadRequest',
-    'Amount', 'Files', 'Log', 'Reply', 'Http', 'Pause', 'Journal', 'ConfigCache', 'SignedConfig', 'ShopConfigs',
+    'Bytes', 'Amount', 'Files', 'Log', 'Reply', 'Http', 'Pause', 'Journal', 'ConfigCache', 'SignedConfig', 'ShopConfigs',
     'SiteSettings', 'Client', 'OrderAccess', 'BitrixOrders', 'WebhookReceiver',
 ] as $paymentServiceFile) {
     require_once __DIR__ . '/' . $paymentServiceFile . '.php';
