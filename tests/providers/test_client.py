@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import time
 import traceback
 from collections.abc import Awaitable, Callable
 from io import StringIO
@@ -12,6 +13,7 @@ import pytest
 
 from payment_service.outbound.connection import Connection as Line
 from payment_service.outbound.transport import Transport
+from payment_service.providers import deadline
 from payment_service.providers.interface import (
     Accepted,
     Account,
@@ -265,6 +267,31 @@ async def test_request_of_which_only_a_part_left_is_unknown(
     monkeypatch.setattr(Line, "send", breaks)
     proxy.begin(answers(http(200, verb.success())))
     assert await verb.call(kaspi) == Unknown("error_RuntimeError")
+
+
+@each_verb
+async def test_call_whose_moment_passed_while_it_was_connecting_is_not_sent(
+    verb: Verb, proxy: RawProxy, kaspi: KaspiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a process that stood still: no timer of the loop has fired yet, and the first byte would be written."""
+    honest, stood_still = Transport._open, 0.0
+    monkeypatch.setattr(deadline, "clock", lambda: time.monotonic() + stood_still)
+
+    async def stands_still(self: Transport, timeout_s: float | None) -> Line:
+        nonlocal stood_still
+        connection = await honest(self, timeout_s)
+        stood_still = 60
+        return connection
+
+    monkeypatch.setattr(Transport, "_open", stands_still)
+    monkeypatch.setattr(Transport, "_take_idle", lambda _self: None)
+    proxy.begin(answers(http(200, verb.success())))
+    with deadline.sending_until(time.monotonic() + 30):
+        assert await verb.call(kaspi) == NotSent("too_late_to_send")
+    await proxy.settle()
+    assert proxy.requests == []
+    with deadline.sending_until(time.monotonic() + 600):
+        assert isinstance(await verb.call(kaspi), Accepted)
 
 
 def _made(error: type[Exception]) -> Exception:

@@ -6,22 +6,16 @@ comes too late is not begun, and one that stands still on its way is cut off whe
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from payment_service.observability.logs import get_logger
+from payment_service.providers.deadline import clock, sending_until
 from payment_service.providers.interface import NotSent, Outcome, Unknown
 
 Receipt = TypeVar("Receipt")
-_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 log = get_logger(__name__)
-
-
-def clock() -> float:
-    """Seconds of a clock that goes on while the process stands still and, on Linux, while the machine is asleep."""
-    return time.clock_gettime(_CLOCK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +37,12 @@ class SendingWindow:
             log.error("too late to send")
             return NotSent("too_late_to_send")
         # The loop is asked before the clock: to stand still between the two makes the deadline earlier, never later.
-        # One that has passed cuts the call off at its first pause, before a byte can leave.
         now = asyncio.get_running_loop().time()
+        lease_over = self.opened + self.lease_s
         try:
-            async with asyncio.timeout_at(now + self.opened + self.lease_s - clock()):
-                return await call()
+            # The timer cuts off a call that is on its way; the moment itself is checked as its first byte is written.
+            async with asyncio.timeout_at(now + lease_over - clock()):
+                with sending_until(lease_over):
+                    return await call()
         except TimeoutError:
             return Unknown("lease_over")

@@ -26,7 +26,7 @@ from payment_service.errors import (
 from payment_service.idempotency.decisions import Verdict, verdict_for_equal, verdict_for_order
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.idempotency.intents import earlier_of
-from payment_service.idempotency.sending import SendingWindow, clock
+from payment_service.idempotency.sending import SendingWindow
 from payment_service.idempotency.writing import run_intent, write_intent, write_outcome
 from payment_service.identifiers import new_id, new_short_code
 from payment_service.money import Money
@@ -46,6 +46,7 @@ from payment_service.postgres.database import (
     constraint_of,
     retry_until_written,
 )
+from payment_service.providers.deadline import clock
 from payment_service.providers.interface import (
     Accepted,
     Account,

@@ -19,6 +19,7 @@ from payment_service.observability.logs import bind
 from payment_service.observability.metrics import CIRCUIT_OPEN, PROVIDER_SECONDS, SHOPS_PAUSED, labelled
 from payment_service.outbound.tls import trusted_authorities
 from payment_service.outbound.transport import Transport
+from payment_service.providers import deadline
 from payment_service.providers.breaker import Breaker, ShopBreakers
 from payment_service.providers.interface import (
     LinkPayment,
@@ -65,6 +66,8 @@ class _SendTracker:
 
     async def __call__(self, event: str, _info: dict[str, Any]) -> None:
         if event.endswith("send_request_headers.started"):
+            if deadline.is_over():
+                raise _NotAdmittedError("too_late_to_send")
             self.begun = True
 
 
