@@ -1,12 +1,15 @@
 """Callers that are refused are told of: by address and key, at once, and not for each request."""
 
 import json
-from typing import Any
+from collections.abc import Callable
 
-import httpx
 import pytest
 
+from payment_service.access.service import Scope
 from payment_service.api.refused import AGAIN_AFTER_S, RefusedCallers
+from payment_service.postgres.visibility import ALL_SHOPS
+from payment_service.services import Services
+from tests.conftest import ClientMaker
 from tests.support.alarms import alarms
 
 ROUTE = "/payments/kaspi/create"
@@ -62,14 +65,14 @@ def test_flood_of_addresses_does_not_grow_the_memory(refused: RefusedCallers) ->
     assert len(refused._callers) == 1000
 
 
-async def test_log_names_address_and_key_and_no_secret(client: httpx.AsyncClient, log_text: Any) -> None:
-    answer = await client.get("/api/payment/config", params={"shop_id": 404})
+async def test_log_names_address_and_key_and_no_secret(
+    services: Services, make_client: ClientMaker, log_text: Callable[[], str]
+) -> None:
+    made = await services.access.create("refused-here", list(Scope), shops=ALL_SHOPS)
+    answer = await make_client(made.key).get("/api/payment/config", params={"shop_id": 404})
     assert answer.status_code == 404
     [told] = [line for line in map(json.loads, log_text().splitlines()) if line["event"] == "refused_callers"]
-    assert (told["route"], told["status"], told["actor"], told["level"]) == (
-        "/api/payment/config",
-        404,
-        "tests",
-        "error",
-    )
+    assert (told["route"], told["status"], told["actor"]) == ("/api/payment/config", 404, "refused-here")
+    assert told["level"] == "error"
     assert told["address"]
+    assert made.key not in log_text()
