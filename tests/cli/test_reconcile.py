@@ -133,6 +133,7 @@ class Walking:
         return text.decode()
 
 
+@pytest.mark.thorough
 async def test_killed_and_stopped_runs_taken_up_again_write_the_same_sums(books: Rig, tmp_path: Path) -> None:
     """Stopped by SIGKILL, taken up, stopped by SIGTERM, taken up."""
     undisturbed, disturbed, state = tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "state"

@@ -10,6 +10,7 @@ from tests.support.rig import Rig
 pytestmark = pytest.mark.xdist_group("e2e")
 
 
+@pytest.mark.thorough
 async def test_documentation_shows_and_tries_out_the_api_without_any_other_host(rig: Rig, browser_page: Page) -> None:
     service = await rig.serve(DOCS_ENABLED="true")
     said: list[str] = []

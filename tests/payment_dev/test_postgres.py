@@ -369,6 +369,7 @@ def test_server_left_behind_holds_no_pipe_and_can_be_attached_to(make: Make) -> 
     assert not server.started_here
 
 
+@pytest.mark.thorough
 @needs_root
 def test_root_moves_the_data_out_of_a_closed_folder_and_leaves_a_pointer(make: Make) -> None:
     with make() as server:
@@ -459,6 +460,7 @@ def _as_nobody(body: str, data_dir: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.thorough
 @needs_root
 def test_ordinary_user_runs_it_in_the_folder_that_was_asked_for(open_dir: Path) -> None:
     os.chown(open_dir, pwd.getpwnam("nobody").pw_uid, -1)
