@@ -321,6 +321,23 @@ async def test_message_that_echoes_secrets_is_blanked(proxy: RawProxy, kaspi: Ka
     assert "Device … or … refused …, asked by …" in repr(outcome)
 
 
+@pytest.mark.parametrize(
+    "code", ["77010203040", "770.10203040", "7-701-020-30-40", "7701__020...3040", "+7 701 0203040"]
+)
+async def test_code_that_is_a_phone_is_blanked(code: str, proxy: RawProxy, kaspi: KaspiClient) -> None:
+    proxy.begin(answers(http(200, b'{"status": false, "data": {"errors": {"%s": "x"}}}' % code.encode())))
+    outcome = await CREATE.call(kaspi)
+    assert isinstance(outcome, Unknown)
+    assert set(outcome.code or "") <= {"_"}
+
+
+@pytest.mark.parametrize("code", ["-99000003", "-1502", "999999999", "E-1.2"])
+async def test_code_that_is_none_stays(code: str, proxy: RawProxy, kaspi: KaspiClient) -> None:
+    proxy.begin(answers(http(200, b'{"status": false, "data": {"errors": {"%s": "x"}}}' % code.encode())))
+    outcome = await CREATE.call(kaspi)
+    assert getattr(outcome, "code", None) == code
+
+
 # --- readings
 
 READINGS: dict[str, tuple[bytes, Reading]] = {

@@ -39,7 +39,7 @@ _STATUS: Final = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,49}")
 _LINK: Final = re.compile(r"https?://[!#-;=?-~]{1,2000}")  # ASCII: the database refuses a NUL or half a character
 _NO_CODE: Final = re.compile(r"[^A-Za-z0-9_.-]")
 _DIGITS_RUN: Final = re.compile(r"\d(?:\W{0,4}\d){8,}")  # a phone is often written in groups
-_PHONE_LIKE: Final = re.compile(r"[0-9]{10,}")  # the longest code has 9 digits
+_PHONE_LIKE: Final = re.compile(r"[0-9](?:[_.-]*[0-9]){9,}")  # in groups too; the longest code has 9 digits
 _LONG_WORD: Final = re.compile(r"[A-Za-z0-9-]{20,}")
 _MAX_MESSAGE: Final = 300
 
