@@ -212,6 +212,6 @@ async def test_server_that_restarts_between_calls_makes_no_call_unknown() -> Non
         await call.server.settle()
         trace = Trace()
         assert await call(trace) == b"hello"
+        await met(call.server, 5)
         assert len(call.server.requests) == 3
-        assert call.server.connections in {4, 5}  # the one ahead of the next call may be on its way
         assert trace.events.count("http11.send_request_headers.started") == 1
