@@ -110,8 +110,8 @@ class ConfigChange(Changes):
     summary="The routing of a shop, or of all active ones",
     responses={
         304: {
-            "description": "Unchanged since this ETag. For one shop the headers X-Config-Valid-Until and X-Config- "
-            "Signature renew the validity.",
+            "description": "Unchanged since this ETag. For one shop the headers X-Config-Valid-Until and "
+            "X-Config-Signature renew the validity.",
         },
         **problems.declared(ShopNotConfigured, ShopInactive),
     },

@@ -368,8 +368,7 @@ def unknown(payment_id: UUID, payment: Payment | None, *, headers: dict[str, str
     """The answer to an operation whose outcome is not known."""
     sentence = (
         "The outcome is not known, so the request must not be sent again. "
-        f"GET /payments/{payment_id} shows the "
-        "outcome as soon as it is known."
+        f"GET /payments/{payment_id} shows the outcome as soon as it is known."
     )
     body = UnknownAnswer(
         id=payment_id,
