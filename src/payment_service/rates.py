@@ -5,7 +5,7 @@ One process counts for itself: with several of them each allows the whole rate.
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 
@@ -84,3 +84,13 @@ class RateLimiter:
             if full_at > now and len(self._full_at) <= self._max_names:
                 return
             del self._full_at[name]
+
+
+def take_each(buckets: Sequence[tuple[RateLimiter, Hashable]]) -> Exceeded | None:
+    """Take one from the bucket of each name, or from none: then what the first that is empty says."""
+    for number, (limiter, name) in enumerate(buckets):
+        if (exceeded := limiter.take(name)) is not None:
+            for earlier, its_name in buckets[:number]:
+                earlier.give_back(its_name)
+            return exceeded
+    return None

@@ -17,7 +17,7 @@ from payment_service.access.service import Caller, digest_of
 from payment_service.audit import service as audit
 from payment_service.errors import InvalidInput, NotAuthenticated, RateLimited
 from payment_service.postgres.database import Database
-from payment_service.rates import Rate, RateLimiter
+from payment_service.rates import Rate, RateLimiter, take_each
 
 SESSION_LASTS: Final = timedelta(hours=12)
 PROVED_FOR_S: Final = 600
@@ -65,13 +65,9 @@ class SignInLimits:
         Raises:
             RateLimited: when it is one too many.
         """
-        taken: list[tuple[RateLimiter, str]] = []
-        for limiter, name in zip(self._limiters, ("", address, email), strict=True):
-            if (exceeded := limiter.take(name)) is not None:
-                for earlier, its_name in taken:
-                    earlier.give_back(its_name)
-                raise RateLimited("sign-in", "Attempts to sign in", exceeded)
-            taken.append((limiter, name))
+        exceeded = take_each([*zip(self._limiters, ("", address, email), strict=True)])
+        if exceeded is not None:
+            raise RateLimited("sign-in", "Attempts to sign in", exceeded)
 
     def give_back(self, address: str, email: str) -> None:
         """The password was right: nobody was guessing."""

@@ -8,8 +8,8 @@ import hmac
 import secrets
 
 from payment_service.errors import RateLimited
-from payment_service.observability.metrics import RATE_LIMITED
-from payment_service.rates import Rate, RateLimiter
+from payment_service.observability.metrics import RATE_LIMITED, labelled
+from payment_service.rates import Rate, RateLimiter, take_each
 
 
 class PhoneLimit:
@@ -23,8 +23,8 @@ class PhoneLimit:
     def give_back(self, phone: str | None) -> None:
         """An invoice that was counted was not sent."""
         if phone is not None:
-            for limiter in self._limiters:
-                limiter.give_back(self._digest(phone))
+            for limiter, digest in self._buckets(phone):
+                limiter.give_back(digest)
 
     def take(self, phone: str | None) -> None:
         """Count one invoice. A payment without a phone is not counted.
@@ -32,17 +32,10 @@ class PhoneLimit:
         Raises:
             RateLimited: when it is one too many.
         """
-        if phone is None:
-            return
-        taken: list[RateLimiter] = []
-        for limiter in self._limiters:
-            exceeded = limiter.take(self._digest(phone))
-            if exceeded is not None:
-                for other in taken:
-                    other.give_back(self._digest(phone))
-                RATE_LIMITED.labels(policy="phone").inc()
-                raise RateLimited("phone", "Invoices to this phone", exceeded)
-            taken.append(limiter)
+        if phone is not None and (exceeded := take_each(self._buckets(phone))) is not None:
+            labelled(RATE_LIMITED, "phone").inc()
+            raise RateLimited("phone", "Invoices to this phone", exceeded)
 
-    def _digest(self, phone: str) -> bytes:
-        return hmac.digest(self._secret, phone.encode(), "sha256")
+    def _buckets(self, phone: str) -> list[tuple[RateLimiter, bytes]]:
+        digest = hmac.digest(self._secret, phone.encode(), "sha256")
+        return [(limiter, digest) for limiter in self._limiters]
