@@ -37,7 +37,8 @@ def of_attributes(attributes: Mapping[str, Any]) -> Payment:
 def of_row(row: asyncpg.Record) -> Payment:
     """A payment as a statement returned its row, which may have more columns. No session knows of it."""
     held = {attribute: row[name] for name, attribute in _ATTRIBUTES.items()}
-    return of_attributes({**held, "details": json.loads(row["metadata"])})
+    held["details"] = json.loads(row["metadata"])
+    return of_attributes(held)
 
 
 async def locked(session: AsyncSession, payment_id: UUID) -> tuple[Payment, datetime]:
