@@ -11,15 +11,9 @@ from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
 from tests.conftest import ClientMaker
 from tests.support.alarms import alarms
+from tests.support.clock import Clock
 
 ROUTE = "/payments/kaspi/create"
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -6,22 +6,15 @@ import pytest
 from kaspi_sandbox.ledger import Ledger
 from kaspi_sandbox.records import Call, Payment, Refund, Refusal
 from kaspi_sandbox.rules import BY_NAME, NORMAL
+from tests.support.clock import Clock
 
 SELLER = "920317450731"
 TOKEN = "11111111-aaaa-4aaa-8aaa-000000000001"
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_760_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_760_000_000)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -14,20 +13,11 @@ from payment_service.providers.breaker import SEEN_FOR_S, Breaker, ShopBreakers
 from payment_service.providers.interface import Accepted, Account, NotSent, PhonePayment, StatusRead, StatusUnread
 from payment_service.providers.kaspi.client import KaspiClient
 from payment_service.providers.kaspi.settings import KaspiSettings
+from tests.support.clock import Clock
 from tests.support.proxy import Connection, RawProxy, answers, http
 from tests.support.verbs import ACCESS_TOKEN, CREATE, ID, VERBS, Verb
 
 FAILURES, PAUSE_S = 3, 10.0
-
-
-@dataclass
-class Clock:
-    """Stands still until it is moved, in seconds."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

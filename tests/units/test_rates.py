@@ -1,22 +1,11 @@
 """Token buckets: exact by the clock, and bounded in memory."""
 
-from dataclasses import dataclass
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from payment_service.rates import Exceeded, Rate, RateLimiter
-
-
-@dataclass
-class Clock:
-    """Stands still until it is moved, in seconds."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import Clock
 
 
 @given(
