@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from payment_service.access.people import People
-from payment_service.access.service import Access
+from payment_service.access.service import Access, Caller
 from payment_service.access.sessions import Sessions, SignInLimits
 from payment_service.events.subscriptions import Subscriptions
 from payment_service.idempotency.fingerprints import Fingerprints
@@ -31,6 +31,7 @@ from payment_service.providers.registry import Registry
 from payment_service.refunds.moves import RefundMoves
 from payment_service.refunds.service import Refunds
 from payment_service.refunds.settling import RefundSettling
+from payment_service.refunds.views import Task
 from payment_service.reports.service import Reports
 from payment_service.routing.service import Routing
 from payment_service.scheduling.operations import InFlight
@@ -67,6 +68,12 @@ class Services:
     bindings: Bindings
     subscriptions: Subscriptions
     inflight: InFlight
+
+    async def tasks(self, caller: Caller) -> list[Task]:
+        """What people must look at in the caller's shops, oldest first."""
+        found = [Task.of_payment(payment) for payment in await self.settling.tasks(caller)]
+        found += [Task.of_refund(refund, payment) for refund, payment in await self.refund_settling.tasks(caller)]
+        return sorted(found, key=lambda task: task.since)
 
     async def rotate_keys(self) -> int:
         """Encrypt every secret anew with the newest key, while the service runs; returns how many device tokens."""

@@ -12,10 +12,8 @@ from payment_service.access.service import FULL_ACCESS, Caller, Scope
 from payment_service.api.credentials import API_KEY_HEADER, BEARER
 from payment_service.errors import NotAuthenticated
 from payment_service.observability.context import Origin, origin
+from payment_service.scheduling.operations import ANSWER_WITHIN_S
 from payment_service.services import Services
-
-ANSWER_WITHIN_S = 8.5
-"""The PHP client waits 10 s; a money call answers within 9 s (docs/contract.md section 4)."""
 
 
 def services_of(request: Request) -> Services:

@@ -70,9 +70,7 @@ class RefundSettlementBody(Body):
 @router.get("/tasks", summary="Tasks for people", responses=problems.declared())
 async def tasks(services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]) -> list[Task]:
     """Payments and refunds whose outcome is unknown, and payments that stayed open for too long. Oldest first."""
-    found = [Task.of_payment(payment) for payment in await services.settling.tasks(caller)]
-    found += [Task.of_refund(refund, payment) for refund, payment in await services.refund_settling.tasks(caller)]
-    return sorted(found, key=lambda task: task.since)
+    return await services.tasks(caller)
 
 
 @router.post(

@@ -15,7 +15,7 @@ from payment_service.payments import queries
 from payment_service.payments.finding import SUMS_OF, find
 from payment_service.payments.queries import PaymentFilter
 from payment_service.payments.views import PaymentLine
-from payment_service.refunds.views import Task, TaskKind
+from payment_service.refunds.views import TaskKind
 
 AT_ONCE: Final = 25
 TASKS_ON_SEARCH: Final = 3
@@ -61,7 +61,7 @@ async def search(visit: Visit) -> Response:
             )
         payments, next_cursor = list(page.rows), page.next_cursor
     lines = [PaymentLine.of(payment) for payment in payments]
-    waiting = [] if wanted or cursor else await tasks_of(visit)
+    waiting = [] if wanted or cursor else await visit.services.tasks(caller)
     return visit.page(
         "search.html",
         wanted=wanted,
@@ -80,7 +80,7 @@ async def search(visit: Visit) -> Response:
 
 async def tasks(visit: Visit) -> Response:
     """What people must look at, oldest first."""
-    found = await tasks_of(visit)
+    found = await visit.services.tasks(visit.me.caller)
     shown = found[:MOST_TASKS]
     return visit.page(
         "tasks.html",
@@ -90,14 +90,6 @@ async def tasks(visit: Visit) -> Response:
         may_settle=visit.me.may(Right.SETTLE),
         sellers=await sellers(visit, (task.shop_id for task in shown)),
     )
-
-
-async def tasks_of(visit: Visit) -> list[Task]:
-    """The tasks of the shops that the person sees, oldest first."""
-    services, caller = visit.services, visit.me.caller
-    found = [Task.of_payment(payment) for payment in await services.settling.tasks(caller)]
-    found += [Task.of_refund(refund, payment) for refund, payment in await services.refund_settling.tasks(caller)]
-    return sorted(found, key=lambda task: task.since)
 
 
 async def sellers(visit: Visit, shop_ids: Iterable[int | None]) -> dict[int, str]:

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from starlette.responses import Response
 
@@ -22,8 +22,7 @@ from payment_service.payments.views import PaymentLine
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.service import remainder
 from payment_service.refunds.views import RefundLine
-
-ANSWER_WITHIN_S: Final = 8.5
+from payment_service.scheduling.operations import ANSWER_WITHIN_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ async def _with_history(visit: Visit, shown: Shown) -> Shown:
         return replace(shown, history=await audit.of_payment(session, shown.payment.id))
 
 
-def facts(visit: Visit, shown: Shown) -> dict[str, Any]:
+async def facts(visit: Visit, shown: Shown) -> dict[str, Any]:
     """What the templates of a payment ask for."""
     payment, me = shown.payment, visit.me
     line = PaymentLine.of(payment)
@@ -70,6 +69,7 @@ def facts(visit: Visit, shown: Shown) -> dict[str, Any]:
     is_lost = payment.state == State.SENDING and age_s > visit.services.settling.rules.sending_lease_s
     return {
         "line": line,
+        "seller": (await sellers(visit, [payment.shop_id])).get(payment.shop_id),
         "home": f"{HOME}/payments/{payment.id}",
         "version": shown.version,
         "standing": standing_of(line, shown.refunds),
@@ -88,14 +88,7 @@ def facts(visit: Visit, shown: Shown) -> dict[str, Any]:
 
 async def one(visit: Visit) -> Response:
     """The page."""
-    shown = await read(visit)
-    named = await sellers(visit, [shown.payment.shop_id])
-    return visit.page(
-        "payment.html",
-        **facts(visit, shown),
-        seller=named.get(shown.payment.shop_id),
-        notice=visit.query("done"),
-    )
+    return visit.page("payment.html", **await facts(visit, await read(visit)), notice=visit.query("done"))
 
 
 async def live(visit: Visit) -> Response:
@@ -104,8 +97,7 @@ async def live(visit: Visit) -> Response:
     if visit.query("seen") == shown.version:
         return Response(status_code=204)
     shown = await _with_history(visit, shown)
-    named = await sellers(visit, [shown.payment.shop_id])
-    return visit.page("payment_part.html", **facts(visit, shown), seller=named.get(shown.payment.shop_id), notice="")
+    return visit.page("payment_part.html", **await facts(visit, shown), notice="")
 
 
 async def ask(visit: Visit) -> Response:

@@ -11,8 +11,7 @@ from typing import Final
 
 from starlette.responses import Response
 
-from payment_service.console.lists import sellers
-from payment_service.console.payment import ANSWER_WITHIN_S, Shown, facts, read
+from payment_service.console.payment import Shown, facts, read
 from payment_service.console.said import field_of, sentence_of, status_of
 from payment_service.console.web import HOME, Visit, go, proved
 from payment_service.errors import (
@@ -27,7 +26,7 @@ from payment_service.money import Money
 from payment_service.payments.lifecycle import State
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.service import RefundRequest, remainder
-from payment_service.scheduling.operations import NotEndedYet
+from payment_service.scheduling.operations import ANSWER_WITHIN_S, NotEndedYet
 
 CALLER: Final = "console"
 _DONE: Final = {
@@ -108,12 +107,10 @@ def _paid_back(shown: Shown) -> int:
 
 async def _form(visit: Visit, shown: Shown, error: ServiceError | None = None, *, status: int = 200) -> Response:
     limit = visit.me.person.refund_limit
-    named = await sellers(visit, [shown.payment.shop_id])
     return visit.page(
         "refund.html",
         status=status_of(error) if error else status,
-        **facts(visit, shown),
-        seller=named.get(shown.payment.shop_id),
+        **await facts(visit, shown),
         seen=len(shown.refunds),
         limit=None if limit is None else Money(max(limit - _paid_back(shown), 0)).number,
         is_over_limit=status == 403,

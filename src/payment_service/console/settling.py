@@ -5,7 +5,6 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from payment_service.console.lists import sellers
 from payment_service.console.payment import facts, read
 from payment_service.console.said import field_of, sentence_of, status_of
 from payment_service.console.web import HOME, Visit, go, proved
@@ -73,14 +72,12 @@ async def _answer(visit: Visit, template: str, act: Any, *, done: str) -> Respon
             error = refusal
         else:
             return go(f"{HOME}/payments/{shown.payment.id}", done=done)
-    named = await sellers(visit, [shown.payment.shop_id])
     return visit.page(
         template,
         status=status_of(error) if error else 200,
-        **facts(visit, shown),
+        **await facts(visit, shown),
         refund=refund,
         made_at=refund.created_at if refund else shown.payment.created_at,
-        seller=named.get(shown.payment.shop_id),
         given=visit.form,
         problem=sentence_of(error, visit.language) if error else None,
         wrong=field_of(error) if isinstance(error, InvalidInput) else None,

@@ -1,6 +1,5 @@
 """Coming in and going out: sign-in, the one-time link that sets a password, sign-out, the language."""
 
-import re
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -11,6 +10,7 @@ from payment_service.console.said import sentence_of, status_of
 from payment_service.console.web import (
     HOME,
     SIGN_IN,
+    TOKEN,
     Refused,
     Visit,
     begin_session,
@@ -22,7 +22,6 @@ from payment_service.console.web import (
 from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
 from payment_service.notifications.texts import Language
 
-_LINK_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{20,100}")
 _WRONG: Final = mark("The e-mail address or the password is not right.")
 
 
@@ -56,7 +55,7 @@ async def link(visit: Visit) -> Response:
     """The form that sets a password, and what it sends. To look at it uses nothing up."""
     token = visit.request.path_params["token"]
     people = visit.services.people
-    person = await people.of_link(token) if _LINK_TOKEN.fullmatch(token) else None
+    person = await people.of_link(token) if TOKEN.fullmatch(token) else None
     if person is None:
         return visit.page("link_over.html", status=404)
     if visit.request.method != "POST":

@@ -7,7 +7,6 @@ that it comes from this site. Whatever goes wrong becomes a page as well.
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Any, Final, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import UUID
@@ -25,6 +24,7 @@ from payment_service.errors import InvalidInput, NotAuthenticated
 from payment_service.notifications.texts import Language
 from payment_service.observability.logs import get_logger
 from payment_service.services import Services
+from payment_service.settings import is_loopback
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -37,7 +37,8 @@ HEADERS: Final = {
 }
 HOME: Final = "/console"
 SIGN_IN: Final = f"{HOME}/sign-in"
-_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{20,100}")
+TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{20,100}")
+"""Of a session or a one-time link."""
 _MOST_FIELDS: Final = 30
 log = get_logger(__name__)
 
@@ -215,22 +216,15 @@ def keep_language(response: Response, request: Request, language: Language) -> N
 
 def _token(request: Request) -> str:
     token = request.cookies.get(_cookie(request)[0], "")
-    if not _TOKEN.fullmatch(token):
+    if not TOKEN.fullmatch(token):
         raise NotAuthenticated
     return token
 
 
 def _cookie(request: Request) -> tuple[str, bool]:
     """The name of a session's cookie, and whether it is sent over TLS only: everywhere but on this machine."""
-    is_here = request.url.scheme == "http" and _is_loopback(request.url.hostname or "")
+    is_here = request.url.scheme == "http" and is_loopback(request.url.hostname or "")
     return ("console", False) if is_here else ("__Secure-console", True)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 async def proved(visit: Visit) -> None:

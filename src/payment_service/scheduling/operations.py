@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from payment_service.observability.logs import get_logger
 
 Result = TypeVar("Result")
+ANSWER_WITHIN_S: Final = 8.5
+"""How long whoever asked for one waits: the PHP client waits 10 s, and a money call answers within 9 s
+(docs/contract.md section 4)."""
 log = get_logger(__name__)
 
 
