@@ -66,6 +66,7 @@ _NOTHING_WAS_SENT = frozenset(
     {
         "not_sent",
         "draining",
+        "sending_held",
         "database_unavailable",
         "service_unavailable",
         "rate_limited",

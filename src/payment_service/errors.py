@@ -45,6 +45,7 @@ It knows nothing of HTTP; ``api/problems.py`` holds the one table from these cla
     └── TryAgainLater             service_unavailable
         ├── TooManyConnections    too_many_connections
         ├── DatabaseUnavailable   database_unavailable
+        ├── SendingHeld           sending_held
         ├── NoRoomToWait          no_room_to_wait
         └── Draining              draining
 
@@ -505,6 +506,19 @@ class DatabaseUnavailable(TryAgainLater):
 
     def __init__(self) -> None:
         super().__init__("The database cannot be reached or has no free connection. Nothing was sent. Try again later.")
+
+
+class SendingHeld(TryAgainLater):
+    """The database may have lost what was committed to it, so that nothing is sent until a person has looked."""
+
+    code = "sending_held"
+    title = "Sending is held"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Nothing is sent until an operator has made sure that the record is complete. Nothing was sent. "
+            "Try again later."
+        )
 
 
 class TooManyConnections(TryAgainLater):

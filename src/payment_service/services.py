@@ -9,6 +9,7 @@ from payment_service.access.service import Access, Caller
 from payment_service.access.sessions import Sessions, SignInLimits
 from payment_service.events.subscriptions import Subscriptions
 from payment_service.idempotency.fingerprints import Fingerprints
+from payment_service.idempotency.holding import Holding
 from payment_service.notifications.bindings import Bindings
 from payment_service.notifications.channel import Channels
 from payment_service.notifications.email import Email
@@ -49,6 +50,7 @@ class Services:
     database: Database
     vault: Vault
     fingerprints: Fingerprints
+    holding: Holding
     routing: Routing
     access: Access
     people: People
@@ -117,6 +119,7 @@ def build(settings: Settings, database: Database | None = None, providers: Regis
         database=database,
         vault=vault,
         fingerprints=fingerprints,
+        holding=Holding(database),
         routing=routing,
         access=access,
         people=People(database),

@@ -116,6 +116,7 @@ MEANINGS = {
     "still running": (problem(409, "still_running", id="01a"), OutcomeUnknown),
     "not sent": (problem(503, "not_sent"), NotSent),
     "no database": (problem(503, "database_unavailable"), NotSent),
+    "held": (problem(503, "sending_held"), NotSent),
     "stopping": (problem(503, "draining"), NotSent),
     "too many": (problem(429, "rate_limited"), NotSent),
     "refused by Kaspi": (problem(422, "payment_rejected", provider_code="-1501"), Rejected),

@@ -34,6 +34,7 @@ from payment_service.errors import (
     PaymentNotFound,
     ProviderRefused,
     ProviderUnavailable,
+    SendingHeld,
     ShopInactive,
     ShopNotConfigured,
     StillRunning,
@@ -171,6 +172,7 @@ _MONEY_PROBLEMS = problems.declared(
     OrderAlreadyPaid,
     IdempotencyKeyReused,
     StillRunning,
+    SendingHeld,
     also={409: "`settled_as_failed`", 422: "`payment_rejected`", 502: "`provider_refused`", 503: "`not_sent`"},
 )
 _LINK_PROBLEMS = problems.declared(
@@ -181,6 +183,7 @@ _LINK_PROBLEMS = problems.declared(
     OrderAlreadyPaid,
     IdempotencyKeyReused,
     StillRunning,
+    SendingHeld,
     also={409: "`settled_as_failed`", 422: "`payment_rejected`", 502: "`provider_refused`", 503: "`not_sent`"},
 )
 UNKNOWN: dict[int | str, dict[str, Any]] = {

@@ -68,6 +68,7 @@ STATUS_OF: Final = MappingProxyType(
         errors.ProviderRefused: 502,
         errors.TryAgainLater: 503,
         errors.DatabaseUnavailable: 503,
+        errors.SendingHeld: 503,
         errors.TooManyConnections: 503,
         errors.NoRoomToWait: 503,
         errors.Draining: 503,

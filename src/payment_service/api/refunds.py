@@ -21,6 +21,7 @@ from payment_service.errors import (
     PaymentNotPaid,
     ProviderUnavailable,
     RefundExceedsRemainder,
+    SendingHeld,
     StillRunning,
 )
 from payment_service.money import Money
@@ -79,6 +80,7 @@ class RefundBody(Body):
             ProviderUnavailable,
             IdempotencyKeyReused,
             StillRunning,
+            SendingHeld,
             also={409: "`settled_as_failed`", 422: "`refund_rejected`", 502: "`provider_refused`", 503: "`not_sent`"},
         ),
     },

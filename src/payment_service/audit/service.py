@@ -96,6 +96,16 @@ async def record_change(
     await session.flush()
 
 
+async def record_deed(session: AsyncSession, operation_type: str, reason: str) -> None:
+    """Add what a person did that concerns the service as a whole, in the caller's transaction."""
+    who = origin.get()
+    entry = AuditEntry(
+        operation_type=operation_type, actor=who.actor, source="service", request_id=who.request_id, reason=reason
+    )
+    session.add(entry)
+    await session.flush()
+
+
 SETTLE: Final = "settle"
 UNDO_SETTLE: Final = "settle-undo"
 """Operations by which people settle what is unknown, and undo that again."""

@@ -21,6 +21,7 @@ _STATUS: Final[Mapping[type[ServiceError], int]] = {
     errors.ProviderRefused: 502,
     errors.TryAgainLater: 503,
     errors.DatabaseUnavailable: 503,
+    errors.SendingHeld: 503,
     errors.TooManyConnections: 503,
     errors.NoRoomToWait: 503,
     errors.Draining: 503,
@@ -53,6 +54,9 @@ _SENTENCES: Final[Mapping[type[ServiceError], str]] = {
     errors.ProviderUnavailable: mark("Kaspi cannot be reached. Nothing was changed: try again in a minute."),
     errors.ProviderRefused: mark("Kaspi's proxy refuses this service: tell an engineer. Nothing was changed."),
     errors.RateLimited: mark("Too many attempts. Try again in %(wait)s s."),
+    errors.SendingHeld: mark(
+        "Nothing is sent until an engineer has made sure that the record is complete. Nothing was sent."
+    ),
     errors.DatabaseUnavailable: mark("The database does not answer. Nothing was sent: try again in a minute."),
 }
 _FIELDS: Final[Mapping[str, str]] = {

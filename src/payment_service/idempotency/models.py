@@ -1,8 +1,8 @@
-"""The table of Idempotency-Keys."""
+"""The tables of Idempotency-Keys, and of when what moves money was held and released."""
 
 from uuid import UUID
 
-from sqlalchemy import String
+from sqlalchemy import BigInteger, String, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from payment_service.postgres.database import Base, Stamp
@@ -19,3 +19,20 @@ class IdempotencyClaim(Base):
     operation_id: Mapped[UUID | None]
     """The payment or the refund; empty only inside the transaction that makes it."""
     created_at: Mapped[Stamp]
+
+
+class SendingHold(Base):
+    """A moment at which sending was held or released. The newest row counts."""
+
+    __tablename__ = "sending_hold"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    created_at: Mapped[Stamp]
+    actor: Mapped[str] = mapped_column(String(64))
+    is_held: Mapped[bool]
+    system_identifier: Mapped[int] = mapped_column(BigInteger, server_default=func.this_system())
+    """PostgreSQL's name of the cluster; a copy that was loaded from a dump has another."""
+    timeline: Mapped[int] = mapped_column(server_default=func.this_timeline())
+    """It changes when a replica is promoted and when a backup is restored to a moment."""
+    replicas_have_all: Mapped[bool] = mapped_column(server_default=text("false"))
+    reason: Mapped[str] = mapped_column(String(500))

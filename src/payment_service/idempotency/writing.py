@@ -1,7 +1,8 @@
 """The two writes of an operation that is done once: its intent before the call, its outcome after it.
 
 An intent may be written although no answer came: nothing is sent then, and it is taken back. An outcome is known to
-this process alone, so it is written for as long as the process lives.
+this process alone, so it is written for as long as the process lives, and when the database has lost the intent since,
+both are.
 """
 
 import asyncio
@@ -10,12 +11,18 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from payment_service.errors import DatabaseUnavailable
+from payment_service.errors import DatabaseUnavailable, SendingHeld
+from payment_service.idempotency import holding
+from payment_service.observability.context import Origin, origin
 from payment_service.postgres.database import (
     DATABASE_ERRORS,
     FOREVER,
+    RETRY_S,
+    Database,
+    RowLost,
     constraint_of,
     is_unreachable,
+    raw,
     retry_until_written,
 )
 from payment_service.postgres.lines import Lines
@@ -34,9 +41,18 @@ Receipt = TypeVar("Receipt")
 
 
 async def run_intent(lines: Lines, statement: str, *args: Any) -> asyncpg.Record:
-    """Run the statement of an intent; its last parameter is within how many seconds it inserts."""
-    async with asyncio.timeout(INTENT_TIMEOUT_S):
-        intent = await lines.fetchrow(statement, *args, INSERT_WITHIN * INTENT_TIMEOUT_S)
+    """Run the statement of an intent; its last parameter is within how many seconds it inserts.
+
+    Raises:
+        SendingHeld: when it was to be inserted and nothing may be sent from this database.
+    """
+    try:
+        async with asyncio.timeout(INTENT_TIMEOUT_S):
+            intent = await lines.fetchrow(statement, *args, INSERT_WITHIN * INTENT_TIMEOUT_S)
+    except asyncpg.PostgresError as error:
+        if constraint_of(error) != holding.NOT_HELD:
+            raise
+        raise SendingHeld from error
     assert intent is not None  # noqa: S101 - a function returns its row
     return intent
 
@@ -66,11 +82,42 @@ async def write_outcome(
     write: Callable[[Outcome[Receipt]], Awaitable[Written]],
     outcome: Outcome[Receipt],
     *,
+    restore: Callable[[], Awaitable[None]],
     refused: Callable[[str], Unknown],
 ) -> Written:
-    """Write an outcome. When the database refuses it, what ``refused`` makes of the reason: it may have been done."""
+    """Write an outcome, over its intent, which ``restore`` writes again when the database has lost it.
+
+    When the database refuses the outcome, what ``refused`` makes of the reason: it may have been done.
+    """
+
+    async def write_or_restore(outcome: Outcome[Receipt]) -> Written:
+        try:
+            return await write(outcome)
+        except RowLost:
+            await restore()
+            return await write(outcome)
+
     try:
-        return await retry_until_written(lambda: write(outcome), while_unreachable_s=FOREVER)
+        return await retry_until_written(lambda: write_or_restore(outcome), while_unreachable_s=FOREVER)
     except Exception as error:  # noqa: BLE001 - whatever keeps it from being written
         unknown = refused(constraint_of(error) or type(error).__name__)
-        return await retry_until_written(lambda: write(unknown), while_unreachable_s=FOREVER)
+        return await retry_until_written(lambda: write_or_restore(unknown), while_unreachable_s=FOREVER)
+
+
+async def restore_intent(database: Database, what: str, statement: str, *args: Any) -> None:
+    """Write the intent of ``what`` again, whose call has left. What else is lost nobody knows: nothing more is sent.
+
+    Raises:
+        RowLost: when something is in its way by now, such as an equal request that was sent since.
+    """
+    doer = origin.set(Origin("service", origin.get().request_id))
+    try:
+        async with database.transaction() as session:
+            await holding.hold(session, f"the database has lost {what}, which was sent")
+    finally:
+        origin.reset(doer)
+    async with database.transaction() as session:
+        await holding.allow_restoring(session)
+        intent = await (await raw(session)).fetchrow(statement, *args, RETRY_S)
+        if intent["obstacle"] is not None:
+            raise RowLost(f"{what} was lost and cannot be written again: {intent['obstacle']}")

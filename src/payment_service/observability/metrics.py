@@ -35,6 +35,9 @@ CONNECTIONS_REFUSED = Counter(
     ("reason",),
 )
 TASKS = Gauge("payment_service_tasks", "Payments and refunds that wait for a person", ("kind",))
+SENDING_HELD = Gauge(
+    "payment_service_sending_held", "1 while nothing is sent until a person says that the record is complete"
+)
 MOVES = Counter("payment_service_moves", "Moves of payments and refunds", ("object", "before", "after"))
 READINGS = Counter("payment_service_readings", "Status readings by what they said", ("meaning",))
 MESSAGES = Counter("payment_service_messages", "Messages to people by what came of them", ("channel", "result"))

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.payments.lifecycle import OPEN, State
 from payment_service.payments.models import Payment
-from payment_service.postgres.database import Database
+from payment_service.postgres.database import Database, RowLost
 from payment_service.postgres.paging import Page, matches, read_page, within
 from payment_service.postgres.visibility import Shops, of_shops
 
@@ -51,7 +51,7 @@ async def locked(session: AsyncSession, payment_id: UUID) -> tuple[Payment, date
     )
     row = (await session.execute(query)).one_or_none()
     if row is None:
-        raise LookupError(f"payment {payment_id} is gone, and payments are never deleted")
+        raise RowLost(f"payment {payment_id} is gone, and payments are never deleted")
     return row[0], row[1]
 
 
@@ -78,7 +78,7 @@ async def as_it_is(database: Database, payment_id: UUID) -> tuple[Payment, datet
     """A payment that is known to be there, as it is now, not locked, and the database's time."""
     found = await if_there(database, payment_id)
     if found is None:
-        raise LookupError(f"payment {payment_id} is gone, and payments are never deleted")
+        raise RowLost(f"payment {payment_id} is gone, and payments are never deleted")
     return found
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
@@ -18,7 +18,6 @@ from payment_service.errors import (
     DeviceTokenMissing,
     OrderAlreadyOpen,
     OrderAlreadyPaid,
-    PaymentNotFound,
     RateLimited,
     ShopInactive,
     StillRunning,
@@ -27,7 +26,7 @@ from payment_service.idempotency.decisions import Verdict, verdict_for_equal, ve
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.idempotency.intents import earlier_of
 from payment_service.idempotency.sending import SendingWindow
-from payment_service.idempotency.writing import run_intent, write_intent, write_outcome
+from payment_service.idempotency.writing import restore_intent, run_intent, write_intent, write_outcome
 from payment_service.identifiers import new_id, new_short_code
 from payment_service.money import Money
 from payment_service.observability.logs import bind, get_logger
@@ -117,6 +116,7 @@ class Payments:
             RateLimited: the phone has had too many invoices; nothing was written down.
             NotAuthenticated: the caller's key was revoked meanwhile.
             DatabaseUnavailable: it could not be written down, so nothing was sent.
+            SendingHeld: the database may have lost what was sent before.
         """
         request.caller.require_shop(request.shop_id)
         window = SendingWindow(self.rules.begin_within_s, self.rules.sending_lease_s)
@@ -127,7 +127,7 @@ class Payments:
         outcome = await window.send(lambda: self._send(request, route))
         if isinstance(outcome, NotSent):
             self.phones.give_back(request.phone)
-        return Answer(await self._write_outcome(request, written.payment, outcome, since=window.opened))
+        return Answer(await self._write_outcome(request, route, written.payment, outcome, since=window.opened))
 
     # --- write 1
 
@@ -188,9 +188,10 @@ class Payments:
 
     async def _intend(self, request: PaymentRequest, route: Route | None, fingerprint: str) -> asyncpg.Record:
         """Run the statement: it inserts the payment, if there is a route, or says what stands in the way."""
-        return await run_intent(
-            self.database.lines,
-            INTEND,
+        return await run_intent(self.database.lines, INTEND, *self._values(request, route, fingerprint))
+
+    def _values(self, request: PaymentRequest, route: Route | None, fingerprint: str | None) -> tuple[Any, ...]:
+        return (
             request.id,
             "phone" if request.phone else "link",
             request.shop_id,
@@ -270,7 +271,7 @@ class Payments:
     # --- write 2
 
     async def _write_outcome(
-        self, request: PaymentRequest, payment: Payment, outcome: Outcome[PaymentReceipt], *, since: float
+        self, request: PaymentRequest, route: Route, payment: Payment, outcome: Outcome[PaymentReceipt], *, since: float
     ) -> Payment:
         """Write 2: the move, its audit entry, event and next reading. ``since``: when the intent was begun."""
         # Said before it is written: should the database be gone for good, the log still knows.
@@ -281,16 +282,19 @@ class Payments:
         async def write(outcome: Outcome[PaymentReceipt]) -> Payment:
             nonlocal seen
             # Seen once: what was written of it and not confirmed is to be looked at again.
-            found, seen = seen or await queries.if_there(self.database, request.id), None
-            if found is None:
-                raise PaymentNotFound(request.id)
+            found, seen = seen or await queries.as_it_is(self.database, request.id), None
             return await self._apply_outcome(*found, outcome, request.operation_type)
+
+        async def restore() -> None:
+            alarm("intent_lost", request.id, external_id=external_id)
+            values = self._values(request, route, payment.fingerprint)
+            await restore_intent(self.database, f"payment {request.id}", INTEND, *values)
 
         def refused(why: str) -> Unknown:
             alarm("outcome_refused", request.id, because=why, external_id=external_id)
             return Unknown("outcome_refused", external_id=external_id)
 
-        return await write_outcome(write, outcome, refused=refused)
+        return await write_outcome(write, outcome, restore=restore, refused=refused)
 
     async def _apply_outcome(
         self, payment: Payment, now: datetime, outcome: Outcome[PaymentReceipt], operation_type: str

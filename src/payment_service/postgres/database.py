@@ -66,6 +66,10 @@ class Base(DeclarativeBase):
     __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012 - declared so by SQLAlchemy
 
 
+class RowLost(LookupError):
+    """A row is gone that was committed, and that is never deleted: the database lost it."""
+
+
 class Database:
     """The process's connections to PostgreSQL."""
 
@@ -84,6 +88,9 @@ class Database:
                 "idle_in_transaction_session_timeout": "30000",
                 "timezone": "UTC",
                 "jit": "off",
+                # Whatever the server's own setting: what is sent has its row on the disk. Never less, as with "off",
+                # which answers before; of a synchronous replica it asks that the row is on its disk too.
+                "synchronous_commit": "on",
             },
         }
         """How the connections are made that requests and workers share."""

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.payments.models import Payment
-from payment_service.postgres.database import Database
+from payment_service.postgres.database import Database, RowLost
 from payment_service.postgres.visibility import Shops, of_shops
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.models import Refund
@@ -41,7 +41,7 @@ async def as_it_is(database: Database, refund_id: UUID) -> Seen:
     """A refund that is known to be there, and its payment, as they are now; not locked."""
     seen = await if_there(database, refund_id)
     if seen is None:
-        raise LookupError(f"refund {refund_id} is gone, and refunds are never deleted")
+        raise RowLost(f"refund {refund_id} is gone, and refunds are never deleted")
     return seen
 
 

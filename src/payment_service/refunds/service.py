@@ -7,6 +7,7 @@ reserved when the refund is written down, and freed only when it is certain that
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -24,7 +25,7 @@ from payment_service.idempotency.decisions import Verdict, verdict_for_equal
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.idempotency.intents import earlier_of
 from payment_service.idempotency.sending import SendingWindow
-from payment_service.idempotency.writing import run_intent, write_intent, write_outcome
+from payment_service.idempotency.writing import restore_intent, run_intent, write_intent, write_outcome
 from payment_service.identifiers import new_id
 from payment_service.money import Money
 from payment_service.observability.logs import bind, get_logger
@@ -123,6 +124,7 @@ class Refunds:
             IdempotencyKeyReused, StillRunning: it was asked for before.
             NotAuthenticated: the caller's key was revoked meanwhile.
             DatabaseUnavailable: it could not be written down, so nothing was sent.
+            SendingHeld: the database may have lost what was sent before.
         """
         if not request.caller.may_touch(request.payment.shop_id):
             raise PaymentNotFound(request.payment.external_id)
@@ -133,7 +135,7 @@ class Refunds:
             return written
         bind(payment_id=str(written.payment.id), refund_id=str(written.refund.id), shop_id=written.payment.shop_id)
         outcome = await window.send(lambda: self._send(account, written))
-        return await self._write_outcome(written, outcome, since=window.opened)
+        return await self._write_outcome(request, written, outcome, since=window.opened)
 
     async def _pinned_account(self, payment: Payment) -> Account:
         """The account that took the payment, whatever the shop's routing says today."""
@@ -167,12 +169,14 @@ class Refunds:
 
     async def _intend(self, request: RefundRequest, fingerprint: str) -> asyncpg.Record:
         """Run the statement: it inserts the refund and reserves its amount, or says what stands in the way."""
-        return await run_intent(
-            self.database.lines,
-            INTEND,
+        amount = request.amount.tiyn if request.amount else None
+        return await run_intent(self.database.lines, INTEND, *self._values(request, amount, fingerprint))
+
+    def _values(self, request: RefundRequest, amount: int | None, fingerprint: str) -> tuple[Any, ...]:
+        return (
             request.id,
             request.payment.id,
-            request.amount.tiyn if request.amount else None,
+            amount,
             request.caller.name,
             fingerprint,
             request.idempotency_key,
@@ -230,7 +234,7 @@ class Refunds:
     # --- write 2
 
     async def _write_outcome(
-        self, written: RefundAnswer, outcome: Outcome[RefundReceipt], *, since: float
+        self, request: RefundRequest, written: RefundAnswer, outcome: Outcome[RefundReceipt], *, since: float
     ) -> RefundAnswer:
         """Write 2: the move, the payment's sums, audit entry and event. ``since``: when the intent was begun."""
         refund_id, payment_id = written.refund.id, written.payment.id
@@ -245,11 +249,16 @@ class Refunds:
             seen, known = known or await queries.as_it_is(self.database, refund_id), None
             return await self._apply_outcome(seen, outcome)
 
+        async def restore() -> None:
+            alarm("intent_lost", payment_id, refund_id=str(refund_id))
+            values = self._values(request, written.refund.amount, written.refund.fingerprint)
+            await restore_intent(self.database, f"refund {refund_id}", INTEND, *values)
+
         def refused(why: str) -> Unknown:
             alarm("outcome_refused", payment_id, refund_id=str(refund_id), because=why)
             return Unknown("outcome_refused")
 
-        return await write_outcome(write, outcome, refused=refused)
+        return await write_outcome(write, outcome, restore=restore, refused=refused)
 
     async def _apply_outcome(self, seen: Seen, outcome: Outcome[RefundReceipt]) -> RefundAnswer:
         """Move a refund by an outcome.

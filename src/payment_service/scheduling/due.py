@@ -77,6 +77,8 @@ class Dispatcher(Generic[Turn]):
         self._running: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
         self._stopping = False
+        self.is_held = False
+        """While it is, nothing is claimed."""
 
     async def run(self) -> None:
         """Work until ``stop`` is called, and let the turns in hand end."""
@@ -102,7 +104,7 @@ class Dispatcher(Generic[Turn]):
 
     async def _dispatch(self) -> float:
         """Start what is due; how long to wait before the next look, unless woken."""
-        free = self._work.slots - len(self._running)
+        free = 0 if self.is_held else self._work.slots - len(self._running)
         turns = await self._work.claim(free) if free > 0 else ()
         for turn in turns:
             task = asyncio.create_task(self._work.perform(turn))

@@ -6,24 +6,26 @@ Each kind of due work has a loop and slots of its own, so that a flood of one ne
 import asyncio
 import random
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from payment_service.access.service import SERVICE
 from payment_service.audit.sealing import AuditSeals
 from payment_service.events.outbox import EVENT_WRITTEN
 from payment_service.events.relay import Relay
+from payment_service.idempotency.holding import Because, Holding
 from payment_service.observability.context import Origin, origin
 from payment_service.observability.logs import get_logger
-from payment_service.observability.metrics import TASKS
+from payment_service.observability.metrics import SENDING_HELD, TASKS, alarm
 from payment_service.payments.polling import Polling
 from payment_service.payments.settling import Settling
 from payment_service.postgres.database import Database
 from payment_service.postgres.listening import listen
 from payment_service.refunds.settling import RefundSettling
-from payment_service.scheduling.due import WORK_DUE, Dispatcher
+from payment_service.scheduling.due import WORK_DUE, Dispatcher, Kind
 from payment_service.services import Services
 from payment_service.webhooks.delivery import Deliveries
 
+_TOLD_TO_OTHERS: Final = (Kind.DELIVERIES, Kind.MESSAGES)
 log = get_logger(__name__)
 
 
@@ -34,6 +36,7 @@ def worker_over(services: Services) -> "Worker":
         services.polling,
         services.settling,
         services.refund_settling,
+        services.holding,
         AuditSeals(services.database),
         Relay(services.database, [services.deliveries.take, services.notifications.take]),
         services.deliveries,
@@ -50,6 +53,7 @@ class Worker:
     polling: Polling
     settling: Settling
     refund_settling: RefundSettling
+    holding: Holding
     audit_seals: AuditSeals
     relay: Relay
     deliveries: Deliveries
@@ -57,6 +61,7 @@ class Worker:
     """By the kind of work."""
     sweep_every_s: float = 15
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _held_because: Because | None = None
 
     async def run(self) -> None:
         """Work until ``stop`` is called, and let the turns in hand end. A lost database is waited for."""
@@ -95,6 +100,7 @@ class Worker:
         """Now and then look for what was lost, and for what waits for people."""
         while not self._stopping.is_set():
             for chore in (
+                self._look_at_database,
                 self._mark_lost_payments,
                 self._mark_lost_refunds,
                 self.deliveries.count_waiting,
@@ -107,6 +113,16 @@ class Worker:
                     log.warning("sweep failed", chore=chore.__name__.strip("_"), error=type(error).__name__)
             # Jitter, so that many workers do not sweep in step.
             await self._pause(self.sweep_every_s * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
+
+    async def _look_at_database(self) -> None:
+        """Tell nobody of what is in a copy of the database. It is read on: readings change nothing elsewhere."""
+        because = await self.holding.because()
+        for kind in _TOLD_TO_OTHERS:
+            self.dispatchers[kind].is_held = because in {Because.OTHER_SYSTEM, Because.OTHER_TIMELINE}
+        SENDING_HELD.set(because is not None)
+        if because is not None and because != self._held_because:
+            alarm(log, "sending_held", because=because)
+        self._held_because = because
 
     async def _mark_lost_payments(self) -> None:
         if settled := await self.polling.mark_lost_unknown():

@@ -21,7 +21,7 @@ class Client
     const PAUSES_S = [0.2, 1.0];
     /** Codes with which the service says that nothing was sent. */
     const NOTHING_WAS_SENT = [
-        'not_sent', 'draining', 'database_unavailable', 'service_unavailable', 'provider_unavailable',
+        'not_sent', 'draining', 'sending_held', 'database_unavailable', 'service_unavailable', 'provider_unavailable',
         'rate_limited', 'too_many_connections', 'request_timeout',
     ];
     /** How many kept reports one page sends along at most; "console.php replay" sends all. */

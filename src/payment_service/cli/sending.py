@@ -1,0 +1,75 @@
+"""``payment-service sending``: whether payments and refunds are sent, and the switch that holds them."""
+
+from typing import Annotated, Any
+
+import typer
+
+from payment_service.cli.output import AsJson, Reason, fail, show
+from payment_service.cli.running import with_database
+from payment_service.idempotency.holding import Because, Holding, Standing
+from payment_service.postgres.database import Database
+from payment_service.postgres.vault import Vault
+
+app = typer.Typer(no_args_is_help=True)
+_WHY = {
+    Because.HELD: "no: it is held",
+    Because.OTHER_SYSTEM: "no: this is a copy of the database",
+    Because.OTHER_TIMELINE: "no: a replica was promoted, or a backup restored",
+}
+
+
+@app.command("show")
+def show_standing(*, as_json: AsJson = False) -> None:
+    """Tell whether payments and refunds are sent, and why not. Exit code 1 when they are not."""
+
+    async def work(database: Database, _vault: Vault) -> Standing:
+        return await Holding(database).standing()
+
+    standing = with_database(work)
+    show([_line(standing)], as_json=as_json)
+    if standing.because is not None:
+        fail("Nothing is sent: docs/deploy.md, 'After a restore or a failover', says what to do first.")
+
+
+@app.command()
+def hold(reason: Reason) -> None:
+    """Send nothing from now on, in every process. What was asked before is answered, and statuses are read."""
+
+    async def work(database: Database, _vault: Vault) -> None:
+        await Holding(database).hold(reason)
+
+    with_database(work)
+    typer.echo("Payments and refunds are held: each is refused with 503 sending_held, and nothing is sent.")
+
+
+@app.command()
+def release(
+    reason: Reason,
+    *,
+    replicas_have_all: Annotated[
+        bool,
+        typer.Option(
+            "--replicas-have-all", help="Replication is synchronous: a promoted replica needs no release of its own."
+        ),
+    ] = False,
+) -> None:
+    """Send again, from the database as it is now. First make sure that it holds all that was sent."""
+
+    async def work(database: Database, _vault: Vault) -> None:
+        await Holding(database).release(reason, replicas_have_all=replicas_have_all)
+
+    with_database(work)
+    typer.echo("Payments and refunds are sent again.")
+
+
+def _line(standing: Standing) -> dict[str, Any]:
+    return {
+        "sends": _WHY[standing.because] if standing.because else "yes",
+        "since": standing.latest.created_at.isoformat(timespec="seconds"),
+        "by": standing.latest.actor,
+        "reason": standing.latest.reason,
+        "replicas_have_all": standing.latest.replicas_have_all,
+        "system_identifier": str(standing.system_identifier),
+        "timeline": standing.timeline,
+        "fsync": standing.fsync,
+    }

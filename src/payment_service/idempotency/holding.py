@@ -1,0 +1,100 @@
+"""Holding what moves money while the database may have lost rows that it had committed.
+
+The rows are the only memory of what was sent, so nothing new is sent from a database that is not the one a person
+released: from a copy of it, a restored backup, a replica that was promoted. The database itself refuses the intents
+(migration 0012); here is who asks why, holds by hand and releases. What was answered once is answered as ever, and
+status readings go on.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from payment_service.audit import service as audit
+from payment_service.idempotency.models import SendingHold
+from payment_service.observability.context import origin
+from payment_service.postgres.database import Database
+
+NOT_HELD: Final = "sending_is_not_held"
+"""The law that an intent breaks while sending is held."""
+
+
+class Because(StrEnum):
+    """Why sending is held."""
+
+    HELD = "held"
+    OTHER_SYSTEM = "other_system"
+    OTHER_TIMELINE = "other_timeline"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether anything may be sent, and what the database is."""
+
+    because: Because | None
+    """None: it may be sent."""
+    latest: SendingHold
+    system_identifier: int
+    timeline: int
+    fsync: bool
+    """Whether PostgreSQL writes to the disk what it says is committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Holds and releases what moves money, for every process of this database."""
+
+    database: Database
+
+    async def because(self) -> Because | None:
+        """Why nothing may be sent; none when it may."""
+        async with self.database.reading() as session:
+            return await _because(session)
+
+    async def standing(self) -> Standing:
+        """Whether anything may be sent, and what the database is."""
+        async with self.database.reading() as session:
+            because = await _because(session)
+            latest = await session.scalar(select(SendingHold).order_by(SendingHold.id.desc()).limit(1))
+            facts = select(func.this_system(), func.this_timeline(), func.current_setting("fsync"))
+            system_identifier, timeline, fsync = (await session.execute(facts)).one()
+        assert latest is not None  # noqa: S101 - the migration wrote the first one, and rows are never deleted
+        return Standing(because, latest, system_identifier, timeline, fsync == "on")
+
+    async def hold(self, reason: str) -> None:
+        """Send nothing from now on, in every process."""
+        async with self.database.transaction() as session:
+            await hold(session, reason)
+
+    async def release(self, reason: str, *, replicas_have_all: bool = False) -> None:
+        """Send again from the database as it is now: it holds all that was sent before.
+
+        ``replicas_have_all``: replication is synchronous, so that a promoted replica needs no release of its own.
+        """
+        async with self.database.transaction() as session:
+            await _add(session, reason, is_held=False, replicas_have_all=replicas_have_all)
+
+
+async def hold(session: AsyncSession, reason: str) -> None:
+    """Send nothing once this transaction is committed. What is held already is not held twice."""
+    if await _because(session) is not Because.HELD:
+        await _add(session, reason, is_held=True)
+
+
+async def allow_restoring(session: AsyncSession) -> None:
+    """Let this transaction write an intent whose call has left, although sending is held."""
+    await session.execute(select(func.set_config("payment_service.restoring", "on", True)))
+
+
+async def _because(session: AsyncSession) -> Because | None:
+    why = await session.scalar(select(func.sending_held_because()))
+    return None if why is None else Because(why)
+
+
+async def _add(session: AsyncSession, reason: str, *, is_held: bool, replicas_have_all: bool = False) -> None:
+    actor = origin.get().actor
+    session.add(SendingHold(actor=actor, is_held=is_held, replicas_have_all=replicas_have_all, reason=reason))
+    await audit.record_deed(session, "sending-hold" if is_held else "sending-release", reason)

@@ -1,0 +1,24 @@
+"""``payment-service sending``: the switch that holds what moves money."""
+
+import json
+
+import pytest
+
+from tests.support.rig import Rig
+
+pytestmark = pytest.mark.xdist_group("cli")
+
+
+def test_sending_is_shown_held_and_released(shell: Rig) -> None:
+    shown = shell.run("sending", "show", "--json")
+    assert (shown.returncode, json.loads(shown.stdout)[0]["sends"]) == (0, "yes")
+    held = shell.run("sending", "hold", "--reason", "a restore is under way")
+    assert "sending_held" in held.stdout
+    shown = shell.run("sending", "show")
+    assert shown.returncode == 1
+    assert "it is held" in shown.stdout
+    assert "a restore is under way" in shown.stdout
+    assert "docs/deploy.md" in shown.stderr
+    shell.run("sending", "release", "--replicas-have-all", "--reason", "the cabinet was compared")
+    row = json.loads(shell.run("sending", "show", "--json").stdout)[0]
+    assert (row["sends"], row["replicas_have_all"], row["reason"]) == ("yes", True, "the cabinet was compared")

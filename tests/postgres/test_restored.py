@@ -1,0 +1,58 @@
+"""What PostgreSQL really says of itself after a restore to a moment, and whether commits are on the disk."""
+
+import asyncio
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from payment_dev.postgres import EmbeddedPostgres
+from payment_service.idempotency.holding import Because, Holding
+from payment_service.postgres import migrating
+from payment_service.postgres.database import Database
+from tests.support.database import Server
+
+
+async def because(postgres: EmbeddedPostgres) -> Because | None:
+    database = Database(postgres.url(), pool_size=2)
+    try:
+        return await Holding(database).because()
+    finally:
+        await database.close()
+
+
+async def test_restored_backup_holds_what_would_be_sent_until_it_is_released(tmp_path: Path) -> None:
+    postgres = EmbeddedPostgres(tmp_path / "postgres", durable=False)
+    try:
+        postgres.start()
+        await asyncio.to_thread(migrating.migrate, postgres.url())
+        assert await because(postgres) is None
+        postgres.stop()
+        # Archive recovery to the end of what is there, as from a base backup: PostgreSQL goes on in a new timeline.
+        (postgres._cluster / "recovery.signal").touch()
+        with (postgres._cluster / "postgresql.auto.conf").open("a") as settings:
+            settings.write("restore_command = 'false'\n")
+        postgres.start()
+        assert await because(postgres) is Because.OTHER_TIMELINE
+        database = Database(postgres.url(), pool_size=2)
+        await Holding(database).release("the cabinet was compared")
+        await database.close()
+        assert await because(postgres) is None
+    finally:
+        postgres.remove()
+
+
+@pytest.mark.parametrize("asks", ["", "?options=-c%20synchronous_commit%3Doff"])
+async def test_commit_is_on_the_disk_whatever_the_server_and_the_address_say(server: Server, asks: str) -> None:
+    url = await server.make("tests_synchronous_commit")
+    connection = await asyncpg.connect(url)
+    await connection.execute("ALTER DATABASE tests_synchronous_commit SET synchronous_commit = off")
+    await connection.close()
+    database = Database(url + asks, pool_size=2)
+    try:
+        async with database.reading() as session:
+            pooled = await (await session.connection()).exec_driver_sql("SHOW synchronous_commit")
+            assert pooled.scalar() == "on"
+        assert [tuple(row) for row in await database.lines.fetch("SHOW synchronous_commit")] == [("on",)]
+    finally:
+        await database.close()
