@@ -3,72 +3,217 @@
 namespace Integration\PaymentService;
 
 /**
- * Orders of Bitrix's module sale. The order_id of a payment is the ID of the order, as Order::getId() gives it; a site
- * that uses account numbers extends this class and overrides load().
+ * Orders of Bitrix's module sale: the one place where a payment of Bitrix is marked.
+ *
+ * A payment that the payment system handler asked for has an order_id that names the payment of Bitrix (BitrixPaymentId), and
+ * has to be of the seller that the rule in its settings says. Any other order_id is the ID of the order, as Order::getId()
+ * gives it; a site that uses account numbers extends this class and overrides load().
+ *
+ * Marking is done by one process at a time, and as Bitrix's own Service::processRequest() does it: its event, its PS_* fields,
+ * its markers. What only people can decide is told to them and marks nothing as paid.
  */
 class BitrixOrders implements OrderAccess
 {
+    /** The folder of the payment system handler, below sale_payment. */
+    const HANDLER = 'cvetykaspi';
+    const CURRENCY = 'KZT';
+
+    private $folder;
+    private $people;
+
+    /** @param string|null $folder the client's own folder; left out: as the site has set it */
+    public function __construct(?string $folder = null, ?Log $log = null)
+    {
+        $this->folder = $folder ?? (string) (new SiteSettings())->folder();
+        $this->people = new People($log ?? new Log($this->folder === '' ? null : $this->folder));
+    }
+
     public function markPaid(string $orderId, int $tiyn, array $payment): string
     {
-        $order = $this->load($orderId);
-        if ($order === null) {
-            return self::NO_SUCH_ORDER;
-        }
-        $ours = $this->paymentOf($order, $tiyn, $payment);
-        if ($ours === null) {
-            return self::AMOUNT_DIFFERS;
-        }
-        if ($ours->isPaid()) {
-            return self::ALREADY;
-        }
-        self::insist($ours->setPaid('Y'));
-        $ours->setField('PAY_VOUCHER_NUM', (string) ($payment['external_id'] ?? ''));
-        self::insist($order->save());
+        return $this->alone($orderId, function ($order, $named) use ($tiyn, $payment): string {
+            $ours = $this->paymentOf($order, $named, $tiyn, $payment);
+            if (!is_object($ours)) {
+                return $this->leave($order, $ours, $tiyn, $payment);
+            }
+            if ($ours->isPaid()) {
+                return self::ALREADY;
+            }
+            if ($order->isCanceled()) {
+                return $this->leave($order, self::ORDER_CANCELLED, $tiyn, $payment, $ours);
+            }
+            (new \Bitrix\Main\Event('sale', 'OnSalePsServiceProcessRequestBeforePaid', [
+                'payment' => $ours,
+                'status' => 'Y',
+                'pay_system_id' => $ours->getPaymentSystemId(),
+            ]))->send();
+            self::insist($ours->setPaid('Y'));
+            self::insist($ours->setFields(self::facts($payment, 'Y', $tiyn) + ['PAY_VOUCHER_DATE' => new \Bitrix\Main\Type\Date()]));
+            self::insist($order->save());
 
-        return self::DONE;
+            return self::DONE;
+        });
     }
 
     public function markRefunded(string $orderId, int $refundedTiyn, bool $wholly, array $payment): string
     {
-        $order = $this->load($orderId);
-        if ($order === null) {
-            return self::NO_SUCH_ORDER;
+        return $this->alone($orderId, function ($order, $named) use ($refundedTiyn, $wholly, $payment): string {
+            $tiyn = Amount::tiyn($payment['amount'] ?? null);
+            $ours = $this->paymentOf($order, $named, $tiyn, $payment);
+            if (!is_object($ours)) {
+                return $this->leave($order, $ours, $tiyn, $payment);
+            }
+            if (self::refundedOf($ours) === $refundedTiyn && !($wholly && $ours->isPaid())) {
+                return self::ALREADY;
+            }
+            // Not setReturn(): Bitrix would ask the pay system to pay back once more, or credit the buyer's inner account.
+            if ($wholly && $ours->isPaid()) {
+                self::insist($ours->setPaid('N'));
+            }
+            self::insist($ours->setFields(self::refundFacts($ours, $payment, $tiyn, $refundedTiyn)));
+            self::insist($order->save());
+
+            return self::DONE;
+        });
+    }
+
+    /**
+     * Bring a payment of Bitrix to what the service says of it: the road of the pages, the events' is WebhookReceiver.
+     *
+     * @param array $payment as GET /payments/{id} shows it
+     * @return string one of the words of OrderAccess; '' when there is nothing to mark
+     */
+    public function settle(BitrixPaymentId $id, array $payment): string
+    {
+        if (($payment['state'] ?? '') !== 'paid' || ($payment['order_id'] ?? '') !== (string) $id) {
+            return '';
         }
         $tiyn = Amount::tiyn($payment['amount'] ?? null);
-        $ours = $this->paymentOf($order, $tiyn, $payment);
-        if ($ours === null) {
-            return self::AMOUNT_DIFFERS;
+        $refunded = empty($payment['refunded_amount']) ? 0 : Amount::tiyn($payment['refunded_amount']);
+        if ($refunded < $tiyn) {
+            $word = $this->markPaid((string) $id, $tiyn, $payment);
+            if ($refunded === 0 || in_array($word, self::NEEDS_PEOPLE, true)) {
+                return $word;
+            }
         }
-        $comment = 'Refunded ' . Amount::text($refundedTiyn) . ' of ' . Amount::text($tiyn) . ' tenge';
-        if ($ours->getField('PAY_RETURN_COMMENT') === $comment) {
-            return self::ALREADY;
-        }
-        // Not setReturn(): Bitrix would ask the pay system to pay back once more, or credit the buyer's inner account.
-        $ours->setField('PAY_RETURN_NUM', (string) ($payment['external_id'] ?? ''));
-        $ours->setField('PAY_RETURN_COMMENT', $comment);
-        if ($wholly && $ours->isPaid()) {
-            self::insist($ours->setPaid('N'));
-        }
-        self::insist($order->save());
 
-        return self::DONE;
+        return $this->markRefunded((string) $id, $refunded, $refunded >= $tiyn, $payment);
+    }
+
+    /** Mark a payment for the managers, as Bitrix's own handlers do, and tell people. */
+    public function mark(BitrixPaymentId $id, string $what): void
+    {
+        $this->alone((string) $id, function ($order) use ($id, $what): string {
+            $this->tell($order, $order->getPaymentCollection()->getItemById($id->payment), $what, []);
+
+            return self::DONE;
+        });
+    }
+
+    /** What a payment of Bitrix shows as paid back so far, in tiyn. PS_SUM is what Kaspi still has of it. */
+    public static function refundedOf($payment): int
+    {
+        $kept = $payment->getField('PS_SUM');
+
+        return $kept === null || $kept === '' ? 0 : (int) round($payment->getSum() * 100) - (int) round($kept * 100);
+    }
+
+    /** The fields that tell of a refund. */
+    public static function refundFacts($ours, array $payment, int $tiyn, int $refundedTiyn): array
+    {
+        $said = 'Refunded ' . Amount::text($refundedTiyn) . ' of ' . Amount::text($tiyn) . ' tenge';
+        $comment = (string) $ours->getField('PAY_RETURN_COMMENT');
+        $facts = ['PS_STATUS_DESCRIPTION' => $said] + self::facts($payment, 'Y', $tiyn - $refundedTiyn) + [
+            'PAY_RETURN_NUM' => (string) ($payment['external_id'] ?? ''),
+            'PAY_RETURN_DATE' => new \Bitrix\Main\Type\Date(),
+        ];
+
+        // What a manager wrote stays.
+        return $comment === '' || strncmp($comment, 'Refunded ', 9) === 0 ? $facts + ['PAY_RETURN_COMMENT' => $said] : $facts;
+    }
+
+    /** Whether a payment of Bitrix is one of the payment system handler. */
+    public static function isThroughKaspi($payment): bool
+    {
+        $system = $payment->getPaySystem();
+
+        return $system !== null && strtolower(basename((string) $system->getField('ACTION_FILE'))) === self::HANDLER;
+    }
+
+    /** @return int[] the payment systems of the handler */
+    public static function systems(): array
+    {
+        $systems = [];
+        $found = \Bitrix\Sale\PaySystem\Manager::getList(['select' => ['ID'], 'filter' => ['=ACTION_FILE' => self::HANDLER], 'order' => ['ID' => 'ASC']]);
+        while ($one = $found->fetch()) {
+            $systems[] = (int) $one['ID'];
+        }
+
+        return $systems;
     }
 
     /** @return \Bitrix\Sale\Order|null */
     protected function load(string $orderId)
     {
-        \Bitrix\Main\Loader::includeModule('sale');
-
         return preg_match('/^[1-9]\d{0,9}$/D', $orderId) ? \Bitrix\Sale\Order::load((int) $orderId) : null;
     }
 
-    /** The payment of the order that this one is: known by Kaspi's id, else of this sum, one that nobody paid before one that was paid by hand. */
-    private function paymentOf($order, int $tiyn, array $payment)
+    /** Do something with an order, as it is now, while no other process marks it. */
+    private function alone(string $orderId, callable $work): string
+    {
+        \Bitrix\Main\Loader::includeModule('sale');
+        $named = BitrixPaymentId::parse($orderId);
+        $number = $named === null ? $orderId : (string) $named->order;
+        $lock = $this->folder . '/orders/' . substr(hash('sha256', $number), 0, 2) . '.lock';
+        $word = Files::locked($lock, true, function () use ($named, $number, $work): string {
+            $order = $named === null ? $this->load($number) : \Bitrix\Sale\Order::load($named->order);
+
+            return $order === null ? self::NO_SUCH_ORDER : $work($order, $named);
+        });
+        if ($word === null) {
+            throw new \RuntimeException('The folder of the payment service\'s client cannot be written.');
+        }
+
+        return $word;
+    }
+
+    /** The payment of Bitrix that money is for; else the word that says why there is none. */
+    private function paymentOf($order, ?BitrixPaymentId $named, int $tiyn, array $payment)
+    {
+        if ($named === null) {
+            return $this->paymentOfSum($order, $tiyn, $payment) ?? self::AMOUNT_DIFFERS;
+        }
+        $ours = $order->getPaymentCollection()->getItemById($named->payment);
+        if ($ours === null || $ours->isInner() || (string) BitrixPaymentId::of($ours) !== (string) $named) {
+            return self::NO_SUCH_ORDER;
+        }
+        if (self::CURRENCY !== $ours->getField('CURRENCY') || self::CURRENCY !== ($payment['currency'] ?? self::CURRENCY)) {
+            return self::CURRENCY_DIFFERS;
+        }
+        try {
+            $isSellers = SellerRule::shopOf($ours) === ($payment['shop_id'] ?? null);
+        } catch (BadRequest $nobodyKnows) {
+            $isSellers = false;
+        }
+        if (!$isSellers) {
+            return self::SELLER_DIFFERS;
+        }
+        $voucher = (string) $ours->getField('PAY_VOUCHER_NUM');
+        if ((int) round($ours->getSum() * 100) !== $tiyn || ($ours->isPaid() && !in_array($voucher, ['', (string) ($payment['external_id'] ?? '')], true))) {
+            return self::AMOUNT_DIFFERS;
+        }
+
+        return $ours;
+    }
+
+    /** The payment of an order by its sum: known by Kaspi's id, else one that nobody paid before one that was paid by hand. */
+    private function paymentOfSum($order, int $tiyn, array $payment)
     {
         $free = null;
         foreach ($order->getPaymentCollection() as $one) {
             $voucher = (string) $one->getField('PAY_VOUCHER_NUM');
-            if ($one->isInner() || (int) round($one->getSum() * 100) !== $tiyn) {
+            $isTenge = in_array($one->getField('CURRENCY'), [null, '', self::CURRENCY], true);
+            // The handler's payments are known by name, never by their sum.
+            if ($one->isInner() || !$isTenge || self::isThroughKaspi($one) || (int) round($one->getSum() * 100) !== $tiyn) {
                 continue;
             }
             if ($voucher !== '' && $voucher === (string) ($payment['external_id'] ?? '')) {
@@ -80,6 +225,47 @@ class BitrixOrders implements OrderAccess
         }
 
         return $free;
+    }
+
+    /** Money came, and it is not for this order as it stands: nothing is marked as paid. */
+    private function leave($order, string $word, int $tiyn, array $payment, $ours = null): string
+    {
+        $what = [
+            self::NO_SUCH_ORDER => 'the order has no such payment.',
+            self::AMOUNT_DIFFERS => 'no payment of the order is of this sum and still to be paid.',
+            self::CURRENCY_DIFFERS => 'the payment of the order is not in tenge.',
+            self::SELLER_DIFFERS => "it went to shop {$payment['shop_id']}, and the rule of the payment system names another one, or none.",
+            self::ORDER_CANCELLED => 'the order is cancelled. Refund it, or take the order up again.',
+        ][$word];
+        $facts = ['payment' => $payment['id'] ?? null, 'external_id' => $payment['external_id'] ?? null];
+        $this->tell($order, $ours, 'Kaspi has ' . Amount::text($tiyn) . " tenge for this order, and $what", $facts);
+
+        return $word;
+    }
+
+    private function tell($order, $ours, string $what, array $facts): void
+    {
+        $this->people->tell((int) $order->getId(), $what, $facts);
+        \Bitrix\Sale\PaySystem\Logger::addError(self::class . ': order ' . $order->getId() . ': ' . $what);
+        $reasons = new \Bitrix\Sale\Result();
+        $reasons->addWarnings([new \Bitrix\Sale\ResultError($what, 'PAYMENT_SERVICE')]);
+        \Bitrix\Sale\EntityMarker::addMarker($order, $ours ?? $order, $reasons);
+        ($ours ?? $order)->setField('MARKED', 'Y');
+        self::insist($order->save());
+    }
+
+    private static function facts(array $payment, string $status, int $keptTiyn): array
+    {
+        return [
+            'PS_STATUS' => $status,
+            'PS_STATUS_CODE' => substr((string) ($payment['status'] ?? $payment['state'] ?? ''), 0, 50),
+            'PS_STATUS_DESCRIPTION' => 'Kaspi ' . ($payment['external_id'] ?? '') . ', shop ' . ($payment['shop_id'] ?? ''),
+            'PS_SUM' => $keptTiyn / 100,
+            'PS_CURRENCY' => self::CURRENCY,
+            'PS_RESPONSE_DATE' => new \Bitrix\Main\Type\DateTime(),
+            'PS_INVOICE_ID' => (string) ($payment['id'] ?? ''),
+            'PAY_VOUCHER_NUM' => (string) ($payment['external_id'] ?? ''),
+        ];
     }
 
     private static function insist($result): void

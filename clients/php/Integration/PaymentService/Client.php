@@ -273,18 +273,40 @@ class Client
         return $this->payBack($shopId, $externalId, ['full' => true], 'all', $options);
     }
 
-    /** One payment by the service's id, with its refunds and its history, as the service knows it. */
-    public function getPayment($id): array
+    /**
+     * One payment by the service's id, with its refunds and its history, as the service knows it.
+     *
+     * @param float $waitS how long the service may wait for a change, in seconds; less than total_timeout_s
+     */
+    public function getPayment($id, float $waitS = 0.0): array
     {
-        return $this->read('/payments/' . rawurlencode((string) $id));
+        return $this->read('/payments/' . rawurlencode((string) $id), $waitS > 0 ? ['wait' => $waitS] : []);
     }
 
-    /** The payments of an order, newest first: what became of a call whose answer was lost. */
+    /**
+     * The payments of an order, newest first: what became of a call whose answer was lost.
+     *
+     * @param int|string|null $shopId null for those of every shop that the key may see
+     */
     public function findPayments($shopId, $orderId): array
     {
-        $found = $this->read('/payments', ['shop_id' => self::checkedShop($shopId), 'order_id' => (string) $orderId]);
+        $shop = $shopId === null ? [] : ['shop_id' => self::checkedShop($shopId)];
+        $found = $this->read('/payments', $shop + ['order_id' => (string) $orderId]);
+        if (!is_array($found['items'] ?? null)) {
+            throw new Unavailable("Something else answered in the payment service's place.");
+        }
 
-        return $found['items'] ?? [];
+        return $found['items'];
+    }
+
+    /** The link of a payment as a QR code: the bytes of a PNG. */
+    public function getPaymentQr($id): string
+    {
+        $reply = $this->request('GET', '/payments/' . rawurlencode((string) $id) . '/qr.png');
+        if ($reply->status === 200 && strncmp($reply->body, "\x89PNG", 4) === 0) {
+            return $reply->body;
+        }
+        throw $this->problemOf($reply);
     }
 
     /**

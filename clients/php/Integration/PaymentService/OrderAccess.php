@@ -13,6 +13,13 @@ interface OrderAccess
     const ALREADY = 'already';
     const NO_SUCH_ORDER = 'no_such_order';
     const AMOUNT_DIFFERS = 'amount_differs';
+    const CURRENCY_DIFFERS = 'currency_differs';
+    const SELLER_DIFFERS = 'seller_differs';
+    const ORDER_CANCELLED = 'order_cancelled';
+    /** Words that say: money came, and only people can tell what it is for. */
+    const NEEDS_PEOPLE = [
+        self::NO_SUCH_ORDER, self::AMOUNT_DIFFERS, self::CURRENCY_DIFFERS, self::SELLER_DIFFERS, self::ORDER_CANCELLED,
+    ];
 
     /**
      * Mark an order as paid, if the amount is the one that it costs.

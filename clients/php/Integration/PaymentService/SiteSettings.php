@@ -11,6 +11,7 @@ namespace Integration\PaymentService;
  *     payment_service_cache_time       seconds for which a configuration is used without asking (3600; 0: ask each time)
  *     payment_service_shops_file       the table that "payment-service shops export --format php" wrote
  *     payment_service_webhook_secret   whsec_...; two, separated by a space, while it is being changed
+ *     payment_service_site             a word for this installation, when two of them sell for one shop (see BitrixPaymentId)
  *     payment_service_default_shop_id  the shop of calls that name none; without it such a call is refused
  *     payment_service_default_bin_for_every_shop   the old behaviour, by name only: one BIN when nobody knows better
  *     device_token                     the device token of that BIN
@@ -22,7 +23,7 @@ final class SiteSettings
     const MODULE = 'onelab.kaspipay';
     const NAMES = [
         'payment_service_url', 'payment_service_key', 'payment_service_folder', 'payment_service_cache_time', 'payment_service_shops_file',
-        'payment_service_webhook_secret', 'payment_service_default_shop_id', 'payment_service_default_bin_for_every_shop', 'device_token',
+        'payment_service_webhook_secret', 'payment_service_site', 'payment_service_default_shop_id', 'payment_service_default_bin_for_every_shop', 'device_token',
         'payment_service_ca_file', 'kaspi_url', 'kaspi_certificate', 'kaspi_key', 'kaspi_key_password', 'kaspi_ca_file',
     ];
 

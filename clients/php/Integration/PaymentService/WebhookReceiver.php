@@ -87,7 +87,7 @@ class WebhookReceiver
             return [500, 'try_again'];
         }
         $facts = ['webhook_id' => $id, 'type' => $event['type'], 'payment' => $about, 'order_id' => $payment['order_id'] ?? null, 'result' => $word];
-        if (in_array($word, [OrderAccess::NO_SUCH_ORDER, OrderAccess::AMOUNT_DIFFERS], true)) {
+        if (in_array($word, OrderAccess::NEEDS_PEOPLE, true)) {
             $this->log->error('webhook.needs_people', $facts);
         } else {
             $this->log->info('webhook.received', $facts);

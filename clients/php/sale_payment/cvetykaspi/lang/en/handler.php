@@ -1,0 +1,33 @@
+<?php
+
+$MESS['SALE_HPS_CVETYKASPI_AWAY'] = 'The payment service does not answer now. Check later.';
+$MESS['SALE_HPS_CVETYKASPI_NEEDS_PEOPLE'] = 'Kaspi has money that does not fit this payment (#WORD#). See the event log and the seller\'s cabinet.';
+$MESS['SALE_HPS_CVETYKASPI_REFUND_UNKNOWN'] = 'It is not known whether Kaspi paid the money back. Do not refund again: look in the seller\'s Kaspi Pay first.';
+$MESS['SALE_HPS_CVETYKASPI_WAITING'] = 'Waiting for Kaspi. This page changes by itself.';
+$MESS['SALE_HPS_CVETYKASPI_LOOK'] = 'Check now';
+$MESS['SALE_HPS_CVETYKASPI_TITLE'] = 'Pay with Kaspi';
+$MESS['SALE_HPS_CVETYKASPI_YOUR_PHONE'] = 'Phone that has the Kaspi app';
+$MESS['SALE_HPS_CVETYKASPI_YOUR_PHONE_HINT'] = 'It receives the invoice, and you confirm it in the app.';
+$MESS['SALE_HPS_CVETYKASPI_SEND'] = 'Send me the invoice';
+$MESS['SALE_HPS_CVETYKASPI_OR'] = 'or';
+$MESS['SALE_HPS_CVETYKASPI_MAKE_LINK'] = 'Pay by link or QR code';
+$MESS['SALE_HPS_CVETYKASPI_LINK_TITLE'] = 'Pay in the Kaspi app';
+$MESS['SALE_HPS_CVETYKASPI_QR_HINT'] = 'On a computer: point your phone\'s camera at the code. On a phone: press the button.';
+$MESS['SALE_HPS_CVETYKASPI_QR_ALT'] = 'QR code of the payment';
+$MESS['SALE_HPS_CVETYKASPI_OPEN'] = 'Open Kaspi';
+$MESS['SALE_HPS_CVETYKASPI_SENT_TITLE'] = 'The invoice is on its way';
+$MESS['SALE_HPS_CVETYKASPI_SENT'] = 'Open the Kaspi app on the phone #PHONE# and confirm the payment.';
+$MESS['SALE_HPS_CVETYKASPI_UNKNOWN_TITLE'] = 'We are checking your payment';
+$MESS['SALE_HPS_CVETYKASPI_UNKNOWN'] = 'Kaspi has not confirmed yet that the invoice arrived. If it is in the app, you may pay it. We do not send a second one.';
+$MESS['SALE_HPS_CVETYKASPI_PAID_TITLE'] = 'Paid';
+$MESS['SALE_HPS_CVETYKASPI_REASON_PAID'] = 'Thank you, the payment has arrived.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_PEOPLE'] = 'The money has arrived. A manager checks the order and calls you.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_ENDED'] = 'The last invoice was not paid. You may try again.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_REFUSED'] = 'Kaspi refused this invoice, no money was taken. Check the number or try the other way.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_BUSY'] = 'Too many invoices in a row. Nothing was sent. Try again in a minute.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_NOT_SENT'] = 'That did not work now: nothing was sent, nothing was taken. Try again in a minute.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_PHONE'] = 'Check the phone number: +7 and ten digits.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_AWAY'] = 'We cannot see the state of the payment now. Nothing was sent. Try again in a minute.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_SETTINGS'] = 'This order cannot be paid with Kaspi now. Choose another way or contact the shop.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_SELLER'] = 'This seller does not take Kaspi now. Choose another way or contact the shop.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_CANCELLED'] = 'The order is cancelled and need not be paid.';

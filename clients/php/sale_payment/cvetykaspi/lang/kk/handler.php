@@ -1,0 +1,33 @@
+<?php
+
+$MESS['SALE_HPS_CVETYKASPI_AWAY'] = 'Төлем сервисі қазір жауап бермейді. Кейінірек тексеріңіз.';
+$MESS['SALE_HPS_CVETYKASPI_NEEDS_PEOPLE'] = 'Kaspi-де ақша бар, бірақ бұл төлемге сәйкес емес (#WORD#). Оқиғалар журналын және сатушының кабинетін қараңыз.';
+$MESS['SALE_HPS_CVETYKASPI_REFUND_UNKNOWN'] = 'Kaspi ақшаны қайтарды ма, белгісіз. Қайта қайтармаңыз: алдымен сатушының Kaspi Pay қосымшасын қараңыз.';
+$MESS['SALE_HPS_CVETYKASPI_WAITING'] = 'Kaspi растауын күтудеміз. Бет өзі жаңарады.';
+$MESS['SALE_HPS_CVETYKASPI_LOOK'] = 'Қазір тексеру';
+$MESS['SALE_HPS_CVETYKASPI_TITLE'] = 'Kaspi арқылы төлеу';
+$MESS['SALE_HPS_CVETYKASPI_YOUR_PHONE'] = 'Kaspi қосымшасы бар телефон';
+$MESS['SALE_HPS_CVETYKASPI_YOUR_PHONE_HINT'] = 'Оған шот келеді, оны қосымшада растайсыз.';
+$MESS['SALE_HPS_CVETYKASPI_SEND'] = 'Шот алу';
+$MESS['SALE_HPS_CVETYKASPI_OR'] = 'немесе';
+$MESS['SALE_HPS_CVETYKASPI_MAKE_LINK'] = 'Сілтеме немесе QR-код арқылы төлеу';
+$MESS['SALE_HPS_CVETYKASPI_LINK_TITLE'] = 'Kaspi қосымшасында төлеңіз';
+$MESS['SALE_HPS_CVETYKASPI_QR_HINT'] = 'Компьютерден: телефон камерасын кодқа бағыттаңыз. Телефоннан: түймені басыңыз.';
+$MESS['SALE_HPS_CVETYKASPI_QR_ALT'] = 'Төлеуге арналған QR-код';
+$MESS['SALE_HPS_CVETYKASPI_OPEN'] = 'Kaspi-ді ашу';
+$MESS['SALE_HPS_CVETYKASPI_SENT_TITLE'] = 'Шот жіберілді';
+$MESS['SALE_HPS_CVETYKASPI_SENT'] = '#PHONE# телефонындағы Kaspi қосымшасын ашып, төлемді растаңыз.';
+$MESS['SALE_HPS_CVETYKASPI_UNKNOWN_TITLE'] = 'Төлеміңізді тексерудеміз';
+$MESS['SALE_HPS_CVETYKASPI_UNKNOWN'] = 'Шоттың жеткенін Kaspi әлі растаған жоқ. Қосымшаға келсе, төлей аласыз. Екінші шот жібермейміз.';
+$MESS['SALE_HPS_CVETYKASPI_PAID_TITLE'] = 'Төленді';
+$MESS['SALE_HPS_CVETYKASPI_REASON_PAID'] = 'Рақмет, төлем алынды.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_PEOPLE'] = 'Ақша алынды. Менеджер тапсырысты тексеріп, сізбен хабарласады.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_ENDED'] = 'Алдыңғы шот төленбеді. Қайта көруге болады.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_REFUSED'] = 'Kaspi бұл шотты қабылдамады, ақша алынбады. Нөмірді тексеріңіз немесе басқа тәсілді көріңіз.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_BUSY'] = 'Қатарынан тым көп шот. Ештеңе жіберілген жоқ. Бір минуттан кейін көріңіз.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_NOT_SENT'] = 'Қазір болмады, ештеңе жіберілмеді және алынбады. Бір минуттан кейін көріңіз.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_PHONE'] = 'Телефон нөмірін тексеріңіз: +7 және он сан.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_AWAY'] = 'Қазір төлем күйін біле алмаймыз. Ештеңе жіберілген жоқ. Бір минуттан кейін көріңіз.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_SETTINGS'] = 'Бұл тапсырысты қазір Kaspi арқылы төлеуге болмайды. Басқа тәсілді таңдаңыз немесе дүкенге хабарласыңыз.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_SELLER'] = 'Бұл сатушы қазір Kaspi қабылдамайды. Басқа тәсілді таңдаңыз немесе дүкенге хабарласыңыз.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_CANCELLED'] = 'Тапсырыс тоқтатылды, оны төлеудің қажеті жоқ.';

@@ -1,0 +1,4 @@
+<?php
+
+// Bitrix's own packages call Kazakh kz.
+require __DIR__ . '/../kk/.description.php';

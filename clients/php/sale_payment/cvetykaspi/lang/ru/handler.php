@@ -1,0 +1,33 @@
+<?php
+
+$MESS['SALE_HPS_CVETYKASPI_AWAY'] = 'Сервис платежей сейчас не отвечает. Проверьте позже.';
+$MESS['SALE_HPS_CVETYKASPI_NEEDS_PEOPLE'] = 'Деньги в Kaspi есть, но к этой оплате они не подходят (#WORD#). Посмотрите журнал событий и кабинет продавца.';
+$MESS['SALE_HPS_CVETYKASPI_REFUND_UNKNOWN'] = 'Неизвестно, вернул ли Kaspi деньги. Не возвращайте ещё раз: сначала посмотрите в Kaspi Pay продавца.';
+$MESS['SALE_HPS_CVETYKASPI_WAITING'] = 'Ждём подтверждения от Kaspi. Страница обновится сама.';
+$MESS['SALE_HPS_CVETYKASPI_LOOK'] = 'Проверить сейчас';
+$MESS['SALE_HPS_CVETYKASPI_TITLE'] = 'Оплата через Kaspi';
+$MESS['SALE_HPS_CVETYKASPI_YOUR_PHONE'] = 'Телефон с приложением Kaspi';
+$MESS['SALE_HPS_CVETYKASPI_YOUR_PHONE_HINT'] = 'На него придёт счёт, и вы подтвердите его в приложении.';
+$MESS['SALE_HPS_CVETYKASPI_SEND'] = 'Получить счёт';
+$MESS['SALE_HPS_CVETYKASPI_OR'] = 'или';
+$MESS['SALE_HPS_CVETYKASPI_MAKE_LINK'] = 'Оплатить по ссылке или QR-коду';
+$MESS['SALE_HPS_CVETYKASPI_LINK_TITLE'] = 'Оплатите в приложении Kaspi';
+$MESS['SALE_HPS_CVETYKASPI_QR_HINT'] = 'С компьютера: наведите на код камеру телефона. С телефона: нажмите кнопку.';
+$MESS['SALE_HPS_CVETYKASPI_QR_ALT'] = 'QR-код для оплаты';
+$MESS['SALE_HPS_CVETYKASPI_OPEN'] = 'Открыть Kaspi';
+$MESS['SALE_HPS_CVETYKASPI_SENT_TITLE'] = 'Счёт отправлен';
+$MESS['SALE_HPS_CVETYKASPI_SENT'] = 'Откройте приложение Kaspi на телефоне #PHONE# и подтвердите оплату.';
+$MESS['SALE_HPS_CVETYKASPI_UNKNOWN_TITLE'] = 'Проверяем ваш платёж';
+$MESS['SALE_HPS_CVETYKASPI_UNKNOWN'] = 'Kaspi ещё не подтвердил, дошёл ли счёт. Если он пришёл в приложение, можете оплатить его. Второй счёт мы не отправим.';
+$MESS['SALE_HPS_CVETYKASPI_PAID_TITLE'] = 'Оплачено';
+$MESS['SALE_HPS_CVETYKASPI_REASON_PAID'] = 'Спасибо, оплата получена.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_PEOPLE'] = 'Деньги получены. Менеджер проверит заказ и свяжется с вами.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_ENDED'] = 'Прошлый счёт не был оплачен. Можно попробовать ещё раз.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_REFUSED'] = 'Kaspi отклонил этот счёт, деньги не списаны. Проверьте номер или попробуйте другой способ.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_BUSY'] = 'Слишком много счетов подряд. Ничего не отправлено. Попробуйте через минуту.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_NOT_SENT'] = 'Сейчас не получилось, ничего не отправлено и не списано. Попробуйте через минуту.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_PHONE'] = 'Проверьте номер телефона: +7 и десять цифр.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_AWAY'] = 'Сейчас мы не можем узнать состояние оплаты. Ничего не отправлено. Попробуйте через минуту.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_SETTINGS'] = 'Этот заказ сейчас нельзя оплатить через Kaspi. Выберите другой способ или свяжитесь с магазином.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_SELLER'] = 'Этот продавец сейчас не принимает Kaspi. Выберите другой способ или свяжитесь с магазином.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_CANCELLED'] = 'Заказ отменён, оплачивать его не нужно.';
