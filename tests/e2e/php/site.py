@@ -5,8 +5,8 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
-import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +56,7 @@ class Site:
 
     def __post_init__(self) -> None:
         shutil.copytree(CLIENT / "Integration", self.integration)
+        shutil.copytree(CLIENT / "sale_payment", self.www / "local" / "php_interface" / "include" / "sale_payment")
         shutil.copytree(CLIENT / "tests" / "bitrix", self.www / "bitrix")
         self.options = {"payment_service_folder": str(self.own), **self.options}
 
@@ -91,13 +92,15 @@ class Site:
 
     def orders(self, change: dict[str, Any] | None = None) -> dict[str, Any]:
         """The orders of the shop; ``change`` replaces them."""
-        path = self.www / "bitrix" / "orders.json"
         if change is not None:
-            path.write_text(json.dumps(change))
-        while not (text := path.read_text()):
-            time.sleep(0.01)  # the site is writing it
-        found: dict[str, Any] = json.loads(text)
+            (self.www / "bitrix" / "orders.json").write_text(json.dumps(change))
+        found: dict[str, Any] = self.kept("orders")
         return found
+
+    def kept(self, name: str) -> Any:
+        """What the doubles of Bitrix keep under a name; an empty list when there is nothing."""
+        path = self.www / "bitrix" / f"{name}.json"
+        return json.loads(path.read_text()) if path.exists() else []
 
     def save_options(self) -> None:
         (self.www / "bitrix" / "options.json").write_text(json.dumps({MODULE: self.options}))
@@ -141,10 +144,11 @@ class Site:
             process = await asyncio.create_subprocess_exec(
                 *("php", "-S", f"127.0.0.1:{port}", "-t", str(self.www)),
                 cwd=self.folder,
-                env=clean_environment(self.folder),
+                env=clean_environment(self.folder, PHP_CLI_SERVER_WORKERS="4"),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
             )
 
         async def listens() -> bool:
@@ -154,7 +158,7 @@ class Site:
             await until(listens, "PHP's web server listens")
             yield f"http://127.0.0.1:{port}"
         finally:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)  # with its workers
             await process.wait()
 
     async def php(self, *words: str, text: str = "") -> tuple[int, str, str]:

@@ -230,11 +230,12 @@ class BitrixOrders implements OrderAccess
     /** Money came, and it is not for this order as it stands: nothing is marked as paid. */
     private function leave($order, string $word, int $tiyn, array $payment, $ours = null): string
     {
+        $shop = $payment['shop_id'] ?? '';
         $what = [
             self::NO_SUCH_ORDER => 'the order has no such payment.',
             self::AMOUNT_DIFFERS => 'no payment of the order is of this sum and still to be paid.',
             self::CURRENCY_DIFFERS => 'the payment of the order is not in tenge.',
-            self::SELLER_DIFFERS => "it went to shop {$payment['shop_id']}, and the rule of the payment system names another one, or none.",
+            self::SELLER_DIFFERS => "it went to shop $shop, and the rule of the payment system names another one, or none.",
             self::ORDER_CANCELLED => 'the order is cancelled. Refund it, or take the order up again.',
         ][$word];
         $facts = ['payment' => $payment['id'] ?? null, 'external_id' => $payment['external_id'] ?? null];

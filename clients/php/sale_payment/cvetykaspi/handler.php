@@ -134,20 +134,25 @@ class CvetyKaspiHandler extends ServiceHandler implements IRefund, ICheckable
     public function check(Payment $payment)
     {
         $result = new ServiceResult();
+        $said = null;
         try {
             $id = BitrixPaymentId::of($payment);
             $standing = $this->checkout()->look($id);
             $word = $this->settle($id, $standing);
             if ($standing['step'] === Checkout::AWAY) {
-                $result->addError(new Error(Loc::getMessage('SALE_HPS_CVETYKASPI_AWAY')));
+                $said = Loc::getMessage('SALE_HPS_CVETYKASPI_AWAY');
             } elseif (in_array($word, OrderAccess::NEEDS_PEOPLE, true)) {
-                $result->addError(new Error(Loc::getMessage('SALE_HPS_CVETYKASPI_NEEDS_PEOPLE', ['#WORD#' => $word])));
+                $said = Loc::getMessage('SALE_HPS_CVETYKASPI_NEEDS_PEOPLE', ['#WORD#' => $word]);
             } elseif ($standing['payment'] !== null && $standing['step'] !== Checkout::PAID) {
                 $result->setPsData($this->psData($standing['payment']));
             }
         } catch (\Throwable $problem) {
             $this->note('check', $problem);
-            $result->addError(new Error($problem->getMessage()));
+            $said = $problem->getMessage();
+        }
+        if ($said !== null) {
+            // In a field of the payment: Bitrix shows no error of this method.
+            $result->setPsData(['PS_STATUS_MESSAGE' => $said, 'PS_RESPONSE_DATE' => new DateTime()]);
         }
 
         return $result;
@@ -258,11 +263,14 @@ class CvetyKaspiHandler extends ServiceHandler implements IRefund, ICheckable
         return SellerRule::shopOf($payment);
     }
 
-    /** Eleven digits that begin with 7; '' for what is no phone of Kazakhstan. */
+    /**
+     * Eleven digits that begin with 7; '' for what is no phone of Kazakhstan.
+     *
+     * Ten digits are not completed: they may be eleven of which one is missing, and then the invoice would be a stranger's.
+     */
     private static function phone(string $typed): string
     {
-        $digits = preg_replace('/\D/', '', $typed);
-        $digits = preg_match('/^7\d{9}$/D', $digits) ? '7' . $digits : preg_replace('/^8(?=7\d{9}$)/D', '7', $digits);
+        $digits = preg_replace('/^8/', '7', preg_replace('/\D/', '', $typed));
 
         return preg_match('/^77\d{9}$/D', $digits) ? $digits : '';
     }
@@ -285,7 +293,7 @@ class CvetyKaspiHandler extends ServiceHandler implements IRefund, ICheckable
         if ($standing['step'] === Checkout::WAITING) {
             $link = (string) ($standing['payment']['payment_link'] ?? '');
 
-            return strncmp($link, 'https://', 8) === 0 ? 'link' : 'waiting';
+            return preg_match('#^https?://#D', $link) ? 'link' : 'waiting';
         }
 
         return $standing['step'] === Checkout::FORM ? 'form' : 'notice';

@@ -2,6 +2,9 @@
 /**
  * Doubles of the few Bitrix classes that the client uses. They behave as Bitrix's do where the client depends on it, and
  * throw where it would be wrong to call them. State lies in JSON files below DOCUMENT_ROOT/bitrix.
+ *
+ * Names, parameters and the order of what happens are those of the modules main and sale in the public copy
+ * github.com/avshatalov48/bitrix-core-business, commit 062176233123005075b96c6d2b3c79358dee3fbf.
  */
 
 namespace Bitrix\Main\Config {
@@ -19,20 +22,6 @@ namespace Bitrix\Main\Config {
             $options = \BitrixDouble::read('options.json');
             $options[$moduleId][$name] = $value;
             \BitrixDouble::write('options.json', $options);
-        }
-    }
-}
-
-namespace Bitrix\Main {
-    class Loader
-    {
-        public static $included = [];
-
-        public static function includeModule($moduleName)
-        {
-            self::$included[$moduleName] = true;
-
-            return true;
         }
     }
 }
@@ -96,123 +85,6 @@ namespace Bitrix\Main\Data {
     }
 }
 
-namespace Bitrix\Sale {
-    class Result
-    {
-        private $errors;
-
-        public function __construct(array $errors = [])
-        {
-            $this->errors = $errors;
-        }
-
-        public function isSuccess()
-        {
-            return $this->errors === [];
-        }
-
-        public function getErrorMessages()
-        {
-            return $this->errors;
-        }
-    }
-
-    class Payment
-    {
-        public $fields;
-
-        public function __construct(array $fields)
-        {
-            $this->fields = $fields + ['SUM' => 0.0, 'PAID' => 'N', 'INNER' => 'N', 'PAY_VOUCHER_NUM' => null, 'PAY_RETURN_NUM' => null,
-                'PAY_RETURN_COMMENT' => null];
-        }
-
-        public function isPaid()
-        {
-            return $this->fields['PAID'] === 'Y';
-        }
-
-        public function isInner()
-        {
-            return $this->fields['INNER'] === 'Y';
-        }
-
-        public function getSum()
-        {
-            return $this->fields['SUM'];
-        }
-
-        public function getField($name)
-        {
-            return $this->fields[$name];
-        }
-
-        public function setField($name, $value)
-        {
-            if ($name === 'IS_RETURN' || !array_key_exists($name, $this->fields)) {
-                throw new \LogicException("setField($name) would move money, or there is no such field");
-            }
-            $this->fields[$name] = $value;
-
-            return new Result();
-        }
-
-        public function setPaid($value)
-        {
-            return $this->setField('PAID', $value);
-        }
-
-        public function setReturn($value)
-        {
-            throw new \LogicException('setReturn() pays back once more');
-        }
-    }
-
-    class Order
-    {
-        public static $fails = [];
-        private $id;
-        private $payments;
-
-        public static function load($id)
-        {
-            if (!isset(\Bitrix\Main\Loader::$included['sale'])) {
-                throw new \LogicException('the module sale is not included');
-            }
-            $orders = \BitrixDouble::read('orders.json');
-            if (!isset($orders[$id])) {
-                return null;
-            }
-            $order = new self();
-            $order->id = $id;
-            foreach ($orders[$id] as $fields) {
-                $order->payments[] = new Payment($fields);
-            }
-
-            return $order;
-        }
-
-        public function getPaymentCollection()
-        {
-            return new \ArrayIterator($this->payments);
-        }
-
-        public function save()
-        {
-            if (self::$fails !== []) {
-                return new Result(self::$fails);
-            }
-            $orders = \BitrixDouble::read('orders.json');
-            $orders[$this->id] = array_map(static function (Payment $payment) {
-                return $payment->fields;
-            }, $this->payments);
-            \BitrixDouble::write('orders.json', $orders);
-
-            return new Result();
-        }
-    }
-}
-
 namespace {
     class BitrixDouble
     {
@@ -223,11 +95,19 @@ namespace {
             return is_file($path) ? json_decode(file_get_contents($path), true) : [];
         }
 
+        /** One more line of a list. */
+        public static function add($name, $what)
+        {
+            self::write($name, array_merge(self::read($name), [$what]));
+        }
+
         public static function write($name, array $what)
         {
             $path = self::path($name);
             is_dir(dirname($path)) || mkdir(dirname($path), 0700, true);
-            file_put_contents($path, json_encode($what, JSON_PRETTY_PRINT), LOCK_EX);
+            $draft = $path . '.' . getmypid() . '.new';
+            file_put_contents($draft, json_encode($what, JSON_PRETTY_PRINT));
+            rename($draft, $path);
         }
 
         public static function remove($name)
@@ -242,4 +122,7 @@ namespace {
             return $_SERVER['DOCUMENT_ROOT'] . '/bitrix/' . $name;
         }
     }
+    require_once __DIR__ . '/../lib.php';
+    require_once __DIR__ . '/../../sale/lib.php';
+    $GLOBALS['USER'] = new CUser();
 }

@@ -1,0 +1,676 @@
+"""The payment system handler for Bitrix: real PHP with doubles of Bitrix's classes, the real service, the stand-in proxy."""
+
+import asyncio
+import base64
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.php.site import Site, php_or_skip
+from tests.e2e.php.web import Answer, Request, as_json, served
+from tests.e2e.test_php import SCOPES, WEBHOOK_SECRET, event, signed
+from tests.support.rig import PAYS_AT_ONCE, PHONE, Rig, sha256
+from tests.support.shops import SHOPS, device_token_of
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.xdist_group("php")
+
+SHOP, OTHER = 121038, 576631
+BY_PROPERTY, BY_XML_ID, FIXED, NO_RULE, INHERITED, NO_GOODS = 3, 4, 5, 6, 7, 8
+MANAGER = Path(__file__).parent / "php" / "manager.php"
+
+
+def system(**values: str) -> dict[str, Any]:
+    return {
+        "ACTION_FILE": "cvetykaspi",
+        "ENTITY_REGISTRY_TYPE": "ORDER",
+        "values": {f"CVETYKASPI_{name}": value for name, value in values.items()},
+    }
+
+
+SYSTEMS = {
+    BY_PROPERTY: system(SELLER="PROPERTY", GOODS="SELLER"),
+    BY_XML_ID: system(SELLER="XML_ID", GOODS="SELLER"),
+    FIXED: system(SELLER="SHOP", SHOP=f"{FIXED}:{SHOP}", GOODS="-"),
+    NO_RULE: system(GOODS="-"),
+    # Nothing of its own: Bitrix gives it what is common, here the shop of another payment system.
+    INHERITED: system(SELLER="SHOP", GOODS="-"),
+    NO_GOODS: system(SELLER="PROPERTY"),
+    "common": {"CVETYKASPI_SHOP": str(SHOP)},
+}
+
+
+@dataclass
+class Page:
+    """What a buyer sees."""
+
+    html: str
+
+    @property
+    def text(self) -> str:
+        return unescape(re.sub(r"<(style|script).*?</\1>|<[^>]+>", " ", self.html, flags=re.DOTALL))
+
+    @property
+    def attempt(self) -> int:
+        """The attempt that its button asks for; 0 without one."""
+        found = re.search(r'name="CVETYKASPI_ATTEMPT" value="(\d+)"', self.html)
+        return int(found[1]) if found else 0
+
+    @property
+    def ask(self) -> str:
+        """Where its script asks whether something changed; empty when it does not wait."""
+        found = re.search(r'\}\)\(("[^"]+"), ', self.html)
+        return json.loads(found[1]) if found else ""
+
+    def hidden(self) -> dict[str, str]:
+        return dict(re.findall(r'type="hidden" name="([^"]+)"(?: id="[^"]+")? value="([^"]*)"', self.html))
+
+
+@dataclass
+class Order:
+    """One order of the shop, with one payment unless the test says otherwise."""
+
+    shop: "Shop"
+    id: int
+    payments: list[int]
+
+    @property
+    def now(self) -> dict[str, Any]:
+        """As Bitrix has it."""
+        found: dict[str, Any] = self.shop.site.orders()[str(self.id)]
+        return found
+
+    @property
+    def payment(self) -> dict[str, Any]:
+        """Its first payment, as Bitrix has it."""
+        found: dict[str, Any] = self.now["payments"][0]
+        return found
+
+    @property
+    def order_id(self) -> str:
+        """As the service knows its first payment."""
+        return f"s1-{self.id}-{self.payments[0]}"
+
+    def address(self, index: int = 0) -> str:
+        return f"/bitrix/pay.php?ORDER_ID={self.id}&PAYMENT_ID={self.payments[index]}"
+
+    async def open(self, index: int = 0, **query: str) -> Page:
+        answer = await self.shop.browser.get(self.address(index), params=query or None)
+        if query:
+            answer = await self.shop.browser.get(self.address(index) + "".join(f"&{k}={v}" for k, v in query.items()))
+        assert answer.status_code == 200, answer.text
+        return Page(answer.text)
+
+    async def press(self, page: Page, way: str = "phone", phone: str = PHONE, index: int = 0) -> Page:
+        """Press a button of the page."""
+        body = {**page.hidden(), "CVETYKASPI_WAY": way, "CVETYKASPI_PHONE": phone}
+        answer = await self.shop.browser.post(self.address(index), data=body)
+        assert answer.status_code == 200, answer.text
+        return Page(answer.text)
+
+    async def pay(self, phone: str = PHONE, way: str = "phone") -> Page:
+        """Open the page and press its button."""
+        return await self.press(await self.open(), way, phone)
+
+    async def asked(self, page: Page) -> dict[str, Any]:
+        """What the page's script hears."""
+        answer = await self.shop.browser.get(page.ask)
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def paid(self) -> dict[str, Any]:
+        """The order after its first payment was paid at once and the page asked."""
+        page = await self.pay(PAYS_AT_ONCE)
+
+        async def is_paid() -> bool:
+            return bool((await self.asked(page))["step"] == "paid")
+
+        await until(is_paid, "the page hears that it is paid")
+        return self.payment
+
+    async def calls(self) -> list[dict[str, Any]]:
+        """The creates of this order that reached the proxy."""
+        return [
+            entry
+            for entry in await self.shop.rig.ledger()
+            if entry["op"] in {"create", "create-link"} and (entry["message"] or "").startswith(f"Заказ {self.id} #")
+        ]
+
+    async def manager(self, do: str, **more: Any) -> list[str]:
+        """What a manager does in Bitrix; the errors that it ended in."""
+        asked = {"do": do, "order": self.id, "payment": self.payments[0], **more}
+        code, out, err = await self.shop.site.php(str(MANAGER), text=json.dumps(asked))
+        assert code == 0, out + err
+        found: list[str] = json.loads(out)["errors"]
+        return found
+
+
+@dataclass
+class Shop:
+    """A Bitrix site with the handler, and a buyer's browser without JavaScript."""
+
+    site: Site
+    rig: Rig
+    browser: httpx.AsyncClient
+    made: int = field(default_factory=lambda: time.time_ns() // 1000 % 10**8 * 10)
+
+    def order(
+        self,
+        system: int = BY_PROPERTY,
+        seller: int | str = SHOP,
+        goods: tuple[tuple[int | str, float], ...] | None = None,
+        payments: tuple[dict[str, Any], ...] | None = None,
+        amount: float = 17500,
+        **fields: Any,
+    ) -> Order:
+        self.made += 1
+        number = self.made
+        payments = payments or ({"SUM": amount},)
+        ids = [number * 2 + index for index in range(len(payments))]
+        basket = [
+            {"PRICE": price, "properties": {"SELLER": str(whose)}} for whose, price in goods or ((seller, amount),)
+        ]
+        order = {
+            "properties": {"SHOP_ID": str(seller), "PHONE": "+7 701 521-15-45"},
+            "basket": basket,
+            "payments": [
+                {"ID": id_, "PAY_SYSTEM_ID": system, **one} for id_, one in zip(ids, payments, strict=True)
+            ],
+            **fields,
+        }
+        self.site.orders({**self.site.orders(), str(number): order})
+        return Order(self, number, ids)
+
+    def told(self, order: Order) -> str:
+        """What people were told of an order, above Bitrix's pages."""
+        notes = [note["MESSAGE"] for note in self.site.kept("admin_notify").values() if f"order {order.id}:" in note["MESSAGE"]]
+        return " ".join(notes)
+
+    async def deliver(self, kind: str, payment: dict[str, Any]) -> str:
+        """An event of the service arrives."""
+        body = event(kind, payment)
+        answer = await self.browser.post("/local/payment-events.php", content=body, headers=signed(body, number=payment["id"] + kind))
+        return str(answer.json()["result"])
+
+
+@pytest.fixture(scope="module")
+async def shop(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
+    php_or_skip()
+    options = {
+        "payment_service_url": rig.services[0].url,
+        "payment_service_key": rig.make_key("bitrix-handler", *SCOPES),
+        "payment_service_webhook_secret": WEBHOOK_SECRET,
+    }
+    site = Site(tmp_path_factory.mktemp("bitrix"), options)
+    (site.www / "bitrix" / "systems.json").write_text(json.dumps(SYSTEMS))
+    (site.www / "bitrix" / "admin_notify.json").write_text("{}")
+    site.orders({})
+    page = site.www / "local" / "payment-events.php"
+    page.write_text("<?php require __DIR__ . '/classes/Integration/PaymentService/webhook.php';\n")
+    async with site.web_server() as url, httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as browser:
+        yield Shop(site, rig, browser)
+    errors = (site.folder / "web-server.log").read_text()
+    assert not re.search(r"PHP (Fatal|Warning|Notice|Deprecated)", errors), errors
+    for secret in {*rig.secrets, WEBHOOK_SECRET, PHONE, PAYS_AT_ONCE}:
+        assert secret not in site.log + json.dumps(site.kept("pay_system_log")) + json.dumps(site.kept("event_log"))
+
+
+# --- paying
+
+
+async def test_opened_page_asks_for_no_money(shop: Shop) -> None:
+    order = shop.order()
+    page = await order.open()
+    assert (page.attempt, "17 500 ₸" in page.text.replace("\xa0", " ")) == (1, True)
+    assert 'value="+7 701 521-15-45"' in page.html
+    assert await order.calls() == []
+
+
+async def test_phone_is_invoiced_once_for_its_seller_and_the_order_is_marked_as_bitrix_does(shop: Shop) -> None:
+    order = shop.order(amount=17500.5)
+    payment = await order.paid()
+    [call] = await order.calls()
+    assert (call["organization_bin"], call["device_token_sha256"]) == (SHOPS[SHOP], sha256(device_token_of(SHOP)))
+    assert (call["amount"], call["default_merchant_used"]) == ("17500.50", False)
+    assert (payment["PAID"], payment["PS_STATUS"], payment["PS_SUM"], payment["PS_CURRENCY"]) == ("Y", "Y", 17500.5, "KZT")
+    assert payment["PAY_VOUCHER_NUM"] == call["external_id"]
+    assert payment["PS_INVOICE_ID"] == (await shop.rig.payment_of_order(order.order_id) or {})["id"]
+    assert "OnSalePsServiceProcessRequestBeforePaid" in shop.site.kept("events")
+    assert "Оплачено" in (await order.open()).text
+
+
+async def test_link_comes_with_its_qr_and_needs_no_javascript(shop: Shop) -> None:
+    order = shop.order(seller=OTHER)
+    page = await order.pay(way="link")
+    made = await shop.rig.payment_of_order(order.order_id) or {}
+    assert f'href="{made["payment_link"]}"' in page.html
+    [png] = re.findall(r'src="data:image/png;base64,([^"]+)"', page.html)
+    assert base64.b64decode(png).startswith(b"\x89PNG")
+    here = order.address().replace("&", "&amp;")
+    assert f'<noscript><meta http-equiv="refresh" content="5;url={here}"></noscript>' in page.html
+    [call] = await order.calls()
+    assert (call["op"], call["organization_bin"]) == ("create-link", SHOPS[OTHER])
+
+
+@pytest.mark.parametrize("language", ["ru", "kk", "kz", "en"])
+async def test_every_page_has_its_texts_in_every_language(shop: Shop, language: str) -> None:
+    folder = shop.site.www / "local" / "php_interface" / "include" / "sale_payment" / "cvetykaspi"
+    used = {
+        code
+        for path in [folder / "handler.php", *folder.glob("template/*.php")]
+        for code in re.findall(r"'SALE_HPS_CVETYKASPI_(\w+[A-Z])'", path.read_text("utf-8"))
+    }
+    reasons = {"PAID", "PEOPLE", "ENDED", "REFUSED", "BUSY", "NOT_SENT", "PHONE", "AWAY", "SETTINGS", "SELLER", "CANCELLED"}
+    used |= {f"REASON_{reason}" for reason in reasons}
+    text = (folder / "lang" / ("kk" if language == "kz" else language) / "handler.php").read_text("utf-8")
+    assert used == set(re.findall(r"\$MESS\['SALE_HPS_CVETYKASPI_(\w+)'\]", text))
+    assert (await shop.order().open(lang=language)).attempt == 1
+
+
+WAITS, CHECKS, REFUSED, ENDED = "Счёт отправлен", "Проверяем ваш платёж", "Kaspi отклонил", "не был оплачен"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "shows"),
+    [
+        ("9017", WAITS),
+        ("9062", REFUSED),
+        ("9053", "нельзя оплатить|отклонил|ничего не отправлено"),
+        ("9022", CHECKS),
+        ("9023", CHECKS),
+        ("9026", CHECKS),
+        ("9027", CHECKS),
+        ("9031", CHECKS),
+        ("9039", CHECKS),
+    ],
+    ids=["waits", "refused", "429", "hangs", "hangs, applied", "lost", "lost, applied", "500", "-999"],
+)
+async def test_every_course_is_shown_as_it_is_and_asks_once(shop: Shop, suffix: str, shows: str) -> None:
+    order = shop.order()
+    first = await order.open()
+    page = await order.press(first, phone=f"7701521{suffix}")
+    assert re.search(shows, page.text), page.text
+    again = await order.press(first, phone=f"7701521{suffix}")  # the page was loaded anew, or the button pressed twice
+    opened = await order.open()
+    assert len(await order.calls()) == 1
+    if shows in {WAITS, CHECKS}:
+        assert (page.attempt, again.attempt, opened.attempt) == (0, 0, 0)
+    else:
+        assert (page.attempt, again.attempt, opened.attempt) == (2, 2, 2)
+    assert order.payment.get("PAID", "N") == "N"
+
+
+async def test_buyer_tries_again_only_after_the_last_attempt_has_ended(shop: Shop) -> None:
+    order = shop.order()
+    first = await order.open()
+    page = await order.press(first, phone="77015219013")
+
+    async def ended() -> Page | None:
+        found = await order.open()
+        return found if found.attempt == 2 else None
+
+    second = await until(ended, "the declined invoice has ended")
+    assert ENDED in second.text
+    assert page.attempt == 0
+    # The page of the first attempt, with the back button: nothing is sent, and the buyer sees where it stands.
+    assert (await order.press(first)).attempt == 2
+    assert WAITS in (await order.press(second, phone="77015219017")).text
+    assert len(await order.calls()) == 2
+
+
+async def test_two_clicks_in_two_processes_send_once(shop: Shop) -> None:
+    order = shop.order()
+    page = await order.open()
+    pages = await asyncio.gather(*(order.press(page, phone="77015219017") for _ in range(4)))
+    assert [WAITS in one.text for one in pages] == [True] * 4
+    assert len(await order.calls()) == 1
+
+
+async def test_order_that_is_open_at_the_service_already_is_shown_and_not_asked_for(shop: Shop) -> None:
+    order = shop.order()
+    page = await order.open()
+    await shop.rig.create(SHOP, order_id=order.order_id, amount=17500, phone="77015219017")
+    assert WAITS in (await order.press(page)).text
+    assert await order.calls() == []
+
+
+@pytest.mark.parametrize("phone", ["", "123", "+1 202 555 01 11", "7701521154", "7701521154x", "870152115455"])
+async def test_what_is_no_phone_is_asked_for_again(shop: Shop, phone: str) -> None:
+    order = shop.order()
+    page = await order.pay(phone)
+    assert ("Проверьте номер" in page.text, page.attempt) == (True, 1)
+    assert await order.calls() == []
+
+
+async def test_form_of_another_visitor_or_another_payment_is_not_obeyed(shop: Shop) -> None:
+    order, other = shop.order(), shop.order()
+    page = await order.open()
+    body = {**page.hidden(), "CVETYKASPI_WAY": "phone", "CVETYKASPI_PHONE": PHONE}
+    for change in ({"sessid": "0" * 32}, {"CVETYKASPI_PAYMENT": str(other.payments[0])}):
+        answer = await shop.browser.post(order.address(), data={**body, **change})
+        assert Page(answer.text).attempt == 1
+    assert await order.calls() == await other.calls() == []
+
+
+# --- what the service, or something in its place, answers
+
+
+@dataclass
+class InBetween:
+    """In the service's place: knows of no payment, and answers a create as it is told."""
+
+    answer: Answer
+    find: Answer = field(default_factory=lambda: as_json({"items": []}))
+    creates: list[Request] = field(default_factory=list)
+
+    async def respond(self, request: Request) -> Answer:
+        if request.method == "GET":
+            return self.find
+        self.creates.append(request)
+        return self.answer
+
+
+def problem(code: str, status: int) -> Answer:
+    return as_json({"code": code, "detail": f"It is {code}.", "status": status}, status)
+
+
+@pytest.fixture
+async def pay_between(shop: Shop) -> AsyncIterator[Callable[[InBetween], Awaitable[Page]]]:
+    address = shop.site.options["payment_service_url"]
+
+    async def pay(between: InBetween) -> Page:
+        order = shop.order()
+        page = await order.open()
+        async with served(between.respond) as url:
+            shop.site.options["payment_service_url"] = url
+            shop.site.save_options()
+            return await order.press(page)
+
+    yield pay
+    shop.site.options["payment_service_url"] = address
+    shop.site.save_options()
+
+
+@pytest.mark.parametrize(
+    ("answer", "shows", "creates"),
+    [
+        (problem("rate_limited", 429), "Слишком много", 1),
+        (problem("draining", 503), "ничего не отправлено", 1),
+        # Surely not sent, says the service: the client asks again, under the same key.
+        (problem("not_sent", 503), "ничего не отправлено", 3),
+        (problem("order_already_open", 409), "отклонил", 1),
+        (problem("still_running", 409), CHECKS, 1),
+        (as_json({"id": "01a", "state": "unknown", "detail": "Not known."}, 202), CHECKS, 1),
+        (Answer(drop=True), CHECKS, 1),
+        (Answer(502, b"<html>bad gateway</html>", "text/html"), CHECKS, 1),
+        (Answer(200, b"<html>maintenance</html>", "text/html"), CHECKS, 1),
+        (problem("internal_error", 500), CHECKS, 1),
+        (problem("shop_inactive", 403), "не принимает Kaspi", 1),
+        (problem("shop_not_configured", 404), "не принимает Kaspi", 1),
+        (problem("authentication_required", 401), "нельзя оплатить", 1),
+    ],
+    ids=["429", "503", "503 not sent", "409 open", "409 running", "202", "lost", "502", "html", "500", "403", "404", "401"],
+)
+async def test_every_answer_is_shown_as_it_is_and_nothing_unsure_is_sent_twice(
+    pay_between: Callable[[InBetween], Awaitable[Page]], answer: Answer, shows: str, creates: int
+) -> None:
+    between = InBetween(answer)
+    page = await pay_between(between)
+    assert shows in page.text
+    assert len(between.creates) == creates
+    assert len({request.headers["idempotency-key"] for request in between.creates}) == 1
+
+
+async def test_service_that_cannot_say_what_it_has_is_asked_for_nothing(
+    pay_between: Callable[[InBetween], Awaitable[Page]],
+) -> None:
+    for find in (problem("database_unavailable", 503), Answer(200, b"<html>", "text/html"), as_json({"what": 1})):
+        between = InBetween(as_json({}), find)
+        page = await pay_between(between)
+        assert "не можем узнать" in page.text
+        assert between.creates == []
+
+
+# --- whose money it is
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"system": NO_RULE},
+        {"system": INHERITED},
+        {"system": NO_GOODS},
+        {"system": BY_XML_ID},
+        {"system": BY_XML_ID, "payments": ({"SUM": 17500, "XML_ID": "121038"},)},
+        {"seller": ""},
+        {"seller": "none"},
+        {"properties": {}},
+        {"seller": SHOP, "goods": ((OTHER, 17500),)},
+        {"goods": ((SHOP, 10000), (OTHER, 7500))},
+        {"goods": ((SHOP, 10000), ("", 7500))},
+        {"system": BY_XML_ID, "goods": ((SHOP, 10000), (OTHER, 7500)), "payments": ({"SUM": 17500, "XML_ID": f"shop-{SHOP}"},)},
+        {"payments": ({"SUM": 17500, "CURRENCY": "RUB"},)},
+    ],
+    ids=str,
+)
+async def test_payment_without_one_sure_seller_cannot_be_paid(shop: Shop, wrong: dict[str, Any]) -> None:
+    order = shop.order(**wrong)
+    page = await order.open()
+    assert (page.attempt, "нельзя оплатить" in page.text) == (0, True)
+    body = {"CVETYKASPI_PAYMENT": str(order.payments[0]), "CVETYKASPI_ATTEMPT": "1", "CVETYKASPI_WAY": "link"}
+    body["sessid"] = (await shop.order().open()).hidden()["sessid"]
+    forged = Page((await shop.browser.post(order.address(), data=body)).text)
+    assert "нельзя оплатить" in forged.text
+    assert await order.calls() == []
+
+
+async def test_order_of_two_sellers_is_two_payments_each_to_its_own(shop: Shop) -> None:
+    payments = ({"SUM": 10000, "XML_ID": f"shop-{SHOP}"}, {"SUM": 9000, "XML_ID": f"shop-{OTHER}"})
+    goods = ((SHOP, 10000.0), (OTHER, 7500.0))
+    order = shop.order(BY_XML_ID, goods=goods, payments=payments, PRICE_DELIVERY=1500)
+    for index in range(2):
+        await order.press(await order.open(index), phone="77015219017", index=index)
+    calls = await order.calls()
+    assert [(call["organization_bin"], call["amount"]) for call in calls] == [
+        (SHOPS[SHOP], "10000.00"),
+        (SHOPS[OTHER], "9000.00"),
+    ]
+
+
+async def test_fixed_shop_that_names_its_own_payment_system_is_paid(shop: Shop) -> None:
+    order = shop.order(FIXED, seller=OTHER)
+    await order.pay("77015219017")
+    [call] = await order.calls()
+    assert call["organization_bin"] == SHOPS[SHOP]
+
+
+# --- events, and pages that ask
+
+
+def event_of(order: Order, **change: Any) -> dict[str, Any]:
+    return {
+        "id": f"p{order.id}",
+        "version": 3,
+        "state": "paid",
+        "status": "Processed",
+        "external_id": str(order.id),
+        "shop_id": SHOP,
+        "order_id": order.order_id,
+        "amount": 17500,
+        "refunded_amount": 0,
+        **change,
+    }
+
+
+async def test_event_marks_the_payment_that_it_names(shop: Shop) -> None:
+    order = shop.order(payments=({"SUM": 17500}, {"SUM": 17500}))
+    assert await shop.deliver("payment.paid", event_of(order)) == "done"
+    assert [one["PAID"] for one in order.now["payments"]] == ["Y", "N"]
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"shop_id": OTHER}, "seller_differs"),
+        ({"amount": 17499.99}, "amount_differs"),
+        ({"amount": 1750}, "amount_differs"),
+        ({"currency": "RUB"}, "currency_differs"),
+        ({"order_id": "s1-{order}-1"}, "no_such_order"),
+        ({"order_id": "s2-{order}-{payment}"}, "no_such_order"),
+        ({"order_id": "{order}"}, "amount_differs"),
+    ],
+    ids=str,
+)
+async def test_event_of_another_seller_sum_currency_or_payment_marks_nothing(
+    shop: Shop, change: dict[str, Any], word: str
+) -> None:
+    order = shop.order()
+    told = {
+        name: value.format(order=order.id, payment=order.payments[0]) if isinstance(value, str) else value
+        for name, value in change.items()
+    }
+    assert await shop.deliver("payment.paid", event_of(order, **told)) == word
+    assert (order.payment["PAID"], order.payment["PS_SUM"]) == ("N", None)
+    assert f"Kaspi has {told.get('amount', 17500):.2f} tenge" in shop.told(order)
+    assert order.now["MARKED"] == "Y" or order.payment["MARKED"] == "Y"
+
+
+async def test_money_for_a_cancelled_order_goes_to_people(shop: Shop) -> None:
+    order = shop.order(CANCELED="Y")
+    assert await shop.deliver("payment.paid", event_of(order)) == "order_cancelled"
+    assert (order.payment["PAID"], order.payment["MARKED"]) == ("N", "Y")
+    assert "the order is cancelled. Refund it" in shop.told(order)
+    assert ["PAYMENT", order.payments[0]] in [marker[:2] for marker in shop.site.kept("markers")]
+    assert "Заказ отменён" in (await order.open()).text
+
+
+async def test_cancelled_order_with_an_open_invoice_tells_people(shop: Shop) -> None:
+    order, quiet = shop.order(), shop.order()
+    await order.pay("77015219017")
+    assert await order.manager("cancel") == await quiet.manager("cancel") == []
+    assert "its invoice at Kaspi can still be paid" in shop.told(order)
+    assert shop.told(quiet) == ""
+
+
+async def test_paid_order_that_is_cancelled_tells_people(shop: Shop) -> None:
+    order = shop.order()
+    await order.paid()
+    assert await order.manager("cancel") == []
+    assert "Kaspi has its money. Refund it" in shop.told(order)
+
+
+async def test_page_of_somebody_else_is_told_nothing(shop: Shop) -> None:
+    order, other = shop.order(), shop.order()
+    page = await order.pay("77015219017")
+    foreign = page.ask.replace(f"PAYMENT_ID={order.payments[0]}", f"PAYMENT_ID={other.payments[0]}")
+    for ask in (foreign, re.sub("TOKEN=.*", "TOKEN=", page.ask)):
+        assert (await shop.browser.get(ask)).json() == {"step": "forbidden"}
+
+
+async def test_order_is_marked_once_however_many_pages_ask(shop: Shop) -> None:
+    order = shop.order()
+    page = await order.pay("77015219017")
+    payment = await shop.rig.payment_of_order(order.order_id) or {}
+    asking = asyncio.gather(*(order.asked(page) for _ in range(3)))
+    await asyncio.sleep(0.3)
+    (await shop.rig.sandbox_client.post(f"/_payments/{payment['external_id']}/pay")).raise_for_status()
+    assert {said["step"] for said in await asking} <= {"paid", "waiting"}
+
+    async def is_paid() -> bool:
+        return bool((await order.asked(page))["step"] == "paid")
+
+    before = len(shop.site.kept("events"))
+    await until(is_paid, "the page hears that it is paid")
+    assert order.payment["PAID"] == "Y"
+    assert shop.site.kept("events")[before:].count("OnSalePsServiceProcessRequestBeforePaid") <= 1
+
+
+async def test_check_by_a_manager_brings_the_payment_to_what_kaspi_says(shop: Shop) -> None:
+    order = shop.order()
+    await order.pay(PAYS_AT_ONCE)
+
+    async def is_paid() -> bool:
+        assert await order.manager("check") == []
+        return bool(order.payment["PAID"] == "Y")
+
+    await until(is_paid, "the check finds it paid")
+    assert order.payment["PS_STATUS"] == "Y"
+
+
+# --- refunds
+
+
+async def refunds_of(order: Order) -> list[dict[str, Any]]:
+    return await order.shop.rig.ledger(op="refund", external_id=order.payment["PAY_VOUCHER_NUM"])
+
+
+async def test_refund_from_the_order_form_reaches_kaspi_once_and_whole(shop: Shop) -> None:
+    order = shop.order()
+    await order.paid()
+    first, second = await asyncio.gather(order.manager("return"), order.manager("return"))
+    assert [] in (first, second)
+    [refund] = await refunds_of(order)
+    assert (refund["amount"], refund["organization_bin"]) == ("17500.00", SHOPS[SHOP])
+    assert (order.payment["PAID"], order.payment["PS_SUM"]) == ("N", 0)
+    await order.manager("return")
+    assert len(await refunds_of(order)) == 1
+
+
+async def test_part_is_refunded_and_an_old_page_cannot_refund_it_again(shop: Shop) -> None:
+    order = shop.order()
+    await order.paid()
+    late = asyncio.create_task(order.manager("refund", sum=500, dwell_s=1.5))
+    await asyncio.sleep(0.5)
+    assert await order.manager("refund", sum=500) == []
+    [error] = await late
+    assert "500.00 tenge" in error
+    assert (order.payment["PAID"], order.payment["PS_SUM"]) == ("Y", 17000)
+    assert await order.manager("refund", sum=500) == []
+    assert [entry["amount"] for entry in await refunds_of(order)] == ["500.00", "500.00"]
+    assert await order.manager("return") == []
+    assert (order.payment["PAID"], order.payment["PS_SUM"]) == ("N", 0)
+    assert [entry["amount"] for entry in await refunds_of(order)][2:] == ["16500.00"]
+
+
+async def test_unknown_refund_is_shown_as_such_and_blocks(shop: Shop) -> None:
+    order = shop.order()
+    await order.paid()
+    [error] = await order.manager("refund", sum=100.27)
+    assert "Неизвестно, вернул ли Kaspi деньги" in error
+    assert (order.payment["PAID"], order.payment["MARKED"]) == ("Y", "Y")
+    for again in ({"do": "refund", "sum": 100.27}, {"do": "refund", "sum": 1}, {"do": "return"}):
+        [error] = await order.manager(**again)
+        assert "Неизвестно, вернул ли Kaspi деньги" in error
+    assert len(await refunds_of(order)) == 1
+    assert "Неизвестно" in shop.told(order)
+
+
+async def test_refused_refund_is_told_and_may_be_tried_again(shop: Shop) -> None:
+    order = shop.order()
+    await order.paid()
+    [error] = await order.manager("refund", sum=100.74)
+    assert "-99000020" in error
+    assert order.payment["PAID"] == "Y"
+    assert await order.manager("return") == []
+    assert [entry["applied"] for entry in await refunds_of(order)] == [False, True]
+
+
+async def test_agent_sends_what_the_journal_keeps_and_asks_to_be_called_again(shop: Shop) -> None:
+    code = (
+        "$_SERVER['DOCUMENT_ROOT'] = getenv('DOCUMENT_ROOT');"
+        "require $_SERVER['DOCUMENT_ROOT'] . '/bitrix/modules/main/include/prolog_before.php';"
+        "require $_SERVER['DOCUMENT_ROOT'] . '/local/classes/Integration/PaymentService/include.php';"
+        "Integration\\PaymentService\\Agents::register(); Integration\\PaymentService\\Agents::register();"
+        "echo $said = Integration\\PaymentService\\Agents::replay(); eval($said);"
+    )
+    status, out, err = await shop.site.php("-r", code)
+    assert (status, out) == (0, "\\Integration\\PaymentService\\Agents::replay();"), err
+    assert shop.site.kept("agents") == {out: 300}
