@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.async_api import Page as BrowserPage
 
 from tests.e2e.php.site import Site, php_or_skip
 from tests.e2e.php.web import Answer, Request, as_json, served
@@ -103,9 +104,7 @@ class Order:
         return f"/bitrix/pay.php?ORDER_ID={self.id}&PAYMENT_ID={self.payments[index]}"
 
     async def open(self, index: int = 0, **query: str) -> Page:
-        answer = await self.shop.browser.get(self.address(index), params=query or None)
-        if query:
-            answer = await self.shop.browser.get(self.address(index) + "".join(f"&{k}={v}" for k, v in query.items()))
+        answer = await self.shop.browser.get(self.address(index) + "".join(f"&{k}={v}" for k, v in query.items()))
         assert answer.status_code == 200, answer.text
         return Page(answer.text)
 
@@ -358,6 +357,18 @@ async def test_form_of_another_visitor_or_another_payment_is_not_obeyed(shop: Sh
         answer = await shop.browser.post(order.address(), data={**body, **change})
         assert Page(answer.text).attempt == 1
     assert await order.calls() == await other.calls() == []
+
+
+async def test_waiting_page_changes_by_itself(shop: Shop, browser_page: BrowserPage) -> None:
+    order = shop.order()
+    await browser_page.goto(str(shop.browser.base_url.join(order.address())))
+    await browser_page.fill("input[type=tel]", "+7 701 521-90-17")
+    await browser_page.click("button[value=phone]")
+    await browser_page.get_by_text(WAITS).wait_for()
+    payment = await shop.rig.payment_of_order(order.order_id) or {}
+    (await shop.rig.sandbox_client.post(f"/_payments/{payment['external_id']}/pay")).raise_for_status()
+    await browser_page.get_by_text("Спасибо, оплата получена.").wait_for()
+    assert len(await order.calls()) == 1
 
 
 # --- what the service, or something in its place, answers

@@ -11,6 +11,7 @@ if (!defined('CVETYKASPI_STYLE')) {
 .cvetykaspi * { box-sizing: border-box; }
 .cvetykaspi h2 { margin: 0 0 .25rem; font-size: 1.25rem; line-height: 1.25; }
 .cvetykaspi p { margin: 0 0 1rem; }
+.cvetykaspi form, .cvetykaspi > :last-child { margin-bottom: 0; }
 .cvetykaspi__sum { font-size: 1.75rem; font-weight: 700; letter-spacing: -.01em; }
 .cvetykaspi__hint { color: #5a6470; font-size: .875rem; }
 .cvetykaspi__label { display: block; margin: 0 0 .375rem; font-weight: 600; }
