@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run demo test thorough faults model events check fmt lock bench fuzz clean help
+.PHONY: run demo test thorough faults model events check fmt lock bench fuzz bitrix clean help
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -56,6 +56,12 @@ bench: .venv/.installed ## measure the path of a payment against its goals: docs
 
 fuzz: .venv/.installed ## send 20 000 made-up requests to the service (about 5 minutes); the seed is printed
 	$(BIN)/python -m fuzz $(FUZZ)
+
+BITRIX ?= dist/payment-service-bitrix.tar.gz
+bitrix: ## pack what a Bitrix site installs into one archive: docs/bitrix.md
+	@mkdir -p $(dir $(BITRIX))
+	tar -C clients/php --transform 's,^,payment-service-bitrix/,' -czf $(BITRIX) install.sh payment-events.php Integration sale_payment
+	@echo "$(BITRIX)"
 
 clean: ## remove the virtual environment and the development data
 	rm -rf .venv .data

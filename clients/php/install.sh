@@ -13,7 +13,6 @@ set -eu
 
 say() { printf '%s\n' "$*"; }
 stop() { code=$1; shift; say "$*" >&2; exit "$code"; }
-hash_of() { sha256sum <"$1" | cut -d' ' -f1; }
 
 do=install replace=no
 while [ $# -gt 0 ]; do
@@ -70,15 +69,31 @@ beside() {
         if [ -d "$root/$folder" ]; then cp -a "$root/$folder" "$root/$folder$NEW"; else mkdir -p "$root/$folder$NEW"; fi
     done
 }
-# Where a file of a folder lies while the folder is made anew; the page's own name otherwise.
-staged() {
+# Files of a tree with the site's paths, into the folders beside; the one page into its place.
+lay() {
     for folder in $FOLDERS; do
-        case $1 in "$folder"/*) printf '%s' "$root/$folder$NEW/${1#"$folder"/}"; return ;; esac
+        [ -d "$1/$folder" ] || continue
+        # Files only: the modes of folders stay.
+        (cd "$1/$folder" && find . -type f >"$work/laid" && tar -cf - -T "$work/laid") | tar -C "$root/$folder$NEW" -xpf -
     done
-    printf '%s' "$root/$1"
+    [ ! -f "$1/$PAGE" ] || { cp -p "$1/$PAGE" "$root/$PAGE$NEW"; mv -f "$root/$PAGE$NEW" "$root/$PAGE"; }
 }
-# Whether a file is as it was installed.
-is_ours() { [ "$(hash_of "$root/$1")  $1" = "$(grep -F -x "$(hash_of "$root/$1")  $1" "$state/manifest")" ]; }
+# Take files, named on standard input, out of the folders beside; the page out of its place.
+take_out() {
+    for folder in $FOLDERS; do edits="${edits-} -e s#^$folder/#$folder$NEW/#"; done
+    # shellcheck disable=SC2086
+    sed $edits | (cd "$root" && tr '\n' '\0' | xargs -0 rm -f --)
+}
+# The sums of files of the site that are there, "sum  path", of paths on standard input.
+sums() {
+    while IFS= read -r path; do
+        if [ -L "$root/$path" ] || { [ -e "$root/$path" ] && [ ! -f "$root/$path" ]; }; then
+            stop 3 "$root/$path is no ordinary file. Nothing was changed."
+        fi
+        [ ! -f "$root/$path" ] || say "$path"
+    done >"$work/existing"
+    (cd "$root" && tr '\n' '\0' <"$work/existing" | xargs -0 -r sha256sum --) | sort
+}
 refuse_unknown() {
     [ -s "$work/unknown" ] || return 0
     say "These files are not as this program installed them:"
@@ -92,21 +107,16 @@ if [ "$do" = rollback ]; then
     last=$(ls "$state/copies" | sort | tail -n 1)
     [ -n "$last" ] || stop 2 "There is no copy to go back to."
     copy=$state/copies/$last
-    : >"$work/unknown"
-    cut -c67- "$state/manifest" | while IFS= read -r path; do
-        [ -f "$root/$path" ] && is_ours "$path" || say "$path" >>"$work/unknown"
-    done
+    cut -c67- "$state/manifest" >"$work/paths"
+    sums <"$work/paths" >"$work/there"
+    # What is not as it was installed, or not there any more.
+    sort "$state/manifest" | comm -3 - "$work/there" | sed 's/^\t//' | cut -c67- | sort -u >"$work/unknown"
     refuse_unknown
     beside
-    while IFS= read -r path; do rm -f "$(staged "$path")"; done <"$copy/made"
+    take_out <"$copy/made"
     mkdir "$work/before"
     tar -C "$work/before" -xpf "$copy/before.tar"
-    while IFS= read -r path; do
-        to=$(staged "$path")
-        mkdir -p "$(dirname "$to")"
-        cp -a "$work/before/$path" "$to$NEW"
-        mv -f "$to$NEW" "$to"
-    done <"$copy/kept"
+    lay "$work/before"
     exchange
     # Folders that were made for what is gone, the deepest first.
     sort -r "$copy/folders" | while IFS= read -r path; do rmdir "$root/$path" 2>/dev/null || :; done
@@ -116,37 +126,27 @@ if [ "$do" = rollback ]; then
     exit 0
 fi
 
-# What is to be installed: "path of the site <tab> file here".
-(cd "$here" && find Integration -type f | sed "s#.*#local/classes/&	$here/&#") >"$work/files"
-(cd "$here" && find sale_payment -type f | sed "s#.*#local/php_interface/include/&	$here/&#") >>"$work/files"
-printf '%s\t%s\n' "$PAGE" "$here/payment-events.php" >>"$work/files"
-sort -o "$work/files" "$work/files"
-cut -f1 "$work/files" >"$work/paths"
-cut -c67- "$state/manifest" | sort >"$work/installed"
-comm -13 "$work/paths" "$work/installed" >"$work/gone"
-
-: >"$work/unknown"; : >"$work/kept"; : >"$work/made"; : >"$work/change"; : >"$work/manifest"
-while IFS='	' read -r path file; do
-    sum=$(hash_of "$file")
-    say "$sum  $path" >>"$work/manifest"
-    if [ -L "$root/$path" ] || { [ -e "$root/$path" ] && [ ! -f "$root/$path" ]; }; then
-        stop 3 "$root/$path is no ordinary file. Nothing was changed."
-    elif [ ! -e "$root/$path" ]; then
-        say "$path" >>"$work/made"
-        printf '%s\t%s\n' "$path" "$file" >>"$work/change"
-    elif [ "$(hash_of "$root/$path")" != "$sum" ]; then
-        is_ours "$path" || say "$path" >>"$work/unknown"
-        say "$path" >>"$work/kept"
-        printf '%s\t%s\n' "$path" "$file" >>"$work/change"
-    fi
-done <"$work/files"
-# What an earlier version installed and this one has no more.
-while IFS= read -r path; do
-    [ -f "$root/$path" ] || continue
-    is_ours "$path" || say "$path" >>"$work/unknown"
-    say "$path" >>"$work/kept"
-    say "$path" >>"$work/remove"
-done <"$work/gone"
+# What is to be installed, as a tree with the site's paths.
+new=$work/new
+umask 022
+mkdir -p "$new/local/classes" "$new/local/php_interface/include"
+cp -R "$here/Integration" "$new/local/classes/"
+cp -R "$here/sale_payment" "$new/local/php_interface/include/"
+cp "$here/payment-events.php" "$new/$PAGE"
+umask 077
+find "$new" -type f -exec chmod 644 {} +
+find "$new" -type d -exec chmod 755 {} +
+(cd "$new" && find . -type f | sed 's#^\./##' | tr '\n' '\0' | xargs -0 sha256sum --) | sort >"$work/manifest"
+sort "$state/manifest" >"$work/installed"
+cut -c67- "$work/manifest" | sort >"$work/paths"
+cut -c67- "$work/installed" | sort | cat "$work/paths" - | sort -u >"$work/all"
+sums <"$work/all" >"$work/there"
+# What is there and will be another one, or none; and what of it this program did not install so.
+comm -23 "$work/there" "$work/manifest" >"$work/differs"
+cut -c67- "$work/differs" | sort >"$work/kept"
+comm -23 "$work/differs" "$work/installed" | cut -c67- >"$work/unknown"
+cut -c67- "$work/there" | sort | comm -23 "$work/paths" - >"$work/made"
+comm -23 "$work/kept" "$work/paths" >"$work/gone"
 refuse_unknown
 if [ ! -s "$work/kept" ] && [ ! -s "$work/made" ]; then
     cp "$work/manifest" "$state/manifest"
@@ -170,19 +170,14 @@ name=$(date -u +%Y%m%dT%H%M%S)
 while [ -e "$state/copies/$name" ]; do name=${name}x; done
 mkdir "$work/copy"
 tar -C "$root" -cf "$work/copy/before.tar" -T "$work/kept"
-cp "$work/kept" "$work/made" "$work/folders" "$state/manifest" "$work/copy/"
+cp "$work/made" "$work/folders" "$state/manifest" "$work/copy/"
 mv "$work/copy" "$state/copies/$name"
 
 umask 022
 beside
-while IFS='	' read -r path file; do
-    to=$(staged "$path")
-    mkdir -p "$(dirname "$to")"
-    cp "$file" "$to$NEW"
-    chmod 644 "$to$NEW"
-    mv -f "$to$NEW" "$to"
-done <"$work/change"
-[ ! -f "$work/remove" ] || while IFS= read -r path; do rm -f "$(staged "$path")"; done <"$work/remove"
+sort "$work/made" "$work/kept" | comm -23 "$work/paths" - | (cd "$new" && tr '\n' '\0' | xargs -0 rm -f --)  # what stays as it is
+lay "$new"
+take_out <"$work/gone"
 exchange
 cp "$work/manifest" "$state/manifest"
-say "Installed $(grep -c . "$work/change") files. To go back: sh install.sh --rollback $root $own"
+say "Installed $(cat "$work/made" "$work/kept" | grep -c .) files. To go back: sh install.sh --rollback $root $own"

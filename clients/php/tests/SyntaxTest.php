@@ -29,10 +29,12 @@ final class SyntaxTest extends TestCase
 
     public function files(): array
     {
-        $files = new RecursiveIteratorIterator(new RecursiveDirectoryIterator(__DIR__ . '/../Integration', FilesystemIterator::SKIP_DOTS));
         $cases = [];
-        foreach ($files as $file) {
-            $cases[$file->getFilename()] = [(string) $file];
+        foreach (['Integration', 'sale_payment'] as $folder) {
+            $files = new RecursiveDirectoryIterator(__DIR__ . '/../' . $folder, FilesystemIterator::SKIP_DOTS);
+            foreach (new RecursiveIteratorIterator($files) as $path => $file) {
+                $cases[substr($path, strlen(__DIR__) + 4)] = [$path];
+            }
         }
 
         return $cases;
