@@ -674,6 +674,21 @@ async def test_refused_refund_is_told_and_may_be_tried_again(shop: Shop) -> None
     assert [entry["applied"] for entry in await refunds_of(order)] == [False, True]
 
 
+async def test_console_names_the_seller_and_refunds_a_part(shop: Shop) -> None:
+    order, unsure = shop.order(), shop.order(NO_RULE)
+    console = str(shop.site.integration / "PaymentService" / "console.php")
+    code, out, _err = await shop.site.php(console, "seller", str(order.payments[0]))
+    assert (code, out) == (0, f"ok    shop {SHOP}\n")
+    code, out, _err = await shop.site.php(console, "seller", str(unsure.payments[0]))
+    assert (code, "no rule" in out) == (1, True)
+    await order.paid()
+    for sum_, good in (("", False), ("0", False), ("x", False), ("500.5", True)):
+        code, out, _err = await shop.site.php(console, "refund", str(order.payments[0]), sum_)
+        assert (code == 0) is good, out
+    assert [entry["amount"] for entry in await refunds_of(order)] == ["500.50"]
+    assert order.payment["PS_SUM"] == 16999.5
+
+
 async def test_agent_sends_what_the_journal_keeps_and_asks_to_be_called_again(shop: Shop) -> None:
     code = (
         "$_SERVER['DOCUMENT_ROOT'] = getenv('DOCUMENT_ROOT');"

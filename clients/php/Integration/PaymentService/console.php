@@ -7,14 +7,21 @@
  *     php console.php replay                send the reports that the journal keeps (for cron, every five minutes)
  *     php console.php journal               what waits, and what the service refused
  *     php console.php counts                what happened how often, by day
+ *     php console.php seller PAYMENT_ID     whose money a payment of Bitrix is, by the rule of its payment system
+ *     php console.php refund PAYMENT_ID SUM pay back a part, in tenge (the order form pays back the whole)
+ *     php console.php agents                have Bitrix's agents send the reports, on a site without cron
  *
  * DOCUMENT_ROOT tells where the site is: DOCUMENT_ROOT=/home/bitrix/www php console.php check 121038
  */
 
+use Integration\PaymentService\Agents;
+use Integration\PaymentService\Amount;
+use Integration\PaymentService\BadRequest;
 use Integration\PaymentService\Client;
 use Integration\PaymentService\Files;
 use Integration\PaymentService\Log;
 use Integration\PaymentService\PaymentServiceException;
+use Integration\PaymentService\SellerRule;
 use Integration\PaymentService\SiteSettings;
 
 if (PHP_SAPI !== 'cli') {
@@ -36,6 +43,16 @@ exit((static function (array $words): int {
     };
     $client = static function () use ($settings): Client {
         return $settings->client();
+    };
+    $payment = static function (string $id) {
+        \Bitrix\Main\Loader::includeModule('sale');
+        list($orderId, $paymentId) = \Bitrix\Sale\PaySystem\Manager::getIdsByPayment($id);
+        $order = $orderId > 0 ? \Bitrix\Sale\Order::load($orderId) : null;
+        if ($order === null) {
+            throw new BadRequest("Bitrix has no payment $id.");
+        }
+
+        return $order->getPaymentCollection()->getItemById($paymentId);
     };
     try {
         switch ($words[0] ?? '') {
@@ -76,8 +93,22 @@ exit((static function (array $words): int {
             case 'counts':
                 echo json_encode((new Log($settings->folder()))->counts(), JSON_PRETTY_PRINT | JSON_FORCE_OBJECT), "\n";
                 break;
+            case 'seller':
+                $say(true, 'shop ' . SellerRule::shopOf($payment($words[1] ?? '')));
+                break;
+            case 'refund':
+                $ours = $payment($words[1] ?? '');
+                // Nothing said, or what is no sum, must not become "everything", as Service::refund() reads 0.
+                $result = $ours->getPaySystem()->refund($ours, Amount::tiyn($words[2] ?? '') / 100);
+                $result = $result->isSuccess() ? $ours->getOrder()->save() : $result;
+                $say($result->isSuccess(), implode(' ', $result->getErrorMessages()) ?: 'paid back');
+                break;
+            case 'agents':
+                Agents::register();
+                echo "Bitrix's agents send the reports from now on\n";
+                break;
             default:
-                fwrite(STDERR, "php console.php set NAME | check [SHOP_ID ...] | replay | journal | counts\n");
+                fwrite(STDERR, "php console.php set NAME | check [SHOP_ID ...] | replay | journal | counts | seller PAYMENT_ID | refund PAYMENT_ID SUM | agents\n");
 
                 return 2;
         }
