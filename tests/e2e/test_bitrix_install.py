@@ -70,7 +70,9 @@ def test_rollback_brings_back_every_byte(place: Place) -> None:
     assert place.now() == before
     assert place.install("--replace")[0] == 0
     installed = place.now()
-    assert (place.www / KASPI / "ApiClient.php").read_bytes() == (CLIENT / "Integration/Kaspi/ApiClient.php").read_bytes()
+    assert (place.www / KASPI / "ApiClient.php").read_bytes() == (
+        CLIENT / "Integration/Kaspi/ApiClient.php"
+    ).read_bytes()
     assert (place.www / KASPI / "A file of ours.php").read_text() == OLD
     assert (place.www / HANDLER / "handler.php").exists()
     # Again: there is nothing to do, and the way back is still to before the first time.

@@ -750,7 +750,10 @@ async def test_event_of_another_amount_marks_nothing_and_calls_people(site: Site
     site.orders({"7": [{"SUM": 17500.0}]})
     body = event("payment.paid", {"id": "p", "state": "paid", "order_id": "7", "amount": 100, "refunded_amount": 0})
     assert await deliver(receiver, body, signed(body)) == (200, "amount_differs")
-    assert site.orders() == {"7": [{"SUM": 17500.0}]}
+    [payment] = site.orders()["7"]
+    assert (payment["PAID"], payment["PS_SUM"]) == ("N", None)
+    [[kind, order, reason]] = site.kept("markers")
+    assert (kind, order, "100.00 tenge" in reason) == ("ORDER", 7, True)
     assert "ERROR webhook.needs_people" in site.log
 
 

@@ -99,6 +99,9 @@ final class Checkout
         } catch (Rejected $refused) {
             return $this->after($id, 'refused');
         } catch (BadRequest $wrong) {
+            if ($wrong->getErrorCode() === 'idempotency_key_reused') {
+                return $this->after($id, 'busy');  // this attempt was asked for with another phone, a moment ago
+            }
             $isPhone = in_array('phone', array_column($wrong->getFacts()['errors'] ?? [], 'field'), true);
 
             return $isPhone ? $this->after($id, 'phone') : self::said(self::CLOSED, 0, null, 'settings');

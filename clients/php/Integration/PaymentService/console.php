@@ -17,6 +17,7 @@
 use Integration\PaymentService\Agents;
 use Integration\PaymentService\Amount;
 use Integration\PaymentService\BadRequest;
+use Integration\PaymentService\BitrixOrders;
 use Integration\PaymentService\Client;
 use Integration\PaymentService\Files;
 use Integration\PaymentService\Log;
@@ -52,7 +53,12 @@ exit((static function (array $words): int {
             throw new BadRequest("Bitrix has no payment $id.");
         }
 
-        return $order->getPaymentCollection()->getItemById($paymentId);
+        $payment = $order->getPaymentCollection()->getItemById($paymentId);
+        if (!BitrixOrders::isThroughKaspi($payment)) {
+            throw new BadRequest("Payment $id is not of the payment system " . BitrixOrders::HANDLER . '.');
+        }
+
+        return $payment;
     };
     try {
         switch ($words[0] ?? '') {

@@ -180,7 +180,11 @@ class CvetyKaspiHandler extends ServiceHandler implements IRefund, ICheckable
             $text = $problem->getMessage();
             if ($problem instanceof OutcomeUnknown) {
                 $text = Loc::getMessage('SALE_HPS_CVETYKASPI_REFUND_UNKNOWN') . ' ' . $text;
-                $this->orders()->mark($id, $text);
+                try {
+                    $this->orders()->mark($id, $text);
+                } catch (\Throwable $unmarked) {
+                    $this->note('refund', $unmarked);  // the error below is shown all the same
+                }
             }
             $result->addError(new Error($text, $problem->getErrorCode()));
 
