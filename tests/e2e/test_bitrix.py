@@ -471,6 +471,25 @@ async def test_service_that_cannot_say_what_it_has_is_asked_for_nothing(
         assert between.creates == []
 
 
+@pytest.mark.parametrize(
+    ("state", "shows", "attempt"),
+    [
+        ("pending", WAITS, 0),
+        ("unknown", CHECKS, 0),
+        ("sending", WAITS, 0),
+        ("paid", "Оплачено", 0),
+        ("failed", ENDED, 2),
+    ],
+)
+async def test_button_of_an_attempt_that_was_made_asks_for_nothing(
+    pay_between: Callable[[InBetween], Awaitable[Page]], state: str, shows: str, attempt: int
+) -> None:
+    made = {"id": "01a", "state": state, "shop_id": SHOP, "order_id": "another", "amount": 17500, "refunded_amount": 0}
+    between = InBetween(as_json({}), as_json({"items": [made]}))
+    page = await pay_between(between)
+    assert (shows in page.text, page.attempt, between.creates) == (True, attempt, [])
+
+
 # --- whose money it is
 
 
