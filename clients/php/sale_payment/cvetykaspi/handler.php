@@ -345,7 +345,6 @@ class CvetyKaspiHandler extends ServiceHandler implements IRefund, ICheckable
     {
         return [
             'PS_INVOICE_ID' => (string) $made['id'],
-            'PS_STATUS' => 'N',
             'PS_STATUS_CODE' => substr((string) ($made['status'] ?? $made['state']), 0, 50),
             'PS_STATUS_DESCRIPTION' => 'Kaspi ' . ($made['external_id'] ?? '-') . ', shop ' . $made['shop_id'] . ', ' . $made['state'],
             'PS_RESPONSE_DATE' => new DateTime(),

@@ -96,11 +96,21 @@ namespace Bitrix\Sale {
             'MARKED' => 'N', 'REASON_MARKED' => null,
         ];
         private $order;
+        private $loaded;
 
         public function __construct(array $fields, Order $order)
         {
             $this->fields = $fields + self::FIELDS;
+            $this->loaded = $this->fields;
             $this->order = $order;
+        }
+
+        /** What is saved: Bitrix writes the fields that were changed, and no others. */
+        public function over(array $kept)
+        {
+            return array_udiff_assoc($this->fields, $this->loaded, static function ($a, $b) {
+                return (int) ($a !== $b);
+            }) + $kept + $this->fields;
         }
 
         public function getOrder()
@@ -329,11 +339,12 @@ namespace Bitrix\Sale {
             foreach (self::$fails as $why) {
                 return $result->addError(new ResultError($why));
             }
+            usleep((int) (array_sum(\BitrixDouble::read('save_takes_s.json')) * 1000000));
             $orders = \BitrixDouble::read('orders.json');
             $before = $orders[$this->getId()];
-            $this->fields['payments'] = array_map(static function (Payment $payment) {
-                return $payment->fields;
-            }, $this->payments);
+            $this->fields['payments'] = array_map(static function (Payment $payment, array $kept) {
+                return $payment->over($kept);
+            }, $this->payments, $this->isList ? $before : $before['payments']);
             $orders[$this->getId()] = $this->isList ? $this->fields['payments'] : $this->fields;
             \BitrixDouble::write('orders.json', $orders);
             \BitrixDouble::add('saves.json', (int) $this->getId());
