@@ -286,6 +286,7 @@ async def test_every_page_has_its_texts_in_every_language(shop: Shop, language: 
         "PHONE",
         "AWAY",
         "SETTINGS",
+        "REFUNDED",
         "SELLER",
         "CANCELLED",
     }
@@ -678,6 +679,8 @@ async def test_refund_from_the_order_form_reaches_kaspi_once_and_whole(shop: Sho
     assert (order.payment["PAID"], order.payment["PS_SUM"]) == ("N", 0)
     await order.manager("return")
     assert len(await refunds_of(order)) == 1
+    page = await order.open()
+    assert (page.attempt, "возвращены" in page.text) == (0, True)
 
 
 async def test_part_is_refunded_and_an_old_page_cannot_refund_it_again(shop: Shop) -> None:
@@ -707,6 +710,21 @@ async def test_unknown_refund_is_shown_as_such_and_blocks(shop: Shop) -> None:
         assert "Неизвестно, вернул ли Kaspi деньги" in error
     assert len(await refunds_of(order)) == 1
     assert "Неизвестно" in shop.told(order)
+
+
+async def test_what_is_refunded_elsewhere_reaches_the_order_when_a_manager_checks(shop: Shop) -> None:
+    order = shop.order()
+    payment = await order.paid()
+    await shop.rig.refund(payment["PAY_VOUCHER_NUM"], amount=500)
+    [error] = await order.manager("return")
+    assert "500.00 tenge" in error
+    await order.manager("check")
+    assert (order.payment["PAID"], order.payment["PS_SUM"]) == ("Y", 17000)
+    await shop.rig.refund(payment["PAY_VOUCHER_NUM"], full=True)
+    await order.manager("check")
+    assert (order.payment["PAID"], order.payment["PS_SUM"]) == ("N", 0)
+    # It may be paid anew: the order stands, and nobody returned it in Bitrix.
+    assert (await order.open()).attempt == 2
 
 
 async def test_refused_refund_is_told_and_may_be_tried_again(shop: Shop) -> None:

@@ -62,8 +62,8 @@ class BitrixOrders implements OrderAccess
             if (!is_object($ours)) {
                 return $this->leave($order, $ours, $tiyn, $payment);
             }
-            if (self::refundedOf($ours) === $refundedTiyn && !($wholly && $ours->isPaid())) {
-                return self::ALREADY;
+            if (self::refundedOf($ours) === $refundedTiyn) {
+                return self::ALREADY;  // also when somebody marked it as paid since: then it was paid in another way
             }
             // Not setReturn(): Bitrix would ask the pay system to pay back once more, or credit the buyer's inner account.
             if ($wholly && $ours->isPaid()) {

@@ -137,7 +137,9 @@ final class Checkout
             return self::said(self::WAITING, 0, $open, $open['state'] === 'unknown' ? 'unknown' : '');
         }
 
-        return self::said(self::FORM, $ended + 1, $all[0] ?? null, $ended > 0 ? 'ended' : '');
+        $last = $all[0] ?? null;
+
+        return self::said(self::FORM, $ended + 1, $last, $last === null || $last['state'] === 'paid' ? '' : 'ended');
     }
 
     private static function isWhollyRefunded(array $payment): bool

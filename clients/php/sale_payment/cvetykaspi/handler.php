@@ -138,12 +138,13 @@ class CvetyKaspiHandler extends ServiceHandler implements IRefund, ICheckable
         try {
             $id = BitrixPaymentId::of($payment);
             $standing = $this->checkout()->look($id);
-            $word = $this->settle($id, $standing);
+            // Whatever the step: what was paid back wholly may be paid anew, and has to be marked.
+            $word = $this->orders()->settle($id, $standing['payment'] ?? []);
             if ($standing['step'] === Checkout::AWAY) {
                 $said = Loc::getMessage('SALE_HPS_CVETYKASPI_AWAY');
             } elseif (in_array($word, OrderAccess::NEEDS_PEOPLE, true)) {
                 $said = Loc::getMessage('SALE_HPS_CVETYKASPI_NEEDS_PEOPLE', ['#WORD#' => $word]);
-            } elseif ($standing['payment'] !== null && $standing['step'] !== Checkout::PAID) {
+            } elseif ($word === '' && $standing['payment'] !== null) {
                 $result->setPsData($this->psData($standing['payment']));
             }
         } catch (\Throwable $problem) {
@@ -215,7 +216,10 @@ class CvetyKaspiHandler extends ServiceHandler implements IRefund, ICheckable
         $standing = $isAsked && !$payment->isPaid() ? $this->pay($payment, $id, $request) : $this->checkout()->look($id);
         if ($standing['step'] === Checkout::FORM) {
             if ($payment->isPaid()) {
-                return ['step' => Checkout::PAID, 'payment' => null] + $standing;
+                return ['step' => Checkout::PAID, 'payment' => null, 'reason' => ''] + $standing;
+            }
+            if ($payment->isReturn()) {
+                return ['step' => Checkout::CLOSED, 'reason' => 'refunded'] + $standing;
             }
             $this->sellerOf($payment);  // a form that cannot be paid is not shown
         }
@@ -317,7 +321,8 @@ class CvetyKaspiHandler extends ServiceHandler implements IRefund, ICheckable
             'WAYS' => $this->ways($payment),
             'PHONE' => (string) $this->getBusinessValue($payment, 'BUYER_PERSON_PHONE'),
             'PHONE_LAST4' => (string) ($made['phone_last4'] ?? ''),
-            'HERE' => Application::getInstance()->getContext()->getRequest()->getRequestUri(),
+            // With one slash: with two it would be the address of another site.
+            'HERE' => '/' . ltrim(Application::getInstance()->getContext()->getRequest()->getRequestUri(), '/'),
             'LINK' => (string) ($made['payment_link'] ?? ''),
             'QR' => '',
             'ASK' => '',

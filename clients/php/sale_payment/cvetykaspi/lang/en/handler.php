@@ -31,3 +31,4 @@ $MESS['SALE_HPS_CVETYKASPI_REASON_AWAY'] = 'We cannot see the state of the payme
 $MESS['SALE_HPS_CVETYKASPI_REASON_SETTINGS'] = 'This order cannot be paid with Kaspi now. Choose another way or contact the shop.';
 $MESS['SALE_HPS_CVETYKASPI_REASON_SELLER'] = 'This seller does not take Kaspi now. Choose another way or contact the shop.';
 $MESS['SALE_HPS_CVETYKASPI_REASON_CANCELLED'] = 'The order is cancelled and need not be paid.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_REFUNDED'] = 'The money of this order was paid back.';

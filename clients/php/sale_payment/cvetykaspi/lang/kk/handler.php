@@ -31,3 +31,4 @@ $MESS['SALE_HPS_CVETYKASPI_REASON_AWAY'] = 'Қазір төлем күйін б�
 $MESS['SALE_HPS_CVETYKASPI_REASON_SETTINGS'] = 'Бұл тапсырысты қазір Kaspi арқылы төлеуге болмайды. Басқа тәсілді таңдаңыз немесе дүкенге хабарласыңыз.';
 $MESS['SALE_HPS_CVETYKASPI_REASON_SELLER'] = 'Бұл сатушы қазір Kaspi қабылдамайды. Басқа тәсілді таңдаңыз немесе дүкенге хабарласыңыз.';
 $MESS['SALE_HPS_CVETYKASPI_REASON_CANCELLED'] = 'Тапсырыс тоқтатылды, оны төлеудің қажеті жоқ.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_REFUNDED'] = 'Бұл тапсырыстың ақшасы қайтарылды.';

@@ -31,3 +31,4 @@ $MESS['SALE_HPS_CVETYKASPI_REASON_AWAY'] = 'Сейчас мы не можем у
 $MESS['SALE_HPS_CVETYKASPI_REASON_SETTINGS'] = 'Этот заказ сейчас нельзя оплатить через Kaspi. Выберите другой способ или свяжитесь с магазином.';
 $MESS['SALE_HPS_CVETYKASPI_REASON_SELLER'] = 'Этот продавец сейчас не принимает Kaspi. Выберите другой способ или свяжитесь с магазином.';
 $MESS['SALE_HPS_CVETYKASPI_REASON_CANCELLED'] = 'Заказ отменён, оплачивать его не нужно.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_REFUNDED'] = 'Деньги за этот заказ возвращены.';
