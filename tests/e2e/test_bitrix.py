@@ -356,6 +356,13 @@ async def test_two_clicks_in_two_processes_send_once(shop: Shop) -> None:
     assert len(await order.calls()) == 1
 
 
+async def test_both_buttons_at_once_send_once(shop: Shop) -> None:
+    order = shop.order(amount=17500.17)
+    page = await order.open()
+    await asyncio.gather(*(order.press(page, way, "77015219017") for way in ("phone", "link", "phone", "link")))
+    assert len(await order.calls()) == 1
+
+
 async def test_order_that_is_open_at_the_service_already_is_shown_and_not_asked_for(shop: Shop) -> None:
     order = shop.order()
     page = await order.open()

@@ -29,7 +29,7 @@ final class BitrixEvents
                 $standing = ['step' => Checkout::AWAY, 'payment' => null];
             }
             $what = [
-                Checkout::WAITING => 'The order was cancelled, and its invoice at Kaspi can still be paid. Have the buyer decline it, or refund it when it is paid.',
+                Checkout::WAITING => 'The order was cancelled, and its invoice at Kaspi can still be paid. Cancel it in the seller\'s Kaspi Pay, or have the buyer decline it.',
                 Checkout::PAID => 'The order was cancelled, and Kaspi has its money. Refund it.',
                 Checkout::AWAY => 'The order was cancelled, and the payment service could not be asked whether its invoice is open. Look it up.',
             ][$standing['step']] ?? null;
