@@ -10,8 +10,6 @@ import pytest
 from tests.e2e.php.site import CLIENT, php_or_skip, run
 from tests.support.processes import clean_environment
 
-pytestmark = pytest.mark.xdist_group("php")
-
 OLD = "<?php // the site's own client\n"
 KASPI = Path("local/classes/Integration/Kaspi")
 HANDLER = Path("local/php_interface/include/sale_payment/cvetykaspi")
@@ -84,6 +82,7 @@ def test_rollback_brings_back_every_byte(place: Place) -> None:
     assert place.install("--rollback")[0] == 2
 
 
+@pytest.mark.thorough
 def test_upgrade_goes_back_one_step_at_a_time(place: Place) -> None:
     before = place.now()
     place.install("--replace")
@@ -102,6 +101,7 @@ def test_upgrade_goes_back_one_step_at_a_time(place: Place) -> None:
     assert place.now() == before
 
 
+@pytest.mark.thorough
 def test_file_that_was_changed_by_hand_is_not_overwritten_in_either_direction(place: Place) -> None:
     place.install("--replace")
     page = place.www / HANDLER / "template" / "form.php"
@@ -135,6 +135,7 @@ def test_link_is_not_followed(place: Place, link: str) -> None:
     assert elsewhere.read_text() == OLD
 
 
+@pytest.mark.thorough
 def test_folder_that_is_no_site_and_copies_that_everybody_reads_are_refused(place: Place) -> None:
     shutil.rmtree(place.www / "bitrix")
     assert place.install()[0] == 2
@@ -147,6 +148,7 @@ def test_folder_that_is_no_site_and_copies_that_everybody_reads_are_refused(plac
     assert {path.stat().st_mode & 0o077 for path in copies.rglob("*")} == {0}
 
 
+@pytest.mark.thorough
 async def test_archive_holds_what_is_installed(tmp_path: Path) -> None:
     php_or_skip()
     archive = tmp_path / "bitrix.tar.gz"
