@@ -60,7 +60,7 @@ fuzz: .venv/.installed ## send 20 000 made-up requests to the service (about 5 m
 BITRIX ?= dist/payment-service-bitrix.tar.gz
 bitrix: ## pack what a Bitrix site installs into one archive: docs/bitrix.md
 	@mkdir -p $(dir $(BITRIX))
-	tar -C clients/php --transform 's,^,payment-service-bitrix/,' -czf $(BITRIX) install.sh payment-events.php Integration sale_payment
+	tar -C clients/php --transform 's,^,payment-service-bitrix/,' -czf $(BITRIX) install.sh payment-events.php payment-refund.php Integration sale_payment
 	@echo "$(BITRIX)"
 
 clean: ## remove the virtual environment and the development data

@@ -42,9 +42,9 @@ rm -rf "$work"
 mkdir "$work"
 : >>"$state/manifest"
 
-# Folders that are exchanged whole, so that no page sees half of them; and the one file beside them.
+# Folders that are exchanged whole, so that no page sees half of them; and the files beside them.
 FOLDERS='local/classes/Integration/PaymentService local/classes/Integration/Kaspi local/php_interface/include/sale_payment/cvetykaspi'
-PAGE=local/payment-events.php
+PAGES='payment-events.php payment-refund.php'
 OLD=.payment-service-old NEW=.payment-service-new
 
 # A run that was cut off in the middle of an exchange: what was there comes back.
@@ -69,16 +69,18 @@ beside() {
         if [ -d "$root/$folder" ]; then cp -a "$root/$folder" "$root/$folder$NEW"; else mkdir -p "$root/$folder$NEW"; fi
     done
 }
-# Files of a tree with the site's paths, into the folders beside; the one page into its place.
+# Files of a tree with the site's paths, into the folders beside; the pages into their place.
 lay() {
     for folder in $FOLDERS; do
         [ -d "$1/$folder" ] || continue
         # Files only: the modes of folders stay.
         (cd "$1/$folder" && find . -type f >"$work/laid" && tar -cf - -T "$work/laid") | tar -C "$root/$folder$NEW" -xpf -
     done
-    [ ! -f "$1/$PAGE" ] || { cp -p "$1/$PAGE" "$root/$PAGE$NEW"; mv -f "$root/$PAGE$NEW" "$root/$PAGE"; }
+    for page in $PAGES; do
+        [ ! -f "$1/local/$page" ] || { cp -p "$1/local/$page" "$root/local/$page$NEW"; mv -f "$root/local/$page$NEW" "$root/local/$page"; }
+    done
 }
-# Take files, named on standard input, out of the folders beside; the page out of its place.
+# Take files, named on standard input, out of the folders beside; the pages out of their place.
 take_out() {
     for folder in $FOLDERS; do edits="${edits-} -e s#^$folder/#$folder$NEW/#"; done
     # shellcheck disable=SC2086
@@ -132,7 +134,7 @@ umask 022
 mkdir -p "$new/local/classes" "$new/local/php_interface/include"
 cp -R "$here/Integration" "$new/local/classes/"
 cp -R "$here/sale_payment" "$new/local/php_interface/include/"
-cp "$here/payment-events.php" "$new/$PAGE"
+for page in $PAGES; do cp "$here/$page" "$new/local/"; done
 umask 077
 find "$new" -type f -exec chmod 644 {} +
 find "$new" -type d -exec chmod 755 {} +

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import re
+import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import httpx
 import pytest
 from playwright.async_api import Page as BrowserPage
 
-from tests.e2e.php.site import Site, php_or_skip
+from tests.e2e.php.site import CLIENT, Site, php_or_skip
 from tests.e2e.php.web import Answer, Request, as_json, served
 from tests.e2e.test_php import SCOPES, WEBHOOK_SECRET, event, signed
 from tests.support.rig import PAYS_AT_ONCE, PHONE, Rig, sha256
@@ -216,8 +217,8 @@ async def shop(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> AsyncItera
     (site.www / "bitrix" / "systems.json").write_text(json.dumps(SYSTEMS))
     (site.www / "bitrix" / "admin_notify.json").write_text("{}")
     site.orders({})
-    page = site.www / "local" / "payment-events.php"
-    page.write_text("<?php require __DIR__ . '/classes/Integration/PaymentService/webhook.php';\n")
+    for page in ("payment-events.php", "payment-refund.php"):
+        shutil.copy(CLIENT / page, site.www / "local" / page)
     async with site.web_server() as url, httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as browser:
         yield Shop(site, rig, browser)
     errors = (site.folder / "web-server.log").read_text()
@@ -271,9 +272,10 @@ async def test_link_comes_with_its_qr_and_needs_no_javascript(shop: Shop) -> Non
 @pytest.mark.parametrize("language", ["ru", "kk", "kz", "en"])
 async def test_every_page_has_its_texts_in_every_language(shop: Shop, language: str) -> None:
     folder = shop.site.www / "local" / "php_interface" / "include" / "sale_payment" / "cvetykaspi"
+    client = shop.site.integration / "PaymentService"
     used = {
         code
-        for path in [folder / "handler.php", *folder.glob("template/*.php")]
+        for path in [folder / "handler.php", *folder.glob("template/*.php"), *client.glob("*.php")]
         for code in re.findall(r"'SALE_HPS_CVETYKASPI_(\w+[A-Z])'", path.read_text("utf-8"))
     }
     reasons = {
@@ -291,6 +293,7 @@ async def test_every_page_has_its_texts_in_every_language(shop: Shop, language: 
         "CANCELLED",
     }
     used |= {f"REASON_{reason}" for reason in reasons}
+    used |= {f"REFUND_{code}" for code in re.findall(r"\$text\('(\w+)'", (client / "refund.php").read_text("utf-8"))}
     text = (folder / "lang" / ("kk" if language == "kz" else language) / "handler.php").read_text("utf-8")
     assert used == set(re.findall(r"\$MESS\['SALE_HPS_CVETYKASPI_(\w+)'\]", text))
     assert (await shop.order().open(lang=language)).attempt == 1
@@ -763,6 +766,34 @@ async def test_console_names_the_seller_and_refunds_a_part(shop: Shop) -> None:
         assert (code == 0) is good, out
     assert [entry["amount"] for entry in await refunds_of(order)] == ["500.50"]
     assert order.payment["PS_SUM"] == 16999.5
+
+
+async def test_manager_pays_back_a_part_on_a_page_and_a_second_press_pays_nothing(shop: Shop) -> None:
+    order = shop.order()
+    await order.paid()
+    menu = (await shop.browser.get("/bitrix/order_view.php", params={"ID": order.id})).json()
+    address = f"/local/payment-refund.php?PAYMENT_ID={order.payments[0]}"
+    assert [item.get("LINK") for item in menu] == [None, address]
+    page = Page((await shop.browser.get(address)).text)
+    assert "17500.00 ₸" in page.text
+    body = {**page.hidden(), "SUM": "1 500,50"}
+    for change in ({"SUM": ""}, {"SUM": "0"}, {"SUM": "-5"}, {"SUM": "1e3"}, {"sessid": "0" * 32}):
+        await shop.browser.post(address, data={**body, **change})
+    first, second = [Page((await shop.browser.post(address, data=body)).text) for _ in range(2)]
+    assert ("Возвращено 1500.50 ₸" in first.text, "уже был возврат" in second.text) == (True, True)
+    assert [entry["amount"] for entry in await refunds_of(order)] == ["1500.50"]
+    rest = Page((await shop.browser.post(address, data={**second.hidden(), "SUM": "15999.50"})).text)
+    assert "SHOWN" not in rest.hidden()
+    assert (order.payment["PAID"], order.payment["PS_SUM"]) == ("N", 0)
+
+
+async def test_page_for_refunds_is_the_managers_alone(shop: Shop) -> None:
+    order = shop.order()
+    address = f"/local/payment-refund.php?PAYMENT_ID={order.payments[0]}"
+    for right, status in (("D", 403), ("P", 403), ("U", 200)):
+        assert (await shop.browser.get(address, headers={"Cookie": f"RIGHT={right}"})).status_code == status
+    for payment in ("", "1", "x", f"{order.payments[0]}x"):
+        assert (await shop.browser.get("/local/payment-refund.php", params={"PAYMENT_ID": payment})).status_code == 404
 
 
 async def test_agent_sends_what_the_journal_keeps_and_asks_to_be_called_again(shop: Shop) -> None:

@@ -139,6 +139,17 @@ class BitrixOrders implements OrderAccess
         return $system !== null && strtolower(basename((string) $system->getField('ACTION_FILE'))) === self::HANDLER;
     }
 
+    /** @return \Bitrix\Sale\Payment|null a payment of the payment system handler, with its order as it is now */
+    public static function paymentById(string $id)
+    {
+        \Bitrix\Main\Loader::includeModule('sale');
+        list($orderId, $paymentId) = preg_match('/^[1-9]\d{0,9}$/D', $id) ? \Bitrix\Sale\PaySystem\Manager::getIdsByPayment($id) : [0, 0];
+        $order = $orderId > 0 ? \Bitrix\Sale\Order::load($orderId) : null;
+        $payment = $order === null ? null : $order->getPaymentCollection()->getItemById($paymentId);
+
+        return $payment !== null && self::isThroughKaspi($payment) ? $payment : null;
+    }
+
     /** @return int[] the payment systems of the handler */
     public static function systems(): array
     {

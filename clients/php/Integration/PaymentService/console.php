@@ -46,19 +46,12 @@ exit((static function (array $words): int {
         return $settings->client();
     };
     $payment = static function (string $id) {
-        \Bitrix\Main\Loader::includeModule('sale');
-        list($orderId, $paymentId) = \Bitrix\Sale\PaySystem\Manager::getIdsByPayment($id);
-        $order = $orderId > 0 ? \Bitrix\Sale\Order::load($orderId) : null;
-        if ($order === null) {
-            throw new BadRequest("Bitrix has no payment $id.");
+        $found = BitrixOrders::paymentById($id);
+        if ($found === null) {
+            throw new BadRequest("Bitrix has no payment '$id' of the payment system " . BitrixOrders::HANDLER . '.');
         }
 
-        $payment = $order->getPaymentCollection()->getItemById($paymentId);
-        if (!BitrixOrders::isThroughKaspi($payment)) {
-            throw new BadRequest("Payment $id is not of the payment system " . BitrixOrders::HANDLER . '.');
-        }
-
-        return $payment;
+        return $found;
     };
     try {
         switch ($words[0] ?? '') {

@@ -198,6 +198,7 @@ class CvetyKaspiHandler extends ServiceHandler implements IRefund, ICheckable
             Logger::addError(self::class . ': refund: the money is back, and Bitrix refused its fields: ' . implode(' ', $set->getErrorMessages()));
         }
         if ($refunded >= $tiyn) {
+            $payment->setPaid('N');  // Bitrix does so itself only when the order form asked
             $result->setOperationType(ServiceResult::MONEY_LEAVING);
         }
 

@@ -117,6 +117,11 @@ namespace Bitrix\Main {
             return count($this->handlers[$fromModuleId][$eventType]);
         }
 
+        public function addEventHandlerCompatible($fromModuleId, $eventType, $callback, $includeFile = false, $sort = 100)
+        {
+            return $this->addEventHandler($fromModuleId, $eventType, $callback, $includeFile, $sort);
+        }
+
         public function findEventHandlers($eventModuleId, $eventType, ?array $filter = null)
         {
             return $this->handlers[$eventModuleId][$eventType] ?? [];
@@ -290,6 +295,20 @@ namespace {
         public function IsAuthorized()
         {
             return true;
+        }
+    }
+
+    class CMain
+    {
+        /** The right that the test gives by a cookie; everything without one. */
+        public function GetGroupRight($module_id, $arGroups = false, $use_default_level = 'Y', $max_right_from_super_admin = 'Y', $site_id = false)
+        {
+            return $_COOKIE['RIGHT'] ?? 'W';
+        }
+
+        public function GetCurPage($get_index_page = null)
+        {
+            return strtok($_SERVER['REQUEST_URI'] ?? '', '?');
         }
     }
 

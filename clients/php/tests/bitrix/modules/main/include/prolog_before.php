@@ -125,4 +125,5 @@ namespace {
     require_once __DIR__ . '/../lib.php';
     require_once __DIR__ . '/../../sale/lib.php';
     $GLOBALS['USER'] = new CUser();
+    $GLOBALS['APPLICATION'] = new CMain();
 }
