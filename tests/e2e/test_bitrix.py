@@ -221,6 +221,9 @@ async def shop(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> AsyncItera
         shutil.copy(CLIENT / page, site.www / "local" / page)
     async with site.web_server() as url, httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as browser:
         yield Shop(site, rig, browser)
+    # Whatever the tests did: no call of the site went to the proxy's own merchant.
+    calls = [entry for entry in await rig.ledger() if (entry["message"] or "").startswith("Заказ ")]
+    assert not [entry for entry in calls if entry["default_merchant_used"] or not entry["organization_bin"]]
     errors = (site.folder / "web-server.log").read_text()
     assert not re.search(r"PHP (Fatal|Warning|Notice|Deprecated)", errors), errors
     for secret in {*rig.secrets, WEBHOOK_SECRET, PHONE, PAYS_AT_ONCE}:
@@ -357,6 +360,20 @@ async def test_two_clicks_in_two_processes_send_once(shop: Shop) -> None:
     pages = await asyncio.gather(*(order.press(page, phone="77015219017") for _ in range(4)))
     assert [WAITS in one.text for one in pages] == [True] * 4
     assert len(await order.calls()) == 1
+
+
+async def test_site_whose_own_folder_cannot_be_written_sends_nothing(shop: Shop) -> None:
+    order = shop.order()
+    page = await order.open()
+    folder = shop.site.options["payment_service_folder"]
+    try:
+        shop.site.options["payment_service_folder"] = str(MANAGER)  # a file
+        shop.site.save_options()
+        assert CLOSED in (await order.press(page)).text
+    finally:
+        shop.site.options["payment_service_folder"] = folder
+        shop.site.save_options()
+    assert await order.calls() == []
 
 
 async def test_both_buttons_at_once_send_once(shop: Shop) -> None:

@@ -77,7 +77,7 @@ class BitrixOrders implements OrderAccess
     }
 
     /**
-     * Bring a payment of Bitrix to what the service says of it: the road of the pages, the events' is WebhookReceiver.
+     * Bring a payment of Bitrix to what the service says of it, for pages and checks. Events come through WebhookReceiver.
      *
      * @param array $payment as GET /payments/{id} shows it
      * @return string one of the words of OrderAccess; '' when there is nothing to mark

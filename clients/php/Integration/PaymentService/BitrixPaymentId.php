@@ -5,8 +5,8 @@ namespace Integration\PaymentService;
 /**
  * A payment of Bitrix, as the service knows it: "s1-12345-67" is payment 67 of order 12345 on the site s1.
  *
- * It is the order_id of what the payment system handler asks for, so the Idempotency-Key is of this payment and its attempt,
- * and of two processes that ask for the same payment the service hears the same words.
+ * It is the order_id of what the payment system handler asks for. The Idempotency-Key is made of it and of the attempt, so two
+ * processes that ask for the same payment send the same request.
  */
 final class BitrixPaymentId
 {

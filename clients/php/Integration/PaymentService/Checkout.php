@@ -59,7 +59,7 @@ final class Checkout
      *
      * @param array $payment shop_id, amount (tenge), message, metadata; phone for an invoice, none for a link
      * @return array as look()
-     * @throws \RuntimeException when the client's own folder cannot be written
+     * @throws Unavailable when the client's own folder cannot be written; nothing was sent
      */
     public function pay(BitrixPaymentId $id, array $payment, int $attempt): array
     {
@@ -73,7 +73,7 @@ final class Checkout
             return $this->ask($id, ['order_id' => (string) $id, 'attempt' => $attempt] + $payment);
         });
         if ($standing === null) {
-            throw new \RuntimeException('The folder of the payment service\'s client cannot be written.');
+            throw new Unavailable('The folder of the payment service\'s client cannot be written. Nothing was sent.');
         }
 
         return $standing;

@@ -32,10 +32,10 @@ if (!class_exists(Checkout::class)) {
 }
 
 /**
- * Kaspi under "Магазин → Платёжные системы": Bitrix's face of the payment service's client.
+ * Kaspi under "Магазин → Платёжные системы".
  *
- * Bitrix finds this class by its folder: the folder's name and "Handler", for which PHP does not mind the case. Every decision
- * is the client's (Checkout, SellerRule, Refunds, BitrixOrders); here are its words, its pages and its results for Bitrix.
+ * Bitrix finds this class by its folder: the folder's name and "Handler", and PHP does not mind the case. Every decision is made
+ * in the client (Checkout, SellerRule, Refunds, BitrixOrders); this class translates requests, pages and results for Bitrix.
  */
 class CvetyKaspiHandler extends ServiceHandler implements IRefund, ICheckable
 {
@@ -75,9 +75,14 @@ class CvetyKaspiHandler extends ServiceHandler implements IRefund, ICheckable
         $result = new ServiceResult();
         try {
             $standing = $this->standing($payment, $request);
-        } catch (\Throwable $problem) {
+        } catch (PaymentServiceException $problem) {
             $this->note('initiatePay', $problem);
             $standing = ['step' => Checkout::CLOSED, 'attempt' => 0, 'payment' => null, 'reason' => 'settings'];
+        } catch (\Throwable $problem) {
+            $this->note('initiatePay', $problem);
+            // After a press of the button nobody can say what was sent: the waiting page finds out.
+            $unsure = $request->isPost() ? ['step' => Checkout::WAITING, 'reason' => 'unknown'] : ['step' => Checkout::AWAY, 'reason' => 'away'];
+            $standing = $unsure + ['attempt' => 0, 'payment' => null];
         }
         $made = $standing['payment'];
         if ($made !== null && $standing['step'] === Checkout::WAITING && $payment->getField('PS_INVOICE_ID') !== $made['id']) {
