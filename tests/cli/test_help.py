@@ -2,30 +2,17 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer.main
 from typer.testing import CliRunner
 
 from payment_service.cli import app
-from payment_service.cli.commands import Deferred
+from tests.support.command_line import Words, tree
 from tests.support.processes import clean_environment
 
-Words = tuple[str, ...]
-
-
-def tree(command: Any, words: Words = ()) -> Iterator[tuple[Words, Any]]:
-    """Every command and every group, with the words that call it."""
-    command = command.load() if isinstance(command, Deferred) else command
-    yield words, command
-    for name, below in getattr(command, "commands", {}).items():
-        yield from tree(below, (*words, name))
-
-
-COMMANDS = dict(tree(typer.main.get_command(app)))
+COMMANDS = dict(tree())
 PROMISED = [
     "serve", "worker", "migrate", "shops", "payments", "keys", "secrets", "audit",
     "reconcile", "import-legacy",

@@ -47,6 +47,8 @@ class Deferred(TyperCommand):
         gc.freeze()
         gc.enable()
         command = typer.main.get_command(file.app)
+        # Typer gives them to every app; they are the program's.
+        command.params = [one for one in command.params if one.name not in {"install_completion", "show_completion"}]
         if isinstance(command, TyperGroup):
             command.help = self.help
         return command
@@ -63,7 +65,7 @@ class _CommandLine(TyperGroup):
             self.add_command(Deferred(name, help=line))
 
 
-app = typer.Typer(cls=_CommandLine, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(cls=_CommandLine, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def _show_version(wanted: bool) -> None:

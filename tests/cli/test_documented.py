@@ -1,0 +1,108 @@
+"""Every command that a document shows is one that exists: of the service, of make, of Python, and what curl asks."""
+
+import json
+import re
+import shlex
+from importlib.util import find_spec
+from typing import Any, Final
+
+import pytest
+
+from tests.support.command_line import mistakes, tree, words_of
+from tests.support.documents import ROOT, commands_of
+from tests.support.rig import Rig
+
+DOCUMENTS: Final = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "docs" / "llms.txt"])
+LINES: Final = [
+    (str(document.relative_to(ROOT)), line)
+    for document in DOCUMENTS
+    if document.name != "CHANGELOG.md"  # tells of commands that are no more
+    for line in commands_of(document.read_text("utf-8"))
+]
+OURS: Final = sorted({(document, *words) for document, line in LINES if (words := words_of(line))})
+HARMLESS: Final = [
+    ("--help",), ("--version",), ("audit", "verify"), ("import-legacy", "--help"), ("keys", "list"), ("migrate",),
+    ("notify", "list"), ("openapi",), ("payments", "tasks"), ("people", "list"), ("secrets", "new-key"),
+    ("secrets", "rotate"), ("shops", "export"), ("shops", "import", "--dry-run"), ("shops", "list"),
+]  # fmt: skip
+"""How those begin that are also run, over a scratch database."""
+
+
+@pytest.fixture(scope="module")
+def commands() -> dict[tuple[str, ...], Any]:
+    return dict(tree())
+
+
+def test_commands_of_the_service_are_taken_by_its_command_line(commands: dict[tuple[str, ...], Any]) -> None:
+    assert len(OURS) > 60
+    wrong = {
+        f"{document}: payment-service {shlex.join(words)}": found
+        for document, *words in OURS
+        if (found := mistakes(words, commands))
+    }
+    assert wrong == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "mistake"),
+    [
+        ("shops lists", "there is no command 'lists' in shops"),
+        ("shop list", "there is no command 'shop' in payment-service"),
+        ("shops import --dry", "there is no option --dry"),
+        ("keys create bitrix --scope payments:wirte", "--scope does not take 'payments:wirte'"),
+        ("keys create bitrix", "--scope is missing"),
+        ("shops set-token 121038 twice", "'twice' is one word too many"),
+        ("shops set-token first", "shop_id does not take 'first'"),
+    ],
+)
+def test_mistake_in_a_command_is_seen(line: str, mistake: str, commands: dict[tuple[str, ...], Any]) -> None:
+    assert mistake in " ".join(mistakes(line.split(), commands))
+
+
+def test_targets_of_make_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    commands = [line for _, line in LINES if line.lstrip().startswith("make ")]
+    named = {name for line in commands for name in re.findall(r"\bmake ([a-z]+)", line.partition("#")[0])}
+    assert len(named) > 8
+    assert named - targets == set()
+
+
+def test_python_modules_that_are_run_exist() -> None:
+    named = {name for _, line in LINES for name in re.findall(r"python -m ([\w.]+)", line)}
+    assert {"faults", "kaspi_sandbox"} <= named
+    assert {name for name in named - {"venv"} if find_spec(name) is None} == set()
+
+
+def test_what_curl_asks_exists() -> None:
+    """Every address of the service that a document asks is in the OpenAPI document, with its method."""
+    paths = json.loads((ROOT / "docs" / "openapi.json").read_text("utf-8"))["paths"]
+    asked: set[tuple[str, str]] = set()
+    for _, line in LINES:
+        if not re.match(r"\s*curl ", line):
+            continue
+        method = re.search(r"-X (\w+)", line)
+        address = re.search(r"(?:https?://[\w.:-]+|\$URL)(/[^\s\"'?#]*)", line)
+        if address:
+            asked.add((method[1] if method else "POST" if " -d " in line else "GET", address[1]))
+    assert len(asked) > 8
+    unknown = [
+        (method, path)
+        for method, path in asked
+        if not any(
+            re.fullmatch(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(known)), path) and method.lower() in operations
+            for known, operations in paths.items()
+        )
+    ]
+    assert unknown == []
+
+
+@pytest.mark.thorough
+async def test_harmless_commands_do_what_the_document_says(shell: Rig) -> None:
+    runnable = {tuple(words) for _, *words in OURS if any(tuple(words[: len(each)]) == each for each in HARMLESS)}
+    # What these name has to be there first.
+    runnable = {words for words in runnable if not {"--expect", "--file", "--from-seal"} & set(words)}
+    assert {words[:2] for words in runnable} >= {("shops", "list"), ("payments", "tasks"), ("audit", "verify")}
+    failed = [
+        (words, done.stdout + done.stderr) for words in sorted(runnable) if (done := shell.run(*words)).returncode
+    ]
+    assert failed == []
