@@ -23,7 +23,8 @@ OURS: Final = sorted({(document, *words) for document, line in LINES if (words :
 HARMLESS: Final = [
     ("--help",), ("--version",), ("audit", "verify"), ("import-legacy", "--help"), ("keys", "list"), ("migrate",),
     ("notify", "list"), ("openapi",), ("payments", "tasks"), ("people", "list"), ("secrets", "new-key"),
-    ("secrets", "rotate"), ("sending", "show"), ("shops", "export"), ("shops", "import", "--dry-run"), ("shops", "list"),
+    ("secrets", "rotate"), ("sending", "show"), ("shops", "export"), ("shops", "import", "--dry-run"),
+    ("shops", "list"),
 ]  # fmt: skip
 """How those begin that are also run, over a scratch database."""
 

@@ -66,3 +66,9 @@ def test_states_and_phones_are_those_of_the_code() -> None:
     [states] = re.findall(r"`state` is one of (.+?)\. ", TEXT)
     assert re.findall(r"`(\w+)`", states) == list(State)
     assert {phone[-4:] for phone, _, _ in PHONES} - {course.phone_ending for course in rules.COURSES} == {"1545"}
+
+
+def test_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", TEXT)
+    assert len(links) > 5
+    assert [link for link in links if not (ROOT / "docs" / link).exists()] == []

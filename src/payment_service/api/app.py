@@ -97,6 +97,7 @@ def build(
         openapi_url=documentation.OPENAPI_URL if docs else None,
         redirect_slashes=False,
         openapi_tags=[dict(tag) for tag in operations.TAGS],
+        servers=[dict(server) for server in operations.SERVERS],
     )
     app.state.services = services
     app.state.throttle = throttle

@@ -57,6 +57,11 @@ NAMES: Final = MappingProxyType(
 )
 """By method and path. They are part of the contract: added, never changed."""
 
+SERVERS: Final = (
+    {"url": "/", "description": "The service that serves this document."},
+    {"url": "http://localhost:8015", "description": "The development server that `make run` starts."},
+)
+
 TAGS: Final = (
     {"name": "payments", "description": "Make payments and refunds, and see what became of them."},
     {"name": "configuration", "description": "The routing of a shop, for a site that calls the provider itself."},
