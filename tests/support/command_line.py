@@ -49,11 +49,18 @@ def words_of(line: str) -> list[str] | None:
     return words[: ends[0]] if ends else words
 
 
-def mistakes(words: Sequence[str], commands: dict[Words, Any]) -> list[str]:
+def can_run(words: Sequence[str], commands: dict[Words, Any]) -> bool:
+    """Whether a line is a whole command, without placeholders."""
+    is_group = hasattr(commands.get(tuple(words)), "commands")
+    placeholders = [word for word in words if _PLACEHOLDER.fullmatch(word)]
+    return not (is_group or placeholders or mistakes(words, commands, whole=True))
+
+
+def mistakes(words: Sequence[str], commands: dict[Words, Any], *, whole: bool = False) -> list[str]:
     """What of a command the command line would refuse; ``...`` may stand for anything that is left out.
 
     Values are held against their types unless they are placeholders, so a scope or an event that does not exist is
-    found. What is required has to be there only when the line says more than the command's name.
+    found. What is required has to be there when the line says more than the command's name, and if it is ``whole``.
     """
     path: Words = ()
     left = list(words)
@@ -85,7 +92,7 @@ def mistakes(words: Sequence[str], commands: dict[Words, Any]) -> list[str]:
         given += [argument] if taken else []
         found += [each for word in taken for each in _wrong(argument, word)]
     found += [f"{word!r} is one word too many" for word in positionals]
-    if len(words) > len(path):
+    if whole or len(words) > len(path):
         found += [f"{each.opts[0]} is missing" for each in command.params if _is_missed(each, given)]
     return found
 
