@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import yaml  # type: ignore[import-untyped] # it comes with schemathesis, and without types
+import yaml
 
 from kaspi_sandbox.__main__ import main as sandbox
 from payment_dev.server import SHOP_8
