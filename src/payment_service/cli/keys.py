@@ -8,7 +8,7 @@ import typer
 from payment_service.access.models import ApiKey
 from payment_service.access.service import Access, NewKey, Scope
 from payment_service.access.views import KeyView
-from payment_service.cli.output import AsJson, fail, show
+from payment_service.cli.output import AsJson, completing, fail, show
 from payment_service.cli.running import with_database
 from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
@@ -22,7 +22,10 @@ def create(
     name: Annotated[
         str, typer.Argument(help="Who will use it; several keys may share a name while one replaces another.")
     ],
-    scope: Annotated[list[str], typer.Option(help=f"What it may do, once per scope: {', '.join(Scope)}.")],
+    scope: Annotated[
+        list[str],
+        typer.Option(help=f"What it may do, once per scope: {', '.join(Scope)}.", autocompletion=completing(Scope)),
+    ],
     shop: Annotated[list[int] | None, typer.Option(help="A shop it may touch, once per shop; all if left out.")] = None,
     days: Annotated[int | None, typer.Option(min=1, help="Ends after so many days; never if left out.")] = None,
     *,

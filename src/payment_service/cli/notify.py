@@ -6,7 +6,7 @@ from uuid import UUID
 import typer
 
 from payment_service.access.service import FULL_ACCESS
-from payment_service.cli.output import AsJson, plain, show
+from payment_service.cli.output import AsJson, completing, plain, show
 from payment_service.cli.running import with_services
 from payment_service.notifications.bindings import BindingRequest, Bound
 from payment_service.notifications.texts import NOTIFIABLE_EVENTS, Language
@@ -26,7 +26,9 @@ def add(
     events: Annotated[str, typer.Option(help=f"Which, separated by commas, of {', '.join(NOTIFIABLE_EVENTS)}.")],
     shop: Annotated[int | None, typer.Option(help="The shop; all shops if left out.")] = None,
     channel: Annotated[str, typer.Option(help="telegram or email.")] = "telegram",
-    language: Annotated[str, typer.Option(help=f"One of {', '.join(Language)}.")] = Language.RU,
+    language: Annotated[
+        str, typer.Option(help=f"One of {', '.join(Language)}.", autocompletion=completing(Language))
+    ] = Language.RU,
     description: Annotated[str, typer.Option(help="Whose chat it is, for the list.", callback=plain)] = "",
     *,
     as_json: AsJson = False,

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -23,6 +23,11 @@ def plain(text: str | None) -> str | None:
 
 
 Reason = Annotated[str, typer.Option(help="Why; kept in the history.", callback=plain)]
+
+
+def completing(words: Iterable[str]) -> Callable[[], list[str]]:
+    """What a shell offers for a value that is one of these words, and is checked only when the command runs."""
+    return lambda: list(words)
 
 
 def fail(sentence: str) -> NoReturn:

@@ -7,7 +7,7 @@ import typer
 from payment_service.access.models import Person
 from payment_service.access.people import Role
 from payment_service.access.views import PersonView
-from payment_service.cli.output import AsJson, fail, plain, show
+from payment_service.cli.output import AsJson, completing, fail, plain, show
 from payment_service.cli.running import with_services
 from payment_service.money import Money
 from payment_service.postgres.visibility import ALL_SHOPS, Shops
@@ -43,7 +43,7 @@ Limit = Annotated[
 def add(
     email: Annotated[str, typer.Argument(help="They sign in with it, and it names them in the record.")],
     name: Annotated[str, typer.Option(help="What others call them.", callback=plain)],
-    role: Annotated[str, typer.Option(help=f"What they are here for: {_ROLES}.")],
+    role: Annotated[str, typer.Option(help=f"What they are here for: {_ROLES}.", autocompletion=completing(Role))],
     shop: OfShops = None,
     refund_limit: Limit = None,
     *,
@@ -81,7 +81,7 @@ def list_people(*, as_json: AsJson = False) -> None:
 @app.command()
 def change(
     person_id: Id,
-    role: Annotated[str | None, typer.Option(help=f"Another role: {_ROLES}.")] = None,
+    role: Annotated[str | None, typer.Option(help=f"Another role: {_ROLES}.", autocompletion=completing(Role))] = None,
     shop: OfShops = None,
     refund_limit: Limit = None,
     *,

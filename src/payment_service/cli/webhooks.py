@@ -9,7 +9,7 @@ from uuid import UUID
 import typer
 
 from payment_service.access.service import FULL_ACCESS
-from payment_service.cli.output import AsJson, fail, plain, show
+from payment_service.cli.output import AsJson, completing, fail, plain, show
 from payment_service.cli.running import with_services
 from payment_service.postgres.paging import Page
 from payment_service.webhooks.deliveries import DeliveryDetails
@@ -23,7 +23,7 @@ app = typer.Typer(no_args_is_help=True)
 EndpointId = Annotated[UUID, typer.Argument(help="The endpoint's id that 'list' shows.")]
 DeliveryId = Annotated[UUID, typer.Argument(help="The delivery's id that 'deliveries' shows.")]
 EVENT = f"A type of event, once per type; all if left out: {', '.join(SUBSCRIBABLE)}."
-EventOption = Annotated[list[str] | None, typer.Option("--event", help=EVENT)]
+EventOption = Annotated[list[str] | None, typer.Option("--event", help=EVENT, autocompletion=completing(SUBSCRIBABLE))]
 ShopOption = Annotated[list[int] | None, typer.Option("--shop", help="A shop, once per shop; all if left out.")]
 HeaderOption = Annotated[
     list[str] | None, typer.Option("--header", help="A header to send along, 'Name: value', once per header.")
@@ -152,7 +152,9 @@ def send_test(endpoint_id: EndpointId, *, as_json: AsJson = False) -> None:
 def deliveries(
     endpoint: Annotated[UUID | None, typer.Option(help="Only to this endpoint.")] = None,
     state: Annotated[str | None, typer.Option(help="Only waiting, delivered or dead ones.")] = None,
-    event: Annotated[str | None, typer.Option(help="Only of this type of event.")] = None,
+    event: Annotated[
+        str | None, typer.Option(help="Only of this type of event.", autocompletion=completing(SUBSCRIBABLE))
+    ] = None,
     since: Annotated[datetime | None, typer.Option(help="Only from then on (UTC).")] = None,
     until: Annotated[datetime | None, typer.Option(help="Only before then (UTC).")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
