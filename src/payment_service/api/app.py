@@ -11,6 +11,7 @@ from payment_service import __version__
 from payment_service.api import (
     configs,
     documentation,
+    examples,
     health,
     hints,
     notify,
@@ -137,6 +138,8 @@ def _declare_problem(app: FastAPI) -> None:
         schemas = document["components"]["schemas"]
         schemas["Problem"] = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schemas["Problem"].pop("$defs", {}))
+        for name, whole in examples.EXAMPLES.items():
+            schemas[name]["examples"] = whole
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         for path, methods in document["paths"].items():
