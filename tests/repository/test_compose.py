@@ -106,6 +106,7 @@ def test_files_that_are_mounted_exist() -> None:
     assert {path for path in mounted if not path.startswith("./")} == set(COMPOSE["volumes"])
 
 
+@pytest.mark.thorough
 def test_compose_takes_the_file(tmp_path: Path) -> None:
     for program in (["docker", "compose"], ["docker-compose"]):
         there = shutil.which(program[0])
