@@ -17,6 +17,7 @@ import payment_service.notifications.models
 import payment_service.payments.models
 import payment_service.refunds.models
 import payment_service.routing.models
+import payment_service.scheduling.ticks
 import payment_service.webhooks.models  # noqa: F401
 from payment_service.postgres.connecting import check_encoding, connect_arguments
 from payment_service.postgres.database import CONNECT_TIMEOUT_S, Base

@@ -12,6 +12,11 @@ It knows nothing of HTTP; ``api/problems.py`` holds the one table from these cla
     ├── ShopAlreadyConfigured     shop_already_configured
     ├── BinOfSeveralShops         bin_of_several_shops
     ├── DeviceTokenMissing        device_token_missing
+    ├── RouteChangeNeedsTwo       route_change_needs_two
+    ├── RouteChangeNotFound       route_change_not_found
+    ├── RouteChangeWaits          route_change_waits
+    ├── RouteChangeOver           route_change_over
+    ├── ProposedByCaller          proposed_by_caller
     ├── PaymentNotFound           payment_not_found
     ├── PaymentHasNoLink          payment_has_no_link
     ├── PaymentNotPaid            payment_not_paid
@@ -153,6 +158,59 @@ class DeviceTokenMissing(ServiceError):
 
     def __init__(self, shop_id: int) -> None:
         super().__init__(f"Shop {shop_id} has no device token, and this operation needs one: set it first.")
+
+
+class RouteChangeNeedsTwo(ServiceError):
+    """Where the money of a shop goes is changed by two people, and this was asked for by one, or by a program."""
+
+    code = "route_change_needs_two"
+    title = "A second administrator is needed"
+
+    def __init__(self, shop_id: int) -> None:
+        super().__init__(
+            f"The BIN, device token or provider of shop {shop_id} is changed by two administrators: one proposes the "
+            "change in the console, and another one confirms it there. Nothing was changed."
+        )
+
+
+class RouteChangeNotFound(ServiceError):
+    """No such change of routing, or none that the caller may see."""
+
+    code = "route_change_not_found"
+    title = "Change of routing not found"
+
+    def __init__(self, change: object) -> None:
+        super().__init__(f"There is no change of routing {change} here.")
+
+
+class RouteChangeWaits(ServiceError):
+    """The shop has a proposed change that nobody has decided yet."""
+
+    code = "route_change_waits"
+    title = "A change waits already"
+
+    def __init__(self, shop_id: int) -> None:
+        super().__init__(f"A change of shop {shop_id} waits to be confirmed: confirm or refuse that one first.")
+
+
+class RouteChangeOver(ServiceError):
+    """The proposed change was decided, has expired, or was proposed for a route that is not today's any more."""
+
+    code = "route_change_over"
+    title = "The change is over"
+
+    def __init__(self) -> None:
+        super().__init__("This change was decided, has expired, or the route has changed since. Propose it anew.")
+
+
+class ProposedByCaller(ServiceError):
+    """Nobody confirms a change of their own."""
+
+    code = "proposed_by_caller"
+    title = "Proposed by the same person"
+
+    def __init__(self) -> None:
+        super().__init__("You proposed this change. Another administrator has to confirm it.")
 
 
 class PaymentNotFound(ServiceError):

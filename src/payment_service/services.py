@@ -34,6 +34,7 @@ from payment_service.refunds.service import Refunds
 from payment_service.refunds.settling import RefundSettling
 from payment_service.refunds.views import Task
 from payment_service.reports.service import Reports
+from payment_service.routing.changes import RouteChanges
 from payment_service.routing.service import Routing
 from payment_service.scheduling.operations import InFlight
 from payment_service.settings import Settings
@@ -52,6 +53,7 @@ class Services:
     fingerprints: Fingerprints
     holding: Holding
     routing: Routing
+    route_changes: RouteChanges
     access: Access
     people: People
     sessions: Sessions
@@ -121,6 +123,7 @@ def build(settings: Settings, database: Database | None = None, providers: Regis
         fingerprints=fingerprints,
         holding=Holding(database),
         routing=routing,
+        route_changes=RouteChanges(database, routing),
         access=access,
         people=People(database),
         sessions=Sessions(database, SignInLimits(on=settings.rate_limits)),

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     phone_invoices_per_day: int = Field(default=100, ge=0, le=100_000)
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
 
+    # --- routing
+    route_change_needs_two: bool = False
+
     # --- secrets at rest
     encryption_keys: Annotated[list[SecretStr], NoDecode] = Field(min_length=1)
 

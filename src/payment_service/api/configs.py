@@ -18,6 +18,7 @@ from payment_service.api.fields import Bin, Body, Changes, DeviceTokenText, Mome
 from payment_service.errors import (
     BinOfSeveralShops,
     InvalidInput,
+    RouteChangeNeedsTwo,
     ShopAlreadyConfigured,
     ShopInactive,
     ShopNotConfigured,
@@ -203,7 +204,7 @@ async def one_config(
     "/admin/configs/{shop_id}",
     tags=["admin"],
     summary="Change a shop's routing",
-    responses=problems.declared(ShopNotConfigured),
+    responses=problems.declared(ShopNotConfigured, RouteChangeNeedsTwo),
 )
 async def change(
     shop_id: PathShopId,
@@ -211,7 +212,11 @@ async def change(
     services: InServices,
     caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
 ) -> ConfigAnswer:
-    """Changes the given fields. Earlier payments keep their route."""
+    """Changes the given fields. Earlier payments keep their route.
+
+    Returns 409 for another BIN, device token or provider where `ROUTE_CHANGE_NEEDS_TWO` is set: people make that change
+    in the console.
+    """
     caller.require_shop(shop_id)
     fields = body.given()
     fields.pop("reason", None)

@@ -60,3 +60,17 @@ class AuditSeal(Base):
     """SHA-256 of each row, 32 bytes each, in the order of ``row_ids``: with them the one bad row can be named."""
     hash: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[Stamp]
+
+
+class AuditCheck(Base):
+    """That the record was found to be whole, from one seal to another, and who let it be checked. Insert-only."""
+
+    __tablename__ = "audit_check"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    first_seq: Mapped[int] = mapped_column(BigInteger)
+    last_seq: Mapped[int] = mapped_column(BigInteger)
+    last_hash: Mapped[str] = mapped_column(String(64))
+    row_count: Mapped[int] = mapped_column(BigInteger)
+    actor: Mapped[str] = mapped_column(String(100))
+    created_at: Mapped[Stamp]

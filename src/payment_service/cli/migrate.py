@@ -1,18 +1,39 @@
 """``payment-service migrate``."""
 
+import asyncio
+import getpass
+
 import typer
 
 from payment_service.observability import logs
+from payment_service.observability.context import Origin, origin
 from payment_service.postgres import migrating, schema
-from payment_service.settings import load
+from payment_service.postgres.database import Database
+from payment_service.routing.service import set_needs_two
+from payment_service.settings import Settings, load
 
 app = typer.Typer()
 
 
 @app.command()
 def migrate() -> None:
-    """Bring the database to the newest schema. Safe to run twice, and from several machines at once."""
+    """Bring the database to the newest schema. Safe to run twice, and from several machines at once.
+
+    Also writes ROUTE_CHANGE_NEEDS_TWO into the database.
+    """
     settings = load()
     logs.configure(readable=True, level="WARNING")
     migrating.migrate(settings.database_url.get_secret_value())
+    if asyncio.run(_write_rule(settings)):
+        needed = "two administrators" if settings.route_change_needs_two else "one administrator"
+        typer.echo(f"A change of where the money of a shop goes needs {needed} from now on.")
     typer.echo(f"The database is at schema {schema.head()}.")
+
+
+async def _write_rule(settings: Settings) -> bool:
+    origin.set(Origin(f"cli:{getpass.getuser()}"))
+    database = Database(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
+    try:
+        return await set_needs_two(database, needs_two=settings.route_change_needs_two)
+    finally:
+        await database.close()

@@ -1,9 +1,11 @@
 """The tables of routing. ``payment_config`` is what operators query by hand (docs/contract.md section 2)."""
 
-from sqlalchemy import Boolean, ForeignKey, Identity, String, Text
+from uuid import UUID
+
+from sqlalchemy import Boolean, ForeignKey, Identity, SmallInteger, String, Text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from payment_service.postgres.database import Base, BinColumn, ProviderName, Stamp
+from payment_service.postgres.database import Base, BinColumn, Moment, ProviderName, Stamp
 
 
 class DeviceToken(Base):
@@ -58,3 +60,39 @@ class PaymentConfigHistory(Base):
     actor: Mapped[str] = mapped_column(String(100))
     reason: Mapped[str] = mapped_column(String(500), server_default="")
     created_at: Mapped[Stamp]
+
+
+class RouteChange(Base):
+    """A change of a shop's routing that one administrator proposed and another one decides."""
+
+    __tablename__ = "route_change"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    shop_id: Mapped[int]
+    on_version: Mapped[int]
+    """The version of the route that it was proposed for: it is applied onto that one and no other."""
+    organization_bin: Mapped[BinColumn]
+    device_token: Mapped[str | None] = mapped_column(String(9))
+    device_token_id: Mapped[int | None] = mapped_column(ForeignKey("device_token.id"))
+    is_active: Mapped[bool]
+    provider: Mapped[ProviderName]
+    name: Mapped[str] = mapped_column(String(200))
+    city: Mapped[str] = mapped_column(String(100))
+    description: Mapped[str] = mapped_column(String(500))
+    reason: Mapped[str] = mapped_column(String(500))
+    state: Mapped[str] = mapped_column(String(10), server_default="waiting")
+    """``waiting``, ``applied``, ``refused``, or ``overdue`` when it expired or the route changed meanwhile."""
+    proposed_by: Mapped[int] = mapped_column(ForeignKey("person.id"))
+    decided_by: Mapped[int | None] = mapped_column(ForeignKey("person.id"))
+    created_at: Mapped[Stamp]
+    expires_at: Mapped[Moment]
+    decided_at: Mapped[Moment | None]
+
+
+class RouteRule(Base):
+    """Whether a change of where money goes needs two people. One row or none; ``migrate`` writes it."""
+
+    __tablename__ = "route_rule"
+
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    needs_two: Mapped[bool]

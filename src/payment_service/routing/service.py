@@ -18,6 +18,7 @@ from payment_service.audit import service as audit
 from payment_service.errors import (
     BinOfSeveralShops,
     InvalidInput,
+    RouteChangeNeedsTwo,
     ShopAlreadyConfigured,
     ShopInactive,
     ShopNotConfigured,
@@ -31,7 +32,7 @@ from payment_service.postgres.memory import Memory
 from payment_service.postgres.vault import Vault
 from payment_service.postgres.visibility import of_shops
 from payment_service.providers.registry import DEFAULT, NAMES
-from payment_service.routing.models import DeviceToken, PaymentConfig, PaymentConfigHistory
+from payment_service.routing.models import DeviceToken, PaymentConfig, PaymentConfigHistory, RouteChange, RouteRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,9 @@ class Change:
     before: PaymentConfigHistory | None
 
 
+WHERE_MONEY_GOES = ("organization_bin", "provider", "device_token")
+"""What two people change, where that is the rule: the device token too, since no public text of Kaspi's says that a
+payment under one BIN with the token of another is refused."""
 ROUTING_FIELDS = ("organization_bin", "is_active", "provider", "name", "city", "description")
 
 
@@ -247,6 +251,11 @@ class Routing:
         self.memory.forget(shop_id)
         return config
 
+    async def needs_two(self) -> bool:
+        """Whether a change of where money goes needs a second administrator."""
+        async with self.database.reading() as session:
+            return await _needs_two(session)
+
     async def insert(
         self, session: AsyncSession, shop_id: int, checked: Mapping[str, Any], *, reason: str
     ) -> ShopConfig:
@@ -266,7 +275,13 @@ class Routing:
     async def change(
         self, session: AsyncSession, row: PaymentConfig, checked: Mapping[str, Any], *, reason: str
     ) -> ShopConfig:
-        """Write a change and its version, in the caller's transaction; nothing when nothing differs."""
+        """Write a change and its version, in the caller's transaction; nothing when nothing differs.
+
+        Raises:
+            RouteChangeNeedsTwo: for a change of where money goes, when that is the rule.
+        """
+        if self.goes_elsewhere(row, checked) and await _needs_two(session):
+            raise RouteChangeNeedsTwo(row.shop_id)
         current = self.opened(row).device_token
         wanted = checked.get("device_token", current)
         differs = wanted != current or any(
@@ -277,14 +292,19 @@ class Routing:
             if wanted != current:
                 await self._set_token(session, row, wanted)
             _put(row, checked)
-            row.version += 1
-            row.updated_at = func.now()
-            session.add(_version(row, reason))
-            await session.flush()
-            await session.refresh(row, ["updated_at"])
-            _report(session, row, reason)
-            await _record(session, "config-change", row, reason)
+            await _write(session, row, reason)
         return ShopConfig(row, wanted)
+
+    async def apply(self, session: AsyncSession, row: PaymentConfig, proposed: RouteChange) -> None:
+        """Make a proposed change, which two people stand behind, in the caller's transaction."""
+        _put(row, {name: getattr(proposed, name) for name in ROUTING_FIELDS})
+        row.device_token_id, row.device_token = proposed.device_token_id, proposed.device_token
+        await _write(session, row, proposed.reason)
+
+    def goes_elsewhere(self, row: PaymentConfig, checked: Mapping[str, Any]) -> bool:
+        """Whether the money of a shop goes by another way after a change."""
+        today = {**{name: getattr(row, name) for name in ROUTING_FIELDS}, "device_token": self.opened(row).device_token}
+        return any(checked[name] != today[name] for name in WHERE_MONEY_GOES if name in checked)
 
     async def rotate(self, session: AsyncSession) -> int:
         """Encrypt every device token anew with the newest key of the vault, in the caller's transaction."""
@@ -307,16 +327,19 @@ class Routing:
         return {row.device_token} | ({masked(token)} if token else set())
 
     async def _set_token(self, session: AsyncSession, row: PaymentConfig, device_token: str | None) -> None:
-        if device_token is None:
-            row.token, row.device_token_id, row.device_token = None, None, None
-            return
+        token = None if device_token is None else await self.keep_token(session, row.shop_id, device_token)
+        row.token = token
+        row.device_token_id, row.device_token = (token.id, token.masked) if token else (None, None)
+
+    async def keep_token(self, session: AsyncSession, shop_id: int, device_token: str) -> DeviceToken:
+        """Write a device token down, encrypted, in the caller's transaction."""
         # Its id first: the token is encrypted for this row and no other.
         token_id = await session.scalar(select(func.nextval(func.pg_get_serial_sequence("device_token", "id"))))
         ciphertext = self.vault.encrypt(device_token, _place(token_id))
         token = DeviceToken(id=token_id, ciphertext=ciphertext, masked=masked(device_token))
         session.add(token)
-        await audit.record_change(session, "token-create", DeviceToken.__tablename__, token_id, shop_id=row.shop_id)
-        row.token, row.device_token_id, row.device_token = token, token.id, token.masked
+        await audit.record_change(session, "token-create", DeviceToken.__tablename__, token_id, shop_id=shop_id)
+        return token
 
     def opened(self, row: PaymentConfig) -> ShopConfig:
         """A row with its device token in the clear."""
@@ -324,6 +347,27 @@ class Routing:
 
     def _open(self, token: DeviceToken) -> str:
         return self.vault.decrypt(token.ciphertext, _place(token.id))
+
+
+async def _needs_two(session: AsyncSession) -> bool:
+    return bool(await session.scalar(select(RouteRule.needs_two)))
+
+
+async def set_needs_two(database: Database, *, needs_two: bool) -> bool:
+    """Write down whether a change of where money goes needs two people; returns whether that is new.
+
+    Only the owner of the tables may.
+    """
+    async with database.transaction() as session:
+        rule = await session.get(RouteRule, 1, with_for_update=True)
+        if needs_two == (rule is not None and rule.needs_two):
+            return False
+        if rule is None:
+            session.add(RouteRule(id=1, needs_two=needs_two))
+        else:
+            rule.needs_two = needs_two
+        await audit.record_change(session, "route-rule", RouteRule.__tablename__, 1)
+    return True
 
 
 def _place(token_id: int | None) -> str:
@@ -340,6 +384,17 @@ async def _record(session: AsyncSession, operation_type: str, row: PaymentConfig
         organization_bin=row.organization_bin,
         reason=reason,
     )
+
+
+async def _write(session: AsyncSession, row: PaymentConfig, reason: str) -> None:
+    """Write a row that was changed, with its version, its event and its line of the record."""
+    row.version += 1
+    row.updated_at = func.now()
+    session.add(_version(row, reason))
+    await session.flush()
+    await session.refresh(row, ["updated_at"])
+    _report(session, row, reason)
+    await _record(session, "config-change", row, reason)
 
 
 def _put(row: PaymentConfig, checked: Mapping[str, Any]) -> None:

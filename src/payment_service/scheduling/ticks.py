@@ -1,0 +1,55 @@
+"""That workers live: each writes one row anew at every sweep, so that people see which there are and when they stop."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import Float, String, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, mapped_column
+
+from payment_service.postgres.database import Base, Database, Stamp
+
+FORGOTTEN_AFTER: Final = timedelta(days=1)
+"""A worker that was not seen for so long has gone for good."""
+
+
+class WorkerTick(Base):
+    """One worker that lives, or did within the last day."""
+
+    __tablename__ = "worker_tick"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    host: Mapped[str] = mapped_column(String(100))
+    version: Mapped[str] = mapped_column(String(50))
+    began_at: Mapped[Stamp]
+    ticked_at: Mapped[Stamp]
+
+
+@dataclass(frozen=True, slots=True)
+class LivingWorker:
+    """A worker, and how many seconds ago it was last seen."""
+
+    host: str
+    version: str
+    began_at: datetime
+    seen_s: float
+
+
+async def tick(database: Database, worker_id: UUID, *, host: str, version: str) -> None:
+    """Say that this worker lives, and forget those that went long ago."""
+    row = {"id": worker_id, "host": host[:100], "version": version[:50]}
+    seen = insert(WorkerTick).values(row).on_conflict_do_update(index_elements=["id"], set_={"ticked_at": func.now()})
+    async with database.transaction() as session:
+        await session.execute(seen)
+        await session.execute(delete(WorkerTick).where(WorkerTick.ticked_at < func.now() - FORGOTTEN_AFTER))
+
+
+async def workers(database: Database, *, limit: int = 50) -> list[LivingWorker]:
+    """The workers of the last day, the one that was seen last first."""
+    seen_s = func.extract("epoch", func.now() - WorkerTick.ticked_at).cast(Float)
+    query = select(WorkerTick.host, WorkerTick.version, WorkerTick.began_at, seen_s)
+    async with database.reading() as session:
+        rows = await session.execute(query.order_by(WorkerTick.ticked_at.desc()).limit(limit))
+        return [LivingWorker(*row) for row in rows]
