@@ -126,6 +126,22 @@ class Meaning(StrEnum):
     UNHEARD_OF = "unheard_of"
 
 
+class Remedy(StrEnum):
+    """What somebody has to do so that a provider does not refuse again."""
+
+    CERTIFICATE = "certificate"
+    """The proxy's owner: its certificate at the provider."""
+    DEVICE = "device"
+    """The seller registers the device anew, and its token is set here."""
+    POINT_OF_SALE = "point_of_sale"
+    """The seller makes one, or switches it on, in the provider's own app."""
+    ROUTE = "route"
+    """BIN and device token are not of one seller."""
+    AMOUNT = "amount"
+    BUYER = "buyer"
+    """The buyer has no way to pay there."""
+
+
 @dataclass(frozen=True, slots=True)
 class StatusRead:
     """The provider's word for where a payment stands, and what it means."""

@@ -1,15 +1,24 @@
 """The providers by name: which there are, and who moves and reads the money of each payment."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from payment_service.providers import kaspi
-from payment_service.providers.interface import Provider
+from payment_service.providers.interface import Provider, Remedy
+from payment_service.providers.kaspi.mapping import remedy_of as remedy_of_kaspi
 
 DEFAULT: Final = kaspi.NAME
 """The provider of whatever names none: a shop's routing, a report, a path from before there were several."""
 NAMES: Final = (kaspi.NAME,)
 """Every provider that this code has a client for."""
+
+
+_REMEDIES: Final[Mapping[str, Callable[[str | None], Remedy | None]]] = {kaspi.NAME: remedy_of_kaspi}
+
+
+def remedy_of(provider: str, code: str | None) -> Remedy | None:
+    """What helps against a provider's refusal with this code; none when nobody knows."""
+    return _REMEDIES[provider](code) if provider in _REMEDIES else None
 
 
 class Registry(Mapping[str, Provider]):

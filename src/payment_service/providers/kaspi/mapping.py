@@ -6,7 +6,7 @@ Anything that is not listed means that we do not know.
 from types import MappingProxyType
 from typing import Final
 
-from payment_service.providers.interface import Meaning
+from payment_service.providers.interface import Meaning, Remedy
 
 MEANINGS: Final = MappingProxyType(
     {
@@ -63,6 +63,23 @@ NO_MONEY_MOVED: Final = frozenset(
 
 NO_SUCH_PAYMENT: Final = frozenset({"-1601", "-99000001"})
 
+REMEDIES: Final = MappingProxyType(
+    {
+        "-10000": Remedy.CERTIFICATE,
+        "-1501": Remedy.DEVICE,
+        "-1502": Remedy.DEVICE,
+        "-1503": Remedy.DEVICE,
+        "-14000002": Remedy.POINT_OF_SALE,
+        "-99000002": Remedy.POINT_OF_SALE,
+        "990000018": Remedy.POINT_OF_SALE,
+        "990000026": Remedy.POINT_OF_SALE,
+        "-99000003": Remedy.ROUTE,
+        "990000028": Remedy.AMOUNT,
+        "990000033": Remedy.BUYER,
+    }
+)
+"""What helps against a refusal, where the code says it; by the code without the sign that some are seen with."""
+
 REFUSED_BY_PROXY: Final = frozenset({401, 403, 404, 405, 429})
 """HTTP statuses with which the proxy itself refuses, before anything reaches Kaspi."""
 
@@ -70,3 +87,8 @@ REFUSED_BY_PROXY: Final = frozenset({401, 403, 404, 405, 429})
 def meaning_of(status: str | None) -> Meaning:
     """What a status word means. A word nobody knows is never read as failed."""
     return MEANINGS.get(status or "", Meaning.UNHEARD_OF)
+
+
+def remedy_of(code: str | None) -> Remedy | None:
+    """What helps against a refusal with this code; none for a code that does not tell."""
+    return REMEDIES.get(code or "") or REMEDIES.get((code or "").removeprefix("-"))
