@@ -1,7 +1,5 @@
 """The record over HTTP: what clients report of their own operations, and the audit log for operators."""
 
-import csv
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -36,7 +34,7 @@ from payment_service.api.fields import Moment, SentId, ShopId, Text, digits, or_
 from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
 from payment_service.audit.service import LogFilter
-from payment_service.audit.views import LogLine
+from payment_service.audit.views import LogLine, as_csv, lines_of
 from payment_service.characters import checked_text, one_line
 from payment_service.errors import ShopNotConfigured
 from payment_service.identifiers import checked_bin
@@ -44,7 +42,6 @@ from payment_service.money import MAX_TIYN
 from payment_service.observability.logs import get_logger
 from payment_service.providers.registry import DEFAULT
 from payment_service.reports.service import Report
-from payment_service.spreadsheets import ENCODING, cell
 
 router = APIRouter(route_class=ExactRoute)
 _WHOLE = re.compile(r"[0-9]{1,10}")
@@ -279,6 +276,9 @@ async def logs(
     subject: Annotated[
         Text | None, Query(max_length=60, description="What was changed, such as `payment_config:8` or `api_key:3`.")
     ] = None,
+    request_id: Annotated[
+        Text | None, Query(max_length=128, description="The `X-Request-ID` of a request: all its entries.")
+    ] = None,
     changes: Annotated[
         bool, Query(description="Include changes of routing, keys, webhooks, chats and secrets.")
     ] = False,
@@ -302,6 +302,7 @@ async def logs(
         status=status,
         provider=provider,
         subject=subject,
+        request_id=request_id,
         since=since,
         until=until,
         shops=caller.shops,
@@ -315,13 +316,13 @@ async def logs(
             cursor=cursor,
             skip=skip,
         )
-    lines = [LogLine.model_validate(entry) for entry in page.rows]
+    lines = lines_of(page.rows)
     headers = {"Vary": "Accept"}
     if page.next_cursor:
         headers["X-Next-Cursor"] = page.next_cursor
     if _prefers_csv(accept or ""):
         headers["Content-Disposition"] = 'attachment; filename="payment-log.csv"'
-        return Response(_csv(lines), media_type="text/csv; charset=utf-8", headers=headers)
+        return Response(as_csv(lines), media_type="text/csv; charset=utf-8", headers=headers)
     return Response(_LINES.dump_json(lines), media_type="application/json", headers=headers)
 
 
@@ -338,12 +339,3 @@ def _prefers_csv(accept: str) -> bool:
         weight = next((word[2:] for word in parameters if word.startswith("q=")), "1")
         weights[kind] = float(weight) if _WEIGHT.fullmatch(weight) else 0
     return weights.get("text/csv", 0) > 0 and weights["text/csv"] >= weights.get("application/json", 0)
-
-
-def _csv(lines: list[LogLine]) -> bytes:
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(LogLine.model_fields)
-    for line in lines:
-        writer.writerow([cell(value) for value in line.model_dump(mode="json").values()])
-    return out.getvalue().encode(ENCODING)

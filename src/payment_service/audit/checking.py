@@ -3,12 +3,17 @@
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+
+from sqlalchemy import select
 
 from payment_service.audit import archive
 from payment_service.audit.archive import Extent
 from payment_service.audit.canonical import Seal
+from payment_service.audit.models import AuditCheck, AuditEntry, AuditSeal
 from payment_service.audit.verification import Expected, Kind, RecordBroken, Verifier
+from payment_service.observability.context import origin
 from payment_service.postgres.database import Database
 
 Progress = Callable[[int], object]
@@ -49,6 +54,50 @@ async def check_database(
     except RecordBroken as problem:
         return _report(verifier, problem)
     return _report(verifier)
+
+
+async def note(database: Database, report: Report) -> None:
+    """Write down that the record was found to be whole, for those who only look; nothing when it was not."""
+    if report.problem is not None or report.first is None or report.last is None:
+        return
+    async with database.transaction() as session:
+        session.add(
+            AuditCheck(
+                first_seq=report.first.seq,
+                last_seq=report.last.seq,
+                last_hash=report.last.hash,
+                row_count=report.rows,
+                actor=origin.get().actor,
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far the record is sealed, and how far it was found to be whole. No check is made for it."""
+
+    sealed_seq: int | None
+    sealed_at: datetime | None
+    waits_since: datetime | None
+    """When the oldest row was written that no seal covers yet."""
+    check: AuditCheck | None
+    """The last check that found everything whole."""
+    is_replaced: bool
+    """Whether the last seal of that check is not the same any more."""
+
+
+async def standing(database: Database) -> Standing:
+    """How far the record is sealed and was checked."""
+    async with database.reading() as session:
+        newest = select(AuditSeal.seq, AuditSeal.last_id, AuditSeal.created_at).order_by(AuditSeal.seq.desc()).limit(1)
+        seq, last_id, sealed_at = (await session.execute(newest)).one_or_none() or (None, 0, None)
+        unsealed = select(AuditEntry.created_at).where(AuditEntry.id > last_id).order_by(AuditEntry.id).limit(1)
+        waits_since = await session.scalar(unsealed)
+        check = await session.scalar(select(AuditCheck).order_by(AuditCheck.id.desc()).limit(1))
+        of_today = None
+        if check is not None:
+            of_today = await session.scalar(select(AuditSeal.hash).where(AuditSeal.seq == check.last_seq))
+    return Standing(seq, sealed_at, waits_since, check, check is not None and of_today != check.last_hash)
 
 
 def check_file(path: Path, *, expected: Expected | None = None, progress: Progress = lambda _: None) -> Report:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import func, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from payment_service.audit.models import AuditEntry
 from payment_service.observability.context import origin
@@ -154,6 +155,7 @@ class LogFilter:
     status: str | None = None
     provider: str | None = None
     subject: str | None = None
+    request_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 
@@ -168,18 +170,25 @@ async def search(
     skip: int = 0,
 ) -> Page[AuditEntry]:
     """Lines of the record, newest first; ``changes`` are those of routing, keys, endpoints, chats and secrets too."""
-    query = select(AuditEntry).where(
-        of_shops(AuditEntry.shop_id, wanted.shops),
-        matches(AuditEntry.shop_id, wanted.shop_id),
-        matches(AuditEntry.operation_type, wanted.operation_type),
-        matches(AuditEntry.external_id, wanted.external_id),
-        matches(AuditEntry.status, wanted.status),
-        matches(AuditEntry.provider, wanted.provider),
-        matches(AuditEntry.subject, wanted.subject),
-        within(AuditEntry.created_at, wanted.since, wanted.until),
-        true() if changes else AuditEntry.subject.is_(None),
+    entry = AuditEntry if wanted.request_id is None else _of_request(wanted.request_id)
+    query = select(entry).where(
+        of_shops(entry.shop_id, wanted.shops),
+        matches(entry.shop_id, wanted.shop_id),
+        matches(entry.operation_type, wanted.operation_type),
+        matches(entry.external_id, wanted.external_id),
+        matches(entry.status, wanted.status),
+        matches(entry.provider, wanted.provider),
+        matches(entry.subject, wanted.subject),
+        within(entry.created_at, wanted.since, wanted.until),
+        true() if changes else entry.subject.is_(None),
     )
-    return await read_page(session, AuditEntry, query, limit=limit, cursor=cursor, skip=skip)
+    return await read_page(session, entry, query, limit=limit, cursor=cursor, skip=skip)
+
+
+def _of_request(request_id: str) -> type[AuditEntry]:
+    """The lines of a request, found first: looked for from the newest line on, its few might be the last ones."""
+    lines = select(AuditEntry).where(AuditEntry.request_id == request_id).cte("of_request").prefix_with("MATERIALIZED")
+    return aliased(AuditEntry, lines)
 
 
 async def of_payment(session: AsyncSession, payment_id: UUID) -> list[AuditEntry]:

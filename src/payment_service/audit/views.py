@@ -1,9 +1,15 @@
 """The record as the world sees it, in whole and as the history of one payment. Amounts in tiyn."""
 
+import csv
+import io
+from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from payment_service.audit.models import AuditEntry
+from payment_service.spreadsheets import ENCODING, cell
 
 
 class HistoryLine(BaseModel):
@@ -50,3 +56,19 @@ class LogLine(BaseModel):
         description="What was changed, when it is not a payment: `payment_config:8`, `api_key:3`, `webhook_endpoint:…`."
     )
     content: str | None = Field(description="The values after the change, as JSON; for a secret its SHA-256.")
+
+
+def as_csv(lines: Iterable[LogLine], *, with_head: bool = True) -> bytes:
+    """Lines as CSV that a spreadsheet opens; without its head they go on where others ended."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    if with_head:
+        writer.writerow(LogLine.model_fields)
+    for line in lines:
+        writer.writerow([cell(value) for value in line.model_dump(mode="json").values()])
+    return out.getvalue().encode(ENCODING if with_head else "utf-8")
+
+
+def lines_of(entries: Iterable[AuditEntry]) -> list[LogLine]:
+    """The view of each entry."""
+    return [LogLine.model_validate(entry) for entry in entries]

@@ -20,7 +20,7 @@ from payment_service.audit.comparing import Comparison, compare
 from payment_service.audit.verification import Expected, RecordBroken
 from payment_service.cli.output import AsJson, fail, show
 from payment_service.cli.running import with_database
-from payment_service.postgres.database import Database
+from payment_service.postgres.database import Database, is_unreachable
 from payment_service.postgres.vault import Vault
 
 app = typer.Typer(no_args_is_help=True)
@@ -66,9 +66,20 @@ def verify(
         with _progress("Checking seals", seals.last - from_seal + 1 if seals else 0) as advance:
             report = await checking.check_database(database, from_seal=from_seal, expected=expected, progress=advance)
         waiting = await archive.waiting(database)
+        await _note(database, report)
         return report, waiting, await compare(database) if report.problem is None else None
 
     _tell(*with_database(work), as_json=as_json)
+
+
+async def _note(database: Database, report: Report) -> None:
+    """Let the console say how far the record was checked. A database that takes nothing in is checked all the same."""
+    try:
+        await checking.note(database, report)
+    except Exception as error:
+        if not is_unreachable(error):
+            raise
+        typer.echo("This check is not noted in the database, which takes nothing in just now.", err=True)
 
 
 @app.command()
