@@ -5,19 +5,30 @@ predicate the statement implies then looks as cheap as the primary key, and is r
 """
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy import event
 
-from payment_service.payments import polling, queries
+from payment_service.access.service import FULL_ACCESS
+from payment_service.audit import checking
+from payment_service.audit import service as audit
+from payment_service.audit.service import LogFilter
+from payment_service.events import relay
+from payment_service.payments import polling, queries, shops
 from payment_service.payments import statements as payments
 from payment_service.postgres.database import LINE_SETTINGS
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.refunds import statements as refunds
+from payment_service.services import Services
 from payment_service.webhooks import delivery
 from tests.support.database import Server
 
-_SCAN = re.compile(r"(?:Index (?:Only )?Scan using (\w+) on|Bitmap Index Scan on (\w+)|Seq Scan on (\w+))")
+_SCAN = re.compile(
+    r"(?:Index (?:Only )?Scan(?: Backward)? using (\w+) on|Bitmap Index Scan on (\w+)|Seq Scan on (\w+))"
+)
 SMALL = {"webhook_endpoint"}
 INDEXES = {
     "move of a payment": (payments.MOVE, {"payment_pkey"}),
@@ -30,6 +41,10 @@ INDEXES = {
     "result of a delivery": (
         delivery._RESULT,
         {"event_delivery_under_way", "event_delivery_pkey", "webhook_endpoint_pkey"},
+    ),
+    "how shops fare": (
+        shops.FACTS,
+        {"payment_shop", "payment_trouble", "payment_one_open_per_order"},
     ),
     "next delivery": (delivery._NEXT, {"webhook_endpoint", "event_delivery_due"}),
 }
@@ -53,6 +68,51 @@ async def test_statement_reaches_its_rows_by_the_right_index(what: str, uncounte
     assert {next(filter(None, match.groups())) for match, _ in used} == wanted, "\n".join(plan)
     whole = [match[0] for match, following in used if "Index Cond" not in following and match[3] not in SMALL]
     assert whole == [], "read from one end to the other"
+
+
+async def lines_of_request(services: Services) -> None:
+    async with services.database.reading() as session:
+        await audit.search(session, LogFilter(shops=ALL_SHOPS, request_id="r"), limit=50)
+
+
+READ: dict[str, tuple[Callable[[Services], Awaitable[Any]], set[str]]] = {
+    "lines of a request": (lines_of_request, {"payment_log_request"}),
+    "how far the record is sealed": (
+        lambda services: checking.standing(services.database),
+        {"audit_seal_chain", "payment_log_pkey", "audit_check_pkey"},
+    ),
+    "oldest reading": (lambda services: services.polling.overdue_since(), {"payment_overdue"}),
+    "oldest event": (lambda services: relay.waiting_since(services.database), {"event_waiting"}),
+    "oldest delivery": (
+        lambda services: services.deliveries.waiting_since(),
+        {"webhook_endpoint", "event_delivery_state"},
+    ),
+    "what was proposed for a shop": (
+        lambda services: services.route_changes.of_shop(FULL_ACCESS, 8),
+        {"route_change_shop", "person_pkey"},
+    ),
+}
+"""What pages of the console read; ``webhook_endpoint`` has few rows, and all of them are looked at."""
+
+
+@pytest.mark.parametrize("what", READ)
+async def test_what_a_page_reads_is_reached_by_its_index(
+    what: str, services: Services, uncounted: asyncpg.Connection
+) -> None:
+    read, wanted = READ[what]
+    statements: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        statements.append(statement)
+
+    event.listen(services.database.engine.sync_engine, "before_cursor_execute", note)
+    try:
+        await read(services)
+    finally:
+        event.remove(services.database.engine.sync_engine, "before_cursor_execute", note)
+    plans = [line for statement in statements for line in await plan_of(uncounted, statement)]
+    used = {next(filter(None, match.groups())) for match in map(_SCAN.search, plans) if match}
+    assert used == wanted, "\n".join(plans)
 
 
 async def plan_of(connection: asyncpg.Connection, statement: str) -> list[str]:

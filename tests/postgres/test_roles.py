@@ -14,6 +14,7 @@ import respx
 
 from payment_service.access.people import Role
 from payment_service.access.service import FULL_ACCESS, Scope
+from payment_service.audit import checking
 from payment_service.audit.comparing import compare
 from payment_service.audit.sealing import AuditSeals
 from payment_service.money import Money
@@ -115,6 +116,16 @@ async def _person_comes_and_goes(services: Services) -> None:
     await services.people.disable(person.id)
 
 
+async def _two_people_change_a_route(services: Services) -> None:
+    one, two = [await services.people.add(f"{name}@b.kz", name, Role.ADMIN, ALL_SHOPS) for name in ("one", "two")]
+    version = (await services.routing.route_of(FULL_ACCESS, SHOP)).version
+    wanted = {"organization_bin": "891027350515", "device_token": "11111111-2222-4333-8444-555555555555"}
+    change = await services.route_changes.propose(
+        FULL_ACCESS, one.id, SHOP, wanted, version=version, reason="The seller wrote"
+    )
+    await services.route_changes.confirm(FULL_ACCESS, two.id, change.id)
+
+
 async def test_service_does_everything_as_the_lesser_role(
     own_house: Services, roles: Roles, wire: respx.MockRouter
 ) -> None:
@@ -128,6 +139,7 @@ async def test_service_does_everything_as_the_lesser_role(
         key = await services.access.create("shop", [Scope.ADMIN], shops=frozenset({SHOP}))
         await services.access.revoke(key.row.id)
         await _person_comes_and_goes(services)
+        await _two_people_change_a_route(services)
         endpoint = (await services.endpoints.add(FULL_ACCESS, {"url": "http://127.0.0.1:1025/hook"})).endpoint
         await services.endpoints.rotate_secret(FULL_ACCESS, endpoint.id, keep_old_s=60)
         await services.endpoints.change(FULL_ACCESS, endpoint.id, {"is_active": False})
@@ -160,6 +172,7 @@ async def test_service_does_everything_as_the_lesser_role(
         await services.polling.mark_lost_unknown()
         await services.refund_settling.mark_lost_unknown()
         assert await AuditSeals(services.database).seal()
+        await checking.note(services.database, await checking.check_database(services.database))
         assert (await compare(services.database)).problem is None
         assert await schema.current(services.database) == schema.head()
     finally:
@@ -192,6 +205,10 @@ DENIED = [
     "UPDATE person SET email = 'eve@example.kz'",
     "UPDATE person_session SET expires_at = expires_at + interval '1 day'",
     "UPDATE person_link SET person_id = person_id",
+    "INSERT INTO route_rule (id, needs_two) VALUES (1, false)",
+    "UPDATE route_rule SET needs_two = false",
+    "UPDATE route_change SET organization_bin = '891027350515'",
+    "UPDATE audit_check SET last_seq = last_seq + 1",
     "UPDATE api_key SET digest = repeat('f', 64)",
     "UPDATE api_key SET scopes = '{admin}'",
     "UPDATE device_token SET masked = 'x'",

@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, TypeAlias
 from uuid import UUID
 
@@ -108,3 +109,11 @@ class Relay:
                     execution_options={"synchronize_session": False},
                 )
         return len(events)
+
+
+async def waiting_since(database: Database) -> datetime | None:
+    """Since when the oldest event waits to be passed on; none when none does."""
+    query = select(Event.created_at).where(Event.passed_on_at.is_(None)).order_by(Event.created_at, Event.id).limit(1)
+    async with database.reading() as session:
+        found: datetime | None = await session.scalar(query)
+    return found

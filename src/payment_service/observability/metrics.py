@@ -60,6 +60,17 @@ def labelled(metric: Metric, *values: str) -> Metric:
     return metric.labels(*values)
 
 
+def values_of(metric: Counter | Gauge | Histogram) -> dict[tuple[str, ...], float]:
+    """What this process has counted, by the values of the labels; of a histogram how often it was observed."""
+    wanted = {Counter: "_total", Histogram: "_count"}.get(type(metric), "")
+    return {
+        tuple(sample.labels.values()): sample.value
+        for family in metric.collect()
+        for sample in family.samples
+        if sample.name == family.name + wanted
+    }
+
+
 def alarm(log: BoundLogger, name: str, **facts: Any) -> None:
     """Something that people must look at: counted, and told in the caller's log."""
     labelled(ALARMS, name).inc()

@@ -13,6 +13,7 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
+from sqlalchemy import func, select
 
 from payment_service.payments import queries
 from payment_service.payments.lifecycle import OPEN, State, Step, decide
@@ -111,6 +112,13 @@ class Polling:
         """How long until the next payment is due, in seconds."""
         row = await self.database.lines.fetchrow(_NEXT)
         return None if row is None else row[0]
+
+    async def overdue_since(self) -> datetime | None:
+        """Since when the reading is due that is due for longest; none when none is."""
+        query = select(func.min(Payment.next_check_at)).where(Payment.next_check_at <= func.now())
+        async with self.database.reading() as session:
+            found: datetime | None = await session.scalar(query)
+        return found
 
     async def perform(self, turn: Turn) -> None:
         """Ask about a payment, write what was learned and plan the next time."""

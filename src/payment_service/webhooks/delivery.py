@@ -15,7 +15,7 @@ from typing import Any, Final, assert_never
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 from standardwebhooks.webhooks import Webhook
 
@@ -260,6 +260,20 @@ class Deliveries:
                 await self.endpoints.switch_off(session, endpoint, reason, moment)
 
     # --- looking
+
+    async def waiting_since(self) -> datetime | None:
+        """Since when the oldest delivery waits for an endpoint that is on; none when none does."""
+        of_endpoint = (
+            select(EventDelivery.created_at)
+            .where(EventDelivery.endpoint_id == WebhookEndpoint.id, EventDelivery.state == "waiting")
+            .order_by(EventDelivery.created_at)
+            .limit(1)
+            .lateral()
+        )
+        query = select(func.min(of_endpoint.c.created_at)).select_from(WebhookEndpoint).join(of_endpoint, true())
+        async with self.database.reading() as session:
+            found: datetime | None = await session.scalar(query.where(WebhookEndpoint.is_active))
+        return found
 
     async def count_waiting(self) -> None:
         """Tell Prometheus how many deliveries wait for endpoints that are on."""

@@ -5,14 +5,18 @@ Each kind of due work has a loop and slots of its own, so that a flood of one ne
 
 import asyncio
 import random
+import socket
 from dataclasses import dataclass, field
 from typing import Any, Final
+from uuid import UUID
 
+from payment_service import __version__
 from payment_service.access.service import SERVICE
 from payment_service.audit.sealing import AuditSeals
 from payment_service.events.outbox import EVENT_WRITTEN
 from payment_service.events.relay import Relay
 from payment_service.idempotency.holding import Because, Holding
+from payment_service.identifiers import new_id
 from payment_service.observability.context import Origin, origin
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import SENDING_HELD, TASKS, alarm
@@ -22,6 +26,7 @@ from payment_service.postgres.database import Database
 from payment_service.postgres.listening import listen
 from payment_service.refunds.settling import RefundSettling
 from payment_service.scheduling.due import WORK_DUE, Dispatcher, Kind
+from payment_service.scheduling.ticks import tick
 from payment_service.services import Services
 from payment_service.webhooks.delivery import Deliveries
 
@@ -60,6 +65,7 @@ class Worker:
     dispatchers: dict[str, Dispatcher[Any]]
     """By the kind of work."""
     sweep_every_s: float = 15
+    id: UUID = field(default_factory=new_id)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _held_because: Because | None = None
 
@@ -101,6 +107,7 @@ class Worker:
         while not self._stopping.is_set():
             for chore in (
                 self._look_at_database,
+                self._tick,
                 self._mark_lost_payments,
                 self._mark_lost_refunds,
                 self.deliveries.count_waiting,
@@ -123,6 +130,9 @@ class Worker:
         if because is not None and because != self._held_because:
             alarm(log, "sending_held", because=because)
         self._held_because = because
+
+    async def _tick(self) -> None:
+        await tick(self.database, self.id, host=socket.gethostname(), version=__version__)
 
     async def _mark_lost_payments(self) -> None:
         if settled := await self.polling.mark_lost_unknown():

@@ -1,0 +1,35 @@
+"""How the database is, asked now: how long it takes to answer, what it is, and how far its clock is from ours."""
+
+import time
+from dataclasses import dataclass
+
+from sqlalchemy import text
+
+from payment_service.postgres import schema
+from payment_service.postgres.database import Database
+
+_ASK = text("""
+    SELECT extract(epoch FROM clock_timestamp())::float8, current_setting('server_version'), pg_is_in_recovery()
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How the database is."""
+
+    version: str
+    answered_in_s: float
+    clock_ahead_s: float
+    """How many seconds its clock is ahead of this machine's; known to within ``answered_in_s``."""
+    is_replica: bool
+    revision: str | None
+    """Of its schema."""
+
+
+async def condition(database: Database) -> Condition:
+    """Ask the database how it is."""
+    async with database.reading() as session:
+        asked, began = time.time(), time.perf_counter()
+        said, version, is_replica = (await session.execute(_ASK)).one()
+        took_s = time.perf_counter() - began
+    return Condition(version, took_s, said - (asked + took_s / 2), is_replica, await schema.current(database))
