@@ -47,18 +47,29 @@ class Right(StrEnum):
     READ = "read"
     REFUND = "refund"
     SETTLE = "settle"
+    ROUTE = "route"
+    TEST = "test"
+    RECORD = "record"
+    CHANGES = "changes"
+    HEALTH = "health"
 
 
 RIGHTS: Final[Mapping[Role, frozenset[Right]]] = {
     Role.FLORIST: frozenset({Right.READ, Right.REFUND}),
-    Role.OPERATOR: frozenset({Right.READ, Right.REFUND, Right.SETTLE}),
-    Role.ACCOUNTANT: frozenset({Right.READ}),
+    Role.OPERATOR: frozenset({Right.READ, Right.REFUND, Right.SETTLE, Right.TEST, Right.RECORD, Right.HEALTH}),
+    Role.ACCOUNTANT: frozenset({Right.READ, Right.RECORD}),
     Role.ADMIN: frozenset(Right),
 }
 _SCOPES: Final[Mapping[Right, frozenset[Scope]]] = {
     Right.READ: frozenset({Scope.PAYMENTS_READ}),
     Right.REFUND: frozenset({Scope.REFUNDS_WRITE}),
-    Right.SETTLE: frozenset(),  # the API asks for ``admin``, which is far more
+    # For these the API asks for ``admin``, which is far more, or has nothing of the kind.
+    Right.SETTLE: frozenset(),
+    Right.ROUTE: frozenset(),
+    Right.TEST: frozenset({Scope.PAYMENTS_WRITE}),
+    Right.RECORD: frozenset(),
+    Right.CHANGES: frozenset(),
+    Right.HEALTH: frozenset(),
 }
 
 

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from payment_service.console.languages import NAMES, texts
+from payment_service.console.menu import ALWAYS, WHERE_IT_FITS, menu_of
 from payment_service.notifications.texts import ALMATY, Language, money
 
 _MINUTE: Final = timedelta(minutes=1)
@@ -102,6 +103,8 @@ def _environment(language: Language) -> Environment:
         "languages": NAMES,
         "static": address_of,
         "sentence": _sentence(language),
+        "menu_of": menu_of,
+        "menu_bar": (ALWAYS, WHERE_IT_FITS),
     }
     return environment
 

@@ -134,8 +134,8 @@ def _told(visit: Visit, error: Exception) -> Response:
     if visit.is_partial:
         # What is shown stays: the next time it may be answered.
         return Response(status_code=status)
-    sentence = None if isinstance(error, Refused) else sentence_of(error, visit.language)
-    return visit.page("problem.html", status=status, code=status, sentence=sentence)
+    told = None if isinstance(error, Refused) else sentence_of(error, visit.language)
+    return visit.page("problem.html", status=status, code=status, told=told)
 
 
 def _to_sign_in(visit: Visit) -> Response:
