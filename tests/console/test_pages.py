@@ -208,6 +208,18 @@ PAGES: dict[str, tuple[str, str, Collection[Role]]] = {
     "GET undo": ("GET", "/payments/{id}/undo", {Role.OPERATOR, Role.ADMIN}),
     "POST undo": ("POST", "/payments/{id}/undo", {Role.OPERATOR, Role.ADMIN}),
     "POST settle refund": ("POST", "/payments/{id}/refunds/{id}/settle", {Role.OPERATOR, Role.ADMIN}),
+    # sellers, the record, health
+    "GET sellers": ("GET", "/sellers", set(Role)),
+    "GET seller": ("GET", "/sellers/{id}", set(Role)),
+    "GET route": ("GET", "/sellers/{id}/route", {Role.ADMIN}),
+    "POST route": ("POST", "/sellers/{id}/route", {Role.ADMIN}),
+    "GET change": ("GET", "/sellers/{id}/changes/{id}", {Role.ADMIN}),
+    "POST change": ("POST", "/sellers/{id}/changes/{id}", {Role.ADMIN}),
+    "GET test payment": ("GET", "/sellers/{id}/test", {Role.OPERATOR, Role.ADMIN}),
+    "POST test payment": ("POST", "/sellers/{id}/test", {Role.OPERATOR, Role.ADMIN}),
+    "GET record": ("GET", "/record", {Role.OPERATOR, Role.ACCOUNTANT, Role.ADMIN}),
+    "GET record as CSV": ("GET", "/record.csv", {Role.OPERATOR, Role.ACCOUNTANT, Role.ADMIN}),
+    "GET health": ("GET", "/health", {Role.OPERATOR, Role.ADMIN}),
     "POST undo refund": ("POST", "/payments/{id}/refunds/{id}/undo", {Role.OPERATOR, Role.ADMIN}),
 }
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,8 +21,8 @@ VIOLATIONS = """
 """
 
 
-@pytest.fixture
-async def context(browser: Browser, rig: Rig) -> AsyncIterator[BrowserContext]:
+@asynccontextmanager
+async def watched(browser: Browser, rig: Rig) -> AsyncIterator[BrowserContext]:
     """A browser of one person. It fails when a page broke the policy or asked another host for anything."""
     context = await browser.new_context(locale="ru-RU", base_url=rig.services[0].url)
     await context.add_init_script(VIOLATIONS)
@@ -44,6 +45,12 @@ async def context(browser: Browser, rig: Rig) -> AsyncIterator[BrowserContext]:
         assert await page.evaluate("window.violations") == []
     assert trouble == []
     await context.close()
+
+
+@pytest.fixture
+async def context(browser: Browser, rig: Rig) -> AsyncIterator[BrowserContext]:
+    async with watched(browser, rig) as context:
+        yield context
 
 
 async def signed_in(rig: Rig, context: BrowserContext, email: str, *words: str) -> Page:

@@ -9,7 +9,18 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from payment_service.access.people import Right
-from payment_service.console import lists, payment, refunding, settling, signing_in
+from payment_service.console import (
+    changing_route,
+    health,
+    lists,
+    payment,
+    record,
+    refunding,
+    sellers,
+    settling,
+    signing_in,
+    trying_out,
+)
 from payment_service.console.render import assets
 from payment_service.console.web import HEADERS, HOME, SIGN_IN, Page, Refused, Visit, page
 
@@ -38,6 +49,7 @@ def _at(path: str, show: Page, *, post: bool = False, get: bool = True, needs: R
 
 _PAYMENT: Final = "/payments/{id}"
 _REFUND: Final = f"{_PAYMENT}/refunds/{{refund_id}}"
+_SELLER: Final = "/sellers/{shop_id}"
 _nowhere: Callable[[Request], Awaitable[Response]] = page(_not_found, needs=None)
 _router: Final = Router(
     [
@@ -51,6 +63,18 @@ _router: Final = Router(
         _at(f"{_PAYMENT}/undo", settling.undo, post=True, needs=Right.SETTLE),
         _at(f"{_REFUND}/settle", settling.settle, post=True, needs=Right.SETTLE),
         _at(f"{_REFUND}/undo", settling.undo, post=True, needs=Right.SETTLE),
+        # sellers
+        _at("/sellers", sellers.all_sellers),
+        _at(_SELLER, sellers.one),
+        _at(f"{_SELLER}/route", changing_route.change, post=True, needs=Right.ROUTE),
+        _at(f"{_SELLER}/changes/{{change_id}}", changing_route.decide, post=True, needs=Right.ROUTE),
+        _at(f"{_SELLER}/test", trying_out.test, post=True, needs=Right.TEST),
+        # the record
+        _at("/record", record.record, needs=Right.RECORD),
+        _at("/record.csv", record.as_file, needs=Right.RECORD),
+        # health
+        _at("/health", health.health, needs=Right.HEALTH),
+        # coming in
         _at(SIGN_IN.removeprefix(HOME), signing_in.sign_in, post=True, needs=None),
         _at("/sign-out", signing_in.sign_out, get=False, post=True),
         _at("/link/{token}", signing_in.link, post=True, needs=None),

@@ -45,7 +45,7 @@ _CURSOR: Final = re.compile(r"[A-Za-z0-9_=-]{1,200}")
 async def search(visit: Visit) -> Response:
     """Search: one box, what waits for people, and the newest payments."""
     wanted, caller = visit.query("q"), visit.me.caller
-    cursor = visit.query("cursor")
+    cursor = cursor_of(visit)
     next_cursor, more = None, False
     if wanted:
         found = await find(visit.services.database, caller.shops, wanted, limit=AT_ONCE)
@@ -53,12 +53,8 @@ async def search(visit: Visit) -> Response:
             return go(f"{HOME}/payments/{found.payments[0].id}")
         payments, more = found.payments, found.more
     else:
-        if cursor and not _CURSOR.fullmatch(cursor):
-            raise InvalidInput("cursor", "is none")
         async with visit.services.database.reading() as session:
-            page = await queries.search(
-                session, PaymentFilter(shops=caller.shops), limit=AT_ONCE, cursor=cursor or None
-            )
+            page = await queries.search(session, PaymentFilter(shops=caller.shops), limit=AT_ONCE, cursor=cursor)
         payments, next_cursor = list(page.rows), page.next_cursor
     lines = [PaymentLine.of(payment) for payment in payments]
     waiting = [] if wanted or cursor else await visit.services.tasks(caller)
@@ -75,20 +71,35 @@ async def search(visit: Visit) -> Response:
         todo=TODO,
         task_sellers=await sellers(visit, (task.shop_id for task in waiting[:TASKS_ON_SEARCH])),
         sums_of_days=SUMS_OF.days,
+        may_read_record=visit.me.may(Right.RECORD),
     )
+
+
+def cursor_of(visit: Visit) -> str | None:
+    """The place in a list that the address names; none for its beginning.
+
+    Raises:
+        InvalidInput: for what is no cursor.
+    """
+    cursor = visit.query("cursor")
+    if cursor and not _CURSOR.fullmatch(cursor):
+        raise InvalidInput("cursor", "is none")
+    return cursor or None
 
 
 async def tasks(visit: Visit) -> Response:
     """What people must look at, oldest first."""
     found = await visit.services.tasks(visit.me.caller)
     shown = found[:MOST_TASKS]
+    waiting = await visit.services.route_changes.waiting(visit.me.caller) if visit.me.may(Right.ROUTE) else {}
     return visit.page(
         "tasks.html",
         tasks=found,
         shown=shown,
         todo=TODO,
         may_settle=visit.me.may(Right.SETTLE),
-        sellers=await sellers(visit, (task.shop_id for task in shown)),
+        sellers=await sellers(visit, (*(task.shop_id for task in shown), *waiting)),
+        route_changes=waiting.values(),
     )
 
 

@@ -14,6 +14,9 @@ _STATUS: Final[Mapping[type[ServiceError], int]] = {
     errors.RefundExceedsRemainder: 422,
     errors.PaymentNotFound: 404,
     errors.RefundNotFound: 404,
+    errors.ShopNotConfigured: 404,
+    errors.RouteChangeNotFound: 404,
+    errors.ProposedByCaller: 403,
     errors.ExternalIdNotProven: 403,
     errors.SettledByCaller: 403,
     errors.RateLimited: 429,
@@ -29,6 +32,15 @@ _STATUS: Final[Mapping[type[ServiceError], int]] = {
 _SENTENCES: Final[Mapping[type[ServiceError], str]] = {
     errors.PaymentNotFound: mark("There is no such payment here, or it is of a shop that you do not see."),
     errors.RefundNotFound: mark("There is no such refund here, or it is of a shop that you do not see."),
+    errors.ShopNotConfigured: mark("There is no such seller here, or it is one that you do not see."),
+    errors.RouteChangeNeedsTwo: mark("Somebody has to confirm this change: propose it anew."),
+    errors.RouteChangeNotFound: mark("There is no such change here."),
+    errors.RouteChangeWaits: mark("Another change of this seller waits already: confirm or refuse that one first."),
+    errors.RouteChangeOver: mark(
+        "This change was decided, has expired, or the route has changed since. Nothing was changed."
+    ),
+    errors.ProposedByCaller: mark("You proposed this change yourself, so another administrator has to confirm it."),
+    errors.ShopInactive: mark("This seller is switched off and takes no payments."),
     errors.PaymentNotPaid: mark("Only a paid payment can be refunded."),
     errors.PaymentIncomplete: mark(
         "A client made this payment and reported it without its sum or BIN: refund it in the Kaspi cabinet."
@@ -67,6 +79,19 @@ _FIELDS: Final[Mapping[str, str]] = {
     "provider_refund_id": mark("That is the id of another refund of this payment."),
     "reason": mark("Say in a few words who found what, and where."),
     "state": mark("Choose what you found."),
+    "organization_bin": mark("A BIN has 12 digits, and the last one fits the others. Look at it once more."),
+    "device_token": mark("A device token has 8 to 50 letters, digits and dashes, as Kaspi gave it."),
+    "is_money": mark("Say that you know that it is money."),
+    "shop": mark("A shop is named by its number."),
+    "day": mark("A day is written as 2026-11-30."),
+    "cursor": mark("This address is none that the console made. Begin at the newest ones."),
+    "why": mark("Say in a few words why, and who asked for it."),
+    "decision": mark("Choose one of the two."),
+    "name": mark("That is too long."),
+    "city": mark("That is too long."),
+    "description": mark("That is too long."),
+    "version": mark("Somebody has changed this route since you opened the page: look at it once more."),
+    "phone": mark("A phone is written as 8 701 123 45 67 or +7 701 123 45 67."),
 }
 _UNFORESEEN: Final = mark("Something went wrong here. It was noted. Look at the payment before you repeat anything.")
 

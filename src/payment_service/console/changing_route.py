@@ -1,0 +1,151 @@
+"""Changing where a seller's money goes: the form, and what a second administrator confirms or refuses.
+
+The form says which version of the route its page showed. Whoever presses a second time, goes back, or was slower than
+somebody else asks for a change of a version that is not today's, and nothing is changed twice. A device token is
+written into the form and never shown again, in no page.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from payment_service.console.said import field_of, sentence_of, status_of
+from payment_service.console.sellers import SELLERS, Seller, read
+from payment_service.console.web import Visit, go, proved
+from payment_service.errors import InvalidInput, NotAuthenticated, RouteChangeNotFound, ServiceError
+from payment_service.routing.changes import Proposal
+
+_LONGEST: Final = {"name": 200, "city": 100, "description": 500}
+_TEXTS: Final = tuple(_LONGEST)
+
+
+async def change(visit: Visit) -> Response:
+    """The form with the route of today beside it, and what it sends."""
+    seller = await read(visit)
+    home, routing = f"{SELLERS}/{seller.row.shop_id}", visit.services.routing
+    if visit.request.method != "POST":
+        return await _form(visit, seller)
+    if visit.said("seen") != str(seller.row.version):
+        return go(home, done="seen-before")
+    try:
+        wanted, reason = _wanted(visit), _reason(visit)
+        config = await routing.config_of(visit.me.caller, seller.row.shop_id)
+        if not any(value != _today(config.row, config.device_token)[name] for name, value in wanted.items()):
+            return go(home, done="same")
+        await proved(visit)
+        is_proposed = routing.goes_elsewhere(config.row, wanted) and await routing.needs_two()
+        if is_proposed:
+            await visit.services.route_changes.propose(
+                visit.me.caller,
+                visit.me.person.id,
+                seller.row.shop_id,
+                wanted,
+                version=seller.row.version,
+                reason=reason,
+            )
+        else:
+            seen = {"version": seller.row.version}
+            await routing.update(visit.me.caller, seller.row.shop_id, wanted, seen=seen, reason=reason)
+    except NotAuthenticated:
+        raise
+    except ServiceError as error:
+        return await _form(visit, seller, error)
+    return go(home, done="proposed" if is_proposed else "changed")
+
+
+async def decide(visit: Visit) -> Response:
+    """A proposed change beside the route of today, and what the second administrator says of it."""
+    seller, proposal = await _proposal(visit)
+    me, changes = visit.me, visit.services.route_changes
+    error: ServiceError | None = None
+    if visit.request.method == "POST":
+        says = visit.said("decision")
+        try:
+            if says not in {"confirm", "refuse"}:
+                raise InvalidInput("decision", "is none")
+            await proved(visit)
+            act = changes.confirm if says == "confirm" else changes.refuse
+            await act(me.caller, me.person.id, proposal.change.id)
+        except NotAuthenticated:
+            raise
+        except ServiceError as refusal:
+            error = refusal
+        else:
+            done = "confirmed" if says == "confirm" else "refused"
+            return go(f"{SELLERS}/{seller.row.shop_id}", done=done)
+    proposed = proposal.change
+    known = await visit.services.routing.configs(me.caller, organization_bin=proposed.organization_bin)
+    return visit.page(
+        "route_decision.html",
+        status=status_of(error) if error else 200,
+        seller=seller,
+        proposal=proposal,
+        is_own=proposed.proposed_by == me.person.id,
+        is_open=seller.waiting is not None and seller.waiting.change.id == proposed.id,
+        same_bin=[other.row for other in known if other.row.shop_id != seller.row.shop_id],
+        problem=sentence_of(error, visit.language) if error else None,
+        wrong=field_of(error) if isinstance(error, InvalidInput) else None,
+    )
+
+
+async def _proposal(visit: Visit) -> tuple[Seller, Proposal]:
+    seller, wanted = await read(visit), visit.id("change_id")
+    found = await visit.services.route_changes.of_shop(visit.me.caller, seller.row.shop_id)
+    proposal = next((one for one in found if one.change.id == wanted), None)
+    if proposal is None:
+        raise RouteChangeNotFound(wanted)
+    return seller, proposal
+
+
+def _wanted(visit: Visit) -> dict[str, Any]:
+    """What the form asks for, in the words of the routing. A token that is left empty stays as it is.
+
+    Raises:
+        InvalidInput: for a text that is too long.
+    """
+    organization_bin = visit.said("organization_bin").replace(" ", "")
+    wanted: dict[str, Any] = {"organization_bin": organization_bin, "is_active": visit.said("is_active") == "yes"}
+    for name, longest in _LONGEST.items():
+        if len(visit.said(name)) > longest:
+            raise InvalidInput(name, f"is longer than {longest} characters")
+        wanted[name] = visit.said(name)
+    if visit.said("remove_token") == "yes":
+        wanted["device_token"] = None
+    elif token := visit.said("device_token"):
+        wanted["device_token"] = token
+    return wanted
+
+
+def _today(row: Any, device_token: str | None) -> Mapping[str, Any]:
+    return {
+        "organization_bin": row.organization_bin,
+        "is_active": row.is_active,
+        "device_token": device_token,
+        **{name: getattr(row, name) for name in _TEXTS},
+    }
+
+
+def _reason(visit: Visit) -> str:
+    reason = visit.said("reason")
+    if not 3 <= len(reason) <= 500:
+        raise InvalidInput("why", "is a sentence")
+    return reason
+
+
+async def _form(visit: Visit, seller: Seller, error: ServiceError | None = None) -> Response:
+    row = seller.row
+    given = visit.form or {
+        "organization_bin": row.organization_bin,
+        "is_active": "yes" if row.is_active else "",
+        **{name: getattr(row, name) for name in _TEXTS},
+    }
+    return visit.page(
+        "route.html",
+        status=status_of(error) if error else 200,
+        seller=seller,
+        given=given,
+        needs_two=await visit.services.routing.needs_two(),
+        problem=sentence_of(error, visit.language) if error else None,
+        wrong=field_of(error) if isinstance(error, InvalidInput) else None,
+    )

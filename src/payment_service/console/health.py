@@ -1,0 +1,118 @@
+"""How the service is: what this process knows of itself and of the provider, and what the database tells."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from prometheus_client import REGISTRY
+from starlette.responses import Response
+
+from payment_service import __version__
+from payment_service.console.languages import mark
+from payment_service.console.standing import Tone
+from payment_service.console.web import Visit
+from payment_service.events import relay
+from payment_service.idempotency.holding import Because
+from payment_service.observability.metrics import ALARMS, CIRCUIT_OPEN, PROVIDER_SECONDS, SHOPS_PAUSED, values_of
+from payment_service.postgres import schema
+from payment_service.postgres.condition import Condition, condition
+from payment_service.scheduling.ticks import LivingWorker, workers
+
+SKEW_S: Final = 2.0
+"""Beyond that the clocks of this machine and of the database tell times that people notice."""
+_LATE_S: Final = 60.0
+_TOO_LATE_S: Final = 300.0
+_DELIVERY_LATE_S: Final = 900.0
+_SLOW_S: Final = 0.1
+_MISSED_TICKS: Final = 4
+
+
+_HELD: Final[Mapping[Because, str]] = {
+    Because.HELD: mark("held by a person"),
+    Because.OTHER_SYSTEM: mark("held: this is a copy of the database"),
+    Because.OTHER_TIMELINE: mark("held: a replica took over, or a backup was restored"),
+}
+"""Why nothing is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Work that waits: since when the oldest of it does, none for none at all."""
+
+    label: str
+    since: datetime | None
+    tone: Tone
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker, and whether it is still there."""
+
+    worker: LivingWorker
+    tone: Tone
+
+    @property
+    def last_seen(self) -> datetime:
+        """By this machine's clock."""
+        return datetime.now(UTC) - timedelta(seconds=self.worker.seen_s)
+
+
+async def health(visit: Visit) -> Response:
+    """The page."""
+    services, state = visit.services, visit.request.app.state
+    found = await condition(services.database)
+    held, readings, events, deliveries, living = await asyncio.gather(
+        services.holding.because(),
+        services.polling.overdue_since(),
+        relay.waiting_since(services.database),
+        services.deliveries.waiting_since(),
+        workers(services.database),
+    )
+    queues = [
+        Queue(mark("Status readings that are due"), readings, _lateness(readings, _LATE_S, _TOO_LATE_S)),
+        Queue(mark("Events to be passed on"), events, _lateness(events, _LATE_S, _TOO_LATE_S)),
+        Queue(mark("Deliveries to sites"), deliveries, _lateness(deliveries, _DELIVERY_LATE_S, None)),
+    ]
+    shown = _workers(living, visit.services.settings.sweep_every_s)
+    circuits = {lane: is_open > 0 for (_, lane), is_open in values_of(CIRCUIT_OPEN).items()}
+    calls = values_of(PROVIDER_SECONDS)
+    began = REGISTRY.get_sample_value("process_start_time_seconds")
+    return visit.page(
+        "health.html",
+        database=found,
+        database_tone=_of_database(found),
+        held=None if held is None else _HELD[held],
+        schema_head=state.schema_head,
+        skew_s=SKEW_S,
+        queues=queues,
+        workers=shown,
+        lives=any(one.tone == "good" for one in shown),
+        circuits=circuits,
+        paused=int(sum(values_of(SHOPS_PAUSED).values())),
+        calls=sorted((operation, result, int(many)) for (_, operation, result), many in calls.items() if many),
+        alarms=sorted((name, int(many)) for (name,), many in values_of(ALARMS).items() if many),
+        version=__version__,
+        process=f"{socket.gethostname()}, {os.getpid()}",
+        began=None if began is None else datetime.fromtimestamp(began, UTC),
+    )
+
+
+def _lateness(since: datetime | None, late_s: float, too_late_s: float | None) -> Tone:
+    waits_s = 0.0 if since is None else (datetime.now(UTC) - since).total_seconds()
+    if too_late_s is not None and waits_s > too_late_s:
+        return "bad"
+    return "warn" if waits_s > late_s else "good"
+
+
+def _of_database(found: Condition) -> Tone:
+    if found.is_replica or found.revision != schema.head():
+        return "bad"
+    return "warn" if found.answered_in_s > _SLOW_S else "good"
+
+
+def _workers(living: Sequence[LivingWorker], sweep_every_s: float) -> list[Worker]:
+    return [Worker(one, "good" if one.seen_s < _MISSED_TICKS * sweep_every_s else "quiet") for one in living]

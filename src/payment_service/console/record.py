@@ -1,0 +1,148 @@
+"""The record: what was done and reported, newest first, with its filters in the address, and as CSV.
+
+Lines about payments and refunds are for those who read the record. Changes of who may do what (routing, keys, people,
+webhooks, chats) are for administrators alone.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from datetime import date, datetime, time, timedelta
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from starlette.responses import Response, StreamingResponse
+
+from payment_service.access.people import Right
+from payment_service.audit import checking
+from payment_service.audit import service as audit
+from payment_service.audit.models import AuditEntry
+from payment_service.audit.service import LogFilter
+from payment_service.audit.views import as_csv, lines_of
+from payment_service.console.languages import mark
+from payment_service.console.lists import cursor_of, sellers
+from payment_service.console.standing import Tone
+from payment_service.console.web import HOME, Visit
+from payment_service.errors import InvalidInput
+from payment_service.notifications.texts import ALMATY
+from payment_service.payments.views import tenge
+from payment_service.postgres.paging import Page
+
+AT_ONCE: Final = 50
+CSV_ROWS_AT_ONCE: Final = 500
+OPERATIONS: Final[Mapping[str, str]] = {
+    "create": mark("Invoice to a phone"),
+    "create-link": mark("Payment link"),
+    "status": mark("Status"),
+    "refund": mark("Refund"),
+    audit.SETTLE: mark("Settled by hand"),
+    audit.UNDO_SETTLE: mark("Settlement undone"),
+    "config-create": mark("Seller added"),
+    "config-change": mark("Route changed"),
+    "route-propose": mark("Change of a route proposed"),
+    "route-confirm": mark("Change of a route confirmed"),
+    "route-refuse": mark("Change of a route refused"),
+}
+"""What people call what is done; for anything else its own word does."""
+STATES: Final[Mapping[str, tuple[Tone, str]]] = {
+    "sending": ("wait", mark("being sent")),
+    "pending": ("wait", mark("waiting")),
+    "paid": ("good", mark("paid")),
+    "succeeded": ("good", mark("refunded")),
+    "failed": ("bad", mark("failed")),
+    "cancelled": ("quiet", mark("cancelled")),
+    "unknown": ("warn", mark("unknown")),
+}
+"""What people call the state after a line, of payments and refunds alike."""
+_TEXTS: Final = ("operation", "external_id", "status", "request", "subject")
+_FIELDS: Final = ("shop", *_TEXTS, "since", "until", "changes")
+
+
+async def record(visit: Visit) -> Response:
+    """The lines that the filters leave, and how far the record is sealed and was checked."""
+    page = await _search(visit, limit=AT_ONCE, cursor=cursor_of(visit))
+    lines = lines_of(page.rows)
+    filters = {name: visit.query(name) for name in _FIELDS if visit.query(name)}
+    return visit.page(
+        "record.html",
+        lines=[(line, tenge(line.amount)) for line in lines],
+        sellers=await sellers(visit, (line.shop_id for line in lines)),
+        filters=filters,
+        operations=OPERATIONS,
+        states=STATES,
+        may_changes=visit.me.may(Right.CHANGES),
+        standing=await checking.standing(visit.services.database),
+        csv_address=_address("/record.csv", filters),
+        older=page.next_cursor and _address("/record", {**filters, "cursor": page.next_cursor}),
+        is_first=not visit.query("cursor"),
+    )
+
+
+async def as_file(visit: Visit) -> Response:
+    """The same lines, all of them, as CSV: page by page, each in a transaction of its own."""
+    first = await _search(visit, limit=CSV_ROWS_AT_ONCE, cursor=None)
+    name = f"record-{datetime.now(ALMATY):%Y-%m-%d}.csv"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(_pages(visit, first), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+async def _pages(visit: Visit, page: Page[AuditEntry]) -> AsyncIterator[bytes]:
+    yield await _written(page, with_head=True)
+    while page.next_cursor is not None:
+        page = await _search(visit, limit=CSV_ROWS_AT_ONCE, cursor=page.next_cursor)
+        yield await _written(page, with_head=False)
+
+
+async def _written(page: Page[AuditEntry], *, with_head: bool) -> bytes:
+    """A page as CSV, made in a thread: no payment waits for it."""
+    return await asyncio.to_thread(lambda: as_csv(lines_of(page.rows), with_head=with_head))
+
+
+async def _search(visit: Visit, *, limit: int, cursor: str | None) -> Page[AuditEntry]:
+    wanted = _wanted(visit)
+    # Whoever names a kind of change, or a row, means changes.
+    changes = any(visit.query(name) for name in ("changes", "subject", "operation", "request"))
+    async with visit.services.database.reading() as session:
+        return await audit.search(
+            session, wanted, changes=changes and visit.me.may(Right.CHANGES), limit=limit, cursor=cursor
+        )
+
+
+def _wanted(visit: Visit) -> LogFilter:
+    """The filters of the address.
+
+    Raises:
+        InvalidInput: for one that can be none.
+    """
+    texts: dict[str, Any] = {name: visit.query(name) or None for name in _TEXTS}
+    shop = visit.query("shop")
+    if shop and not (shop.isascii() and shop.isdigit() and 0 < int(shop) < 2**31):
+        raise InvalidInput("shop", "is a number")
+    until = _day(visit, "until")
+    return LogFilter(
+        shops=visit.me.caller.shops,
+        shop_id=int(shop) if shop else None,
+        operation_type=texts["operation"],
+        external_id=texts["external_id"],
+        status=texts["status"],
+        subject=texts["subject"],
+        request_id=texts["request"],
+        since=_day(visit, "since"),
+        until=None if until is None else until + timedelta(days=1),
+    )
+
+
+def _day(visit: Visit, name: str) -> datetime | None:
+    """When a day of the address begins in Almaty."""
+    if not (text := visit.query(name)):
+        return None
+    try:
+        day = date.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidInput("day", "is none") from error
+    if not 2000 <= day.year <= 2100:
+        raise InvalidInput("day", "is none")
+    return datetime.combine(day, time(), ALMATY)
+
+
+def _address(path: str, query: Mapping[str, str]) -> str:
+    return f"{HOME}{path}?{urlencode(query)}" if query else HOME + path

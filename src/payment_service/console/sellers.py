@@ -1,0 +1,197 @@
+"""Sellers: where the money of each shop goes, and how it fares."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from starlette.responses import Response
+
+from payment_service.access.people import Right
+from payment_service.console.languages import mark
+from payment_service.console.lists import AT_ONCE, cursor_of
+from payment_service.console.standing import Standing, Tone, standing_of
+from payment_service.console.web import HOME, Refused, Visit
+from payment_service.notifications.texts import ALMATY
+from payment_service.payments import queries
+from payment_service.payments.lifecycle import Failure
+from payment_service.payments.models import Payment
+from payment_service.payments.queries import PaymentFilter
+from payment_service.payments.shops import NEWEST, UNDER_WAY, ShopFacts, facts_of
+from payment_service.payments.views import PaymentLine
+from payment_service.providers.interface import Remedy
+from payment_service.providers.registry import remedy_of
+from payment_service.routing.changes import Proposal
+from payment_service.routing.models import PaymentConfig
+from payment_service.routing.service import ShopConfig
+
+ON_A_PAGE: Final = 20
+SELLERS: Final = f"{HOME}/sellers"
+CHANGES_SHOWN: Final = 20
+TROUBLE_IS_OF_NOW: Final = timedelta(days=7)
+"""An older failure says little of today."""
+_SHOP_ID: Final = re.compile(r"[1-9][0-9]{0,9}")
+_REMEDIES: Final[Mapping[Remedy, str]] = {
+    Remedy.CERTIFICATE: mark("The proxy's certificate at Kaspi is missing or wrong: tell the owner of the proxy."),
+    Remedy.DEVICE: mark(
+        "Kaspi does not take this device token. The seller registers the device anew, and an administrator sets its "
+        "token here."
+    ),
+    Remedy.POINT_OF_SALE: mark("The seller has to make a point of sale in the Kaspi Pay app, or to switch it on."),
+    Remedy.ROUTE: mark("BIN and device token are not of one seller: check both with the seller."),
+    Remedy.AMOUNT: mark("Kaspi does not take this sum: try another one."),
+    Remedy.BUYER: mark("This buyer has no way to pay in Kaspi. With the seller nothing is wrong."),
+}
+_NOT_SENT: Final = mark("Kaspi's proxy could not be reached. If it happens again, tell an engineer.")
+_REFUSED: Final = mark(
+    "The proxy refuses this service: its access token, or the list of allowed addresses. Tell an engineer."
+)
+_NOBODY_KNOWS: Final = mark("Nobody here knows this answer. Ask Kaspi's support, with the words above.")
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """The last payment of a shop that never reached its buyer: what was said, and what helps."""
+
+    payment: PaymentLine
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seller:
+    """One seller as the pages show it."""
+
+    row: PaymentConfig
+    token_since: datetime | None
+    facts: ShopFacts
+    last: PaymentLine | None
+    last_standing: Standing | None
+    trouble: Trouble | None
+    same_bin: Sequence[PaymentConfig]
+    """Other shops whose money goes to the same BIN."""
+    waiting: Proposal | None
+
+    @property
+    def title(self) -> str:
+        """What people call the shop; empty when they call it nothing."""
+        return self.row.name
+
+    @property
+    def standing(self) -> tuple[Tone, str]:
+        """Whether it takes payments, in a word."""
+        if not self.row.is_active:
+            return "quiet", mark("switched off")
+        if self.trouble is not None and self.last is not None and self.trouble.payment.id == self.last.id:
+            return "bad", mark("the last one failed")
+        if self.token_since is None:
+            return "warn", mark("no device token")
+        return "good", mark("takes payments")
+
+    @property
+    def share(self) -> int | None:
+        """Of today's payments that ended, how many are paid, in percent."""
+        return None if not self.facts.ended else round(100 * self.facts.paid / self.facts.ended)
+
+
+async def all_sellers(visit: Visit) -> Response:
+    """Every seller that the person sees."""
+    configs = await visit.services.routing.configs(visit.me.caller)
+    after = visit.query("after")
+    first = shop_id_of(after) if after else 0
+    later = [config for config in configs if config.row.shop_id > first]
+    found = await sellers_of(visit, later[:ON_A_PAGE], configs)
+    more = len(later) > ON_A_PAGE
+    return visit.page("sellers.html", found=found, next_after=found[-1].row.shop_id if more else None, limits=LIMITS)
+
+
+async def one(visit: Visit) -> Response:
+    """One seller: the facts, what waits, its newest payments, and who changed its route."""
+    services, me = visit.services, visit.me
+    seller = await read(visit)
+    shop_id, cursor = seller.row.shop_id, cursor_of(visit)
+    async with services.database.reading() as session:
+        wanted = PaymentFilter(shops=me.caller.shops, shop_id=shop_id)
+        page = await queries.search(session, wanted, limit=AT_ONCE, cursor=cursor)
+    lines = [PaymentLine.of(payment) for payment in page.rows]
+    history = await services.routing.history(me.caller, shop_id)
+    proposals = await services.route_changes.of_shop(me.caller, shop_id)
+    return visit.page(
+        "seller.html",
+        seller=seller,
+        limits=LIMITS,
+        lines=[(line, standing_of(line)) for line in lines],
+        names={shop_id: seller.title} if seller.title else {},
+        next_cursor=page.next_cursor,
+        is_first=cursor is None,
+        history=history[:CHANGES_SHOWN],
+        has_more_history=len(history) > CHANGES_SHOWN,
+        proposed_by={one.change.on_version + 1: one.proposed_by for one in proposals if one.change.state == "applied"},
+        may_route=me.may(Right.ROUTE),
+        may_test=me.may(Right.TEST) and seller.row.is_active,
+        notice=visit.query("done"),
+    )
+
+
+LIMITS: Final = (NEWEST, UNDER_WAY)
+
+
+async def read(visit: Visit) -> Seller:
+    """The seller of the address.
+
+    Raises:
+        ShopNotConfigured: when there is none that the person may see.
+    """
+    shop_id = shop_id_of(visit.request.path_params["shop_id"])
+    config = await visit.services.routing.config_of(visit.me.caller, shop_id)
+    of_bin = await visit.services.routing.configs(visit.me.caller, organization_bin=config.row.organization_bin)
+    return (await sellers_of(visit, [config], of_bin))[0]
+
+
+async def sellers_of(visit: Visit, shown: Sequence[ShopConfig], known: Sequence[ShopConfig]) -> list[Seller]:
+    """These shops with how they fare. ``known`` are those that one of them may share its BIN with."""
+    today = datetime.now(ALMATY).replace(hour=0, minute=0, second=0, microsecond=0)
+    facts = await facts_of(visit.services.database, [config.row.shop_id for config in shown], since=today)
+    waiting = await visit.services.route_changes.waiting(visit.me.caller)
+    return [_seller(config.row, facts[config.row.shop_id], known, waiting) for config in shown]
+
+
+def _seller(
+    row: PaymentConfig, facts: ShopFacts, known: Sequence[ShopConfig], waiting: Mapping[int, Proposal]
+) -> Seller:
+    last = None if facts.last is None else PaymentLine.of(facts.last)
+    return Seller(
+        row=row,
+        token_since=None if row.token is None else row.token.created_at,
+        facts=facts,
+        last=last,
+        last_standing=None if last is None else standing_of(last),
+        trouble=_trouble(facts.trouble),
+        same_bin=[
+            other.row
+            for other in known
+            if other.row.organization_bin == row.organization_bin and other.row.shop_id != row.shop_id
+        ],
+        waiting=waiting.get(row.shop_id),
+    )
+
+
+def _trouble(payment: Payment | None) -> Trouble | None:
+    if payment is None or datetime.now(ALMATY) - payment.created_at > TROUBLE_IS_OF_NOW:
+        return None
+    match payment.failure:
+        case Failure.NOT_SENT:
+            remedy = _NOT_SENT
+        case Failure.REFUSED:
+            remedy = _REFUSED
+        case _:
+            known = remedy_of(payment.provider, payment.error_code)
+            remedy = _NOBODY_KNOWS if known is None else _REMEDIES[known]
+    return Trouble(PaymentLine.of(payment), remedy)
+
+
+def shop_id_of(text: str) -> int:
+    """The id of a shop, as an address has it."""
+    if not _SHOP_ID.fullmatch(text) or int(text) >= 2**31:
+        raise Refused(404)
+    return int(text)
