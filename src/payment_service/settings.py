@@ -73,6 +73,7 @@ class Settings(BaseSettings):
     # --- the API
     host: str = "127.0.0.1"
     port: int = Field(default=8015, ge=1, le=65535)
+    worker_port: int | None = Field(default=None, ge=1, le=65535)
     forwarded_allow_ips: str = "127.0.0.1,::1"
     cors_origins: Annotated[list[str], NoDecode] = []
     debug: bool = False

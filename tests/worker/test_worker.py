@@ -11,7 +11,7 @@ import pytest
 import respx
 
 from payment_service.access.service import FULL_ACCESS
-from payment_service.observability.metrics import TASKS
+from payment_service.observability.metrics import OLDEST_OPEN, OPEN, TASKS
 from payment_service.payments.following import FollowPlan
 from payment_service.payments.models import Payment
 from payment_service.payments.polling import Polling
@@ -309,23 +309,27 @@ async def test_payment_that_stays_open_too_long_becomes_a_task(
     assert alarms["still_open"] == 1
 
 
-async def test_tasks_are_counted_for_prometheus(
+async def test_what_is_open_and_what_waits_for_people_is_counted_for_prometheus(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
 ) -> None:
     wire.get("/create/").mock(return_value=httpx.Response(500))
     for tenge in (1, 2):
         await services.payments.create(ask(tenge))
+    await age(sql, 100)
 
-    def counts(number: int) -> Callable[[], Awaitable[bool]]:
+    def counts(number: int, oldest_s: int) -> Callable[[], Awaitable[bool]]:
         async def there() -> bool:
-            return bool(TASKS.labels(kind="payment")._value.get() == number)
+            unknown = OPEN.labels("payment", "unknown")._value.get()
+            since = OLDEST_OPEN.labels("payment", "unknown")._value.get()
+            tasks = TASKS.labels(kind="payment")._value.get()
+            return bool((unknown, tasks) == (number, number) and oldest_s <= since < oldest_s + 60)
 
         return there
 
-    await until(counts(2))
+    await until(counts(2, 100))
     await sql.execute("SET session_replication_role = replica")
     await sql.execute("UPDATE payment SET state = 'failed', failure = 'settled'")
-    await until(counts(0))
+    await until(counts(0, 0))
 
 
 # --- one kind of work beside the others

@@ -1,12 +1,9 @@
 """About this service, whether the process lives, whether it is ready, what it counts."""
 
 import asyncio
-import hmac
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from fastapi.security.utils import get_authorization_scheme_param
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
 from payment_service import __version__
@@ -15,6 +12,7 @@ from payment_service.api.dependencies import InServices
 from payment_service.api.exact import ExactRoute
 from payment_service.api.middleware import Drain
 from payment_service.errors import NotAuthenticated
+from payment_service.observability.exposition import CONTENT_TYPE, exposition
 from payment_service.postgres import schema
 from payment_service.services import Services
 
@@ -105,10 +103,8 @@ def metrics_router(token: str | None) -> APIRouter:
         responses={401: problems.declared_as(401, f"`{NotAuthenticated.code}`")} if token else {},
     )
     async def show(request: Request) -> Response:
-        scheme, given = get_authorization_scheme_param(request.headers.get("Authorization"))
-        right = scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), (token or "").encode())
-        if token is not None and not right:
+        if (shown := exposition(request.headers.get("Authorization"), token)) is None:
             raise NotAuthenticated("the METRICS_TOKEN as 'Authorization: Bearer TOKEN'")
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        return Response(shown, media_type=CONTENT_TYPE)
 
     return metrics

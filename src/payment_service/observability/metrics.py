@@ -3,8 +3,10 @@
 from functools import cache
 from typing import Any, TypeVar
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram, Info
 from structlog.stdlib import BoundLogger
+
+from payment_service import __version__
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 8, 10)
 
@@ -33,6 +35,25 @@ CONNECTIONS_REFUSED = Counter(
     "payment_service_connections_refused",
     "Connections that were closed for being too slow, too large or too many",
     ("reason",),
+)
+Info("payment_service_build", "Which release this process runs").info({"version": __version__})
+LOOP_LAG = Histogram(
+    "payment_service_loop_lag_seconds", "How late the event loop wakes who sleeps, in seconds", buckets=_SECONDS
+)
+CONNECTION_WAIT = Histogram(
+    "payment_service_connection_wait_seconds",
+    "How long a statement waited for a connection to the database, when none was free, in seconds",
+    buckets=_SECONDS,
+)
+MEMORY_LOOKUPS = Counter(
+    "payment_service_memory_lookups", "Look-ups of routes and API keys, by where they were found", ("memory", "found")
+)
+OPEN = Gauge("payment_service_open", "Payments and refunds whose end is not known", ("object", "state"))
+OLDEST_OPEN = Gauge(
+    "payment_service_oldest_open_seconds", "Age of the oldest of them, in seconds; 0 for none", ("object", "state")
+)
+LAST_SWEEP = Gauge(
+    "payment_service_worker_last_sweep_timestamp_seconds", "When the worker of this process began its last sweep"
 )
 TASKS = Gauge("payment_service_tasks", "Payments and refunds that wait for a person", ("kind",))
 SENDING_HELD = Gauge(

@@ -139,22 +139,42 @@ def _sender_died(lease_s: float) -> ColumnElement[bool]:
     return and_(Payment.state == State.SENDING, Payment.created_at < oldest)
 
 
+def _for_people(sending_lease_s: float) -> ColumnElement[bool]:
+    return and_(
+        or_(
+            Payment.state == State.UNKNOWN,
+            _sender_died(sending_lease_s),
+            and_(Payment.state == State.PENDING, Payment.next_check_at.is_(None)),
+        ),
+        Payment.same_as.is_(None),
+    )
+
+
 async def for_people(
     session: AsyncSession, shops: Shops, *, sending_lease_s: float, limit: int = 1000
 ) -> list[Payment]:
     """Payments that people must look at, oldest first: unknown, sending beyond the lease, open and not asked about."""
     query = (
         select(Payment)
-        .where(
-            or_(
-                Payment.state == State.UNKNOWN,
-                _sender_died(sending_lease_s),
-                and_(Payment.state == State.PENDING, Payment.next_check_at.is_(None)),
-            ),
-            Payment.same_as.is_(None),
-            of_shops(Payment.shop_id, shops),
-        )
+        .where(_for_people(sending_lease_s), of_shops(Payment.shop_id, shops))
         .order_by(Payment.moved_at, Payment.id)
         .limit(limit)
     )
     return list(await session.scalars(query))
+
+
+async def count_for_people(session: AsyncSession, *, sending_lease_s: float) -> int:
+    """How many there are, in every shop."""
+    query = select(func.count()).select_from(Payment).where(_for_people(sending_lease_s))
+    return int(await session.scalar(query) or 0)
+
+
+async def count_open(session: AsyncSession) -> dict[str, tuple[int, float]]:
+    """By state, how many payments have no end yet, and how many seconds ago the oldest of them was made; 0 for none."""
+    query = (
+        select(Payment.state, func.count(), func.extract("epoch", func.now() - func.min(Payment.created_at)))
+        .where(Payment.state.in_(OPEN), Payment.same_as.is_(None))
+        .group_by(Payment.state)
+    )
+    found = {state: (number, float(oldest_s)) for state, number, oldest_s in await session.execute(query)}
+    return dict.fromkeys(OPEN, (0, 0.0)) | found

@@ -79,6 +79,16 @@ class Settling:
         async with self.database.reading() as session:
             return await queries.for_people(session, caller.shops, sending_lease_s=self.rules.sending_lease_s)
 
+    async def count_tasks(self) -> int:
+        """How many tasks there are, in every shop."""
+        async with self.database.reading() as session:
+            return await queries.count_for_people(session, sending_lease_s=self.rules.sending_lease_s)
+
+    async def count_open(self) -> dict[str, tuple[int, float]]:
+        """By state, how many payments have no end yet, and the age of the oldest in seconds."""
+        async with self.database.reading() as session:
+            return await queries.count_open(session)
+
     async def settle(self, caller: Caller, payment_id: UUID, settlement: Settlement) -> Payment:
         """Move a payment to what a person found: one that is unknown, or whose sender must have died.
 

@@ -13,6 +13,8 @@ from typing import Any, Final
 import asyncpg
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from payment_service.observability.metrics import CONNECTION_WAIT
+
 RESTED_S: Final = 1.0
 """A connection that rested for longer is asked first whether it still answers."""
 _GONE: Final = ("08", "57P")
@@ -66,15 +68,20 @@ class Lines:
         if not self._free.locked() and (rested := self._newest()) is not None:
             await self._free.acquire()  # does not wait: none is held by others than those who run a statement
             return rested
+        is_full, begun = self._free.locked(), time.perf_counter()
         try:
             async with asyncio.timeout(self._wait_s):
                 await self._free.acquire()
+                if is_full:
+                    CONNECTION_WAIT.observe(time.perf_counter() - begun)
                 try:
                     return await self._answering()
                 except BaseException:
                     self._free.release()
                     raise
         except TimeoutError as error:
+            if is_full:
+                CONNECTION_WAIT.observe(time.perf_counter() - begun)
             raise PoolTimeoutError("no connection answered in time") from error
 
     def _newest(self) -> asyncpg.Connection | None:

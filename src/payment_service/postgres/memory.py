@@ -7,6 +7,7 @@ is served from memory, so every lookup goes to the database.
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Generic, TypeVar
 
+from payment_service.observability.metrics import MEMORY_LOOKUPS, labelled
 from payment_service.postgres.database import Database
 from payment_service.postgres.listening import listen
 
@@ -35,6 +36,7 @@ class Memory(Generic[Name, Row]):
     async def get_or_read(self, name: Name, read: Callable[[Name], Awaitable[Row]]) -> Row:
         """The row, read when it is not known; kept unless anything changed while it was being read."""
         row = self.get(name)
+        labelled(MEMORY_LOOKUPS, self.channel.removesuffix("_changed"), "memory" if row else "database").inc()
         if row is None:
             changes = self._changes
             row = await read(name)

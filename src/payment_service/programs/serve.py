@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from types import FrameType
@@ -17,9 +16,10 @@ from payment_service.api.throttle import Throttle, throttle_of
 from payment_service.console import mount as console
 from payment_service.http_protocol import BoundedProtocol, connections_allowed
 from payment_service.observability import logs
+from payment_service.observability.lag import measure_lag
 from payment_service.postgres import schema
 from payment_service.postgres.memory import keep_fresh
-from payment_service.programs import StartError
+from payment_service.programs.listening import listener
 from payment_service.programs.start import check_database
 from payment_service.services import Services, build
 from payment_service.settings import Settings
@@ -45,6 +45,7 @@ def create_app(services: Services, drain: Drain) -> FastAPI:
         )
         worker = worker_over(services) if settings.worker_in_serve else None
         working = asyncio.create_task(worker.run()) if worker else None
+        measuring = asyncio.create_task(measure_lag())
         yield
         drain.begun = True
         unfinished = await services.inflight.drain(settings.shutdown_grace_s)
@@ -53,6 +54,7 @@ def create_app(services: Services, drain: Drain) -> FastAPI:
         if worker and working:
             worker.stop()
             await working
+        measuring.cancel()
         listening.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await listening
@@ -120,21 +122,9 @@ def serve(settings: Settings) -> None:
     for sign in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again once it has stopped in order, and that end is a good one.
         signal.signal(sign, _end)
-    with _listener(settings) as listener:
-        _Server(config, drain).run(sockets=[listener])
+    with listener(settings.host, settings.port, setting="PORT") as opened:
+        _Server(config, drain).run(sockets=[opened])
 
 
 def _end(_sign: int, _frame: FrameType | None) -> None:
     sys.exit(0)
-
-
-def _listener(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    both = settings.host == "::" and socket.has_dualstack_ipv6()
-    try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2048, dualstack_ipv6=both)
-    except OSError as error:
-        raise StartError(
-            f"The service cannot listen on {settings.host}:{settings.port} ({error.strerror}): "
-            "stop the program that does, or set another PORT or HOST."
-        ) from error

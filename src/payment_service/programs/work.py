@@ -5,6 +5,7 @@ import signal
 
 from payment_service.observability import logs
 from payment_service.programs.start import check_database
+from payment_service.programs.watching import watched
 from payment_service.services import build
 from payment_service.settings import Settings
 from payment_service.worker.service import worker_over
@@ -26,7 +27,8 @@ async def work(settings: Settings) -> None:
         loop.add_signal_handler(sign, worker.stop)
     log.info("worker started")
     try:
-        await worker.run()
+        async with watched(worker, settings):
+            await worker.run()
     finally:
         await services.inflight.drain(settings.shutdown_grace_s)
         await services.close()

@@ -24,6 +24,10 @@ class RefundState(StrEnum):
     UNKNOWN = "unknown"
 
 
+OPEN: Final = (RefundState.SENDING, RefundState.UNKNOWN)
+"""States from which a refund may still be made."""
+
+
 HOLDING: Final = frozenset({RefundState.SENDING, RefundState.UNKNOWN})
 """States in which the amount is reserved: it may be paid back, or may have been."""
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from payment_service.payments.models import Payment
 from payment_service.postgres.database import Database, RowLost
 from payment_service.postgres.visibility import Shops, of_shops
-from payment_service.refunds.lifecycle import RefundState
+from payment_service.refunds.lifecycle import OPEN, RefundState
 from payment_service.refunds.models import Refund
 
 
@@ -56,6 +56,10 @@ def _sender_died(lease_s: float) -> ColumnElement[bool]:
     return and_(Refund.state == RefundState.SENDING, Refund.created_at < oldest)
 
 
+def _for_people(sending_lease_s: float) -> ColumnElement[bool]:
+    return or_(Refund.state == RefundState.UNKNOWN, _sender_died(sending_lease_s))
+
+
 async def for_people(
     session: AsyncSession, shops: Shops, *, sending_lease_s: float, limit: int = 1000
 ) -> list[tuple[Refund, Payment]]:
@@ -63,9 +67,25 @@ async def for_people(
     query = (
         select(Refund, Payment)
         .join(Payment, Payment.id == Refund.payment_id)
-        .where(or_(Refund.state == RefundState.UNKNOWN, _sender_died(sending_lease_s)))
-        .where(of_shops(Payment.shop_id, shops))
+        .where(_for_people(sending_lease_s), of_shops(Payment.shop_id, shops))
         .order_by(Refund.moved_at, Refund.id)
         .limit(limit)
     )
     return [(refund, payment) for refund, payment in await session.execute(query)]
+
+
+async def count_for_people(session: AsyncSession, *, sending_lease_s: float) -> int:
+    """How many there are, in every shop."""
+    query = select(func.count()).select_from(Refund).where(_for_people(sending_lease_s))
+    return int(await session.scalar(query) or 0)
+
+
+async def count_open(session: AsyncSession) -> dict[str, tuple[int, float]]:
+    """By state, how many refunds have no end yet, and how many seconds ago the oldest of them was made; 0 for none."""
+    query = (
+        select(Refund.state, func.count(), func.extract("epoch", func.now() - func.min(Refund.created_at)))
+        .where(or_(*(Refund.state == state for state in OPEN)))  # an index is there for each of them
+        .group_by(Refund.state)
+    )
+    found = {state: (number, float(oldest_s)) for state, number, oldest_s in await session.execute(query)}
+    return dict.fromkeys(OPEN, (0, 0.0)) | found

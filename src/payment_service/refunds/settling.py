@@ -42,6 +42,16 @@ class RefundSettling:
         async with self.database.reading() as session:
             return await queries.for_people(session, caller.shops, sending_lease_s=self.rules.sending_lease_s)
 
+    async def count_tasks(self) -> int:
+        """How many there are, in every shop."""
+        async with self.database.reading() as session:
+            return await queries.count_for_people(session, sending_lease_s=self.rules.sending_lease_s)
+
+    async def count_open(self) -> dict[str, tuple[int, float]]:
+        """By state, how many refunds have no end yet, and the age of the oldest in seconds."""
+        async with self.database.reading() as session:
+            return await queries.count_open(session)
+
     async def settle(self, caller: Caller, refund_id: UUID, settlement: RefundSettlement) -> queries.Seen:
         """Move a refund to what a person found in the cabinet: one that is unknown, or whose sender must have died.
 

@@ -6,20 +6,21 @@ Each kind of due work has a loop and slots of its own, so that a flood of one ne
 import asyncio
 import random
 import socket
+import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
 from payment_service import __version__
-from payment_service.access.service import SERVICE
 from payment_service.audit.sealing import AuditSeals
 from payment_service.events.outbox import EVENT_WRITTEN
 from payment_service.events.relay import Relay
 from payment_service.idempotency.holding import Because, Holding
 from payment_service.identifiers import new_id
 from payment_service.observability.context import Origin, origin
+from payment_service.observability.lag import measure_lag
 from payment_service.observability.logs import get_logger
-from payment_service.observability.metrics import SENDING_HELD, TASKS, alarm
+from payment_service.observability.metrics import LAST_SWEEP, OLDEST_OPEN, OPEN, SENDING_HELD, TASKS, alarm
 from payment_service.payments.polling import Polling
 from payment_service.payments.settling import Settling
 from payment_service.postgres.database import Database
@@ -66,20 +67,21 @@ class Worker:
     """By the kind of work."""
     sweep_every_s: float = 15
     id: UUID = field(default_factory=new_id)
+    swept_at: float = field(default_factory=time.monotonic)
+    """When the last sweep began, by the monotonic clock."""
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _held_because: Because | None = None
 
     async def run(self) -> None:
         """Work until ``stop`` is called, and let the turns in hand end. A lost database is waited for."""
         origin.set(Origin("worker"))
-        listening = asyncio.create_task(self._listen())
-        relaying = asyncio.create_task(self.relay.run())
+        beside = {asyncio.create_task(one) for one in (self._listen(), self.relay.run(), measure_lag())}
         try:
             await asyncio.gather(self._sweep(), *(dispatcher.run() for dispatcher in self.dispatchers.values()))
         finally:
-            for task in (listening, relaying):
+            for task in beside:
                 task.cancel()
-            await asyncio.wait({listening, relaying})
+            await asyncio.wait(beside)
 
     def stop(self) -> None:
         """Take no more turns and let those in hand end."""
@@ -105,13 +107,15 @@ class Worker:
     async def _sweep(self) -> None:
         """Now and then look for what was lost, and for what waits for people."""
         while not self._stopping.is_set():
+            self.swept_at = time.monotonic()
+            LAST_SWEEP.set_to_current_time()
             for chore in (
                 self._look_at_database,
                 self._tick,
                 self._mark_lost_payments,
                 self._mark_lost_refunds,
                 self.deliveries.count_waiting,
-                self._count_tasks,
+                self._count,
                 self.audit_seals.seal,
             ):
                 try:
@@ -142,9 +146,14 @@ class Worker:
         if settled := await self.refund_settling.mark_lost_unknown():
             log.warning("processes died while they were sending refunds", settled=settled)
 
-    async def _count_tasks(self) -> None:
-        TASKS.labels(kind="payment").set(len(await self.settling.tasks(SERVICE)))
-        TASKS.labels(kind="refund").set(len(await self.refund_settling.tasks(SERVICE)))
+    async def _count(self) -> None:
+        """Count here what Prometheus is told, so that a scrape asks the database nothing."""
+        TASKS.labels(kind="payment").set(await self.settling.count_tasks())
+        TASKS.labels(kind="refund").set(await self.refund_settling.count_tasks())
+        for kind, count in (("payment", self.settling.count_open), ("refund", self.refund_settling.count_open)):
+            for state, (number, oldest_s) in (await count()).items():
+                OPEN.labels(kind, state).set(number)
+                OLDEST_OPEN.labels(kind, state).set(oldest_s)
 
     async def _pause(self, seconds: float) -> None:
         try:

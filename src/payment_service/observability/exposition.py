@@ -1,0 +1,17 @@
+"""What Prometheus reads of a process, for those who may."""
+
+import hmac
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+def exposition(authorization: str | None, token: str | None) -> bytes | None:
+    """Every metric of this process; none for whoever does not send the token as ``Authorization: Bearer TOKEN``.
+
+    Without a token everybody may.
+    """
+    scheme, _, given = (authorization or "").partition(" ")
+    right = scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), (token or "").encode())
+    return None if token is not None and not right else generate_latest()

@@ -1,0 +1,16 @@
+"""How late the event loop is: whatever holds it up keeps every request and every turn of this process waiting."""
+
+import asyncio
+import time
+
+from payment_service.observability.metrics import LOOP_LAG
+
+EVERY_S = 0.25
+
+
+async def measure_lag() -> None:
+    """Tell Prometheus how late the loop wakes who sleeps, until cancelled."""
+    while True:
+        begun = time.perf_counter()
+        await asyncio.sleep(EVERY_S)
+        LOOP_LAG.observe(max(time.perf_counter() - begun - EVERY_S, 0))

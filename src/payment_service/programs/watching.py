@@ -1,0 +1,82 @@
+"""The port of a worker: whether it works, and its metrics. For whoever watches it, and nobody else."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from payment_service.http_protocol import BoundedProtocol, connections_allowed
+from payment_service.observability.exposition import CONTENT_TYPE, exposition
+from payment_service.programs.listening import listener
+from payment_service.settings import Settings
+from payment_service.worker.service import Worker
+
+STUCK_AFTER_SWEEPS = 4
+"""A worker that has not begun a sweep for so many of them does not work any more, whatever its process does."""
+STUCK_AFTER_S = 60
+"""At least: the chores of one sweep wait for a database that is away."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn beside a worker, to which the signals belong."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def watched(worker: Worker, settings: Settings) -> AsyncIterator[None]:
+    """Listen on ``WORKER_PORT`` meanwhile, where it is set.
+
+    Raises:
+        StartError: when the port is taken.
+    """
+    if settings.worker_port is None:
+        yield
+        return
+    with listener(settings.host, settings.worker_port, setting="WORKER_PORT") as opened:
+        config = uvicorn.Config(
+            app_over(worker, settings),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            http=BoundedProtocol,
+            ws="none",
+            limit_concurrency=connections_allowed(),
+        )
+        server = _Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[opened]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await serving
+
+
+def app_over(worker: Worker, settings: Settings) -> Starlette:
+    """``/health`` and, where it is open, ``/metrics``, as those of ``serve``."""
+    stuck_after_s = max(STUCK_AFTER_S, STUCK_AFTER_SWEEPS * settings.sweep_every_s)
+    token = settings.metrics_token.get_secret_value() if settings.metrics_token else None
+
+    async def health(_request: Request) -> Response:
+        is_stuck = time.monotonic() - worker.swept_at > stuck_after_s
+        return JSONResponse({"status": "stuck" if is_stuck else "ok"}, 503 if is_stuck else 200)
+
+    async def metrics(request: Request) -> Response:
+        shown = exposition(request.headers.get("Authorization"), token)
+        if shown is None:
+            return Response(status_code=401, headers={"WWW-Authenticate": "Bearer"})
+        return Response(shown, media_type=CONTENT_TYPE)
+
+    routes = [Route("/health", health)]
+    if settings.metrics_public or token is not None:
+        routes.append(Route("/metrics", metrics))
+    return Starlette(routes=routes)

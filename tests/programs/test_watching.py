@@ -1,0 +1,60 @@
+"""The port of a worker."""
+
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from payment_service.programs import watching
+from payment_service.services import Services
+from payment_service.worker.service import worker_over
+from tests.support.database import Server
+from tests.support.processes import free_port
+from tests.support.rig import Rig
+
+TOKEN = "token-of-the-metrics"
+
+
+def asking(services: Services, *, sweep_age_s: float = 0, **changes: object) -> httpx.AsyncClient:
+    worker = worker_over(services)
+    worker.swept_at = time.monotonic() - sweep_age_s
+    app = watching.app_over(worker, services.settings.model_copy(update=changes))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://worker.test")
+
+
+@pytest.mark.parametrize(("sweep_age_s", "status"), [(0, 200), (59, 200), (61, 503)])
+async def test_worker_that_sweeps_no_more_is_not_healthy(services: Services, sweep_age_s: float, status: int) -> None:
+    async with asking(services, sweep_age_s=sweep_age_s) as client:
+        assert (await client.get("/health")).status_code == status
+
+
+async def test_metrics_are_for_those_who_hold_the_token(services: Services) -> None:
+    async with asking(services, metrics_token=SecretStr(TOKEN)) as client:
+        assert (await client.get("/metrics")).status_code == 401
+        assert (await client.get("/metrics", headers={"Authorization": "Bearer another"})).status_code == 401
+        shown = await client.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+    assert shown.status_code == 200
+    assert "payment_service_worker_last_sweep_timestamp_seconds" in shown.text
+    async with asking(services, metrics_public=False) as client:
+        assert (await client.get("/metrics")).status_code == 404
+
+
+async def test_worker_listens_where_it_is_told_and_ends_in_order(
+    server: Server, worker_id: str, tmp_path: Path
+) -> None:
+    async with Rig(tmp_path, await server.make(f"watching_{worker_id}")) as rig:
+        port = free_port()
+        worker = rig.start(
+            rig.program, "worker", name="worker", port=port, WORKER_PORT=str(port), METRICS_PUBLIC="true"
+        )
+        await worker.ready("/health")
+        async with httpx.AsyncClient(base_url=worker.url) as client:
+            shown = (await client.get("/metrics")).text
+        assert 'payment_service_open{object="payment",state="pending"}' in shown
+        assert "payment_service_build_info{version=" in shown
+        taken = rig.run("worker", WORKER_PORT=str(port))
+        assert taken.returncode == 1
+        assert "another WORKER_PORT" in taken.stderr
+        assert await worker.stop() == 0
