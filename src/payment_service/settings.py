@@ -157,6 +157,7 @@ class Settings(BaseSettings):
         "smtp_url",
         "smtp_from",
         "console_url",
+        "worker_port",
         mode="before",
     )
     @classmethod

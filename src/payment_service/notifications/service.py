@@ -332,6 +332,6 @@ async def _now(session: AsyncSession) -> datetime:
     return now
 
 
-def _alarm(name: str, chat: NotifyChat, reason: str) -> None:
+def _alarm(name: metrics.Alarm, chat: NotifyChat, reason: str) -> None:
     """Something about a chat that people must look at."""
     metrics.alarm(log, name, chat_id=str(chat.id), channel=chat.channel, reason=reason)

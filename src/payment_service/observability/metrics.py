@@ -1,14 +1,36 @@
 """Metrics: what Prometheus counts. Labels are few and closed; none holds a shop, a phone or a token."""
 
+from collections.abc import Iterable
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 from prometheus_client import Counter, Gauge, Histogram, Info
 from structlog.stdlib import BoundLogger
 
 from payment_service import __version__
 
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 8, 10)
+Alarm: TypeAlias = Literal[
+    "chat_disabled",
+    "crossed_reply",
+    "event_not_taken",
+    "foreign_bin_reported",
+    "intent_lost",
+    "late_success",
+    "message_dead",
+    "outcome_refused",
+    "payment_not_settled",
+    "payment_unknown",
+    "reading_not_written",
+    "refund_not_settled",
+    "refund_unknown",
+    "refused_callers",
+    "sending_held",
+    "settled_wrongly",
+    "still_open",
+    "unheard_of_status",
+]
+"""What people must look at: docs/deploy.md says why, and what to do."""
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 8, 10)
 
 HTTP_SECONDS = Histogram(
     "payment_service_http_seconds",
@@ -92,7 +114,20 @@ def values_of(metric: Counter | Gauge | Histogram) -> dict[tuple[str, ...], floa
     }
 
 
-def alarm(log: BoundLogger, name: str, **facts: Any) -> None:
+def begin_at_zero(metric: Counter, labels: Iterable[tuple[str, ...]]) -> None:
+    """Show a counter before it counts.
+
+    Prometheus sees no increase in a series that begins at one, and the first of something is what people wait for.
+    """
+    for values in labels:
+        labelled(metric, *values)
+
+
+begin_at_zero(ALARMS, ((name,) for name in get_args(Alarm)))
+begin_at_zero(RATE_LIMITED, (("key",), ("address",), ("phone",)))
+
+
+def alarm(log: BoundLogger, name: Alarm, **facts: Any) -> None:
     """Something that people must look at: counted, and told in the caller's log."""
     labelled(ALARMS, name).inc()
     log.error(name, **facts)

@@ -18,10 +18,10 @@ from payment_service.identifiers import new_id
 from payment_service.observability import metrics
 from payment_service.observability.context import origin
 from payment_service.observability.logs import get_logger
-from payment_service.observability.metrics import MOVES, labelled
+from payment_service.observability.metrics import begin_at_zero, labelled
 from payment_service.payments import queries, views
 from payment_service.payments.following import FollowPlan
-from payment_service.payments.lifecycle import OPEN, Failure, Standing, State, Step, move_to
+from payment_service.payments.lifecycle import MOVES, OPEN, Failure, Standing, State, Step, move_to
 from payment_service.payments.models import Payment
 from payment_service.payments.statements import MOVE
 from payment_service.postgres.database import Database, raw
@@ -38,6 +38,7 @@ _EVENT_OF_STATE: Final = {
 }
 _EVENTS_OF_MOVE: Final = {(State.FAILED, State.PAID): (EventType.PAYMENT_PAID, EventType.PAYMENT_LATE_SUCCESS)}
 """A payment that is paid late is paid, and somebody was told that it failed."""
+begin_at_zero(metrics.MOVES, (("payment", *move) for move in MOVES))
 log = get_logger(__name__)
 
 Decision = Callable[[Payment, datetime], Step | None]
@@ -189,7 +190,7 @@ def record_of(
 
 
 def _report(payment: Payment, before: State) -> None:
-    labelled(MOVES, "payment", before, payment.state).inc()
+    labelled(metrics.MOVES, "payment", before, payment.state).inc()
     log.info(
         "payment moved",
         payment_id=str(payment.id),
@@ -202,6 +203,6 @@ def _report(payment: Payment, before: State) -> None:
         alarm("payment_unknown", payment.id, short_code=payment.short_code)
 
 
-def alarm(name: str, payment_id: UUID, **facts: str | None) -> None:
+def alarm(name: metrics.Alarm, payment_id: UUID, **facts: str | None) -> None:
     """Something about a payment that people must look at."""
     metrics.alarm(log, name, payment_id=str(payment_id), **facts)

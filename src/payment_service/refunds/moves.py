@@ -6,14 +6,15 @@ from datetime import datetime
 from typing import Final
 
 from payment_service.events.outbox import EventType
+from payment_service.observability import metrics
 from payment_service.observability.logs import get_logger
-from payment_service.observability.metrics import MOVES, labelled
+from payment_service.observability.metrics import begin_at_zero, labelled
 from payment_service.payments import views as payment_views
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Announcer, alarm, record_of
 from payment_service.postgres.database import Database
 from payment_service.refunds import queries, views
-from payment_service.refunds.lifecycle import HOLDING, RefundState, RefundStep, move_to
+from payment_service.refunds.lifecycle import HOLDING, MOVES, RefundState, RefundStep, move_to
 from payment_service.refunds.models import Refund
 from payment_service.refunds.statements import MOVE
 
@@ -22,6 +23,7 @@ _EVENT_OF_STATE: Final = {
     RefundState.FAILED: EventType.REFUND_FAILED,
     RefundState.UNKNOWN: EventType.REFUND_UNKNOWN,
 }
+begin_at_zero(metrics.MOVES, (("refund", *move) for move in MOVES))
 log = get_logger(__name__)
 
 Decision = Callable[[Refund, datetime], RefundStep | None]
@@ -80,7 +82,7 @@ class RefundMoves:
 
 
 def _report(refund: Refund, payment: Payment, before: RefundState) -> None:
-    labelled(MOVES, "refund", before, refund.state).inc()
+    labelled(metrics.MOVES, "refund", before, refund.state).inc()
     log.info(
         "refund moved",
         payment_id=str(payment.id),

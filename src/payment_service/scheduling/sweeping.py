@@ -14,7 +14,9 @@ _AWAY_AFTER: Final = 3
 log = get_logger(__name__)
 
 
-async def for_each_isolated(ids: Sequence[UUID], take: Callable[[UUID], Awaitable[None]], *, alarm: str) -> int:
+async def for_each_isolated(
+    ids: Sequence[UUID], take: Callable[[UUID], Awaitable[None]], *, alarm: metrics.Alarm
+) -> int:
     """Take each by itself and raise the alarm for one that cannot be taken; returns how many were.
 
     Raises:

@@ -1,0 +1,76 @@
+"""The files in ops/: the alerts fire when they should and not before, and ask for nothing that no process counts."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from prometheus_client import Counter, Gauge, Histogram, Info
+
+from ops import alerts, dashboard
+from payment_service.observability import metrics
+
+ROOT = Path(__file__).parents[2]
+TRIED = ROOT / "ops" / "prometheus" / "alerts_test.yml"
+OF_PROMETHEUS = {"instance", "job", "le"}
+"""Labels that no process gives."""
+_SERIES = re.compile(r"(payment_service_[a-z_]+)(?:\{([^}]*)\})?")
+_BY = re.compile(r"by \(([^)]*)\)")
+promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+
+
+def series() -> dict[str, set[str]]:
+    """Every series that a process of ours shows, with its labels."""
+    suffixes: dict[type[Any], tuple[str, ...]] = {
+        Counter: ("_total",),
+        Gauge: ("",),
+        Histogram: ("_bucket", "_count", "_sum"),
+        Info: ("_info",),
+    }
+    found = {"payment_service_build_info": {"version"}}
+    for metric in vars(metrics).values():
+        for suffix in suffixes.get(type(metric), ()):
+            found[metric._name + suffix] = set(metric._labelnames)
+    return found
+
+
+def asked() -> list[str]:
+    return [*(rule["expr"] for rule in alerts.rules()), *dashboard.queries()]
+
+
+@promtool
+def test_rules_are_well_formed_and_each_alert_fires_when_it_should() -> None:
+    for words in (["check", "rules", str(alerts.RULES)], ["test", "rules", str(TRIED)]):
+        done = subprocess.run(["promtool", *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_alert_is_tried() -> None:
+    tried = set(re.findall(r'alertname="(\w+)"', TRIED.read_text("utf-8")))
+    assert tried == {rule["alert"] for rule in alerts.rules()}
+
+
+@pytest.mark.parametrize("query", asked())
+def test_query_asks_for_what_a_process_counts(query: str) -> None:
+    known = series()
+    labels: set[str] = set()
+    for name, matchers in _SERIES.findall(query):
+        assert name in known, name
+        given = set(re.findall(r"(\w+)\s*[=!]~?", matchers))
+        assert given <= known[name], (name, given)
+        labels |= known[name]
+    for grouped in _BY.findall(query):
+        assert {label.strip() for label in grouped.split(",")} <= labels | OF_PROMETHEUS
+
+
+def test_every_alarm_of_the_service_wakes_somebody() -> None:
+    named = "|".join(re.findall(r'alarm=~?"([a-z_|]+)"', "\n".join(rule["expr"] for rule in alerts.rules()))).split("|")
+    told_by_gauges = {"sending_held", "payment_unknown", "refund_unknown"}
+    assert set(named) | told_by_gauges == set(get_args(metrics.Alarm))
+
+
+def test_documents_are_made_from_the_files() -> None:
+    assert alerts.with_table(alerts.DOCUMENT.read_text("utf-8")) == alerts.DOCUMENT.read_text("utf-8")
+    assert dashboard.FILE.read_text("utf-8") == dashboard.text()
