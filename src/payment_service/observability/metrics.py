@@ -77,6 +77,9 @@ OLDEST_OPEN = Gauge(
 LAST_SWEEP = Gauge(
     "payment_service_worker_last_sweep_timestamp_seconds", "When the worker of this process began its last sweep"
 )
+OLDEST_DUE = Gauge(
+    "payment_service_oldest_due_seconds", "How long the oldest work that is due has waited, in seconds", ("kind",)
+)
 TASKS = Gauge("payment_service_tasks", "Payments and refunds that wait for a person", ("kind",))
 SENDING_HELD = Gauge(
     "payment_service_sending_held", "1 while nothing is sent until a person says that the record is complete"

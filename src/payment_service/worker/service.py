@@ -8,19 +8,20 @@ import random
 import socket
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
 from payment_service import __version__
 from payment_service.audit.sealing import AuditSeals
 from payment_service.events.outbox import EVENT_WRITTEN
-from payment_service.events.relay import Relay
+from payment_service.events.relay import Relay, waiting_since
 from payment_service.idempotency.holding import Because, Holding
 from payment_service.identifiers import new_id
 from payment_service.observability.context import Origin, origin
 from payment_service.observability.lag import measure_lag
 from payment_service.observability.logs import get_logger
-from payment_service.observability.metrics import LAST_SWEEP, OLDEST_OPEN, OPEN, SENDING_HELD, TASKS, alarm
+from payment_service.observability.metrics import LAST_SWEEP, OLDEST_DUE, OLDEST_OPEN, OPEN, SENDING_HELD, TASKS, alarm
 from payment_service.payments.polling import Polling
 from payment_service.payments.settling import Settling
 from payment_service.postgres.database import Database
@@ -116,6 +117,7 @@ class Worker:
                 self._mark_lost_refunds,
                 self.deliveries.count_waiting,
                 self._count,
+                self._look_for_late_work,
                 self.audit_seals.seal,
             ):
                 try:
@@ -154,6 +156,15 @@ class Worker:
             for state, (number, oldest_s) in (await count()).items():
                 OPEN.labels(kind, state).set(number)
                 OLDEST_OPEN.labels(kind, state).set(oldest_s)
+
+    async def _look_for_late_work(self) -> None:
+        """Tell Prometheus for how long the oldest work of each kind has been due."""
+        for kind, since in (
+            ("readings", await self.polling.overdue_since()),
+            ("events", await waiting_since(self.database)),
+            ("deliveries", await self.deliveries.waiting_since()),
+        ):
+            OLDEST_DUE.labels(kind).set((datetime.now(UTC) - since).total_seconds() if since else 0)
 
     async def _pause(self, seconds: float) -> None:
         try:
