@@ -13,6 +13,7 @@ from payment_service.worker.service import worker_over
 from tests.support.database import Server
 from tests.support.processes import free_port
 from tests.support.rig import Rig
+from tests.support.waiting import until
 
 TOKEN = "token-of-the-metrics"
 
@@ -51,9 +52,13 @@ async def test_worker_listens_where_it_is_told_and_ends_in_order(
         )
         await worker.ready("/health")
         async with httpx.AsyncClient(base_url=worker.url) as client:
-            shown = (await client.get("/metrics")).text
-        assert 'payment_service_open{object="payment",state="pending"}' in shown
-        assert "payment_service_build_info{version=" in shown
+
+            async def has_swept() -> bool:
+                shown = (await client.get("/metrics")).text
+                assert "payment_service_build_info{version=" in shown
+                return 'payment_service_oldest_due_seconds{kind="deliveries"}' in shown
+
+            await until(has_swept)
         taken = rig.run("worker", WORKER_PORT=str(port))
         assert taken.returncode == 1
         assert "another WORKER_PORT" in taken.stderr

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "webhooks": "Webhook endpoints and deliveries.",
     "keys": "API keys, their scopes and shops.",
     "people": "Who may sign in to the console: accounts, their roles and shops.",
+    "doctor": "Look everything over and say what to do: settings, database, provider, workers, what waits.",
     "sending": "Whether payments and refunds are sent, and the switch that holds them.",
     "secrets": "The key that encrypts device tokens at rest.",
     "audit": "The audit log: verify its seals, and export it.",

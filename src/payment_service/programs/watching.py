@@ -11,12 +11,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from payment_service.http_protocol import BoundedProtocol, connections_allowed
 from payment_service.observability.exposition import CONTENT_TYPE, exposition
 from payment_service.programs.listening import listener
 from payment_service.settings import Settings
 from payment_service.worker.service import Worker
 
+CONNECTIONS = 50
 STUCK_AFTER_SWEEPS = 4
 """A worker that has not begun a sweep for so many of them does not work any more, whatever its process does."""
 STUCK_AFTER_S = 60
@@ -32,25 +32,22 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def watched(worker: Worker, settings: Settings) -> AsyncIterator[None]:
-    """Listen on ``WORKER_PORT`` meanwhile, where it is set.
+async def watched(worker: Worker, settings: Settings, port: int) -> AsyncIterator[None]:
+    """Listen on this port, of ``WORKER_PORT``, meanwhile.
 
     Raises:
         StartError: when the port is taken.
     """
-    if settings.worker_port is None:
-        yield
-        return
-    with listener(settings.host, settings.worker_port, setting="WORKER_PORT") as opened:
+    with listener(settings.host, port, setting="WORKER_PORT") as opened:
         config = uvicorn.Config(
             app_over(worker, settings),
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
-            http=BoundedProtocol,
+            http="httptools",
             ws="none",
-            limit_concurrency=connections_allowed(),
+            limit_concurrency=CONNECTIONS,
         )
         server = _Server(config)
         serving = asyncio.create_task(server.serve(sockets=[opened]))

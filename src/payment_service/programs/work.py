@@ -1,14 +1,14 @@
 """``work``: the worker, its signals, around the services."""
 
 import asyncio
+import contextlib
 import signal
 
 from payment_service.observability import logs
 from payment_service.programs.start import check_database
-from payment_service.programs.watching import watched
 from payment_service.services import build
 from payment_service.settings import Settings
-from payment_service.worker.service import worker_over
+from payment_service.worker.service import Worker, worker_over
 
 log = logs.get_logger(__name__)
 
@@ -27,8 +27,16 @@ async def work(settings: Settings) -> None:
         loop.add_signal_handler(sign, worker.stop)
     log.info("worker started")
     try:
-        async with watched(worker, settings):
+        async with _watched(worker, settings):
             await worker.run()
     finally:
         await services.inflight.drain(settings.shutdown_grace_s)
         await services.close()
+
+
+def _watched(worker: Worker, settings: Settings) -> contextlib.AbstractAsyncContextManager[None]:
+    if settings.worker_port is None:
+        return contextlib.nullcontext()
+    from payment_service.programs.watching import watched  # noqa: PLC0415 - a third more memory, for a port
+
+    return watched(worker, settings, settings.worker_port)

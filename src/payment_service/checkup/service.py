@@ -1,0 +1,261 @@
+"""Everything that can be wrong around this service, each with what to do about it: settings, database, provider, work.
+
+Nothing is changed, and nothing is sent that moves money: the provider is asked for the status of a payment that cannot
+exist. No finding holds a secret, a phone or a buyer.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+from urllib.parse import urlsplit
+
+from payment_service.access.service import SERVICE
+from payment_service.audit import checking
+from payment_service.events import relay
+from payment_service.idempotency.holding import Because
+from payment_service.postgres import schema
+from payment_service.postgres.condition import condition
+from payment_service.postgres.connecting import trouble_of
+from payment_service.postgres.vault import VaultError
+from payment_service.providers.interface import NoSuchPayment, StatusRead, StatusUnread
+from payment_service.scheduling.ticks import workers
+from payment_service.services import Services
+from payment_service.settings import is_loopback
+
+SKEW_S: Final = 2.0
+SLOW_DATABASE_S: Final = 0.1
+LATE_S: Final = 60.0
+TOO_LATE_S: Final = 300.0
+OLD_TASK_S: Final = 3600.0
+MISSED_TICKS: Final = 4
+NO_PAYMENT: Final = "1"
+"""An id of the provider's that no payment of ours can have: theirs have eleven digits."""
+
+
+class Level(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was looked at, how it is, and what to do about it; nothing to do when it is well."""
+
+    what: str
+    level: Level
+    sentence: str
+    remedy: str = ""
+
+
+Look = Callable[[Services], Awaitable[Sequence[Finding]]]
+
+
+async def look_over(services: Services) -> AsyncIterator[Finding]:
+    """Look at everything, what other things need first. What fails to be looked at is a finding too."""
+    for finding in _settings(services):
+        yield finding
+    try:
+        found = await _database(services)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what people came to hear
+        trouble = trouble_of(error)
+        yield Finding("database", Level.BAD, trouble.sentence if trouble else type(error).__name__, "DATABASE_URL")
+        found = []
+    for finding in found:
+        yield finding
+    looks: list[Look] = [_provider]
+    if found and not any(one.what == "schema" and one.level is Level.BAD for one in found):
+        looks += [_sending, _secrets, _shops, _keys, _workers, _work, _tasks, _webhooks, _seals]
+    for look in looks:
+        try:
+            shown = await look(services)
+        except Exception as error:  # noqa: BLE001 - one look that fails hides no other
+            shown = [Finding(look.__name__.strip("_"), Level.BAD, f"could not be looked at: {type(error).__name__}")]
+        for finding in shown:
+            yield finding
+
+
+def _settings(services: Services) -> list[Finding]:
+    settings = services.settings
+    found = [Finding("settings", Level.OK, "all of them can work")]
+    real = not is_loopback(urlsplit(settings.production_api_url).hostname or "")
+    if real and settings.metrics_token is None:
+        found.append(
+            Finding("settings", Level.WARNING, "nobody can read the metrics", "set METRICS_TOKEN, and WORKER_PORT")
+        )
+    if real and not settings.rate_limits:
+        found.append(Finding("settings", Level.BAD, "no rate limits hold", "take RATE_LIMITS=off away"))
+    if real and settings.kaspi.breaker_failures == 0:
+        found.append(Finding("settings", Level.WARNING, "no circuit breaker", "take KASPI_BREAKER_FAILURES=0 away"))
+    return found
+
+
+async def _database(services: Services) -> list[Finding]:
+    found = await condition(services.database)
+    answered = f"PostgreSQL {found.version.split()[0]} answers in {found.answered_in_s * 1000:.0f} ms"
+    findings = [Finding("database", Level.OK, answered)]
+    if found.is_replica:
+        sentence = "it is a copy that can only be read"
+        findings = [Finding("database", Level.BAD, sentence, "name the primary in DATABASE_URL")]
+    elif found.answered_in_s > SLOW_DATABASE_S:
+        findings = [Finding("database", Level.WARNING, answered, "is it near, and has it time?")]
+    skew = (
+        f"the database's clock is {abs(found.clock_ahead_s):.1f} s {'ahead' if found.clock_ahead_s > 0 else 'behind'}"
+    )
+    if abs(found.clock_ahead_s) > SKEW_S:
+        findings.append(Finding("clock", Level.WARNING, skew, "set both clocks by NTP"))
+    else:
+        findings.append(Finding("clock", Level.OK, skew))
+    if found.revision == schema.head():
+        findings.append(Finding("schema", Level.OK, f"at {found.revision}, as this release needs"))
+    else:
+        sentence = f"at {found.revision or 'nothing'}, and this release needs {schema.head()}"
+        findings.append(Finding("schema", Level.BAD, sentence, "payment-service migrate"))
+    return findings
+
+
+async def _sending(services: Services) -> list[Finding]:
+    standing = await services.holding.standing()
+    findings = []
+    if standing.because is None:
+        findings.append(Finding("sending", Level.OK, "payments and refunds are sent"))
+    else:
+        why = "held by hand" if standing.because is Because.HELD else "the database is not the one it was"
+        remedy = "docs/deploy.md, 'After a restore or a failover'; then payment-service sending release"
+        findings.append(Finding("sending", Level.BAD, f"nothing is sent: {why}", remedy))
+    if not standing.fsync:
+        sentence = "PostgreSQL runs with fsync=off and forgets payments when its machine stops"
+        findings.append(Finding("database", Level.BAD, sentence, "fsync=on"))
+    return findings
+
+
+async def _secrets(services: Services) -> list[Finding]:
+    try:
+        await services.routing.configs(SERVICE)
+        await services.fingerprints.of()
+    except VaultError:
+        sentence = "ENCRYPTION_KEYS do not open what is in the database"
+        return [Finding("secrets", Level.BAD, sentence, "use the keys that wrote it")]
+    return [Finding("secrets", Level.OK, "ENCRYPTION_KEYS open the device tokens")]
+
+
+async def _shops(services: Services) -> list[Finding]:
+    shops = await services.routing.configs(SERVICE)
+    active = [shop for shop in shops if shop.row.is_active]
+    findings = [Finding("shops", Level.OK, f"{len(active)} of {len(shops)} are active")]
+    if not active:
+        findings = [Finding("shops", Level.BAD, "no shop is active", "payment-service shops")]
+    without = sorted(shop.row.shop_id for shop in active if shop.device_token is None)
+    if without:
+        sentence = f"no device token: {_listed(without)}; they take no links and pay nothing back"
+        findings.append(Finding("shops", Level.WARNING, sentence, "payment-service shops set-token"))
+    by_bin: dict[str, list[int]] = {}
+    for shop in active:
+        by_bin.setdefault(shop.row.organization_bin, []).append(shop.row.shop_id)
+    for organization_bin, of_bin in by_bin.items():
+        if len(of_bin) > 1:
+            sentence = f"shops {_listed(of_bin)} share BIN {organization_bin}"
+            findings.append(Finding("shops", Level.WARNING, sentence, "make sure that they are one seller's"))
+    return findings
+
+
+async def _keys(services: Services) -> list[Finding]:
+    now = datetime.now(UTC)
+    holding = [
+        key
+        for key in await services.access.all()
+        if key.revoked_at is None and (key.expires_at is None or key.expires_at > now)
+    ]
+    if not holding:
+        return [Finding("keys", Level.BAD, "nobody can call", "payment-service keys create")]
+    soon = [key.name for key in holding if key.expires_at and (key.expires_at - now).days < 14]
+    if soon:
+        return [Finding("keys", Level.WARNING, f"{', '.join(soon)} end within 14 days", "make new ones")]
+    return [Finding("keys", Level.OK, f"{len(holding)} hold")]
+
+
+async def _provider(services: Services) -> list[Finding]:
+    readings = await asyncio.gather(*(one.read_status(NO_PAYMENT) for one in services.providers.values()))
+    return [_of_reading(name, reading) for name, reading in zip(services.providers, readings, strict=True)]
+
+
+def _of_reading(name: str, reading: NoSuchPayment | StatusRead | StatusUnread) -> Finding:
+    match reading:
+        case StatusUnread(refused_by_proxy=True):
+            remedy = "its owner has to check KASPI_ACCESS_TOKEN and the addresses that it allows"
+            return Finding(name, Level.BAD, "the proxy refuses this service", remedy)
+        case StatusUnread(reason):
+            remedy = "PRODUCTION_API_URL, the way to it, or its owner"
+            return Finding(name, Level.BAD, f"the proxy cannot be asked: {reason}", remedy)
+        case NoSuchPayment():
+            return Finding(name, Level.OK, "the proxy answers: there is no such payment")
+        case StatusRead(status):
+            sentence = f"the proxy answers, with the status {status} for a payment that cannot exist"
+            return Finding(name, Level.WARNING, sentence, "does it, or something before it, keep answers?")
+
+
+async def _workers(services: Services) -> list[Finding]:
+    missed_s = MISSED_TICKS * services.settings.sweep_every_s
+    living = [one for one in await workers(services.database) if one.seen_s < missed_s]
+    if not living:
+        sentence = "none works: no payment is followed, nobody is told of anything"
+        return [Finding("workers", Level.BAD, sentence, "payment-service worker")]
+    releases = {one.version for one in living}
+    if len(releases) > 1:
+        return [Finding("workers", Level.WARNING, f"of releases {', '.join(sorted(releases))}", "end the upgrade")]
+    return [Finding("workers", Level.OK, f"{len(living)} of release {releases.pop()}")]
+
+
+async def _work(services: Services) -> list[Finding]:
+    findings = []
+    for what, since, remedy in (
+        ("readings", await services.polling.overdue_since(), "more workers, or a proxy that answers"),
+        ("events", await relay.waiting_since(services.database), "the worker's log: event_not_taken"),
+        ("deliveries", await services.deliveries.waiting_since(), "docs/events.md: a site does not take its events"),
+    ):
+        late_s = (datetime.now(UTC) - since).total_seconds() if since else 0
+        level = Level.OK if late_s < LATE_S else Level.WARNING if late_s < TOO_LATE_S else Level.BAD
+        sentence = f"the oldest waits for {late_s:.0f} s" if since else "none waits"
+        findings.append(Finding(what, level, sentence, "" if level is Level.OK else remedy))
+    return findings
+
+
+async def _tasks(services: Services) -> list[Finding]:
+    tasks = await services.tasks(SERVICE)
+    if not tasks:
+        return [Finding("tasks", Level.OK, "nothing waits for people")]
+    age_s = (datetime.now(UTC) - tasks[0].since).total_seconds()
+    sentence = f"{len(tasks)} wait for people, the oldest for {age_s / 60:.0f} min"
+    level = Level.BAD if age_s > OLD_TASK_S else Level.WARNING
+    return [Finding("tasks", level, sentence, "payment-service payments tasks")]
+
+
+async def _webhooks(services: Services) -> list[Finding]:
+    endpoints = await services.endpoints.all(SERVICE)
+    off = [one for one in endpoints if not one.is_active and one.off_reason != "person"]
+    if off:
+        sentence = f"{len(off)} were switched off because they failed"
+        return [Finding("webhooks", Level.WARNING, sentence, "payment-service webhooks list, then enable")]
+    return [Finding("webhooks", Level.OK, f"{len(endpoints)} endpoints")]
+
+
+async def _seals(services: Services) -> list[Finding]:
+    found = await checking.standing(services.database)
+    if found.is_replaced:
+        sentence = "a seal is not the one that was verified"
+        return [Finding("record", Level.BAD, sentence, "docs/audit.md: somebody may have changed the record")]
+    late_s = (datetime.now(UTC) - found.waits_since).total_seconds() if found.waits_since else 0
+    if late_s > TOO_LATE_S:
+        sentence = f"rows wait for {late_s:.0f} s to be sealed"
+        return [Finding("record", Level.WARNING, sentence, "a worker seals: does one run?")]
+    sealed = f"sealed up to seal {found.sealed_seq}" if found.sealed_seq else "nothing to seal yet"
+    return [Finding("record", Level.OK, sealed)]
+
+
+def _listed(shops: Sequence[int]) -> str:
+    return ", ".join(map(str, shops))

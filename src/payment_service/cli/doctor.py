@@ -1,0 +1,32 @@
+"""``payment-service doctor``: what is wrong, and what to do about it."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import typer
+
+from payment_service.checkup.service import Finding, Level, look_over
+from payment_service.cli.output import AsJson, show
+from payment_service.cli.running import with_services
+
+if TYPE_CHECKING:
+    from payment_service.services import Services
+
+app = typer.Typer()
+
+
+@app.command()
+def doctor(*, as_json: AsJson = False) -> None:
+    """Look everything over and say what to do: settings, database, provider, workers, what waits.
+
+    It changes nothing and moves no money. Exit code 1 when something is bad. What it prints holds no secret and no
+    buyer: send it along when you ask for help.
+    """
+
+    async def work(services: "Services") -> list[Finding]:
+        return [finding async for finding in look_over(services)]
+
+    findings = with_services(work)
+    show([asdict(finding) for finding in findings], as_json=as_json)
+    if any(finding.level is Level.BAD for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,142 @@
+"""What ``doctor`` finds, one thing wrong at a time."""
+
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+import respx
+
+from payment_service.checkup.service import NO_PAYMENT, Level, look_over
+from payment_service.identifiers import new_id
+from payment_service.scheduling.ticks import tick
+from payment_service.services import Services, build
+from payment_service.settings import Settings
+from tests.support.asking import SHOP, age, ask, taking
+from tests.support.database import without_laws
+from tests.support.replies import failure, status_reply
+from tests.support.shops import SHOPS
+
+pytestmark = pytest.mark.usefixtures("shops")
+
+
+async def found(services: Services) -> dict[tuple[str, Level], str]:
+    """What is not well, with the sentence; but for the PostgreSQL of the tests, which runs without fsync."""
+    findings = [finding async for finding in look_over(services)]
+    assert any(finding.what == "database" and "fsync" in finding.sentence for finding in findings)
+    assert all(finding.remedy for finding in findings if finding.level is not Level.OK)
+    return {
+        (finding.what, finding.level): finding.sentence
+        for finding in findings
+        if finding.level is not Level.OK and "fsync" not in finding.sentence
+    }
+
+
+@pytest.fixture
+async def well(services: Services, wire: respx.MockRouter) -> Services:
+    """Everything as it should be."""
+    wire.get("/status/", params={"externalId": NO_PAYMENT}).mock(return_value=failure(-1601))
+    await services.access.create("shop", ["payments:write"], shops=frozenset({SHOP}))
+    await tick(services.database, new_id(), host="here", version="1")
+    return services
+
+
+async def test_nothing_is_wrong(well: Services) -> None:
+    assert await found(well) == {}
+
+
+async def test_work_that_is_late_and_tasks_that_wait(
+    well: Services, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    taking(wire)
+    await well.payments.create(ask(1))
+    wire.get("/create/").mock(return_value=httpx.Response(500))
+    await well.payments.create(ask(2))
+    async with without_laws(sql):
+        await sql.execute("UPDATE payment SET next_check_at = now() - interval '100 s' WHERE state = 'pending'")
+        await sql.execute("UPDATE payment SET moved_at = now() - interval '2 hours' WHERE state = 'unknown'")
+    assert await found(well) == {
+        ("readings", Level.WARNING): "the oldest waits for 100 s",
+        ("tasks", Level.BAD): "1 wait for people, the oldest for 120 min",
+    }
+
+
+async def test_sending_that_is_held(well: Services) -> None:
+    await well.holding.hold("a restore is under way")
+    assert await found(well) == {("sending", Level.BAD): "nothing is sent: held by hand"}
+
+
+async def test_workers_that_are_gone(well: Services, sql: asyncpg.Connection) -> None:
+    await sql.execute("UPDATE worker_tick SET ticked_at = now() - interval '10 min'")
+    assert await found(well) == {
+        ("workers", Level.BAD): "none works: no payment is followed, nobody is told of anything"
+    }
+
+
+@pytest.mark.parametrize(
+    ("reply", "level", "sentence"),
+    [
+        (httpx.Response(403), Level.BAD, "the proxy refuses this service"),
+        (httpx.Response(502), Level.BAD, "the proxy cannot be asked: http_502"),
+        (httpx.ConnectError("refused"), Level.BAD, "the proxy cannot be asked: connect_failed"),
+        (status_reply(NO_PAYMENT, "Processed"), Level.WARNING, "the proxy answers, with the status Processed"),
+    ],
+)
+async def test_proxy_that_does_not_answer_as_it_should(
+    well: Services, wire: respx.MockRouter, reply: Any, level: Level, sentence: str
+) -> None:
+    route = wire.get("/status/", params={"externalId": NO_PAYMENT})
+    route.mock(side_effect=reply) if isinstance(reply, Exception) else route.mock(return_value=reply)
+    [(of, said)] = (await found(well)).items()
+    assert of == ("kaspi", level)
+    assert said.startswith(sentence)
+
+
+async def test_shops_without_token_or_with_one_bin(well: Services, sql: asyncpg.Connection) -> None:
+    async with without_laws(sql):
+        await sql.execute(
+            "UPDATE payment_config SET device_token_id = NULL, device_token = NULL WHERE shop_id = $1", SHOP
+        )
+        await sql.execute("UPDATE payment_config SET organization_bin = $1", SHOPS[SHOP])
+    findings = [one.sentence async for one in look_over(well) if one.what == "shops"]
+    assert findings[1].startswith("no device token: ")
+    assert "share BIN" in findings[2]
+
+
+async def test_keys_that_end_soon_and_nobody_who_can_call(well: Services, sql: asyncpg.Connection) -> None:
+    for after, level, sentence in (
+        ("3 days", Level.WARNING, "shop end within 14 days"),
+        ("-1 day", Level.BAD, "nobody can call"),
+    ):
+        async with without_laws(sql):
+            await sql.execute("UPDATE api_key SET expires_at = now() + $1::text::interval", after)
+        assert await found(well) == {("keys", level): sentence}
+
+
+async def test_database_that_is_not_there_is_told_and_the_proxy_is_asked_all_the_same(
+    settings: Settings, wire: respx.MockRouter
+) -> None:
+    wire.get("/status/").mock(return_value=failure(-1601))
+    away = settings.model_copy(update={"database_url": type(settings.database_url)("postgresql://127.0.0.1:1/none")})
+    services = build(away)
+    findings = {one.what: one async for one in look_over(services)}
+    await services.close()
+    assert "cannot be reached" in findings["database"].sentence
+    assert findings["kaspi"].level is Level.OK
+    assert set(findings) == {"settings", "database", "kaspi"}
+
+
+async def test_no_finding_holds_a_secret_or_a_buyer(
+    well: Services, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    taking(wire)
+    await well.payments.create(ask(phone="77015219017"))
+    await age(sql, 100_000)
+    said = " ".join([f"{one.sentence} {one.remedy}" async for one in look_over(well)])
+    secrets = [
+        "77015219017",
+        "9017",
+        "test-access-token",
+        *[key.get_secret_value() for key in well.settings.encryption_keys],
+    ]
+    assert not [secret for secret in secrets if secret in said]
