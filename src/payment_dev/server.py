@@ -143,8 +143,9 @@ def _environment(url: str, made_up: _Secrets, *, port: int, sandbox_port: int) -
 def _leave_settings(data: Path, url: str, environment: dict[str, str], stack: ExitStack) -> None:
     """Let commands in another terminal find the settings, unless the database is on another machine."""
     file = data / DEVELOPMENT_FILE.name
-    host = str(connect_arguments(url)["host"])
-    if is_loopback(host) or host.startswith("/"):
+    host = connect_arguments(url)["host"]
+    hosts = [host] if isinstance(host, str) else host
+    if all(is_loopback(one) or one.startswith("/") for one in hosts):
         _write_secret(file, {name.lower(): value for name, value in environment.items()})
         stack.callback(file.unlink, missing_ok=True)
 

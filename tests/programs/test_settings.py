@@ -498,6 +498,19 @@ SPELLINGS: Final[list[tuple[str, Mapping[str, object]]]] = [
     ),
     ("postgresql://service:word@db.example/payments?channel_binding=prefer&gssencmode=disable", {}),
     ("postgresql://service:word@db.example/pay%2Fments", {"database": "pay/ments"}),
+    *(
+        (address, {"host": ["a", "b"], "port": [5432, port], "target_session_attrs": "read-write"})
+        for address, port in (
+            ("postgresql://service:word@a,b/payments", 5432),
+            ("postgresql://service:word@a:5432,b:6432/payments", 6432),
+            ("postgresql://service:word@/payments?host=a,b", 5432),
+            ("postgresql://service:word@/payments?host=a,b&port=5432,6432&target_session_attrs=read-write", 6432),
+        )
+    ),
+    (
+        "postgresql://service:word@a,b/payments?target_session_attrs=primary",
+        {"host": ["a", "b"], "port": [5432, 5432], "target_session_attrs": "primary"},
+    ),
     (
         "postgresql://service:word@db.example/payments?sslmode=verify-full&sslrootcert=/dev/null&sslcert=/dev/null",
         {"ssl": "verify-full", "dsn": "postgresql://?sslrootcert=%2Fdev%2Fnull&sslcert=%2Fdev%2Fnull"},
@@ -543,7 +556,12 @@ def test_every_usual_spelling_of_a_database_address_is_understood(url: str, chan
         (f"postgresql://service:{SECRET}@db.example/payments?password=other", "states its password twice"),
         (f"postgresql://service:{SECRET}@db.example/payments?user=a&user=b", "states its user twice"),
         (f"postgresql://service:{SECRET}@db.example/payments?sslmode=require&ssl=disable", "states its sslmode twice"),
-        (f"postgresql://service:{SECRET}@/payments?host=a,b", "names several hosts"),
+        (f"postgresql://service:{SECRET}@a,b/payments?target_session_attrs=any", "names several hosts"),
+        (f"postgresql://service:{SECRET}@a,b/payments?target_session_attrs=standby", "names several hosts"),
+        (f"postgresql://service:{SECRET}@a,b/payments?port=1,2,3", "states its port twice"),
+        (f"postgresql://service:{SECRET}@/payments?host=a,b&port=1,2,3", "2 hosts and 3 ports"),
+        (f"postgresql://service:{SECRET}@a:x,b/payments", "the port is a number"),
+        (f"postgresql://service:{SECRET}@a,/payments", "cannot be read"),
         (f"postgresql://service:{SECRET}@db.example/payments?channel_binding=require", "asks for channel_binding"),
         (f"postgresql://service:{SECRET}@db.example/payments?sslrootcert=/dev/null", "counts only with sslmode="),
         (f"postgresql://service:{SECRET}@db.example/p?sslmode=verify-ca&sslrootcert=/no/ca.pem", "/no/ca.pem (No such"),

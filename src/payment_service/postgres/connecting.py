@@ -28,6 +28,8 @@ _UNDERSTOOD: Final = frozenset(
     {"host", "port", "user", "password", "database", "sslmode", "target_session_attrs"}
     | {*_OF_TLS, *_OF_THE_SESSION, *_NEVER_USED}
 )
+_WRITABLE: Final = frozenset({"read-write", "primary"})
+"""Of several hosts the one is used that takes writes."""
 _SCHEME: Final = re.compile(r"postgres(ql)?(\+[a-z0-9]+)?://", re.IGNORECASE)
 _NAME: Final = re.compile(r"[a-z_]{1,40}")
 
@@ -52,7 +54,7 @@ def connect_arguments(database_url: str, *, name: str = "DATABASE_URL") -> dict[
     if not _SCHEME.match(database_url):
         raise ConnectArgumentError(f"{name} must start with postgresql://")
     try:
-        parts, port = _split(database_url)
+        parts, hosts, ports = _split(database_url)
     except ValueError:
         # Nothing of the cause is shown: a password with a '/' in it is read as the port.
         raise ConnectArgumentError(
@@ -61,8 +63,8 @@ def connect_arguments(database_url: str, *, name: str = "DATABASE_URL") -> dict[
         ) from None
     given = _parameters(parts.query, name)
     stated = {
-        "host": parts.hostname,
-        "port": str(port) if port else None,
+        "host": hosts,
+        "port": ports,
         "user": unquote(parts.username) if parts.username else None,
         "password": unquote(parts.password) if parts.password else None,
         "database": unquote(parts.path.removeprefix("/")) or None,
@@ -74,7 +76,7 @@ def connect_arguments(database_url: str, *, name: str = "DATABASE_URL") -> dict[
     _check(given, mode, name)
     arguments: dict[str, Any] = {
         "host": given.get("host", "127.0.0.1"),
-        "port": int(given.get("port", "5432")),
+        "port": int(given.get("port", "5432").partition(",")[0]),
         "user": given.get("user", "postgres"),
         "password": given.get("password"),
         "database": given.get("database", "postgres"),
@@ -86,15 +88,28 @@ def connect_arguments(database_url: str, *, name: str = "DATABASE_URL") -> dict[
         arguments["server_settings"] = of_the_session
     if "target_session_attrs" in given:
         arguments["target_session_attrs"] = given["target_session_attrs"]
+    if "," in arguments["host"]:
+        several = arguments["host"].split(",")
+        ports_of_all = [int(one) for one in given.get("port", "5432").split(",")]
+        arguments["host"] = several
+        arguments["port"] = ports_of_all * len(several) if len(ports_of_all) == 1 else ports_of_all
+        arguments.setdefault("target_session_attrs", "read-write")
     return arguments
 
 
-def _split(database_url: str) -> tuple[SplitResult, int | None]:
+def _split(database_url: str) -> tuple[SplitResult, str | None, str | None]:
+    """The parts of an address, and its hosts and ports, separated by commas where there are several."""
     parts = urlsplit(database_url)
     # A password that is not percent-encoded may be cut at any of these, and what follows looks like something else.
     if parts.fragment or set("@/") & set(parts.path.removeprefix("/")) or "@" in parts.query:
         raise ValueError
-    return parts, parts.port
+    listed = parts.netloc.rpartition("@")[2]
+    if "," not in listed:
+        return parts, parts.hostname, str(parts.port) if parts.port else None
+    hosts = [urlsplit(f"//{one}") for one in listed.split(",")]
+    if not all(host.hostname for host in hosts):
+        raise ValueError
+    return parts, ",".join(str(host.hostname) for host in hosts), ",".join(str(host.port or 5432) for host in hosts)
 
 
 def _parameters(query: str, name: str) -> dict[str, str]:
@@ -116,11 +131,15 @@ def _parameters(query: str, name: str) -> dict[str, str]:
 def _check(given: Mapping[str, str], mode: str, name: str) -> None:
     if mode not in _MODES:
         raise ConnectArgumentError(f"{name} has an unknown sslmode '{mode}': use one of {', '.join(_MODES)}")
-    port = given.get("port", "5432")
-    if not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) <= 65535):
+    hosts, ports = given.get("host", "").split(","), given.get("port", "5432").split(",")
+    if not all(port.isascii() and port.isdecimal() and 0 < int(port[:6]) <= 65535 for port in ports):
         raise ConnectArgumentError(f"{name} cannot be read: the port is a number from 1 to 65535")
-    if "," in given.get("host", ""):
-        raise ConnectArgumentError(f"{name} names several hosts, and only one is understood")
+    if len(ports) not in {1, len(hosts)}:
+        raise ConnectArgumentError(f"{name} names {len(hosts)} hosts and {len(ports)} ports: name one port, or each")
+    if len(hosts) > 1 and given.get("target_session_attrs", "read-write") not in _WRITABLE:
+        raise ConnectArgumentError(
+            f"{name} names several hosts: with them target_session_attrs is one of {', '.join(sorted(_WRITABLE))}"
+        )
     for parameter in ("sslrootcert", "sslcrl"):
         if parameter in given and mode not in _VERIFYING:
             raise ConnectArgumentError(f"{name} has {parameter}, which counts only with sslmode=verify-full (or less)")

@@ -13,15 +13,16 @@ from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 import asyncpg
-from sqlalchemy import URL, BigInteger, DateTime, FetchedValue, String, event, func
+from sqlalchemy import URL, BigInteger, DateTime, FetchedValue, String, func
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 from payment_service.observability.logs import get_logger
-from payment_service.postgres.connecting import UnsuitableDatabaseError, check_encoding, connect_arguments
+from payment_service.postgres.connecting import connect_arguments
 from payment_service.postgres.lines import Lines
+from payment_service.postgres.servers import Servers
 from payment_service.postgres.signals import Signals, noted
 
 CONNECT_TIMEOUT_S = 1.5  # a database that is down is told within 2 s
@@ -74,10 +75,10 @@ class Database:
     """The process's connections to PostgreSQL."""
 
     def __init__(self, database_url: str, *, pool_size: int = 20) -> None:
-        self._arguments = connect_arguments(database_url)
-        asked_for = self._arguments.get("server_settings", {})
-        self._patient = {
-            **self._arguments,
+        arguments = connect_arguments(database_url)
+        self._servers = Servers(arguments)
+        asked_for = arguments.get("server_settings", {})
+        self._patient: dict[str, Any] = {
             "timeout": CONNECT_TIMEOUT_S,
             "command_timeout": COMMAND_TIMEOUT_S,
             "server_settings": {
@@ -99,7 +100,7 @@ class Database:
         """For single statements on the path of a payment."""
         self.engine: AsyncEngine = create_async_engine(
             URL.create("postgresql+asyncpg"),
-            connect_args=self._patient,
+            async_creator=lambda: self._servers.connect(**self._patient),
             pool_size=max(pool_size - of_lines, 1),
             max_overflow=0,
             pool_timeout=CONNECT_TIMEOUT_S,
@@ -107,7 +108,6 @@ class Database:
             hide_parameters=True,  # an error's text must not hold a phone number
         )
         self.engine.dialect.do_terminate = _terminate  # type: ignore[assignment] # see there
-        event.listen(self.engine.sync_engine, "connect", _check)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
         self.signals = Signals(self.raw_connection)
 
@@ -132,27 +132,17 @@ class Database:
 
     async def raw_connection(self) -> asyncpg.Connection:
         """A connection outside the pool, for LISTEN and NOTIFY. The caller closes it."""
-        return await _connected({**self._arguments, "timeout": CONNECT_TIMEOUT_S})
+        return await self._servers.connect(timeout=CONNECT_TIMEOUT_S)
 
     async def _line(self) -> asyncpg.Connection:
-        return await _connected({**self._patient, "server_settings": self._patient["server_settings"] | LINE_SETTINGS})
+        settings = self._patient["server_settings"] | LINE_SETTINGS
+        return await self._servers.connect(**self._patient | {"server_settings": settings})
 
     async def close(self) -> None:
         """Give every connection back."""
         await self.signals.close()
         await self.lines.close()
         await self.engine.dispose()
-
-
-async def _connected(arguments: dict[str, Any]) -> asyncpg.Connection:
-    """A connection that was looked at before anybody uses it."""
-    connection: asyncpg.Connection = await asyncpg.connect(**arguments)
-    try:
-        check_encoding(connection)
-    except UnsuitableDatabaseError:
-        connection.terminate()
-        raise
-    return connection
 
 
 async def raw(session: AsyncSession) -> asyncpg.Connection:
@@ -162,11 +152,6 @@ async def raw(session: AsyncSession) -> asyncpg.Connection:
     await connection.exec_driver_sql("SELECT 1")
     driver_connection: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
     return driver_connection
-
-
-def _check(connection: Any, _record: object) -> None:
-    """Look at a new connection of the pool before anybody uses it."""
-    check_encoding(connection.driver_connection)
 
 
 def _terminate(connection: Any) -> None:
