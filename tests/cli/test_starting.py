@@ -101,12 +101,15 @@ ARGUMENTS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("people", "disable"): ("1",),
     ("people", "sign-out"): ("1",),
     ("people", "link"): ("1",),
+    ("sending", "show"): (),
+    ("sending", "hold"): ("--reason", "a restore"),
+    ("sending", "release"): ("--reason", "looked at"),
     ("secrets", "rotate"): (),
     ("audit", "verify"): (),
     ("audit", "export"): (),
 }
 """Every command that needs the database, with what else it needs."""
-WITHOUT_DATABASE = {("secrets", "new-key"), ("import-legacy",), ("openapi",)}
+WITHOUT_DATABASE = {("doctor",), ("secrets", "new-key"), ("import-legacy",), ("openapi",)}
 
 
 def test_every_command_is_tried_with_a_database_that_cannot_be_used() -> None:
