@@ -6,11 +6,13 @@ predicate the statement implies then looks as cheap as the primary key, and is r
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 import pytest
 from sqlalchemy import event
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
 from payment_service.access.service import FULL_ACCESS
 from payment_service.audit import checking
@@ -21,6 +23,8 @@ from payment_service.payments import polling, queries, shops
 from payment_service.payments import statements as payments
 from payment_service.postgres.database import LINE_SETTINGS
 from payment_service.postgres.visibility import ALL_SHOPS
+from payment_service.reconciliation.service import Period
+from payment_service.reconciliation.sums import statement
 from payment_service.refunds import statements as refunds
 from payment_service.services import Services
 from payment_service.webhooks import delivery
@@ -30,6 +34,15 @@ _SCAN = re.compile(
     r"(?:Index (?:Only )?Scan(?: Backward)? using (\w+) on|Bitmap Index Scan on (\w+)|Seq Scan on (\w+))"
 )
 SMALL = {"webhook_endpoint"}
+
+
+def sums() -> str:
+    """The statement of the sums of a period, with numbers for what SQLAlchemy binds."""
+    period = Period(datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC))
+    dialect = PGDialect_asyncpg()  # type: ignore[no-untyped-call]
+    return str(statement(ALL_SHOPS, period, "day").compile(dialect=dialect))
+
+
 INDEXES = {
     "move of a payment": (payments.MOVE, {"payment_pkey"}),
     "move of a refund": (refunds.MOVE, {"refund_pkey", "payment_pkey"}),
@@ -46,6 +59,7 @@ INDEXES = {
         shops.FACTS,
         {"payment_shop", "payment_trouble", "payment_one_open_per_order"},
     ),
+    "sums of a period": (sums(), {"payment_time", "refund_payment"}),
     "next delivery": (delivery._NEXT, {"webhook_endpoint", "event_delivery_due"}),
 }
 

@@ -6,20 +6,19 @@ The sums are of our record, all taken by one statement: they are of one moment, 
 import csv
 import io
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, cast, func, select
+from sqlalchemy import select
 
 from payment_service.money import TIYN_PER_TENGE
 from payment_service.payments.lifecycle import State
-from payment_service.payments.models import Payment
 from payment_service.postgres.database import Database
+from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.reconciliation.findings import Finding, Kind
 from payment_service.reconciliation.service import Period
-from payment_service.refunds.lifecycle import RefundState
-from payment_service.refunds.models import Refund
+from payment_service.reconciliation.sums import Sum, sums_of
 from payment_service.routing.models import PaymentConfig
 from payment_service.spreadsheets import ENCODING, cell
 
@@ -46,8 +45,9 @@ class Turnover:
     unknown_refunds: int
     without_amount: int
     """Paid, and in no sum, because the client that made them never told the amount."""
-    differing: int = 0
-    unread: int = 0
+    differing: int | None = 0
+    """None where no provider was asked."""
+    unread: int | None = 0
 
 
 _COUNTED: Final = (
@@ -60,56 +60,64 @@ _COUNTED: Final = (
     "differing",
     "unread",
 )
+_NOT_ASKED: Final[Mapping[str, Any]] = {"differing": None, "unread": None}
 
 
 async def turnovers_of(database: Database, period: Period, findings: Collection[Finding]) -> list[Turnover]:
     """The turnovers of a period, by shop, BIN and source; ``findings`` tells what differs or was not read."""
-    unknown = (
-        select(Refund.payment_id, func.count().label("refunds"))
-        .where(Refund.state == RefundState.UNKNOWN)
-        .group_by(Refund.payment_id)
-        .subquery()
-    )
-    is_paid = Payment.state == State.PAID
-    paid = func.coalesce(func.sum(Payment.amount).filter(is_paid), 0)
-    refunded = func.sum(Payment.refunded_amount)
-    query = (
-        select(
-            Payment.shop_id,
-            func.coalesce(PaymentConfig.name, "").label("name"),
-            Payment.organization_bin,
-            Payment.source,
-            func.count().label("payments"),
-            func.count().filter(is_paid).label("paid_payments"),
-            cast(paid, BigInteger).label("paid"),
-            cast(refunded, BigInteger).label("refunded"),
-            cast(paid - refunded, BigInteger).label("net"),
-            func.count().filter(Payment.state.in_([State.UNKNOWN, State.SENDING])).label("unknown"),
-            cast(func.coalesce(func.sum(unknown.c.refunds), 0), BigInteger).label("unknown_refunds"),
-            func.count().filter(is_paid, Payment.amount.is_(None)).label("without_amount"),
-        )
-        .outerjoin(unknown, unknown.c.payment_id == Payment.id)
-        .outerjoin(PaymentConfig, PaymentConfig.shop_id == Payment.shop_id)
-        .where(period.holds())
-        .group_by(Payment.shop_id, PaymentConfig.name, Payment.organization_bin, Payment.source)
-        .order_by(Payment.shop_id, Payment.organization_bin, Payment.source)
-    )
-    async with database.reading() as session:
-        rows = (await session.execute(query)).mappings().all()
+    sums = await sums_of(database, ALL_SHOPS, period, "day")
     differing = Counter(_whose(finding) for finding in findings if finding.differs)
     unread = Counter(_whose(finding) for finding in findings if finding.kind is Kind.UNREAD)
     return [
-        Turnover(**row, differing=differing[whose], unread=unread[whose])
-        for row in rows
-        for whose in [(row["shop_id"], row["organization_bin"], row["source"])]
+        replace(turnover, differing=differing[whose], unread=unread[whose])
+        for turnover in turnovers(sums, await names_of_shops(database))
+        for whose in [_whose(turnover)]
     ]
+
+
+def turnovers(sums: Iterable[Sum], names: Mapping[int, str]) -> list[Turnover]:
+    """The turnovers that sums come to, by shop, BIN and source; what a provider says of them is not known here."""
+    added: dict[tuple[int, str | None, str], Counter[str]] = {}
+    for one in sums:
+        here = added.setdefault((one.shop_id, one.organization_bin, one.source), Counter())
+        here["payments"] += one.payments
+        here["refunded"] += one.refunded
+        here["unknown_refunds"] += one.unknown_refunds
+        if one.state is State.PAID:
+            here["paid_payments"] += one.payments
+            here["paid"] += one.amount
+            here["without_amount"] += one.without_amount
+        elif one.state in {State.UNKNOWN, State.SENDING}:
+            here["unknown"] += one.payments
+    found = [
+        Turnover(
+            **{**{name: here[name] for name in _COUNTED}, "net": here["paid"] - here["refunded"], **_NOT_ASKED},
+            shop_id=shop_id,
+            name=names.get(shop_id, ""),
+            organization_bin=organization_bin,
+            source=source,
+        )
+        for (shop_id, organization_bin, source), here in added.items()
+    ]
+    return sorted(found, key=_place)
+
+
+def _place(turnover: Turnover) -> tuple[int, bool, str, str]:
+    bin_ = turnover.organization_bin
+    return int(turnover.shop_id), bin_ is None, bin_ or "", turnover.source
+
+
+async def names_of_shops(database: Database) -> dict[int, str]:
+    """What the shops are called today."""
+    async with database.reading() as session:
+        rows = await session.execute(select(PaymentConfig.shop_id, PaymentConfig.name))
+    return {shop_id: name or "" for shop_id, name in rows}
 
 
 def total_of(turnovers: Sequence[Turnover]) -> Turnover:
     """The last line: everything together."""
-    return Turnover(
-        shop_id="total", **{name: sum(getattr(turnover, name) for turnover in turnovers) for name in _COUNTED}
-    )
+    added: dict[str, Any] = {name: _added(getattr(turnover, name) for turnover in turnovers) for name in _COUNTED}
+    return Turnover(shop_id="total", **added)
 
 
 def line_of(turnover: Turnover) -> dict[str, Any]:
@@ -120,12 +128,22 @@ def line_of(turnover: Turnover) -> dict[str, Any]:
 
 def csv_of(turnovers: Sequence[Turnover]) -> bytes:
     """The file for the accountant: UTF-8 with a byte order mark, by which Excel knows that it is."""
+    return b"".join(csv_lines(turnovers))
+
+
+def csv_lines(turnovers: Sequence[Turnover]) -> Iterator[bytes]:
+    """The same, line by line."""
     out = io.StringIO(newline="")
     writer = csv.writer(out)
-    lines = [line_of(turnover) for turnover in (*turnovers, total_of(turnovers))]
-    writer.writerow(lines[0])
-    writer.writerows([cell(value) for value in line.values()] for line in lines)
-    return out.getvalue().encode(ENCODING)
+    encoding = ENCODING  # of the first line: the mark stands once
+    for line in map(line_of, (*turnovers, total_of(turnovers))):
+        if encoding is ENCODING:
+            writer.writerow(line)
+        writer.writerow([cell(value) for value in line.values()])
+        yield out.getvalue().encode(encoding)
+        out.seek(0)
+        out.truncate()
+        encoding = "utf-8"
 
 
 def tenge(tiyn: int) -> str:
@@ -134,5 +152,11 @@ def tenge(tiyn: int) -> str:
     return f"{whole}.{rest:02d}"
 
 
-def _whose(finding: Finding) -> tuple[int, str | None, str]:
-    return finding.shop_id, finding.organization_bin, finding.source
+def _added(values: Iterable[int | None]) -> int | None:
+    """A sum; none when one of them is not known."""
+    known = list(values)
+    return None if None in known else sum(one or 0 for one in known)
+
+
+def _whose(one: Finding | Turnover) -> tuple[int | str, str | None, str]:
+    return one.shop_id, one.organization_bin, one.source
