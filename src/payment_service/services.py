@@ -13,6 +13,7 @@ from payment_service.idempotency.holding import Holding
 from payment_service.notifications.bindings import Bindings
 from payment_service.notifications.channel import Channels
 from payment_service.notifications.email import Email
+from payment_service.notifications.record import MessageRecord
 from payment_service.notifications.service import Notifications
 from payment_service.notifications.telegram import Telegram
 from payment_service.outbound.addresses import DEVELOPMENT, PRODUCTION
@@ -70,6 +71,7 @@ class Services:
     delivery_record: DeliveryRecord
     notifications: Notifications
     bindings: Bindings
+    message_record: MessageRecord
     subscriptions: Subscriptions
     inflight: InFlight
 
@@ -140,6 +142,7 @@ def build(settings: Settings, database: Database | None = None, providers: Regis
         delivery_record=DeliveryRecord(database, endpoints),
         notifications=notifications,
         bindings=Bindings(database, notifications),
+        message_record=MessageRecord(database),
         subscriptions=Subscriptions(
             database,
             access,

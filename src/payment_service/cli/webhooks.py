@@ -168,7 +168,7 @@ def deliveries(
         return await services.delivery_record.search(
             FULL_ACCESS,
             endpoint_id=endpoint,
-            state=state,
+            states=[state] if state else (),
             type=event,
             since=_utc(since),
             until=_utc(until),

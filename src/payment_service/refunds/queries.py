@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.payments.models import Payment
 from payment_service.postgres.database import Database, RowLost
+from payment_service.postgres.paging import Page, matches, read_page, within
 from payment_service.postgres.visibility import Shops, of_shops
 from payment_service.refunds.lifecycle import OPEN, RefundState
 from payment_service.refunds.models import Refund
@@ -18,6 +19,39 @@ async def of_payment(session: AsyncSession, payment_id: UUID) -> list[Refund]:
     """The refunds of a payment, oldest first."""
     query = select(Refund).where(Refund.payment_id == payment_id).order_by(Refund.created_at, Refund.id)
     return list(await session.scalars(query))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundFilter:
+    """Which refunds to show. ``shops`` are those that the caller may see."""
+
+    shops: Shops
+    shop_id: int | None = None
+    payment_id: UUID | None = None
+    state: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+async def search(
+    session: AsyncSession, wanted: RefundFilter, *, limit: int, cursor: str | None
+) -> Page[tuple[Refund, Payment]]:
+    """Refunds, each with its payment, newest first."""
+    query = (
+        select(Refund)
+        .join(Payment, Payment.id == Refund.payment_id)
+        .where(
+            of_shops(Payment.shop_id, wanted.shops),
+            matches(Payment.shop_id, wanted.shop_id),
+            matches(Refund.payment_id, wanted.payment_id),
+            matches(Refund.state, wanted.state),
+            within(Refund.created_at, wanted.since, wanted.until),
+        )
+    )
+    page = await read_page(session, Refund, query, limit=limit, cursor=cursor)
+    of_page = select(Payment).where(Payment.id.in_({refund.payment_id for refund in page.rows}))
+    payments = {payment.id: payment for payment in await session.scalars(of_page)}
+    return Page([(refund, payments[refund.payment_id]) for refund in page.rows], page.next_cursor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,8 @@ class RefundRequest:
     payment: Payment
     amount: Money | None
     idempotency_key: str | None = None
+    reason: str | None = None
+    """Why, for the record."""
     id: UUID = field(default_factory=new_id)
 
 
@@ -247,7 +249,7 @@ class Refunds:
             nonlocal known
             # Known once: what was written of it and not confirmed is to be looked at again.
             seen, known = known or await queries.as_it_is(self.database, refund_id), None
-            return await self._apply_outcome(seen, outcome)
+            return await self._apply_outcome(seen, outcome, request.reason)
 
         async def restore() -> None:
             alarm("intent_lost", payment_id, refund_id=str(refund_id))
@@ -260,20 +262,22 @@ class Refunds:
 
         return await write_outcome(write, outcome, restore=restore, refused=refused)
 
-    async def _apply_outcome(self, seen: Seen, outcome: Outcome[RefundReceipt]) -> RefundAnswer:
+    async def _apply_outcome(self, seen: Seen, outcome: Outcome[RefundReceipt], reason: str | None) -> RefundAnswer:
         """Move a refund by an outcome.
 
         A reply that names a refund which was made before is crossed or cached and says nothing about this one.
         """
         refund_id = seen.refund.id
         try:
-            moved = await self.moves.apply(seen, _decision(outcome), "refund")
+            moved = await self.moves.apply(seen, _decision(outcome), "refund", reason=reason)
         except asyncpg.UniqueViolationError as error:
             if constraint_of(error) != PROVIDER_REFUND_ID:
                 raise
             alarm("crossed_reply", seen.payment.id, refund_id=str(refund_id))
             seen = await queries.as_it_is(self.database, refund_id)
-            moved = await self.moves.apply(seen, _decision(Unknown("refund_id_of_another_refund")), "refund")
+            moved = await self.moves.apply(
+                seen, _decision(Unknown("refund_id_of_another_refund")), "refund", reason=reason
+            )
         return RefundAnswer(moved.refund, moved.payment)
 
 

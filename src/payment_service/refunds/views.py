@@ -44,6 +44,28 @@ class RefundLine(BaseModel):
         )
 
 
+class RefundItem(RefundLine):
+    """One refund in a list of those of many payments."""
+
+    payment: UUID = Field(description="Our id of the payment.")
+    shop_id: int
+    organization_bin: str | None = Field(description="The BIN that took the payment and paid it back.")
+    external_id: str | None = Field(description="The provider's id of the payment.")
+    order_id: str | None
+
+    @classmethod
+    def of_payment(cls, refund: Refund, payment: Payment) -> Self:
+        """The view of a refund with its payment."""
+        return cls(
+            **dict(RefundLine.of(refund)),
+            payment=payment.id,
+            shop_id=payment.shop_id,
+            organization_bin=payment.organization_bin,
+            external_id=payment.external_id,
+            order_id=payment.order_id,
+        )
+
+
 class RefundedAnswer(BaseModel):
     """A refund that was made."""
 

@@ -3,13 +3,13 @@
 What has ended stays as it is. A replay is a new delivery of the same event, with the same id for the receiver.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -22,10 +22,13 @@ from payment_service.postgres.paging import Page, matches, read_page, within
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.scheduling.due import Kind, wake
 from payment_service.webhooks.delivery import delivery_of
-from payment_service.webhooks.endpoints import Endpoints, locked, wants
+from payment_service.webhooks.endpoints import Endpoints, locked, may_see, wants
 from payment_service.webhooks.models import DeliveryTry, EventDelivery, WebhookEndpoint
 
 BATCH: Final = 500
+MOST_OF_SUBJECTS: Final = 100
+COUNTED: Final = 10_000
+DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,26 @@ class DeliveryDetails:
     delivery: EventDelivery
     event: Event
     tries: Sequence[DeliveryTry]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A delivery and where it goes."""
+
+    delivery: EventDelivery
+    endpoint: WebhookEndpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """An endpoint with what became of its newest deliveries, ``COUNTED`` of the last 24 hours at most."""
+
+    endpoint: WebhookEndpoint = field(kw_only=False)
+    delivered: int
+    dead: int
+    waiting: int
+    waits_since: datetime | None
+    """Since when the oldest delivery waits, of any age; none when nothing does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +72,8 @@ class DeliveryRecord:
         caller: Caller,
         *,
         endpoint_id: UUID | None = None,
-        state: str | None = None,
+        states: Collection[str] = (),
+        subject_ids: Collection[str] | None = None,
         type: str | None = None,  # noqa: A002 - the word of the wire
         event_id: UUID | None = None,
         since: datetime | None = None,
@@ -57,11 +81,12 @@ class DeliveryRecord:
         limit: int,
         cursor: str | None = None,
     ) -> Page[EventDelivery]:
-        """Deliveries to endpoints that the caller may see, newest first."""
+        """Deliveries to endpoints that the caller may see, newest first: in any of these states, of these subjects."""
         query = select(EventDelivery).where(
+            EventDelivery.state.in_(states) if states else true(),
+            true() if subject_ids is None else EventDelivery.event_id.in_(_events_of(subject_ids)),
             matches(EventDelivery.endpoint_id, endpoint_id),
             matches(EventDelivery.event_id, event_id),
-            matches(EventDelivery.state, state),
             matches(EventDelivery.type, type),
             within(EventDelivery.created_at, since, until),
         )
@@ -85,8 +110,25 @@ class DeliveryRecord:
             event = await session.get_one(Event, delivery.event_id)
             return DeliveryDetails(delivery, event, list(await session.scalars(tries)))
 
-    async def replay(self, caller: Caller, delivery_id: UUID) -> EventDelivery:
+    async def of_subjects(self, caller: Caller, subject_ids: Collection[str]) -> list[Delivered]:
+        """Deliveries of events of these subjects, oldest first; the newest ``MOST_OF_SUBJECTS``."""
+        query = (
+            select(EventDelivery, WebhookEndpoint)
+            .join(WebhookEndpoint, WebhookEndpoint.id == EventDelivery.endpoint_id)
+            .where(EventDelivery.event_id.in_(_events_of(subject_ids)))
+            .order_by(EventDelivery.created_at.desc(), EventDelivery.id.desc())
+            .limit(MOST_OF_SUBJECTS)
+        )
+        async with self.database.reading() as session:
+            rows = (await session.execute(query)).all()
+        return [Delivered(delivery, endpoint) for delivery, endpoint in rows[::-1] if may_see(endpoint, caller)]
+
+    async def replay(
+        self, caller: Caller, delivery_id: UUID, *, besides_since: datetime | None = None
+    ) -> EventDelivery:
         """Deliver an event once more, at once. What still waits is tried now; what was replayed already, anew.
+
+        What was replayed since ``besides_since`` is returned as it is, so that to ask twice is to ask once.
 
         Raises:
             DeliveryNotFound: when there is none that the caller may see.
@@ -97,7 +139,10 @@ class DeliveryRecord:
             endpoint = await self._on(session, caller, delivery.endpoint_id)
             of_event = EventDelivery.endpoint_id == endpoint.id, EventDelivery.event_id == delivery.event_id
             latest = select(EventDelivery).where(*of_event).order_by(EventDelivery.id.desc()).limit(1)
-            again = await self._again(session, (await session.scalars(latest)).one())
+            newest = (await session.scalars(latest)).one()
+            if besides_since is not None and newest.created_at >= besides_since:
+                return newest
+            again = await self._again(session, newest)
             wake(session, Kind.DELIVERIES)
         return again
 
@@ -108,19 +153,12 @@ class DeliveryRecord:
             WebhookNotFound: when there is no such endpoint that the caller may see.
             WebhookOff: when it is switched off.
         """
-        later = aliased(EventDelivery)
-        not_replayed = ~exists().where(later.replay_of == EventDelivery.id)
-        failed = or_(
-            and_(EventDelivery.state == "dead", EventDelivery.ended_at >= since, not_replayed),
-            and_(EventDelivery.state == "waiting", EventDelivery.tries > 0, EventDelivery.created_at >= since),
-        )
-        of_endpoint = EventDelivery.endpoint_id == endpoint_id
+        failed = _failed(endpoint_id, since)
         replayed, last = 0, UUID(int=0)
         while True:
             async with self.database.transaction() as session:
                 await self._on(session, caller, endpoint_id)
-                no_test = EventDelivery.type != EventType.TEST
-                query = select(EventDelivery).where(of_endpoint, no_test, failed, EventDelivery.id > last)
+                query = select(EventDelivery).where(*failed, EventDelivery.id > last)
                 batch = list(await session.scalars(query.order_by(EventDelivery.id).limit(BATCH)))
                 for delivery in batch:
                     await self._again(session, delivery)
@@ -129,10 +167,19 @@ class DeliveryRecord:
                 wake(session, Kind.DELIVERIES)
             replayed, last = replayed + len(batch), batch[-1].id
 
-    async def replay_period(self, caller: Caller, endpoint_id: UUID, since: datetime, until: datetime) -> int:
+    async def replay_period(
+        self,
+        caller: Caller,
+        endpoint_id: UUID,
+        since: datetime,
+        until: datetime,
+        *,
+        besides_since: datetime | None = None,
+    ) -> int:
         """Deliver every event of a period that the endpoint wants, delivered before or not; returns how many.
 
-        Also those that were written while it was off, or before it was there.
+        Also those that were written while it was off, or before it was there. What is being delivered since
+        ``besides_since`` is left out, so that to ask twice is to ask once.
 
         Raises:
             WebhookNotFound: when there is no such endpoint that the caller may see.
@@ -147,18 +194,120 @@ class DeliveryRecord:
                 events = list(await session.scalars(query.order_by(Event.created_at, Event.id).limit(BATCH)))
                 if not events:
                     return replayed
-                wanted = [event for event in events if wants(endpoint, event)]
-                latest = await _latest(session, endpoint, wanted)
-                for event in wanted:
-                    if event.id in latest:
-                        await self._again(session, latest[event.id])
-                    elif event.passed_on_at is not None:  # else it is about to be delivered anyway
-                        session.add(delivery_of(event, endpoint.id))
-                wake(session, Kind.DELIVERIES)
-            replayed += len(wanted)
+                replayed += await self._all_again(session, endpoint, events, besides_since)
             place = tuple_(Event.created_at, Event.id) > tuple_(events[-1].created_at, events[-1].id)
 
+    async def replay_subjects(
+        self, caller: Caller, subject_ids: Collection[str], *, besides_since: datetime | None = None
+    ) -> int:
+        """Deliver every event of these subjects once more, to every endpoint that is on and wants it; returns how many.
+
+        What is being delivered since ``besides_since`` is left out.
+        """
+        replayed = 0
+        for endpoint in await self.endpoints.all(caller):
+            async with self.database.transaction() as session:
+                held = await locked(session, endpoint.id)
+                if held is None or not held.is_active:
+                    continue
+                of_subjects = select(Event).where(Event.subject_id.in_(subject_ids)).limit(BATCH)
+                events = list(await session.scalars(of_subjects.order_by(Event.created_at, Event.id)))
+                replayed += await self._all_again(session, held, events, besides_since)
+        return replayed
+
+    async def count_failed(self, caller: Caller, endpoint_id: UUID, since: datetime, *, at_most: int) -> int:
+        """How many ``replay_failed`` would deliver, counted up to ``at_most``.
+
+        Raises:
+            WebhookNotFound: when there is no such endpoint that the caller may see.
+        """
+        await self.endpoints.get(caller, endpoint_id)
+        failed = select(EventDelivery.id).where(*_failed(endpoint_id, since)).limit(at_most).subquery()
+        async with self.database.reading() as session:
+            return (await session.execute(select(func.count()).select_from(failed))).scalar_one()
+
+    async def count_period(
+        self, caller: Caller, endpoint_id: UUID, since: datetime, until: datetime, *, at_most: int
+    ) -> int:
+        """How many ``replay_period`` would deliver, counted up to ``at_most``.
+
+        Raises:
+            WebhookNotFound: when there is no such endpoint that the caller may see.
+        """
+        endpoint = await self.endpoints.get(caller, endpoint_id)
+        wanted = select(Event.id).where(
+            Event.created_at >= since,
+            Event.created_at < until,
+            Event.type != EventType.TEST,
+            true() if endpoint.events is None else Event.type.in_(endpoint.events),
+            true() if endpoint.shops is None else Event.shop_id.in_(endpoint.shops),
+        )
+        async with self.database.reading() as session:
+            counted = select(func.count()).select_from(wanted.limit(at_most).subquery())
+            return (await session.execute(counted)).scalar_one()
+
+    async def standings(self, caller: Caller) -> list[Standing]:
+        """How each endpoint fares: what was tried in the last 24 hours, and the oldest that waits. Oldest first."""
+        endpoints = await self.endpoints.all(caller)
+        ids = [endpoint.id for endpoint in endpoints]
+        recent = EventDelivery.created_at > func.now() - DAY
+        newest = (
+            select(EventDelivery.endpoint_id, EventDelivery.state)
+            .where(EventDelivery.endpoint_id == WebhookEndpoint.id, recent)
+            .order_by(EventDelivery.created_at.desc(), EventDelivery.id.desc())
+            .limit(COUNTED)
+            .lateral()
+        )
+        counts = (
+            select(newest.c.endpoint_id, newest.c.state, func.count())
+            .select_from(WebhookEndpoint)
+            .join(newest, true())
+            .where(WebhookEndpoint.id.in_(ids))
+            .group_by(newest.c.endpoint_id, newest.c.state)
+        )
+        oldest = (
+            select(EventDelivery.endpoint_id, func.min(EventDelivery.created_at))
+            .where(EventDelivery.endpoint_id.in_(ids), EventDelivery.state == "waiting")
+            .group_by(EventDelivery.endpoint_id)
+        )
+        async with self.database.reading() as session:
+            counted = {(endpoint, state): count for endpoint, state, count in await session.execute(counts)}
+            waits = {row[0]: row[1] for row in await session.execute(oldest)}
+        return [
+            Standing(
+                endpoint,
+                delivered=counted.get((endpoint.id, "delivered"), 0),
+                dead=counted.get((endpoint.id, "dead"), 0),
+                waiting=counted.get((endpoint.id, "waiting"), 0),
+                waits_since=waits.get(endpoint.id),
+            )
+            for endpoint in endpoints
+        ]
+
     # --- steps
+
+    async def _all_again(
+        self,
+        session: AsyncSession,
+        endpoint: WebhookEndpoint,
+        events: Sequence[Event],
+        besides_since: datetime | None,
+    ) -> int:
+        """Deliver those of the events that the endpoint wants; returns how many."""
+        wanted = [event for event in events if wants(endpoint, event) and event.type != EventType.TEST]
+        latest = await _latest(session, endpoint, wanted)
+        replayed = 0
+        for event in wanted:
+            delivery = latest.get(event.id)
+            if delivery is not None and besides_since is not None and delivery.created_at >= besides_since:
+                continue
+            replayed += 1
+            if delivery is not None:
+                await self._again(session, delivery)
+            elif event.passed_on_at is not None:  # else it is about to be delivered anyway
+                session.add(delivery_of(event, endpoint.id))
+        wake(session, Kind.DELIVERIES)
+        return replayed
 
     async def _check_visible(self, caller: Caller, delivery: EventDelivery) -> None:
         try:
@@ -185,6 +334,25 @@ class DeliveryRecord:
         await session.flush()
         await session.refresh(again)
         return again
+
+
+def _events_of(subject_ids: Collection[str]) -> Select[UUID]:
+    """The ids of the events of these subjects."""
+    return select(Event.id).where(Event.subject_id.in_(subject_ids))
+
+
+def _failed(endpoint_id: UUID, since: datetime) -> tuple[ColumnElement[bool], ...]:
+    """The conditions for what ended as dead since then and was not replayed, or failed and waits."""
+    later = aliased(EventDelivery)
+    failed = or_(
+        and_(
+            EventDelivery.state == "dead",
+            EventDelivery.ended_at >= since,
+            ~exists().where(later.replay_of == EventDelivery.id),
+        ),
+        and_(EventDelivery.state == "waiting", EventDelivery.tries > 0, EventDelivery.created_at >= since),
+    )
+    return EventDelivery.endpoint_id == endpoint_id, EventDelivery.type != EventType.TEST, failed
 
 
 async def _latest(session: AsyncSession, endpoint: WebhookEndpoint, events: Sequence[Event]) -> dict[UUID, Any]:

@@ -64,7 +64,7 @@ class Endpoints:
         """Every endpoint that the caller may see, oldest first, those that are off too."""
         async with self.database.reading() as session:
             found = await session.scalars(select(WebhookEndpoint).order_by(WebhookEndpoint.id))
-            return [endpoint for endpoint in found if _may_see(endpoint, caller)]
+            return [endpoint for endpoint in found if may_see(endpoint, caller)]
 
     async def get(self, caller: Caller, endpoint_id: UUID) -> WebhookEndpoint:
         """One endpoint.
@@ -273,14 +273,20 @@ def wants(endpoint: WebhookEndpoint, event: Event) -> bool:
     return of_type and (endpoint.shops is None or event.shop_id in endpoint.shops)
 
 
-def _may_see(endpoint: WebhookEndpoint, caller: Caller) -> bool:
+def host_of(endpoint: WebhookEndpoint) -> str:
+    """Of the URL, which may hold secrets, the host."""
+    return urlsplit(endpoint.url).hostname or ""
+
+
+def may_see(endpoint: WebhookEndpoint, caller: Caller) -> bool:
+    """Whether the caller may touch every shop that the endpoint is told of."""
     if endpoint.shops is None:
         return caller.shops is ALL_SHOPS
     return all(caller.may_touch(shop_id) for shop_id in endpoint.shops)
 
 
 def _visible(endpoint: WebhookEndpoint | None, endpoint_id: UUID, caller: Caller) -> WebhookEndpoint:
-    if endpoint is None or not _may_see(endpoint, caller):
+    if endpoint is None or not may_see(endpoint, caller):
         raise WebhookNotFound(endpoint_id)
     return endpoint
 
