@@ -188,7 +188,7 @@ async def test_how_an_endpoint_or_a_chat_fares_needs_no_entry(books: asyncpg.Con
     ("change", "law"),
     [
         ("DELETE FROM api_key", "api_key_insert_only"),
-        ("TRUNCATE api_key", "api_key_insert_only"),
+        ("TRUNCATE api_key CASCADE", "api_key_insert_only"),
         ("UPDATE api_key SET digest = repeat('f', 64)", "api_key_fixed"),
         ("UPDATE api_key SET name = 'mallory'", "api_key_fixed"),
         ("UPDATE api_key SET revoked_at = NULL", "api_key_fixed"),

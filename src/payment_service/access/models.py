@@ -26,6 +26,15 @@ class ApiKey(Base):
     revoked_at: Mapped[Moment | None]
 
 
+class ApiKeyUse(Base):
+    """When a key was last used, by the minute or so. No part of the record: what was done with it is there."""
+
+    __tablename__ = "api_key_use"
+
+    key_id: Mapped[int] = mapped_column(ForeignKey("api_key.id"), primary_key=True)
+    used_at: Mapped[Stamp]
+
+
 class Person(Base):
     """Somebody who signs in to the console. The e-mail address is their name in the record, and never changes."""
 

@@ -52,11 +52,17 @@ class Right(StrEnum):
     RECORD = "record"
     CHANGES = "changes"
     HEALTH = "health"
+    DELIVER = "deliver"
+    """See webhooks and messages, and send webhooks again."""
+    ADMINISTER = "administer"
+    """Keys and accounts."""
 
 
 RIGHTS: Final[Mapping[Role, frozenset[Right]]] = {
     Role.FLORIST: frozenset({Right.READ, Right.REFUND}),
-    Role.OPERATOR: frozenset({Right.READ, Right.REFUND, Right.SETTLE, Right.TEST, Right.RECORD, Right.HEALTH}),
+    Role.OPERATOR: frozenset(
+        {Right.READ, Right.REFUND, Right.SETTLE, Right.TEST, Right.RECORD, Right.HEALTH, Right.DELIVER}
+    ),
     Role.ACCOUNTANT: frozenset({Right.READ, Right.RECORD}),
     Role.ADMIN: frozenset(Right),
 }
@@ -70,6 +76,8 @@ _SCOPES: Final[Mapping[Right, frozenset[Scope]]] = {
     Right.RECORD: frozenset(),
     Right.CHANGES: frozenset(),
     Right.HEALTH: frozenset(),
+    Right.DELIVER: frozenset(),
+    Right.ADMINISTER: frozenset(),
 }
 
 

@@ -5,6 +5,7 @@ within the time of a NOTIFY. While not listening to the database, every key is l
 checked at each use.
 """
 
+import asyncio
 import hashlib
 import math
 import re
@@ -17,19 +18,23 @@ from enum import StrEnum
 from typing import Final
 
 from sqlalchemy import Float, Select, func, or_, select
+from sqlalchemy.dialects.postgresql import insert
 
-from payment_service.access.models import ApiKey
+from payment_service.access.models import ApiKey, ApiKeyUse
 from payment_service.audit import service as audit
 from payment_service.errors import InvalidInput, NotAuthenticated, ScopeMissing, ShopNotConfigured
+from payment_service.observability.logs import get_logger
 from payment_service.postgres.database import Database
 from payment_service.postgres.memory import Memory
 from payment_service.postgres.visibility import ALL_SHOPS, Shops
 
+NOTED_EVERY_S: Final = 60
 _KEY_MARK: Final = "ps_"
 _PREFIX_LENGTH: Final = 10
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _OURS: Final = frozenset({"anonymous", "console", "development", "service", "worker"})
 """Actors of the record that are no caller: a key of that name could sign with it."""
+log = get_logger(__name__)
 
 
 class Scope(StrEnum):
@@ -132,6 +137,8 @@ class Access:
     database: Database
     memory: Memory[str, _HeldKey] = field(default_factory=lambda: Memory("api_key_changed"))
     """By digest. A guess is never kept, so that it holds no more than there are keys."""
+    _used: set[int] = field(default_factory=set, repr=False)
+    """Keys that were used and not written down as such yet."""
 
     async def caller_with(self, key: str) -> Caller:
         """The caller that a key stands for.
@@ -142,7 +149,34 @@ class Access:
         held = await self.memory.get_or_read(digest_of(key), self._read)
         if held.ends_at <= time.monotonic():
             raise NotAuthenticated
+        if held.caller.key_id is not None:
+            self._used.add(held.caller.key_id)
         return held.caller
+
+    async def note_uses(self) -> None:
+        """Write down which keys were used since this was called last; when it fails, the next call does."""
+        used = sorted(self._used)
+        if not used:
+            return
+        noted = insert(ApiKeyUse).values([{"key_id": key_id} for key_id in used])
+        now = noted.on_conflict_do_update(index_elements=[ApiKeyUse.key_id], set_={"used_at": func.now()})
+        async with self.database.transaction() as session:
+            await session.execute(now)
+        self._used.difference_update(used)
+
+    async def keep_noting_uses(self) -> None:
+        """Write down uses every ``NOTED_EVERY_S`` seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(NOTED_EVERY_S)
+            try:
+                await self.note_uses()
+            except Exception as error:  # noqa: BLE001 - the database may be away; the next turn writes them
+                log.warning("uses of keys are not written down yet", error=type(error).__name__)
+
+    async def last_used(self) -> dict[int, datetime]:
+        """When each key was last used, as far as that is written down; a key that never was is left out."""
+        async with self.database.reading() as session:
+            return {use.key_id: use.used_at for use in await session.scalars(select(ApiKeyUse))}
 
     async def _read(self, digest: str) -> _HeldKey:
         asked_at = time.monotonic()

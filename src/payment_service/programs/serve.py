@@ -41,7 +41,9 @@ def create_app(services: Services, drain: Drain) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await _load_known_keys(services, throttle)
         listening = asyncio.gather(
-            keep_fresh(services.database, services.routing.memory, services.access.memory), services.subscriptions.run()
+            keep_fresh(services.database, services.routing.memory, services.access.memory),
+            services.subscriptions.run(),
+            services.access.keep_noting_uses(),
         )
         worker = worker_over(services) if settings.worker_in_serve else None
         working = asyncio.create_task(worker.run()) if worker else None
