@@ -73,7 +73,17 @@ ROWS: dict[tuple[str, str], Row] = {
         lambda t: {"shop_id": t.shop_id, "external_id": t.external_id, "amount": 1},
     ),
     ("GET", "/payments"): Row(Scope.PAYMENTS_READ, lambda t: f"/payments?shop_id={t.shop_id}", hides_by=200),
+    ("GET", "/payments/sums"): Row(
+        Scope.PAYMENTS_READ,
+        lambda t: f"/payments/sums?since=2026-01-01&until=2026-12-31&shop_id={t.shop_id}",
+        hides_by=200,
+    ),
     ("GET", "/payments/{id}"): Row(Scope.PAYMENTS_READ, lambda t: f"/payments/{t.id}"),
+    ("GET", "/payments/{id}/status"): Row(Scope.PAYMENTS_READ, lambda t: f"/payments/{t.id}/status"),
+    ("GET", "/refunds"): Row(Scope.PAYMENTS_READ, lambda t: f"/refunds?shop_id={t.shop_id}", hides_by=200),
+    ("GET", "/me"): Row(None, lambda t: "/me", own=401),  # any key will do
+    ("GET", "/admin/keys"): Row(Scope.ADMIN, lambda t: "/admin/keys", hides_by=200),
+    ("GET", "/admin/messages"): Row(Scope.ADMIN, lambda t: f"/admin/messages?payment={t.id}"),
     ("GET", "/payments/{id}/qr.{kind}"): Row(
         Scope.PAYMENTS_READ,
         lambda t: f"/payments/{t.id}/qr.svg",
@@ -193,6 +203,7 @@ STREAMS = {("GET", "/payments/events")}
 CLOSED = {operation: row for operation, row in ROWS.items() if row.scope}
 LISTS = (
     "/payments",
+    "/refunds",
     "/api/payment/config",
     "/admin/configs",
     "/admin/notify",

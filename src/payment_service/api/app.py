@@ -9,6 +9,7 @@ from starlette.types import ASGIApp
 
 from payment_service import __version__
 from payment_service.api import (
+    callers,
     configs,
     documentation,
     examples,
@@ -21,6 +22,7 @@ from payment_service.api import (
     refunds,
     reports,
     settling,
+    sums,
     waiting,
     webhooks,
 )
@@ -112,7 +114,20 @@ def build(
         "expose_headers": EXPOSED_HEADERS,
     }
     # Their routes themselves, those of payments first: to look into included routers takes longer than most answers.
-    for part in (waiting, payments, refunds, configs, reports, settling, hints, notify, webhooks, health):
+    for part in (
+        waiting,
+        sums,
+        payments,
+        refunds,
+        configs,
+        reports,
+        settling,
+        hints,
+        notify,
+        webhooks,
+        callers,
+        health,
+    ):
         app.router.routes += part.router.routes
     if metrics:
         app.router.routes += health.metrics_router(metrics_token).routes

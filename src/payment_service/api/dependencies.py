@@ -33,8 +33,8 @@ PresentedKey = Annotated[str | None, Depends(_presented_key)]
 """The API key as it was sent. Only for answers that its owner verifies with it."""
 
 
-def caller_who_may(scope: Scope) -> Any:
-    """The caller, once it is certain that it has the scope."""
+def caller_who_may(scope: Scope | None) -> Any:
+    """The caller, once it is certain that it has the scope; none is any caller with a key."""
 
     async def check(
         request: Request,
@@ -50,7 +50,8 @@ def caller_who_may(scope: Scope) -> Any:
                 raise NotAuthenticated
             caller = await services.access.caller_with(key)
         origin.set(Origin(caller.name, origin.get().request_id))
-        caller.require(scope)
+        if scope is not None:
+            caller.require(scope)
         return caller
 
     return Depends(check)

@@ -1,7 +1,7 @@
 """Kinds of fields that several resources share, with their checks, units and examples."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar
 
@@ -30,6 +30,7 @@ _EXACT = 2**53
 """From here on a client that computes with doubles has lost digits: such an id may be another payment's."""
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,10}")
 _NUMBER = re.compile(r"\s*[+-]?[0-9._]*(e[+-]?[0-9]+)?\s*", re.IGNORECASE)
+_DAY = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}")
 _SPACE_FOR_PLUS = re.compile(r"(:[0-9]{2}(?:[.,][0-9]+)?) ([0-9]{2}:?[0-9]{2})$")
 
 
@@ -72,6 +73,13 @@ def _written_out(value: Any) -> Any:
     return _SPACE_FOR_PLUS.sub(r"\1+\2", value)
 
 
+def _day(value: Any) -> Any:
+    """A day is written out, and one that a period may begin with."""
+    if not isinstance(value, str) or not _DAY.fullmatch(value):
+        raise ValueError("is a day from 2000 on, such as 2026-10-31")
+    return value
+
+
 def _in_utc(value: datetime) -> datetime:
     try:
         return value.astimezone(UTC)
@@ -80,6 +88,7 @@ def _in_utc(value: datetime) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
+Day = Annotated[date, BeforeValidator(_day), Field(description="A day in Almaty.")]
 ShopId = Annotated[
     int, Field(ge=1, le=2_147_483_647, description="The shop.", examples=[121038]), BeforeValidator(_whole_number)
 ]

@@ -1,10 +1,10 @@
 """Which chats are told of which events, over HTTP."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field, StrictBool, StringConstraints, WithJsonSchema
 
 from payment_service.access.service import Caller, Scope
@@ -13,9 +13,12 @@ from payment_service.api.answers import answered
 from payment_service.api.dependencies import InServices, caller_who_may
 from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import Body, Changes, ShopId, Text
-from payment_service.errors import BindingExists, BindingNotFound, MessageNotSent, ShopNotConfigured
+from payment_service.api.webhooks import subjects_of
+from payment_service.errors import BindingExists, BindingNotFound, MessageNotSent, PaymentNotFound, ShopNotConfigured
 from payment_service.events.outbox import EventType
 from payment_service.notifications.bindings import BindingRequest, Bound
+from payment_service.notifications.models import MessageState
+from payment_service.notifications.record import Told
 from payment_service.notifications.texts import NOTIFIABLE_EVENTS, Language
 
 router = APIRouter(tags=["admin"], route_class=ExactRoute)
@@ -25,6 +28,36 @@ PeoplesEvent = Annotated[EventType, WithJsonSchema({"type": "string", "enum": li
 Events = Annotated[list[PeoplesEvent], Field(min_length=1, examples=[["payment.paid"]])]
 BindingId = Annotated[UUID, Path(description="The binding, as the list shows it.")]
 Admin = Annotated[Caller, caller_who_may(Scope.ADMIN)]
+
+
+class MessageAnswer(BaseModel):
+    """One event, told to one chat."""
+
+    event_id: UUID
+    type: str = Field(examples=["payment.paid"])
+    channel: str
+    address: str
+    state: MessageState = Field(description="`failed` was tried and is tried again; `dead` was given up.")
+    tries: int
+    reason: str | None = Field(description="What came of the last try, when it did not arrive.")
+    created_at: datetime
+    sent_at: datetime | None
+
+    @classmethod
+    def of(cls, told: Told) -> Self:
+        """The view of a message."""
+        message, event, chat = told.message, told.event, told.chat
+        return cls(
+            event_id=event.id,
+            type=event.type,
+            channel=chat.channel,
+            address=chat.address,
+            state=MessageState(message.state),
+            tries=message.tries,
+            reason=message.reason,
+            created_at=message.created_at,
+            sent_at=message.sent_at,
+        )
 
 
 class NewBinding(Body):
@@ -70,6 +103,18 @@ class BindingAnswer(BaseModel):
     created_by: str
     created_at: datetime
     updated_at: datetime
+
+
+@router.get("/admin/messages", summary="Messages about a payment", responses=problems.declared(PaymentNotFound))
+async def messages(
+    services: InServices,
+    caller: Admin,
+    payment: Annotated[UUID, Query(description="Our id of the payment.")],
+) -> list[MessageAnswer]:
+    """Lists what people were told of a payment and its refunds, or are to be told, oldest first."""
+    await services.reading.get(caller, payment)
+    told = await services.message_record.of_subjects(caller, await subjects_of(services, payment))
+    return [MessageAnswer.of(one) for one in told]
 
 
 @router.get("/admin/notify", summary="All bindings", responses=problems.declared())

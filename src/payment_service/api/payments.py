@@ -242,6 +242,20 @@ async def status(
     return _of_foreign(payment) if isinstance(payment, ForeignPayment) else PaymentAnswer.of(payment)
 
 
+@router.get(
+    "/payments/{id}/status",
+    summary="Status of a payment by our id",
+    responses=problems.declared(PaymentNotFound),
+)
+async def status_by_id(
+    id: UUID,  # noqa: A002 - the name that the address has
+    services: InServices,
+    caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)],
+) -> PaymentAnswer:
+    """Returns the current state of a payment. The provider is asked unless the payment has ended or has no id there."""
+    return PaymentAnswer.of(await services.reading.refresh(await services.reading.get(caller, id)))
+
+
 @router.get("/payments", summary="Search payments", responses=problems.declared())
 async def search(
     services: InServices,

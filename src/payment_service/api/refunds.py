@@ -2,16 +2,17 @@
 
 import asyncio
 from typing import Annotated
+from uuid import UUID
 
-from fastapi import APIRouter, Response
-from pydantic import ConfigDict, Field, StrictBool, ValidationInfo, field_validator
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationInfo, field_validator
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.answers import answered
 from payment_service.api.dependencies import AnswerBy, InServices, caller_who_may
 from payment_service.api.exact import ExactRoute
-from payment_service.api.fields import Body, SentId, ShopId, Tenge
+from payment_service.api.fields import Body, Moment, SentId, ShopId, Tenge
 from payment_service.api.payments import UNKNOWN, IdempotencyKey, refused, unknown
 from payment_service.errors import (
     DeviceTokenMissing,
@@ -27,9 +28,11 @@ from payment_service.errors import (
 from payment_service.money import Money
 from payment_service.payments.lifecycle import Failure
 from payment_service.providers.registry import DEFAULT
+from payment_service.refunds import queries
 from payment_service.refunds.lifecycle import RefundState
+from payment_service.refunds.queries import RefundFilter
 from payment_service.refunds.service import RefundRequest, remainder
-from payment_service.refunds.views import RefundedAnswer
+from payment_service.refunds.views import RefundedAnswer, RefundItem
 from payment_service.scheduling.operations import NotEndedYet
 
 router = APIRouter(tags=["payments"], route_class=ExactRoute)
@@ -63,6 +66,34 @@ class RefundBody(Body):
         if "full" in info.data and info.data["full"] == (amount is not None):
             raise ValueError('send either the amount to pay back, in tenge, or "full": true for all that is left')
         return amount
+
+
+class RefundPage(BaseModel):
+    """Some refunds, newest first."""
+
+    items: list[RefundItem]
+    next_cursor: str | None = Field(description="Ask with it for the next page; null on the last.")
+
+
+@router.get("/refunds", summary="Search refunds", responses=problems.declared())
+async def search(
+    services: InServices,
+    caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)],
+    shop_id: Annotated[ShopId | None, Query()] = None,
+    payment: Annotated[UUID | None, Query(description="Our id of the payment.")] = None,
+    state: RefundState | None = None,
+    since: Annotated[Moment | None, Query(description="Asked for at this time or later (ISO 8601).")] = None,
+    until: Annotated[Moment | None, Query(description="Asked for before this time (ISO 8601).")] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> RefundPage:
+    """Lists the refunds of payments that the caller may see, newest first."""
+    wanted = RefundFilter(
+        shops=caller.shops, shop_id=shop_id, payment_id=payment, state=state, since=since, until=until
+    )
+    async with services.database.reading() as session:
+        page = await queries.search(session, wanted, limit=limit, cursor=cursor)
+    return RefundPage(items=[RefundItem.of_payment(*one) for one in page.rows], next_cursor=page.next_cursor)
 
 
 @router.post(

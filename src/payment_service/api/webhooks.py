@@ -290,6 +290,7 @@ async def deliveries(
     state: Literal["waiting", "delivered", "dead"] | None = None,
     type: Annotated[EventType | None, Query()] = None,  # noqa: A002 - the word of the wire
     event_id: UUID | None = None,
+    payment: Annotated[UUID | None, Query(description="Only of this payment and its refunds, by our id.")] = None,
     since: Annotated[Moment | None, Query()] = None,
     until: Annotated[Moment | None, Query()] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -298,8 +299,9 @@ async def deliveries(
     """Lists deliveries, newest first. `dead` deliveries were given up and can be replayed."""
     page = await services.delivery_record.search(
         caller,
+        subject_ids=None if payment is None else await subjects_of(services, payment),
         endpoint_id=endpoint_id,
-        state=state,
+        states=[state] if state else (),
         type=type,
         event_id=event_id,
         since=since,
@@ -332,6 +334,11 @@ async def delivery(id: DeliveryId, services: InServices, caller: Admin) -> Deliv
 async def replay(id: DeliveryId, services: InServices, caller: Admin) -> DeliveryAnswer:  # noqa: A002 - as above
     """Delivers the event again at once, with the same `webhook-id`. Returns the new delivery."""
     return DeliveryAnswer.model_validate(await services.delivery_record.replay(caller, id))
+
+
+async def subjects_of(services: Services, payment_id: UUID) -> list[str]:
+    """What events of a payment and its refunds are about."""
+    return [str(payment_id), *(str(refund.id) for refund in await services.refunds.of_payment(payment_id))]
 
 
 async def _check_shops(services: Services, caller: Caller, shops: list[int] | None) -> None:
