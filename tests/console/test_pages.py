@@ -45,7 +45,8 @@ async def unknown(services: Services, wire: respx.MockRouter, proxy: GoodProxy, 
 
 
 def refund_form(seen: int = 0, amount: str = "", **more: str) -> dict[str, str]:
-    return {"seen": str(seen), "how": "part" if amount else "all", "amount": amount, **more}
+    how = "part" if amount else "all"
+    return {"seen": str(seen), "how": how, "amount": amount, "reason": "roses had wilted", **more}
 
 
 # --- coming in
@@ -78,9 +79,24 @@ async def test_page_that_was_wanted_is_shown_after_the_sign_in(
 async def test_sign_in_leads_to_no_other_site(sign_in: SignIn, browser: Callable[..., httpx.AsyncClient]) -> None:
     await sign_in()
     evil = ["https://evil.example", "//evil.example", "/console/../evil", "/console//evil.example", "/docs", "\\evil"]
+    evil += ["/console?//evil.example", "/console/tasks?a=<b>", "?", "/console//?a=b"]
     for wanted in evil:
         data = {"email": "operator@example.kz", "password": PASSWORD, "next": wanted}
         assert (await browser().post("/console/sign-in", data=data)).headers["location"] == "/console", wanted
+
+
+async def test_filters_of_a_page_survive_the_sign_in_and_another_language(
+    sign_in: SignIn, browser: Callable[..., httpx.AsyncClient]
+) -> None:
+    client = await sign_in()
+    wanted = "/console/deliveries?q=17+500&state=dead&state=waiting"
+    where = (await browser().get(wanted)).headers["location"]
+    form = await browser().get(where)
+    [kept] = re.findall(r'name="next" value="([^"]+)"', form.text)
+    data = {"email": "operator@example.kz", "password": PASSWORD, "next": kept.replace("&amp;", "&")}
+    assert (await browser().post("/console/sign-in", data=data)).headers["location"] == wanted
+    kazakh = await client.get("/console/language/kk", headers={"Referer": f"http://localhost{wanted}"})
+    assert kazakh.headers["location"] == wanted
 
 
 async def test_wrong_password_comes_back_with_a_sentence(
@@ -195,9 +211,30 @@ async def test_change_comes_from_a_page_of_ours(
 
 # --- roles and shops
 
+DELIVERING = {Role.OPERATOR, Role.ADMIN}
 PAGES: dict[str, tuple[str, str, Collection[Role]]] = {
     "GET search": ("GET", "", set(Role)),
     "GET tasks": ("GET", "/tasks", set(Role)),
+    # --- day and month
+    "GET sums": ("GET", "/sums", set(Role)),
+    "GET sums.csv": ("GET", "/sums.csv", set(Role)),
+    # --- webhooks and messages, keys and people
+    "POST replay payment": ("POST", "/payments/{id}/replay", DELIVERING),
+    "GET webhooks": ("GET", "/webhooks", DELIVERING),
+    "GET replay many": ("GET", "/webhooks/{id}/replay", DELIVERING),
+    "POST replay many": ("POST", "/webhooks/{id}/replay", DELIVERING),
+    "GET deliveries": ("GET", "/deliveries", DELIVERING),
+    "GET delivery": ("GET", "/deliveries/{id}", DELIVERING),
+    "POST replay one": ("POST", "/deliveries/{id}/replay", DELIVERING),
+    "GET messages": ("GET", "/messages", DELIVERING),
+    "GET keys": ("GET", "/keys", {Role.ADMIN}),
+    "GET revoke": ("GET", "/keys/{id}/revoke", {Role.ADMIN}),
+    "POST revoke": ("POST", "/keys/{id}/revoke", {Role.ADMIN}),
+    "GET people": ("GET", "/people", {Role.ADMIN}),
+    "GET new person": ("GET", "/people/new", {Role.ADMIN}),
+    "POST new person": ("POST", "/people/new", {Role.ADMIN}),
+    "GET person": ("GET", "/people/{id}", {Role.ADMIN}),
+    "POST person": ("POST", "/people/{id}", {Role.ADMIN}),
     "GET payment": ("GET", "/payments/{id}", set(Role)),
     "GET live": ("GET", "/payments/{id}/live", set(Role)),
     "POST ask": ("POST", "/payments/{id}/ask", set(Role)),
@@ -427,6 +464,39 @@ async def test_second_refund_is_asked_for_from_a_page_that_shows_the_first(
     actors = await sql.fetch("SELECT DISTINCT actor FROM payment_log WHERE operation_type = 'refund'")
     assert [row["actor"] for row in actors] == ["operator@example.kz"]
     assert "Nothing is left to refund" in (await client.get(path)).text
+
+
+async def test_refund_keeps_its_reason_and_is_not_made_without(
+    services: Services, shops: dict[int, str], proxy: GoodProxy, sign_in: SignIn, sql: asyncpg.Connection
+) -> None:
+    payment, client = await paid(services, proxy), await sign_in()
+    path = f"/console/payments/{payment.id}/refund"
+    for reason in ("", "  ", "no"):
+        answer = await client.post(path, data=refund_form(amount="40", reason=reason))
+        assert (answer.status_code, "why the money goes back" in answer.text) == (422, True)
+    assert proxy.refund.call_count == 0
+    await client.post(path, data=refund_form(amount="40", reason="two roses were broken"))
+    reasons = await sql.fetch("SELECT reason FROM payment_log WHERE operation_type = 'refund'")
+    assert [row["reason"] for row in reasons] == ["two roses were broken"]
+    page = text_of(await client.get(f"/console/payments/{payment.id}"))
+    assert "Refund asked for 40 ₸" in page
+    assert "operator@example.kz “two roses were broken”" in page
+
+
+async def test_link_has_its_qr_code_and_all_of_a_payment_is_copied_as_text(
+    services: Services, shops: dict[int, str], proxy: GoodProxy, sign_in: SignIn
+) -> None:
+    payment = (await services.payments.create(ask(17500, phone=None, order_id="12345"))).payment
+    page = (await (await sign_in()).get(f"/console/payments/{payment.id}")).text
+    assert re.search(r'<img src="data:image/svg\+xml[^"]+" alt="QR code of the link"', page)
+    [text] = re.findall(r'data-copy="(17[^"]+)"', page)
+    for told in (
+        "17\u00a0500\u00a0₸ · waiting\n",
+        f"BIN {payment.organization_bin}\n",
+        "Order: 12345\n",
+        str(payment.id),
+    ):
+        assert told in text
 
 
 async def test_sum_that_is_none_comes_back_with_a_sentence_and_sends_nothing(

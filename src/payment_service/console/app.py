@@ -12,14 +12,18 @@ from payment_service.access.people import Right
 from payment_service.console import (
     changing_route,
     health,
+    keys,
     lists,
     payment,
+    people,
     record,
     refunding,
     sellers,
     settling,
     signing_in,
+    sums,
     trying_out,
+    webhooks,
 )
 from payment_service.console.render import assets
 from payment_service.console.web import HEADERS, HOME, SIGN_IN, Page, Refused, Visit, page
@@ -58,6 +62,7 @@ _router: Final = Router(
         _at(_PAYMENT, payment.one),
         _at(f"{_PAYMENT}/live", payment.live),
         _at(f"{_PAYMENT}/ask", payment.ask, get=False, post=True),
+        _at(f"{_PAYMENT}/replay", payment.replay, get=False, post=True, needs=Right.DELIVER),
         _at(f"{_PAYMENT}/refund", refunding.refund, post=True, needs=Right.REFUND),
         _at(f"{_PAYMENT}/settle", settling.settle, post=True, needs=Right.SETTLE),
         _at(f"{_PAYMENT}/undo", settling.undo, post=True, needs=Right.SETTLE),
@@ -74,6 +79,22 @@ _router: Final = Router(
         _at("/record.csv", record.as_file, needs=Right.RECORD),
         # health
         _at("/health", health.health, needs=Right.HEALTH),
+        # day and month
+        _at("/sums", sums.sums),
+        _at("/sums.csv", sums.sums_csv),
+        # webhooks and messages
+        _at("/webhooks", webhooks.webhooks, needs=Right.DELIVER),
+        _at("/webhooks/{id}/replay", webhooks.replay_many, post=True, needs=Right.DELIVER),
+        _at("/deliveries", webhooks.deliveries, needs=Right.DELIVER),
+        _at("/deliveries/{id}", webhooks.delivery, needs=Right.DELIVER),
+        _at("/deliveries/{id}/replay", webhooks.replay_one, get=False, post=True, needs=Right.DELIVER),
+        _at("/messages", webhooks.messages, needs=Right.DELIVER),
+        # keys and people
+        _at("/keys", keys.keys, needs=Right.ADMINISTER),
+        _at("/keys/{id}/revoke", keys.revoke, post=True, needs=Right.ADMINISTER),
+        _at("/people", people.people, needs=Right.ADMINISTER),
+        _at("/people/new", people.new, post=True, needs=Right.ADMINISTER),
+        _at("/people/{id}", people.one, post=True, needs=Right.ADMINISTER),
         # coming in
         _at(SIGN_IN.removeprefix(HOME), signing_in.sign_in, post=True, needs=None),
         _at("/sign-out", signing_in.sign_out, get=False, post=True),

@@ -22,7 +22,12 @@ MENU: Final = (
     Entry("search", "/console", mark("Search")),
     Entry("tasks", "/console/tasks", mark("Tasks")),
     Entry("sellers", "/console/sellers", mark("Sellers")),
+    Entry("sums", "/console/sums", mark("Sums")),
     Entry("record", "/console/record", mark("Record"), Right.RECORD),
+    Entry("webhooks", "/console/webhooks", mark("Webhooks"), Right.DELIVER),
+    Entry("messages", "/console/messages", mark("Messages"), Right.DELIVER),
+    Entry("keys", "/console/keys", mark("Keys"), Right.ADMINISTER),
+    Entry("people", "/console/people", mark("People"), Right.ADMINISTER),
     Entry("health", "/console/health", mark("Health"), Right.HEALTH),
 )
 """In their order: the first ones stand in the bar, the others under "More"."""

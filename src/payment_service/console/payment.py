@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import segno
 from starlette.responses import Response
 
 from payment_service.access.people import Right
@@ -13,8 +14,11 @@ from payment_service.audit.models import AuditEntry
 from payment_service.console.lists import sellers
 from payment_service.console.standing import WORD_OF_REFUND, standing_of
 from payment_service.console.timeline import timeline
-from payment_service.console.web import HOME, Visit, go
+from payment_service.console.web import HOME, Visit, go, moment_of
 from payment_service.errors import ProviderUnavailable
+from payment_service.notifications.models import OPEN as OPEN_MESSAGES
+from payment_service.notifications.record import Told
+from payment_service.notifications.texts import ALMATY
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.payments.reading import ENDED
@@ -23,6 +27,7 @@ from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.service import remainder
 from payment_service.refunds.views import RefundLine
 from payment_service.scheduling.operations import ANSWER_WITHIN_S
+from payment_service.webhooks.deliveries import Delivered
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +36,22 @@ class Shown:
 
     payment: Payment
     refunds: list[RefundLine]
+    delivered: list[Delivered]
+    told: list[Told]
     history: list[AuditEntry]
 
     @property
     def version(self) -> str:
         """Another one whenever something on the page is."""
-        return ".".join(str(part) for part in (self.payment.version, *(refund.version for refund in self.refunds)))
+        passed_on = sum(one.delivery.tries + 1 + (one.delivery.ended_at is not None) for one in self.delivered)
+        passed_on += sum(one.message.tries + 1 + (one.message.state not in OPEN_MESSAGES) for one in self.told)
+        parts = self.payment.version, passed_on, *(refund.version for refund in self.refunds)
+        return ".".join(map(str, parts))
+
+    @property
+    def subjects(self) -> list[str]:
+        """What events are about that belong to this page: the payment and its refunds."""
+        return [str(self.payment.id), *(str(refund.id) for refund in self.refunds)]
 
 
 async def read(visit: Visit) -> Shown:
@@ -51,7 +66,12 @@ async def read(visit: Visit) -> Shown:
 async def _without_history(visit: Visit) -> Shown:
     payment = await visit.services.reading.get(visit.me.caller, visit.id())
     refunds = [RefundLine.of(refund) for refund in await visit.services.refunds.of_payment(payment.id)]
-    return Shown(payment, refunds, [])
+    shown = Shown(payment, refunds, [], [], [])
+    return replace(
+        shown,
+        delivered=await visit.services.delivery_record.of_subjects(visit.me.caller, shown.subjects),
+        told=await visit.services.message_record.of_subjects(visit.me.caller, shown.subjects),
+    )
 
 
 async def _with_history(visit: Visit, shown: Shown) -> Shown:
@@ -74,7 +94,12 @@ async def facts(visit: Visit, shown: Shown) -> dict[str, Any]:
         "version": shown.version,
         "standing": standing_of(line, shown.refunds),
         "refunds": [(refund, *WORD_OF_REFUND[refund.state]) for refund in shown.refunds],
-        "happened": timeline(line, payment.caller, shown.refunds, shown.history),
+        "happened": timeline(line, payment.caller, shown.refunds, shown.history, shown.delivered, shown.told),
+        "can_replay": any(one.endpoint.is_active for one in shown.delivered) and me.may(Right.DELIVER),
+        "may_see_deliveries": me.may(Right.DELIVER),
+        "made_at_full": f"{payment.created_at.astimezone(ALMATY):%d.%m.%Y %H:%M:%S}",
+        "asked_at": datetime.now(UTC).isoformat(),
+        "qr": _qr(payment.payment_link) if payment.payment_link else None,
         "left": left.number,
         "reserved": payment.reserved_amount > 0,
         "may_refund": is_refundable and me.may(Right.REFUND),
@@ -109,6 +134,21 @@ async def ask(visit: Visit) -> Response:
     except TimeoutError as error:
         raise ProviderUnavailable from error
     return go(f"{HOME}/payments/{payment.id}", done="asked")
+
+
+async def replay(visit: Visit) -> Response:
+    """Send every webhook of the payment once more; what was sent since the page was made is left out."""
+    shown = await _without_history(visit)
+    asked_at = moment_of(visit.said("asked_at"))
+    replayed = await visit.services.delivery_record.replay_subjects(
+        visit.me.caller, shown.subjects, besides_since=asked_at
+    )
+    return go(f"{HOME}/payments/{shown.payment.id}", done="replayed" if replayed else "replayed-before")
+
+
+def _qr(link: str) -> str:
+    """A link as a picture that a phone reads, on white in the dark too."""
+    return str(segno.make(link, error="m", micro=False).svg_data_uri(scale=6, border=4, light="white"))
 
 
 def _stands_by_settlement(history: list[AuditEntry], refund_id: object) -> bool:

@@ -52,8 +52,11 @@ async def refund(visit: Visit) -> Response:
         amount = _amount(visit, remainder(shown.payment))
         if (limit := visit.me.person.refund_limit) is not None and _paid_back(shown) + amount.tiyn > limit:
             return await _form(visit, shown, status=403)
+        reason = visit.said("reason")
+        if not 3 <= len(reason) <= 500:
+            raise InvalidInput("refund_reason", "is a few words")
         await proved(visit)
-        state = await _refund(visit, shown, amount, seen)
+        state = await _refund(visit, shown, amount, seen, reason)
     except StillRunning:
         return go(f"{HOME}/payments/{shown.payment.id}", done="seen-before")
     except NotAuthenticated:
@@ -63,13 +66,14 @@ async def refund(visit: Visit) -> Response:
     return go(f"{HOME}/payments/{shown.payment.id}", done=_DONE[state])
 
 
-async def _refund(visit: Visit, shown: Shown, amount: Money, seen: str) -> RefundState:
+async def _refund(visit: Visit, shown: Shown, amount: Money, seen: str, reason: str) -> RefundState:
     services = visit.services
     request = RefundRequest(
         caller=replace(visit.me.caller, name=CALLER),
         payment=shown.payment,
         amount=amount,
         idempotency_key=f"{shown.payment.id}-{seen}",
+        reason=reason,
     )
     task = services.inflight.begin(services.refunds.refund(request))
     until = asyncio.get_running_loop().time() + ANSWER_WITHIN_S
@@ -116,6 +120,7 @@ async def _form(visit: Visit, shown: Shown, error: ServiceError | None = None, *
         is_over_limit=status == 403,
         how=visit.said("how") or "all",
         amount=visit.said("amount"),
+        reason=visit.said("reason"),
         problem=sentence_of(error, visit.language) if error else None,
         wrong=field_of(error) if isinstance(error, InvalidInput) else None,
     )

@@ -14,8 +14,10 @@ from markupsafe import Markup
 
 from payment_service.console.languages import NAMES, texts
 from payment_service.console.menu import ALWAYS, WHERE_IT_FITS, menu_of
-from payment_service.notifications.texts import ALMATY, Language, money
+from payment_service.money import TIYN_PER_TENGE
+from payment_service.notifications.texts import ALMATY, NO_BREAK, Language, money
 
+MINUS: Final = "\N{MINUS SIGN}"
 _MINUTE: Final = timedelta(minutes=1)
 
 
@@ -27,6 +29,19 @@ def page(template: str, language: Language, **more: Any) -> str:
 def sum_of(tenge: float | None) -> str:
     """A sum as people read it: 17 500 ₸."""
     return money(tenge, ",")
+
+
+def sum_of_tiyn(tiyn: int) -> str:
+    """A sum of many payments, which may be larger than any of them, as people read it; less than nothing too."""
+    whole, rest = divmod(abs(tiyn), TIYN_PER_TENGE)
+    grouped = f"{whole:,}".replace(",", NO_BREAK)
+    return f"{MINUS if tiyn < 0 else ''}{grouped}{f',{rest:02d}' if rest else ''}{NO_BREAK}₸"
+
+
+def seconds(seconds: float, language: Language) -> str:
+    """A short time: 0,4 s."""
+    shown = f"{seconds:.1f}" if seconds < 10 else f"{seconds:.0f}"
+    return texts(language).gettext("%(n)s s") % {"n": shown if language is Language.EN else shown.replace(".", ",")}
 
 
 def moment(at: datetime, *, now: datetime | None = None) -> Markup:
@@ -98,6 +113,7 @@ def _environment(language: Language) -> Environment:
     )
     environment.install_gettext_translations(texts(language), newstyle=True)  # type: ignore[attr-defined]
     environment.filters |= {"money": sum_of, "moment": moment, "age": lambda since: age(since, language)}
+    environment.filters |= {"tiyn": sum_of_tiyn, "seconds": lambda given: seconds(given, language)}
     environment.globals |= {
         "language": language,
         "languages": NAMES,

@@ -17,6 +17,8 @@ _STATUS: Final[Mapping[type[ServiceError], int]] = {
     errors.ShopNotConfigured: 404,
     errors.RouteChangeNotFound: 404,
     errors.ProposedByCaller: 403,
+    errors.WebhookNotFound: 404,
+    errors.DeliveryNotFound: 404,
     errors.ExternalIdNotProven: 403,
     errors.SettledByCaller: 403,
     errors.RateLimited: 429,
@@ -41,6 +43,9 @@ _SENTENCES: Final[Mapping[type[ServiceError], str]] = {
     ),
     errors.ProposedByCaller: mark("You proposed this change yourself, so another administrator has to confirm it."),
     errors.ShopInactive: mark("This seller is switched off and takes no payments."),
+    errors.WebhookNotFound: mark("There is no such webhook here, or it is of a shop that you do not see."),
+    errors.DeliveryNotFound: mark("There is no such delivery here, or it is of a shop that you do not see."),
+    errors.WebhookOff: mark("The webhook is switched off: nothing can be sent to it."),
     errors.PaymentNotPaid: mark("Only a paid payment can be refunded."),
     errors.PaymentIncomplete: mark(
         "A client made this payment and reported it without its sum or BIN: refund it in the Kaspi cabinet."
@@ -92,6 +97,14 @@ _FIELDS: Final[Mapping[str, str]] = {
     "description": mark("That is too long."),
     "version": mark("Somebody has changed this route since you opened the page: look at it once more."),
     "phone": mark("A phone is written as 8 701 123 45 67 or +7 701 123 45 67."),
+    "email": mark("Take an e-mail address that has no account yet, up to 64 characters."),
+    "person_name": mark("A name has 1 to 100 characters."),
+    "role": mark("Choose a role."),
+    "shops": mark("A florist has at least one shop; an administrator has all of them, so choose none."),
+    "limit": mark("A limit is written in tenge, such as 50000. A limit that was set can be changed, not removed."),
+    "own_account": mark("Your own account is changed by another administrator."),
+    "refund_reason": mark("Say in a few words why the money goes back."),
+    "period": mark("Write a day as 2026-11-30, a month as 2026-11."),
 }
 _UNFORESEEN: Final = mark("Something went wrong here. It was noted. Look at the payment before you repeat anything.")
 

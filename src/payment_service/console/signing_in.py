@@ -84,6 +84,6 @@ async def choose_language(visit: Visit) -> Response:
         raise Refused(404)
     came_from = urlsplit(visit.request.headers.get("Referer", ""))
     is_ours = came_from.netloc == visit.request.headers.get("Host")
-    response = go(own_path(came_from.path) if is_ours else HOME)
+    response = go(own_path(f"{came_from.path}?{came_from.query}") if is_ours else HOME)
     keep_language(response, visit.request, Language(code))
     return response

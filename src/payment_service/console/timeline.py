@@ -9,10 +9,14 @@ from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
 from payment_service.console.languages import mark
 from payment_service.console.standing import Tone
+from payment_service.notifications.models import MessageState
+from payment_service.notifications.record import Told
 from payment_service.payments.lifecycle import State
 from payment_service.payments.views import JsonTenge, PaymentLine, tenge
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.views import RefundLine
+from payment_service.webhooks.deliveries import Delivered
+from payment_service.webhooks.endpoints import host_of
 
 _MACHINES: Final = frozenset({"anonymous", "service", "worker"})
 _OF_PAYMENT: Final[Mapping[str, tuple[Tone, str]]] = {
@@ -34,6 +38,17 @@ _BY_HAND: Final[Mapping[str, str]] = {
     audit.UNDO_SETTLE: mark("Settlement undone"),
     "merge": mark("Merged"),
     "unmerge": mark("No longer merged"),
+}
+_OF_DELIVERY: Final[Mapping[str, tuple[Tone, str]]] = {
+    "waiting": ("wait", mark("Webhook waits to be delivered")),
+    "delivered": ("quiet", mark("Webhook delivered")),
+    "dead": ("bad", mark("Webhook given up")),
+}
+_OF_MESSAGE: Final[Mapping[str, tuple[Tone, str]]] = {
+    MessageState.WAITING: ("wait", mark("Message waits to be sent")),
+    MessageState.FAILED: ("warn", mark("Message not sent yet")),
+    MessageState.SENT: ("quiet", mark("Message sent")),
+    MessageState.DEAD: ("bad", mark("Message given up")),
 }
 OURS: Final = (
     mark("Nothing was sent to the provider."),
@@ -61,12 +76,21 @@ class Happening:
     """A person or a client; none for the service itself."""
     details: tuple[str, ...] = ()
     reason: str | None = None
+    tries: int = 0
+    """How often it was tried to tell somebody."""
+    link: str | None = None
+    """A page of the console with more about it."""
 
 
 def timeline(
-    payment: PaymentLine, caller: str, refunds: Sequence[RefundLine], entries: Iterable[AuditEntry]
+    payment: PaymentLine,
+    caller: str,
+    refunds: Sequence[RefundLine],
+    entries: Iterable[AuditEntry],
+    delivered: Iterable[Delivered] = (),
+    told: Iterable[Told] = (),
 ) -> list[Happening]:
-    """Everything that is known of a payment, newest first."""
+    """Everything that is known of a payment, and of who was told of it, newest first."""
     by_id = {refund.id: refund for refund in refunds}
     happened = [
         Happening(
@@ -83,14 +107,24 @@ def timeline(
         refund = by_id.get(entry.refund_id) if entry.refund_id else None
         if refund is not None and refund.id not in asked:
             asked.add(refund.id)
-            who = _who(entry) if entry.operation_type == "refund" else None
-            happened.append(Happening(refund.created_at, *_OF_REFUND[RefundState.SENDING], refund.amount, who))
+            is_asked = entry.operation_type == "refund"
+            happened.append(
+                Happening(
+                    refund.created_at,
+                    *_OF_REFUND[RefundState.SENDING],
+                    refund.amount,
+                    _who(entry) if is_asked else None,
+                    reason=entry.reason if is_asked else None,
+                )
+            )
         happened.append(_of_entry(entry))
     happened += [
         Happening(refund.created_at, *_OF_REFUND[RefundState.SENDING], refund.amount)
         for refund in refunds
         if refund.id not in asked
     ]
+    happened += [_of_delivery(one) for one in delivered]
+    happened += [_of_message(one) for one in told]
     # What was asked for stands before its answer, also within one moment of the clock.
     return sorted(happened, key=lambda one: one.at)[::-1]
 
@@ -110,7 +144,32 @@ def _of_entry(entry: AuditEntry) -> Happening:
         tenge(entry.amount) if entry.refund_id else None,
         _who(entry) if is_by_hand or entry.source == "client" else None,
         tuple(dict.fromkeys(text for text in said if text)),
-        entry.reason,
+        entry.reason if is_by_hand else None,
+    )
+
+
+def _of_delivery(one: Delivered) -> Happening:
+    delivery = one.delivery
+    tone, title = _OF_DELIVERY.get(delivery.state, ("quiet", delivery.state))
+    return Happening(
+        delivery.ended_at or delivery.created_at,
+        tone,
+        title,
+        details=(f"{delivery.type} → {host_of(one.endpoint)}",),
+        tries=delivery.tries,
+        link=f"/console/deliveries/{delivery.id}",
+    )
+
+
+def _of_message(one: Told) -> Happening:
+    message = one.message
+    tone, title = _OF_MESSAGE.get(message.state, ("quiet", message.state))
+    return Happening(
+        message.sent_at or message.tried_at or message.created_at,
+        tone,
+        title,
+        details=tuple(filter(None, (f"{one.event.type} → {one.chat.address}", message.reason))),
+        tries=message.tries,
     )
 
 

@@ -7,6 +7,7 @@ that it comes from this site. Whatever goes wrong becomes a page as well.
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import UUID
@@ -39,7 +40,8 @@ HOME: Final = "/console"
 SIGN_IN: Final = f"{HOME}/sign-in"
 TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{20,100}")
 """Of a session or a one-time link."""
-_MOST_FIELDS: Final = 30
+_QUERY: Final = re.compile(r"[A-Za-z0-9=&%+._:-]{0,300}")
+_MOST_FIELDS: Final = 100
 log = get_logger(__name__)
 
 
@@ -144,19 +146,50 @@ def _to_sign_in(visit: Visit) -> Response:
     if request.method == "GET" and request.headers.get("Sec-Fetch-Site") == "cross-site":
         # A link in a message: the browser keeps a strict cookie back until a page of ours asks.
         return visit.page("arriving.html")
-    wanted = request.url.path if request.method == "GET" and not visit.is_partial else HOME
     if visit.is_partial:
-        wanted = urlsplit(request.headers.get("HX-Current-URL", "")).path
+        shown = urlsplit(request.headers.get("HX-Current-URL", ""))
+        wanted = f"{shown.path}?{shown.query}"
+    else:
+        wanted = f"{request.url.path}?{request.url.query}" if request.method == "GET" else HOME
     where = f"{SIGN_IN}?{urlencode({'next': wanted})}" if own_path(wanted) != HOME else SIGN_IN
     if visit.is_partial:
         return Response(status_code=401, headers={"HX-Redirect": where})
     return go(where)
 
 
-def own_path(path: str) -> str:
-    """The path of a page of ours that somebody wants to go to; the first page for anything else."""
-    is_ours = path == HOME or path.startswith(f"{HOME}/")
-    return path if is_ours and re.fullmatch(r"[A-Za-z0-9/_-]+", path) and "//" not in path else HOME
+def own_path(wanted: str) -> str:
+    """The path, with its query, of a page of ours that somebody wants to go to; the first page for anything else."""
+    path, _, query = wanted.partition("?")
+    is_ours = (path == HOME or path.startswith(f"{HOME}/")) and "//" not in path
+    if not (is_ours and re.fullmatch(r"[A-Za-z0-9/_-]+", path) and _QUERY.fullmatch(query)):
+        return HOME
+    return f"{path}?{query}" if query else path
+
+
+def moment_of(text: str) -> datetime:
+    """The time at which a form of ours was made, as it carries it.
+
+    Raises:
+        Refused: for anything else.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise Refused(400) from error
+    if moment.tzinfo is None:
+        raise Refused(400)
+    return moment
+
+
+def number_of(text: str) -> int:
+    """A number of an address.
+
+    Raises:
+        Refused: for anything else.
+    """
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise Refused(404)
+    return int(text)
 
 
 def go(where: str, **query: str) -> Response:

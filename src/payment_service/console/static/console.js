@@ -23,6 +23,10 @@ document.addEventListener("submit", (event) => {
   for (const button of form.querySelectorAll("button")) button.disabled = true;
 });
 
+document.addEventListener("click", (event) => {
+  if (event.target.closest("button[data-print]")) print();
+});
+
 /* A page that nobody looks at does not ask whether it changed. */
 document.addEventListener("htmx:beforeRequest", (event) => {
   if (document.hidden) event.preventDefault();

@@ -1,0 +1,181 @@
+"""Accounts of people, for administrators: made, changed, given a link, signed out, ended. As the command line does."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from payment_service.access.models import Person
+from payment_service.access.people import Role
+from payment_service.access.views import PersonView
+from payment_service.console.languages import mark
+from payment_service.console.lists import sellers
+from payment_service.console.said import field_of, sentence_of, status_of
+from payment_service.console.web import HOME, Refused, Visit, go, number_of, proved
+from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
+from payment_service.money import Money
+from payment_service.postgres.visibility import ALL_SHOPS, Shops
+from payment_service.reconciliation.turnover import names_of_shops
+
+ROLES: Final = {
+    Role.FLORIST: mark("florist: own shops, refunds"),
+    Role.OPERATOR: mark("operator: refunds, settles, sends webhooks again"),
+    Role.ACCOUNTANT: mark("accountant: reads, takes CSV"),
+    Role.ADMIN: mark("administrator: everything"),
+}
+WORDS: Final = {
+    Role.FLORIST: mark("florist"),
+    Role.OPERATOR: mark("operator"),
+    Role.ACCOUNTANT: mark("accountant"),
+    Role.ADMIN: mark("administrator"),
+}
+
+
+async def people(visit: Visit) -> Response:
+    """Every account, those that may sign in first."""
+    views = [PersonView.of(row) for row in await visit.services.people.all()]
+    views.sort(key=lambda one: (one.disabled_at is not None, one.name))
+    return visit.page(
+        "people.html",
+        people=views,
+        words=WORDS,
+        sellers=await sellers(visit, (shop for one in views if one.shops != "all" for shop in one.shops)),
+    )
+
+
+async def new(visit: Visit) -> Response:
+    """The form for an account, and what it sends; then the link that sets its password, once."""
+    error: ServiceError | None = None
+    if visit.request.method == "POST":
+        try:
+            role, shops, limit = _role(visit), _shops(visit), _limit(visit)
+            await proved(visit)
+            person = await visit.services.people.add(
+                visit.said("email"), visit.said("name"), role, shops, refund_limit=limit
+            )
+        except NotAuthenticated:
+            raise
+        except ServiceError as refusal:
+            is_name = isinstance(refusal, InvalidInput) and field_of(refusal) == "name"
+            error = InvalidInput("person_name", "is too long, or none") if is_name else refusal
+        else:
+            return await _linked(visit, person)
+    return await _form(visit, None, error)
+
+
+async def one(visit: Visit) -> Response:
+    """One account, and what is done to it."""
+    person_id = number_of(visit.request.path_params["id"])
+    person = next((row for row in await visit.services.people.all() if row.id == person_id), None)
+    if person is None:
+        raise Refused(404)
+    error: ServiceError | None = None
+    if visit.request.method == "POST":
+        act = _ACTS.get(visit.said("do"))
+        if act is None or person.disabled_at is not None:
+            raise Refused(400)
+        try:
+            if person.id == visit.me.person.id and visit.said("do") != "link":
+                raise InvalidInput("own_account", "is changed by somebody else")
+            await proved(visit)
+            return await act(visit, person)
+        except NotAuthenticated:
+            raise
+        except ServiceError as refusal:
+            error = refusal
+    return await _form(visit, person, error)
+
+
+async def _change(visit: Visit, person: Person) -> Response:
+    await visit.services.people.change(person.id, role=_role(visit), shops=_shops(visit), refund_limit=_limit(visit))
+    return go(f"{HOME}/people/{person.id}", done="changed")
+
+
+async def _sign_out(visit: Visit, person: Person) -> Response:
+    await visit.services.people.sign_out(person.id)
+    return go(f"{HOME}/people/{person.id}", done="signed-out")
+
+
+async def _disable(visit: Visit, person: Person) -> Response:
+    await visit.services.people.disable(person.id)
+    return go(f"{HOME}/people/{person.id}", done="disabled")
+
+
+async def _linked(visit: Visit, person: Person) -> Response:
+    """Make a link and show it: in the answer itself, for no address may hold it."""
+    token = await visit.services.people.link(person.id)
+    address = f"{visit.services.settings.console_url or _site(visit)}{HOME}/link/{token}"
+    return visit.page("person_link.html", person=PersonView.of(person), address=address)
+
+
+_ACTS: Final[Mapping[str, Callable[[Visit, Person], Awaitable[Response]]]] = {
+    "change": _change,
+    "link": _linked,
+    "sign-out": _sign_out,
+    "disable": _disable,
+}
+
+
+async def _form(visit: Visit, person: Person | None, error: ServiceError | None) -> Response:
+    view = PersonView.of(person) if person else None
+    given: dict[str, Any] = {"email": "", "name": "", "role": Role.OPERATOR, "shops": [], "limit": ""}
+    if view:
+        shops = [] if view.shops == "all" else view.shops
+        given |= {"role": view.role, "shops": shops, "limit": view.refund_limit or ""}
+    if visit.request.method == "POST" and visit.said("do") in {"", "change"}:
+        given |= {name: visit.said(name) for name in ("email", "name", "role", "limit")}
+        given["shops"] = _numbers(visit)
+    return visit.page(
+        "person.html",
+        status=status_of(error) if error else 200,
+        person=view,
+        given=given,
+        roles=ROLES,
+        words=WORDS,
+        shops=await names_of_shops(visit.services.database),
+        is_me=person is not None and person.id == visit.me.person.id,
+        notice=visit.query("done"),
+        problem=sentence_of(error, visit.language) if error else None,
+        wrong=field_of(error) if isinstance(error, InvalidInput) else None,
+    )
+
+
+def _site(visit: Visit) -> str:
+    url = visit.request.url
+    return f"{url.scheme}://{url.netloc}"
+
+
+def _role(visit: Visit) -> str:
+    role = visit.said("role")
+    if role not in set(Role):
+        raise InvalidInput("role", "is none")
+    return role
+
+
+def _shops(visit: Visit) -> Shops:
+    """The shops that were chosen; none chosen means all, but for a florist, who then sees none.
+
+    Raises:
+        InvalidInput: for an administrator with a list, or a florist without.
+    """
+    chosen = frozenset(_numbers(visit))
+    if visit.said("role") == Role.FLORIST and not chosen:
+        raise InvalidInput("shops", "are named")
+    return chosen or ALL_SHOPS
+
+
+def _numbers(visit: Visit) -> list[int]:
+    """The shops of the form: each has a field of its own, named by its number."""
+    return [
+        int(name.removeprefix("shop-"))
+        for name in visit.form
+        if name.startswith("shop-") and name.removeprefix("shop-").isdecimal() and len(name) <= 14
+    ]
+
+
+def _limit(visit: Visit) -> Money | None:
+    text = visit.said("limit").replace(" ", "").replace(",", ".")
+    try:
+        return Money.from_tenge(text) if text else None
+    except ValueError as error:
+        raise InvalidInput("limit", "is a sum") from error

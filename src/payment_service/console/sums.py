@@ -1,0 +1,196 @@
+"""The day and the month: what was paid, sent back and left, per seller and BIN, how it went by the hour, and as CSV."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import Final
+from urllib.parse import urlencode
+
+from babel.dates import format_date, format_skeleton
+from starlette.responses import Response, StreamingResponse
+
+from payment_service.console.chart import Chart, chart_of
+from payment_service.console.web import Visit
+from payment_service.errors import InvalidInput
+from payment_service.notifications.texts import ALMATY, Language
+from payment_service.payments.lifecycle import State
+from payment_service.reconciliation.service import Period
+from payment_service.reconciliation.sums import Step, Sum, call_times, sums_of
+from payment_service.reconciliation.turnover import Turnover, csv_lines, names_of_shops, total_of, turnovers
+
+_A_WEEK: Final = timedelta(days=7)
+_A_DAY: Final = timedelta(days=1)
+_DAY: Final = re.compile(r"20[2-9][0-9]-[0-9]{2}-[0-9]{2}")
+_SHOP: Final = re.compile(r"[0-9]{1,9}")
+_NOT_PAID: Final = (State.FAILED, State.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The day or the month that a page is about, and the shop where it is about one."""
+
+    first: date
+    is_month: bool
+    shop_id: int | None
+
+    @classmethod
+    def of(cls, visit: Visit) -> "Asked":
+        """What the address asks for; today where it says nothing.
+
+        Raises:
+            InvalidInput: for what is no day, month or shop.
+        """
+        day, month, shop = visit.query("day"), visit.query("month"), visit.query("shop")
+        if shop and not _SHOP.fullmatch(shop):
+            raise InvalidInput("period", "and shop are as the page offers them")
+        text = f"{month}-01" if month else day or f"{datetime.now(UTC).astimezone(ALMATY):%F}"
+        try:
+            first = date.fromisoformat(text if _DAY.fullmatch(text) else "none")
+        except ValueError as error:
+            raise InvalidInput("period", "is none") from error
+        return cls(first, bool(month), int(shop) if shop else None)
+
+    @property
+    def next(self) -> "Asked":
+        """The day or the month after it."""
+        step = timedelta(days=31 if self.is_month else 1)
+        after = self.first + step
+        return Asked(after.replace(day=1) if self.is_month else after, self.is_month, self.shop_id)
+
+    @property
+    def previous(self) -> "Asked":
+        """The day or the month before it."""
+        before = self.first - _A_DAY
+        return Asked(before.replace(day=1) if self.is_month else before, self.is_month, self.shop_id)
+
+    @property
+    def value(self) -> str:
+        """As the address says it."""
+        return f"{self.first:%Y-%m}" if self.is_month else f"{self.first:%F}"
+
+    @property
+    def query(self) -> str:
+        """The query of its address."""
+        name = "month" if self.is_month else "day"
+        return urlencode({name: self.value, **({"shop": self.shop_id} if self.shop_id else {})})
+
+    def period(self, back: timedelta = timedelta()) -> Period:
+        """Its time, or as long a time so much earlier."""
+        since, until = (
+            datetime(one.year, one.month, one.day, tzinfo=ALMATY) - back for one in (self.first, self.next.first)
+        )
+        return Period(since, until, self.shop_id)
+
+    def named(self, language: Language) -> str:
+        """As people say it."""
+        if self.is_month:
+            return format_skeleton("yMMMM", self.first, locale=language)
+        return format_date(self.first, "long", locale=language)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What one BIN took for one shop, and what of it waits. Sums in tiyn."""
+
+    turnover: Turnover
+    waiting: int
+    failed: int
+
+
+async def sums(visit: Visit) -> Response:
+    """The page of a day or a month."""
+    asked, shops, database = Asked.of(visit), visit.me.caller.shops, visit.services.database
+    step: Step = "day" if asked.is_month else "hour"
+    found = await sums_of(database, shops, asked.period(), step)
+    before = None if asked.is_month else await sums_of(database, shops, asked.period(_A_WEEK), step)
+    names = await names_of_shops(database)
+    lines = turnovers(found, names)
+    counted = _counted(found)
+    ended = counted[State.PAID] + sum(counted[state] for state in _NOT_PAID)
+    return visit.page(
+        "sums.html",
+        asked=asked,
+        name=asked.named(visit.language),
+        today=_today(asked),
+        lines=_lines(lines, found),
+        total=total_of(lines),
+        counted=counted,
+        unknown=counted[State.UNKNOWN] + counted[State.SENDING],
+        waiting=sum(one.amount for one in found if one.state is State.PENDING),
+        success=round(100 * counted[State.PAID] / ended) if ended else None,
+        ended=ended,
+        took=await call_times(database, shops, asked.period()),
+        chart=_chart(asked, found, before),
+        step_of=_name_of_day if asked.is_month else _name_of_hour,
+        axis=_axis(asked),
+        shops={shop_id: names[shop_id] for shop_id in sorted(names) if visit.me.caller.may_touch(shop_id)},
+    )
+
+
+async def sums_csv(visit: Visit) -> Response:
+    """The same sums as ``reconcile`` writes them, for a spreadsheet."""
+    asked, database = Asked.of(visit), visit.services.database
+    found = await sums_of(database, visit.me.caller.shops, asked.period(), "day")
+    lines = csv_lines(turnovers(found, await names_of_shops(database)))
+    name = f"payments-{asked.value}{f'-{asked.shop_id}' if asked.shop_id else ''}.csv"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _today(asked: Asked) -> Asked:
+    """The day or the month that it is now."""
+    now = datetime.now(UTC).astimezone(ALMATY).date()
+    return Asked(now.replace(day=1) if asked.is_month else now, asked.is_month, asked.shop_id)
+
+
+def _name_of_day(place: int) -> str:
+    return str(place + 1)
+
+
+def _name_of_hour(place: int) -> str:
+    return f"{place:02d}:00"
+
+
+def _axis(asked: Asked) -> list[str]:
+    """What stands below the chart, at equal distances."""
+    if asked.is_month:
+        return ["1", f"{(asked.next.first - _A_DAY).day}"]
+    return [_name_of_hour(hour) for hour in range(0, 25, 6)]
+
+
+def _counted(sums: Iterable[Sum]) -> "Counter[State]":
+    counted: Counter[State] = Counter()
+    for one in sums:
+        counted[one.state] += one.payments
+    return counted
+
+
+def _lines(turnovers: Sequence[Turnover], sums: Iterable[Sum]) -> list[Line]:
+    counted: defaultdict[tuple[int | str, str | None, str], Counter[State]] = defaultdict(Counter)
+    for one in sums:
+        counted[one.shop_id, one.organization_bin, one.source][one.state] += one.payments
+    return [
+        Line(one, here[State.PENDING], sum(here[state] for state in _NOT_PAID))
+        for one in turnovers
+        for here in [counted[one.shop_id, one.organization_bin, one.source]]
+    ]
+
+
+def _chart(asked: Asked, found: Iterable[Sum], before: Iterable[Sum] | None) -> Chart:
+    """What was paid by the hour of a day, beside the same day a week before, or by the day of a month."""
+    begins = datetime(asked.first.year, asked.first.month, asked.first.day)  # noqa: DTZ001 - by Almaty's clock
+    length = timedelta(days=1) if asked.is_month else timedelta(hours=1)
+    steps = (asked.next.first - asked.first) // timedelta(days=1) * (1 if asked.is_month else 24)
+    values: Callable[..., list[int]] = partial(_paid_by_step, length=length, steps=steps)
+    return chart_of(values(found, begins), None if before is None else values(before, begins - _A_WEEK))
+
+
+def _paid_by_step(sums: Iterable[Sum], begins: datetime, *, length: timedelta, steps: int) -> list[int]:
+    values = [0] * steps
+    for one in sums:
+        if one.state is State.PAID:
+            values[(one.begins - begins) // length] += one.amount
+    return values

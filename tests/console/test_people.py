@@ -1,0 +1,126 @@
+"""Keys and accounts in the console: administrators alone, with the password again, and a link that is shown once."""
+
+import re
+
+import asyncpg
+import pytest
+
+from payment_service.access.people import Role
+from payment_service.access.service import Scope
+from payment_service.postgres.visibility import ALL_SHOPS
+from payment_service.services import Services
+from tests.conftest import ClientMaker
+from tests.console.conftest import OWN, PASSWORD, SignIn, text_of
+
+LONG_AGO = (
+    "SET session_replication_role = replica;"
+    "UPDATE person_session SET proved_at = now() - interval '1 hour';"
+    "RESET session_replication_role"
+)
+ACCOUNT = {"email": "Dana@Example.kz", "name": "Дана", "role": "florist", f"shop-{OWN}": "yes", "limit": "50 000"}
+
+
+# --- keys
+
+
+async def test_key_is_shown_without_itself_and_with_when_it_was_used(
+    services: Services, shops: dict[int, str], make_client: ClientMaker, sign_in: SignIn
+) -> None:
+    made = await services.access.create("bitrix", [Scope.PAYMENTS_READ], shops=frozenset({OWN}))
+    client = await sign_in(Role.ADMIN)
+    assert "Last used not since this is kept" in text_of(await client.get("/console/keys"))
+    await make_client(made.key).get("/payments")
+    await services.access.note_uses()
+    page = await client.get("/console/keys")
+    assert made.key not in page.text
+    assert f"{made.key[:10]}…" in page.text
+    assert re.search(r"Last used \d\d:\d\d", text_of(page))
+    assert (await services.access.last_used()).keys() == {made.row.id}
+
+
+async def test_key_ends_only_with_the_password_of_a_moment_ago(
+    services: Services, sign_in: SignIn, sql: asyncpg.Connection
+) -> None:
+    made = await services.access.create("bitrix", [Scope.PAYMENTS_READ], shops=ALL_SHOPS)
+    client = await sign_in(Role.ADMIN)
+    path = f"/console/keys/{made.row.id}/revoke"
+    await sql.execute(LONG_AGO)
+    assert "Your password once more" in (await client.get(path)).text
+    for wrong in ({}, {"password": "another one"}):
+        assert (await client.post(path, data=wrong)).status_code == 422
+    assert await sql.fetchval("SELECT revoked_at FROM api_key") is None
+    answer = await client.post(path, data={"password": PASSWORD})
+    assert "The key has ended." in (await client.get(answer.headers["location"])).text
+    assert await sql.fetchval("SELECT revoked_at FROM api_key") is not None
+    assert await sql.fetchval("SELECT actor FROM payment_log WHERE operation_type = 'key-revoke'") == "admin@example.kz"
+    assert (await client.post(path)).status_code == 303  # twice is the same as once
+    for missing in ("/console/keys/999/revoke", "/console/keys/x/revoke"):
+        assert (await client.get(missing)).status_code == 404
+
+
+# --- people
+
+
+async def test_account_is_made_with_a_link_that_is_shown_once_and_works(
+    services: Services, shops: dict[int, str], sign_in: SignIn, sql: asyncpg.Connection
+) -> None:
+    client = await sign_in(Role.ADMIN)
+    page = await client.post("/console/people/new", data=ACCOUNT)
+    [path] = re.findall(r'data-copy="http://localhost(/console/link/[^"]+)"', page.text)
+    row = await sql.fetchrow("SELECT * FROM person WHERE email = 'dana@example.kz'")
+    assert (row["name"], row["role"], row["shops"], row["refund_limit"]) == ("Дана", "florist", [OWN], 5_000_000)
+    assert "Choose a password" in (await client.get(path)).text
+    by_whom = "SELECT actor FROM payment_log WHERE operation_type = 'person-create' AND subject = $1"
+    assert await sql.fetchval(by_whom, f"person:{row['id']}") == "admin@example.kz"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"email": "nobody"}, "Take an e-mail address"),
+        ({"email": "admin@example.kz"}, "Take an e-mail address"),
+        ({"name": ""}, "A name has"),
+        ({"role": "owner"}, "Choose a role"),
+        ({"role": "admin"}, "an administrator has all of them"),
+        ({f"shop-{OWN}": None}, "A florist has at least one shop"),
+        ({"limit": "much"}, "A limit is written in tenge"),
+    ],
+)
+async def test_account_that_cannot_be_is_told_and_keeps_what_was_typed(
+    services: Services, shops: dict[int, str], sign_in: SignIn, change: dict[str, str | None], told: str
+) -> None:
+    client = await sign_in(Role.ADMIN)
+    data = {name: value for name, value in {**ACCOUNT, **change}.items() if value is not None}
+    answer = await client.post("/console/people/new", data=data)
+    assert (answer.status_code, told in text_of(answer)) == (422, True)
+    assert f'value="{data["email"]}"' in answer.text
+    assert len(await services.people.all()) == 1
+
+
+async def test_account_is_changed_signed_out_linked_and_ended(
+    services: Services, shops: dict[int, str], sign_in: SignIn
+) -> None:
+    theirs, client = await sign_in(Role.OPERATOR), await sign_in(Role.ADMIN)
+    [person] = [row for row in await services.people.all() if row.role == Role.OPERATOR]
+    path = f"/console/people/{person.id}"
+    assert (await theirs.get("/console")).status_code == 200
+    assert (await client.post(path, data={"do": "sign-out"})).headers["location"] == f"{path}?done=signed-out"
+    assert (await theirs.get("/console")).status_code == 303
+    changed = await client.post(path, data={"do": "change", "role": "florist", f"shop-{OWN}": "yes"})
+    assert "Changed." in (await client.get(changed.headers["location"])).text
+    assert "/console/link/" in (await client.post(path, data={"do": "link"})).text
+    await client.post(path, data={"do": "disable"})
+    row = next(row for row in await services.people.all() if row.id == person.id)
+    assert (row.role, row.shops, row.disabled_at is not None) == ("florist", [OWN], True)
+    assert "stays so" in (await client.get(path)).text
+    for act in ("link", "change", "made-up"):
+        assert (await client.post(path, data={"do": act, "role": "operator"})).status_code == 400
+
+
+async def test_nobody_changes_their_own_account(services: Services, sign_in: SignIn) -> None:
+    client = await sign_in(Role.ADMIN)
+    [me] = await services.people.all()
+    for act in ("disable", "change", "sign-out"):
+        answer = await client.post(f"/console/people/{me.id}", data={"do": act, "role": "operator"})
+        assert (answer.status_code, "by another administrator" in answer.text) == (422, True)
+    assert (await client.get("/console")).status_code == 200
