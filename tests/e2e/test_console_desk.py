@@ -147,6 +147,12 @@ async def screens(rig: Rig, hook: Hook) -> list[str]:
         "/people",
         "/people/new",
         "/people/1",
+        "/sellers",
+        f"/sellers/{OWN}",
+        f"/sellers/{OWN}/route",
+        f"/sellers/{OWN}/test",
+        "/record",
+        "/health",
     ]
 
 
