@@ -1,5 +1,8 @@
 # Two stages: the first builds, the second only runs. docs/deploy.md says how to use it.
-FROM python:3.11-slim AS build
+# One patch version of one Debian. By digest: docker build --build-arg PYTHON=python@sha256:...
+ARG PYTHON=python:3.11.15-slim-trixie
+
+FROM ${PYTHON} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
 
@@ -20,7 +23,7 @@ RUN /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist . 
     && pip --python /opt/venv/bin/python install --no-deps --no-index /dist/*.whl
 
 
-FROM python:3.11-slim
+FROM ${PYTHON}
 RUN pip uninstall --yes --quiet setuptools wheel pip \
     && useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin payment-service
 COPY --from=build /opt/venv /opt/venv

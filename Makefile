@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run demo test thorough faults model events check fmt lock bench fuzz bitrix clean help
+.PHONY: run demo test thorough faults model events check fmt lock licences sbom audit bench fuzz bitrix clean help
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -50,6 +50,29 @@ fmt: .venv/.installed ## format and fix what can be fixed
 lock: .venv/.installed ## resolve the lock files anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml --group dev -o requirements-dev.lock
+
+licences: .venv/.installed ## write docs/licences.md anew from the installed packages
+	$(BIN)/python -m payment_dev licences
+
+RUNTIME ?= dist/runtime
+SBOM ?= dist/sbom.json
+dist/runtime: requirements.lock .venv/.installed # installed as the Dockerfile does it
+	@rm -rf $@
+	@$(BIN)/python -m venv --without-pip $@
+	$(BIN)/pip --python $@/bin/python install --quiet --require-hashes --only-binary :all: -r requirements.lock || { rm -rf $@; exit 1; }
+	@touch $@
+
+sbom: $(RUNTIME) ## write what the image installs as a CycloneDX SBOM: docs/deploy.md
+	@mkdir -p $(dir $(SBOM))
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o $(SBOM) $(RUNTIME)
+	@echo "$(SBOM)"
+
+# --strict: a package whose advisories could not be read would else be left out, and the rest be called clean.
+audit: .venv/.installed ## look requirements.lock up among the known vulnerabilities; needs pypi.org
+	@mkdir -p dist
+	@$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock 2>dist/audit.log; \
+		code=$$?; tail -n 1 dist/audit.log; [ $$code = 0 ] || { echo "Not clean. When no vulnerability is named" \
+		"above, the advisories could not be read, and nothing is known (dist/audit.log)."; exit 1; }
 
 bench: .venv/.installed ## measure the path of a payment against its goals: docs/performance.md
 	$(BIN)/python benchmarks/path.py $(BENCH)

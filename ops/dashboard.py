@@ -25,7 +25,7 @@ def _p(quantile: float, metric: str, by: str = "") -> str:
     return f"histogram_quantile({quantile}, sum by ({labels}) (rate({metric}_bucket[$__rate_interval])))"
 
 
-_LOOKUPS: Final = "sum by (memory) (rate(payment_service_memory_lookups_total%s[$__rate_interval]))"
+_LOOKUPS: Final = "sum by (memory) (rate(payment_service_memory_reads_total%s[$__rate_interval]))"
 _FOUND_IN_MEMORY: Final = _LOOKUPS % '{found="memory"}' + " / " + _LOOKUPS % ""
 ROWS: Final[dict[str, tuple[Panel, ...]]] = {
     "Is anything wrong": (

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from payment_dev import demo as player
+from payment_dev import licences as licences_page
 from payment_dev import server
 from payment_service.cli.errors import sentence_of
 
@@ -14,7 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="The development server, and a demonstration on it. Neither is part of the installed service.",
+    help="The development server, a demonstration on it, a list of licences. None is part of the installed service.",
 )
 
 
@@ -41,10 +42,20 @@ def demo(
     player.play(url, sandbox_url)
 
 
+@app.command()
+def licences(
+    out: Annotated[Path, typer.Option(help="The document to write.")] = licences_page.DOCUMENT,
+) -> None:
+    """Write which licences the installed packages of requirements.lock declare."""
+    out.write_text(licences_page.page(licences_page.LOCK.read_text("utf-8")), "utf-8")
+
+
 def main() -> None:
     """Run a command; an expected error is printed as one sentence."""
     try:
         app(prog_name="python -m payment_dev")
+    except licences_page.LicenceError as error:
+        sys.exit(str(error))
     except Exception as error:
         if (sentence := sentence_of(error)) is None:
             raise

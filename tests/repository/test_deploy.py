@@ -103,10 +103,10 @@ def test_build_context_holds_nothing_else() -> None:
     assert any(fnmatch("src/__pycache__", line) for line in lines[1:])
 
 
-def test_stages_are_slim_images_of_one_python() -> None:
-    images = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
-    assert len(images) == 2
-    assert set(images) == {"python:3.11-slim"}
+def test_stages_are_slim_images_of_one_pinned_python() -> None:
+    assert re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE) == ["${PYTHON}", "${PYTHON}"]
+    (image,) = re.findall(r"^ARG PYTHON=(.+)$", DOCKERFILE, re.MULTILINE)
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-[a-z]+(@sha256:[0-9a-f]{64})?", image)
 
 
 def test_dependencies_are_installed_by_their_hashes_and_nothing_is_compiled() -> None:

@@ -68,7 +68,7 @@ CONNECTION_WAIT = Histogram(
     buckets=_SECONDS,
 )
 MEMORY_LOOKUPS = Counter(
-    "payment_service_memory_lookups", "Look-ups of routes and API keys, by where they were found", ("memory", "found")
+    "payment_service_memory_reads", "Look-ups of routes and API keys, by where they were found", ("memory", "found")
 )
 OPEN = Gauge("payment_service_open", "Payments and refunds whose end is not known", ("object", "state"))
 OLDEST_OPEN = Gauge(
