@@ -95,6 +95,26 @@ class _Server(uvicorn.Server):
         self._drain.begun = True
         super().handle_exit(sig, frame)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take in who has connected already, then stop: closing the socket would reset them and their requests."""
+        waiting = [listener.dup() for listener in sockets or ()]
+        for listening in (*self.servers, *(sockets or ())):
+            listening.close()
+        await asyncio.sleep(0)  # the loop lets go of its listeners in its next turn
+        for listener in waiting:
+            await self._take_in(listener)
+        await super().shutdown(sockets)
+
+    async def _take_in(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with listener, contextlib.suppress(BlockingIOError):
+            listener.setblocking(False)
+            while True:
+                connection, _address = listener.accept()
+                await loop.connect_accepted_socket(
+                    lambda: BoundedProtocol(self.config, self.server_state, self.lifespan.state), connection
+                )
+
 
 def serve(settings: Settings) -> None:
     """Serve HTTP until told to stop. On SIGTERM: no new requests, those in flight finish, then exit.
