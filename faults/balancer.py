@@ -3,7 +3,9 @@
 It runs on 127.0.0.1, keeps everything that it writes in a folder of its own, and ends with the rig.
 """
 
+import os
 import re
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +20,11 @@ from tests.support.processes import free_port
 from tests.support.waiting import until
 
 DOCUMENT: Final = Path(__file__).parents[1] / "docs" / "deploy.md"
-_NEVER_AGAIN: Final = "proxy_next_upstream off;"
+PROGRAM: Final = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+"""None where it is not installed."""
+OFF: Final = "off"
+DEFAULT: Final = "error timeout"
+"""What ``proxy_next_upstream`` is when the configuration does not name it."""
 _FRAME: Final = """
 worker_processes 2;
 pid nginx.pid;
@@ -65,26 +71,17 @@ class Nginx:
 
     name = "nginx"
 
-    def __init__(self, folder: Path, ports: Sequence[int], *, never_again: bool = True) -> None:
-        """``never_again``: as documented; without it ``proxy_next_upstream`` is what nginx does by default."""
+    def __init__(self, folder: Path, ports: Sequence[int], *, repeats: str = OFF) -> None:
+        """``repeats``: after what nginx asks another process, by its own words (``proxy_next_upstream``)."""
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._folder, self._never_again = folder, never_again
+        self._folder, self._repeats = folder, repeats
         self._passed = 0
         folder.mkdir()
         self._configure(ports)
 
     async def __aenter__(self) -> Self:
-        # Should this process be killed, the kernel ends nginx.
-        command = ["setpriv", "--pdeathsig", "TERM", "nginx", "-p", f"{self._folder}/", "-c", "nginx.conf"]
-        with (self._folder / "output.log").open("wb") as output:
-            self._process = subprocess.Popen(
-                [*command, "-e", "error.log", "-g", "daemon off;"],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self._process = self._started()
         async with httpx.AsyncClient(trust_env=False) as client:
 
             async def answers() -> bool:
@@ -126,15 +123,21 @@ class Nginx:
         fresh, self._passed = lines[self._passed :], len(lines)
         return [_read(line) for line in fresh]
 
-    @property
-    def complaints(self) -> str:
-        """Its log of errors."""
-        return (self._folder / "error.log").read_text()
+    def _started(self) -> subprocess.Popen[bytes]:
+        assert PROGRAM, "nginx is not installed"
+        # Should this process be killed, the kernel ends nginx.
+        command = ["setpriv", "--pdeathsig", "TERM", PROGRAM, "-p", f"{self._folder}/", "-c", "nginx.conf"]
+        with (self._folder / "output.log").open("wb") as output:
+            return subprocess.Popen(
+                [*command, "-e", "error.log", "-g", "daemon off;"],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def _configure(self, ports: Sequence[int]) -> None:
-        text = documented(self.port, ports)
-        if not self._never_again:
-            text = text.replace(_NEVER_AGAIN, "")
+        text = documented(self.port, ports, self._repeats)
         (self._folder / "nginx.conf").write_text(_FRAME.format(documented=text))
 
     def _signal(self, sign: Signals) -> None:
@@ -146,16 +149,18 @@ class Nginx:
         return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
-def documented(port: int, upstreams: Sequence[int]) -> str:
+def documented(port: int, upstreams: Sequence[int], repeats: str) -> str:
     """The configuration of docs/deploy.md, listening on a port of 127.0.0.1, without TLS, before other services."""
+    never = f"proxy_next_upstream {OFF};"
     found = re.search(r"^```nginx\n(.*?)^```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
     assert found
     text = found[1]
-    assert _NEVER_AGAIN in text
+    assert never in text
     servers = re.findall(r"^ *server 10\.[\d.]+:8000(.*)\n", text, re.MULTILINE)
     ours = "".join(f"    server 127.0.0.1:{upstream}{servers[0]}\n" for upstream in upstreams)
     text = re.sub(r"(^ *server 10\..*\n)+", ours, text, flags=re.MULTILINE)
     text = re.sub(r"^ *ssl_.*\n", "", text, flags=re.MULTILINE)
+    text = text.replace(never, f"proxy_next_upstream {repeats};")
     return text.replace("listen 443 ssl;", f"listen 127.0.0.1:{port};")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from faults import checker
-from faults.balancer import Nginx, Passed
+from faults.balancer import DEFAULT, OFF, Nginx, Passed
 from faults.bench import Bench
 from faults.clients import Asked, Clients, Told
 from faults.kills import Crowd
@@ -23,14 +23,15 @@ from tests.support.processes import Process
 
 _SETTINGS: Final = {"KASPI_DEADLINE_S": "6", "SENDING_LEASE_S": "10"}
 """Patient, so that a busy machine leaves nothing unknown."""
-NOT_SENT: Final = frozenset(
-    {"draining", "not_sent", "database_unavailable", "too_many_connections", "no_room_to_wait"}
-)
+NOT_SENT: Final = frozenset({"draining", "not_sent", "database_unavailable", "too_many_connections", "no_room_to_wait"})
 """Codes of 5xx which say that nothing was sent."""
 _FAIL_TIMEOUT_S: Final = 2.0
 """As docs/deploy.md sets it: for so long nginx leaves a process out that did not listen."""
 _SLOWEST_S: Final = 0.8
 """Calls take up to so long, so that some are under way whenever a process is told to end."""
+_READERS: Final = 8
+"""Clients who read without pause: nginx uses its kept connections at every moment, and opens new ones."""
+_NOBODYS: Final = "00000000-0000-4000-8000-000000000000"
 
 
 @dataclass(slots=True)
@@ -94,14 +95,14 @@ async def killed(play: _Play) -> None:
         await play.replace_worker(place, Process.kill)
 
 
-_PLAYS: Final[dict[str, tuple[Callable[[_Play], Awaitable[None]], bool]]] = {
-    "taken out": (taken_out, True),
-    "left in": (left_in, True),
-    "left in, nginx's default": (left_in, False),
-    "killed": (killed, True),
-    "killed, nginx's default": (killed, False),
+_PLAYS: Final[dict[str, tuple[Callable[[_Play], Awaitable[None]], str]]] = {
+    "taken out": (taken_out, OFF),
+    "left in": (left_in, OFF),
+    "left in, default of nginx": (left_in, DEFAULT),
+    "killed": (killed, OFF),
+    "killed, default of nginx": (killed, DEFAULT),
 }
-"""What is done, and whether nginx is configured as documented or left to repeat by its default."""
+"""What is done, and after what nginx asks another process."""
 CASES: Final = tuple(_PLAYS)
 SLICE: Final = CASES[:1]
 
@@ -116,19 +117,21 @@ async def run(bench: Bench) -> None:
 
 
 async def _play(bench: Bench, rig: Rig, case: str, number: int) -> None:
-    action, never_again = _PLAYS[case]
-    folder = rig.folder / f"nginx-{case.replace(' ', '-').replace(',', '').replace(chr(39), '')}-{number}"
+    action, repeats = _PLAYS[case]
+    folder = rig.folder / f"nginx-{CASES.index(case)}-{number}"
     ports = [service.port for service in rig.services]
-    async with Nginx(folder, ports, never_again=never_again) as nginx, _slow_calls(rig, bench.random):
+    async with Nginx(folder, ports, repeats=repeats) as nginx, _slow_calls(rig, bench.random):
         clients = Clients(rig, bench.random, through=nginx)
         crowd = _Crowd(clients, bench.random)
-        asking = asyncio.create_task(crowd.keep_asking())
+        asking = [asyncio.create_task(crowd.keep_asking())]
+        asking += [asyncio.create_task(crowd.keep_reading()) for _ in range(0 if bench.short else _READERS)]
         try:
             await asyncio.sleep(1)
             await action(_Play(rig, nginx))
             await asyncio.sleep(0.5)
         finally:
-            asking.cancel()
+            for task in asking:
+                task.cancel()
             await crowd.leave()
         passed = nginx.taken()
     told = clients.taken()
@@ -142,7 +145,7 @@ async def _play(bench: Bench, rig: Rig, case: str, number: int) -> None:
 
 def _answers(told: list[Told], passed: list[Passed], case: str) -> list[str]:
     """What no client may be told, and what nginx may not do."""
-    action, never_again = _PLAYS[case]
+    action, repeats = _PLAYS[case]
     listens_always = action is taken_out
     found = [
         f"only_what_was_not_sent_is_refused: {checker.who(one)} was told {one.status} {one.body}"
@@ -151,11 +154,11 @@ def _answers(told: list[Told], passed: list[Passed], case: str) -> list[str]:
     ]
     found += [f"answered: {checker.who(one)} was not answered by nginx" for one in told if one.status is None]
     for one in passed:
-        if one.repeated_after_sending and (never_again or one.what.startswith("POST ")):
+        if one.repeated_after_sending and (repeats == OFF or one.what.startswith("POST ")):
             found.append(f"never_again: nginx repeated {one}")
         if one.status in {502, 504}:
             sent = any(attempt.sent for attempt in one.attempts)
-            if action is not killed and (sent or listens_always or not never_again):
+            if action is not killed and (sent or listens_always or repeats != OFF):
                 found.append(f"orderly_end: nginx answered in the place of a process: {one}")
     if listens_always:
         found += [
@@ -189,6 +192,12 @@ class _Crowd(Crowd):
     def verbs(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         """What a client may have to do."""
         return [*super().verbs(), self._wait]
+
+    async def keep_reading(self) -> None:
+        """Look for a payment that nobody made, again and again, until cancelled."""
+        while True:
+            await self._clients.ask(Asked(op="status", waits_for=_NOBODYS))
+            await asyncio.sleep(0.01)
 
     async def _wait(self) -> None:
         if not self.last_words:

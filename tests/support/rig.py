@@ -155,7 +155,7 @@ class Rig:
         self._processes.append(process)
         return process
 
-    def start_service(self, port: int | None = None, **settings: str) -> Process:
+    def start_service(self, port: int = 0, /, **settings: str) -> Process:
         """Start one more service, on a port of its own if none is given, and do not wait for it."""
         port = port or free_port()
         return self.start(self.program, "serve", "--port", str(port), name="serve", port=port, **settings)
