@@ -82,17 +82,11 @@ class Nginx:
 
     async def __aenter__(self) -> Self:
         self._process = self._started()
-        async with httpx.AsyncClient(trust_env=False) as client:
-
-            async def answers() -> bool:
-                if self._process.poll() is not None:
-                    raise RuntimeError(f"nginx ended at its start:\n{(self._folder / 'output.log').read_text()}")
-                try:
-                    return (await client.get(f"{self.url}/health")).status_code == httpx.codes.OK
-                except httpx.TransportError:
-                    return False
-
-            await until(answers, "nginx is ready", within_s=30)
+        try:
+            await self._ready()
+        except BaseException:
+            self._signal(SIGTERM)
+            raise
         return self
 
     async def __aexit__(
@@ -135,6 +129,19 @@ class Nginx:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    async def _ready(self) -> None:
+        async with httpx.AsyncClient(trust_env=False) as client:
+
+            async def answers() -> bool:
+                if self._process.poll() is not None:
+                    raise RuntimeError(f"nginx ended at its start:\n{(self._folder / 'output.log').read_text()}")
+                try:
+                    return (await client.get(f"{self.url}/health")).status_code == httpx.codes.OK
+                except httpx.TransportError:
+                    return False
+
+            await until(answers, "nginx is ready", within_s=30)
 
     def _configure(self, ports: Sequence[int]) -> None:
         text = documented(self.port, ports, self._repeats)
