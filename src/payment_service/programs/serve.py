@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from types import FrameType
@@ -97,20 +98,21 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take in who has connected already, then stop: closing the socket would reset them and their requests."""
-        waiting = [listener.dup() for listener in sockets or ()]
+        queues = [opened.dup() for opened in sockets or ()]
         for listening in (*self.servers, *(sockets or ())):
             listening.close()
-        await asyncio.sleep(0)  # the loop lets go of its listeners in its next turn
-        for listener in waiting:
-            await self._take_in(listener)
+        await asyncio.sleep(0)  # the loop lets go of its sockets in its next turn
+        for queue in queues:
+            await self._take_in(queue)
         await super().shutdown(sockets)
 
-    async def _take_in(self, listener: socket.socket) -> None:
+    async def _take_in(self, queue: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        with listener, contextlib.suppress(BlockingIOError):
-            listener.setblocking(False)
+        # Nobody is left when it would block; stopping must go on after any other error too.
+        with queue, contextlib.suppress(OSError):
+            queue.setblocking(False)
             while True:
-                connection, _address = listener.accept()
+                connection, _address = queue.accept()
                 await loop.connect_accepted_socket(
                     lambda: BoundedProtocol(self.config, self.server_state, self.lifespan.state), connection
                 )
