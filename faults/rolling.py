@@ -40,6 +40,8 @@ class _Play:
 
     rig: Rig
     nginx: Nginx
+    places: range
+    """Which of the services, and of the workers, are replaced."""
 
     @property
     def ports(self) -> list[int]:
@@ -73,25 +75,25 @@ async def _in_order(process: Process) -> None:
 
 async def taken_out(play: _Play) -> None:
     """As docs/deploy.md says: nginx is reloaded first, and its old workers have ended before SIGTERM."""
-    for place in range(len(play.rig.services)):
+    for place in play.places:
         await play.take_out(place)
-    for place in range(len(play.rig.workers)):
+    for place in play.places:
         await play.replace_worker(place, _in_order)
 
 
 async def left_in(play: _Play) -> None:
     """SIGTERM, and the next process at the same address; nginx is told nothing."""
-    for place in range(len(play.rig.services)):
+    for place in play.places:
         await play.replace_in_place(place, _in_order)
-    for place in range(len(play.rig.workers)):
+    for place in play.places:
         await play.replace_worker(place, _in_order)
 
 
 async def killed(play: _Play) -> None:
     """SIGKILL, and the next process at the same address; nginx is told nothing."""
-    for place in range(len(play.rig.services)):
+    for place in play.places:
         await play.replace_in_place(place, Process.kill)
-    for place in range(len(play.rig.workers)):
+    for place in play.places:
         await play.replace_worker(place, Process.kill)
 
 
@@ -119,7 +121,7 @@ async def run(bench: Bench) -> None:
 async def _play(bench: Bench, rig: Rig, case: str, number: int) -> None:
     action, repeats = _PLAYS[case]
     folder = rig.folder / f"nginx-{CASES.index(case)}-{number}"
-    ports = [service.port for service in rig.services]
+    ports, places = [service.port for service in rig.services], range(1 if bench.short else len(rig.services))
     async with Nginx(folder, ports, repeats=repeats) as nginx, _slow_calls(rig, bench.random):
         clients = Clients(rig, bench.random, through=nginx)
         crowd = _Crowd(clients, bench.random)
@@ -127,7 +129,7 @@ async def _play(bench: Bench, rig: Rig, case: str, number: int) -> None:
         asking += [asyncio.create_task(crowd.keep_reading()) for _ in range(0 if bench.short else _READERS)]
         try:
             await asyncio.sleep(1)
-            await action(_Play(rig, nginx))
+            await action(_Play(rig, nginx, places))
             await asyncio.sleep(0.5)
         finally:
             for task in asking:
@@ -139,8 +141,7 @@ async def _play(bench: Bench, rig: Rig, case: str, number: int) -> None:
     bench.tell(found, case)
     found += await bench.check(told, may_be_unknown=True, rig=rig, case=case)
     slowest = max(one.seconds for one in told if one.status is not None)
-    processes = len(rig.services) + len(rig.workers)
-    bench.count(case, "mixed", processes, told, found, bench.books.unknown, slowest, rig=rig)
+    bench.count(case, "mixed", 2 * len(places), told, found, bench.books.unknown, slowest, rig=rig)
 
 
 def _answers(told: list[Told], passed: list[Passed], case: str) -> list[str]:
