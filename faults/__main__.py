@@ -16,7 +16,10 @@ from pathlib import Path
 from faults import report
 from faults.bench import Bench
 
-FAMILIES = ("crash", "kills", "wire", "database", "races", "replies", "away", "slow", "largest", "sellers", "stuck")
+FAMILIES = (
+    *("crash", "kills", "rolling", "wire", "database", "races", "replies", "away", "slow", "largest", "sellers"),
+    "stuck",
+)
 
 
 def main() -> int:

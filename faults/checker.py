@@ -409,8 +409,8 @@ def violations(books: Records, *, may_be_unknown: bool) -> list[str]:
 
 
 def _is_refusal(told: Told) -> bool:
-    """An answer that says no. No answer, 200, 202, a 500 and 'still running' say nothing of the kind."""
-    if told.status is None or told.status < 400 or told.status == 500:
+    """An answer that says no. No answer, a balancer's own, 200, 202, a 500 and 'still running' say nothing of it."""
+    if told.status is None or told.unanswered or told.status < 400 or told.status == 500:
         return False
     return told.body.get("code") != NO_ANSWER_YET
 

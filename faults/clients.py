@@ -5,12 +5,11 @@ import random
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import httpx
 
 from faults.rig import Rig
-from tests.support.processes import Process
 from tests.support.shops import SHOPS
 
 Op: TypeAlias = Literal["create", "create-link", "refund", "status"]
@@ -19,6 +18,13 @@ PHONES = tuple(f"7701521{number:04d}" for number in (1545, 1546, 1547, 1548))
 PAYS_AT_ONCE = "77015219011"
 PAYS_LATE = "77015219012"
 _RETRY = frozenset({409, 503})
+
+
+class Server(Protocol):
+    """What can be asked: a service, or a balancer before several."""
+
+    name: str
+    url: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +42,8 @@ class Asked:
     key: str | None = None
     """The Idempotency-Key; None for a client that sends none."""
     metadata: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    waits_for: str | None = None
+    """Of a status: our id of a payment, whose change of state the caller waits for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +62,11 @@ class Told:
     at: float = 0
     """When the answer had come, in Unix seconds."""
 
+    @property
+    def unanswered(self) -> bool:
+        """Nobody answered, or a balancer in the place of a service: what came of it is not known to the caller."""
+        return self.status is None or (self.status in {502, 504} and not self.body)
+
 
 @dataclass
 class Clients:
@@ -63,6 +76,8 @@ class Clients:
     random: random.Random
     told: list[Told] = field(default_factory=list)
     patience_s: float = 20
+    through: Server | None = None
+    """A balancer to ask instead of the services themselves."""
 
     # --- what to ask for
 
@@ -91,9 +106,9 @@ class Clients:
 
     # --- asking
 
-    async def ask(self, asked: Asked, by: Process | None = None) -> Told:
+    async def ask(self, asked: Asked, by: Server | None = None) -> Told:
         """Ask once."""
-        by = by or self.random.choice(self.rig.services)
+        by = by or self.through or self.random.choice(self.rig.services)
         started = time.perf_counter()
         headers = {"Authorization": f"Bearer {self.rig.key}"}
         if asked.key:
@@ -101,8 +116,8 @@ class Clients:
         try:
             async with asyncio.timeout(self.patience_s):
                 if asked.op == "status":
-                    url = f"{by.url}/payments/kaspi/status/{asked.external_id}"
-                    answer = await self.rig.http.get(url, headers=headers)
+                    what = f"{asked.waits_for}?wait=2" if asked.waits_for else f"kaspi/status/{asked.external_id}"
+                    answer = await self.rig.http.get(f"{by.url}/payments/{what}", headers=headers)
                 else:
                     url = f"{by.url}/payments/kaspi/{asked.op}"
                     answer = await self.rig.http.post(url, json=_body(asked), headers=headers)
@@ -110,7 +125,7 @@ class Clients:
                 asked=asked,
                 by=by.name,
                 status=answer.status_code,
-                body=answer.json(),
+                body=answer.json() if "json" in answer.headers.get("content-type", "") else {},
                 seconds=time.perf_counter() - started,
                 replayed="idempotency-replayed" in answer.headers,
                 retry_after="retry-after" in answer.headers,
@@ -121,11 +136,11 @@ class Clients:
         self.told.append(told)
         return told
 
-    async def insist(self, asked: Asked, first: Process | None = None, within_s: float = 25) -> Told:
+    async def insist(self, asked: Asked, first: Server | None = None, within_s: float = 25) -> Told:
         """Ask as a good client does: with no answer, a 409 or a 503 it asks again, with the same key, elsewhere."""
         give_up_at = time.monotonic() + within_s
         told = await self.ask(asked, first)
-        while told.status is None or (told.status in _RETRY and told.retry_after):
+        while told.unanswered or (told.status in _RETRY and told.retry_after):
             if time.monotonic() > give_up_at:
                 return told
             await asyncio.sleep(0.05 + 0.1 * self.random.random())

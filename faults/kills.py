@@ -5,13 +5,14 @@ what was killed, as a supervisor would. After each round everything settles and 
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from faults import checker
 from faults.bench import Bench
-from faults.clients import PAYS_AT_ONCE, PHONES, Asked, Told
+from faults.clients import PAYS_AT_ONCE, PHONES, Asked, Clients, Told
 
 ROUNDS: Final = 25
 KILLS_PER_ROUND: Final = 20
@@ -32,7 +33,7 @@ async def run(bench: Bench) -> None:
 
 
 async def _round(bench: Bench, case: str, kills: int) -> None:
-    crowd = _Crowd(bench)
+    crowd = Crowd(bench.clients, bench.random)
     asking = asyncio.create_task(crowd.keep_asking())
     try:
         await _kill(bench, kills)
@@ -40,11 +41,7 @@ async def _round(bench: Bench, case: str, kills: int) -> None:
         asking.cancel()
         await crowd.leave()
     told = bench.clients.taken()
-    found = [
-        f"answers_in_the_end: {checker.who(last)} was at last told {last.status} {last.body}"
-        for last in crowd.last_words
-        if last.status not in crowd.in_order
-    ]
+    found = crowd.without_an_answer()
     bench.tell(found, case)
     found += await bench.check(told, may_be_unknown=True, case=case)
     slowest = max(one.seconds for one in told if one.status is not None)
@@ -65,27 +62,27 @@ async def _kill(bench: Bench, kills: int) -> None:
         await rig.heal()
 
 
-class _Crowd:
+class Crowd:
     """The clients: a new one every twentieth of a second, each with one thing to do."""
 
     in_order: Final = frozenset({200, 202})
     """What a good client is told in the end, when nothing but kills goes wrong."""
+    refused: frozenset[str] = frozenset({"refund_exceeds_remainder"})
+    """Codes with which a refund may be refused in the end all the same."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench, self._clients, self._chance = bench, bench.clients, bench.random
+    def __init__(self, clients: Clients, chance: random.Random) -> None:
+        self._clients, self._chance = clients, chance
         self._paid: list[Told] = []
         self._at_work: set[asyncio.Task[None]] = set()
         self.last_words: list[Told] = []
 
+    def verbs(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        """What a client may have to do, each as often as it is here."""
+        return [self._create, self._create, self._link, self._refund, self._status]
+
     async def keep_asking(self) -> None:
         """Send clients until cancelled."""
-        verbs: list[Callable[[], Coroutine[Any, Any, None]]] = [
-            self._create,
-            self._create,
-            self._link,
-            self._refund,
-            self._status,
-        ]
+        verbs = self.verbs()
         next_at = time.monotonic()
         while True:
             if len(self._at_work) < MOST_AT_ONCE:
@@ -98,6 +95,14 @@ class _Crowd:
     async def leave(self) -> None:
         """Let every client get its last answer."""
         await asyncio.gather(*self._at_work)
+
+    def without_an_answer(self) -> list[str]:
+        """Those who were told in the end what nobody is told when nothing but kills goes wrong."""
+        return [
+            f"answers_in_the_end: {checker.who(last)} was at last told {last.status} {last.body}"
+            for last in self.last_words
+            if last.status not in self.in_order
+        ]
 
     async def _create(self) -> None:
         phone = self._chance.choice((PAYS_AT_ONCE, *PHONES[:2]))
@@ -118,7 +123,7 @@ class _Crowd:
         paid = self._chance.choice(self._paid)
         amount = self._chance.randrange(1, 1 + (paid.asked.amount or 0) // 2_000) * 100
         last = await self._clients.insist(self._clients.refund_of(paid, amount))
-        if last.body.get("code") != "refund_exceeds_remainder":
+        if last.body.get("code") not in self.refused:
             self.last_words.append(last)
         return None
 

@@ -54,6 +54,8 @@ class BoundedProtocol(HttpToolsProtocol):
     body_s: ClassVar[float] = 10
     read_s: ClassVar[float] = 30
     """How long a client may leave an answer unread."""
+    stopping_s: ClassVar[float] = 3
+    """How long a stopping process keeps an idle connection open; docs/deploy.md has balancers close theirs before."""
     linger_s: ClassVar[float] = 2
     """How long to listen on after a refusal: closing at once would throw the refusal away with what still arrives."""
 
@@ -134,6 +136,17 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._unread is not None and not self.transport.is_closing():
             self._unread.cancel()
             self._unread = None
+
+    def shutdown(self) -> None:
+        """Close when the request under way has been answered, or after a while, as far as none is.
+
+        Closed at once, an idle connection would reset a request that a balancer sends just then, and the balancer
+        could not tell whether a payment was sent. One that comes meanwhile is answered: 503, and the connection closes.
+        """
+        if self._active is None or self._active.response_complete:
+            self.loop.call_later(self.stopping_s, super().shutdown)
+        else:
+            super().shutdown()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection, and do not wait for a client that reads nothing."""

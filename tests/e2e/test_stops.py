@@ -111,6 +111,23 @@ async def test_stopping_service_takes_no_new_requests(rig: Rig) -> None:
     assert await service.ended() == 0
 
 
+async def test_request_on_an_idle_connection_of_a_stopping_service_is_answered(rig: Rig) -> None:
+    """A balancer that sends just when the service stops is told that nothing was sent, and not reset."""
+    service = await rig.serve()
+    async with httpx.AsyncClient(base_url=service.url, trust_env=False) as client:
+        assert (await client.get("/health")).headers.get("Connection") != "close"
+        service.signal(signal.SIGTERM)
+        await until(lambda: _is_free(service.port), "new connections are refused")
+        answer = await rig.create(by=client, message=rig.word())
+        assert (answer.status_code, answer.json()["code"]) == (503, "draining")
+        assert answer.headers["Connection"] == "close"
+    assert await service.ended() == 0
+
+
+async def _is_free(port: int) -> bool:
+    return is_free(port)
+
+
 async def hang_up_after_sending(service: Process, path: str, body: dict[str, Any], key: str) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", service.port)
     content = json.dumps(body).encode()

@@ -155,9 +155,9 @@ class Rig:
         self._processes.append(process)
         return process
 
-    def start_service(self, **settings: str) -> Process:
-        """Start one more service, and do not wait for it."""
-        port = free_port()
+    def start_service(self, port: int = 0, /, **settings: str) -> Process:
+        """Start one more service, on a port of its own if none is given, and do not wait for it."""
+        port = port or free_port()
         return self.start(self.program, "serve", "--port", str(port), name="serve", port=port, **settings)
 
     def start_worker(self, **settings: str) -> Process:

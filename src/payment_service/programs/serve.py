@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from types import FrameType
@@ -96,6 +97,27 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._drain.begun = True
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take in who has connected already, then stop: closing the socket would reset them and their requests."""
+        queues = [opened.dup() for opened in sockets or ()]
+        for listening in (*self.servers, *(sockets or ())):
+            listening.close()
+        await asyncio.sleep(0)  # the loop lets go of its sockets in its next turn
+        for queue in queues:
+            await self._take_in(queue)
+        await super().shutdown(sockets)
+
+    async def _take_in(self, queue: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        # Nobody is left when it would block; stopping must go on after any other error too.
+        with queue, contextlib.suppress(OSError):
+            queue.setblocking(False)
+            while True:
+                connection, _address = queue.accept()
+                await loop.connect_accepted_socket(
+                    lambda: BoundedProtocol(self.config, self.server_state, self.lifespan.state), connection
+                )
 
 
 def serve(settings: Settings) -> None:
