@@ -160,9 +160,9 @@ def test_rights_and_scopes_follow_the_role() -> None:
     assert set(RIGHTS) == set(Role)
     assert {role: caller_of(Person(email="a", role=role, shops=[8])).scopes for role in Role} == {
         Role.FLORIST: {Scope.PAYMENTS_READ, Scope.REFUNDS_WRITE},
-        Role.OPERATOR: {Scope.PAYMENTS_READ, Scope.REFUNDS_WRITE},
+        Role.OPERATOR: {Scope.PAYMENTS_READ, Scope.PAYMENTS_WRITE, Scope.REFUNDS_WRITE},  # test payments
         Role.ACCOUNTANT: {Scope.PAYMENTS_READ},
-        Role.ADMIN: {Scope.PAYMENTS_READ, Scope.REFUNDS_WRITE},
+        Role.ADMIN: {Scope.PAYMENTS_READ, Scope.PAYMENTS_WRITE, Scope.REFUNDS_WRITE},
     }
     unfamiliar = Person(email="a", role="a role of tomorrow", shops=None)
     assert rights_of(unfamiliar) == frozenset()

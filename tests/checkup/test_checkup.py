@@ -33,8 +33,9 @@ async def found(services: Services) -> dict[tuple[str, Level], str]:
 
 
 @pytest.fixture
-async def well(services: Services, wire: respx.MockRouter) -> Services:
+async def well(services: Services, wire: respx.MockRouter, sql: asyncpg.Connection) -> Services:
     """Everything as it should be."""
+    await sql.execute("UPDATE event SET passed_on_at = now()")  # those of the routing of the shops
     wire.get("/status/", params={"externalId": NO_PAYMENT}).mock(return_value=failure(-1601))
     await services.access.create("shop", ["payments:write"], shops=frozenset({SHOP}))
     await tick(services.database, new_id(), host="here", version="1")

@@ -86,6 +86,7 @@ async def test_operator_finds_a_payment_sees_it_paid_and_refunds_half_of_it_once
     await page.get_by_role("link", name="Вернуть деньги").click()
     await page.get_by_label("Часть").check()
     await page.get_by_label("Сумма в тенге").fill("8 750")
+    await page.get_by_label("Почему возвращаем").fill("букет увял")
     await page.get_by_role("button", name="Отправить деньги обратно").dblclick()
     await page.get_by_role("heading", name="часть возвращена").wait_for()
     assert "operator@example.kz" in await page.locator(".timeline").inner_text()
@@ -118,6 +119,7 @@ async def test_pages_work_without_javascript(rig: Rig, browser: Browser) -> None
     if await page.get_by_role("button", name="Спросить Kaspi").count():
         await page.get_by_role("button", name="Спросить Kaspi").click()
     await page.get_by_role("link", name="Вернуть деньги").click()
+    await page.get_by_label("Почему возвращаем").fill("букет увял")
     await page.get_by_role("button", name="Отправить деньги обратно").click()
     await page.get_by_role("heading", name="возвращено полностью").wait_for()
     await context.close()

@@ -92,7 +92,7 @@ _NEED_MORE = {
 README = [
     words
     for line in re.findall(r"^payment-service (.+?)(?: +#.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    if (words := shlex.split(line)) and not {*_NEED_MORE, "--help"} & {*words}
+    if (words := shlex.split(line)) and not {*_NEED_MORE, "--help", "--install-completion"} & {*words}
 ]
 """The commands of the README that can be pasted as they are."""
 
