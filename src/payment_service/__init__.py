@@ -1,3 +1,3 @@
 """Routes each payment of a marketplace to the account of the seller it belongs to."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
