@@ -9,6 +9,7 @@ anything of the call can be read is not planned by name: it is a state of the do
 
 import asyncio
 import contextlib
+import functools
 import re
 import socket
 from collections import Counter
@@ -224,6 +225,7 @@ class FaultProxy(RawProxy):
             task = asyncio.create_task(self.accept(reader, writer))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(functools.partial(_close, writer))  # stopped before it began, it does nothing
 
     async def _fill_backlog(self) -> None:
         """Connect until a connection is no longer answered."""
@@ -286,6 +288,10 @@ async def _hand_back(reader: asyncio.StreamReader, line: Connection) -> None:
         line.reset()
     else:
         line.writer.close()
+
+
+def _close(writer: asyncio.StreamWriter, _ended: object) -> None:
+    writer.close()
 
 
 def _listener(port: int, backlog: int) -> socket.socket:

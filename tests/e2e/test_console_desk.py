@@ -29,12 +29,14 @@ class Hook:
     calls: list[str] = field(default_factory=list)
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        [event_id] = re.findall(r"(?im)^webhook-id: (\S+)", head)
-        self.calls.append(event_id)
-        writer.write(f"HTTP/1.1 {self.status} Told\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
-        await writer.drain()
-        writer.close()
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            [event_id] = re.findall(r"(?im)^webhook-id: (\S+)", head)
+            self.calls.append(event_id)
+            writer.write(f"HTTP/1.1 {self.status} Told\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+            await writer.drain()
+        finally:
+            writer.close()
 
     async def called(self, times: int) -> None:
         """Wait until it was called so often."""

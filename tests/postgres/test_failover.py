@@ -191,8 +191,10 @@ async def test_primary_without_its_synchronous_replica_sends_nothing(
 
 async def test_server_that_is_gone_without_a_word_is_asked_last_the_next_time(database_url: str) -> None:
     async def says_nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await silence.wait()
-        writer.close()
+        try:
+            await silence.wait()
+        finally:
+            writer.close()
 
     silence = asyncio.Event()
     silent = await asyncio.start_server(says_nothing, "127.0.0.1", 0)

@@ -7,7 +7,6 @@ next, and knows which process serves each line.
 import asyncio
 import struct
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
@@ -146,6 +145,7 @@ class Relay:
         line = asyncio.create_task(self._hand_on(reader, writer))
         self._lines.add(line)
         line.add_done_callback(self._lines.discard)
+        line.add_done_callback(lambda _: writer.close())  # one that is cut before it began never ends by itself
 
     async def _hand_on(self, client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
         ends = [answers]
@@ -161,13 +161,12 @@ class Relay:
         except (OSError, asyncio.IncompleteReadError):
             pass  # one of the two ends is away: so is the line
         finally:
+            # Before anything is waited for: a line may be cut a second time while it ends.
             for way in ways:
                 way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
             for end in ends:
                 end.close()
-                with suppress(OSError):
-                    await end.wait_closed()
+            await asyncio.gather(*ways, *(end.wait_closed() for end in ends), return_exceptions=True)
 
     async def _greet(self, line: _Line) -> None:
         """The messages before the first that says of what kind it is; the server has no TLS to offer."""
