@@ -224,30 +224,34 @@ class Settings(BaseSettings):
                 raise ValueError("must be Fernet keys: make one with 'payment-service secrets new-key'")
         return value
 
+    @property
+    def provider_is_here(self) -> bool:
+        """Whether it is the stand-in on this machine: nothing else may be there."""
+        return is_loopback(urlsplit(self.production_api_url).hostname or "")
+
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        provider_is_here = is_loopback(urlsplit(self.production_api_url).hostname or "")
-        if self.debug and not provider_is_here:
+        if self.debug and not self.provider_is_here:
             raise ValueError(
                 "DEBUG works only with the stand-in proxy on this machine, and PRODUCTION_API_URL points elsewhere: "
                 "remove DEBUG; DOCS_ENABLED and LOG_LEVEL do what of it is safe"
             )
         if self.dev_no_auth:
-            if not provider_is_here:
+            if not self.provider_is_here:
                 raise ValueError(
                     "DEV_NO_AUTH works only with the stand-in proxy on this machine, and PRODUCTION_API_URL "
                     "points elsewhere: remove DEV_NO_AUTH and make keys with 'payment-service keys create'"
                 )
             if not is_loopback(self.host):
                 raise ValueError("DEV_NO_AUTH works only when HOST is on this machine: set HOST=127.0.0.1")
-        if self.webhooks_stay_here and not provider_is_here:
+        if self.webhooks_stay_here and not self.provider_is_here:
             raise ValueError(
                 "WEBHOOKS_STAY_HERE works only with the stand-in proxy on this machine, and PRODUCTION_API_URL points "
                 "elsewhere: remove WEBHOOKS_STAY_HERE"
             )
         if self.sending_lease_s <= self.kaspi_deadline_s:
             raise ValueError("SENDING_LEASE_S must be longer than KASPI_DEADLINE_S")
-        if self.late_effect_s < self.sending_lease_s and not provider_is_here:
+        if self.late_effect_s < self.sending_lease_s and not self.provider_is_here:
             raise ValueError(
                 "LATE_EFFECT_S must be at least SENDING_LEASE_S, and the longest time that a call can be on its way: a "
                 "call leaves until the lease is over, and its payment must not be settled as never made before that"

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
-from urllib.parse import urlsplit
 
 from payment_service.access.service import SERVICE
 from payment_service.audit import checking
@@ -23,7 +22,6 @@ from payment_service.postgres.vault import VaultError
 from payment_service.providers.interface import NoSuchPayment, StatusRead, StatusUnread
 from payment_service.scheduling.ticks import workers
 from payment_service.services import Services
-from payment_service.settings import is_loopback
 
 SKEW_S: Final = 2.0
 SLOW_DATABASE_S: Final = 0.1
@@ -83,7 +81,7 @@ async def look_over(services: Services) -> AsyncIterator[Finding]:
 def _settings(services: Services) -> list[Finding]:
     settings = services.settings
     found = [Finding("settings", Level.OK, "all of them can work")]
-    real = not is_loopback(urlsplit(settings.production_api_url).hostname or "")
+    real = not settings.provider_is_here
     if real and settings.metrics_token is None:
         found.append(
             Finding("settings", Level.WARNING, "nobody can read the metrics", "set METRICS_TOKEN, and WORKER_PORT")

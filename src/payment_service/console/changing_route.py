@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from payment_service.console.said import field_of, sentence_of, status_of
+from payment_service.console.said import told
 from payment_service.console.sellers import SELLERS, Seller, read
-from payment_service.console.web import Visit, go, proved
+from payment_service.console.web import Visit, go, proved, reason_of
 from payment_service.errors import InvalidInput, NotAuthenticated, RouteChangeNotFound, ServiceError
 from payment_service.routing.changes import Proposal
 
@@ -29,7 +29,7 @@ async def change(visit: Visit) -> Response:
     if visit.said("seen") != str(seller.row.version):
         return go(home, done="seen-before")
     try:
-        wanted, reason = _wanted(visit), _reason(visit)
+        wanted, reason = _wanted(visit), reason_of(visit, "why")
         config = await routing.config_of(visit.me.caller, seller.row.shop_id)
         if not any(value != _today(config.row, config.device_token)[name] for name, value in wanted.items()):
             return go(home, done="same")
@@ -78,14 +78,12 @@ async def decide(visit: Visit) -> Response:
     known = await visit.services.routing.configs(me.caller, organization_bin=proposed.organization_bin)
     return visit.page(
         "route_decision.html",
-        status=status_of(error) if error else 200,
         seller=seller,
         proposal=proposal,
         is_own=proposed.proposed_by == me.person.id,
         is_open=seller.waiting is not None and seller.waiting.change.id == proposed.id,
         same_bin=[other.row for other in known if other.row.shop_id != seller.row.shop_id],
-        problem=sentence_of(error, visit.language) if error else None,
-        wrong=field_of(error) if isinstance(error, InvalidInput) else None,
+        **told(error, visit.language),
     )
 
 
@@ -126,13 +124,6 @@ def _today(row: Any, device_token: str | None) -> Mapping[str, Any]:
     }
 
 
-def _reason(visit: Visit) -> str:
-    reason = visit.said("reason")
-    if not 3 <= len(reason) <= 500:
-        raise InvalidInput("why", "is a sentence")
-    return reason
-
-
 async def _form(visit: Visit, seller: Seller, error: ServiceError | None = None) -> Response:
     row = seller.row
     given = visit.form or {
@@ -142,10 +133,8 @@ async def _form(visit: Visit, seller: Seller, error: ServiceError | None = None)
     }
     return visit.page(
         "route.html",
-        status=status_of(error) if error else 200,
         seller=seller,
         given=given,
         needs_two=await visit.services.routing.needs_two(),
-        problem=sentence_of(error, visit.language) if error else None,
-        wrong=field_of(error) if isinstance(error, InvalidInput) else None,
+        **told(error, visit.language),
     )

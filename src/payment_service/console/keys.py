@@ -4,9 +4,9 @@ from starlette.responses import Response
 
 from payment_service.access.views import KeyView
 from payment_service.console.lists import sellers
-from payment_service.console.said import field_of, sentence_of, status_of
+from payment_service.console.said import told
 from payment_service.console.web import HOME, Refused, Visit, go, number_of, proved
-from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
+from payment_service.errors import NotAuthenticated, ServiceError
 
 
 async def keys(visit: Visit) -> Response:
@@ -41,8 +41,6 @@ async def revoke(visit: Visit) -> Response:
             return go(f"{HOME}/keys", done="revoked")
     return visit.page(
         "key_revoke.html",
-        status=status_of(error) if error else 200,
         key=KeyView.of(row),
-        problem=sentence_of(error, visit.language) if error else None,
-        wrong=field_of(error) if isinstance(error, InvalidInput) else None,
+        **told(error, visit.language),
     )

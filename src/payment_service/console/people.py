@@ -10,8 +10,8 @@ from payment_service.access.people import Role
 from payment_service.access.views import PersonView
 from payment_service.console.languages import mark
 from payment_service.console.lists import sellers
-from payment_service.console.said import field_of, sentence_of, status_of
-from payment_service.console.web import HOME, Refused, Visit, go, number_of, proved
+from payment_service.console.said import field_of, told
+from payment_service.console.web import HOME, Refused, Visit, go, money_of, number_of, proved
 from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
 from payment_service.money import Money
 from payment_service.postgres.visibility import ALL_SHOPS, Shops
@@ -127,7 +127,6 @@ async def _form(visit: Visit, person: Person | None, error: ServiceError | None)
         given["shops"] = _numbers(visit)
     return visit.page(
         "person.html",
-        status=status_of(error) if error else 200,
         person=view,
         given=given,
         roles=ROLES,
@@ -135,8 +134,7 @@ async def _form(visit: Visit, person: Person | None, error: ServiceError | None)
         shops=await names_of_shops(visit.services.database),
         is_me=person is not None and person.id == visit.me.person.id,
         notice=visit.query("done"),
-        problem=sentence_of(error, visit.language) if error else None,
-        wrong=field_of(error) if isinstance(error, InvalidInput) else None,
+        **told(error, visit.language),
     )
 
 
@@ -174,8 +172,4 @@ def _numbers(visit: Visit) -> list[int]:
 
 
 def _limit(visit: Visit) -> Money | None:
-    text = visit.said("limit").replace(" ", "").replace(",", ".")
-    try:
-        return Money.from_tenge(text) if text else None
-    except ValueError as error:
-        raise InvalidInput("limit", "is a sum") from error
+    return money_of(visit, "limit") if visit.said("limit").replace(" ", "") else None

@@ -5,15 +5,14 @@ time, goes back, or looks at the same page elsewhere asks under the same key. It
 of the console have one caller; who it was stands in the record.
 """
 
-import asyncio
 from dataclasses import replace
 from typing import Final
 
 from starlette.responses import Response
 
 from payment_service.console.payment import Shown, facts, read
-from payment_service.console.said import field_of, sentence_of, status_of
-from payment_service.console.web import HOME, Visit, go, proved
+from payment_service.console.said import told
+from payment_service.console.web import HOME, Visit, ended_in_time, go, money_of, proved, reason_of
 from payment_service.errors import (
     InvalidInput,
     NotAuthenticated,
@@ -26,7 +25,6 @@ from payment_service.money import Money
 from payment_service.payments.lifecycle import State
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.service import RefundRequest, remainder
-from payment_service.scheduling.operations import ANSWER_WITHIN_S, NotEndedYet
 
 CALLER: Final = "console"
 _DONE: Final = {
@@ -52,9 +50,7 @@ async def refund(visit: Visit) -> Response:
         amount = _amount(visit, remainder(shown.payment))
         if (limit := visit.me.person.refund_limit) is not None and _paid_back(shown) + amount.tiyn > limit:
             return await _form(visit, shown, status=403)
-        reason = visit.said("reason")
-        if not 3 <= len(reason) <= 500:
-            raise InvalidInput("refund_reason", "is a few words")
+        reason = reason_of(visit, "refund_reason")
         await proved(visit)
         state = await _refund(visit, shown, amount, seen, reason)
     except StillRunning:
@@ -67,7 +63,6 @@ async def refund(visit: Visit) -> Response:
 
 
 async def _refund(visit: Visit, shown: Shown, amount: Money, seen: str, reason: str) -> RefundState:
-    services = visit.services
     request = RefundRequest(
         caller=replace(visit.me.caller, name=CALLER),
         payment=shown.payment,
@@ -75,13 +70,8 @@ async def _refund(visit: Visit, shown: Shown, amount: Money, seen: str, reason: 
         idempotency_key=f"{shown.payment.id}-{seen}",
         reason=reason,
     )
-    task = services.inflight.begin(services.refunds.refund(request))
-    until = asyncio.get_running_loop().time() + ANSWER_WITHIN_S
-    try:
-        answer = await services.inflight.wait(task, until=until)
-    except NotEndedYet:
-        return RefundState.SENDING
-    return RefundState(answer.refund.state)
+    answer = await ended_in_time(visit, visit.services.refunds.refund(request))
+    return RefundState(answer.refund.state) if answer else RefundState.SENDING
 
 
 def _amount(visit: Visit, left: Money) -> Money:
@@ -93,10 +83,7 @@ def _amount(visit: Visit, left: Money) -> Money:
     """
     if visit.said("how") == "all":
         return left
-    try:
-        amount = Money.from_tenge(visit.said("amount").replace(" ", "").replace(",", "."))
-    except ValueError as error:
-        raise InvalidInput("amount", "is no sum") from error
+    amount = money_of(visit, "amount")
     if not amount.tiyn:
         raise InvalidInput("amount", "is no sum")
     if amount > left:
@@ -113,7 +100,6 @@ async def _form(visit: Visit, shown: Shown, error: ServiceError | None = None, *
     limit = visit.me.person.refund_limit
     return visit.page(
         "refund.html",
-        status=status_of(error) if error else status,
         **await facts(visit, shown),
         seen=len(shown.refunds),
         limit=None if limit is None else Money(max(limit - _paid_back(shown), 0)).number,
@@ -121,6 +107,5 @@ async def _form(visit: Visit, shown: Shown, error: ServiceError | None = None, *
         how=visit.said("how") or "all",
         amount=visit.said("amount"),
         reason=visit.said("reason"),
-        problem=sentence_of(error, visit.language) if error else None,
-        wrong=field_of(error) if isinstance(error, InvalidInput) else None,
+        **told(error, visit.language, status=status),
     )

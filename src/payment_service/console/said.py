@@ -1,7 +1,7 @@
 """What people are told when something does not go: the errors of the services in their language."""
 
 from collections.abc import Mapping
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from payment_service import errors
 from payment_service.console.languages import mark, texts
@@ -132,6 +132,14 @@ def sentence_of(error: Exception, language: Language) -> str:
         case ServiceError():
             return said(_SENTENCES.get(type(error), _UNFORESEEN))
     return said(_SENTENCES[errors.DatabaseUnavailable] if is_unreachable(error) else _UNFORESEEN)
+
+
+def told(error: ServiceError | None, language: Language, *, status: int = 200) -> dict[str, Any]:
+    """What a form is shown with when it was refused: ``status``, ``problem`` and the field that is ``wrong``."""
+    if error is None:
+        return {"status": status, "problem": None, "wrong": None}
+    wrong = field_of(error) if isinstance(error, errors.InvalidInput) else None
+    return {"status": status_of(error), "problem": sentence_of(error, language), "wrong": wrong}
 
 
 def field_of(error: errors.InvalidInput) -> str:

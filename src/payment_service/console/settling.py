@@ -6,8 +6,8 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from payment_service.console.payment import facts, read
-from payment_service.console.said import field_of, sentence_of, status_of
-from payment_service.console.web import HOME, Visit, go, proved
+from payment_service.console.said import told
+from payment_service.console.web import HOME, Visit, go, proved, reason_of
 from payment_service.errors import InvalidInput, NotAuthenticated, RefundNotFound, ServiceError
 from payment_service.payments.lifecycle import State
 from payment_service.payments.settling import Settlement
@@ -35,7 +35,7 @@ async def _settle(visit: Visit, refund: RefundLine | None) -> None:
     if found not in (_REFUND_FOUND if refund else _FOUND):
         raise InvalidInput("state", "is none")
     external_id = _providers_id(visit.said("external_id"), "provider_refund_id" if refund else "external_id")
-    reason = _reason(visit)
+    reason = reason_of(visit, "reason")
     await proved(visit)
     if refund is not None:
         told = RefundSettlement(succeeded=_REFUND_FOUND[found], reason=reason, provider_refund_id=external_id)
@@ -46,7 +46,7 @@ async def _settle(visit: Visit, refund: RefundLine | None) -> None:
 
 
 async def _undo(visit: Visit, refund: RefundLine | None) -> None:
-    reason = _reason(visit)
+    reason = reason_of(visit, "reason")
     await proved(visit)
     if refund is not None:
         await visit.services.refund_settling.undo(visit.me.caller, refund.id, reason)
@@ -74,21 +74,12 @@ async def _answer(visit: Visit, template: str, act: Any, *, done: str) -> Respon
             return go(f"{HOME}/payments/{shown.payment.id}", done=done)
     return visit.page(
         template,
-        status=status_of(error) if error else 200,
         **await facts(visit, shown),
         refund=refund,
         made_at=refund.created_at if refund else shown.payment.created_at,
         given=visit.form,
-        problem=sentence_of(error, visit.language) if error else None,
-        wrong=field_of(error) if isinstance(error, InvalidInput) else None,
+        **told(error, visit.language),
     )
-
-
-def _reason(visit: Visit) -> str:
-    reason = visit.said("reason")
-    if not 3 <= len(reason) <= 500:
-        raise InvalidInput("reason", "is a sentence")
-    return reason
 
 
 def _providers_id(text: str, field: str) -> str | None:

@@ -4,25 +4,21 @@ The form carries the Idempotency-Key, made here. Whoever presses a second time o
 same payment. Its page changes by itself.
 """
 
-import asyncio
 from dataclasses import replace
 from typing import Final
-from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 from starlette.responses import Response
 
 from payment_service.console.languages import mark, texts
 from payment_service.console.refunding import CALLER
-from payment_service.console.said import field_of, sentence_of, status_of
+from payment_service.console.said import told
 from payment_service.console.sellers import Seller, read
-from payment_service.console.web import HOME, Visit, go
+from payment_service.console.web import HOME, Visit, ended_in_time, go, money_of
 from payment_service.errors import IdempotencyKeyReused, InvalidInput, NotAuthenticated, ServiceError, ShopInactive
 from payment_service.identifiers import checked_phone
-from payment_service.money import MAX_TIYN, Money
+from payment_service.money import MAX_TIYN
 from payment_service.payments.service import PaymentRequest
-from payment_service.scheduling.operations import ANSWER_WITHIN_S, NotEndedYet
-from payment_service.settings import is_loopback
 
 _MESSAGE: Final = mark("Test payment")
 _SENT_BEFORE: Final = mark(
@@ -48,13 +44,8 @@ async def test(visit: Visit) -> Response:
 
 
 async def _send(visit: Visit, request: PaymentRequest) -> UUID:
-    services = visit.services
-    task = services.inflight.begin(services.payments.create(request))
-    until = asyncio.get_running_loop().time() + ANSWER_WITHIN_S
-    try:
-        return (await services.inflight.wait(task, until=until)).payment.id
-    except NotEndedYet:
-        return request.id
+    answer = await ended_in_time(visit, visit.services.payments.create(request))
+    return answer.payment.id if answer else request.id
 
 
 def _request(visit: Visit, seller: Seller) -> PaymentRequest:
@@ -63,10 +54,7 @@ def _request(visit: Visit, seller: Seller) -> PaymentRequest:
     Raises:
         InvalidInput: for a sum or a phone that is none, and without the word that it is money.
     """
-    try:
-        amount = Money.from_tenge(visit.said("amount").replace(" ", "").replace(",", "."))
-    except ValueError as error:
-        raise InvalidInput("amount", "is no sum") from error
+    amount = money_of(visit, "amount")
     if not 0 < amount.tiyn <= MAX_TIYN:
         raise InvalidInput("amount", "is no sum")
     try:
@@ -91,23 +79,18 @@ def _request(visit: Visit, seller: Seller) -> PaymentRequest:
 
 def is_money(visit: Visit) -> bool:
     """Whether the provider is a real one: the stand-in is on this machine, and nothing else may be there."""
-    return not is_loopback(urlsplit(visit.services.settings.production_api_url).hostname or "")
+    return not visit.services.settings.provider_is_here
 
 
 def _form(visit: Visit, seller: Seller, error: ServiceError | None = None) -> Response:
+    shown = told(error, visit.language)
+    if isinstance(error, IdempotencyKeyReused):
+        shown["problem"] = texts(visit.language).gettext(_SENT_BEFORE)
     return visit.page(
         "test_payment.html",
-        status=status_of(error) if error else 200,
         seller=seller,
         key=visit.said("key") or str(uuid4()),
         is_money=is_money(visit),
         given=visit.form,
-        problem=_sentence(visit, error) if error else None,
-        wrong=field_of(error) if isinstance(error, InvalidInput) else None,
+        **shown,
     )
-
-
-def _sentence(visit: Visit, error: ServiceError) -> str:
-    if isinstance(error, IdempotencyKeyReused):
-        return texts(visit.language).gettext(_SENT_BEFORE)
-    return sentence_of(error, visit.language)

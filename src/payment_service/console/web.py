@@ -4,11 +4,12 @@ A page is a function of a ``Visit``. It is refused without a session, and a chan
 that it comes from this site. Whatever goes wrong becomes a page as well.
 """
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import UUID
 
@@ -22,8 +23,10 @@ from payment_service.console import render
 from payment_service.console.languages import LANGUAGE_COOKIE, language_of
 from payment_service.console.said import sentence_of, status_of
 from payment_service.errors import InvalidInput, NotAuthenticated
+from payment_service.money import Money
 from payment_service.notifications.texts import Language
 from payment_service.observability.logs import get_logger
+from payment_service.scheduling.operations import ANSWER_WITHIN_S, NotEndedYet
 from payment_service.services import Services
 from payment_service.settings import is_loopback
 
@@ -42,6 +45,7 @@ TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{20,100}")
 """Of a session or a one-time link."""
 _QUERY: Final = re.compile(r"[A-Za-z0-9=&%+._:-]{0,300}")
 _MOST_FIELDS: Final = 100
+Ended = TypeVar("Ended")
 log = get_logger(__name__)
 
 
@@ -190,6 +194,40 @@ def number_of(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise Refused(404)
     return int(text)
+
+
+def money_of(visit: Visit, field: str) -> Money:
+    """A sum in tenge, as people write it in a form.
+
+    Raises:
+        InvalidInput: for what is none.
+    """
+    try:
+        return Money.from_tenge(visit.said(field).replace(" ", "").replace(",", "."))
+    except ValueError as error:
+        raise InvalidInput(field, "is no sum") from error
+
+
+def reason_of(visit: Visit, called: str) -> str:
+    """Why somebody does what the form does. ``called``: what the sentence about a wrong one is found by.
+
+    Raises:
+        InvalidInput: unless it is a few words.
+    """
+    reason = visit.said("reason")
+    if not 3 <= len(reason) <= 500:
+        raise InvalidInput(called, "is a few words")
+    return reason
+
+
+async def ended_in_time(visit: Visit, deed: Coroutine[Any, Any, Ended]) -> Ended | None:
+    """Do what moves money, to its end whoever waits; none when that has not come as long as a page may wait."""
+    inflight = visit.services.inflight
+    until = asyncio.get_running_loop().time() + ANSWER_WITHIN_S
+    try:
+        return await inflight.wait(inflight.begin(deed), until=until)
+    except NotEndedYet:
+        return None
 
 
 def go(where: str, **query: str) -> Response:
