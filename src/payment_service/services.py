@@ -1,12 +1,15 @@
 """The composition of the services: the only module that knows every one of them."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 
 from payment_service.access.people import People
-from payment_service.access.service import Access, Caller
+from payment_service.access.service import SERVICE, Access, Caller
 from payment_service.access.sessions import Sessions, SignInLimits
+from payment_service.events.relay import waiting_since
 from payment_service.events.subscriptions import Subscriptions
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.idempotency.holding import Holding
@@ -80,6 +83,22 @@ class Services:
         found = [Task.of_payment(payment) for payment in await self.settling.tasks(caller)]
         found += [Task.of_refund(refund, payment) for refund, payment in await self.refund_settling.tasks(caller)]
         return sorted(found, key=lambda task: task.since)
+
+    async def due_since(self) -> dict[str, datetime | None]:
+        """By the kind of work, since when the oldest of it is due; none for none."""
+        readings, events, deliveries = await asyncio.gather(
+            self.polling.overdue_since(), waiting_since(self.database), self.deliveries.waiting_since()
+        )
+        return {"readings": readings, "events": events, "deliveries": deliveries}
+
+    async def check_secrets(self) -> None:
+        """Open what is encrypted in the database.
+
+        Raises:
+            VaultError: when ENCRYPTION_KEYS do not.
+        """
+        await self.routing.configs(SERVICE)
+        await self.fingerprints.of()
 
     async def rotate_keys(self) -> int:
         """Encrypt every secret anew with the newest key, while the service runs; returns how many device tokens."""

@@ -1,5 +1,6 @@
 """Never twice, also when the database forgets what it committed: nothing more is sent until a person has looked."""
 
+import asyncio
 from dataclasses import replace
 
 import asyncpg
@@ -16,6 +17,7 @@ from payment_service.worker.service import worker_over
 from tests.support.asking import KEY, TESTS, Alarms, Gate, ask, audit_of, paid, refunded, taking
 from tests.support.database import without_laws
 from tests.support.replies import accepted
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("shops")
 CREATED = 12800627774
@@ -153,6 +155,20 @@ async def test_copy_or_promoted_replica_sends_nothing_until_it_is_released(
     await worker._look_at_database()
     assert not any(held.is_held for held in worker.dispatchers.values())
     assert not (await services.payments.create(ask(200))).replayed
+
+
+async def test_worker_tells_nobody_before_it_has_looked_whether_this_is_a_copy(services: Services) -> None:
+    worker = worker_over(services)
+    working = asyncio.create_task(worker.run())
+    await asyncio.sleep(0)
+    assert {kind for kind, one in worker.dispatchers.items() if one.is_held} == {"deliveries", "messages"}
+
+    async def released() -> bool:
+        return not any(one.is_held for one in worker.dispatchers.values())
+
+    await until(released)
+    worker.stop()
+    await working
 
 
 async def test_refused_payment_leaves_nothing_and_its_key_stays_free(

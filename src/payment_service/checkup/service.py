@@ -13,22 +13,18 @@ from typing import Final
 
 from payment_service.access.service import SERVICE
 from payment_service.audit import checking
-from payment_service.events import relay
 from payment_service.idempotency.holding import Because
 from payment_service.postgres import schema
-from payment_service.postgres.condition import condition
+from payment_service.postgres.condition import SKEW_S, SLOW_S, condition
 from payment_service.postgres.connecting import trouble_of
 from payment_service.postgres.vault import VaultError
 from payment_service.providers.interface import NoSuchPayment, StatusRead, StatusUnread
 from payment_service.scheduling.ticks import workers
 from payment_service.services import Services
 
-SKEW_S: Final = 2.0
-SLOW_DATABASE_S: Final = 0.1
 LATE_S: Final = 60.0
 TOO_LATE_S: Final = 300.0
 OLD_TASK_S: Final = 3600.0
-MISSED_TICKS: Final = 4
 NO_PAYMENT: Final = "1"
 """An id of the provider's that no payment of ours can have: theirs have eleven digits."""
 
@@ -51,6 +47,11 @@ class Finding:
     remedy: str = ""
 
 
+_LATE: Final = {
+    "readings": "more workers, or a proxy that answers",
+    "events": "the worker's log: event_not_taken",
+    "deliveries": "docs/events.md: a site does not take its events",
+}
 Look = Callable[[Services], Awaitable[Sequence[Finding]]]
 
 
@@ -100,7 +101,7 @@ async def _database(services: Services) -> list[Finding]:
     if found.is_replica:
         sentence = "it is a copy that can only be read"
         findings = [Finding("database", Level.BAD, sentence, "name the primary in DATABASE_URL")]
-    elif found.answered_in_s > SLOW_DATABASE_S:
+    elif found.answered_in_s > SLOW_S:
         findings = [Finding("database", Level.WARNING, answered, "is it near, and has it time?")]
     skew = (
         f"the database's clock is {abs(found.clock_ahead_s):.1f} s {'ahead' if found.clock_ahead_s > 0 else 'behind'}"
@@ -134,8 +135,7 @@ async def _sending(services: Services) -> list[Finding]:
 
 async def _secrets(services: Services) -> list[Finding]:
     try:
-        await services.routing.configs(SERVICE)
-        await services.fingerprints.of()
+        await services.check_secrets()
     except VaultError:
         sentence = "ENCRYPTION_KEYS do not open what is in the database"
         return [Finding("secrets", Level.BAD, sentence, "use the keys that wrote it")]
@@ -198,8 +198,8 @@ def _of_reading(name: str, reading: NoSuchPayment | StatusRead | StatusUnread) -
 
 
 async def _workers(services: Services) -> list[Finding]:
-    missed_s = MISSED_TICKS * services.settings.sweep_every_s
-    living = [one for one in await workers(services.database) if one.seen_s < missed_s]
+    sweep_every_s = services.settings.sweep_every_s
+    living = [one for one in await workers(services.database) if one.works(sweep_every_s)]
     if not living:
         sentence = "none works: no payment is followed, nobody is told of anything"
         return [Finding("workers", Level.BAD, sentence, "payment-service worker")]
@@ -211,15 +211,11 @@ async def _workers(services: Services) -> list[Finding]:
 
 async def _work(services: Services) -> list[Finding]:
     findings = []
-    for what, since, remedy in (
-        ("readings", await services.polling.overdue_since(), "more workers, or a proxy that answers"),
-        ("events", await relay.waiting_since(services.database), "the worker's log: event_not_taken"),
-        ("deliveries", await services.deliveries.waiting_since(), "docs/events.md: a site does not take its events"),
-    ):
+    for what, since in (await services.due_since()).items():
         late_s = (datetime.now(UTC) - since).total_seconds() if since else 0
         level = Level.OK if late_s < LATE_S else Level.WARNING if late_s < TOO_LATE_S else Level.BAD
         sentence = f"the oldest waits for {late_s:.0f} s" if since else "none waits"
-        findings.append(Finding(what, level, sentence, "" if level is Level.OK else remedy))
+        findings.append(Finding(what, level, sentence, "" if level is Level.OK else _LATE[what]))
     return findings
 
 

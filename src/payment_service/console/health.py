@@ -15,22 +15,22 @@ from payment_service import __version__
 from payment_service.console.languages import mark
 from payment_service.console.standing import Tone
 from payment_service.console.web import Visit
-from payment_service.events import relay
 from payment_service.idempotency.holding import Because
 from payment_service.observability.metrics import ALARMS, CIRCUIT_OPEN, PROVIDER_SECONDS, SHOPS_PAUSED, values_of
 from payment_service.postgres import schema
-from payment_service.postgres.condition import Condition, condition
+from payment_service.postgres.condition import SKEW_S, SLOW_S, Condition, condition
 from payment_service.scheduling.ticks import LivingWorker, workers
 
-SKEW_S: Final = 2.0
-"""Beyond that the clocks of this machine and of the database tell times that people notice."""
 _LATE_S: Final = 60.0
 _TOO_LATE_S: Final = 300.0
 _DELIVERY_LATE_S: Final = 900.0
-_SLOW_S: Final = 0.1
-_MISSED_TICKS: Final = 4
 
 
+_QUEUES: Final[Mapping[str, tuple[str, float, float | None]]] = {
+    "readings": (mark("Status readings that are due"), _LATE_S, _TOO_LATE_S),
+    "events": (mark("Events to be passed on"), _LATE_S, _TOO_LATE_S),
+    "deliveries": (mark("Deliveries to sites"), _DELIVERY_LATE_S, None),
+}
 _HELD: Final[Mapping[Because, str]] = {
     Because.HELD: mark("held by a person"),
     Because.OTHER_SYSTEM: mark("held: this is a copy of the database"),
@@ -65,17 +65,12 @@ async def health(visit: Visit) -> Response:
     """The page."""
     services, state = visit.services, visit.request.app.state
     found = await condition(services.database)
-    held, readings, events, deliveries, living = await asyncio.gather(
-        services.holding.because(),
-        services.polling.overdue_since(),
-        relay.waiting_since(services.database),
-        services.deliveries.waiting_since(),
-        workers(services.database),
+    held, due, living = await asyncio.gather(
+        services.holding.because(), services.due_since(), workers(services.database)
     )
     queues = [
-        Queue(mark("Status readings that are due"), readings, _lateness(readings, _LATE_S, _TOO_LATE_S)),
-        Queue(mark("Events to be passed on"), events, _lateness(events, _LATE_S, _TOO_LATE_S)),
-        Queue(mark("Deliveries to sites"), deliveries, _lateness(deliveries, _DELIVERY_LATE_S, None)),
+        Queue(label, due[kind], _lateness(due[kind], late_s, too_late_s))
+        for kind, (label, late_s, too_late_s) in _QUEUES.items()
     ]
     shown = _workers(living, visit.services.settings.sweep_every_s)
     circuits = {lane: is_open > 0 for (_, lane), is_open in values_of(CIRCUIT_OPEN).items()}
@@ -111,8 +106,8 @@ def _lateness(since: datetime | None, late_s: float, too_late_s: float | None) -
 def _of_database(found: Condition) -> Tone:
     if found.is_replica or found.revision != schema.head():
         return "bad"
-    return "warn" if found.answered_in_s > _SLOW_S else "good"
+    return "warn" if found.answered_in_s > SLOW_S else "good"
 
 
 def _workers(living: Sequence[LivingWorker], sweep_every_s: float) -> list[Worker]:
-    return [Worker(one, "good" if one.seen_s < _MISSED_TICKS * sweep_every_s else "quiet") for one in living]
+    return [Worker(one, "good" if one.works(sweep_every_s) else "quiet") for one in living]

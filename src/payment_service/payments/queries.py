@@ -1,7 +1,7 @@
 """Reading payments from the database."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -171,10 +171,17 @@ async def count_for_people(session: AsyncSession, *, sending_lease_s: float) -> 
 
 async def count_open(session: AsyncSession) -> dict[str, tuple[int, float]]:
     """By state, how many payments have no end yet, and how many seconds ago the oldest of them was made; 0 for none."""
+    return await count_by_state(session, Payment, OPEN, and_(Payment.state.in_(OPEN), Payment.same_as.is_(None)))
+
+
+async def count_by_state(
+    session: AsyncSession, table: Any, states: Iterable[str], condition: ColumnElement[bool]
+) -> dict[str, tuple[int, float]]:
+    """By state, how many rows of a table meet the condition, and the age of the oldest in seconds; 0 for none."""
     query = (
-        select(Payment.state, func.count(), func.extract("epoch", func.now() - func.min(Payment.created_at)))
-        .where(Payment.state.in_(OPEN), Payment.same_as.is_(None))
-        .group_by(Payment.state)
+        select(table.state, func.count(), func.extract("epoch", func.now() - func.min(table.created_at)))
+        .where(condition)
+        .group_by(table.state)
     )
     found = {state: (number, float(oldest_s)) for state, number, oldest_s in await session.execute(query)}
-    return dict.fromkeys(OPEN, (0, 0.0)) | found
+    return dict.fromkeys(states, (0, 0.0)) | found

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import text
 
@@ -11,6 +12,11 @@ from payment_service.postgres.database import Database
 _ASK = text("""
     SELECT extract(epoch FROM clock_timestamp())::float8, current_setting('server_version'), pg_is_in_recovery()
 """)
+
+SKEW_S: Final = 2.0
+"""Beyond that the clocks of this machine and of the database tell times that people notice."""
+SLOW_S: Final = 0.1
+"""A database that takes longer to answer is far away, or has no time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 import asyncio
 import time
 
-from payment_service.access.service import SERVICE
 from payment_service.observability import logs
 from payment_service.postgres import schema
 from payment_service.postgres.connecting import trouble_of
@@ -32,8 +31,7 @@ async def check_database(settings: Settings) -> None:
                 "run 'payment-service migrate' first."
             )
         try:
-            await services.routing.configs(SERVICE)
-            await services.fingerprints.of()
+            await services.check_secrets()
         except VaultError as error:
             raise StartError(
                 "The ENCRYPTION_KEYS do not open the device tokens in the database: use the keys that wrote them."

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.payments.models import Payment
+from payment_service.payments.queries import count_by_state
 from payment_service.postgres.database import Database, RowLost
 from payment_service.postgres.paging import Page, matches, read_page, within
 from payment_service.postgres.visibility import Shops, of_shops
@@ -116,10 +117,5 @@ async def count_for_people(session: AsyncSession, *, sending_lease_s: float) -> 
 
 async def count_open(session: AsyncSession) -> dict[str, tuple[int, float]]:
     """By state, how many refunds have no end yet, and how many seconds ago the oldest of them was made; 0 for none."""
-    query = (
-        select(Refund.state, func.count(), func.extract("epoch", func.now() - func.min(Refund.created_at)))
-        .where(or_(*(Refund.state == state for state in OPEN)))  # an index is there for each of them
-        .group_by(Refund.state)
-    )
-    found = {state: (number, float(oldest_s)) for state, number, oldest_s in await session.execute(query)}
-    return dict.fromkeys(OPEN, (0, 0.0)) | found
+    each = or_(*(Refund.state == state for state in OPEN))  # an index is there for each of them
+    return await count_by_state(session, Refund, OPEN, each)

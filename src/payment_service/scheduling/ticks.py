@@ -27,6 +27,10 @@ class WorkerTick(Base):
     ticked_at: Mapped[Stamp]
 
 
+MISSED_TICKS: Final = 4
+"""A worker that was not seen for so many sweeps works no more."""
+
+
 @dataclass(frozen=True, slots=True)
 class LivingWorker:
     """A worker, and how many seconds ago it was last seen."""
@@ -35,6 +39,10 @@ class LivingWorker:
     version: str
     began_at: datetime
     seen_s: float
+
+    def works(self, sweep_every_s: float) -> bool:
+        """Whether it still does."""
+        return self.seen_s < MISSED_TICKS * sweep_every_s
 
 
 async def tick(database: Database, worker_id: UUID, *, host: str, version: str) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import random
 import socket
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -15,7 +16,7 @@ from uuid import UUID
 from payment_service import __version__
 from payment_service.audit.sealing import AuditSeals
 from payment_service.events.outbox import EVENT_WRITTEN
-from payment_service.events.relay import Relay, waiting_since
+from payment_service.events.relay import Relay
 from payment_service.idempotency.holding import Because, Holding
 from payment_service.identifiers import new_id
 from payment_service.observability.context import Origin, origin
@@ -48,6 +49,7 @@ def worker_over(services: Services) -> "Worker":
         Relay(services.database, [services.deliveries.take, services.notifications.take]),
         services.deliveries,
         {work.kind: Dispatcher(work) for work in (services.polling, services.deliveries, services.notifications)},
+        services.due_since,
         services.settings.sweep_every_s,
     )
 
@@ -66,6 +68,7 @@ class Worker:
     deliveries: Deliveries
     dispatchers: dict[str, Dispatcher[Any]]
     """By the kind of work."""
+    due_since: Callable[[], Awaitable[Mapping[str, datetime | None]]]
     sweep_every_s: float = 15
     id: UUID = field(default_factory=new_id)
     swept_at: float = field(default_factory=time.monotonic)
@@ -76,6 +79,7 @@ class Worker:
     async def run(self) -> None:
         """Work until ``stop`` is called, and let the turns in hand end. A lost database is waited for."""
         origin.set(Origin("worker"))
+        self._hold_what_is_told(held=True)  # until the first sweep has looked whether this is a copy
         beside = {asyncio.create_task(one) for one in (self._listen(), self.relay.run(), measure_lag())}
         try:
             await asyncio.gather(self._sweep(), *(dispatcher.run() for dispatcher in self.dispatchers.values()))
@@ -130,12 +134,16 @@ class Worker:
     async def _look_at_database(self) -> None:
         """Tell nobody of what is in a copy of the database. It is read on: readings change nothing elsewhere."""
         because = await self.holding.because()
-        for kind in _TOLD_TO_OTHERS:
-            self.dispatchers[kind].is_held = because in {Because.OTHER_SYSTEM, Because.OTHER_TIMELINE}
+        self._hold_what_is_told(held=because in {Because.OTHER_SYSTEM, Because.OTHER_TIMELINE})
         SENDING_HELD.set(because is not None)
         if because is not None and because != self._held_because:
             alarm(log, "sending_held", because=because)
         self._held_because = because
+
+    def _hold_what_is_told(self, *, held: bool) -> None:
+        for kind in _TOLD_TO_OTHERS:
+            self.dispatchers[kind].is_held = held
+            self.dispatchers[kind].wake()
 
     async def _tick(self) -> None:
         await tick(self.database, self.id, host=socket.gethostname(), version=__version__)
@@ -159,11 +167,7 @@ class Worker:
 
     async def _look_for_late_work(self) -> None:
         """Tell Prometheus for how long the oldest work of each kind has been due."""
-        for kind, since in (
-            ("readings", await self.polling.overdue_since()),
-            ("events", await waiting_since(self.database)),
-            ("deliveries", await self.deliveries.waiting_since()),
-        ):
+        for kind, since in (await self.due_since()).items():
             OLDEST_DUE.labels(kind).set((datetime.now(UTC) - since).total_seconds() if since else 0)
 
     async def _pause(self, seconds: float) -> None:
