@@ -1003,3 +1003,15 @@ async def test_every_process_hears_the_shop_whose_routing_changed(
     finally:
         await listener.close()
     assert payloads == heard
+
+
+@pytest.mark.parametrize("level", ["repeatable_read", "serializable"])
+async def test_nobody_looks_for_what_is_in_the_way_with_a_snapshot_from_before_the_lock(
+    sql: asyncpg.Connection, level: Any
+) -> None:
+    async with sql.transaction():
+        await sql.execute("SELECT one_at_a_time('an order')")
+    with pytest.raises(asyncpg.CheckViolationError) as refused:
+        async with sql.transaction(isolation=level):
+            await sql.execute("SELECT one_at_a_time('an order')")
+    assert refused.value.constraint_name == "looks_after_the_lock"

@@ -42,17 +42,24 @@ async def test_restored_backup_holds_what_would_be_sent_until_it_is_released(tmp
         postgres.remove()
 
 
-@pytest.mark.parametrize("asks", ["", "?options=-c%20synchronous_commit%3Doff"])
-async def test_commit_is_on_the_disk_whatever_the_server_and_the_address_say(server: Server, asks: str) -> None:
-    url = await server.make("tests_synchronous_commit")
+ASKED = {"synchronous_commit": "on", "transaction_isolation": "read committed"}
+
+
+@pytest.mark.parametrize("asks", ["", "-c%20synchronous_commit=off%20-c%20default_transaction_isolation=serializable"])
+async def test_commits_are_on_the_disk_and_seen_at_once_whatever_the_server_and_the_address_say(
+    server: Server, asks: str
+) -> None:
+    url = await server.make("tests_of_settings")
     connection = await asyncpg.connect(url)
-    await connection.execute("ALTER DATABASE tests_synchronous_commit SET synchronous_commit = off")
+    await connection.execute("ALTER DATABASE tests_of_settings SET synchronous_commit = off")
+    await connection.execute("ALTER DATABASE tests_of_settings SET default_transaction_isolation = 'repeatable read'")
     await connection.close()
-    database = Database(url + asks, pool_size=2)
+    database = Database(f"{url}?options={asks}" if asks else url, pool_size=2)
     try:
-        async with database.reading() as session:
-            pooled = await (await session.connection()).exec_driver_sql("SHOW synchronous_commit")
-            assert pooled.scalar() == "on"
-        assert [tuple(row) for row in await database.lines.fetch("SHOW synchronous_commit")] == [("on",)]
+        for name, value in ASKED.items():
+            async with database.reading() as session:
+                pooled = await (await session.connection()).exec_driver_sql(f"SHOW {name}")
+                assert pooled.scalar() == value
+            assert [tuple(row) for row in await database.lines.fetch(f"SHOW {name}")] == [(value,)]
     finally:
         await database.close()

@@ -92,6 +92,9 @@ class Database:
                 # Whatever the server's own setting: what is sent has its row on the disk. Never less, as with "off",
                 # which answers before; of a synchronous replica it asks that the row is on its disk too.
                 "synchronous_commit": "on",
+                # An intent looks what is in its way after it has waited for a lock: with an earlier snapshot it would
+                # not see its like, and be sent beside it.
+                "default_transaction_isolation": "read committed",
             },
         }
         """How the connections are made that requests and workers share."""
