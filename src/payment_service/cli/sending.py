@@ -15,6 +15,7 @@ _WHY = {
     Because.HELD: "no: it is held",
     Because.OTHER_SYSTEM: "no: this is a copy of the database",
     Because.OTHER_TIMELINE: "no: a replica was promoted, or a backup restored",
+    Because.OTHER_DATABASE: "no: a dump was loaded, or the database copied, within its server",
 }
 
 

@@ -35,6 +35,7 @@ _HELD: Final[Mapping[Because, str]] = {
     Because.HELD: mark("held by a person"),
     Because.OTHER_SYSTEM: mark("held: this is a copy of the database"),
     Because.OTHER_TIMELINE: mark("held: a replica took over, or a backup was restored"),
+    Because.OTHER_DATABASE: mark("held: a dump was loaded, or this is a copy"),
 }
 """Why nothing is sent."""
 

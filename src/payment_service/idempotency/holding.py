@@ -2,8 +2,8 @@
 
 The rows are the only memory of what was sent, so nothing new is sent from a database that is not the one a person
 released: from a copy of it, a restored backup, a replica that was promoted. The database itself refuses the intents
-(migration 0012); here is who asks why, holds by hand and releases. What was answered once is answered as ever, and
-status readings go on.
+(migrations 0012 and 0019); here is who asks why, holds by hand and releases. What was answered once is answered as
+ever, and status readings go on.
 """
 
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ class Because(StrEnum):
     HELD = "held"
     OTHER_SYSTEM = "other_system"
     OTHER_TIMELINE = "other_timeline"
+    OTHER_DATABASE = "other_database"
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,5 +34,7 @@ class SendingHold(Base):
     """PostgreSQL's name of the cluster; a copy that was loaded from a dump has another."""
     timeline: Mapped[int] = mapped_column(server_default=func.this_timeline())
     """It changes when a replica is promoted and when a backup is restored to a moment."""
+    database: Mapped[str] = mapped_column(String(21), server_default=func.this_database())
+    """Which database of the cluster: a dump that is loaded into the same cluster makes another, as does a copy."""
     replicas_have_all: Mapped[bool] = mapped_column(server_default=text("false"))
     reason: Mapped[str] = mapped_column(String(500))

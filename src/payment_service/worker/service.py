@@ -134,7 +134,7 @@ class Worker:
     async def _look_at_database(self) -> None:
         """Tell nobody of what is in a copy of the database. It is read on: readings change nothing elsewhere."""
         because = await self.holding.because()
-        self._hold_what_is_told(held=because in {Because.OTHER_SYSTEM, Because.OTHER_TIMELINE})
+        self._hold_what_is_told(held=because not in {None, Because.HELD})
         SENDING_HELD.set(because is not None)
         if because is not None and because != self._held_because:
             alarm(log, "sending_held", because=because)
