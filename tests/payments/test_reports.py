@@ -234,6 +234,33 @@ async def test_adopted_payment_is_refunded_by_the_account_that_took_it(
     assert route.call_count == 1
 
 
+async def test_what_a_client_paid_back_itself_is_not_paid_back_again(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    """The provider would: it refuses only what exceeds the payment."""
+    await report(services, **WHOLE)
+    tells(wire, "Processed")
+    route = wire.get("/refund/").mock(return_value=refunded())
+    await report(services, "refund", amount=2_000)
+    lost, refused = "Outcome unknown: the page ended before Kaspi answered.", "Kaspi -99000011: not paid"
+    await report(services, "refund", amount=2_000, error_message=lost)
+    await report(services, "refund", amount=2_000, error_message=refused)
+    await report(services, "refund", amount=2_000, shop_id=OTHER_SHOP)
+    with pytest.raises(RefundExceedsRemainder, match="60"):
+        await refund(services, 61)
+    answer = await refund(services)
+    assert (answer.refund.amount, answer.left) == (6_000, Money(0))
+    await sql.execute(
+        "INSERT INTO payment_log (shop_id, operation_type, external_id, amount, actor, source)"
+        " VALUES ($1, 'refund', $2, 90000, 'legacy', 'legacy')",
+        SHOP,
+        ID,
+    )
+    with pytest.raises(RefundExceedsRemainder):
+        await refund(services, 1)
+    assert route.call_count == 1
+
+
 @pytest.mark.parametrize(
     ("told", "error"),
     [

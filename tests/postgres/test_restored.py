@@ -70,8 +70,8 @@ async def _run(program: str, *arguments: str, given: bytes = b"") -> bytes:
     assert spec is not None
     assert spec.submodule_search_locations is not None
     path = Path(spec.submodule_search_locations[0]) / "pginstall" / "bin" / program
-    pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
-    process = await asyncio.create_subprocess_exec(path, *arguments, **pipes)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(path, *arguments, stdin=pipe, stdout=pipe)
     printed, _ = await process.communicate(given)
     assert process.returncode == 0
     return printed

@@ -31,7 +31,7 @@ from payment_service.providers.registry import DEFAULT
 from payment_service.refunds import queries
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.queries import RefundFilter
-from payment_service.refunds.service import RefundRequest, remainder
+from payment_service.refunds.service import RefundRequest
 from payment_service.refunds.views import RefundedAnswer, RefundItem
 from payment_service.scheduling.operations import NotEndedYet
 
@@ -141,4 +141,4 @@ async def refund(
         return unknown(payment.id, payment, headers=headers)
     if done.failure is not None:
         return refused(Failure(done.failure), done, payment, headers=headers)
-    return answered(RefundedAnswer.of(done, payment, remaining=remainder(payment)), headers=headers)
+    return answered(RefundedAnswer.of(done, payment, remaining=answer.left), headers=headers)

@@ -24,7 +24,6 @@ from payment_service.payments.models import Payment
 from payment_service.payments.reading import ENDED
 from payment_service.payments.views import PaymentLine
 from payment_service.refunds.lifecycle import RefundState
-from payment_service.refunds.service import remainder
 from payment_service.refunds.views import RefundLine
 from payment_service.scheduling.operations import ANSWER_WITHIN_S
 from payment_service.webhooks.deliveries import Delivered
@@ -83,7 +82,7 @@ async def facts(visit: Visit, shown: Shown) -> dict[str, Any]:
     """What the templates of a payment ask for."""
     payment, me = shown.payment, visit.me
     line = PaymentLine.of(payment)
-    left = remainder(payment)
+    left = await visit.services.refunds.left_of(payment)
     is_refundable = payment.state == State.PAID and payment.organization_bin is not None and left.tiyn > 0
     age_s = (datetime.now(UTC) - payment.created_at).total_seconds()
     is_lost = payment.state == State.SENDING and age_s > visit.services.settling.rules.sending_lease_s

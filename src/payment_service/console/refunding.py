@@ -24,7 +24,7 @@ from payment_service.errors import (
 from payment_service.money import Money
 from payment_service.payments.lifecycle import State
 from payment_service.refunds.lifecycle import RefundState
-from payment_service.refunds.service import RefundRequest, remainder
+from payment_service.refunds.service import RefundRequest
 
 CALLER: Final = "console"
 _DONE: Final = {
@@ -47,7 +47,7 @@ async def refund(visit: Visit) -> Response:
         # Pressed before, or somebody else was faster: the page tells which.
         return go(f"{HOME}/payments/{shown.payment.id}", done="seen-before")
     try:
-        amount = _amount(visit, remainder(shown.payment))
+        amount = _amount(visit, await visit.services.refunds.left_of(shown.payment))
         if (limit := visit.me.person.refund_limit) is not None and _paid_back(shown) + amount.tiyn > limit:
             return await _form(visit, shown, status=403)
         reason = reason_of(visit, "refund_reason")

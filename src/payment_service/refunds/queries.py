@@ -22,6 +22,12 @@ async def of_payment(session: AsyncSession, payment_id: UUID) -> list[Refund]:
     return list(await session.scalars(query))
 
 
+async def refunded_elsewhere(session: AsyncSession, payment: Payment) -> int:
+    """Tiyn that clients which call the provider themselves, or the old service, say they paid back of a payment."""
+    said = func.refunded_elsewhere(payment.shop_id, payment.provider, payment.external_id)
+    return int(await session.scalar(select(said)) or 0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefundFilter:
     """Which refunds to show. ``shops`` are those that the caller may see."""

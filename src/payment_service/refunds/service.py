@@ -5,7 +5,7 @@ reserved when the refund is written down, and freed only when it is certain that
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -84,7 +84,14 @@ class RefundAnswer:
 
     refund: Refund
     payment: Payment
+    elsewhere: int = 0
+    """Tiyn that others say they paid back of the payment."""
     replayed: bool = False
+
+    @property
+    def left(self) -> Money:
+        """What can still be refunded of the payment."""
+        return remainder(self.payment, self.elsewhere)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +124,11 @@ class Refunds:
         async with self.database.reading() as session:
             return await queries.of_payment(session, payment_id)
 
+    async def left_of(self, payment: Payment) -> Money:
+        """What can still be refunded of a payment."""
+        async with self.database.reading() as session:
+            return remainder(payment, await queries.refunded_elsewhere(session, payment))
+
     async def refund(self, request: RefundRequest) -> RefundAnswer:
         """Pay back, at most once.
 
@@ -130,24 +142,26 @@ class Refunds:
         """
         if not request.caller.may_touch(request.payment.shop_id):
             raise PaymentNotFound(request.payment.external_id)
-        account = await self._pinned_account(request.payment)
+        account, elsewhere = await self._pinned_account(request.payment)
         window = SendingWindow(self.rules.begin_within_s, self.rules.sending_lease_s)
-        written = await self._write_intent(request)
+        written = replace(await self._write_intent(request), elsewhere=elsewhere)
         if written.replayed:
             return written
         bind(payment_id=str(written.payment.id), refund_id=str(written.refund.id), shop_id=written.payment.shop_id)
         outcome = await window.send(lambda: self._send(account, written))
-        return await self._write_outcome(request, written, outcome, since=window.opened)
+        done = await self._write_outcome(request, written, outcome, since=window.opened)
+        return replace(done, elsewhere=elsewhere)
 
-    async def _pinned_account(self, payment: Payment) -> Account:
-        """The account that took the payment, whatever the shop's routing says today."""
+    async def _pinned_account(self, payment: Payment) -> tuple[Account, int]:
+        """The account that took the payment, whatever the routing says today, and what others paid back of it."""
         if payment.organization_bin is None or payment.amount is None:
             raise PaymentIncomplete
         async with self.database.reading() as session:
             token = await self.routing.device_token(session, payment.device_token_id)
+            elsewhere = await queries.refunded_elsewhere(session, payment)
         if token is None:
             raise DeviceTokenMissing(payment.shop_id)
-        return Account(payment.organization_bin, token)
+        return Account(payment.organization_bin, token), elsewhere
 
     # --- write 1
 
@@ -294,9 +308,9 @@ def _provider_id_of(outcome: Outcome[RefundReceipt]) -> str | None:
     return outcome.receipt.provider_refund_id if isinstance(outcome, Accepted) else None
 
 
-def remainder(payment: Payment) -> Money:
-    """What can still be refunded of a payment: refunds under way count as made."""
-    return Money((payment.amount or 0) - payment.refunded_amount - payment.reserved_amount)
+def remainder(payment: Payment, elsewhere: int = 0) -> Money:
+    """What can still be refunded of a payment. Refunds under way count as made, and so do ``elsewhere`` (tiyn)."""
+    return Money(max((payment.amount or 0) - payment.refunded_amount - payment.reserved_amount - elsewhere, 0))
 
 
 def _new_refund(request: RefundRequest, fingerprint: str, amount: int, at: datetime) -> Refund:
