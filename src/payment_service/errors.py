@@ -12,6 +12,7 @@ It knows nothing of HTTP; ``api/problems.py`` holds the one table from these cla
     ├── ShopAlreadyConfigured     shop_already_configured
     ├── BinOfSeveralShops         bin_of_several_shops
     ├── DeviceTokenMissing        device_token_missing
+    ├── TokenOfAnotherBin         token_of_another_bin
     ├── RouteChangeNeedsTwo       route_change_needs_two
     ├── RouteChangeNotFound       route_change_not_found
     ├── RouteChangeWaits          route_change_waits
@@ -158,6 +159,19 @@ class DeviceTokenMissing(ServiceError):
 
     def __init__(self, shop_id: int) -> None:
         super().__init__(f"Shop {shop_id} has no device token, and this operation needs one: set it first.")
+
+
+class TokenOfAnotherBin(ServiceError):
+    """The device token is another shop's, with another BIN: it was registered for that one."""
+
+    code = "token_of_another_bin"
+    title = "Device token of another BIN"
+
+    def __init__(self, shop_id: int) -> None:
+        super().__init__(
+            f"The device token is the one of another shop, which has another BIN, so it is not that of shop {shop_id}. "
+            "Nothing was changed. If it stands at the other shop by mistake, remove it there first."
+        )
 
 
 class RouteChangeNeedsTwo(ServiceError):

@@ -1,14 +1,22 @@
 """Routing: where a shop's money goes, changed only with a trace, told whole or not at all."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
 import pytest
 
 from payment_service.access.service import FULL_ACCESS, Caller
-from payment_service.errors import InvalidInput, ShopAlreadyConfigured, ShopInactive, ShopNotConfigured
+from payment_service.errors import (
+    InvalidInput,
+    ShopAlreadyConfigured,
+    ShopInactive,
+    ShopNotConfigured,
+    TokenOfAnotherBin,
+)
 from payment_service.observability.context import Origin, origin
+from payment_service.routing import importing
 from payment_service.routing.service import Routing
 from payment_service.services import Services
 from tests.support.books import write_down
@@ -147,6 +155,27 @@ async def test_bin_and_token_change_together(routing: Routing) -> None:
     )
     route = await routing.route_of(FULL_ACCESS, SHOP)
     assert (route.organization_bin, route.device_token, route.version) == (SHOPS[OTHER], TOKEN, 2)
+
+
+@pytest.mark.parametrize("written", [str, str.upper])
+async def test_token_of_another_seller_is_refused_wherever_it_is_given(
+    routing: Routing, written: Callable[[str], str]
+) -> None:
+    token = "aaaaaaaa-2222-4333-8444-555555555555"
+    await routing.update(FULL_ACCESS, OTHER, {"device_token": token})
+    foreign = {"device_token": written(token)}
+    with pytest.raises(TokenOfAnotherBin):
+        await routing.update(FULL_ACCESS, SHOP, foreign)
+    with pytest.raises(TokenOfAnotherBin):
+        await routing.create(FULL_ACCESS, 404, {"organization_bin": SHOPS[SHOP], **foreign})
+    rows = importing.parse(f"shop_id,organization_bin,device_token\n{SHOP},{SHOPS[SHOP]},{token}")
+    with pytest.raises(TokenOfAnotherBin):
+        await importing.apply(routing, rows, reason="import", dry_run=False)
+    assert (await token_of(routing), len(await routing.history(FULL_ACCESS, SHOP))) == (device_token_of(SHOP), 1)
+    # Two shops of one seller may have one device; and a seller's own BIN does not take the token of another one along.
+    await routing.update(FULL_ACCESS, SHOP, {"organization_bin": SHOPS[OTHER], **foreign})
+    with pytest.raises(TokenOfAnotherBin):
+        await routing.update(FULL_ACCESS, SHOP, {"organization_bin": SHOPS[SHOP]})
 
 
 async def test_masked_token_put_back_leaves_the_token(routing: Routing) -> None:

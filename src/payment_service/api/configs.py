@@ -22,6 +22,7 @@ from payment_service.errors import (
     ShopAlreadyConfigured,
     ShopInactive,
     ShopNotConfigured,
+    TokenOfAnotherBin,
 )
 from payment_service.providers.registry import DEFAULT
 from payment_service.routing.models import PaymentConfig
@@ -158,7 +159,7 @@ async def all_configs(
     response_model=ConfigAnswer,
     tags=["admin"],
     summary="Add a shop",
-    responses=problems.declared(ShopAlreadyConfigured, ShopNotConfigured),
+    responses=problems.declared(ShopAlreadyConfigured, ShopNotConfigured, TokenOfAnotherBin),
 )
 async def add(
     body: NewConfig, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
@@ -204,7 +205,7 @@ async def one_config(
     "/admin/configs/{shop_id}",
     tags=["admin"],
     summary="Change a shop's routing",
-    responses=problems.declared(ShopNotConfigured, RouteChangeNeedsTwo),
+    responses=problems.declared(ShopNotConfigured, RouteChangeNeedsTwo, TokenOfAnotherBin),
 )
 async def change(
     shop_id: PathShopId,

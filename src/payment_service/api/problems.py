@@ -36,6 +36,7 @@ STATUS_OF: Final = MappingProxyType(
         errors.ShopAlreadyConfigured: 409,
         errors.BinOfSeveralShops: 409,
         errors.DeviceTokenMissing: 400,
+        errors.TokenOfAnotherBin: 409,
         errors.RouteChangeNeedsTwo: 409,
         errors.RouteChangeNotFound: 404,
         errors.RouteChangeWaits: 409,

@@ -35,6 +35,9 @@ _SENTENCES: Final[Mapping[type[ServiceError], str]] = {
     errors.PaymentNotFound: mark("There is no such payment here, or it is of a shop that you do not see."),
     errors.RefundNotFound: mark("There is no such refund here, or it is of a shop that you do not see."),
     errors.ShopNotConfigured: mark("There is no such seller here, or it is one that you do not see."),
+    errors.TokenOfAnotherBin: mark(
+        "That device token is another seller's, with another BIN. If it stands there by mistake, remove it there first."
+    ),
     errors.RouteChangeNeedsTwo: mark("Somebody has to confirm this change: propose it anew."),
     errors.RouteChangeNotFound: mark("There is no such change here."),
     errors.RouteChangeWaits: mark("Another change of this seller waits already: confirm or refuse that one first."),

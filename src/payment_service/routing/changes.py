@@ -87,7 +87,7 @@ class RouteChanges:
 
         Raises:
             ShopNotConfigured: when there is no routing that the caller may change.
-            InvalidInput: for a field that is wrong, and for a version that is not today's.
+            InvalidInput, TokenOfAnotherBin: for a field that is wrong, and for a version that is not today's.
             RouteChangeWaits: when another change of the shop waits.
         """
         caller.require_shop(shop_id)
@@ -111,6 +111,7 @@ class RouteChanges:
                 )
                 if "device_token" in checked:
                     token = checked["device_token"]
+                    await self.routing.check_token(session, shop_id, change.organization_bin, token)
                     kept = token and await self.routing.keep_token(session, shop_id, token)
                     change.device_token_id, change.device_token = (kept.id, kept.masked) if kept else (None, None)
                 session.add(change)

@@ -22,6 +22,7 @@ from payment_service.errors import (
     ShopAlreadyConfigured,
     ShopInactive,
     ShopNotConfigured,
+    TokenOfAnotherBin,
 )
 from payment_service.events import outbox
 from payment_service.events.outbox import EventType
@@ -204,7 +205,7 @@ class Routing:
         Raises:
             ShopNotConfigured: when the shop is not one of the caller's.
             ShopAlreadyConfigured: when it has one, active or not.
-            InvalidInput: for a field that is wrong.
+            InvalidInput, TokenOfAnotherBin: for a field that is wrong.
         """
         caller.require_shop(shop_id)
         checked = checked_fields(fields, self.providers)
@@ -233,7 +234,7 @@ class Routing:
 
         Raises:
             ShopNotConfigured: when there is no routing that the caller may change.
-            InvalidInput: for a field that is wrong, and for one of ``seen`` that has changed.
+            InvalidInput, TokenOfAnotherBin: for a field that is wrong, and for one of ``seen`` that has changed.
         """
         caller.require_shop(shop_id)
         async with self.database.transaction() as session:
@@ -265,6 +266,7 @@ class Routing:
             setattr(row, name, "")
         device_token = checked.get("device_token")
         _put(row, checked)
+        await self.check_token(session, shop_id, row.organization_bin, device_token)
         await self._set_token(session, row, device_token)
         session.add_all((row, _version(row, reason)))
         await session.flush()
@@ -278,6 +280,7 @@ class Routing:
         """Write a change and its version, in the caller's transaction; nothing when nothing differs.
 
         Raises:
+            TokenOfAnotherBin: for a device token of a shop with another BIN.
             RouteChangeNeedsTwo: for a change of where money goes, when that is the rule.
         """
         if self.goes_elsewhere(row, checked) and await _needs_two(session):
@@ -288,6 +291,7 @@ class Routing:
             getattr(row, name) != checked[name] for name in ROUTING_FIELDS if name in checked
         )
         if differs:
+            await self.check_token(session, row.shop_id, checked.get("organization_bin", row.organization_bin), wanted)
             # The token first: writing it flushes the session, and the row must not be written before its version.
             if wanted != current:
                 await self._set_token(session, row, wanted)
@@ -297,6 +301,8 @@ class Routing:
 
     async def apply(self, session: AsyncSession, row: PaymentConfig, proposed: RouteChange) -> None:
         """Make a proposed change, which two people stand behind, in the caller's transaction."""
+        token = await self.device_token(session, proposed.device_token_id)
+        await self.check_token(session, row.shop_id, proposed.organization_bin, token)
         _put(row, {name: getattr(proposed, name) for name in ROUTING_FIELDS})
         row.device_token_id, row.device_token = proposed.device_token_id, proposed.device_token
         await _write(session, row, proposed.reason)
@@ -318,6 +324,27 @@ class Routing:
         """All routing, locked against any other change until the caller's transaction ends."""
         await session.execute(text("LOCK TABLE payment_config IN SHARE ROW EXCLUSIVE MODE"))
         return {row.shop_id: row for row in await session.scalars(_configs())}
+
+    async def check_token(
+        self, session: AsyncSession, shop_id: int, organization_bin: str, device_token: str | None
+    ) -> None:
+        """Refuse a device token that a shop with another BIN has: it was registered for that BIN.
+
+        Nobody says that Kaspi refuses the BIN of one seller with the token of another.
+
+        Raises:
+            TokenOfAnotherBin: for such a token.
+        """
+        if device_token is None:
+            return
+        others = _configs().where(
+            PaymentConfig.shop_id != shop_id,
+            PaymentConfig.organization_bin != organization_bin,
+            PaymentConfig.device_token_id.is_not(None),
+        )
+        for other in await session.scalars(others):
+            if (self.opened(other).device_token or "").lower() == device_token.lower():
+                raise TokenOfAnotherBin(shop_id)
 
     # --- steps
 
