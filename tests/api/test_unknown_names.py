@@ -202,6 +202,16 @@ async def test_two_idempotency_keys_are_none(
     assert proxy.money_calls == 0
 
 
+@pytest.mark.parametrize("name", ["X-Idempotency-Key", "Idempotency_Key", "Idempotence-Key"])
+async def test_key_under_another_name_is_not_left_out_in_silence(
+    client: httpx.AsyncClient, shops: dict[int, str], proxy: GoodProxy, name: str
+) -> None:
+    answer = await client.post(CREATE, json=create_body(), headers={name: "a-key-of-mine"})
+    problem = problem_of(answer, 422, "validation_failed")
+    assert problem["detail"] == f"{name.lower()}: not known here; did you mean Idempotency-Key?"
+    assert proxy.money_calls == 0
+
+
 @pytest.mark.parametrize("content", ["{}", "[]", "null", " \n", ""])
 async def test_body_that_says_nothing_is_no_body(
     content: str, client: httpx.AsyncClient, shops: dict[int, str]

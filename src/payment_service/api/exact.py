@@ -129,6 +129,7 @@ class _Endpoint:
                 ("header", dependant.header_params),
             )
         )
+        self._takes_key = any(one.alias == "Idempotency-Key" for one in self._of_headers)
         self._query_names = [one.alias for one in self._of_query]
         self._body = route.body_field
         self._body_name = dependant.body_params[0].name if dependant.body_params else ""
@@ -192,6 +193,8 @@ class _Endpoint:
         pairs: Sequence[tuple[str, str]],
     ) -> None:
         errors = [*_given_twice(request.scope["headers"], query, pairs, self._query_names)]
+        if self._takes_key:
+            errors += _nearly_keys(headers)
         if self._is_strict:
             unknown = unknown_parameters(query, self._query_names)
             errors += [_error("query", name, said) for name, said in unknown.items()]
@@ -239,6 +242,13 @@ def _given_twice(
                 yield _error("query", name, "is given twice, with different values")
     if len({value for name, value in headers if name == b"idempotency-key"}) > 1:
         yield _error("header", "Idempotency-Key", "is given twice, with different values")
+
+
+def _nearly_keys(headers: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Headers that must be meant as the Idempotency-Key: who sends one relies on it against a second payment."""
+    for name in headers:
+        if b"idempoten" in name and name != b"idempotency-key":
+            yield _error("header", name.decode("latin-1"), "not known here; did you mean Idempotency-Key?")
 
 
 async def _unasked_body(request: Request, headers: Mapping[bytes, bytes]) -> list[dict[str, Any]]:
