@@ -33,8 +33,9 @@ Press = Literal["pay", "decline"]
 #: What a press of the button makes of a payment.
 _PRESSED = {"pay": "Processed", "decline": "Error"}
 
-#: 11 digits and above 2**31, as Kaspi's ids are.
-_FIRST_ID = 12_800_000_000
+#: 11 digits and above 2**31, as Kaspi's ids are, and far from those that Kaspi gives today (about 13e9): a database in
+#: which the service was tried out may go on with the real proxy, where an id of ours would be somebody's payment.
+_FIRST_ID = 60_000_000_000
 #: Ids also move on with the clock, so that a stand-in without a file seldom repeats the ids of an earlier run.
 _IDS_PER_S = 100
 _IDS_SINCE = datetime(2025, 1, 1, tzinfo=UTC).timestamp()
