@@ -208,6 +208,17 @@ final class WebhookTest extends SiteTest
         $this->assertSame('N', BitrixDouble::read('orders.json')[7][0]['PAID']);
     }
 
+    /** As when the service replays a month, and this site has forgotten which events it took. */
+    public function testEventOfBeforeTheRefundDoesNotMarkWhatWasRefundedAsPaid(): void
+    {
+        BitrixDouble::write('orders.json', [7 => [['SUM' => 640.5]]]);
+        $orders = new BitrixOrders();
+        $orders->markPaid('7', 64050, self::PAYMENT);
+        $orders->markRefunded('7', 64050, true, self::PAYMENT);
+        $this->assertSame('already', $orders->markPaid('7', 64050, self::PAYMENT));
+        $this->assertSame('N', BitrixDouble::read('orders.json')[7][0]['PAID']);
+    }
+
     public function testOrderThatBitrixDoesNotSaveIsAnError(): void
     {
         BitrixDouble::write('orders.json', [7 => [['SUM' => 640.5]]]);

@@ -35,8 +35,8 @@ class BitrixOrders implements OrderAccess
             if (!is_object($ours)) {
                 return $this->leave($order, $ours, $tiyn, $payment);
             }
-            if ($ours->isPaid()) {
-                return self::ALREADY;
+            if ($ours->isPaid() || self::isWhollyRefunded($ours, $tiyn, $payment)) {
+                return self::ALREADY;  // an event of before the refund may come after it: a replay, an events' memory that was lost
             }
             if ($order->isCanceled()) {
                 return $this->leave($order, self::ORDER_CANCELLED, $tiyn, $payment, $ours);
@@ -115,6 +115,14 @@ class BitrixOrders implements OrderAccess
         $kept = $payment->getField('PS_SUM');
 
         return $kept === null || $kept === '' ? 0 : (int) round($payment->getSum() * 100) - (int) round($kept * 100);
+    }
+
+    /** Whether all of this very payment of Kaspi's was paid back. */
+    private static function isWhollyRefunded($ours, int $tiyn, array $payment): bool
+    {
+        $returned = (string) $ours->getField('PAY_RETURN_NUM');
+
+        return $returned !== '' && $returned === (string) ($payment['external_id'] ?? '') && self::refundedOf($ours) >= $tiyn;
     }
 
     /** The fields that tell of a refund. */
