@@ -20,7 +20,10 @@ app = typer.Typer(no_args_is_help=True)
 @app.command()
 def create(
     name: Annotated[
-        str, typer.Argument(help="Who will use it; several keys may share a name while one replaces another.")
+        str,
+        typer.Argument(
+            help="Who will use it. A key that replaces another has the same name: Idempotency-Keys are known by it."
+        ),
     ],
     scope: Annotated[
         list[str],
