@@ -338,7 +338,10 @@ async def test_test_payment_of_money_is_sent_only_by_who_says_so(
     assert proxy.create.call_count == 1
 
 
-@pytest.mark.parametrize("wrong", [{"phone": "12"}, {"amount": "0"}, {"amount": "x"}, {"key": "mine"}, {"amount": ""}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"phone": "12"}, {"amount": "0"}, {"amount": "1.500"}, {"amount": "1,500"}, {"key": "mine"}, {"amount": ""}],
+)
 async def test_test_payment_that_is_none_is_not_sent(
     services: Services, shops: dict[int, str], proxy: GoodProxy, sign_in: SignIn, wrong: dict[str, Any]
 ) -> None:

@@ -30,6 +30,7 @@ from payment_service.scheduling.operations import ANSWER_WITHIN_S, NotEndedYet
 from payment_service.services import Services
 from payment_service.settings import is_loopback
 
+_SUM: Final = re.compile(r"[0-9]+(?:[.,][0-9]{1,2})?")
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "form-action 'self'; frame-ancestors 'none'"
@@ -197,13 +198,16 @@ def number_of(text: str) -> int:
 
 
 def money_of(visit: Visit, field: str) -> Money:
-    """A sum in tenge, as people write it in a form.
+    """A sum in tenge, as people write it in a form. 1.500 is none: it may be meant as one and a half thousand.
 
     Raises:
         InvalidInput: for what is none.
     """
+    typed = "".join(visit.said(field).split())  # whatever spaces our own pages group digits by
+    if not _SUM.fullmatch(typed):
+        raise InvalidInput(field, "is no sum")
     try:
-        return Money.from_tenge(visit.said(field).replace(" ", "").replace(",", "."))
+        return Money.from_tenge(typed.replace(",", "."))
     except ValueError as error:
         raise InvalidInput(field, "is no sum") from error
 
