@@ -73,6 +73,7 @@ async def test_head_is_not_post(client: httpx.AsyncClient) -> None:
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("operation", sorted(ROWS), ids=" ".join)
 async def test_path_with_a_trailing_slash_is_served_and_never_redirected(
     operation: tuple[str, str], client: httpx.AsyncClient, proxy: GoodProxy, shops: dict[int, str]

@@ -85,5 +85,6 @@ for name, needed in [
 """Each line adds to what the lines before it imported."""
 
 
+@pytest.mark.thorough
 def test_command_imports_only_what_it_needs() -> None:
     subprocess.run([sys.executable, "-c", NEEDLESS], check=True, timeout=60)

@@ -60,6 +60,7 @@ async def hook(rig: Rig) -> AsyncIterator[Hook]:
     server.close()
 
 
+@pytest.mark.thorough
 async def test_webhook_that_failed_is_sent_again_by_the_button(rig: Rig, context: BrowserContext, hook: Hook) -> None:
     page = await signed_in(rig, context, "hooks@example.kz", "--role", "operator")
     made = (await rig.create(OWN, message=rig.word(), phone="77015219017")).json()
@@ -76,6 +77,7 @@ async def test_webhook_that_failed_is_sent_again_by_the_button(rig: Rig, context
     assert "доставлен" in await page.locator("h1").inner_text()
 
 
+@pytest.mark.thorough
 async def test_florist_sees_the_sums_of_the_own_shop_and_opens_them_as_csv(rig: Rig, context: BrowserContext) -> None:
     for shop_id, amount in ((OWN, 4321), (FOREIGN, 8765)):
         made = await rig.paid(shop_id, amount=amount)
@@ -95,6 +97,7 @@ async def test_florist_sees_the_sums_of_the_own_shop_and_opens_them_as_csv(rig: 
     assert own["paid"] == total["paid"]
 
 
+@pytest.mark.thorough
 async def test_person_whose_session_ended_elsewhere_signs_in_again_and_is_where_they_were(
     rig: Rig, browser: Browser
 ) -> None:

@@ -29,6 +29,7 @@ async def by_two(rig: Rig) -> AsyncIterator[None]:
     await rig.route_all()
 
 
+@pytest.mark.thorough
 async def test_two_people_change_a_bin(rig: Rig, browser: Browser, by_two: None) -> None:
     before = (await rig.create(OWN, message=rig.word())).json()
     async with watched(browser, rig) as one, watched(browser, rig) as other:
@@ -64,6 +65,7 @@ async def confirm(page: Page) -> None:
     await page.get_by_role("button", name="Записать").click()
 
 
+@pytest.mark.thorough
 async def test_test_payment_is_paid_while_the_page_changes_and_the_record_is_opened(
     rig: Rig, browser: Browser, tmp_path: Path
 ) -> None:

@@ -321,6 +321,7 @@ def one_sentence(program: Process) -> str:
     return lines[0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("option", ["--port", pytest.param("--sandbox-port", marks=pytest.mark.thorough)])
 async def test_port_in_use_is_told_in_a_sentence(tmp_path: Path, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -333,6 +334,7 @@ async def test_port_in_use_is_told_in_a_sentence(tmp_path: Path, option: str) ->
     assert not dev.data.exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "url",
     [

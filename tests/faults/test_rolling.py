@@ -23,6 +23,7 @@ def program() -> None:
         pytest.skip("nginx is not installed")
 
 
+@pytest.mark.thorough
 async def test_processes_are_replaced_behind_nginx_and_nobody_is_told_of_it(bench: Bench) -> None:
     await rolling.run(bench)
     assert [row.case for row in bench.rows] == list(rolling.SLICE)

@@ -182,6 +182,7 @@ async def test_shop_that_cannot_be_routed_is_named_and_nothing_is_taken_over(
     assert await sql.fetchval("SELECT count(*) FROM payment_config") == 0
 
 
+@pytest.mark.thorough
 async def test_line_that_cannot_be_kept_as_it_is_is_named(old_url: str, services: Services) -> None:
     await change_old(old_url, "UPDATE paymentlog SET amount = -1 WHERE id = 5; UPDATE paymentlog SET amount = NULL")
     await change_old(old_url, "UPDATE paymentlog SET amount = -1 WHERE id = 5")
@@ -204,6 +205,7 @@ async def test_database_that_is_not_the_old_one_is_told(
                 pass
 
 
+@pytest.mark.thorough
 async def test_command_counts_before_and_after(
     old_url: str, database_url: str, services: Services, tmp_path: Any
 ) -> None:

@@ -131,6 +131,7 @@ def _spawn(body: str, data_dir: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 
+@pytest.mark.thorough
 async def test_shared_server_answers_at_its_url(shared: EmbeddedPostgres) -> None:
     assert str(await _ask(shared.url(), "show server_version")).startswith("18")
 
@@ -204,6 +205,7 @@ async def test_second_start_attaches_and_its_stop_leaves_the_server_running(make
             make().remove()
 
 
+@pytest.mark.thorough
 async def test_crashed_server_is_started_again_at_once_with_its_data(make: Make) -> None:
     server = make(durable=True)
     server.start()
@@ -273,6 +275,7 @@ def test_cluster_folder_with_other_peoples_files_is_not_touched(make: Make) -> N
         letter.unlink()
 
 
+@pytest.mark.thorough
 def test_data_of_another_major_version_says_what_to_do(make: Make) -> None:
     with make() as server:
         version = server.home / "cluster/PG_VERSION"
@@ -300,6 +303,7 @@ def test_taken_port_is_said_in_a_sentence_and_a_free_one_is_used(make: Make) -> 
         assert f"127.0.0.1:{port}/" in server.url()
 
 
+@pytest.mark.thorough
 def test_setting_postgresql_refuses_is_quoted_from_its_log(make: Make) -> None:
     with pytest.raises(PostgresError, match=r"did not start: .*max_connections.*server\.log"):
         make(max_connections=-1).start()

@@ -84,6 +84,7 @@ async def migrate_in_a_process(url: str) -> int:
     return await process.wait()
 
 
+@pytest.mark.thorough
 async def test_upgrades_at_once_wait_for_each_other(empty_url: str) -> None:
     assert await asyncio.gather(*(migrate_in_a_process(empty_url) for _ in range(2))) == [0, 0]
     assert await revision_of(empty_url) == schema.head()

@@ -98,7 +98,7 @@ def may_be_accepted(verb: Verb, body: bytes) -> bool:
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=str)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(http_status=http_statuses, body=bodies)
 @example(200, b"[" * 100_000)
 @example(200, b'{"status":true,"data":' + b'{"a":' * 50_000)
@@ -142,7 +142,7 @@ def assert_fits_a_row(outcome: AnyOutcome) -> None:
         assert text is None or (len(text) <= length and text.encode() and "\0" not in text) or text == ""
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(http_status=http_statuses, body=bodies)
 def test_any_reply_to_a_status_request_is_a_reading(http_status: int, body: bytes) -> None:
     reading = read_status(Reply(http_status, body), external_id=ID)
@@ -160,7 +160,7 @@ def test_any_reply_to_a_status_request_is_a_reading(http_status: int, body: byte
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=str)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_part_of_a_reply_is_never_an_end(verb: Verb, data: st.DataObject) -> None:
     whole = data.draw(st.sampled_from([body for body in REAL if body]))
@@ -169,7 +169,7 @@ def test_part_of_a_reply_is_never_an_end(verb: Verb, data: st.DataObject) -> Non
     assert isinstance(read_status(Reply(200, part), external_id=ID), StatusUnread)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(external_id=st.integers(1, 10**20 - 1), as_text=st.booleans())
 def test_any_id_of_the_provider_comes_through_whole(external_id: int, as_text: bool) -> None:
     sent = str(external_id) if as_text else external_id
@@ -180,7 +180,7 @@ def test_any_id_of_the_provider_comes_through_whole(external_id: int, as_text: b
         assert outcome.receipt.external_id == str(external_id)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(amount=st.decimals(0, 99_999_999, places=2), exact=st.booleans())
 def test_refund_of_another_amount_is_not_this_refund(amount: Any, exact: bool) -> None:
     said = f"{amount:.2f}" if exact else float(amount)

@@ -424,9 +424,15 @@ TABLE: Final = (
 REPLIES: Final = tuple(row for row in TABLE if isinstance(row.how, Says))
 
 
-def cases(rows: tuple[Row, ...]) -> list[object]:
-    pairs = ((row, verb) for row in rows for verb in row.verbs)
-    return [pytest.param(row, verb, id=f"{verb}: {ascii(row.what)[1:-1][:60]}") for row, verb in pairs]
+def cases(rows: tuple[Row, ...], *, wire: bool = False) -> list[object]:
+    """Every row for every verb. Over the wire it is one verb after the other; the rest is in `make thorough`."""
+    found: list[object] = []
+    for number, row in enumerate(rows):
+        for verb in row.verbs:
+            is_wide = wire and verb is not row.verbs[number % len(row.verbs)]
+            marks = (pytest.mark.thorough,) if is_wide else ()
+            found.append(pytest.param(row, verb, marks=marks, id=f"{verb}: {ascii(row.what)[1:-1][:60]}"))
+    return found
 
 
 @pytest.mark.parametrize(("row", "verb"), cases(REPLIES))
@@ -435,7 +441,7 @@ def test_reply_is_read_as_the_table_says(row: Row, verb: Verb) -> None:
     assert verb.read(row.how.reply(verb)) == row.expected(verb)
 
 
-@pytest.mark.parametrize(("row", "verb"), cases(TABLE))
+@pytest.mark.parametrize(("row", "verb"), cases(TABLE, wire=True))
 async def test_call_ends_as_the_table_says_and_is_made_once(
     row: Row, verb: Verb, proxy: RawProxy, kaspi: KaspiClient, hasty: KaspiClient, told: StringIO
 ) -> None:

@@ -245,6 +245,7 @@ async def test_every_payment_is_asked_about_once_over_all_pages(
     assert kaspi.most_at_once <= AT_ONCE
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("small_pages")
 async def test_walk_that_is_stopped_anywhere_and_taken_up_again_finds_the_same(
     twelve: list[Payment], found: Found, kaspi: Kaspi, reconciliation: Reconciliation

@@ -24,6 +24,7 @@ def test_what_steers_is_refused(sign: str) -> None:
     assert one_line(f" a{sign}b\n") == "a b"
 
 
+@pytest.mark.thorough
 def test_everything_else_is_taken() -> None:
     others = map(chr, range(sys.maxunicode + 1))
     taken = "".join(sign for sign in others if sign not in REFUSED and not "\ud800" <= sign <= "\udfff")
