@@ -9,8 +9,10 @@ from typing import Any, get_args
 import pytest
 from prometheus_client import Counter, Gauge, Histogram, Info
 
-from ops import alerts, dashboard
+from ops import alerts, dashboard, watched
+from ops.server import PROGRAM
 from payment_service.observability import metrics
+from tests.support.database import Server
 
 ROOT = Path(__file__).parents[2]
 TRIED = ROOT / "ops" / "prometheus" / "alerts_test.yml"
@@ -74,3 +76,14 @@ def test_every_alarm_of_the_service_wakes_somebody() -> None:
 def test_documents_are_made_from_the_files() -> None:
     assert alerts.with_table(alerts.DOCUMENT.read_text("utf-8")) == alerts.DOCUMENT.read_text("utf-8")
     assert dashboard.FILE.read_text("utf-8") == dashboard.text()
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(PROGRAM is None, reason="Prometheus is not installed (Debian: prometheus)")
+async def test_real_prometheus_answers_every_query_and_alert_about_the_real_service(
+    server: Server, worker_id: str, tmp_path: Path
+) -> None:
+    found, drawn = await watched.watch(tmp_path, await server.make(f"watched_{worker_id}"), draws=True)
+    assert found.wrong == []
+    for panels in dashboard.ROWS.values():
+        assert all(f">{panel.title}<" in drawn for panel in panels)
