@@ -40,11 +40,12 @@ SETTINGS: Final = {
 }
 WITHOUT_DATA: Final[Mapping[str, str]] = {
     'payment_service_http_seconds_count{status="500"}': "A bug of ours, and none is planted.",
+    "payment_service_certificate_end_timestamp_seconds": "The stand-in speaks no TLS.",
     "payment_service_connections_refused_total": "A client that is too slow or too large; it would take minutes.",
     "sum by (reason) (rate(payment_service_connections_refused_total[$__rate_interval]))": "As above.",
 }
 """What has no data in this run, with the reason."""
-HOLD: Final = frozenset({"PaymentsUnknown", "ProcessDown", "ProxyRefusesUs", "SendingHeld", "TasksWait"})
+HOLD: Final = frozenset({"PaymentsUnknown", "ProcessDown", "ProxyRefusesUs", "SendingHeld", "ShopRefused", "TasksWait"})
 """The alerts whose condition must hold at the end of this run. Most wait for minutes before they tell anybody."""
 _SELECTOR: Final = re.compile(r"(?:payment_service_[a-z_]+|up)\b(?:\{[^}]*\})?")
 _PAYS, _DECLINES, _LOST, _REFUSED, _FAILS = "11", "13", "27", "63", "29"
@@ -114,6 +115,7 @@ class Watched:
     async def fail(self) -> None:
         """Let happen what the alerts of ``HOLD`` are for."""
         refused = self.rig.clients[1]  # its access token is wrong
+        await self.rig.queue("status", "html", times=3)
         for ending, by in ((_LOST, self.rig.api), (_REFUSED, self.rig.api), (_PAYS, refused)):
             await self._ask_often(ending, by)
         held = self.rig.run("sending", "hold", "--reason", "The alerts are tried")

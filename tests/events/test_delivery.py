@@ -399,10 +399,11 @@ async def test_try_waits_for_nobody_who_changes_the_endpoint(world: World) -> No
 
 
 async def test_endpoint_that_is_gone_is_paused_and_people_are_told(world: World) -> None:
-    endpoint_id = await world.endpoint()
+    endpoint_id, before = await world.endpoint(), alarms("endpoint_switched_off")
     await world.happens()
     world.receiver.answers(410)
     await world.work()
+    assert alarms("endpoint_switched_off") == before + 1
     row = await world.row(endpoint_id)
     assert (row["is_active"], row["off_reason"]) == (False, "gone")
     assert await world.types() == ["payment.paid", "endpoint.disabled"]

@@ -4,13 +4,16 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
 import traceback
+from datetime import timedelta
 from typing import Any, Final
 
 import httpx
 import pytest
 import uvloop
 
+from payment_service.observability.metrics import CERTIFICATE_END, values_of
 from payment_service.outbound.transport import Transport
 from tests.outbound.calling import (
     ANYBODY,
@@ -242,6 +245,7 @@ async def test_session_is_resumed_and_http_1_1_agreed_on(version: ssl.TLSVersion
         for _ in range(3):
             assert await call() == b"hello"
     assert seen == [(False, "http/1.1"), (True, "http/1.1"), (True, "http/1.1")]
+    assert 0 < values_of(CERTIFICATE_END)["localhost",] - time.time() <= timedelta(days=1).total_seconds()
 
 
 async def test_server_that_is_not_who_it_should_be_is_sent_nothing(authority: Authority) -> None:

@@ -15,7 +15,7 @@ from payment_service.observability import metrics
 from tests.support.database import Server
 
 ROOT = Path(__file__).parents[2]
-TRIED = ROOT / "ops" / "prometheus" / "alerts_test.yml"
+TRIED = sorted((ROOT / "ops" / "prometheus").glob("*_test.yml"))
 OF_PROMETHEUS = {"instance", "job", "le"}
 """Labels that no process gives."""
 _SERIES = re.compile(r"(payment_service_[a-z_]+)(?:\{([^}]*)\})?")
@@ -42,15 +42,26 @@ def asked() -> list[str]:
     return [*(rule["expr"] for rule in alerts.rules()), *dashboard.queries()]
 
 
+def check(*words: str) -> None:
+    done = subprocess.run(["promtool", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @promtool
 def test_rules_are_well_formed_and_each_alert_fires_when_it_should() -> None:
-    for words in (["check", "rules", str(alerts.RULES)], ["test", "rules", str(TRIED)]):
-        done = subprocess.run(["promtool", *words], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+    check("check", "rules", str(alerts.RULES))
+    check("test", "rules", str(TRIED[0]))
+
+
+@promtool
+@pytest.mark.thorough
+@pytest.mark.parametrize("file", TRIED[1:], ids=lambda file: file.stem)
+def test_each_incident_fires_its_alerts_and_no_other(file: Path) -> None:
+    check("test", "rules", str(file))
 
 
 def test_each_alert_is_tried() -> None:
-    tried = set(re.findall(r'alertname="(\w+)"', TRIED.read_text("utf-8")))
+    tried = set(re.findall(r'alertname="(\w+)"', "".join(file.read_text("utf-8") for file in TRIED)))
     assert tried == {rule["alert"] for rule in alerts.rules()}
 
 

@@ -11,7 +11,14 @@ import pytest
 import respx
 
 from payment_service.access.service import FULL_ACCESS
-from payment_service.observability.metrics import OLDEST_OPEN, OPEN, TASKS
+from payment_service.observability.metrics import (
+    DATABASE_CLOCK_AHEAD,
+    OLDEST_OPEN,
+    OPEN,
+    TASKS,
+    WORK_FAILURES,
+    values_of,
+)
 from payment_service.payments.following import FollowPlan
 from payment_service.payments.models import Payment
 from payment_service.payments.polling import Polling
@@ -128,6 +135,22 @@ async def test_two_workers_ask_no_more_than_one(
     second.stop()
     await working
     assert route.call_count == await sql.fetchval("SELECT checks FROM payment") == 3
+
+
+async def test_work_that_fails_is_counted_beside_work_that_does_not(services: Services, worker: Worker) -> None:
+    before = values_of(WORK_FAILURES)
+
+    async def fails() -> dict[str, None]:
+        raise LookupError
+
+    worker.due_since = fails
+
+    async def counted() -> bool:
+        return values_of(WORK_FAILURES)["look_for_late_work",] > before.get(("look_for_late_work",), 0)
+
+    await until(counted)
+    assert values_of(WORK_FAILURES)["seal",] == before.get(("seal",), 0)
+    assert abs(values_of(DATABASE_CLOCK_AHEAD)[()]) < 1
 
 
 async def test_worker_comes_back_when_its_connection_was_terminated(

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.events.models import Event
 from payment_service.observability.logs import get_logger
-from payment_service.observability.metrics import alarm
+from payment_service.observability.metrics import WORK_FAILURES, alarm, labelled
 from payment_service.postgres.database import Database, is_unreachable
 
 BATCH: Final = 200
@@ -55,6 +55,7 @@ class Relay:
             try:
                 await self.pass_on()
             except Exception as error:  # noqa: BLE001 - events are written down, and the next time finds them
+                labelled(WORK_FAILURES, "events").inc()
                 log.warning("events not passed on yet", error=type(error).__name__)
             await asyncio.sleep(GATHER_S)
 

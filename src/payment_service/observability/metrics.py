@@ -12,6 +12,7 @@ from payment_service import __version__
 Alarm: TypeAlias = Literal[
     "chat_disabled",
     "crossed_reply",
+    "endpoint_switched_off",
     "event_not_taken",
     "foreign_bin_reported",
     "intent_lost",
@@ -26,6 +27,7 @@ Alarm: TypeAlias = Literal[
     "refused_callers",
     "sending_held",
     "settled_wrongly",
+    "shop_refused",
     "still_open",
     "unheard_of_status",
 ]
@@ -84,6 +86,16 @@ TASKS = Gauge("payment_service_tasks", "Payments and refunds that wait for a per
 SENDING_HELD = Gauge(
     "payment_service_sending_held", "1 while nothing is sent until a person says that the record is complete"
 )
+WORK_FAILURES = Counter(
+    "payment_service_work_failures", "Pieces of background work that failed and will be tried again", ("work",)
+)
+DATABASE_CLOCK_AHEAD = Gauge(
+    "payment_service_database_clock_ahead_seconds",
+    "How far the database's clock is ahead of this machine's, in seconds",
+)
+CERTIFICATE_END = Gauge(
+    "payment_service_certificate_end_timestamp_seconds", "When the certificate of a provider's host ends", ("host",)
+)
 MOVES = Counter("payment_service_moves", "Moves of payments and refunds", ("object", "before", "after"))
 READINGS = Counter("payment_service_readings", "Status readings by what they said", ("meaning",))
 MESSAGES = Counter("payment_service_messages", "Messages to people by what came of them", ("channel", "result"))
@@ -127,6 +139,7 @@ def begin_at_zero(metric: Counter, labels: Iterable[tuple[str, ...]]) -> None:
 
 
 begin_at_zero(ALARMS, ((name,) for name in get_args(Alarm)))
+begin_at_zero(DELIVERY_TRIES, (("delivered",), ("failed",), ("dead",)))
 begin_at_zero(RATE_LIMITED, (("key",), ("address",), ("phone",)))
 
 

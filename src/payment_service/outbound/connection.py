@@ -32,6 +32,12 @@ class Connection:
         """What a later handshake may resume. Under TLS 1.3 it comes with the first reply."""
         return self._tls.session if self._tls else None
 
+    @property
+    def certificate_end(self) -> float | None:
+        """When the host's certificate ends, in Unix seconds; none without TLS."""
+        certificate = self._tls.getpeercert() if self._tls else None
+        return ssl.cert_time_to_seconds(str(certificate["notAfter"])) if certificate else None
+
     async def start_tls(self, tls: ssl.SSLContext, server_hostname: str, session: ssl.SSLSession | None) -> None:
         """Make the handshake.
 

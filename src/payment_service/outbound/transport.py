@@ -25,6 +25,7 @@ from typing import Any, Final, TypeAlias
 import httpx
 
 from payment_service.observability.logs import get_logger
+from payment_service.observability.metrics import CERTIFICATE_END, labelled
 from payment_service.outbound.connection import Connection, open_connection
 from payment_service.outbound.reply import Reply
 
@@ -33,6 +34,8 @@ IDLE_S: Final = 3.0
 TRIAL_S: Final = 4.0
 """How long a server must leave a connection be before any is opened ahead."""
 TRIAL_EVERY_S: Final = 60.0
+CERTIFICATE_EVERY_S: Final = 600.0
+"""How often it is looked at when the certificate ends."""
 _MAX_HEAD_BYTES: Final = 64 * 1024
 _UNSENDABLE: Final = re.compile(rb"[\r\n\0]")
 log = get_logger(__name__)
@@ -58,6 +61,7 @@ class Transport(httpx.AsyncBaseTransport):
         self._is_patient = False
         """Whether the server leaves unused connections alone."""
         self._next_trial = 0.0
+        self._look_at_certificate = 0.0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Make one call. Heeded extensions: ``target``, ``timeout`` (to connect) and ``trace``.
@@ -95,7 +99,13 @@ class Transport(httpx.AsyncBaseTransport):
         self._end_idle()
 
     async def _open(self, timeout_s: float | None) -> Connection:
-        return await open_connection(self._host, self._port, self._tls, session=self._session, timeout_s=timeout_s)
+        connection = await open_connection(
+            self._host, self._port, self._tls, session=self._session, timeout_s=timeout_s
+        )
+        if self._tls and self._look_at_certificate <= (now := _now()):
+            self._look_at_certificate = now + CERTIFICATE_EVERY_S
+            labelled(CERTIFICATE_END, self._host).set(connection.certificate_end or 0)
+        return connection
 
     def _release(self, connection: Connection, reply: Reply) -> None:
         """Take back the connection of a call that has ended."""

@@ -36,6 +36,7 @@ from payment_service.payments.merging import merge_report
 from payment_service.payments.models import EXTERNAL_ID, LIKE_IN_FLIGHT, ONE_OPEN_PER_ORDER, ROUTE_IS_CURRENT, Payment
 from payment_service.payments.moves import Moves, alarm
 from payment_service.payments.phones import PhoneLimit
+from payment_service.payments.refusals import Refusals
 from payment_service.payments.rules import PaymentRules
 from payment_service.payments.statements import INTEND
 from payment_service.postgres.database import (
@@ -106,6 +107,7 @@ class Payments:
     moves: Moves
     rules: PaymentRules = field(default_factory=PaymentRules)
     phones: PhoneLimit = field(default_factory=PhoneLimit)
+    refusals: Refusals = field(default_factory=Refusals)
 
     async def create(self, request: PaymentRequest) -> Answer:
         """Make a payment, at most once.
@@ -277,6 +279,7 @@ class Payments:
         # Said before it is written: should the database be gone for good, the log still knows.
         external_id = _external_id_of(outcome)
         log.info("provider called", outcome=type(outcome).__name__, external_id=external_id)
+        self.refusals.learn(request.shop_id, request.id, outcome)
         seen: tuple[Payment, datetime] | None = payment, payment.created_at + timedelta(seconds=clock() - since)
 
         async def write(outcome: Outcome[PaymentReceipt]) -> Payment:

@@ -18,6 +18,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.observability.logs import get_logger
+from payment_service.observability.metrics import WORK_FAILURES, labelled
 from payment_service.postgres.database import is_unreachable
 from payment_service.postgres.signals import after_commit
 from payment_service.scheduling.jitter import jitter
@@ -87,6 +88,7 @@ class Dispatcher(Generic[Turn]):
             try:
                 pause_s = await self._dispatch()
             except Exception as error:  # noqa: BLE001 - whatever it is, work must go on when it has passed
+                labelled(WORK_FAILURES, self._work.kind).inc()
                 log.warning("due work cannot be claimed", kind=self._work.kind, error=type(error).__name__)
                 pause_s = RETRY_S * jitter(1.5)
             await self._pause(pause_s)
@@ -121,6 +123,7 @@ class Dispatcher(Generic[Turn]):
         self._running.discard(task)
         self._woken.set()  # a slot is free, and what waited for this turn may be due
         if not task.cancelled() and (error := task.exception()) is not None:
+            labelled(WORK_FAILURES, self._work.kind).inc()
             log.warning("turn failed", kind=self._work.kind, error=type(error).__name__)
 
     async def _pause(self, seconds: float) -> None:

@@ -24,6 +24,7 @@ from payment_service.events.models import Event
 from payment_service.events.outbox import EventType
 from payment_service.identifiers import MASK, new_id
 from payment_service.observability.logs import get_logger
+from payment_service.observability.metrics import alarm
 from payment_service.outbound.client import Outbound, check_headers
 from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
@@ -184,7 +185,7 @@ class Endpoints:
         await _record(session, "webhook-off", endpoint)
         await session.refresh(endpoint)
         self.tell(session, endpoint, EventType.ENDPOINT_DISABLED)
-        log.warning("webhook endpoint switched off", endpoint_id=str(endpoint.id), reason=reason)
+        alarm(log, "endpoint_switched_off", endpoint_id=str(endpoint.id), reason=reason)
 
     def tell(self, session: AsyncSession, endpoint: WebhookEndpoint, kind: EventType) -> Event:
         """Write an event about the endpoint itself, in the caller's transaction. Of its URL it names the host only."""

@@ -22,9 +22,22 @@ from payment_service.identifiers import new_id
 from payment_service.observability.context import Origin, origin
 from payment_service.observability.lag import measure_lag
 from payment_service.observability.logs import get_logger
-from payment_service.observability.metrics import LAST_SWEEP, OLDEST_DUE, OLDEST_OPEN, OPEN, SENDING_HELD, TASKS, alarm
+from payment_service.observability.metrics import (
+    DATABASE_CLOCK_AHEAD,
+    LAST_SWEEP,
+    OLDEST_DUE,
+    OLDEST_OPEN,
+    OPEN,
+    SENDING_HELD,
+    TASKS,
+    WORK_FAILURES,
+    alarm,
+    begin_at_zero,
+    labelled,
+)
 from payment_service.payments.polling import Polling
 from payment_service.payments.settling import Settling
+from payment_service.postgres.condition import condition
 from payment_service.postgres.database import Database
 from payment_service.postgres.listening import listen
 from payment_service.refunds.settling import RefundSettling
@@ -111,23 +124,27 @@ class Worker:
 
     async def _sweep(self) -> None:
         """Now and then look for what was lost, and for what waits for people."""
+        chores = {
+            "look_at_database": self._look_at_database,
+            "look_at_clock": self._look_at_clock,
+            "tick": self._tick,
+            "mark_lost_payments": self._mark_lost_payments,
+            "mark_lost_refunds": self._mark_lost_refunds,
+            "count_waiting": self.deliveries.count_waiting,
+            "count": self._count,
+            "look_for_late_work": self._look_for_late_work,
+            "seal": self.audit_seals.seal,
+        }
+        begin_at_zero(WORK_FAILURES, ((name,) for name in (*chores, *self.dispatchers, "events")))
         while not self._stopping.is_set():
             self.swept_at = time.monotonic()
             LAST_SWEEP.set_to_current_time()
-            for chore in (
-                self._look_at_database,
-                self._tick,
-                self._mark_lost_payments,
-                self._mark_lost_refunds,
-                self.deliveries.count_waiting,
-                self._count,
-                self._look_for_late_work,
-                self.audit_seals.seal,
-            ):
+            for name, chore in chores.items():
                 try:
                     await chore()
                 except Exception as error:  # noqa: BLE001 - the next sweep does what this one could not
-                    log.warning("sweep failed", chore=chore.__name__.strip("_"), error=type(error).__name__)
+                    labelled(WORK_FAILURES, name).inc()
+                    log.warning("sweep failed", chore=name, error=type(error).__name__)
             # Jitter, so that many workers do not sweep in step.
             await self._pause(self.sweep_every_s * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
 
@@ -139,6 +156,9 @@ class Worker:
         if because is not None and because != self._held_because:
             alarm(log, "sending_held", because=because)
         self._held_because = because
+
+    async def _look_at_clock(self) -> None:
+        DATABASE_CLOCK_AHEAD.set((await condition(self.database)).clock_ahead_s)
 
     def _hold_what_is_told(self, *, held: bool) -> None:
         for kind in _TOLD_TO_OTHERS:
