@@ -33,7 +33,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         Panel("Nothing is sent", (("max(payment_service_sending_held)", "held"),), kind="stat"),
         Panel(
             "Alarms in 24 hours",
-            (("sum by (alarm) (increase(payment_service_alarms_total[24h])) > 0", "{{alarm}}"),),
+            (("round(sum by (alarm) (increase(payment_service_alarms_total[24h]))) > 0", "{{alarm}}"),),
             kind="stat",
         ),
     ),

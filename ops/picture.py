@@ -9,8 +9,8 @@ from typing import Final
 from ops.dashboard import ROWS, Panel
 from ops.server import Prometheus, Series
 
-_PANEL, _GAP, _HEIGHT, _PLOT = 392, 12, 190, 88
-"""The width of a panel, and between panels; the height of a panel, and of its plot."""
+_PANEL, _GAP, _HEIGHT, _FIGURES, _PLOT = 392, 12, 190, 112, 88
+"""The width of a panel, and between panels; the height of a panel, of one in a row of figures, of a plot."""
 _LEGEND: Final = 6
 """So many names fit below a plot."""
 _COLOURS: Final = ("#3b6fd4", "#d9722e", "#2f9e62", "#b5479b", "#c23b3b", "#7a6ad8", "#8a7a1f", "#2b97a8")
@@ -32,9 +32,10 @@ async def draw(prometheus: Prometheus, seconds: float) -> str:
     for row, panels in ROWS.items():
         parts.append(f'<text class="row" x="{_GAP}" y="{y + 16}">{escape(row)}</text>')
         y += 26
+        height = _FIGURES if all(panel.kind == "stat" for panel in panels) else _HEIGHT
         for place, panel in enumerate(panels):
             x = _GAP + place % 3 * (_PANEL + _GAP)
-            top = y + place // 3 * (_HEIGHT + _GAP)
+            top = y + place // 3 * (height + _GAP)
             found = [
                 (_named(name, one), one)
                 for query, name in panel.queries
@@ -43,8 +44,8 @@ async def draw(prometheus: Prometheus, seconds: float) -> str:
             shown = sorted(found, key=lambda one: -max(value for _, value in one[1].values))
             body = _figures(panel, shown) if panel.kind == "stat" else _chart(panel, shown, seconds)
             inner = "".join(body)
-            parts.append(f'<g transform="translate({x},{top})">{_frame(panel)}{inner}</g>')
-        y += -(-len(panels) // 3) * (_HEIGHT + _GAP)
+            parts.append(f'<g transform="translate({x},{top})">{_frame(panel, height)}{inner}</g>')
+        y += -(-len(panels) // 3) * (height + _GAP)
     width = 3 * _PANEL + 4 * _GAP
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y}" width="{width}" height="{y}">'
     page = f'<rect class="page" width="{width}" height="{y}"/>'
@@ -55,9 +56,9 @@ def _named(name: str, series: Series) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda found: series.labels.get(found[1], ""), name)
 
 
-def _frame(panel: Panel) -> str:
+def _frame(panel: Panel, height: int) -> str:
     return (
-        f'<rect class="panel" width="{_PANEL}" height="{_HEIGHT}" rx="4"/>'
+        f'<rect class="panel" width="{_PANEL}" height="{height}" rx="4"/>'
         f'<text class="title" x="12" y="20">{escape(panel.title)}</text>'
     )
 
@@ -119,7 +120,7 @@ def _text(value: float, unit: str) -> str:
         case "s":
             return f"{value:.3g} s"
         case "bytes":
-            return f"{value / 2**20:.0f} MB"
+            return f"{value / 1e6:.0f} MB"
         case "percentunit":
             return f"{100 * value:.0f} %"
         case "reqps":

@@ -116,6 +116,7 @@ class Watched:
         """Let happen what the alerts of ``HOLD`` are for."""
         refused = self.rig.clients[1]  # its access token is wrong
         await self.rig.queue("status", "html", times=3)
+        await self._ask_often(_PAYS, self.rig.api)
         for ending, by in ((_LOST, self.rig.api), (_REFUSED, self.rig.api), (_PAYS, refused)):
             await self._ask_often(ending, by)
         held = self.rig.run("sending", "hold", "--reason", "The alerts are tried")

@@ -87,6 +87,9 @@ class Settings(BaseSettings):
     rate_per_address: int = Field(default=20, ge=0, le=100_000)
     phone_invoices_per_minute: int = Field(default=10, ge=0, le=100_000)
     phone_invoices_per_day: int = Field(default=100, ge=0, le=100_000)
+    otel_exporter_otlp_endpoint: str | None = None
+    otel_exporter_otlp_headers: SecretStr | None = None
+    sentry_dsn: SecretStr | None = None
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
 
     # --- routing
@@ -143,6 +146,8 @@ class Settings(BaseSettings):
         "encryption_keys",
         "telegram_bot_token",
         "smtp_url",
+        "otel_exporter_otlp_headers",
+        "sentry_dsn",
         mode="before",
     )
     @classmethod
@@ -158,6 +163,9 @@ class Settings(BaseSettings):
         "smtp_from",
         "console_url",
         "worker_port",
+        "otel_exporter_otlp_endpoint",
+        "otel_exporter_otlp_headers",
+        "sentry_dsn",
         mode="before",
     )
     @classmethod
@@ -186,6 +194,20 @@ class Settings(BaseSettings):
         if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             raise ValueError("must be https:// unless it is on this machine: what is asked of it carries secrets")
         return value.rstrip("/")
+
+    @field_validator("otel_exporter_otlp_endpoint")
+    @classmethod
+    def _check_collector(cls, value: str | None) -> str | None:
+        if value is not None:
+            _address(value)
+        return value
+
+    @field_validator("otel_exporter_otlp_headers")
+    @classmethod
+    def _check_trace_headers(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            dict(_trace_headers(value.get_secret_value()))
+        return value
 
     @field_validator("console_url")
     @classmethod
@@ -348,9 +370,28 @@ class Settings(BaseSettings):
         return EmailSettings(SmtpServer.of(self.smtp_url.get_secret_value()), self.smtp_from)
 
     @property
+    def trace_headers(self) -> dict[str, str]:
+        """What is shown to the collector of traces."""
+        given = self.otel_exporter_otlp_headers
+        return dict(_trace_headers(given.get_secret_value())) if given else {}
+
+    @property
     def serves_docs(self) -> bool:
         """Whether ``/docs`` and ``/openapi.json`` exist: as set, else in development only."""
         return self.debug if self.docs_enabled is None else self.docs_enabled
+
+
+def _trace_headers(value: str) -> Iterator[tuple[str, str]]:
+    """Read ``name=value`` pairs between commas.
+
+    Raises:
+        ValueError: for anything else. Its text quotes nothing of it.
+    """
+    for pair in value.split(","):
+        name, given, content = pair.partition("=")
+        if not (name.strip() and given and content.strip()):
+            raise ValueError("must be NAME=VALUE pairs separated by commas")
+        yield name.strip(), content.strip()
 
 
 def _address(value: str) -> SplitResult:

@@ -31,6 +31,7 @@ URL = f"https://proxy.example/create/?access_token=hidden-word&phone={PHONE}&dev
         ("deviceToken=hidden-word device_token=hidden-word", "deviceToken=[hidden] device_token=[hidden]"),
         ("api_key=hidden-word", "api_key=[hidden]"),
         ("password=hidden-word", "password=[hidden]"),
+        (f"the key ps_{'Ab9_-' * 8} is unknown", "the key ps_[hidden] is unknown"),
         (f"phone=%2B{PHONE}", "phone=[hidden]"),
         ("postgresql://service:hidden-word@db/payments", "postgresql://service:[hidden]@db/payments"),
     ],
@@ -76,6 +77,7 @@ _PIECES = st.sampled_from(
         "device_token=hidden-word",
         "ApiKey=hidden-word",
         "/bot123:hidden-word",
+        "ps_" + "k" * 20,
         "://service:hidden-word@",
         "://",
         "=",
@@ -100,6 +102,7 @@ def test_filter_before_the_scrubbing_lets_no_secret_through(text: str) -> None:
         (logs._QUERY_SECRET, r"\1=[hidden]"),
         (logs._BOT_TOKEN, "/bot[hidden]"),
         (logs._URL_PASSWORD, r"\1[hidden]@"),
+        (logs._API_KEY, "ps_[hidden]"),
         (logs._PHONE, r"•••\2"),
     ):
         scrubbed = expression.sub(replacement, scrubbed)

@@ -20,6 +20,7 @@ from payment_service.api.wording import one_for_each_value, sentence_of
 from payment_service.errors import ServiceError
 from payment_service.observability.context import origin
 from payment_service.observability.logs import get_logger, scrub
+from payment_service.observability.sentry import tell
 from payment_service.postgres.database import is_unreachable
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -245,6 +246,7 @@ def of_unforeseen(error: Exception) -> JSONResponse:
         log.warning("database unavailable", error=type(error).__name__)
         return of_error(errors.DatabaseUnavailable())
     log.error("unforeseen error", exc_info=error)
+    tell(error)
     return problem(
         500,
         ServiceError.code,

@@ -84,6 +84,19 @@ def body(event: Event) -> dict[str, Any]:
     }
 
 
+def payment_of(event: Event) -> str | None:
+    """The id of the payment that an event is about; none for any other event."""
+    found: str | None
+    match event.type.partition(".")[0]:
+        case "payment":
+            found = event.data.get("id")
+        case "refund":
+            found = event.data.get("payment", {}).get("id")
+        case _:
+            found = None
+    return found
+
+
 async def since(
     session: AsyncSession, shops: Shops, moment: datetime, *, besides: Collection[UUID], limit: int
 ) -> Sequence[Event]:

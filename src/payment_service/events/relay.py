@@ -10,14 +10,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, TypeAlias
-from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.events.models import Event
+from payment_service.events.outbox import payment_of
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import WORK_FAILURES, alarm, labelled
+from payment_service.observability.sentry import tell
 from payment_service.postgres.database import Database, is_unreachable
 
 BATCH: Final = 200
@@ -56,6 +57,8 @@ class Relay:
                 await self.pass_on()
             except Exception as error:  # noqa: BLE001 - events are written down, and the next time finds them
                 labelled(WORK_FAILURES, "events").inc()
+                if not is_unreachable(error):
+                    tell(error)
                 log.warning("events not passed on yet", error=type(error).__name__)
             await asyncio.sleep(GATHER_S)
 
@@ -84,17 +87,18 @@ class Relay:
             if is_unreachable(error):
                 raise
             async with self.database.reading() as session:
-                waiting = list(await session.scalars(_WAITING.with_only_columns(Event.id).limit(BATCH)))
-        return sum([await self._pass_on_alone(event_id) for event_id in waiting])
+                waiting = list(await session.scalars(_WAITING.limit(BATCH)))
+        return sum([await self._pass_on_alone(event) for event in waiting])
 
-    async def _pass_on_alone(self, event_id: UUID) -> int:
+    async def _pass_on_alone(self, event: Event) -> int:
         """One event. If it cannot be taken it stays, and keeps none of the others back."""
         try:
-            return await self._pass_on(1, Event.id == event_id)
+            return await self._pass_on(1, Event.id == event.id)
         except Exception as error:
             if is_unreachable(error):
                 raise
-            alarm(log, "event_not_taken", event_id=str(event_id), exc_info=True)
+            tell(error)
+            alarm(log, "event_not_taken", event_id=str(event.id), payment_id=payment_of(event), exc_info=True)
             return 0
 
     async def _pass_on(self, at_most: int, *conditions: ColumnElement[bool]) -> int:

@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, TextIO
@@ -22,6 +22,7 @@ _PHONE = re.compile(r"(?<![0-9A-Za-z])(\+?[78])7\d{5}(\d{4})(?![0-9A-Za-z])")
 _QUERY_SECRET = re.compile(r"(?i)\b(access_?token|device_?token|api_?key|phone|password)=[^&\s\"']+")
 _BOT_TOKEN = re.compile(r"/bot\d+:[A-Za-z0-9_-]+")
 _URL_PASSWORD = re.compile(r"(://[^/\s:@]+:)[^@\s/]+@")
+_API_KEY = re.compile(r"\bps_[A-Za-z0-9_-]{20,}")
 _LONG_NUMBER = re.compile(r"[78]7\d{9}")
 
 Event = MutableMapping[str, Any]
@@ -29,21 +30,22 @@ _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "exceptio
 
 
 def scrub(text: str) -> str:
-    """Blank out what looks like a phone number, a secret in a query or a password in an address."""
+    """Blank out what looks like a phone number, an API key, a secret in a query or a password in an address."""
     if not _is_suspect(text):
         return text
     text = _QUERY_SECRET.sub(r"\1=[hidden]", text)
     text = _BOT_TOKEN.sub("/bot[hidden]", text)
     text = _URL_PASSWORD.sub(r"\1[hidden]@", text)
+    text = _API_KEY.sub("ps_[hidden]", text)
     return _PHONE.sub(r"•••\2", text)
 
 
 def _is_suspect(text: str) -> bool:
     """True of every text that one of the expressions matches, and of few others. They cost ten times as much."""
-    return "=" in text or "://" in text or "/bot" in text or _LONG_NUMBER.search(text) is not None
+    return "=" in text or "://" in text or "/bot" in text or "ps_" in text or _LONG_NUMBER.search(text) is not None
 
 
-def _scrubbed(value: Any) -> Any:
+def scrubbed(value: Any) -> Any:
     """The value without secrets, at any depth. What is neither a text nor a container is judged by its text."""
     match value:
         case str():
@@ -51,12 +53,12 @@ def _scrubbed(value: Any) -> Any:
         case None | bool() | float():
             return value
         case dict():
-            return {_scrubbed(name): _scrubbed(inner) for name, inner in value.items()}
+            return {scrubbed(name): scrubbed(inner) for name, inner in value.items()}
         case list() | tuple() | set() | frozenset():
-            return [_scrubbed(inner) for inner in value]
+            return [scrubbed(inner) for inner in value]
     text = str(value)
-    scrubbed = scrub(text)
-    return value if isinstance(value, int) and scrubbed == text else scrubbed
+    blanked = scrub(text)
+    return value if isinstance(value, int) and blanked == text else blanked
 
 
 # --- what is bound to a request
@@ -69,6 +71,11 @@ def begin(**facts: object) -> None:
     _facts.set(facts)
 
 
+def bound() -> Mapping[str, Any]:
+    """What is bound to this request."""
+    return _facts.get() or {}
+
+
 def bind(**facts: object) -> None:
     """Put facts into every later line of this request, whichever of its tasks writes it."""
     bound = _facts.get()
@@ -79,7 +86,7 @@ def bind(**facts: object) -> None:
 
 
 def _add_bound(_logger: object, _name: str, event: Event) -> Event:
-    for name, value in (_facts.get() or {}).items():
+    for name, value in bound().items():
         event.setdefault(name, value)
     return event
 
@@ -134,7 +141,7 @@ def _add_logger_name(logger: _Lines, _name: str, event: Event) -> Event:
 def _rendered(logger: object, name: str, event: Event) -> str:
     """The line. Scrubbing is the last guard, not the first: nothing secret should be handed to a log at all."""
     line = _output.render(logger, name, dict(event))  # a copy: the readable form takes it apart
-    return _output.render(logger, name, _scrubbed(event)) if _is_suspect(line) else line
+    return _output.render(logger, name, scrubbed(event)) if _is_suspect(line) else line
 
 
 _SHARED: Final[list[structlog.typing.Processor]] = [

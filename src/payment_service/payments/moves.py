@@ -19,6 +19,7 @@ from payment_service.observability import metrics
 from payment_service.observability.context import origin
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import begin_at_zero, labelled
+from payment_service.observability.tracing import record
 from payment_service.payments import queries, views
 from payment_service.payments.following import FollowPlan
 from payment_service.payments.lifecycle import MOVES, OPEN, Failure, Standing, State, Step, move_to
@@ -93,7 +94,7 @@ class Moves:
         after = State(payment.state)
         kinds = _EVENTS_OF_MOVE.get((before, after), (_EVENT_OF_STATE[after],)) if moved else ()
         executor = self.database.lines if session is None else await raw(session)
-        record = record_of(
+        written = record_of(
             operation_type, reason, kinds, "payment", views.line(payment) if moved else "{}", payment.amount
         )
         row = await executor.fetchrow(
@@ -113,12 +114,12 @@ class Moves:
             payment.unread,
             in_turn,
             delay_s,
-            *record,
+            *written,
         )
         if row is None:
             return False
         signals = Announcer(self.database, session)
-        signals.events(record, payment.id, payment.shop_id)
+        signals.events(written, payment.id, payment.shop_id)
         if delay_s is not None and delay_s < IDLE_S:
             signals.send(WORK_DUE, Kind.READINGS)
         payment.__dict__.update(row.items())  # no session knows of it
@@ -199,6 +200,7 @@ def _report(payment: Payment, before: State) -> None:
         after=payment.state,
         failure=payment.failure,
     )
+    record(f"payment {payment.state}", 0, payment_id=payment.id, before=before, after=payment.state)
     if payment.state == State.UNKNOWN:
         alarm("payment_unknown", payment.id, short_code=payment.short_code)
 

@@ -15,6 +15,7 @@ from uuid import UUID
 import asyncpg
 from sqlalchemy import func, select
 
+from payment_service.observability.logs import begin
 from payment_service.payments import queries
 from payment_service.payments.lifecycle import OPEN, State, Step, decide
 from payment_service.payments.models import Payment
@@ -123,6 +124,7 @@ class Polling:
     async def perform(self, turn: Turn) -> None:
         """Ask about a payment, write what was learned and plan the next time."""
         payment = turn.payment
+        begin(payment_id=str(payment.id), shop_id=payment.shop_id)
         try:
             if payment.external_id is not None:
                 reading = await self.providers[payment.provider].read_status(payment.external_id)

@@ -9,7 +9,7 @@ from uuid import UUID
 from payment_service.access.service import Caller
 from payment_service.audit import service as audit
 from payment_service.errors import PaymentNotFound, ProviderRefused, ProviderUnavailable
-from payment_service.observability.logs import get_logger
+from payment_service.observability.logs import bind, get_logger
 from payment_service.observability.metrics import READINGS, labelled
 from payment_service.payments import queries
 from payment_service.payments.following import FollowPlan
@@ -62,6 +62,7 @@ class PaymentReading:
             row = await self.database.lines.fetchrow(queries.BY_ID, payment_id)
         if row is None or not caller.may_touch(row["shop_id"]):
             raise PaymentNotFound(payment_id)
+        bind(payment_id=str(payment_id), shop_id=row["shop_id"])
         return queries.of_row(row)
 
     async def status(self, caller: Caller, provider: str, external_id: str) -> Payment | ForeignPayment:
@@ -77,6 +78,7 @@ class PaymentReading:
             return await self._ask_about_foreign(caller, provider, external_id)
         if not caller.may_touch(row["shop_id"]):
             raise PaymentNotFound(external_id)
+        bind(payment_id=str(row["id"]), shop_id=row["shop_id"])
         return await self.refresh(queries.of_row(row))
 
     async def refresh(self, payment: Payment) -> Payment:

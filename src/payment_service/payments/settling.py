@@ -29,6 +29,7 @@ from payment_service.errors import (
     TooEarlyToSettle,
 )
 from payment_service.observability.context import origin
+from payment_service.observability.logs import bind
 from payment_service.payments import queries
 from payment_service.payments.lifecycle import Failure, State, Step, decide, undo_settlement
 from payment_service.payments.merging import merge_report, unmerge_reports
@@ -177,6 +178,7 @@ class Settling:
             payment = await session.get(Payment, payment_id)
         if payment is None or not caller.may_touch(payment.shop_id):
             raise PaymentNotFound(payment_id)
+        bind(payment_id=str(payment_id), shop_id=payment.shop_id)
         return payment
 
 

@@ -21,7 +21,7 @@ from payment_service.observability.lag import measure_lag
 from payment_service.postgres import schema
 from payment_service.postgres.memory import keep_fresh
 from payment_service.programs.listening import listener
-from payment_service.programs.start import check_database
+from payment_service.programs.start import check_database, observed
 from payment_service.services import Services, build
 from payment_service.settings import Settings
 from payment_service.worker.service import worker_over
@@ -146,7 +146,7 @@ def serve(settings: Settings) -> None:
     for sign in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again once it has stopped in order, and that end is a good one.
         signal.signal(sign, _end)
-    with listener(settings.host, settings.port, setting="PORT") as opened:
+    with observed(settings, "serve"), listener(settings.host, settings.port, setting="PORT") as opened:
         _Server(config, drain).run(sockets=[opened])
 
 

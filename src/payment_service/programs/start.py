@@ -1,9 +1,13 @@
 """What each program checks before it starts: the database is there, at this code's schema, and its keys open it."""
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Iterator
 
 from payment_service.observability import logs
+from payment_service.observability.sentry import SentryError, sentry
+from payment_service.observability.tracing import TracingError, tracing
 from payment_service.postgres import schema
 from payment_service.postgres.connecting import trouble_of
 from payment_service.postgres.vault import VaultError
@@ -15,6 +19,24 @@ log = logs.get_logger(__name__)
 
 LOG_EVERY_S = 10
 """How often a program that waits for its database says so."""
+
+
+@contextlib.contextmanager
+def observed(settings: Settings, process: str) -> Iterator[None]:
+    """Traces and errors of this process go where the settings say, meanwhile.
+
+    Raises:
+        StartError: when they cannot.
+    """
+    dsn = settings.sentry_dsn.get_secret_value() if settings.sentry_dsn else None
+    try:
+        with (
+            sentry(dsn, process),
+            tracing(settings.otel_exporter_otlp_endpoint, settings.trace_headers, process),
+        ):
+            yield
+    except (SentryError, TracingError) as error:
+        raise StartError(str(error)) from error
 
 
 async def check_database(settings: Settings) -> None:

@@ -5,7 +5,7 @@ import contextlib
 import signal
 
 from payment_service.observability import logs
-from payment_service.programs.start import check_database
+from payment_service.programs.start import check_database, observed
 from payment_service.services import build
 from payment_service.settings import Settings
 from payment_service.worker.service import Worker, worker_over
@@ -27,8 +27,9 @@ async def work(settings: Settings) -> None:
         loop.add_signal_handler(sign, worker.stop)
     log.info("worker started")
     try:
-        async with _watched(worker, settings):
-            await worker.run()
+        with observed(settings, "worker"):
+            async with _watched(worker, settings):
+                await worker.run()
     finally:
         await services.inflight.drain(settings.shutdown_grace_s)
         await services.close()

@@ -9,6 +9,7 @@ from payment_service.events.outbox import EventType
 from payment_service.observability import metrics
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import begin_at_zero, labelled
+from payment_service.observability.tracing import record
 from payment_service.payments import views as payment_views
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Announcer, alarm, record_of
@@ -52,7 +53,7 @@ class RefundMoves:
         before, version = RefundState(refund.state), refund.version
         move_to(refund, step)
         after = RefundState(refund.state)
-        record = record_of(
+        written = record_of(
             operation_type, reason, [_EVENT_OF_STATE[after]], "refund", views.line(refund), refund.amount
         )
         row = await self.database.lines.fetchrow(
@@ -67,12 +68,12 @@ class RefundMoves:
             refund.provider_refund_id,
             refund.amount * ((after in HOLDING) - (before in HOLDING)),
             refund.amount * ((after is RefundState.SUCCEEDED) - (before is RefundState.SUCCEEDED)),
-            *record,
+            *written,
             payment_views.line(payment),
         )
         if row is None:
             return False
-        Announcer(self.database).events(record, refund.id, payment.shop_id)
+        Announcer(self.database).events(written, refund.id, payment.shop_id)
         for name in ("version", "updated_at", "moved_at", "known_at"):
             setattr(refund, name, row[name])
         payment.refunded_amount, payment.reserved_amount = row["refunded_amount"], row["reserved_amount"]
@@ -92,5 +93,6 @@ def _report(refund: Refund, payment: Payment, before: RefundState) -> None:
         after=refund.state,
         failure=refund.failure,
     )
+    record(f"refund {refund.state}", 0, payment_id=payment.id, refund_id=refund.id, before=before, after=refund.state)
     if refund.state == RefundState.UNKNOWN:
         alarm("refund_unknown", payment.id, refund_id=str(refund.id))

@@ -142,12 +142,13 @@ class Refunds:
         """
         if not request.caller.may_touch(request.payment.shop_id):
             raise PaymentNotFound(request.payment.external_id)
+        bind(payment_id=str(request.payment.id), shop_id=request.payment.shop_id)
         account, elsewhere = await self._pinned_account(request.payment)
         window = SendingWindow(self.rules.begin_within_s, self.rules.sending_lease_s)
         written = replace(await self._write_intent(request), elsewhere=elsewhere)
+        bind(refund_id=str(written.refund.id))
         if written.replayed:
             return written
-        bind(payment_id=str(written.payment.id), refund_id=str(written.refund.id), shop_id=written.payment.shop_id)
         outcome = await window.send(lambda: self._send(account, written))
         done = await self._write_outcome(request, written, outcome, since=window.opened)
         return replace(done, elsewhere=elsewhere)

@@ -7,6 +7,7 @@ from uuid import UUID
 from payment_service.access.service import Caller
 from payment_service.audit import service as audit
 from payment_service.errors import InvalidInput, NothingToSettle, RefundNotFound, SettlementInUse
+from payment_service.observability.logs import bind
 from payment_service.payments.lifecycle import Failure
 from payment_service.payments.models import REFUNDS_WITHIN_AMOUNT, Payment
 from payment_service.payments.rules import PaymentRules
@@ -121,6 +122,7 @@ class RefundSettling:
         seen = await queries.if_there(self.database, refund_id)
         if seen is None or not caller.may_touch(seen.payment.shop_id):
             raise RefundNotFound(refund_id)
+        bind(payment_id=str(seen.payment.id), refund_id=str(refund_id), shop_id=seen.payment.shop_id)
         return seen
 
 

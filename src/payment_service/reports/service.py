@@ -15,6 +15,7 @@ from payment_service.access.service import Caller
 from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
 from payment_service.identifiers import checked_bin, new_id
+from payment_service.observability.logs import bind
 from payment_service.payments import queries
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
@@ -85,6 +86,8 @@ class Reports:
                 if earlier is not None:
                     return earlier
             payment = await self.adopt(session, caller, report)
+            if payment is not None:
+                bind(payment_id=str(payment.id), shop_id=payment.shop_id)
             entry = await audit.record(
                 session,
                 report.operation_type,

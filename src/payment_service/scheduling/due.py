@@ -18,9 +18,9 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.observability.logs import get_logger
-from payment_service.observability.metrics import WORK_FAILURES, labelled
 from payment_service.postgres.database import is_unreachable
 from payment_service.postgres.signals import after_commit
+from payment_service.scheduling.failures import note
 from payment_service.scheduling.jitter import jitter
 
 WORK_DUE: Final = "work_due"
@@ -88,7 +88,7 @@ class Dispatcher(Generic[Turn]):
             try:
                 pause_s = await self._dispatch()
             except Exception as error:  # noqa: BLE001 - whatever it is, work must go on when it has passed
-                labelled(WORK_FAILURES, self._work.kind).inc()
+                note(self._work.kind, error)
                 log.warning("due work cannot be claimed", kind=self._work.kind, error=type(error).__name__)
                 pause_s = RETRY_S * jitter(1.5)
             await self._pause(pause_s)
@@ -109,7 +109,7 @@ class Dispatcher(Generic[Turn]):
         free = 0 if self.is_held else self._work.slots - len(self._running)
         turns = await self._work.claim(free) if free > 0 else ()
         for turn in turns:
-            task = asyncio.create_task(self._work.perform(turn))
+            task = asyncio.create_task(self._perform(turn))
             self._running.add(task)
             task.add_done_callback(self._ended)
         if turns:
@@ -119,12 +119,17 @@ class Dispatcher(Generic[Turn]):
         due_in_s = await self._work.due_in_s() if free > 0 else None
         return idle_s if due_in_s is None else min(due_in_s, idle_s)
 
+    async def _perform(self, turn: Turn) -> None:
+        """Take a turn. That it failed is told here, where the log knows what the turn is about."""
+        try:
+            await self._work.perform(turn)
+        except Exception as error:  # noqa: BLE001 - the lease ends, and the row is due again
+            note(self._work.kind, error)
+            log.warning("turn failed", kind=self._work.kind, error=type(error).__name__)
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         self._woken.set()  # a slot is free, and what waited for this turn may be due
-        if not task.cancelled() and (error := task.exception()) is not None:
-            labelled(WORK_FAILURES, self._work.kind).inc()
-            log.warning("turn failed", kind=self._work.kind, error=type(error).__name__)
 
     async def _pause(self, seconds: float) -> None:
         await asyncio.sleep(GATHER_S)

@@ -31,7 +31,8 @@ async def for_each_isolated(
             in_vain = in_vain + 1 if is_unreachable(error) else 0
             if in_vain == _AWAY_AFTER:
                 raise
-            metrics.alarm(log, alarm, id=str(one), error=type(error).__name__)
+            subject, _, _ = alarm.partition("_")  # of whose rows the sweep is: payment or refund
+            metrics.alarm(log, alarm, **{f"{subject}_id": str(one)}, error=type(error).__name__)
         else:
             taken, in_vain = taken + 1, 0
     return taken

@@ -25,8 +25,9 @@ from payment_service.events import outbox
 from payment_service.events.models import Event
 from payment_service.events.outbox import EventType
 from payment_service.identifiers import new_id
-from payment_service.observability.logs import get_logger
+from payment_service.observability.logs import begin, bind, get_logger
 from payment_service.observability.metrics import DELIVERIES_WAITING, DELIVERY_SECONDS, DELIVERY_TRIES
+from payment_service.observability.tracing import record
 from payment_service.outbound.client import DEADLINE_S, NotPosted, Posted
 from payment_service.postgres.database import Database, retry_until_written
 from payment_service.scheduling.due import Kind, wake
@@ -171,6 +172,9 @@ class Deliveries:
 
     async def perform(self, turn: Turn) -> None:
         """Make a try and write what came of it."""
+        begin(event_id=str(turn.event.id), endpoint_id=str(turn.endpoint_id))
+        if (payment_id := outbox.payment_of(turn.event)) is not None:
+            bind(payment_id=payment_id)
         started = time.perf_counter()
         body = body_of(turn.event)
         headers = {**turn.headers, **signed(str(turn.event.id), body, turn.secrets, datetime.now(UTC))}
@@ -229,13 +233,12 @@ class Deliveries:
         DELIVERY_TRIES.labels(result=written["state"] if written["state"] != "waiting" else "failed").inc()
         log.info(
             "event delivered" if succeeded else "event not delivered",
-            event_id=str(turn.event.id),
             type=turn.event.type,
-            endpoint_id=str(turn.endpoint_id),
             tries=written["tries"],
             state=written["state"],
             answer=status or error,
         )
+        record(f"webhook {turn.event.type}", duration_ms / 1000, kind="CLIENT", failed=not succeeded, status=status)
         if succeeded and is_test and written["off_reason"] not in {None, "person"}:
             await retry_until_written(lambda: self._switch_on(turn.endpoint_id))
         elif not (succeeded or is_test) and written["is_active"]:

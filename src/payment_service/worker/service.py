@@ -33,7 +33,6 @@ from payment_service.observability.metrics import (
     WORK_FAILURES,
     alarm,
     begin_at_zero,
-    labelled,
 )
 from payment_service.payments.polling import Polling
 from payment_service.payments.settling import Settling
@@ -42,6 +41,7 @@ from payment_service.postgres.database import Database
 from payment_service.postgres.listening import listen
 from payment_service.refunds.settling import RefundSettling
 from payment_service.scheduling.due import WORK_DUE, Dispatcher, Kind
+from payment_service.scheduling.failures import note
 from payment_service.scheduling.ticks import tick
 from payment_service.services import Services
 from payment_service.webhooks.delivery import Deliveries
@@ -143,7 +143,7 @@ class Worker:
                 try:
                     await chore()
                 except Exception as error:  # noqa: BLE001 - the next sweep does what this one could not
-                    labelled(WORK_FAILURES, name).inc()
+                    note(name, error)
                     log.warning("sweep failed", chore=name, error=type(error).__name__)
             # Jitter, so that many workers do not sweep in step.
             await self._pause(self.sweep_every_s * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
