@@ -7,9 +7,12 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
 
 # The environment has no pip of its own: nothing in the final image can install anything.
-COPY requirements.lock ./
+# With traces and Sentry: --build-arg REQUIREMENTS=requirements-extras.lock
+ARG REQUIREMENTS=requirements.lock
+COPY requirements.lock requirements-extras.lock ./
 RUN python -m venv --without-pip /opt/venv \
-    && pip --python /opt/venv/bin/python install --require-hashes --only-binary :all: -r requirements.lock
+    && pip --python /opt/venv/bin/python install --require-hashes --only-binary :all: \
+        -r "${REQUIREMENTS:-requirements.lock}"
 
 # The tools that make the wheel stay here; their versions and hashes are those of the development lock file.
 COPY requirements-dev.lock pyproject.toml README.md ./

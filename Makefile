@@ -52,8 +52,8 @@ fmt: .venv/.installed ## format and fix what can be fixed
 
 lock: .venv/.installed ## resolve the lock files anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml --all-extras -o requirements-extras.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml --all-extras --group dev -o requirements-dev.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml --all-extras -c requirements-dev.lock -o requirements-extras.lock
 
 licences: .venv/.installed ## write docs/licences.md anew from the installed packages
 	$(BIN)/python -m payment_dev licences

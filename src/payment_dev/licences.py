@@ -1,8 +1,8 @@
 """The licences of what the service is installed with, read from the metadata of the installed packages.
 
-Owns docs/licences.md, which ``make licences`` writes: every package that requirements.lock puts into the image, with
-the licence that it declares. A licence that is not known to be permissive stands there with the reason why we may use
-it, or there is no page.
+Owns docs/licences.md, which ``make licences`` writes: every package that requirements-extras.lock puts into an image
+with all optional extras, with the licence that it declares. A licence that is not known to be permissive stands there
+with the reason why we may use it, or there is no page.
 """
 
 import importlib.metadata
@@ -13,12 +13,21 @@ from typing import Final
 
 from packaging.requirements import Requirement
 
-LOCK: Final = Path("requirements.lock")
+LOCK: Final = Path("requirements-extras.lock")
 DOCUMENT: Final = Path("docs/licences.md")
 IMAGE: Final = {"sys_platform": "linux", "platform_system": "Linux", "implementation_name": "cpython"}
 """What the markers of the lock file are asked about, whatever this machine is."""
 PERMISSIVE: Final = frozenset(
-    {"Apache Software License", "Apache-2.0", "BSD License", "BSD-2-Clause", "BSD-3-Clause", "ISC License", "MIT"}
+    {
+        "Apache Software License",
+        "Apache-2.0",
+        "BSD License",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "3-Clause BSD License",
+        "ISC License",
+        "MIT",
+    }
     | {"MIT License", "MIT-0", "PSF-2.0"}
 )
 """As SPDX names them, or as older packages write them. They ask that their text stays with the code, as it does in the
@@ -30,9 +39,9 @@ EXCEPTIONS: Final = {
 _HEAD: Final = """\
 # Licences of what the image holds
 
-Made by `make licences` from what the installed packages of `requirements.lock` declare; a test compares. A licence
-other than MIT, BSD, Apache, ISC or Python's own needs an exception with its reason in `src/payment_dev/licences.py`:
-GPL or AGPL cannot come in unseen.
+Made by `make licences` from what the installed packages of `requirements-extras.lock` declare: the image with every
+optional extra; a test compares. A licence other than MIT, BSD, Apache, ISC or Python's own needs an exception with its
+reason in `src/payment_dev/licences.py`: GPL or AGPL cannot come in unseen.
 
 | Package | Licence |
 |---|---|

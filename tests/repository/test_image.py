@@ -19,13 +19,14 @@ import pytest
 
 from payment_dev.licences import locked
 from tests.repository.test_deploy import BUILD, COPIED, FINAL
-from tests.repository.test_supply import LOCK, ROOT, make
+from tests.repository.test_supply import ROOT, make
 from tests.support.database import Server
 from tests.support.processes import free_port
 from tests.support.rig import PAYS_AT_ONCE, Rig
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.thorough, pytest.mark.timeout(600), pytest.mark.xdist_group("image")]
+LOCK = (ROOT / "requirements.lock").read_text("utf-8")
 IS_ROOT = os.geteuid() == 0
 READ_ONLY = """\
 for mount in $(findmnt --raw --noheadings --output TARGET); do
