@@ -49,7 +49,7 @@ async def life(server: Server, worker_id: str, tmp_path_factory: pytest.TempPath
         async with Rig(folder, database_url, settings=settings) as rig:
             await rig.serve_all(services=1)
             site = await a_site(rig)
-            body = {"phone": PAYS_AT_ONCE, "message": rig.word()}
+            body: dict[str, Any] = {"phone": PAYS_AT_ONCE, "message": rig.word()}
             made = (await rig.create(SHOP, key="observed-once-0001", **body)).json()
             assert (await rig.create(SHOP, key="observed-once-0001", **body)).json()["id"] == made["id"]
             await rig.in_state(made["id"], "paid")
