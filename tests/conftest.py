@@ -14,6 +14,7 @@ import asyncpg
 import httpx
 import pytest
 import respx
+from aiosmtpd.controller import Controller
 from argon2 import PasswordHasher
 from fastapi import FastAPI
 
@@ -29,7 +30,9 @@ from payment_service.programs.serve import create_app
 from payment_service.services import Services, build
 from payment_service.settings import Settings
 from tests.support.database import Picture, Server, empty_tables, start_postgres
+from tests.support.mailbox import Mailbox
 from tests.support.mocker import TransportMocker
+from tests.support.processes import free_port
 from tests.support.replies import GoodProxy
 from tests.support.shops import ENCRYPTION_KEY, SHOPS, device_token_of
 
@@ -253,3 +256,19 @@ def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     monkeypatch.setattr(passwords, "_hasher", quick)
     monkeypatch.setattr(passwords, "_NOBODYS", quick.hash("the password of nobody"))
+
+
+@pytest.fixture(scope="session")
+def mail_server() -> Iterator[Mailbox]:
+    mailbox = Mailbox(free_port())
+    controller = Controller(mailbox, hostname="127.0.0.1", port=mailbox.port)
+    controller.start()
+    yield mailbox
+    controller.stop()
+
+
+@pytest.fixture
+def mailbox(mail_server: Mailbox) -> Mailbox:
+    """A mail server that takes everything, with no mail yet."""
+    mail_server.empty()
+    return mail_server

@@ -16,6 +16,7 @@ from payment_service.idempotency.holding import Holding
 from payment_service.notifications.bindings import Bindings
 from payment_service.notifications.channel import Channels
 from payment_service.notifications.email import Email
+from payment_service.notifications.links import Links
 from payment_service.notifications.record import MessageRecord
 from payment_service.notifications.service import Notifications
 from payment_service.notifications.telegram import Telegram
@@ -60,6 +61,7 @@ class Services:
     route_changes: RouteChanges
     access: Access
     people: People
+    links: Links
     sessions: Sessions
     providers: Registry
     payments: Payments
@@ -124,6 +126,7 @@ def build(settings: Settings, database: Database | None = None, providers: Regis
     routing = Routing(database, vault, tuple(providers))
     fingerprints = Fingerprints(database, vault)
     access = Access(database)
+    people = People(database)
     inflight = InFlight()
     moves = Moves(database, providers, settings.follow)
     rules = settings.payments
@@ -146,7 +149,8 @@ def build(settings: Settings, database: Database | None = None, providers: Regis
         routing=routing,
         route_changes=RouteChanges(database, routing),
         access=access,
-        people=People(database),
+        people=people,
+        links=Links(people, notifications),
         sessions=Sessions(database, SignInLimits(on=settings.rate_limits)),
         providers=providers,
         payments=payments,

@@ -1,3 +1,4 @@
+
 """``payment-service people``: accounts of the console, made and ended at the command line."""
 
 import json
@@ -5,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.mailbox import Mailbox, read
 from tests.support.rig import Rig
 
 
@@ -46,6 +48,29 @@ def test_account_is_made_changed_and_ended(shell: Rig) -> None:
     assert person(shell.run("people", "disable", number, "--json"))["disabled_at"] is not None
     assert "that may sign in" in shell.run("people", "link", number).stderr
     assert [line["email"] for line in json.loads(shell.run("people", "list", "--json").stdout)] == ["aigul@example.kz"]
+
+
+def test_link_is_sent_or_said_to_be_not_sent_and_printed(shell: Rig, mailbox: Mailbox) -> None:
+    words = ("people", "add", "dana@example.kz", "--name", "Дана", "--role", "operator", "--send", "--json")
+    nowhere = shell.run(*words)
+    assert (nowhere.returncode, nowhere.stdout) == (1, "")
+    assert "set SMTP_URL, SMTP_FROM and CONSOLE_URL" in nowhere.stderr
+    mail = {"SMTP_URL": f"smtp://127.0.0.1:{mailbox.port}", "SMTP_FROM": "pay@example.kz"}
+    mail["CONSOLE_URL"] = "https://pay.example.kz"
+    added = shell.run(*words, **mail)
+    made = person(added)
+    assert (made["link"], made["is_sent"], added.stderr) == (None, True, "Sent to dana@example.kz.\n")
+    mailbox.answer_to_data = "554 5.7.1 refused: {end}"
+    again = shell.run("people", "link", str(made["id"]), "--send", "--language", "kk", **mail)
+    assert again.returncode == 1
+    assert again.stdout.startswith("https://pay.example.kz/console/link/")
+    assert "could not be sent, or it is not known whether it was (email: 554)" in again.stderr
+    mailbox.answer_to_data = "250 OK"
+    third = shell.run("people", "link", str(made["id"]), "--send", "--language", "kk", **mail)
+    assert (third.returncode, third.stdout) == (0, "")
+    russian, kazakh = (read(envelope) for envelope in mailbox.mails)
+    assert russian["Subject"] == "Вход в консоль платежей"
+    assert kazakh["Subject"] == "Төлемдер консоліне кіру"
 
 
 def test_florist_without_a_shop_sees_none_and_an_operator_without_one_sees_all(shell: Rig) -> None:

@@ -1,20 +1,18 @@
-"""The two ends of the wire to people: the stand-in Bot API as a process, and a mail server inside the test."""
+"""The two ends of the wire to people: the stand-in Bot API as a process; the mail server is everybody's."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, Envelope, Session
 from pydantic import SecretStr
 
 from payment_service.notifications.channel import Channel
 from payment_service.notifications.settings import TelegramSettings
 from payment_service.notifications.telegram import Telegram
 from payment_service.settings import Settings
+from tests.support.mailbox import Mailbox
 from tests.support.processes import Process, clean_environment, free_port
 
 TOKEN = "42:stand-in-token-of-the-tests"
@@ -76,53 +74,6 @@ async def telegram(bot_api: BotApi) -> AsyncIterator[Channel]:
     channel = Telegram(TelegramSettings(TOKEN, bot_api.url))
     yield channel
     await channel.close()
-
-
-@dataclass
-class Mailbox:
-    """A mail server's handler: keeps what came, or answers what the test says."""
-
-    port: int
-    mails: list[Any] = field(default_factory=list)
-    answer_to_address: str = "250 OK"
-    answer_to_data: str = "250 OK"
-    breaks_off: bool = False
-
-    def empty(self) -> None:
-        """Forget the mails, and what the last test said."""
-        self.mails.clear()
-        self.answer_to_address = self.answer_to_data = "250 OK"
-        self.breaks_off = False
-
-    async def handle_RCPT(  # noqa: N802 - the name that aiosmtpd calls
-        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
-    ) -> str:
-        if self.answer_to_address.startswith("250"):
-            envelope.rcpt_tos.append(address)
-        return self.answer_to_address
-
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - as above
-        if self.answer_to_data.startswith("250"):
-            self.mails.append(envelope)
-        if self.breaks_off and isinstance(server.transport, asyncio.Transport):
-            server.transport.abort()
-        return self.answer_to_data
-
-
-@pytest.fixture(scope="session")
-def mail_server() -> Iterator[Mailbox]:
-    mailbox = Mailbox(free_port())
-    controller = Controller(mailbox, hostname="127.0.0.1", port=mailbox.port)
-    controller.start()
-    yield mailbox
-    controller.stop()
-
-
-@pytest.fixture
-def mailbox(mail_server: Mailbox) -> Mailbox:
-    """A mail server that takes everything, with no mail yet."""
-    mail_server.empty()
-    return mail_server
 
 
 @pytest.fixture

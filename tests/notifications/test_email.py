@@ -2,7 +2,6 @@
 """E-mail over a real SMTP connection."""
 
 from dataclasses import replace
-from email import message_from_bytes, policy
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from payment_service.notifications.email import Email
 from payment_service.notifications.settings import EmailSettings
 from payment_service.notifications.smtp import SmtpServer
 from payment_service.notifications.texts import Note
-from tests.notifications.conftest import Mailbox
+from tests.support.mailbox import Mailbox, read
 from tests.support.processes import free_port
 
 NOTE = Note("Оплачено 1 ₸", ("Rosalie", "заказ 12345"), None, "https://pay.example.kz/console/payments/1", "Открыть")
@@ -25,10 +24,6 @@ def channel_to(port: int) -> Email:
 
 async def send(mailbox: Mailbox, *, key: str = "1.2") -> Delivery:
     return await channel_to(mailbox.port).send(ANNA, NOTE, key=key)
-
-
-def read(envelope: Any) -> Any:
-    return message_from_bytes(envelope.content, policy=policy.default)
 
 
 async def test_mail_arrives_whole(mailbox: Mailbox) -> None:

@@ -20,8 +20,9 @@ from payment_service.notifications.texts import Note
 from payment_service.postgres.database import constraint_of
 from payment_service.services import Services
 from payment_service.worker.service import worker_over
-from tests.notifications.conftest import CHAT, BotApi, Mailbox
+from tests.notifications.conftest import CHAT, BotApi
 from tests.support.alarms import alarms
+from tests.support.mailbox import Mailbox
 from tests.support.shops import SHOPS
 from tests.support.turns import work_off
 

@@ -204,6 +204,11 @@ class People:
             await audit.record_change(session, "person-link", Person.__tablename__, person.id)
         return token
 
+    async def record_sending(self, person_id: int, end: str) -> None:
+        """Write down that the account's link was sent, or could not be. ``end`` holds nothing of the link."""
+        async with self.database.transaction() as session:
+            await audit.record_change(session, "person-link-send", Person.__tablename__, person_id, reason=end)
+
     async def of_link(self, token: str) -> Person | None:
         """Whose link it is; none when it does not work any more."""
         async with self.database.reading() as session:

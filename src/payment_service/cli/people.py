@@ -10,14 +10,18 @@ from payment_service.access.views import PersonView
 from payment_service.cli.output import AsJson, completing, fail, plain, show
 from payment_service.cli.running import with_services
 from payment_service.money import Money
+from payment_service.notifications.texts import Language
 from payment_service.postgres.visibility import ALL_SHOPS, Shops
 
 if TYPE_CHECKING:
+    from payment_service.notifications.links import MadeLink
     from payment_service.services import Services
 
 app = typer.Typer(no_args_is_help=True)
 Id = Annotated[int, typer.Argument(help="The id that 'list' shows.")]
 OfShops = Annotated[list[int] | None, typer.Option("--shop", help="A shop they see, once per shop.")]
+Send = Annotated[bool, typer.Option("--send", help="Send the link to their e-mail address instead of printing it.")]
+OfLanguage = Annotated[Language, typer.Option("--language", help="Of the e-mail.", autocompletion=completing(Language))]
 _ROLES = ", ".join(Role)
 
 
@@ -46,25 +50,31 @@ def add(
     role: Annotated[str, typer.Option(help=f"What they are here for: {_ROLES}.", autocompletion=completing(Role))],
     shop: OfShops = None,
     refund_limit: Limit = None,
+    language: OfLanguage = Language.RU,
     *,
+    send: Send = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make an account and print the link that sets its password, once within a day.
+    """Make an account and print or send the link that sets its password, once within a day.
 
     A florist sees the shops that are named; the other roles see all shops when none is named.
     """
     shops: Shops = frozenset(shop or ()) if shop or role == Role.FLORIST else ALL_SHOPS
 
-    async def work(services: "Services") -> tuple[Person, str | None]:
+    async def work(services: "Services") -> tuple[Person, "MadeLink | None"]:
+        _require_mail(services, send=send)
         person = await services.people.add(email, name, role, shops, refund_limit=refund_limit)
-        return person, await _link(services, person.id)
+        return person, await _link(services, person, language if send else None)
 
-    person, link = with_services(work)
+    person, made = with_services(work)
+    address = made.address if made is not None and not made.is_sent else None
     if as_json:
-        show([{**_line(person), "link": link}], as_json=True)
-        return
-    show([_line(person)], as_json=False)
-    typer.echo(f"Link that sets the password, once within a day: {link}")
+        show([{**_line(person), "link": address, "is_sent": address is None}], as_json=True)
+    else:
+        show([_line(person)], as_json=False)
+    if not as_json and address is not None:
+        typer.echo(f"Link that sets the password, once within a day: {address}")
+    _tell_sending(made, person)
 
 
 @app.command("list")
@@ -120,22 +130,40 @@ def sign_out(person_id: Id, *, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def link(person_id: Id) -> None:
-    """Print a link that sets the password of an account, once within a day. Earlier links stop working."""
+def link(person_id: Id, language: OfLanguage = Language.RU, *, send: Send = False) -> None:
+    """Print or send a link that sets the password of an account, once within a day. Earlier links stop working."""
 
-    async def work(services: "Services") -> str | None:
-        return await _link(services, person_id)
+    async def work(services: "Services") -> "tuple[Person, MadeLink] | None":
+        _require_mail(services, send=send)
+        person = next((one for one in await services.people.all() if one.id == person_id), None)
+        made = person and await _link(services, person, language if send else None)
+        return (person, made) if person and made else None
 
-    address = with_services(work)
-    if address is None:
+    found = with_services(work)
+    if found is None:
         fail(f"There is no account {person_id} that may sign in: 'payment-service people list' shows them.")
-    typer.echo(address)
+    person, made = found
+    if not made.is_sent:
+        typer.echo(made.address)
+    _tell_sending(made, person)
 
 
-async def _link(services: "Services", person_id: int) -> str | None:
-    """The link to give to the person; without CONSOLE_URL only its path is known."""
-    token = await services.people.link(person_id)
-    return None if token is None else f"{services.settings.console_url or ''}/console/link/{token}"
+def _require_mail(services: "Services", *, send: bool) -> None:
+    if send and not services.links.can_be_sent:
+        fail("Nothing can be sent: set SMTP_URL, SMTP_FROM and CONSOLE_URL, or leave --send out. Nothing was changed.")
+
+
+async def _link(services: "Services", person: Person, language: Language | None) -> "MadeLink | None":
+    """A link: sent in that language, or to be printed. Without CONSOLE_URL only its path is known."""
+    return await (services.links.make(person.id) if language is None else services.links.send(person, language))
+
+
+def _tell_sending(made: "MadeLink | None", person: Person) -> None:
+    """Say what came of sending a link; one that is not known to have been sent has been printed, and is an error."""
+    if made is not None and made.is_sent:
+        typer.echo(f"Sent to {person.email}.", err=True)
+    if made is not None and made.problem is not None:
+        fail(f"The link could not be sent, or it is not known whether it was ({made.problem}): hand it over yourself.")
 
 
 def _line(person: Person) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from payment_service.console.said import field_of, told
 from payment_service.console.web import HOME, Refused, Visit, go, money_of, number_of, proved
 from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
 from payment_service.money import Money
+from payment_service.notifications.links import MadeLink
 from payment_service.postgres.visibility import ALL_SHOPS, Shops
 from payment_service.reconciliation.turnover import names_of_shops
 
@@ -59,7 +60,7 @@ async def new(visit: Visit) -> Response:
             is_name = isinstance(refusal, InvalidInput) and field_of(refusal) == "name"
             error = InvalidInput("person_name", "is too long, or none") if is_name else refusal
         else:
-            return await _linked(visit, person)
+            return await (_sent if visit.said("send") else _linked)(visit, person)
     return await _form(visit, None, error)
 
 
@@ -75,7 +76,7 @@ async def one(visit: Visit) -> Response:
         if act is None or person.disabled_at is not None:
             raise Refused(400)
         try:
-            if person.id == visit.me.person.id and visit.said("do") != "link":
+            if person.id == visit.me.person.id and visit.said("do") not in {"link", "send-link"}:
                 raise InvalidInput("own_account", "is changed by somebody else")
             await proved(visit)
             return await act(visit, person)
@@ -102,15 +103,28 @@ async def _disable(visit: Visit, person: Person) -> Response:
 
 
 async def _linked(visit: Visit, person: Person) -> Response:
-    """Make a link and show it: in the answer itself, for no address may hold it."""
-    token = await visit.services.people.link(person.id)
-    address = f"{visit.services.settings.console_url or _site(visit)}{HOME}/link/{token}"
-    return visit.page("person_link.html", person=PersonView.of(person), address=address)
+    """Make a link and show it."""
+    return _link_page(visit, person, await visit.services.links.make(person.id, site=_site(visit)))
+
+
+async def _sent(visit: Visit, person: Person) -> Response:
+    """Make a link and send it. One that could not be sent is shown."""
+    if not visit.services.links.can_be_sent:
+        return await _linked(visit, person)
+    return _link_page(visit, person, await visit.services.links.send(person, visit.language))
+
+
+def _link_page(visit: Visit, person: Person, made: MadeLink | None) -> Response:
+    """What became of a link, and the link itself unless it was sent: in the answer, for no address may hold it."""
+    if made is None:
+        raise Refused(404)  # the account ended meanwhile
+    return visit.page("person_link.html", person=PersonView.of(person), made=made)
 
 
 _ACTS: Final[Mapping[str, Callable[[Visit, Person], Awaitable[Response]]]] = {
     "change": _change,
     "link": _linked,
+    "send-link": _sent,
     "sign-out": _sign_out,
     "disable": _disable,
 }
@@ -118,13 +132,13 @@ _ACTS: Final[Mapping[str, Callable[[Visit, Person], Awaitable[Response]]]] = {
 
 async def _form(visit: Visit, person: Person | None, error: ServiceError | None) -> Response:
     view = PersonView.of(person) if person else None
-    given: dict[str, Any] = {"email": "", "name": "", "role": Role.OPERATOR, "shops": [], "limit": ""}
+    given: dict[str, Any] = {"email": "", "name": "", "role": Role.OPERATOR, "shops": [], "limit": "", "send": True}
     if view:
         shops = [] if view.shops == "all" else view.shops
         given |= {"role": view.role, "shops": shops, "limit": view.refund_limit or ""}
     if visit.request.method == "POST" and visit.said("do") in {"", "change"}:
         given |= {name: visit.said(name) for name in ("email", "name", "role", "limit")}
-        given["shops"] = _numbers(visit)
+        given |= {"shops": _numbers(visit), "send": bool(visit.said("send"))}
     return visit.page(
         "person.html",
         person=view,
@@ -132,6 +146,7 @@ async def _form(visit: Visit, person: Person | None, error: ServiceError | None)
         roles=ROLES,
         words=WORDS,
         shops=await names_of_shops(visit.services.database),
+        can_send=visit.services.links.can_be_sent,
         is_me=person is not None and person.id == visit.me.person.id,
         notice=visit.query("done"),
         **told(error, visit.language),

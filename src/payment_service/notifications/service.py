@@ -151,7 +151,7 @@ class Notifications:
 
     async def send_now(self, chat: NotifyChat, note: Note) -> Delivery:
         """Send a note at once, outside any turn: a person waits for it. What it shows of the chat is written down."""
-        delivery = await self._send(chat.channel, chat.address, note, f"{new_id()}.{chat.id}")
+        delivery = await self.send_once(chat.channel, chat.address, note, f"{new_id()}.{chat.id}")
         async with self.database.transaction() as session:
             locked = await _locked(session, chat.id)
             match delivery:
@@ -210,9 +210,10 @@ class Notifications:
             note = note_of(turn.happening, turn.language, now=datetime.now(UTC), console_url=self.console_url)
         except Exception as error:  # noqa: BLE001 - an event that nobody can put into words must not hold up the others
             return Refused(f"no words for it: {type(error).__name__}")
-        return await self._send(turn.channel, turn.address, note, f"{turn.event_id}.{turn.chat_id}")
+        return await self.send_once(turn.channel, turn.address, note, f"{turn.event_id}.{turn.chat_id}")
 
-    async def _send(self, name: str, address: str, note: Note, key: str) -> Delivery:
+    async def send_once(self, name: str, address: str, note: Note, key: str) -> Delivery:
+        """Send a note over a channel and write nothing down but the count. ``key``: as ``Channel.send`` has it."""
         channel = self.channels.get(name)
         if channel is None:
             return TryAgain(f"{name} is not set up: {SETTING_OF[name]} is missing")

@@ -5,7 +5,7 @@ Pure: from an event's data to a note; each channel writes a note in its own way.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from enum import StrEnum
@@ -65,6 +65,8 @@ class Words:
     at: str
     link: str
     test: Note
+    password_link: Note
+    """``{}`` of its advice is the person's name."""
     decimal: str = ","
 
 
@@ -102,6 +104,12 @@ WORDS: Final[Mapping[Language, Words]] = {
         at="в {}",
         link="Открыть в консоли",
         test=Note("Проверка связи", advice="Сюда будут приходить сообщения об оплатах."),
+        password_link=Note(
+            "Вход в консоль платежей",
+            advice="Здравствуйте, {}! По ссылке вы зададите пароль. Она работает один раз, в течение суток. "
+            "Никому её не пересылайте. Если вы её не ждали, скажите об этом администратору.",
+            link_label="Задать пароль",
+        ),
     ),
     Language.KK: Words(
         headlines={
@@ -136,6 +144,12 @@ WORDS: Final[Mapping[Language, Words]] = {
         at="уақыты {}",
         link="Консольде ашу",
         test=Note("Байланысты тексеру", advice="Төлемдер туралы хабарламалар осында келеді."),
+        password_link=Note(
+            "Төлемдер консоліне кіру",
+            advice="Сәлеметсіз бе, {}! Сілтеме арқылы құпиясөз орнатасыз. Ол бір рет, бір тәулік ішінде жұмыс істейді. "
+            "Оны ешкімге жібермеңіз. Күтпеген болсаңыз, әкімшіге айтыңыз.",
+            link_label="Құпиясөз орнату",
+        ),
     ),
     Language.EN: Words(
         headlines={
@@ -170,6 +184,12 @@ WORDS: Final[Mapping[Language, Words]] = {
         at="at {}",
         link="Open in the console",
         test=Note("Connection test", advice="Messages about payments will come here."),
+        password_link=Note(
+            "Signing in to the payments console",
+            advice="Hello, {}! The link sets your password. It works once, within a day. "
+            "Do not pass it on. If you did not expect it, tell an administrator.",
+            link_label="Set the password",
+        ),
         decimal=".",
     ),
 }
@@ -211,6 +231,12 @@ def note_of(happening: EventFacts, language: Language, *, now: datetime, console
         facts = (*facts, words.at.format(f"{happening.at.astimezone(ALMATY):%H:%M %d.%m.%Y}"))
     link = f"{console_url}/console/payments/{payment['id']}" if console_url and "id" in payment else None
     return Note(headline, facts, advice, link, words.link)
+
+
+def note_of_link(name: str, link: str, language: Language) -> Note:
+    """What a person is told with a link that sets their password. Its first line holds nothing of the link."""
+    note = WORDS[language].password_link
+    return replace(note, advice=str(note.advice).format(_text(name)), link=link)
 
 
 def money(tenge: float | None, decimal: str) -> str:
