@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from payment_service.access.openid import OpenId
 from payment_service.access.people import People
 from payment_service.access.service import SERVICE, Access, Caller
 from payment_service.access.sessions import Sessions, SignInLimits
@@ -63,6 +64,8 @@ class Services:
     people: People
     links: Links
     sessions: Sessions
+    openid: OpenId | None
+    """None when no OpenID provider is set up."""
     providers: Registry
     payments: Payments
     reading: PaymentReading
@@ -127,6 +130,7 @@ def build(settings: Settings, database: Database | None = None, providers: Regis
     fingerprints = Fingerprints(database, vault)
     access = Access(database)
     people = People(database)
+    sessions = Sessions(database, SignInLimits(on=settings.rate_limits))
     inflight = InFlight()
     moves = Moves(database, providers, settings.follow)
     rules = settings.payments
@@ -151,7 +155,8 @@ def build(settings: Settings, database: Database | None = None, providers: Regis
         access=access,
         people=people,
         links=Links(people, notifications),
-        sessions=Sessions(database, SignInLimits(on=settings.rate_limits)),
+        sessions=sessions,
+        openid=OpenId(settings.openid, vault, sessions) if settings.openid else None,
         providers=providers,
         payments=payments,
         reading=reading,

@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final, Self
@@ -18,6 +19,7 @@ from cryptography.fernet import Fernet
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from payment_service.access.settings import OpenIdSettings
 from payment_service.notifications.settings import BOT_API, EmailSettings, TelegramSettings
 from payment_service.notifications.smtp import SmtpServer
 from payment_service.payments.following import FollowPlan
@@ -115,6 +117,11 @@ class Settings(BaseSettings):
     smtp_from: str | None = Field(default=None, pattern=r"^[^@\s<>]+@[^@\s<>]+$")
     console_url: str | None = None
 
+    # --- signing in to the console through an OpenID provider
+    console_oidc_issuer: str | None = None
+    console_oidc_client_id: str | None = None
+    console_oidc_client_secret: SecretStr | None = None
+
     # --- webhooks
     webhook_delays_s: Annotated[tuple[Seconds, ...], NoDecode] = DeliveryPlan.delays_s
     webhook_order_wait_s: float = Field(default=DeliveryPlan.order_wait_s, ge=0, le=60)
@@ -148,6 +155,7 @@ class Settings(BaseSettings):
         "smtp_url",
         "otel_exporter_otlp_headers",
         "sentry_dsn",
+        "console_oidc_client_secret",
         mode="before",
     )
     @classmethod
@@ -162,6 +170,9 @@ class Settings(BaseSettings):
         "smtp_url",
         "smtp_from",
         "console_url",
+        "console_oidc_issuer",
+        "console_oidc_client_id",
+        "console_oidc_client_secret",
         "worker_port",
         "otel_exporter_otlp_endpoint",
         "otel_exporter_otlp_headers",
@@ -215,6 +226,14 @@ class Settings(BaseSettings):
         if value is not None:
             _address(value)
         return value and value.rstrip("/")
+
+    @field_validator("console_oidc_issuer")
+    @classmethod
+    def _check_issuer(cls, value: str | None) -> str | None:
+        # As it is, with a slash at its end or without: the provider's tokens name it in the same spelling.
+        if value is not None:
+            cls._check_url(value)
+        return value
 
     @field_validator("telegram_bot_token")
     @classmethod
@@ -286,6 +305,14 @@ class Settings(BaseSettings):
             )
         if self.smtp_url is not None and self.smtp_from is None:
             raise ValueError("SMTP_URL needs SMTP_FROM: the address that mails come from")
+        oidc = (self.console_oidc_issuer, self.console_oidc_client_id, self.console_oidc_client_secret)
+        if any(oidc) and not (all(oidc) and self.console_url):
+            raise ValueError(
+                "CONSOLE_OIDC_ISSUER, CONSOLE_OIDC_CLIENT_ID and CONSOLE_OIDC_CLIENT_SECRET go together, and need "
+                "CONSOLE_URL: the provider sends browsers back there"
+            )
+        if any(oidc) and find_spec("authlib") is None:
+            raise ValueError("CONSOLE_OIDC_ISSUER needs what the extra 'oidc' installs: docs/deploy.md says how")
         if "*" in self.cors_origins and not self.debug:
             raise ValueError("CORS_ORIGINS must name the origins: '*' is for DEBUG only")
         return self
@@ -374,6 +401,18 @@ class Settings(BaseSettings):
         """What is shown to the collector of traces."""
         given = self.otel_exporter_otlp_headers
         return dict(_trace_headers(given.get_secret_value())) if given else {}
+
+    @property
+    def openid(self) -> OpenIdSettings | None:
+        """The provider through which people may sign in to the console; none when none is set up."""
+        if self.console_oidc_issuer is None or self.console_oidc_client_id is None:
+            return None
+        return OpenIdSettings(
+            issuer=self.console_oidc_issuer,
+            client_id=self.console_oidc_client_id,
+            client_secret=self.console_oidc_client_secret.get_secret_value() if self.console_oidc_client_secret else "",
+            redirect_uri=f"{self.console_url}/console/openid/callback",
+        )
 
     @property
     def serves_docs(self) -> bool:

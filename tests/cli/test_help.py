@@ -70,6 +70,7 @@ from payment_service.cli.commands import Deferred, app
 
 heavy = {"alembic", "asyncpg", "cryptography", "fastapi", "httpx", "pydantic", "segno", "sqlalchemy", "uvicorn"}
 heavy |= {"argon2", "babel", "jinja2"}  # for the console, when somebody opens it
+heavy |= {"authlib", "joserfc"}  # when somebody signs in through a provider
 for name, needed in [
     ("list of commands", set()),
     ("keys", {"asyncpg", "cryptography", "pydantic", "sqlalchemy"}),

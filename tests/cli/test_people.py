@@ -1,4 +1,3 @@
-
 """``payment-service people``: accounts of the console, made and ended at the command line."""
 
 import json

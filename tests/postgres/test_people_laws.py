@@ -16,6 +16,11 @@ SESSION = (
     " VALUES (repeat('b', 64), 1, now() + interval '12 hours')"
 )
 
+BY_PROVIDER = (
+    "INSERT INTO person_session (digest, person_id, expires_at, openid_nonce)"
+    " VALUES (repeat('d', 64), 1, now() + interval '12 hours', repeat('e', 64))"
+)
+
 
 @pytest.mark.parametrize(
     ("change", "law"),
@@ -82,6 +87,17 @@ async def test_nothing_of_it_is_removed(sql: asyncpg.Connection, table: str, cha
         ((SESSION, "UPDATE person_session SET expires_at = expires_at - interval '1 hour'"), "person_session_fixed"),
         ((SESSION, "UPDATE person_session SET proved_at = now() + interval '1 hour'"), "person_session_fixed"),
         ((SESSION, "UPDATE person_session SET proved_at = now() - interval '1 hour'"), "person_session_fixed"),
+        ((BY_PROVIDER, BY_PROVIDER.replace("'d'", "'f'")), "person_session_openid_nonce_key"),
+        ((SESSION, "UPDATE person_session SET openid_nonce = repeat('e', 64)"), "person_session_fixed"),
+        ((BY_PROVIDER.replace("'e'", "'x'"),), "person_session_openid_nonce_check"),
+        (
+            (
+                SESSION.replace("expires_at)", "expires_at, proved_at)").replace(
+                    "hours')", "hours', now() + interval '1 s')"
+                ),
+            ),
+            "person_session_fixed",
+        ),
         (
             (SESSION, "UPDATE person_session SET ended_at = now()", "UPDATE person_session SET ended_at = NULL"),
             "person_session_fixed",
@@ -94,9 +110,10 @@ async def test_links_and_sessions_keep_their_laws(
     assert await law_of(sql, PERSON, RECORDED, *statements) == law
 
 
-async def test_account_without_a_password_has_no_session(sql: asyncpg.Connection) -> None:
+async def test_account_without_a_password_has_sessions_by_a_provider_alone(sql: asyncpg.Connection) -> None:
     bare = PERSON.replace("'$argon2id$x', now()", "NULL, NULL")
     assert await law_of(sql, bare, RECORDED, SESSION) == "person_session_of_an_account"
+    assert await law_of(sql, bare, RECORDED, BY_PROVIDER) is None
 
 
 @pytest.mark.parametrize(

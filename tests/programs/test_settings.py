@@ -11,6 +11,8 @@ from typing import Final
 import pytest
 from pydantic import ValidationError
 
+from payment_service import settings
+from payment_service.access.settings import OpenIdSettings
 from payment_service.payments.following import FollowPlan
 from payment_service.payments.rules import PaymentRules
 from payment_service.postgres.connecting import ConnectArgumentError, connect_arguments
@@ -34,6 +36,12 @@ NEEDED: Final = {
     "PRODUCTION_API_URL": "https://proxy.example",
     "KASPI_ACCESS_TOKEN": SECRET,
     "ENCRYPTION_KEYS": KEY,
+}
+OIDC: Final[Mapping[str, str]] = {
+    "CONSOLE_URL": "https://pay.example/",
+    "CONSOLE_OIDC_ISSUER": "https://id.example/",
+    "CONSOLE_OIDC_CLIENT_ID": "console",
+    "CONSOLE_OIDC_CLIENT_SECRET": SECRET,
 }
 LOCAL: Final = {"PRODUCTION_API_URL": "http://127.0.0.1:8016"}
 
@@ -69,19 +77,27 @@ def test_what_is_needed_is_enough_and_the_rest_is_safe(loaded: Settings) -> None
 def test_groups_are_made_of_what_was_set_and_know_the_rest(monkeypatch: pytest.MonkeyPatch, loaded: Settings) -> None:
     assert loaded.kaspi == KaspiSettings("https://proxy.example", SECRET)
     assert (loaded.payments, loaded.follow, loaded.delivery) == (PaymentRules(), FollowPlan(), DeliveryPlan())
-    assert (loaded.telegram, loaded.email) == (None, None)
+    assert (loaded.telegram, loaded.email, loaded.openid) == (None, None, None)
     # Each number once, so that no two can be mistaken for each other.
     numbers = {name: str(number) for number, name in enumerate(NUMBERS, start=40)}
     changes = {"KASPI_CONNECT_TIMEOUT_S": "2", "KASPI_DEADLINE_S": "3", "KASPI_WEBHOOK_SECRET": SECRET * 2}
     several = {"FOLLOW_TAILS_S": "1,2", "WEBHOOK_DELAYS_S": "3, 4", "DUPLICATE_WINDOW_S": "95"}
-    settings = with_environment(monkeypatch, {**numbers, **changes, **several, **LOCAL})
-    assert settings.kaspi == KaspiSettings(LOCAL["PRODUCTION_API_URL"], SECRET, SECRET * 2, 3, 2, 40, 41, 42, 43, 44)
-    assert settings.payments == PaymentRules(95, 45, late_effect_s=46, call_deadline_s=3)
-    assert settings.follow == FollowPlan(47, 48, 49, 50, 51, 52, (1, 2))
-    assert settings.delivery == DeliveryPlan((3, 4), 53, 54, 55, 56)
-    assert settings.rates == Rates(Rate(570, 10), Rate(580, 10), (Rate(59, 60), Rate(60, 86400)))
+    set_up = with_environment(monkeypatch, {**numbers, **changes, **several, **LOCAL})
+    assert set_up.kaspi == KaspiSettings(LOCAL["PRODUCTION_API_URL"], SECRET, SECRET * 2, 3, 2, 40, 41, 42, 43, 44)
+    assert set_up.payments == PaymentRules(95, 45, late_effect_s=46, call_deadline_s=3)
+    assert set_up.follow == FollowPlan(47, 48, 49, 50, 51, 52, (1, 2))
+    assert set_up.delivery == DeliveryPlan((3, 4), 53, 54, 55, 56)
+    assert set_up.rates == Rates(Rate(570, 10), Rate(580, 10), (Rate(59, 60), Rate(60, 86400)))
     unlimited = with_environment(monkeypatch, {"RATE_LIMITS": "false"}).rates
     assert unlimited == Rates(Rate(0, 10), Rate(0, 10), (Rate(0, 60), Rate(0, 86400)))
+
+
+def test_provider_of_identities_is_named_as_its_tokens_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = "https://pay.example/console/openid/callback"
+    assert with_environment(monkeypatch, OIDC).openid == OpenIdSettings("https://id.example/", "console", SECRET, there)
+    monkeypatch.setattr(settings, "find_spec", lambda _: None)
+    with pytest.raises(SettingsError, match="CONSOLE_OIDC_ISSUER needs what the extra 'oidc' installs"):
+        with_environment(monkeypatch, OIDC)
 
 
 NUMBERS: Final = [
@@ -97,8 +113,8 @@ def test_dot_env_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatc
     lines = {**NEEDED, "PORT": "9000", "HOST": "127.0.0.2"}
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
     monkeypatch.setenv("PORT", "9001")
-    settings = load()
-    assert (settings.port, settings.host) == (9001, "127.0.0.2")
+    read = load()
+    assert (read.port, read.host) == (9001, "127.0.0.2")
 
 
 REFUSALS: Final[list[tuple[Mapping[str, str | None], str]]] = [
@@ -112,6 +128,12 @@ REFUSALS: Final[list[tuple[Mapping[str, str | None], str]]] = [
     ({"SMTP_URL": f"smtps://pay:{SECRET}@mail.example"}, "SMTP_URL needs SMTP_FROM"),
     ({"SMTP_FROM": "nobody"}, "SMTP_FROM "),
     ({"CONSOLE_URL": "pay.example"}, "CONSOLE_URL must be an http:// or https:// address"),
+    *(
+        ({**OIDC, name: None}, "CONSOLE_OIDC_ISSUER, CONSOLE_OIDC_CLIENT_ID and CONSOLE_OIDC_CLIENT_SECRET go together")
+        for name in OIDC
+    ),
+    ({**OIDC, "CONSOLE_OIDC_ISSUER": "http://id.example"}, "CONSOLE_OIDC_ISSUER must be https:// unless"),
+    ({**OIDC, "CONSOLE_OIDC_CLIENT_SECRET": f"'{SECRET}'"}, "CONSOLE_OIDC_CLIENT_SECRET has quotation marks around it"),
     *(({name: None}, f"{name} is not set") for name in NEEDED),
     ({"KASPI_ACCESS_TOKEN": ""}, "KASPI_ACCESS_TOKEN is not set"),
     ({"ENCRYPTION_KEYS": ""}, "ENCRYPTION_KEYS is not set"),

@@ -75,6 +75,8 @@ class PersonSession(Base):
     person_id: Mapped[int] = mapped_column(ForeignKey("person.id"))
     created_at: Mapped[Stamp]
     proved_at: Mapped[Stamp]
-    """When the password was last given."""
+    """When the password was last given, or an OpenID provider last asked."""
     expires_at: Mapped[Moment]
     ended_at: Mapped[Moment | None]
+    openid_nonce: Mapped[str | None] = mapped_column(String(64), unique=True)
+    """The digest of the nonce of the attempt that it began with, at an OpenID provider; none with a password."""

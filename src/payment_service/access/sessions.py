@@ -6,10 +6,11 @@ by account, by address and in all, since each of them costs a hash of a password
 
 import secrets
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import Float, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.access.models import Person, PersonSession
 from payment_service.access.people import Right, acting, caller_of, normal_email, rights_of
@@ -35,7 +36,7 @@ class SignedIn:
     person: Person
     digest: str
     proved_s: float
-    """Seconds since the password was last given."""
+    """Seconds since the person last said who they are: by the password, or to an OpenID provider."""
 
     @property
     def caller(self) -> Caller:
@@ -44,7 +45,7 @@ class SignedIn:
 
     @property
     def has_proved(self) -> bool:
-        """Whether the password was given a short time ago."""
+        """Whether the person said who they are a short time ago."""
         return self.proved_s < PROVED_FOR_S
 
     def may(self, right: Right) -> bool:
@@ -59,20 +60,24 @@ class SignInLimits:
         rates = [Rate(rate.quota * on, rate.window_s) for rate in (IN_ALL, OF_ADDRESS, OF_ACCOUNT)]
         self._limiters = [RateLimiter(rate) for rate in rates]
 
-    def take(self, address: str, email: str) -> None:
-        """Count an attempt.
+    def take(self, address: str, email: str | None = None) -> None:
+        """Count an attempt; also that of an account, where it is known whose it is.
 
         Raises:
             RateLimited: when it is one too many.
         """
-        exceeded = take_each([*zip(self._limiters, ("", address, email), strict=True)])
+        exceeded = take_each([(self._limiters[0], ""), *self._of(address, email)])
         if exceeded is not None:
             raise RateLimited("sign-in", "Attempts to sign in", exceeded)
 
-    def give_back(self, address: str, email: str) -> None:
-        """The password was right: nobody was guessing."""
-        for limiter, name in zip(self._limiters[1:], (address, email), strict=True):
+    def give_back(self, address: str, email: str | None = None) -> None:
+        """The person came in: nobody was guessing."""
+        for limiter, name in self._of(address, email):
             limiter.give_back(name)
+
+    def _of(self, address: str, email: str | None) -> list[tuple[RateLimiter, str]]:
+        _, of_address, of_account = self._limiters
+        return [(of_address, address), *([] if email is None else [(of_account, email)])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +166,63 @@ class Sessions:
             row.proved_at = (await session.execute(select(func.now()))).scalar_one()
         self.limits.give_back(address, person.email)
 
+    # --- by what an OpenID provider said
+
+    async def begin_of(self, email: str, *, nonce: str, proved_at: datetime) -> str | None:
+        """Begin a session of the account with this verified address; returns its token, or none without an account.
+
+        ``nonce`` is that of the attempt. ``proved_at`` is when the provider asked the person.
+
+        Raises:
+            NotAuthenticated: when the attempt began a session before.
+        """
+        token = secrets.token_urlsafe(32)
+        async with self.database.transaction() as session:
+            # The lock lets two uses of one attempt wait for each other.
+            person = await session.scalar(select(Person).where(Person.email == normal_email(email)).with_for_update())
+            if person is None:
+                return None
+            acting(person)
+            begun = select(PersonSession.digest).where(PersonSession.openid_nonce == digest_of(nonce))
+            is_used = await session.scalar(begun) is not None
+            if is_used or person.disabled_at is not None:
+                why = "used before" if is_used else "the account has ended"
+                await _refused(session, "sign-in-refused", person.id, f"OpenID Connect: {why}")
+            else:
+                now = (await session.execute(select(func.now()))).scalar_one()
+                begun_now = PersonSession(
+                    digest=digest_of(token),
+                    person_id=person.id,
+                    proved_at=min(proved_at, now),
+                    expires_at=now + SESSION_LASTS,
+                    openid_nonce=digest_of(nonce),
+                )
+                session.add(begun_now)
+                await session.flush()
+                await audit.record_change(session, "sign-in", Person.__tablename__, person.id, reason="OpenID Connect")
+        if is_used:
+            raise NotAuthenticated("an attempt that began no session before")
+        return token if person.disabled_at is None else None
+
+    async def prove_of(self, digest: str, email: str, *, proved_at: datetime) -> bool:
+        """Note that the provider asked the person of a session again; false for another person's address.
+
+        Raises:
+            NotAuthenticated: when the session ended meanwhile.
+        """
+        async with self.database.transaction() as session:
+            row = await session.get(PersonSession, digest, with_for_update=True)
+            if row is None or row.ended_at is not None:
+                raise NotAuthenticated("a session that has not ended")
+            person = await session.get_one(Person, row.person_id)
+            acting(person)
+            if person.email != normal_email(email):
+                await _refused(session, "proof-refused", person.id, "OpenID Connect: another person")
+                return False
+            now = (await session.execute(select(func.now()))).scalar_one()
+            row.proved_at = max(row.proved_at, min(proved_at, now))
+        return True
+
     async def sign_out(self, signed_in: SignedIn) -> None:
         """End a session. Twice is the same as once."""
         async with self.database.transaction() as session:
@@ -172,6 +234,10 @@ class Sessions:
     async def _record(self, operation_type: str, person_id: int) -> None:
         async with self.database.transaction() as session:
             await audit.record_change(session, operation_type, Person.__tablename__, person_id)
+
+
+async def _refused(session: AsyncSession, operation_type: str, person_id: int, why: str) -> None:
+    await audit.record_change(session, operation_type, Person.__tablename__, person_id, reason=why)
 
 
 async def _is_right(password_hash: str | None, password: str) -> bool:

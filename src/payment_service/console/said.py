@@ -81,6 +81,7 @@ _SENTENCES: Final[Mapping[type[ServiceError], str]] = {
 }
 _FIELDS: Final[Mapping[str, str]] = {
     "password": mark("The password is not right."),
+    "proof": mark("Confirm first who you are."),
     "new_password": mark("Take at least 10 characters that do not repeat themselves or hold your name."),
     "amount": mark("A sum is written in tenge, such as 5000 or 99,50."),
     "external_id": mark("Take the Kaspi id as the cabinet shows it with the payment."),

@@ -150,7 +150,7 @@ def _to_sign_in(visit: Visit) -> Response:
     request = visit.request
     if request.method == "GET" and request.headers.get("Sec-Fetch-Site") == "cross-site":
         # A link in a message: the browser keeps a strict cookie back until a page of ours asks.
-        return visit.page("arriving.html")
+        return visit.page("arriving.html", where="")
     if visit.is_partial:
         shown = urlsplit(request.headers.get("HX-Current-URL", ""))
         wanted = f"{shown.path}?{shown.query}"
@@ -271,39 +271,40 @@ async def _form(request: Request) -> Mapping[str, str]:
 
 def begin_session(response: Response, request: Request, token: str) -> None:
     """Let the browser keep a session's token until the browser is closed; the session itself ends sooner or later."""
-    name, secure = _cookie(request)
+    name, secure = cookie_of(request)
     response.set_cookie(name, token, path=HOME, secure=secure, httponly=True, samesite="strict")
 
 
 def end_session(response: Response, request: Request) -> None:
     """Let the browser forget the session's token."""
-    name, secure = _cookie(request)
+    name, secure = cookie_of(request)
     response.delete_cookie(name, path=HOME, secure=secure, httponly=True, samesite="strict")
 
 
 def keep_language(response: Response, request: Request, language: Language) -> None:
     """Let the browser keep the language for a year."""
-    _, secure = _cookie(request)
+    _, secure = cookie_of(request)
     response.set_cookie(
         LANGUAGE_COOKIE, language, max_age=31_536_000, path=HOME, secure=secure, httponly=True, samesite="lax"
     )
 
 
 def _token(request: Request) -> str:
-    token = request.cookies.get(_cookie(request)[0], "")
+    token = request.cookies.get(cookie_of(request)[0], "")
     if not TOKEN.fullmatch(token):
         raise NotAuthenticated
     return token
 
 
-def _cookie(request: Request) -> tuple[str, bool]:
-    """The name of a session's cookie, and whether it is sent over TLS only: everywhere but on this machine."""
+def cookie_of(request: Request, kind: str = "") -> tuple[str, bool]:
+    """The name of a session's or another cookie, and whether it is sent over TLS only: everywhere but here."""
     is_here = request.url.scheme == "http" and is_loopback(request.url.hostname or "")
-    return ("console", False) if is_here else ("__Secure-console", True)
+    name = f"console-{kind}" if kind else "console"
+    return (name, False) if is_here else (f"__Secure-{name}", True)
 
 
 async def proved(visit: Visit) -> None:
-    """Ask for the password again when it was last given some time ago.
+    """Ask for the password again when the person said who they are some time ago.
 
     Raises:
         InvalidInput: when the form does not hold it.
@@ -313,5 +314,5 @@ async def proved(visit: Visit) -> None:
         return
     password = visit.form.get("password", "")
     if not password:
-        raise InvalidInput("password", "is needed")
+        raise InvalidInput("password" if visit.me.person.password_hash else "proof", "is needed")
     await visit.services.sessions.prove(visit.me, password, address=visit.address)

@@ -1,0 +1,216 @@
+"""What is said to an OpenID provider, and what of its answers is believed. With Authlib's protocol and joserfc's keys.
+
+An ID token counts when one of the provider's keys signed it, by an algorithm with a public key, for this client, for
+this attempt (nonce), and it has not expired. Which addresses and keys the provider has is read anew every hour, and its
+keys once more when a token names one that is not known. Imported when somebody signs in with it.
+"""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+from urllib.parse import urlsplit
+
+from authlib.oauth2.auth import ClientAuth
+from authlib.oauth2.client import OAuth2Client
+from authlib.oauth2.rfc6749.parameters import prepare_token_request
+from authlib.oidc.core import CodeIDToken
+from joserfc import jwt
+from joserfc.errors import InvalidKeyIdError, JoseError
+from joserfc.jwk import JWKRegistry, Key, KeySet
+from joserfc.jws import JWSRegistry
+
+from payment_service.access.openid import LEEWAY_S, Identity, OpenIdRefused, Refusal
+from payment_service.access.settings import OpenIdSettings
+from payment_service.observability.logs import get_logger
+from payment_service.outbound.fetching import FetchError, fetch
+
+ALGORITHMS: Final = (
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+    "Ed25519",
+)
+"""With a key pair each: ``none`` proves nothing, and with HMAC our own secret would be a key."""
+_KNOWN_FOR_S: Final = 3600
+_NOT_AGAIN_FOR_S: Final = 10
+"""How long a failure, or a key that is not known, waits for the next question."""
+_FORM: Final = "application/x-www-form-urlencoded"
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the provider said about itself."""
+
+    authorization_endpoint: str
+    token_endpoint: str
+    by_post: bool
+    """Whether it takes the client's secret in the form alone."""
+    keys: KeySet
+    until: float
+    """Of the loop's time."""
+
+
+class Provider:
+    """One provider, as this client knows it."""
+
+    def __init__(self, settings: OpenIdSettings) -> None:
+        self._settings = settings
+        self._known: _Known | None = None
+        self._not_before = 0.0
+        self._one_at_a_time = asyncio.Lock()
+
+    async def authorization_url(self, *, state: str, nonce: str, verifier: str, ask_again: bool) -> str:
+        """Where the browser goes. ``ask_again``: the provider asks for who they are even if it knows.
+
+        Raises:
+            OpenIdRefused: when the provider cannot be asked where that is.
+        """
+        known = await self._read()
+        client = OAuth2Client(
+            None,
+            client_id=self._settings.client_id,
+            scope="openid email",
+            redirect_uri=self._settings.redirect_uri,
+            code_challenge_method="S256",
+        )
+        again = {"prompt": "login", "max_age": "0"} if ask_again else {}
+        url, _ = client.create_authorization_url(
+            known.authorization_endpoint, state=state, code_verifier=verifier, nonce=nonce, **again
+        )
+        return str(url)
+
+    async def identity(self, code: str, *, nonce: str, verifier: str) -> Identity:
+        """Whom a code stands for.
+
+        Raises:
+            OpenIdRefused: when the provider does not take the code, or its token does not hold.
+        """
+        known = await self._read()
+        reply = await self._exchange(known, code, verifier)
+        claims = await self._verified(known, str(reply.get("id_token")), nonce, reply.get("access_token"))
+        email, at = claims.get("email"), claims.get("auth_time")
+        return Identity(
+            email=email if isinstance(email, str) and email and claims.get("email_verified") is True else None,
+            authenticated_at=None if isinstance(at, bool) or not isinstance(at, int | float) else float(at),
+        )
+
+    # --- steps
+
+    async def _exchange(self, known: _Known, code: str, verifier: str) -> dict[str, Any]:
+        """What the provider gives for a code."""
+        body = prepare_token_request(
+            "authorization_code", redirect_uri=self._settings.redirect_uri, code=code, code_verifier=verifier
+        )
+        method = "client_secret_post" if known.by_post else "client_secret_basic"
+        auth = ClientAuth(self._settings.client_id, self._settings.client_secret, method)
+        headers = {"Content-Type": _FORM, "Accept": "application/json"}
+        url, headers, body = auth.prepare("POST", known.token_endpoint, headers, body)
+        try:
+            status, reply = await fetch(url, method="POST", headers=headers, body=body)
+        except FetchError as error:
+            _refuse(Refusal.AWAY, f"token endpoint: {error}")
+        if status != 200:
+            _refuse(Refusal.AWAY if status >= 500 else Refusal.NOT_PROVEN, f"token endpoint: {status}")
+        return _object(reply) or _refuse(Refusal.AWAY, "token endpoint: no JSON object")
+
+    async def _verified(self, known: _Known, id_token: str, nonce: str, access_token: object) -> dict[str, Any]:
+        """The claims of an ID token that holds."""
+        try:
+            try:
+                token = _decoded(id_token, known.keys)
+            except InvalidKeyIdError:
+                known = await self._read(anew=True)
+                token = _decoded(id_token, known.keys)
+            claims = CodeIDToken(
+                token.claims,
+                token.header,
+                options={
+                    "iss": {"essential": True, "value": self._settings.issuer},
+                    "aud": {"essential": True, "value": self._settings.client_id},
+                },
+                params={"nonce": nonce, "client_id": self._settings.client_id, "access_token": access_token},
+            )
+            claims.validate(leeway=LEEWAY_S)
+        except (JoseError, ValueError, TypeError) as error:
+            _refuse(Refusal.NOT_PROVEN, f"ID token: {type(error).__name__}")
+        return dict(claims)
+
+    async def _read(self, *, anew: bool = False) -> _Known:
+        """What is known of the provider, asked for when it is too old; ``anew``: unless it was a moment ago."""
+        now = asyncio.get_running_loop().time
+        async with self._one_at_a_time:
+            is_fresh = self._known is not None and now() < self._known.until
+            if self._known is not None and is_fresh and not (anew and now() >= self._not_before):
+                return self._known
+            if now() < self._not_before:
+                raise OpenIdRefused(Refusal.AWAY)
+            self._not_before = now() + _NOT_AGAIN_FOR_S
+            metadata = await self._document(self._settings.issuer.rstrip("/") + "/.well-known/openid-configuration")
+            if metadata.get("issuer") != self._settings.issuer:
+                _refuse(Refusal.AWAY, "its document names another issuer")
+            methods = metadata.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
+            self._known = _Known(
+                authorization_endpoint=self._endpoint(metadata, "authorization_endpoint"),
+                token_endpoint=self._endpoint(metadata, "token_endpoint"),
+                by_post="client_secret_basic" not in methods,
+                keys=_keys(await self._document(self._endpoint(metadata, "jwks_uri"))),
+                until=now() + _KNOWN_FOR_S,
+            )
+            return self._known
+
+    async def _document(self, url: str) -> dict[str, Any]:
+        try:
+            status, reply = await fetch(url, headers={"Accept": "application/json"})
+        except FetchError as error:
+            _refuse(Refusal.AWAY, f"{urlsplit(url).path}: {error}")
+        found = _object(reply) if status == 200 else None
+        return found or _refuse(Refusal.AWAY, f"{urlsplit(url).path}: {status}, no JSON object")
+
+    def _endpoint(self, metadata: dict[str, Any], name: str) -> str:
+        """An address of the provider's: over TLS, unless the provider itself is on this machine without."""
+        url = str(metadata.get(name))
+        if urlsplit(url).scheme not in {"https", urlsplit(self._settings.issuer).scheme}:
+            _refuse(Refusal.AWAY, f"its {name} is none")
+        return url
+
+
+def _decoded(id_token: str, keys: KeySet) -> jwt.Token:
+    # Headers that nobody knows are allowed, unless they are critical.
+    registry = JWSRegistry(algorithms=ALGORITHMS, strict_check_header=False)
+    return jwt.decode(id_token, keys, registry=registry)
+
+
+def _keys(document: dict[str, Any]) -> KeySet:
+    """The keys that can be used. One of a kind that is not known is no reason to know none."""
+    keys: list[Key] = []
+    listed = document.get("keys")
+    for data in listed if isinstance(listed, list) else ():
+        try:
+            key = JWKRegistry.import_key(data)
+        except (JoseError, ValueError, TypeError, AttributeError):
+            continue
+        if key.key_type != "oct":
+            keys.append(key)
+    return KeySet(keys)
+
+
+def _object(reply: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(reply)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _refuse(why: Refusal, what: str) -> NoReturn:
+    log.warning("OpenID provider not believed", why=why, what=what)
+    raise OpenIdRefused(why)

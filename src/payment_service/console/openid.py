@@ -1,0 +1,91 @@
+"""Coming in through an OpenID provider, and being asked by it again: to the provider, and back from it.
+
+The browser goes there by a link, so that no form leads to another site. It comes back from another site: it brings the
+cookie of the attempt, which is lax for that, but no session's cookie, which is strict, and would not bring it to a page
+that it is redirected to either. So a page of ours answers and moves on by itself, which is a way within this site.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from starlette.responses import Response
+
+from payment_service.access.openid import ATTEMPT_LASTS_S, OpenId, OpenIdRefused, Refusal
+from payment_service.console.languages import mark, texts
+from payment_service.console.web import HOME, SIGN_IN, Refused, Visit, begin_session, cookie_of, go, own_path
+
+PATH: Final = f"{HOME}/openid"
+_LONGEST: Final = 4000
+"""Of a value of the provider's, and of the cookie."""
+_TOLD: Final[Mapping[Refusal, tuple[int, str]]] = {
+    Refusal.AWAY: (503, mark("%(host)s does not answer as it should. Try again in a minute, or tell an engineer.")),
+    Refusal.OVER: (400, mark("It took too long, or was begun in another window. Begin once more.")),
+    Refusal.DENIED: (403, mark("%(host)s did not let you in.")),
+    Refusal.NOT_PROVEN: (
+        403,
+        mark("What %(host)s sent does not prove who you are. Begin once more, or tell an engineer."),
+    ),
+    Refusal.NOT_VERIFIED: (403, mark("%(host)s does not say that your e-mail address is verified: verify it there.")),
+    Refusal.NO_ACCOUNT: (403, mark("There is no account here with your e-mail address: an administrator makes one.")),
+    Refusal.ANOTHER_PERSON: (403, mark("You are signed in there as somebody else.")),
+    Refusal.NOT_ASKED_AGAIN: (403, mark("%(host)s does not say that it asked you just now, so nothing was confirmed.")),
+}
+
+
+async def sign_in(visit: Visit) -> Response:
+    """To the provider, to come in."""
+    wanted = own_path(visit.query("next"))
+    if visit.request.headers.get("Sec-Fetch-Site") == "cross-site":
+        return go(SIGN_IN, next=wanted)
+    return await _to_provider(visit, wanted, session=None)
+
+
+async def confirm(visit: Visit) -> Response:
+    """To the provider, to be asked again by somebody who is signed in."""
+    return await _to_provider(visit, own_path(visit.query("next")), session=visit.me.digest)
+
+
+async def callback(visit: Visit) -> Response:
+    """Back from the provider."""
+    openid = _set_up(visit)
+    name, _ = cookie_of(visit.request, "openid")
+    answer = {key: value[:_LONGEST] for key, value in visit.request.query_params.items()}
+    sealed = visit.request.cookies.get(name, "")[:_LONGEST]
+    try:
+        arrived = await openid.finish(sealed, answer, address=visit.address)
+    except OpenIdRefused as refused:
+        response = _refused(visit, refused)
+    else:
+        response = visit.page("arriving.html", where=arrived.wanted)
+        if arrived.token is not None:
+            begin_session(response, visit.request, arrived.token)
+    _keep(visit, response, "", for_s=0)
+    return response
+
+
+async def _to_provider(visit: Visit, wanted: str, *, session: str | None) -> Response:
+    try:
+        begun = await _set_up(visit).begin(wanted, session=session)
+    except OpenIdRefused as refused:
+        return _refused(visit, OpenIdRefused(refused.why, wanted))
+    response = go(begun.url)
+    _keep(visit, response, begun.sealed, for_s=ATTEMPT_LASTS_S)
+    return response
+
+
+def _refused(visit: Visit, refused: OpenIdRefused) -> Response:
+    status, sentence = _TOLD[refused.why]
+    told = texts(visit.language).gettext(sentence) % {"host": _set_up(visit).host}
+    return visit.page("openid_refused.html", status=status, told=told, where=refused.wanted or HOME)
+
+
+def _set_up(visit: Visit) -> OpenId:
+    if visit.services.openid is None:
+        raise Refused(404)
+    return visit.services.openid
+
+
+def _keep(visit: Visit, response: Response, sealed: str, *, for_s: int) -> None:
+    """Let the browser keep an attempt, and bring it when the provider sends it back; for no time: forget it."""
+    name, secure = cookie_of(visit.request, "openid")
+    response.set_cookie(name, sealed, max_age=for_s, path=PATH, secure=secure, httponly=True, samesite="lax")
