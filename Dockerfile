@@ -14,8 +14,15 @@ RUN python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --require-hashes --only-binary :all: \
         -r "${REQUIREMENTS:-requirements.lock}"
 
-# The tools that make the wheel stay here; their versions and hashes are those of the development lock file.
 COPY requirements-dev.lock pyproject.toml README.md ./
+# docker build --build-arg OIDC=true: what the extra `oidc` adds, as the development lock file has it.
+ARG OIDC=
+RUN if [ -n "$OIDC" ]; then \
+        awk '/^[a-z]/ {keep = /^(authlib|joserfc)==/} keep' requirements-dev.lock > oidc.lock \
+        && pip --python /opt/venv/bin/python install --no-deps --require-hashes --only-binary :all: -r oidc.lock; \
+    fi
+
+# The tools that make the wheel stay here; their versions and hashes are those of the development lock file.
 RUN python -m venv /opt/tools \
     && awk '/^[a-z]/ {keep = /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/} keep' \
         requirements-dev.lock > tools.lock \

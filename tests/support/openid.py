@@ -2,12 +2,13 @@
 
 ``POST /_next`` sets what comes next: ``claims`` that are other than usual (null: left out), ``sign`` with a key that is
 not published (``forged``), with the client's secret (``hmac``), not at all (``none``) or as it should be, ``error`` of
-the authorization. Codes work once, for whoever holds the verifier of their challenge.
+the authorization, and whether a ``page`` stands between. Codes work once, for whoever holds the verifier.
 """
 
 import argparse
 import base64
 import hashlib
+import html
 import json
 import secrets
 import time
@@ -19,7 +20,7 @@ from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 CLIENT_ID, CLIENT_SECRET = "payments-console", "a-secret-of-the-tests-0123456789"
@@ -59,7 +60,11 @@ class Provider:
         else:
             back["code"] = secrets.token_urlsafe(16)
             self.codes[back["code"]] = asked
-        return RedirectResponse(f"{asked['redirect_uri']}?{urlencode(back)}", 302)
+        where = f"{asked['redirect_uri']}?{urlencode(back)}"
+        if self.next.get("page"):
+            # As when it asks for a password: from here on the way is one from another site.
+            return HTMLResponse(f'<title>Provider</title><a href="{html.escape(where)}">Go back</a>')
+        return RedirectResponse(where, 302)
 
     async def token(self, request: Request) -> Response:
         form = dict(parse_qsl((await request.body()).decode()))
