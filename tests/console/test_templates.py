@@ -72,6 +72,17 @@ def test_styles_use_tokens_for_every_colour() -> None:
     assert re.findall(r"#[0-9a-f]{3,8}\b|rgba?\(|hsla?\(", without_shadow, re.IGNORECASE) == []
 
 
+def test_styles_close_what_they_open() -> None:
+    """After a brace that is left open every rule belongs to the one before, and hardly anything has a style."""
+    styles = (CONSOLE / "static" / "console.css").read_text("utf-8")
+    depths = [0]
+    for brace in re.findall(r"[{}]", re.sub(r"/\*.*?\*/", "", styles, flags=re.DOTALL)):
+        depths.append(depths[-1] + (1 if brace == "{" else -1))
+    assert (min(depths), depths[-1]) == (0, 0)
+    nested = re.findall(r"^[^@}\s/][^{}]*\{[^{}]*\{", styles, re.MULTILINE)
+    assert nested == []
+
+
 # --- texts
 
 
