@@ -27,9 +27,9 @@ STAY: Final = ("serve", "worker")
 NEED_MORE: Final = [
     ("audit", "verify", "--expect"), ("audit", "verify", "--file"), ("audit", "verify", "--from-seal"),
     ("import-legacy",), ("notify", "test"), ("payments", "settle"), ("payments", "settle-refund"),
-    ("payments", "undo-settle"), ("webhooks",),
+    ("payments", "undo-settle"), ("people", "link", "2", "--send"), ("webhooks",),
 ]  # fmt: skip
-"""How commands begin that need what is not here: a payment, an endpoint, another database, another host."""
+"""How commands begin that need what is not here: a payment, an endpoint, another database, another host, mail."""
 
 
 @pytest.fixture(scope="module")

@@ -257,6 +257,7 @@ PAGES: dict[str, tuple[str, str, Collection[Role]]] = {
     "GET record": ("GET", "/record", {Role.OPERATOR, Role.ACCOUNTANT, Role.ADMIN}),
     "GET record as CSV": ("GET", "/record.csv", {Role.OPERATOR, Role.ACCOUNTANT, Role.ADMIN}),
     "GET health": ("GET", "/health", {Role.OPERATOR, Role.ADMIN}),
+    "GET confirm": ("GET", "/openid/confirm", set(Role)),
     "POST undo refund": ("POST", "/payments/{id}/refunds/{id}/undo", {Role.OPERATOR, Role.ADMIN}),
 }
 
@@ -280,6 +281,7 @@ async def test_every_page_is_for_the_roles_that_the_table_names(
 
 def test_every_page_has_its_row() -> None:
     public = {"/sign-in", "/sign-out", "/link/{token}", "/language/{code}", "/static/{name}", "/{rest:path}"}
+    public |= {"/openid/sign-in", "/openid/callback"}
     served = {
         (method, re.sub(r"\{\w+\}", "{id}", route.path.removeprefix("/console")))
         for route in console._router.routes
