@@ -10,8 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from payment_service.access.people import Role
+from payment_service.languages import Language
 from payment_service.notifications.links import Links
-from payment_service.notifications.texts import Language
 from payment_service.observability.exposition import exposition
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services

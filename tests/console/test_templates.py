@@ -4,13 +4,14 @@ import gettext
 import hashlib
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from payment_service.console import render
 from payment_service.console.languages import texts
-from payment_service.notifications.texts import Language
-from tests.console.catalogues import CONSOLE, catalogue, used
+from payment_service.languages import Language
+from tests.console.catalogues import CONSOLE, MESSAGES, catalogue, used
 
 HTMX = "d6fdc75f204e6bdefa99b69bf1e6d4ac69b8a364f77929f45c13476b4000f717"
 """``dist/htmx.min.js`` of the npm package ``htmx.org`` 2.0.11."""
@@ -87,15 +88,19 @@ def test_styles_close_what_they_open() -> None:
 
 
 @pytest.mark.parametrize("language", ["ru", "kk"])
-def test_every_text_is_translated_and_no_translation_is_left_over(language: str) -> None:
-    shown = {message for message, _ in used()}
-    translated = {message.id if isinstance(message.id, str) else tuple(message.id) for message in catalogue(language)}
+@pytest.mark.parametrize("package", [CONSOLE, MESSAGES], ids=lambda package: package.name)
+def test_every_text_is_translated_and_no_translation_is_left_over(package: Path, language: str) -> None:
+    shown = {message for message, _ in used(package)}
+    assert shown
+    read = catalogue(package, language)
+    translated = {message.id if isinstance(message.id, str) else tuple(message.id) for message in read}
     assert translated - {""} == shown
 
 
 @pytest.mark.parametrize("language", ["ru", "kk"])
-def test_translations_keep_their_placeholders_and_are_not_empty(language: str) -> None:
-    for message in catalogue(language):
+@pytest.mark.parametrize("package", [CONSOLE, MESSAGES], ids=lambda package: package.name)
+def test_translations_keep_their_placeholders_and_are_not_empty(package: Path, language: str) -> None:
+    for message in catalogue(package, language):
         if not message.id:
             continue
         originals = [message.id] if isinstance(message.id, str) else list(message.id)

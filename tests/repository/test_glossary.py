@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from tests.console.catalogues import catalogue
+from tests.console.catalogues import CONSOLE, catalogue
 from tests.support.documents import ROOT, sections
 
 SECTIONS: Final = sections((ROOT / "docs" / "glossary.md").read_text("utf-8"))
@@ -36,7 +36,7 @@ def test_every_meaning_has_one_word() -> None:
 
 @pytest.mark.parametrize("language", ["ru", "kk"])
 def test_console_says_what_the_glossary_says(language: str) -> None:
-    texts = {str(message.id): str(message.string) for message in catalogue(language) if message.id}
+    texts = {str(message.id): str(message.string) for message in catalogue(CONSOLE, language) if message.id}
     said = {word: texts.get(word, texts.get(word.capitalize(), "")).lower() for word in WORDS}
     compared = {word: text for word, text in said.items() if text}
     assert compared.keys() >= {"refund", "order", "code", "paid", "waiting", "unknown", "settled by hand", "BIN"}

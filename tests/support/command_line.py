@@ -12,7 +12,7 @@ from payment_service.access.service import Scope
 from payment_service.cli import app
 from payment_service.cli.commands import Deferred
 from payment_service.events.outbox import EventType
-from payment_service.notifications.texts import Language
+from payment_service.languages import Language
 
 Words = tuple[str, ...]
 _PLACEHOLDER: Final = re.compile(r"[A-Z][A-Z_@.]*|.*\.\.\..*|\$.*")

@@ -16,10 +16,11 @@ from payment_service.api.fields import Body, Changes, ShopId, Text
 from payment_service.api.webhooks import subjects_of
 from payment_service.errors import BindingExists, BindingNotFound, MessageNotSent, PaymentNotFound, ShopNotConfigured
 from payment_service.events.outbox import EventType
+from payment_service.languages import Language
 from payment_service.notifications.bindings import BindingRequest, Bound
 from payment_service.notifications.models import MessageState
 from payment_service.notifications.record import Told
-from payment_service.notifications.texts import NOTIFIABLE_EVENTS, Language
+from payment_service.notifications.texts import NOTIFIABLE_EVENTS
 
 router = APIRouter(tags=["admin"], route_class=ExactRoute)
 

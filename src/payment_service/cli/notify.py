@@ -8,8 +8,9 @@ import typer
 from payment_service.access.service import FULL_ACCESS
 from payment_service.cli.output import AsJson, completing, plain, show
 from payment_service.cli.running import with_services
+from payment_service.languages import Language
 from payment_service.notifications.bindings import BindingRequest, Bound
-from payment_service.notifications.texts import NOTIFIABLE_EVENTS, Language
+from payment_service.notifications.texts import NOTIFIABLE_EVENTS
 
 if TYPE_CHECKING:
     from payment_service.services import Services

@@ -9,8 +9,8 @@ from payment_service.access.people import Role
 from payment_service.access.views import PersonView
 from payment_service.cli.output import AsJson, completing, fail, plain, show
 from payment_service.cli.running import with_services
+from payment_service.languages import Language
 from payment_service.money import Money
-from payment_service.notifications.texts import Language
 from payment_service.postgres.visibility import ALL_SHOPS, Shops
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from payment_service.console.web import (
     own_path,
 )
 from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
-from payment_service.notifications.texts import Language
+from payment_service.languages import Language
 
 _WRONG: Final = mark("The e-mail address or the password is not right.")
 

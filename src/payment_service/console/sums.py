@@ -15,7 +15,8 @@ from starlette.responses import Response, StreamingResponse
 from payment_service.console.chart import Chart, chart_of
 from payment_service.console.web import Visit
 from payment_service.errors import InvalidInput
-from payment_service.notifications.texts import ALMATY, Language
+from payment_service.languages import Language
+from payment_service.notifications.texts import ALMATY
 from payment_service.payments.lifecycle import State
 from payment_service.reconciliation.service import Period
 from payment_service.reconciliation.sums import Step, Sum, call_times, sums_of

@@ -23,8 +23,8 @@ from payment_service.console import render
 from payment_service.console.languages import LANGUAGE_COOKIE, language_of
 from payment_service.console.said import sentence_of, status_of
 from payment_service.errors import InvalidInput, NotAuthenticated
+from payment_service.languages import Language
 from payment_service.money import Money
-from payment_service.notifications.texts import Language
 from payment_service.observability.logs import get_logger
 from payment_service.scheduling.operations import ANSWER_WITHIN_S, NotEndedYet
 from payment_service.services import Services

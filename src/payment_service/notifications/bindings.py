@@ -3,6 +3,7 @@
 A chat that is bound to all shops belongs to those who may touch all shops.
 """
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ from payment_service.access.service import Caller
 from payment_service.audit import service as audit
 from payment_service.errors import BindingExists, BindingNotFound, InvalidInput, MessageNotSent, ShopNotConfigured
 from payment_service.identifiers import new_id
+from payment_service.languages import Language
 from payment_service.notifications.channel import ChatGone, ChatMoved, Refused, Sent, TryAgain
 from payment_service.notifications.models import NotifyBinding, NotifyChat
 from payment_service.notifications.service import Notifications
-from payment_service.notifications.texts import NOTIFIABLE_EVENTS, WORDS, Language
+from payment_service.notifications.texts import NOTIFIABLE_EVENTS, note_of_test
 from payment_service.observability.context import origin
 from payment_service.postgres.database import Database, is_duplicate
 from payment_service.postgres.visibility import of_shops
@@ -151,7 +153,7 @@ class Bindings:
             MessageNotSent: with what the channel said.
         """
         bound = await self.get(caller, binding_id)
-        note = WORDS[Language(bound.binding.language)].test
+        note = await asyncio.to_thread(note_of_test, Language(bound.binding.language))
         delivery = await self.notifications.send_now(bound.chat, note)
         match delivery:
             case Sent():

@@ -6,15 +6,17 @@ and a new link can be made, which ends this one. It goes to the account's addres
 no chat is known to be read by one person only. Nothing that the mail server says is kept, for it may quote the mail.
 """
 
+import asyncio
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from payment_service.access.models import Person
 from payment_service.access.people import People
 from payment_service.identifiers import new_id
+from payment_service.languages import Language
 from payment_service.notifications.channel import Sent
 from payment_service.notifications.service import Notifications
-from payment_service.notifications.texts import Language, note_of_link
+from payment_service.notifications.texts import note_of_link
 
 CHANNEL: Final = "email"
 
@@ -56,7 +58,7 @@ class Links:
         made = await self.make(person.id)
         if made is None:
             return None
-        note = note_of_link(person.name, made.address, language)
+        note = await asyncio.to_thread(note_of_link, person.name, made.address, language)
         delivery = await self.notifications.send_once(CHANNEL, person.email, note, str(new_id()))
         problem = None if isinstance(delivery, Sent) else _first_words(getattr(delivery, "reason", CHANNEL))
         await self.people.record_sending(person.id, problem or f"{CHANNEL}: sent")

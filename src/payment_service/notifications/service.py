@@ -21,6 +21,7 @@ from payment_service.audit import service as audit
 from payment_service.events.models import Event
 from payment_service.events.outbox import EventType
 from payment_service.identifiers import new_id
+from payment_service.languages import Language
 from payment_service.notifications.channel import (
     SETTING_OF,
     Channel,
@@ -34,7 +35,7 @@ from payment_service.notifications.channel import (
     shortened,
 )
 from payment_service.notifications.models import OPEN, MessageState, NotifyBinding, NotifyChat, NotifyMessage
-from payment_service.notifications.texts import EventFacts, Language, Note, note_of
+from payment_service.notifications.texts import EventFacts, Note, note_of
 from payment_service.observability import metrics
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import MESSAGES
@@ -207,7 +208,10 @@ class Notifications:
 
     async def _send_in_turn(self, turn: Turn) -> Delivery:
         try:
-            note = note_of(turn.happening, turn.language, now=datetime.now(UTC), console_url=self.console_url)
+            # In a thread: the first one reads a catalogue, and no payment waits for that.
+            note = await asyncio.to_thread(
+                note_of, turn.happening, turn.language, now=datetime.now(UTC), console_url=self.console_url
+            )
         except Exception as error:  # noqa: BLE001 - an event that nobody can put into words must not hold up the others
             return Refused(f"no words for it: {type(error).__name__}")
         return await self.send_once(turn.channel, turn.address, note, f"{turn.event_id}.{turn.chat_id}")

@@ -1,18 +1,18 @@
-# ruff: noqa: RUF001 - Russian and Kazakh letters look like Latin ones
 """What people are told, in their language: one short line of facts, a sentence where something is to be done, a link.
 
 Pure: from an event's data to a note; each channel writes a note in its own way. A phone is its last four digits.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import gettext
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
-from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from payment_service.events.outbox import EventType
+from payment_service.languages import Language, catalogue, mark
 from payment_service.money import TIYN_PER_TENGE, Money
 
 ALMATY: Final = timezone(timedelta(hours=5))
@@ -21,15 +21,9 @@ LATE_AFTER: Final = timedelta(minutes=5)
 NO_BREAK: Final = "\N{NO-BREAK SPACE}"
 NOTIFIABLE_EVENTS: Final = tuple(kind for kind in EventType if kind is not EventType.TEST)
 """What people can be told of; a test event is for programs."""
+Say: TypeAlias = Callable[[str], str]
+"""Translates a text."""
 _FACT_LENGTH: Final = 200
-
-
-class Language(StrEnum):
-    """The language of the messages to a chat."""
-
-    RU = "ru"
-    KK = "kk"
-    EN = "en"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,150 +42,26 @@ class Note:
         return " · ".join((self.headline, *self.facts))
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
-    """The words of one language. ``{}`` is what the name of the field says."""
-
-    headlines: Mapping[EventType, str]
-    advice: Mapping[EventType, str]
-    shop: str
-    order: str
-    code: str
-    total: str
-    organization_bin: str
-    route_version: str
-    switched_off: str
-    actor: str
-    at: str
-    link: str
-    test: Note
-    password_link: Note
-    """``{}`` of its advice is the person's name."""
-    decimal: str = ","
-
-
-WORDS: Final[Mapping[Language, Words]] = {
-    Language.RU: Words(
-        headlines={
-            EventType.PAYMENT_PENDING: "Ждём оплату",
-            EventType.PAYMENT_PAID: "Оплачено",
-            EventType.PAYMENT_FAILED: "Не оплачено",
-            EventType.PAYMENT_CANCELLED: "Счёт отменён",
-            EventType.PAYMENT_UNKNOWN: "Исход платежа неизвестен",
-            EventType.PAYMENT_LATE_SUCCESS: "Оплачено с опозданием",
-            EventType.REFUND_SUCCEEDED: "Возвращено",
-            EventType.REFUND_FAILED: "Возврат не прошёл",
-            EventType.REFUND_UNKNOWN: "Исход возврата неизвестен",
-            EventType.ROUTE_CHANGED: "Изменён счёт получателя",
-            EventType.ENDPOINT_DISABLED: "Вебхук отключён",
-            EventType.ENDPOINT_RECOVERED: "Вебхук снова работает",
-        },
-        advice={
-            EventType.PAYMENT_UNKNOWN: "Не выставляйте счёт снова: найдите платёж по коду в кабинете Kaspi.",
-            EventType.PAYMENT_LATE_SUCCESS: "Раньше этот платёж значился неоплаченным.",
-            EventType.REFUND_UNKNOWN: "Не возвращайте снова: сначала проверьте в кабинете Kaspi.",
-            EventType.ROUTE_CHANGED: "Если это сделали не вы, проверьте немедленно.",
-            EventType.ENDPOINT_DISABLED: "Сайт больше не узнаёт об оплатах сам, пока адрес не исправят.",
-        },
-        shop="магазин {}",
-        order="заказ {}",
-        code="код {}",
-        total="из {}",
-        organization_bin="БИН {}",
-        route_version="версия {}",
-        switched_off="приём оплат выключен",
-        actor="изменил {}",
-        at="в {}",
-        link="Открыть в консоли",
-        test=Note("Проверка связи", advice="Сюда будут приходить сообщения об оплатах."),
-        password_link=Note(
-            "Вход в консоль платежей",
-            advice="Здравствуйте, {}! По ссылке вы зададите пароль. Она работает один раз, в течение суток. "
-            "Никому её не пересылайте. Если вы её не ждали, скажите об этом администратору.",
-            link_label="Задать пароль",
-        ),
-    ),
-    Language.KK: Words(
-        headlines={
-            EventType.PAYMENT_PENDING: "Төлем күтілуде",
-            EventType.PAYMENT_PAID: "Төленді",
-            EventType.PAYMENT_FAILED: "Төленбеді",
-            EventType.PAYMENT_CANCELLED: "Шот жойылды",
-            EventType.PAYMENT_UNKNOWN: "Төлем нәтижесі белгісіз",
-            EventType.PAYMENT_LATE_SUCCESS: "Кешігіп төленді",
-            EventType.REFUND_SUCCEEDED: "Қайтарылды",
-            EventType.REFUND_FAILED: "Қайтарым өтпеді",
-            EventType.REFUND_UNKNOWN: "Қайтарым нәтижесі белгісіз",
-            EventType.ROUTE_CHANGED: "Алушының шоты өзгерді",
-            EventType.ENDPOINT_DISABLED: "Вебхук өшірілді",
-            EventType.ENDPOINT_RECOVERED: "Вебхук қайта жұмыс істейді",
-        },
-        advice={
-            EventType.PAYMENT_UNKNOWN: "Шотты қайта жібермеңіз: төлемді коды бойынша Kaspi кабинетінен іздеңіз.",
-            EventType.PAYMENT_LATE_SUCCESS: "Бұған дейін бұл төлем төленбеген деп көрсетілген.",
-            EventType.REFUND_UNKNOWN: "Ақшаны қайта қайтармаңыз: алдымен Kaspi кабинетінен тексеріңіз.",
-            EventType.ROUTE_CHANGED: "Мұны сіз жасамаған болсаңыз, дереу тексеріңіз.",
-            EventType.ENDPOINT_DISABLED: "Мекенжай түзетілгенше, сайт төлемдер туралы өзі білмейді.",
-        },
-        shop="{} дүкені",
-        order="тапсырыс {}",
-        code="код {}",
-        total="барлығы {}",
-        organization_bin="БСН {}",
-        route_version="{}-нұсқа",
-        switched_off="төлем қабылдау өшірулі",
-        actor="өзгерткен: {}",
-        at="уақыты {}",
-        link="Консольде ашу",
-        test=Note("Байланысты тексеру", advice="Төлемдер туралы хабарламалар осында келеді."),
-        password_link=Note(
-            "Төлемдер консоліне кіру",
-            advice="Сәлеметсіз бе, {}! Сілтеме арқылы құпиясөз орнатасыз. Ол бір рет, бір тәулік ішінде жұмыс істейді. "
-            "Оны ешкімге жібермеңіз. Күтпеген болсаңыз, әкімшіге айтыңыз.",
-            link_label="Құпиясөз орнату",
-        ),
-    ),
-    Language.EN: Words(
-        headlines={
-            EventType.PAYMENT_PENDING: "Waiting for payment",
-            EventType.PAYMENT_PAID: "Paid",
-            EventType.PAYMENT_FAILED: "Not paid",
-            EventType.PAYMENT_CANCELLED: "Invoice cancelled",
-            EventType.PAYMENT_UNKNOWN: "Outcome of the payment unknown",
-            EventType.PAYMENT_LATE_SUCCESS: "Paid late",
-            EventType.REFUND_SUCCEEDED: "Refunded",
-            EventType.REFUND_FAILED: "Refund failed",
-            EventType.REFUND_UNKNOWN: "Outcome of the refund unknown",
-            EventType.ROUTE_CHANGED: "Receiving account changed",
-            EventType.ENDPOINT_DISABLED: "Webhook switched off",
-            EventType.ENDPOINT_RECOVERED: "Webhook works again",
-        },
-        advice={
-            EventType.PAYMENT_UNKNOWN: "Do not ask for it again: look the payment up by its code in the Kaspi cabinet.",
-            EventType.PAYMENT_LATE_SUCCESS: "This payment was shown as failed before.",
-            EventType.REFUND_UNKNOWN: "Do not refund it again: look in the Kaspi cabinet first.",
-            EventType.ROUTE_CHANGED: "If this was not you, look at once.",
-            EventType.ENDPOINT_DISABLED: "The site is no longer notified of payments: correct the address.",
-        },
-        shop="shop {}",
-        order="order {}",
-        code="code {}",
-        total="of {}",
-        organization_bin="BIN {}",
-        route_version="version {}",
-        switched_off="takes no payments",
-        actor="changed by {}",
-        at="at {}",
-        link="Open in the console",
-        test=Note("Connection test", advice="Messages about payments will come here."),
-        password_link=Note(
-            "Signing in to the payments console",
-            advice="Hello, {}! The link sets your password. It works once, within a day. "
-            "Do not pass it on. If you did not expect it, tell an administrator.",
-            link_label="Set the password",
-        ),
-        decimal=".",
-    ),
+HEADLINES: Final[Mapping[EventType, str]] = {
+    EventType.PAYMENT_PENDING: mark("Waiting for payment"),
+    EventType.PAYMENT_PAID: mark("Paid"),
+    EventType.PAYMENT_FAILED: mark("Not paid"),
+    EventType.PAYMENT_CANCELLED: mark("Invoice cancelled"),
+    EventType.PAYMENT_UNKNOWN: mark("Outcome of the payment unknown"),
+    EventType.PAYMENT_LATE_SUCCESS: mark("Paid late"),
+    EventType.REFUND_SUCCEEDED: mark("Refunded"),
+    EventType.REFUND_FAILED: mark("Refund failed"),
+    EventType.REFUND_UNKNOWN: mark("Outcome of the refund unknown"),
+    EventType.ROUTE_CHANGED: mark("Receiving account changed"),
+    EventType.ENDPOINT_DISABLED: mark("Webhook switched off"),
+    EventType.ENDPOINT_RECOVERED: mark("Webhook works again"),
+}
+ADVICE: Final[Mapping[EventType, str]] = {
+    EventType.PAYMENT_UNKNOWN: mark("Do not ask for it again: look the payment up by its code in the Kaspi cabinet."),
+    EventType.PAYMENT_LATE_SUCCESS: mark("This payment was shown as failed before."),
+    EventType.REFUND_UNKNOWN: mark("Do not refund it again: look in the Kaspi cabinet first."),
+    EventType.ROUTE_CHANGED: mark("If this was not you, look at once."),
+    EventType.ENDPOINT_DISABLED: mark("The site is no longer notified of payments: correct the address."),
 }
 
 
@@ -208,35 +78,55 @@ class EventFacts:
 
 def note_of(happening: EventFacts, language: Language, *, now: datetime, console_url: str | None = None) -> Note:
     """What people are told of an event."""
-    words, data = WORDS[language], happening.data
-    headline = words.headlines[happening.type]
-    advice = words.advice.get(happening.type)
+    say, decimal, data = texts(language).gettext, _decimal(language), happening.data
+    headline = say(HEADLINES[happening.type])
+    advice = say(ADVICE[happening.type]) if happening.type in ADVICE else None
     match happening.type.partition(".")[0]:
         case "payment":
-            amount, facts, payment = data.get("amount"), _of_payment(happening, data, words), data
+            amount, facts, payment = data.get("amount"), _of_payment(happening, data, say), data
             advice = advice or _text(data.get("error_message"))
         case "refund":
             payment = data.get("payment", {})
-            amount, facts = data.get("amount"), _of_payment(happening, payment, words)
+            amount, facts = data.get("amount"), _of_payment(happening, payment, say)
             if amount != payment.get("amount"):
-                facts = (words.total.format(money(payment.get("amount"), words.decimal)), *facts)
+                facts = (say("of %(sum)s") % {"sum": money(payment.get("amount"), decimal)}, *facts)
             advice = advice or _text(data.get("error_message"))
         case "route":
-            amount, facts, payment = None, _of_route(happening, words), {}
+            amount, facts, payment = None, _of_route(happening, say), {}
         case _:
             amount, facts, payment = None, _of_endpoint(data), {}
     if amount is not None:
-        headline = f"{headline} {money(amount, words.decimal)}"
+        headline = f"{headline} {money(amount, decimal)}"
     if now - happening.at > LATE_AFTER:
-        facts = (*facts, words.at.format(f"{happening.at.astimezone(ALMATY):%H:%M %d.%m.%Y}"))
+        facts = (*facts, say("at %(moment)s") % {"moment": f"{happening.at.astimezone(ALMATY):%H:%M %d.%m.%Y}"})
     link = f"{console_url}/console/payments/{payment['id']}" if console_url and "id" in payment else None
-    return Note(headline, facts, advice, link, words.link)
+    return Note(headline, facts, advice, link, say("Open in the console"))
+
+
+def note_of_test(language: Language) -> Note:
+    """What a chat is told when somebody tries whether it is reached."""
+    say = texts(language).gettext
+    return Note(say("Connection test"), advice=say("Messages about payments will come here."))
 
 
 def note_of_link(name: str, link: str, language: Language) -> Note:
     """What a person is told with a link that sets their password. Its first line holds nothing of the link."""
-    note = WORDS[language].password_link
-    return replace(note, advice=str(note.advice).format(_text(name)), link=link)
+    say = texts(language).gettext
+    advice = say(
+        "Hello, %(name)s! The link sets your password. It works once, within a day. "
+        "Do not pass it on. If you did not expect it, tell an administrator."
+    )
+    return Note(
+        say("Signing in to the payments console"),
+        advice=advice % {"name": _text(name)},
+        link=link,
+        link_label=say("Set the password"),
+    )
+
+
+def texts(language: Language) -> gettext.NullTranslations:
+    """The texts of a language."""
+    return catalogue("payment_service.notifications", language)
 
 
 def money(tenge: float | None, decimal: str) -> str:
@@ -249,27 +139,31 @@ def money(tenge: float | None, decimal: str) -> str:
     return f"{whole:,}".replace(",", NO_BREAK) + f"{tiyn}{NO_BREAK}₸"
 
 
-def _of_payment(happening: EventFacts, payment: Mapping[str, Any], words: Words) -> tuple[str, ...]:
+def _decimal(language: Language) -> str:
+    return "." if language is Language.EN else ","
+
+
+def _of_payment(happening: EventFacts, payment: Mapping[str, Any], say: Say) -> tuple[str, ...]:
     order, code, phone = (_text(payment.get(name)) for name in ("order_id", "short_code", "phone_last4"))
     # In the merchant cabinet a payment is found by the code alone.
     needs_code = not order or happening.type in {EventType.PAYMENT_UNKNOWN, EventType.REFUND_UNKNOWN}
     facts = (
-        _shop(happening, words),
-        words.order.format(order) if order else "",
-        words.code.format(code) if code and needs_code else "",
+        _shop(happening, say),
+        say("order %(id)s") % {"id": order} if order else "",
+        say("code %(code)s") % {"code": code} if code and needs_code else "",
         f"•••{phone}" if phone else "",
     )
     return tuple(fact for fact in facts if fact)
 
 
-def _of_route(happening: EventFacts, words: Words) -> tuple[str, ...]:
+def _of_route(happening: EventFacts, say: Say) -> tuple[str, ...]:
     data = happening.data
     facts = (
-        _shop(happening, words),
-        words.organization_bin.format(_text(data.get("organization_bin"))),
-        "" if data.get("is_active", True) else words.switched_off,
-        words.route_version.format(data.get("version")),
-        words.actor.format(_text(data.get("actor"))),
+        _shop(happening, say),
+        say("BIN %(bin)s") % {"bin": _text(data.get("organization_bin"))},
+        "" if data.get("is_active", True) else say("takes no payments"),
+        say("version %(number)s") % {"number": data.get("version")},
+        say("changed by %(name)s") % {"name": _text(data.get("actor"))},
         _text(data.get("reason")),
     )
     return tuple(fact for fact in facts if fact)
@@ -281,8 +175,8 @@ def _of_endpoint(data: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(fact for fact in facts if fact)
 
 
-def _shop(happening: EventFacts, words: Words) -> str:
-    return _text(happening.shop_name) or (words.shop.format(happening.shop_id) if happening.shop_id else "")
+def _shop(happening: EventFacts, say: Say) -> str:
+    return _text(happening.shop_name) or (say("shop %(id)s") % {"id": happening.shop_id} if happening.shop_id else "")
 
 
 def _text(value: object) -> str:
