@@ -18,7 +18,7 @@ from sqlalchemy import text
 from payment_service.postgres.schema import run_script
 
 revision = "0019"
-down_revision = "0014"
+down_revision = "0018"
 branch_labels = None
 depends_on = None
 
