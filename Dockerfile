@@ -7,7 +7,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
 
 # The environment has no pip of its own: nothing in the final image can install anything.
-# With traces and Sentry: --build-arg REQUIREMENTS=requirements-extras.lock
+# With the optional extras (OpenID sign-in, traces, Sentry): --build-arg REQUIREMENTS=requirements-extras.lock
 ARG REQUIREMENTS=requirements.lock
 COPY requirements.lock requirements-extras.lock ./
 RUN python -m venv --without-pip /opt/venv \
@@ -15,13 +15,6 @@ RUN python -m venv --without-pip /opt/venv \
         -r "${REQUIREMENTS:-requirements.lock}"
 
 COPY requirements-dev.lock pyproject.toml README.md ./
-# docker build --build-arg OIDC=true: what the extra `oidc` adds, as the development lock file has it.
-ARG OIDC=
-RUN if [ -n "$OIDC" ]; then \
-        awk '/^[a-z]/ {keep = /^(authlib|joserfc)==/} keep' requirements-dev.lock > oidc.lock \
-        && pip --python /opt/venv/bin/python install --no-deps --require-hashes --only-binary :all: -r oidc.lock; \
-    fi
-
 # The tools that make the wheel stay here; their versions and hashes are those of the development lock file.
 RUN python -m venv /opt/tools \
     && awk '/^[a-z]/ {keep = /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/} keep' \

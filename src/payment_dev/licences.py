@@ -36,8 +36,6 @@ EXCEPTIONS: Final = {
     "certifi": "it binds only its own files, which are installed as they come",
 }
 """Packages under another licence, and why it does not bind the service."""
-OPTIONAL: Final = ("authlib", "joserfc")
-"""Packages that the image holds only when the extra `oidc` is asked for; their own needs are locked anyway."""
 _HEAD: Final = """\
 # Licences of what the image holds
 
@@ -121,10 +119,7 @@ def page(lock: str) -> str:
         cell = ": ".join(filter(None, [licence_of(name, version), EXCEPTIONS.get(name)]))
         rows.append(f"| {name} | {cell} |\n")
     elsewhere = ", ".join(left_out(lock))
-    extra = ", ".join(f"{name} ({licence_of(name, importlib.metadata.version(name))})" for name in OPTIONAL)
-    asked_for = f"\nOnly with the extra `oidc`: {extra}.\n"
-    others = f"\nLocked for other systems only: {elsewhere}.\n" if elsewhere else ""
-    return _HEAD + "".join(rows) + asked_for + others + _FOOT
+    return _HEAD + "".join(rows) + (f"\nLocked for other systems only: {elsewhere}.\n" if elsewhere else "") + _FOOT
 
 
 def _requirements(lock: str) -> Iterator[Requirement]:
