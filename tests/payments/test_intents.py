@@ -116,12 +116,44 @@ async def test_key_stands_for_its_payment_however_old(
     assert route.call_count == 1
 
 
-async def test_key_of_another_caller_is_another_key(payments: Payments, wire: respx.MockRouter) -> None:
+async def test_request_is_known_by_its_key_whoever_sends_it(payments: Payments, wire: respx.MockRouter) -> None:
+    """A client whose API key was replaced by one with another name repeats what it does not know the end of."""
     route = taking(wire)
     first = await payments.create(ask(idempotency_key=KEY, caller=called("one")))
-    other = await payments.create(ask(idempotency_key=KEY, caller=called("two")))
-    assert other.payment.id != first.payment.id
+    again = await payments.create(ask(idempotency_key=KEY, caller=called("two")))
+    assert (again.payment.id, again.replayed) == (first.payment.id, True)
+    assert route.call_count == 1
+
+
+async def test_other_words_under_the_key_of_another_caller_are_another_request(
+    payments: Payments, wire: respx.MockRouter
+) -> None:
+    route = taking(wire)
+    await payments.create(ask(idempotency_key=KEY, caller=called("one")))
+    other = ask(idempotency_key=KEY, caller=called("two"), message="another")
+    assert not (await payments.create(other)).replayed
+    assert (await payments.create(other)).replayed
     assert route.call_count == 2
+
+
+async def test_two_callers_with_one_key_send_again_once_what_was_not_sent(
+    payments: Payments, wire: respx.MockRouter
+) -> None:
+    """The claim of the first still names what was not sent, that of the second what was: it is the one that counts."""
+    route = wire.get("/create/").mock(side_effect=REFUSED)
+    assert (await payments.create(ask(idempotency_key=KEY, caller=called("one")))).payment.failure == "not_sent"
+    taking(wire)
+    sent = await payments.create(ask(idempotency_key=KEY, caller=called("two")))
+    again = await payments.create(ask(idempotency_key=KEY, caller=called("one")))
+    assert (again.payment.id, again.replayed, route.call_count) == (sent.payment.id, True, 2)
+
+
+async def test_two_callers_at_once_with_one_key_are_one_call(payments: Payments, wire: respx.MockRouter) -> None:
+    route = taking(wire)
+    asked = (payments.create(ask(idempotency_key=KEY, caller=called(name))) for name in ("one", "two") * 5)
+    _answers, errors = await all_of(*asked)
+    assert all(isinstance(error, StillRunning) for error in errors)
+    assert route.call_count == 1
 
 
 async def test_two_keys_are_two_payments(payments: Payments, wire: respx.MockRouter) -> None:
@@ -244,6 +276,16 @@ async def test_nothing_sent_may_be_asked_again_within_the_window(payments: Payme
     route = taking(wire)
     assert (await payments.create(ask())).payment.state == "pending"
     assert route.calls.last.response.status_code == 200
+
+
+async def test_unknown_payment_is_not_sent_again_for_another_caller(
+    payments: Payments, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    route = wire.get("/create/").mock(return_value=httpx.Response(500))
+    first = await payments.create(ask(caller=called("one")))
+    await age(sql, 86400)
+    again = await payments.create(ask(caller=called("two")))
+    assert (again.payment.id, again.payment.state, route.call_count) == (first.payment.id, "unknown", 1)
 
 
 async def test_unknown_payment_is_not_sent_again_within_the_window(payments: Payments, wire: respx.MockRouter) -> None:

@@ -220,8 +220,8 @@ async def test_equal_payment_without_a_key_waits_for_the_end_of_the_one_in_fligh
     books: asyncpg.Connection, state: str
 ) -> None:
     await beyond_the_law(books, f"UPDATE payment SET state = '{state}', reserved_amount = 0")
-    assert await law_of_row(books, "payment", NEW_PAYMENT, keyed=False) == "payment_like_in_flight"
-    assert await law_of_row(books, "payment", NEW_PAYMENT, keyed=False, caller="other") is None
+    for caller in ("tests", "other"):
+        assert await law_of_row(books, "payment", NEW_PAYMENT, keyed=False, caller=caller) == "payment_like_in_flight"
 
 
 @pytest.mark.parametrize(("state", "keyed"), [("sending", True), ("unknown", True), ("pending", False)])

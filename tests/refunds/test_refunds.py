@@ -273,6 +273,16 @@ async def test_same_key_and_request_refund_once(services: Services, payment: Pay
     assert route.call_count == 1
 
 
+@pytest.mark.parametrize("key", [KEY, None])
+async def test_refund_that_may_have_left_is_not_sent_again_for_another_caller(
+    services: Services, payment: Payment, wire: respx.MockRouter, key: str | None
+) -> None:
+    route = refunding(wire, httpx.Response(500))
+    first = await services.refunds.refund(give_back(payment, idempotency_key=key, caller=called("one")))
+    again = await services.refunds.refund(give_back(payment, idempotency_key=key, caller=called("two")))
+    assert (again.refund.id, again.refund.state, route.call_count) == (first.refund.id, "unknown", 1)
+
+
 async def test_key_of_another_refund_is_refused(services: Services, payment: Payment, wire: respx.MockRouter) -> None:
     route = refunding(wire)
     await services.refunds.refund(give_back(payment, idempotency_key=KEY))

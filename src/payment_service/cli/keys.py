@@ -22,7 +22,7 @@ def create(
     name: Annotated[
         str,
         typer.Argument(
-            help="Who will use it. A key that replaces another has the same name: Idempotency-Keys are known by it."
+            help="Who will use it. A key that replaces another has the same name: equal requests are known by it."
         ),
     ],
     scope: Annotated[

@@ -2,16 +2,20 @@
 
 from uuid import UUID
 
-from sqlalchemy import BigInteger, String, func, text
+from sqlalchemy import BigInteger, Index, String, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from payment_service.postgres.database import Base, Stamp
 
 
 class IdempotencyClaim(Base):
-    """One Idempotency-Key of one caller, and the operation it stands for. Kept for good."""
+    """One Idempotency-Key of one caller, and the operation it stands for. Kept for good.
+
+    The same words under the same key are the same request whoever sends them: another caller's claim is looked at too.
+    """
 
     __tablename__ = "idempotency_claim"
+    __table_args__ = (Index("idempotency_claim_key", "idempotency_key"),)
 
     caller: Mapped[str] = mapped_column(String(64), primary_key=True)
     idempotency_key: Mapped[str] = mapped_column(String(128), primary_key=True)

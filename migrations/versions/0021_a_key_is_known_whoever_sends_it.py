@@ -1,0 +1,72 @@
+"""An Idempotency-Key with the same request is the same request, whichever caller sends it.
+
+A client whose API key was replaced by one with another name, or a second system that goes on with the first one's
+work, repeats a request under its Idempotency-Key: it was sent again, since keys were known by caller. A key of another
+caller with *other* words is still another key.
+
+And without a key: what may have left blocks its like, whichever caller asks again.
+"""
+
+from alembic import op
+from sqlalchemy import text
+
+from payment_service.postgres.schema import run_script
+
+revision = "0021"
+down_revision = "0019"
+branch_labels = None
+depends_on = None
+
+CLAIMS = """
+CREATE INDEX idempotency_claim_key ON idempotency_claim (idempotency_key);
+
+-- What a key stands for. First of all a claim of the caller's own with other words; else the operation that came to
+-- something, whoever asked for it; else one that provably was not sent.
+CREATE FUNCTION claim_of(of_caller text, of_key text, of_fingerprint text) RETURNS SETOF idempotency_claim
+LANGUAGE sql STABLE AS $$
+    SELECT claim.* FROM idempotency_claim claim
+    LEFT JOIN payment ON payment.id = claim.operation_id
+    LEFT JOIN refund ON refund.id = claim.operation_id
+    WHERE claim.idempotency_key = of_key AND (claim.caller = of_caller OR claim.fingerprint = of_fingerprint)
+    ORDER BY claim.fingerprint <> of_fingerprint DESC,
+        coalesce(payment.failure, refund.failure) IS NOT DISTINCT FROM 'not_sent', claim.caller <> of_caller
+    LIMIT 1
+$$;
+DO $$ BEGIN
+    EXECUTE format('ALTER FUNCTION claim_of(text, text, text) SET search_path = %I, pg_temp', current_schema());
+END $$;
+
+-- Some lines of these functions change, the rest stays as it is: no further copy of them here.
+CREATE FUNCTION rewrite(of_function text, lines text[][]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    source text := pg_get_functiondef(of_function::regproc);
+    line text[];
+BEGIN
+    FOREACH line SLICE 1 IN ARRAY lines LOOP
+        IF position(line[1] IN source) = 0 THEN
+            RAISE EXCEPTION '% has no line %', of_function, line[1];
+        END IF;
+        source := replace(source, line[1], line[2]);
+    END LOOP;
+    EXECUTE source;
+END $$;
+SELECT rewrite(name, ARRAY[
+    ['one_at_a_time(''key '' || _caller || '' '' || _key)', 'one_at_a_time(''key '' || _key)'],
+    ['FROM idempotency_claim WHERE caller = _caller AND idempotency_key = _key',
+     'FROM claim_of(_caller, _key, _fingerprint)'],
+    ['fingerprint = _fingerprint AND caller = _caller',
+     'fingerprint = _fingerprint AND (caller = _caller OR state IN (''sending'', ''unknown''))']
+]) FROM unnest(ARRAY['payment_intend', 'refund_intend']) AS name;
+-- The laws that refuse it on the tables, whatever those functions do.
+SELECT rewrite('payment_is_no_repeat', ARRAY[[' AND earlier.caller = NEW.caller', '']]);
+SELECT rewrite('refund_is_no_repeat', ARRAY[['earlier.caller = NEW.caller AND ', '']]);
+DROP FUNCTION rewrite;
+"""
+
+
+def upgrade() -> None:
+    run_script(op.get_bind(), CLAIMS)
+
+
+def downgrade() -> None:
+    op.execute(text("SELECT break_law('no_way_back', 'keys of other callers would be sent again')"))
