@@ -97,6 +97,12 @@ async def test_collector_that_hangs_or_is_dead_keeps_no_payment_waiting(
 
 
 @pytest.mark.thorough
+async def test_span_that_cannot_be_made_breaks_nothing(collector: Collector) -> None:
+    with tracing.tracing(collector.url, HEADERS, "tests"):
+        tracing.record("moved", 0, payment_id="None")
+        tracing.record("moved", 0, kind="NO KIND", payment_id=new_id())
+
+
 def test_nothing_is_imported_and_nothing_done_while_it_is_off() -> None:
     program = (
         "import sys, uuid; import payment_service.programs.serve, payment_service.programs.work\n"

@@ -31,6 +31,7 @@ EXPORT_WITHIN_S: Final = 5
 STOP_WITHIN_S: Final = 2
 """How long a process that stops waits for the last batch."""
 _SPAN_BITS: Final = 2**64 - 1
+log = logs.get_logger(__name__)
 _IDS: Final = {"create": "payment_id", "create-link": "payment_id", "refund": "refund_id"}
 """By the operation of a request whose id its span has: what is called meanwhile must name it as its parent."""
 
@@ -42,10 +43,15 @@ class TracingError(Exception):
 def record(name: str, seconds: float, *, kind: str = "INTERNAL", failed: bool = False, **facts: object) -> None:
     """Tell of something that has just ended, after so many seconds. What is about no payment is not told.
 
-    ``kind`` is a name of OpenTelemetry's ``SpanKind``; ``facts`` go before what is bound to the log lines.
+    ``kind`` is a name of OpenTelemetry's ``SpanKind``; ``facts`` go before what is bound to the log lines. It never
+    raises: what it tells of has happened, and whoever asked for it must hear of that.
     """
-    if _traces is not None:
+    if _traces is None:
+        return
+    try:
         _traces.record(name, seconds, kind, {**logs.bound(), **facts}, failed=failed)
+    except Exception:
+        log.exception("not traced", span=name)
 
 
 @contextlib.contextmanager

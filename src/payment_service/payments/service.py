@@ -218,7 +218,8 @@ class Payments:
     async def _answer_of(self, request: PaymentRequest, intent: asyncpg.Record) -> tuple[Answer, None] | None:
         """What stands in the way, as an answer or an error; none when it does not stand there any more."""
         earlier_id: UUID = intent["earlier"]
-        bind(payment_id=str(earlier_id), shop_id=request.shop_id)
+        if intent["earlier"] is not None:
+            bind(payment_id=str(earlier_id), shop_id=request.shop_id)
         match intent["obstacle"]:
             case "order_paid":
                 raise OrderAlreadyPaid(request.order_id or "", earlier_id)
