@@ -44,9 +44,9 @@ async def unknown(services: Services, wire: respx.MockRouter, proxy: GoodProxy, 
     return payment
 
 
-def refund_form(seen: int = 0, amount: str = "", **more: str) -> dict[str, str]:
+def refund_form(seen: int = 0, amount: str = "", *, left: str = "100", **more: str) -> dict[str, str]:
     how = "part" if amount else "all"
-    return {"seen": str(seen), "how": how, "amount": amount, "reason": "roses had wilted", **more}
+    return {"seen": str(seen), "how": how, "amount": amount or left, "reason": "roses had wilted", **more}
 
 
 # --- coming in
@@ -461,7 +461,7 @@ async def test_second_refund_is_asked_for_from_a_page_that_shows_the_first(
     await client.post(path, data=refund_form(amount="50"))
     form = await client.get(path)
     assert 'name="seen" value="1"' in form.text
-    assert (await client.post(path, data=refund_form(1))).headers["location"].endswith("done=refunded")
+    assert (await client.post(path, data=refund_form(1, left="50"))).headers["location"].endswith("done=refunded")
     assert proxy.refund.call_count == 2
     actors = await sql.fetch("SELECT DISTINCT actor FROM payment_log WHERE operation_type = 'refund'")
     assert [row["actor"] for row in actors] == ["operator@example.kz"]
@@ -505,11 +505,29 @@ async def test_sum_that_is_none_comes_back_with_a_sentence_and_sends_nothing(
     services: Services, shops: dict[int, str], proxy: GoodProxy, sign_in: SignIn
 ) -> None:
     payment, client = await paid(services, proxy), await sign_in()
+    path = f"/console/payments/{payment.id}/refund"
     for amount in ("0", "-5", "abc", "1.234", "100.01", "1e2", "NaN", "\u0665"):
-        answer = await client.post(f"/console/payments/{payment.id}/refund", data=refund_form(amount=amount))
+        answer = await client.post(path, data=refund_form(amount=amount))
         assert answer.status_code == 422, amount
         assert 'class="notice bad"' in answer.text
     assert proxy.refund.call_count == 0
+
+
+async def test_all_that_is_left_goes_back_only_when_its_sum_was_typed(
+    services: Services, shops: dict[int, str], proxy: GoodProxy, sign_in: SignIn
+) -> None:
+    payment, client = await paid(services, proxy, tenge=17500), await sign_in()
+    path = f"/console/payments/{payment.id}/refund"
+    assert 'name="amount" inputmode="decimal" autocomplete="off" value=""' in (await client.get(path)).text
+    for typed in ("", " ", "1750", "17499.99", "17500.01", "175000"):
+        for how in ("all", "", "both"):
+            answer = await client.post(path, data=refund_form(how=how, amount="", left=typed))
+            assert answer.status_code == 422, (typed, how)
+            assert "Left to refund: 17\u00a0500\u00a0₸." in answer.text
+    assert proxy.refund.call_count == 0
+    for _ in range(2):
+        assert (await client.post(path, data=refund_form(left="17 500,00"))).status_code == 303
+    assert [refund.amount for refund in await services.refunds.of_payment(payment.id)] == [1_750_000]
 
 
 async def test_old_session_is_asked_for_the_password_before_money_leaves(

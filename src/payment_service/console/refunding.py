@@ -75,17 +75,17 @@ async def _refund(visit: Visit, shown: Shown, amount: Money, seen: str, reason: 
 
 
 def _amount(visit: Visit, left: Money) -> Money:
-    """The sum that the form asks for.
+    """The sum that was typed, which confirms what was chosen.
 
     Raises:
-        InvalidInput: when it is none.
+        InvalidInput: when it is none, or all that is left was chosen and it is another sum.
         RefundExceedsRemainder: when it is more than what is left.
     """
-    if visit.said("how") == "all":
-        return left
     amount = money_of(visit, "amount")
     if not amount.tiyn:
         raise InvalidInput("amount", "is no sum")
+    if visit.said("how") != "part" and amount != left:
+        raise InvalidInput("whole_amount", "is not all that is left")
     if amount > left:
         raise RefundExceedsRemainder(left)
     return amount

@@ -85,6 +85,7 @@ _FIELDS: Final[Mapping[str, str]] = {
     "proof": mark("Confirm first who you are."),
     "new_password": mark("Take at least 10 characters that do not repeat themselves or hold your name."),
     "amount": mark("A sum is written in tenge, such as 5000 or 99,50."),
+    "whole_amount": mark("That is not all that is left. Type the sum that goes back, or choose a part."),
     "external_id": mark("Take the Kaspi id as the cabinet shows it with the payment."),
     "provider_refund_id": mark("That is the id of another refund of this payment."),
     "reason": mark("Say in a few words who found what, and where."),
