@@ -228,6 +228,8 @@ PAGES: dict[str, tuple[str, str, Collection[Role]]] = {
     "POST replay one": ("POST", "/deliveries/{id}/replay", DELIVERING),
     "GET messages": ("GET", "/messages", DELIVERING),
     "GET keys": ("GET", "/keys", {Role.ADMIN}),
+    "GET new key": ("GET", "/keys/new", {Role.ADMIN}),
+    "POST new key": ("POST", "/keys/new", {Role.ADMIN}),
     "GET revoke": ("GET", "/keys/{id}/revoke", {Role.ADMIN}),
     "POST revoke": ("POST", "/keys/{id}/revoke", {Role.ADMIN}),
     "GET people": ("GET", "/people", {Role.ADMIN}),

@@ -1,5 +1,6 @@
 """Keys and accounts in the console: administrators alone, with the password again, and a link that is shown once."""
 
+import asyncio
 import re
 
 import asyncpg
@@ -56,6 +57,72 @@ async def test_key_ends_only_with_the_password_of_a_moment_ago(
     assert (await client.post(path)).status_code == 303  # twice is the same as once
     for missing in ("/console/keys/999/revoke", "/console/keys/x/revoke"):
         assert (await client.get(missing)).status_code == 404
+
+
+KEY = {"name": "bitrix", "scope-payments:read": "yes", "reach": "some", f"shop-{OWN}": "yes", "days": "30"}
+
+
+async def test_key_is_made_once_however_often_the_form_is_sent_and_shown_by_the_first_answer_only(
+    services: Services,
+    shops: dict[int, str],
+    make_client: ClientMaker,
+    sign_in: SignIn,
+    sql: asyncpg.Connection,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = await sign_in(Role.ADMIN)
+    await sql.execute(LONG_AGO)
+    [once] = re.findall(r'name="once" value="([^"]+)"', (await client.get("/console/keys/new")).text)
+    form = {**KEY, "once": once}
+    assert "password is not right" in (await client.post("/console/keys/new", data=form)).text
+    assert await services.access.all() == []
+    answers = await asyncio.gather(
+        *(client.post("/console/keys/new", data={**form, "password": PASSWORD}) for _ in range(3))
+    )
+    [made] = [answer for answer in answers if answer.status_code == 200]
+    [key] = re.findall(r'data-copy="(ps_[\w-]{43})"', made.text)
+    assert made.headers["cache-control"] == "no-store"
+    assert {answer.headers["location"] for answer in answers if answer is not made} == {
+        "/console/keys?done=made-before"
+    }
+    assert (await client.post("/console/keys/new", data={**form, "name": "other"})).status_code == 303  # gone back to
+    [row] = await services.access.all()
+    assert (row.name, row.scopes, row.shops) == ("bitrix", ["payments:read"], [OWN])
+    assert row.expires_at is not None
+    assert (row.expires_at - row.created_at).days in {29, 30}
+    assert (await make_client(key).get("/payments")).status_code == 200
+    page = await client.get("/console/keys?done=made-before")
+    assert "Nothing was made now" in page.text
+    assert key not in page.text + (await client.get("/console/record?changes=yes")).text + caplog.text
+    by_whom = await sql.fetch("SELECT actor, content FROM payment_log WHERE operation_type = 'key-create'")
+    assert [line["actor"] for line in by_whom] == ["admin@example.kz"]
+    assert key not in by_whom[0]["content"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"name": "console"}, "A name is 1 to 64 letters"),
+        ({"name": "with blanks"}, "A name is 1 to 64 letters"),
+        ({"scope-payments:read": None, "scope-money:take": "yes"}, "Choose what the key may do"),
+        ({"reach": ""}, "Choose all shops"),
+        ({"reach": "all"}, "Choose all shops"),
+        ({f"shop-{OWN}": None}, "Choose all shops"),
+        ({"shop-999": "yes"}, "Choose all shops"),
+        ({"days": "0"}, "Days are a number"),
+        ({"days": "0000009"}, "Days are a number"),
+        ({"once": "mine"}, ""),
+    ],
+)
+async def test_key_that_nobody_can_mean_is_not_made(
+    services: Services, shops: dict[int, str], sign_in: SignIn, change: dict[str, str | None], told: str
+) -> None:
+    client = await sign_in(Role.ADMIN)
+    form = {**KEY, "once": "0193d3f0-0000-4000-8000-000000000001", **change}
+    answer = await client.post("/console/keys/new", data={name: value for name, value in form.items() if value})
+    assert answer.status_code == (422 if told else 400)
+    assert told in answer.text
+    assert await services.access.all() == []
 
 
 # --- people

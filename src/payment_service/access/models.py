@@ -4,6 +4,8 @@ A key, a session's token and a link are never stored, only their SHA-256: each h
 A password has fewer, so of it there is an Argon2id hash.
 """
 
+from uuid import UUID
+
 from sqlalchemy import ARRAY, ForeignKey, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -21,6 +23,8 @@ class ApiKey(Base):
     digest: Mapped[str] = mapped_column(String(64), unique=True)
     scopes: Mapped[list[str]] = mapped_column(ARRAY(String(32)))
     shops: Mapped[list[int] | None] = mapped_column(ARRAY(Integer))
+    once: Mapped[UUID | None] = mapped_column(unique=True)
+    """The form that asked for it: sent again, it makes no second key."""
     created_at: Mapped[Stamp]
     expires_at: Mapped[Moment | None]
     revoked_at: Mapped[Moment | None]

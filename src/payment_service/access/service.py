@@ -16,15 +16,17 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import Float, Select, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
 
 from payment_service.access.models import ApiKey, ApiKeyUse
 from payment_service.audit import service as audit
 from payment_service.errors import InvalidInput, NotAuthenticated, ScopeMissing, ShopNotConfigured
 from payment_service.observability.logs import get_logger
-from payment_service.postgres.database import Database
+from payment_service.postgres.database import Database, constraint_of
 from payment_service.postgres.memory import Memory
 from payment_service.postgres.visibility import ALL_SHOPS, Shops
 
@@ -213,11 +215,13 @@ class Access:
         *,
         shops: Shops,
         expires_at: datetime | None = None,
+        once: UUID | None = None,
     ) -> NewKey:
-        """Make a key.
+        """Make a key. ``once`` stands for the request, when that may come twice.
 
         Raises:
-            InvalidInput: for a scope that does not exist, no scope, or no name.
+            InvalidInput: for a scope that does not exist, no scope, or no name; for ``once`` when a key was made for
+                that request before. That key is not shown again.
         """
         if not _NAME.fullmatch(name) or name in _OURS:
             raise InvalidInput(
@@ -234,11 +238,17 @@ class Access:
             scopes=sorted(set(scopes)),
             shops=None if shops is ALL_SHOPS else sorted(shops),
             expires_at=expires_at,
+            once=once,
         )
-        async with self.database.transaction() as session:
-            session.add(row)
-            await session.flush()
-            await audit.record_change(session, "key-create", ApiKey.__tablename__, row.id)
+        try:
+            async with self.database.transaction() as session:
+                session.add(row)
+                await session.flush()
+                await audit.record_change(session, "key-create", ApiKey.__tablename__, row.id)
+        except IntegrityError as error:
+            if constraint_of(error) != "api_key_once":
+                raise
+            raise InvalidInput("once", "stands for a key that was made before") from error
         self.memory.forget_all()
         return NewKey(row, key)
 

@@ -92,6 +92,7 @@ _router: Final = Router(
         _at("/messages", webhooks.messages, needs=Right.DELIVER),
         # keys and people
         _at("/keys", keys.keys, needs=Right.ADMINISTER),
+        _at("/keys/new", keys.new, post=True, needs=Right.ADMINISTER),
         _at("/keys/{id}/revoke", keys.revoke, post=True, needs=Right.ADMINISTER),
         _at("/people", people.people, needs=Right.ADMINISTER),
         _at("/people/new", people.new, post=True, needs=Right.ADMINISTER),

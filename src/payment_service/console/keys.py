@@ -1,12 +1,46 @@
-"""API keys: who may call, what they may do, when they last did, and ending one."""
+"""API keys: who may call, what they may do, when they last did, making one and ending one.
+
+A key is shown by the answer that made it and by nothing else. The form carries what it stands for, made here: sent
+again it makes no second key, and shows none.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import uuid4
 
 from starlette.responses import Response
 
+from payment_service.access.service import Scope
 from payment_service.access.views import KeyView
+from payment_service.console.languages import mark
 from payment_service.console.lists import sellers
-from payment_service.console.said import told
-from payment_service.console.web import HOME, Refused, Visit, go, number_of, proved
-from payment_service.errors import NotAuthenticated, ServiceError
+from payment_service.console.said import field_of, told
+from payment_service.console.web import (
+    HOME,
+    Refused,
+    Visit,
+    form_id,
+    go,
+    number_of,
+    numbered,
+    proved,
+    shown_once,
+)
+from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
+from payment_service.postgres.visibility import ALL_SHOPS, Shops
+from payment_service.reconciliation.turnover import names_of_shops
+
+SCOPES: Final[Mapping[Scope, str]] = {
+    Scope.CONFIG_READ: mark("read which BIN a shop has"),
+    Scope.PAYMENTS_READ: mark("look at payments"),
+    Scope.PAYMENTS_WRITE: mark("ask for payments"),
+    Scope.REFUNDS_WRITE: mark("send money back"),
+    Scope.REPORTS_WRITE: mark("report what a client did itself"),
+    Scope.ADMIN: mark("change routing, webhooks and chats, settle, read the record"),
+    Scope.SECRETS_READ: mark("read device tokens in the clear"),
+}
+_MOST_DAYS: Final = 3650
 
 
 async def keys(visit: Visit) -> Response:
@@ -20,6 +54,68 @@ async def keys(visit: Visit) -> Response:
         sellers=await sellers(visit, (shop for row in rows if row.shops != "all" for shop in row.shops)),
         notice=visit.query("done"),
     )
+
+
+async def new(visit: Visit) -> Response:
+    """The form for a key, and what it sends; then the key, once."""
+    error: ServiceError | None = None
+    if visit.request.method == "POST":
+        once = form_id(visit)
+        try:
+            scopes, shops, expires_at = _scopes(visit), await _shops(visit), _expiry(visit)
+            await proved(visit)
+            made = await visit.services.access.create(
+                visit.said("name"), scopes, shops=shops, expires_at=expires_at, once=once
+            )
+        except NotAuthenticated:
+            raise
+        except InvalidInput as refusal:
+            if field_of(refusal) == "once":
+                return go(f"{HOME}/keys", done="made-before")
+            error = InvalidInput("key_name", "is none") if field_of(refusal) == "name" else refusal
+        except ServiceError as refusal:
+            error = refusal
+        else:
+            return shown_once(visit, "key_made.html", key=KeyView.of(made.row), whole=made.key)
+    return visit.page(
+        "key_new.html",
+        once=visit.said("once") or str(uuid4()),
+        scopes=SCOPES,
+        shops=await names_of_shops(visit.services.database),
+        chosen=[scope for scope in SCOPES if f"scope-{scope}" in visit.form],
+        chosen_shops=numbered(visit, "shop-"),
+        given=visit.form,
+        **told(error, visit.language),
+    )
+
+
+def _scopes(visit: Visit) -> list[str]:
+    """What the key may do: each scope has a field of its own."""
+    return [scope for scope in SCOPES if f"scope-{scope}" in visit.form]
+
+
+async def _shops(visit: Visit) -> Shops:
+    """The shops that the key may touch; all of them only when that was said.
+
+    Raises:
+        InvalidInput: when neither was said, or a shop is none.
+    """
+    chosen = frozenset(numbered(visit, "shop-"))
+    match visit.said("reach"):
+        case "all" if not chosen:
+            return ALL_SHOPS
+        case "some" if chosen and chosen <= (await names_of_shops(visit.services.database)).keys():
+            return chosen
+    raise InvalidInput("key_shops", "are all or some")
+
+
+def _expiry(visit: Visit) -> datetime | None:
+    days = visit.said("days")
+    if not days:
+        return None
+    if not (days.isascii() and days.isdigit() and 1 <= int(days[:6]) <= _MOST_DAYS):
+        raise InvalidInput("days", "is a number of days")
+    return datetime.now(UTC) + timedelta(days=int(days))
 
 
 async def revoke(visit: Visit) -> Response:

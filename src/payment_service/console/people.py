@@ -11,7 +11,7 @@ from payment_service.access.views import PersonView
 from payment_service.console.languages import mark
 from payment_service.console.lists import sellers
 from payment_service.console.said import field_of, told
-from payment_service.console.web import HOME, Refused, Visit, go, money_of, number_of, proved
+from payment_service.console.web import HOME, Refused, Visit, go, money_of, number_of, numbered, proved, shown_once
 from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
 from payment_service.money import Money
 from payment_service.notifications.links import MadeLink
@@ -118,7 +118,7 @@ def _link_page(visit: Visit, person: Person, made: MadeLink | None) -> Response:
     """What became of a link, and the link itself unless it was sent: in the answer, for no address may hold it."""
     if made is None:
         raise Refused(404)  # the account ended meanwhile
-    return visit.page("person_link.html", person=PersonView.of(person), made=made)
+    return shown_once(visit, "person_link.html", person=PersonView.of(person), made=made)
 
 
 _ACTS: Final[Mapping[str, Callable[[Visit, Person], Awaitable[Response]]]] = {
@@ -138,7 +138,7 @@ async def _form(visit: Visit, person: Person | None, error: ServiceError | None)
         given |= {"role": view.role, "shops": shops, "limit": view.refund_limit or ""}
     if visit.request.method == "POST" and visit.said("do") in {"", "change"}:
         given |= {name: visit.said(name) for name in ("email", "name", "role", "limit")}
-        given |= {"shops": _numbers(visit), "send": bool(visit.said("send"))}
+        given |= {"shops": numbered(visit, "shop-"), "send": bool(visit.said("send"))}
     return visit.page(
         "person.html",
         person=view,
@@ -171,19 +171,10 @@ def _shops(visit: Visit) -> Shops:
     Raises:
         InvalidInput: for an administrator with a list, or a florist without.
     """
-    chosen = frozenset(_numbers(visit))
+    chosen = frozenset(numbered(visit, "shop-"))
     if visit.said("role") == Role.FLORIST and not chosen:
         raise InvalidInput("shops", "are named")
     return chosen or ALL_SHOPS
-
-
-def _numbers(visit: Visit) -> list[int]:
-    """The shops of the form: each has a field of its own, named by its number."""
-    return [
-        int(name.removeprefix("shop-"))
-        for name in visit.form
-        if name.startswith("shop-") and name.removeprefix("shop-").isdecimal() and len(name) <= 14
-    ]
 
 
 def _limit(visit: Visit) -> Money | None:

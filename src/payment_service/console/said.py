@@ -108,6 +108,12 @@ _FIELDS: Final[Mapping[str, str]] = {
     "role": mark("Choose a role."),
     "shops": mark("A florist has at least one shop; an administrator has all of them, so choose none."),
     "limit": mark("A limit is written in tenge, such as 50000. A limit that was set can be changed, not removed."),
+    "key_name": mark(
+        "A name is 1 to 64 letters, digits, dots and dashes, such as bitrix-prod, and not one that the service has."
+    ),
+    "scopes": mark("Choose what the key may do."),
+    "key_shops": mark("Choose all shops, or name those that the key may touch."),
+    "days": mark("Days are a number from 1 to 3650; empty: it does not end by itself."),
     "own_account": mark("Your own account is changed by another administrator."),
     "refund_reason": mark("Say in a few words why the money goes back."),
     "period": mark("Write a day as 2026-11-30, a month as 2026-11."),
