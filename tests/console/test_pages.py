@@ -221,6 +221,10 @@ PAGES: dict[str, tuple[str, str, Collection[Role]]] = {
     # --- webhooks and messages, keys and people
     "POST replay payment": ("POST", "/payments/{id}/replay", DELIVERING),
     "GET webhooks": ("GET", "/webhooks", DELIVERING),
+    "GET new webhook": ("GET", "/webhooks/new", {Role.ADMIN}),
+    "POST new webhook": ("POST", "/webhooks/new", {Role.ADMIN}),
+    "GET switch": ("GET", "/webhooks/{id}/switch", {Role.ADMIN}),
+    "POST switch": ("POST", "/webhooks/{id}/switch", {Role.ADMIN}),
     "GET replay many": ("GET", "/webhooks/{id}/replay", DELIVERING),
     "POST replay many": ("POST", "/webhooks/{id}/replay", DELIVERING),
     "GET deliveries": ("GET", "/deliveries", DELIVERING),

@@ -64,6 +64,66 @@ async def test_why_an_endpoint_is_off_stands_there(world: World, sign_in: SignIn
     assert "off It answered 410: gone for good." in re.sub(r" +", " ", said).replace("127.0.0.1 ", "")
 
 
+async def test_endpoint_is_switched_off_with_a_reason_and_on_again_and_the_record_names_who(
+    world: World, sign_in: SignIn
+) -> None:
+    path = f"/console/webhooks/{await world.endpoint()}/switch"
+    client = await sign_in(Role.ADMIN)
+    off = {"to": "off", "reason": "the site moves"}
+    assert fields(await client.get(path)) == {"to": "off"}
+    for wrong, status in (({"to": "off", "reason": " "}, 422), ({"to": "up"}, 400), ({}, 400)):
+        assert (await client.post(path, data=wrong)).status_code == status
+    for _ in range(2):  # pressed twice is once
+        assert (await client.post(path, data=off)).headers["location"] == "/console/webhooks?done=off"
+    said = text_of(await client.get("/console/webhooks?done=off"))
+    assert "A person switched it off." in said
+    assert "Switch on…" in said
+    assert fields(await client.get(path)) == {"to": "on"}
+    for _ in range(2):
+        assert (await client.post(path, data={"to": "on"})).headers["location"] == "/console/webhooks?done=on"
+    lines = await world.sql.fetch(
+        "SELECT operation_type, actor, reason FROM payment_log WHERE subject LIKE 'webhook_endpoint:%' ORDER BY id"
+    )
+    assert [tuple(line.values()) for line in lines[1:]] == [
+        ("webhook-change", "admin@example.kz", "the site moves"),
+        ("webhook-on", "admin@example.kz", None),
+    ]
+
+
+async def test_endpoint_is_made_once_however_often_the_form_is_sent_and_its_secret_shown_once(
+    world: World, shops: dict[int, str], services: Services, sign_in: SignIn
+) -> None:
+    client = await sign_in(Role.ADMIN)
+    path = "/console/webhooks/new"
+    form = {
+        **fields(await client.get(path)),
+        "url": "http://127.0.0.1:9009/webhook?token=hidden",
+        "which": "some",
+        "event-payment.paid": "yes",
+        "reach": "some",
+        f"shop-{OWN}": "yes",
+    }
+    for change, told in (
+        ({"url": "https://10.0.0.1/webhook"}, "Take an address that begins"),
+        ({"which": "all"}, "Choose all events"),
+        ({"event-payment.paid": ""}, "Choose all shops"),
+        ({"description": "x" * 501}, "That is too long"),
+    ):
+        wrong = {**form, **change, "reach": "some" if told != "Choose all shops" else "all"}
+        answer = await client.post(path, data=wrong)
+        assert (answer.status_code, told in answer.text) == (422, True), told
+    made = await client.post(path, data=form)
+    [secret] = re.findall(r'data-copy="(whsec_[^"]+)"', made.text)
+    assert made.headers["cache-control"] == "no-store"
+    assert (await client.post(path, data=form)).headers["location"] == "/console/webhooks?done=made-before"
+    [endpoint] = await services.endpoints.all(FULL_ACCESS)
+    assert (endpoint.events, endpoint.shops) == (["payment.paid"], [OWN])
+    for page in ("/webhooks?done=made-before", "/record?changes=yes"):
+        text = (await client.get(f"/console{page}")).text
+        assert secret not in text
+        assert "token=hidden" not in text
+
+
 async def test_tries_are_shown_with_code_body_and_time(world: World, sign_in: SignIn) -> None:
     await world.endpoint()
     [delivery] = await delivered(world, 500)

@@ -55,7 +55,7 @@ class Right(StrEnum):
     DELIVER = "deliver"
     """See webhooks and messages, and send webhooks again."""
     ADMINISTER = "administer"
-    """Keys and accounts."""
+    """Keys, accounts, and which webhooks there are."""
 
 
 RIGHTS: Final[Mapping[Role, frozenset[Right]]] = {

@@ -85,6 +85,8 @@ _router: Final = Router(
         _at("/sums.csv", sums.sums_csv),
         # webhooks and messages
         _at("/webhooks", webhooks.webhooks, needs=Right.DELIVER),
+        _at("/webhooks/new", webhooks.new, post=True, needs=Right.ADMINISTER),
+        _at("/webhooks/{id}/switch", webhooks.switch, post=True, needs=Right.ADMINISTER),
         _at("/webhooks/{id}/replay", webhooks.replay_many, post=True, needs=Right.DELIVER),
         _at("/deliveries", webhooks.deliveries, needs=Right.DELIVER),
         _at("/deliveries/{id}", webhooks.delivery, needs=Right.DELIVER),

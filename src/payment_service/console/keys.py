@@ -13,22 +13,12 @@ from starlette.responses import Response
 
 from payment_service.access.service import Scope
 from payment_service.access.views import KeyView
+from payment_service.console.choosing import chosen_shops, form_id, shop_numbers
 from payment_service.console.languages import mark
 from payment_service.console.lists import sellers
 from payment_service.console.said import field_of, told
-from payment_service.console.web import (
-    HOME,
-    Refused,
-    Visit,
-    form_id,
-    go,
-    number_of,
-    numbered,
-    proved,
-    shown_once,
-)
+from payment_service.console.web import HOME, Refused, Visit, go, number_of, proved, shown_once
 from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
-from payment_service.postgres.visibility import ALL_SHOPS, Shops
 from payment_service.reconciliation.turnover import names_of_shops
 
 SCOPES: Final[Mapping[Scope, str]] = {
@@ -62,7 +52,7 @@ async def new(visit: Visit) -> Response:
     if visit.request.method == "POST":
         once = form_id(visit)
         try:
-            scopes, shops, expires_at = _scopes(visit), await _shops(visit), _expiry(visit)
+            scopes, shops, expires_at = _scopes(visit), await chosen_shops(visit), _expiry(visit)
             await proved(visit)
             made = await visit.services.access.create(
                 visit.said("name"), scopes, shops=shops, expires_at=expires_at, once=once
@@ -83,7 +73,7 @@ async def new(visit: Visit) -> Response:
         scopes=SCOPES,
         shops=await names_of_shops(visit.services.database),
         chosen=[scope for scope in SCOPES if f"scope-{scope}" in visit.form],
-        chosen_shops=numbered(visit, "shop-"),
+        chosen_shops=shop_numbers(visit),
         given=visit.form,
         **told(error, visit.language),
     )
@@ -92,21 +82,6 @@ async def new(visit: Visit) -> Response:
 def _scopes(visit: Visit) -> list[str]:
     """What the key may do: each scope has a field of its own."""
     return [scope for scope in SCOPES if f"scope-{scope}" in visit.form]
-
-
-async def _shops(visit: Visit) -> Shops:
-    """The shops that the key may touch; all of them only when that was said.
-
-    Raises:
-        InvalidInput: when neither was said, or a shop is none.
-    """
-    chosen = frozenset(numbered(visit, "shop-"))
-    match visit.said("reach"):
-        case "all" if not chosen:
-            return ALL_SHOPS
-        case "some" if chosen and chosen <= (await names_of_shops(visit.services.database)).keys():
-            return chosen
-    raise InvalidInput("key_shops", "are all or some")
 
 
 def _expiry(visit: Visit) -> datetime | None:

@@ -8,10 +8,11 @@ from starlette.responses import Response
 from payment_service.access.models import Person
 from payment_service.access.people import Role
 from payment_service.access.views import PersonView
+from payment_service.console.choosing import shop_numbers
 from payment_service.console.languages import mark
 from payment_service.console.lists import sellers
 from payment_service.console.said import field_of, told
-from payment_service.console.web import HOME, Refused, Visit, go, money_of, number_of, numbered, proved, shown_once
+from payment_service.console.web import HOME, Refused, Visit, go, money_of, number_of, proved, shown_once
 from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
 from payment_service.money import Money
 from payment_service.notifications.links import MadeLink
@@ -138,7 +139,7 @@ async def _form(visit: Visit, person: Person | None, error: ServiceError | None)
         given |= {"role": view.role, "shops": shops, "limit": view.refund_limit or ""}
     if visit.request.method == "POST" and visit.said("do") in {"", "change"}:
         given |= {name: visit.said(name) for name in ("email", "name", "role", "limit")}
-        given |= {"shops": numbered(visit, "shop-"), "send": bool(visit.said("send"))}
+        given |= {"shops": shop_numbers(visit), "send": bool(visit.said("send"))}
     return visit.page(
         "person.html",
         person=view,
@@ -171,7 +172,7 @@ def _shops(visit: Visit) -> Shops:
     Raises:
         InvalidInput: for an administrator with a list, or a florist without.
     """
-    chosen = frozenset(numbered(visit, "shop-"))
+    chosen = frozenset(shop_numbers(visit))
     if visit.said("role") == Role.FLORIST and not chosen:
         raise InvalidInput("shops", "are named")
     return chosen or ALL_SHOPS

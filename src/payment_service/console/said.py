@@ -112,7 +112,10 @@ _FIELDS: Final[Mapping[str, str]] = {
         "A name is 1 to 64 letters, digits, dots and dashes, such as bitrix-prod, and not one that the service has."
     ),
     "scopes": mark("Choose what the key may do."),
-    "key_shops": mark("Choose all shops, or name those that the key may touch."),
+    "chosen_shops": mark("Choose all shops, or only some of them and which."),
+    "url": mark("Take an address that begins with https:// and leads to the public Internet."),
+    "events": mark("Choose all events, or only some of them and which."),
+    "why_off": mark("Say in a few words why it is switched off."),
     "days": mark("Days are a number from 1 to 3650; empty: it does not end by itself."),
     "own_account": mark("Your own account is changed by another administrator."),
     "refund_reason": mark("Say in a few words why the money goes back."),

@@ -234,24 +234,6 @@ async def ended_in_time(visit: Visit, deed: Coroutine[Any, Any, Ended]) -> Ended
         return None
 
 
-def numbered(visit: Visit, mark: str) -> list[int]:
-    """The numbers that were chosen in a form: each has a field of its own, named by the mark and itself."""
-    names = [name.removeprefix(mark) for name in visit.form if name.startswith(mark)]
-    return [int(name) for name in names if re.fullmatch(r"[0-9]{1,9}", name)]
-
-
-def form_id(visit: Visit) -> UUID:
-    """What a form stands for: made with the page, and the same however often it is sent.
-
-    Raises:
-        Refused: for what was not made here.
-    """
-    try:
-        return UUID(visit.said("once"))
-    except ValueError as error:
-        raise Refused(400) from error
-
-
 def shown_once(visit: Visit, template: str, **more: Any) -> Response:
     """A page with a secret that was just made: no browser and no proxy keeps it."""
     response = visit.page(template, **more)

@@ -1,4 +1,8 @@
-"""Webhooks: how each endpoint fares, what was delivered with every try, and sending again, told beforehand how much."""
+"""Webhooks: how each endpoint fares, what was delivered with every try, and sending again, told beforehand how much.
+
+Administrators add endpoints and switch them on and off. A secret is shown by the answer that made it and by nothing
+else.
+"""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,20 +12,28 @@ from uuid import UUID
 
 from starlette.responses import Response
 
+from payment_service.access.people import Right
+from payment_service.console.choosing import chosen_shops, form_id, shop_numbers
 from payment_service.console.languages import mark
 from payment_service.console.lists import sellers
+from payment_service.console.said import field_of, told
 from payment_service.console.standing import Tone
-from payment_service.console.web import HOME, Refused, Visit, go, moment_of
-from payment_service.errors import InvalidInput
+from payment_service.console.web import HOME, Refused, Visit, go, moment_of, proved, reason_of, shown_once
+from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
+from payment_service.identifiers import new_id
 from payment_service.notifications.texts import ALMATY
 from payment_service.payments.finding import find
+from payment_service.postgres.visibility import ALL_SHOPS
+from payment_service.reconciliation.turnover import names_of_shops
 from payment_service.webhooks.deliveries import Standing
 from payment_service.webhooks.delivery import body_of
-from payment_service.webhooks.endpoints import host_of
+from payment_service.webhooks.endpoints import SUBSCRIBABLE, host_of
 from payment_service.webhooks.models import EventDelivery
 
 AT_ONCE: Final = 50
 MOST_TOLD: Final = 10_000
+_LONGEST_URL: Final = 2000
+_LONGEST_DESCRIPTION: Final = 500
 _YEARS: Final = range(2020, 2100)
 PAYMENTS: Final = 5
 """Of so many payments that a search means, deliveries are shown."""
@@ -63,6 +75,66 @@ async def webhooks(visit: Visit) -> Response:
         sellers=await sellers(visit, shops),
         notice=visit.query("done"),
         sent=visit.query("count"),
+        may_administer=visit.me.may(Right.ADMINISTER),
+    )
+
+
+async def new(visit: Visit) -> Response:
+    """The form for an endpoint, and what it sends; then its secret, once."""
+    error: ServiceError | None = None
+    if visit.request.method == "POST":
+        once = form_id(visit)
+        try:
+            fields = await _wanted(visit)
+            await proved(visit)
+            made = await visit.services.endpoints.add(visit.me.caller, fields, once=once)
+        except NotAuthenticated:
+            raise
+        except ServiceError as refusal:
+            if isinstance(refusal, InvalidInput) and field_of(refusal) == "once":
+                return go(f"{HOME}/webhooks", done="made-before")
+            error = refusal
+        else:
+            return shown_once(visit, "webhook_made.html", host=host_of(made.endpoint), secret=made.secret)
+    return visit.page(
+        "webhook_new.html",
+        once=visit.said("once") or str(new_id()),
+        events=SUBSCRIBABLE,
+        chosen=_events(visit),
+        shops=await names_of_shops(visit.services.database),
+        chosen_shops=shop_numbers(visit),
+        given=visit.form,
+        **told(error, visit.language),
+    )
+
+
+async def switch(visit: Visit) -> Response:
+    """Switch an endpoint on or off, as the form says; it stays as it is when it is so already."""
+    endpoint = await visit.services.endpoints.get(visit.me.caller, visit.id())
+    error: ServiceError | None = None
+    if visit.request.method == "POST":
+        on = {"on": True, "off": False}.get(visit.said("to"))
+        if on is None:
+            raise Refused(400)
+        try:
+            reason = None if on else reason_of(visit, "why_off")
+            await proved(visit)
+            if endpoint.is_active != on:
+                changed = {"is_active": on}
+                await visit.services.endpoints.change(visit.me.caller, endpoint.id, changed, reason=reason)
+        except NotAuthenticated:
+            raise
+        except ServiceError as refusal:
+            error = refusal
+        else:
+            return go(f"{HOME}/webhooks", done="on" if on else "off")
+    return visit.page(
+        "webhook_switch.html",
+        endpoint=endpoint,
+        host=host_of(endpoint),
+        why_off=WHY_OFF,
+        reason=visit.said("reason"),
+        **told(error, visit.language),
     )
 
 
@@ -187,6 +259,29 @@ async def messages(visit: Visit) -> Response:
         ],
         states=MESSAGE_STATES,
     )
+
+
+async def _wanted(visit: Visit) -> dict[str, Any]:
+    """What an endpoint is to be, as the form says.
+
+    Raises:
+        InvalidInput: for a field that is wrong.
+    """
+    url, description, events = visit.said("url"), visit.said("description"), _events(visit)
+    if len(url) > _LONGEST_URL:
+        raise InvalidInput("url", "is too long")
+    if len(description) > _LONGEST_DESCRIPTION:
+        raise InvalidInput("description", "is too long")
+    if visit.said("which") != ("some" if events else "all"):
+        raise InvalidInput("events", "are all or some")
+    shops = await chosen_shops(visit)
+    named = None if shops is ALL_SHOPS else sorted(shops)
+    return {"url": url, "description": description, "events": events or None, "shops": named}
+
+
+def _events(visit: Visit) -> list[str]:
+    """The events of the form: each has a field of its own."""
+    return [kind for kind in SUBSCRIBABLE if f"event-{kind}" in visit.form]
 
 
 def _success(one: Standing) -> int | None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from sqlalchemy import func, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.access.service import Caller
@@ -26,7 +27,7 @@ from payment_service.identifiers import MASK, new_id
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import alarm
 from payment_service.outbound.client import Outbound, check_headers
-from payment_service.postgres.database import Database
+from payment_service.postgres.database import Database, is_duplicate
 from payment_service.postgres.vault import Vault
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.scheduling.due import Kind, wake
@@ -101,27 +102,37 @@ class Endpoints:
 
     # --- changing
 
-    async def add(self, caller: Caller, fields: Mapping[str, Any]) -> NewSecret:
+    async def add(self, caller: Caller, fields: Mapping[str, Any], *, once: UUID | None = None) -> NewSecret:
         """Add an endpoint: ``url``, and if wanted ``description, events, shops, headers``. Its secret is made here.
 
+        ``once`` is the id that it gets, when the request for it may come twice.
+
         Raises:
-            InvalidInput: for a field that is wrong.
+            InvalidInput: for a field that is wrong; for ``once`` when there is an endpoint with that id, whose secret
+                is not shown again.
         """
         secret = _new_secret()
-        endpoint = WebhookEndpoint(id=new_id())
+        endpoint = WebhookEndpoint(id=once or new_id())
         endpoint.secret_ciphertext = self.vault.encrypt(secret, _place(endpoint, "secret"))
         if fields.get("shops") is None and caller.shops is not ALL_SHOPS:
             fields = {**fields, "shops": sorted(caller.shops)}
         await self._check_url(fields["url"])
-        async with self.database.transaction() as session:
-            self._put(endpoint, fields)
-            session.add(endpoint)
-            await _record(session, "webhook-create", endpoint)
+        try:
+            async with self.database.transaction() as session:
+                self._put(endpoint, fields)
+                session.add(endpoint)
+                await _record(session, "webhook-create", endpoint)
+        except IntegrityError as error:
+            if not is_duplicate(error):
+                raise
+            raise InvalidInput("once", "stands for an endpoint that was added before") from error
         log.info("webhook endpoint added", endpoint_id=str(endpoint.id))
         return NewSecret(endpoint, secret)
 
-    async def change(self, caller: Caller, endpoint_id: UUID, fields: Mapping[str, Any]) -> WebhookEndpoint:
-        """Change only the given fields; ``is_active`` switches it on and off.
+    async def change(
+        self, caller: Caller, endpoint_id: UUID, fields: Mapping[str, Any], *, reason: str | None = None
+    ) -> WebhookEndpoint:
+        """Change only the given fields; ``is_active`` switches it on and off. ``reason`` stands in the record.
 
         Raises:
             WebhookNotFound: when there is none that the caller may see.
@@ -139,7 +150,7 @@ class Endpoints:
                     await self.switch_on(session, endpoint)
                 case False if endpoint.is_active:
                     endpoint.is_active, endpoint.off_reason, endpoint.off_since = False, "person", func.now()
-            await _record(session, "webhook-change", endpoint)
+            await _record(session, "webhook-change", endpoint, reason=reason)
             await session.refresh(endpoint)
         log.info("webhook endpoint changed", endpoint_id=str(endpoint.id), fields=sorted(fields))
         return endpoint
@@ -255,9 +266,11 @@ def _only_shop(endpoint: WebhookEndpoint) -> int | None:
     return endpoint.shops[0] if endpoint.shops and len(endpoint.shops) == 1 else None
 
 
-async def _record(session: AsyncSession, operation_type: str, endpoint: WebhookEndpoint) -> None:
-    shop_id = _only_shop(endpoint)
-    await audit.record_change(session, operation_type, WebhookEndpoint.__tablename__, endpoint.id, shop_id=shop_id)
+async def _record(
+    session: AsyncSession, operation_type: str, endpoint: WebhookEndpoint, *, reason: str | None = None
+) -> None:
+    table, shop_id = WebhookEndpoint.__tablename__, _only_shop(endpoint)
+    await audit.record_change(session, operation_type, table, endpoint.id, shop_id=shop_id, reason=reason)
 
 
 async def locked(session: AsyncSession, endpoint_id: UUID) -> WebhookEndpoint | None:

@@ -1,0 +1,42 @@
+"""What people choose in forms: shops by their numbers, and what a form stands for, however often it is sent."""
+
+import re
+from uuid import UUID
+
+from payment_service.console.web import Refused, Visit
+from payment_service.errors import InvalidInput
+from payment_service.postgres.visibility import ALL_SHOPS, Shops
+from payment_service.reconciliation.turnover import names_of_shops
+
+
+def form_id(visit: Visit) -> UUID:
+    """What a form stands for: made with the page, and the same however often it is sent.
+
+    Raises:
+        Refused: for what was not made here.
+    """
+    try:
+        return UUID(visit.said("once"))
+    except ValueError as error:
+        raise Refused(400) from error
+
+
+def shop_numbers(visit: Visit) -> list[int]:
+    """The shops of the form: each has a field of its own, named by its number."""
+    names = [name.removeprefix("shop-") for name in visit.form if name.startswith("shop-")]
+    return [int(name) for name in names if re.fullmatch(r"[0-9]{1,9}", name)]
+
+
+async def chosen_shops(visit: Visit) -> Shops:
+    """The shops that the form names; all of them only when that was said.
+
+    Raises:
+        InvalidInput: when neither was said, or both, or a shop is none.
+    """
+    chosen = frozenset(shop_numbers(visit))
+    match visit.said("reach"):
+        case "all" if not chosen:
+            return ALL_SHOPS
+        case "some" if chosen and chosen <= (await names_of_shops(visit.services.database)).keys():
+            return chosen
+    raise InvalidInput("chosen_shops", "are all or some")
