@@ -213,6 +213,7 @@ async def propose(client: httpx.AsyncClient, **changes: str) -> str:
 async def test_change_waits_until_another_administrator_confirms_it(
     services: Services, two: tuple[httpx.AsyncClient, ...], sql: asyncpg.Connection
 ) -> None:
+    since = await sql.fetchval("SELECT max(id::text)::uuid FROM event")
     path = await propose(two[0], device_token=NEW_TOKEN)
     assert await bin_today(services) == SHOPS[OWN]
     own = await two[0].post(path, data={"decision": "confirm"})
@@ -235,6 +236,14 @@ async def test_change_waits_until_another_administrator_confirms_it(
         ("route-confirm", "two@example.kz"),
     ]
     assert "proposed by one@example.kz" in text_of(await two[0].get(SELLER))
+    told = await sql.fetch(
+        "SELECT type, data ->> 'actor' AS actor, data::text FROM event WHERE id > $1 ORDER BY id", since
+    )
+    assert [(event["type"], event["actor"]) for event in told] == [
+        ("route.proposed", "one@example.kz"),
+        ("route.changed", "two@example.kz"),
+    ]
+    assert NEW_TOKEN[:8] not in told[0]["data"]
 
 
 async def test_keys_and_commands_are_no_way_around_the_second_administrator(
@@ -253,13 +262,15 @@ async def test_keys_and_commands_are_no_way_around_the_second_administrator(
 
 
 async def test_change_is_refused_or_taken_back_and_then_is_over(
-    services: Services, two: tuple[httpx.AsyncClient, ...]
+    services: Services, two: tuple[httpx.AsyncClient, ...], sql: asyncpg.Connection
 ) -> None:
     for decider in two:
         path = await propose(two[0])
         assert (await decider.post(path, data={"decision": "refuse"})).headers["location"].endswith("done=refused")
         assert (await two[1].post(path, data={"decision": "confirm"})).status_code == 409
     assert await bin_today(services) == SHOPS[OWN]
+    told = await sql.fetch("SELECT data ->> 'actor' AS actor FROM event WHERE type = 'route.refused' ORDER BY id")
+    assert [event["actor"] for event in told] == ["one@example.kz", "two@example.kz"]
 
 
 async def test_one_change_of_a_seller_waits_at_a_time(two: tuple[httpx.AsyncClient, ...]) -> None:

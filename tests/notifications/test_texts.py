@@ -39,12 +39,25 @@ ROUTE = {
     "reason": "new account",
 }
 ENDPOINT = {"url": "https://user:word@shop.example.kz/hook?key=word", "description": "Bitrix"}
+PROPOSAL = {
+    "id": "0198c0de-0000-7000-8000-000000000003",
+    "shop_id": 121038,
+    "on_version": 3,
+    "organization_bin": "991011000048",
+    "organization_bin_today": "920317450731",
+    "has_other_device_token": True,
+    "is_active": True,
+    "reason": "new account",
+    "expires_at": "2026-11-23T09:05:00Z",
+    "actor": "one@example.kz",
+}
 DATA = {"payment": PAYMENT, "refund": REFUND, "route": ROUTE, "endpoint": ENDPOINT}
 
 
 def told(kind: EventType, language: Language = Language.RU, *, late: timedelta = timedelta(), **changes: Any) -> Note:
     subject = kind.partition(".")[0]
-    happening = EventFacts(kind, {**DATA[subject], **changes}, 121038, "Eileen flowers", AT)
+    data = PROPOSAL if kind in {EventType.ROUTE_PROPOSED, EventType.ROUTE_REFUSED} else DATA[subject]
+    happening = EventFacts(kind, {**data, **changes}, 121038, "Eileen flowers", AT)
     return note_of(happening, language, now=AT + late, console_url="https://pay.example.kz")
 
 
@@ -146,6 +159,20 @@ def test_changed_route_names_the_account_and_who_did_it() -> None:
     assert all(word in line for word in ("920317450731", "cli:anna", "new account", "Eileen flowers"))
     assert "0198c0de" not in line
     assert "выключен" in told(EventType.ROUTE_CHANGED, is_active=False).line
+
+
+def test_change_that_waits_says_from_where_to_where_who_and_leads_to_its_page() -> None:
+    note = told(EventType.ROUTE_PROPOSED)
+    assert note.facts == (
+        "Eileen flowers",
+        "БИН 920317450731 → 991011000048",
+        "другой токен устройства",
+        "предложил one@example.kz",
+        "new account",
+    )
+    assert note.link == f"https://pay.example.kz/console/sellers/121038/changes/{PROPOSAL['id']}"
+    only_token = told(EventType.ROUTE_REFUSED, organization_bin="920317450731")
+    assert only_token.facts[1:4] == ("БИН 920317450731", "другой токен устройства", "отклонил one@example.kz")
 
 
 def test_endpoint_is_named_by_its_host_alone() -> None:

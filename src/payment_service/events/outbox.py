@@ -35,6 +35,8 @@ class EventType(StrEnum):
     REFUND_SUCCEEDED = "refund.succeeded"
     REFUND_FAILED = "refund.failed"
     REFUND_UNKNOWN = "refund.unknown"
+    ROUTE_PROPOSED = "route.proposed"
+    ROUTE_REFUSED = "route.refused"
     ROUTE_CHANGED = "route.changed"
     ENDPOINT_DISABLED = "endpoint.disabled"
     ENDPOINT_RECOVERED = "endpoint.recovered"

@@ -52,6 +52,8 @@ HEADLINES: Final[Mapping[EventType, str]] = {
     EventType.REFUND_SUCCEEDED: mark("Refunded"),
     EventType.REFUND_FAILED: mark("Refund failed"),
     EventType.REFUND_UNKNOWN: mark("Outcome of the refund unknown"),
+    EventType.ROUTE_PROPOSED: mark("A change of the receiving account waits for a second administrator"),
+    EventType.ROUTE_REFUSED: mark("A change of the receiving account was refused"),
     EventType.ROUTE_CHANGED: mark("Receiving account changed"),
     EventType.ENDPOINT_DISABLED: mark("Webhook switched off"),
     EventType.ENDPOINT_RECOVERED: mark("Webhook works again"),
@@ -60,6 +62,7 @@ ADVICE: Final[Mapping[EventType, str]] = {
     EventType.PAYMENT_UNKNOWN: mark("Do not ask for it again: look the payment up by its code in the Kaspi cabinet."),
     EventType.PAYMENT_LATE_SUCCESS: mark("This payment was shown as failed before."),
     EventType.REFUND_UNKNOWN: mark("Do not refund it again: look in the Kaspi cabinet first."),
+    EventType.ROUTE_PROPOSED: mark("Confirm or refuse it in the console. If you did not expect it, refuse it."),
     EventType.ROUTE_CHANGED: mark("If this was not you, look at once."),
     EventType.ENDPOINT_DISABLED: mark("The site is no longer notified of payments: correct the address."),
 }
@@ -92,14 +95,19 @@ def note_of(happening: EventFacts, language: Language, *, now: datetime, console
                 facts = (say("of %(sum)s") % {"sum": money(payment.get("amount"), decimal)}, *facts)
             advice = advice or _text(data.get("error_message"))
         case "route":
-            amount, facts, payment = None, _of_route(happening, say), {}
+            is_change = happening.type is EventType.ROUTE_CHANGED
+            facts = _of_route(happening, say) if is_change else _of_proposal(happening, say)
+            amount, payment = None, {}
         case _:
             amount, facts, payment = None, _of_endpoint(data), {}
     if amount is not None:
         headline = f"{headline} {money(amount, decimal)}"
     if now - happening.at > LATE_AFTER:
         facts = (*facts, say("at %(moment)s") % {"moment": f"{happening.at.astimezone(ALMATY):%H:%M %d.%m.%Y}"})
-    link = f"{console_url}/console/payments/{payment['id']}" if console_url and "id" in payment else None
+    page = f"payments/{payment['id']}" if "id" in payment else None
+    if happening.type in {EventType.ROUTE_PROPOSED, EventType.ROUTE_REFUSED}:
+        page = f"sellers/{happening.shop_id}/changes/{data['id']}"
+    link = f"{console_url}/console/{page}" if console_url and page else None
     return Note(headline, facts, advice, link, say("Open in the console"))
 
 
@@ -164,6 +172,21 @@ def _of_route(happening: EventFacts, say: Say) -> tuple[str, ...]:
         "" if data.get("is_active", True) else say("takes no payments"),
         say("version %(number)s") % {"number": data.get("version")},
         say("changed by %(name)s") % {"name": _text(data.get("actor"))},
+        _text(data.get("reason")),
+    )
+    return tuple(fact for fact in facts if fact)
+
+
+def _of_proposal(happening: EventFacts, say: Say) -> tuple[str, ...]:
+    data, name = happening.data, {"name": _text(happening.data.get("actor"))}
+    before, after = (_text(data.get(which)) for which in ("organization_bin_today", "organization_bin"))
+    is_proposed = happening.type is EventType.ROUTE_PROPOSED
+    facts = (
+        _shop(happening, say),
+        say("BIN %(bin)s") % {"bin": after if before == after else f"{before} → {after}"},
+        say("another device token") if data.get("has_other_device_token") else "",
+        "" if data.get("is_active", True) else say("takes no payments"),
+        (say("proposed by %(name)s") if is_proposed else say("refused by %(name)s")) % name,
         _text(data.get("reason")),
     )
     return tuple(fact for fact in facts if fact)

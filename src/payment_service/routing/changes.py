@@ -27,7 +27,10 @@ from payment_service.errors import (
     RouteChangeWaits,
     ShopNotConfigured,
 )
+from payment_service.events import outbox
+from payment_service.events.outbox import EventType
 from payment_service.identifiers import new_id
+from payment_service.observability.context import origin
 from payment_service.postgres.database import Database, constraint_of, is_duplicate
 from payment_service.postgres.visibility import of_shops
 from payment_service.routing.models import PaymentConfig, RouteChange
@@ -117,6 +120,7 @@ class RouteChanges:
                 session.add(change)
                 await session.flush()
                 await _record(session, "route-propose", change)
+                _tell(session, EventType.ROUTE_PROPOSED, row, change)
         except IntegrityError as error:
             if is_duplicate(error):
                 raise RouteChangeWaits(shop_id) from error
@@ -154,8 +158,9 @@ class RouteChanges:
         """
         shop_id = await self._shop_of(caller, change_id)
         async with self.database.transaction() as session:
-            change, _, now = await self._decidable(session, shop_id, change_id)
+            change, row, now = await self._decidable(session, shop_id, change_id)
             await _decide(session, change, "refused", now, person_id)
+            _tell(session, EventType.ROUTE_REFUSED, row, change)
 
     # --- steps
 
@@ -226,4 +231,25 @@ async def _record(session: AsyncSession, operation_type: str, change: RouteChang
         shop_id=change.shop_id,
         organization_bin=change.organization_bin,
         reason=change.reason,
+    )
+
+
+def _tell(session: AsyncSession, kind: EventType, row: PaymentConfig, change: RouteChange) -> None:
+    """Write the event that a change of this route waits, or was refused. Of a device token only whether it is another.
+
+    A change that is applied is told as any other one: ``route.changed``.
+    """
+    shown = ("id", "shop_id", "on_version", "organization_bin", "provider", "is_active", "reason", "expires_at")
+    outbox.write(
+        session,
+        kind,
+        change.id,
+        version=1 if kind is EventType.ROUTE_PROPOSED else 2,
+        shop_id=change.shop_id,
+        data={
+            **{name: getattr(change, name) for name in shown},
+            "organization_bin_today": row.organization_bin,
+            "has_other_device_token": change.device_token_id != row.device_token_id,
+            "actor": origin.get().actor,
+        },
     )
