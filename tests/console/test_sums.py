@@ -97,6 +97,40 @@ async def test_day_and_month_are_those_of_almaty(
     assert "month=2027-01" in steps
 
 
+async def test_month_stands_beside_the_one_before_per_seller_and_together(
+    services: Services, shops: dict[int, str], proxy: GoodProxy, sql: asyncpg.Connection, sign_in: SignIn
+) -> None:
+    september, october = datetime(2026, 9, 30, 23, tzinfo=ALMATY), datetime(2026, 10, 1, tzinfo=ALMATY)
+    for tenge, at, shop_id in ((200, september, OWN), (150, october, OWN), (50, september, FOREIGN)):
+        await made(services, proxy, sql, at, tenge=tenge, shop_id=shop_id)
+    await made(services, proxy, sql, october, tenge=9000, paid=False)
+    everyone, florist = await sign_in(), await sign_in(Role.FLORIST, OWN)
+    page = text_of(await everyone.get("/console/sums?month=2026-10"))
+    assert f"150 ₸ 200 ₸ {MINUS}50 ₸ {MINUS}25 %" in page
+    assert f"0 ₸ 50 ₸ {MINUS}50 ₸ {MINUS}100 %" in page
+    assert f"Together 150 ₸ 250 ₸ {MINUS}100 ₸ {MINUS}40 %" in page
+    assert "250 ₸ 0 ₸ +250 ₸ —" in text_of(await everyone.get("/console/sums?month=2026-09"))
+    own = text_of(await florist.get("/console/sums?month=2026-10"))
+    assert "50 ₸ —" not in own
+    assert "250 ₸" not in own
+    assert "month before" not in text_of(await everyone.get("/console/sums?day=2026-10-01"))
+    assert "month before" not in text_of(await everyone.get("/console/sums?month=2031-01"))
+
+
+async def test_month_that_is_not_over_stands_beside_as_much_of_the_one_before(
+    services: Services, shops: dict[int, str], proxy: GoodProxy, sql: asyncpg.Connection, sign_in: SignIn
+) -> None:
+    first = NOON.replace(day=1, hour=0)
+    before = (first - timedelta(days=1)).replace(day=1)
+    passed = datetime.now(UTC) - first
+    await made(services, proxy, sql, before, tenge=100)
+    await made(services, proxy, sql, min(before + passed + timedelta(hours=1), first - timedelta(seconds=1)), tenge=7)
+    page = text_of(await (await sign_in()).get(f"/console/sums?month={first:%Y-%m}"))
+    has_all = before + passed >= first
+    assert f"0 ₸ {107 if has_all else 100} ₸ {MINUS}{107 if has_all else 100} ₸ {MINUS}100 %" in page
+    assert ("is not over" in page) == (not has_all)
+
+
 @pytest.mark.parametrize(
     "query", ["day=yesterday", "day=1999-01-01", "month=2026-13", "month=2026-1", "shop=x", "day=20261001"]
 )

@@ -39,6 +39,18 @@ def sum_of_tiyn(tiyn: int) -> str:
     return f"{MINUS if tiyn < 0 else ''}{grouped}{f',{rest:02d}' if rest else ''}{NO_BREAK}₸"
 
 
+def difference_of_tiyn(tiyn: int) -> str:
+    """How much more a sum is than another one, with its sign: +17 500 ₸."""
+    return f"{'+' if tiyn > 0 else ''}{sum_of_tiyn(tiyn)}"
+
+
+def percent(share: int | None) -> str:
+    """How much more something is than before, in per cent of that: +12 %, and a dash where it was nothing."""
+    if share is None:
+        return "—"
+    return f"{'+' if share > 0 else MINUS if share < 0 else ''}{abs(share)}{NO_BREAK}%"
+
+
 def seconds(seconds: float, language: Language) -> str:
     """A short time: 0,4 s."""
     shown = f"{seconds:.1f}" if seconds < 10 else f"{seconds:.0f}"
@@ -115,6 +127,7 @@ def _environment(language: Language) -> Environment:
     environment.install_gettext_translations(texts(language), newstyle=True)  # type: ignore[attr-defined]
     environment.filters |= {"money": sum_of, "moment": moment, "age": lambda since: age(since, language)}
     environment.filters |= {"tiyn": sum_of_tiyn, "seconds": lambda given: seconds(given, language)}
+    environment.filters |= {"difference": difference_of_tiyn, "percent": percent}
     environment.globals |= {
         "language": language,
         "languages": NAMES,

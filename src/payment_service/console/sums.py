@@ -101,6 +101,36 @@ class Line:
     failed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What was paid for a shop, or for all, in a month and in the one before. Sums in tiyn."""
+
+    shop_id: int | None
+    paid: int
+    before: int
+
+    @property
+    def more(self) -> int:
+        """How much more it is now; less than nothing when it is less."""
+        return self.paid - self.before
+
+    @property
+    def percent(self) -> int | None:
+        """The same as a share of what it was; none when that was nothing."""
+        return round(100 * self.more / self.before) if self.before else None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A month beside the one before: of a month that is not over, as much of that one as has passed of it."""
+
+    lines: Sequence[Compared]
+    total: Compared
+    name: str
+    until: datetime | None
+    """Up to when the month before is counted, when that is not the whole of it."""
+
+
 async def sums(visit: Visit) -> Response:
     """The page of a day or a month."""
     asked, shops, database = Asked.of(visit), visit.me.caller.shops, visit.services.database
@@ -125,6 +155,8 @@ async def sums(visit: Visit) -> Response:
         ended=ended,
         took=await call_times(database, shops, asked.period()),
         chart=_chart(asked, found, before),
+        comparison=await _comparison(visit, asked, found) if asked.is_month else None,
+        names=names,
         step_of=_name_of_day if asked.is_month else _name_of_hour,
         axis=_axis(asked),
         shops={shop_id: names[shop_id] for shop_id in sorted(names) if visit.me.caller.may_touch(shop_id)},
@@ -139,6 +171,37 @@ async def sums_csv(visit: Visit) -> Response:
     name = f"payments-{asked.value}{f'-{asked.shop_id}' if asked.shop_id else ''}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
+
+
+async def _comparison(visit: Visit, asked: Asked, found: Iterable[Sum]) -> Comparison | None:
+    """A month beside the one before; none when nothing was paid in either, and for a month that has not begun."""
+    this, whole = asked.period(), asked.previous.period()
+    passed = datetime.now(UTC) - this.since
+    if passed < timedelta():
+        return None
+    until = min(whole.since + passed, whole.until)
+    counted = Period(whole.since, until, asked.shop_id)
+    now, then = (
+        _paid_by_shop(found),
+        _paid_by_shop(await sums_of(visit.services.database, visit.me.caller.shops, counted, "day")),
+    )
+    lines = [Compared(shop_id, now[shop_id], then[shop_id]) for shop_id in sorted(now.keys() | then.keys())]
+    if not lines:
+        return None
+    return Comparison(
+        lines=lines,
+        total=Compared(None, now.total(), then.total()),
+        name=asked.previous.named(visit.language),
+        until=until if until < whole.until and datetime.now(UTC) < this.until else None,
+    )
+
+
+def _paid_by_shop(sums: Iterable[Sum]) -> "Counter[int]":
+    paid: Counter[int] = Counter()
+    for one in sums:
+        if one.state is State.PAID and one.amount:
+            paid[one.shop_id] += one.amount
+    return paid
 
 
 def _today(asked: Asked) -> Asked:
