@@ -28,7 +28,7 @@ from payment_service.payments.phones import PhoneLimit
 from payment_service.payments.polling import Polling
 from payment_service.payments.reading import PaymentReading
 from payment_service.payments.service import Payments
-from payment_service.payments.settling import Settling
+from payment_service.payments.settling import TASKS_AT_MOST, Settling
 from payment_service.payments.shared_readings import SHARED_FOR_S, SharedReadings
 from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
@@ -83,10 +83,12 @@ class Services:
     subscriptions: Subscriptions
     inflight: InFlight
 
-    async def tasks(self, caller: Caller) -> list[Task]:
-        """What people must look at in the caller's shops, oldest first."""
-        found = [Task.of_payment(payment) for payment in await self.settling.tasks(caller)]
-        found += [Task.of_refund(refund, payment) for refund, payment in await self.refund_settling.tasks(caller)]
+    async def tasks(self, caller: Caller, *, limit: int = TASKS_AT_MOST) -> list[Task]:
+        """What people must look at in the caller's shops, oldest first; at most so many payments and refunds each."""
+        payments = await self.settling.tasks(caller, limit=limit)
+        refunds = await self.refund_settling.tasks(caller, limit=limit)
+        found = [Task.of_payment(payment) for payment in payments]
+        found += [Task.of_refund(refund, payment) for refund, payment in refunds]
         return sorted(found, key=lambda task: task.since)
 
     async def due_since(self) -> dict[str, datetime | None]:

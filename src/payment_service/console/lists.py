@@ -10,16 +10,19 @@ from payment_service.access.people import Right
 from payment_service.console.languages import mark
 from payment_service.console.standing import standing_of
 from payment_service.console.web import HOME, Visit, go
-from payment_service.errors import InvalidInput, ShopNotConfigured
+from payment_service.errors import InvalidInput
 from payment_service.payments import queries
 from payment_service.payments.finding import SUMS_OF, find
 from payment_service.payments.queries import PaymentFilter
 from payment_service.payments.views import PaymentLine
-from payment_service.refunds.views import TaskKind
+from payment_service.reconciliation.turnover import names_of_shops
+from payment_service.refunds.views import Task, TaskKind
 
 AT_ONCE: Final = 25
 TASKS_ON_SEARCH: Final = 3
 MOST_TASKS: Final = 50
+"""So many are counted; above that it is said that there are more."""
+TASKS_ON_PAGE: Final = 25
 TODO: Final[Mapping[TaskKind, tuple[str, str]]] = {
     "unknown_payment": (
         mark("Payment: outcome unknown"),
@@ -57,19 +60,19 @@ async def search(visit: Visit) -> Response:
             page = await queries.search(session, PaymentFilter(shops=caller.shops), limit=AT_ONCE, cursor=cursor)
         payments, next_cursor = list(page.rows), page.next_cursor
     lines = [PaymentLine.of(payment) for payment in payments]
-    waiting = [] if wanted or cursor else await visit.services.tasks(caller)
+    waiting: list[Task] = [] if wanted or cursor else await visit.services.tasks(caller, limit=MOST_TASKS + 1)
+    tasks_shown = waiting[:TASKS_ON_SEARCH]
     return visit.page(
         "search.html",
         wanted=wanted,
         lines=[(line, standing_of(line)) for line in lines],
-        sellers=await sellers(visit, (line.shop_id for line in lines)),
+        sellers=await sellers(visit, (*(line.shop_id for line in lines), *(task.shop_id for task in tasks_shown))),
         next_cursor=next_cursor,
         is_first=not cursor,
         more=more,
         tasks=waiting,
-        tasks_shown=waiting[:TASKS_ON_SEARCH],
+        tasks_shown=tasks_shown,
         todo=TODO,
-        task_sellers=await sellers(visit, (task.shop_id for task in waiting[:TASKS_ON_SEARCH])),
         sums_of_days=SUMS_OF.days,
         may_read_record=visit.me.may(Right.RECORD),
     )
@@ -89,8 +92,8 @@ def cursor_of(visit: Visit) -> str | None:
 
 async def tasks(visit: Visit) -> Response:
     """What people must look at, oldest first."""
-    found = await visit.services.tasks(visit.me.caller)
-    shown = found[:MOST_TASKS]
+    found = await visit.services.tasks(visit.me.caller, limit=MOST_TASKS + 1)
+    shown = found[:TASKS_ON_PAGE]
     waiting = await visit.services.route_changes.waiting(visit.me.caller) if visit.me.may(Right.ROUTE) else {}
     return visit.page(
         "tasks.html",
@@ -104,13 +107,7 @@ async def tasks(visit: Visit) -> Response:
 
 
 async def sellers(visit: Visit, shop_ids: Iterable[int | None]) -> dict[int, str]:
-    """The names of shops, as far as they have any; from memory, once they were read."""
-    named = {}
-    for shop_id in {shop_id for shop_id in shop_ids if shop_id is not None}:
-        try:
-            config = await visit.services.routing.config_of(visit.me.caller, shop_id)
-        except ShopNotConfigured:
-            continue
-        if config.row.name:
-            named[shop_id] = config.row.name
-    return named
+    """The names of shops, as far as they have any: read together, since a page may be about many."""
+    wanted = {shop_id for shop_id in shop_ids if shop_id is not None and visit.me.caller.may_touch(shop_id)}
+    names = await names_of_shops(visit.services.database, wanted) if wanted else {}
+    return {shop_id: name for shop_id, name in names.items() if name}

@@ -1,5 +1,6 @@
 """The day and the month: what was paid, sent back and left, per seller and BIN, how it went by the hour, and as CSV."""
 
+import asyncio
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -135,8 +136,10 @@ async def sums(visit: Visit) -> Response:
     """The page of a day or a month."""
     asked, shops, database = Asked.of(visit), visit.me.caller.shops, visit.services.database
     step: Step = "day" if asked.is_month else "hour"
-    found = await sums_of(database, shops, asked.period(), step)
-    before = None if asked.is_month else await sums_of(database, shops, asked.period(_A_WEEK), step)
+    earlier = _counted_before(asked) if asked.is_month else asked.period(_A_WEEK)
+    found, before = await asyncio.gather(
+        sums_of(database, shops, asked.period(), step), sums_of(database, shops, earlier, step)
+    )
     names = await names_of_shops(database)
     lines = turnovers(found, names)
     counted = _counted(found)
@@ -154,8 +157,8 @@ async def sums(visit: Visit) -> Response:
         success=round(100 * counted[State.PAID] / ended) if ended else None,
         ended=ended,
         took=await call_times(database, shops, asked.period()),
-        chart=_chart(asked, found, before),
-        comparison=await _comparison(visit, asked, found) if asked.is_month else None,
+        chart=_chart(asked, found, None if asked.is_month else before),
+        comparison=_comparison(asked, found, before, earlier, visit.language) if asked.is_month else None,
         names=names,
         step_of=_name_of_day if asked.is_month else _name_of_hour,
         axis=_axis(asked),
@@ -173,26 +176,26 @@ async def sums_csv(visit: Visit) -> Response:
     return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
 
 
-async def _comparison(visit: Visit, asked: Asked, found: Iterable[Sum]) -> Comparison | None:
-    """A month beside the one before; none when nothing was paid in either, and for a month that has not begun."""
-    this, whole = asked.period(), asked.previous.period()
-    passed = datetime.now(UTC) - this.since
-    if passed < timedelta():
-        return None
-    until = min(whole.since + passed, whole.until)
-    counted = Period(whole.since, until, asked.shop_id)
-    now, then = (
-        _paid_by_shop(found),
-        _paid_by_shop(await sums_of(visit.services.database, visit.me.caller.shops, counted, "day")),
-    )
+def _counted_before(asked: Asked) -> Period:
+    """Of the month before, what a month is compared with: as much as has passed of a month that is not over."""
+    passed, whole = datetime.now(UTC) - asked.period().since, asked.previous.period()
+    return Period(whole.since, max(whole.since, min(whole.since + passed, whole.until)), asked.shop_id)
+
+
+def _comparison(
+    asked: Asked, found: Iterable[Sum], before: Iterable[Sum], counted: Period, language: Language
+) -> Comparison | None:
+    """A month beside the one before; none when nothing was paid in either."""
+    now, then = _paid_by_shop(found), _paid_by_shop(before)
     lines = [Compared(shop_id, now[shop_id], then[shop_id]) for shop_id in sorted(now.keys() | then.keys())]
     if not lines:
         return None
+    is_part = counted.until < asked.previous.period().until
     return Comparison(
         lines=lines,
         total=Compared(None, now.total(), then.total()),
-        name=asked.previous.named(visit.language),
-        until=until if until < whole.until and datetime.now(UTC) < this.until else None,
+        name=asked.previous.named(language),
+        until=counted.until if is_part else None,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.payments.lifecycle import OPEN, State
@@ -139,33 +139,39 @@ def _sender_died(lease_s: float) -> ColumnElement[bool]:
     return and_(Payment.state == State.SENDING, Payment.created_at < oldest)
 
 
-def _for_people(sending_lease_s: float) -> ColumnElement[bool]:
-    return and_(
-        or_(
+def _for_people(sending_lease_s: float) -> tuple[ColumnElement[bool], ...]:
+    """Which payments people must look at: each of these is one reason."""
+    return tuple(
+        and_(reason, Payment.same_as.is_(None))
+        for reason in (
             Payment.state == State.UNKNOWN,
             _sender_died(sending_lease_s),
             and_(Payment.state == State.PENDING, Payment.next_check_at.is_(None)),
-        ),
-        Payment.same_as.is_(None),
+        )
     )
 
 
-async def for_people(
-    session: AsyncSession, shops: Shops, *, sending_lease_s: float, limit: int = 1000
-) -> list[Payment]:
-    """Payments that people must look at, oldest first: unknown, sending beyond the lease, open and not asked about."""
-    query = (
-        select(Payment)
-        .where(_for_people(sending_lease_s), of_shops(Payment.shop_id, shops))
-        .order_by(Payment.moved_at, Payment.id)
-        .limit(limit)
+async def for_people(session: AsyncSession, shops: Shops, *, sending_lease_s: float, limit: int) -> list[Payment]:
+    """Payments that people must look at, oldest first: unknown, sending beyond the lease, open and not asked about.
+
+    Each kind is read by itself, oldest first and no more than are wanted: read together, all of them would be sorted.
+    """
+    oldest = union_all(
+        *(
+            select(Payment)
+            .where(reason, of_shops(Payment.shop_id, shops))
+            .order_by(Payment.moved_at, Payment.id)
+            .limit(limit)
+            for reason in _for_people(sending_lease_s)
+        )
     )
+    query = select(Payment).from_statement(oldest.order_by("moved_at", "id").limit(limit))
     return list(await session.scalars(query))
 
 
 async def count_for_people(session: AsyncSession, *, sending_lease_s: float) -> int:
     """How many there are, in every shop."""
-    query = select(func.count()).select_from(Payment).where(_for_people(sending_lease_s))
+    query = select(func.count()).select_from(Payment).where(or_(*_for_people(sending_lease_s)))
     return int(await session.scalar(query) or 0)
 
 

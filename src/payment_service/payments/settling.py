@@ -49,6 +49,7 @@ from payment_service.providers.interface import (
     Unknown,
 )
 
+TASKS_AT_MOST: Final = 1000
 _FITTING: Final[Mapping[State, frozenset[Meaning | None]]] = {
     State.PAID: frozenset({Meaning.PAID}),
     State.PENDING: frozenset(Meaning),
@@ -75,10 +76,11 @@ class Settling:
     moves: Moves
     rules: PaymentRules
 
-    async def tasks(self, caller: Caller) -> list[Payment]:
+    async def tasks(self, caller: Caller, *, limit: int = TASKS_AT_MOST) -> list[Payment]:
         """Tasks for people, oldest first: payments whose end nobody knows or asks about any more."""
         async with self.database.reading() as session:
-            return await queries.for_people(session, caller.shops, sending_lease_s=self.rules.sending_lease_s)
+            lease_s = self.rules.sending_lease_s
+            return await queries.for_people(session, caller.shops, sending_lease_s=lease_s, limit=limit)
 
     async def count_tasks(self) -> int:
         """How many tasks there are, in every shop."""

@@ -107,10 +107,13 @@ def _place(turnover: Turnover) -> tuple[int, bool, str, str]:
     return int(turnover.shop_id), bin_ is None, bin_ or "", turnover.source
 
 
-async def names_of_shops(database: Database) -> dict[int, str]:
-    """What the shops are called today."""
+async def names_of_shops(database: Database, shop_ids: Collection[int] | None = None) -> dict[int, str]:
+    """What the shops are called today, or these of them."""
+    query = select(PaymentConfig.shop_id, PaymentConfig.name).order_by(PaymentConfig.shop_id)
+    if shop_ids is not None:
+        query = query.where(PaymentConfig.shop_id.in_(shop_ids))
     async with database.reading() as session:
-        rows = await session.execute(select(PaymentConfig.shop_id, PaymentConfig.name))
+        rows = await session.execute(query)
     return {shop_id: name or "" for shop_id, name in rows}
 
 

@@ -102,7 +102,7 @@ def _for_people(sending_lease_s: float) -> ColumnElement[bool]:
 
 
 async def for_people(
-    session: AsyncSession, shops: Shops, *, sending_lease_s: float, limit: int = 1000
+    session: AsyncSession, shops: Shops, *, sending_lease_s: float, limit: int
 ) -> list[tuple[Refund, Payment]]:
     """Refunds that people must look at, oldest first, each with its payment: unknown, or sending beyond the lease."""
     query = (

@@ -11,7 +11,7 @@ from payment_service.observability.logs import bind
 from payment_service.payments.lifecycle import Failure
 from payment_service.payments.models import REFUNDS_WITHIN_AMOUNT, Payment
 from payment_service.payments.rules import PaymentRules
-from payment_service.payments.settling import check_age, check_undoing
+from payment_service.payments.settling import TASKS_AT_MOST, check_age, check_undoing
 from payment_service.postgres.database import DATABASE_ERRORS, Database, constraint_of
 from payment_service.providers.interface import Unknown
 from payment_service.refunds import queries
@@ -38,10 +38,11 @@ class RefundSettling:
     moves: RefundMoves
     rules: PaymentRules
 
-    async def tasks(self, caller: Caller) -> list[tuple[Refund, Payment]]:
+    async def tasks(self, caller: Caller, *, limit: int = TASKS_AT_MOST) -> list[tuple[Refund, Payment]]:
         """Refunds that people must look up, oldest first, each with its payment: unknown, or sending for too long."""
         async with self.database.reading() as session:
-            return await queries.for_people(session, caller.shops, sending_lease_s=self.rules.sending_lease_s)
+            lease_s = self.rules.sending_lease_s
+            return await queries.for_people(session, caller.shops, sending_lease_s=lease_s, limit=limit)
 
     async def count_tasks(self) -> int:
         """How many there are, in every shop."""
