@@ -287,7 +287,7 @@ async def test_every_page_is_for_the_roles_that_the_table_names(
 
 def test_every_page_has_its_row() -> None:
     public = {"/sign-in", "/sign-out", "/link/{token}", "/language/{code}", "/static/{name}", "/{rest:path}"}
-    public |= {"/openid/sign-in", "/openid/callback"}
+    public |= {"/openid/sign-in", "/openid/callback", "/api/{rest:path}"}
     served = {
         (method, re.sub(r"\{\w+\}", "{id}", route.path.removeprefix("/console")))
         for route in console._router.routes
@@ -579,6 +579,24 @@ async def test_refund_of_unknown_outcome_is_said_so_and_offers_no_second_one(
 
 
 # --- tasks
+
+
+async def test_more_tasks_than_a_page_shows_are_counted_and_the_oldest_shown(
+    services: Services,
+    wire: respx.MockRouter,
+    shops: dict[int, str],
+    proxy: GoodProxy,
+    sign_in: SignIn,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, *others = [await unknown(services, wire, proxy, order_id=f"order-{number}") for number in range(3)]
+    client = await sign_in()
+    monkeypatch.setattr("payment_service.console.lists.TASKS_ON_PAGE", 1)
+    page = await client.get("/console/tasks")
+    assert "3 things wait for people" in text_of(page)
+    assert "Only the oldest 1 is shown" in text_of(page)
+    assert str(first.id) in page.text
+    assert not any(str(other.id) in page.text for other in others)
 
 
 async def test_task_is_settled_and_taken_back_by_another(

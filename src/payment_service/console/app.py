@@ -26,6 +26,7 @@ from payment_service.console import (
     trying_out,
     webhooks,
 )
+from payment_service.console.reading import API, Json
 from payment_service.console.render import assets
 from payment_service.console.web import HEADERS, HOME, SIGN_IN, Page, Refused, Visit, page
 
@@ -108,6 +109,7 @@ _router: Final = Router(
         _at("/openid/callback", openid.callback, needs=None),
         _at("/language/{code}", signing_in.choose_language, needs=None),
         Route(f"{HOME}/static/{{name}}", _asset),
+        Route(f"{API}/{{rest:path}}", Json()),
         Route(f"{HOME}/{{rest:path}}", _nowhere, methods=["GET", "POST"]),
     ],
     redirect_slashes=False,

@@ -119,7 +119,7 @@ def page(show: Page, *, needs: Right | None = Right.READ) -> Callable[[Request],
                 _check_origin(request)
                 visit.form = await _form(request)
             if needs is not None:
-                visit.who = await visit.services.sessions.of(_token(request))
+                visit.who = await signed_in(request, visit.services)
                 if not visit.who.may(needs):
                     raise Refused(403)
             response = await show(visit)
@@ -294,6 +294,15 @@ def keep_language(response: Response, request: Request, language: Language) -> N
     response.set_cookie(
         LANGUAGE_COOKIE, language, max_age=31_536_000, path=HOME, secure=secure, httponly=True, samesite="lax"
     )
+
+
+async def signed_in(request: Request, services: Services) -> SignedIn:
+    """Who asks; from here on the record names them.
+
+    Raises:
+        NotAuthenticated: without a session that holds.
+    """
+    return await services.sessions.of(_token(request))
 
 
 def _token(request: Request) -> str:
