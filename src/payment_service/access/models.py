@@ -6,7 +6,7 @@ A password has fewer, so of it there is an Argon2id hash.
 
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ForeignKey, Integer, String
+from sqlalchemy import ARRAY, ForeignKey, Integer, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from payment_service.postgres.database import Base, Moment, Stamp, Tiyn
@@ -16,6 +16,7 @@ class ApiKey(Base):
     """One key. Several may carry one name, so that a caller can change its key without becoming another caller."""
 
     __tablename__ = "api_key"
+    __table_args__ = (UniqueConstraint("once", name="api_key_once"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(64))
@@ -23,7 +24,7 @@ class ApiKey(Base):
     digest: Mapped[str] = mapped_column(String(64), unique=True)
     scopes: Mapped[list[str]] = mapped_column(ARRAY(String(32)))
     shops: Mapped[list[int] | None] = mapped_column(ARRAY(Integer))
-    once: Mapped[UUID | None] = mapped_column(unique=True)
+    once: Mapped[UUID | None]
     """The form that asked for it: sent again, it makes no second key."""
     created_at: Mapped[Stamp]
     expires_at: Mapped[Moment | None]
