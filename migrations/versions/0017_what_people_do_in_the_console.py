@@ -11,7 +11,8 @@ branch_labels = None
 depends_on = None
 
 ONCE = """
-ALTER TABLE api_key ADD COLUMN once uuid CONSTRAINT api_key_once UNIQUE;
+ALTER TABLE api_key ADD COLUMN once uuid;
+CREATE UNIQUE INDEX api_key_once ON api_key (once);
 """
 
 

@@ -6,7 +6,7 @@ A password has fewer, so of it there is an Argon2id hash.
 
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ForeignKey, Integer, String, UniqueConstraint
+from sqlalchemy import ARRAY, ForeignKey, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from payment_service.postgres.database import Base, Moment, Stamp, Tiyn
@@ -16,7 +16,6 @@ class ApiKey(Base):
     """One key. Several may carry one name, so that a caller can change its key without becoming another caller."""
 
     __tablename__ = "api_key"
-    __table_args__ = (UniqueConstraint("once", name="api_key_once"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(64))
