@@ -125,7 +125,7 @@ class Services:
 
 def build(settings: Settings, database: Database | None = None, providers: Registry | None = None) -> Services:
     """Make the services and connect them. What is left out is made as the settings say."""
-    database = database or Database(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
+    database = database or Database(settings.session_url, pool_size=settings.database_pool_size)
     providers = providers or _providers(settings)
     vault = Vault([key.get_secret_value() for key in settings.encryption_keys])
     routing = Routing(database, vault, tuple(providers))
@@ -201,10 +201,20 @@ def _channels(settings: Settings) -> Channels:
     return channels
 
 
+def serving_database(settings: Settings) -> Database:
+    """The database as ``serve`` uses it, by a pooler that shares sessions where DATABASE_DIRECT_URL is set."""
+    direct = settings.database_direct_url
+    return Database(
+        settings.database_url.get_secret_value(),
+        pool_size=settings.database_pool_size,
+        direct_url=direct.get_secret_value() if direct else None,
+    )
+
+
 @contextlib.asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[Services]:
+async def open_services(settings: Settings, database: Database | None = None) -> AsyncIterator[Services]:
     """The services, closed at the end: for commands."""
-    services = build(settings)
+    services = build(settings, database)
     try:
         yield services
     finally:

@@ -57,6 +57,7 @@ class Settings(BaseSettings):
 
     # --- the database
     database_url: SecretStr
+    database_direct_url: SecretStr | None = None
     database_pool_size: int = Field(default=20, ge=2, le=500)
     database_wait_s: float = Field(default=60, ge=0, le=3600)
 
@@ -147,6 +148,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "database_url",
+        "database_direct_url",
         "kaspi_access_token",
         "kaspi_webhook_secret",
         "metrics_token",
@@ -164,6 +166,7 @@ class Settings(BaseSettings):
         return check_secret(value, spaces=info.field_name == "encryption_keys") if isinstance(value, str) else value
 
     @field_validator(
+        "database_direct_url",
         "metrics_token",
         "kaspi_webhook_secret",
         "telegram_bot_token",
@@ -318,6 +321,11 @@ class Settings(BaseSettings):
         return self
 
     # --- the groups
+
+    @property
+    def session_url(self) -> str:
+        """The database's address for whoever needs a session of its own: all but the requests of ``serve``."""
+        return (self.database_direct_url or self.database_url).get_secret_value()
 
     @property
     def kaspi(self) -> KaspiSettings:

@@ -143,7 +143,7 @@ async def pooler(code: str, message: str) -> AsyncIterator[str]:
 @pytest.mark.parametrize(
     ("code", "message", "words", "may_pass"),
     [
-        ("08P01", "unsupported startup parameter: statement_timeout", "that refuses this service's settings", False),
+        ("08P01", "unsupported startup parameter: options", "that refuses a parameter of the address", False),
         ("28000", 'no pg_hba.conf entry for host "10.0.0.1"', "does not let the user of DATABASE_URL in", False),
         ("28P01", "password authentication failed", "refuses the user or the password", False),
         ("53300", "sorry, too many clients already", "has no connection left", True),
@@ -164,7 +164,7 @@ def test_prepared_statements_behind_a_pooler_are_told(code: str) -> None:
     said = asyncpg.PostgresError.new({"C": code, "M": 'prepared statement "__asyncpg_stmt_1__" does not exist'})
     trouble = trouble_of(DBAPIError("SELECT", None, _wrapped(said)))
     assert trouble
-    assert "shares connections between transactions" in trouble.sentence
+    assert "shares sessions between transactions" in trouble.sentence
 
 
 def _wrapped(error: BaseException) -> Exception:

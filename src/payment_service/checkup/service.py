@@ -20,7 +20,7 @@ from payment_service.postgres.connecting import trouble_of
 from payment_service.postgres.vault import VaultError
 from payment_service.providers.interface import NoSuchPayment, StatusRead, StatusUnread
 from payment_service.scheduling.ticks import workers
-from payment_service.services import Services
+from payment_service.services import Services, serving_database
 
 LATE_S: Final = 60.0
 TOO_LATE_S: Final = 300.0
@@ -95,6 +95,11 @@ def _settings(services: Services) -> list[Finding]:
 
 
 async def _database(services: Services) -> list[Finding]:
+    serving = serving_database(services.settings)
+    try:
+        await serving.check_sessions()
+    finally:
+        await serving.close()
     found = await condition(services.database)
     answered = f"PostgreSQL {found.version.split()[0]} answers in {found.answered_in_s * 1000:.0f} ms"
     findings = [Finding("database", Level.OK, answered)]

@@ -23,7 +23,7 @@ def migrate() -> None:
     """
     settings = load()
     logs.configure(readable=True, level="WARNING")
-    migrating.migrate(settings.database_url.get_secret_value())
+    migrating.migrate(settings.session_url)
     if asyncio.run(_write_rule(settings)):
         needed = "two administrators" if settings.route_change_needs_two else "one administrator"
         typer.echo(f"A change of where the money of a shop goes needs {needed} from now on.")
@@ -32,7 +32,7 @@ def migrate() -> None:
 
 async def _write_rule(settings: Settings) -> bool:
     origin.set(Origin(f"cli:{getpass.getuser()}"))
-    database = Database(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
+    database = Database(settings.session_url, pool_size=settings.database_pool_size)
     try:
         return await set_needs_two(database, needs_two=settings.route_change_needs_two)
     finally:

@@ -39,7 +39,7 @@ def with_database(action: Callable[[Database, Vault], Awaitable[Result]]) -> Res
     """Run work that needs the database and what is encrypted in it, and none of the services that call others."""
 
     async def work(settings: Settings) -> Result:
-        database = Database(settings.database_url.get_secret_value(), pool_size=settings.database_pool_size)
+        database = Database(settings.session_url, pool_size=settings.database_pool_size)
         try:
             return await action(database, Vault([key.get_secret_value() for key in settings.encryption_keys]))
         finally:

@@ -235,15 +235,15 @@ def _said_by_the_server(error: asyncpg.PostgresError, name: str) -> Trouble | No
             return Trouble(f"The user of {name} lacks a right in the database: {said}. Grant it: docs/deploy.md.")
         case "08P01" if "startup parameter" in said:
             return Trouble(
-                f"{name} leads to a pooler, such as PgBouncer, that refuses this service's settings ({said}): "
-                "name PostgreSQL itself."
+                f"{name} leads to a pooler, such as PgBouncer, that refuses a parameter of the address ({said}): "
+                "take it out, and give it to the role by ALTER ROLE ... SET."
             )
         case "08P01":
             return Trouble(f"What answers at the address in {name} refuses the connection: {said}.")
         case "26000" | "42P05":
             return Trouble(
-                f"{name} leads to a pooler, such as PgBouncer, that shares connections between transactions, and "
-                "prepared statements and LISTEN need one that stays: name PostgreSQL itself."
+                f"{name} leads to a pooler, such as PgBouncer, that shares sessions between transactions, and "
+                "prepared statements and LISTEN need one that stays: set DATABASE_DIRECT_URL, see docs/deploy.md."
             )
         case "53300":
             sentence = f"The database that {name} names has no connection left: lower DATABASE_POOL_SIZE, or raise its "

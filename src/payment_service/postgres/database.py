@@ -7,9 +7,10 @@ after its row is safe.
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 import asyncpg
@@ -23,11 +24,10 @@ from payment_service.observability.logs import get_logger
 from payment_service.postgres.connecting import connect_arguments
 from payment_service.postgres.lines import Lines
 from payment_service.postgres.servers import Servers
+from payment_service.postgres.sessions import SETTINGS, TRACKED, check_own, check_shared, setting
 from payment_service.postgres.signals import Signals, noted
 
 CONNECT_TIMEOUT_S = 1.5  # a database that is down is told within 2 s
-STATEMENT_TIMEOUT_MS = 5_000
-LOCK_TIMEOUT_MS = 3_000
 COMMAND_TIMEOUT_S = 6  # for a server that does not even say that a statement took too long
 RETRY_S = 60
 LINE_SETTINGS = {
@@ -36,8 +36,8 @@ LINE_SETTINGS = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
 }
-"""For single statements: planned once, for planning takes longer than running them, and by index alone. A plan may be
-made while a table is empty and be in use when it holds a million rows."""
+"""For single statements, in sessions of our own: planned once, for planning takes longer than running them, and by
+index alone. A plan may be made while a table is empty and be in use when it holds a million rows."""
 FOREVER = math.inf
 """For the outcome of a money call, which no other process knows."""
 _CANNOT_SERVE = ("08", "25006", "28", "3D000", "53", "55P03", "57", "58")
@@ -72,38 +72,39 @@ class RowLost(LookupError):
 
 
 class Database:
-    """The process's connections to PostgreSQL."""
+    """The process's connections to PostgreSQL.
 
-    def __init__(self, database_url: str, *, pool_size: int = 20) -> None:
+    With ``direct_url``, ``database_url`` may lead to a pooler that shares sessions between transactions, and what needs
+    a session (LISTEN) goes to ``direct_url``.
+    """
+
+    def __init__(self, database_url: str, *, pool_size: int = 20, direct_url: str | None = None) -> None:
         arguments = connect_arguments(database_url)
         self._servers = Servers(arguments)
-        asked_for = arguments.get("server_settings", {})
+        self.is_shared = direct_url is not None
+        """Whether sessions are shared with other clients: nothing can be set in them, or be prepared."""
+        self._direct = (
+            self._servers if direct_url is None else Servers(connect_arguments(direct_url, name="DATABASE_DIRECT_URL"))
+        )
         self._patient: dict[str, Any] = {
             "timeout": CONNECT_TIMEOUT_S,
             "command_timeout": COMMAND_TIMEOUT_S,
-            "server_settings": {
-                "application_name": "payment-service",
-                **asked_for,
-                "statement_timeout": str(STATEMENT_TIMEOUT_MS),
-                "lock_timeout": str(LOCK_TIMEOUT_MS),
-                "idle_in_transaction_session_timeout": "30000",
-                "timezone": "UTC",
-                "jit": "off",
-                # Whatever the server's own setting: what is sent has its row on the disk. Never less, as with "off",
-                # which answers before; of a synchronous replica it asks that the row is on its disk too.
-                "synchronous_commit": "on",
-                # An intent looks what is in its way after it has waited for a lock: with an earlier snapshot it would
-                # not see its like, and be sent beside it.
-                "default_transaction_isolation": "read committed",
-            },
+            "server_settings": {**TRACKED, **arguments.get("server_settings", {}), "timezone": "UTC"},
         }
         """How the connections are made that requests and workers share."""
+        if self.is_shared:
+            # A statement is parsed where it runs, in one exchange: the next may run in another session.
+            self._patient["statement_cache_size"] = 0
         of_lines = max(pool_size // 2, 1)
-        self.lines = Lines(self._line, of_lines, wait_s=CONNECT_TIMEOUT_S)
+        self.lines = Lines(lambda: self._connect(LINE_SETTINGS), of_lines, wait_s=CONNECT_TIMEOUT_S)
         """For single statements on the path of a payment."""
         self.engine: AsyncEngine = create_async_engine(
             URL.create("postgresql+asyncpg"),
-            async_creator=lambda: self._servers.connect(**self._patient),
+            connect_args={
+                "async_creator_fn": self._connect,
+                # As above: SQLAlchemy has a cache of its own.
+                "prepared_statement_cache_size": 0 if self.is_shared else 100,
+            },
             pool_size=max(pool_size - of_lines, 1),
             max_overflow=0,
             pool_timeout=CONNECT_TIMEOUT_S,
@@ -114,6 +115,19 @@ class Database:
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
         self.signals = Signals(self.raw_connection)
 
+    async def check_sessions(self) -> None:
+        """Look whether sessions are what this service needs: its own, or shared ones that have its settings.
+
+        Raises:
+            UnsuitableDatabaseError: when they are not; the text says what to do.
+        """
+        if self.is_shared:
+            await check_shared(self._connect, "DATABASE_URL")
+        await check_own(
+            lambda: self._direct.connect(timeout=CONNECT_TIMEOUT_S, statement_cache_size=0),
+            "DATABASE_DIRECT_URL" if self.is_shared else "DATABASE_URL",
+        )
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """One transaction: committed when the block ends, rolled back when it raises.
@@ -121,7 +135,7 @@ class Database:
         Signals that were noted in it (``signals.after_commit``) leave when it is committed.
         """
         async with self._sessions() as session, session.begin():
-            await _connect(session)
+            await _take(session)
             yield session
         for channel, payload in noted(session.info):
             self.signals.send(channel, payload)
@@ -130,16 +144,25 @@ class Database:
     async def reading(self) -> AsyncIterator[AsyncSession]:
         """A session for reading: nothing that is done in it is committed."""
         async with self._sessions() as session:
-            await _connect(session)
+            await _take(session)
             yield session
 
     async def raw_connection(self) -> asyncpg.Connection:
         """A connection outside the pool, for LISTEN and NOTIFY. The caller closes it."""
-        return await self._servers.connect(timeout=CONNECT_TIMEOUT_S)
+        return await self._direct.connect(timeout=CONNECT_TIMEOUT_S)
 
-    async def _line(self) -> asyncpg.Connection:
-        settings = self._patient["server_settings"] | LINE_SETTINGS
-        return await self._servers.connect(**self._patient | {"server_settings": settings})
+    async def _connect(self, more: Mapping[str, str] = MappingProxyType({})) -> asyncpg.Connection:
+        """A connection with the settings of the service, and more of them."""
+        connection = await self._servers.connect(**self._patient)
+        if self.is_shared:
+            return connection
+        try:
+            # A pooler lets clients in before it has a session for them.
+            await connection.execute(setting({**SETTINGS, **more}), timeout=CONNECT_TIMEOUT_S)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
     async def close(self) -> None:
         """Give every connection back."""
@@ -162,7 +185,7 @@ def _terminate(connection: Any) -> None:
     connection.driver_connection.terminate()
 
 
-async def _connect(session: AsyncSession) -> None:
+async def _take(session: AsyncSession) -> None:
     """Take a connection that answers. A server that is frozen keeps its lines up and says nothing on them."""
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):

@@ -22,7 +22,7 @@ from payment_service.postgres import schema
 from payment_service.postgres.memory import keep_fresh
 from payment_service.programs.listening import listener
 from payment_service.programs.start import check_database, observed
-from payment_service.services import Services, build
+from payment_service.services import Services, build, serving_database
 from payment_service.settings import Settings
 from payment_service.worker.service import worker_over
 
@@ -128,9 +128,9 @@ def serve(settings: Settings) -> None:
             port is taken.
     """
     logs.configure(readable=settings.debug, level=settings.log_level)
-    asyncio.run(check_database(settings))
+    asyncio.run(check_database(settings, serving_database(settings)))
     drain = Drain()
-    app = create_app(build(settings), drain)
+    app = create_app(build(settings, serving_database(settings)), drain)
     config = uvicorn.Config(
         app,
         log_config=None,

@@ -10,6 +10,7 @@ from payment_service.observability.sentry import SentryError, sentry
 from payment_service.observability.tracing import TracingError, tracing
 from payment_service.postgres import schema
 from payment_service.postgres.connecting import trouble_of
+from payment_service.postgres.database import Database
 from payment_service.postgres.vault import VaultError
 from payment_service.programs import StartError
 from payment_service.services import Services, open_services
@@ -39,13 +40,14 @@ def observed(settings: Settings, process: str) -> Iterator[None]:
         raise StartError(str(error)) from error
 
 
-async def check_database(settings: Settings) -> None:
-    """Look at the database; waits a while for one that is away.
+async def check_database(settings: Settings, database: Database | None = None) -> None:
+    """Look at the database; waits a while for one that is away. Closes it.
 
     Raises:
-        StartError: when it is not at the schema that this code needs, or the vault cannot open it.
+        StartError: when it is not at the schema that this code needs, its sessions are shared and must not be, or the
+            vault cannot open it.
     """
-    async with open_services(settings) as services:
+    async with open_services(settings, database) as services:
         revision = await _revision(services)
         if revision != schema.head():
             raise StartError(
@@ -66,6 +68,7 @@ async def _revision(services: Services) -> str | None:
     tell_at = 0.0
     while True:
         try:
+            await services.database.check_sessions()
             return await schema.current(services.database)
         except Exception as error:
             trouble = trouble_of(error)

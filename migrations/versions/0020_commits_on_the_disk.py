@@ -1,0 +1,49 @@
+"""An intent, and whatever has an entry in the record, is on the disk when its commit returns.
+
+A payment is called before anything else knows of it, so that a commit which a crash can take back is a payment that is
+made twice. ``synchronous_commit`` is a setting of a session, and sessions lose settings: to a pooler that shares them
+between clients, to ``ALTER ROLE``, to a person with psql. So the tables themselves ask for it, for the transaction that
+writes them and until its commit, whoever writes and over whatever way.
+
+One function per statement. Every change has its entry in ``payment_log``, so that three tables are all.
+"""
+
+from alembic import op
+
+from payment_service.postgres.schema import run_script
+
+revision = "0020"
+down_revision = "0014"
+branch_labels = None
+depends_on = None
+
+LAW = """
+CREATE FUNCTION commit_waits_for_the_disk() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    -- "on" asks a synchronous replica's disk too, "remote_apply" more; all others can lose what was committed.
+    IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER payment_commit_waits BEFORE INSERT ON payment
+    FOR EACH STATEMENT EXECUTE FUNCTION commit_waits_for_the_disk();
+CREATE TRIGGER refund_commit_waits BEFORE INSERT ON refund
+    FOR EACH STATEMENT EXECUTE FUNCTION commit_waits_for_the_disk();
+CREATE TRIGGER payment_log_commit_waits BEFORE INSERT ON payment_log
+    FOR EACH STATEMENT EXECUTE FUNCTION commit_waits_for_the_disk();
+
+-- As 0008 says: a law reads what it was made for.
+DO $$
+BEGIN
+    EXECUTE format('ALTER FUNCTION commit_waits_for_the_disk() SET search_path = %I, pg_temp', current_schema());
+END $$;
+"""
+
+
+def upgrade() -> None:
+    run_script(op.get_bind(), LAW)
+
+
+def downgrade() -> None:
+    run_script(op.get_bind(), "DROP FUNCTION commit_waits_for_the_disk() CASCADE")
