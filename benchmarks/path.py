@@ -9,9 +9,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,11 @@ import httpx
 import load
 import rows
 import uvloop
+from costs import costs
 from load import percentile
+from meter import Meter, endpoint, until
 from relay import Relay
-from stage import CORES, Program, Stage, cpu_s, rss_mb, stage
+from stage import CORES, Program, rss_mb, stage
 from targets import HEADING, Bench, Target
 
 UPSTREAM_S = 0.2
@@ -273,55 +273,6 @@ def standin(bench: Bench) -> None:
 # --- behind the buyer's back: worker
 
 
-@dataclass
-class Meter:
-    """What a process and PostgreSQL use, without what they use when nothing is to be done."""
-
-    stage: Stage
-    pid: int
-    idle: tuple[float, float] = (0, 0)
-    """Seconds of the processor in a second: of the process, of PostgreSQL."""
-
-    def settle(self) -> None:
-        """Wait until the process has started, and learn what is used when nothing is to be done."""
-        give_up_at = time.monotonic() + 30
-        while time.monotonic() < give_up_at:
-            before = cpu_s(self.pid)
-            time.sleep(1)
-            if before and cpu_s(self.pid) - before < 0.1:
-                break
-        self._rest(4)
-
-    def _rest(self, seconds: float) -> None:
-        began, before = time.monotonic(), self._now()
-        time.sleep(seconds)
-        taken = time.monotonic() - began
-        own, postgres = self._now()
-        self.idle = ((own - before[0]) / taken, (postgres - before[1]) / taken)
-
-    def _now(self) -> tuple[float, float]:
-        return cpu_s(self.pid), self.stage.postgres_cpu_s()
-
-    @contextmanager
-    def work(self) -> Iterator[dict[str, float]]:
-        """While in the block; what was used stands in the dictionary afterwards."""
-        used: dict[str, float] = {}
-        began, before = time.monotonic(), self._now()
-        yield used
-        own, postgres = self._now()
-        used["seconds"] = time.monotonic() - began
-        used["cpu_s"] = own - before[0] - used["seconds"] * self.idle[0]
-        used["postgres_s"] = postgres - before[1] - used["seconds"] * self.idle[1]
-
-
-def _until(so_many: Callable[[], int], wanted: int, seconds: float) -> int:
-    """Wait until there are as many; returns how many there are."""
-    give_up_at = time.monotonic() + seconds
-    while (there := so_many()) < wanted and time.monotonic() < give_up_at:
-        time.sleep(0.05)
-    return there
-
-
 def reading(bench: Bench) -> None:
     """What one reading of a status takes of the worker: payments due 16 together, 20 a second, each of which waits."""
     wanted, took = 160 if bench.quick else 400, {}
@@ -336,7 +287,7 @@ def reading(bench: Bench) -> None:
         copies = {"over": "5 seconds", "due_in": "1 second", "together": 16, "every": "0.8 seconds"}
         asyncio.run(rows.repeat(target.database.url, payment_id, wanted, **copies))
         with meter.work() as used:
-            _until(lambda: int(target.upstream.get("/_counts")["readings"]), wanted, 60)  # noqa: B023 - used at once
+            until(lambda: int(target.upstream.get("/_counts")["readings"]), wanted, 60)  # noqa: B023 - used at once
             time.sleep(1)
         asked = target.upstream.get("/_readings")
         took[tree.name] = _worker_line(bench, f"reading, {tree.name}", used, asked, wanted, len(asked))
@@ -353,13 +304,13 @@ def webhooks(bench: Bench) -> None:
         target = bench.target(tree, **settings)
         for number in range(8):
             shops = [int(shop["shop_id"]) for shop in bench.stage.shops[number::8]]
-            _endpoint(target, f"hook{number}", ["payment.pending"], shops)
+            endpoint(target, f"hook{number}", ["payment.pending"], shops)
         worker = bench.stage.worker(target.database, target.upstream, **settings)
         meter = Meter(bench.stage, worker.pid)
         meter.settle()
         with meter.work() as used:
             load.run(target.ports, target.create(), clients=16, requests=wanted)
-            there = _until(lambda: int(target.upstream.get("/_counts")["hooks"]), wanted, 60)  # noqa: B023 - used at once
+            there = until(lambda: int(target.upstream.get("/_counts")["hooks"]), wanted, 60)  # noqa: B023 - used at once
             time.sleep(1)
         hooks = target.upstream.get("/_hooks")
         told = [hook["data"]["id"] for _, hook in hooks]
@@ -396,19 +347,12 @@ def _ratio(bench: Bench, took: dict[str, float]) -> float:
     return took[bench.tree.name] / took[bench.against.name]
 
 
-def _endpoint(target: Target, path: str, events: list[str], shops: list[int] | None = None) -> None:
-    body = {"url": f"{target.upstream.url}/{path}", "events": events, "shops": shops}
-    headers = {"Authorization": f"Bearer {target.database.key}"}
-    url = f"{target.programs[0].url}/admin/webhooks"
-    httpx.post(url, json=body, headers=headers, trust_env=False).raise_for_status()
-
-
 def told(bench: Bench) -> None:
     """How soon a shop hears of it: from the answer that a payment is paid to its webhook, five payments a second."""
     for tree in (bench.tree, bench.against):
         settings = bench.settings()
         target = bench.target(tree, **settings)
-        _endpoint(target, "hook", ["payment.paid"])
+        endpoint(target, "hook", ["payment.paid"])
         worker = bench.stage.worker(target.database, target.upstream, **settings)
         Meter(bench.stage, worker.pid).settle()
         paid: dict[str, float] = {}
@@ -437,7 +381,7 @@ def due(bench: Bench) -> None:
     many, window = (2_000, 15) if bench.quick else (20_000, 60)
     settings = bench.settings(follow_first_s=2)
     target = bench.target(bench.tree, **settings)
-    _endpoint(target, "hook", ["payment.paid"])
+    endpoint(target, "hook", ["payment.paid"])
     payment_id, _ = target.one()
     asyncio.run(rows.repeat(target.database.url, payment_id, many, over="3600 seconds", due_in="-1 second"))
     worker = bench.stage.worker(target.database, target.upstream, **settings)
@@ -494,7 +438,23 @@ async def _failed_jobs(url: str) -> int:
 
 PARTS: dict[str, Callable[[Bench], None]] = {
     part.__name__: part
-    for part in (create, keyed, slow, trips, reads, two, health, reading, webhooks, told, due, memory, million, standin)
+    for part in (
+        create,
+        keyed,
+        slow,
+        trips,
+        reads,
+        two,
+        health,
+        reading,
+        webhooks,
+        told,
+        due,
+        memory,
+        million,
+        standin,
+        costs,
+    )
 }
 QUICK = ("create", "slow", "trips", "reads", "reading", "webhooks")
 
