@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run demo test thorough faults model events watched check fmt lock licences sbom audit bench fuzz bitrix clean help
+.PHONY: run demo test thorough faults model events soak watched check fmt lock licences sbom audit bench fuzz bitrix clean help
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -35,6 +35,9 @@ model: .venv/.installed ## explore the protocol of a payment to its end: docs/re
 
 events: .venv/.installed ## deliver 10 000 events to a receiver that fails half of its calls and is killed twice
 	$(BIN)/python -m faults.flood $(EVENTS)
+
+soak: .venv/.installed ## 20 minutes of traffic under faults at random; memory flat, nothing left, records equal
+	$(BIN)/python -m faults.soak $(SOAK)
 
 watched: .venv/.installed ## let a real Prometheus (Debian: prometheus) watch the service, and put every query and alert to it
 	$(BIN)/python -m ops.watched $(WATCHED)

@@ -3,10 +3,12 @@
 What is to happen stands in the environment: ``FAULTS_CRASH=point:nth`` lets the process kill itself when it comes to a
 crash point for the nth time (``FAULTS_PAUSE=point:nth``: stop there until it is told to go on), ``FAULTS_PLANT=name``
 plants a bug, ``FAULTS_CLOCK=seconds`` shortens the lease of a worker's reading, which has no setting;
-``FAULTS_INSIST=seconds`` sets for how long a refused outcome is written down again. Nothing of this is in the package:
+``FAULTS_INSIST=seconds`` sets for how long a refused outcome is written down again; ``FAULTS_TASKS=name`` writes the
+number of tasks into the file ``name.PID`` at each SIGUSR2. Nothing of this is in the package:
 it is wrapped around it before the command line is called.
 """
 
+import asyncio
 import os
 import signal
 import sys
@@ -29,10 +31,16 @@ def run(words: Sequence[str]) -> None:
         if point := os.environ.get(what):
             name, _, nth = point.rpartition(":")
             points.install(name, int(nth), Path(os.environ["FAULTS_MARK"]), sign)
+    if tasks := os.environ.get("FAULTS_TASKS"):
+        signal.signal(signal.SIGUSR2, lambda *_: _count_tasks(Path(f"{tasks}.{os.getpid()}")))
     if plant := os.environ.get("FAULTS_PLANT"):
         planted.install(plant)
     sys.argv = ["payment-service", *words]
     main()
+
+
+def _count_tasks(file: Path) -> None:
+    file.write_text(f"{len(asyncio.all_tasks())}\n")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,10 @@ PROMPT = {
     "FAULTS_CLOCK": "1",
 }
 """Settings with short times, so that what is lost is soon found."""
+OBSERVER = "faults"
+"""The rig's own connections to the database, by their application_name."""
+LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What asyncpg says of a connection that was cut."""
 
 
 @dataclass(slots=True)
@@ -75,7 +79,9 @@ class Rig(rig.Rig):
     _log_read: dict[Path, int] = field(default_factory=dict)
 
     async def __aenter__(self) -> Self:
-        self.pool = await asyncpg.create_pool(self.database_url, min_size=1, max_size=8)
+        self.pool = await asyncpg.create_pool(
+            self.database_url, min_size=0, max_size=8, server_settings={"application_name": OBSERVER}
+        )
         self.http = httpx.AsyncClient(trust_env=False, timeout=25, limits=httpx.Limits(max_keepalive_connections=0))
         try:
             await super().__aenter__()
@@ -181,7 +187,7 @@ class Rig(rig.Rig):
                 )
             else:
                 state = await self.pool.fetchval("SELECT state FROM payment WHERE short_code = $1", call.short_code)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        except (*LOST, OSError):
             looked = False
         arrival = Arrival(
             op=call.op,

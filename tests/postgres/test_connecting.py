@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from payment_service.postgres.connecting import UnsuitableDatabaseError, trouble_of
-from payment_service.postgres.database import Database
+from payment_service.postgres.database import DATABASE_ERRORS, Database, is_unreachable
 from payment_service.postgres.migrating import migrate
 from tests.support.database import Server
 
@@ -165,6 +165,41 @@ def test_prepared_statements_behind_a_pooler_are_told(code: str) -> None:
     trouble = trouble_of(DBAPIError("SELECT", None, _wrapped(said)))
     assert trouble
     assert "shares sessions between transactions" in trouble.sentence
+
+
+@asynccontextmanager
+async def short_lived() -> AsyncIterator[str]:
+    """A server that lets everybody in and is gone a moment later; yields its address."""
+
+    async def let_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while (await reader.readexactly(8))[4:] == b"\x04\xd2\x16/":  # asks for TLS
+                writer.write(b"N")
+            version = b"server_version\x0018.0\0"
+            writer.write(b"R\0\0\0\x08\0\0\0\0" + b"S" + (len(version) + 4).to_bytes(4, "big") + version)
+            ended = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0"
+            writer.write(b"Z\0\0\0\x05I" + b"E" + (len(ended) + 4).to_bytes(4, "big") + ended)
+            await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    listening = await asyncio.start_server(let_in, "127.0.0.1", 0)
+    async with listening:
+        yield f"postgresql://service:{SECRET}@127.0.0.1:{listening.sockets[0].getsockname()[1]}/payments"
+
+
+async def test_connection_that_is_cut_before_its_settings_are_made_is_a_database_that_is_away() -> None:
+    async with short_lived() as url:
+        database = Database(url)
+        try:
+            for ask in (database.lines.fetch("SELECT 1"), database.reading().__aenter__()):
+                with pytest.raises(DATABASE_ERRORS) as cut:
+                    await ask
+                assert is_unreachable(cut.value), repr(cut.value)
+        finally:
+            await database.close()
 
 
 def _wrapped(error: BaseException) -> Exception:

@@ -159,6 +159,10 @@ class Database:
         try:
             # A pooler lets clients in before it has a session for them.
             await connection.execute(setting({**SETTINGS, **more}), timeout=CONNECT_TIMEOUT_S)
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            # What asyncpg says of a connection that was cut as soon as it was there.
+            connection.terminate()
+            raise ConnectionResetError("the connection was lost") from error
         except BaseException:
             connection.terminate()
             raise
