@@ -5,6 +5,10 @@ made twice. ``synchronous_commit`` is a setting of a session, and sessions lose 
 between clients, to ``ALTER ROLE``, to a person with psql. So the tables themselves ask for it, for the transaction that
 writes them and until its commit, whoever writes and over whatever way.
 
+An intent looks what is in its way after it has waited for a lock. In another isolation than READ COMMITTED it would not
+see its like, and be sent beside it: a session that begins so (a default that another client of a pooler has set) writes
+no payment and no refund.
+
 One function per statement. Every change has its entry in ``payment_log``, so that three tables are all.
 """
 
@@ -13,7 +17,7 @@ from alembic import op
 from payment_service.postgres.schema import run_script
 
 revision = "0020"
-down_revision = "0014"
+down_revision = "0019"
 branch_labels = None
 depends_on = None
 
@@ -26,6 +30,15 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
+CREATE FUNCTION sees_what_was_committed() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        PERFORM break_law('sees_what_was_committed', 'an intent needs READ COMMITTED to see its like');
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER payment_sees BEFORE INSERT ON payment FOR EACH STATEMENT EXECUTE FUNCTION sees_what_was_committed();
+CREATE TRIGGER refund_sees BEFORE INSERT ON refund FOR EACH STATEMENT EXECUTE FUNCTION sees_what_was_committed();
 CREATE TRIGGER payment_commit_waits BEFORE INSERT ON payment
     FOR EACH STATEMENT EXECUTE FUNCTION commit_waits_for_the_disk();
 CREATE TRIGGER refund_commit_waits BEFORE INSERT ON refund
@@ -37,6 +50,7 @@ CREATE TRIGGER payment_log_commit_waits BEFORE INSERT ON payment_log
 DO $$
 BEGIN
     EXECUTE format('ALTER FUNCTION commit_waits_for_the_disk() SET search_path = %I, pg_temp', current_schema());
+    EXECUTE format('ALTER FUNCTION sees_what_was_committed() SET search_path = %I, pg_temp', current_schema());
 END $$;
 """
 
@@ -46,4 +60,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    run_script(op.get_bind(), "DROP FUNCTION commit_waits_for_the_disk() CASCADE")
+    run_script(op.get_bind(), "DROP FUNCTION commit_waits_for_the_disk(), sees_what_was_committed() CASCADE")

@@ -184,6 +184,15 @@ async def test_transaction_that_writes_a_payment_waits_for_the_disk_whatever_its
         assert await sql.fetchval("SHOW synchronous_commit") == "remote_apply"
 
 
+@pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
+async def test_session_that_would_not_see_an_equal_payment_writes_none(sql: asyncpg.Connection, isolation: str) -> None:
+    await insert_sample_rows(sql)
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refused:
+        async with sql.transaction(isolation=isolation):
+            await insert(sql, "payment", NEW_PAYMENT)
+    assert refused.value.constraint_name == "sees_what_was_committed"
+
+
 @pytest.mark.thorough
 async def test_crash_takes_no_payment_back_that_a_careless_session_committed(tmp_path: Path) -> None:
     """The same session commits a row of another table before, which the crash takes back."""

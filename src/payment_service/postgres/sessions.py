@@ -3,7 +3,8 @@
 A pooler may stand before PostgreSQL. One that gives each client a session of its own (PgBouncer in session mode) is no
 different from PostgreSQL. One that shares sessions between transactions (transaction mode) loses what is set in them,
 and hands settings of one client to another: there the settings are the role's, and are looked at before the service
-starts. What no payment can do without, ``synchronous_commit``, is asked for by the tables too (migration 0020).
+starts. What no payment can do without, a commit on the disk and READ COMMITTED, the tables themselves ask for
+(migration 0020).
 """
 
 from collections.abc import Awaitable, Callable
@@ -25,6 +26,9 @@ SETTINGS: Final = MappingProxyType(
         # Whatever the server's own setting: what is sent has its row on the disk. Never less, as with "off",
         # which answers before; of a synchronous replica it asks that the row is on its disk too.
         "synchronous_commit": "on",
+        # An intent looks what is in its way after it has waited for a lock: with an earlier snapshot it would
+        # not see its like, and be sent beside it.
+        "default_transaction_isolation": "read committed",
     }
 )
 """As ``pg_settings`` has them. Set by statements: poolers refuse them as parameters of a connection."""
