@@ -27,7 +27,7 @@ from faults.books import Records, gather
 from faults.clients import Clients, Told
 from faults.report import Row
 from faults.rig import Rig
-from tests.support.database import TEMPLATE, start_postgres
+from tests.support.database import Server, start_postgres
 
 
 @dataclass
@@ -86,8 +86,7 @@ class Bench:
 
     async def new_database(self, name: str) -> str:
         """A database with the schema; returns its URL."""
-        await asyncio.to_thread(self.postgres.create_database, name, TEMPLATE)
-        return self.postgres.url(name)
+        return await Server(self.postgres.url()).make(name)
 
     async def new_rig(
         self, name: str, settings: Mapping[str, str] | None = None, *, services: int = 2, workers: int = 2
