@@ -27,20 +27,23 @@ config = context.config
 
 
 def _migrate(connection: Connection) -> None:
+    connection.execute(text("SET statement_timeout = 0"))
+    # Two processes that start at once must not migrate at once, however long the first one takes.
+    connection.execute(text("SET lock_timeout = 0"))
+    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
+    # A lock on a busy table may take longer than a request is allowed to wait.
+    connection.execute(text("SET lock_timeout = '30s'"))
+    connection.commit()
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
         compare_type=True,
         compare_server_default=True,
         include_object=compared,
+        # So that one which prepares in the background what it does holds no lock of the one before it.
+        transaction_per_migration=True,
     )
     with context.begin_transaction():
-        connection.execute(text("SET LOCAL statement_timeout = 0"))
-        # Two processes that start at once must not migrate at once, however long the first one takes.
-        connection.execute(text("SET LOCAL lock_timeout = 0"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
-        # A lock on a busy table may take longer than a request is allowed to wait.
-        connection.execute(text("SET LOCAL lock_timeout = '30s'"))
         context.run_migrations()
 
 

@@ -68,10 +68,10 @@ async def without_laws(connection: asyncpg.Connection) -> AsyncIterator[None]:
 async def tables_of(connection: asyncpg.Connection) -> list[str]:
     """Every table that is empty when a test begins."""
     rows = await connection.fetch(
-        "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
-        " AND tablename NOT IN ('alembic_version', 'sending_hold')"
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
+        " AND NOT relispartition AND relname NOT IN ('alembic_version', 'sending_hold')"
     )
-    return [row["tablename"] for row in rows]
+    return [row["relname"] for row in rows]
 
 
 _RELEASE = "INSERT INTO sending_hold (actor, is_held, reason) VALUES ('migration', false, 'as the migration left it')"
@@ -81,7 +81,8 @@ DECLARE
     name text;
 BEGIN
     SET LOCAL session_replication_role = replica;
-    FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version' LOOP
+    FOR name IN SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+                AND NOT relispartition AND relname <> 'alembic_version' LOOP
         EXECUTE format('DELETE FROM %I', name);
     END LOOP;
     PERFORM setval(sequencename::regclass, 1, false)

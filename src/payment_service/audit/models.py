@@ -1,17 +1,19 @@
 """The audit log, ``payment_log``, and its seals. Rows are inserted and never changed; the database refuses it."""
 
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, Identity, LargeBinary, SmallInteger, String, Text
+from sqlalchemy import ARRAY, BigInteger, DateTime, Identity, LargeBinary, SmallInteger, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from payment_service.postgres.database import Base, BinColumn, ProviderName, Stamp, Tiyn
 
 
 class AuditEntry(Base):
-    """One line of the record."""
+    """One line of the record, in the partition of its month."""
 
     __tablename__ = "payment_log"
+    __table_args__ = {"postgresql_partition_by": "RANGE (created_at)"}  # noqa: RUF012 - declared so by SQLAlchemy
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     shop_id: Mapped[int | None]
@@ -40,6 +42,22 @@ class AuditEntry(Base):
     """The table and the row that was changed, where that is no payment: ``api_key:3``."""
     content: Mapped[str | None] = mapped_column(Text)
     """What that row holds since, as JSON by ``audited_content`` of the database; of a secret its SHA-256."""
+
+
+class ReportTaken(Base):
+    """The key of what a client reported, so that it is taken once: whichever month it is in, and after that has left."""
+
+    __tablename__ = "report_taken"
+
+    log_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    """The line of the record that holds it."""
+    report_id: Mapped[str] = mapped_column(String(64))
+    actor: Mapped[str] = mapped_column(String(100))
+    shop_id: Mapped[int | None]
+    operation_type: Mapped[str] = mapped_column(String(20))
+    external_id: Mapped[str | None] = mapped_column(String(50))
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    """The time of that line."""
 
 
 class AuditSeal(Base):
@@ -72,5 +90,25 @@ class AuditCheck(Base):
     last_seq: Mapped[int] = mapped_column(BigInteger)
     last_hash: Mapped[str] = mapped_column(String(64))
     row_count: Mapped[int] = mapped_column(BigInteger)
+    actor: Mapped[str] = mapped_column(String(100))
+    created_at: Mapped[Stamp]
+
+
+class AuditRetired(Base):
+    """A partition that has left the record. Its rows are in a file; its seals are still here. Insert-only."""
+
+    __tablename__ = "audit_retired"
+
+    partition: Mapped[str] = mapped_column(String(40), primary_key=True)
+    until: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    """Its rows were written before that."""
+    row_count: Mapped[int] = mapped_column(BigInteger)
+    first_seq: Mapped[int | None] = mapped_column(BigInteger)
+    """The seals that cover them; none of an empty one."""
+    last_seq: Mapped[int | None] = mapped_column(BigInteger)
+    kept_ids: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
+    """Rows under those seals that are of other partitions."""
+    file_sha256: Mapped[str | None] = mapped_column(String(64))
+    """Of the file that its rows were exported to; none when earlier files hold them all."""
     actor: Mapped[str] = mapped_column(String(100))
     created_at: Mapped[Stamp]

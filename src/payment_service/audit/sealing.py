@@ -2,7 +2,7 @@
 
 An id is given before its transaction commits, so a row may appear below one that is there already. A seal therefore
 covers a row only when every transaction that could still bring one below it has ended. A transaction locks
-``payment_log`` for writing before it is given an id, and lets go after its commit can be seen. So: look which row is
+``payment_log`` (or the one partition that it names) for writing before it is given an id, and lets go after its commit can be seen. So: look which row is
 the newest, look who holds that lock, and wait until each of those has let go (as CREATE INDEX CONCURRENTLY does).
 Nobody waits for the sealing, and it depends on no transaction id, which a restored copy would not have kept.
 """
@@ -28,7 +28,8 @@ log = get_logger(__name__)
 
 _WRITERS = text("""
     SELECT virtualtransaction FROM pg_locks
-    WHERE locktype = 'relation' AND relation = 'payment_log'::regclass AND granted
+    WHERE locktype = 'relation' AND granted AND (relation = 'payment_log'::regclass
+      OR relation IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'payment_log'::regclass))
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
       AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
 """)

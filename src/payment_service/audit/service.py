@@ -5,11 +5,11 @@ from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
-from sqlalchemy import func, select, true
+from sqlalchemy import and_, func, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from payment_service.audit.models import AuditEntry
+from payment_service.audit.models import AuditEntry, ReportTaken
 from payment_service.observability.context import origin
 from payment_service.postgres.paging import Page, matches, read_page, within
 from payment_service.postgres.visibility import Shops, of_shops
@@ -134,12 +134,17 @@ async def reported(
     session: AsyncSession, report_id: str, *, actor: str, shop_id: int, operation_type: str, external_id: str | None
 ) -> AuditEntry | None:
     """The entry of a report that this client made before, under the same id of its own."""
-    query = select(AuditEntry).where(
-        AuditEntry.report_id == report_id,
-        AuditEntry.actor == actor,
-        AuditEntry.shop_id == shop_id,
-        AuditEntry.operation_type == operation_type,
-        func.coalesce(AuditEntry.external_id, "") == (external_id or ""),
+    taken = and_(AuditEntry.id == ReportTaken.log_id, AuditEntry.created_at == ReportTaken.created_at)
+    query = (
+        select(AuditEntry)
+        .join(ReportTaken, taken)
+        .where(
+            ReportTaken.report_id == report_id,
+            ReportTaken.actor == actor,
+            ReportTaken.shop_id == shop_id,
+            ReportTaken.operation_type == operation_type,
+            func.coalesce(ReportTaken.external_id, "") == (external_id or ""),
+        )
     )
     return await session.scalar(query)
 

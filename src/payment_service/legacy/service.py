@@ -14,7 +14,7 @@ import asyncpg
 from sqlalchemy import func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.audit.models import AuditEntry
+from payment_service.audit.models import AuditEntry, ReportTaken
 from payment_service.errors import InvalidInput
 from payment_service.postgres.connecting import connect_arguments, trouble_of
 from payment_service.postgres.database import CONNECT_TIMEOUT_S, Database
@@ -166,8 +166,8 @@ async def take_log(
 async def _write_missing(session: AsyncSession, lines: list[dict[str, Any]]) -> None:
     await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     here = await session.scalars(
-        select(AuditEntry.report_id).where(
-            AuditEntry.report_id.in_([line["report_id"] for line in lines]), AuditEntry.actor == ACTOR
+        select(ReportTaken.report_id).where(
+            ReportTaken.report_id.in_([line["report_id"] for line in lines]), ReportTaken.actor == ACTOR
         )
     )
     known = set(here)

@@ -1,8 +1,12 @@
 """The schema as a whole: whether a database is at head, and what its migrations share."""
 
+import asyncio
+import random
+import time
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from typing import Final
 
 import asyncpg
 from sqlalchemy import Connection, text
@@ -11,6 +15,10 @@ from sqlalchemy.exc import DBAPIError
 from payment_service.postgres.database import Database, lacks_schema
 
 MIGRATION_LOCK = 0x7061796D656E74  # "payment"
+LOCK_MS: Final = 300
+"""How long others wait behind a migration that waits for its lock."""
+TRY_FOR_S: Final = 600.0
+"""For how long it tries: a dump of the whole database or a VACUUM holds it off."""
 
 
 def migrations() -> Path:
@@ -36,8 +44,34 @@ def run_script(bind: Connection, script: str) -> None:
     adapted.run_async(partial(_execute, script=script))
 
 
+def run_briefly(bind: Connection, script: str) -> None:
+    """Run several statements of a migration whose locks payments wait for: as one transaction, or a part of one.
+
+    A lock that is not free at once is asked for again later, so that nobody waits for long behind whoever holds it.
+    """
+    adapted = bind.connection.dbapi_connection
+    if adapted is None:
+        raise RuntimeError("a migration needs a live connection")
+    adapted.run_async(partial(_execute_briefly, script=script))
+
+
 async def _execute(connection: asyncpg.Connection, *, script: str) -> None:
     await connection.execute(script)
+
+
+async def _execute_briefly(connection: asyncpg.Connection, *, script: str) -> None:
+    give_up_at = time.monotonic() + TRY_FOR_S
+    while True:
+        try:
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL lock_timeout = {LOCK_MS}")
+                await connection.execute(script)
+        except asyncpg.LockNotAvailableError:
+            if time.monotonic() > give_up_at:
+                raise
+            await asyncio.sleep(random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
+        else:
+            return
 
 
 async def current(database: Database) -> str | None:
@@ -54,9 +88,10 @@ async def current(database: Database) -> str | None:
 def compared(_thing: object, name: str | None, kind: str, reflected: bool, repeated_in: object) -> bool:
     """Whether Alembic compares an object of the database with the models.
 
-    Nothing reads the tables of the queue since migration 0010. Indexes and foreign keys that only the database has are
+    Nothing reads the tables of the queue since migration 0010, and partitions are read by the table that they are of.
+    Indexes and foreign keys that only the database has are
     its laws: the models say what code reads and writes, the migrations say what is forbidden.
     """
-    if kind == "table" and (name or "").startswith("pgqueuer"):
+    if kind == "table" and (name or "").startswith(("pgqueuer", "payment_log_")):
         return False
     return not (kind in {"index", "foreign_key_constraint"} and reflected and repeated_in is None)
