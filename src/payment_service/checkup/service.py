@@ -13,6 +13,7 @@ from typing import Final
 
 from payment_service.access.service import SERVICE
 from payment_service.audit import checking
+from payment_service.audit.months import months
 from payment_service.idempotency.holding import Because
 from payment_service.postgres import schema
 from payment_service.postgres.condition import SKEW_S, SLOW_S, condition
@@ -69,7 +70,7 @@ async def look_over(services: Services) -> AsyncIterator[Finding]:
         yield finding
     looks: list[Look] = [_provider]
     if found and not any(one.what == "schema" and one.level is Level.BAD for one in found):
-        looks += [_sending, _secrets, _shops, _keys, _workers, _work, _tasks, _webhooks, _seals]
+        looks += [_sending, _secrets, _shops, _keys, _workers, _work, _tasks, _webhooks, _seals, _months]
     for look in looks:
         try:
             shown = await look(services)
@@ -254,6 +255,16 @@ async def _seals(services: Services) -> list[Finding]:
         return [Finding("record", Level.WARNING, sentence, "a worker seals: does one run?")]
     sealed = f"sealed up to seal {found.sealed_seq}" if found.sealed_seq else "nothing to seal yet"
     return [Finding("record", Level.OK, sealed)]
+
+
+async def _months(services: Services) -> list[Finding]:
+    found = await months(services.database)
+    sentence = f"{found.ahead} months of the record lie ready"
+    if found.are_enough:
+        return [Finding("months", Level.OK, sentence)]
+    if found.astray:
+        sentence += ", and rows are in payment_log_default, whose month nobody had made"
+    return [Finding("months", Level.WARNING, sentence, "a worker makes them: its log says why not; docs/audit.md")]
 
 
 def _listed(shops: Sequence[int]) -> str:

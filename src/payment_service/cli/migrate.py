@@ -5,6 +5,7 @@ import getpass
 
 import typer
 
+from payment_service.audit.months import make_months
 from payment_service.observability import logs
 from payment_service.observability.context import Origin, origin
 from payment_service.postgres import migrating, schema
@@ -19,7 +20,7 @@ app = typer.Typer()
 def migrate() -> None:
     """Bring the database to the newest schema. Safe to run twice, and from several machines at once.
 
-    Also writes ROUTE_CHANGE_NEEDS_TWO into the database.
+    Also writes ROUTE_CHANGE_NEEDS_TWO into the database, and makes the partitions of the next months.
     """
     settings = load()
     logs.configure(readable=True, level="WARNING")
@@ -34,6 +35,7 @@ async def _write_rule(settings: Settings) -> bool:
     origin.set(Origin(f"cli:{getpass.getuser()}"))
     database = Database(settings.session_url, pool_size=settings.database_pool_size)
     try:
+        await make_months(database)
         return await set_needs_two(database, needs_two=settings.route_change_needs_two)
     finally:
         await database.close()

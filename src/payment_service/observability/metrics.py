@@ -96,6 +96,13 @@ DATABASE_CLOCK_AHEAD = Gauge(
 CERTIFICATE_END = Gauge(
     "payment_service_certificate_end_timestamp_seconds", "When the certificate of a provider's host ends", ("host",)
 )
+LOG_MONTHS_AHEAD = Gauge(
+    "payment_service_log_months_ahead", "Partitions of the record that lie ready for the months after this one"
+)
+LOG_MONTHS_AHEAD.set(float("nan"))  # in a process that is no worker
+LOG_ROWS_ASTRAY = Gauge(
+    "payment_service_log_rows_astray", "1 while rows of the record are in the partition for months that nobody made"
+)
 MOVES = Counter("payment_service_moves", "Moves of payments and refunds", ("object", "before", "after"))
 READINGS = Counter("payment_service_readings", "Status readings by what they said", ("meaning",))
 MESSAGES = Counter("payment_service_messages", "Messages to people by what came of them", ("channel", "result"))

@@ -14,6 +14,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from payment_service import __version__
+from payment_service.audit.months import make_months, months
 from payment_service.audit.sealing import AuditSeals
 from payment_service.events.outbox import EVENT_WRITTEN
 from payment_service.events.relay import Relay
@@ -25,6 +26,8 @@ from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import (
     DATABASE_CLOCK_AHEAD,
     LAST_SWEEP,
+    LOG_MONTHS_AHEAD,
+    LOG_ROWS_ASTRAY,
     OLDEST_DUE,
     OLDEST_OPEN,
     OPEN,
@@ -133,6 +136,7 @@ class Worker:
             "count_waiting": self.deliveries.count_waiting,
             "count": self._count,
             "look_for_late_work": self._look_for_late_work,
+            "make_months": self._make_months,
             "seal": self.audit_seals.seal,
         }
         begin_at_zero(WORK_FAILURES, ((name,) for name in (*chores, *self.dispatchers, "events")))
@@ -189,6 +193,16 @@ class Worker:
         """Tell Prometheus for how long the oldest work of each kind has been due."""
         for kind, since in (await self.due_since()).items():
             OLDEST_DUE.labels(kind).set((datetime.now(UTC) - since).total_seconds() if since else 0)
+
+    async def _make_months(self) -> None:
+        """Make the months of the record that are missing, and tell Prometheus how many lie ready, made or not."""
+        try:
+            if made := await make_months(self.database):
+                log.info("months of the record made", made=made)
+        finally:
+            found = await months(self.database)
+            LOG_MONTHS_AHEAD.set(found.ahead)
+            LOG_ROWS_ASTRAY.set(found.astray)
 
     async def _pause(self, seconds: float) -> None:
         try:
