@@ -52,7 +52,7 @@ async def fill(url: str, rows: int) -> None:
             await connection.execute(f"DROP INDEX {index['indexname']}")
         await connection.copy_records_to_table("payment_log", records=entries(rows), columns=COLUMNS)
         for index in indexes:
-            await connection.execute(index["indexdef"])
+            await connection.execute(index["indexdef"].replace(" ON ONLY ", " ON "))
         await connection.execute("VACUUM ANALYZE payment_log")
     finally:
         await connection.close()

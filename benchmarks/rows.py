@@ -107,4 +107,4 @@ async def _drop_indexes(connection: asyncpg.Connection, table: str) -> list[str]
     )
     for index in found:
         await connection.execute(f"DROP INDEX {index['indexname']}")
-    return [index["indexdef"] for index in found]
+    return [index["indexdef"].replace(" ON ONLY ", " ON ") for index in found]

@@ -8,10 +8,10 @@ PostgreSQL keeps a rule like "never twice" in each partition alone, unless it ho
 
 - ``id`` is a key in each partition, and over all of them because only the sequence gives one: the service's role may
   not name it.
-- What a client reports is taken once (``payment_log_report``): its key is in a table that has no partitions.
+- What a client reports is taken once (``payment_log_report``): its key is in a table without partitions.
 
-Months are made ahead by ``make_log_months``, which every sweep of a worker calls. A row whose month was not made goes to
-``payment_log_default``: no payment waits for a partition.
+Months are made ahead by ``make_log_months``, which every sweep of a worker calls. A row whose month was not made goes
+to ``payment_log_default``: no payment waits for a partition.
 """
 
 from datetime import UTC, datetime
@@ -43,7 +43,7 @@ CREATE OR REPLACE FUNCTION take_report() RETURNS trigger LANGUAGE plpgsql SECURI
 BEGIN
     INSERT INTO report_taken (log_id, report_id, actor, shop_id, operation_type, external_id, created_at)
         VALUES (NEW.id, NEW.report_id, NEW.actor, NEW.shop_id, NEW.operation_type, NEW.external_id, NEW.created_at);
-    RETURN NULL;
+    RETURN NEW;
 END $$;
 CREATE OR REPLACE TRIGGER report_taken_insert_only BEFORE UPDATE OR DELETE ON report_taken
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
@@ -158,7 +158,7 @@ REVOKE ALL ON FUNCTION make_log_partition(text), make_log_months(integer) FROM P
 """
 
 RETIRING = """
--- A partition that has left. Its rows are in a file, and its seals stay: what they say of those rows is checked no more.
+-- A partition that has left. Its rows are in a file. Its seals stay, and what they say of those rows is not checked.
 CREATE TABLE audit_retired (
     partition varchar(40) PRIMARY KEY,
     until timestamptz NOT NULL,
@@ -211,13 +211,13 @@ CREATE CONSTRAINT TRIGGER audit_retired_is_audited AFTER INSERT ON audit_retired
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION change_is_audited('partition');
 
 -- Take the oldest partition out of the record. The table stays as it is, and nothing is added to it any more.
-CREATE FUNCTION retire_log_partition(called name, in_file text, by_whom text) RETURNS void
+CREATE FUNCTION retire_log_partition(called text, in_file text, by_whom text) RETURNS void
 LANGUAGE plpgsql SET timezone = 'UTC' AS $$
 DECLARE
     leaving audit_retired%ROWTYPE;
     oldest record;
-    first_id bigint;
-    last_id bigint;
+    lowest bigint;
+    highest bigint;
 BEGIN
     SELECT relname, log_until(oid) AS until INTO oldest FROM pg_class JOIN pg_inherits ON inhrelid = oid
     WHERE inhparent = 'payment_log'::regclass ORDER BY until LIMIT 1;
@@ -227,8 +227,8 @@ BEGIN
     IF oldest.until > date_trunc('month', now()) - interval '1 month' THEN
         PERFORM break_law('audit_retired_is_over', 'a month stays for a month after its end');
     END IF;
-    EXECUTE format('SELECT min(id), max(id), count(*) FROM %I', called) INTO first_id, last_id, leaving.row_count;
-    IF last_id > (SELECT coalesce(max(audit_seal.last_id), 0) FROM audit_seal) THEN
+    EXECUTE format('SELECT min(id), max(id), count(*) FROM %I', called) INTO lowest, highest, leaving.row_count;
+    IF highest > (SELECT coalesce(max(last_id), 0) FROM audit_seal) THEN
         PERFORM break_law('audit_retired_is_sealed', 'what leaves is sealed before');
     END IF;
     EXECUTE format($q$
@@ -241,14 +241,14 @@ BEGIN
         PERFORM break_law('audit_retired_is_ended', 'a payment or a refund of that time has not ended');
     END IF;
     SELECT min(seq), max(seq) INTO leaving.first_seq, leaving.last_seq FROM audit_seal
-    WHERE audit_seal.last_id >= first_id AND after_id < retire_log_partition.last_id;
+    WHERE last_id >= lowest AND after_id < highest;
 
     EXECUTE format('ALTER TABLE payment_log DETACH PARTITION %I', called);
     EXECUTE format('CREATE TRIGGER payment_log_insert_only BEFORE INSERT OR UPDATE OR DELETE ON %I'
                    ' FOR EACH ROW EXECUTE FUNCTION refuse_log_change()', called);
     SELECT coalesce(array_agg(id ORDER BY id), '{}') INTO leaving.kept_ids FROM payment_log
     WHERE id > (SELECT after_id FROM audit_seal WHERE seq = leaving.first_seq)
-      AND id <= (SELECT audit_seal.last_id FROM audit_seal WHERE seq = leaving.last_seq);
+      AND id <= (SELECT last_id FROM audit_seal WHERE seq = leaving.last_seq);
     INSERT INTO audit_retired (partition, until, row_count, first_seq, last_seq, kept_ids, file_sha256, actor)
     VALUES (called, oldest.until, leaving.row_count, leaving.first_seq, leaving.last_seq, leaving.kept_ids, in_file,
             by_whom);
@@ -263,7 +263,7 @@ BEGIN
             ORDER BY subject, id DESC
         ) AS said $q$, called) USING by_whom;
 END $$;
-REVOKE ALL ON FUNCTION retire_log_partition(name, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION retire_log_partition(text, text, text) FROM PUBLIC;
 
 -- As 0008 made it. But a settlement that has left the record is undone by nobody: whose it was is not known here.
 CREATE OR REPLACE FUNCTION move_is_audited() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -305,10 +305,10 @@ CREATE TEMP TABLE of_the_record ON COMMIT DROP AS
         WHERE refclassid = 'pg_class'::regclass AND refobjid = 'payment_log'::regclass)
     UNION ALL
     -- Whoever may add rows may say everything of them but their ids.
-    SELECT 'grant', grantee::regrole::text, format(
-        CASE WHEN privilege_type = 'INSERT' THEN 'INSERT (%s)' ELSE privilege_type || '%.0s' END,
-        (SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
-         WHERE attrelid = 'payment_log'::regclass AND attnum > 0 AND NOT attisdropped AND attname <> 'id'))
+    SELECT 'grant', grantee::regrole::text, CASE WHEN privilege_type = 'INSERT' THEN (
+        SELECT format('INSERT (%s)', string_agg(quote_ident(attname), ', ' ORDER BY attnum)) FROM pg_attribute
+        WHERE attrelid = 'payment_log'::regclass AND attnum > 0 AND NOT attisdropped AND attname <> 'id'
+    ) ELSE privilege_type END
     FROM pg_class, aclexplode(relacl)
     WHERE pg_class.oid = 'payment_log'::regclass AND grantee <> relowner AND grantee <> 0
     UNION ALL
@@ -358,7 +358,8 @@ CREATE TRIGGER payment_log_no_truncate BEFORE TRUNCATE ON payment_log
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_log_change();
 CREATE TRIGGER payment_log_no_truncate BEFORE TRUNCATE ON payment_log_first
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_log_change();
-CREATE TRIGGER payment_log_report AFTER INSERT ON payment_log
+-- Before the row: the first partition keeps its own index of them, by which processes of before still look them up.
+CREATE TRIGGER payment_log_report BEFORE INSERT ON payment_log
     FOR EACH ROW WHEN (NEW.report_id IS NOT NULL) EXECUTE FUNCTION take_report();
 
 ALTER TABLE payment_log ATTACH PARTITION payment_log_first FOR VALUES FROM (MINVALUE) TO ('{until}');
@@ -396,8 +397,8 @@ BEGIN
     FOR law IN
         SELECT oid::regprocedure FROM pg_proc
         WHERE pronamespace = current_schema()::regnamespace AND proname IN (
-            'take_report', 'refuse_log_change', 'log_until', 'log_months_until', 'log_rows_astray', 'make_log_partition',
-            'make_log_months', 'audited_content', 'retire_log_partition', 'move_is_audited')
+            'take_report', 'refuse_log_change', 'log_until', 'log_months_until', 'log_rows_astray',
+            'make_log_partition', 'make_log_months', 'audited_content', 'retire_log_partition', 'move_is_audited')
     LOOP
         EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', law, current_schema());
     END LOOP;

@@ -93,6 +93,7 @@ async def test_scripts_get_json(shell: Rig, books: asyncpg.Connection) -> None:
         "last_seal": 2,
         "last_hash": (await hashes(books))[-1],
         "rows": 5,
+        "rows_retired": 0,
         "rows_waiting": 1,
         "rows_as_recorded": 0,
         "problem": None,

@@ -107,6 +107,7 @@ ARGUMENTS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("secrets", "rotate"): (),
     ("audit", "verify"): (),
     ("audit", "export"): (),
+    ("audit", "retire"): ("--before", "2026-01", "--folder", "."),
 }
 """Every command that needs the database, with what else it needs."""
 WITHOUT_DATABASE = {("doctor",), ("secrets", "new-key"), ("import-legacy",), ("openapi",)}

@@ -110,7 +110,7 @@ READ: dict[str, tuple[Callable[[Services], Awaitable[Any]], set[str]]] = {
 
 
 PARTITIONED = """
-    SELECT index.oid::regclass::text AS name, coalesce(of.inhparent::regclass::text, part.inhparent::regclass || '_pkey') AS of
+    SELECT index.oid::regclass::text, coalesce(of.inhparent::regclass::text, part.inhparent::regclass || '_pkey')
     FROM pg_inherits AS part JOIN pg_index ON indrelid = part.inhrelid JOIN pg_class AS index ON index.oid = indexrelid
     LEFT JOIN pg_inherits AS of ON of.inhrelid = indexrelid WHERE part.inhparent = 'payment_log'::regclass
 """

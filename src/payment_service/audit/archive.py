@@ -15,9 +15,9 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from payment_service.audit.canonical import Row, Seal, canonical
-from payment_service.audit.models import AuditEntry, AuditSeal
+from payment_service.audit.models import AuditEntry, AuditRetired, AuditSeal
 from payment_service.audit.rows import columns, read_rows, read_seals, sealed_row
-from payment_service.audit.verification import Kind, RecordBroken
+from payment_service.audit.verification import Kind, RecordBroken, Retired
 from payment_service.postgres.database import Database
 
 SEALS_AT_ONCE = 50
@@ -75,6 +75,17 @@ async def waiting(database: Database) -> Waiting:
     async with database.reading() as session:
         rows, since = (await session.execute(query)).one()
     return Waiting(rows, since)
+
+
+async def retired(database: Database) -> list[Retired]:
+    """What has left the record."""
+    query = select(AuditRetired.first_seq, AuditRetired.last_seq, AuditRetired.kept_ids)
+    async with database.reading() as session:
+        return [
+            Retired(first, last, frozenset(kept))
+            for first, last, kept in await session.execute(query)
+            if first is not None and last is not None
+        ]
 
 
 async def seal_before(database: Database, seq: int) -> Seal | None:

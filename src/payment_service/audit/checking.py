@@ -27,6 +27,8 @@ class Report:
     first: Seal | None
     last: Seal | None
     rows: int
+    rows_retired: int
+    """Sealed rows that have left the record (``retiring``)."""
     problem: RecordBroken | None
 
 
@@ -34,7 +36,7 @@ async def check_database(
     database: Database, *, from_seal: int = 1, expected: Expected | None = None, progress: Progress = lambda _: None
 ) -> Report:
     """Check every seal from ``from_seal`` on with its rows; of the one before it only the seal itself."""
-    verifier = Verifier(expected=expected)
+    verifier = Verifier(expected=expected, retired=await archive.retired(database))
     try:
         after = None
         if from_seal > 1:
@@ -121,4 +123,4 @@ def check_file(path: Path, *, expected: Expected | None = None, progress: Progre
 
 
 def _report(verifier: Verifier, problem: RecordBroken | None = None) -> Report:
-    return Report(verifier.first, verifier.last, verifier.rows, problem)
+    return Report(verifier.first, verifier.last, verifier.rows, verifier.rows_retired, problem)

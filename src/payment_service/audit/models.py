@@ -45,7 +45,7 @@ class AuditEntry(Base):
 
 
 class ReportTaken(Base):
-    """The key of what a client reported, so that it is taken once: whichever month it is in, and after that has left."""
+    """The key of what a client reported, so that it is taken once: in whichever month, also when that has left."""
 
     __tablename__ = "report_taken"
 

@@ -2,8 +2,9 @@
 
 An id is given before its transaction commits, so a row may appear below one that is there already. A seal therefore
 covers a row only when every transaction that could still bring one below it has ended. A transaction locks
-``payment_log`` (or the one partition that it names) for writing before it is given an id, and lets go after its commit can be seen. So: look which row is
-the newest, look who holds that lock, and wait until each of those has let go (as CREATE INDEX CONCURRENTLY does).
+``payment_log`` (or one partition of it, by its name) for writing before it is given an id, and lets go after its commit
+can be seen. So: look which row is the newest, look who holds that lock, and wait until each of those has let go (as
+CREATE INDEX CONCURRENTLY does).
 Nobody waits for the sealing, and it depends on no transaction id, which a restored copy would not have kept.
 """
 

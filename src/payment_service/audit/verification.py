@@ -4,6 +4,7 @@ A ``Verifier`` is fed the record in its order, the rows of a seal and then the s
 first thing that is wrong, named as exactly as can be told. It keeps the rows of one seal in memory, never more.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NoReturn
@@ -45,15 +46,32 @@ class Expected:
     seq: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """Rows that have left the record: those under these seals, both ends included, but for the ones that stayed."""
+
+    first_seq: int
+    last_seq: int
+    kept: frozenset[int]
+
+
 class Verifier:
     """Follows the chain from its first seal on, or from a seal whose place is taken on trust."""
 
-    def __init__(self, *, expected: Expected | None = None, start_anywhere: bool = False) -> None:
-        """``start_anywhere`` takes the first seal's place on trust; else the first must be seal 1."""
+    def __init__(
+        self, *, expected: Expected | None = None, start_anywhere: bool = False, retired: Sequence[Retired] = ()
+    ) -> None:
+        """``start_anywhere`` takes the first seal's place on trust; else the first must be seal 1.
+
+        Rows that are ``retired`` need not be there. Those that are must be as they were sealed.
+        """
         self.first: Seal | None = None
         self.last: Seal | None = None
         self.rows = 0
         """Rows that were found to be as they were sealed."""
+        self.rows_retired = 0
+        """Rows that were not there, because they have left."""
+        self._retired = retired
         self._expected = expected
         self._met = expected is None
         self._start_anywhere = start_anywhere
@@ -143,10 +161,14 @@ class Verifier:
 
     def _check_rows(self, seal: Seal) -> None:
         """Walk through the rows that were sealed and those that are there, both by id."""
+        retired = [one for one in self._retired if one.first_seq <= seal.seq <= one.last_seq]
         found = iter(self._waiting)
         row = next(found, None)
         for sealed_id, digest in seal.rows:
             if row is None or row.id > sealed_id:
+                if any(sealed_id not in one.kept for one in retired):
+                    self.rows_retired += 1
+                    continue
                 self._bad_row(Kind.ROW_MISSING, sealed_id, seal, "is missing: it was there when it was sealed")
             if row.id < sealed_id:
                 self._bad_row(Kind.ROW_ADDED, row.id, seal, "was added after its place in the record was sealed")

@@ -12,11 +12,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from payment_service.audit import archive, checking
+from payment_service.audit import archive, checking, retiring
 from payment_service.audit.archive import Extent, Waiting
 from payment_service.audit.canonical import Seal
 from payment_service.audit.checking import Report
 from payment_service.audit.comparing import Comparison, compare
+from payment_service.audit.retiring import Leaving, NotRetired
 from payment_service.audit.verification import Expected, RecordBroken
 from payment_service.cli.output import AsJson, fail, show
 from payment_service.cli.running import with_database
@@ -98,6 +99,10 @@ def export(
     async def work(database: Database, _vault: Vault) -> tuple[Extent | None, Waiting]:
         period = {"since": _in_utc(since), "until": _in_utc(until)}
         wanted = await archive.extent(database, from_seal=from_seal, **period)
+        gone = max((one.last_seq for one in await archive.retired(database)), default=0)
+        if wanted is not None and wanted.first <= gone:
+            typer.echo(f"Seals up to {gone} are in the files of what has left the record.", err=True)
+            wanted = Extent(gone + 1, wanted.last) if gone < wanted.last else None
         with _sink(output) as file:
             if wanted is not None:
                 await _write(database, wanted, file)
@@ -118,6 +123,60 @@ async def _write(database: Database, wanted: Extent, file: BinaryIO) -> None:
                 if isinstance(line, Seal):
                     advance(1)
         _put(file, b"")
+
+
+@app.command()
+def retire(
+    *,
+    before: Annotated[
+        datetime, typer.Option(formats=["%Y-%m"], help="Months that ended before this one (UTC), as 2026-10.")
+    ],
+    folder: Annotated[Path, typer.Option(help="Where each month's file is written.", file_okay=False, exists=True)],
+) -> None:
+    """Take old months out of the database, as the owner of its tables. Nothing is deleted.
+
+    Each is written to a file and checked; then its table stands beside the record until a person drops it: see
+    docs/audit.md.
+    """
+
+    async def work(database: Database, _vault: Vault) -> None:
+        wanted = await retiring.leaving(database, before=before.replace(tzinfo=UTC))
+        if not wanted:
+            fail(f"Nothing is in the record that ended before {before:%Y-%m}.")
+        report, comparison = await checking.check_database(database), await compare(database)
+        if problem := report.problem or comparison.problem:
+            fail(f"Nothing leaves a record that is not whole. {problem.sentence}")
+        for one in wanted:
+            await _retire(database, one, folder / f"{one.partition}.jsonl")
+
+    with_database(work)
+
+
+async def _retire(database: Database, leaving: Leaving, path: Path) -> None:
+    digest = None
+    with _only_of_what_left(path):
+        if leaving.seals is not None:
+            with _progress(f"Writing {leaving.partition}", leaving.seals.last - leaving.seals.first + 1) as advance:
+                digest = await retiring.write_file(database, leaving.seals, path, progress=advance)
+        await retiring.retire(database, leaving.partition, digest)
+    where = f"Its rows are in {path}, SHA-256 {digest}." if digest else "Earlier files hold its rows."
+    typer.echo(f"{leaving.partition} has left the record. {where}")
+
+
+@contextmanager
+def _only_of_what_left(path: Path) -> Iterator[None]:
+    """A file of what stays in the record is not left behind."""
+    try:
+        yield
+    except FileExistsError:
+        fail(f"{path} is there already: move it away.")
+    except BaseException as error:
+        path.unlink(missing_ok=True)
+        if isinstance(error, NotRetired):
+            fail(str(error))
+        if isinstance(error, OSError):
+            fail(f"{path} cannot be written: {error.strerror}.")
+        raise
 
 
 def _put(file: BinaryIO, text: bytes) -> None:
@@ -155,6 +214,8 @@ def _say(report: Report, waiting: Waiting | None, comparison: Comparison | None)
         until = "" if report.problem is None else " before that"
         typer.echo(f"Whole{until}: seals {report.first.seq} to {report.last.seq} with {report.rows} rows.")
         typer.echo(f"Seal {report.last.seq}: {report.last.hash}")
+        if report.rows_retired:
+            typer.echo(f"{report.rows_retired} rows under these seals have left the record: their files hold them.")
     elif report.problem is None:
         typer.echo("Nothing is sealed yet.")
     if waiting is not None:
@@ -173,6 +234,7 @@ def _line(
         "last_seal": report.last.seq if report.last else None,
         "last_hash": report.last.hash if report.last else None,
         "rows": report.rows,
+        "rows_retired": report.rows_retired,
         "rows_waiting": waiting.rows if waiting else None,
         "rows_as_recorded": comparison.rows if comparison else None,
         "problem": problem.kind if problem else None,

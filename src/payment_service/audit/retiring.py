@@ -1,0 +1,128 @@
+"""Retiring: the oldest months of the record leave the database, each as one piece and never row by row.
+
+What leaves is sealed, checked and in a file first. The table stays beside the record, whole and unchangeable, until a
+person drops it; its seals stay in the record, so that the chain is checked from its first seal on as before.
+"""
+
+import asyncio
+import hashlib
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+from sqlalchemy import func, select, text
+
+from payment_service.audit import archive, checking
+from payment_service.audit.archive import Extent
+from payment_service.audit.canonical import Seal
+from payment_service.audit.models import AuditRetired, AuditSeal
+from payment_service.observability.context import origin
+from payment_service.postgres.database import Database, raw
+
+LOCK_MS: Final = 300
+"""How long payments wait behind a partition that waits to leave."""
+TRY_FOR_S: Final = 300.0
+_SLOWEST_S: Final = 3600.0
+"""Counting the rows of the largest month takes less."""
+
+_OLD = text("""
+    SELECT relname, log_until(oid) AS until FROM pg_class JOIN pg_inherits ON inhrelid = oid
+    WHERE inhparent = 'payment_log'::regclass AND log_until(oid) <= :before ORDER BY until
+""")
+
+
+class NotRetired(Exception):
+    """A month cannot leave; the text is a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """A partition that may leave, and where its rows are written to; nowhere when earlier files hold them all."""
+
+    partition: str
+    until: datetime
+    """Its rows were written before that."""
+    seals: Extent | None
+
+
+async def leaving(database: Database, *, before: datetime) -> Sequence[Leaving]:
+    """The partitions whose rows were all written before then, the oldest first, each with the seals of its file.
+
+    A seal that covers rows of two months goes with the older one: files hold seals whole, and none of them twice.
+    """
+    async with database.reading() as session:
+        written = await session.scalar(select(func.coalesce(func.max(AuditRetired.last_seq), 0))) or 0
+        found = []
+        for name, until in await session.execute(_OLD, {"before": before}):
+            ids = await session.execute(text(f'SELECT min(id), max(id) FROM "{name}"'))  # noqa: S608 - a table's name
+            low, high = ids.one()
+            covering = select(func.max(AuditSeal.seq)).where(AuditSeal.last_id >= low, AuditSeal.after_id < high)
+            last = await session.scalar(covering) or 0
+            first = await session.scalar(covering.with_only_columns(func.min(AuditSeal.seq))) or 0
+            seals = Extent(max(first, written + 1), last)
+            found.append(Leaving(name, until, seals if seals.first <= last else None))
+            written = max(written, last)
+    return found
+
+
+async def write_file(database: Database, seals: Extent, path: Path, *, progress: Callable[[int], object]) -> str:
+    """Write these seals and their rows to a new file and read it again; returns its SHA-256.
+
+    Raises:
+        NotRetired: when what was written is not what was sealed.
+        OSError: when it cannot be written.
+    """
+    before = await archive.seal_before(database, seals.first)
+    with path.open("xb") as file:
+        async with aclosing(archive.read(database, seals, after=before.last_id if before else None)) as lines:
+            async for line in lines:
+                file.write(archive.to_line(line) + b"\n")
+                if isinstance(line, Seal):
+                    progress(1)
+    report = checking.check_file(path)
+    in_record = await archive.seal_before(database, seals.last + 1)
+    if report.problem is not None or report.last is None or in_record is None or report.last.hash != in_record.hash:
+        what = report.problem.sentence if report.problem else "Its last seal is another."
+        raise NotRetired(f"{path} is not what was sealed. {what}")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+async def retire(database: Database, partition: str, file_sha256: str | None) -> None:
+    """Take the oldest partition out of the record, as the owner of the tables; the same transaction notes it.
+
+    Payments wait for its lock for at most ``LOCK_MS``, and for as long as the transaction then takes: some milliseconds.
+
+    Raises:
+        NotRetired: when the database refuses it, or something else held the record for too long.
+    """
+    give_up_at = time.monotonic() + TRY_FOR_S
+    while True:
+        try:
+            async with database.transaction() as session:
+                connection = await raw(session)
+                await connection.execute(f"SET LOCAL lock_timeout = {LOCK_MS}; SET LOCAL statement_timeout = 0")
+                await connection.execute(
+                    "SELECT retire_log_partition($1::text, $2, $3)",
+                    partition,
+                    file_sha256,
+                    origin.get().actor,
+                    timeout=_SLOWEST_S,
+                )
+        except asyncpg.LockNotAvailableError as error:
+            if time.monotonic() > give_up_at:
+                raise NotRetired(f"{partition} is held by something else: try again later.") from error
+            await asyncio.sleep(random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
+        except asyncpg.InsufficientPrivilegeError as error:
+            sentence = "Only the owner of the tables may do that: use the DATABASE_URL of 'migrate'."
+            raise NotRetired(sentence) from error
+        except asyncpg.CheckViolationError as error:
+            raise NotRetired(f"{partition} stays: {error.args[0]}.") from error
+        else:
+            return

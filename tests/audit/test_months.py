@@ -1,0 +1,345 @@
+"""The record over its partitions: its laws hold in each, months are made ahead, and old ones leave whole."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+from alembic import command
+
+from payment_service.audit import checking, retiring
+from payment_service.audit.comparing import compare
+from payment_service.audit.months import AHEAD, make_months, months
+from payment_service.audit.retiring import NotRetired
+from payment_service.audit.sealing import AuditSeals
+from payment_service.postgres import migrating
+from payment_service.postgres.database import Database, constraint_of
+from tests.support.books import LINE, insert, insert_sample_rows, law_of
+from tests.support.database import Server
+from tests.support.record import problem_of, tamper
+from tests.support.waiting import until
+
+NOW = datetime.now(UTC)
+PARTITIONS = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'payment_log'::regclass ORDER BY 1"
+
+
+@pytest.fixture
+async def url(server: Server, worker_id: str) -> str:
+    """A database whose partitions no other test has."""
+    return await server.make(f"months_{worker_id}")
+
+
+@pytest.fixture
+async def sql(url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def database(url: str) -> AsyncIterator[Database]:
+    database = Database(url, pool_size=4)
+    yield database
+    await database.close()
+
+
+def month(ago: int) -> datetime:
+    """The beginning of the month that was so many months ago."""
+    years, number = divmod(NOW.year * 12 + NOW.month - 1 - ago, 12)
+    return datetime(years, number + 1, 1, tzinfo=UTC)
+
+
+def called(ago: int) -> str:
+    return f"payment_log_{month(ago):%Y_%m}"
+
+
+async def partitions(sql: asyncpg.Connection) -> list[str]:
+    return [row[0] for row in await sql.fetch(PARTITIONS)]
+
+
+async def made_until(sql: asyncpg.Connection, ago: int) -> None:
+    """As if nobody had made a month since: the first partition ends there, and there is no other."""
+    for name in await partitions(sql):
+        await sql.execute(f"ALTER TABLE payment_log DETACH PARTITION {name}")
+        if name not in {"payment_log_first", "payment_log_default"}:
+            await sql.execute(f"DROP TABLE {name}")
+    await sql.execute(
+        f"ALTER TABLE payment_log ATTACH PARTITION payment_log_first FOR VALUES FROM (MINVALUE) TO ('{month(ago)}');"
+        "ALTER TABLE payment_log ATTACH PARTITION payment_log_default DEFAULT"
+    )
+
+
+async def with_months_since(sql: asyncpg.Connection, ago: int) -> None:
+    """A partition for each month since then, as a service has them that began before."""
+    await made_until(sql, ago)
+    for number in range(ago, -1, -1):
+        await sql.execute(f"SELECT make_log_partition('{called(number)}')")
+        await sql.execute(
+            f"ALTER TABLE payment_log ATTACH PARTITION {called(number)}"
+            f" FOR VALUES FROM ('{month(number)}') TO ('{month(number - 1)}')"
+        )
+
+
+async def write(sql: asyncpg.Connection, *when: datetime) -> None:
+    for moment in when:
+        await insert(sql, "payment_log", LINE, created_at=moment, amount=100)
+
+
+async def test_no_row_is_changed_in_whichever_partition_and_by_whichever_name(sql: asyncpg.Connection) -> None:
+    assert await sql.fetchval("SELECT make_log_months(6)") > 0
+    found = await partitions(sql)
+    assert len(found) >= 6
+    for name in found:
+        ends = await sql.fetchval("SELECT log_until($1::regclass)", name)
+        await write(sql, ends - timedelta(seconds=1) if ends else datetime(2999, 1, 1, tzinfo=UTC))
+        assert await sql.fetchval(f"SELECT count(*) FROM {name}") == 1
+    for name in ("payment_log", *found):
+        for attack in (
+            f"UPDATE {name} SET amount = 1",
+            f"UPDATE {name} SET created_at = created_at + interval '1 month'",
+            f"DELETE FROM {name}",
+            f"TRUNCATE {name}",
+        ):
+            assert await law_of(sql, attack) == "payment_log_insert_only", attack
+
+
+async def test_report_is_taken_once_over_all_months(sql: asyncpg.Connection) -> None:
+    report = {**LINE, "source": "client", "report_id": "r1", "shop_id": 8}
+    await insert(sql, "payment_log", report)
+    for moment in (NOW, month(-1), month(12)):
+        with pytest.raises(asyncpg.UniqueViolationError) as caught:
+            await insert(sql, "payment_log", report, created_at=moment)
+        assert constraint_of(caught.value) == "payment_log_report"
+    await insert(sql, "payment_log", report, external_id="111")
+    assert await law_of(sql, "DELETE FROM report_taken") == "report_taken_insert_only"
+    assert await law_of(sql, "TRUNCATE report_taken") == "report_taken_insert_only"
+
+
+async def test_months_lie_ready_and_a_second_making_makes_none(database: Database, sql: asyncpg.Connection) -> None:
+    await made_until(sql, -1)
+    assert (await months(database)).are_enough is False
+    assert await make_months(database) == AHEAD
+    assert await make_months(database) == 0
+    found = await months(database)
+    assert (found.ahead, found.astray, found.are_enough) == (AHEAD, False, True)
+
+
+async def test_rows_of_months_that_nobody_made_are_written_and_their_table_becomes_the_partition(
+    database: Database, sql: asyncpg.Connection
+) -> None:
+    await made_until(sql, 2)
+    await write(sql, month(1), NOW)
+    found = await months(database)
+    assert (found.ahead, found.astray, found.are_enough) == (-3, True, False)
+    before = await sql.fetch("SELECT * FROM payment_log ORDER BY id")
+    assert await make_months(database) == 1 + AHEAD
+    assert await sql.fetch("SELECT * FROM payment_log ORDER BY id") == before
+    assert await sql.fetchval(f"SELECT count(*) FROM {called(2)}") == 2
+    assert (await months(database)).are_enough
+    assert await law_of(sql, f"UPDATE {called(2)} SET amount = 1") == "payment_log_insert_only"
+    assert await law_of(sql, "TRUNCATE payment_log_default") == "payment_log_insert_only"
+    await write(sql, NOW, datetime(2999, 1, 1, tzinfo=UTC))
+
+
+async def test_rows_astray_of_several_times_are_left_to_people_and_rows_are_still_written(
+    database: Database, sql: asyncpg.Connection
+) -> None:
+    await made_until(sql, 1)
+    await write(sql, NOW, month(-2))
+    with pytest.raises(Exception, match="other times") as caught:
+        await make_months(database)
+    assert constraint_of(caught.value) == "payment_log_default_of_one_time"
+    await write(sql, NOW)
+    assert (await months(database)).astray
+
+
+async def test_forged_partition_and_one_that_was_taken_away_are_found(
+    database: Database, sql: asyncpg.Connection
+) -> None:
+    await with_months_since(sql, 1)
+    await write(sql, month(1), month(1), NOW)
+    assert await AuditSeals(database).seal() == 3
+    await sql.execute(
+        "CREATE TABLE forged (LIKE payment_log INCLUDING DEFAULTS INCLUDING CONSTRAINTS);"
+        "INSERT INTO forged (id, operation_type, actor, source, created_at)"
+        " VALUES (3, 'create', 'eve', 'service', '2999-01-01');"
+        "ALTER TABLE payment_log ATTACH PARTITION forged FOR VALUES FROM ('2999-01-01') TO ('2999-02-01')"
+    )
+    assert await problem_of(database) == ("row_added", 1, 3)
+    await sql.execute("ALTER TABLE payment_log DETACH PARTITION forged")
+    assert await problem_of(database) is None
+    await sql.execute(f"ALTER TABLE payment_log DETACH PARTITION {called(1)}")
+    assert await problem_of(database) == ("row_missing", 1, 1)
+
+
+async def test_sealing_waits_for_whoever_writes_to_a_partition_by_its_name(
+    database: Database, sql: asyncpg.Connection, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("payment_service.audit.sealing.WRITERS_TIMEOUT_S", 0.1)
+    await write(sql, NOW)
+    other = await asyncpg.connect(url)
+    async with other.transaction():
+        await other.execute("LOCK TABLE payment_log_first IN ROW EXCLUSIVE MODE")
+        assert await AuditSeals(database).seal() == 0
+    await other.close()
+    assert await AuditSeals(database).seal() == 1
+
+
+# --- leaving
+
+
+async def leave(database: Database, folder: Path, ago: int) -> list[tuple[str, Path | None]]:
+    """Take every month out that ended before the one so many months ago; with the file of each."""
+    left = []
+    for one in await retiring.leaving(database, before=month(ago)):
+        path = folder / f"{one.partition}.jsonl"
+        digest = None
+        if one.seals is not None:
+            digest = await retiring.write_file(database, one.seals, path, progress=lambda _: None)
+        await retiring.retire(database, one.partition, digest)
+        left.append((one.partition, path if digest else None))
+    return left
+
+
+@pytest.fixture
+async def old(sql: asyncpg.Connection, database: Database) -> asyncpg.Connection:
+    """Rows of four months and of before: seal 1 is of the first two partitions, 2 of the next two, 3 of this month."""
+    await with_months_since(sql, 4)
+    await insert_sample_rows(sql)  # this month's: what decides who may do what
+    assert await AuditSeals(database).seal() == 4
+    await write(sql, month(5), month(5), month(4))
+    assert await AuditSeals(database).seal() == 3
+    await write(sql, month(3), month(2))
+    assert await AuditSeals(database).seal() == 2
+    return sql
+
+
+async def test_months_that_leave_are_in_files_and_the_rest_is_still_whole(
+    old: asyncpg.Connection, database: Database, tmp_path: Path
+) -> None:
+    before = await checking.check_database(database)
+    assert await leave(database, tmp_path, 4) == [("payment_log_first", tmp_path / "payment_log_first.jsonl")]
+    report = await checking.check_database(database)
+    assert (report.problem, report.rows, report.rows_retired) == (None, before.rows - 2, 2)
+    # The row of the next month that seal 2 covers too is still looked at.
+    assert await leave(database, tmp_path, 3) == [(called(4), None)]
+    assert await leave(database, tmp_path, 2) == [(called(3), tmp_path / f"{called(3)}.jsonl")]
+    report = await checking.check_database(database)
+    assert (report.problem, report.rows, report.rows_retired) == (None, before.rows - 4, 4)
+    first, third = (checking.check_file(tmp_path / f"{name}.jsonl") for name in ("payment_log_first", called(3)))
+    assert (first.problem, first.rows, third.problem, third.rows) == (None, 3, None, 2)
+    assert first.last
+    assert third.first
+    assert third.first.previous == first.last.hash
+    assert (await compare(database)).problem is None
+
+    assert await old.fetchval(f"SELECT count(*) FROM {called(3)}") == 1
+    row = "(id, operation_type, actor, source) VALUES (99, 'create', 'eve', 'service')"
+    for attack in (f"INSERT INTO {called(3)} {row}", f"UPDATE {called(3)} SET amount = 1", f"TRUNCATE {called(3)}"):
+        assert await law_of(old, attack) == "payment_log_insert_only"
+    assert await law_of(old, "DELETE FROM audit_retired") == "audit_retired_insert_only"
+    await write(old, month(3))  # late, and not refused
+    await tamper(old, f"DELETE FROM payment_log WHERE created_at = '{month(2)}'")
+    assert (await problem_of(database) or ("",))[0] == "row_missing"
+
+
+async def test_what_the_record_says_last_of_who_may_do_what_does_not_leave(
+    old: asyncpg.Connection, database: Database, tmp_path: Path
+) -> None:
+    await tamper(old, f"UPDATE payment_log SET created_at = '{month(5)}' WHERE subject IS NOT NULL")
+    assert (await compare(database)).problem is None
+    await tamper(old, "DELETE FROM audit_seal")
+    await AuditSeals(database).seal()
+    await leave(database, tmp_path, 4)
+    found = await compare(database)
+    assert (found.problem, found.rows) == (None, 5)
+    said = await old.fetch("SELECT subject, reason FROM payment_log WHERE operation_type = 'baseline' ORDER BY subject")
+    assert [row["subject"] for row in said] == [
+        "device_token:1",
+        "device_token:2",
+        "payment_config:8",
+        "payment_config:9",
+    ]
+    assert all("has left with payment_log_first" in row["reason"] for row in said)
+
+
+async def test_what_still_belongs_to_the_record_does_not_leave(
+    old: asyncpg.Connection, database: Database, tmp_path: Path
+) -> None:
+    async def refused(partition: str) -> str:
+        with pytest.raises(NotRetired) as caught:
+            await retiring.retire(database, partition, None)
+        return str(caught.value)
+
+    assert "oldest" in await refused(called(4))
+    await insert(old, "payment_log", LINE, created_at=month(6), payment_id="00000000-0000-7000-8000-000000000001")
+    assert "sealed before" in await refused("payment_log_first")
+    await AuditSeals(database).seal()
+    assert "has not ended" in await refused("payment_log_first")  # its refund is under way
+    await tamper(old, "UPDATE refund SET state = 'succeeded'")
+    await leave(database, tmp_path, 1)
+    assert "a month after its end" in await refused(called(1))
+
+
+async def test_retirement_that_the_record_does_not_tell_is_refused_and_found(
+    old: asyncpg.Connection, database: Database
+) -> None:
+    row = "('payment_log_first', now(), 2, 2, 2, '{}', NULL, 'eve')"
+    lie = (
+        "INSERT INTO audit_retired (partition, until, row_count, first_seq, last_seq, kept_ids, file_sha256, actor)"
+        f" VALUES {row}"
+    )
+    assert await law_of(old, lie) == "change_is_audited"
+    await tamper(old, lie)
+    problem = (await compare(database)).problem
+    assert problem is not None
+    assert problem.sentence.startswith("audit_retired:payment_log_first is there")
+
+
+# --- the migration
+
+
+async def test_migration_waits_for_its_lock_without_holding_payments_up_and_takes_views_and_rights_along(
+    server: Server, worker_id: str
+) -> None:
+    url = await server.make(f"months_{worker_id}", empty=True)
+    await asyncio.to_thread(command.upgrade, migrating.alembic_config(url), "0014")
+    sql, reader = await asyncpg.connect(url), await asyncpg.connect(url)
+    role = f"reader_{worker_id}"
+    await sql.execute(
+        f"CREATE ROLE {role}; GRANT SELECT, INSERT ON payment_log TO {role}; SET lock_timeout = '1s';"
+        "CREATE VIEW of_ours AS SELECT id, actor, report_id FROM payment_log WHERE report_id IS NOT NULL"
+    )
+    report = {**LINE, "source": "client", "report_id": "r1"}
+    await insert(sql, "payment_log", report, shop_id=8)
+    async with reader.transaction():
+        await reader.fetch("SELECT FROM payment_log")  # as a dump of the whole database does
+        migration = asyncio.create_task(asyncio.to_thread(migrating.migrate, url))
+        waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'payment_log'::regclass)"
+
+        async def waits() -> bool:
+            return migration.done() or bool(await sql.fetchval(waiting))
+
+        await until(waits)
+        for _ in range(3):
+            await insert(sql, "payment_log", report, shop_id=9, report_id=f"meanwhile-{_}")
+            await asyncio.sleep(0.1)
+    await migration
+    last = await sql.fetchval("SELECT max(id) FROM payment_log")
+    await insert(sql, "payment_log", report, shop_id=10, created_at=month(-3))
+    assert await sql.fetchval("SELECT count(*) FROM of_ours") == 5
+    assert await sql.fetchval("SELECT max(id) FROM payment_log") == last + 1
+    assert await sql.fetchval("SELECT count(*) FROM report_taken") == 5
+    may = "SELECT has_table_privilege($1, $2, $3)"
+    assert await sql.fetchval(may, role, "payment_log", "SELECT")
+    assert not await sql.fetchval(may, role, "payment_log_first", "INSERT")
+    for column, allowed in (("actor", True), ("id", False)):
+        assert (
+            await sql.fetchval(f"SELECT has_column_privilege('{role}', 'payment_log', $1, 'INSERT')", column) is allowed
+        )
+    assert await sql.fetchval(f"SELECT has_function_privilege('{role}', 'make_log_months(integer)', 'EXECUTE')")
+    await reader.close()
+    await sql.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    await sql.close()
