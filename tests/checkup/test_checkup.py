@@ -1,5 +1,6 @@
 """What ``doctor`` finds, one thing wrong at a time."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -65,6 +66,16 @@ async def test_work_that_is_late_and_tasks_that_wait(
 async def test_sending_that_is_held(well: Services) -> None:
     await well.holding.hold("a restore is under way")
     assert await found(well) == {("sending", Level.BAD): "nothing is sent: held by hand"}
+
+
+async def test_months_that_nobody_makes(well: Services, sql: asyncpg.Connection) -> None:
+    astray = "INSERT INTO payment_log (operation_type, actor, source, created_at) VALUES ('t', 't', 'client', $1)"
+    await sql.execute(astray, datetime(2999, 1, 1, tzinfo=UTC))
+    [(of, said)] = (await found(well)).items()
+    assert of == ("months", Level.WARNING)
+    assert said.endswith(
+        "months of the record lie ready, and rows are in payment_log_default, whose month nobody had made"
+    )
 
 
 async def test_workers_that_are_gone(well: Services, sql: asyncpg.Connection) -> None:

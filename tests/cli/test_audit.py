@@ -6,12 +6,16 @@ import pty
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
+from payment_service.audit.sealing import AuditSeals
 from payment_service.postgres.database import Database
+from tests.support.database import Server
+from tests.support.months import NOW, month, with_months_since
 from tests.support.record import hashes, seal_each, tamper, write
 from tests.support.rig import Rig
 from tests.support.waiting import until
@@ -104,6 +108,37 @@ async def test_scripts_get_json(shell: Rig, books: asyncpg.Connection) -> None:
     await tamper(books, "DELETE FROM payment_log WHERE id = 4")
     told = report(shell)
     assert (told["whole"], told["problem"], told["problem_seal"], told["problem_row"]) == (False, "row_missing", 2, 4)
+
+
+async def test_months_leave_and_what_stays_is_verified(server: Server, worker_id: str, tmp_path: Path) -> None:
+    url = await server.make(f"cli_leaving_{worker_id}")
+    shell, sql, database = Rig(tmp_path, url), await asyncpg.connect(url), Database(url, pool_size=2)
+    await with_months_since(sql, 3)
+    await sql.execute(
+        "INSERT INTO payment_log (operation_type, actor, source, created_at) SELECT 't', 't', 'client', each"
+        " FROM unnest($1::timestamptz[]) AS each",
+        [month(4), month(4), NOW],
+    )
+    assert await AuditSeals(database).seal() == 3
+    before = f"{month(3):%Y-%m}"
+    words = ("audit", "retire", "--folder", ".", "--before")
+    assert shell.run(*words, "2020-01").stderr == "Nothing is in the record that ended before 2020-01.\n"
+    done = shell.run(*words, before)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(
+        "payment_log_first has left the record. Its rows are in payment_log_first.jsonl, SHA-256 "
+    )
+    told = report(shell)
+    assert (told["whole"], told["rows"], told["rows_retired"], told["rows_waiting"]) == (True, 1, 2, 1)
+    assert "2 rows under these seals have left the record" in shell.run("audit", "verify").stdout
+    assert shell.run("audit", "verify", "--file", "payment_log_first.jsonl").returncode == 0
+    assert "Seals up to 1 are in the files" in shell.run("audit", "export").stderr
+    assert await AuditSeals(database).seal() == 1
+    await tamper(sql, f"DELETE FROM payment_log WHERE created_at = '{NOW}'")
+    done = shell.run(*words, f"{month(2):%Y-%m}")
+    assert done.stderr.startswith("Nothing leaves a record that is not whole. Row 3 is missing")
+    await sql.close()
+    await database.close()
 
 
 async def test_hash_that_another_machine_kept_proves_the_record(shell: Rig, books: asyncpg.Connection) -> None:

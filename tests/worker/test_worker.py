@@ -11,8 +11,10 @@ import pytest
 import respx
 
 from payment_service.access.service import FULL_ACCESS
+from payment_service.audit.months import AHEAD
 from payment_service.observability.metrics import (
     DATABASE_CLOCK_AHEAD,
+    LOG_MONTHS_AHEAD,
     OLDEST_OPEN,
     OPEN,
     TASKS,
@@ -196,6 +198,15 @@ async def test_sweep_settles_what_a_dead_process_left_in_sending(
     await age(sql, 31)
     await reaches(sql, "unknown")
     assert await audit_of(sql) == [("settle", "unknown")]
+
+
+async def test_sweep_tells_how_many_months_of_the_record_lie_ready(worker: Worker) -> None:
+    LOG_MONTHS_AHEAD.set(float("nan"))
+
+    async def are_told() -> bool:
+        return values_of(LOG_MONTHS_AHEAD)[()] == AHEAD
+
+    await until(are_told)
 
 
 async def test_sweep_that_failed_is_not_the_last(

@@ -61,7 +61,7 @@ async def leaving(database: Database, *, before: datetime) -> Sequence[Leaving]:
         found = []
         for name, until in await session.execute(_OLD, {"before": before}):
             ids = await session.execute(text(f'SELECT min(id), max(id) FROM "{name}"'))  # noqa: S608 - a table's name
-            low, high = ids.one()
+            low, high = (each or 0 for each in ids.one())
             covering = select(func.max(AuditSeal.seq)).where(AuditSeal.last_id >= low, AuditSeal.after_id < high)
             last = await session.scalar(covering) or 0
             first = await session.scalar(covering.with_only_columns(func.min(AuditSeal.seq))) or 0
@@ -95,9 +95,9 @@ async def write_file(database: Database, seals: Extent, path: Path, *, progress:
 
 
 async def retire(database: Database, partition: str, file_sha256: str | None) -> None:
-    """Take the oldest partition out of the record, as the owner of the tables; the same transaction notes it.
+    """Take the oldest partition out of the record, as the owner of the tables; that transaction notes it.
 
-    Payments wait for its lock for at most ``LOCK_MS``, and for as long as the transaction then takes: some milliseconds.
+    Payments wait for its lock for at most ``LOCK_MS``, and for as long as the rest of it takes: some milliseconds.
 
     Raises:
         NotRetired: when the database refuses it, or something else held the record for too long.
