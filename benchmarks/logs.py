@@ -23,10 +23,10 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def entries(rows: int) -> Iterator[tuple[Any, ...]]:
-    """A year of payments, oldest first: made, then paid; one in fifty failed."""
+def entries(rows: int, days: int = 365) -> Iterator[tuple[Any, ...]]:
+    """A year of payments, or more, oldest first: made, then paid; one in fifty failed."""
     whose = [(int(shop["shop_id"]), shop["organization_bin"]) for shop in shops()[:7]]
-    step = timedelta(days=365) / rows
+    step = timedelta(days=days) / rows
     for number in range(rows):
         shop_id, organization_bin = whose[number // 2 % 7]
         kind, status, state = ("create", "Wait", "pending") if number % 2 == 0 else ("status", "Processed", "paid")
@@ -40,7 +40,7 @@ def entries(rows: int) -> Iterator[tuple[Any, ...]]:
         )  # fmt: skip
 
 
-async def fill(url: str, rows: int) -> None:
+async def fill(url: str, rows: int, days: int = 365) -> None:
     """COPY the rows in; the indexes are made after them."""
     connection = await asyncpg.connect(url)
     try:
@@ -50,7 +50,7 @@ async def fill(url: str, rows: int) -> None:
         )
         for index in indexes:
             await connection.execute(f"DROP INDEX {index['indexname']}")
-        await connection.copy_records_to_table("payment_log", records=entries(rows), columns=COLUMNS)
+        await connection.copy_records_to_table("payment_log", records=entries(rows, days), columns=COLUMNS)
         for index in indexes:
             await connection.execute(index["indexdef"].replace(" ON ONLY ", " ON "))
         await connection.execute("VACUUM ANALYZE payment_log")

@@ -14,7 +14,7 @@ from payment_service.audit.comparing import compare
 from payment_service.audit.months import AHEAD, make_months, months
 from payment_service.audit.retiring import NotRetired
 from payment_service.audit.sealing import AuditSeals
-from payment_service.postgres import migrating
+from payment_service.postgres import migrating, schema
 from payment_service.postgres.database import Database, constraint_of
 from tests.support.books import LINE, insert, insert_sample_rows, law_of
 from tests.support.database import Server
@@ -275,6 +275,17 @@ async def test_migration_waits_for_its_lock_without_holding_payments_up_and_take
     )
     report = {**LINE, "source": "client", "report_id": "r1"}
     await insert(sql, "payment_log", report, shop_id=8)
+    for obstacle, law in (
+        ("MATERIALIZED VIEW obstacle AS SELECT * FROM payment_log", "payment_log_read_by"),
+        ("VIEW payment_log_default AS SELECT 1", None),
+    ):
+        await sql.execute(f"CREATE {obstacle}")
+        with pytest.raises(asyncpg.PostgresError) as caught:
+            await asyncio.to_thread(migrating.migrate, url)
+        assert constraint_of(caught.value) == law
+        await sql.execute(f"DROP {obstacle.partition(' AS ')[0]}")
+        left = "SELECT count(*) FROM pg_constraint WHERE conname = 'payment_log_first_bound'"
+        assert await sql.fetchval(left) == 0, "it would refuse the rows of a later month"
     async with reader.transaction():
         await reader.fetch("SELECT FROM payment_log")  # as a dump of the whole database does
         migration = asyncio.create_task(asyncio.to_thread(migrating.migrate, url))
@@ -288,6 +299,7 @@ async def test_migration_waits_for_its_lock_without_holding_payments_up_and_take
             await insert(sql, "payment_log", report, shop_id=9, report_id=f"meanwhile-{_}")
             await asyncio.sleep(0.1)
     await migration
+    assert await sql.fetchval("SELECT version_num FROM alembic_version") == schema.head()
     last = await sql.fetchval("SELECT max(id) FROM payment_log")
     await insert(sql, "payment_log", report, shop_id=10, created_at=month(-3))
     assert await sql.fetchval("SELECT count(*) FROM of_ours") == 5
