@@ -141,10 +141,10 @@ async def test_sealing_waits_for_whoever_writes_to_a_partition_by_its_name(
     monkeypatch.setattr("payment_service.audit.sealing.WRITERS_TIMEOUT_S", 0.1)
     await write(sql, NOW)
     other = await asyncpg.connect(url)
-    async with other.transaction():
-        await other.execute("LOCK TABLE payment_log_first IN ROW EXCLUSIVE MODE")
-        assert await AuditSeals(database).seal() == 0
+    await other.execute("BEGIN; LOCK TABLE payment_log_first IN ROW EXCLUSIVE MODE")
+    sealed = await AuditSeals(database).seal()
     await other.close()
+    assert sealed == 0
     assert await AuditSeals(database).seal() == 1
 
 
