@@ -235,6 +235,7 @@ DECLARE
     oldest record;
     lowest bigint;
     highest bigint;
+    is_open boolean;
 BEGIN
     SELECT relname, log_until(oid) AS until INTO oldest FROM pg_class JOIN pg_inherits ON inhrelid = oid
     WHERE inhparent = 'payment_log'::regclass ORDER BY until LIMIT 1;
@@ -253,8 +254,8 @@ BEGIN
                        AND same_as IS NULL AND EXISTS (SELECT FROM %1$I WHERE payment_id = open.id))
             OR EXISTS (SELECT FROM refund AS open WHERE state IN ('sending', 'unknown')
                        AND EXISTS (SELECT FROM %1$I WHERE payment_id = open.payment_id)) $q$, called)
-    INTO leaving.actor;
-    IF leaving.actor::boolean THEN
+    INTO is_open;
+    IF is_open THEN
         PERFORM break_law('audit_retired_is_ended', 'a payment or a refund of that time has not ended');
     END IF;
     SELECT min(seq), max(seq) INTO leaving.first_seq, leaving.last_seq FROM audit_seal
@@ -329,9 +330,7 @@ CREATE TEMP TABLE of_the_record ON COMMIT DROP AS
     FROM pg_class, aclexplode(relacl)
     WHERE pg_class.oid = 'payment_log'::regclass AND grantee <> relowner AND grantee <> 0
     UNION ALL
-    SELECT 'last id', '', last_value::text FROM pg_sequences
-    WHERE format('%I.%I', schemaname, sequencename)::regclass
-          = pg_get_serial_sequence('payment_log', 'id')::regclass;
+    SELECT 'last id', '', last_value::text FROM payment_log_id_seq WHERE is_called;
 
 -- The names go to the partitioned table.
 ALTER TABLE payment_log ALTER id DROP IDENTITY;
@@ -353,7 +352,7 @@ CREATE TABLE payment_log (LIKE payment_log_first INCLUDING DEFAULTS INCLUDING CO
     PARTITION BY RANGE (created_at);
 ALTER TABLE payment_log DROP CONSTRAINT payment_log_first_bound;
 ALTER TABLE payment_log ALTER id ADD GENERATED ALWAYS AS IDENTITY;
-SELECT setval('payment_log_id_seq', said::bigint) FROM of_the_record WHERE kind = 'last id' AND said IS NOT NULL;
+SELECT setval('payment_log_id_seq', said::bigint) FROM of_the_record WHERE kind = 'last id';
 
 CREATE INDEX payment_log_time ON payment_log (created_at, id);
 CREATE INDEX payment_log_shop ON payment_log (shop_id, created_at, id);

@@ -240,6 +240,18 @@ async def test_attack_is_denied(roles: Roles, attack: str) -> None:
         await run(roles.url("payment_service"), roles.of_here(attack))
 
 
+async def test_lesser_role_makes_months_and_gets_no_right_to_them(roles: Roles) -> None:
+    await run(roles.url("payment_service"), "SELECT make_log_months(12)")
+    owner = await asyncpg.connect(roles.url("payment_owner"))
+    newest = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE log_until(inhrelid) = log_months_until()"
+    name, service = await owner.fetchval(newest), roles.names["payment_service"]
+    for right in ("INSERT", "UPDATE", "DELETE", "TRUNCATE"):
+        assert not await owner.fetchval("SELECT has_table_privilege($1, $2, $3)", service, name, right)
+    owned = "SELECT relowner::regrole::text FROM pg_class WHERE oid = $1::text::regclass"
+    assert await owner.fetchval(owned, name) == roles.names["payment_owner"]
+    await owner.close()
+
+
 NEW_VERSION = (
     "INSERT INTO payment_config_history SELECT shop_id, 99, '891027350515', device_token, device_token_id, true,"
     " provider, name, city, description, 'the owner' FROM payment_config WHERE shop_id = 121038"
