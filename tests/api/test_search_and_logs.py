@@ -368,7 +368,9 @@ async def assert_cheap(
     )[0]["Plan"]
     plan = nodes(explained)
     scans = [node for node in plan if "Scan" in node["Node Type"]]
-    assert all("Index" in node["Node Type"] or "Bitmap" in node["Node Type"] for node in scans), (path, explained)
+    # A partition without a row is "read from one end to the other", and takes no block.
+    read = [node for node in scans if node["Shared Hit Blocks"] + node["Shared Read Blocks"]]
+    assert all("Index" in node["Node Type"] or "Bitmap" in node["Node Type"] for node in read), (path, explained)
     looked_at = max(node["Actual Rows"] * node["Actual Loops"] + node.get("Rows Removed by Filter", 0) for node in plan)
     assert looked_at <= 110, (path, explained)
     assert explained["Shared Hit Blocks"] + explained["Shared Read Blocks"] <= 250, (path, explained)
