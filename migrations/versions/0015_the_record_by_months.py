@@ -111,13 +111,13 @@ BEGIN
     RETURN EXISTS (SELECT FROM payment_log_default);
 END $$;
 
--- A table that can become a partition: each has its own key and refuses TRUNCATE itself. The rest it gets from the
--- partitioned table when it is attached.
+-- A table that can become a partition: each has its own key and refuses TRUNCATE itself. Its indexes are made before it
+-- is attached, and the other triggers come from the partitioned table then.
 CREATE FUNCTION make_log_partition(called text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE format(
-        'CREATE TABLE %1$I (LIKE payment_log INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE,'
-        ' PRIMARY KEY (id))', called);
+        'CREATE TABLE %1$I (LIKE payment_log INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE'
+        ' INCLUDING INDEXES, PRIMARY KEY (id))', called);
     EXECUTE format(
         'CREATE TRIGGER payment_log_no_truncate BEFORE TRUNCATE ON %1$I'
         ' FOR EACH STATEMENT EXECUTE FUNCTION refuse_log_change()', called);
@@ -160,10 +160,13 @@ BEGIN
         made_until := next_until;
         made := 1;
     END IF;
+    -- All tables first: the lock on payment_log_default that attaching takes is for queries to wait for.
+    FOR next_until IN SELECT generate_series(made_until, wanted - interval '1 month', '1 month') LOOP
+        PERFORM make_log_partition('payment_log_' || to_char(next_until, 'YYYY_MM'));
+    END LOOP;
     WHILE made_until < wanted LOOP
         next_until := made_until + interval '1 month';
         called := 'payment_log_' || to_char(made_until, 'YYYY_MM');
-        PERFORM make_log_partition(called);
         EXECUTE format('ALTER TABLE payment_log ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
                        called, made_until, next_until);
         made_until := next_until;
@@ -311,6 +314,30 @@ END $$;
 
 # One transaction, under a lock for which payments wait: nothing here depends on how many rows there are.
 SWITCH = """
+-- What can be made before: the other partitions, with their indexes.
+SET LOCAL timezone = 'UTC';
+CREATE TEMP TABLE to_attach ON COMMIT DROP AS
+    SELECT 'payment_log_default' AS called, NULL::timestamptz AS since
+    UNION ALL
+    SELECT 'payment_log_' || to_char(month, 'YYYY_MM'), month
+    FROM generate_series('{until}'::timestamptz, date_trunc('month', now()) + interval '3 months', '1 month') AS month;
+DO $$
+DECLARE
+    called text;
+    once regclass;
+BEGIN
+    FOR called IN SELECT to_attach.called FROM to_attach LOOP
+        EXECUTE format('CREATE TABLE %I (LIKE payment_log INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE'
+                       ' INCLUDING INDEXES)', called);
+        SELECT indexrelid INTO STRICT once FROM pg_index
+        WHERE indrelid = called::regclass AND indisunique AND NOT indisprimary;
+        EXECUTE format('DROP INDEX %s', once);
+        EXECUTE format('ALTER TABLE %I DROP CONSTRAINT payment_log_first_bound', called);
+        EXECUTE format('CREATE TRIGGER payment_log_no_truncate BEFORE TRUNCATE ON %I'
+                       ' FOR EACH STATEMENT EXECUTE FUNCTION refuse_log_change()', called);
+    END LOOP;
+END $$;
+
 -- Views first, as whoever reads through them does: no two wait for each other.
 LOCK TABLE paymentlog IN ACCESS EXCLUSIVE MODE;
 LOCK TABLE payment_log IN ACCESS EXCLUSIVE MODE;
@@ -380,14 +407,16 @@ CREATE TRIGGER payment_log_report BEFORE INSERT ON payment_log
 
 ALTER TABLE payment_log ATTACH PARTITION payment_log_first FOR VALUES FROM (MINVALUE) TO ('{until}');
 ALTER TABLE payment_log_first DROP CONSTRAINT payment_log_first_bound;
-SELECT make_log_partition('payment_log_default');
-ALTER TABLE payment_log ATTACH PARTITION payment_log_default DEFAULT;
-SELECT make_log_months();
 
 DO $$
 DECLARE
     one record;
 BEGIN
+    FOR one IN SELECT * FROM to_attach ORDER BY since LOOP
+        EXECUTE format('ALTER TABLE payment_log ATTACH PARTITION %I ', one.called) || CASE
+            WHEN one.since IS NULL THEN 'DEFAULT'
+            ELSE format('FOR VALUES FROM (%L) TO (%L)', one.since, one.since + interval '1 month') END;
+    END LOOP;
     REVOKE ALL ON payment_log, payment_log_first FROM PUBLIC;
     FOR one IN SELECT * FROM of_the_record LOOP
         IF one.kind = 'view' THEN

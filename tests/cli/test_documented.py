@@ -25,7 +25,8 @@ NOBODY: Final = "postgresql://reader@127.0.0.1:1/old"
 STAY: Final = ("serve", "worker")
 """Commands that do not end by themselves; other tests start them."""
 NEED_MORE: Final = [
-    ("audit", "retire"), ("audit", "verify", "--expect"), ("audit", "verify", "--file"), ("audit", "verify", "--from-seal"),
+    ("audit", "retire"),
+    ("audit", "verify", "--expect"), ("audit", "verify", "--file"), ("audit", "verify", "--from-seal"),
     ("import-legacy",), ("notify", "test"), ("payments", "settle"), ("payments", "settle-refund"),
     ("payments", "undo-settle"), ("people", "link", "2", "--send"), ("webhooks",),
 ]  # fmt: skip
