@@ -283,6 +283,15 @@ BEGIN
             WHERE subject IS NOT NULL AND NOT EXISTS (SELECT FROM payment_log WHERE subject = gone.subject)
             ORDER BY subject, id DESC
         ) AS said $q$, called) USING by_whom;
+    -- What others paid back of a payment stays too: whoever refunds it here counts that.
+    EXECUTE format($q$
+        INSERT INTO payment_log (shop_id, organization_bin, operation_type, external_id, amount, status, state,
+                                 error_message, provider, payment_id, refund_id, actor, source, request_id, reason)
+        SELECT shop_id, organization_bin, operation_type, external_id, amount, status, state,
+               error_message, provider, payment_id, refund_id, actor, source, request_id,
+               'row ' || id || ' has left with %1$s'
+        FROM %1$I WHERE operation_type = 'refund' AND source IN ('client', 'legacy') AND external_id IS NOT NULL
+        ORDER BY id $q$, called);
 END $$;
 REVOKE ALL ON FUNCTION retire_log_partition(text, text, text) FROM PUBLIC;
 

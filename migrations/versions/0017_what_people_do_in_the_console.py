@@ -6,7 +6,7 @@ from sqlalchemy import text
 from payment_service.postgres.schema import run_script
 
 revision = "0017"
-down_revision = "0014"
+down_revision = "0015"
 branch_labels = None
 depends_on = None
 

@@ -226,6 +226,28 @@ async def test_what_the_record_says_last_of_who_may_do_what_does_not_leave(
     assert all("has left with payment_log_first" in row["reason"] for row in said)
 
 
+async def test_what_others_paid_back_is_still_counted(
+    old: asyncpg.Connection, database: Database, tmp_path: Path
+) -> None:
+    refund = {**LINE, "operation_type": "refund", "source": "client", "shop_id": 8, "external_id": "111"}
+    await insert(old, "payment_log", refund, amount=700, created_at=month(5), report_id="r1")
+    await insert(old, "payment_log", refund, amount=50, created_at=NOW)
+    await AuditSeals(database).seal()
+    counted = "SELECT refunded_elsewhere(8, 'kaspi', '111')"
+    assert await old.fetchval(counted) == 750
+    await leave(database, tmp_path, 3)
+    assert await old.fetchval("SELECT count(*) FROM payment_log_first WHERE amount = 700") == 1
+    assert await old.fetchval(counted) == 750
+    assert (
+        await law_of(
+            old,
+            "INSERT INTO payment_log (report_id, actor, shop_id, operation_type, external_id, source)"
+            " VALUES ('r1', 'tests', 8, 'refund', '111', 'client')",
+        )
+        == "payment_log_report"
+    )
+
+
 async def test_what_still_belongs_to_the_record_does_not_leave(
     old: asyncpg.Connection, database: Database, tmp_path: Path
 ) -> None:
