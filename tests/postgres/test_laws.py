@@ -515,6 +515,14 @@ async def test_payment_goes_back_to_unknown_only_by_undoing_a_settlement(
     assert await law_of(books, back) == "payment_moves"
 
 
+async def test_settlement_that_has_left_the_record_is_undone_by_nobody(books: asyncpg.Connection) -> None:
+    await beyond_the_law(books, "DELETE FROM refund", "UPDATE payment SET reserved_amount = 0")
+    await beyond_the_law(books, "UPDATE payment SET state = 'paid', id_from_settlement = true")
+    back = f"{to_state('payment', 'unknown')}, external_id = NULL, id_from_settlement = false"
+    undo = by_hand("settle-undo", "dana", "unknown")
+    assert await law_of(books, back, undo) == "settlement_undone_by_another"
+
+
 @pytest.mark.parametrize("before", [RefundState.SUCCEEDED, RefundState.FAILED])
 async def test_refund_goes_back_to_unknown_only_by_undoing_a_settlement(
     books: asyncpg.Connection, before: RefundState
