@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 SEEN_FOR_S: Final = 60.0
@@ -143,9 +144,11 @@ class ShopBreakers:
             # The next try is another shop's, if there is one that asks: this one may fail by itself.
             one.breaker.shut(2 * self.pause_s)
             return
-        recent = [shop for shop in self._shops.values() if shop.seen_at > now - SEEN_FOR_S]
+        # However many shops there are, three decide, and those seen last stand at the end.
+        latest = islice(reversed(self._shops.values()), SHOPS_TO_OPEN)
+        recent = sum(shop.seen_at > now - SEEN_FOR_S for shop in latest)
         failing = [shop for shop in self._failing.values() if shop.failed_at > now - SEEN_FOR_S]
-        enough = max(min(SHOPS_TO_OPEN, len(recent)), 2)
+        enough = max(recent, 2)
         if (
             self.failures_to_open
             and len(failing) >= enough
