@@ -2,7 +2,7 @@
 
 The rows are the only memory of what was sent, so nothing new is sent from a database that is not the one a person
 released: from a copy of it, a restored backup, a replica that was promoted. The database itself refuses the intents
-(migrations 0012 and 0019); here is who asks why, holds by hand and releases. What was answered once is answered as
+(migrations 0012 and 0018); here is who asks why, holds by hand and releases. What was answered once is answered as
 ever, and status readings go on.
 """
 

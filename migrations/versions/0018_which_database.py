@@ -17,8 +17,8 @@ from sqlalchemy import text
 
 from payment_service.postgres.schema import run_script
 
-revision = "0019"
-down_revision = "0018"
+revision = "0018"
+down_revision = "0017"
 branch_labels = None
 depends_on = None
 

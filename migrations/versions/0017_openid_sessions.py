@@ -5,8 +5,8 @@ from sqlalchemy import text
 
 from payment_service.postgres.schema import run_script
 
-revision = "0018"
-down_revision = "0017"
+revision = "0017"
+down_revision = "0016"
 branch_labels = None
 depends_on = None
 

@@ -16,8 +16,8 @@ from alembic import op
 
 from payment_service.postgres.schema import run_script
 
-revision = "0022"
-down_revision = "0021"
+revision = "0020"
+down_revision = "0019"
 branch_labels = None
 depends_on = None
 

@@ -12,8 +12,8 @@ from sqlalchemy import text
 
 from payment_service.postgres.schema import run_script
 
-revision = "0021"
-down_revision = "0019"
+revision = "0019"
+down_revision = "0018"
 branch_labels = None
 depends_on = None
 

@@ -5,7 +5,7 @@ from sqlalchemy import text
 
 from payment_service.postgres.schema import run_script
 
-revision = "0017"
+revision = "0016"
 down_revision = "0015"
 branch_labels = None
 depends_on = None
