@@ -24,12 +24,14 @@ CREATE INDEX idempotency_claim_key ON idempotency_claim (idempotency_key);
 -- something, whoever asked for it; else one that provably was not sent.
 CREATE FUNCTION claim_of(of_caller text, of_key text, of_fingerprint text) RETURNS SETOF idempotency_claim
 LANGUAGE sql STABLE AS $$
-    SELECT claim.* FROM idempotency_claim claim
-    LEFT JOIN payment ON payment.id = claim.operation_id
-    LEFT JOIN refund ON refund.id = claim.operation_id
-    WHERE claim.idempotency_key = of_key AND (claim.caller = of_caller OR claim.fingerprint = of_fingerprint)
-    ORDER BY claim.fingerprint <> of_fingerprint DESC,
-        coalesce(payment.failure, refund.failure) IS NOT DISTINCT FROM 'not_sent', claim.caller <> of_caller
+    SELECT * FROM idempotency_claim AS claim
+    WHERE idempotency_key = of_key AND (caller = of_caller OR fingerprint = of_fingerprint)
+    ORDER BY fingerprint <> of_fingerprint DESC,
+        coalesce(
+            (SELECT failure FROM payment WHERE id = claim.operation_id),
+            (SELECT failure FROM refund WHERE id = claim.operation_id)
+        ) IS NOT DISTINCT FROM 'not_sent',
+        caller <> of_caller
     LIMIT 1
 $$;
 DO $$ BEGIN

@@ -107,7 +107,7 @@ def test_every_seller_is_shown_with_bin_and_city_as_stored(shop_id: int, played:
 @pytest.mark.parametrize(
     "words",
     [
-        "by link, 1",
+        "by link, 6",
         "the buyer presses Decline",
         "failed (Error)",
         "7 500.00 ₸ go back to the buyer, 0.00 ₸ are left",

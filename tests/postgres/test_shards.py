@@ -84,7 +84,7 @@ def scans(plan: dict[str, Any]) -> Iterator[tuple[str, frozenset[str]]]:
         condition = node.get("Index Cond") or below.get("Index Cond") or node.get("Filter", "")
         # A month of a divided table is that table.
         table = re.sub(rf"^({'|'.join(OF_A_SHOP)})_\d.*", r"\1", node["Relation Name"])
-        yield table, frozenset(re.findall(r"\(+(\w+)\)?(?:::\w+)* (?:=|<=|>=|<|>) ", condition))
+        yield table, frozenset(re.findall(r"\(+(\w+)\)?(?:::\w+)* (?:=|<=|>=|<|>|IS NOT NULL)", condition))
     for each in node.get("Plans", ()):
         yield from scans(each)
 
