@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 from playwright.async_api import Browser, BrowserContext
 
-from tests.e2e.test_console import FOREIGN, OWN, context, signed_in
+from tests.e2e.test_console import FOREIGN, OWN, context, signed_in, watched
 from tests.support.axe import violations
 from tests.support.rig import Rig
 from tests.support.shops import SHOPS
@@ -75,6 +75,32 @@ async def test_webhook_that_failed_is_sent_again_by_the_button(rig: Rig, context
     assert hook.calls == [hook.calls[0]] * 2
     await page.reload()
     assert "доставлен" in await page.locator("h1").inner_text()
+
+
+@pytest.mark.thorough
+async def test_what_the_cabinet_shows_is_written_down_and_taken_back_by_another(
+    rig: Rig, browser: Browser, context: BrowserContext
+) -> None:
+    word = rig.word()
+    made = (await rig.create(OWN, message=word, phone="77015219042")).json()
+    assert made["state"] == "unknown"
+    page = await signed_in(rig, context, "settles@example.kz", "--role", "operator")
+    await page.goto("/console/tasks")
+    await page.locator(f"a[href='/console/payments/{made['id']}/settle']").click()
+    await page.get_by_label("его нет, или он не прошёл").check()
+    await page.get_by_label("Кто, что и где увидел").fill("Айгуль: в кабинете счёта нет")
+    await page.get_by_role("button", name="Записать").dblclick()
+    await page.wait_for_url("**done=settled")
+    await page.get_by_text("Айгуль: в кабинете счёта нет").first.wait_for()
+
+    async with watched(browser, rig) as other:
+        page = await signed_in(rig, other, "undoes@example.kz", "--role", "operator")
+        await page.goto(f"/console/payments/{made['id']}")
+        await page.locator("#do-undo").click()
+        await page.get_by_label("Почему она неверна").fill("смотрели чужой кабинет")
+        await page.get_by_role("button", name="Снять отметку").click()
+        await page.get_by_role("heading", name="Исход пока неизвестен").wait_for()
+    assert len([call for call in await rig.ledger(op="create") if call["message"] == word]) == 1
 
 
 @pytest.mark.thorough
