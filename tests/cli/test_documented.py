@@ -27,10 +27,10 @@ STAY: Final = ("serve", "worker")
 NEED_MORE: Final = [
     ("audit", "retire"),
     ("audit", "verify", "--expect"), ("audit", "verify", "--file"), ("audit", "verify", "--from-seal"),
-    ("import-legacy",), ("notify", "test"), ("payments", "settle"), ("payments", "settle-refund"),
+    ("doctor",), ("import-legacy",), ("notify", "test"), ("payments", "settle"), ("payments", "settle-refund"),
     ("payments", "undo-settle"), ("people", "link", "2", "--send"), ("webhooks",),
 ]  # fmt: skip
-"""How commands begin that need what is not here: a payment, an endpoint, another database, another host, mail."""
+"""How commands begin that need what is not here: a payment, an endpoint, another database or host, mail, a worker."""
 
 
 @pytest.fixture(scope="module")
