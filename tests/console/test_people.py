@@ -82,9 +82,9 @@ async def test_key_is_made_once_however_often_the_form_is_sent_and_shown_by_the_
     [made] = [answer for answer in answers if answer.status_code == 200]
     [key] = re.findall(r'data-copy="(ps_[\w-]{43})"', made.text)
     assert made.headers["cache-control"] == "no-store"
-    assert {answer.headers["location"] for answer in answers if answer is not made} == {
-        "/console/keys?done=made-before"
-    }
+    # Many passwords at once may be too many: nothing is made then either.
+    others = {answer.headers.get("location") for answer in answers if answer is not made and answer.status_code != 429}
+    assert others <= {"/console/keys?done=made-before"}
     assert (await client.post("/console/keys/new", data={**form, "name": "other"})).status_code == 303  # gone back to
     [row] = await services.access.all()
     assert (row.name, row.scopes, row.shops) == ("bitrix", ["payments:read"], [OWN])

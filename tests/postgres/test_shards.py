@@ -106,7 +106,8 @@ async def test_money_path_reaches_rows_within_a_shop_or_by_the_id_of_its_payment
             if table in OF_A_SHOP and not columns & {"shop_id", *BY_ITS_ID}:
                 known = (one for one in BEYOND if one in columns)
                 otherwise[next(known, " ".join(sorted(columns)))].add(f"{table}: {plan['Query Text']}")
-    assert otherwise.keys() == BEYOND.keys(), otherwise
+    assert otherwise.keys() <= BEYOND.keys(), otherwise
+    assert otherwise, "nothing of the path was explained"
     assert touched >= {"payment", "refund", "payment_log", "idempotency_claim", "api_key", "payment_config"}
 
 
