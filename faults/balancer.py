@@ -16,7 +16,7 @@ from typing import Final, Self
 
 import httpx
 
-from tests.support.processes import free_port
+from tests.support.processes import foreign, free_port
 from tests.support.waiting import until
 
 DOCUMENT: Final = Path(__file__).parents[1] / "docs" / "deploy.md"
@@ -119,16 +119,8 @@ class Nginx:
 
     def _started(self) -> subprocess.Popen[bytes]:
         assert PROGRAM, "nginx is not installed"
-        # Should this process be killed, the kernel ends nginx.
-        command = ["setpriv", "--pdeathsig", "TERM", PROGRAM, "-p", f"{self._folder}/", "-c", "nginx.conf"]
-        with (self._folder / "output.log").open("wb") as output:
-            return subprocess.Popen(
-                [*command, "-e", "error.log", "-g", "daemon off;"],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        command = [PROGRAM, "-p", f"{self._folder}/", "-c", "nginx.conf", "-e", "error.log", "-g", "daemon off;"]
+        return foreign(command, self._folder / "output.log")
 
     async def _ready(self) -> None:
         async with httpx.AsyncClient(trust_env=False) as client:

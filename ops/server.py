@@ -1,7 +1,6 @@
 """A real Prometheus on 127.0.0.1, with our rules and docs/deploy.md's configuration, and what its HTTP API answers."""
 
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import httpx
 import yaml
 
 from ops import alerts
-from tests.support.processes import free_port
+from tests.support.processes import foreign, free_port
 from tests.support.waiting import until
 
 PROGRAM: Final = shutil.which("prometheus")
@@ -61,7 +60,7 @@ class Prometheus:
             f"--storage.tsdb.path={self._folder}/data",
         ]
         words += [f"--web.listen-address={self.url.removeprefix('http://')}"]
-        self._process = self._started(words)
+        self._process = foreign(words, self._folder / "output.log")
         self._client = httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=20)
         try:
             await until(self._is_ready, "Prometheus is ready", within_s=60)
@@ -112,13 +111,6 @@ class Prometheus:
         targets = (await self._ask("targets"))["activeTargets"]
         said = [f"{rule['name']}: {rule.get('lastError')}" for group in groups for rule in _not_ok(group["rules"])]
         return said + [f"{one['scrapeUrl']}: {one['lastError']}" for one in _not_ok(targets, wanted="up")]
-
-    def _started(self, words: Sequence[str]) -> subprocess.Popen[bytes]:
-        # Should this process be killed, the kernel ends Prometheus.
-        command = ["/usr/bin/setpriv", "--pdeathsig", "TERM", *words]
-        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
-        with (self._folder / "output.log").open("wb") as output:
-            return subprocess.Popen(command, stdout=output, start_new_session=True, **streams)  # noqa: S603 - ours
 
     async def _is_ready(self) -> bool:
         if self._process.poll() is not None:

@@ -3,7 +3,7 @@
 from alembic import op
 from sqlalchemy import text
 
-from payment_service.postgres.schema import run_script
+from payment_service.postgres.schema import pinned, run_script
 
 revision = "0017"
 down_revision = "0016"
@@ -37,17 +37,9 @@ BEGIN
 END $$;
 """
 
-PATHS = """
--- As 0008 says: a law reads the tables that it was made for.
-DO $$
-BEGIN
-    EXECUTE format('ALTER FUNCTION person_session_changes() SET search_path = %I, pg_temp', current_schema());
-END $$;
-"""
-
 
 def upgrade() -> None:
-    for part in (SESSIONS, PATHS):
+    for part in (SESSIONS, pinned("person_session_changes")):
         run_script(op.get_bind(), part)
 
 

@@ -10,7 +10,7 @@ And without a key: what may have left blocks its like, whichever caller asks aga
 from alembic import op
 from sqlalchemy import text
 
-from payment_service.postgres.schema import run_script
+from payment_service.postgres.schema import pinned, rewritten, run_script
 
 revision = "0019"
 down_revision = "0018"
@@ -34,40 +34,31 @@ LANGUAGE sql STABLE AS $$
         caller <> of_caller
     LIMIT 1
 $$;
-DO $$ BEGIN
-    EXECUTE format('ALTER FUNCTION claim_of(text, text, text) SET search_path = %I, pg_temp', current_schema());
-END $$;
-
--- Some lines of these functions change, the rest stays as it is: no further copy of them here.
-CREATE FUNCTION rewrite(of_function text, lines text[][]) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    source text := pg_get_functiondef(of_function::regproc);
-    line text[];
-BEGIN
-    FOREACH line SLICE 1 IN ARRAY lines LOOP
-        IF position(line[1] IN source) = 0 THEN
-            RAISE EXCEPTION '% has no line %', of_function, line[1];
-        END IF;
-        source := replace(source, line[1], line[2]);
-    END LOOP;
-    EXECUTE source;
-END $$;
-SELECT rewrite(name, ARRAY[
-    ['one_at_a_time(''key '' || _caller || '' '' || _key)', 'one_at_a_time(''key '' || _key)'],
-    ['FROM idempotency_claim WHERE caller = _caller AND idempotency_key = _key',
-     'FROM claim_of(_caller, _key, _fingerprint)'],
-    ['fingerprint = _fingerprint AND caller = _caller',
-     'fingerprint = _fingerprint AND (caller = _caller OR state IN (''sending'', ''unknown''))']
-]) FROM unnest(ARRAY['payment_intend', 'refund_intend']) AS name;
--- The laws that refuse it on the tables, whatever those functions do.
-SELECT rewrite('payment_is_no_repeat', ARRAY[[' AND earlier.caller = NEW.caller', '']]);
-SELECT rewrite('refund_is_no_repeat', ARRAY[['earlier.caller = NEW.caller AND ', '']]);
-DROP FUNCTION rewrite;
 """
+INTENDING = {
+    "one_at_a_time('key ' || _caller || ' ' || _key)": "one_at_a_time('key ' || _key)",
+    "FROM idempotency_claim WHERE caller = _caller AND idempotency_key = _key": (
+        "FROM claim_of(_caller, _key, _fingerprint)"
+    ),
+    "fingerprint = _fingerprint AND caller = _caller": (
+        "fingerprint = _fingerprint AND (caller = _caller OR state IN ('sending', 'unknown'))"
+    ),
+}
+# The laws that refuse it on the tables, whatever the functions of an intent do.
+LAWS = rewritten("payment_is_no_repeat", {" AND earlier.caller = NEW.caller": ""}) + rewritten(
+    "refund_is_no_repeat", {"earlier.caller = NEW.caller AND ": ""}
+)
 
 
 def upgrade() -> None:
-    run_script(op.get_bind(), CLAIMS)
+    for part in (
+        CLAIMS,
+        pinned("claim_of"),
+        rewritten("payment_intend", INTENDING),
+        rewritten("refund_intend", INTENDING),
+        LAWS,
+    ):
+        run_script(op.get_bind(), part)
 
 
 def downgrade() -> None:

@@ -15,7 +15,7 @@ One function per statement. Every change has its entry in ``payment_log``, so th
 from alembic import op
 from sqlalchemy import text
 
-from payment_service.postgres.schema import run_script
+from payment_service.postgres.schema import pinned, run_script
 
 revision = "0020"
 down_revision = "0019"
@@ -46,18 +46,12 @@ CREATE TRIGGER refund_commit_waits BEFORE INSERT ON refund
     FOR EACH STATEMENT EXECUTE FUNCTION commit_waits_for_the_disk();
 CREATE TRIGGER payment_log_commit_waits BEFORE INSERT ON payment_log
     FOR EACH STATEMENT EXECUTE FUNCTION commit_waits_for_the_disk();
-
--- As 0008 says: a law reads what it was made for.
-DO $$
-BEGIN
-    EXECUTE format('ALTER FUNCTION commit_waits_for_the_disk() SET search_path = %I, pg_temp', current_schema());
-    EXECUTE format('ALTER FUNCTION sees_what_was_committed() SET search_path = %I, pg_temp', current_schema());
-END $$;
 """
 
 
 def upgrade() -> None:
-    run_script(op.get_bind(), LAW)
+    for part in (LAW, pinned("commit_waits_for_the_disk", "sees_what_was_committed")):
+        run_script(op.get_bind(), part)
 
 
 def downgrade() -> None:

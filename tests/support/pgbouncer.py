@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from tests.support.processes import free_port, is_free
+from tests.support.processes import foreign, free_port, is_free
 
 PROGRAM: Final = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
 """None where it is not installed."""
@@ -38,12 +38,10 @@ def pgbouncer(folder: Path, url: str, mode: str, **settings: str) -> Iterator[st
     databases = f"[databases]\n* = host={server.hostname} port={server.port}\n"
     text = databases + "[pgbouncer]\n" + "".join(f"{name} = {value}\n" for name, value in lines.items())
     (folder / "pgbouncer.ini").write_text(text)
-    with (folder / "pgbouncer.log").open("wb") as log:
-        # Should this process be killed, the kernel ends it.
-        command = ["setpriv", "--pdeathsig", "TERM", PROGRAM, str(folder / "pgbouncer.ini")]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    log = folder / "pgbouncer.log"
+    process = foreign([PROGRAM, str(folder / "pgbouncer.ini")], log)
     try:
-        _wait(process, port, folder / "pgbouncer.log")
+        _wait(process, port, log)
         yield server._replace(netloc=f"{server.username}:{server.password}@127.0.0.1:{port}").geturl()
     finally:
         process.kill()

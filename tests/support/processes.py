@@ -62,6 +62,18 @@ def clean_environment(home: Path, **more: str) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", "NO_COLOR": "1", **more}
 
 
+def foreign(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
+    """Start a program that is not ours, which writes to ``log``. Should this process be killed, the kernel ends it."""
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            ["setpriv", "--pdeathsig", "TERM", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
 class Process:
     """One process of ``python -m``, and what it writes to ``FOLDER/NAME.log``."""
 

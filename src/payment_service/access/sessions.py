@@ -7,7 +7,7 @@ by account, by address and in all, since each of them costs a hash of a password
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Float, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -104,7 +104,6 @@ class Sessions:
                 await self._record("sign-in-refused", person.id)
             raise NotAuthenticated("the e-mail address and the password of an account")
         acting(person)
-        token = secrets.token_urlsafe(32)
         async with self.database.transaction() as session:
             same = select(Person.id).where(
                 Person.id == person.id,
@@ -113,11 +112,7 @@ class Sessions:
             )
             if await session.scalar(same.with_for_update(read=True)) is None:
                 raise NotAuthenticated("the e-mail address and the password of an account")
-            session.add(
-                PersonSession(digest=digest_of(token), person_id=person.id, expires_at=func.now() + SESSION_LASTS)
-            )
-            await session.flush()
-            await audit.record_change(session, "sign-in", Person.__tablename__, person.id)
+            token = await _begun(session, person.id)
         self.limits.give_back(address, email)
         return token
 
@@ -176,7 +171,7 @@ class Sessions:
         Raises:
             NotAuthenticated: when the attempt began a session before.
         """
-        token = secrets.token_urlsafe(32)
+        token = None
         async with self.database.transaction() as session:
             # The lock lets two uses of one attempt wait for each other.
             person = await session.scalar(select(Person).where(Person.email == normal_email(email)).with_for_update())
@@ -190,19 +185,16 @@ class Sessions:
                 await _refused(session, "sign-in-refused", person.id, f"OpenID Connect: {why}")
             else:
                 now = (await session.execute(select(func.now()))).scalar_one()
-                begun_now = PersonSession(
-                    digest=digest_of(token),
-                    person_id=person.id,
+                token = await _begun(
+                    session,
+                    person.id,
+                    how="OpenID Connect",
                     proved_at=min(proved_at, now),
-                    expires_at=now + SESSION_LASTS,
                     openid_nonce=digest_of(nonce),
                 )
-                session.add(begun_now)
-                await session.flush()
-                await audit.record_change(session, "sign-in", Person.__tablename__, person.id, reason="OpenID Connect")
         if is_used:
             raise NotAuthenticated("an attempt that began no session before")
-        return token if person.disabled_at is None else None
+        return token
 
     async def prove_of(self, digest: str, email: str, *, proved_at: datetime) -> bool:
         """Note that the provider asked the person of a session again; false for another person's address.
@@ -234,6 +226,16 @@ class Sessions:
     async def _record(self, operation_type: str, person_id: int) -> None:
         async with self.database.transaction() as session:
             await audit.record_change(session, operation_type, Person.__tablename__, person_id)
+
+
+async def _begun(session: AsyncSession, person_id: int, *, how: str | None = None, **more: Any) -> str:
+    """Begin a session of an account, in the caller's transaction; returns its token."""
+    token = secrets.token_urlsafe(32)
+    expires_at = func.now() + SESSION_LASTS
+    session.add(PersonSession(digest=digest_of(token), person_id=person_id, expires_at=expires_at, **more))
+    await session.flush()
+    await audit.record_change(session, "sign-in", Person.__tablename__, person_id, reason=how)
+    return token
 
 
 async def _refused(session: AsyncSession, operation_type: str, person_id: int, why: str) -> None:

@@ -4,10 +4,7 @@ What leaves is sealed, checked and in a file first. The table stays beside the r
 person drops it; its seals stay in the record, so that the chain is checked from its first seal on as before.
 """
 
-import asyncio
 import hashlib
-import random
-import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -24,9 +21,8 @@ from payment_service.audit.canonical import Seal
 from payment_service.audit.models import AuditRetired, AuditSeal
 from payment_service.observability.context import origin
 from payment_service.postgres.database import Database, raw
+from payment_service.postgres.locks import LOCK_MS, when_free
 
-LOCK_MS: Final = 300
-"""How long payments wait behind a partition that waits to leave."""
 TRY_FOR_S: Final = 300.0
 _SLOWEST_S: Final = 3600.0
 """Counting the rows of the largest month takes less."""
@@ -102,27 +98,25 @@ async def retire(database: Database, partition: str, file_sha256: str | None) ->
     Raises:
         NotRetired: when the database refuses it, or something else held the record for too long.
     """
-    give_up_at = time.monotonic() + TRY_FOR_S
-    while True:
-        try:
-            async with database.transaction() as session:
-                connection = await raw(session)
-                await connection.execute(f"SET LOCAL lock_timeout = {LOCK_MS}; SET LOCAL statement_timeout = 0")
-                await connection.execute(
-                    "SELECT retire_log_partition($1::text, $2, $3)",
-                    partition,
-                    file_sha256,
-                    origin.get().actor,
-                    timeout=_SLOWEST_S,
-                )
-        except asyncpg.LockNotAvailableError as error:
-            if time.monotonic() > give_up_at:
-                raise NotRetired(f"{partition} is held by something else: try again later.") from error
-            await asyncio.sleep(random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
-        except asyncpg.InsufficientPrivilegeError as error:
-            sentence = "Only the owner of the tables may do that: use the DATABASE_URL of 'migrate'."
-            raise NotRetired(sentence) from error
-        except asyncpg.CheckViolationError as error:
-            raise NotRetired(f"{partition} stays: {error.args[0]}.") from error
-        else:
-            return
+
+    async def leave() -> None:
+        async with database.transaction() as session:
+            connection = await raw(session)
+            await connection.execute(f"SET LOCAL lock_timeout = {LOCK_MS}; SET LOCAL statement_timeout = 0")
+            await connection.execute(
+                "SELECT retire_log_partition($1::text, $2, $3)",
+                partition,
+                file_sha256,
+                origin.get().actor,
+                timeout=_SLOWEST_S,
+            )
+
+    try:
+        await when_free(leave, for_s=TRY_FOR_S)
+    except asyncpg.LockNotAvailableError as error:
+        raise NotRetired(f"{partition} is held by something else: try again later.") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        sentence = "Only the owner of the tables may do that: use the DATABASE_URL of 'migrate'."
+        raise NotRetired(sentence) from error
+    except asyncpg.CheckViolationError as error:
+        raise NotRetired(f"{partition} stays: {error.args[0]}.") from error

@@ -1,8 +1,6 @@
 """The schema as a whole: whether a database is at head, and what its migrations share."""
 
-import asyncio
-import random
-import time
+from collections.abc import Mapping
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -13,10 +11,9 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from payment_service.postgres.database import Database, lacks_schema
+from payment_service.postgres.locks import LOCK_MS, when_free
 
 MIGRATION_LOCK = 0x7061796D656E74  # "payment"
-LOCK_MS: Final = 300
-"""How long others wait behind a migration that waits for its lock."""
 TRY_FOR_S: Final = 600.0
 """For how long it tries: a dump of the whole database or a VACUUM holds it off."""
 
@@ -55,23 +52,54 @@ def run_briefly(bind: Connection, script: str) -> None:
     adapted.run_async(partial(_execute_briefly, script=script))
 
 
+def pinned(*laws: str) -> str:
+    """The script that lets functions read the tables that they were made for, whatever a session's search path says."""
+    names = ", ".join(f"'{law}'" for law in laws)
+    return f"""
+DO $$
+DECLARE
+    law regprocedure;
+BEGIN
+    FOR law IN SELECT oid::regprocedure FROM pg_proc
+        WHERE pronamespace = current_schema()::regnamespace AND proname IN ({names})
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', law, current_schema());
+    END LOOP;
+END $$;
+"""  # noqa: S608 - names of functions that a migration makes
+
+
+def rewritten(law: str, lines: Mapping[str, str]) -> str:
+    """The script that changes lines of a function and leaves the rest as it is; it fails when a line is not there."""
+    changes = "".join(
+        f"""
+    IF position($before${before}$before$ IN source) = 0 THEN
+        RAISE EXCEPTION '{law} has no such line: %', $before${before}$before$;
+    END IF;
+    source := replace(source, $before${before}$before$, $after${after}$after$);"""
+        for before, after in lines.items()
+    )
+    return f"""
+DO $law$
+DECLARE
+    source text := pg_get_functiondef('{law}'::regproc);
+BEGIN{changes}
+    EXECUTE source;
+END $law$;
+"""
+
+
 async def _execute(connection: asyncpg.Connection, *, script: str) -> None:
     await connection.execute(script)
 
 
 async def _execute_briefly(connection: asyncpg.Connection, *, script: str) -> None:
-    give_up_at = time.monotonic() + TRY_FOR_S
-    while True:
-        try:
-            async with connection.transaction():
-                await connection.execute(f"SET LOCAL lock_timeout = {LOCK_MS}")
-                await connection.execute(script)
-        except asyncpg.LockNotAvailableError:
-            if time.monotonic() > give_up_at:
-                raise
-            await asyncio.sleep(random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
-        else:
-            return
+    async def execute() -> None:
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL lock_timeout = {LOCK_MS}")
+            await connection.execute(script)
+
+    await when_free(execute, for_s=TRY_FOR_S)
 
 
 async def current(database: Database) -> str | None:
@@ -89,8 +117,8 @@ def compared(_thing: object, name: str | None, kind: str, reflected: bool, repea
     """Whether Alembic compares an object of the database with the models.
 
     Nothing reads the tables of the queue since migration 0010, and partitions are read by the table that they are of.
-    Indexes and foreign keys that only the database has are
-    its laws: the models say what code reads and writes, the migrations say what is forbidden.
+    Indexes and foreign keys that only the database has are its laws: the models say what code reads and writes, the
+    migrations say what is forbidden.
     """
     if kind == "table" and (name or "").startswith(("pgqueuer", "payment_log_")):
         return False
