@@ -1,6 +1,6 @@
 """The schema as a whole: whether a database is at head, and what its migrations share."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -35,10 +35,7 @@ def run_script(bind: Connection, script: str) -> None:
     SQLAlchemy would prepare them, and a prepared statement is one statement; asyncpg itself takes a script. Alembic's
     first statement has opened the transaction already, so the script runs inside it.
     """
-    adapted = bind.connection.dbapi_connection
-    if adapted is None:
-        raise RuntimeError("a migration needs a live connection")
-    adapted.run_async(partial(_execute, script=script))
+    _run(bind, partial(_execute, script=script))
 
 
 def run_briefly(bind: Connection, script: str) -> None:
@@ -46,10 +43,14 @@ def run_briefly(bind: Connection, script: str) -> None:
 
     A lock that is not free at once is asked for again later, so that nobody waits for long behind whoever holds it.
     """
+    _run(bind, partial(_execute_briefly, script=script))
+
+
+def _run(bind: Connection, work: Callable[[asyncpg.Connection], Awaitable[None]]) -> None:
     adapted = bind.connection.dbapi_connection
     if adapted is None:
         raise RuntimeError("a migration needs a live connection")
-    adapted.run_async(partial(_execute_briefly, script=script))
+    adapted.run_async(work)
 
 
 def pinned(*laws: str) -> str:
