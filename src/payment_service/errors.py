@@ -63,7 +63,7 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-from payment_service.money import Money
+from payment_service.money import MAX_TIYN, Money
 from payment_service.rates import Exceeded
 
 
@@ -375,10 +375,14 @@ class RefundExceedsRemainder(ServiceError):
     code = "refund_exceeds_remainder"
     title = "Refund exceeds what is left"
 
-    def __init__(self, remaining: Money) -> None:
-        super().__init__(
-            f"At most {remaining} tenge of this payment can still be refunded.", remaining_amount=remaining.number
-        )
+    def __init__(self, remaining: Money, *, elsewhere: int = 0) -> None:
+        """``elsewhere``: tiyn that others say they paid back of it."""
+        said = f"At most {remaining} tenge of this payment can still be refunded."
+        if elsewhere >= MAX_TIYN:
+            said += " A client reported a refund of it without its amount: all of it may have been paid back."
+        elif elsewhere:
+            said += f" Clients report that they paid back {Money(elsewhere)} tenge of it themselves."
+        super().__init__(said, remaining_amount=remaining.number)
 
 
 class BindingNotFound(ServiceError):

@@ -10,6 +10,7 @@ import pytest
 
 from payment_service.access.service import Scope
 from tests.api.conftest import SHOP, KeyMaker, created, problem_of
+from tests.support.record import tamper
 from tests.support.replies import GoodProxy
 
 LOG, STATUS = "/api/payment/log", "/api/payment/status"
@@ -142,6 +143,20 @@ async def test_report_is_worth_more_than_its_form(
     [warning] = line.pop("warnings")
     assert warning.startswith(f"{name}: ")
     assert (await client.get("/admin/logs")).json() == [line]
+
+
+async def test_report_that_is_sent_again_after_its_month_has_left_is_answered(
+    client: httpx.AsyncClient, sql: asyncpg.Connection
+) -> None:
+    first = (await client.post(LOG, json={**FULL, "report_id": "r1"})).json()
+    await tamper(sql, "DELETE FROM payment_log WHERE report_id = 'r1'")
+    answer = await client.post(LOG, json={**FULL, "report_id": "r1"})
+    assert answer.status_code == 200, answer.text
+    again = answer.json()
+    same = ("id", "created_at", "shop_id", "operation_type", "external_id", "report_id", "actor")
+    assert {name: again[name] for name in same} == {name: first[name] for name in same}
+    assert "has left the record" in again["reason"]
+    assert await sql.fetchval("SELECT count(*) FROM payment_log WHERE subject IS NULL") == 0
 
 
 @pytest.mark.parametrize("amount", ["17500", 17500, "017500"])

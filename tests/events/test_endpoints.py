@@ -234,6 +234,41 @@ async def test_delivery_to_a_foreign_endpoint_looks_like_a_missing_one(world: Wo
             await world.services.delivery_record.replay(OF_SHOP, foreign)
 
 
+async def test_endpoint_is_told_nothing_of_shops_that_were_taken_from_it(world: World) -> None:
+    """It may be another seller's by now: what waits or is replayed tells of orders that are not theirs."""
+    endpoint_id = await world.endpoint(shops=[SHOP, OTHER_SHOP])
+    await world.happens()
+    own = await world.happens(shop_id=OTHER_SHOP)
+    world.receiver.answers(500)
+    await world.work()
+    await world.services.endpoints.change(FULL_ACCESS, endpoint_id, {"shops": [OTHER_SHOP]})
+    world.receiver.calls.clear()
+    world.receiver.answers(200)
+    world.time.passes(hours=1)
+    await world.deliver()
+    assert await world.services.delivery_record.replay_failed(FULL_ACCESS, endpoint_id, LONG_AGO) == 1
+    await world.deliver()
+    assert [call.headers["webhook-id"] for call in world.receiver.calls] == [str(own)]
+    assert sorted(await world.states()) == ["dead", "dead", "delivered"]
+    errors = await world.sql.fetch("SELECT error FROM delivery_try WHERE error IS NOT NULL")
+    assert {row["error"] for row in errors} == {"The endpoint is not told of this shop any more."}
+    assert (await world.row(endpoint_id))["failing_since"] is None  # it did not fail
+
+
+async def test_who_sees_an_endpoint_sees_of_its_deliveries_those_of_their_shops(world: World) -> None:
+    endpoint_id = await world.endpoint()
+    own, foreign = await world.happens(), await world.happens(shop_id=OTHER_SHOP)
+    await world.work()
+    await world.services.endpoints.change(FULL_ACCESS, endpoint_id, {"shops": [SHOP]})
+    record = world.services.delivery_record
+    test = await world.services.deliveries.test(OF_SHOP, endpoint_id)
+    page = await record.search(OF_SHOP, limit=10)
+    assert {delivery.event_id for delivery in page.rows} == {own, test.event_id}
+    delivery_id = await world.sql.fetchval("SELECT id FROM event_delivery WHERE event_id = $1", foreign)
+    with pytest.raises(DeliveryNotFound):
+        await record.get(OF_SHOP, delivery_id)
+
+
 # --- laws
 
 

@@ -125,6 +125,26 @@ async def test_what_is_switched_off_is_not_told(services: Services, sql: asyncpg
     assert await states(sql) == []
 
 
+async def test_chat_is_not_told_what_it_is_not_bound_to_any_more(
+    services: Services, bot_api: BotApi, sql: asyncpg.Connection
+) -> None:
+    """A message that waits must not reach the people of another seller, or who left."""
+    chat_id = await bind(services)
+    await bind(services, shop_id=OTHER_SHOP)
+    await bot_api.goes_wrong("too_many", value=1)
+    await happens(services, "12345")
+    await tell(services, sql)
+    await happens(services, "54321", shop_id=OTHER_SHOP)
+    [bound] = [one for one in await services.bindings.all(FULL_ACCESS) if one.binding.shop_id == SHOP]
+    await services.bindings.change(FULL_ACCESS, bound.binding.id, {"is_active": False})
+    await tell(services, sql, 2)
+    assert await orders(bot_api) == ["54321"]
+    told = await services.message_record.of_chat(FULL_ACCESS, chat_id, not_sent=True)
+    assert [(one.message.state, one.message.reason) for one in told] == [
+        ("dead", "the chat is not bound to this any more")
+    ]
+
+
 async def test_chat_that_is_bound_twice_is_told_once_in_the_shops_language(
     services: Services, bot_api: BotApi, sql: asyncpg.Connection
 ) -> None:

@@ -261,6 +261,37 @@ async def test_what_a_client_paid_back_itself_is_not_paid_back_again(
     assert route.call_count == 1
 
 
+NULL_THEN: dict[str, list[dict[str, Any]]] = {
+    "nothing": [],
+    "another": [{}, {"amount": 2_000}],
+    "what a page began": [{"error_message": "Outcome unknown: the page ended before Kaspi answered."}],
+}
+
+
+@pytest.mark.parametrize("then", NULL_THEN)
+async def test_refund_that_a_client_reports_without_its_amount_may_be_of_everything(
+    services: Services, wire: respx.MockRouter, then: str
+) -> None:
+    await report(services, **WHOLE)
+    tells(wire, "Processed")
+    for told in ({}, *NULL_THEN[then]):
+        await report(services, "refund", **told)
+    with pytest.raises(RefundExceedsRemainder, match="without its amount"):
+        await refund(services, 1)
+
+
+@pytest.mark.parametrize(("answer", "left"), [({"amount": 2_000}, 8_000), ({"error_message": "Kaspi -1501"}, 10_000)])
+async def test_amount_that_is_reported_later_is_what_a_client_paid_back(
+    services: Services, wire: respx.MockRouter, answer: dict[str, Any], left: int
+) -> None:
+    await report(services, **WHOLE)
+    tells(wire, "Processed")
+    await report(services, "refund")
+    await report(services, "refund", **answer)
+    wire.get("/refund/").mock(return_value=refunded())
+    assert (await refund(services)).refund.amount == left
+
+
 @pytest.mark.parametrize(
     ("told", "error"),
     [

@@ -460,7 +460,7 @@ async def test_update_moves_the_time_of_change(books: asyncpg.Connection) -> Non
 
 
 def to_state(table: str, state: str) -> str:
-    failure = "'rejected'" if state == "failed" else "NULL"
+    failure = "'settled'" if state == "failed" else "NULL"
     return f"UPDATE {table} SET state = '{state}', failure = {failure}"
 
 
@@ -482,6 +482,11 @@ async def test_refund_makes_only_the_moves_of_the_table(
     await beyond_the_law(books, to_state("refund", before))
     law = await law_of(books, to_state("refund", after), commit=False)
     assert law == (None if before is after or (before, after) in REFUND_MOVES else "refund_moves")
+
+
+async def test_refund_that_failed_was_made_only_when_a_person_had_called_it_failed(books: asyncpg.Connection) -> None:
+    await beyond_the_law(books, "UPDATE refund SET state = 'failed', failure = 'rejected'")
+    assert await law_of(books, to_state("refund", "succeeded"), commit=False) == "refund_moves"
 
 
 def by_hand(what: str, actor: str, state: str, refund: object = None) -> str:

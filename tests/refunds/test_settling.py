@@ -218,12 +218,13 @@ async def test_settling_while_other_refunds_are_made_keeps_the_sums(
     ("succeeded", "reply", "after", "told"),
     [
         (True, refunded(), (1000, 0), 0),
-        (False, refunded(), (0, 0), 1),
+        (False, refunded(), (1000, 0), 1),
         (False, failure(-99000005), (0, 0), 0),
+        (True, failure(-99000005), (1000, 0), 1),
         (True, httpx.Response(500), (1000, 0), 0),
     ],
 )
-async def test_reply_that_comes_after_a_person_settled_moves_nothing_and_a_contradiction_is_told(
+async def test_reply_that_comes_after_a_person_settled_tells_a_contradiction_and_what_was_made_was_made(
     services: Services,
     payment: Payment,
     wire: respx.MockRouter,
@@ -243,9 +244,29 @@ async def test_reply_that_comes_after_a_person_settled_moves_nothing_and_a_contr
     [(refund, _payment)] = await services.refund_settling.tasks(FULL_ACCESS)
     await settle(services, refund, succeeded=succeeded)
     gate.open.set()
-    assert (await asked).refund.state == ("succeeded" if succeeded else "failed")
+    assert (await asked).refund.state == ("succeeded" if after[0] else "failed")
     assert await sums(sql) == after
     assert alarms["settled_wrongly"] == told
+
+
+async def test_what_was_made_after_all_and_paid_back_again_since_stays_failed_with_alarms(
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms
+) -> None:
+    """More than the payment cannot be told of its refunds: people have to look."""
+    gate = Gate(refunded())
+    wire.get("/refund/").mock(side_effect=gate)
+    asked = asyncio.create_task(services.refunds.refund(give_back(payment, 100)))
+    await gate.reached.wait()
+    await age(sql, 31, "refund")
+    await services.refund_settling.mark_lost_unknown()
+    [(refund, _payment)] = await services.refund_settling.tasks(FULL_ACCESS)
+    await settle(services, refund, succeeded=False)
+    refunding(wire, refunded())
+    assert (await services.refunds.refund(give_back(payment, 1))).refund.state == "succeeded"
+    gate.open.set()
+    assert (await asked).refund.state == "failed"
+    assert await sums(sql) == (100, 0)
+    assert (alarms["settled_wrongly"], alarms["outcome_refused"]) == (1, 1)
 
 
 # --- undoing

@@ -131,13 +131,23 @@ async def settlement_of(session: AsyncSession, payment_id: UUID, refund_id: UUID
 
 
 async def reported(
-    session: AsyncSession, report_id: str, *, actor: str, shop_id: int, operation_type: str, external_id: str | None
+    session: AsyncSession,
+    report_id: str,
+    *,
+    actor: str,
+    shop_id: int,
+    operation_type: str,
+    external_id: str | None,
+    provider: str,
 ) -> AuditEntry | None:
-    """The entry of a report that this client made before, under the same id of its own."""
-    taken = and_(AuditEntry.id == ReportTaken.log_id, AuditEntry.created_at == ReportTaken.created_at)
+    """The entry of a report that this client made before, under the same id of its own.
+
+    When it has left the record with its month: what is still known of it, with a reason that says so.
+    """
+    its_line = and_(AuditEntry.id == ReportTaken.log_id, AuditEntry.created_at == ReportTaken.created_at)
     query = (
-        select(AuditEntry)
-        .join(ReportTaken, taken)
+        select(ReportTaken, AuditEntry)
+        .outerjoin(AuditEntry, its_line)
         .where(
             ReportTaken.report_id == report_id,
             ReportTaken.actor == actor,
@@ -146,7 +156,24 @@ async def reported(
             func.coalesce(ReportTaken.external_id, "") == (external_id or ""),
         )
     )
-    return await session.scalar(query)
+    row = (await session.execute(query)).one_or_none()
+    if row is None:
+        return None
+    taken, entry = row
+    if entry is not None:
+        return entry
+    return AuditEntry(
+        id=taken.log_id,
+        shop_id=shop_id,
+        operation_type=operation_type,
+        external_id=external_id,
+        provider=provider,
+        actor=actor,
+        source="client",
+        report_id=report_id,
+        created_at=taken.created_at,
+        reason="It was taken before. Its line has left the record with its month.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -170,10 +170,16 @@ class Notifications:
 
     async def _take_turn(self, session: AsyncSession, chat: NotifyChat) -> Turn | None:
         """Own a chat that is locked for a while; none when its channel's pace has no place for it now."""
-        found, now = await _next_message(session, chat), await _now(session)
-        if found is None:  # its last open message ended while it was being locked
-            return None
-        message, event = found
+        now = await _now(session)
+        while True:
+            found = await _next_message(session, chat)
+            if found is None:  # its last open message ended, here or while it was being locked
+                return None
+            message, event = found
+            if await session.scalar(select(NotifyBinding.id).where(*_tells(event, chat)).limit(1)) is not None:
+                break
+            # It was when the event came. Its people may be another seller's by now.
+            message.state, message.reason = MessageState.DEAD, "the chat is not bound to this any more"
         wait_s = await self._place(session, self.channels.get(chat.channel), chat.channel)
         if wait_s is None:
             chat.next_send_at = now + timedelta(seconds=MAX_WAIT_S / 2 * jitter(3))
@@ -275,6 +281,16 @@ async def _next_message(session: AsyncSession, chat: NotifyChat) -> tuple[Notify
     )
     row = (await session.execute(query)).first()
     return None if row is None else (row[0], row[1])
+
+
+def _tells(event: Event, chat: NotifyChat) -> tuple[ColumnElement[bool], ...]:
+    """The conditions for a binding that tells a chat of an event."""
+    return (
+        NotifyBinding.chat_id == chat.id,
+        NotifyBinding.is_active.is_(True),
+        any_(NotifyBinding.events) == event.type,
+        or_(NotifyBinding.shop_id.is_(None), NotifyBinding.shop_id == event.shop_id),
+    )
 
 
 async def _event_facts(session: AsyncSession, event: Event) -> EventFacts:

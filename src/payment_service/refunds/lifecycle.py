@@ -2,6 +2,7 @@
 
     sending -> succeeded | failed | unknown
     unknown -> succeeded | failed           an operator with a reason, or the provider where it can tell
+    failed  -> succeeded                    late success: a person had called it failed, with an alarm
 
 An unknown refund keeps its amount reserved. A settlement by hand can be undone: ``UNDOING``. The database holds both
 in a trigger.
@@ -38,6 +39,7 @@ MOVES: Final = frozenset(
         (RefundState.SENDING, RefundState.UNKNOWN),
         (RefundState.UNKNOWN, RefundState.SUCCEEDED),
         (RefundState.UNKNOWN, RefundState.FAILED),
+        (RefundState.FAILED, RefundState.SUCCEEDED),
     }
 )
 UNDOING: Final = frozenset({(RefundState.SUCCEEDED, RefundState.UNKNOWN), (RefundState.FAILED, RefundState.UNKNOWN)})
@@ -64,8 +66,12 @@ def undo_settlement() -> RefundStep:
 
 
 def decide(before: RefundState, outcome: Outcome[RefundReceipt]) -> RefundStep | None:
-    """What the outcome of the call makes of a refund; none when it has ended already or learns nothing."""
-    if before not in {RefundState.SENDING, RefundState.UNKNOWN}:
+    """What the outcome of the call makes of a refund; none when it has ended already or learns nothing.
+
+    One that failed and was made after all was called failed by a person, while the reply was on its way: the provider's
+    truth wins.
+    """
+    if before is RefundState.SUCCEEDED or (before is RefundState.FAILED and not isinstance(outcome, Accepted)):
         return None
     match outcome:
         case Accepted(receipt):

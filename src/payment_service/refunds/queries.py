@@ -23,7 +23,10 @@ async def of_payment(session: AsyncSession, payment_id: UUID) -> list[Refund]:
 
 
 async def refunded_elsewhere(session: AsyncSession, payment: Payment) -> int:
-    """Tiyn that clients which call the provider themselves, or the old service, say they paid back of a payment."""
+    """Tiyn that clients which call the provider themselves, or the old service, say they paid back of a payment.
+
+    One that they report without its amount counts as the largest that there is.
+    """
     said = func.refunded_elsewhere(payment.shop_id, payment.provider, payment.external_id)
     return int(await session.scalar(select(said)) or 0)
 

@@ -7,7 +7,7 @@ reserved when the refund is written down, and freed only when it is certain that
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
@@ -30,7 +30,7 @@ from payment_service.identifiers import new_id
 from payment_service.money import Money
 from payment_service.observability.logs import bind, get_logger
 from payment_service.payments import queries as payment_queries
-from payment_service.payments.lifecycle import Failure, State
+from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import alarm
 from payment_service.payments.reading import PaymentReading
@@ -51,6 +51,7 @@ from payment_service.providers.interface import (
     Providers,
     RefundOfPayment,
     RefundReceipt,
+    Rejected,
     Unknown,
 )
 from payment_service.refunds import queries
@@ -63,6 +64,12 @@ from payment_service.routing.service import Routing
 from payment_service.scheduling.operations import InFlight
 
 log = get_logger(__name__)
+_SETTLED_WRONGLY: Final = {
+    (RefundState.FAILED, Accepted),
+    (RefundState.SUCCEEDED, Rejected),
+    (RefundState.SUCCEEDED, NotSent),
+}
+"""States in which the reply to a call finds its refund only when a person settled it otherwise meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +133,7 @@ class Refunds:
 
     async def left_of(self, payment: Payment) -> Money:
         """What can still be refunded of a payment."""
-        async with self.database.reading() as session:
-            return remainder(payment, await queries.refunded_elsewhere(session, payment))
+        return remainder(payment, await self._refunded_elsewhere(payment))
 
     async def refund(self, request: RefundRequest) -> RefundAnswer:
         """Pay back, at most once.
@@ -163,6 +169,10 @@ class Refunds:
         if token is None:
             raise DeviceTokenMissing(payment.shop_id)
         return Account(payment.organization_bin, token), elsewhere
+
+    async def _refunded_elsewhere(self, payment: Payment) -> int:
+        async with self.database.reading() as session:
+            return await queries.refunded_elsewhere(session, payment)
 
     # --- write 1
 
@@ -214,7 +224,8 @@ class Refunds:
             case "not_paid":
                 raise PaymentNotPaid(intent["state"])
             case "exceeds":
-                raise RefundExceedsRemainder(Money(intent["amount"]))
+                elsewhere = await self._refunded_elsewhere(request.payment)
+                raise RefundExceedsRemainder(Money(intent["amount"]), elsewhere=elsewhere)
             case obstacle:
                 earlier = earlier_of(intent)
         match verdict_for_equal(earlier, self.rules, by_key=obstacle == "same_key"):
@@ -298,9 +309,10 @@ class Refunds:
 
 def _decision(outcome: Outcome[RefundReceipt]) -> Callable[[Refund, datetime], RefundStep | None]:
     def decision(refund: Refund, _now: datetime) -> RefundStep | None:
-        if refund.failure == Failure.SETTLED and isinstance(outcome, Accepted):
+        state = RefundState(refund.state)
+        if (state, type(outcome)) in _SETTLED_WRONGLY:
             alarm("settled_wrongly", refund.payment_id, refund_id=str(refund.id))
-        return decide(RefundState(refund.state), outcome)
+        return decide(state, outcome)
 
     return decision
 

@@ -82,6 +82,7 @@ class Reports:
                     shop_id=report.shop_id,
                     operation_type=report.operation_type,
                     external_id=report.external_id,
+                    provider=report.provider,
                 )
                 if earlier is not None:
                     return earlier

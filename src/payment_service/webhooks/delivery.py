@@ -28,7 +28,7 @@ from payment_service.identifiers import new_id
 from payment_service.observability.logs import begin, bind, get_logger
 from payment_service.observability.metrics import DELIVERIES_WAITING, DELIVERY_SECONDS, DELIVERY_TRIES
 from payment_service.observability.tracing import record
-from payment_service.outbound.client import DEADLINE_S, NotPosted, Posted
+from payment_service.outbound.client import DEADLINE_S, NotPosted, Posted, Reason
 from payment_service.postgres.database import Database, retry_until_written
 from payment_service.scheduling.due import Kind, wake
 from payment_service.webhooks.endpoints import Endpoints, locked, wants
@@ -60,7 +60,7 @@ WITH owned AS (
   FROM written WHERE id IN (
     SELECT id FROM webhook_endpoint
     WHERE id = (SELECT endpoint_id FROM owned) AND (failing_since IS NOT NULL) = $3 FOR NO KEY UPDATE SKIP LOCKED
-  ) AND ($3 OR type <> 'test')
+  ) AND ($3 OR type <> 'test' AND $10::boolean)
 )
 SELECT state, written.tries, moment, is_active, off_reason, failing_since
 FROM written JOIN webhook_endpoint ON webhook_endpoint.id = endpoint_id
@@ -96,7 +96,8 @@ class Turn:
     """That were made before."""
     event: Event
     endpoint_id: UUID
-    url: str = field(repr=False)
+    url: str | None = field(repr=False)
+    """None when the endpoint is not told of the event's shop any more."""
     secrets: Sequence[str] = field(repr=False)
     headers: dict[str, str] = field(repr=False)
 
@@ -178,7 +179,9 @@ class Deliveries:
         started = time.perf_counter()
         body = body_of(turn.event)
         headers = {**turn.headers, **signed(str(turn.event.id), body, turn.secrets, datetime.now(UTC))}
-        answer = await self.endpoints.outbound.post(turn.url, body=body.encode(), headers=headers)
+        answer: Posted | NotPosted = NotPosted(Reason.URL_REFUSED, "The endpoint is not told of this shop any more.")
+        if turn.url is not None:
+            answer = await self.endpoints.outbound.post(turn.url, body=body.encode(), headers=headers)
         duration_ms = int((time.perf_counter() - started) * 1000)
         await retry_until_written(lambda: self._write(turn, answer, duration_ms))
 
@@ -210,10 +213,10 @@ class Deliveries:
 
     async def _write(self, turn: Turn, answer: Posted | NotPosted, duration_ms: int) -> None:
         """Write what came of a try and when the next one is; switch its endpoint on or off when that calls for it."""
-        is_test = turn.event.type == EventType.TEST
+        is_test, was_called = turn.event.type == EventType.TEST, turn.url is not None
         status, error, text = _told(answer)
         succeeded = status is not None and 200 <= status <= 299
-        delay_s = None if succeeded or is_test else self.plan.delay_s(turn.tries + 1)
+        delay_s = None if succeeded or is_test or not was_called else self.plan.delay_s(turn.tries + 1)
         written = await self.database.lines.fetchrow(
             _RESULT,
             turn.delivery_id,
@@ -225,6 +228,7 @@ class Deliveries:
             duration_ms,
             delay_s,
             self.clock.now(),
+            was_called,
         )
         if written is None:
             return
@@ -241,7 +245,7 @@ class Deliveries:
         record(f"webhook {turn.event.type}", duration_ms / 1000, kind="CLIENT", failed=not succeeded, status=status)
         if succeeded and is_test and written["off_reason"] not in {None, "person"}:
             await retry_until_written(lambda: self._switch_on(turn.endpoint_id))
-        elif not (succeeded or is_test) and written["is_active"]:
+        elif was_called and not (succeeded or is_test) and written["is_active"]:
             since, moment = written["failing_since"], written["moment"]
             if status == GONE:
                 await retry_until_written(lambda: self._switch_off(turn.endpoint_id, "gone", moment))
