@@ -56,6 +56,8 @@ Amount = Union[int, str, Decimal]
 ENDED = frozenset({"paid", "failed", "cancelled"})
 WEBHOOK_AGE_S = 300
 """A webhook that was signed longer ago than this, or will be, is refused."""
+_SHORTEST_SECRET = 16
+"""Bytes."""
 _WAIT_S = 25.0
 """So long one request waits at most."""
 _CONNECT_S = 3.0
@@ -160,14 +162,20 @@ def verify_webhook(secret: str, headers: Mapping[str, str], body: bytes, *, now:
 
     Raises:
         WebhookNotVerified: when the signature does not fit, or was made more than five minutes ago.
+        ValueError: when the secret is none. Whoever likes could sign with an empty one.
     """
+    try:
+        key = base64.b64decode(secret[len("whsec_") :], validate=True) if secret.startswith("whsec_") else b""
+    except ValueError:
+        key = b""
+    if len(key) < _SHORTEST_SECRET:
+        raise ValueError("a webhook secret is whsec_ and base64, as the service showed it")
     given = {name.lower(): value for name, value in headers.items()}
     event_id, sent_at = given.get("webhook-id", ""), given.get("webhook-timestamp", "")
     if not (sent_at.isascii() and sent_at.isdigit() and len(sent_at) < 12):
         raise WebhookNotVerified("no time")
     if abs((time.time() if now is None else now) - int(sent_at)) > WEBHOOK_AGE_S:
         raise WebhookNotVerified("signed too long ago, or a clock is wrong")
-    key = base64.b64decode(secret.removeprefix("whsec_"))
     made = hmac.new(key, f"{event_id}.{sent_at}.".encode() + body, hashlib.sha256).digest()
     wanted = b"v1," + base64.b64encode(made)
     # While a secret is changed there are two signatures; one that fits is enough.
@@ -188,12 +196,14 @@ class _Call:
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
         key: str | None = None,
+        about: Mapping[str, str] | None = None,
         answer_s: float = _ANSWER_S,
     ) -> None:
         self.method = method
         self.path = path
         self.query = query
         self.body = body
+        self.about = about or {}
         self.headers = {"Idempotency-Key": key} if key else {}
         self.timeout = httpx.Timeout(answer_s, connect=_CONNECT_S)
 
@@ -214,7 +224,8 @@ class _Call:
             answer = None
         if response.status_code == 200 and isinstance(answer, dict) and self._is_ours(answer):
             return answer
-        said: Answer = answer if isinstance(answer, dict) else {}
+        # A 200 that is not ours tells of another payment, and a caller must not go on with its id.
+        said: Answer = answer if isinstance(answer, dict) and response.status_code != 200 else {}
         if "retry-after" in response.headers and response.headers["retry-after"].isdigit():
             said = {**said, "retry_after": float(response.headers["retry-after"])}
         detail = said.get("detail")
@@ -232,7 +243,8 @@ class _Call:
     def _is_ours(self, answer: Answer) -> bool:
         """Whether an answer is of what was asked: a crossed or cached one must not pass for it."""
         if self.body is None:
-            return True
+            lines = answer.get("items", [answer])
+            return all(str(line.get(name)).lower() == self.about[name].lower() for line in lines for name in self.about)
         asked = {name: self.body[name] for name in ("shop_id", "order_id", "external_id") if name in self.body}
         return isinstance(answer.get("state"), str) and all(answer.get(name) == asked[name] for name in asked)
 
@@ -281,15 +293,18 @@ def _refund(
 
 def _payment(payment_id: str, wait_s: float = 0) -> _Call:
     query = {"wait": f"{wait_s:.0f}"} if wait_s >= 1 else None
-    return _Call("GET", f"/payments/{quote(str(payment_id), safe='')}", query=query, answer_s=_ANSWER_S + wait_s)
+    path, about = f"/payments/{quote(str(payment_id), safe='')}", {"id": str(payment_id)}
+    return _Call("GET", path, query=query, about=about, answer_s=_ANSWER_S + wait_s)
 
 
 def _of_order(shop_id: int, order_id: str) -> _Call:
-    return _Call("GET", "/payments", query={"shop_id": int(shop_id), "order_id": str(order_id)})
+    query = {"shop_id": int(shop_id), "order_id": str(order_id)}
+    return _Call("GET", "/payments", query=query, about={"order_id": str(order_id)})
 
 
 def _status(external_id: str) -> _Call:
-    return _Call("GET", f"/payments/kaspi/status/{quote(str(external_id), safe='')}")
+    path, about = f"/payments/kaspi/status/{quote(str(external_id), safe='')}", {"external_id": str(external_id)}
+    return _Call("GET", path, about=about)
 
 
 def _config(shop_id: int) -> _Call:

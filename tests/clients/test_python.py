@@ -268,7 +268,12 @@ def test_both_clients_have_the_same_methods() -> None:
 
 def test_waiting_outlives_an_outage_and_ends_with_the_payment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_PAUSE_S", 0)
-    answers: list[Any] = [httpx.ConnectError(""), {"state": "pending"}, httpx.ReadTimeout(""), {"state": "paid"}]
+    answers: list[Any] = [
+        httpx.ConnectError(""),
+        {"id": "01a", "state": "pending"},
+        httpx.ReadTimeout(""),
+        {"id": "01A", "state": "paid"},
+    ]
     asked = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -279,12 +284,28 @@ def test_waiting_outlives_an_outage_and_ends_with_the_payment(monkeypatch: pytes
         return httpx.Response(200, json=told)
 
     with PaymentServiceClient("http://127.0.0.1:9", KEY, transport=httpx.MockTransport(answer)) as blocking:
-        assert blocking.wait("01a", seconds=600) == {"state": "paid"}
+        assert blocking.wait("01a", seconds=600)["state"] == "paid"
     assert asked == ["25"] * 4
 
 
+@pytest.mark.parametrize(
+    ("ask", "answer"),
+    [
+        (lambda c: c.get_payment("01a"), {"id": "01b", "state": "paid"}),
+        (lambda c: c.wait("01a", seconds=0), {"state": "paid"}),
+        (lambda c: c.check_status("777"), {"external_id": "778", "state": "paid"}),
+        (lambda c: c.find_payments(SHOP, "7"), {"items": [{"order_id": "8", "state": "paid"}]}),
+    ],
+)
+def test_answer_about_another_payment_is_none(ask: Callable[[PaymentServiceClient], Any], answer: Any) -> None:
+    transport = httpx.MockTransport(lambda _request: httpx.Response(200, json=answer))
+    with pytest.raises(NotSent) as caught:
+        ask(PaymentServiceClient("http://127.0.0.1:1", KEY, transport=transport))
+    assert (caught.value.payment_id, caught.value.answer) == ("", {})
+
+
 def test_waiting_ends_in_time() -> None:
-    told = httpx.MockTransport(lambda _: httpx.Response(200, json={"state": "pending"}))
+    told = httpx.MockTransport(lambda _: httpx.Response(200, json={"id": "01a", "state": "pending"}))
     with PaymentServiceClient("http://127.0.0.1:9", KEY, transport=told) as blocking:
         assert blocking.wait("01a", seconds=0)["state"] == "pending"
 
@@ -335,6 +356,13 @@ def test_webhook_that_was_signed_is_taken() -> None:
 def test_webhook_that_was_not_is_refused(headers: dict[str, str], body: bytes, now: float) -> None:
     with pytest.raises(WebhookNotVerified):
         verify_webhook(SECRET, headers, body, now=now)
+
+
+@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_!", "whsec_" + base64.b64encode(b"short").decode(), "0" * 40])
+def test_webhook_is_not_taken_with_a_secret_that_is_none(secret: str) -> None:
+    """A setting that is missing would let everybody say that an order was paid."""
+    with pytest.raises(ValueError, match="whsec_"):
+        verify_webhook(secret, signed("1000", secret=b""), BODY, now=1000)
 
 
 # --- other Pythons

@@ -27,10 +27,14 @@ final class ApiClientTest extends SiteTest
         $this->kaspi->willSay(['StatusCode' => 0, 'Data' => ['QrPaymentId' => 12800627774, 'PaymentId' => 12800627774]]);
         $this->wire->willSay(['id' => 1]);
         $stranger = ['OrganizationBin' => '210440028324', 'DeviceToken' => 'another-token'];
+        $stranger += ['organizationBin' => '210440028324', 'DEVICETOKEN' => 'another-token'];
+        $stranger += isset($params['Amount']) ? ['amount' => 1] : [];
+        $stranger += isset($params['QrPaymentId']) ? ['qrPaymentID' => 1] : [];
         $answer = $this->api()->$method($params + $stranger, self::SHOP);
         $request = $this->kaspi->requests[0];
         parse_str((string) parse_url($request['url'], PHP_URL_QUERY), $query);
         $sent = $request['body'] ?? $query;
+        $this->assertCount(count($sent), array_change_key_case($sent), 'a name is sent twice');
         $this->assertSame([self::BIN, self::TOKEN], [$sent['OrganizationBin'], $sent['DeviceToken']]);
         $this->assertSame($path, parse_url($request['url'], PHP_URL_PATH));
         $this->assertSame('200', $answer['http_code']);

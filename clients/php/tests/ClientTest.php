@@ -203,14 +203,35 @@ final class ClientTest extends SiteTest
 
     public function testWaitingEndsWhenThePaymentEnds(): void
     {
-        $this->wire->willSay(['state' => 'pending'])->willSay(['state' => 'unknown'])->willFail(true)->willSay(['state' => 'paid']);
+        foreach (['pending', 'unknown'] as $state) {
+            $this->wire->willSay(['id' => '01a', 'state' => $state]);
+        }
+        $this->wire->willFail(true)->willSay(['id' => '01b', 'state' => 'paid'])->willSay(['id' => '01A', 'state' => 'paid']);
         $this->assertSame('paid', $this->client()->waitForPayment('01a', 10, 0)['state']);
     }
 
     public function testWaitingEndsInTime(): void
     {
-        $this->wire->willSay(['state' => 'pending']);
+        $this->wire->willSay(['id' => '01a', 'state' => 'pending']);
         $this->assertSame('pending', $this->client()->waitForPayment('01a', 0, 0)['state']);
+    }
+
+    /** @dataProvider crossed */
+    public function testAnswerAboutAnotherPaymentIsNone(string $method, array $arguments, array $answer): void
+    {
+        $this->wire->willSay($answer);
+        $this->expectException(Unavailable::class);
+        $this->client()->$method(...$arguments);
+    }
+
+    public function crossed(): array
+    {
+        return [
+            ['getPayment', ['01a'], ['id' => '01b', 'state' => 'paid']],
+            ['getPayment', ['01a'], ['state' => 'paid']],
+            ['getPaymentStatus', [777], ['external_id' => '778', 'state' => 'paid']],
+            ['findPayments', [self::SHOP, '12345'], ['items' => [['order_id' => '12346', 'state' => 'paid']]]],
+        ];
     }
 
     /** @dataProvider wrong */

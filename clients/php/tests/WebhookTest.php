@@ -57,7 +57,7 @@ final class WebhookTest extends SiteTest
         return [
             ['payment.paid', [], ['paid 7 64050'], 'done'],
             ['payment.late_success', [], ['paid 7 64050'], 'done'],
-            ['refund.succeeded', ['refunded_amount' => 40.5], ['refunded 7 4050'], 'done'],
+            ['refund.succeeded', ['refunded_amount' => 40.5], ['paid 7 64050', 'refunded 7 4050'], 'done'],
             ['refund.succeeded', ['refunded_amount' => 640.5], ['refunded 7 64050 wholly'], 'done'],
             ['payment.paid', ['refunded_amount' => 640.5], ['refunded 7 64050 wholly'], 'done'],
             ['payment.paid', ['state' => 'failed'], [], 'ignored'],
@@ -84,6 +84,13 @@ final class WebhookTest extends SiteTest
         $this->deliver($this->event('refund.succeeded', ['refunded_amount' => 640.5], 5), 'b');
         $this->assertSame([200, 'older'], $this->deliver($this->event('payment.paid', [], 4), 'a'));
         $this->assertCount(1, $this->orders->done);
+    }
+
+    public function testPaymentThatIsOvertakenByItsRefundInPartIsPaidAllTheSame(): void
+    {
+        $this->deliver($this->event('refund.succeeded', ['refunded_amount' => 40.5], 5), 'b');
+        $this->assertSame([200, 'older'], $this->deliver($this->event('payment.paid', [], 4), 'a'));
+        $this->assertSame(['paid 7 64050', 'refunded 7 4050'], $this->orders->done);
     }
 
     public function testEventIsAskedForAgainWhileTheShopIsAway(): void

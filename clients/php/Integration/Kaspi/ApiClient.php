@@ -220,11 +220,7 @@ class ApiClient
     {
         $config = $this->getPaymentConfig($shopId);
         $tiyn = Amount::tiyn($params['Amount'] ?? null);
-        $params = [
-            'Amount' => Amount::number($tiyn),
-            'OrganizationBin' => $config['organization_bin'],
-            'DeviceToken' => $config['device_token'],
-        ] + $params;
+        $params = self::ours(['Amount' => Amount::number($tiyn)], $config, $params);
         $report = [
             'shop_id' => $config['shop_id'],
             'organization_bin' => $config['organization_bin'],
@@ -276,7 +272,7 @@ class ApiClient
     private function read(string $operation, string $path, array $params, $shopId, ?string $externalId): array
     {
         $config = $this->getPaymentConfig($shopId);
-        $params = ['OrganizationBin' => $config['organization_bin'], 'DeviceToken' => $config['device_token']] + $params;
+        $params = self::ours([], $config, $params);
         $reply = $this->http->send('GET', $this->url . $path . '?' . http_build_query($params), $this->headers(false));
         $said = $reply->json();
         $this->report('', [
@@ -289,6 +285,22 @@ class ApiClient
         ]);
 
         return $this->answer('GET', $path, $params, $reply, $said);
+    }
+
+    /**
+     * What is sent: our values, and of the caller's the rest.
+     *
+     * Kaspi does not mind the case of a name, and may take the last of two: organizationBin beside OrganizationBin.
+     */
+    private static function ours(array $ours, array $config, array $params): array
+    {
+        $ours += ['OrganizationBin' => $config['organization_bin'], 'DeviceToken' => $config['device_token']];
+        $ours += isset($params['QrPaymentId']) ? ['QrPaymentId' => $params['QrPaymentId']] : [];
+        $taken = array_change_key_case($ours);
+
+        return $ours + array_filter($params, static function ($name) use ($taken): bool {
+            return !array_key_exists(strtolower((string) $name), $taken);
+        }, ARRAY_FILTER_USE_KEY);
     }
 
     /** The report never stands between a buyer and the outcome: what goes wrong with it is logged, and the journal keeps it. */

@@ -244,7 +244,9 @@ class Client
     /** Where a payment stands, by Kaspi's id; Kaspi is asked unless it has ended for good. */
     public function getPaymentStatus($externalId): array
     {
-        return $this->read('/payments/kaspi/status/' . self::checkedExternalId($externalId));
+        $id = self::checkedExternalId($externalId);
+
+        return $this->read('/payments/kaspi/status/' . $id, [], ['external_id' => $id]);
     }
 
     /**
@@ -280,7 +282,7 @@ class Client
      */
     public function getPayment($id, float $waitS = 0.0): array
     {
-        return $this->read('/payments/' . rawurlencode((string) $id), $waitS > 0 ? ['wait' => $waitS] : []);
+        return $this->read('/payments/' . rawurlencode((string) $id), $waitS > 0 ? ['wait' => $waitS] : [], ['id' => (string) $id]);
     }
 
     /**
@@ -292,11 +294,14 @@ class Client
     {
         $shop = $shopId === null ? [] : ['shop_id' => self::checkedShop($shopId)];
         $found = $this->read('/payments', $shop + ['order_id' => (string) $orderId]);
-        if (!is_array($found['items'] ?? null)) {
-            throw new Unavailable("Something else answered in the payment service's place.");
+        $items = $found['items'] ?? null;
+        foreach (is_array($items) ? $items : [null] as $one) {
+            if (($one['order_id'] ?? null) !== (string) $orderId) {
+                throw new Unavailable("Something else answered in the payment service's place.");
+            }
         }
 
-        return $found['items'];
+        return $items;
     }
 
     /** The link of a payment as a QR code: the bytes of a PNG. */
@@ -433,14 +438,21 @@ class Client
             && (!isset($body['external_id']) || ($answer['external_id'] ?? null) === $body['external_id']);
     }
 
-    private function read(string $path, array $query = []): array
+    /** @param array<string, string> $about what the answer has to name: a crossed or cached one must not pass for ours */
+    private function read(string $path, array $query = [], array $about = []): array
     {
         $reply = $this->request('GET', $path . ($query === [] ? '' : '?' . http_build_query($query)));
         $answer = $reply->json();
-        if ($reply->status === 200 && $answer !== null) {
-            return $answer;
+        if ($reply->status !== 200 || $answer === null) {
+            throw $this->problemOf($reply);
         }
-        throw $this->problemOf($reply);
+        foreach ($about as $name => $value) {
+            if (!is_scalar($answer[$name] ?? null) || strcasecmp((string) $answer[$name], $value) !== 0) {
+                throw new Unavailable("Something else answered in the payment service's place.");
+            }
+        }
+
+        return $answer;
     }
 
     private function askConfig(int $shopId, string $etag): Reply
@@ -542,6 +554,9 @@ class Client
         if ($code === '' || $detail === '') {
             // Not the service's own words: something stands between us, and nobody knows what it let through.
             $said = "Something answered HTTP {$reply->status} in the payment service's place.";
+
+            // Its facts are not told: an id in it may be that of another payment.
+            $facts = ['status' => $reply->status];
 
             return $movedMoney ? new OutcomeUnknown($said . ' It may have been done or not.', $facts) : new Unavailable($said, $facts);
         }

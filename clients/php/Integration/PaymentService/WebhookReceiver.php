@@ -16,7 +16,7 @@ class WebhookReceiver
     const REMEMBERED = 50;
     /** Days for which a payment's events are remembered; the service tries for about three. */
     const KEPT_DAYS = 30;
-    const PAID = ['payment.paid', 'payment.late_success'];
+    const TOLD = ['payment.paid', 'payment.late_success', 'refund.succeeded'];
 
     private $secrets;
     private $orders;
@@ -119,8 +119,7 @@ class WebhookReceiver
     private function apply(string $type, array $payment): string
     {
         $order = $payment['order_id'] ?? null;
-        $isRefund = $type === 'refund.succeeded';
-        if (!in_array($type, self::PAID, true) && !$isRefund) {
+        if (!in_array($type, self::TOLD, true)) {
             return 'ignored';
         }
         if (!is_scalar($order) || (string) $order === '') {
@@ -128,11 +127,16 @@ class WebhookReceiver
         }
         $tiyn = Amount::tiyn($payment['amount'] ?? null);
         $refunded = empty($payment['refunded_amount']) ? 0 : Amount::tiyn($payment['refunded_amount']);
-        if ($isRefund || $refunded >= $tiyn) {
-            return $this->orders->markRefunded((string) $order, $refunded, $refunded >= $tiyn, $payment);
+        $word = 'ignored';
+        if ($refunded < $tiyn && ($payment['state'] ?? '') === 'paid') {
+            // Also when it tells of a refund: it may have overtaken the event that it was paid, which is then too old.
+            $word = $this->orders->markPaid((string) $order, $tiyn, $payment);
+        }
+        if ($refunded > 0 && !in_array($word, OrderAccess::NEEDS_PEOPLE, true)) {
+            $word = $this->orders->markRefunded((string) $order, $refunded, $refunded >= $tiyn, $payment);
         }
 
-        return ($payment['state'] ?? '') === 'paid' ? $this->orders->markPaid((string) $order, $tiyn, $payment) : 'ignored';
+        return $word;
     }
 
     /** Why a delivery is not to be believed; null when it is. */
