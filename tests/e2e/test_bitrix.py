@@ -7,7 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -435,7 +435,7 @@ class InBetween:
 
     async def respond(self, request: Request) -> Answer:
         if request.method == "GET":
-            return self.find
+            return replace(self.find, body=self.find.body.replace(b"ASKED", request.query.get("order_id", "").encode()))
         self.creates.append(request)
         return self.answer
 
@@ -513,7 +513,7 @@ async def test_service_that_cannot_say_what_it_has_is_asked_for_nothing(
 async def test_button_of_an_attempt_that_was_made_asks_for_nothing(
     pay_between: Callable[[InBetween], Awaitable[Page]], state: str, shows: str, attempt: int
 ) -> None:
-    made = {"id": "01a", "state": state, "shop_id": SHOP, "order_id": "another", "amount": 17500, "refunded_amount": 0}
+    made = {"id": "01a", "state": state, "shop_id": SHOP, "order_id": "ASKED", "amount": 17500, "refunded_amount": 0}
     between = InBetween(as_json({}), as_json({"items": [made]}))
     page = await pay_between(between)
     assert (shows in page.text, page.attempt, between.creates) == (True, attempt, [])

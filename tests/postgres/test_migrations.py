@@ -65,6 +65,16 @@ async def test_upgrade_brings_an_empty_database_to_head(empty_url: str) -> None:
     assert {row["table_name"] for row in await rows_of(empty_url, TABLES)} == set(Base.metadata.tables)
 
 
+async def test_database_of_a_newer_release_is_told_so(empty_url: str) -> None:
+    """As an image that was put back finds it: to run migrate is no help."""
+    await rows_of(empty_url, "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
+    await rows_of(empty_url, "INSERT INTO alembic_version VALUES ('9999')")
+    with pytest.raises(schema.SchemaError, match="A newer release"):
+        await asyncio.to_thread(migrating.migrate, empty_url)
+    assert "a newer release has migrated it" in (schema.trouble("9999") or "")
+    assert "run 'payment-service migrate'" in (schema.trouble("0001") or "")
+
+
 def test_newest_file_is_the_newest_revision() -> None:
     assert ScriptDirectory.from_config(migrating.alembic_config()).get_heads() == [schema.head()]
 

@@ -120,7 +120,9 @@ async def _database(services: Services) -> list[Finding]:
         findings.append(Finding("schema", Level.OK, f"at {found.revision}, as this release needs"))
     else:
         sentence = f"at {found.revision or 'nothing'}, and this release needs {schema.head()}"
-        findings.append(Finding("schema", Level.BAD, sentence, "payment-service migrate"))
+        is_newer = (found.revision or "") > schema.head()
+        todo = "use the release that migrated it, or a later one" if is_newer else "payment-service migrate"
+        findings.append(Finding("schema", Level.BAD, sentence, todo))
     return findings
 
 

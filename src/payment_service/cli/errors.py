@@ -3,6 +3,7 @@
 from payment_service.errors import ServiceError
 from payment_service.postgres.connecting import ConnectArgumentError, trouble_of
 from payment_service.postgres.database import is_unreachable, lacks_schema
+from payment_service.postgres.schema import SchemaError
 from payment_service.postgres.vault import VaultError
 from payment_service.programs import StartError
 from payment_service.settings import SettingsError
@@ -11,7 +12,7 @@ from payment_service.settings import SettingsError
 def sentence_of(error: Exception) -> str | None:
     """What to tell a person about an error that nobody need debug; none for any other."""
     match error:
-        case SettingsError() | StartError() | ConnectArgumentError() | VaultError():
+        case SettingsError() | StartError() | ConnectArgumentError() | VaultError() | SchemaError():
             return str(error)
         case ServiceError():
             return error.detail

@@ -29,6 +29,20 @@ def head() -> str:
     return max(file.name.partition("_")[0] for file in migrations().glob("versions/[0-9]*.py"))
 
 
+class SchemaError(Exception):
+    """A database that this code cannot use as it is; the text says what to do."""
+
+
+def trouble(revision: str | None) -> str | None:
+    """What to do about a database that is at this revision; none when this code can use it."""
+    if revision == head():
+        return None
+    at = f"The database is at schema {revision or 'nothing'} and this code needs {head()}: "
+    if (revision or "") > head():
+        return f"{at}a newer release has migrated it, and only that one or a later one can use it."
+    return f"{at}run 'payment-service migrate' first."
+
+
 def run_script(bind: Connection, script: str) -> None:
     """Run several statements of a migration, inside its transaction.
 

@@ -48,12 +48,8 @@ async def check_database(settings: Settings, database: Database | None = None) -
             vault cannot open it.
     """
     async with open_services(settings, database) as services:
-        revision = await _revision(services)
-        if revision != schema.head():
-            raise StartError(
-                f"The database is at schema {revision or 'nothing'} and this code needs {schema.head()}: "
-                "run 'payment-service migrate' first."
-            )
+        if trouble := schema.trouble(await _revision(services)):
+            raise StartError(trouble)
         try:
             await services.check_secrets()
         except VaultError as error:
