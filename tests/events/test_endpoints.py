@@ -1,5 +1,6 @@
 """Endpoints and what the database holds of them: secrets kept, nothing deleted, nothing that ended changed; replays."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -11,6 +12,7 @@ from payment_service.access.service import FULL_ACCESS, Caller
 from payment_service.errors import DeliveryNotFound, InvalidInput, WebhookNotFound, WebhookOff
 from payment_service.events.outbox import EventType
 from payment_service.identifiers import MASK
+from payment_service.outbound.client import Posted
 from payment_service.postgres.vault import Vault, new_key
 from payment_service.services import Services
 from payment_service.settings import Settings
@@ -42,6 +44,16 @@ async def test_database_holds_no_secret_in_the_clear(world: World) -> None:
     assert made.secret.startswith("whsec_")
     assert made.secret not in held
     assert "of-the-site" not in held
+
+
+async def test_receiver_that_tells_what_it_got_shows_no_header(world: World) -> None:
+    await world.endpoint(headers={"Authorization": "Bearer of-the-site", "X-Site": "7"})
+    world.receiver.answer = lambda call: Posted(200, json.dumps(dict(call.headers) | {"n": 7}).encode())
+    await world.happens()
+    await world.work()
+    answer = await world.sql.fetchval("SELECT answer FROM delivery_try")
+    assert "of-the-site" not in answer
+    assert (f'"Authorization": "Bearer {MASK}"' in answer, '"n": 7' in answer) == (True, True)
 
 
 async def test_rotation_of_the_encryption_key_takes_secrets_and_headers_along(world: World) -> None:

@@ -71,14 +71,16 @@ def parse(text: str) -> list[Row]:
     problems += [
         f"Column {name!r} is not known; there are {', '.join(COLUMNS)}." for name in header if name not in COLUMNS
     ]
+    problems += [f"Column {name!r} is there twice." for name in COLUMNS if header.count(name) > 1]
     if problems:
         raise BadFileError(problems)
     if not found:
         raise BadFileError(["The file holds no shops."])
     rows: list[Row] = []
-    times = Counter((raw["shop_id"] or "").strip() for _, raw in found)
+    # As they are read: 08 is 8.
+    times = Counter((raw["shop_id"] or "").strip().lstrip("0") for _, raw in found)
     for line, raw in found:
-        shop_id = (raw["shop_id"] or "").strip()
+        shop_id = (raw["shop_id"] or "").strip().lstrip("0")
         if times[shop_id] > 1:
             problems.append(f"Line {line}: shop {shop_id} stands in the file {times[shop_id]} times.")
         try:

@@ -8,7 +8,7 @@ died is made again.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, assert_never
@@ -24,7 +24,7 @@ from payment_service.characters import one_line
 from payment_service.events import outbox
 from payment_service.events.models import Event
 from payment_service.events.outbox import EventType
-from payment_service.identifiers import new_id
+from payment_service.identifiers import MASK, new_id
 from payment_service.observability.logs import begin, bind, get_logger
 from payment_service.observability.metrics import DELIVERIES_WAITING, DELIVERY_SECONDS, DELIVERY_TRIES
 from payment_service.observability.tracing import record
@@ -38,6 +38,8 @@ from payment_service.webhooks.plan import DeliveryPlan
 LEASE_S: Final = DEADLINE_S + 10
 """How long a worker owns the try of one delivery, in seconds; longer than a call can take."""
 GONE: Final = 410
+_SHORTEST_SECRET: Final = 8
+"""A value that is shorter is no secret, and is in many an answer by chance."""
 _CLAIM: Final = "SELECT * FROM claim_deliveries($1, $2, $3, $4, $5, $6)"
 _RESULT: Final = """
 WITH owned AS (
@@ -214,7 +216,7 @@ class Deliveries:
     async def _write(self, turn: Turn, answer: Posted | NotPosted, duration_ms: int) -> None:
         """Write what came of a try and when the next one is; switch its endpoint on or off when that calls for it."""
         is_test, was_called = turn.event.type == EventType.TEST, turn.url is not None
-        status, error, text = _told(answer)
+        status, error, text = _told(answer, turn.headers.values())
         succeeded = status is not None and 200 <= status <= 299
         delay_s = None if succeeded or is_test or not was_called else self.plan.delay_s(turn.tries + 1)
         written = await self.database.lines.fetchrow(
@@ -325,11 +327,17 @@ def _of_event(event: Event) -> dict[str, Any]:
     }
 
 
-def _told(answer: Posted | NotPosted) -> tuple[int | None, str | None, str | None]:
-    """What came of a call: the status, or why there is none, and how the answer begins."""
+def _told(answer: Posted | NotPosted, secrets: Iterable[str]) -> tuple[int | None, str | None, str | None]:
+    """What came of a call: the status, or why there is none, and how the answer begins.
+
+    Without the values of the endpoint's headers: a receiver that tells what it got would show them to everybody.
+    """
     match answer:
         case Posted(status, body):
-            return status, None, one_line(body.decode(errors="replace"))[:500]
+            text = one_line(body.decode(errors="replace"))
+            for part in (part for value in secrets for part in value.split() if len(part) >= _SHORTEST_SECRET):
+                text = text.replace(part, MASK)
+            return status, None, text[:500]
         case NotPosted(_, detail):
             return None, detail[:200], None
         case _:
