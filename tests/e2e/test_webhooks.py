@@ -42,8 +42,8 @@ class Receiver:
         return [line for line in receiver.taken(self.folder) if line["path"] == f"/{shop_id}"]
 
 
-def command(rig: Rig, *words: str) -> Any:
-    done = rig.run("webhooks", *words, "--json")
+def command(rig: Rig, *words: str, text: str = "") -> Any:
+    done = rig.run("webhooks", *words, "--json", text=text)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -155,9 +155,11 @@ async def test_rotated_secret_is_verified_from_the_next_event_on(rig: Rig, liste
 
 
 async def test_endpoint_is_made_and_switched_off_from_the_command_line(rig: Rig, listening: Receiver) -> None:
-    [made] = command(rig, "add", f"{listening.program.url}/new", "--event", "payment.paid", "--header", "X-A: 1")
-    rig.secrets.add(made["secret"])
-    assert (made["events"], made["headers"]) == (["payment.paid"], {"X-A": "…"})
+    secret = "Bearer of-the-site"
+    words = ["add", f"{listening.program.url}/new", "--event", "payment.paid", "--header", "X-A: 1"]
+    [made] = command(rig, *words, "--header", "Authorization", text=f"{secret}\n")
+    rig.secrets |= {made["secret"], secret}
+    assert (made["events"], made["headers"]) == (["payment.paid"], {"X-A": "…", "Authorization": "…"})
     [off] = command(rig, "remove", made["id"])
     assert (off["is_active"], off["off_reason"]) == (False, "person")
     listed = {line["id"]: line for line in command(rig, "list")}

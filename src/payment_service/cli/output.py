@@ -30,6 +30,11 @@ def completing(words: Iterable[str]) -> Callable[[], list[str]]:
     return lambda: list(words)
 
 
+def asked_for(secret: str) -> str:
+    """A secret, typed unseen or read from standard input: no list of processes and no shell history has it."""
+    return str(typer.prompt(secret, hide_input=True)) if sys.stdin.isatty() else sys.stdin.readline().strip()
+
+
 def fail(sentence: str) -> NoReturn:
     """End the command with a sentence on standard error and exit code 1."""
     typer.echo(sentence, err=True)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, assert_never
 import typer
 
 from payment_service.access.service import FULL_ACCESS
-from payment_service.cli.output import AsJson, Reason, fail, show
+from payment_service.cli.output import AsJson, Reason, asked_for, fail, show
 from payment_service.cli.php import php_table
 from payment_service.cli.running import with_database
 from payment_service.identifiers import looks_like_uuid
@@ -145,7 +145,7 @@ def set_token(
     as_json: AsJson = False,
 ) -> None:
     """Set the device token of a shop. It is asked for, or read from standard input, so that no shell history has it."""
-    token = typer.prompt("Device token", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline().strip()
+    token = asked_for("Device token")
     if not looks_like_uuid(token):
         typer.echo("Warning: this is no UUID, and Kaspi's device tokens are.", err=True)
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import typer
 
 from payment_service.access.service import FULL_ACCESS
-from payment_service.cli.output import AsJson, completing, fail, plain, show
+from payment_service.cli.output import AsJson, asked_for, completing, fail, plain, show
 from payment_service.cli.running import with_services
 from payment_service.postgres.paging import Page
 from payment_service.webhooks.deliveries import DeliveryDetails
@@ -25,9 +25,11 @@ DeliveryId = Annotated[UUID, typer.Argument(help="The delivery's id that 'delive
 EVENT = f"A type of event, once per type; all if left out: {', '.join(SUBSCRIBABLE)}."
 EventOption = Annotated[list[str] | None, typer.Option("--event", help=EVENT, autocompletion=completing(SUBSCRIBABLE))]
 ShopOption = Annotated[list[int] | None, typer.Option("--shop", help="A shop, once per shop; all if left out.")]
-HeaderOption = Annotated[
-    list[str] | None, typer.Option("--header", help="A header to send along, 'Name: value', once per header.")
-]
+HEADER = (
+    "A header to send along, once per header: 'Name: value', or of a secret the name alone. Its value is asked for, or "
+    "read from standard input, so that no list of processes and no shell history has it."
+)
+HeaderOption = Annotated[list[str] | None, typer.Option("--header", help=HEADER)]
 WAIT_S = 25
 
 
@@ -266,9 +268,7 @@ def _show_details(found: DeliveryDetails, *, as_json: bool) -> None:
 
 def _headers(lines: list[str]) -> dict[str, str]:
     pairs = [line.partition(":") for line in lines]
-    if not all(colon for _, colon, _ in pairs):
-        fail("A header is written as 'Name: value'.")
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return {name.strip(): value.strip() if colon else asked_for(name) for name, colon, value in pairs}
 
 
 def _utc(moment: datetime | None) -> datetime | None:
