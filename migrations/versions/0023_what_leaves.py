@@ -5,7 +5,8 @@ to another seller while events of the first one still wait for it.
 
 A refund that others report without its sum may have been of everything: nothing is left until a later report of a
 refund of that payment says how much it was, or that it was refused. Each such report answers for one. A line that a
-retired month left behind (it has a reason) answers for none: it is older than its place.
+retired month left behind (it has a reason) answers for none: it is older than its place. And clients write Refund and
+Kaspi as they like.
 
 And a refund that a person called failed, of which the provider says afterwards that it was made, was made.
 """
@@ -41,8 +42,8 @@ RETURNS TABLE (log_id bigint, tiyn bigint) LANGUAGE sql STABLE AS $$
             SELECT id, amount, reason,
                 coalesce(error_message, '') = '' OR starts_with(error_message, 'Outcome unknown') AS was_made
             FROM payment_log
-            WHERE external_id = of_payment AND provider = of_provider AND shop_id = of_shop
-                AND operation_type = 'refund' AND source IN ('client', 'legacy')
+            WHERE external_id = of_payment AND lower(provider) = lower(of_provider) AND shop_id = of_shop
+                AND lower(operation_type) = 'refund' AND source IN ('client', 'legacy')
         ) AS said
     ) AS counted
     WHERE was_made AND (amount IS NOT NULL OR unanswered > 0)
@@ -62,7 +63,7 @@ RETIRING = rewritten(
     EXECUTE format($q$
         SELECT array_agg(log_id) FROM (
             SELECT DISTINCT shop_id, provider, external_id FROM %1$I
-            WHERE operation_type = 'refund' AND source IN ('client', 'legacy') AND external_id IS NOT NULL
+            WHERE lower(operation_type) = 'refund' AND source IN ('client', 'legacy') AND external_id IS NOT NULL
         ) AS refunded, refunds_elsewhere(shop_id, provider, external_id) $q$, called) INTO paid_back;
 
     EXECUTE format('ALTER TABLE payment_log DETACH PARTITION %I', called);""",

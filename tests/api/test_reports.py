@@ -81,6 +81,17 @@ async def test_error_text_is_kept_in_one_line_and_cut(client: httpx.AsyncClient)
     assert kept == ["line line tab end", "я" * 500]
 
 
+async def test_record_holds_no_token_and_no_phone_of_an_address_that_a_client_quotes(
+    client: httpx.AsyncClient, sql: asyncpg.Connection
+) -> None:
+    query = "access_token=of-the-proxy&phone=77015211545&deviceToken=of-the-shop&amount=100"
+    text = f"Server error for url 'https://proxy/create/?{query}', customer +77015211545, " + "x" * 500
+    line = (await client.post(LOG, json={**FULL, "error_message": text})).json()
+    kept = await sql.fetchval("SELECT error_message FROM payment_log WHERE subject IS NULL")
+    assert (line["error_message"], "amount=100" in kept) == (kept, True)
+    assert not [secret for secret in ("of-the-proxy", "of-the-shop", "7701521") if secret in kept]
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -31,6 +31,7 @@ CREATE TABLE paymentlog (
     id serial PRIMARY KEY, shop_id integer, organization_bin varchar, operation_type varchar, external_id varchar,
     amount integer, status varchar, error_message varchar, provider varchar DEFAULT 'kaspi', created_at timestamp);
 """
+ERROR = f"for url 'https://proxy/?access_token=of-the-proxy&phone=77015211545' {'x' * 600}"
 LINES = 1_100
 """More than are taken over at once."""
 MADE = datetime(2025, 10, 22, 10)  # noqa: DTZ001 - as the old service wrote it
@@ -59,7 +60,9 @@ async def old_url(server: Server, worker_id: str) -> str:
                     str(12737060000 + n) if n % 5 else None,
                     n * 100 if n % 7 else None,
                     "Wait",
-                    "x" * 600 if n == 1 else None,
+                    f"for url 'https://proxy/?access_token=of-the-proxy&phone=77015211545' {'x' * 600}"
+                    if n == 1
+                    else None,
                     MADE,
                 )
                 for n in range(LINES)
@@ -103,6 +106,9 @@ async def test_every_shop_and_every_line_is_here_afterwards(
     here = await sql.fetch(f"SELECT {columns} FROM payment_log WHERE source = 'legacy' ORDER BY id")
     assert [tuple(row) for row in here] == [tuple(row) for row in there]
     assert await sql.fetchval("SELECT count(*) FROM payment_log WHERE created_at = '2025-10-22T10:00:00Z'") == LINES
+    kept = await sql.fetchval("SELECT error_message FROM payment_log WHERE error_message IS NOT NULL")
+    assert kept.startswith("for url 'https://proxy/?access_token=[hidden]&phone=[hidden]' x")
+    assert len(kept) == 500
     assert {row["shop_id"]: row["organization_bin"] for row in await sql.fetch("SELECT * FROM payment_config")} == {
         row["shop_id"]: row["organization_bin"] for row in await old.fetch("SELECT * FROM paymentconfig")
     }

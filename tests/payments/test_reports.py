@@ -243,7 +243,7 @@ async def test_what_a_client_paid_back_itself_is_not_paid_back_again(
     route = wire.get("/refund/").mock(return_value=refunded())
     await report(services, "refund", amount=2_000)
     lost, refused = "Outcome unknown: the page ended before Kaspi answered.", "Kaspi -99000011: not paid"
-    await report(services, "refund", amount=2_000, error_message=lost)
+    await report(services, "Refund", amount=2_000, error_message=lost, provider="Kaspi")
     await report(services, "refund", amount=2_000, error_message=refused)
     await report(services, "refund", amount=2_000, shop_id=OTHER_SHOP)
     with pytest.raises(RefundExceedsRemainder, match="60"):

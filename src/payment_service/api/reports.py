@@ -39,7 +39,7 @@ from payment_service.characters import checked_text, one_line
 from payment_service.errors import ShopNotConfigured
 from payment_service.identifiers import checked_bin
 from payment_service.money import MAX_TIYN
-from payment_service.observability.logs import get_logger
+from payment_service.observability.logs import get_logger, scrub
 from payment_service.providers.registry import DEFAULT
 from payment_service.reports.service import Report
 
@@ -65,7 +65,8 @@ def _in_words(value: Any) -> Any:
 
 
 def _cut(length: int) -> BeforeValidator:
-    return BeforeValidator(lambda value: _in_words(value)[:length])
+    # What a client met may quote an address with a token and a phone, and the record cannot forget it.
+    return BeforeValidator(lambda value: scrub(_in_words(value))[:length])
 
 
 def _text(value: Any) -> Any:
@@ -84,7 +85,11 @@ OperationType = Annotated[
     ),
 ]
 StatusWord = Annotated[str, _cut(50), StringConstraints(min_length=1)]
-Message = Annotated[str, _cut(500), Field(description="The first 500 characters are kept.")]
+Message = Annotated[
+    str,
+    _cut(500),
+    Field(description="The first 500 characters are kept, without what looks like a phone or a secret in an address."),
+]
 Tiyn = Annotated[int, Field(ge=0, le=MAX_TIYN, strict=True), BeforeValidator(_tiyn)]
 ReportedBin = Annotated[str, BeforeValidator(digits), AfterValidator(checked_text), StringConstraints(max_length=12)]
 ReportId = Annotated[

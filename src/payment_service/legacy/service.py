@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.audit.models import AuditEntry, ReportTaken
 from payment_service.errors import InvalidInput
+from payment_service.observability.logs import scrub
 from payment_service.postgres.connecting import connect_arguments, trouble_of
 from payment_service.postgres.database import CONNECT_TIMEOUT_S, Database
 from payment_service.providers.registry import DEFAULT
@@ -204,7 +205,8 @@ def _line(row: Mapping[str, Any]) -> dict[str, Any]:
         "provider": row.get("provider") or DEFAULT,
         "shop_id": row["shop_id"],
         "amount": row["amount"],
-        "error_message": (row.get("error_message") or "")[:500] or None,
+        # An error of the old service may quote the address that it called, with a token and a phone.
+        "error_message": scrub(row.get("error_message") or "")[:500] or None,
         "actor": ACTOR,
         "source": ACTOR,
         "report_id": f"{ACTOR}-{row['id']}",
