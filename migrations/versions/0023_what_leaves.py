@@ -42,8 +42,10 @@ RETURNS TABLE (log_id bigint, tiyn bigint) LANGUAGE sql STABLE AS $$
             SELECT id, amount, reason,
                 coalesce(error_message, '') = '' OR starts_with(error_message, 'Outcome unknown') AS was_made
             FROM payment_log
-            WHERE external_id = of_payment AND lower(provider) = lower(of_provider) AND shop_id = of_shop
-                AND lower(operation_type) = 'refund' AND source IN ('client', 'legacy')
+            WHERE external_id = of_payment AND lower(provider) = lower(of_provider)
+                AND lower(operation_type) = 'refund'
+                -- A client speaks of its own shop alone. The old service knew the payment, and not always the shop.
+                AND (source = 'legacy' OR source = 'client' AND shop_id = of_shop)
         ) AS said
     ) AS counted
     WHERE was_made AND (amount IS NOT NULL OR unanswered > 0)

@@ -64,6 +64,7 @@ final class WebhookTest extends SiteTest
             ['payment.paid', ['order_id' => null], [], 'no_such_order'],
             ['payment.failed', ['state' => 'failed'], [], 'ignored'],
             ['payment.unknown', ['state' => 'unknown'], [], 'ignored'],
+            ['payment.unknown', ['state' => 'unknown', 'error_code' => 'settlement_undone'], [], 'settlement_undone'],
             ['refund.failed', [], [], 'ignored'],
             ['refund.unknown', [], [], 'ignored'],
             ['something.new', [], [], 'ignored'],

@@ -16,6 +16,8 @@ class WebhookReceiver
     const REMEMBERED = 50;
     /** Days for which a payment's events are remembered; the service tries for about three. */
     const KEPT_DAYS = 30;
+    /** A person had said that it was paid, and it was not: whether its order is marked, only people can tell. */
+    const UNDONE = 'settlement_undone';
     const TOLD = ['payment.paid', 'payment.late_success', 'refund.succeeded'];
 
     private $secrets;
@@ -87,7 +89,7 @@ class WebhookReceiver
             return [500, 'try_again'];
         }
         $facts = ['webhook_id' => $id, 'type' => $event['type'], 'payment' => $about, 'order_id' => $payment['order_id'] ?? null, 'result' => $word];
-        if (in_array($word, OrderAccess::NEEDS_PEOPLE, true)) {
+        if ($word === self::UNDONE || in_array($word, OrderAccess::NEEDS_PEOPLE, true)) {
             $this->log->error('webhook.needs_people', $facts);
         } else {
             $this->log->info('webhook.received', $facts);
@@ -120,7 +122,7 @@ class WebhookReceiver
     {
         $order = $payment['order_id'] ?? null;
         if (!in_array($type, self::TOLD, true)) {
-            return 'ignored';
+            return $type === 'payment.unknown' && ($payment['error_code'] ?? '') === self::UNDONE ? self::UNDONE : 'ignored';
         }
         if (!is_scalar($order) || (string) $order === '') {
             return OrderAccess::NO_SUCH_ORDER;
