@@ -93,10 +93,13 @@ class Services:
 
     async def due_since(self) -> dict[str, datetime | None]:
         """By the kind of work, since when the oldest of it is due; none for none."""
-        readings, events, deliveries = await asyncio.gather(
-            self.polling.overdue_since(), waiting_since(self.database), self.deliveries.waiting_since()
+        readings, events, deliveries, messages = await asyncio.gather(
+            self.polling.overdue_since(),
+            waiting_since(self.database),
+            self.deliveries.waiting_since(),
+            self.notifications.waiting_since(),
         )
-        return {"readings": readings, "events": events, "deliveries": deliveries}
+        return {"readings": readings, "events": events, "deliveries": deliveries, "messages": messages}
 
     async def check_secrets(self) -> None:
         """Open what is encrypted in the database.

@@ -8,8 +8,10 @@ import httpx
 import pytest
 import respx
 
+from payment_service.access.service import FULL_ACCESS
 from payment_service.checkup.service import NO_PAYMENT, Level, look_over
 from payment_service.identifiers import new_id
+from payment_service.notifications.bindings import BindingRequest
 from payment_service.scheduling.ticks import tick
 from payment_service.services import Services, build
 from payment_service.settings import Settings
@@ -57,15 +59,28 @@ async def test_work_that_is_late_and_tasks_that_wait(
     async with without_laws(sql):
         await sql.execute("UPDATE payment SET next_check_at = now() - interval '100 s' WHERE state = 'pending'")
         await sql.execute("UPDATE payment SET moved_at = now() - interval '2 hours' WHERE state = 'unknown'")
+    await late_message(well, sql)
     assert await found(well) == {
         ("readings", Level.WARNING): "the oldest waits for 100 s",
+        ("messages", Level.BAD): "the oldest waits for 7200 s",
         ("tasks", Level.BAD): "1 wait for people, the oldest for 120 min",
     }
 
 
+async def late_message(services: Services, sql: asyncpg.Connection) -> None:
+    """Let a chat wait for a message for two hours, and one that is disabled for longer."""
+    await services.bindings.add(
+        FULL_ACCESS, BindingRequest(address="-100", channel="telegram", shop_id=SHOP, events=["payment.paid"])
+    )
+    await sql.execute("""
+        INSERT INTO notify_message (event_id, chat_id, language, state, created_at)
+        SELECT (SELECT id FROM event LIMIT 1), id, 'ru', 'waiting', now() - interval '2 hours' FROM notify_chat
+    """)
+
+
 async def test_sending_that_is_held(well: Services) -> None:
     await well.holding.hold("a restore is under way")
-    assert await found(well) == {("sending", Level.BAD): "nothing is sent: held by hand"}
+    assert await found(well) == {("sending", Level.BAD): "payments and refunds are held by a person"}
 
 
 async def test_months_that_nobody_makes(well: Services, sql: asyncpg.Connection) -> None:

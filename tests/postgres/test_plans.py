@@ -101,12 +101,29 @@ READ: dict[str, tuple[Callable[[Services], Awaitable[Any]], set[str]]] = {
         lambda services: services.deliveries.waiting_since(),
         {"webhook_endpoint", "event_delivery_state"},
     ),
+    "oldest message": (
+        lambda services: services.notifications.waiting_since(),
+        {"notify_chat", "notify_message_open"},
+    ),
+    "how many refunds are open": (
+        lambda services: services.refund_settling.count_open(),
+        {"refund_sending", "refund_unknown"},
+    ),
+    "how many refunds wait for people": (
+        lambda services: services.refund_settling.count_tasks(),
+        {"refund_sending", "refund_unknown"},
+    ),
+    "how many deliveries wait": (
+        lambda services: services.deliveries.count_waiting(),
+        {"webhook_endpoint_pkey", "event_delivery_state"},
+    ),
     "what was proposed for a shop": (
         lambda services: services.route_changes.of_shop(FULL_ACCESS, 8),
         {"route_change_shop", "person_pkey"},
     ),
 }
-"""What pages of the console read; ``webhook_endpoint`` has few rows, and all of them are looked at."""
+"""What pages of the console read, and what workers count at each sweep. ``webhook_endpoint`` and ``notify_chat`` have
+few rows, and all of them are looked at."""
 
 
 PARTITIONED = """

@@ -3,12 +3,14 @@
 import time
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 from pydantic import SecretStr
 
 from payment_service.programs import watching
-from payment_service.services import Services
+from payment_service.services import Services, build
+from payment_service.settings import Settings
 from payment_service.worker.service import worker_over
 from tests.support.database import Server
 from tests.support.processes import free_port
@@ -40,6 +42,33 @@ async def test_metrics_are_for_those_who_hold_the_token(services: Services) -> N
     assert "payment_service_worker_last_sweep_timestamp_seconds" in shown.text
     async with asking(services, metrics_public=False) as client:
         assert (await client.get("/metrics")).status_code == 404
+
+
+async def test_scrape_reads_no_row(server: Server, worker_id: str, settings: Settings) -> None:
+    url = await server.make(f"scraped_{worker_id}")  # of its own: what others read would be counted too
+    services = build(settings.model_copy(update={"database_url": SecretStr(url)}))
+    sql = await asyncpg.connect(url)
+    try:
+        async with asking(services, metrics_public=True) as client:
+            for _ in range(5):
+                assert (await client.get("/metrics")).status_code == 200
+        await services.notifications.waiting_since()  # this does read
+        await services.close()  # a session's counters are there when it has ended
+
+        async def counted() -> bool:
+            return "notify_chat" in await tables_read(sql)
+
+        await until(counted)
+        assert await tables_read(sql) == {"notify_chat"}
+    finally:
+        await sql.close()
+
+
+async def tables_read(sql: asyncpg.Connection) -> set[str]:
+    """The tables that were scanned, whole or by an index."""
+    await sql.execute("SELECT pg_stat_clear_snapshot()")
+    rows = await sql.fetch("SELECT relname FROM pg_stat_user_tables WHERE seq_scan + coalesce(idx_scan, 0) > 0")
+    return {row["relname"] for row in rows}
 
 
 async def test_worker_listens_where_it_is_told_and_ends_in_order(

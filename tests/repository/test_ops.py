@@ -12,6 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram, Info
 from ops import alerts, dashboard, watched
 from ops.server import PROGRAM
 from payment_service.observability import metrics
+from payment_service.scheduling.lateness import PATIENCE
 from tests.support.database import Server
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +49,7 @@ def check(*words: str) -> None:
 
 
 @promtool
-def test_rules_are_well_formed_and_each_alert_fires_when_it_should() -> None:
+def test_expressionsare_well_formed_and_each_alert_fires_when_it_should() -> None:
     check("check", "rules", str(alerts.RULES))
     check("test", "rules", str(TRIED[0]))
 
@@ -76,6 +77,14 @@ def test_query_asks_for_what_a_process_counts(query: str) -> None:
         labels |= known[name]
     for grouped in _BY.findall(query):
         assert {label.strip() for label in grouped.split(",")} <= labels | OF_PROMETHEUS
+
+
+def test_work_is_too_late_for_alerts_when_it_is_for_doctor_and_the_console() -> None:
+    expressions = "\n".join(rule["expr"] for rule in alerts.rules())
+    limits = re.findall(r'payment_service_oldest_due_seconds\{kind="(\w+)"\}\) > (\d+)', expressions)
+    assert {kind: float(limit) for kind, limit in limits} == {
+        kind: patience.too_late_s for kind, patience in PATIENCE.items()
+    }
 
 
 def test_every_alarm_of_the_service_wakes_somebody() -> None:

@@ -14,17 +14,17 @@ from typing import Final
 from payment_service.access.service import SERVICE
 from payment_service.audit import checking
 from payment_service.audit.months import months
-from payment_service.idempotency.holding import Because
+from payment_service.idempotency.holding import WHY
 from payment_service.postgres import schema
 from payment_service.postgres.condition import SKEW_S, SLOW_S, condition
 from payment_service.postgres.connecting import trouble_of
 from payment_service.postgres.vault import VaultError
 from payment_service.providers.interface import NoSuchPayment, StatusRead, StatusUnread
+from payment_service.scheduling.lateness import PATIENCE, Lateness
 from payment_service.scheduling.ticks import workers
 from payment_service.services import Services, serving_database
 
-LATE_S: Final = 60.0
-TOO_LATE_S: Final = 300.0
+SEALS_LATE_S: Final = 300.0
 OLD_TASK_S: Final = 3600.0
 NO_PAYMENT: Final = "1"
 """An id of the provider's that no payment of ours can have: theirs have eleven digits."""
@@ -52,7 +52,9 @@ _LATE: Final = {
     "readings": "more workers, or a proxy that answers",
     "events": "the worker's log: event_not_taken",
     "deliveries": "docs/events.md: a site does not take its events",
+    "messages": "docs/notify.md: a channel does not take messages, or is not set up here",
 }
+_LEVELS: Final = {Lateness.IN_TIME: Level.OK, Lateness.LATE: Level.WARNING, Lateness.TOO_LATE: Level.BAD}
 Look = Callable[[Services], Awaitable[Sequence[Finding]]]
 
 
@@ -132,9 +134,8 @@ async def _sending(services: Services) -> list[Finding]:
     if standing.because is None:
         findings.append(Finding("sending", Level.OK, "payments and refunds are sent"))
     else:
-        why = "held by hand" if standing.because is Because.HELD else "the database is not the one it was"
         remedy = "docs/deploy.md, 'After a restore or a failover'; then payment-service sending release"
-        findings.append(Finding("sending", Level.BAD, f"nothing is sent: {why}", remedy))
+        findings.append(Finding("sending", Level.BAD, f"payments and refunds are {WHY[standing.because]}", remedy))
     if not standing.fsync:
         sentence = "PostgreSQL runs with fsync=off and forgets payments when its machine stops"
         findings.append(Finding("database", Level.BAD, sentence, "fsync=on"))
@@ -221,7 +222,7 @@ async def _work(services: Services) -> list[Finding]:
     findings = []
     for what, since in (await services.due_since()).items():
         late_s = (datetime.now(UTC) - since).total_seconds() if since else 0
-        level = Level.OK if late_s < LATE_S else Level.WARNING if late_s < TOO_LATE_S else Level.BAD
+        level = _LEVELS[PATIENCE[what].judge(late_s)]
         sentence = f"the oldest waits for {late_s:.0f} s" if since else "none waits"
         findings.append(Finding(what, level, sentence, "" if level is Level.OK else _LATE[what]))
     return findings
@@ -252,7 +253,7 @@ async def _seals(services: Services) -> list[Finding]:
         sentence = "a seal is not the one that was verified"
         return [Finding("record", Level.BAD, sentence, "docs/audit.md: somebody may have changed the record")]
     late_s = (datetime.now(UTC) - found.waits_since).total_seconds() if found.waits_since else 0
-    if late_s > TOO_LATE_S:
+    if late_s > SEALS_LATE_S:
         sentence = f"rows wait for {late_s:.0f} s to be sealed"
         return [Finding("record", Level.WARNING, sentence, "a worker seals: does one run?")]
     sealed = f"sealed up to seal {found.sealed_seq}" if found.sealed_seq else "nothing to seal yet"

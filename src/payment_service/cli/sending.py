@@ -6,17 +6,11 @@ import typer
 
 from payment_service.cli.output import AsJson, Reason, fail, show
 from payment_service.cli.running import with_database
-from payment_service.idempotency.holding import Because, Holding, Standing
+from payment_service.idempotency.holding import WHY, Holding, Standing
 from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
 
 app = typer.Typer(no_args_is_help=True)
-_WHY = {
-    Because.HELD: "no: it is held",
-    Because.OTHER_SYSTEM: "no: this is a copy of the database",
-    Because.OTHER_TIMELINE: "no: a replica was promoted, or a backup restored",
-    Because.OTHER_DATABASE: "no: a dump was loaded, or the database copied, within its server",
-}
 
 
 @app.command("show")
@@ -65,7 +59,7 @@ def release(
 
 def _line(standing: Standing) -> dict[str, Any]:
     return {
-        "sends": _WHY[standing.because] if standing.because else "yes",
+        "sends": WHY[standing.because] if standing.because else "yes",
         "since": standing.latest.created_at.isoformat(timespec="seconds"),
         "by": standing.latest.actor,
         "reason": standing.latest.reason,

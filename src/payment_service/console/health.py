@@ -15,29 +15,24 @@ from payment_service import __version__
 from payment_service.console.languages import mark
 from payment_service.console.standing import Tone
 from payment_service.console.web import Visit
-from payment_service.idempotency.holding import Because
+from payment_service.idempotency.holding import WHY
 from payment_service.observability.metrics import ALARMS, CIRCUIT_OPEN, PROVIDER_SECONDS, SHOPS_PAUSED, values_of
 from payment_service.postgres import schema
 from payment_service.postgres.condition import SKEW_S, SLOW_S, Condition, condition
+from payment_service.scheduling.lateness import PATIENCE, Lateness
 from payment_service.scheduling.ticks import LivingWorker, workers
 
-_LATE_S: Final = 60.0
-_TOO_LATE_S: Final = 300.0
-_DELIVERY_LATE_S: Final = 900.0
-
-
-_QUEUES: Final[Mapping[str, tuple[str, float, float | None]]] = {
-    "readings": (mark("Status readings that are due"), _LATE_S, _TOO_LATE_S),
-    "events": (mark("Events to be passed on"), _LATE_S, _TOO_LATE_S),
-    "deliveries": (mark("Deliveries to sites"), _DELIVERY_LATE_S, None),
+_QUEUES: Final[Mapping[str, str]] = {
+    "readings": mark("Status readings that are due"),
+    "events": mark("Events to be passed on"),
+    "deliveries": mark("Deliveries to sites"),
+    "messages": mark("Messages to people"),
 }
-_HELD: Final[Mapping[Because, str]] = {
-    Because.HELD: mark("held by a person"),
-    Because.OTHER_SYSTEM: mark("held: this is a copy of the database"),
-    Because.OTHER_TIMELINE: mark("held: a replica took over, or a backup was restored"),
-    Because.OTHER_DATABASE: mark("held: a dump was loaded, or this is a copy"),
+_TONES: Final[Mapping[Lateness, Tone]] = {
+    Lateness.IN_TIME: "good",
+    Lateness.LATE: "warn",
+    Lateness.TOO_LATE: "bad",
 }
-"""Why nothing is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +65,7 @@ async def health(visit: Visit) -> Response:
         services.holding.because(), services.due_since(), workers(services.database)
     )
     queues = [
-        Queue(label, due[kind], _lateness(due[kind], late_s, too_late_s))
-        for kind, (label, late_s, too_late_s) in _QUEUES.items()
+        Queue(label, due[kind], _TONES[PATIENCE[kind].judge(_waits_s(due[kind]))]) for kind, label in _QUEUES.items()
     ]
     shown = _workers(living, visit.services.settings.sweep_every_s)
     circuits = {lane: is_open > 0 for (_, lane), is_open in values_of(CIRCUIT_OPEN).items()}
@@ -81,7 +75,7 @@ async def health(visit: Visit) -> Response:
         "health.html",
         database=found,
         database_tone=_of_database(found),
-        held=None if held is None else _HELD[held],
+        held=None if held is None else WHY[held],
         schema_head=state.schema_head,
         skew_s=SKEW_S,
         queues=queues,
@@ -97,11 +91,8 @@ async def health(visit: Visit) -> Response:
     )
 
 
-def _lateness(since: datetime | None, late_s: float, too_late_s: float | None) -> Tone:
-    waits_s = 0.0 if since is None else (datetime.now(UTC) - since).total_seconds()
-    if too_late_s is not None and waits_s > too_late_s:
-        return "bad"
-    return "warn" if waits_s > late_s else "good"
+def _waits_s(since: datetime | None) -> float:
+    return 0 if since is None else (datetime.now(UTC) - since).total_seconds()
 
 
 def _of_database(found: Condition) -> Tone:

@@ -6,8 +6,10 @@ released: from a copy of it, a restored backup, a replica that was promoted. The
 ever, and status readings go on.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 from sqlalchemy import func, select
@@ -15,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.audit import service as audit
 from payment_service.idempotency.models import SendingHold
+from payment_service.languages import mark
 from payment_service.observability.context import origin
 from payment_service.postgres.database import Database
 
@@ -29,6 +32,17 @@ class Because(StrEnum):
     OTHER_SYSTEM = "other_system"
     OTHER_TIMELINE = "other_timeline"
     OTHER_DATABASE = "other_database"
+
+
+WHY: Final[Mapping[Because, str]] = MappingProxyType(
+    {
+        Because.HELD: mark("held by a person"),
+        Because.OTHER_SYSTEM: mark("held: this is a copy of the database"),
+        Because.OTHER_TIMELINE: mark("held: a replica took over, or a backup was restored"),
+        Because.OTHER_DATABASE: mark("held: a dump was loaded, or this is a copy"),
+    }
+)
+"""What people are told of it; the console's catalogues translate it."""
 
 
 @dataclass(frozen=True, slots=True)

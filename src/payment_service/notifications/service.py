@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, assert_never
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, any_, func, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, any_, bindparam, func, or_, select, text, true, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -56,6 +56,8 @@ LETS_PASS_AFTER: Final = 5
 """A message that failed so often lets the later ones pass: it may be the message that is wrong."""
 SLOTS: Final = 60
 """How many chats one worker sends to at once: as many as wait for a place in the pace, and a few that are slow."""
+_IS_OPEN: Final = NotifyMessage.state.in_(bindparam("open", list(OPEN), expanding=True, literal_execute=True))
+"""Written out, so that every plan can use the index of open messages."""
 CONNECTIONS: Final = 4
 """How many of the process's connections messages may hold: readings need them more."""
 log = get_logger(__name__)
@@ -143,6 +145,21 @@ class Notifications:
         async with self._connections, self.database.reading() as session:
             seconds = await session.scalar(earliest)
         return None if seconds is None else float(seconds)
+
+    async def waiting_since(self) -> datetime | None:
+        """Since when the oldest message waits for a chat that is reached; none when none does."""
+        # Each chat's oldest, by the index of open messages: ids of events sort by time.
+        of_chat = (
+            select(NotifyMessage.created_at)
+            .where(NotifyMessage.chat_id == NotifyChat.id, _IS_OPEN)
+            .order_by(NotifyMessage.event_id)
+            .limit(1)
+            .lateral()
+        )
+        query = select(func.min(of_chat.c.created_at)).select_from(NotifyChat).join(of_chat, true())
+        async with self._connections, self.database.reading() as session:
+            found: datetime | None = await session.scalar(query.where(NotifyChat.disabled_at.is_(None)))
+        return found
 
     async def perform(self, turn: Turn) -> None:
         """Send a chat its oldest open message and plan the next turn."""
@@ -266,7 +283,7 @@ def _first_line(event_id: UUID, chat: NotifyChat, language: str) -> dict[str, An
 
 
 def _has_open_message() -> ColumnElement[bool]:
-    is_open = NotifyMessage.chat_id == NotifyChat.id, NotifyMessage.state.in_(OPEN)
+    is_open = NotifyMessage.chat_id == NotifyChat.id, _IS_OPEN
     return select(NotifyMessage).where(*is_open).exists()
 
 
@@ -275,7 +292,7 @@ async def _next_message(session: AsyncSession, chat: NotifyChat) -> tuple[Notify
     query = (
         select(NotifyMessage, Event)
         .join(Event, Event.id == NotifyMessage.event_id)
-        .where(NotifyMessage.chat_id == chat.id, NotifyMessage.state.in_(OPEN))
+        .where(NotifyMessage.chat_id == chat.id, _IS_OPEN)
         .order_by(NotifyMessage.tries >= LETS_PASS_AFTER, NotifyMessage.event_id)
         .limit(1)
     )
@@ -329,7 +346,7 @@ async def _disable(session: AsyncSession, chat: NotifyChat, reason: str) -> None
         chat.disabled_at, chat.disabled_reason = await _now(session), reason
     _alarm("chat_disabled", chat, reason)
     await session.flush()
-    given_up = update(NotifyMessage).where(NotifyMessage.chat_id == chat.id, NotifyMessage.state.in_(OPEN))
+    given_up = update(NotifyMessage).where(NotifyMessage.chat_id == chat.id, _IS_OPEN)
     await session.execute(given_up.values(state=MessageState.DEAD, reason=reason))
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.payments.models import Payment
@@ -97,11 +97,16 @@ async def stuck_in_sending(session: AsyncSession, lease_s: float) -> list[UUID]:
 
 def _sender_died(lease_s: float) -> ColumnElement[bool]:
     oldest = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, lease_s)
-    return and_(Refund.state == RefundState.SENDING, Refund.created_at < oldest)
+    return and_(_is(RefundState.SENDING), Refund.created_at < oldest)
 
 
 def _for_people(sending_lease_s: float) -> ColumnElement[bool]:
-    return or_(Refund.state == RefundState.UNKNOWN, _sender_died(sending_lease_s))
+    return or_(_is(RefundState.UNKNOWN), _sender_died(sending_lease_s))
+
+
+def _is(state: str) -> ColumnElement[bool]:
+    """Written out, so that every plan can use the index of the state."""
+    return Refund.state == bindparam("state", state, unique=True, literal_execute=True)
 
 
 async def for_people(
@@ -126,5 +131,5 @@ async def count_for_people(session: AsyncSession, *, sending_lease_s: float) -> 
 
 async def count_open(session: AsyncSession) -> dict[str, tuple[int, float]]:
     """By state, how many refunds have no end yet, and how many seconds ago the oldest of them was made; 0 for none."""
-    each = or_(*(Refund.state == state for state in OPEN))  # an index is there for each of them
+    each = or_(*map(_is, OPEN))  # an index is there for each of them
     return await count_by_state(session, Refund, OPEN, each)

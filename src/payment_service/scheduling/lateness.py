@@ -1,0 +1,39 @@
+"""For how long work may be due until it is late: one list for the console, ``doctor`` and the alert rules."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+
+class Lateness(StrEnum):
+    """How late the oldest work of a kind is."""
+
+    IN_TIME = "in_time"
+    LATE = "late"
+    TOO_LATE = "too_late"
+    """Longer than people should wait to be told of it: an alert rule has the same limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """From how many seconds on work is late, and too late."""
+
+    late_s: float
+    too_late_s: float
+
+    def judge(self, waits_s: float) -> Lateness:
+        """What it is that the oldest of it waits for so many seconds."""
+        if waits_s > self.too_late_s:
+            return Lateness.TOO_LATE
+        return Lateness.LATE if waits_s > self.late_s else Lateness.IN_TIME
+
+
+_OURS: Final = Patience(60, 300)
+_OF_OTHERS: Final = Patience(900, 3600)
+"""Sites and channels to people are away now and then, and are tried again for a day."""
+PATIENCE: Final[Mapping[str, Patience]] = MappingProxyType(
+    {"readings": _OURS, "events": _OURS, "deliveries": _OF_OTHERS, "messages": _OF_OTHERS}
+)
+"""By the kind of work."""
