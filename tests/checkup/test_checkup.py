@@ -1,6 +1,11 @@
 """What ``doctor`` finds, one thing wrong at a time."""
 
+import re
+import time
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -9,9 +14,11 @@ import pytest
 import respx
 
 from payment_service.access.service import FULL_ACCESS
-from payment_service.checkup.service import NO_PAYMENT, Level, look_over
+from payment_service.checkup.service import NO_PAYMENT, Level, _of_disk, _of_host, _of_promises, look_over
 from payment_service.identifiers import new_id
 from payment_service.notifications.bindings import BindingRequest
+from payment_service.observability.metrics import CERTIFICATE_END, HOST_CLOCK_AHEAD
+from payment_service.postgres.promises import Promises
 from payment_service.scheduling.ticks import tick
 from payment_service.services import Services, build
 from payment_service.settings import Settings
@@ -31,7 +38,7 @@ async def found(services: Services) -> dict[tuple[str, Level], str]:
     return {
         (finding.what, finding.level): finding.sentence
         for finding in findings
-        if finding.level is not Level.OK and "fsync" not in finding.sentence
+        if finding.level is not Level.OK and finding.what != "disk" and "fsync" not in finding.sentence
     }
 
 
@@ -60,9 +67,10 @@ async def test_work_that_is_late_and_tasks_that_wait(
         await sql.execute("UPDATE payment SET next_check_at = now() - interval '100 s' WHERE state = 'pending'")
         await sql.execute("UPDATE payment SET moved_at = now() - interval '2 hours' WHERE state = 'unknown'")
     await late_message(well, sql)
-    assert await found(well) == {
-        ("readings", Level.WARNING): "the oldest waits for 100 s",
-        ("messages", Level.BAD): "the oldest waits for 7200 s",
+    said = {of: re.sub(r"(\d+)\d s$", r"\g<1>x s", sentence) for of, sentence in (await found(well)).items()}
+    assert said == {
+        ("readings", Level.WARNING): "the oldest waits for 10x s",
+        ("messages", Level.BAD): "the oldest waits for 720x s",
         ("tasks", Level.BAD): "1 wait for people, the oldest for 120 min",
     }
 
@@ -81,6 +89,83 @@ async def late_message(services: Services, sql: asyncpg.Connection) -> None:
 async def test_sending_that_is_held(well: Services) -> None:
     await well.holding.hold("a restore is under way")
     assert await found(well) == {("sending", Level.BAD): "payments and refunds are held by a person"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "of", "sentence"),
+    [
+        ("session_replication_role = replica", "laws", "session_replication_role is replica"),
+        ("TimeZone = 'Asia/Almaty'", None, ""),
+        ("default_transaction_isolation = 'serializable'", None, ""),
+        ("synchronous_commit = off", None, ""),
+    ],
+)
+async def test_settings_of_the_role_that_this_service_does_or_does_not_make_itself(
+    well: Services, sql: asyncpg.Connection, setting: str, of: str | None, sentence: str
+) -> None:
+    of_role = f"ALTER ROLE current_user IN DATABASE {await sql.fetchval('SELECT current_database()')}"
+    await sql.execute(f"{of_role} SET {setting}")
+    try:
+        findings = await found(well)
+    finally:
+        await sql.execute(f"{of_role} RESET ALL")
+    if of is None:
+        assert findings == {}
+    else:
+        assert findings[of, Level.BAD].startswith(sentence)
+
+
+async def test_triggers_that_are_switched_off(well: Services, sql: asyncpg.Connection) -> None:
+    async with sql.transaction():  # whose lock lasts until it is undone
+        await sql.execute("ALTER TABLE sending_hold DISABLE TRIGGER ALL")
+    try:
+        assert await found(well) == {("laws", Level.BAD): "triggers are switched off on sending_hold"}
+    finally:
+        await sql.execute("ALTER TABLE sending_hold ENABLE TRIGGER ALL")
+
+
+def promised(**changes: Any) -> Promises:
+    well = Promises({}, (), (), wal_level="replica", size=10**9, data_directory=None)
+    return replace(well, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "sentence"),
+    [
+        ({"amiss": {"synchronous_commit": ("off", "on")}}, Level.BAD, "has synchronous_commit=off and needs on"),
+        ({"forgets_by": ("full_page_writes",)}, Level.BAD, "runs with full_page_writes=off and forgets payments"),
+        ({"wal_level": "minimal"}, Level.WARNING, "wal_level is minimal"),
+    ],
+)
+def test_what_postgresql_does_not_promise(changes: dict[str, Any], level: Level, sentence: str) -> None:
+    [laws] = _of_promises(promised())
+    assert laws.level is Level.OK
+    [_, amiss] = _of_promises(promised(**changes))
+    assert (amiss.what, amiss.level) == ("database", level)
+    assert sentence in amiss.sentence
+    assert amiss.remedy
+
+
+@pytest.mark.parametrize(("free", "level"), [(500, Level.OK), (199, Level.WARNING), (49, Level.BAD)])
+def test_disk_that_fills_up(free: int, level: Level, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(total=1000, free=free))
+    here = promised(data_directory=str(tmp_path))
+    assert _of_disk(here, "postgresql://127.0.0.1/payments").level is level
+    elsewhere = _of_disk(here, "postgresql://db.example.kz/payments")
+    assert (elsewhere.level, elsewhere.sentence) == (
+        Level.OK,
+        "the database takes 1.0 GB; how full its disk is cannot be seen from here",
+    )
+
+
+@pytest.mark.parametrize(("ahead_s", "level"), [(-29, Level.OK), (31, Level.WARNING)])
+def test_clock_and_certificate_of_the_proxy(ahead_s: float, level: Level, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = time.time() + 86400 * (15 if level is Level.OK else 3)
+    said = {HOST_CLOCK_AHEAD: {("proxy.example.kz",): ahead_s}, CERTIFICATE_END: {("proxy.example.kz",): ends}}
+    monkeypatch.setattr("payment_service.checkup.service.values_of", said.__getitem__)
+    [clock, certificate] = _of_host("proxy.example.kz")
+    assert (clock.what, clock.level, certificate.what, certificate.level) == ("clock", level, "certificate", level)
+    assert clock.sentence.startswith("the clock of proxy.example.kz is ")
 
 
 async def test_months_that_nobody_makes(well: Services, sql: asyncpg.Connection) -> None:

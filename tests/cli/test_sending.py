@@ -16,7 +16,7 @@ def test_sending_is_shown_held_and_released(shell: Rig) -> None:
     assert "sending_held" in held.stdout
     shown = shell.run("sending", "show")
     assert shown.returncode == 1
-    assert "it is held" in shown.stdout
+    assert "held by a person" in shown.stdout
     assert "a restore is under way" in shown.stdout
     assert "docs/deploy.md" in shown.stderr
     shell.run("sending", "release", "--replicas-have-all", "--reason", "the cabinet was compared")

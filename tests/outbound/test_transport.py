@@ -6,14 +6,15 @@ import socket
 import ssl
 import time
 import traceback
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any, Final
 
 import httpx
 import pytest
 import uvloop
 
-from payment_service.observability.metrics import CERTIFICATE_END, values_of
+from payment_service.observability.metrics import CERTIFICATE_END, HOST_CLOCK_AHEAD, labelled, values_of
 from payment_service.outbound.transport import Transport
 from tests.outbound.calling import (
     ANYBODY,
@@ -222,6 +223,26 @@ async def test_reply_is_given_back_once_however_often_it_is_closed() -> None:
         for _ in range(2):
             await response.stream.aclose()  # type: ignore[union-attr] # it is one of ours
         assert len(call.transport._idle) == 1
+
+
+# --- the host's clock
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("Date: " + format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), (3500, 3610)),
+        ("Date: yesterday", None),
+        ("Server: without a clock", None),
+    ],
+)
+async def test_clock_of_the_host_is_told_where_it_says_its_time(said: str, shown: tuple[float, float] | None) -> None:
+    HOST_CLOCK_AHEAD.clear()  # and what keeps its children
+    labelled.cache_clear()
+    async with calling(answers(http(200, b"hello", said))) as call:
+        assert await call() == b"hello"
+    [*found] = values_of(HOST_CLOCK_AHEAD).values()
+    assert (shown[0] < found[0] < shown[1]) if shown else found == []
 
 
 # --- over TLS

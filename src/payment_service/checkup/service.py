@@ -5,25 +5,37 @@ exist. No finding holds a secret, a phone or a buyer.
 """
 
 import asyncio
+import shutil
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from payment_service.access.service import SERVICE
 from payment_service.audit import checking
 from payment_service.audit.months import months
 from payment_service.idempotency.holding import WHY
+from payment_service.observability.metrics import CERTIFICATE_END, HOST_CLOCK_AHEAD, values_of
 from payment_service.postgres import schema
 from payment_service.postgres.condition import SKEW_S, SLOW_S, condition
-from payment_service.postgres.connecting import trouble_of
+from payment_service.postgres.connecting import connect_arguments, trouble_of
+from payment_service.postgres.promises import Promises, promises
 from payment_service.postgres.vault import VaultError
 from payment_service.providers.interface import NoSuchPayment, StatusRead, StatusUnread
 from payment_service.scheduling.lateness import PATIENCE, Lateness
 from payment_service.scheduling.ticks import workers
 from payment_service.services import Services, serving_database
 
+HOST_SKEW_S: Final = 30.0
+"""Beyond that the clocks of this machine and of a provider's host differ for another reason than the way to it."""
+CERTIFICATE_DAYS: Final = 14
+LITTLE_DISK, NO_DISK = 0.2, 0.05
+"""The shares of a disk that are free when it is time to act, and to act at once."""
+_HERE: Final = ("127.0.0.1", "::1", "localhost", "/")
 SEALS_LATE_S: Final = 300.0
 OLD_TASK_S: Final = 3600.0
 NO_PAYMENT: Final = "1"
@@ -101,6 +113,7 @@ async def _database(services: Services) -> list[Finding]:
     serving = serving_database(services.settings)
     try:
         await serving.check_sessions()
+        promised = await promises(serving)
     finally:
         await serving.close()
     found = await condition(services.database)
@@ -125,21 +138,62 @@ async def _database(services: Services) -> list[Finding]:
         is_newer = (found.revision or "") > schema.head()
         todo = "use the release that migrated it, or a later one" if is_newer else "payment-service migrate"
         findings.append(Finding("schema", Level.BAD, sentence, todo))
+    return [*findings, *_of_promises(promised), _of_disk(promised, services.settings.session_url)]
+
+
+def _of_promises(found: Promises) -> list[Finding]:
+    findings = []
+    if "session_replication_role" in found.amiss:
+        sentence = "session_replication_role is replica: no trigger fires, and nothing guards the record"
+        remedy = "RESET it for the role, the database or the server; restart all; payment-service audit verify"
+        findings.append(Finding("laws", Level.BAD, sentence, remedy))
+    if found.without_triggers:
+        sentence = f"triggers are switched off on {', '.join(found.without_triggers)}"
+        findings.append(
+            Finding("laws", Level.BAD, sentence, "ALTER TABLE ... ENABLE TRIGGER ALL; payment-service audit verify")
+        )
+    if not findings:
+        findings.append(Finding("laws", Level.OK, "the triggers that guard the record fire"))
+    for name, (value, wanted) in found.amiss.items():
+        if name != "session_replication_role":
+            sentence = f"a session of the service has {name}={value} and needs {wanted}"
+            findings.append(Finding("database", Level.BAD, sentence, "docs/deploy.md, 'Behind PgBouncer'"))
+    if found.forgets_by:
+        sentence = f"PostgreSQL runs with {' and '.join(f'{name}=off' for name in found.forgets_by)}"
+        remedy = f"{', '.join(f'{name}=on' for name in found.forgets_by)}"
+        findings.append(
+            Finding("database", Level.BAD, f"{sentence} and forgets payments when its machine stops", remedy)
+        )
+    if found.wal_level == "minimal":
+        sentence = "wal_level is minimal: no replica, and no restore to a moment"
+        findings.append(Finding("database", Level.WARNING, sentence, "wal_level=replica, and archive what it writes"))
     return findings
+
+
+def _of_disk(found: Promises, database_url: str) -> Finding:
+    """How full the disk is, where it can be seen: on this machine, by a role that may know where the database is."""
+    takes = f"the database takes {_bytes(found.size)}"
+    host = connect_arguments(database_url)["host"]
+    is_here = isinstance(host, str) and host.startswith(_HERE)
+    if not (is_here and found.data_directory and Path(found.data_directory).is_dir()):
+        return Finding("disk", Level.OK, f"{takes}; how full its disk is cannot be seen from here")
+    disk = shutil.disk_usage(found.data_directory)
+    free = disk.free / disk.total
+    level = Level.BAD if free < NO_DISK else Level.WARNING if free < LITTLE_DISK else Level.OK
+    sentence = f"{takes}; {_bytes(disk.free)} of its disk's {_bytes(disk.total)} are free"
+    return Finding("disk", level, sentence, "" if level is Level.OK else "a larger disk, or what else fills it")
+
+
+def _bytes(number: float) -> str:
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
 
 
 async def _sending(services: Services) -> list[Finding]:
     standing = await services.holding.standing()
-    findings = []
     if standing.because is None:
-        findings.append(Finding("sending", Level.OK, "payments and refunds are sent"))
-    else:
-        remedy = "docs/deploy.md, 'After a restore or a failover'; then payment-service sending release"
-        findings.append(Finding("sending", Level.BAD, f"payments and refunds are {WHY[standing.because]}", remedy))
-    if not standing.fsync:
-        sentence = "PostgreSQL runs with fsync=off and forgets payments when its machine stops"
-        findings.append(Finding("database", Level.BAD, sentence, "fsync=on"))
-    return findings
+        return [Finding("sending", Level.OK, "payments and refunds are sent")]
+    remedy = "docs/deploy.md, 'After a restore or a failover'; then payment-service sending release"
+    return [Finding("sending", Level.BAD, f"payments and refunds are {WHY[standing.because]}", remedy)]
 
 
 async def _secrets(services: Services) -> list[Finding]:
@@ -188,7 +242,29 @@ async def _keys(services: Services) -> list[Finding]:
 
 async def _provider(services: Services) -> list[Finding]:
     readings = await asyncio.gather(*(one.read_status(NO_PAYMENT) for one in services.providers.values()))
-    return [_of_reading(name, reading) for name, reading in zip(services.providers, readings, strict=True)]
+    findings = [_of_reading(name, reading) for name, reading in zip(services.providers, readings, strict=True)]
+    return [*findings, *_of_host(urlsplit(services.settings.kaspi.url).hostname or "")]
+
+
+def _of_host(host: str) -> list[Finding]:
+    """What a host that was just called said of its clock and its certificate."""
+    findings = []
+    ahead_s, end = values_of(HOST_CLOCK_AHEAD).get((host,)), values_of(CERTIFICATE_END).get((host,))
+    if ahead_s is not None:
+        sentence = f"the clock of {host} is {abs(ahead_s):.0f} s {'ahead' if ahead_s > 0 else 'behind'}"
+        if abs(ahead_s) > HOST_SKEW_S:
+            remedy = "set this machine's by NTP; or its owner sets theirs; or something before it keeps answers"
+            findings.append(Finding("clock", Level.WARNING, sentence, remedy))
+        else:
+            findings.append(Finding("clock", Level.OK, sentence))
+    if end:
+        days = (end - time.time()) / 86400
+        sentence = f"the certificate of {host} ends in {days:.0f} days"
+        if days < CERTIFICATE_DAYS:
+            findings.append(Finding("certificate", Level.WARNING, sentence, "call its owner: then nothing is sold"))
+        else:
+            findings.append(Finding("certificate", Level.OK, sentence))
+    return findings
 
 
 def _of_reading(name: str, reading: NoSuchPayment | StatusRead | StatusUnread) -> Finding:

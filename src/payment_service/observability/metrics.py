@@ -96,6 +96,11 @@ DATABASE_CLOCK_AHEAD = Gauge(
 CERTIFICATE_END = Gauge(
     "payment_service_certificate_end_timestamp_seconds", "When the certificate of a provider's host ends", ("host",)
 )
+HOST_CLOCK_AHEAD = Gauge(
+    "payment_service_host_clock_ahead_seconds",
+    "How far the clock of a provider's host is ahead of this machine's, in seconds, to within one",
+    ("host",),
+)
 LOG_MONTHS_AHEAD = Gauge(
     "payment_service_log_months_ahead", "Partitions of the record that lie ready for the months after this one"
 )

@@ -19,13 +19,15 @@ import asyncio
 import contextlib
 import re
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeAlias
 
 import httpx
 
 from payment_service.observability.logs import get_logger
-from payment_service.observability.metrics import CERTIFICATE_END, labelled
+from payment_service.observability.metrics import CERTIFICATE_END, HOST_CLOCK_AHEAD, labelled
 from payment_service.outbound.connection import Connection, open_connection
 from payment_service.outbound.reply import Reply
 
@@ -34,8 +36,8 @@ IDLE_S: Final = 3.0
 TRIAL_S: Final = 4.0
 """How long a server must leave a connection be before any is opened ahead."""
 TRIAL_EVERY_S: Final = 60.0
-CERTIFICATE_EVERY_S: Final = 600.0
-"""How often it is looked at when the certificate ends."""
+LOOK_EVERY_S: Final = 600.0
+"""How often it is looked at when the host's certificate ends, and what its clock says."""
 _MAX_HEAD_BYTES: Final = 64 * 1024
 _UNSENDABLE: Final = re.compile(rb"[\r\n\0]")
 log = get_logger(__name__)
@@ -61,7 +63,7 @@ class Transport(httpx.AsyncBaseTransport):
         self._is_patient = False
         """Whether the server leaves unused connections alone."""
         self._next_trial = 0.0
-        self._look_at_certificate = 0.0
+        self._look_at_certificate = self._look_at_clock = 0.0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Make one call. Heeded extensions: ``target``, ``timeout`` (to connect) and ``trace``.
@@ -87,6 +89,9 @@ class Transport(httpx.AsyncBaseTransport):
         except BaseException:
             connection.close()
             raise
+        if self._look_at_clock <= (now := _now()):
+            self._look_at_clock = now + LOOK_EVERY_S
+            note_clock(self._host, reply.headers)
         stream = _Body(reply, connection, self._release)
         return httpx.Response(reply.status, headers=reply.headers, stream=stream)
 
@@ -103,7 +108,7 @@ class Transport(httpx.AsyncBaseTransport):
             self._host, self._port, self._tls, session=self._session, timeout_s=timeout_s
         )
         if self._tls and self._look_at_certificate <= (now := _now()):
-            self._look_at_certificate = now + CERTIFICATE_EVERY_S
+            self._look_at_certificate = now + LOOK_EVERY_S
             labelled(CERTIFICATE_END, self._host).set(connection.certificate_end or 0)
         return connection
 
@@ -199,6 +204,15 @@ class _Body(httpx.AsyncByteStream):
         if not self._is_closed:
             self._is_closed = True
             self._release(self._connection, self._reply)
+
+
+def note_clock(host: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Tell Prometheus how the host's clock differs from ours, by the date of a reply that was just received."""
+    said = next((value for name, value in headers if name.lower() == b"date"), b"")
+    with contextlib.suppress(ValueError):  # no date, or none that can be read
+        # A date is cut to its second: half of one more is the nearest guess.
+        ahead_s = parsedate_to_datetime(said.decode("latin-1")).timestamp() + 0.5 - time.time()
+        labelled(HOST_CLOCK_AHEAD, host).set(ahead_s)
 
 
 def head_of(method: str, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -1,0 +1,64 @@
+"""What PostgreSQL promises as it is set up now: that laws hold, that a commit stays, that a disaster can be undone.
+
+Whoever administers it can take each of these away without this service hearing of it. Here it is only looked at.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from sqlalchemy import text
+
+from payment_service.postgres.database import Database
+from payment_service.postgres.sessions import SETTINGS
+
+_WANTED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "session_replication_role": "origin",
+        "default_transaction_isolation": SETTINGS["default_transaction_isolation"],
+        "synchronous_commit": SETTINGS["synchronous_commit"],
+        "TimeZone": "UTC",
+    }
+)
+"""What a session of the service must have, whatever the server's own settings."""
+_OF_THE_SERVER: Final = ("fsync", "full_page_writes", "wal_level", "data_directory")
+_SETTINGS: Final = text("SELECT name, setting FROM pg_settings WHERE name = ANY(:names)")
+_DISABLED: Final = text("""
+    SELECT DISTINCT relname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
+    WHERE relnamespace = 'public'::regnamespace AND tgenabled IN ('D', 'R') ORDER BY relname
+""")
+_SIZE: Final = text("SELECT pg_database_size(current_database())")
+
+
+@dataclass(frozen=True, slots=True)
+class Promises:
+    """How PostgreSQL is set up, as a session of the service sees it."""
+
+    amiss: Mapping[str, tuple[str, str]]
+    """Settings of the session that are not as they must be: what they are, and what they must be."""
+    without_triggers: tuple[str, ...]
+    """Tables of which a trigger is switched off, so that a law does not hold."""
+    forgets_by: tuple[str, ...]
+    """Settings by which a crash of the machine loses what was committed."""
+    wal_level: str
+    size: int
+    """Of the database, in bytes."""
+    data_directory: str | None
+    """On the server's machine; none for a role that may not know it."""
+
+
+async def promises(database: Database) -> Promises:
+    """Ask what holds now, in a session as the database's statements have it."""
+    async with database.reading() as session:
+        names = [*_WANTED, *_OF_THE_SERVER]
+        rows = await session.execute(_SETTINGS, {"names": names})
+        found: dict[str, str] = {row.name: row.setting for row in rows}
+        return Promises(
+            amiss={name: (found[name], wanted) for name, wanted in _WANTED.items() if found[name] != wanted},
+            without_triggers=tuple(await session.scalars(_DISABLED)),
+            forgets_by=tuple(name for name in ("fsync", "full_page_writes") if found[name] == "off"),
+            wal_level=found["wal_level"],
+            size=int((await session.execute(_SIZE)).scalar_one()),
+            data_directory=found.get("data_directory"),
+        )
