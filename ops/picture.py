@@ -1,26 +1,29 @@
 """The dashboard as one SVG, for who has no Grafana at hand: the panels of ``ops.dashboard`` over one Prometheus."""
 
+import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Final
 
-from ops.dashboard import ROWS, Panel
+from ops.dashboard import COLOURS, DASHED, ROWS, Panel
 from ops.server import Prometheus, Series
 
-_PANEL, _GAP, _HEIGHT, _FIGURES, _PLOT = 392, 12, 190, 112, 88
+_PANEL, _GAP, _HEIGHT, _FIGURES, _PLOT = 392, 12, 204, 112, 88
 """The width of a panel, and between panels; the height of a panel, of one in a row of figures, of a plot."""
 _LEGEND: Final = 6
 """So many names fit below a plot."""
-_COLOURS: Final = ("#3b6fd4", "#d9722e", "#2f9e62", "#b5479b", "#c23b3b", "#7a6ad8", "#8a7a1f", "#2b97a8")
+_NAMED: Final = {"green": "#2f9e62", "red": "#d13438", "orange": "#d9722e"}
+_OTHERS: Final = ("#3b6fd4", "#8c62c9", "#2b97a8", "#8a7a1f", "#b5479b", "#6b7785")
 _STYLE: Final = """
 text { font: 12px system-ui, sans-serif; fill: #24292f } .page { fill: #f3f4f6 } .panel { fill: #fff; stroke: #d8dce2 }
 .row { font-weight: 600; font-size: 15px } .title { font-weight: 600 } .small { font-size: 11px; fill: #57606a }
 .figure { font-size: 26px; font-weight: 600 } .grid { stroke: #e4e7eb } .line { fill: none; stroke-width: 1.6 }
+.limit { stroke: #d13438; stroke-dasharray: 4 3 } .red { fill: #d13438 } .orange { fill: #b85a14 }
 @media (prefers-color-scheme: dark) {
 text { fill: #e6e8eb } .page { fill: #111418 } .panel { fill: #1a1e24; stroke: #333a44 } .small { fill: #a3abb6 }
-.grid { stroke: #2c323b } }
+.grid { stroke: #2c323b } .red { fill: #ff7b7b } .orange { fill: #f0a060 } }
 """
 Named = Sequence[tuple[str, Series]]
 
@@ -64,41 +67,62 @@ def _frame(panel: Panel, height: int) -> str:
 
 
 def _figures(panel: Panel, found: Named) -> Iterator[str]:
-    """The last value of each series."""
+    """The last value of each series, or its name."""
     if not found:
-        yield '<text class="figure" x="12" y="64">none</text>'
-    for place, (name, series) in enumerate(found[:8]):
+        yield '<text class="figure" x="12" y="60">none</text>'
+    for place, (name, series) in enumerate(found[:6]):
+        last = series.values[-1][1]
+        if panel.names_only:
+            x, y = 12 + place % 2 * (_PANEL // 2), 46 + place // 2 * 22
+            yield f'<text class="title {_named_colour(name)}" x="{x}" y="{y}">{escape(name)}</text>'
+            continue
         x, y = 12 + place % 2 * (_PANEL // 2), 60 + place // 2 * 36
-        value = _text(series.values[-1][1], panel.unit)
-        yield f'<text x="{x}" y="{y}"><tspan class="figure">{value}</tspan> {escape(name)}</text>'
+        red = "red" if panel.limit is not None and last > panel.limit else ""
+        value = panel.words.get(f"{last:g}") or _text(last, panel.unit)
+        yield f'<text x="{x}" y="{y}"><tspan class="figure {red}">{escape(value)}</tspan> {escape(name)}</text>'
 
 
 def _chart(panel: Panel, found: Named, seconds: float) -> Iterator[str]:
-    """Lines over time from zero to the largest value, and what they are called, the highest first."""
+    """Lines over time, the alert's limit where it is near, and what they are called, the highest first."""
     left, top, width = 52, 34, _PANEL - 64
-    peak = _ceiling(
-        max([value for _, series in found for _, value in series.values if not math.isnan(value)], default=1)
-    )
+    values = [value for _, series in found for _, value in series.values if not math.isnan(value)]
+    peak = _ceiling(max(map(abs, values), default=1))
+    least = -peak if min(values, default=0) < 0 else 0.0
     end = max([at for _, series in found for at, _ in series.values], default=seconds)
-    for share in (0, 0.5, 1):
-        y = top + _PLOT * (1 - share)
+
+    def height(value: float) -> float:
+        return top + _PLOT * (peak - value) / (peak - least)
+
+    for label in (least, (least + peak) / 2, peak):
+        y = height(label)
         yield f'<line class="grid" x1="{left}" x2="{left + width}" y1="{y:g}" y2="{y:g}"/>'
-        label = _text(peak * share, panel.unit)
-        yield f'<text class="small" x="{left - 6}" y="{y + 4:g}" text-anchor="end">{label}</text>'
+        shown = _text(label, panel.unit)
+        yield f'<text class="small" x="{left - 6}" y="{y + 4:g}" text-anchor="end">{shown}</text>'
+    if panel.limit is not None and (panel.limit or 1) <= peak:
+        y = height(panel.limit or 1)
+        yield f'<line class="limit" x1="{left}" x2="{left + width}" y1="{y:g}" y2="{y:g}"/>'
+    for anchor, x, when in (("start", left, f"{seconds:.0f} s ago"), ("end", left + width, "now")):
+        yield f'<text class="small" x="{x}" y="{top + _PLOT + 14}" text-anchor="{anchor}">{when}</text>'
+    others = itertools.cycle(_OTHERS)
     for place, (name, series) in enumerate(found):
-        colour = _COLOURS[place % len(_COLOURS)]
+        colour = _NAMED.get(_named_colour(name)) or next(others)
         points = " ".join(
-            f"{left + width * (1 - (end - at) / seconds):.0f},{top + _PLOT * (1 - value / peak):.1f}"
+            f"{left + width * (1 - (end - at) / seconds):.0f},{height(value):.1f}"
             for at, value in series.values
             if not math.isnan(value)
         )
-        yield f'<polyline class="line" stroke="{colour}" points="{points}"/>'
+        dashes = ' stroke-dasharray="5 3"' if re.search(DASHED, name) else ""
+        yield f'<polyline class="line" stroke="{colour}"{dashes} points="{points}"/>'
         if place < _LEGEND:
-            x, y = 12 + place % 2 * (_PANEL // 2), top + _PLOT + 20 + place // 2 * 16
+            x, y = 12 + place % 2 * (_PANEL // 2), top + _PLOT + 34 + place // 2 * 16
             yield f'<rect fill="{colour}" x="{x}" y="{y - 8}" width="10" height="3"/>'
             yield f'<text class="small" x="{x + 15}" y="{y - 2}">{escape(_short(name))}</text>'
     if len(found) > _LEGEND:
         yield f'<text class="small" x="{_PANEL - 12}" y="20" text-anchor="end">{len(found)} lines</text>'
+
+
+def _named_colour(name: str) -> str:
+    return next((colour for names, colour in COLOURS.items() if re.search(names, name)), "")
 
 
 def _short(name: str) -> str:
@@ -115,7 +139,7 @@ def _ceiling(value: float) -> float:
 
 def _text(value: float, unit: str) -> str:
     match unit:
-        case "s" if 0 < value < 1:
+        case "s" if 0 < abs(value) < 1:
             return f"{1000 * value:.3g} ms"
         case "s":
             return f"{value:.3g} s"

@@ -33,10 +33,10 @@ class Series:
 class Prometheus:
     """One Prometheus. Use as an asynchronous context.
 
-    ``targets`` are the addresses that it scrapes, and ``token`` what it shows them.
+    ``targets`` are the addresses that it scrapes, by what they are called, and ``token`` what it shows them.
     """
 
-    def __init__(self, folder: Path, targets: Sequence[str], token: str) -> None:
+    def __init__(self, folder: Path, targets: Mapping[str, str], token: str) -> None:
         self.url = f"http://127.0.0.1:{free_port()}"
         self._folder = folder
         folder.mkdir()
@@ -44,7 +44,9 @@ class Prometheus:
         job = {
             "job_name": "payment-service",
             "authorization": {"credentials_file": str(folder / "token")},
-            "static_configs": [{"targets": list(targets)}],
+            "static_configs": [
+                {"targets": [address], "labels": {"instance": name}} for name, address in targets.items()
+            ],
         }
         configuration = {
             "global": {"scrape_interval": EVERY, "evaluation_interval": EVERY},

@@ -43,6 +43,8 @@ WITHOUT_DATA: Final[Mapping[str, str]] = {
     "payment_service_certificate_end_timestamp_seconds": "The stand-in speaks no TLS.",
     "payment_service_connections_refused_total": "A client that is too slow or too large; it would take minutes.",
     "sum by (reason) (rate(payment_service_connections_refused_total[$__rate_interval]))": "As above.",
+    "min by (host) (payment_service_certificate_end_timestamp_seconds > 0) - time()": "No TLS, as above.",
+    "60 * sum by (channel, result) (rate(payment_service_messages_total[$__rate_interval]))": "No chat is bound.",
 }
 """What has no data in this run, with the reason."""
 HOLD: Final = frozenset({"PaymentsUnknown", "ProcessDown", "ProxyRefusesUs", "SendingHeld", "ShopRefused", "TasksWait"})
@@ -173,7 +175,8 @@ async def watched(folder: Path, database_url: str) -> AsyncIterator[Watched]:
         rig.clients = [rig.client(service) for service in rig.services]
         await rig.route_all()
         await _receive(rig, folder, stack)
-        targets = [process.url.removeprefix("http://") for process in (*rig.services, *rig.workers)]
+        named = zip(("serve-1", "serve-2", "worker-1"), (*rig.services, *rig.workers), strict=True)
+        targets = {name: process.url.removeprefix("http://") for name, process in named}
         yield Watched(rig, await stack.enter_async_context(Prometheus(folder / "prometheus", targets, TOKEN)))
 
 

@@ -17,7 +17,7 @@ from tests.support.database import Server
 
 ROOT = Path(__file__).parents[2]
 TRIED = sorted((ROOT / "ops" / "prometheus").glob("*_test.yml"))
-OF_PROMETHEUS = {"instance", "job", "le"}
+OF_PROMETHEUS = {"instance", "job", "le", "alertname", "severity"}
 """Labels that no process gives."""
 _SERIES = re.compile(r"(payment_service_[a-z_]+)(?:\{([^}]*)\})?")
 _BY = re.compile(r"by \(([^)]*)\)")
@@ -91,6 +91,16 @@ def test_every_alarm_of_the_service_wakes_somebody() -> None:
     named = "|".join(re.findall(r'alarm=~?"([a-z_|]+)"', "\n".join(rule["expr"] for rule in alerts.rules()))).split("|")
     told_by_gauges = {"sending_held", "payment_unknown", "refund_unknown"}
     assert set(named) | told_by_gauges == set(get_args(metrics.Alarm))
+
+
+def test_what_each_alert_is_about_is_shown_by_a_panel() -> None:
+    panels = [panel for row in dashboard.ROWS.values() for panel in row]
+    assert {name for panel in panels for name in panel.alerts} == {rule["alert"] for rule in alerts.rules()}
+    of_alerts = {rule["alert"]: rule["expr"] for rule in alerts.rules()}
+    for panel in panels:
+        if panel.limit is not None:
+            beyond = re.compile(rf"> {panel.limit:g}(?!\d)" if panel.limit else r"> 0(?![.\d])|up\{[^}]*\} == 0")
+            assert any(beyond.search(of_alerts[name]) for name in panel.alerts), panel.title
 
 
 def test_documents_are_made_from_the_files() -> None:
