@@ -1,5 +1,5 @@
 # Two stages: the first builds, the second only runs. docs/deploy.md says how to use it.
-# One patch version of one Debian. By digest: docker build --build-arg PYTHON=python@sha256:...
+# One patch version of one Debian; `make pin` writes its digest behind it, and `make image` asks for that.
 ARG PYTHON=python:3.11.15-slim-trixie
 
 FROM ${PYTHON} AS build

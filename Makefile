@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run demo test thorough faults model events soak watched check fmt lock licences sbom audit bench fuzz bitrix clean help
+.PHONY: run demo test thorough faults model events soak watched check fmt lock licences sbom sbom-of audit pin image bench fuzz bitrix clean help
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -61,25 +61,42 @@ lock: .venv/.installed ## resolve the lock files anew from pyproject.toml
 licences: .venv/.installed ## write docs/licences.md anew from the installed packages
 	$(BIN)/python -m payment_dev licences
 
-RUNTIME ?= dist/runtime
-SBOM ?= dist/sbom.json
-dist/runtime: requirements.lock .venv/.installed # installed as the Dockerfile does it
+# Installed as the Dockerfile does it: what every image holds, and an image with the optional extras.
+dist/runtime: requirements.lock
+dist/runtime-extras: requirements-extras.lock
+dist/runtime dist/runtime-extras: .venv/.installed
 	@rm -rf $@
 	@$(BIN)/python -m venv --without-pip $@
-	$(BIN)/pip --python $@/bin/python install --quiet --require-hashes --only-binary :all: -r requirements.lock || { rm -rf $@; exit 1; }
+	$(BIN)/pip --python $@/bin/python install --quiet --require-hashes --only-binary :all: -r $(filter %.lock,$^) || { rm -rf $@; exit 1; }
 	@touch $@
 
-sbom: $(RUNTIME) ## write what the image installs as a CycloneDX SBOM: docs/deploy.md
-	@mkdir -p $(dir $(SBOM))
-	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o $(SBOM) $(RUNTIME)
+sbom-of: # an SBOM of what is installed in the folder RUNTIME, as the file SBOM
+	@$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o $(SBOM) $(RUNTIME)
 	@echo "$(SBOM)"
 
+sbom: dist/runtime dist/runtime-extras ## write what the image installs, without and with the extras, as CycloneDX SBOMs: docs/deploy.md
+	@$(MAKE) --no-print-directory sbom-of RUNTIME=dist/runtime SBOM=dist/sbom.json
+	@$(MAKE) --no-print-directory sbom-of RUNTIME=dist/runtime-extras SBOM=dist/sbom-extras.json
+
+# The extras' lock file holds all that requirements.lock does (a test compares).
 # --strict: a package whose advisories could not be read would else be left out, and the rest be called clean.
-audit: .venv/.installed ## look requirements.lock up among the known vulnerabilities; needs pypi.org
+audit: .venv/.installed ## look up all that an image may hold among the known vulnerabilities; needs pypi.org
 	@mkdir -p dist
-	@$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock 2>dist/audit.log; \
+	@$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements-extras.lock 2>dist/audit.log; \
 		code=$$?; tail -n 1 dist/audit.log; [ $$code = 0 ] || { echo "Not clean. When no vulnerability is named" \
 		"above, the advisories could not be read, and nothing is known (dist/audit.log)."; exit 1; }
+
+DOCKERFILE ?= Dockerfile
+pin: ## write into the Dockerfile the digest that the tag of its base image has today; needs docker and its registry
+	@image=$$(sed -n 's/^ARG PYTHON=\([^@]*\).*/\1/p' $(DOCKERFILE)); \
+		digest=$$(docker buildx imagetools inspect "$$image" --format '{{.Manifest.Digest}}') || digest=; \
+		printf '%s' "$$digest" | grep -Exq 'sha256:[0-9a-f]{64}' || { echo "No digest of $$image could be had: nothing is changed."; exit 1; }; \
+		sed -i "s/^ARG PYTHON=.*/ARG PYTHON=$$image@$$digest/" $(DOCKERFILE); grep '^ARG PYTHON=' $(DOCKERFILE)
+
+image: ## build the image for production; refuses a base image that is not pinned by its digest
+	@grep -Eq '^ARG PYTHON=[^@]+@sha256:[0-9a-f]{64}$$' $(DOCKERFILE) || { echo "The base image is a tag, which is built anew now and then:" \
+		"run  make pin  and commit the Dockerfile."; exit 1; }
+	docker build --tag payment-service --file $(DOCKERFILE) .
 
 bench: .venv/.installed ## measure the path of a payment against its goals: docs/performance.md
 	$(BIN)/python benchmarks/path.py $(BENCH)

@@ -177,7 +177,7 @@ def test_sbom_lists_each_package_with_its_version_and_licence_and_is_the_same_tw
 ) -> None:
     files = [tmp_path / "one.json", tmp_path / "two.json"]
     for file in files:
-        done = make("sbom", f"SBOM={file}", f"RUNTIME={image}/opt/venv")
+        done = make("sbom-of", f"SBOM={file}", f"RUNTIME={image}/opt/venv")
         assert done.returncode == 0, done.stderr
     content = json.loads(files[0].read_text())
     assert content["bomFormat"] == "CycloneDX"

@@ -93,6 +93,43 @@ def test_every_upper_bound_says_why() -> None:
         assert lines[number - 1].strip().startswith("# "), one
 
 
+def test_lock_file_of_the_extras_holds_all_that_every_image_does() -> None:
+    every_image = licences.locked((ROOT / "requirements.lock").read_text("utf-8"))
+    assert every_image.items() <= licences.locked(LOCK).items()
+    assert {"authlib", "opentelemetry-sdk", "sentry-sdk"} <= licences.locked(LOCK).keys() - every_image.keys()
+
+
+# --- the base image
+
+
+@pytest.fixture
+def dockerfile(tmp_path: Path) -> Path:
+    """Ours with a tag alone, and a docker beside it that knows the digest of that and writes down what it builds."""
+    file = tmp_path / "Dockerfile"
+    file.write_text(re.sub(r"^(ARG PYTHON=[^@\n]*).*$", r"\1", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE))
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\n[ "$1" = build ] && echo "$@" >> "$DONE" || printf "%s\\n" "$DIGEST"\n')
+    docker.chmod(0o755)
+    return file
+
+
+def test_image_is_built_only_from_a_digest_which_is_asked_for(dockerfile: Path) -> None:
+    done = dockerfile.parent / "done"
+    environment = {"PATH": f"{dockerfile.parent}:{os.environ['PATH']}", "DONE": str(done)}
+    tag = dockerfile.read_text()
+    refused = make("image", f"DOCKERFILE={dockerfile}", **environment)
+    assert (refused.returncode, done.exists()) == (2, False)
+    assert "make pin" in refused.stdout
+    for nothing in ("", "sha256:", "sha256:" + "a" * 63, "error: no such image"):
+        assert make("pin", f"DOCKERFILE={dockerfile}", DIGEST=nothing, **environment).returncode == 2
+        assert dockerfile.read_text() == tag
+    for letter in "ab":  # the second replaces the first
+        assert make("pin", f"DOCKERFILE={dockerfile}", DIGEST="sha256:" + letter * 64, **environment).returncode == 0
+    assert re.search(r"^ARG PYTHON=python:3\.11\.\d+-slim-\w+@sha256:b{64}$", dockerfile.read_text(), re.MULTILINE)
+    assert make("image", f"DOCKERFILE={dockerfile}", **environment).returncode == 0
+    assert "build --tag payment-service" in done.read_text()
+
+
 # --- vulnerabilities
 
 
