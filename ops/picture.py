@@ -87,7 +87,7 @@ def _chart(panel: Panel, found: Named, seconds: float) -> Iterator[str]:
     left, top, width = 52, 34, _PANEL - 64
     values = [value for _, series in found for _, value in series.values if not math.isnan(value)]
     peak = _ceiling(max(map(abs, values), default=1))
-    least = -peak if min(values, default=0) < 0 else 0.0
+    least = -peak if panel.least is None else 0.0
     end = max([at for _, series in found for at, _ in series.values], default=seconds)
 
     def height(value: float) -> float:
