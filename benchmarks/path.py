@@ -21,6 +21,7 @@ import uvloop
 from costs import costs
 from load import percentile
 from meter import Meter, endpoint, until
+from pooler import pooler
 from relay import Relay
 from stage import CORES, Program, rss_mb, stage
 from targets import HEADING, Bench, Target
@@ -454,6 +455,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
         million,
         standin,
         costs,
+        pooler,
     )
 }
 QUICK = ("create", "slow", "trips", "reads", "reading", "webhooks")
