@@ -50,8 +50,8 @@ def organization_bin(number: int) -> str:
         number += 1_000_000_000
 
 
-def shops() -> list[dict[str, str]]:
-    """As many shops as keep 256 clients within one shop's share of the calls to the provider."""
+def shops(many: int = SHOPS) -> list[dict[str, str]]:
+    """So many; by default as keep 256 clients within one shop's share of the calls to the provider."""
     return [
         {
             "shop_id": str(1000 + number),
@@ -59,7 +59,7 @@ def shops() -> list[dict[str, str]]:
             "name": f"shop {number}",
             "device_token": str(uuid.uuid5(uuid.NAMESPACE_URL, f"device {number}")),
         }
-        for number in range(1, SHOPS + 1)
+        for number in range(1, many + 1)
     ]
 
 

@@ -1,8 +1,9 @@
 """Valentine's Day with a slow provider, simulated: when callers hear 503, and how much nobody knows for how long.
 
-    python benchmarks/valentine.py                              # seven sellers
-    python benchmarks/valentine.py --sellers 700 --payments 300000 --serves 4
-    python benchmarks/valentine.py --check                      # the same model beside one real service, a minute
+    .venv/bin/python benchmarks/valentine.py                    # seven sellers
+    .venv/bin/python benchmarks/valentine.py --sellers 700 --payments 300000 --serves 4
+    .venv/bin/python benchmarks/valentine.py --check            # the same model beside one real service, two minutes
+    .venv/bin/python benchmarks/valentine.py --check --sellers 7000
 
 The circuit breakers and the defaults are the service's own; waiting for a core, for a connection and for a place among
 the calls is modelled from what ``--only costs`` measured (docs/scaling.md). Not modelled: networks, callers who ask
@@ -242,7 +243,7 @@ def main() -> None:
     if given.check:
         from valentine_check import check  # noqa: PLC0415 - it starts a PostgreSQL
 
-        check(given.seed)
+        check(given.seed, given.sellers)
         return
     failures = 0 if given.no_breaker else KaspiSettings.breaker_failures
     settings = KaspiSettings(url="", access_token="", max_calls=given.max_calls, breaker_failures=failures)

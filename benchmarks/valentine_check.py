@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from typing import TypeAlias
 
 import httpx
-from stage import Program, Stage, stage
+from stage import Program, Stage, shops, stage
 from valentine import Simulation, World
 
 from payment_service.providers.kaspi.settings import KaspiSettings
@@ -19,7 +19,7 @@ Told: TypeAlias = list[tuple[float, str]]
 
 PHASES = ((0, 0.2), (15, 3.0), (35, 9.0), (50, 0.2))
 """From that second on, how long the provider takes, in seconds: 9 is longer than the service waits."""
-LASTS_S, PER_S, SELLERS, MAX_CALLS, BIN_S = 70, 8, 7, 20, 5
+LASTS_S, PER_S, MAX_CALLS, BIN_S = 70, 8, 20, 5
 
 
 def latency(now: float) -> float:
@@ -27,11 +27,11 @@ def latency(now: float) -> float:
     return next(seconds for since, seconds in reversed(PHASES) if now >= since)
 
 
-def arrivals(seed: int) -> Arrivals:
+def arrivals(seed: int, sellers: int) -> Arrivals:
     """Independent of each other, and of how the service fares."""
     chance, now, made = random.Random(seed), 0.0, []
     while (now := now + chance.expovariate(PER_S)) < LASTS_S:
-        made.append((now, chance.randrange(SELLERS)))
+        made.append((now, chance.randrange(sellers)))
     return made
 
 
@@ -68,21 +68,24 @@ def _by_bin(told: Told) -> dict[int, Counter[str]]:
     return bins
 
 
-def _foretold(when: Arrivals, seed: int) -> Told:
+def _foretold(when: Arrivals, seed: int, sellers: int) -> Told:
     settings = KaspiSettings(url="", access_token="", max_calls=MAX_CALLS)
-    simulation = Simulation(World(sellers=SELLERS, settings=settings, spread=0), latency, seed)
+    simulation = Simulation(World(sellers=sellers, settings=settings, spread=0), latency, seed)
     simulation.run(iter(when))
     return simulation.told
 
 
-def check(seed: int) -> None:
+def check(seed: int, sellers: int) -> None:
     """Run both and print what was told in every five seconds."""
-    when = arrivals(seed)
+    when = arrivals(seed, sellers)
     with stage() as made:
+        made.shops = shops(sellers)
+        began = time.monotonic()
         database, upstream = made.database(made.tree()), made.upstream()
+        print(f"{sellers:,} sellers and their routes in {time.monotonic() - began:.0f} s")
         service = made.serve(database, upstream, kaspi_max_calls=MAX_CALLS)
         told = asyncio.run(_really(made, service, upstream, database.key, when))
-    real, foretold = _by_bin(told), _by_bin(_foretold(when, seed))
+    real, foretold = _by_bin(told), _by_bin(_foretold(when, seed, sellers))
     kinds = ("made", "unknown", "503")
     print("second  provider s " + "".join(f"{kind + ': really, foretold':>28}" for kind in kinds))
     for since in sorted(real):
