@@ -86,6 +86,19 @@ async def late_message(services: Services, sql: asyncpg.Connection) -> None:
     """)
 
 
+async def test_what_is_open_and_a_sender_that_is_lost(
+    well: Services, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    taking(wire)
+    await well.payments.create(ask(1))
+    told = {one.what: one async for one in look_over(well)}
+    assert (told["payments"].level, told["payments"].sentence) == (Level.OK, "1 pending, the oldest for 0 min")
+    assert told["refunds"].sentence == "none is open"
+    async with without_laws(sql):
+        await sql.execute("UPDATE payment SET state = 'sending', created_at = now() - interval '7 min'")
+    assert (await found(well))["payments", Level.BAD] == "1 sending, the oldest for 7 min"
+
+
 async def test_sending_that_is_held(well: Services) -> None:
     await well.holding.hold("a restore is under way")
     assert await found(well) == {("sending", Level.BAD): "payments and refunds are held by a person"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from prometheus_client import Counter, Gauge, Histogram, Info
+from prometheus_client import Counter, Gauge, Histogram, Info, generate_latest
 
 from ops import alerts, dashboard, watched
 from ops.server import PROGRAM
@@ -59,6 +59,12 @@ def test_expressionsare_well_formed_and_each_alert_fires_when_it_should() -> Non
 @pytest.mark.parametrize("file", TRIED[1:], ids=lambda file: file.stem)
 def test_each_incident_fires_its_alerts_and_no_other(file: Path) -> None:
     check("test", "rules", str(file))
+
+
+@promtool
+def test_metrics_are_named_as_prometheus_wishes() -> None:
+    done = subprocess.run(["promtool", "check", "metrics"], input=generate_latest(), capture_output=True, check=False)
+    assert (done.returncode, done.stderr.decode()) == (0, "")
 
 
 def test_each_alert_is_tried() -> None:

@@ -37,6 +37,8 @@ LITTLE_DISK, NO_DISK = 0.2, 0.05
 """The shares of a disk that are free when it is time to act, and to act at once."""
 _HERE: Final = ("127.0.0.1", "::1", "localhost", "/")
 SEALS_LATE_S: Final = 300.0
+LOST_S: Final = 300.0
+"""What is being sent for longer has lost its sender: no call takes so long, and workers look every few seconds."""
 OLD_TASK_S: Final = 3600.0
 NO_PAYMENT: Final = "1"
 """An id of the provider's that no payment of ours can have: theirs have eleven digits."""
@@ -84,7 +86,7 @@ async def look_over(services: Services) -> AsyncIterator[Finding]:
         yield finding
     looks: list[Look] = [_provider]
     if found and not any(one.what == "schema" and one.level is Level.BAD for one in found):
-        looks += [_sending, _secrets, _shops, _keys, _workers, _work, _tasks, _webhooks, _seals, _months]
+        looks += [_sending, _secrets, _shops, _keys, _workers, _work, _open, _tasks, _webhooks, _seals, _months]
     for look in looks:
         try:
             shown = await look(services)
@@ -301,6 +303,21 @@ async def _work(services: Services) -> list[Finding]:
         level = _LEVELS[PATIENCE[what].judge(late_s)]
         sentence = f"the oldest waits for {late_s:.0f} s" if since else "none waits"
         findings.append(Finding(what, level, sentence, "" if level is Level.OK else _LATE[what]))
+    return findings
+
+
+async def _open(services: Services) -> list[Finding]:
+    findings = []
+    for what, count in (("payments", services.settling.count_open), ("refunds", services.refund_settling.count_open)):
+        found = {state: (number, oldest_s) for state, (number, oldest_s) in (await count()).items() if number}
+        sentence = "; ".join(
+            f"{number} {state}, the oldest for {oldest_s / 60:.0f} min" for state, (number, oldest_s) in found.items()
+        )
+        if found.get("sending", (0, 0.0))[1] > LOST_S:
+            remedy = "a worker calls it unknown: does one run, and what does its log say?"
+            findings.append(Finding(what, Level.BAD, sentence, remedy))
+        else:
+            findings.append(Finding(what, Level.OK, sentence or "none is open"))
     return findings
 
 
