@@ -46,10 +46,10 @@ def pooler(bench: Bench) -> None:
     for target in targets:
         load.run(target.ports, target.create(), clients=8, seconds=1.5)
     print(HEADING)
-    for clients, seconds in ((1, 3.0), (16, 3.0)):
+    for clients, seconds in ((1, 2.5), (16, 2.5)):
         label = f"create, {clients} client{'s' * (clients > 1)}"
         before = {name: one.pooler_s for name, one in all_three.items()}
-        done = bench.interleave(targets, Target.create, label=label, rounds=4, clients=clients, seconds=seconds)
+        done = bench.interleave(targets, Target.create, label=label, rounds=3, clients=clients, seconds=seconds)
         straight = done["direct"]
         for name, one in all_three.items():
             sample = done[name]
@@ -60,7 +60,7 @@ def pooler(bench: Bench) -> None:
                 f"  {label}, {name}: pgbouncer {own_ms:.2f} ms; "
                 f"beside direct: serve {sample.cpu_ms / straight.cpu_ms:.2f}, "
                 f"PostgreSQL {sample.postgres_ms / straight.postgres_ms:.2f}, processor of all {of_all:.2f}, "
-                f"median +{sample.p(50) - straight.p(50):.1f} ms, rate {sample.rate / straight.rate:.2f}"
+                f"median {sample.p(50) - straight.p(50):+.1f} ms, rate {sample.rate / straight.rate:.2f}"
             )
     for target in targets:
         target.compare_books()
