@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/valentine.py                    # seven sellers
     .venv/bin/python benchmarks/valentine.py --sellers 700 --payments 300000 --serves 4
     .venv/bin/python benchmarks/valentine.py --check            # the same model beside one real service, two minutes
-    .venv/bin/python benchmarks/valentine.py --check --sellers 7000
+    .venv/bin/python benchmarks/valentine.py --check --sellers 200
 
 The circuit breakers and the defaults are the service's own; waiting for a core, for a connection and for a place among
 the calls is modelled from what ``--only costs`` measured (docs/scaling.md). Not modelled: networks, callers who ask
