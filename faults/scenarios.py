@@ -356,10 +356,10 @@ SCENARIOS: Final = {
         play=_sender_lost,
         law="state_is_true",
         may_be_unknown=True,
-        without=("ALTER TABLE payment_log DROP CONSTRAINT payment_log_settling_has_reason",),
+        without=("ALTER TABLE payment_log DROP CONSTRAINT payment_log_keeps_laws",),
         again=(
-            """ALTER TABLE payment_log ADD CONSTRAINT payment_log_settling_has_reason
-               CHECK (operation_type <> 'settle' OR state = 'unknown' OR coalesce(reason, '') <> '') NOT VALID""",
+            """ALTER TABLE payment_log ADD CONSTRAINT payment_log_keeps_laws CHECK (payment_log_keeps_laws(
+               operation_type, source, state, amount, reason, report_id, subject, content)) NOT VALID""",
         ),
     ),
     "error-is-believed-at-once": Scenario(play=_error_then_paid, law="error_is_read_twice"),
