@@ -9,11 +9,12 @@ when the database tells that a key was changed.
 
 import asyncio
 import json
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import Final
 from uuid import UUID
 
@@ -38,7 +39,7 @@ TRUST_S: Final = 2.0
 """For so long after it was last found good a key is trusted."""
 MISSED: Final = timedelta(seconds=60)
 """An event may be committed so long after one that was written later: so far back is looked when some may be missed."""
-_KNOWN_FOR: Final = 2 * MISSED
+_KNOWN_FOR_S: Final = 2 * MISSED.total_seconds()
 _QUEUE: Final = 1000
 _AT_ONCE: Final = 500
 _TOLD: Final = frozenset({"payment", "refund"})
@@ -138,8 +139,11 @@ class Subscriptions:
         self._all: set[Subscription] = set()
         self._of_caller: Counter[int | str] = Counter()
         self._pending: list[EventHeader] = []
-        self._known: OrderedDict[UUID, datetime] = OrderedDict()
-        """Events that were passed on, or that nobody waited for; each with when that was, the oldest first."""
+        self._known: dict[UUID, float] = {}
+        """Events that were passed on, or that nobody waited for; each with the loop's time then, the oldest first.
+
+        There are 24,000 of them when 200 payments are made each second.
+        """
         self._known_until = datetime.now(UTC)
         self._losses = 0
         """How often the LISTEN connection was lost or made: events may have been missed in between."""
@@ -226,7 +230,7 @@ class Subscriptions:
         said = json.loads(message)
         header = EventHeader(UUID(said["id"]), said["type"], said["subject_id"], said["shop_id"])
         if header.id not in self._known:  # it may have been found by looking
-            self._known[header.id] = datetime.now(UTC)
+            self._known[header.id] = asyncio.get_running_loop().time()
             self._pending.append(header)
             self._look.set()
 
@@ -275,11 +279,12 @@ class Subscriptions:
             await self._catch_up(streams)
             self._swept_at = now
         self._known_until = began
-        self._forget_before(datetime.now(UTC) - _KNOWN_FOR)
+        self._forget_before(asyncio.get_running_loop().time() - _KNOWN_FOR_S)
 
-    def _forget_before(self, moment: datetime) -> None:
-        while self._known and next(iter(self._known.values())) < moment:
-            self._known.popitem(last=False)
+    def _forget_before(self, moment: float) -> None:
+        # Taken first: to look for the oldest again after each would pass over those that have left.
+        for event_id, _ in list(takewhile(lambda known: known[1] < moment, self._known.items())):
+            del self._known[event_id]
 
     async def _events(self, wanted: Sequence[EventHeader]) -> list[Event]:
         """The events that NOTIFY announced, in its order."""
@@ -296,7 +301,7 @@ class Subscriptions:
             async with self._database.reading() as session:
                 page = await outbox.since(session, ALL_SHOPS, oldest, besides=self._known, limit=_AT_ONCE)
             new = [event for event in page if event.id not in self._known]  # others were announced meanwhile
-            self._known.update((event.id, datetime.now(UTC)) for event in new)
+            self._known.update((event.id, asyncio.get_running_loop().time()) for event in new)
             _pass_on(new, streams)
             if len(page) < _AT_ONCE:
                 break
