@@ -186,7 +186,7 @@ class Stage:
         done = subprocess.run(
             [sys.executable, "-m", "payment_service", *words],
             cwd=self.folder,
-            env=self._environment(database.tree, self._settings(database.url, "http://127.0.0.1:9")),
+            env=self.environment_of(database),
             capture_output=True,
             text=True,
             check=False,
@@ -194,6 +194,10 @@ class Stage:
         if done.returncode:
             raise RuntimeError(f"payment-service {' '.join(words)} of {database.tree.name}: {done.stderr[-2000:]}")
         return done.stdout
+
+    def environment_of(self, database: Database) -> dict[str, str]:
+        """What a command over this database runs in; nobody listens at its upstream."""
+        return self._environment(database.tree, self._settings(database.url, "http://127.0.0.1:9"))
 
     # --- programs
 

@@ -16,7 +16,6 @@ from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.idempotency.holding import Holding
 from payment_service.notifications.bindings import Bindings
 from payment_service.notifications.channel import Channels
-from payment_service.notifications.email import Email
 from payment_service.notifications.links import Links
 from payment_service.notifications.record import MessageRecord
 from payment_service.notifications.service import Notifications
@@ -200,6 +199,8 @@ def _channels(settings: Settings) -> Channels:
     if settings.telegram is not None:
         channels["telegram"] = Telegram(settings.telegram)
     if settings.email is not None:
+        from payment_service.notifications.email import Email  # noqa: PLC0415 - its library is for those who mail
+
         channels["email"] = Email(settings.email)
     return channels
 

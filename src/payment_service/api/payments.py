@@ -10,7 +10,6 @@ from http import HTTPStatus
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-import segno
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, WithJsonSchema
@@ -343,6 +342,8 @@ async def qr(
     payment = await services.reading.get(caller, id)
     if payment.payment_link is None:
         raise PaymentHasNoLink(id)
+    import segno  # noqa: PLC0415 - for the few links that somebody scans
+
     out = io.BytesIO()
     segno.make(payment.payment_link, error="m", micro=False).save(out, kind=kind, scale=8, border=4)
     return Response(out.getvalue(), media_type={"svg": "image/svg+xml", "png": "image/png"}[kind])

@@ -1,6 +1,5 @@
 """The command line as a whole: which commands there are. Each is in a file of its own, imported when it is called."""
 
-import gc
 import sys
 from importlib import import_module
 from typing import Annotated, Any, Final
@@ -10,6 +9,7 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 from payment_service import __version__
+from payment_service.cli.loading import load
 
 COMMANDS: Final = {
     "serve": "Serve the API. The database must be at the newest schema: run 'migrate' first.",
@@ -42,11 +42,7 @@ class Deferred(TyperCommand):
 
     def load(self) -> Any:
         """Import the file, and return what the name stands for."""
-        # What is imported stays: it is not worth searching for garbage, neither now nor in the life of the program.
-        gc.disable()
-        file = import_module(f"payment_service.cli.{self.name}".replace("-", "_"))
-        gc.freeze()
-        gc.enable()
+        file = load(f"payment_service.cli.{self.name}".replace("-", "_"))
         command = typer.main.get_command(file.app)
         # Typer gives them to every app; they are the program's.
         command.params = [one for one in command.params if one.name not in {"install_completion", "show_completion"}]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
+from payment_service.cli.loading import load as load_module
 from payment_service.observability import logs
 from payment_service.observability.context import Origin, origin
 from payment_service.postgres.database import Database
@@ -50,10 +51,10 @@ def with_database(action: Callable[[Database, Vault], Awaitable[Result]]) -> Res
 
 def with_services(action: Callable[["Services"], Awaitable[Result]]) -> Result:
     """Run work that needs the services composed. They are imported now: a command that is explained needs none."""
-    from payment_service.services import open_services  # noqa: PLC0415 - see above
+    composition = load_module("payment_service.services")
 
     async def work(settings: Settings) -> Result:
-        async with open_services(settings) as services:
+        async with composition.open_services(settings) as services:
             return await action(services)
 
     return with_settings(work)

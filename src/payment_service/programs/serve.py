@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
@@ -24,7 +25,9 @@ from payment_service.programs.listening import listener
 from payment_service.programs.start import check_database, observed
 from payment_service.services import Services, build, serving_database
 from payment_service.settings import Settings
-from payment_service.worker.service import worker_over
+
+if TYPE_CHECKING:
+    from payment_service.worker.service import Worker
 
 log = logs.get_logger(__name__)
 
@@ -46,7 +49,7 @@ def create_app(services: Services, drain: Drain) -> FastAPI:
             services.subscriptions.run(),
             services.access.keep_noting_uses(),
         )
-        worker = worker_over(services) if settings.worker_in_serve else None
+        worker = _worker(services) if settings.worker_in_serve else None
         working = asyncio.create_task(worker.run()) if worker else None
         measuring = asyncio.create_task(measure_lag())
         yield
@@ -77,6 +80,12 @@ def create_app(services: Services, drain: Drain) -> FastAPI:
     )
     app.router.routes += console.ROUTES
     return app
+
+
+def _worker(services: Services) -> "Worker":
+    from payment_service.worker.service import worker_over  # noqa: PLC0415 - most often it is a process of its own
+
+    return worker_over(services)
 
 
 async def _load_known_keys(services: Services, throttle: Throttle) -> None:
