@@ -3,8 +3,8 @@
     python benchmarks/start.py [--against COMMIT] [--rounds N]
 
 A command runs to its end; ``serve`` is read when it has answered ``/health/ready``, which is asked every 20 ms.
-``cpu`` is the processor time of the process, user and system, the median of the rounds; ``wall`` is what somebody waits. Rounds
-take turns. Floors are the bare imports, in an interpreter of their own.
+``cpu`` is the processor time of the process, user and system, the median of the rounds; ``wall`` is what somebody
+waits. Rounds take turns. Floors are the bare imports, in an interpreter of their own.
 """
 
 import argparse
