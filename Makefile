@@ -1,6 +1,8 @@
 # `make run` and `make test` are the two commands to know; the rest keep the code in shape.
 PYTHON ?= python3
 BIN := .venv/bin
+# Empty: what is compiled is kept, whatever the shell says. To compile all of it takes each process seconds.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: run demo test thorough faults model events soak watched check fmt lock licences sbom sbom-of audit pin image bench fuzz bitrix clean help
 

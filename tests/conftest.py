@@ -5,6 +5,8 @@ database of its own, copied from a migrated template. Services really commit, an
 """
 
 import asyncio
+import contextlib
+import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -29,7 +31,7 @@ from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.programs.serve import create_app
 from payment_service.services import Services, build
 from payment_service.settings import Settings
-from tests.support.database import Picture, Server, empty_tables, start_postgres
+from tests.support.database import Picture, Server, connect_for_emptying, empty_tables, start_postgres
 from tests.support.mailbox import Mailbox
 from tests.support.mocker import TransportMocker
 from tests.support.processes import free_port
@@ -41,6 +43,11 @@ PROXY = "http://127.0.0.1:1"
 
 _server = pytest.StashKey[EmbeddedPostgres]()
 _url = pytest.StashKey[str]()
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are processors: much of the time tests wait, for programs and for PostgreSQL."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -93,11 +100,33 @@ async def connections() -> AsyncIterator[list[asyncpg.Connection]]:
         await connection.close()
 
 
+@pytest.fixture(scope="session")
+async def emptying() -> AsyncIterator[list[asyncpg.Connection]]:
+    """The connection over which the database is emptied, once there is one."""
+    connections: list[asyncpg.Connection] = []
+    yield connections
+    for connection in connections:
+        await connection.close()
+
+
 @pytest.fixture
-async def sql(database_url: str, connections: list[asyncpg.Connection]) -> AsyncIterator[asyncpg.Connection]:
+async def emptied(database_url: str, emptying: list[asyncpg.Connection]) -> asyncpg.Connection:
+    """A connection to put things back over, on which no law holds; the database is empty when the test begins."""
+    for connection in emptying:
+        with contextlib.suppress(asyncpg.InterfaceError, asyncpg.PostgresError, OSError):  # a test may have cut it
+            await empty_tables(connection)
+            return connection
+    emptying[:] = [await connect_for_emptying(database_url)]
+    await empty_tables(emptying[0])
+    return emptying[0]
+
+
+@pytest.fixture
+async def sql(
+    database_url: str, connections: list[asyncpg.Connection], emptied: asyncpg.Connection
+) -> AsyncIterator[asyncpg.Connection]:
     """A plain connection to this worker's database, which is empty when the test begins."""
     connection = connections.pop() if connections else await asyncpg.connect(database_url)
-    await empty_tables(connection)
     yield connection
     if connection.is_in_transaction():
         await connection.close()
@@ -162,20 +191,25 @@ async def picture_of_the_shops(server: Server, worker_id: str) -> Picture:
     for shop_id, organization_bin in SHOPS.items():
         fields = {"organization_bin": organization_bin, "device_token": device_token_of(shop_id)}
         await services.routing.create(FULL_ACCESS, shop_id, fields)
+    return await _picture_of(services)
+
+
+@pytest.fixture
+async def shops(services: Services, emptied: asyncpg.Connection, picture_of_the_shops: Picture) -> dict[int, str]:
+    """The seven shops with their device tokens; returns shop_id -> BIN."""
+    await picture_of_the_shops.put_back(emptied)
+    return SHOPS
+
+
+async def _picture_of(services: Services) -> Picture:
+    """What the services have made in a database of their own; they are closed."""
     await services.close()
     connection = await asyncpg.connect(services.settings.database_url.get_secret_value())
     picture = await Picture.take(connection)
     await connection.close()
-    # That shops were given their routing is in the record too; what most tests look for in it came later.
+    # That it was made is in the record too; what most tests look for in it came later.
     del picture.rows["payment_log"], picture.last_ids["payment_log_id_seq"]
     return picture
-
-
-@pytest.fixture
-async def shops(services: Services, sql: asyncpg.Connection, picture_of_the_shops: Picture) -> dict[int, str]:
-    """The seven shops with their device tokens; returns shop_id -> BIN."""
-    await picture_of_the_shops.put_back(sql)
-    return SHOPS
 
 
 @pytest.fixture
@@ -238,11 +272,22 @@ async def make_client(app: FastAPI) -> AsyncIterator[ClientMaker]:
     await asyncio.gather(*(client.aclose() for client in clients))
 
 
-@pytest.fixture
-async def client(services: Services, make_client: ClientMaker) -> httpx.AsyncClient:
-    """A client with a key that may do everything in every shop."""
+@pytest.fixture(scope="session")
+async def key_once(server: Server, worker_id: str) -> tuple[str, Picture]:
+    """A key that may do everything in every shop, and its row."""
+    services = build(_settings(await server.make(f"key_{worker_id}")))
     made = await services.access.create("tests", list(Scope), shops=ALL_SHOPS)
-    return make_client(made.key)
+    return made.key, await _picture_of(services)
+
+
+@pytest.fixture
+async def client(
+    make_client: ClientMaker, emptied: asyncpg.Connection, key_once: tuple[str, Picture]
+) -> httpx.AsyncClient:
+    """A client with a key that may do everything in every shop."""
+    key, picture = key_once
+    await picture.put_back(emptied)
+    return make_client(key)
 
 
 @pytest.fixture

@@ -227,13 +227,17 @@ _MADE: list[tuple[Picture, dict[int, Target]]] = []
 
 @pytest.fixture
 async def targets(
-    with_key: KeyMaker, shops: dict[int, str], proxy: GoodProxy, sql: asyncpg.Connection
+    with_key: KeyMaker,
+    shops: dict[int, str],
+    proxy: GoodProxy,
+    sql: asyncpg.Connection,
+    emptied: asyncpg.Connection,
 ) -> dict[int, Target]:
     """An own and a foreign shop with a paid payment each, and a shop and a payment that nobody has."""
     if _MADE:
         [(picture, found)] = _MADE
-        await empty_tables(sql)
-        await picture.put_back(sql)
+        await empty_tables(emptied)
+        await picture.put_back(emptied)
         return found
     everybody = await with_key()
     found = {}

@@ -275,9 +275,9 @@ async def test_changes_of_who_may_do_what_are_in_the_log_for_those_who_ask(
     assert by_type == by_subject
     assert (by_type["actor"], by_type["reason"], by_type["shop_id"]) == ("tests", "moved", SHOP)
     assert json.loads(by_type["content"])["city"] == "Астана"
+    foreign = await with_key("admin", shops=[OTHER_SHOP], name="foreign")
     kinds = {one["operation_type"] for one in await lines(client, changes=True)}
     assert kinds == {"config-change", "key-create"}
-    foreign = await with_key("admin", shops=[OTHER_SHOP], name="foreign")
     assert await lines(foreign, changes=True) == []
 
 

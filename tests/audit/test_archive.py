@@ -58,9 +58,11 @@ def lines(exported: tuple[Picture, list[bytes]]) -> list[bytes]:
 
 
 @pytest.fixture
-async def record(exported: tuple[Picture, list[bytes]], sql: asyncpg.Connection) -> asyncpg.Connection:
+async def record(
+    exported: tuple[Picture, list[bytes]], sql: asyncpg.Connection, emptied: asyncpg.Connection
+) -> asyncpg.Connection:
     """The record that was exported."""
-    await exported[0].put_back(sql)
+    await exported[0].put_back(emptied)
     return sql
 
 

@@ -40,16 +40,16 @@ def _free_ports() -> list[int]:
 
 
 @pytest.fixture(scope="module")
-async def empty_database(server: Server, worker_id: str) -> str:
-    return await server.make(f"demo_{worker_id}", empty=True)
+async def database_url(server: Server, worker_id: str) -> str:
+    return await server.make(f"demo_{worker_id}")
 
 
 @pytest.fixture(scope="module")
-def urls(empty_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+def urls(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """A development server of its own; gives the addresses of the service and of the stand-in."""
     port, sandbox_port = _free_ports()
     words = ["run", "--data", str(tmp_path_factory.mktemp("demo")), "--port", str(port)]
-    environment = {**os.environ, **HURRIED, "DATABASE_URL": empty_database}
+    environment = {**os.environ, **HURRIED, "DATABASE_URL": database_url}
     process = subprocess.Popen(
         [*PROGRAM, *words, "--sandbox-port", str(sandbox_port)], env=environment, stdout=subprocess.DEVNULL
     )
