@@ -249,7 +249,7 @@ readings = st.tuples(st.sampled_from(Meaning), st.floats(0, 100))
 events = st.lists(outcomes | readings, max_size=25)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(first=st.sampled_from(State), events=events)
 def test_no_sequence_of_outcomes_and_readings_leaves_the_table(
     first: State, events: list[Outcome[PaymentReceipt] | tuple[Meaning, float]]
