@@ -6,7 +6,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.support.database import Server, empty_tables
+from tests.support.database import Server, connect_for_emptying, empty_tables
 from tests.support.rig import Rig
 
 
@@ -15,12 +15,17 @@ async def shell_url(server: Server, worker_id: str) -> str:
     return await server.make(f"cli_{worker_id}")
 
 
-@pytest.fixture
-async def shell(shell_url: str, tmp_path: Path) -> Rig:
-    """Where commands run: settings and an empty database at head, nothing else running."""
-    connection = await asyncpg.connect(shell_url)
-    await empty_tables(connection)
+@pytest.fixture(scope="session")
+async def emptying_shell(shell_url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await connect_for_emptying(shell_url)
+    yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def shell(shell_url: str, emptying_shell: asyncpg.Connection, tmp_path: Path) -> Rig:
+    """Where commands run: settings and an empty database at head, nothing else running."""
+    await empty_tables(emptying_shell)
     return Rig(tmp_path, shell_url)
 
 
