@@ -10,6 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
+from fastapi import FastAPI
 
 from payment_service.api import app as api
 from payment_service.api.middleware import Drain
@@ -26,8 +27,6 @@ from payment_service.services import Services, build, serving_database
 from payment_service.settings import Settings
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from payment_service.worker.service import Worker
 
 log = logs.get_logger(__name__)
@@ -37,13 +36,13 @@ KEEP_ALIVE_S = 75
 """Longer than balancers keep an idle connection (60 s), so that it is never we who close it under a request."""
 
 
-def create_app(services: Services, drain: Drain) -> "FastAPI":
+def create_app(services: Services, drain: Drain) -> FastAPI:
     """The service as an ASGI app."""
     settings = services.settings
     throttle = throttle_of(settings)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_app: "FastAPI") -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await _load_known_keys(services, throttle)
         listening = asyncio.gather(
             keep_fresh(services.database, services.routing.memory, services.access.memory),
