@@ -162,15 +162,15 @@ class DeviceTokenMissing(ServiceError):
 
 
 class TokenOfAnotherBin(ServiceError):
-    """The device token is another shop's, with another BIN: it was registered for that one."""
+    """The device token stands with another BIN, at this shop or another: it was registered for that one."""
 
     code = "token_of_another_bin"
     title = "Device token of another BIN"
 
     def __init__(self, shop_id: int) -> None:
         super().__init__(
-            f"The device token is the one of another shop, which has another BIN, so it is not that of shop {shop_id}. "
-            "Nothing was changed. If it stands at the other shop by mistake, remove it there first."
+            f"The device token of shop {shop_id} would be one that stands with another BIN, and was registered for it. "
+            "Nothing was changed. A shop with another BIN needs the device token of that BIN, or null: no token."
         )
 
 

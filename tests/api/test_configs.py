@@ -211,7 +211,7 @@ async def test_wrong_field_is_named_by_post_and_put(field: str, value: Any, clie
 @pytest.mark.parametrize(
     "change",
     [
-        {"organization_bin": "891027350515"},
+        {"organization_bin": "891027350515", "device_token": None},
         {"device_token": "another-token-0001"},
         {"device_token": None},
         {"is_active": False},
@@ -330,7 +330,7 @@ async def test_field_of_an_answer_with_another_value_changes_nothing(
 
 async def test_row_that_somebody_changed_meanwhile_is_not_overwritten(client: httpx.AsyncClient) -> None:
     row = (await client.get(f"{ADMIN}/{SHOP}")).json()
-    await client.put(f"{ADMIN}/{SHOP}", json={"organization_bin": "891027350515"})
+    await client.put(f"{ADMIN}/{SHOP}", json={"organization_bin": "891027350515", "device_token": None})
     answer = await client.put(f"{ADMIN}/{SHOP}", json={**row, "city": "Elsewhere"})
     assert "version: has changed" in problem_of(answer, 422, "validation_failed")["detail"]
     assert (await client.get(f"{ADMIN}/{SHOP}")).json()["organization_bin"] == "891027350515"
@@ -378,7 +378,9 @@ async def test_mask_that_an_earlier_version_wrote_down_is_not_shown_and_still_kn
 async def test_history_tells_who_changed_what_and_why(with_key: KeyMaker) -> None:
     anna, boris = await with_key(name="anna"), await with_key(name="boris")
     await anna.post(ADMIN, json={**NEW, "reason": "new shop"})
-    await boris.put(f"{ADMIN}/9", json={"organization_bin": "891027350515", "reason": "moved to another BIN"})
+    await boris.put(
+        f"{ADMIN}/9", json={"organization_bin": "891027350515", "device_token": None, "reason": "moved to another BIN"}
+    )
     await anna.delete(f"{ADMIN}/9")
     off, moved, made = (await anna.get(f"{ADMIN}/9/history")).json()
     assert [(one["version"], one["actor"]) for one in (off, moved, made)] == [(3, "anna"), (2, "boris"), (1, "anna")]

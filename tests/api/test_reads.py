@@ -38,7 +38,7 @@ async def test_what_is_kept_of_a_config_shows_its_token_only_to_those_who_may_se
 
 async def test_config_that_changed_is_shown_anew(client: httpx.AsyncClient, services: Services) -> None:
     before = await client.get(CONFIG)
-    await services.routing.update(FULL_ACCESS, SHOP, {"organization_bin": SHOPS[75509]})
+    await services.routing.update(FULL_ACCESS, SHOP, {"organization_bin": SHOPS[75509], "device_token": None})
     after = await client.get(CONFIG)
     assert after.json()["organization_bin"] == SHOPS[75509]
     assert after.headers["etag"] != before.headers["etag"]

@@ -35,9 +35,8 @@ async def form_of(client: httpx.AsyncClient, **changes: str) -> dict[str, str]:
     page = await client.get(f"{SELLER}/route")
     assert page.status_code == 200, page.text
     shown = dict(re.findall(r'name="(\w+)"[^>]*value="([^"]*)"', page.text))
-    form = {"is_active": "yes", "reason": "The seller wrote", "device_token": "", **shown, **changes}
-    form.pop("remove_token", None)
-    return form
+    shown.pop("remove_token", None)
+    return {"is_active": "yes", "reason": "The seller wrote", "device_token": "", **shown, **changes}
 
 
 async def bin_today(services: Services) -> str:
@@ -55,7 +54,8 @@ async def test_list_tells_how_each_seller_fares(
     await services.reading.refresh(payment)
     proxy.create.mock(return_value=failure(-1502, "Device is not active"))
     await services.payments.create(ask(200, shop_id=OWN))
-    await services.routing.update(FULL_ACCESS, FOREIGN, {"organization_bin": SHOPS[OWN], "name": "Santini"})
+    shared = {"organization_bin": SHOPS[OWN], "device_token": None, "name": "Santini"}
+    await services.routing.update(FULL_ACCESS, FOREIGN, shared)
     client = await sign_in()
     page = await client.get("/console/sellers")
     [card] = [one for one in page.text.split('<li class="card">') if f"shop {OWN}" in one and "Device is not" in one]
@@ -89,7 +89,8 @@ async def test_declined_by_a_buyer_is_no_failure_of_the_seller(
 async def test_florist_sees_their_own_seller_and_not_whose_bin_it_shares(
     services: Services, shops: dict[int, str], sign_in: SignIn
 ) -> None:
-    await services.routing.update(FULL_ACCESS, FOREIGN, {"organization_bin": SHOPS[OWN], "name": "Santini"})
+    shared = {"organization_bin": SHOPS[OWN], "device_token": None, "name": "Santini"}
+    await services.routing.update(FULL_ACCESS, FOREIGN, shared)
     client = await sign_in(Role.FLORIST, OWN)
     page = await client.get("/console/sellers")
     assert str(OWN) in page.text
@@ -178,7 +179,7 @@ async def test_password_is_asked_for_again_before_a_route_is_changed_or_confirme
 ) -> None:
     await set_needs_two(services.database, needs_two=True)
     first, second = await sign_in(Role.ADMIN, name="one"), await sign_in(Role.ADMIN, name="two")
-    form = await form_of(first, organization_bin=OTHER_BIN)
+    form = await form_of(first, organization_bin=OTHER_BIN, device_token=NEW_TOKEN)
     async with without_laws(sql):
         await sql.execute("UPDATE person_session SET proved_at = proved_at - interval '11 minutes'")
     assert "password" in text_of(await first.get(f"{SELLER}/route")).lower()
@@ -203,7 +204,7 @@ async def two(services: Services, shops: dict[int, str], sign_in: SignIn) -> tup
 
 async def propose(client: httpx.AsyncClient, **changes: str) -> str:
     """Propose another BIN; the address of the change."""
-    form = await form_of(client, **{"organization_bin": OTHER_BIN, **changes})
+    form = await form_of(client, **{"organization_bin": OTHER_BIN, "device_token": NEW_TOKEN, **changes})
     answer = await client.post(f"{SELLER}/route", data=form)
     assert answer.headers["location"].endswith("done=proposed"), answer.text
     [path] = re.findall(r'href="(/console/sellers/\d+/changes/[^"]+)"', (await client.get(SELLER)).text)
@@ -274,7 +275,7 @@ async def test_change_is_refused_or_taken_back_and_then_is_over(
 
 
 async def test_one_change_of_a_seller_waits_at_a_time(two: tuple[httpx.AsyncClient, ...]) -> None:
-    form = await form_of(two[1], organization_bin="991011000048")
+    form = await form_of(two[1], organization_bin="991011000048", remove_token="yes")
     await propose(two[0])
     answer = await two[1].post(f"{SELLER}/route", data=form)
     assert answer.status_code == 409
@@ -288,7 +289,7 @@ async def test_change_that_expired_or_whose_route_changed_is_applied_by_nobody(
     await services.routing.update(FULL_ACCESS, OWN, {"city": "Астана"})
     assert (await two[1].post(outdated, data={"decision": "confirm"})).status_code == 409
     monkeypatch.setattr("payment_service.routing.changes.WAITS", timedelta(0))
-    answer = await two[0].post(f"{SELLER}/route", data=await form_of(two[0], organization_bin=OTHER_BIN))
+    answer = await two[0].post(f"{SELLER}/route", data=await form_of(two[0], device_token=NEW_TOKEN))
     assert answer.headers["location"].endswith("done=proposed")  # the outdated one made way
     expired = (await services.route_changes.of_shop(FULL_ACCESS, OWN))[0].change
     with pytest.raises(RouteChangeOver):

@@ -253,7 +253,7 @@ async def old_lines(url: str, *lines: str) -> None:
 async def test_payments_of_the_old_service_are_followed_and_refundable_on_their_own_account(
     old_url: str, services: Services, shops: dict[int, str], sql: asyncpg.Connection, wire: respx.MockRouter
 ) -> None:
-    await services.routing.update(FULL_ACCESS, 121038, {"organization_bin": "991011000048"})
+    await services.routing.update(FULL_ACCESS, 121038, {"organization_bin": "991011000048", "device_token": None})
     await old_lines(
         old_url,
         "121038, '920317450731', 'create', '501', 17500, 1",

@@ -259,6 +259,8 @@ async def test_payment_that_held_more_metadata_before_can_still_move(books: asyn
 # --- routing
 
 OF_SHOP_8 = "WHERE shop_id = 8"
+SECOND_TOKEN = "device_token = '22222222…', device_token_id = 2"
+NO_TOKEN = "device_token = NULL, device_token_id = NULL"
 
 
 @pytest.mark.parametrize(
@@ -389,10 +391,36 @@ async def test_payment_of_an_inactive_shop_is_refused(books: asyncpg.Connection)
 
 async def test_payment_on_yesterdays_route_is_refused(books: asyncpg.Connection) -> None:
     async with books.transaction():
-        for statement in new_version(f"organization_bin = '{OTHER_BIN}'"):
+        for statement in new_version(f"organization_bin = '{OTHER_BIN}', {SECOND_TOKEN}"):
             await books.execute(statement)
     assert await law_of_row(books, "payment", NEW_PAYMENT) == ROUTE
-    assert await law_of_row(books, "payment", NEW_PAYMENT, route_version=2, organization_bin=OTHER_BIN) is None
+    today = {"route_version": 2, "organization_bin": OTHER_BIN, "device_token_id": 2}
+    assert await law_of_row(books, "payment", NEW_PAYMENT, **today) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "law"),
+    [
+        (f"organization_bin = '{OTHER_BIN}'", "token_of_its_bin"),
+        (f"organization_bin = '{OTHER_BIN}', {SECOND_TOKEN}", None),
+        (f"organization_bin = '{OTHER_BIN}', {NO_TOKEN}", None),
+        (SECOND_TOKEN, None),
+        ("name = 'Roses'", None),
+    ],
+)
+async def test_token_stays_with_its_bin(books: asyncpg.Connection, change: str, law: str | None) -> None:
+    assert await law_of(books, *new_version(change)) == law
+
+
+async def test_token_of_another_shop_is_no_token_of_another_bin(books: asyncpg.Connection) -> None:
+    first_token = "device_token = '11111111…', device_token_id = 1"
+    taken = [statement.replace("= 8", "= 9") for statement in new_version(first_token)]
+    assert await law_of(books, *taken) == "token_of_its_bin"
+    # And not by way of a version without it.
+    async with books.transaction():
+        for statement in new_version(f"organization_bin = '{OTHER_BIN}', {NO_TOKEN}"):
+            await books.execute(statement)
+    assert await law_of(books, *new_version(first_token)) == "token_of_its_bin"
 
 
 @pytest.mark.parametrize("state", ["sending", "pending", "unknown"])

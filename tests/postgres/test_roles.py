@@ -253,10 +253,13 @@ async def test_lesser_role_makes_months_and_gets_no_right_to_them(roles: Roles) 
 
 
 NEW_VERSION = (
-    "INSERT INTO payment_config_history SELECT shop_id, 99, '891027350515', device_token, device_token_id, true,"
+    "INSERT INTO payment_config_history SELECT shop_id, 99, '891027350515', NULL, NULL, true,"
     " provider, name, city, description, 'the owner' FROM payment_config WHERE shop_id = 121038"
 )
-REDIRECT = "UPDATE payment_config SET version = version + 1, organization_bin = '891027350515' WHERE shop_id = 121038"
+REDIRECT = (
+    "UPDATE payment_config SET version = version + 1, organization_bin = '891027350515', device_token = NULL,"
+    " device_token_id = NULL WHERE shop_id = 121038"
+)
 
 
 @pytest.mark.parametrize(

@@ -13,17 +13,18 @@ PEOPLE = (
 PROPOSE = f"""
     INSERT INTO route_change (id, shop_id, on_version, organization_bin, device_token, device_token_id, is_active, name,
                               city, description, reason, proposed_by, expires_at)
-    VALUES ('{CHANGE.partition(":")[2]}', 8, 1, '{OTHER_BIN}', '11111111…', 1, true, '', '', '', 'a reason', 1,
+    VALUES ('{CHANGE.partition(":")[2]}', 8, 1, '{OTHER_BIN}', '22222222…', 2, true, '', '', '', 'a reason', 1,
             now() + interval '3 days')
 """
 APPLY = "UPDATE route_change SET state = 'applied', decided_by = 2, decided_at = now()"
 HISTORY = f"""
     INSERT INTO payment_config_history
-    SELECT shop_id, 2, '{OTHER_BIN}', device_token, device_token_id, is_active, provider, name, city, description,
+    SELECT shop_id, 2, '{OTHER_BIN}', '22222222…', 2, is_active, provider, name, city, description,
            'c@d.kz', ''
     FROM payment_config WHERE shop_id = 8
 """
-ROUTE = f"UPDATE payment_config SET organization_bin = '{OTHER_BIN}', version = version + 1 WHERE shop_id = 8"
+OTHER_ROUTE = f"organization_bin = '{OTHER_BIN}', device_token = '22222222…', device_token_id = 2"
+ROUTE = f"UPDATE payment_config SET {OTHER_ROUTE}, version = version + 1 WHERE shop_id = 8"
 RECORDED = written_down(CHANGE)
 CHANGED = written_down("payment_config:8")
 
@@ -44,16 +45,17 @@ async def test_change_that_two_people_stand_behind_is_applied(books: asyncpg.Con
 @pytest.mark.parametrize(
     "change",
     [
-        f"organization_bin = '{OTHER_BIN}'",
+        OTHER_ROUTE,
         "device_token_id = 2, device_token = '22222222…'",
         "device_token_id = NULL, device_token = NULL",
     ],
 )
 async def test_where_money_goes_changes_by_no_other_way(books: asyncpg.Connection, change: str) -> None:
     route = f"UPDATE payment_config SET {change}, version = 2 WHERE shop_id = 8"
-    assert await law_of(books, HISTORY, route, CHANGED) == "route_change_needs_two"
+    made = HISTORY.replace(f"'{OTHER_BIN}', '22222222…', 2", "organization_bin, device_token, device_token_id")
+    assert await law_of(books, route, made, CHANGED) == "route_change_needs_two"
     without_rule = "UPDATE route_rule SET needs_two = false"
-    assert await law_of(books, without_rule, written_down("route_rule:1"), HISTORY, route, CHANGED) is None
+    assert await law_of(books, without_rule, written_down("route_rule:1"), route, made, CHANGED) is None
 
 
 async def test_what_is_no_route_changes_without_a_second_person(books: asyncpg.Connection) -> None:
@@ -105,7 +107,9 @@ async def test_change_is_applied_only_onto_the_route_it_was_proposed_for(books: 
     """The route changed meanwhile: what was proposed for version 1 is not laid over version 2."""
     third = HISTORY.replace("shop_id, 2", "shop_id, 3")
     await beyond_the_law(
-        books, HISTORY.replace(OTHER_BIN, BIN), "UPDATE payment_config SET version = 2 WHERE shop_id = 8"
+        books,
+        HISTORY.replace(f"'{OTHER_BIN}', '22222222…', 2", f"'{BIN}', '11111111…', 1"),
+        "UPDATE payment_config SET version = 2 WHERE shop_id = 8",
     )
     assert await law_of(books, APPLY, third, ROUTE, RECORDED, CHANGED) in {
         "route_change_is_applied",

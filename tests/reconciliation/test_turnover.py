@@ -53,7 +53,7 @@ async def test_paid_refunded_and_net_are_summed_per_shop(
 
 async def test_shop_that_changed_its_bin_has_two_lines(make: Making, services: Services) -> None:
     await make("Processed", tenge=5)
-    await services.routing.update(FULL_ACCESS, SHOP, {"organization_bin": NEW_BIN})
+    await services.routing.update(FULL_ACCESS, SHOP, {"organization_bin": NEW_BIN, "device_token": None})
     await make("Processed", tenge=6)
     turnovers = await of_all(services)
     assert {(turnover.organization_bin, turnover.paid) for turnover in turnovers} == {

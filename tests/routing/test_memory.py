@@ -50,7 +50,7 @@ async def seen(services: Services, organization_bin: str) -> bool:
 
 
 async def test_change_in_another_process_is_seen(listening: Services, elsewhere: Services) -> None:
-    await elsewhere.routing.update(FULL_ACCESS, SHOP, {"organization_bin": OTHER_BIN})
+    await elsewhere.routing.update(FULL_ACCESS, SHOP, {"organization_bin": OTHER_BIN, "device_token": None})
     await until(lambda: seen(listening, OTHER_BIN), within_s=5)
     assert (await listening.routing.route_of(FULL_ACCESS, SHOP)).version == 2
 
@@ -100,7 +100,7 @@ async def test_lost_listener_trusts_the_database_until_it_is_back(
         return not await is_remembered(listening)
 
     await until(distrusted)
-    await elsewhere.routing.update(FULL_ACCESS, SHOP, {"organization_bin": OTHER_BIN})
+    await elsewhere.routing.update(FULL_ACCESS, SHOP, {"organization_bin": OTHER_BIN, "device_token": None})
     assert await seen(listening, OTHER_BIN)
     back.set()
     await until(lambda: is_remembered(listening))

@@ -59,7 +59,7 @@ async def test_inactive_shop_has_a_configuration_and_no_route(routing: Routing) 
 
 
 async def test_bin_of_several_shops_answers_all_of_them(routing: Routing) -> None:
-    await routing.update(FULL_ACCESS, OTHER, {"organization_bin": SHOPS[SHOP]})
+    await routing.update(FULL_ACCESS, OTHER, {"organization_bin": SHOPS[SHOP], "device_token": None})
     found = await routing.configs(FULL_ACCESS, organization_bin=SHOPS[SHOP])
     assert [config.row.shop_id for config in found] == [OTHER, SHOP]
 
@@ -172,10 +172,35 @@ async def test_token_of_another_seller_is_refused_wherever_it_is_given(
     with pytest.raises(TokenOfAnotherBin):
         await importing.apply(routing, rows, reason="import", dry_run=False)
     assert (await token_of(routing), len(await routing.history(FULL_ACCESS, SHOP))) == (device_token_of(SHOP), 1)
-    # Two shops of one seller may have one device; and a seller's own BIN does not take the token of another one along.
+    # Two shops of one seller may have one device.
     await routing.update(FULL_ACCESS, SHOP, {"organization_bin": SHOPS[OTHER], **foreign})
+
+
+async def test_token_given_to_two_sellers_at_once_is_given_to_one(routing: Routing) -> None:
+    """Neither sees what the other has not committed, so they wait for each other."""
+    giving = (routing.update(FULL_ACCESS, shop_id, {"device_token": TOKEN}) for shop_id in (SHOP, OTHER))
+    ended = await asyncio.gather(*giving, return_exceptions=True)
+    assert sum(isinstance(end, TokenOfAnotherBin) for end in ended) == 1, ended
+
+
+@pytest.mark.parametrize("given", [{}, {"device_token": device_token_of(SHOP).upper()}])
+async def test_bin_does_not_change_with_the_token_of_the_seller_before(
+    routing: Routing, services: Services, given: dict[str, str]
+) -> None:
+    """Whoever takes the shop over: its payments would go out with the device of the seller that left."""
+    wanted = {"organization_bin": SHOPS[OTHER], **given}
+    for as_shown in ({}, {"device_token": "00121038…"}):
+        with pytest.raises(TokenOfAnotherBin):
+            await routing.update(FULL_ACCESS, SHOP, {**as_shown, **wanted})
     with pytest.raises(TokenOfAnotherBin):
-        await routing.update(FULL_ACCESS, SHOP, {"organization_bin": SHOPS[SHOP]})
+        await services.route_changes.propose(FULL_ACCESS, 1, SHOP, wanted, version=1, reason="new contract")
+    row = f"{SHOP},{SHOPS[OTHER]},{given.get('device_token', '')}"
+    rows = importing.parse(f"shop_id,organization_bin,device_token\n{row}")
+    with pytest.raises(TokenOfAnotherBin):
+        await importing.apply(routing, rows, reason="import", dry_run=False)
+    assert len(await routing.history(FULL_ACCESS, SHOP)) == 1
+    await routing.update(FULL_ACCESS, SHOP, {"organization_bin": SHOPS[OTHER], "device_token": None})
+    assert (await routing.route_of(FULL_ACCESS, SHOP)).device_token is None
 
 
 async def test_masked_token_put_back_leaves_the_token(routing: Routing) -> None:
@@ -197,7 +222,7 @@ async def test_token_change_that_waited_for_another_one_wins(
     routing: Routing, sql: asyncpg.Connection, wanted: str | None
 ) -> None:
     """The second of two changes at once sees what the first one wrote."""
-    await routing.update(FULL_ACCESS, OTHER, {"device_token": "token-of-the-first"})
+    await routing.update(FULL_ACCESS, OTHER, {"organization_bin": SHOPS[SHOP], "device_token": "token-of-the-first"})
     first = sql.transaction()
     await first.start()
     columns = "shop_id, version, organization_bin, device_token, device_token_id, is_active, name, city, description"
@@ -237,7 +262,8 @@ async def test_changes_at_once_are_all_kept(routing: Routing) -> None:
 async def test_history_tells_who_what_and_why_newest_first(routing: Routing) -> None:
     mark = origin.set(Origin("aigerim"))
     try:
-        await routing.update(FULL_ACCESS, SHOP, {"organization_bin": SHOPS[OTHER]}, reason="new contract")
+        wanted = {"organization_bin": SHOPS[OTHER], "device_token": None}
+        await routing.update(FULL_ACCESS, SHOP, wanted, reason="new contract")
     finally:
         origin.reset(mark)
     last, first = await routing.history(FULL_ACCESS, SHOP)

@@ -37,7 +37,7 @@ _SENTENCES: Final[Mapping[type[ServiceError], str]] = {
     errors.RefundNotFound: mark("There is no such refund here, or it is of a shop that you do not see."),
     errors.ShopNotConfigured: mark("There is no such seller here, or it is one that you do not see."),
     errors.TokenOfAnotherBin: mark(
-        "That device token is another seller's, with another BIN. If it stands there by mistake, remove it there first."
+        "A device token belongs to one BIN, and this one stands with another. Write that of the new BIN, or remove it."
     ),
     errors.RouteChangeNeedsTwo: mark("Somebody has to confirm this change: propose it anew."),
     errors.RouteChangeNotFound: mark("There is no such change here."),

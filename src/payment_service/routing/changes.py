@@ -34,7 +34,7 @@ from payment_service.observability.context import origin
 from payment_service.postgres.database import Database, constraint_of, is_duplicate
 from payment_service.postgres.visibility import of_shops
 from payment_service.routing.models import PaymentConfig, RouteChange
-from payment_service.routing.service import ROUTING_FIELDS, Routing, checked_fields
+from payment_service.routing.service import ROUTING_FIELDS, Routing, checked_fields, one_at_a_time
 
 WAITS: Final = timedelta(days=3)
 """How long a change waits for its second administrator."""
@@ -97,6 +97,7 @@ class RouteChanges:
         checked = checked_fields(fields, self.routing.providers)
         try:
             async with self.database.transaction() as session:
+                await one_at_a_time(session)
                 row, now = await _locked(session, shop_id)
                 if row.version != version:
                     raise InvalidInput("version", "has changed: look at the route of today")
@@ -112,9 +113,10 @@ class RouteChanges:
                     device_token_id=row.device_token_id,
                     **{name: checked.get(name, getattr(row, name)) for name in ROUTING_FIELDS},
                 )
-                if "device_token" in checked:
-                    token = checked["device_token"]
-                    await self.routing.check_token(session, shop_id, change.organization_bin, token)
+                today = await self.routing.device_token(session, row.device_token_id)
+                token = checked.get("device_token", today)
+                await self.routing.check_token(session, shop_id, change.organization_bin, token)
+                if token != today:
                     kept = token and await self.routing.keep_token(session, shop_id, token)
                     change.device_token_id, change.device_token = (kept.id, kept.masked) if kept else (None, None)
                 session.add(change)
@@ -139,6 +141,7 @@ class RouteChanges:
         shop_id = await self._shop_of(caller, change_id)
         try:
             async with self.database.transaction() as session:
+                await one_at_a_time(session)
                 change, row, now = await self._decidable(session, shop_id, change_id)
                 if change.proposed_by == person_id:
                     raise ProposedByCaller

@@ -211,6 +211,7 @@ class Routing:
         checked = checked_fields(fields, self.providers)
         try:
             async with self.database.transaction() as session:
+                await one_at_a_time(session)
                 config = await self.insert(session, shop_id, checked, reason=reason)
         except IntegrityError as error:
             if not is_duplicate(error):
@@ -238,6 +239,7 @@ class Routing:
         """
         caller.require_shop(shop_id)
         async with self.database.transaction() as session:
+            await one_at_a_time(session)
             of_shop = PaymentConfig.shop_id == shop_id
             if await session.scalar(select(PaymentConfig.id).where(of_shop).with_for_update()) is None:
                 raise ShopNotConfigured(shop_id)
@@ -280,7 +282,7 @@ class Routing:
         """Write a change and its version, in the caller's transaction; nothing when nothing differs.
 
         Raises:
-            TokenOfAnotherBin: for a device token of a shop with another BIN.
+            TokenOfAnotherBin: for a device token that stands with another BIN.
             RouteChangeNeedsTwo: for a change of where money goes, when that is the rule.
         """
         if self.goes_elsewhere(row, checked) and await _needs_two(session):
@@ -322,15 +324,17 @@ class Routing:
 
     async def lock_all(self, session: AsyncSession) -> dict[int, PaymentConfig]:
         """All routing, locked against any other change until the caller's transaction ends."""
+        await one_at_a_time(session)
         await session.execute(text("LOCK TABLE payment_config IN SHARE ROW EXCLUSIVE MODE"))
         return {row.shop_id: row for row in await session.scalars(_configs())}
 
     async def check_token(
         self, session: AsyncSession, shop_id: int, organization_bin: str, device_token: str | None
     ) -> None:
-        """Refuse a device token that a shop with another BIN has: it was registered for that BIN.
+        """Refuse a device token that stands with another BIN today, at any shop: it was registered for that one.
 
-        Nobody says that Kaspi refuses the BIN of one seller with the token of another.
+        So a shop that gets another BIN gets that BIN's token with it, or has none. Nobody says that Kaspi refuses the
+        BIN of one seller with the token of another.
 
         Raises:
             TokenOfAnotherBin: for such a token.
@@ -338,9 +342,7 @@ class Routing:
         if device_token is None:
             return
         others = _configs().where(
-            PaymentConfig.shop_id != shop_id,
-            PaymentConfig.organization_bin != organization_bin,
-            PaymentConfig.device_token_id.is_not(None),
+            PaymentConfig.organization_bin != organization_bin, PaymentConfig.device_token_id.is_not(None)
         )
         for other in await session.scalars(others):
             if (self.opened(other).device_token or "").lower() == device_token.lower():
@@ -374,6 +376,11 @@ class Routing:
 
     def _open(self, token: DeviceToken) -> str:
         return self.vault.decrypt(token.ciphertext, _place(token.id))
+
+
+async def one_at_a_time(session: AsyncSession) -> None:
+    """Let changes of routing wait for each other, before any lock of a row: each compares its token with all others."""
+    await session.execute(text("SELECT one_at_a_time('routing')"))
 
 
 async def _needs_two(session: AsyncSession) -> bool:
