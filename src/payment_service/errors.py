@@ -581,7 +581,9 @@ class DatabaseUnavailable(TryAgainLater):
     title = "Database unavailable"
 
     def __init__(self) -> None:
-        super().__init__("The database cannot be reached or has no free connection. Nothing was sent. Try again later.")
+        super().__init__(
+            "The database cannot be reached, has no free connection or refuses. Nothing was sent. Try again later."
+        )
 
 
 class SendingHeld(TryAgainLater):

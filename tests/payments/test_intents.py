@@ -296,6 +296,32 @@ async def test_unknown_payment_is_not_sent_again_within_the_window(payments: Pay
     assert route.call_count == 1
 
 
+# --- what the database refuses
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["default_transaction_isolation = serializable", "default_transaction_read_only = on", "statement_timeout = 1"],
+)
+async def test_intent_that_the_database_refuses_is_told_as_not_sent(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, setting: str
+) -> None:
+    """Another client of a pooler, or a person, has set it in the session: nothing was written, so nothing was sent."""
+    payment = await paid(services, wire)
+    called_before, refunds = wire.calls.call_count, wire.get("/refund/").mock(return_value=refunded())
+    for ask_for in (
+        lambda: services.payments.create(ask(200, order_id="o", idempotency_key=KEY)),
+        lambda: services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=Money(1000))),
+    ):
+        await services.database.lines.fetch(f"SET {setting}")
+        with pytest.raises(DatabaseUnavailable):
+            await ask_for()
+        await services.database.lines.close()
+    assert await services.inflight.drain(10) == 0
+    assert (wire.calls.call_count, refunds.call_count) == (called_before, 0)
+    assert await sql.fetchval("SELECT count(*) FROM payment") == 1
+
+
 # --- orders
 
 

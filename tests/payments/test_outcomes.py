@@ -1,6 +1,7 @@
 """Nothing lost from the record: what happens after the one call, whatever dies on the way."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -347,6 +348,26 @@ async def test_outcome_waits_for_a_database_that_comes_back(
     relay.refuse(refused=False)
     assert (await task).payment.state == "pending"
     assert await audit_of(sql) == [("create", "pending")]
+
+
+async def test_outcome_that_the_database_refuses_for_long_is_written_when_it_may_be(
+    services: Services, gate: Gate, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GRANT that was forgotten after an upgrade: what the provider said stood in a log line alone."""
+    monkeypatch.setattr("payment_service.postgres.database.RETRY_S", -1)
+    refusals = itertools.count()
+    write = type(services.payments.moves).write
+
+    async def no_grant(*args: Any, **options: Any) -> bool:
+        if next(refusals) < 3:
+            raise asyncpg.InsufficientPrivilegeError("permission denied for table event")
+        return await write(*args, **options)
+
+    monkeypatch.setattr(type(services.payments.moves), "write", no_grant)
+    task = await begun(services, gate)
+    gate.open.set()
+    assert (await task).payment.external_id == str(CREATED)
+    assert await audit_of(sql) == [("create", "unknown")]
 
 
 async def test_taking_back_what_was_never_written_does_nothing(services: Services, sql: asyncpg.Connection) -> None:

@@ -14,6 +14,8 @@ import asyncpg
 from payment_service.errors import DatabaseUnavailable, SendingHeld
 from payment_service.idempotency import holding
 from payment_service.observability.context import Origin, origin
+from payment_service.observability.logs import get_logger
+from payment_service.observability.sentry import tell
 from payment_service.postgres.database import (
     DATABASE_ERRORS,
     FOREVER,
@@ -38,6 +40,7 @@ _TRIES: Final = 4
 
 Written = TypeVar("Written")
 Receipt = TypeVar("Receipt")
+log = get_logger(__name__)
 
 
 async def run_intent(lines: Lines, statement: str, *args: Any) -> asyncpg.Record:
@@ -60,10 +63,11 @@ async def run_intent(lines: Lines, statement: str, *args: Any) -> asyncpg.Record
 async def write_intent(attempt: Callable[[], Awaitable[Written | None]], unconfirmed: Callable[[], object]) -> Written:
     """Write an intent; an attempt that returns none is made again, for what stood in its way is gone.
 
-    ``unconfirmed`` is called when nobody knows whether it was written.
+    ``unconfirmed`` is called when nobody knows whether it was written. What the database refuses it has rolled back:
+    nothing was sent then, whatever the reason is, and the caller is told so.
 
     Raises:
-        DatabaseUnavailable: when it could not be written in time.
+        DatabaseUnavailable: when it could not be written, in time or at all.
     """
     try:
         async with asyncio.timeout(BEFORE_SENDING_S):
@@ -71,9 +75,11 @@ async def write_intent(attempt: Callable[[], Awaitable[Written | None]], unconfi
                 if (written := await attempt()) is not None:
                     return written
     except DATABASE_ERRORS as error:
-        if not is_unreachable(error):
-            raise
-        unconfirmed()
+        if is_unreachable(error):
+            unconfirmed()
+        else:
+            log.exception("intent refused by the database", law=constraint_of(error))
+            tell(error)
         raise DatabaseUnavailable from error
     raise DatabaseUnavailable
 
@@ -87,7 +93,8 @@ async def write_outcome(
 ) -> Written:
     """Write an outcome, over its intent, which ``restore`` writes again when the database has lost it.
 
-    When the database refuses the outcome, what ``refused`` makes of the reason: it may have been done.
+    When the database refuses the outcome, what ``refused`` makes of the reason: it may have been done. That is tried
+    for as long as the process lives, whatever the database says against it: nobody else knows what the provider said.
     """
 
     async def write_or_restore(outcome: Outcome[Receipt]) -> Written:
@@ -101,7 +108,9 @@ async def write_outcome(
         return await retry_until_written(lambda: write_or_restore(outcome), while_unreachable_s=FOREVER)
     except Exception as error:  # noqa: BLE001 - whatever keeps it from being written
         unknown = refused(constraint_of(error) or type(error).__name__)
-        return await retry_until_written(lambda: write_or_restore(unknown), while_unreachable_s=FOREVER)
+        return await retry_until_written(
+            lambda: write_or_restore(unknown), while_unreachable_s=FOREVER, while_refused_s=FOREVER
+        )
 
 
 async def restore_intent(database: Database, what: str, statement: str, *args: Any) -> None:

@@ -40,9 +40,9 @@ LINE_SETTINGS = {
 index alone. A plan may be made while a table is empty and be in use when it holds a million rows."""
 FOREVER = math.inf
 """For the outcome of a money call, which no other process knows."""
-_CANNOT_SERVE = ("08", "25006", "28", "3D000", "53", "55P03", "57", "58")
-"""SQLSTATEs: connection lost, read-only, nobody let in, no such database, out of disk or connections, locked, stopped
-or starting, files at fault."""
+_CANNOT_SERVE = ("08", "25006", "25P03", "25P04", "28", "3D000", "53", "55P03", "57", "58")
+"""SQLSTATEs: connection lost, read-only, transaction took too long, nobody let in, no such database, out of disk or
+connections, locked, stopped or starting, files at fault."""
 
 DATABASE_ERRORS = (DBAPIError, PoolTimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 """What a statement may raise, through SQLAlchemy or beside it."""
@@ -224,16 +224,19 @@ def lacks_schema(error: BaseException) -> bool:
 
 
 async def retry_until_written(
-    action: Callable[[], Awaitable[Result]], *, while_unreachable_s: float = RETRY_S
+    action: Callable[[], Awaitable[Result]],
+    *,
+    while_unreachable_s: float = RETRY_S,
+    while_refused_s: float | None = None,
 ) -> Result:
     """Run a transaction, and again while the database is away, for up to ``while_unreachable_s`` seconds.
 
     For writing down what has already happened outside. What the database refuses for another reason is tried for
-    ``RETRY_S`` seconds; a violated constraint, or a value that it cannot hold, only
-    once. The action must be idempotent: the
-    answer to its COMMIT may be what was lost.
+    ``while_refused_s`` seconds, by default ``RETRY_S``; a violated constraint, or a value that it cannot hold, only
+    once. The action must be idempotent: the answer to its COMMIT may be what was lost.
     """
     begun = time.monotonic()
+    refused_s = RETRY_S if while_refused_s is None else while_refused_s
     pause = 0.1
     while True:
         try:
@@ -242,7 +245,7 @@ async def retry_until_written(
             log.warning("not yet written down", error=type(error).__name__)
             is_away = is_unreachable(error)
             tried_s = time.monotonic() - begun
-            if tried_s > (while_unreachable_s if is_away else RETRY_S) or not (is_away or _may_pass(error)):
+            if tried_s > (while_unreachable_s if is_away else refused_s) or not (is_away or _may_pass(error)):
                 raise
         await asyncio.sleep(pause)
         pause = min(pause * 2, 2)

@@ -17,8 +17,8 @@ from payment_service.observability.metrics import CONNECTION_WAIT
 
 RESTED_S: Final = 1.0
 """A connection that rested for longer is asked first whether it still answers."""
-_GONE: Final = ("08", "57P")
-"""SQLSTATEs that end a connection: it was lost, or the server is stopping."""
+_GONE: Final = ("08", "25P03", "25P04", "57P")
+"""SQLSTATEs that end a connection: it was lost, it was cut off after a timeout, or the server is stopping."""
 
 
 class Lines:

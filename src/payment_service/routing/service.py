@@ -239,7 +239,8 @@ class Routing:
         """
         caller.require_shop(shop_id)
         async with self.database.transaction() as session:
-            await one_at_a_time(session)
+            if not fields.keys().isdisjoint(WHERE_MONEY_GOES):
+                await one_at_a_time(session)
             of_shop = PaymentConfig.shop_id == shop_id
             if await session.scalar(select(PaymentConfig.id).where(of_shop).with_for_update()) is None:
                 raise ShopNotConfigured(shop_id)
@@ -379,7 +380,7 @@ class Routing:
 
 
 async def one_at_a_time(session: AsyncSession) -> None:
-    """Let changes of routing wait for each other, before any lock of a row: each compares its token with all others."""
+    """Let changes of where money goes wait for each other, before any lock of a row: each looks at all tokens."""
     await session.execute(text("SELECT one_at_a_time('routing')"))
 
 
