@@ -18,6 +18,11 @@ _MORE_DECORATION: Final = frozenset("\t\n\r.\u00b7\u2022\u2024\u2027\u2043\u2212
 """Dots, the minus sign, and what chooses how a sign is drawn."""
 _PLUS: Final = frozenset("+\ufe62\uff0b")
 _PHONE = re.compile(r"(?:\+?7|8)(7[0-9]{9})")
+_UNSEEN: Final = re.compile(
+    "^ | $|  |[\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f"
+    "\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""Spaces that look like others, and characters that are not drawn: written out, so that every Python says the same."""
 MASK: Final = "…"
 _MASK_LENGTH: Final = 8
 _CODE_ALPHABET: Final = "23456789ABCDEFGHJKMNPQRSTVWXYZ"  # nothing that reads like something else
@@ -65,6 +70,22 @@ def _dialled(sign: str) -> str:
     if sign in _PLUS:
         return "+"
     return "" if unicodedata.category(sign) in _DECORATION or sign in _MORE_DECORATION else sign
+
+
+def checked_order_id(text: str) -> str:
+    """Return the id of an order that no other id looks like: no order is paid twice because of what cannot be seen.
+
+    Its characters are in their composed form (NFC), and between them there is at most one ordinary space. The
+    database checks the same of a new payment.
+
+    Raises:
+        ValueError: with the reason, for anything else.
+    """
+    if _UNSEEN.search(text):
+        raise ValueError("an order id holds no invisible characters, no spaces at its ends and single spaces inside")
+    if not unicodedata.is_normalized("NFC", text):
+        raise ValueError("an order id is written in the composed form of Unicode (NFC)")
+    return text
 
 
 def checked_device_token(text: str) -> str:

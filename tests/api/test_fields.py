@@ -190,6 +190,10 @@ FAMILY = "👨\u200d👩\u200d👧"
         ("order_id", "a\x00b", False),
         ("order_id", "a\nb", False),
         ("order_id", 5, False),
+        ("order_id", "Жай № 5", True),
+        ("order_id", "Жаи\u0306 № 5", False),  # the same to the eye, decomposed
+        *(("order_id", f"A{sign}1", False) for sign in "\u200b\u00ad\ufeff\u2060\u00a0\u3164\ufe0f\U000e0041"),
+        *(("order_id", text, False) for text in (" A-1", "A-1 ", "A  1", " ")),
         ("message", "", True),
         ("message", "Букет 🌹" + FAMILY, True),
         ("message", "№\u00a0116 🌷", True),

@@ -1,6 +1,7 @@
 """Every law of the schema, broken by plain SQL: code explains, the database forbids."""
 
 import json
+import unicodedata
 from typing import Any
 
 import asyncpg
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from payment_service.identifiers import checked_bin
+from payment_service.identifiers import checked_bin, checked_order_id
 from payment_service.payments.lifecycle import MOVES, UNDOING, State
 from payment_service.refunds.lifecycle import MOVES as REFUND_MOVES
 from payment_service.refunds.lifecycle import UNDOING as REFUND_UNDOING
@@ -85,6 +86,27 @@ async def test_wrong_bin_is_refused(books: asyncpg.Connection, table: str, organ
 async def test_payment_with_a_wrong_bin_is_refused_even_behind_the_triggers(books: asyncpg.Connection) -> None:
     with pytest.raises(asyncpg.CheckViolationError, match="payment_organization_bin_check"):
         await beyond_the_law(books, "UPDATE payment SET organization_bin = '920317450732'")
+
+
+async def test_database_sees_an_order_id_as_the_code_does(sql: asyncpg.Connection) -> None:
+    """Over every character that this Python knows: the database may know newer ones."""
+    signs = [sign for sign in map(chr, range(1, 0x1E000)) if unicodedata.category(sign) not in {"Cn", "Cs", "Cc"}]
+    texts = [f"A{sign}" for sign in [*signs, *map(chr, range(0xE0000, 0xE1000)), "и\u0306"]] + ["", " 1", "1  2", "1 2"]
+    query = "SELECT text FROM unnest($1::text[]) AS t (text) WHERE NOT order_id_is_seen(text)"
+    assert {row["text"] for row in await sql.fetch(query, texts)} == {text for text in texts if not is_seen(text)}
+
+
+def is_seen(order_id: str) -> bool:
+    try:
+        return checked_order_id(order_id) == order_id
+    except ValueError:
+        return False
+
+
+async def test_order_id_that_cannot_be_told_from_another_is_refused(books: asyncpg.Connection) -> None:
+    law = await law_of_row(books, "payment", NEW_PAYMENT, order_id="order-1\u200b")
+    assert law == "payment_order_is_seen"
+    assert await law_of_row(books, "payment", NEW_PAYMENT, order_id="Заказ № 5 🌷") is None
 
 
 # --- what is never changed

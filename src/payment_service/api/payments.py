@@ -39,6 +39,7 @@ from payment_service.errors import (
     StillRunning,
     TooManyWaiting,
 )
+from payment_service.identifiers import checked_order_id
 from payment_service.payments import queries
 from payment_service.payments.lifecycle import Failure, State
 from payment_service.payments.models import Payment
@@ -121,8 +122,12 @@ class CreateLink(Body):
     message: Annotated[Text, StringConstraints(max_length=200)] = Field(
         default="", description="Shown to the buyer, followed by the payment's short code.", examples=["Test payment"]
     )
-    order_id: Annotated[Text, StringConstraints(min_length=1, max_length=64)] | None = Field(
-        default=None, description="Your order. One order has at most one open payment.", examples=["12345"]
+    order_id: (
+        Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(checked_order_id)] | None
+    ) = Field(
+        default=None,
+        description="Your order, in characters that can be seen. One order has at most one open payment.",
+        examples=["12345"],
     )
     metadata: Metadata = Field(default={})
     currency: Currency | None = Field(default=None, description="The currency of the amount, always KZT.")

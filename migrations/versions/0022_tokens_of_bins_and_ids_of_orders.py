@@ -1,14 +1,17 @@
-"""A device token was registered for one BIN, and stays with it.
+"""A device token stays with its BIN, and an order with its id.
 
 A shop whose BIN was changed alone kept the token of the seller before: every payment went out under the new BIN with
 the old seller's token. No public text of Kaspi's says that such a pair is refused. Rows that are there keep what they
 have: only who changes a BIN or a token is asked.
+
+The guard of an order compares its id. An id that only looks like another one, by what is not drawn or by how a letter
+is composed, was another order, and its payment was sent beside the first.
 """
 
 from alembic import op
 from sqlalchemy import text
 
-from payment_service.postgres.schema import pinned, run_script
+from payment_service.postgres.schema import pinned, rewritten, run_script
 
 revision = "0022"
 down_revision = "0020"
@@ -34,9 +37,27 @@ CREATE TRIGGER payment_config_token_of_its_bin AFTER INSERT OR UPDATE ON payment
     FOR EACH ROW WHEN (NEW.device_token_id IS NOT NULL) EXECUTE FUNCTION token_is_of_its_bin();
 """
 
+ORDERS = r"""
+-- Composed, no space that looks like another one or that is not seen, and no character that is not drawn.
+CREATE FUNCTION order_id_is_seen(order_id text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT order_id IS NFC NORMALIZED AND order_id !~ ('^ | $|  |['
+        '\u00A0\u00AD\u034F\u061C\u115F\u1160\u1680\u17B4\u17B5\u180B-\u180F\u2000-\u200F\u2028-\u202F\u205F-\u206F'
+        '\u2800\u3000\u3164\uFE00-\uFE0F\uFEFF\uFFA0\uFFF0-\uFFFB\U0001D173-\U0001D17A\U000E0000-\U000E0FFF]')
+$$;
+"""
+LAW = rewritten(
+    "payment_is_no_repeat",
+    {
+        "    IF NOT NEW.keyed AND EXISTS (": """    IF NOT order_id_is_seen(NEW.order_id) THEN
+        PERFORM break_law('payment_order_is_seen', 'an order id holds what can be seen, in its composed form');
+    END IF;
+    IF NOT NEW.keyed AND EXISTS (""",
+    },
+)
+
 
 def upgrade() -> None:
-    for part in (TOKENS, pinned("token_is_of_its_bin")):
+    for part in (TOKENS, ORDERS, pinned("token_is_of_its_bin", "order_id_is_seen"), LAW):
         run_script(op.get_bind(), part)
 
 
