@@ -8,9 +8,11 @@ import pytest
 import respx
 
 from payment_service.errors import SendingHeld
-from payment_service.idempotency.holding import Because
+from payment_service.idempotency.holding import Because, Holding, OtherProviderError
 from payment_service.money import Money
 from payment_service.postgres.database import RowLost
+from payment_service.programs import StartError
+from payment_service.programs.start import check_provider
 from payment_service.refunds.service import RefundRequest
 from payment_service.services import Services
 from payment_service.worker.service import worker_over
@@ -184,6 +186,33 @@ async def test_refused_payment_leaves_nothing_and_its_key_stays_free(
     await services.holding.release("done")
     assert not (await services.payments.create(ask(idempotency_key=KEY))).replayed
     assert await audit_of(sql, "sending-%") == [("sending-hold", None), ("sending-release", None)]
+
+
+async def test_database_is_used_with_the_provider_of_its_payments(services: Services, sql: asyncpg.Connection) -> None:
+    """A stand-in, or another environment's proxy, would tell states that are written over those of real payments."""
+    here, there, elsewhere = (
+        Holding(services.database, address) for address in (None, "https://proxy.example.kz", "https://test.example.kz")
+    )
+    for fitting in (here, there, there):
+        await fitting.check_provider()
+    assert await sql.fetchval("SELECT count(*) FROM sending_hold WHERE provider IS NOT NULL") == 1
+    for other in (here, elsewhere):
+        await there.hold("a hold forgets nothing")
+        with pytest.raises(OtherProviderError, match=r"https://proxy\.example\.kz"):
+            await other.check_provider()
+        await there.release("nothing was lost")
+        with pytest.raises(StartError, match=r"https://proxy\.example\.kz"):
+            await check_provider(replace(services, holding=other))
+    await elsewhere.release("the proxy has moved")
+    await elsewhere.check_provider()
+    with pytest.raises(OtherProviderError):
+        await there.check_provider()
+
+
+async def test_copy_is_not_released_by_whoever_starts_on_it(services: Services, sql: asyncpg.Connection) -> None:
+    await come_from(sql, system=1)
+    await Holding(services.database, "https://test.example.kz").check_provider()
+    assert await services.holding.because() is Because.OTHER_SYSTEM
 
 
 async def test_hold_and_release_have_their_audit_entry_and_are_never_taken_back(

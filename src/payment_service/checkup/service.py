@@ -193,9 +193,15 @@ def _bytes(number: float) -> str:
 async def _sending(services: Services) -> list[Finding]:
     standing = await services.holding.standing()
     if standing.because is None:
-        return [Finding("sending", Level.OK, "payments and refunds are sent")]
-    remedy = "docs/deploy.md, 'After a restore or a failover'; then payment-service sending release"
-    return [Finding("sending", Level.BAD, f"payments and refunds are {WHY[standing.because]}", remedy)]
+        findings = [Finding("sending", Level.OK, "payments and refunds are sent")]
+    else:
+        remedy = "docs/deploy.md, 'After a restore or a failover'; then payment-service sending release"
+        findings = [Finding("sending", Level.BAD, f"payments and refunds are {WHY[standing.because]}", remedy)]
+    if standing.latest.provider not in {None, services.holding.provider}:
+        sentence = f"this database has the payments of another provider: {standing.latest.provider}"
+        remedy = "PRODUCTION_API_URL; after a move payment-service sending release"
+        findings.append(Finding("sending", Level.BAD, sentence, remedy))
+    return findings
 
 
 async def _secrets(services: Services) -> list[Finding]:

@@ -64,7 +64,7 @@ def settle(
     async def work(services: "Services") -> Payment:
         return await services.settling.settle(FULL_ACCESS, payment_id, settlement)
 
-    _show_payment(with_services(work), as_json=as_json)
+    _show_payment(with_services(work, asks_provider=True), as_json=as_json)
 
 
 @app.command("undo-settle")

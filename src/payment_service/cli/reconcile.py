@@ -137,7 +137,7 @@ def reconcile(
         _give_up(f"{csv_file} cannot be written.")  # known before hours of asking
 
     try:
-        report = with_services(work)
+        report = with_services(work, asks_provider=True)
         if csv_file is not None:
             write_whole(csv_file, csv_of(report.turnovers))
     except (_StoppedError, ProviderAwayError, CannotWriteError) as error:

@@ -49,12 +49,17 @@ def with_database(action: Callable[[Database, Vault], Awaitable[Result]]) -> Res
     return with_settings(work)
 
 
-def with_services(action: Callable[["Services"], Awaitable[Result]]) -> Result:
-    """Run work that needs the services composed. They are imported now: a command that is explained needs none."""
-    composition = load_module("payment_service.services")
+def with_services(action: Callable[["Services"], Awaitable[Result]], *, asks_provider: bool = False) -> Result:
+    """Run work that needs the services composed. They are imported now: a command that is explained needs none.
+
+    ``asks_provider``: what the provider says is written down, so it has to be the one of this database.
+    """
+    start, composition = load_module("payment_service.programs.start"), load_module("payment_service.services")
 
     async def work(settings: Settings) -> Result:
         async with composition.open_services(settings) as services:
+            if asks_provider:
+                await start.check_provider(services)
             return await action(services)
 
     return with_settings(work)

@@ -1,14 +1,17 @@
 """``payment-service sending``: whether payments and refunds are sent, and the switch that holds them."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from payment_service.cli.output import AsJson, Reason, fail, show
-from payment_service.cli.running import with_database
+from payment_service.cli.running import with_database, with_services
 from payment_service.idempotency.holding import WHY, Holding, Standing
 from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
+
+if TYPE_CHECKING:
+    from payment_service.services import Services
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -48,12 +51,15 @@ def release(
         ),
     ] = False,
 ) -> None:
-    """Send again, from the database as it is now. First make sure that it holds all that was sent."""
+    """Send again, from the database as it is now, to PRODUCTION_API_URL.
 
-    async def work(database: Database, _vault: Vault) -> None:
-        await Holding(database).release(reason, replicas_have_all=replicas_have_all)
+    First make sure that it holds all that was sent.
+    """
 
-    with_database(work)
+    async def work(services: "Services") -> None:
+        await services.holding.release(reason, replicas_have_all=replicas_have_all)
+
+    with_services(work)
     typer.echo("Payments and refunds are sent again.")
 
 
@@ -63,6 +69,7 @@ def _line(standing: Standing) -> dict[str, Any]:
         "since": standing.latest.created_at.isoformat(timespec="seconds"),
         "by": standing.latest.actor,
         "reason": standing.latest.reason,
+        "provider": standing.latest.provider,
         "replicas_have_all": standing.latest.replicas_have_all,
         "system_identifier": str(standing.system_identifier),
         "timeline": standing.timeline,

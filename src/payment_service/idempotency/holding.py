@@ -4,6 +4,9 @@ The rows are the only memory of what was sent, so nothing new is sent from a dat
 released: from a copy of it, a restored backup, a replica that was promoted. The database itself refuses the intents
 (migrations 0012 and 0018); here is who asks why, holds by hand and releases. What was answered once is answered as
 ever, and status readings go on.
+
+Nor is a database used with another provider than it was: a stand-in, or the proxy of a test environment, would call
+its payments paid.
 """
 
 from collections.abc import Mapping
@@ -23,6 +26,10 @@ from payment_service.postgres.database import Database
 
 NOT_HELD: Final = "sending_is_not_held"
 """The law that an intent breaks while sending is held."""
+
+
+class OtherProviderError(Exception):
+    """This database has the payments of a provider that is reached elsewhere."""
 
 
 class Because(StrEnum):
@@ -63,6 +70,31 @@ class Holding:
     """Holds and releases what moves money, for every process of this database."""
 
     database: Database
+    provider: str | None = None
+    """Where the provider is reached; none for a stand-in on this machine, which is not remembered."""
+
+    async def check_provider(self) -> None:
+        """Look whether the provider is the one of this database's payments. The first one is remembered.
+
+        Raises:
+            OtherProviderError: when it is another one. A copy of a database, which sends nothing, may have any.
+        """
+        async with self.database.transaction() as session:
+            if (await _latest(session)).provider == self.provider:
+                return
+            await session.execute(select(func.one_at_a_time("sending provider")))
+            because, latest = await _because(session), await _latest(session)
+            if because not in {None, Because.HELD} or latest.provider == self.provider:
+                return
+            if latest.provider is not None:
+                raise OtherProviderError(
+                    f"PRODUCTION_API_URL is {self.provider or 'a stand-in on this machine'}, and the payments in this "
+                    f"database were made at {latest.provider}: states read elsewhere would be written over theirs. "
+                    "Set the right PRODUCTION_API_URL or DATABASE_URL. If the proxy has moved, say so with the new "
+                    "address set: payment-service sending release --reason '...'"
+                )
+            if because is None:
+                await self._add(session, "the provider's first address", replicas_have_all=latest.replicas_have_all)
 
     async def because(self) -> Because | None:
         """Why nothing may be sent; none when it may."""
@@ -73,10 +105,9 @@ class Holding:
         """Whether anything may be sent, and what the database is."""
         async with self.database.reading() as session:
             because = await _because(session)
-            latest = await session.scalar(select(SendingHold).order_by(SendingHold.id.desc()).limit(1))
+            latest = await _latest(session)
             facts = select(func.this_system(), func.this_timeline(), func.current_setting("fsync"))
             system_identifier, timeline, fsync = (await session.execute(facts)).one()
-        assert latest is not None  # noqa: S101 - the migration wrote the first one, and rows are never deleted
         return Standing(because, latest, system_identifier, timeline, fsync == "on")
 
     async def hold(self, reason: str) -> None:
@@ -85,18 +116,22 @@ class Holding:
             await hold(session, reason)
 
     async def release(self, reason: str, *, replicas_have_all: bool = False) -> None:
-        """Send again from the database as it is now: it holds all that was sent before.
+        """Send again from the database as it is now, by today's provider: it holds all that was sent before.
 
         ``replicas_have_all``: replication is synchronous, so that a promoted replica needs no release of its own.
         """
         async with self.database.transaction() as session:
-            await _add(session, reason, is_held=False, replicas_have_all=replicas_have_all)
+            await self._add(session, reason, replicas_have_all=replicas_have_all)
+
+    async def _add(self, session: AsyncSession, reason: str, *, replicas_have_all: bool) -> None:
+        release = SendingHold(is_held=False, replicas_have_all=replicas_have_all, provider=self.provider)
+        await _write(session, release, reason)
 
 
 async def hold(session: AsyncSession, reason: str) -> None:
     """Send nothing once this transaction is committed. What is held already is not held twice."""
     if await _because(session) is not Because.HELD:
-        await _add(session, reason, is_held=True)
+        await _write(session, SendingHold(is_held=True, provider=(await _latest(session)).provider), reason)
 
 
 async def allow_restoring(session: AsyncSession) -> None:
@@ -109,7 +144,12 @@ async def _because(session: AsyncSession) -> Because | None:
     return None if why is None else Because(why)
 
 
-async def _add(session: AsyncSession, reason: str, *, is_held: bool, replicas_have_all: bool = False) -> None:
-    actor = origin.get().actor
-    session.add(SendingHold(actor=actor, is_held=is_held, replicas_have_all=replicas_have_all, reason=reason))
-    await audit.record_deed(session, "sending-hold" if is_held else "sending-release", reason)
+async def _latest(session: AsyncSession) -> SendingHold:
+    # The migration wrote the first one, and rows are never deleted.
+    return (await session.scalars(select(SendingHold).order_by(SendingHold.id.desc()).limit(1))).one()
+
+
+async def _write(session: AsyncSession, row: SendingHold, reason: str) -> None:
+    row.actor, row.reason = origin.get().actor, reason
+    session.add(row)
+    await audit.record_deed(session, "sending-hold" if row.is_held else "sending-release", reason)

@@ -41,4 +41,6 @@ class SendingHold(Base):
     database: Mapped[str] = mapped_column(String(21), server_default=func.this_database())
     """Which database of the cluster: a dump that is loaded into the same cluster makes another, as does a copy."""
     replicas_have_all: Mapped[bool] = mapped_column(server_default=text("false"))
+    provider: Mapped[str | None] = mapped_column(String(2000))
+    """Where the provider of these payments is reached; empty as long as no other than a stand-in was."""
     reason: Mapped[str] = mapped_column(String(500))

@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 
+from payment_service.idempotency.holding import OtherProviderError
 from payment_service.observability import logs
 from payment_service.observability.sentry import SentryError, sentry
 from payment_service.observability.tracing import TracingError, tracing
@@ -44,18 +45,31 @@ async def check_database(settings: Settings, database: Database | None = None) -
     """Look at the database; waits a while for one that is away. Closes it.
 
     Raises:
-        StartError: when it is not at the schema that this code needs, its sessions are shared and must not be, or the
-            vault cannot open it.
+        StartError: when it is not at the schema that this code needs, its sessions are shared and must not be, its
+            payments are of another provider, or the vault cannot open it.
     """
     async with open_services(settings, database) as services:
         if trouble := schema.trouble(await _revision(services)):
             raise StartError(trouble)
+        await check_provider(services)
         try:
             await services.check_secrets()
         except VaultError as error:
             raise StartError(
                 "The ENCRYPTION_KEYS do not open the device tokens in the database: use the keys that wrote them."
             ) from error
+
+
+async def check_provider(services: Services) -> None:
+    """Look whether the provider is the one whose payments the database has.
+
+    Raises:
+        StartError: when it is another one.
+    """
+    try:
+        await services.holding.check_provider()
+    except OtherProviderError as error:
+        raise StartError(str(error)) from error
 
 
 async def _revision(services: Services) -> str | None:

@@ -1,4 +1,4 @@
-"""A device token stays with its BIN, and an order with its id.
+"""A device token stays with its BIN, an order with its id, a database with its provider.
 
 A shop whose BIN was changed alone kept the token of the seller before: every payment went out under the new BIN with
 the old seller's token. No public text of Kaspi's says that such a pair is refused. Rows that are there keep what they
@@ -6,6 +6,9 @@ have: only who changes a BIN or a token is asked.
 
 The guard of an order compares its id. An id that only looks like another one, by what is not drawn or by how a letter
 is composed, was another order, and its payment was sent beside the first.
+
+A process with the address of a stand-in, or of a test environment's proxy, read the states of real payments there and
+wrote them down. Which address the payments are of is remembered with who released the database.
 """
 
 from alembic import op
@@ -55,9 +58,11 @@ LAW = rewritten(
     },
 )
 
+PROVIDER = "ALTER TABLE sending_hold ADD COLUMN provider varchar(2000);"
+
 
 def upgrade() -> None:
-    for part in (TOKENS, ORDERS, pinned("token_is_of_its_bin", "order_id_is_seen"), LAW):
+    for part in (PROVIDER, TOKENS, ORDERS, pinned("token_is_of_its_bin", "order_id_is_seen"), LAW):
         run_script(op.get_bind(), part)
 
 
