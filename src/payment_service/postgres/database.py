@@ -218,8 +218,9 @@ def is_duplicate(error: DBAPIError) -> bool:
 
 
 def lacks_schema(error: BaseException) -> bool:
-    """Whether the statement met a database without the tables or columns that this code knows."""
-    missing = {asyncpg.UndefinedTableError.sqlstate, asyncpg.UndefinedColumnError.sqlstate}
+    """Whether the statement met a database without the tables, columns or functions that this code knows."""
+    unknown = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
+    missing = {kind.sqlstate for kind in unknown}
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in missing
 
 
