@@ -9,6 +9,8 @@ is composed, was another order, and its payment was sent beside the first.
 
 A process with the address of a stand-in, or of a test environment's proxy, read the states of real payments there and
 wrote them down. Which address the payments are of is remembered with who released the database.
+
+And the window in which an equal request is the same one was over as soon as PostgreSQL's clock stepped forward.
 """
 
 from alembic import op
@@ -58,11 +60,52 @@ LAW = rewritten(
     },
 )
 
+WINDOW = """
+-- When an id was made (UUIDv7), in milliseconds since 1970.
+CREATE FUNCTION made_ms(id uuid) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT ('x' || translate(left(id::text, 13), '-', ''))::bit(48)::bigint
+$$;
+-- For how many seconds the end of a request is known to one that equals it. When PostgreSQL's clock steps forward, the
+-- window in which they are the same looks over: their ids tell by the services' clocks how far apart they are.
+CREATE FUNCTION seconds_known(since timestamptz, earlier uuid, later uuid, window_s float8) RETURNS float8
+LANGUAGE sql STABLE AS $$
+    SELECT least(extract(epoch FROM now() - since)::float8, CASE WHEN abs(apart_s) < window_s THEN abs(apart_s) END)
+    FROM (SELECT (made_ms(later) - made_ms(earlier)) / 1000.0::float8) AS ids (apart_s)
+$$;
+"""
+ALIKE = {
+    "coalesce(earlier.known_at, earlier.created_at) > now() - make_interval(secs => _window_s)) THEN": (
+        "seconds_known(coalesce(earlier.known_at, earlier.created_at), earlier.id, _id, _window_s) < _window_s) THEN"
+    ),
+    "BEGIN\n    IF NOT api_key_holds": "    in_the_way intent;\nBEGIN\n    IF NOT api_key_holds",
+}
+KNOWN = """in_the_way.known_s :=
+                seconds_known(coalesce(earlier.known_at, earlier.created_at), earlier.id, _id, _window_s);
+            RETURN in_the_way;"""
+INTENDING = rewritten(
+    "payment_intend",
+    ALIKE
+    | {
+        "RETURN payment_in_the_way(earlier, true, 'alike');": (
+            f"in_the_way := payment_in_the_way(earlier, true, 'alike');\n            {KNOWN}"
+        )
+    },
+) + rewritten(
+    "refund_intend",
+    ALIKE
+    | {
+        "RETURN refund_in_the_way(earlier, 'alike');": (
+            f"in_the_way := refund_in_the_way(earlier, 'alike');\n            {KNOWN}"
+        )
+    },
+)
+
 PROVIDER = "ALTER TABLE sending_hold ADD COLUMN provider varchar(2000);"
 
 
 def upgrade() -> None:
-    for part in (PROVIDER, TOKENS, ORDERS, pinned("token_is_of_its_bin", "order_id_is_seen"), LAW):
+    paths = pinned("token_is_of_its_bin", "order_id_is_seen", "seconds_known", "made_ms")
+    for part in (PROVIDER, TOKENS, ORDERS, WINDOW, paths, LAW, INTENDING):
         run_script(op.get_bind(), part)
 
 

@@ -22,6 +22,7 @@ from payment_service.errors import (
     ShopNotConfigured,
     StillRunning,
 )
+from payment_service.identifiers import new_id
 from payment_service.money import Money
 from payment_service.payments.service import Payments
 from payment_service.refunds.service import RefundRequest
@@ -40,6 +41,7 @@ from tests.support.asking import (
     audit_of,
     busy,
     called,
+    id_made,
     paid,
     refunded,
     taking,
@@ -258,7 +260,7 @@ async def test_window_ends(
     route = taking(wire)
     await payments.create(ask())
     await age(sql, seconds)
-    await payments.create(ask())
+    await payments.create(ask(id=id_made(seconds)))
     assert route.call_count == calls
 
 
@@ -276,6 +278,22 @@ async def test_nothing_sent_may_be_asked_again_within_the_window(payments: Payme
     route = taking(wire)
     assert (await payments.create(ask())).payment.state == "pending"
     assert route.calls.last.response.status_code == 200
+
+
+async def test_window_is_not_over_because_the_clock_of_the_database_stepped_forward(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    payment = await paid(services, wire)
+    calls = wire.calls.call_count
+    await age(sql, 3600)
+    again = await services.payments.create(ask())
+    assert (again.replayed, again.payment.id, wire.calls.call_count) == (True, payment.id, calls)
+    refunds = wire.get("/refund/").mock(return_value=refunded())
+    request = RefundRequest(caller=TESTS, payment=payment, amount=Money(1000))
+    first = await services.refunds.refund(request)
+    await age(sql, 3600, "refund")
+    second = await services.refunds.refund(replace(request, id=new_id()))
+    assert (second.replayed, second.refund.id, refunds.call_count) == (True, first.refund.id, 1)
 
 
 async def test_unknown_payment_is_not_sent_again_for_another_caller(
@@ -387,7 +405,7 @@ async def test_order_whose_payment_was_refunded_in_full_may_be_paid_again(
     wire.get("/refund/").mock(return_value=refunded())
     await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=None))
     await age(sql, 3600)
-    assert not (await services.payments.create(ask(order_id="o"))).replayed
+    assert not (await services.payments.create(ask(order_id="o", id=id_made(3600)))).replayed
 
 
 async def test_same_order_number_of_another_shop_is_another_order(payments: Payments, wire: respx.MockRouter) -> None:

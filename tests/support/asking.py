@@ -2,8 +2,10 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import Awaitable, Sequence
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import httpx
@@ -13,6 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from payment_service.access.service import FULL_ACCESS, Caller, Scope
 from payment_service.errors import DatabaseUnavailable, StillRunning
+from payment_service.identifiers import new_id
 from payment_service.money import Money
 from payment_service.observability.metrics import ALARMS
 from payment_service.payments.models import Payment
@@ -45,6 +48,12 @@ TESTS = called("tests")
 def ask(tenge: int | str = 100, **changes: Any) -> PaymentRequest:
     words: dict[str, Any] = {"caller": TESTS, "shop_id": SHOP, "phone": PHONE, "message": "Flowers", **changes}
     return PaymentRequest(amount=Money.from_tenge(tenge), **words)
+
+
+def id_made(in_s: float) -> UUID:
+    """An id (UUIDv7) that is made so many seconds from now."""
+    made_ms = int((time.time() + in_s) * 1000)
+    return UUID(int=made_ms << 80 | new_id().int & (1 << 80) - 1)
 
 
 def taking(wire: respx.MockRouter, *, link: bool = False) -> respx.Route:
