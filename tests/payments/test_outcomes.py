@@ -151,7 +151,10 @@ async def test_crossed_reply_leaves_the_payment_unknown_with_an_alarm(
     assert (second.state, second.external_id) == ("unknown", None)
     assert alarms("crossed_reply") == before + 1
     assert await sql.fetchval("SELECT shop_id FROM payment WHERE external_id = $1", str(CREATED)) == first.shop_id
-    assert (await audit_of(sql))[1:] == [("create-link" if link else "create", "unknown")]
+    operation = "create-link" if link else "create"
+    assert (await audit_of(sql))[1:] == [(operation, "unknown"), (operation, None)]
+    named = "SELECT external_id FROM payment_log WHERE payment_id = $1 AND state IS NULL"
+    assert await sql.fetchval(named, second.id) == str(CREATED)
 
 
 async def test_link_without_a_link_keeps_the_id_that_came(services: Services, wire: respx.MockRouter) -> None:

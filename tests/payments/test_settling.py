@@ -552,14 +552,15 @@ async def test_late_reply_to_what_was_settled_as_never_made_is_kept_followed_and
     assert alarms["late_success"] == 1
 
 
-async def test_late_reply_that_names_another_id_than_the_settlement_is_told(
-    services: Services, wire: respx.MockRouter, late: Late, alarms: Alarms
+async def test_late_reply_that_names_another_id_than_the_settlement_is_told_and_recorded(
+    services: Services, wire: respx.MockRouter, late: Late, sql: asyncpg.Connection, alarms: Alarms
 ) -> None:
     says(wire, "Processed")
     await settle(services, late.payment, PAID, FOUND)
     after = await late.replies()
     assert (after.state, after.external_id) == ("paid", FOUND)
     assert alarms["settled_wrongly"] == 1
+    assert await sql.fetchval("SELECT payment_id FROM payment_log WHERE external_id = '777'") == after.id
 
 
 @pytest.mark.parametrize(("state", "external_id"), [(PAID, FOUND), (PENDING, FOUND), (FAILED, None)])

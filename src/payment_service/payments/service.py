@@ -14,6 +14,7 @@ from uuid import UUID
 import asyncpg
 
 from payment_service.access.service import Caller
+from payment_service.audit import service as audit
 from payment_service.errors import (
     DeviceTokenMissing,
     OrderAlreadyOpen,
@@ -299,7 +300,24 @@ class Payments:
             alarm("outcome_refused", request.id, because=why, external_id=external_id)
             return Unknown("outcome_refused", external_id=external_id)
 
-        return await write_outcome(write, outcome, restore=restore, refused=refused)
+        written = await write_outcome(write, outcome, restore=restore, refused=refused)
+        if external_id not in {None, written.external_id}:
+            await retry_until_written(lambda: self._record_other_id(written, external_id), while_unreachable_s=FOREVER)
+        return written
+
+    async def _record_other_id(self, payment: Payment, external_id: str | None) -> None:
+        """Keep an id that a reply named and the payment does not have: it is another's, or a person named another."""
+        async with self.database.transaction() as session:
+            await audit.record(
+                session,
+                "create" if payment.method == "phone" else "create-link",
+                shop_id=payment.shop_id,
+                organization_bin=payment.organization_bin,
+                external_id=external_id,
+                error_message="The reply to this payment named this id, which it does not have.",
+                provider=payment.provider,
+                payment_id=payment.id,
+            )
 
     async def _apply_outcome(
         self, payment: Payment, now: datetime, outcome: Outcome[PaymentReceipt], operation_type: str
