@@ -29,7 +29,8 @@ from payment_service.scheduling import due
 from payment_service.services import Services
 from payment_service.settings import Settings
 from payment_service.worker.service import Worker, worker_over
-from tests.support.asking import SHOP, TERMINATE_OTHERS, Alarms, Gate, age, ask, audit_of
+from tests.support.asking import SHOP, TERMINATE_OTHERS, Alarms, Gate, age, ask, audit_of, taking
+from tests.support.books import beyond_the_law
 from tests.support.replies import accepted, failure, status_reply
 from tests.support.turns import work_off
 from tests.support.waiting import until
@@ -198,6 +199,22 @@ async def test_sweep_settles_what_a_dead_process_left_in_sending(
     await age(sql, 31)
     await reaches(sql, "unknown")
     assert await audit_of(sql) == [("settle", "unknown")]
+
+
+@pytest.mark.parametrize(
+    ("state", "ahead_s", "brought"),
+    [("pending", 86_400, 1), ("pending", 20, 0), ("failed", 400 * 86_400, 1)],
+)
+async def test_reading_that_was_planned_while_the_clock_was_ahead_is_made_now(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, state: str, ahead_s: int, brought: int
+) -> None:
+    taking(wire)
+    await services.payments.create(ask())
+    failure = "'declined'" if state == "failed" else "NULL"
+    plan = f"next_check_at = now() + make_interval(secs => {ahead_s})"
+    await beyond_the_law(sql, f"UPDATE payment SET state = '{state}', failure = {failure}, {plan}")
+    assert await services.polling.bring_forward() == brought
+    assert await sql.fetchval("SELECT next_check_at <= clock_timestamp() FROM payment") is bool(brought)
 
 
 async def test_sweep_tells_how_many_months_of_the_record_lie_ready(worker: Worker) -> None:

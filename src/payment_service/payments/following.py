@@ -39,6 +39,11 @@ class FollowPlan:
             return None if too_late else self.pause(now.unread)
         return None if over else in_time
 
+    def longest_s(self, *, is_open: bool) -> float:
+        """The longest time that any plan lets pass until the next reading, with its jitter."""
+        ways = (self.first_s, self.fast_s, self.slow_s, self.confirm_s, *(() if is_open else self.tails_s))
+        return 1.5 * max(ways)
+
     def pause(self, unread: int) -> float:
         """How long to wait after so many readings in a row that told nothing: twice as long each time."""
         return min(self.first_s * 2.0 ** min(unread - 1, 30), self.slow_s)

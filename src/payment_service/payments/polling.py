@@ -56,6 +56,12 @@ WHERE payment.id = stays.id AND payment.checks = stays.checks AND coalesce(next_
 RETURNING payment.id
 """
 """Only over the plan that the claim left: a hint, a move or another worker's turn since then has planned anew."""
+_BRING_FORWARD: Final = """
+UPDATE payment SET next_check_at = now()
+WHERE next_check_at > now() + make_interval(secs => $1::float8)
+  AND (state || '' IN ('pending', 'unknown') OR next_check_at > now() + make_interval(secs => $2::float8))
+RETURNING id
+"""
 _NEXT: Final = "SELECT extract(epoch FROM min(next_check_at) - now())::float8 FROM payment WHERE next_check_at > now()"
 
 
@@ -184,7 +190,16 @@ class Polling:
                 payment.next_check_at = now
                 wake(session, Kind.READINGS)
 
-    # --- lost senders
+    # --- what was lost
+
+    async def bring_forward(self) -> int:
+        """Ask now about payments that are planned later than any plan or lease is; returns how many.
+
+        They were planned while the database's clock was ahead, and would be asked about when that time has come.
+        """
+        plan = self.moves.plan
+        longest = [READING_LEASE_S + plan.longest_s(is_open=is_open) for is_open in (True, False)]
+        return len(await self.database.lines.fetch(_BRING_FORWARD, *longest))
 
     async def mark_lost_unknown(self) -> int:
         """Make payments unknown whose sender must have died; returns how many. Never failed: it may have been sent."""
