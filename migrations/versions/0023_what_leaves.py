@@ -17,7 +17,7 @@ from sqlalchemy import text
 from payment_service.postgres.schema import pinned, rewritten, run_script
 
 revision = "0023"
-down_revision = "0020"
+down_revision = "0022"
 branch_labels = None
 depends_on = None
 
