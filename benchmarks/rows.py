@@ -88,7 +88,7 @@ async def repeat(
             if not columns or (table == "pgqueuer" and due_in is None):
                 continue
             names = [column["column_name"] for column in columns]
-            indexes = await _drop_indexes(connection, table) if rows > 50_000 else []
+            indexes = await drop_indexes(connection, table) if rows > 50_000 else []
             values = [changed.get(name, f"old.{name}") for name in names]
             which = _OF_THE_PAYMENT[table].replace("$1", f"'{payment_id}'")
             await connection.execute(
@@ -104,7 +104,7 @@ async def repeat(
         await connection.close()
 
 
-async def _drop_indexes(connection: asyncpg.Connection, table: str) -> list[str]:
+async def drop_indexes(connection: asyncpg.Connection, table: str) -> list[str]:
     """Drop what can be made again after the rows, which takes a tenth of the time; returns how."""
     found = await connection.fetch(
         "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = $1 AND schemaname = 'public' AND NOT EXISTS "
