@@ -285,7 +285,7 @@ async def _deliver(urls: dict[int, str]) -> dict[int, dict[str, list[float]]]:
             turns = await connection.fetch(delivery.CLAIM, 10, 10, 40, 60.0, 3.0, None)
             took[partitions]["claim"].append(time.perf_counter() - began)
             for turn in turns:
-                given = turn["id"], turn["lease_end"], True, 200, None, "ok", 40, None, None, turn["event_id"]
+                given = turn["id"], turn["lease_end"], True, 200, None, "ok", 40, None, None, True, turn["event_id"]
                 began = time.perf_counter()
                 await connection.fetchrow(delivery.RESULT, *given)
                 took[partitions]["result"].append(time.perf_counter() - began)

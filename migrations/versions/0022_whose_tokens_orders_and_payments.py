@@ -19,7 +19,7 @@ from sqlalchemy import text
 from payment_service.postgres.schema import pinned, rewritten, run_script
 
 revision = "0022"
-down_revision = "0020"
+down_revision = "0021"
 branch_labels = None
 depends_on = None
 

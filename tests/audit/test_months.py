@@ -11,11 +11,10 @@ from alembic import command
 
 from payment_service.audit import checking, retiring
 from payment_service.audit.comparing import compare
-from payment_service.audit.months import AHEAD, make_months, months
-from payment_service.audit.retiring import NotRetired
 from payment_service.audit.sealing import AuditSeals
 from payment_service.postgres import migrating, schema
 from payment_service.postgres.database import Database, constraint_of
+from payment_service.postgres.months import AHEAD, NotRetired, make_months, months
 from tests.support.books import LINE, insert, insert_sample_rows, law_of
 from tests.support.database import Server
 from tests.support.months import NOW, called, made_until, month, partitions, with_months_since
@@ -49,11 +48,11 @@ async def write(sql: asyncpg.Connection, *when: datetime) -> None:
 
 
 async def test_no_row_is_changed_in_whichever_partition_and_by_whichever_name(sql: asyncpg.Connection) -> None:
-    assert await sql.fetchval("SELECT make_log_months(6)") > 0
+    assert await sql.fetchval("SELECT make_months('payment_log', 6)") > 0
     found = await partitions(sql)
     assert len(found) >= 6
     for name in found:
-        ends = await sql.fetchval("SELECT log_until($1::regclass)", name)
+        ends = await sql.fetchval("SELECT month_until($1::regclass)", name)
         await write(sql, ends - timedelta(seconds=1) if ends else datetime(2999, 1, 1, tzinfo=UTC))
         assert await sql.fetchval(f"SELECT count(*) FROM {name}") == 1
     for name in ("payment_log", *found):
@@ -84,7 +83,7 @@ async def test_months_lie_ready_and_a_second_making_makes_none(database: Databas
     assert await make_months(database) == AHEAD
     assert await make_months(database) == 0
     found = await months(database)
-    assert (found.ahead, found.astray, found.are_enough) == (AHEAD, False, True)
+    assert (found.ahead, found.astray, found.are_enough) == (AHEAD, [], True)
 
 
 async def test_rows_of_months_that_nobody_made_are_written_and_their_table_becomes_the_partition(
@@ -93,7 +92,7 @@ async def test_rows_of_months_that_nobody_made_are_written_and_their_table_becom
     await made_until(sql, 2)
     await write(sql, month(1), NOW)
     found = await months(database)
-    assert (found.ahead, found.astray, found.are_enough) == (-3, True, False)
+    assert (found.ahead, found.astray, found.are_enough) == (-3, ["payment_log_default"], False)
     before = await sql.fetch("SELECT * FROM payment_log ORDER BY id")
     assert await make_months(database) == 1 + AHEAD
     assert await sql.fetch("SELECT * FROM payment_log ORDER BY id") == before
@@ -341,7 +340,7 @@ async def test_migration_waits_for_its_lock_without_holding_payments_up_and_take
         assert (
             await sql.fetchval(f"SELECT has_column_privilege('{role}', 'payment_log', $1, 'INSERT')", column) is allowed
         )
-    assert await sql.fetchval(f"SELECT has_function_privilege('{role}', 'make_log_months(integer)', 'EXECUTE')")
+    assert await sql.fetchval(f"SELECT has_function_privilege('{role}', 'make_months(text, integer)', 'EXECUTE')")
     await reader.close()
     await sql.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
     await sql.close()

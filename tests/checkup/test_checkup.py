@@ -187,7 +187,7 @@ async def test_months_that_nobody_makes(well: Services, sql: asyncpg.Connection)
     [(of, said)] = (await found(well)).items()
     assert of == ("months", Level.WARNING)
     assert said.endswith(
-        "months of the record lie ready, and rows are in payment_log_default, whose month nobody had made"
+        "months of the record and of events lie ready, and rows are in payment_log_default, whose month nobody had made"
     )
 
 

@@ -27,8 +27,8 @@ STAY: Final = ("serve", "worker")
 NEED_MORE: Final = [
     ("audit", "retire"),
     ("audit", "verify", "--expect"), ("audit", "verify", "--file"), ("audit", "verify", "--from-seal"),
-    ("doctor",), ("import-legacy",), ("notify", "test"), ("payments", "settle"), ("payments", "settle-refund"),
-    ("payments", "undo-settle"), ("people", "link", "2", "--send"), ("webhooks",),
+    ("doctor",), ("events", "retire"), ("import-legacy",), ("notify", "test"), ("payments", "settle"),
+    ("payments", "settle-refund"), ("payments", "undo-settle"), ("people", "link", "2", "--send"), ("webhooks",),
 ]  # fmt: skip
 """How commands begin that need what is not here: a payment, an endpoint, another database or host, mail, a worker."""
 

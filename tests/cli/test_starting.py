@@ -108,6 +108,7 @@ ARGUMENTS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("audit", "verify"): (),
     ("audit", "export"): (),
     ("audit", "retire"): ("--before", "2026-01", "--folder", "."),
+    ("events", "retire"): ("--before", "2026-01"),
 }
 """Every command that needs the database, with what else it needs."""
 WITHOUT_DATABASE = {("doctor",), ("secrets", "new-key"), ("import-legacy",), ("openapi",)}

@@ -358,4 +358,4 @@ async def test_database_forbids(world: World, statement: str, law: str) -> None:
     await world.pass_on()
     with pytest.raises(asyncpg.IntegrityConstraintViolationError) as caught:
         await world.sql.execute(statement)
-    assert law in str(caught.value.constraint_name)
+    assert law in str(caught.value.constraint_name).replace("_first", "")

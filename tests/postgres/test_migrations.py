@@ -22,7 +22,8 @@ from tests.support.waiting import until
 
 TABLES = """
     SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' AND table_type = 'BASE TABLE'
-    AND table_name NOT LIKE 'pgqueuer%' AND table_name NOT LIKE 'payment\\_log\\__%' AND table_name <> 'alembic_version'
+    AND table_name NOT LIKE 'pgqueuer%' AND table_name !~ '_(first|default|[0-9]{4}_[0-9]{2})$'
+    AND table_name <> 'alembic_version'
 """
 
 KEPT = ("payment", "refund", "payment_config", "payment_config_history", "device_token")

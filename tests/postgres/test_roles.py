@@ -204,7 +204,11 @@ DENIED = [
     "ALTER TABLE payment_log DETACH PARTITION payment_log_first",
     "DROP TABLE payment_log_default",
     "SELECT retire_log_partition('payment_log_first', NULL, 'eve')",
-    "SELECT make_log_partition('mine')",
+    "SELECT make_partition('event', 'mine', 'event')",
+    "SELECT retire_event_partition('event_first', 'eve')",
+    "UPDATE event_first SET passed_on_at = NULL",
+    "INSERT INTO event_delivery_first (id) VALUES (gen_random_uuid())",
+    "SELECT give_default_its_time('event', now(), now())",
     "INSERT INTO audit_retired (partition, until, row_count, kept_ids, actor) VALUES ('x', now(), 0, '{}', 'eve')",
     "INSERT INTO report_taken (log_id, report_id) VALUES (1, 'r')",
     "UPDATE audit_seal SET hash = repeat('0', 64)",
@@ -241,14 +245,16 @@ async def test_attack_is_denied(roles: Roles, attack: str) -> None:
 
 
 async def test_lesser_role_makes_months_and_gets_no_right_to_them(roles: Roles) -> None:
-    await run(roles.url("payment_service"), "SELECT make_log_months(12)")
+    await run(roles.url("payment_service"), "SELECT make_months('payment_log', 12), make_months('event', 12)")
     owner = await asyncpg.connect(roles.url("payment_owner"))
-    newest = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE log_until(inhrelid) = log_months_until()"
-    name, service = await owner.fetchval(newest), roles.names["payment_service"]
-    for right in ("INSERT", "UPDATE", "DELETE", "TRUNCATE"):
-        assert not await owner.fetchval("SELECT has_table_privilege($1, $2, $3)", service, name, right)
-    owned = "SELECT relowner::regrole::text FROM pg_class WHERE oid = $1::text::regclass"
-    assert await owner.fetchval(owned, name) == roles.names["payment_owner"]
+    newest = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE month_until(inhrelid) = months_until('event')"
+    service, made = roles.names["payment_service"], [row[0] for row in await owner.fetch(newest)]
+    assert len(made) == 5
+    for name in made:
+        for right in ("INSERT", "UPDATE", "DELETE", "TRUNCATE"):
+            assert not await owner.fetchval("SELECT has_table_privilege($1, $2, $3)", service, name, right)
+        owned = "SELECT relowner::regrole::text FROM pg_class WHERE oid = $1::text::regclass"
+        assert await owner.fetchval(owned, name) == roles.names["payment_owner"]
     await owner.close()
 
 

@@ -11,7 +11,6 @@ import pytest
 import respx
 
 from payment_service.access.service import FULL_ACCESS
-from payment_service.audit.months import AHEAD
 from payment_service.observability.metrics import (
     DATABASE_CLOCK_AHEAD,
     LOG_MONTHS_AHEAD,
@@ -24,6 +23,7 @@ from payment_service.observability.metrics import (
 from payment_service.payments.following import FollowPlan
 from payment_service.payments.models import Payment
 from payment_service.payments.polling import Polling
+from payment_service.postgres.months import AHEAD
 from payment_service.reports.service import Report
 from payment_service.scheduling import due
 from payment_service.services import Services

@@ -10,9 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
 
-import asyncpg
 from sqlalchemy import func, select, text
 
 from payment_service.audit import archive, checking
@@ -20,21 +18,8 @@ from payment_service.audit.archive import Extent
 from payment_service.audit.canonical import Seal
 from payment_service.audit.models import AuditRetired, AuditSeal
 from payment_service.observability.context import origin
-from payment_service.postgres.database import Database, raw
-from payment_service.postgres.locks import LOCK_MS, when_free
-
-TRY_FOR_S: Final = 300.0
-_SLOWEST_S: Final = 3600.0
-"""Counting the rows of the largest month takes less."""
-
-_OLD = text("""
-    SELECT relname, log_until(oid) AS until FROM pg_class JOIN pg_inherits ON inhrelid = oid
-    WHERE inhparent = 'payment_log'::regclass AND log_until(oid) <= :before ORDER BY until
-""")
-
-
-class NotRetired(Exception):
-    """A month cannot leave; the text is a sentence."""
+from payment_service.postgres.database import Database
+from payment_service.postgres.months import NotRetired, over, take_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +37,11 @@ async def leaving(database: Database, *, before: datetime) -> Sequence[Leaving]:
 
     A seal that covers rows of two months goes with the older one: files hold seals whole, and none of them twice.
     """
+    old = await over(database, "payment_log", before=before)
     async with database.reading() as session:
         written = await session.scalar(select(func.coalesce(func.max(AuditRetired.last_seq), 0))) or 0
         found = []
-        for name, until in await session.execute(_OLD, {"before": before}):
+        for name, until in old:
             ids = await session.execute(text(f'SELECT min(id), max(id) FROM "{name}"'))  # noqa: S608 - a table's name
             low, high = (each or 0 for each in ids.one())
             covering = select(func.max(AuditSeal.seq)).where(AuditSeal.last_id >= low, AuditSeal.after_id < high)
@@ -93,30 +79,8 @@ async def write_file(database: Database, seals: Extent, path: Path, *, progress:
 async def retire(database: Database, partition: str, file_sha256: str | None) -> None:
     """Take the oldest partition out of the record, as the owner of the tables; that transaction notes it.
 
-    Payments wait for its lock for at most ``LOCK_MS``, and for as long as the rest of it takes: some milliseconds.
-
     Raises:
         NotRetired: when the database refuses it, or something else held the record for too long.
     """
-
-    async def leave() -> None:
-        async with database.transaction() as session:
-            connection = await raw(session)
-            await connection.execute(f"SET LOCAL lock_timeout = {LOCK_MS}; SET LOCAL statement_timeout = 0")
-            await connection.execute(
-                "SELECT retire_log_partition($1::text, $2, $3)",
-                partition,
-                file_sha256,
-                origin.get().actor,
-                timeout=_SLOWEST_S,
-            )
-
-    try:
-        await when_free(leave, for_s=TRY_FOR_S)
-    except asyncpg.LockNotAvailableError as error:
-        raise NotRetired(f"{partition} is held by something else: try again later.") from error
-    except asyncpg.InsufficientPrivilegeError as error:
-        sentence = "Only the owner of the tables may do that: use the DATABASE_URL of 'migrate'."
-        raise NotRetired(sentence) from error
-    except asyncpg.CheckViolationError as error:
-        raise NotRetired(f"{partition} stays: {error.args[0]}.") from error
+    statement = "SELECT retire_log_partition($1::text, $2, $3)"
+    await take_out(database, partition, statement, partition, file_sha256, origin.get().actor)

@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 
 from payment_service.access.service import SERVICE
 from payment_service.audit import checking
-from payment_service.audit.months import months
 from payment_service.idempotency.holding import WHY
 from payment_service.observability.metrics import CERTIFICATE_END, HOST_CLOCK_AHEAD, values_of
 from payment_service.postgres import schema
 from payment_service.postgres.condition import SKEW_S, SLOW_S, condition
 from payment_service.postgres.connecting import connect_arguments, trouble_of
+from payment_service.postgres.months import months
 from payment_service.postgres.promises import Promises, promises
 from payment_service.postgres.vault import VaultError
 from payment_service.providers.interface import NoSuchPayment, StatusRead, StatusUnread
@@ -361,11 +361,11 @@ async def _seals(services: Services) -> list[Finding]:
 
 async def _months(services: Services) -> list[Finding]:
     found = await months(services.database)
-    sentence = f"{found.ahead} months of the record lie ready"
+    sentence = f"{found.ahead} months of the record and of events lie ready"
     if found.are_enough:
         return [Finding("months", Level.OK, sentence)]
     if found.astray:
-        sentence += ", and rows are in payment_log_default, whose month nobody had made"
+        sentence += f", and rows are in {' and '.join(found.astray)}, whose month nobody had made"
     return [Finding("months", Level.WARNING, sentence, "a worker makes them: its log says why not; docs/audit.md")]
 
 

@@ -17,11 +17,12 @@ from payment_service.audit.archive import Extent, Waiting
 from payment_service.audit.canonical import Seal
 from payment_service.audit.checking import Report
 from payment_service.audit.comparing import Comparison, compare
-from payment_service.audit.retiring import Leaving, NotRetired
+from payment_service.audit.retiring import Leaving
 from payment_service.audit.verification import Expected, RecordBroken
 from payment_service.cli.output import AsJson, fail, show
 from payment_service.cli.running import with_database
 from payment_service.postgres.database import Database, is_unreachable
+from payment_service.postgres.months import NotRetired
 from payment_service.postgres.vault import Vault
 
 app = typer.Typer(no_args_is_help=True)

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "and BIN.",
     "notify": "Messages to people: which chats are told of which events.",
     "webhooks": "Webhook endpoints and deliveries.",
+    "events": "Take old months of events out of the database.",
     "keys": "API keys, their scopes and shops.",
     "people": "Who may sign in to the console: accounts, their roles and shops.",
     "doctor": "Look everything over and say what to do: settings, database, provider, workers, what waits.",

@@ -5,11 +5,11 @@ import getpass
 
 import typer
 
-from payment_service.audit.months import make_months
 from payment_service.observability import logs
 from payment_service.observability.context import Origin, origin
 from payment_service.postgres import migrating, schema
 from payment_service.postgres.database import Database
+from payment_service.postgres.months import make_months
 from payment_service.routing.service import set_needs_two
 from payment_service.settings import Settings, load
 

@@ -65,8 +65,8 @@ class NotifyMessage(Base):
 
     __tablename__ = "notify_message"
 
-    event_id: Mapped[UUID] = mapped_column(ForeignKey("event.id"), primary_key=True)
-    chat_id: Mapped[UUID] = mapped_column(ForeignKey("notify_chat.id"), primary_key=True)
+    event_id: Mapped[UUID] = mapped_column(primary_key=True)
+    chat_id: Mapped[UUID] = mapped_column(primary_key=True)
     language: Mapped[str] = mapped_column(String(2))
     state: Mapped[str] = mapped_column(String(10))
     tries: Mapped[int] = mapped_column(server_default="0")

@@ -102,11 +102,13 @@ HOST_CLOCK_AHEAD = Gauge(
     ("host",),
 )
 LOG_MONTHS_AHEAD = Gauge(
-    "payment_service_log_months_ahead", "Partitions of the record that lie ready for the months after this one"
+    "payment_service_log_months_ahead",
+    "Partitions that lie ready for the months after this one: of the record, or of events, whichever has fewer",
 )
 LOG_MONTHS_AHEAD.set(float("nan"))  # in a process that is no worker
 LOG_ROWS_ASTRAY = Gauge(
-    "payment_service_log_rows_astray", "1 while rows of the record are in the partition for months that nobody made"
+    "payment_service_log_rows_astray",
+    "1 while rows of the record, or events, are in the partition for months that nobody made",
 )
 MOVES = Counter("payment_service_moves", "Moves of payments and refunds", ("object", "before", "after"))
 READINGS = Counter("payment_service_readings", "Status readings by what they said", ("meaning",))

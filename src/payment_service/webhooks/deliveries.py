@@ -105,13 +105,14 @@ class DeliveryRecord:
         Raises:
             DeliveryNotFound: when there is none that the caller may see.
         """
-        tries = select(DeliveryTry).where(DeliveryTry.delivery_id == delivery_id).order_by(DeliveryTry.number)
         async with self.database.reading() as session:
             delivery = await session.get(EventDelivery, delivery_id)
             if delivery is None:
                 raise DeliveryNotFound(delivery_id)
             await self._check_visible(caller, delivery)
             event = await session.get_one(Event, delivery.event_id)
+            of_delivery = DeliveryTry.event_id == event.id, DeliveryTry.delivery_id == delivery_id
+            tries = select(DeliveryTry).where(*of_delivery).order_by(DeliveryTry.number)
             return DeliveryDetails(delivery, event, list(await session.scalars(tries)))
 
     async def of_subjects(self, caller: Caller, subject_ids: Collection[str]) -> list[Delivered]:
@@ -354,7 +355,7 @@ def _failed(endpoint_id: UUID, since: datetime) -> tuple[ColumnElement[bool], ..
         and_(
             EventDelivery.state == "dead",
             EventDelivery.ended_at >= since,
-            ~exists().where(later.replay_of == EventDelivery.id),
+            ~exists().where(later.event_id == EventDelivery.event_id, later.replay_of == EventDelivery.id),
         ),
         and_(EventDelivery.state == "waiting", EventDelivery.tries > 0, EventDelivery.created_at >= since),
     )

@@ -40,21 +40,21 @@ LEASE_S: Final = DEADLINE_S + 10
 GONE: Final = 410
 _SHORTEST_SECRET: Final = 8
 """A value that is shorter is no secret, and is in many an answer by chance."""
-_CLAIM: Final = "SELECT * FROM claim_deliveries($1, $2, $3, $4, $5, $6)"
-_RESULT: Final = """
+CLAIM: Final = "SELECT * FROM claim_deliveries($1, $2, $3, $4, $5, $6)"
+RESULT: Final = """
 WITH owned AS (
   SELECT id, tries, endpoint_id, coalesce($9::timestamptz, now()) AS moment FROM event_delivery
-  WHERE id = $1::uuid AND trying_until = $2::timestamptz FOR UPDATE
+  WHERE event_id = $11::uuid AND id = $1::uuid AND trying_until = $2::timestamptz FOR UPDATE
 ), tried AS (
-  INSERT INTO delivery_try (delivery_id, number, succeeded, status, error, answer, duration_ms, created_at)
-  SELECT id, tries + 1, $3::boolean, $4::smallint, $5::text, $6::text, $7::integer, moment FROM owned
-  RETURNING delivery_id, number, created_at
+  INSERT INTO delivery_try (event_id, delivery_id, number, succeeded, status, error, answer, duration_ms, created_at)
+  SELECT $11::uuid, id, tries + 1, $3::boolean, $4::smallint, $5::text, $6::text, $7::integer, moment FROM owned
+  RETURNING number, created_at
 ), written AS (
   UPDATE event_delivery SET tries = number, trying_until = NULL,
     state = CASE WHEN $3 THEN 'delivered' WHEN $8::float8 IS NULL THEN 'dead' ELSE 'waiting' END,
     next_try_at = CASE WHEN NOT $3 THEN tried.created_at + make_interval(secs => $8) END,
     ended_at = CASE WHEN $3 OR $8 IS NULL THEN tried.created_at END
-  FROM tried WHERE id = delivery_id
+  FROM tried WHERE event_id = $11 AND id = $1
   RETURNING endpoint_id, state, tries, type, tried.created_at AS moment
 ), failing AS (
   -- Written only when it changes, and left to the next try while somebody changes the endpoint: no try waits for it.
@@ -68,7 +68,7 @@ SELECT state, written.tries, moment, is_active, off_reason, failing_since
 FROM written JOIN webhook_endpoint ON webhook_endpoint.id = endpoint_id
 """
 """No row when the try was written before, or the lease ended and another worker took it up."""
-_NEXT: Final = """
+NEXT: Final = """
 SELECT extract(epoch FROM min(next_try_at) - now())::float8
 FROM webhook_endpoint CROSS JOIN LATERAL (
   SELECT next_try_at FROM event_delivery
@@ -158,7 +158,7 @@ class Deliveries:
     async def claim(self, at_most: int) -> list[Turn]:
         """Own so many due deliveries; of each endpoint, and in all workers, no more at once than the plan says."""
         rows = await self.database.lines.fetch(
-            _CLAIM,
+            CLAIM,
             at_most,
             self.plan.at_once,
             self.plan.at_once_in_all,
@@ -170,7 +170,7 @@ class Deliveries:
 
     async def due_in_s(self) -> float | None:
         """How long until the next try that is planned, in seconds."""
-        row = await self.database.lines.fetchrow(_NEXT)
+        row = await self.database.lines.fetchrow(NEXT)
         return None if row is None else row[0]
 
     async def perform(self, turn: Turn) -> None:
@@ -220,7 +220,7 @@ class Deliveries:
         succeeded = status is not None and 200 <= status <= 299
         delay_s = None if succeeded or is_test or not was_called else self.plan.delay_s(turn.tries + 1)
         written = await self.database.lines.fetchrow(
-            _RESULT,
+            RESULT,
             turn.delivery_id,
             turn.lease_end,
             succeeded,
@@ -231,6 +231,7 @@ class Deliveries:
             delay_s,
             self.clock.now(),
             was_called,
+            turn.event.id,
         )
         if written is None:
             return

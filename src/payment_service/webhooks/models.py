@@ -1,11 +1,12 @@
 """The tables of webhooks: endpoints, deliveries, and every try of one.
 
-A delivery that has ended is never changed, nor is a try.
+A delivery that has ended is never changed, nor is a try. Both are in the partition of their event's month, and so are
+the foreign keys, which the models do not know.
 """
 
 from uuid import UUID
 
-from sqlalchemy import ARRAY, FetchedValue, ForeignKey, Integer, SmallInteger, String, Text
+from sqlalchemy import ARRAY, FetchedValue, Integer, SmallInteger, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from payment_service.postgres.database import Base, Moment, Stamp, UpdateStamp
@@ -45,14 +46,14 @@ class EventDelivery(Base):
     __tablename__ = "event_delivery"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    event_id: Mapped[UUID] = mapped_column(ForeignKey("event.id"))
-    endpoint_id: Mapped[UUID] = mapped_column(ForeignKey("webhook_endpoint.id"))
+    event_id: Mapped[UUID]
+    endpoint_id: Mapped[UUID]
     type: Mapped[str] = mapped_column(String(30))
     subject_id: Mapped[str] = mapped_column(String(50))
     version: Mapped[int]
     shop_id: Mapped[int | None]
-    replay_of: Mapped[UUID | None] = mapped_column(ForeignKey("event_delivery.id"), unique=True)
-    """The earlier delivery that this one repeats."""
+    replay_of: Mapped[UUID | None]
+    """The earlier delivery that this one repeats; repeated once."""
     state: Mapped[str] = mapped_column(String(10), server_default="waiting")
     tries: Mapped[int] = mapped_column(server_default="0")
     next_try_at: Mapped[Moment | None]
@@ -67,7 +68,9 @@ class DeliveryTry(Base):
 
     __tablename__ = "delivery_try"
 
-    delivery_id: Mapped[UUID] = mapped_column(ForeignKey("event_delivery.id"), primary_key=True)
+    event_id: Mapped[UUID] = mapped_column(server_default=str(UUID(int=0)))
+    """Says in which partition it is. The default is for a worker of the version before."""
+    delivery_id: Mapped[UUID] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     succeeded: Mapped[bool]
     status: Mapped[int | None] = mapped_column(SmallInteger)

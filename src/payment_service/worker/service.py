@@ -14,7 +14,6 @@ from typing import Any, Final
 from uuid import UUID
 
 from payment_service import __version__
-from payment_service.audit.months import make_months, months
 from payment_service.audit.sealing import AuditSeals
 from payment_service.events.outbox import EVENT_WRITTEN
 from payment_service.events.relay import Relay
@@ -42,6 +41,7 @@ from payment_service.payments.settling import Settling
 from payment_service.postgres.condition import condition
 from payment_service.postgres.database import Database
 from payment_service.postgres.listening import listen
+from payment_service.postgres.months import make_months, months
 from payment_service.refunds.settling import RefundSettling
 from payment_service.scheduling.due import WORK_DUE, Dispatcher, Kind
 from payment_service.scheduling.failures import note
@@ -200,14 +200,14 @@ class Worker:
             OLDEST_DUE.labels(kind).set((datetime.now(UTC) - since).total_seconds() if since else 0)
 
     async def _make_months(self) -> None:
-        """Make the months of the record that are missing, and tell Prometheus how many lie ready, made or not."""
+        """Make the months that are missing, and tell Prometheus how many lie ready, made or not."""
         try:
             if made := await make_months(self.database):
-                log.info("months of the record made", made=made)
+                log.info("months made", made=made)
         finally:
             found = await months(self.database)
             LOG_MONTHS_AHEAD.set(found.ahead)
-            LOG_ROWS_ASTRAY.set(found.astray)
+            LOG_ROWS_ASTRAY.set(bool(found.astray))
 
     async def _pause(self, seconds: float) -> None:
         try:
