@@ -47,7 +47,7 @@ $$;
 
 -- The time that a UUIDv7 begins with.
 CREATE OR REPLACE FUNCTION moment_of(id text) RETURNS timestamptz LANGUAGE sql IMMUTABLE AS $$
-    SELECT to_timestamp(('x0000' || left(id, 8) || substr(id, 10, 4))::bit(64)::bigint / 1000)
+    SELECT to_timestamp(('x0000' || left(id, 8) || substr(id, 10, 4))::bit(64)::bigint / 1000.0)
 $$;
 
 -- Until when a partition's rows were written; NULL of the one for what has none.

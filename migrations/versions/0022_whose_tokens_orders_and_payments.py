@@ -61,16 +61,12 @@ LAW = rewritten(
 )
 
 WINDOW = """
--- When an id was made (UUIDv7), in milliseconds since 1970.
-CREATE FUNCTION made_ms(id uuid) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
-    SELECT ('x' || translate(left(id::text, 13), '-', ''))::bit(48)::bigint
-$$;
 -- For how many seconds the end of a request is known to one that equals it. When PostgreSQL's clock steps forward, the
 -- window in which they are the same looks over: their ids tell by the services' clocks how far apart they are.
 CREATE FUNCTION seconds_known(since timestamptz, earlier uuid, later uuid, window_s float8) RETURNS float8
 LANGUAGE sql STABLE AS $$
     SELECT least(extract(epoch FROM now() - since)::float8, CASE WHEN abs(apart_s) < window_s THEN abs(apart_s) END)
-    FROM (SELECT (made_ms(later) - made_ms(earlier)) / 1000.0::float8) AS ids (apart_s)
+    FROM (SELECT extract(epoch FROM moment_of(later::text) - moment_of(earlier::text))::float8) AS ids (apart_s)
 $$;
 """
 ALIKE = {
@@ -104,7 +100,7 @@ PROVIDER = "ALTER TABLE sending_hold ADD COLUMN provider varchar(2000);"
 
 
 def upgrade() -> None:
-    paths = pinned("token_is_of_its_bin", "order_id_is_seen", "seconds_known", "made_ms")
+    paths = pinned("token_is_of_its_bin", "order_id_is_seen", "seconds_known")
     for part in (PROVIDER, TOKENS, ORDERS, WINDOW, paths, LAW, INTENDING):
         run_script(op.get_bind(), part)
 

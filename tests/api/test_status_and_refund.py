@@ -262,18 +262,6 @@ async def test_equal_refund_within_the_window_is_the_same_refund(client: httpx.A
     assert proxy.refund.call_count == 1
 
 
-async def test_equal_refund_after_the_window_is_another(
-    client: httpx.AsyncClient, proxy: GoodProxy, sql: asyncpg.Connection
-) -> None:
-    payment = await paid(client, proxy)
-    await refund(client, payment, amount=10)
-    await sql.execute(
-        "BEGIN; SET LOCAL session_replication_role = replica;"
-        "UPDATE refund SET created_at = created_at - interval '61 s', known_at = known_at - interval '61 s'; COMMIT"
-    )
-    assert (await refund(client, payment, amount=10)).json()["total_refunded_amount"] == 20
-
-
 async def test_refund_of_a_payment_without_device_token_is_impossible(
     client: httpx.AsyncClient, proxy: GoodProxy
 ) -> None:

@@ -19,6 +19,8 @@ from payment_service.identifiers import new_id
 from payment_service.notifications.bindings import BindingRequest
 from payment_service.observability.metrics import CERTIFICATE_END, HOST_CLOCK_AHEAD
 from payment_service.postgres.promises import Promises
+from payment_service.programs import StartError
+from payment_service.programs.start import check_database
 from payment_service.scheduling.ticks import tick
 from payment_service.services import Services, build
 from payment_service.settings import Settings
@@ -133,6 +135,8 @@ async def test_triggers_that_are_switched_off(well: Services, sql: asyncpg.Conne
         await sql.execute("ALTER TABLE sending_hold DISABLE TRIGGER ALL")
     try:
         assert await found(well) == {("laws", Level.BAD): "triggers are switched off on sending_hold"}
+        with pytest.raises(StartError, match="does not keep its laws: triggers are switched off on sending_hold"):
+            await check_database(well.settings)
     finally:
         await sql.execute("ALTER TABLE sending_hold ENABLE TRIGGER ALL")
 

@@ -23,7 +23,7 @@ from payment_service.postgres import schema
 from payment_service.postgres.condition import SKEW_S, SLOW_S, condition
 from payment_service.postgres.connecting import connect_arguments, trouble_of
 from payment_service.postgres.months import months
-from payment_service.postgres.promises import Promises, promises
+from payment_service.postgres.promises import ROLE, Promises, promises
 from payment_service.postgres.vault import VaultError
 from payment_service.providers.interface import NoSuchPayment, StatusRead, StatusUnread
 from payment_service.scheduling.lateness import PATIENCE, Lateness
@@ -144,20 +144,14 @@ async def _database(services: Services) -> list[Finding]:
 
 
 def _of_promises(found: Promises) -> list[Finding]:
-    findings = []
-    if "session_replication_role" in found.amiss:
-        sentence = "session_replication_role is replica: no trigger fires, and nothing guards the record"
-        remedy = "RESET it for the role, the database or the server; restart all; payment-service audit verify"
-        findings.append(Finding("laws", Level.BAD, sentence, remedy))
-    if found.without_triggers:
-        sentence = f"triggers are switched off on {', '.join(found.without_triggers)}"
-        findings.append(
-            Finding("laws", Level.BAD, sentence, "ALTER TABLE ... ENABLE TRIGGER ALL; payment-service audit verify")
-        )
-    if not findings:
-        findings.append(Finding("laws", Level.OK, "the triggers that guard the record fire"))
+    findings = [Finding("laws", Level.OK, "the triggers that guard the record fire")]
+    if found.laws_are_off:
+        remedy = f"RESET {ROLE} for the role, the database or the server, ALTER TABLE ... ENABLE TRIGGER ALL; "
+        findings = [
+            Finding("laws", Level.BAD, found.laws_are_off, f"{remedy}restart all; payment-service audit verify")
+        ]
     for name, (value, wanted) in found.amiss.items():
-        if name != "session_replication_role":
+        if name != ROLE:
             sentence = f"a session of the service has {name}={value} and needs {wanted}"
             findings.append(Finding("database", Level.BAD, sentence, "docs/deploy.md, 'Behind PgBouncer'"))
     if found.forgets_by:

@@ -13,9 +13,10 @@ from sqlalchemy import text
 from payment_service.postgres.database import Database
 from payment_service.postgres.sessions import SETTINGS
 
+ROLE: Final = "session_replication_role"
 _WANTED: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "session_replication_role": "origin",
+        ROLE: "origin",
         "default_transaction_isolation": SETTINGS["default_transaction_isolation"],
         "synchronous_commit": SETTINGS["synchronous_commit"],
         "TimeZone": "UTC",
@@ -46,6 +47,15 @@ class Promises:
     """Of the database, in bytes."""
     data_directory: str | None
     """On the server's machine; none for a role that may not know it."""
+
+    @property
+    def laws_are_off(self) -> str | None:
+        """Why the database does not guard the record, as a sentence; none when it does."""
+        if ROLE in self.amiss:
+            return f"{ROLE} is {self.amiss[ROLE][0]}: no trigger fires, and nothing guards the record"
+        if self.without_triggers:
+            return f"triggers are switched off on {', '.join(self.without_triggers)}"
+        return None
 
 
 async def promises(database: Database) -> Promises:
