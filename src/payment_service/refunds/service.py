@@ -13,6 +13,7 @@ from uuid import UUID
 import asyncpg
 
 from payment_service.access.service import Caller
+from payment_service.audit import service as audit
 from payment_service.errors import (
     DeviceTokenMissing,
     PaymentIncomplete,
@@ -286,7 +287,26 @@ class Refunds:
             alarm("outcome_refused", payment_id, refund_id=str(refund_id), because=why)
             return Unknown("outcome_refused")
 
-        return await write_outcome(write, outcome, restore=restore, refused=refused)
+        done = await write_outcome(write, outcome, restore=restore, refused=refused)
+        if (named := _provider_id_of(outcome)) not in {None, done.refund.provider_refund_id}:
+            await retry_until_written(lambda: self._record_other_id(done, named), while_unreachable_s=FOREVER)
+        return done
+
+    async def _record_other_id(self, done: RefundAnswer, named: str | None) -> None:
+        """Keep an id that a reply named and the refund does not have: it is another's."""
+        payment = done.payment
+        async with self.database.transaction() as session:
+            await audit.record(
+                session,
+                "refund",
+                shop_id=payment.shop_id,
+                organization_bin=payment.organization_bin,
+                external_id=payment.external_id,
+                error_message=f"The reply to this refund named the refund {named}, which it is not.",
+                provider=payment.provider,
+                payment_id=payment.id,
+                refund_id=done.refund.id,
+            )
 
     async def _apply_outcome(self, seen: Seen, outcome: Outcome[RefundReceipt], reason: str | None) -> RefundAnswer:
         """Move a refund by an outcome.
