@@ -125,6 +125,8 @@ async def test_refund_reply_that_came_before_is_unknown(
     cached = await services.refunds.refund(give_back(payment, idempotency_key=f"{KEY}-other"))
     assert (first.refund.state, cached.refund.state) == ("succeeded", "unknown")
     assert cached.refund.error_code == "refund_id_of_another_refund"
+    about = await sql.fetch("SELECT error_message FROM payment_log WHERE refund_id = $1 ORDER BY id", cached.refund.id)
+    assert about[-1]["error_message"] == "The reply to this refund named the refund 71, which it is not."
     assert await sums(sql) == (1000, 1000)
 
 
