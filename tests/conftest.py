@@ -6,7 +6,6 @@ database of its own, copied from a migrated template. Services really commit, an
 
 import asyncio
 import contextlib
-import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -43,11 +42,6 @@ PROXY = "http://127.0.0.1:1"
 
 _server = pytest.StashKey[EmbeddedPostgres]()
 _url = pytest.StashKey[str]()
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are processors: much of the time tests wait, for programs and for PostgreSQL."""
-    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
 
 
 def pytest_configure(config: pytest.Config) -> None:

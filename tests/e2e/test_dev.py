@@ -25,7 +25,7 @@ from tests.support.shops import SHOPS
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.xdist_group("dev")
+pytestmark = [pytest.mark.xdist_group("dev"), pytest.mark.thorough]
 
 # docs/contract.md section 1, word for word but for the port and the id; what the answer shows stands beside it.
 EXAMPLES: dict[str, tuple[str, Any]] = {
@@ -299,7 +299,6 @@ def test_made_up_secrets_are_for_their_owner_alone(story: Story) -> None:
     assert (story.folder / ".data" / "secrets.json").stat().st_mode & 0o077 == 0
 
 
-@pytest.mark.thorough
 async def test_database_url_is_used_instead_of_a_server_of_its_own(
     server: Server, worker_id: str, tmp_path: Path
 ) -> None:
@@ -321,8 +320,7 @@ def one_sentence(program: Process) -> str:
     return lines[0]
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("option", ["--port", pytest.param("--sandbox-port", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("option", ["--port", "--sandbox-port"])
 async def test_port_in_use_is_told_in_a_sentence(tmp_path: Path, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -334,7 +332,6 @@ async def test_port_in_use_is_told_in_a_sentence(tmp_path: Path, option: str) ->
     assert not dev.data.exists()
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     "url",
     [

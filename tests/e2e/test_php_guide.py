@@ -25,6 +25,7 @@ def steps(begin: str, end: str) -> str:
     return "\n".join(["set -euo pipefail", *re.findall(r"^```sh\n(.*?)^```", part, re.DOTALL | re.MULTILINE)])
 
 
+@pytest.mark.thorough
 async def test_guide_deploys_and_goes_back(rig: Rig, tmp_path: Path) -> None:
     php_or_skip()
     www = tmp_path / "www"

@@ -5,15 +5,15 @@ import pytest
 from faults import largest
 from faults.bench import Bench
 
-pytestmark = pytest.mark.xdist_group("faults")
+pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.thorough]
 
 
 @pytest.mark.parametrize(
     "case",
     [
         largest.LARGEST,
-        pytest.param(largest.TOO_LARGE, marks=pytest.mark.thorough),
-        pytest.param("returnOperationId", marks=pytest.mark.thorough),
+        largest.TOO_LARGE,
+        "returnOperationId",
     ],
 )
 async def test_largest_values_are_written_down_and_told(bench: Bench, case: str) -> None:

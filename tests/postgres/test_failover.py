@@ -116,6 +116,7 @@ async def services_over(pair: Pair, settings: Settings) -> Services:
     return services
 
 
+@pytest.mark.thorough
 async def test_replica_that_lacks_payments_sends_none_until_a_person_has_looked(
     pair: Pair, settings: Settings, wire: respx.MockRouter
 ) -> None:

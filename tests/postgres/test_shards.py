@@ -80,9 +80,8 @@ def scans(plan: dict[str, Any]) -> Iterator[tuple[str, frozenset[str]]]:
     """Of each table of a plan that is read: its name, and the columns that its rows are asked by."""
     node = plan.get("Plan", plan)
     if "Scan" in node["Node Type"] and "Relation Name" in node:
-        below = node.get("Plans", [{}])[0]  # of a bitmap
         # Which of the conditions an index serves hangs on how full the tables are: what the statement names counts.
-        condition = " ".join(each.get(key, "") for each in (node, below) for key in ("Index Cond", "Filter"))
+        condition = " ".join(node.get(key, "") for key in ("Index Cond", "Recheck Cond", "Filter"))
         # A month of a divided table is that table.
         table = re.sub(rf"^({'|'.join(OF_A_SHOP)})_\d.*", r"\1", node["Relation Name"])
         yield table, frozenset(re.findall(r"\(+(\w+)\)?(?:::\w+)* (?:=|<=|>=|<|>|IS NOT NULL)", condition))
