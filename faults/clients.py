@@ -61,6 +61,8 @@ class Told:
     retry_after: bool = False
     at: float = 0
     """When the answer had come, in Unix seconds."""
+    error: str = ""
+    """Why no answer came."""
 
     @property
     def unanswered(self) -> bool:
@@ -131,8 +133,9 @@ class Clients:
                 retry_after="retry-after" in answer.headers,
                 at=time.time(),
             )
-        except (httpx.TransportError, TimeoutError):
-            told = Told(asked=asked, by=by.name, status=None, seconds=time.perf_counter() - started, at=time.time())
+        except (httpx.TransportError, TimeoutError) as error:
+            seconds = time.perf_counter() - started
+            told = Told(asked=asked, by=by.name, status=None, seconds=seconds, at=time.time(), error=repr(error))
         self.told.append(told)
         return told
 

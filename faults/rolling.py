@@ -154,7 +154,12 @@ def _answers(told: list[Told], passed: list[Passed], case: str) -> list[str]:
         for one in told
         if (one.status or 0) >= 500 and not one.unanswered and one.body.get("code") not in NOT_SENT
     ]
-    found += [f"answered: {checker.who(one)} was not answered by nginx" for one in told if one.status is None]
+    found += [
+        f"answered: {checker.who(one)} by nginx: {one.error}"
+        for one in told
+        # A process that is killed between the head and the body of its answer leaves nginx nothing to answer with.
+        if one.status is None and not (action is killed and "without sending complete message body" in one.error)
+    ]
     for one in passed:
         if one.repeated_after_sending and (repeats == OFF or one.what.startswith("POST ")):
             found.append(f"never_again: nginx repeated {one}")
