@@ -76,7 +76,7 @@ async def explained(settings: Settings, shops: dict[int, str], database_url: str
     await services.close()
 
 
-def scans(plan: dict[str, Any]) -> Iterator[tuple[str, frozenset[str]]]:
+def scans(plan: dict[str, Any], joined_by: str = "") -> Iterator[tuple[str, frozenset[str]]]:
     """Of each table of a plan that is read: its name, and the columns that its rows are asked by."""
     node = plan.get("Plan", plan)
     if "Scan" in node["Node Type"] and "Relation Name" in node:
@@ -84,9 +84,11 @@ def scans(plan: dict[str, Any]) -> Iterator[tuple[str, frozenset[str]]]:
         condition = " ".join(node.get(key, "") for key in ("Index Cond", "Recheck Cond", "Filter"))
         # A month of a divided table is that table.
         table = re.sub(rf"^({'|'.join(OF_A_SHOP)})_\d.*", r"\1", node["Relation Name"])
-        yield table, frozenset(re.findall(r"\(+(\w+)\)?(?:::\w+)* (?:=|<=|>=|<|>|IS NOT NULL)", condition))
+        columns = re.findall(r"\(+(\w+)\)?(?:::\w+)* (?:=|<=|>=|<|>|IS NOT NULL)", condition)
+        # A table of few rows is read whole and joined, not row by row.
+        yield table, frozenset(columns + re.findall(rf"\b{node['Alias']}\.(\w+)", joined_by))
     for each in node.get("Plans", ()):
-        yield from scans(each)
+        yield from scans(each, joined_by + "".join(node.get(key, "") for key in ("Hash Cond", "Merge Cond")))
 
 
 async def test_money_path_reaches_rows_within_a_shop_or_by_the_id_of_its_payment(
