@@ -76,6 +76,9 @@ async def explained(settings: Settings, shops: dict[int, str], database_url: str
     await services.close()
 
 
+_JOINED_BY = ("Hash Cond", "Merge Cond", "Join Filter")
+
+
 def scans(plan: dict[str, Any], joined_by: str = "") -> Iterator[tuple[str, frozenset[str]]]:
     """Of each table of a plan that is read: its name, and the columns that its rows are asked by."""
     node = plan.get("Plan", plan)
@@ -88,7 +91,7 @@ def scans(plan: dict[str, Any], joined_by: str = "") -> Iterator[tuple[str, froz
         # A table of few rows is read whole and joined, not row by row.
         yield table, frozenset(columns + re.findall(rf"\b{node['Alias']}\.(\w+)", joined_by))
     for each in node.get("Plans", ()):
-        yield from scans(each, joined_by + "".join(node.get(key, "") for key in ("Hash Cond", "Merge Cond")))
+        yield from scans(each, joined_by + "".join(node.get(key, "") for key in _JOINED_BY))
 
 
 async def test_money_path_reaches_rows_within_a_shop_or_by_the_id_of_its_payment(
