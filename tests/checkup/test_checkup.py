@@ -142,7 +142,7 @@ async def test_triggers_that_are_switched_off(well: Services, sql: asyncpg.Conne
 
 
 def promised(**changes: Any) -> Promises:
-    well = Promises({}, (), (), wal_level="replica", size=10**9, data_directory=None)
+    well = Promises(None, {}, (), wal_level="replica", size=10**9, data_directory=None)
     return replace(well, **changes)
 
 

@@ -23,7 +23,7 @@ from payment_service.postgres import schema
 from payment_service.postgres.condition import SKEW_S, SLOW_S, condition
 from payment_service.postgres.connecting import connect_arguments, trouble_of
 from payment_service.postgres.months import months
-from payment_service.postgres.promises import ROLE, Promises, promises
+from payment_service.postgres.promises import Promises, promises
 from payment_service.postgres.vault import VaultError
 from payment_service.providers.interface import NoSuchPayment, StatusRead, StatusUnread
 from payment_service.scheduling.lateness import PATIENCE, Lateness
@@ -137,7 +137,7 @@ async def _database(services: Services) -> list[Finding]:
         findings.append(Finding("schema", Level.OK, f"at {found.revision}, as this release needs"))
     else:
         sentence = f"at {found.revision or 'nothing'}, and this release needs {schema.head()}"
-        is_newer = (found.revision or "") > schema.head()
+        is_newer = schema.is_newer(found.revision)
         todo = "use the release that migrated it, or a later one" if is_newer else "payment-service migrate"
         findings.append(Finding("schema", Level.BAD, sentence, todo))
     return [*findings, *_of_promises(promised), _of_disk(promised, services.settings.session_url)]
@@ -145,18 +145,16 @@ async def _database(services: Services) -> list[Finding]:
 
 def _of_promises(found: Promises) -> list[Finding]:
     findings = [Finding("laws", Level.OK, "the triggers that guard the record fire")]
-    if found.laws_are_off:
-        remedy = f"RESET {ROLE} for the role, the database or the server, ALTER TABLE ... ENABLE TRIGGER ALL; "
-        findings = [
-            Finding("laws", Level.BAD, found.laws_are_off, f"{remedy}restart all; payment-service audit verify")
-        ]
+    if found.laws_off:
+        remedy = "RESET session_replication_role for the role, the database or the server, "
+        remedy += "ALTER TABLE ... ENABLE TRIGGER ALL; restart all; payment-service audit verify"
+        findings = [Finding("laws", Level.BAD, found.laws_off, remedy)]
     for name, (value, wanted) in found.amiss.items():
-        if name != ROLE:
-            sentence = f"a session of the service has {name}={value} and needs {wanted}"
-            findings.append(Finding("database", Level.BAD, sentence, "docs/deploy.md, 'Behind PgBouncer'"))
+        sentence = f"a session of the service has {name}={value} and needs {wanted}"
+        findings.append(Finding("database", Level.BAD, sentence, "docs/deploy.md, 'Behind PgBouncer'"))
     if found.forgets_by:
         sentence = f"PostgreSQL runs with {' and '.join(f'{name}=off' for name in found.forgets_by)}"
-        remedy = f"{', '.join(f'{name}=on' for name in found.forgets_by)}"
+        remedy = ", ".join(f"{name}=on" for name in found.forgets_by)
         findings.append(
             Finding("database", Level.BAD, f"{sentence} and forgets payments when its machine stops", remedy)
         )

@@ -54,11 +54,12 @@ def with_services(action: Callable[["Services"], Awaitable[Result]], *, asks_pro
 
     ``asks_provider``: what the provider says is written down, so it has to be the one of this database.
     """
-    start, composition = load_module("payment_service.programs.start"), load_module("payment_service.services")
+    composition = load_module("payment_service.services")
+    start = load_module("payment_service.programs.start") if asks_provider else None
 
     async def work(settings: Settings) -> Result:
         async with composition.open_services(settings) as services:
-            if asks_provider:
+            if start is not None:
                 await start.check_provider(services)
             return await action(services)
 

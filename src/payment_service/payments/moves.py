@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import object_session
 
+from payment_service.audit import service as audit
 from payment_service.events.outbox import EVENT_WRITTEN, EventType, announcement
 from payment_service.identifiers import new_id
 from payment_service.observability import metrics
@@ -25,7 +26,7 @@ from payment_service.payments.following import FollowPlan
 from payment_service.payments.lifecycle import MOVES, OPEN, Failure, Standing, State, Step, move_to
 from payment_service.payments.models import Payment
 from payment_service.payments.statements import MOVE
-from payment_service.postgres.database import Database, raw
+from payment_service.postgres.database import FOREVER, Database, raw, retry_until_written
 from payment_service.postgres.signals import after_commit
 from payment_service.providers.interface import Meaning, Providers
 from payment_service.scheduling.due import IDLE_S, WORK_DUE, Kind
@@ -203,6 +204,34 @@ def _report(payment: Payment, before: State) -> None:
     record(f"payment {payment.state}", 0, payment_id=payment.id, before=before, after=payment.state)
     if payment.state == State.UNKNOWN:
         alarm("payment_unknown", payment.id, short_code=payment.short_code)
+
+
+async def keep_other_id(
+    database: Database,
+    payment: Payment,
+    operation_type: str,
+    said: str,
+    *,
+    external_id: str | None,
+    refund_id: UUID | None = None,
+) -> None:
+    """Keep in the record that a reply named an id which its payment or refund does not have, however long it takes."""
+
+    async def keep() -> None:
+        async with database.transaction() as session:
+            await audit.record(
+                session,
+                operation_type,
+                shop_id=payment.shop_id,
+                organization_bin=payment.organization_bin,
+                external_id=external_id,
+                error_message=said,
+                provider=payment.provider,
+                payment_id=payment.id,
+                refund_id=refund_id,
+            )
+
+    await retry_until_written(keep, while_unreachable_s=FOREVER)
 
 
 def alarm(name: metrics.Alarm, payment_id: UUID, **facts: str | None) -> None:

@@ -14,7 +14,6 @@ from uuid import UUID
 import asyncpg
 
 from payment_service.access.service import Caller
-from payment_service.audit import service as audit
 from payment_service.errors import (
     DeviceTokenMissing,
     OrderAlreadyOpen,
@@ -35,7 +34,7 @@ from payment_service.payments import queries
 from payment_service.payments.lifecycle import State, Step, decide
 from payment_service.payments.merging import merge_report
 from payment_service.payments.models import EXTERNAL_ID, LIKE_IN_FLIGHT, ONE_OPEN_PER_ORDER, ROUTE_IS_CURRENT, Payment
-from payment_service.payments.moves import Moves, alarm
+from payment_service.payments.moves import Moves, alarm, keep_other_id
 from payment_service.payments.phones import PhoneLimit
 from payment_service.payments.refusals import Refusals
 from payment_service.payments.rules import PaymentRules
@@ -302,22 +301,10 @@ class Payments:
 
         written = await write_outcome(write, outcome, restore=restore, refused=refused)
         if external_id not in {None, written.external_id}:
-            await retry_until_written(lambda: self._record_other_id(written, external_id), while_unreachable_s=FOREVER)
+            # It is another's, or a person named another.
+            said = "The reply to this payment named this id, which it does not have."
+            await keep_other_id(self.database, written, request.operation_type, said, external_id=external_id)
         return written
-
-    async def _record_other_id(self, payment: Payment, external_id: str | None) -> None:
-        """Keep an id that a reply named and the payment does not have: it is another's, or a person named another."""
-        async with self.database.transaction() as session:
-            await audit.record(
-                session,
-                "create" if payment.method == "phone" else "create-link",
-                shop_id=payment.shop_id,
-                organization_bin=payment.organization_bin,
-                external_id=external_id,
-                error_message="The reply to this payment named this id, which it does not have.",
-                provider=payment.provider,
-                payment_id=payment.id,
-            )
 
     async def _apply_outcome(
         self, payment: Payment, now: datetime, outcome: Outcome[PaymentReceipt], operation_type: str

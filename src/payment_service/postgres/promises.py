@@ -9,14 +9,13 @@ from types import MappingProxyType
 from typing import Final
 
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.postgres.database import Database
 from payment_service.postgres.sessions import SETTINGS
 
-ROLE: Final = "session_replication_role"
 _WANTED: Final[Mapping[str, str]] = MappingProxyType(
     {
-        ROLE: "origin",
         "default_transaction_isolation": SETTINGS["default_transaction_isolation"],
         "synchronous_commit": SETTINGS["synchronous_commit"],
         "TimeZone": "UTC",
@@ -25,6 +24,7 @@ _WANTED: Final[Mapping[str, str]] = MappingProxyType(
 """What a session of the service must have, whatever the server's own settings."""
 _OF_THE_SERVER: Final = ("fsync", "full_page_writes", "wal_level", "data_directory")
 _SETTINGS: Final = text("SELECT name, setting FROM pg_settings WHERE name = ANY(:names)")
+_ROLE: Final = text("SELECT current_setting('session_replication_role')")
 _DISABLED: Final = text("""
     SELECT DISTINCT relname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
     WHERE relnamespace = 'public'::regnamespace AND tgenabled IN ('D', 'R') ORDER BY relname
@@ -36,10 +36,10 @@ _SIZE: Final = text("SELECT pg_database_size(current_database())")
 class Promises:
     """How PostgreSQL is set up, as a session of the service sees it."""
 
+    laws_off: str | None
+    """Why the database does not guard the record, as a sentence; none when it does."""
     amiss: Mapping[str, tuple[str, str]]
     """Settings of the session that are not as they must be: what they are, and what they must be."""
-    without_triggers: tuple[str, ...]
-    """Tables of which a trigger is switched off, so that a law does not hold."""
     forgets_by: tuple[str, ...]
     """Settings by which a crash of the machine loses what was committed."""
     wal_level: str
@@ -47,15 +47,6 @@ class Promises:
     """Of the database, in bytes."""
     data_directory: str | None
     """On the server's machine; none for a role that may not know it."""
-
-    @property
-    def laws_are_off(self) -> str | None:
-        """Why the database does not guard the record, as a sentence; none when it does."""
-        if ROLE in self.amiss:
-            return f"{ROLE} is {self.amiss[ROLE][0]}: no trigger fires, and nothing guards the record"
-        if self.without_triggers:
-            return f"triggers are switched off on {', '.join(self.without_triggers)}"
-        return None
 
 
 async def promises(database: Database) -> Promises:
@@ -65,10 +56,19 @@ async def promises(database: Database) -> Promises:
         rows = await session.execute(_SETTINGS, {"names": names})
         found: dict[str, str] = {row.name: row.setting for row in rows}
         return Promises(
+            laws_off=await laws_off(session),
             amiss={name: (found[name], wanted) for name, wanted in _WANTED.items() if found[name] != wanted},
-            without_triggers=tuple(await session.scalars(_DISABLED)),
             forgets_by=tuple(name for name in ("fsync", "full_page_writes") if found[name] == "off"),
             wal_level=found["wal_level"],
             size=int((await session.execute(_SIZE)).scalar_one()),
             data_directory=found.get("data_directory"),
         )
+
+
+async def laws_off(session: AsyncSession) -> str | None:
+    """Why the database does not guard the record in this session, as a sentence; none when it does."""
+    role = await session.scalar(_ROLE)
+    if role != "origin":
+        return f"session_replication_role is {role}: no trigger fires, and nothing guards the record"
+    tables = list(await session.scalars(_DISABLED))
+    return f"triggers are switched off on {', '.join(tables)}" if tables else None

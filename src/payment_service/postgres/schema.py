@@ -35,12 +35,17 @@ class SchemaError(Exception):
     """A database that this code cannot use as it is; the text says what to do."""
 
 
+def is_newer(revision: str | None) -> bool:
+    """Whether a newer release has migrated a database that is at this revision."""
+    return (revision or "") > head()
+
+
 def trouble(revision: str | None) -> str | None:
     """What to do about a database that is at this revision; none when this code can use it."""
     if revision == head():
         return None
     at = f"The database is at schema {revision or 'nothing'} and this code needs {head()}: "
-    if (revision or "") > head():
+    if is_newer(revision):
         return f"{at}a newer release has migrated it, and only that one or a later one can use it."
     return f"{at}run 'payment-service migrate' first."
 

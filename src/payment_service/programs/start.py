@@ -12,7 +12,7 @@ from payment_service.observability.tracing import TracingError, tracing
 from payment_service.postgres import schema
 from payment_service.postgres.connecting import trouble_of
 from payment_service.postgres.database import Database
-from payment_service.postgres.promises import promises
+from payment_service.postgres.promises import laws_off
 from payment_service.postgres.vault import VaultError
 from payment_service.programs import StartError
 from payment_service.services import Services, open_services
@@ -52,7 +52,9 @@ async def check_database(settings: Settings, database: Database | None = None) -
     async with open_services(settings, database) as services:
         if trouble := schema.trouble(await _revision(services)):
             raise StartError(trouble)
-        if off := (await promises(services.database)).laws_are_off:
+        async with services.database.reading() as session:
+            off = await laws_off(session)
+        if off:
             raise StartError(f"The database does not keep its laws: {off}. payment-service doctor says what to do.")
         await check_provider(services)
         try:

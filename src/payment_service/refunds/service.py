@@ -13,7 +13,6 @@ from uuid import UUID
 import asyncpg
 
 from payment_service.access.service import Caller
-from payment_service.audit import service as audit
 from payment_service.errors import (
     DeviceTokenMissing,
     PaymentIncomplete,
@@ -33,7 +32,7 @@ from payment_service.observability.logs import bind, get_logger
 from payment_service.payments import queries as payment_queries
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
-from payment_service.payments.moves import alarm
+from payment_service.payments.moves import alarm, keep_other_id
 from payment_service.payments.reading import PaymentReading
 from payment_service.payments.rules import PaymentRules
 from payment_service.postgres.database import (
@@ -289,24 +288,12 @@ class Refunds:
 
         done = await write_outcome(write, outcome, restore=restore, refused=refused)
         if (named := _provider_id_of(outcome)) not in {None, done.refund.provider_refund_id}:
-            await retry_until_written(lambda: self._record_other_id(done, named), while_unreachable_s=FOREVER)
-        return done
-
-    async def _record_other_id(self, done: RefundAnswer, named: str | None) -> None:
-        """Keep an id that a reply named and the refund does not have: it is another's."""
-        payment = done.payment
-        async with self.database.transaction() as session:
-            await audit.record(
-                session,
-                "refund",
-                shop_id=payment.shop_id,
-                organization_bin=payment.organization_bin,
-                external_id=payment.external_id,
-                error_message=f"The reply to this refund named the refund {named}, which it is not.",
-                provider=payment.provider,
-                payment_id=payment.id,
-                refund_id=done.refund.id,
+            payment = done.payment
+            said = f"The reply to this refund named the refund {named}, which it is not."
+            await keep_other_id(
+                self.database, payment, "refund", said, external_id=payment.external_id, refund_id=refund_id
             )
+        return done
 
     async def _apply_outcome(self, seen: Seen, outcome: Outcome[RefundReceipt], reason: str | None) -> RefundAnswer:
         """Move a refund by an outcome.

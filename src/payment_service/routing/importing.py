@@ -78,9 +78,9 @@ def parse(text: str) -> list[Row]:
         raise BadFileError(["The file holds no shops."])
     rows: list[Row] = []
     # As they are read: 08 is 8.
-    times = Counter((raw["shop_id"] or "").strip().lstrip("0") for _, raw in found)
-    for line, raw in found:
-        shop_id = (raw["shop_id"] or "").strip().lstrip("0")
+    shop_ids = [(raw["shop_id"] or "").strip().lstrip("0") for _, raw in found]
+    times = Counter(shop_ids)
+    for shop_id, (line, raw) in zip(shop_ids, found, strict=True):
         if times[shop_id] > 1:
             problems.append(f"Line {line}: shop {shop_id} stands in the file {times[shop_id]} times.")
         try:
