@@ -1,9 +1,21 @@
 """CSV files that people open in a spreadsheet."""
 
+import re
+from typing import Final
+
 ENCODING = "utf-8-sig"
 """UTF-8 with a mark at its beginning: without it Excel takes Cyrillic letters for another encoding's."""
+_BEGINS: Final = r"(^|[;\t])"
+"""Where a cell begins. With Russian or Kazakh settings Excel parts our lines at semicolons, and not at commas."""
+_FORMULA: Final = re.compile(rf"""{_BEGINS}(?='*"*[=+\-@\t\r])""")
+_GUARDED: Final = re.compile(rf"""{_BEGINS}'(?='*"*[=+\-@\t\r])""")
 
 
 def cell(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    """A cell that no spreadsheet takes for a formula, nor any part of it."""
+    return _FORMULA.sub(r"\1'", value) if isinstance(value, str) else value
+
+
+def value_of(written: str) -> str:
+    """The text that ``cell`` was given."""
+    return _GUARDED.sub(r"\1", written)

@@ -20,6 +20,7 @@ from payment_service.postgres.vault import Vault
 from payment_service.routing import importing
 from payment_service.routing.service import Routing, ShopConfig
 from payment_service.routing.views import ConfigAnswer
+from payment_service.spreadsheets import cell
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -129,7 +130,9 @@ def export_shops(
             out = io.StringIO()
             writer = csv.DictWriter(out, columns, lineterminator="\n")
             writer.writeheader()
-            writer.writerows({**row, "is_active": str(row["is_active"]).lower()} for row in rows)
+            for row in rows:
+                written = {**row, "is_active": str(row["is_active"]).lower()}
+                writer.writerow({name: cell(value) for name, value in written.items()})
             sys.stdout.write(out.getvalue())
         case ExportFormat.PHP:
             sys.stdout.write(php_table(rows))

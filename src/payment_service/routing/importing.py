@@ -14,6 +14,7 @@ from payment_service.errors import InvalidInput
 from payment_service.identifiers import masked
 from payment_service.routing.models import PaymentConfig
 from payment_service.routing.service import ROUTING_FIELDS, Routing, checked_fields
+from payment_service.spreadsheets import value_of
 
 COLUMNS = ("shop_id", "organization_bin", "name", "city", "description", "provider", "is_active", "device_token")
 _REQUIRED = ("shop_id", "organization_bin")
@@ -93,7 +94,7 @@ def parse(text: str) -> list[Row]:
 
 
 def _row(line: int, raw: Mapping[str, str | None]) -> Row:
-    values = {name: (value or "").strip() for name, value in raw.items() if name}
+    values = {name: value_of((value or "").strip()) for name, value in raw.items() if name}
     if "" in raw:
         raise InvalidInput("row", "has more cells than there are columns")
     if not (_SHOP_ID.fullmatch(values["shop_id"]) and 0 < int(values["shop_id"]) < 2**31):
