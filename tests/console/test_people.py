@@ -9,6 +9,7 @@ import pytest
 from payment_service.access.people import Role
 from payment_service.access.service import Scope
 from payment_service.postgres.visibility import ALL_SHOPS
+from payment_service.routing.service import set_needs_two
 from payment_service.services import Services
 from tests.conftest import ClientMaker
 from tests.console.conftest import OWN, PASSWORD, SignIn, text_of
@@ -182,6 +183,28 @@ async def test_account_is_changed_signed_out_linked_and_ended(
     assert "stays so" in (await client.get(path)).text
     for act in ("link", "change", "made-up"):
         assert (await client.post(path, data={"do": act, "role": "operator"})).status_code == 400
+
+
+async def test_where_two_decide_one_gets_into_no_second_account_of_an_administrator(
+    services: Services, shops: dict[int, str], sign_in: SignIn
+) -> None:
+    await set_needs_two(services.database, needs_two=True)
+    client, _ = await sign_in(Role.ADMIN, name="one"), await sign_in(Role.ADMIN, name="two")
+    await sign_in(Role.OPERATOR)
+    one, two, operator = [f"/console/people/{person.id}" for person in await services.people.all()]
+    alone: list[tuple[str, dict[str, str]]] = [
+        ("/console/people/new", {"email": "me@example.com", "name": "Me", "role": "admin"}),
+        (operator, {"do": "change", "role": "admin"}),
+        (two, {"do": "link"}),
+        (two, {"do": "send-link"}),
+    ]
+    for path, form in alone:
+        answer = await client.post(path, data=form)
+        assert (answer.status_code, "none of them alone" in answer.text) == (422, True), form
+        assert "/console/link/" not in answer.text
+    assert [person.role for person in await services.people.all()] == ["admin", "admin", "operator"]
+    for path, form in ((one, {"do": "link"}), (operator, {"do": "link"}), (two, {"do": "change", "role": "operator"})):
+        assert (await client.post(path, data=form)).status_code in {200, 303}, form
 
 
 async def test_nobody_changes_their_own_account(services: Services, sign_in: SignIn) -> None:

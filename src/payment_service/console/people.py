@@ -52,6 +52,7 @@ async def new(visit: Visit) -> Response:
         try:
             role, shops, limit = _role(visit), _shops(visit), _limit(visit)
             await proved(visit)
+            await _check_alone(visit, role)
             person = await visit.services.people.add(
                 visit.said("email"), visit.said("name"), role, shops, refund_limit=limit
             )
@@ -80,6 +81,8 @@ async def one(visit: Visit) -> Response:
             if person.id == visit.me.person.id and visit.said("do") not in {"link", "send-link"}:
                 raise InvalidInput("own_account", "is changed by somebody else")
             await proved(visit)
+            if visit.said("do") in {"link", "send-link"} and person.id != visit.me.person.id:
+                await _check_alone(visit, person.role)
             return await act(visit, person)
         except NotAuthenticated:
             raise
@@ -89,6 +92,8 @@ async def one(visit: Visit) -> Response:
 
 
 async def _change(visit: Visit, person: Person) -> Response:
+    if person.role != Role.ADMIN:
+        await _check_alone(visit, _role(visit))
     await visit.services.people.change(person.id, role=_role(visit), shops=_shops(visit), refund_limit=_limit(visit))
     return go(f"{HOME}/people/{person.id}", done="changed")
 
@@ -129,6 +134,16 @@ _ACTS: Final[Mapping[str, Callable[[Visit, Person], Awaitable[Response]]]] = {
     "sign-out": _sign_out,
     "disable": _disable,
 }
+
+
+async def _check_alone(visit: Visit, role: str) -> None:
+    """Where two administrators change a route, one of them makes no second one, and no link to the account of one.
+
+    Raises:
+        InvalidInput: for an administrator there.
+    """
+    if role == Role.ADMIN and await visit.services.routing.needs_two():
+        raise InvalidInput("administrator", "is made by the command line")
 
 
 async def _form(visit: Visit, person: Person | None, error: ServiceError | None) -> Response:

@@ -118,6 +118,10 @@ _FIELDS: Final[Mapping[str, str]] = {
     "why_off": mark("Say in a few words why it is switched off."),
     "days": mark("Days are a number from 1 to 3650; empty: it does not end by itself."),
     "own_account": mark("Your own account is changed by another administrator."),
+    "administrator": mark(
+        "Two administrators are needed here to change where money goes, so none of them alone makes another one, or a "
+        "link to the account of one. Ask who runs the service: the command 'people' does it."
+    ),
     "refund_reason": mark("Say in a few words why the money goes back."),
     "period": mark("Write a day as 2026-11-30, a month as 2026-11."),
 }
