@@ -359,6 +359,40 @@ async def test_try_whose_worker_died_is_made_again(world: World) -> None:
     assert (len(world.receiver.calls), await world.states()) == (1, ["delivered"])
 
 
+@pytest.mark.parametrize("tries", [0, 1, 3])
+async def test_what_was_planned_while_the_clock_was_ahead_is_delivered_now(world: World, tries: int) -> None:
+    await world.endpoint()
+    await world.happens()
+    world.receiver.answers(*[500] * tries, 200)
+    world.time.passes(days=2)
+    if not tries:
+        await world.pass_on()
+        await world.sql.execute("UPDATE event_delivery SET next_try_at = $1", world.time.moment)
+    for _ in range(tries):
+        await world.work()
+        world.time.moment = await world.sql.fetchval("SELECT next_try_at FROM event_delivery")
+    assert await world.deliveries.bring_forward() == 0
+    world.time.passes(days=-2)
+    await world.work()
+    assert len(world.receiver.calls) == tries
+    assert await world.deliveries.bring_forward() == 1
+    await world.work()
+    assert await world.states() == ["delivered"]
+
+
+async def test_lease_of_a_clock_that_was_ahead_ends_now_and_one_of_this_clock_when_it_is_over(world: World) -> None:
+    await world.endpoint()
+    await world.happens()
+    await world.pass_on()
+    world.time.passes(hours=1)
+    assert len(await world.deliveries.claim(10)) == 1  # and the worker dies
+    assert await world.deliveries.bring_forward() == 0
+    world.time.passes(hours=-1)
+    assert await world.deliveries.claim(10) == []
+    assert await world.deliveries.bring_forward() == 1
+    assert len(await world.deliveries.claim(10)) == 1
+
+
 async def test_result_of_a_lease_that_ended_is_not_written(world: World) -> None:
     await world.endpoint()
     await world.happens()

@@ -214,6 +214,30 @@ async def test_message_of_a_worker_that_died_is_sent_again(
     assert await orders(bot_api) == ["1"]
 
 
+@pytest.mark.parametrize("course", [None, "failing", "too_many"])
+async def test_what_was_planned_while_the_clock_was_ahead_is_told_now(
+    services: Services, bot_api: BotApi, sql: asyncpg.Connection, course: str | None
+) -> None:
+    await bind(services)
+    await happens(services, "1")
+    if course:
+        await bot_api.goes_wrong(course, value=3600)
+        await work_off(services.notifications)
+    else:
+        [_] = await services.notifications.claim(60)  # and the worker dies
+    await sql.execute("UPDATE notify_chat SET next_send_at = greatest(next_send_at, now() + interval '30 s')")
+    assert await services.notifications.bring_forward() == 0
+    assert await services.notifications.claim(60) == []
+    # The clock, which was ahead by a day, is set right.
+    await sql.execute("UPDATE notify_chat SET next_send_at = next_send_at + interval '1 day'")
+    await sql.execute("UPDATE notify_message SET tried_at = tried_at + interval '1 day'")
+    await sql.execute("UPDATE notify_pace SET free_at = free_at + interval '1 day'")
+    assert await services.notifications.claim(60) == []
+    assert await services.notifications.bring_forward() == 1
+    await work_off(services.notifications)
+    assert await orders(bot_api) == ["1"]
+
+
 async def test_answer_that_comes_after_the_lease_is_still_written_down(
     services: Services, sql: asyncpg.Connection
 ) -> None:

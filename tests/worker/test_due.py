@@ -28,6 +28,7 @@ class Work:
     done: list[int] = field(default_factory=list)
     fails: set[int] = field(default_factory=set)
     away: bool = False
+    planned_ahead: list[int] = field(default_factory=list)
 
     async def claim(self, at_most: int) -> Sequence[int]:
         self.looks += 1
@@ -48,6 +49,11 @@ class Work:
             self.done.append(turn)
         finally:
             self.under_way.discard(turn)
+
+    async def bring_forward(self) -> int:
+        brought, self.planned_ahead = self.planned_ahead, []
+        self.due += brought
+        return len(brought)
 
 
 @contextlib.asynccontextmanager
@@ -101,6 +107,15 @@ async def test_work_is_looked_for_when_it_was_planned() -> None:
     async with at_work(work):
         await until(true(lambda: work.looks == 1))
         work.due.append(1)
+        await until(true(lambda: work.under_way == {1}))
+
+
+@pytest.mark.usefixtures("patient")
+async def test_work_that_a_clock_planned_that_was_ahead_is_taken_at_once_when_it_is_looked_for() -> None:
+    work = Work(planned_ahead=[1])
+    async with at_work(work) as dispatcher:
+        await until(true(lambda: work.looks == 1))
+        await dispatcher.bring_forward()
         await until(true(lambda: work.under_way == {1}))
 
 

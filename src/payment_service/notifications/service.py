@@ -34,7 +34,14 @@ from payment_service.notifications.channel import (
     TryAgain,
     shortened,
 )
-from payment_service.notifications.models import OPEN, MessageState, NotifyBinding, NotifyChat, NotifyMessage
+from payment_service.notifications.models import (
+    OPEN,
+    MessageState,
+    NotifyBinding,
+    NotifyChat,
+    NotifyMessage,
+    NotifyPace,
+)
 from payment_service.notifications.texts import EventFacts, Note, note_of
 from payment_service.observability import metrics
 from payment_service.observability.logs import get_logger
@@ -52,6 +59,8 @@ PAUSES_S: Final = (2, 5, 15, 60, 300, 900, 1800, 3600)
 """Between tries; the last one for good."""
 GIVE_UP_AFTER: Final = timedelta(days=1)
 """A message that was tried and is so old is tried no more."""
+_CLAIMED_MEANWHILE: Final = timedelta(seconds=LEASE_S)
+"""By so much a try that another worker begins may be later than the moment of a statement that looks at it."""
 LETS_PASS_AFTER: Final = 5
 """A message that failed so often lets the later ones pass: it may be the message that is wrong."""
 SLOTS: Final = 60
@@ -145,6 +154,30 @@ class Notifications:
         async with self._connections, self.database.reading() as session:
             seconds = await session.scalar(earliest)
         return None if seconds is None else float(seconds)
+
+    async def bring_forward(self) -> int:
+        """Send now to chats that a turn owns for longer than any does, or whose last try was made later than now.
+
+        Places in a channel's pace that are further ahead than any that is given out are given out anew.
+        """
+        lease_is_over = func.now() + timedelta(seconds=2 * LEASE_S)
+        was_ahead = select(NotifyMessage).where(
+            NotifyMessage.chat_id == NotifyChat.id, _IS_OPEN, NotifyMessage.tried_at > func.now() + _CLAIMED_MEANWHILE
+        )
+        due = (
+            update(NotifyChat)
+            .where(
+                NotifyChat.next_send_at > func.now(),
+                or_(and_(NotifyChat.failures == 0, NotifyChat.next_send_at > lease_is_over), was_ahead.exists()),
+            )
+            .values(next_send_at=func.now())
+            .returning(NotifyChat.id)
+        )
+        pace = update(NotifyPace).where(NotifyPace.free_at > lease_is_over).values(free_at=func.now())
+        async with self._connections, self.database.transaction() as session:
+            brought = (await session.execute(due, execution_options={"synchronize_session": False})).all()
+            await session.execute(pace, execution_options={"synchronize_session": False})
+        return len(brought)
 
     async def waiting_since(self) -> datetime | None:
         """Since when the oldest message waits for a chat that is reached; none when none does."""

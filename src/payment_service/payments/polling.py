@@ -193,10 +193,7 @@ class Polling:
     # --- what was lost
 
     async def bring_forward(self) -> int:
-        """Ask now about payments that are planned later than any plan or lease is; returns how many.
-
-        They were planned while the database's clock was ahead, and would be asked about when that time has come.
-        """
+        """Ask now about payments that are planned later than any plan or lease is; returns how many."""
         plan = self.moves.plan
         longest = [READING_LEASE_S + plan.longest_s(is_open=is_open) for is_open in (True, False)]
         return len(await self.database.lines.fetch(_BRING_FORWARD, *longest))

@@ -69,6 +69,9 @@ class DueWork(Protocol[Turn]):
     async def perform(self, turn: Turn) -> None:
         """Take a turn: do the work, write down what came of it, and plan the row anew."""
 
+    async def bring_forward(self) -> int:
+        """Make due now what is planned, or owned, for longer than any plan or lease is; returns how many."""
+
 
 class Dispatcher(Generic[Turn]):
     """Claims due work of one kind and performs it in a bounded number of slots, until told to stop."""
@@ -94,6 +97,15 @@ class Dispatcher(Generic[Turn]):
             await self._pause(pause_s)
         if self._running:
             await asyncio.wait(self._running)
+
+    async def bring_forward(self) -> None:
+        """Make due now what was planned while the database's clock was ahead: it would wait until that time has come.
+
+        A lease of more than twice its time, or a pause of a lease more than its plan, is no work of this clock's.
+        """
+        if brought := await self._work.bring_forward():
+            log.warning("due work was planned by a clock that was ahead", kind=self._work.kind, brought=brought)
+            self.wake()
 
     def wake(self) -> None:
         """Look for due work now."""

@@ -77,6 +77,14 @@ FROM webhook_endpoint CROSS JOIN LATERAL (
 ) AS next
 WHERE is_active
 """
+_BRING_FORWARD: Final = """
+UPDATE event_delivery SET next_try_at = moment, trying_until = NULL
+FROM (SELECT coalesce($3::timestamptz, now()) AS moment) AS clock
+WHERE state = 'waiting' AND (
+  next_try_at > moment + make_interval(secs => coalesce(($1::float8[])[tries], 0) + $2::float8)
+  OR trying_until > moment + make_interval(secs => 2 * $2::float8))
+RETURNING id
+"""
 log = get_logger(__name__)
 
 
@@ -186,6 +194,11 @@ class Deliveries:
             answer = await self.endpoints.outbound.post(turn.url, body=body.encode(), headers=headers)
         duration_ms = int((time.perf_counter() - started) * 1000)
         await retry_until_written(lambda: self._write(turn, answer, duration_ms))
+
+    async def bring_forward(self) -> int:
+        """Try now what is planned later than the plan says after so many tries, or owned by a lease that is none."""
+        longest = self.plan.longest_s
+        return len(await self.database.lines.fetch(_BRING_FORWARD, longest, float(LEASE_S), self.clock.now()))
 
     def _turn(self, row: asyncpg.Record) -> Turn:
         event = Event(

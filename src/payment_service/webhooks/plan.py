@@ -1,8 +1,11 @@
 """When an event is delivered again, and when no more. Set from outside."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from payment_service.scheduling.jitter import jitter
+
+_JITTER: Final = 1.1
 
 
 @dataclass(frozen=True)
@@ -25,4 +28,9 @@ class DeliveryPlan:
         if tries > len(self.delays_s):
             return None
         # Jitter: what failed together must not come back together. Only later, so that the whole plan is never shorter.
-        return self.delays_s[tries - 1] * jitter(1.1)
+        return self.delays_s[tries - 1] * jitter(_JITTER)
+
+    @property
+    def longest_s(self) -> list[float]:
+        """The longest time until the next try, after one failed try, after two ..."""
+        return [delay_s * _JITTER for delay_s in self.delays_s]

@@ -133,7 +133,7 @@ class Worker:
             "tick": self._tick,
             "mark_lost_payments": self._mark_lost_payments,
             "mark_lost_refunds": self._mark_lost_refunds,
-            "bring_readings_forward": self._bring_readings_forward,
+            **{f"bring_{kind}_forward": one.bring_forward for kind, one in self.dispatchers.items()},
             "count_waiting": self.deliveries.count_waiting,
             "count": self._count,
             "look_for_late_work": self._look_for_late_work,
@@ -180,10 +180,6 @@ class Worker:
     async def _mark_lost_refunds(self) -> None:
         if settled := await self.refund_settling.mark_lost_unknown():
             log.warning("processes died while they were sending refunds", settled=settled)
-
-    async def _bring_readings_forward(self) -> None:
-        if brought := await self.polling.bring_forward():
-            log.warning("readings were planned by a clock that was ahead", brought=brought)
 
     async def _count(self) -> None:
         """Count here what Prometheus is told, so that a scrape asks the database nothing."""
