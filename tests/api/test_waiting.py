@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final
 from uuid import UUID
 
@@ -359,9 +359,18 @@ async def test_streams_and_waits_of_one_key_are_counted_together(
         pass
 
 
+@pytest.mark.parametrize("ahead", [timedelta(), timedelta(hours=1)])
 async def test_stream_tells_every_event_once_over_a_line_that_was_lost(
-    services: Services, sql: asyncpg.Connection
+    services: Services, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, ahead: timedelta
 ) -> None:
+    """Also where this machine's clock is another one than the database's."""
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Any:
+            return datetime.now(tz) + ahead
+
+    monkeypatch.setattr(subscriptions, "datetime", Ahead)
     async with streams(services, await reading_key(services, SHOP)) as [stream]:
         first = await write(services)
         assert await told(stream, 1) == first
@@ -376,6 +385,12 @@ async def test_stream_tells_every_event_once_over_a_line_that_was_lost(
         await until(listening)
         last = await write(services)
         assert await told(stream, 1) == last
+
+
+async def test_stream_goes_on_after_an_event_of_a_clock_that_was_ahead(services: Services) -> None:
+    [ahead] = await write(services, created_at=datetime.now(UTC) + timedelta(hours=1))
+    written = await write(services)
+    assert await resumed(services, ahead) == written
 
 
 async def test_stream_goes_on_after_an_event_however_many_came_since(services: Services) -> None:

@@ -9,16 +9,17 @@ when the database tells that a key was changed.
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from payment_service.access.service import Access, Caller
 from payment_service.errors import NoRoomToWait, TooManyWaiting
@@ -144,7 +145,10 @@ class Subscriptions:
 
         There are 24,000 of them when 200 payments are made each second.
         """
-        self._known_until = datetime.now(UTC)
+        self._known_until = time.monotonic()
+        """What was written before then was passed on. By the database's clock that is another moment."""
+        self._looked_at: datetime | None = None
+        """When was last looked for what was missed, by the database's clock, which may step. None without streams."""
         self._losses = 0
         """How often the LISTEN connection was lost or made: events may have been missed in between."""
         self._losses_made_good = 0
@@ -195,7 +199,8 @@ class Subscriptions:
             event = await session.get(Event, event_id)
         if event is None or not caller.may_touch(event.shop_id):
             return
-        known, oldest = {event_id: event.created_at}, event.created_at - MISSED
+        # A clock that was ahead says nothing of what was written since it was set right.
+        known, oldest = {event_id: event.created_at}, min(event.created_at, await self._now()) - MISSED
         while True:
             async with self.reading(), self._database.reading() as session:
                 page = await outbox.since(session, caller.shops, oldest, besides=known, limit=_AT_ONCE)
@@ -255,7 +260,7 @@ class Subscriptions:
                 log.warning("waiting clients could not be served", error=type(error).__name__)
 
     async def _read(self) -> None:
-        began = datetime.now(UTC)
+        began = time.monotonic()
         headers, self._pending = self._pending, []
         now = asyncio.get_running_loop().time()
         is_due = now - self._swept_at >= SWEEP_EVERY_S
@@ -296,8 +301,9 @@ class Subscriptions:
     async def _catch_up(self, streams: Sequence[Subscription]) -> None:
         """Look for events that were missed, and pass them on."""
         listening, losses = self.listening, self._losses
-        oldest = self._known_until - MISSED
-        while streams:
+        now = await self._now() if streams else None
+        while now is not None:
+            oldest = self._missed_since(now)
             async with self._database.reading() as session:
                 page = await outbox.since(session, ALL_SHOPS, oldest, besides=self._known, limit=_AT_ONCE)
             new = [event for event in page if event.id not in self._known]  # others were announced meanwhile
@@ -305,8 +311,19 @@ class Subscriptions:
             _pass_on(new, streams)
             if len(page) < _AT_ONCE:
                 break
+        self._looked_at = now
         if listening:
             self._losses_made_good = losses
+
+    async def _now(self) -> datetime:
+        """The present moment by the database's clock, by which events are stamped: this machine's may be another."""
+        async with self._database.reading() as session:
+            now: datetime = (await session.execute(select(func.now()))).scalar_one()
+        return now
+
+    def _missed_since(self, now: datetime) -> datetime:
+        known_until = now - timedelta(seconds=time.monotonic() - self._known_until)
+        return min(known_until, self._looked_at or known_until) - MISSED
 
     async def _check_keys(self) -> None:
         """End what waits with a key that holds less than it did."""
