@@ -7,6 +7,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Final
+
+_IPV6_PREFIX: Final = 64
+"""What one customer of a network gets at the least: each of its addresses would have a bucket of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +99,18 @@ def take_each(buckets: Sequence[tuple[RateLimiter, Hashable]]) -> Exceeded | Non
                 earlier.give_back(its_name)
             return exceeded
     return None
+
+
+def network_of(host: str) -> str:
+    """Whose requests are counted together: an IPv4 address, or the network of one customer of IPv6.
+
+    ``host`` is what uvicorn's FORWARDED_ALLOW_IPS makes of the connection.
+    """
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host[:100]
+    if isinstance(address, IPv6Address):
+        mapped = address.ipv4_mapped
+        return str(mapped or ip_network((int(address), _IPV6_PREFIX), strict=False))
+    return str(address)

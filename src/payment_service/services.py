@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from payment_service.access.attempts import SignInLimits
 from payment_service.access.openid import OpenId
 from payment_service.access.people import People
 from payment_service.access.service import SERVICE, Access, Caller
-from payment_service.access.sessions import Sessions, SignInLimits
+from payment_service.access.sessions import Sessions
 from payment_service.events.relay import waiting_since
 from payment_service.events.subscriptions import Subscriptions
 from payment_service.idempotency.fingerprints import Fingerprints
@@ -134,7 +135,7 @@ def build(settings: Settings, database: Database | None = None, providers: Regis
     fingerprints = Fingerprints(database, vault)
     access = Access(database)
     people = People(database)
-    sessions = Sessions(database, SignInLimits(on=settings.rate_limits))
+    sessions = Sessions(database, SignInLimits(database, on=settings.rate_limits))
     inflight = InFlight()
     moves = Moves(database, providers, settings.follow)
     rules = settings.payments

@@ -7,10 +7,11 @@ from typing import Any
 import asyncpg
 import pytest
 
+from payment_service.access.attempts import OF_ACCOUNT, OF_ADDRESS, SignInLimits
 from payment_service.access.models import Person
 from payment_service.access.people import RIGHTS, People, Right, Role, caller_of, rights_of
 from payment_service.access.service import Scope
-from payment_service.access.sessions import OF_ACCOUNT, OF_ADDRESS, Sessions, SignInLimits
+from payment_service.access.sessions import Sessions
 from payment_service.audit.comparing import compare
 from payment_service.errors import InvalidInput, NotAuthenticated, RateLimited
 from payment_service.postgres.visibility import ALL_SHOPS, Shops
@@ -247,13 +248,16 @@ async def test_password_is_asked_for_again_after_ten_minutes(services: Services,
     await services.sessions.prove(who, PASSWORD, address=ADDRESS)
     assert (await services.sessions.of(token)).has_proved
     assert ("password-refused", who.person.email) in await recorded(sql)
+    async with without_laws(sql):  # the clock was ahead, and is set right
+        await sql.execute("UPDATE person_session SET proved_at = now() + interval '1 hour'")
+    assert not (await services.sessions.of(token)).has_proved
 
 
 # --- attempts
 
 
 def limited(services: Services) -> Sessions:
-    return Sessions(services.database, SignInLimits())
+    return Sessions(services.database, SignInLimits(services.database))
 
 
 async def attempts(sessions: Sessions, email: str, address: str = ADDRESS, times: int = 1) -> list[str]:
@@ -274,13 +278,33 @@ async def test_passwords_of_an_account_cannot_be_tried_without_end(services: Ser
         await sessions.sign_in(person.email, PASSWORD, address=ADDRESS)
 
 
-def test_address_cannot_try_the_accounts_one_by_one() -> None:
-    limits = SignInLimits()
+async def test_attempts_are_counted_in_all_processes_together_and_a_network_as_one_address(services: Services) -> None:
+    one, other = (SignInLimits(services.database) for _ in range(2))
     for number in range(OF_ADDRESS.quota):
-        limits.take(ADDRESS, f"{number}@example.kz")
-    with pytest.raises(RateLimited):
-        limits.take(ADDRESS, "one-more@example.kz")
-    limits.take("198.51.100.1", "one-more@example.kz")
+        await (one, other)[number % 2].take(f"2001:db8::{number}", f"{number}@example.kz")
+    for limits in (one, other):
+        with pytest.raises(RateLimited):
+            await limits.take("2001:db8::ffff", "one-more@example.kz")
+    for number in range(OF_ACCOUNT.quota):
+        await (one, other)[number % 2].take(f"2001:db8:0:{number + 1}::1", "one-more@example.kz")
+    with pytest.raises(RateLimited) as refused:
+        await one.take("198.51.100.1", "one-more@example.kz")
+    assert 0 < refused.value.wait_s <= OF_ACCOUNT.window_s / OF_ACCOUNT.quota
+    await one.take("198.51.100.1", "another@example.kz")  # what was refused was counted for nobody
+
+
+async def test_attempts_at_once_are_not_more_and_what_a_clock_wrote_that_was_ahead_keeps_nobody_out(
+    services: Services, sql: asyncpg.Connection
+) -> None:
+    several = [SignInLimits(services.database) for _ in range(3)]
+    tried = [limits.take(f"198.51.100.{number}", "a@example.kz") for limits in several for number in range(6)]
+    ends = await asyncio.gather(*tried, return_exceptions=True)
+    assert [type(end) for end in ends if end is not None] == [RateLimited] * (len(tried) - OF_ACCOUNT.quota)
+    await sql.execute("UPDATE sign_in_limit SET full_at = full_at + interval '1 day'")
+    await several[0].take("198.51.100.1", "a@example.kz")
+    await sql.execute("UPDATE sign_in_limit SET full_at = now() - interval '1 s'")
+    await several[0].take("198.51.100.200", "b@example.kz")
+    assert await sql.fetchval("SELECT count(*) FROM sign_in_limit") == 2
 
 
 async def test_coming_in_uses_no_attempt_up(services: Services) -> None:

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from payment_service.access.service import Access
-from payment_service.api.throttle import _address
+from payment_service.rates import network_of
 from payment_service.services import Services
 from payment_service.settings import Settings
 from tests.api.conftest import KeyMaker, create_body, created, problem_of
@@ -123,8 +123,7 @@ async def test_valid_keys_and_signatures_cost_their_address_nothing(
     ],
 )
 def test_address_is_counted_as_what_one_customer_has(host: str, counted: str) -> None:
-    assert _address((host, 1)) == counted
-    assert _address(None) == ""
+    assert network_of(host) == counted
 
 
 # --- invoices to a phone

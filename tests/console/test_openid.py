@@ -14,9 +14,10 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from payment_service.access import openid
+from payment_service.access.attempts import OF_ADDRESS, SignInLimits
 from payment_service.access.people import Role
 from payment_service.access.service import Scope
-from payment_service.access.sessions import OF_ADDRESS, Sessions, SignInLimits
+from payment_service.access.sessions import Sessions
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
 from payment_service.settings import Settings
@@ -260,7 +261,7 @@ async def test_answer_in_the_name_of_another_provider_is_refused(
 async def test_attempts_are_limited(
     services: Services, app: FastAPI, account: int, browser: Browser, go: Callable[..., Any], provider: Provider
 ) -> None:
-    limited = Sessions(services.database, SignInLimits())
+    limited = Sessions(services.database, SignInLimits(services.database))
     assert services.openid
     limits_openid = openid.OpenId(services.openid.settings, services.vault, limited)
     app.state.services = replace(services, sessions=limited, openid=limits_openid)

@@ -14,8 +14,9 @@ import respx
 from fastapi import FastAPI
 from starlette.routing import Route
 
+from payment_service.access.attempts import OF_ACCOUNT, SignInLimits
 from payment_service.access.people import Role
-from payment_service.access.sessions import OF_ACCOUNT, Sessions, SignInLimits
+from payment_service.access.sessions import Sessions
 from payment_service.console import app as console
 from payment_service.console.web import POLICY
 from payment_service.payments.models import Payment
@@ -113,7 +114,7 @@ async def test_too_many_attempts_are_told_with_how_long_to_wait(
     services: Services, app: FastAPI, sign_in: SignIn, browser: Callable[..., httpx.AsyncClient]
 ) -> None:
     await sign_in()
-    app.state.services = replace(services, sessions=Sessions(services.database, SignInLimits()))
+    app.state.services = replace(services, sessions=Sessions(services.database, SignInLimits(services.database)))
     data = {"email": "operator@example.kz", "password": "wrong"}
     answers = [await browser().post("/console/sign-in", data=data) for _ in range(OF_ACCOUNT.quota + 1)]
     assert [answer.status_code for answer in answers] == [403] * OF_ACCOUNT.quota + [429]

@@ -70,6 +70,15 @@ class PersonLink(Base):
     used_at: Mapped[Moment | None]
 
 
+class SignInLimit(Base):
+    """How many attempts to sign in are left of one account, or from one address: all of them at ``full_at``."""
+
+    __tablename__ = "sign_in_limit"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    full_at: Mapped[Moment]
+
+
 class PersonSession(Base):
     """A session, by the digest of its token. A trigger ends it with the password, role, shops and account it has."""
 

@@ -144,7 +144,7 @@ class OpenId:
             OpenIdRefused: when it does not come to a session.
             RateLimited: after too many attempts.
         """
-        self._sessions.limits.take(address)
+        await self._sessions.limits.take(address)
         attempt = self._opened(sealed, answer.get("state", ""))
         if answer.get("iss", self.settings.issuer) != self.settings.issuer:  # RFC 9207
             _refuse(Refusal.NOT_PROVEN, attempt)
@@ -158,7 +158,7 @@ class OpenId:
         if identity.email is None:
             _refuse(Refusal.NOT_VERIFIED, attempt)
         token = await (self._begin if attempt.session is None else self._prove)(identity.email, identity, attempt)
-        self._sessions.limits.give_back(address)
+        await self._sessions.limits.give_back(address)
         return Arrived(attempt.wanted, token)
 
     # --- steps

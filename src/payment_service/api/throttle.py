@@ -9,17 +9,14 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
 from payment_service.errors import RateLimited
 from payment_service.observability.metrics import RATE_LIMITED, labelled
-from payment_service.rates import Rate, RateLimiter
+from payment_service.rates import Rate, RateLimiter, network_of
 from payment_service.settings import Settings
 
 _KNOWN_KEYS: Final = 10_000
-_IPV6_PREFIX: Final = 64
-"""What one customer of a network gets at the least: each of its addresses would have a bucket of its own."""
 _DEVELOPMENT: Final = "development"
 """Stands for everybody on a server that asks for no keys."""
 
@@ -62,7 +59,7 @@ class Throttle:
                 labelled(RATE_LIMITED, "key").inc()
                 raise RateLimited("key", "Requests with this API key", exceeded)
             return Ticket(None, key)
-        address = _address(client)
+        address = network_of(client[0] if client else "")
         if (exceeded := self._addresses.take(address)) is not None:
             labelled(RATE_LIMITED, "address").inc()
             raise RateLimited("address", "Requests without a valid API key from this address", exceeded)
@@ -84,16 +81,3 @@ def throttle_of(settings: Settings) -> Throttle:
     """The limits that the settings name; none when they switch limits off."""
     rates = settings.rates
     return Throttle(rates.requests_of_key, rates.requests_from_address, no_authentication=settings.dev_no_auth)
-
-
-def _address(client: tuple[str, int] | None) -> str:
-    """Who asks: what uvicorn's FORWARDED_ALLOW_IPS makes of the connection."""
-    host = client[0] if client else ""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host[:100]
-    if isinstance(address, IPv6Address):
-        mapped = address.ipv4_mapped
-        return str(mapped or ip_network((int(address), _IPV6_PREFIX), strict=False))
-    return str(address)

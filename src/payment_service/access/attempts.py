@@ -1,0 +1,97 @@
+"""How often passwords may be tried: of one account and from one address in all processes together, in all by each.
+
+What a process allows in all is counted in its memory, before anything else is used: a hash of a password is work.
+Accounts and addresses are rows, each by its digest, whether there is such an account or not: the two look alike.
+"""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from sqlalchemy import Float, delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from payment_service.access.models import SignInLimit
+from payment_service.access.service import digest_of
+from payment_service.errors import RateLimited
+from payment_service.postgres.database import Database
+from payment_service.rates import Exceeded, Rate, RateLimiter, network_of
+
+_WINDOW_S: Final = 900
+OF_ACCOUNT: Final = Rate(10, _WINDOW_S)
+OF_ADDRESS: Final = Rate(30, _WINDOW_S)
+IN_ALL: Final = Rate(120, 60)
+_FORGOTTEN_AT_ONCE: Final = 100
+"""More than one attempt adds, so that there are never more rows than attempts of one window."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignInLimits:
+    """Counts attempts to sign in."""
+
+    database: Database
+    on: bool = True
+    _in_all: RateLimiter = field(default_factory=lambda: RateLimiter(IN_ALL))
+
+    async def take(self, address: str, email: str | None = None) -> None:
+        """Count an attempt; also that of an account, where it is known whose it is.
+
+        Raises:
+            RateLimited: when it is one too many; then it is not counted.
+        """
+        if not self.on:
+            return
+        if (exceeded := self._in_all.take("")) is not None:
+            raise _limited(exceeded)
+        async with self.database.transaction() as session:
+            for name, rate in _buckets(address, email):
+                if (exceeded := await _take(session, name, rate)) is not None:
+                    raise _limited(exceeded)
+            await _forget(session)
+
+    async def give_back(self, address: str, email: str | None = None) -> None:
+        """The person came in: nobody was guessing."""
+        if not self.on:
+            return
+        async with self.database.transaction() as session:
+            for name, rate in _buckets(address, email):
+                undone = SignInLimit.full_at - _step(rate)
+                await session.execute(update(SignInLimit).where(SignInLimit.name == name).values(full_at=undone))
+
+
+def _buckets(address: str, email: str | None) -> list[tuple[str, Rate]]:
+    """What an attempt is counted for, in an order in which two attempts never wait for each other."""
+    of_account = [] if email is None else [(digest_of(f"account {email}"), OF_ACCOUNT)]
+    return sorted([(digest_of(f"address {network_of(address)}"), OF_ADDRESS), *of_account])
+
+
+async def _take(session: AsyncSession, name: str, rate: Rate) -> Exceeded | None:
+    """Take one from a bucket, unless it is empty (as ``rates.RateLimiter`` does). Its row is locked from here on."""
+    now, window = func.now(), timedelta(seconds=rate.window_s)
+    of_name = SignInLimit.name == name
+    locked = insert(SignInLimit).values(name=name, full_at=now)
+    locked = locked.on_conflict_do_update(index_elements=["name"], set_={"full_at": SignInLimit.full_at})
+    left_s = func.extract("epoch", SignInLimit.full_at - now).cast(Float)
+    held_s: float = (await session.execute(locked.returning(left_s))).scalar_one()
+    # Further ahead than a window: a clock that was ahead wrote it.
+    begins_s = held_s if 0 < held_s <= rate.window_s else 0
+    full_s = begins_s + _step(rate).total_seconds()
+    if full_s > window.total_seconds():
+        return Exceeded(rate, full_s - rate.window_s)
+    await session.execute(update(SignInLimit).where(of_name).values(full_at=now + timedelta(seconds=full_s)))
+    return None
+
+
+async def _forget(session: AsyncSession) -> None:
+    """Delete some of the buckets that are full again; those that somebody takes from are left."""
+    full = select(SignInLimit.name).where(SignInLimit.full_at < func.now()).limit(_FORGOTTEN_AT_ONCE)
+    await session.execute(delete(SignInLimit).where(SignInLimit.name.in_(full.with_for_update(skip_locked=True))))
+
+
+def _step(rate: Rate) -> timedelta:
+    return timedelta(seconds=rate.window_s / rate.quota)
+
+
+def _limited(exceeded: Exceeded) -> RateLimited:
+    return RateLimited("sign-in", "Attempts to sign in", exceeded)
