@@ -46,14 +46,16 @@ async def test_database_holds_no_secret_in_the_clear(world: World) -> None:
     assert "of-the-site" not in held
 
 
-async def test_receiver_that_tells_what_it_got_shows_no_header(world: World) -> None:
-    await world.endpoint(headers={"Authorization": "Bearer of-the-site", "X-Site": "7"})
-    world.receiver.answer = lambda call: Posted(200, json.dumps(dict(call.headers) | {"n": 7}).encode())
+async def test_receiver_that_tells_what_it_got_shows_no_header_and_nothing_of_its_address(world: World) -> None:
+    url = f"{URL}/of-the-path?token=of-the%2Bquery&n=7"
+    await world.endpoint(url=url, headers={"Authorization": "Bearer of-the-site", "X-Site": "7"})
+    got = {"path": "/webhook/of-the-path", "token": "of-the+query", "as_sent": url, "n": 7}
+    world.receiver.answer = lambda call: Posted(200, json.dumps(dict(call.headers) | got).encode())
     await world.happens()
     await world.work()
     answer = await world.sql.fetchval("SELECT answer FROM delivery_try")
-    assert "of-the-site" not in answer
-    assert (f'"Authorization": "Bearer {MASK}"' in answer, '"n": 7' in answer) == (True, True)
+    assert "of-the" not in answer
+    assert (f'"Authorization": "Bearer {MASK}"' in answer, f'"/webhook/{MASK}"' in answer) == (True, True)
 
 
 async def test_rotation_of_the_encryption_key_takes_secrets_and_headers_along(world: World) -> None:

@@ -7,11 +7,13 @@ died is made again.
 """
 
 import json
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, assert_never
+from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 import asyncpg
@@ -229,7 +231,7 @@ class Deliveries:
     async def _write(self, turn: Turn, answer: Posted | NotPosted, duration_ms: int) -> None:
         """Write what came of a try and when the next one is; switch its endpoint on or off when that calls for it."""
         is_test, was_called = turn.event.type == EventType.TEST, turn.url is not None
-        status, error, text = _told(answer, turn.headers.values())
+        status, error, text = _told(answer, [*turn.headers.values(), *_parts_of(turn.url or "")])
         succeeded = status is not None and 200 <= status <= 299
         delay_s = None if succeeded or is_test or not was_called else self.plan.delay_s(turn.tries + 1)
         written = await self.database.lines.fetchrow(
@@ -341,10 +343,18 @@ def _of_event(event: Event) -> dict[str, Any]:
     }
 
 
+def _parts_of(url: str) -> list[str]:
+    """The parts of an address behind its host, as they are written and as they are read: any may be a secret."""
+    address = urlsplit(url)
+    parts = re.split(r"[/?&=]", f"{address.path}?{address.query}")
+    return [*parts, *map(unquote, parts)]
+
+
 def _told(answer: Posted | NotPosted, secrets: Iterable[str]) -> tuple[int | None, str | None, str | None]:
     """What came of a call: the status, or why there is none, and how the answer begins.
 
-    Without the values of the endpoint's headers: a receiver that tells what it got would show them to everybody.
+    Without the values of the endpoint's headers and what follows the host in its address: a receiver that tells what it
+    got would show them to everybody.
     """
     match answer:
         case Posted(status, body):
