@@ -12,6 +12,7 @@ from payment_service.access.people import Role
 from payment_service.access.service import FULL_ACCESS
 from payment_service.audit import checking
 from payment_service.audit.sealing import AuditSeals
+from payment_service.console import record
 from payment_service.observability.context import Origin, origin
 from payment_service.reports.service import Report
 from payment_service.services import Services
@@ -104,6 +105,27 @@ async def test_file_holds_no_formula_and_every_line_also_beyond_one_page(
     rows = await rows_of(await sign_in(Role.ACCOUNTANT))
     assert [row["external_id"] for row in rows] == [f"90000{number}" for number in reversed(range(5))]
     assert {row["error_message"] for row in rows} == {"'=HYPERLINK(1)"}
+
+
+async def test_file_ends_without_its_end_when_the_session_does(
+    services: Services, shops: dict[int, str], sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "CSV_ROWS_AT_ONCE", 1)
+    for number in range(3):
+        await services.reports.write(TESTS, Report(shop_id=OWN, operation_type="create", external_id=f"90000{number}"))
+    client = await sign_in(Role.ACCOUNTANT)
+    [person] = await services.people.all()
+    written: list[bool] = []
+
+    async def write(_page: object, *, with_head: bool) -> bytes:
+        written.append(with_head)
+        await services.people.change(person.id, role=Role.OPERATOR)
+        return b"page"
+
+    monkeypatch.setattr(record, "_written", write)
+    with pytest.raises(AssertionError):  # of the transport: an answer without its end, as a browser sees it too
+        await client.get("/console/record.csv")
+    assert written == [True]
 
 
 async def test_page_says_how_far_the_record_is_sealed_and_was_verified(

@@ -21,7 +21,7 @@ from payment_service.audit.views import as_csv, lines_of
 from payment_service.console.languages import mark
 from payment_service.console.lists import cursor_of, sellers
 from payment_service.console.standing import Tone
-from payment_service.console.web import HOME, Visit
+from payment_service.console.web import HOME, Visit, signed_in
 from payment_service.errors import InvalidInput
 from payment_service.notifications.texts import ALMATY
 from payment_service.payments.views import tenge
@@ -78,7 +78,7 @@ async def record(visit: Visit) -> Response:
 
 
 async def as_file(visit: Visit) -> Response:
-    """The same lines, all of them, as CSV: page by page, each in a transaction of its own."""
+    """The same lines, all of them, as CSV: page by page, each in a transaction of its own, while the session holds."""
     first = await _search(visit, limit=CSV_ROWS_AT_ONCE, cursor=None)
     name = f"record-{datetime.now(ALMATY):%Y-%m-%d}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
@@ -88,6 +88,7 @@ async def as_file(visit: Visit) -> Response:
 async def _pages(visit: Visit, page: Page[AuditEntry]) -> AsyncIterator[bytes]:
     yield await _written(page, with_head=True)
     while page.next_cursor is not None:
+        visit.who = await signed_in(visit.request, visit.services)  # another role ends the session too
         page = await _search(visit, limit=CSV_ROWS_AT_ONCE, cursor=page.next_cursor)
         yield await _written(page, with_head=False)
 
