@@ -91,6 +91,7 @@ async def test_florist_reads_only_their_own(
     assert (await client.get(f"{API}/payments/{own.id}")).json()["state"] == "paid"
     assert (await client.get(f"{API}/payments/{foreign.id}")).json()["code"] == "payment_not_found"
     assert (await client.get(f"{API}/payments", params={"shop_id": FOREIGN})).json()["items"] == []
+    assert (await client.get(f"{API}/payments/{own.id}", params={"wait": 1})).status_code == 403
 
 
 async def test_changes_of_who_may_do_what_are_read_by_administrators_alone(

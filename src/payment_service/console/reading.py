@@ -41,6 +41,8 @@ READABLE: Final[Mapping[str, Right]] = {
 """By the path of the API's route, the right that the page with the same content needs.
 
 Left out is what asks the provider, what stays open, and webhook endpoints: their whole addresses are on no page."""
+_STAYS_OPEN: Final = "wait"
+"""Parameter by which a request waits: its session may end meanwhile, and nobody would look."""
 _OF_CHANGES: Final = frozenset({"changes", "operation_type", "subject"})
 """Parameters of the record by which it also tells who may do what; that is for those who see it on its page."""
 
@@ -82,6 +84,8 @@ def _check_site(request: Request) -> None:
 
 
 def _may_ask_so(who: SignedIn, request: Request) -> bool:
+    if _STAYS_OPEN in request.query_params:
+        return False
     return who.may(Right.CHANGES) or not (
         request.url.path == f"{API}/admin/logs" and _OF_CHANGES & request.query_params.keys()
     )
