@@ -1,13 +1,16 @@
 """The HTTP/1.1 server's side of a connection, bounded: uvicorn's own, with limits that it does not have on httptools.
 
-What is bounded: the bytes of a head, of chunk extensions and of trailers; the time to send a head and a body; the
-time to read an answer; the requests that are sent ahead of their turn; the connections. Every refusal is a problem
-like any other, and is never sent in the place of the answer to an earlier request that is still being worked on:
-whoever asked for a payment would take it for the payment's end.
+What is bounded: the bytes of a head, of chunk extensions and of trailers; the time to send a head and a body; how long
+a request may lie unread while this process stands still; the time to read an answer; the requests that are sent ahead
+of their turn; the connections. Every refusal is a problem like any other, and is never sent in the place of the answer
+to an earlier request that is still being worked on: whoever asked for a payment would take it for the payment's end.
 """
 
 import asyncio
+import contextlib
 import resource
+import socket
+import struct
 from enum import StrEnum
 from typing import Any, ClassVar, Final, cast
 
@@ -35,6 +38,8 @@ _MAX_AHEAD: Final = 16
 """Requests that one connection may send before the first is answered. Hardly any client sends one."""
 _WAITED_S: Final = 1.0
 """A connection that asks for nothing for so long makes room for others when there are too many."""
+_LAST_DATA_RECEIVED: Final = struct.Struct("=52xI")
+"""Of Linux's ``struct tcp_info``: how long ago the last bytes came in from the network, in milliseconds."""
 log = get_logger(__name__)
 
 
@@ -56,6 +61,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """How long a client may leave an answer unread."""
     stopping_s: ClassVar[float] = 3
     """How long a stopping process keeps an idle connection open; docs/deploy.md has balancers close theirs before."""
+    unread_s: ClassVar[float] = 10
+    """How long a request may have waited for this process to read it: as long as clients wait for an answer."""
     linger_s: ClassVar[float] = 2
     """How long to listen on after a refusal: closing at once would throw the refusal away with what still arrives."""
 
@@ -77,6 +84,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._used = False
         self._deaf = False
         """Whatever comes is dropped; what was asked before is still answered."""
+        self._has_body = False
         self._active: RequestResponseCycle | None = None
         self._watched: tuple[_Phase, int] | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -165,25 +173,35 @@ class BoundedProtocol(HttpToolsProtocol):
         self._phase = _Phase.HEAD
         self._messages += 1
         self._message_bytes = 0
+        self._has_body = False
 
     def on_headers_complete(self) -> None:
-        """Its head is whole: let the app answer, unless there are too many connections."""
+        """Its head is whole: let the app answer, unless it comes too late or there are too many connections."""
         self._used = True
         self._phase = _Phase.BODY
         self.waiting_since = None
         path = self.url.partition(b"?")[0].decode("latin-1")
-        too_many = len(self.connections) > self._max_connections and path not in ALWAYS_SERVED
-        self.app = cast("ASGI3Application", _too_many if too_many else self.config.loaded_app)
+        if self._lay_unread():
+            self.app = _too_late
+        elif len(self.connections) > self._max_connections and path not in ALWAYS_SERVED:
+            self.app = _too_many
+        else:
+            self.app = cast("ASGI3Application", self.config.loaded_app)
         super().on_headers_complete()
+        # A trailer is no header: with a list of its own it cannot become an API key or an Idempotency-Key.
+        self.headers = []
 
     def on_body(self, body: bytes) -> None:
         """A piece of its body came."""
-        self._used = True
+        self._used = self._has_body = True
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """It is whole."""
+        """It is whole. The app waits for the end of a body, and does nothing when that came too late."""
         self._used = True
+        if self._has_body and self._lay_unread():
+            self._refuse("unread", _unread())
+            return
         self._phase = _Phase.NOTHING
         super().on_message_complete()
 
@@ -215,6 +233,19 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse("long_body", problems.problem(413, "body_too_large", "Body too large", detail))
         elif len(self.pipeline) > _MAX_AHEAD:
             self._refuse("too_many_ahead")
+
+    def _lay_unread(self) -> bool:
+        """Whether the last bytes have waited for this process for so long that whoever sent them has given up.
+
+        No timer tells: a process that stood still reads what has come before it looks at its timers.
+        """
+        with contextlib.suppress(OSError, AttributeError, struct.error):  # other systems do not say
+            info = self.transport.get_extra_info("socket").getsockopt(
+                socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECEIVED.size
+            )
+            [since_ms] = _LAST_DATA_RECEIVED.unpack(info)
+            return bool(since_ms > self.unread_s * 1000)
+        return False
 
     def _watch(self) -> None:
         """Have a deadline for what is to come, from when it was first due."""
@@ -303,6 +334,19 @@ def connections_allowed() -> int:
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return MAX_CONNECTIONS
     return max((soft - _FILES_FOR_OTHERS) * 10 // 11, 50)
+
+
+async def _too_late(scope: Scope, receive: Receive, send: Send) -> None:
+    """The app, when a request has waited for this process for too long."""
+    CONNECTIONS_REFUSED.labels(reason="unread").inc()
+    answer = _unread()
+    answer.headers["Connection"] = "close"
+    await answer(scope, receive, send)
+
+
+def _unread() -> Response:
+    detail = "The request waited here for longer than anybody waits for an answer. Nothing was done."
+    return problems.problem(408, "request_timeout", "Request timeout", detail)
 
 
 async def _too_many(scope: Scope, receive: Receive, send: Send) -> None:

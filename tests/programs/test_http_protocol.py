@@ -30,7 +30,10 @@ class Hasty(BoundedProtocol):
 
 @dataclass
 class App:
-    """Answers how many bytes it was sent; ``/slow`` only once ``go`` is set; ``/big`` with 20 MB."""
+    """Answers how many bytes it was sent; ``/slow`` only once ``go`` is set; ``/big`` with 20 MB.
+
+    ``/still`` holds the whole process up until ``go`` is set.
+    """
 
     go: threading.Event = field(default_factory=threading.Event)
     begun: int = 0
@@ -47,6 +50,8 @@ class App:
                 self.ended.append("disconnect")
                 return
             count, more = count + len(message["body"]), message.get("more_body", False)
+        if scope["path"] == "/still":
+            self.go.wait(5)
         while scope["path"] == "/slow" and not self.go.is_set():  # noqa: ASYNC110 - set in another thread
             await asyncio.sleep(0.01)
         body = b"x" * 20_000_000 if scope["path"] == "/big" else b'{"bytes": %d}' % count
@@ -194,6 +199,12 @@ async def test_chunked_body_with_small_chunks_is_read(client: Client) -> None:
     assert (await client.hear()).body == b'{"bytes": 20000}'
 
 
+async def test_trailer_is_no_header(service: Service, client: Client) -> None:
+    await client.say(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nAuthorization: Bearer a\r\n\r\n")
+    assert (await client.hear()).status == 200
+    assert "authorization" not in service.app.headers
+
+
 async def test_body_is_asked_for_when_the_client_expects_it(client: Client) -> None:
     await client.say(b"POST / HTTP/1.1\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
     assert (await client.hear()).status == 100
@@ -304,6 +315,27 @@ async def test_answer_that_nobody_reads_is_given_up(service: Service, client: Cl
     await client.say(b"GET /big HTTP/1.1\r\n\r\n")
     await service.until_connections(1)
     await service.until_connections(0)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="this system does not say how long bytes have waited")
+@pytest.mark.parametrize("read", [0, 20, 45], ids=["nothing", "half a head", "half a body"])
+async def test_request_that_lay_unread_while_the_process_stood_still_is_not_served(
+    service: Service, client: Client, monkeypatch: pytest.MonkeyPatch, read: int
+) -> None:
+    monkeypatch.setattr(Hasty, "unread_s", 0.1)
+    late = await service.connect()
+    ask = b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n123456789"
+    await late.say(ask[:read], every_s=0.05)
+    await client.say(b"GET /still HTTP/1.1\r\n\r\n")
+    await service.until(lambda: service.app.begun == 1 + (read == 45))
+    await late.say(ask[read:], every_s=0.2)
+    service.app.go.set()
+    answer = await late.hear()
+    assert (answer.status, answer.problem()["code"]) == (408, "request_timeout")
+    assert answer.headers["connection"] == "close"
+    await late.hear_the_end()
+    assert (await client.hear()).status == 200
+    assert "/" not in service.app.ended
 
 
 # --- never an answer in the place of another
