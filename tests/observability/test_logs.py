@@ -1,10 +1,13 @@
 """What reaches a log, and what never does."""
 
 import asyncio
-import io
 import json
 import logging
+import os
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,6 +16,8 @@ from hypothesis import strategies as st
 
 from payment_service.observability import logs
 from payment_service.observability.logs import scrub
+from payment_service.observability.metrics import LOG_LINES_LOST, values_of
+from payment_service.observability.standard_error import StandardError
 from tests.support.logs import production_logs
 
 PHONE = "77010203040"
@@ -159,18 +164,6 @@ async def test_requests_bind_apart() -> None:
     assert [(line["request_id"], line["payment_id"]) for line in told] == [(number, number) for number in range(5)]
 
 
-def test_log_that_cannot_be_written_stops_nothing() -> None:
-    class Full(io.StringIO):
-        def write(self, _text: str) -> int:
-            raise OSError(28, "No space left on device")
-
-    with production_logs() as _:
-        handler = logging.root.handlers[0]
-        assert isinstance(handler, logging.StreamHandler)
-        handler.setStream(Full())
-        logs.get_logger("tests.full").error("unheard")
-
-
 @pytest.mark.parametrize("readable", [False, True])
 def test_no_secret_reaches_a_line_in_either_shape(readable: bool) -> None:
     with production_logs(readable=readable) as lines:
@@ -220,3 +213,69 @@ def test_lines_go_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
     out, err = capfd.readouterr()
     assert out == ""
     assert json.loads(err)["event"] == "here"
+
+
+# --- whoever reads the log
+
+
+@dataclass
+class Unread:
+    """A pipe that is read when somebody says so."""
+
+    stream: StandardError
+    reader: int
+    writer: int
+
+    def read(self) -> list[str]:
+        os.set_blocking(self.reader, False)
+        with open(self.reader, encoding="utf-8", closefd=False) as text:
+            return text.read().splitlines()
+
+
+@pytest.fixture
+def unread() -> Iterator[Unread]:
+    reader, writer = os.pipe()
+    yield Unread(StandardError(writer), reader, writer)
+    os.close(reader)
+    os.close(writer)
+
+
+def lost() -> float:
+    return values_of(LOG_LINES_LOST)[()]
+
+
+def test_log_that_nobody_reads_keeps_nobody_waiting(unread: Unread) -> None:
+    before = lost()
+    for number in range(5000):
+        unread.stream.write(f"line {number:06} {'x' * 100}\n")
+    read = unread.read()
+    assert 100 < len(read) == 5000 - (lost() - before)
+    assert {len(line) for line in read} == {112}
+    unread.stream.write("heard again\n")
+    assert unread.read() == ["heard again"]
+
+
+def test_long_line_that_is_cut_off_is_not_joined_to_the_next(unread: Unread) -> None:
+    unread.stream.write("a" * 1_000_000 + "\n")
+    cut = unread.read()
+    assert len(cut) == 1
+    assert set(cut[0]) == {"a"}
+    unread.stream.write("роза\n")
+    unread.stream.write("b" * 10_000 + "\n")
+    assert unread.read() == ["", "роза", "b" * 10_000]
+
+
+def test_log_on_a_full_disk_stops_nothing() -> None:
+    before = lost()
+    with Path("/dev/full").open("wb") as full:
+        StandardError(full.fileno()).write("line\n")
+    assert lost() == before + 1
+
+
+def test_log_that_was_closed_from_the_start_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.__stderr__", None)
+    monkeypatch.setattr("sys.stderr", None)
+    with production_logs(readable=True) as _:
+        logs.configure(readable=True)
+        logs.get_logger("tests.closed").warning("unheard")
+        logging.getLogger("tests.closed").warning("unheard")

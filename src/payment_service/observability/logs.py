@@ -5,7 +5,6 @@ here at once; those of libraries come through ``logging`` and get the same form.
 payment, the shop) is in each of its lines, and in the last one, which tells how it was answered.
 """
 
-import contextlib
 import json
 import logging
 import re
@@ -13,10 +12,12 @@ import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import structlog
 from pydantic_core import to_json
+
+from payment_service.observability.standard_error import StandardError
 
 _PHONE = re.compile(r"(?<![0-9A-Za-z])(\+?[78])7\d{5}(\d{4})(?![0-9A-Za-z])")
 _QUERY_SECRET = re.compile(r"(?i)\b(access_?token|device_?token|api_?key|phone|password)=[^&\s\"']+")
@@ -98,7 +99,7 @@ def _add_bound(_logger: object, _name: str, event: Event) -> Event:
 class _Output:
     """Where lines go, in which form, and from which level on. Loggers are made once, and this may be set again."""
 
-    handler: logging.StreamHandler[TextIO]
+    handler: logging.StreamHandler[Any]
     level: int
     render: Callable[[Any, str, Event], str]
 
@@ -110,7 +111,7 @@ def _as_json(_logger: object, _name: str, event: Event) -> str:
         return json.dumps(event, default=str)
 
 
-_output = _Output(logging.StreamHandler(), logging.INFO, _as_json)
+_output = _Output(logging.StreamHandler(StandardError()), logging.INFO, _as_json)
 
 
 class _Lines:
@@ -120,9 +121,7 @@ class _Lines:
         self.name = name
 
     def msg(self, line: str) -> None:
-        # A log that cannot be written stops nothing.
-        with contextlib.suppress(OSError, ValueError):
-            _output.handler.stream.write(f"{line}\n")
+        _output.handler.stream.write(f"{line}\n")
 
     debug = info = warning = error = critical = msg
 
@@ -154,9 +153,10 @@ _SHARED: Final[list[structlog.typing.Processor]] = [
 
 def configure(*, readable: bool, level: str = "INFO") -> None:
     """Set up logging for this process: ``readable`` lines for people, else JSON, to standard error."""
-    _output.handler = handler = logging.StreamHandler()
+    _output.handler = handler = logging.StreamHandler(StandardError())
     _output.level = logging.getLevelNamesMapping()[level]
-    _output.render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if readable else _as_json
+    in_colours = sys.stderr is not None and sys.stderr.isatty()
+    _output.render = structlog.dev.ConsoleRenderer(colors=in_colours) if readable else _as_json
     structlog.configure(
         processors=[_from_level_on, _add_logger_name, *_SHARED, _rendered],
         wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
