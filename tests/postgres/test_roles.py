@@ -11,6 +11,7 @@ import asyncpg
 import httpx
 import pytest
 import respx
+from pydantic import SecretStr
 
 from payment_service.access.people import Role
 from payment_service.access.service import FULL_ACCESS, Scope
@@ -24,6 +25,8 @@ from payment_service.payments.lifecycle import State
 from payment_service.payments.settling import Settlement
 from payment_service.postgres import migrating, schema
 from payment_service.postgres.visibility import ALL_SHOPS
+from payment_service.programs import StartError
+from payment_service.programs.start import check_database
 from payment_service.refunds.service import RefundRequest
 from payment_service.reports.service import Report
 from payment_service.services import Services, build
@@ -284,6 +287,37 @@ async def test_change_that_the_record_does_not_tell_does_not_commit(
     await _shop_with_everything(own_house)
     with pytest.raises(asyncpg.CheckViolationError, match="audit entry"):
         await run(roles.url("payment_service"), f"BEGIN; {attack}; COMMIT")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        (
+            "ALTER TABLE payment ENABLE ROW LEVEL SECURITY",
+            "ALTER TABLE payment DISABLE ROW LEVEL SECURITY",
+            "row-level security keeps rows from this role in payment",
+        ),
+        (
+            "CREATE SCHEMA old CREATE TABLE payment_config (); GRANT USAGE ON SCHEMA old TO PUBLIC",
+            "DROP SCHEMA old CASCADE",
+            "the search path leads to others of the same name instead of payment_config",
+        ),
+    ],
+    ids=["row-level security", "another schema"],
+)
+async def test_nothing_starts_where_the_service_would_see_other_rows_than_the_laws(
+    own_house: Services, roles: Roles, before: str, after: str, sentence: str
+) -> None:
+    path = f"{roles.url('payment_service')}?options=-csearch_path%3Dold,public"
+    settings = own_house.settings.model_copy(update={"database_url": SecretStr(path)})
+    superuser = roles.server.of(roles.database)
+    await run(superuser, before)
+    try:
+        with pytest.raises(StartError, match=sentence):
+            await check_database(settings)
+    finally:
+        await run(superuser, after)
+    await check_database(settings)
 
 
 async def _shop_with_everything(services: Services) -> None:

@@ -147,7 +147,8 @@ def _of_promises(found: Promises) -> list[Finding]:
     findings = [Finding("laws", Level.OK, "the triggers that guard the record fire")]
     if found.laws_off:
         remedy = "RESET session_replication_role for the role, the database or the server, "
-        remedy += "ALTER TABLE ... ENABLE TRIGGER ALL; restart all; payment-service audit verify"
+        remedy += "and so with search_path; ALTER TABLE ... ENABLE TRIGGER ALL, DISABLE ROW LEVEL SECURITY; "
+        remedy += "restart all; payment-service audit verify"
         findings = [Finding("laws", Level.BAD, found.laws_off, remedy)]
     for name, (value, wanted) in found.amiss.items():
         sentence = f"a session of the service has {name}={value} and needs {wanted}"

@@ -25,9 +25,25 @@ _WANTED: Final[Mapping[str, str]] = MappingProxyType(
 _OF_THE_SERVER: Final = ("fsync", "full_page_writes", "wal_level", "data_directory")
 _SETTINGS: Final = text("SELECT name, setting FROM pg_settings WHERE name = ANY(:names)")
 _ROLE: Final = text("SELECT current_setting('session_replication_role')")
+_HOME: Final = text("SELECT pronamespace FROM pg_proc WHERE oid = to_regproc('payment_intend')")
+"""The schema of the laws: each of them reads and writes its tables, whatever the search path says."""
+_OVERLAID: Final = text("""
+    WITH overlaid AS (
+        SELECT oid, relname AS name FROM pg_class
+        WHERE relnamespace = :home AND relkind IN ('r', 'p', 'v') AND NOT pg_table_is_visible(oid)
+        UNION ALL SELECT oid, proname FROM pg_proc WHERE pronamespace = :home AND NOT pg_function_is_visible(oid)
+    )
+    SELECT DISTINCT name FROM overlaid
+    WHERE NOT EXISTS (SELECT FROM pg_depend WHERE objid = overlaid.oid AND deptype = 'e') ORDER BY name
+""")
+"""But for what extensions put there, such as pgcrypto's gen_random_uuid, which PostgreSQL has itself by now."""
+_FILTERED: Final = text("""
+    SELECT relname FROM pg_class WHERE relnamespace = :home AND relkind IN ('r', 'p') AND row_security_active(oid)
+    ORDER BY relname
+""")
 _DISABLED: Final = text("""
     SELECT DISTINCT relname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
-    WHERE relnamespace = 'public'::regnamespace AND tgenabled IN ('D', 'R') ORDER BY relname
+    WHERE relnamespace = :home AND tgenabled IN ('D', 'R') ORDER BY relname
 """)
 _SIZE: Final = text("SELECT pg_database_size(current_database())")
 
@@ -70,5 +86,14 @@ async def laws_off(session: AsyncSession) -> str | None:
     role = await session.scalar(_ROLE)
     if role != "origin":
         return f"session_replication_role is {role}: no trigger fires, and nothing guards the record"
-    tables = list(await session.scalars(_DISABLED))
-    return f"triggers are switched off on {', '.join(tables)}" if tables else None
+    home = await session.scalar(_HOME)
+    if home is None:
+        return "the search path does not lead to payment_intend"
+    for ask, sentence in (
+        (_OVERLAID, "the search path leads to others of the same name instead of"),
+        (_FILTERED, "row-level security keeps rows from this role in"),
+        (_DISABLED, "triggers are switched off on"),
+    ):
+        if found := list(await session.scalars(ask, {"home": home})):
+            return f"{sentence} {', '.join(found)}"
+    return None
