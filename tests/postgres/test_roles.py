@@ -302,15 +302,21 @@ async def test_change_that_the_record_does_not_tell_does_not_commit(
             "DROP SCHEMA old CASCADE",
             "the search path leads to others of the same name instead of payment_config",
         ),
+        (
+            "SELECT setval('payment_log_id_seq', 1)",
+            "SELECT setval('payment_log_id_seq', (SELECT max(id) FROM payment_log))",
+            "ids were given already by the sequence payment_log_id_seq at 1 ",
+        ),
     ],
-    ids=["row-level security", "another schema"],
+    ids=["row-level security", "another schema", "a sequence"],
 )
-async def test_nothing_starts_where_the_service_would_see_other_rows_than_the_laws(
+async def test_nothing_starts_where_laws_and_service_see_different_rows_or_ids_come_twice(
     own_house: Services, roles: Roles, before: str, after: str, sentence: str
 ) -> None:
     path = f"{roles.url('payment_service')}?options=-csearch_path%3Dold,public"
     settings = own_house.settings.model_copy(update={"database_url": SecretStr(path)})
     superuser = roles.server.of(roles.database)
+    await _shop_with_everything(own_house)
     await run(superuser, before)
     try:
         with pytest.raises(StartError, match=sentence):

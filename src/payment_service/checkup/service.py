@@ -148,6 +148,7 @@ def _of_promises(found: Promises) -> list[Finding]:
     if found.laws_off:
         remedy = "RESET session_replication_role for the role, the database or the server, "
         remedy += "and so with search_path; ALTER TABLE ... ENABLE TRIGGER ALL, DISABLE ROW LEVEL SECURITY; "
+        remedy += "SELECT setval(SEQUENCE, ID) with the highest id of its table; "
         remedy += "restart all; payment-service audit verify"
         findings = [Finding("laws", Level.BAD, found.laws_off, remedy)]
     for name, (value, wanted) in found.amiss.items():

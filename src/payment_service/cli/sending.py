@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from payment_service.cli.loading import load as load_module
 from payment_service.cli.output import AsJson, Reason, fail, show
 from payment_service.cli.running import with_database, with_services
 from payment_service.idempotency.holding import WHY, Holding, Standing
@@ -55,8 +56,10 @@ def release(
 
     First make sure that it holds all that was sent.
     """
+    start = load_module("payment_service.programs.start")
 
     async def work(services: "Services") -> None:
+        await start.check_laws(services)
         await services.holding.release(reason, replicas_have_all=replicas_have_all)
 
     with_services(work)

@@ -52,10 +52,7 @@ async def check_database(settings: Settings, database: Database | None = None) -
     async with open_services(settings, database) as services:
         if trouble := schema.trouble(await _revision(services)):
             raise StartError(trouble)
-        async with services.database.reading() as session:
-            off = await laws_off(session)
-        if off:
-            raise StartError(f"The database does not keep its laws: {off}. payment-service doctor says what to do.")
+        await check_laws(services)
         await check_provider(services)
         try:
             await services.check_secrets()
@@ -63,6 +60,18 @@ async def check_database(settings: Settings, database: Database | None = None) -
             raise StartError(
                 "The ENCRYPTION_KEYS do not open the device tokens in the database: use the keys that wrote them."
             ) from error
+
+
+async def check_laws(services: Services) -> None:
+    """Look whether the database guards the record.
+
+    Raises:
+        StartError: when it does not.
+    """
+    async with services.database.reading() as session:
+        off = await laws_off(session)
+    if off:
+        raise StartError(f"The database does not keep its laws: {off}. payment-service doctor says what to do.")
 
 
 async def check_provider(services: Services) -> None:
