@@ -25,6 +25,7 @@ from payment_service.payments import queries
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves
 from payment_service.payments.polling import Polling
+from payment_service.providers.kaspi.mapping import NO_MONEY_MOVED
 from payment_service.refunds.service import RefundAnswer, RefundRequest, Refunds
 from payment_service.reports.service import Report
 from payment_service.services import Services
@@ -243,7 +244,8 @@ async def test_what_a_client_paid_back_itself_is_not_paid_back_again(
     route = wire.get("/refund/").mock(return_value=refunded())
     await report(services, "refund", amount=2_000)
     lost, refused = "Outcome unknown: the page ended before Kaspi answered.", "Kaspi -99000011: not paid"
-    await report(services, "Refund", amount=2_000, error_message=lost, provider="Kaspi")
+    await report(services, "Refund", amount=1_000, error_message=lost, provider="Kaspi")
+    await report(services, "refund", amount=1_000, error_message="cURL error 28: Operation timed out")
     await report(services, "refund", amount=2_000, error_message=refused)
     await report(services, "refund", amount=2_000, shop_id=OTHER_SHOP)
     with pytest.raises(RefundExceedsRemainder, match="60"):
@@ -258,6 +260,37 @@ async def test_what_a_client_paid_back_itself_is_not_paid_back_again(
     with pytest.raises(RefundExceedsRemainder):
         await refund(services, 1)
     assert route.call_count == 1
+
+
+NOTHING_PAID_BACK = (
+    *(f"Kaspi {code}: no" for code in NO_MONEY_MOVED),
+    '{"-99000005": "refund exceeds"}',
+    "HTTP 403 without an answer of Kaspi",
+    "Nothing was sent: Timeout was reached (curl 28)",
+    "Couldn't connect to server (curl 7)",
+    "cURL error 6: Could not resolve host",
+)
+MAY_HAVE_BEEN_PAID_BACK = (
+    "Outcome unknown: Kaspi -999: after -1501",
+    "Kaspi -999: technical",
+    "Kaspi -99000006: try again or call the bank",
+    "Kaspi -9900000: a code that nobody knows",
+    "Kaspi -15011",
+    "took 1501 ms",
+    "2026-1501",
+    "HTTP 500 without an answer of Kaspi",
+    "read HTTP 403 from a proxy after a reset",
+    "Timeout was reached (curl 28)",
+    "cURL error 52: Empty reply from server",
+    "Error",
+    "",
+)
+
+
+async def test_only_an_error_that_says_so_means_that_nothing_was_paid_back(sql: asyncpg.Connection) -> None:
+    said = [*NOTHING_PAID_BACK, *MAY_HAVE_BEEN_PAID_BACK]
+    rows = await sql.fetch("SELECT text FROM unnest($1::text[]) AS text WHERE refund_was_refused(text)", said)
+    assert {row["text"] for row in rows} == set(NOTHING_PAID_BACK)
 
 
 NULL_THEN: dict[str, list[dict[str, Any]]] = {
