@@ -121,8 +121,13 @@ final class ApiClientTest extends SiteTest
     {
         $this->kaspi->willFail(false, true)->willFail(false);
         $this->wire->willSay(['id' => 1]);
-        $this->expectException(Unavailable::class);
-        $this->api()->createRemotePay(self::PAY, self::SHOP);
+        try {
+            $this->api()->createRemotePay(self::PAY, self::SHOP);
+            $this->fail('it was taken for an answer');
+        } catch (Unavailable $notSent) {
+            // By these words the service knows that nothing was paid back, where it is a refund.
+            $this->assertStringStartsWith('Nothing was sent: it broke', $this->wire->requests[1]['body']['error_message']);
+        }
     }
 
     public function testCodeThatSaysThatTheRoutingIsWrongMakesTheNextCallAsk(): void

@@ -94,6 +94,20 @@ final class WebhookTest extends SiteTest
         $this->assertSame(['paid 7 64050', 'refunded 7 4050'], $this->orders->done);
     }
 
+    /** Whether it was taken is forgotten by then, and so is what came after it. */
+    public function testEventOfBeforeAllThatIsRememberedIsForPeople(): void
+    {
+        $paid = $this->event('payment.paid');
+        $this->now += (WebhookReceiver::KEPT_DAYS - 1) * 86400;
+        $this->assertSame([200, 'done'], $this->deliver($paid));
+        $another = $this->event('payment.paid', ['id' => '01c']);
+        $this->now += WebhookReceiver::KEPT_DAYS * 86400 + 1;
+        $this->assertSame([200, 'forgotten'], $this->deliver($another));
+        $this->assertSame([200, 'ignored'], $this->deliver($this->event('payment.failed', ['id' => '01d', 'state' => 'failed'])));
+        $this->assertCount(1, $this->orders->done);
+        $this->assertStringContainsString('webhook.needs_people', $this->log());
+    }
+
     public function testEventIsAskedForAgainWhileTheShopIsAway(): void
     {
         $this->orders->away = true;
@@ -245,7 +259,7 @@ final class WebhookTest extends SiteTest
         $isRefund = strncmp($type, 'refund.', 7) === 0;
         $data = $isRefund ? ['id' => '01b', 'version' => 2, 'amount' => 40.5, 'state' => 'succeeded', 'payment' => $payment] : $payment;
 
-        return json_encode(['id' => 'e', 'type' => $type, 'version' => $data['version'], 'timestamp' => 'now', 'data' => $data]);
+        return json_encode(['id' => 'e', 'type' => $type, 'version' => $data['version'], 'timestamp' => gmdate('Y-m-d\TH:i:s.u\Z', $this->now), 'data' => $data]);
     }
 
     private function deliver(string $body, string $id = 'msg_1'): array

@@ -248,7 +248,9 @@ class ApiClient
         $report['external_id'] = $report['external_id'] ?? self::idIn($said, $idNames);
         $report['status'] = self::textOf($said['Data']['Status'] ?? null);
         $wrong = self::whatWentWrong($reply, $said);
-        $report['error_message'] = $outcome === 'unknown' ? 'Outcome unknown: ' . ($wrong ?? 'Kaspi named no payment.') : $wrong;
+        // The service reads the first words: what they do not call not sent, or Kaspi's code refused, may have been done.
+        $words = ['unknown' => 'Outcome unknown: ' . ($wrong ?? 'Kaspi named no payment.'), 'not_sent' => 'Nothing was sent: ' . $wrong];
+        $report['error_message'] = $words[$outcome] ?? $wrong;
         $this->report($id, $report);
 
         $code = $said['StatusCode'] ?? null;

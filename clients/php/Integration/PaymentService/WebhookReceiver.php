@@ -6,7 +6,8 @@ namespace Integration\PaymentService;
  * Takes the service's events (Standard Webhooks) and marks orders paid or refunded.
  *
  * An event counts if one of our secrets signed it and it was sent at most AGE_S ago. An event that was taken is not taken
- * again, and neither is one that is older than what is known of its payment: events may overtake each other.
+ * again, and neither is one that is older than what is known of its payment: events may overtake each other. One that
+ * happened before all that is remembered may have been taken, or overtaken: it is for people.
  */
 class WebhookReceiver
 {
@@ -18,6 +19,8 @@ class WebhookReceiver
     const KEPT_DAYS = 30;
     /** A person had said that it was paid, and it was not: whether its order is marked, only people can tell. */
     const UNDONE = 'settlement_undone';
+    /** It happened longer ago than events are remembered. */
+    const FORGOTTEN = 'forgotten';
     const TOLD = ['payment.paid', 'payment.late_success', 'refund.succeeded'];
 
     private $secrets;
@@ -89,7 +92,7 @@ class WebhookReceiver
             return [500, 'try_again'];
         }
         $facts = ['webhook_id' => $id, 'type' => $event['type'], 'payment' => $about, 'order_id' => $payment['order_id'] ?? null, 'result' => $word];
-        if ($word === self::UNDONE || in_array($word, OrderAccess::NEEDS_PEOPLE, true)) {
+        if (in_array($word, [self::UNDONE, self::FORGOTTEN], true) || in_array($word, OrderAccess::NEEDS_PEOPLE, true)) {
             $this->log->error('webhook.needs_people', $facts);
         } else {
             $this->log->info('webhook.received', $facts);
@@ -101,13 +104,20 @@ class WebhookReceiver
 
     private function once(string $path, string $id, array $event, array $payment): string
     {
-        $known = Files::json($path) ?? ['version' => 0, 'ids' => []];
+        $kept = Files::json($path);
+        $known = $kept ?? ['version' => 0, 'ids' => []];
         // The payment's version: the event's own is that of the refund when it tells of one.
         $version = is_int($payment['version'] ?? null) ? $payment['version'] : 0;
         if (in_array($id, $known['ids'], true)) {
             return 'repeated';
         }
-        $word = $version < $known['version'] ? 'older' : $this->apply($event['type'], $payment);
+        if ($version < $known['version']) {
+            $word = 'older';
+        } elseif ($kept === null && in_array($event['type'], self::TOLD, true) && $this->isOfBeforeMemory($event)) {
+            $word = self::FORGOTTEN;
+        } else {
+            $word = $this->apply($event['type'], $payment);
+        }
         // Written after the order: should this process die between, the event comes again and finds it marked.
         $known = ['version' => max($version, $known['version']), 'ids' => array_slice(array_merge($known['ids'], [$id]), -self::REMEMBERED)];
         if (!Files::write($path, json_encode($known))) {
@@ -116,6 +126,13 @@ class WebhookReceiver
         $this->forgetOld();
 
         return $word;
+    }
+
+    private function isOfBeforeMemory(array $event): bool
+    {
+        $happened = is_string($event['timestamp'] ?? null) ? strtotime($event['timestamp']) : false;
+
+        return $happened !== false && $happened < ($this->clock)() - self::KEPT_DAYS * 86400;
     }
 
     private function apply(string $type, array $payment): string
