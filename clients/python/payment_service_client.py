@@ -9,7 +9,7 @@
 Money moves at most once. A call that moves money is made once: it is never repeated by itself, never sent anywhere
 else, and never falls back to another way of paying. It carries an Idempotency-Key made of the shop, the order and the
 attempt, so the same call, with the same arguments, may be made again at any time: the service answers what became of
-it.
+it, and the answer holds ``replayed``: True. Another refund of the same amount needs another ``attempt``.
 
     OutcomeUnknown   it may have been done. Look it up (find_payments, wait), or make the same call again. No other.
     NotSent          nothing was sent. The same call may be made again, after ``retry_after`` seconds where it is told.
@@ -223,7 +223,8 @@ class _Call:
         except ValueError:
             answer = None
         if response.status_code == 200 and isinstance(answer, dict) and self._is_ours(answer):
-            return answer
+            is_replayed = response.headers.get("idempotency-replayed") == "true"
+            return {**answer, "replayed": True} if is_replayed else answer
         # A 200 that is not ours tells of another payment, and a caller must not go on with its id.
         said: Answer = answer if isinstance(answer, dict) and response.status_code != 200 else {}
         if "retry-after" in response.headers and response.headers["retry-after"].isdigit():
@@ -274,7 +275,10 @@ def _create(
     body: Dict[str, Any] = {"shop_id": int(shop_id), "amount": _tenge(amount), "message": message, **more}
     if order_id is not None:
         body["order_id"] = str(order_id)
-        key = key or idempotency_key(operation, shop_id, order_id, attempt=attempt)
+        key = key or idempotency_key(operation, int(shop_id), order_id, attempt=attempt)
+    if not key:
+        # Without one the service knows an equal call for a minute. One that is made again later would be another payment.
+        raise ValueError("a payment needs the order_id that it is for, or a key of your own: it is known by that")
     if metadata:
         body["metadata"] = {str(name): str(value) for name, value in metadata.items()}
     return _Call("POST", f"/payments/kaspi/{operation}", body=body, key=key)
@@ -287,7 +291,7 @@ def _refund(
         raise ValueError("a refund needs an amount in tenge, or full=True for all that is left")
     how_much: Dict[str, Any] = {"full": True} if amount is None else {"amount": _tenge(amount)}
     body = {"shop_id": int(shop_id), "external_id": str(external_id), **how_much}
-    made = idempotency_key("refund", shop_id, external_id, how_much.get("amount", "all"), attempt=attempt)
+    made = idempotency_key("refund", int(shop_id), external_id, how_much.get("amount", "all"), attempt=attempt)
     return _Call("POST", "/payments/kaspi/refund", body=body, key=key or made)
 
 
@@ -377,11 +381,12 @@ class PaymentServiceClient:
         """Invoice a phone. ``amount`` in tenge.
 
         The Idempotency-Key is made of shop, order and ``attempt``: count it up when an order is to be paid anew, after
-        a payment of it failed or was cancelled. Without an order (and a ``key`` of your own) an equal call within a
-        minute is the same payment.
+        a payment of it failed or was cancelled. Without an order it needs a ``key`` of your own, which you keep with
+        what the payment is for: a new one for each try would be a new payment for each.
 
         Raises:
             OutcomeUnknown, NotSent, Rejected, NotConfigured: see above.
+            ValueError: with neither an order nor a key.
         """
         return self._ask(
             _create("create", shop_id, amount, message, order_id, metadata, attempt, key, phone=str(phone))

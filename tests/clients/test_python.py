@@ -170,7 +170,7 @@ async def test_redirect_takes_neither_key_nor_payment_elsewhere() -> None:
 def test_refused_connection_sends_nothing() -> None:
     with PaymentServiceClient("http://127.0.0.1:9", KEY) as blocking:
         with pytest.raises(NotSent):
-            blocking.create_payment(SHOP, 100, PHONE)
+            blocking.create_payment(SHOP, 100, PHONE, order_id="1")
         assert not blocking.health()
 
 
@@ -215,10 +215,26 @@ def test_key_is_of_the_operation_and_of_nothing_that_may_be_mistyped() -> None:
         idempotency_key("create", SHOP, "a\nb")
 
 
-def test_call_without_an_order_has_no_key_of_its_own() -> None:
-    """A key made by chance would hide an equal call from the service, which knows it by its words."""
-    assert client._create("create", SHOP, 1, "", None, None, 1, None).headers == {}
+@pytest.mark.parametrize("no_key", [None, ""])
+def test_payment_that_cannot_be_told_from_its_repetition_is_not_asked_for(no_key: str | None) -> None:
+    """The service knows an equal call without a key for a minute, and "make the same call again" holds for longer."""
+    with pytest.raises(ValueError, match="order_id"):
+        client._create("create", SHOP, 1, "", None, None, 1, no_key)
     assert client._create("create", SHOP, 1, "", None, None, 1, "mine-0001").headers == {"Idempotency-Key": "mine-0001"}
+
+
+def test_shop_that_is_written_otherwise_is_the_same_in_the_key() -> None:
+    keys = {
+        made.headers["Idempotency-Key"]
+        for shop in (SHOP, str(SHOP), f" 0{SHOP} ")
+        for made in [client._refund(shop, "777", 50, full=False, attempt=1, key=None)]  # type: ignore[arg-type]
+    }
+    assert len(keys) == 1
+
+
+async def test_answer_to_an_earlier_call_says_so() -> None:
+    told, _ = await pay(Answer(200, json.dumps(CREATED).encode(), headers=(("Idempotency-Replayed", "true"),)))
+    assert told == {**CREATED, "replayed": True}
 
 
 @pytest.mark.parametrize(("amount", "text"), [(100, "100.00"), ("99.5", "99.50"), (Decimal("0.01"), "0.01")])
@@ -371,7 +387,7 @@ PYTHONS = [f"3.{minor}" for minor in range(9, 14)]
 TRY = """
 import asyncio, payment_service_client as c
 try:
-    c.PaymentServiceClient("http://127.0.0.1:9", "ps_key").create_payment(1, "100", "77015211545")
+    c.PaymentServiceClient("http://127.0.0.1:9", "ps_key").create_payment(1, "100", "77015211545", order_id="1")
 except c.NotSent:
     print(asyncio.run(c.AsyncPaymentServiceClient("http://127.0.0.1:9", "ps_key").health()))
 """

@@ -94,6 +94,14 @@ final class ClientTest extends SiteTest
         $this->assertCount(3, array_unique($keys));
     }
 
+    public function testAnswerToAnEarlierCallSaysSo(): void
+    {
+        $refunded = ['state' => 'succeeded', 'shop_id' => self::SHOP, 'external_id' => '777'];
+        $this->wire->willSay($refunded)->willSay($refunded, 200, ['idempotency-replayed' => 'true']);
+        $this->assertArrayNotHasKey('replayed', $this->client()->refund(self::SHOP, 777, 50));
+        $this->assertTrue($this->client()->refund(self::SHOP, 777, 50)['replayed']);
+    }
+
     public function testAllThatIsLeftIsRefundedOnlyWhenThatIsSaid(): void
     {
         $this->wire->willSay(['state' => 'succeeded', 'shop_id' => self::SHOP, 'external_id' => '777']);

@@ -12,7 +12,8 @@ namespace Integration\PaymentService;
  * A method returns what the service answered, or throws a PaymentServiceException. Money moves at most once: every call that
  * moves money carries an Idempotency-Key made of the order and the operation, and is repeated by itself only when the
  * connection was refused or the service says that nothing was sent. After OutcomeUnknown or Unavailable the same call,
- * with the same arguments, may be made again at any time: the service knows it by its key.
+ * with the same arguments, may be made again at any time: the service knows it by its key, and its answer then has
+ * replayed => true.
  */
 class Client
 {
@@ -421,7 +422,7 @@ class Client
             $this->log->info($operation, $facts + ['id' => $answer['id'] ?? null, 'state' => $answer['state']]);
             $this->log->count($operation . '.' . $answer['state']);
 
-            return $answer;
+            return $reply->header('Idempotency-Replayed') === 'true' ? $answer + ['replayed' => true] : $answer;
         }
         $problem = $this->problemOf($reply, true);
         $kind = strtolower(substr((string) strrchr(get_class($problem), '\\'), 1));
