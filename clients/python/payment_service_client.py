@@ -82,7 +82,7 @@ _NOTHING_WAS_SENT = frozenset(
 _SET_UP = frozenset(
     {"authentication_required", "scope_missing", "shop_not_configured", "shop_inactive", "device_token_missing"}
 )
-_MAY_BE_UNDER_WAY = frozenset({"still_running"})
+_MAY_BE_UNDER_WAY = frozenset({"still_running", "refund_already_open"})
 
 
 class PaymentServiceError(Exception):
@@ -257,7 +257,7 @@ class _Call:
             return NotSent
         if isinstance(code, str) and code not in _MAY_BE_UNDER_WAY and (400 <= status < 500 or status == 502):
             return Rejected
-        # 202, 409 still_running, 500, or not the service's answer at all.
+        # 202, 409 of what is under way, 500, or not the service's answer at all.
         return OutcomeUnknown if self.moves_money else NotSent
 
 

@@ -3,6 +3,9 @@
 A refund that others report with an error counted as refused, whatever the error was: a timeout of the old service's
 log was paid back again. It is refused only where the error says that nothing was paid back: by a code of Kaspi's that
 says so, by an HTTP status with which the proxy turns a call away, or because there was no connection.
+
+And a refund whose end is not known was sent once more when it came under another Idempotency-Key, as a page makes one
+that is loaded anew. A payment has the guard of its order; a refund waits until the end of its equal is known.
 """
 
 from alembic import op
@@ -36,11 +39,25 @@ ELSEWHERE = rewritten(
         )
     },
 )
+OPEN = rewritten(
+    "refund_intend",
+    {
+        "    IF NOT in_time(_within_s) THEN": """    -- What has left and was lost is written again whatever stands beside it.
+    IF _key IS NOT NULL AND current_setting('payment_service.restoring', true) IS DISTINCT FROM 'on' THEN
+        SELECT * INTO earlier FROM refund
+        WHERE payment_id = _payment_id AND fingerprint = _fingerprint AND state IN ('sending', 'unknown') LIMIT 1;
+        IF FOUND THEN
+            RETURN refund_in_the_way(earlier, 'open');
+        END IF;
+    END IF;
+    IF NOT in_time(_within_s) THEN"""
+    },
+)
 PATHS = pinned("refund_was_refused")
 
 
 def upgrade() -> None:
-    for part in (REFUSED, ELSEWHERE, PATHS):
+    for part in (REFUSED, ELSEWHERE, OPEN, PATHS):
         run_script(op.get_bind(), part)
 
 

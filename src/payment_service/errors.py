@@ -37,6 +37,7 @@ It knows nothing of HTTP; ``api/problems.py`` holds the one table from these cla
     ├── MessageNotSent            message_not_sent
     ├── OrderAlreadyOpen          order_already_open
     ├── OrderAlreadyPaid          order_already_paid
+    ├── RefundAlreadyOpen         refund_already_open
     ├── HintNotVerified           hint_not_verified
     ├── TooManyHints              too_many_hints
     ├── RateLimited               rate_limited
@@ -442,6 +443,21 @@ class OrderAlreadyPaid(ServiceError):
             f"Order {order_id} was already paid with this amount by payment {payment_id}.",
             id=str(payment_id),
             state="paid",
+        )
+
+
+class RefundAlreadyOpen(ServiceError):
+    """The payment has a refund of this amount whose end is not known, and this request has another key."""
+
+    code = "refund_already_open"
+    title = "Refund already open"
+
+    def __init__(self, refund_id: object, state: str) -> None:
+        super().__init__(
+            f"A refund of the same amount of this payment, {refund_id}, is {state}: nothing was sent now. "
+            "Wait until its end is known, or repeat it with its own Idempotency-Key.",
+            refund_id=str(refund_id),
+            state=state,
         )
 
 

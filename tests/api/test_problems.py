@@ -37,6 +37,7 @@ MADE = {
     errors.OrderAlreadyOpen: ("A-1", "0190", "pending"),
     errors.OrderAlreadyPaid: ("A-1", "0190"),
     errors.PaymentNotPaid: ("pending",),
+    errors.RefundAlreadyOpen: ("0190", "unknown"),
     errors.RateLimited: ("key", "Requests with this API key", Exceeded(Rate(1000, 10), 0.2)),
     errors.RefundExceedsRemainder: (Money(150),),
     errors.SettlementInUse: ("it was built upon",),

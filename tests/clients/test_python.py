@@ -113,6 +113,7 @@ MEANINGS = {
     "202": (as_json({"id": "01a", "state": "unknown", "success": False, "detail": "Do not."}, 202), OutcomeUnknown),
     "error of ours": (problem(500, "internal_error"), OutcomeUnknown),
     "a code nobody knows, 503": (problem(503, "brand_new"), OutcomeUnknown),
+    "equal refund is open": (problem(409, "refund_already_open", state="unknown"), OutcomeUnknown),
     "still running": (problem(409, "still_running", id="01a"), OutcomeUnknown),
     "not sent": (problem(503, "not_sent"), NotSent),
     "no database": (problem(503, "database_unavailable"), NotSent),

@@ -15,6 +15,7 @@ from payment_service.errors import (
     IdempotencyKeyReused,
     PaymentNotFound,
     PaymentNotPaid,
+    RefundAlreadyOpen,
     RefundExceedsRemainder,
     StillRunning,
 )
@@ -23,6 +24,7 @@ from payment_service.payments import queries
 from payment_service.payments.models import Payment
 from payment_service.postgres.vault import new_key
 from payment_service.refunds.service import RefundAnswer, RefundRequest
+from payment_service.refunds.settling import RefundSettlement
 from payment_service.services import Services
 from tests.support.asking import (
     KEY,
@@ -293,6 +295,30 @@ async def test_key_of_another_refund_is_refused(services: Services, payment: Pay
         with pytest.raises(IdempotencyKeyReused):
             await services.refunds.refund(give_back(payment, tenge, idempotency_key=KEY))
     assert route.call_count == 1
+
+
+async def test_equal_refund_under_another_key_waits_until_the_end_of_the_first_is_known(
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    """A page that is loaded anew makes another key, and nobody can tell its refund from the first one."""
+    gate = Gate(httpx.Response(500))
+    wire.get("/refund/").mock(side_effect=gate)
+    first = asyncio.create_task(services.refunds.refund(give_back(payment, idempotency_key=KEY)))
+    await gate.reached.wait()
+    again = give_back(payment, idempotency_key="another-key", caller=called("another"))
+    with pytest.raises(RefundAlreadyOpen) as sending:
+        await services.refunds.refund(again)
+    gate.open.set()
+    made = (await first).refund
+    with pytest.raises(RefundAlreadyOpen) as unknown:
+        await services.refunds.refund(again)
+    told = [{"refund_id": str(made.id), "state": state} for state in ("sending", "unknown")]
+    assert ([sending.value.extra, unknown.value.extra], gate.calls) == (told, 1)
+    refunding(wire)
+    assert (await services.refunds.refund(give_back(payment, 11, idempotency_key="a-third"))).refund.state == "succeeded"
+    await age(sql, 301, "refund")
+    await services.refund_settling.settle(FULL_ACCESS, made.id, RefundSettlement(succeeded=False, reason="not there"))
+    assert (await services.refunds.refund(again)).refund.state == "succeeded"
 
 
 @pytest.mark.parametrize("key", [KEY, None])

@@ -168,6 +168,7 @@ final class ClientTest extends SiteTest
             'redirect' => [$say('', 302), OutcomeUnknown::class],
             'gateway' => [$say('bad gateway', 502), OutcomeUnknown::class],
             'internal' => [$no('internal_error', 500), OutcomeUnknown::class, 'internal_error'],
+            'an equal refund is open' => [$no('refund_already_open', 409), OutcomeUnknown::class, 'refund_already_open'],
             'still running' => [$no('still_running', 409), OutcomeUnknown::class, 'still_running'],
             'draining' => [$no('draining', 503), Unavailable::class, 'draining'],
             'too often' => [$no('rate_limited', 429), Unavailable::class, 'rate_limited'],

@@ -62,6 +62,7 @@ STATUS_OF: Final = MappingProxyType(
         errors.MessageNotSent: 502,
         errors.OrderAlreadyOpen: 409,
         errors.OrderAlreadyPaid: 409,
+        errors.RefundAlreadyOpen: 409,
         errors.HintNotVerified: 401,
         errors.TooManyHints: 429,
         errors.RateLimited: 429,

@@ -18,6 +18,7 @@ from payment_service.errors import (
     PaymentIncomplete,
     PaymentNotFound,
     PaymentNotPaid,
+    RefundAlreadyOpen,
     RefundExceedsRemainder,
     StillRunning,
 )
@@ -141,7 +142,7 @@ class Refunds:
         Raises:
             PaymentNotFound: the payment is not of a shop of the caller's.
             PaymentNotPaid, PaymentIncomplete, DeviceTokenMissing, RefundExceedsRemainder: it cannot be refunded.
-            IdempotencyKeyReused, StillRunning: it was asked for before.
+            IdempotencyKeyReused, StillRunning, RefundAlreadyOpen: it was asked for before.
             NotAuthenticated: the caller's key was revoked meanwhile.
             DatabaseUnavailable: it could not be written down, so nothing was sent.
             SendingHeld: the database may have lost what was sent before.
@@ -223,6 +224,8 @@ class Refunds:
                 raise StillRunning(earlier_id)  # merged meanwhile; asked again, that payment is found
             case "not_paid":
                 raise PaymentNotPaid(intent["state"])
+            case "open":
+                raise RefundAlreadyOpen(earlier_id, intent["state"])
             case "exceeds":
                 elsewhere = await self._refunded_elsewhere(request.payment)
                 raise RefundExceedsRemainder(Money(intent["amount"]), elsewhere=elsewhere)

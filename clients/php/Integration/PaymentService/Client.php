@@ -570,7 +570,7 @@ class Client
                 return new NotFound($detail, $facts);
             case in_array($code, ['validation_failed', 'idempotency_key_reused', 'device_token_missing'], true):
                 return new BadRequest($detail, $facts);
-            case $code === 'still_running':
+            case in_array($code, ['still_running', 'refund_already_open'], true):
                 return $movedMoney ? new OutcomeUnknown($detail, $facts) : new Unavailable($detail, $facts);
             case in_array($reply->status, [409, 422], true) || $code === 'provider_refused':
                 return new Rejected($detail, $facts);
