@@ -16,7 +16,7 @@ PAYMENT_MOVES: Final = {
     "sending": {"pending", "failed", "unknown"},
     "pending": {"paid", "failed", "cancelled"},
     "unknown": {"pending", "paid", "failed"},
-    "failed": {"paid"},
+    "failed": {"pending", "paid"},
     "paid": set(),
     "cancelled": set(),
 }

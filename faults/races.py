@@ -195,7 +195,7 @@ async def parts_beyond_the_whole(race: Race) -> None:
 
 
 async def equal_parts_of_other_keys(race: Race) -> None:
-    """A page that is loaded anew asks for the same refund under another key while the first one is under way: it waits."""
+    """A page that is loaded anew asks for the same refund under another key: it waits for the end of the first one."""
     paid = await race.clients.paid(amount=10_000)
     wishes = [race.clients.refund_of(paid, 1_000) for _ in range(race.crowd)]
     last_words = await race.at_once(wishes)

@@ -277,7 +277,7 @@ def _create(
         body["order_id"] = str(order_id)
         key = key or idempotency_key(operation, int(shop_id), order_id, attempt=attempt)
     if not key:
-        # Without one the service knows an equal call for a minute. One that is made again later would be another payment.
+        # Without one the service knows an equal call for a minute. Made again later, it would be another payment.
         raise ValueError("a payment needs the order_id that it is for, or a key of your own: it is known by that")
     if metadata:
         body["metadata"] = {str(name): str(value) for name, value in metadata.items()}

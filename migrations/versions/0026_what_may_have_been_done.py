@@ -6,6 +6,9 @@ says so, by an HTTP status with which the proxy turns a call away, or because th
 
 And a refund whose end is not known was sent once more when it came under another Idempotency-Key, as a page makes one
 that is loaded anew. A payment has the guard of its order; a refund waits until the end of its equal is known.
+
+A payment that a person had called never made, and whose late reply says that it was made, stayed failed: nothing kept
+its order from a second invoice. It is open again.
 """
 
 from alembic import op
@@ -53,11 +56,21 @@ OPEN = rewritten(
     IF NOT in_time(_within_s) THEN"""
     },
 )
+REOPENED = rewritten(
+    "payment_changes",
+    {
+        "        ELSIF (OLD.state, NEW.state) NOT IN (": (
+            """        ELSIF OLD.state = 'failed' AND OLD.failure = 'settled' AND NEW.state = 'pending' THEN
+            NULL;
+        ELSIF (OLD.state, NEW.state) NOT IN ("""
+        )
+    },
+)
 PATHS = pinned("refund_was_refused")
 
 
 def upgrade() -> None:
-    for part in (REFUSED, ELSEWHERE, OPEN, PATHS):
+    for part in (REFUSED, ELSEWHERE, OPEN, REOPENED, PATHS):
         run_script(op.get_bind(), part)
 
 

@@ -43,7 +43,7 @@ TABLE: Final = """
     sending -> pending | failed | unknown
     pending -> paid | failed | cancelled
     unknown -> pending | paid | failed
-    failed  -> paid
+    failed  -> pending | paid
 """
 """As docs/architecture.md draws it."""
 NOON: Final = datetime(2025, 10, 22, 12, tzinfo=UTC)

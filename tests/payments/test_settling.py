@@ -16,6 +16,7 @@ from payment_service.errors import (
     ExternalIdTaken,
     InvalidInput,
     NothingToSettle,
+    OrderAlreadyOpen,
     PaymentNotFound,
     ProviderRefused,
     ProviderUnavailable,
@@ -512,11 +513,17 @@ class Late:
 
     @classmethod
     async def begin(
-        cls, services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, *, link: bool = False
+        cls,
+        services: Services,
+        wire: respx.MockRouter,
+        sql: asyncpg.Connection,
+        *,
+        link: bool = False,
+        order_id: str | None = None,
     ) -> "Late":
         gate = Gate(accepted(paymentId=777) if link else accepted(777))
         wire.get("/create-link/" if link else "/create/").mock(side_effect=gate)
-        sending = asyncio.create_task(services.payments.create(ask(phone=None) if link else ask()))
+        sending = asyncio.create_task(services.payments.create(ask(phone=None) if link else ask(order_id=order_id)))
         await gate.reached.wait()
         await age(sql, 31)
         await services.polling.mark_lost_unknown()
@@ -539,15 +546,33 @@ async def test_late_reply_about_the_same_id_changes_nothing(
     assert (await late.replies()).state == "paid"
 
 
-async def test_late_reply_to_what_was_settled_as_never_made_is_kept_followed_and_told(
-    services: Services, wire: respx.MockRouter, late: Late, sql: asyncpg.Connection, alarms: Alarms
+async def test_late_reply_to_what_was_settled_as_never_made_opens_it_again_and_is_told(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms
 ) -> None:
+    """Its invoice is on the buyer's phone: another one for its order would be paid, too."""
+    late = await Late.begin(services, wire, sql, order_id="A-1")
     await settle(services, late.payment, FAILED)
+    after = await late.replies()
+    assert (after.state, after.external_id, after.failure) == ("pending", "777", None)
+    assert alarms["settled_wrongly"] == 1
+    with pytest.raises(OrderAlreadyOpen):
+        await services.payments.create(ask(5, order_id="A-1"))
+    assert await sql.fetchval("SELECT next_check_at IS NOT NULL FROM payment")
+    says(wire, "Processed", "777")
+    assert (await services.reading.refresh(after)).state == "paid"
+
+
+async def test_late_reply_to_what_was_settled_as_never_made_is_followed_beside_the_next_payment_of_its_order(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms
+) -> None:
+    late = await Late.begin(services, wire, sql, order_id="A-1")
+    await settle(services, late.payment, FAILED)
+    wire.get("/create/").mock(return_value=accepted(778))
+    await services.payments.create(ask(5, order_id="A-1"))
     after = await late.replies()
     assert (after.state, after.external_id) == ("failed", "777")
     assert alarms["settled_wrongly"] == 1
     says(wire, "Processed", "777")
-    assert await sql.fetchval("SELECT next_check_at IS NOT NULL FROM payment")
     assert (await services.reading.refresh(after)).state == "paid"
     assert alarms["late_success"] == 1
 

@@ -534,6 +534,13 @@ async def test_refund_makes_only_the_moves_of_the_table(
     assert law == (None if before is after or (before, after) in REFUND_MOVES else "refund_moves")
 
 
+async def test_payment_that_failed_is_open_again_only_when_a_person_had_called_it_failed(
+    books: asyncpg.Connection,
+) -> None:
+    await beyond_the_law(books, "UPDATE payment SET state = 'failed', failure = 'declined'")
+    assert await law_of(books, to_state("payment", "pending"), commit=False) == "payment_moves"
+
+
 async def test_refund_that_failed_was_made_only_when_a_person_had_called_it_failed(books: asyncpg.Connection) -> None:
     await beyond_the_law(books, "UPDATE refund SET state = 'failed', failure = 'rejected'")
     assert await law_of(books, to_state("refund", "succeeded"), commit=False) == "refund_moves"

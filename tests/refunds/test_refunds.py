@@ -315,7 +315,8 @@ async def test_equal_refund_under_another_key_waits_until_the_end_of_the_first_i
     told = [{"refund_id": str(made.id), "state": state} for state in ("sending", "unknown")]
     assert ([sending.value.extra, unknown.value.extra], gate.calls) == (told, 1)
     refunding(wire)
-    assert (await services.refunds.refund(give_back(payment, 11, idempotency_key="a-third"))).refund.state == "succeeded"
+    third = await services.refunds.refund(give_back(payment, 11, idempotency_key="a-third"))
+    assert third.refund.state == "succeeded"
     await age(sql, 301, "refund")
     await services.refund_settling.settle(FULL_ACCESS, made.id, RefundSettlement(succeeded=False, reason="not there"))
     assert (await services.refunds.refund(again)).refund.state == "succeeded"

@@ -60,7 +60,9 @@ _SENTENCES: Final[Mapping[type[ServiceError], str]] = {
         "Somebody has just refunded another sum of this payment. Nothing was sent: look at it once more."
     ),
     errors.StillRunning: mark("The same is under way already. Nothing was sent twice."),
-    errors.RefundAlreadyOpen: mark("A refund of the same sum is not known to have ended. Nothing was sent: settle it first."),
+    errors.RefundAlreadyOpen: mark(
+        "A refund of the same sum is not known to have ended. Nothing was sent: settle it first."
+    ),
     errors.NothingToSettle: mark("It is known by now what became of it: there is nothing to settle."),
     errors.TooEarlyToSettle: mark(
         "Kaspi may still carry it out. Look into the cabinet again in %(wait)s s, and settle then."

@@ -3,7 +3,8 @@
     sending -> pending | failed | unknown
     pending -> paid | failed | cancelled
     unknown -> pending | paid | failed          evidence from the provider, or an operator with a reason
-    failed  -> paid                             late success: the provider's truth wins, with an alarm
+    failed  -> pending | paid                   the provider's truth wins, with an alarm: it is paid late, or its late
+                                                reply says that it was made, which a person had called never made
 
 A settlement by hand can be undone, back to unknown, from wherever it led: ``UNDOING``. That is no move of its own
 accord, so it stands beside the table. The database holds both in a trigger, and a test compares them.
@@ -67,6 +68,7 @@ MOVES: Final = frozenset(
         (State.UNKNOWN, State.PENDING),
         (State.UNKNOWN, State.PAID),
         (State.UNKNOWN, State.FAILED),
+        (State.FAILED, State.PENDING),
         (State.FAILED, State.PAID),
     }
 )

@@ -31,7 +31,7 @@ from payment_service.identifiers import new_id, new_short_code
 from payment_service.money import Money
 from payment_service.observability.logs import bind, get_logger
 from payment_service.payments import queries
-from payment_service.payments.lifecycle import State, Step, decide
+from payment_service.payments.lifecycle import Failure, State, Step, decide
 from payment_service.payments.merging import merge_report
 from payment_service.payments.models import EXTERNAL_ID, LIKE_IN_FLIGHT, ONE_OPEN_PER_ORDER, ROUTE_IS_CURRENT, Payment
 from payment_service.payments.moves import Moves, alarm, keep_other_id
@@ -317,8 +317,14 @@ class Payments:
         try:
             return await self.moves.apply(payment, now, _decision(outcome), operation_type)
         except asyncpg.UniqueViolationError as error:
-            if constraint_of(error) != EXTERNAL_ID or external_id is None:
+            law = constraint_of(error)
+            if law not in {EXTERNAL_ID, ONE_OPEN_PER_ORDER} or external_id is None:
                 raise
+        if law == ONE_OPEN_PER_ORDER:
+            # It was called never made, and its order has another open payment since: it is followed beside that one.
+            payment, now = await queries.as_it_is(self.database, payment.id)
+            followed = Step(State(payment.state), receipt=PaymentReceipt(external_id))
+            return await self.moves.apply(payment, now, lambda _payment, _now: followed, operation_type)
         if (merged := await self._take_from_report(payment.id, external_id, outcome, operation_type)) is not None:
             return merged
         alarm("crossed_reply", payment.id, external_id=external_id)
@@ -357,13 +363,18 @@ def _external_id_of(outcome: Outcome[PaymentReceipt]) -> str | None:
 
 
 def _too_late(payment: Payment, outcome: Outcome[PaymentReceipt]) -> Step | None:
-    """What a reply teaches that came after a person had settled the payment: its id, where it has none."""
+    """What a reply teaches that came after a person had settled the payment: that it was made, under which id."""
     external_id = _external_id_of(outcome)
     if external_id in {None, payment.external_id}:
         return None
     alarm("settled_wrongly", payment.id, external_id=external_id)
-    # An id that is there stays. One that is learned now is followed: the payment may be paid late.
-    return None if payment.external_id else Step(State(payment.state), receipt=PaymentReceipt(external_id))
+    if payment.external_id:
+        return None  # an id that is there stays
+    if isinstance(outcome, Accepted) and payment.failure == Failure.SETTLED:
+        # The buyer can pay it: as long as nobody knows that it has ended, its order is not asked for once more.
+        return Step(State.PENDING, receipt=outcome.receipt, status=outcome.receipt.status)
+    # One that is learned now is followed: the payment may be paid late.
+    return Step(State(payment.state), receipt=PaymentReceipt(external_id))
 
 
 def _new_payment(request: PaymentRequest, route: Route, fingerprint: str, at: datetime) -> Payment:
