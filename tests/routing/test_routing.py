@@ -169,8 +169,9 @@ async def test_token_of_another_seller_is_refused_wherever_it_is_given(
     with pytest.raises(TokenOfAnotherBin):
         await routing.create(FULL_ACCESS, 404, {"organization_bin": SHOPS[SHOP], **foreign})
     rows = importing.parse(f"shop_id,organization_bin,device_token\n{SHOP},{SHOPS[SHOP]},{token}")
-    with pytest.raises(TokenOfAnotherBin):
-        await importing.apply(routing, rows, reason="import", dry_run=False)
+    for dry_run in (True, False):
+        with pytest.raises(TokenOfAnotherBin):
+            await importing.apply(routing, rows, reason="import", dry_run=dry_run)
     assert (await token_of(routing), len(await routing.history(FULL_ACCESS, SHOP))) == (device_token_of(SHOP), 1)
     # Two shops of one seller may have one device.
     await routing.update(FULL_ACCESS, SHOP, {"organization_bin": SHOPS[OTHER], **foreign})

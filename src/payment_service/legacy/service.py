@@ -109,7 +109,7 @@ async def take_shops(
             continue
         names = {name: known.get(found["shop_id"], {}).get(name, "") for name in ("name", "city")}
         rows.append(importing.Row(number, found["shop_id"], fields | names))
-    planned = await importing.apply(routing, rows, reason="legacy", dry_run=True)
+    planned = await importing.compare(routing, rows)
     for plan in planned:
         # What people wrote about a shop may differ; where its money goes may not.
         differing = sorted(plan.changes.keys() - {"name", "city"}) if plan.action == "change" else []

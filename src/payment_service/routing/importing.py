@@ -118,16 +118,28 @@ def _row(line: int, raw: Mapping[str, str | None]) -> Row:
     return Row(line, int(values["shop_id"]), checked_fields(fields))
 
 
+async def compare(routing: Routing, rows: list[Row]) -> list[Planned]:
+    """What a file says beside the routing that is there, whether or not it may be changed so."""
+    async with routing.database.reading() as session:
+        existing = await routing.lock_all(session)
+        return [_plan(routing, row, existing.get(row.shop_id)) for row in rows]
+
+
 async def apply(routing: Routing, rows: list[Row], *, reason: str, dry_run: bool) -> list[Planned]:
-    """Bring the routing to what the file says, in one transaction; a dry run only tells what it would do."""
+    """Bring the routing to what the file says, in one transaction; a dry run makes the same changes and commits none.
+
+    Raises:
+        TokenOfAnotherBin: for a device token that stands with another BIN.
+    """
     planned: list[Planned] = []
-    async with routing.database.transaction() as session:
+    opened = routing.database.reading() if dry_run else routing.database.transaction()
+    async with opened as session:
         existing = await routing.lock_all(session)
         for row in rows:
             config = existing.get(row.shop_id)
             plan = _plan(routing, row, config)
             planned.append(plan)
-            if dry_run or plan.action == "keep":
+            if plan.action == "keep":
                 continue
             if config is None:
                 await routing.insert(session, row.shop_id, row.fields, reason=reason)
