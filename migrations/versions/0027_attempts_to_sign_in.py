@@ -6,7 +6,7 @@ from sqlalchemy import text
 from payment_service.postgres.schema import run_script
 
 revision = "0027"
-down_revision = "0024"
+down_revision = "0026"
 branch_labels = None
 depends_on = None
 
