@@ -23,6 +23,7 @@ from payment_service.access.service import FULL_ACCESS
 from payment_service.services import build
 from payment_service.settings import Settings
 from tests.support import rig
+from tests.support.database import LOST
 from tests.support.shops import SHOPS, device_token_of
 from tests.support.waiting import until
 
@@ -41,8 +42,6 @@ PROMPT = {
 """Settings with short times, so that what is lost is soon found."""
 OBSERVER = "faults"
 """The rig's own connections to the database, by their application_name."""
-LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""What asyncpg says of a connection that was cut."""
 
 
 @dataclass(slots=True)
@@ -187,7 +186,7 @@ class Rig(rig.Rig):
                 )
             else:
                 state = await self.pool.fetchval("SELECT state FROM payment WHERE short_code = $1", call.short_code)
-        except (*LOST, OSError):
+        except LOST:
             looked = False
         arrival = Arrival(
             op=call.op,

@@ -30,7 +30,7 @@ from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.programs.serve import create_app
 from payment_service.services import Services, build
 from payment_service.settings import Settings
-from tests.support.database import Picture, Server, connect_for_emptying, empty_tables, start_postgres
+from tests.support.database import LOST, Picture, Server, connect_for_emptying, empty_tables, start_postgres
 from tests.support.mailbox import Mailbox
 from tests.support.mocker import TransportMocker
 from tests.support.processes import free_port
@@ -107,7 +107,7 @@ async def emptying() -> AsyncIterator[list[asyncpg.Connection]]:
 async def emptied(database_url: str, emptying: list[asyncpg.Connection]) -> asyncpg.Connection:
     """A connection to put things back over, on which no law holds; the database is empty when the test begins."""
     for connection in emptying:
-        with contextlib.suppress(asyncpg.InterfaceError, asyncpg.PostgresError, OSError):  # a test may have cut it
+        with contextlib.suppress(*LOST):  # a test may have cut it
             await empty_tables(connection)
             return connection
     emptying[:] = [await connect_for_emptying(database_url)]

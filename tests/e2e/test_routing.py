@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,7 +68,7 @@ async def pay_and_refund(rig: Rig, number: int, order: str, limit: asyncio.Semap
 
 
 @pytest.fixture(scope="module")
-async def turmoil(rig: Rig) -> AsyncIterator[Turmoil]:
+async def turmoil(rig: Rig) -> Turmoil:
     await rig.route_all()
     for shop_id in SHOPS:
         rig.register(*other_account(shop_id).values())
@@ -95,8 +94,9 @@ async def turmoil(rig: Rig) -> AsyncIterator[Turmoil]:
                 turmoil.creates[entry["external_id"]] = entry
             else:
                 turmoil.refunds.setdefault(entry["external_id"], []).append(entry)
-    yield turmoil
+    # Here and not at the end of the module: its other tests mean the shops' own accounts, too.
     await rig.route_all()
+    return turmoil
 
 
 def account_of(entry: dict[str, Any]) -> Account:
