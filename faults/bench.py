@@ -44,6 +44,8 @@ class Bench:
     """The one case to run."""
     settings: dict[str, str] = field(default_factory=dict)
     """For the processes of the first rig, beyond the rig's own."""
+    server: Server | None = None
+    """Where its databases are made. None: a PostgreSQL of its own, which a family may stop or starve."""
 
     rows: list[Row] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
@@ -55,8 +57,11 @@ class Bench:
 
     async def __aenter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="payment-service-faults-"))
-        self.postgres = await asyncio.to_thread(start_postgres, self.folder / "postgres", max_connections=500)
         self._stack.callback(self._tidy)
+        if self.server is None:
+            self.postgres = await asyncio.to_thread(start_postgres, self.folder / "postgres", max_connections=500)
+            self._stack.callback(self.postgres.remove)
+            self.server = Server(self.postgres.url())
         try:
             self.rig = await self._stack.enter_async_context(await self._next_rig(self.settings))
         except BaseException:
@@ -78,7 +83,6 @@ class Bench:
 
     def _tidy(self) -> None:
         """Leave nothing behind, but the logs and the ledger when something was wrong."""
-        self.postgres.remove()
         if self.violations:
             sys.stderr.write(f"logs and ledger: {self.folder}\n")
         else:
@@ -86,7 +90,8 @@ class Bench:
 
     async def new_database(self, name: str) -> str:
         """A database with the schema; returns its URL."""
-        return await Server(self.postgres.url()).make(name)
+        assert self.server is not None
+        return await self.server.make(name)
 
     async def new_rig(
         self, name: str, settings: Mapping[str, str] | None = None, *, services: int = 2, workers: int = 2

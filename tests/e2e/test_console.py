@@ -99,6 +99,8 @@ async def test_operator_finds_a_payment_sees_it_paid_and_refunds_half_of_it_once
     assert len([call for call in await rig.ledger(op="refund") if call["external_id"] == made["external_id"]]) == 1
 
 
+# In make test: tests/console/test_pages.py, without a browser.
+@pytest.mark.thorough
 async def test_florist_is_refused_what_is_of_another_shop(rig: Rig, context: BrowserContext) -> None:
     own, foreign = await rig.paid(OWN, order_id=rig.word()), await rig.paid(FOREIGN, order_id=rig.word())
     page = await signed_in(rig, context, "florist@example.kz", "--role", "florist", "--shop", str(OWN))

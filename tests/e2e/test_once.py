@@ -20,7 +20,7 @@ async def ask_at_once(rig: Rig, **body: Any) -> list[httpx.Response]:
     return await asyncio.gather(*requests)
 
 
-@pytest.mark.parametrize("link", [False, True], ids=["phone", "link"])
+@pytest.mark.parametrize("link", [False, pytest.param(True, marks=pytest.mark.thorough)], ids=["phone", "link"])
 @pytest.mark.parametrize("how", ["one key", "no key", "one order"])
 async def test_fifty_equal_creates_at_once_are_one_payment(rig: Rig, how: str, link: bool) -> None:
     word, code = rig.word(), rig.word().replace(" ", "-")

@@ -19,7 +19,9 @@ async def press(page: Page, button: str, payment: dict[str, Any]) -> None:
     await card.wait_for(state="detached")
 
 
-@pytest.mark.parametrize(("button", "end"), [("Pay", "paid"), ("Decline", "failed")])
+@pytest.mark.parametrize(
+    ("button", "end"), [pytest.param("Pay", "paid", marks=pytest.mark.thorough), ("Decline", "failed")]
+)
 async def test_service_sees_what_a_person_pressed(rig: Rig, browser_page: Page, button: str, end: str) -> None:
     made = (await rig.create(message=rig.word(), phone=WAITS)).json()
     await browser_page.goto(rig.sandbox.url)

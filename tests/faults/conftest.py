@@ -1,15 +1,16 @@
-"""One bench for the slices of all families: a PostgreSQL, a stand-in, two services and two workers of its own."""
+"""One bench for the slices of all families: a stand-in, two services and two workers of its own."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
 from faults.bench import Bench
+from tests.support.database import Server
 
 
 @pytest.fixture(scope="package")  # its workers would go on asking while other tests look at what runs
-async def shared_bench() -> AsyncIterator[Bench]:
-    async with Bench("slice", seed=1, runs=1, short=True) as bench:
+async def shared_bench(server: Server) -> AsyncIterator[Bench]:
+    async with Bench("slice", seed=1, runs=1, short=True, server=server) as bench:
         yield bench
         assert not bench.violations
 

@@ -286,7 +286,7 @@ async def stage_rig(shared_bench: Bench) -> AsyncIterator[Rig]:
         yield rig
 
 
-QUICK = 6
+QUICK = 3
 """So many plants in `make test`; every one in `make thorough`."""
 
 

@@ -1,5 +1,6 @@
 """The demo against a real development server, and its judgement of ledgers that are not as they should be."""
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -9,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -28,7 +30,7 @@ pytestmark = pytest.mark.xdist_group("demo")
 
 SERVICE, STAND_IN = "http://127.0.0.1:1", "http://127.0.0.1:2"
 PROGRAM = [sys.executable, "-m", "payment_dev"]
-# The worker and the confirmation of an Error are hurried: the play then takes as long as its slow buyer.
+# The worker, the confirmation of an Error and the slow buyer (below) are hurried.
 HURRIED = {"ERROR_CONFIRM_S": "1", "FOLLOW_FIRST_S": "0.3", "FOLLOW_FAST_S": "0.5", "LOG_LEVEL": "WARNING"}
 
 
@@ -72,6 +74,27 @@ def _wait_until_ready(url: str) -> None:
     pytest.fail("the development server did not become ready")
 
 
+@contextlib.contextmanager
+def slow_buyers_hurried(sandbox_url: str) -> Iterator[None]:
+    """Whoever takes a while pays as soon as the stand-in has the invoice, and not after six seconds."""
+    over = threading.Event()
+
+    def press() -> None:
+        with httpx.Client(base_url=sandbox_url, trust_env=False) as stand_in:
+            while not over.wait(0.2):
+                for invoice in stand_in.get("/_payments").json():
+                    if Decimal(invoice["amount"]) == Decimal(demo.AMOUNTS[-1]):
+                        stand_in.post(f"/_payments/{invoice['external_id']}/pay")
+
+    pressing = threading.Thread(target=press)
+    pressing.start()
+    try:
+        yield
+    finally:
+        over.set()
+        pressing.join()
+
+
 @pytest.fixture(scope="module")
 def played(urls: tuple[str, str]) -> tuple[str, str]:
     """Two demos at the same time, both of which must succeed: what one printed as lines, and what a terminal of
@@ -81,7 +104,7 @@ def played(urls: tuple[str, str]) -> tuple[str, str]:
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "NO_COLOR"}}
     environment |= {"TERM": "xterm"}
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as plain:
+    with slow_buyers_hurried(urls[1]), subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as plain:
         watched = subprocess.Popen(words, stdout=theirs, stderr=theirs, env=environment)
         os.close(theirs)
         screen = b""

@@ -12,8 +12,8 @@ from payment_service.postgres import migrating
 
 TEMPLATE = "payment_service_template"
 LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-"""What a statement raises over a connection that was cut, also when the server's last words were read and the end of the
-connection was not yet: asyncpg then waits for the end of an answer, and calls the next statement an internal error."""
+"""What a statement raises over a connection that was cut. When the server's last words were read and the end was not,
+asyncpg calls the next statement an internal error: it waits for the end of an answer."""
 
 
 def start_postgres(folder: Path, *, max_connections: int = 400) -> EmbeddedPostgres:

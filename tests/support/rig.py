@@ -4,6 +4,7 @@ Everything that a test of a whole program needs stands here: starting, asking, s
 everything that the programs wrote, for what must never be written. The rig of the faults is built on this one.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import itertools
@@ -115,7 +116,10 @@ class Rig:
             for client in self._clients:
                 await client.aclose()
         finally:
-            codes = {process: await process.stop() for process in reversed(self._processes)}
+            # The stand-in last: it answers the calls that are under way.
+            others = [process for process in self._processes if process is not self.sandbox]
+            ends = await asyncio.gather(*(process.stop() for process in others), return_exceptions=True)
+            codes = {**dict(zip(others, ends, strict=True)), self.sandbox: await self.sandbox.stop()}
         # The stand-in ends by the signal; the service's own programs end well, unless a test killed them.
         wrong = {
             process.name: code
@@ -263,12 +267,18 @@ class Rig:
 
     async def route_all(self) -> None:
         """Give each of the seven shops its own BIN and device token."""
-        for shop_id, organization_bin in SHOPS.items():
-            body = {"organization_bin": organization_bin, "device_token": device_token_of(shop_id), "is_active": True}
-            answer = await self.api.put(f"/admin/configs/{shop_id}", json=body)
-            if answer.status_code == 404:
-                answer = await self.api.post("/admin/configs", json={"shop_id": shop_id, **body})
-            answer.raise_for_status()
+        await asyncio.gather(*(self._route(shop_id) for shop_id in SHOPS))
+
+    async def _route(self, shop_id: int) -> None:
+        body = {
+            "organization_bin": SHOPS[shop_id],
+            "device_token": device_token_of(shop_id),
+            "is_active": True,
+        }
+        answer = await self.api.put(f"/admin/configs/{shop_id}", json=body)
+        if answer.status_code == 404:
+            answer = await self.api.post("/admin/configs", json={"shop_id": shop_id, **body})
+        answer.raise_for_status()
 
     async def create(
         self,
