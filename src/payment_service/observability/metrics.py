@@ -64,7 +64,7 @@ Info("payment_service_build", "Which release this process runs").info({"version"
 LOOP_LAG = Histogram(
     "payment_service_loop_lag_seconds", "How late the event loop wakes who sleeps, in seconds", buckets=_SECONDS
 )
-LOG_LINES_LOST = Counter("payment_service_log_lines_lost", "Lines of the log that standard error did not take at once")
+LOG_LINES_LOST = Counter("payment_service_log_lines_lost", "Lines of the log that standard error did not take in time")
 CONNECTION_WAIT = Histogram(
     "payment_service_connection_wait_seconds",
     "How long a statement waited for a connection to the database, when none was free, in seconds",

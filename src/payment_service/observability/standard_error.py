@@ -1,15 +1,19 @@
 """Standard error, written to without waiting for whoever reads it.
 
 A pipe that nobody reads is full after a while, a collector of logs hangs, a terminal is stopped. Whoever waited for
-them would stand still in the middle of a payment, with all others. What cannot be written at once is lost and counted.
+them would stand still in the middle of a payment, with all others. What cannot be written at once is kept for the next
+line; lines that would make that more than ``BUFFER_BYTES`` are lost and counted.
 """
 
 import contextlib
 import os
 import select
 import sys
+from threading import Lock
 from typing import Final
 
+BUFFER_BYTES: Final = 1 << 20
+"""Some 3,000 lines: those of several seconds under full load."""
 _DESCRIPTOR: Final = 2
 
 
@@ -21,30 +25,28 @@ class StandardError:
         if descriptor is None and sys.__stderr__ is not None:
             descriptor = _DESCRIPTOR  # else it was closed from the start, and may be anything by now
         self._descriptor = descriptor
-        self._is_within_line = False
-        """Whether a line was cut off: the next one begins below it."""
+        self._buffer = bytearray()
+        self._lock = Lock()
 
     def write(self, text: str) -> int:
         """Write a text that is as many whole lines as it is; the number of characters taken, as of any stream."""
-        data = ("\n" if self._is_within_line else "").encode() + text.encode("utf-8", "backslashreplace")
-        for start in range(0, len(data), select.PIPE_BUF):
-            if not self._take(data[start : start + select.PIPE_BUF]):
-                self._is_within_line = self._is_within_line or start > 0
-                _count_lost()
-                break
+        data = text.encode("utf-8", "backslashreplace")
+        if self._buffer:
+            self.flush()
+        if self._descriptor is None or len(self._buffer) + len(data) > BUFFER_BYTES:
+            _count_lost()
         else:
-            self._is_within_line = False
+            self._buffer += data
+            self.flush()
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is kept back."""
-
-    def _take(self, piece: bytes) -> bool:
-        with contextlib.suppress(OSError, ValueError):
-            # What is ready takes PIPE_BUF bytes without waiting.
-            if self._descriptor is not None and select.select((), (self._descriptor,), (), 0)[1]:
-                return os.write(self._descriptor, piece) == len(piece)
-        return False
+        """Write what is buffered, as much of it as is taken without waiting."""
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            # What is ready takes PIPE_BUF bytes without waiting. Whole lines, where other processes write here too.
+            while self._buffer and self._descriptor is not None and select.select((), (self._descriptor,), (), 0)[1]:
+                end = self._buffer.rfind(b"\n", 0, select.PIPE_BUF) + 1 or select.PIPE_BUF
+                del self._buffer[: os.write(self._descriptor, self._buffer[:end])]
 
 
 def _count_lost() -> None:
