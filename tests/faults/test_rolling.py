@@ -46,7 +46,7 @@ class Dying:
             if head.startswith(b"GET /health "):
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             else:
-                self.read.append(head.decode().partition(" ")[0])
+                self.read.append(head.decode())
         except asyncio.IncompleteReadError:
             pass  # whoever connected only looked whether somebody listens
         finally:
@@ -79,6 +79,13 @@ async def test_documented_nginx_never_sends_a_request_again(
         Nginx(tmp_path / "nginx", await dying.start(), repeats=repeats) as nginx,
         httpx.AsyncClient(trust_env=False) as client,
     ):
-        answer = await client.request(method, f"{nginx.url}/payments", content=b"{}" if method == "POST" else None)
+        answer = await client.request(
+            method,
+            f"{nginx.url}/payments",
+            content=b"{}" if method == "POST" else None,
+            headers={"Idempotency_Key": "refused by the service"},
+        )
     assert answer.status_code == 502
-    assert dying.read == [method] * times
+    assert [head.partition(" ")[0] for head in dying.read] == [method] * times
+    # Dropped on the way, as nginx does without a word, it would be a request without its key.
+    assert all("\r\nidempotency_key: refused" in head.lower() for head in dying.read)
