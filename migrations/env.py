@@ -24,10 +24,18 @@ from payment_service.postgres.database import CONNECT_TIMEOUT_S, Base
 from payment_service.postgres.schema import MIGRATION_LOCK, compared
 
 config = context.config
+_SESSION = text("""
+    SELECT set_config(name, value, false) FROM pg_settings JOIN (VALUES
+        ('statement_timeout', '0'), ('transaction_timeout', '0'), ('idle_in_transaction_session_timeout', '0'),
+        ('standard_conforming_strings', 'on'), ('quote_all_identifiers', 'off')
+    ) AS wanted (of, value) ON name = of
+""")
+"""By those that this PostgreSQL has: transaction_timeout came with 17."""
 
 
 def _migrate(connection: Connection) -> None:
-    connection.execute(text("SET statement_timeout = 0"))
+    # Whatever the role, the database or the server have: how long a migration may take, and how its text is read.
+    connection.execute(_SESSION)
     # Two processes that start at once must not migrate at once, however long the first one takes.
     connection.execute(text("SET lock_timeout = 0"))
     connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
