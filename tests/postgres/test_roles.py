@@ -81,9 +81,8 @@ async def roles(server: Server, worker_id: str) -> AsyncIterator[Roles]:
     at_first, after_migrating = map(roles.of_here, sql_of_the_docs())
     superuser = await server.make(roles.database, empty=True)
     await run(superuser, at_first)
-    hostile = {"transaction_timeout": "'5ms'", "standard_conforming_strings": "off", "quote_all_identifiers": "on"}
-    for setting, value in hostile.items():
-        await run(superuser, f"ALTER DATABASE {roles.database} SET {setting} = {value}")
+    for setting in ("standard_conforming_strings = off", "quote_all_identifiers = on"):
+        await run(superuser, f"ALTER DATABASE {roles.database} SET {setting}")
     await asyncio.to_thread(migrating.migrate, roles.url("payment_owner"))
     await run(superuser, f"ALTER DATABASE {roles.database} RESET ALL")
     for _twice in range(2):
