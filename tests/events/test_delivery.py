@@ -24,6 +24,7 @@ from payment_service.settings import Settings
 from payment_service.webhooks.delivery import LEASE_S, body_of
 from tests.events.webhooks import OK, REFUSED, SHOP, URL, World, world_of
 from tests.support.alarms import alarms
+from tests.support.database import without_laws
 from tests.support.turns import work_off
 from tests.support.waiting import until
 
@@ -391,6 +392,19 @@ async def test_lease_of_a_clock_that_was_ahead_ends_now_and_one_of_this_clock_wh
     assert await world.deliveries.claim(10) == []
     assert await world.deliveries.bring_forward() == 1
     assert len(await world.deliveries.claim(10)) == 1
+
+
+async def test_endpoint_whose_secret_cannot_be_opened_keeps_no_other_waiting(world: World) -> None:
+    broken, _ = await world.endpoint(), await world.endpoint()
+    ciphertext = "UPDATE webhook_endpoint SET secret_ciphertext = 'of a key that was lost' WHERE id = $1"
+    async with without_laws(world.sql):
+        await world.sql.execute(ciphertext, broken)
+    await world.happens()
+    await world.work()
+    assert len(world.receiver.calls) == 1
+    assert sorted(await world.states()) == ["delivered", "waiting"]
+    told = await world.sql.fetchval("SELECT error FROM delivery_try WHERE NOT succeeded")
+    assert told == "ENCRYPTION_KEYS do not open the endpoint's secret or headers."
 
 
 async def test_result_of_a_lease_that_ended_is_not_written(world: World) -> None:

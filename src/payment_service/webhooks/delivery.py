@@ -32,6 +32,7 @@ from payment_service.observability.metrics import DELIVERIES_WAITING, DELIVERY_S
 from payment_service.observability.tracing import record
 from payment_service.outbound.client import DEADLINE_S, NotPosted, Posted, Reason
 from payment_service.postgres.database import Database, retry_until_written
+from payment_service.postgres.vault import VaultError
 from payment_service.scheduling.due import Kind, wake
 from payment_service.webhooks.endpoints import Endpoints, locked, wants
 from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
@@ -111,6 +112,7 @@ class Turn:
     url: str | None = field(repr=False)
     """None when the endpoint is not told of the event's shop any more."""
     secrets: Sequence[str] = field(repr=False)
+    """Empty when the vault does not open what the endpoint has: its own trouble, and that of no other one."""
     headers: dict[str, str] = field(repr=False)
 
 
@@ -191,8 +193,13 @@ class Deliveries:
         started = time.perf_counter()
         body = body_of(turn.event)
         headers = {**turn.headers, **signed(str(turn.event.id), body, turn.secrets, datetime.now(UTC))}
-        answer: Posted | NotPosted = NotPosted(Reason.URL_REFUSED, "The endpoint is not told of this shop any more.")
-        if turn.url is not None:
+        answer: Posted | NotPosted
+        if turn.url is None:
+            answer = NotPosted(Reason.URL_REFUSED, "The endpoint is not told of this shop any more.")
+        elif not turn.secrets:
+            log.error("the secrets of an endpoint cannot be opened")
+            answer = NotPosted(Reason.ERROR, "ENCRYPTION_KEYS do not open the endpoint's secret or headers.")
+        else:
             answer = await self.endpoints.outbound.post(turn.url, body=body.encode(), headers=headers)
         duration_ms = int((time.perf_counter() - started) * 1000)
         await retry_until_written(lambda: self._write(turn, answer, duration_ms))
@@ -217,6 +224,11 @@ class Deliveries:
             previous_secret_until=row["previous_secret_until"],
             headers_ciphertext=row["headers_ciphertext"],
         )
+        try:
+            secrets = self.endpoints.secrets_of(endpoint, row["claimed_at"])
+            headers = self.endpoints.headers_of(endpoint)
+        except VaultError:
+            secrets, headers = [], {}
         return Turn(
             row["id"],
             row["lease_end"],
@@ -224,8 +236,8 @@ class Deliveries:
             event,
             endpoint.id,
             row["url"],
-            self.endpoints.secrets_of(endpoint, row["claimed_at"]),
-            self.endpoints.headers_of(endpoint),
+            secrets,
+            headers,
         )
 
     async def _write(self, turn: Turn, answer: Posted | NotPosted, duration_ms: int) -> None:
