@@ -238,6 +238,26 @@ async def test_what_was_planned_while_the_clock_was_ahead_is_told_now(
     assert await orders(bot_api) == ["1"]
 
 
+async def test_event_of_a_newer_version_keeps_no_other_chat_waiting_and_lets_later_ones_pass(
+    services: Services, bot_api: BotApi, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def known(kind: str) -> EventType:
+        if kind == EventType.PAYMENT_FAILED:
+            raise ValueError(kind)
+        return EventType(kind)
+
+    monkeypatch.setattr(service, "EventType", known)
+    await bind(services, events=[EventType.PAYMENT_FAILED, EventType.PAYMENT_PAID])
+    await happens(services, "new", kind=EventType.PAYMENT_FAILED)
+    await bind(services, "-100456")
+    await happens(services, "old")
+    await tell(services, sql)
+    assert await orders(bot_api) == ["old"]
+    await tell(services, sql, times=service.LETS_PASS_AFTER)
+    assert await orders(bot_api) == ["old", "old"]
+    assert sorted(await states(sql)) == ["sent", "sent", "waiting"]
+
+
 async def test_answer_that_comes_after_the_lease_is_still_written_down(
     services: Services, sql: asyncpg.Connection
 ) -> None:

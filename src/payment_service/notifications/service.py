@@ -237,6 +237,11 @@ class Notifications:
         chat.next_send_at = now + timedelta(seconds=wait_s + LEASE_S)
         message.tries += 1
         message.tried_at = now
+        try:
+            happening, language = await _event_facts(session, event), Language(message.language)
+        except ValueError:  # a newer version wrote it, whose workers know words for it
+            log.warning("message of a newer version", event_id=str(event.id), type=event.type)
+            return None
         return Turn(
             chat_id=chat.id,
             channel=chat.channel,
@@ -244,8 +249,8 @@ class Notifications:
             lease_end=chat.next_send_at,
             wait_s=wait_s,
             event_id=event.id,
-            happening=await _event_facts(session, event),
-            language=Language(message.language),
+            happening=happening,
+            language=language,
         )
 
     async def _place(self, session: AsyncSession, channel: Channel | None, name: str) -> float | None:
