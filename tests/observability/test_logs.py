@@ -37,6 +37,10 @@ URL = f"https://proxy.example/create/?access_token=hidden-word&phone={PHONE}&dev
         ("deviceToken=hidden-word device_token=hidden-word", "deviceToken=[hidden] device_token=[hidden]"),
         ("api_key=hidden-word", "api_key=[hidden]"),
         ("password=hidden-word", "password=[hidden]"),
+        ("connect(password='hidden-word')", "connect(password='[hidden]')"),
+        ("client_secret=hidden-word&id_token=hidden-word", "client_secret=[hidden]&id_token=[hidden]"),
+        (f"signed with whsec_{'Ab9+/' * 8}aaa=", "signed with whsec_[hidden]"),
+        (f"POST /console/link/{'Ab9_-' * 8}", "POST /console/link/[hidden]"),
         (f"the key ps_{'Ab9_-' * 8} is unknown", "the key ps_[hidden] is unknown"),
         (f"phone=%2B{PHONE}", "phone=[hidden]"),
         ("postgresql://service:hidden-word@db/payments", "postgresql://service:[hidden]@db/payments"),
@@ -84,6 +88,8 @@ _PIECES = st.sampled_from(
         "ApiKey=hidden-word",
         "/bot123:hidden-word",
         "ps_" + "k" * 20,
+        "whsec_" + "k" * 20,
+        "/console/link/" + "k" * 20,
         "://service:hidden-word@",
         "://",
         "=",
@@ -105,10 +111,12 @@ _PIECES = st.sampled_from(
 def test_filter_before_the_scrubbing_lets_no_secret_through(text: str) -> None:
     scrubbed = text
     for expression, replacement in (
-        (logs._QUERY_SECRET, r"\1=[hidden]"),
+        (logs._QUERY_SECRET, r"\1=\2[hidden]"),
         (logs._BOT_TOKEN, "/bot[hidden]"),
         (logs._URL_PASSWORD, r"\1[hidden]@"),
         (logs._API_KEY, "ps_[hidden]"),
+        (logs._WEBHOOK_SECRET, "whsec_[hidden]"),
+        (logs._LINK, "/console/link/[hidden]"),
         (logs._PHONE, r"•••\2"),
     ):
         scrubbed = expression.sub(replacement, scrubbed)
