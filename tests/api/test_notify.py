@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from payment_service.notifications.bindings import MOST_OF_SOME_SHOPS
 from payment_service.notifications.texts import NOTIFIABLE_EVENTS
 from tests.api.conftest import SHOP, KeyMaker, problem_of
 
@@ -39,6 +40,18 @@ async def test_same_chat_is_bound_to_a_shop_once(admin: httpx.AsyncClient) -> No
     problem_of(await admin.post("/admin/notify", json={**CHAT, "language": "en"}), 409, "binding_exists")
     await bound(admin, shop_id=None)
     problem_of(await admin.post("/admin/notify", json={**CHAT, "shop_id": None}), 409, "binding_exists")
+
+
+async def test_key_of_some_shops_tells_so_many_chats(admin: httpx.AsyncClient, with_key: KeyMaker) -> None:
+    theirs = await with_key("admin", shops=[SHOP])
+    made = [await bound(theirs, address=f"-1001{number:02}") for number in range(MOST_OF_SOME_SHOPS)]
+    answer = await theirs.post("/admin/notify", json=CHAT)
+    assert "20 chats" in problem_of(answer, 422, "validation_failed")["detail"]
+    address = f"/admin/notify/{made[0]['id']}"
+    await theirs.delete(address)
+    await bound(theirs)
+    problem_of(await theirs.put(address, json={"is_active": True}), 422, "validation_failed")
+    assert (await admin.put(address, json={"is_active": True})).status_code == 200
 
 
 async def test_only_what_is_given_is_changed(admin: httpx.AsyncClient) -> None:

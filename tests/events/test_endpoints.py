@@ -1,5 +1,6 @@
 """Endpoints and what the database holds of them: secrets kept, nothing deleted, nothing that ended changed; replays."""
 
+import asyncio
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from payment_service.outbound.client import Posted
 from payment_service.postgres.vault import Vault, new_key
 from payment_service.services import Services
 from payment_service.settings import Settings
+from payment_service.webhooks.endpoints import MOST_OF_SOME_SHOPS
 from tests.events.webhooks import SHOP, URL, World, world_of
 
 OTHER_SHOP = 576631
@@ -56,6 +58,19 @@ async def test_receiver_that_tells_what_it_got_shows_no_header_and_nothing_of_it
     answer = await world.sql.fetchval("SELECT answer FROM delivery_try")
     assert "of-the" not in answer
     assert (f'"Authorization": "Bearer {MASK}"' in answer, f'"/webhook/{MASK}"' in answer) == (True, True)
+
+
+async def test_caller_of_some_shops_has_so_many_endpoints_that_are_on(world: World) -> None:
+    endpoints, theirs = world.services.endpoints, OF_SHOP
+    await endpoints.add(FULL_ACCESS, {"url": URL})  # of all shops: not theirs
+    made = [(await endpoints.add(theirs, {"url": URL})).endpoint.id for _ in range(MOST_OF_SOME_SHOPS)]
+    await endpoints.change(theirs, made[0], {"is_active": False})
+    ends = await asyncio.gather(*(endpoints.add(theirs, {"url": URL}) for _ in range(3)), return_exceptions=True)
+    assert sorted(type(end).__name__ for end in ends) == ["InvalidInput", "InvalidInput", "NewSecret"]
+    with pytest.raises(InvalidInput, match="20 endpoints"):
+        await endpoints.change(theirs, made[0], {"is_active": True})
+    assert len(await endpoints.all(theirs)) == MOST_OF_SOME_SHOPS + 1
+    await endpoints.change(FULL_ACCESS, made[0], {"is_active": True})
 
 
 async def test_rotation_of_the_encryption_key_takes_secrets_and_headers_along(world: World) -> None:

@@ -249,7 +249,7 @@ async def messages(visit: Visit) -> Response:
     return visit.page(
         "messages.html",
         chats=[(chat, [one.binding for one in bound if one.chat.id == chat.id]) for chat in chats.values()],
-        waiting=await record.waiting(chats),
+        waiting=await record.waiting(caller, chats),
         sellers=await sellers(visit, (one.binding.shop_id for one in bound)),
         chat=chat,
         not_sent=not_sent,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, assert_never
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -26,7 +26,7 @@ from payment_service.notifications.service import Notifications
 from payment_service.notifications.texts import NOTIFIABLE_EVENTS, note_of_test
 from payment_service.observability.context import origin
 from payment_service.postgres.database import Database, is_duplicate
-from payment_service.postgres.visibility import of_shops
+from payment_service.postgres.visibility import ALL_SHOPS, of_shops
 from payment_service.routing.models import PaymentConfig
 
 ADDRESSES: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
@@ -40,6 +40,9 @@ ADDRESSES: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
     ),
 }
 """The channels that there are, and what an address of each looks like."""
+MOST_OF_SOME_SHOPS: Final = 20
+"""So many bindings of a caller of some shops are on: all chats share the pace of their channel."""
+_ONE_AT_A_TIME: Final = text("SELECT pg_advisory_xact_lock(hashtext('chats_of_some_shops'))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ class Bindings:
         Raises:
             BindingExists: when the chat is bound to that shop.
             ShopNotConfigured: for a shop that is not there, or not the caller's.
-            InvalidInput: for a field that is wrong.
+            InvalidInput: for a field that is wrong, and for one chat too many.
         """
         events, language = checked_events(request.events), checked_language(request.language)
         address = _checked_address(request.channel, request.address)
@@ -117,6 +120,7 @@ class Bindings:
                     session.add(binding)
                 _put(binding, given)
                 await _record(session, "chat-bind", binding)
+                await _check_room(session, caller)
                 return await _visible(session, caller, binding.id)
         except IntegrityError as error:
             if not is_duplicate(error):
@@ -143,6 +147,8 @@ class Bindings:
             if checked.get("is_active"):
                 bound.chat.disabled_at = bound.chat.disabled_reason = None
             await _record(session, "chat-change", bound.binding)
+            if checked.get("is_active"):
+                await _check_room(session, caller)
         return bound
 
     async def send_test(self, caller: Caller, binding_id: UUID) -> Bound:
@@ -205,6 +211,20 @@ def _put(binding: NotifyBinding, fields: Mapping[str, Any]) -> None:
 async def _record(session: AsyncSession, operation_type: str, binding: NotifyBinding) -> None:
     shop_id = binding.shop_id
     await audit.record_change(session, operation_type, NotifyBinding.__tablename__, binding.id, shop_id=shop_id)
+
+
+async def _check_room(session: AsyncSession, caller: Caller) -> None:
+    """Refuse a binding that was just switched on when it is one too many.
+
+    Raises:
+        InvalidInput: then.
+    """
+    if caller.shops is ALL_SHOPS:
+        return
+    await session.execute(_ONE_AT_A_TIME)
+    active = select(func.count()).where(NotifyBinding.is_active, of_shops(NotifyBinding.shop_id, caller.shops))
+    if (await session.execute(active)).scalar_one() > MOST_OF_SOME_SHOPS:
+        raise InvalidInput("shop_id", f"has {MOST_OF_SOME_SHOPS} chats that are told already: switch one off")
 
 
 async def _require_shop(session: AsyncSession, shop_id: int | None) -> None:

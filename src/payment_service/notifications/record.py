@@ -48,11 +48,13 @@ class MessageRecord:
         async with self.database.reading() as session:
             return await _read(session, query)
 
-    async def waiting(self, chat_ids: Collection[UUID]) -> dict[UUID, int]:
-        """How many messages to each of these chats wait to be sent; a chat without any is left out."""
+    async def waiting(self, caller: Caller, chat_ids: Collection[UUID]) -> dict[UUID, int]:
+        """How many messages to each of these chats, of shops of the caller, wait; a chat without any is left out."""
         query = (
             select(NotifyMessage.chat_id, func.count())
+            .join(Event, Event.id == NotifyMessage.event_id)
             .where(NotifyMessage.chat_id.in_(chat_ids), NotifyMessage.state.in_(OPEN))
+            .where(of_shops(Event.shop_id, caller.shops))
             .group_by(NotifyMessage.chat_id)
         )
         async with self.database.reading() as session:

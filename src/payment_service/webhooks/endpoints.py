@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -38,6 +38,9 @@ MAX_HEADERS: Final = 10
 SUBSCRIBABLE: Final = tuple(kind for kind in EventType if kind is not EventType.TEST)
 """A test goes to the endpoint that it is a test of."""
 _SIGNING_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature", "content-type")
+MOST_OF_SOME_SHOPS: Final = 20
+"""So many endpoints of a caller of some shops are on: each costs every event a look, and one that hangs holds calls."""
+_ONE_AT_A_TIME: Final = text("SELECT pg_advisory_xact_lock(hashtext('webhooks_of_some_shops'))")
 _OPENED_AT_MOST: Final = 1000
 log = get_logger(__name__)
 
@@ -122,6 +125,7 @@ class Endpoints:
                 self._put(endpoint, fields)
                 session.add(endpoint)
                 await _record(session, "webhook-create", endpoint)
+                await _check_room(session, caller)
         except IntegrityError as error:
             if not is_duplicate(error):
                 raise
@@ -148,6 +152,7 @@ class Endpoints:
             match fields.get("is_active"):
                 case True:
                     await self.switch_on(session, endpoint)
+                    await _check_room(session, caller)
                 case False if endpoint.is_active:
                     endpoint.is_active, endpoint.off_reason, endpoint.off_since = False, "person", func.now()
             await _record(session, "webhook-change", endpoint, reason=reason)
@@ -271,6 +276,20 @@ async def _record(
 ) -> None:
     table, shop_id = WebhookEndpoint.__tablename__, _only_shop(endpoint)
     await audit.record_change(session, operation_type, table, endpoint.id, shop_id=shop_id, reason=reason)
+
+
+async def _check_room(session: AsyncSession, caller: Caller) -> None:
+    """Refuse what was just switched on when it is one too many.
+
+    Raises:
+        InvalidInput: then.
+    """
+    if caller.shops is ALL_SHOPS:
+        return
+    await session.execute(_ONE_AT_A_TIME)
+    active = await session.scalars(select(WebhookEndpoint).where(WebhookEndpoint.is_active))
+    if sum(may_see(endpoint, caller) for endpoint in active) > MOST_OF_SOME_SHOPS:
+        raise InvalidInput("shops", f"have {MOST_OF_SOME_SHOPS} endpoints that are on already: switch one off")
 
 
 async def locked(session: AsyncSession, endpoint_id: UUID) -> WebhookEndpoint | None:
