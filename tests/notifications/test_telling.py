@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -236,6 +237,16 @@ async def test_what_was_planned_while_the_clock_was_ahead_is_told_now(
     assert await services.notifications.bring_forward() == 1
     await work_off(services.notifications)
     assert await orders(bot_api) == ["1"]
+
+
+async def test_messages_that_wait_are_counted_within_the_shops_of_who_looks(services: Services) -> None:
+    chat = await bind(services, shop_id=None)
+    await happens(services, "1", "2", shop_id=OTHER_SHOP)
+    await happens(services, "3")
+    waiting = services.message_record.waiting
+    assert await waiting(FULL_ACCESS, [chat]) == {chat: 3}
+    assert await waiting(replace(FULL_ACCESS, shops=frozenset({SHOP})), [chat]) == {chat: 1}
+    assert await waiting(replace(FULL_ACCESS, shops=frozenset()), [chat]) == {}
 
 
 async def test_event_of_a_newer_version_keeps_no_other_chat_waiting_and_lets_later_ones_pass(
