@@ -218,6 +218,21 @@ final class WebhookTest extends SiteTest
         ];
     }
 
+    public function testMoneyOfAnotherShopMarksNoOrderOfASiteThatKnowsWhoseItIs(): void
+    {
+        BitrixDouble::write('orders.json', [7 => [['SUM' => 640.5, 'PAID' => 'N']]]);
+        $orders = new class extends BitrixOrders {
+            protected function shopOf($order): ?int
+            {
+                return 121038;
+            }
+        };
+        $this->assertSame('seller_differs', $orders->markPaid('7', 64050, ['shop_id' => 576631] + self::PAYMENT));
+        $this->assertSame('seller_differs', $orders->markPaid('7', 64050, self::PAYMENT));
+        $this->assertSame('N', BitrixDouble::read('orders.json')[7][0]['PAID']);
+        $this->assertSame('done', $orders->markPaid('7', 64050, ['shop_id' => 121038] + self::PAYMENT));
+    }
+
     public function testBitrixRefundIsNotedAndNeverAsksForMoney(): void
     {
         BitrixDouble::write('orders.json', [7 => [['SUM' => 640.5, 'PAID' => 'Y', 'PAY_VOUCHER_NUM' => '777']]]);

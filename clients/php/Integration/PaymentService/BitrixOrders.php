@@ -176,6 +176,19 @@ class BitrixOrders implements OrderAccess
         return preg_match('/^[1-9]\d{0,9}$/D', $orderId) ? \Bitrix\Sale\Order::load((int) $orderId) : null;
     }
 
+    /**
+     * The shop whose money an order is, for orders that are named by their ID alone; null: nobody here knows, and any shop will do.
+     *
+     * Override it where others than this site have keys of the service: whoever has the key of one shop can name any order, and
+     * pay its sum to that shop.
+     *
+     * @param \Bitrix\Sale\Order $order
+     */
+    protected function shopOf($order): ?int
+    {
+        return null;
+    }
+
     /** Do something with an order, as it is now, while no other process marks it. */
     private function alone(string $orderId, callable $work): string
     {
@@ -199,6 +212,11 @@ class BitrixOrders implements OrderAccess
     private function paymentOf($order, ?BitrixPaymentId $named, int $tiyn, array $payment)
     {
         if ($named === null) {
+            $shop = $this->shopOf($order);
+            if ($shop !== null && $shop !== ($payment['shop_id'] ?? null)) {
+                return self::SELLER_DIFFERS;
+            }
+
             return $this->paymentOfSum($order, $tiyn, $payment) ?? self::AMOUNT_DIFFERS;
         }
         $ours = $order->getPaymentCollection()->getItemById($named->payment);
