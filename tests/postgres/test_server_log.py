@@ -82,9 +82,9 @@ async def test_log_of_every_statement_holds_no_secret(
     person = await services.people.add("probe@example.kz", "P", Role.ADMIN, ALL_SHOPS)
     link = str(await services.people.link(person.id))
     await services.people.set_password(link, password)
-    for tried in (password + "x", password):
-        with suppress(ServiceError):
-            session = await sessions.sign_in(person.email, tried, address="198.51.100.1")
+    with suppress(ServiceError):
+        await sessions.sign_in(person.email, password + "x", address="198.51.100.1")
+    session = await sessions.sign_in(person.email, password, address="198.51.100.1")
     await sessions.prove(await sessions.of(session), password, address="198.51.100.1")
     found = [
         name
