@@ -338,6 +338,24 @@ async def test_endpoint_that_hangs_takes_a_few_turns_of_all_workers_and_no_more(
     assert len(await world.deliveries.claim(3)) == 1
 
 
+async def test_endpoints_with_a_backlog_that_hang_keep_no_other_one_waiting(world: World) -> None:
+    world.deliveries = replace(world.deliveries, plan=replace(world.deliveries.plan, at_once_in_all=6))
+    for _ in range(3):
+        await world.endpoint(shops=[SHOP])
+    for _ in range(4):
+        await world.happens(shop_id=SHOP)
+    await world.pass_on()
+    hanging = await world.deliveries.claim(6)
+    assert len(hanging) == 6
+    other = await world.endpoint(shops=[OTHER_SHOP])
+    await world.happens(shop_id=OTHER_SHOP)
+    await world.pass_on()
+    world.time.passes(seconds=1)
+    await world.deliveries.perform(hanging[0])
+    [next_one] = await world.deliveries.claim(6)
+    assert next_one.endpoint_id == other
+
+
 async def test_no_more_tries_are_made_at_once_than_the_plan_says(world: World) -> None:
     world.deliveries = replace(world.deliveries, plan=replace(world.deliveries.plan, at_once_in_all=7))
     for _ in range(3):
