@@ -1,5 +1,6 @@
 """The port of a worker."""
 
+import resource
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from payment_service.programs import watching
+from payment_service.programs.start import observed
 from payment_service.services import Services, build
 from payment_service.settings import Settings
 from payment_service.worker.service import worker_over
@@ -31,6 +33,11 @@ def asking(services: Services, *, sweep_age_s: float = 0, **changes: object) -> 
 async def test_worker_that_sweeps_no_more_is_not_healthy(services: Services, sweep_age_s: float, status: int) -> None:
     async with asking(services, sweep_age_s=sweep_age_s) as client:
         assert (await client.get("/health")).status_code == status
+
+
+def test_program_that_crashes_leaves_no_memory_on_the_disk(settings_once: Settings) -> None:
+    with observed(settings_once, "worker"):
+        assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
 
 
 async def test_metrics_are_for_those_who_hold_the_token(services: Services) -> None:

@@ -26,11 +26,12 @@ LOG_EVERY_S = 10
 
 @contextlib.contextmanager
 def observed(settings: Settings, process: str) -> Iterator[None]:
-    """Traces and errors of this process go where the settings say, meanwhile.
+    """Traces and errors of this process go where the settings say, meanwhile; its memory goes nowhere.
 
     Raises:
         StartError: when they cannot.
     """
+    _dump_no_core()
     dsn = settings.sentry_dsn.get_secret_value() if settings.sentry_dsn else None
     try:
         with (
@@ -40,6 +41,14 @@ def observed(settings: Settings, process: str) -> Iterator[None]:
             yield
     except (SentryError, TracingError) as error:
         raise StartError(str(error)) from error
+
+
+def _dump_no_core() -> None:
+    """Write no memory to the disk when this process crashes: every key and token is in it, in the clear."""
+    with contextlib.suppress(ImportError):  # Windows has no such limit
+        import resource  # noqa: PLC0415 - as above
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 async def check_database(settings: Settings, database: Database | None = None) -> None:
