@@ -45,7 +45,7 @@ ELSEWHERE = rewritten(
 OPEN = rewritten(
     "refund_intend",
     {
-        "    IF NOT in_time(_within_s) THEN": """    -- What has left and was lost is written again, whatever is beside it.
+        "    IF NOT in_time(_within_s) THEN": """    -- What left and was lost is written again anyway.
     IF _key IS NOT NULL AND current_setting('payment_service.restoring', true) IS DISTINCT FROM 'on' THEN
         SELECT * INTO earlier FROM refund
         WHERE payment_id = _payment_id AND fingerprint = _fingerprint AND state IN ('sending', 'unknown') LIMIT 1;

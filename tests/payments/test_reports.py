@@ -21,6 +21,7 @@ from payment_service.errors import (
     StillRunning,
 )
 from payment_service.money import Money
+from payment_service.observability.context import Origin, origin
 from payment_service.payments import queries
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves
@@ -38,6 +39,7 @@ from tests.support.asking import (
     Gate,
     ask,
     audit_of,
+    called,
     payments_of,
     refunded,
     two_shops,
@@ -260,6 +262,27 @@ async def test_what_a_client_paid_back_itself_is_not_paid_back_again(
     with pytest.raises(RefundExceedsRemainder):
         await refund(services, 1)
     assert route.call_count == 1
+
+
+async def test_refund_that_is_reported_again_under_another_api_key_is_counted_once(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    """A journal is sent again after a key was replaced; what differs, or names no payment, is another report."""
+    await report(services, **WHOLE)
+    tells(wire, "Processed")
+    for actor in ("bitrix", "bitrix-2"):
+        token = origin.set(Origin(actor))
+        try:
+            caller = called(actor)
+            await report(services, "refund", caller, amount=2_000, report_id="r1")
+            await report(services, "refund", caller, amount=2_000, report_id="r2", error_message=actor)
+            await report(services, "refund", caller, amount=2_000, report_id="r3", external_id=None)
+        finally:
+            origin.reset(token)
+    kept = await sql.fetch("SELECT report_id, count(*)::int AS lines FROM report_taken GROUP BY report_id ORDER BY 1")
+    assert [tuple(row) for row in kept] == [("r1", 1), ("r2", 2), ("r3", 2)]
+    with pytest.raises(RefundExceedsRemainder, match="40"):
+        await refund(services, 41)
 
 
 NOTHING_PAID_BACK = (

@@ -1,5 +1,6 @@
 """Write and read the record. Writing takes the transaction of the deed: there is no deed without its line."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
@@ -139,10 +140,12 @@ async def reported(
     operation_type: str,
     external_id: str | None,
     provider: str,
+    said: Mapping[str, object],
 ) -> AuditEntry | None:
     """The entry of a report that this client made before, under the same id of its own.
 
-    When it has left the record with its month: what is still known of it, with a reason that says so.
+    When it has left the record with its month: what is still known of it, with a reason that says so. A report of
+    another actor is the same one if it is of the same payment and ``said`` the same: an API key was replaced.
     """
     its_line = and_(AuditEntry.id == ReportTaken.log_id, AuditEntry.created_at == ReportTaken.created_at)
     query = (
@@ -150,16 +153,17 @@ async def reported(
         .outerjoin(AuditEntry, its_line)
         .where(
             ReportTaken.report_id == report_id,
-            ReportTaken.actor == actor,
             ReportTaken.shop_id == shop_id,
             ReportTaken.operation_type == operation_type,
             func.coalesce(ReportTaken.external_id, "") == (external_id or ""),
         )
     )
-    row = (await session.execute(query)).one_or_none()
-    if row is None:
-        return None
-    taken, entry = row
+    rows = (await session.execute(query)).all()
+    own = next((row for row in rows if row[0].actor == actor), None)
+    if own is None:
+        others = [entry for _, entry in rows if external_id and entry is not None]
+        return next((one for one in others if all(getattr(one, name) == said[name] for name in said)), None)
+    taken, entry = own
     if entry is not None:
         return entry
     return AuditEntry(

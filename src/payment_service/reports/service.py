@@ -83,6 +83,13 @@ class Reports:
                     operation_type=report.operation_type,
                     external_id=report.external_id,
                     provider=report.provider,
+                    said={
+                        "organization_bin": report.organization_bin,
+                        "amount": report.amount,
+                        "status": report.status,
+                        "error_message": report.error_message,
+                        "provider": report.provider,
+                    },
                 )
                 if earlier is not None:
                     return earlier
