@@ -233,6 +233,20 @@ final class WebhookTest extends SiteTest
         $this->assertSame('done', $orders->markPaid('7', 64050, ['shop_id' => 121038] + self::PAYMENT));
     }
 
+    /** As when Bitrix was put back to a backup, and counts its orders from there once more. */
+    public function testPaymentThatIsOlderThanTheOrderIsOfAnotherOneOfThatNumber(): void
+    {
+        BitrixDouble::write('orders.json', [7 => ['payments' => [['SUM' => 640.5, 'PAID' => 'N']], 'DATE_INSERT' => '2026-11-21 12:00:00']]);
+        $orders = new BitrixOrders();
+        $made = static function (string $at): array {
+            return ['created_at' => $at] + self::PAYMENT;
+        };
+        $this->assertSame('no_such_order', $orders->markPaid('7', 64050, $made('2026-11-21T11:40:00.000000Z')));
+        $this->assertSame('no_such_order', $orders->markRefunded('7', 64050, true, $made('2026-11-21T11:40:00.000000Z')));
+        $this->assertSame('N', BitrixDouble::read('orders.json')[7]['payments'][0]['PAID']);
+        $this->assertSame('done', $orders->markPaid('7', 64050, $made('2026-11-21T11:59:00.000000Z')));
+    }
+
     public function testBitrixRefundIsNotedAndNeverAsksForMoney(): void
     {
         BitrixDouble::write('orders.json', [7 => [['SUM' => 640.5, 'PAID' => 'Y', 'PAY_VOUCHER_NUM' => '777']]]);

@@ -17,6 +17,8 @@ class BitrixOrders implements OrderAccess
     /** The folder of the payment system handler, below sale_payment. */
     const HANDLER = 'cvetykaspi';
     const CURRENCY = 'KZT';
+    /** Seconds by which two clocks may differ. */
+    const CLOCKS_DIFFER_S = 600;
 
     private $folder;
     private $people;
@@ -211,6 +213,9 @@ class BitrixOrders implements OrderAccess
     /** The payment of Bitrix that money is for; else the word that says why there is none. */
     private function paymentOf($order, ?BitrixPaymentId $named, int $tiyn, array $payment)
     {
+        if (self::isOfAnEarlierOrder($order, $payment)) {
+            return self::NO_SUCH_ORDER;
+        }
         if ($named === null) {
             $shop = $this->shopOf($order);
             if ($shop !== null && $shop !== ($payment['shop_id'] ?? null)) {
@@ -240,6 +245,15 @@ class BitrixOrders implements OrderAccess
         }
 
         return $ours;
+    }
+
+    /** A site that was put back to a backup, and a copy of one, give the numbers of earlier orders to new ones. */
+    private static function isOfAnEarlierOrder($order, array $payment): bool
+    {
+        $made = is_string($payment['created_at'] ?? null) ? strtotime($payment['created_at']) : false;
+        $inserted = $order->getField('DATE_INSERT');
+
+        return $made !== false && $inserted instanceof \Bitrix\Main\Type\DateTime && $made < $inserted->getTimestamp() - self::CLOCKS_DIFFER_S;
     }
 
     /** The payment of an order by its sum: known by Kaspi's id, else one that nobody paid before one that was paid by hand. */

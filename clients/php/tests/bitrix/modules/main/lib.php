@@ -245,9 +245,14 @@ namespace Bitrix\Main\Type {
 
     class DateTime extends Date
     {
-        public function __construct()
+        public function __construct(string $time = 'now')
         {
-            $this->text = gmdate('Y-m-d H:i:s');
+            $this->text = gmdate('Y-m-d H:i:s', (int) strtotime($time));
+        }
+
+        public function getTimestamp()
+        {
+            return strtotime($this->text . ' UTC');
         }
     }
 }

@@ -285,7 +285,7 @@ namespace Bitrix\Sale {
             $order->isList = array_keys($kept) === range(0, count($kept) - 1);
             $order->fields = ($order->isList ? ['payments' => $kept] : $kept) + [
                 'ID' => $id, 'LID' => 's1', 'CANCELED' => 'N', 'ACCOUNT_NUMBER' => (string) $id, 'MARKED' => 'N', 'REASON_MARKED' => null,
-                'PRICE_DELIVERY' => 0.0, 'properties' => [], 'basket' => [],
+                'PRICE_DELIVERY' => 0.0, 'properties' => [], 'basket' => [], 'DATE_INSERT' => '2000-01-01',
             ];
             $order->payments = array_map(static function (array $fields, $index) use ($order) {
                 return new Payment($fields + ['ID' => $index + 1], $order);
@@ -316,6 +316,11 @@ namespace Bitrix\Sale {
             return new \ArrayIterator(array_map(static function (array $fields) {
                 return new BasketItem($fields);
             }, $this->fields['basket']));
+        }
+
+        public function getField($name)
+        {
+            return $name === 'DATE_INSERT' ? new \Bitrix\Main\Type\DateTime($this->fields[$name]) : parent::getField($name);
         }
 
         public function getDeliveryPrice()
