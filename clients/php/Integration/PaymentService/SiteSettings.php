@@ -54,7 +54,11 @@ final class SiteSettings
         return $value;
     }
 
-    /** Set one of the names above in the options of the module. @throws BadRequest for another name, or without Bitrix */
+    /**
+     * Set one of the names above in the options of the module.
+     *
+     * @throws BadRequest for another name, without Bitrix, and for another word of an installation that has asked for payments
+     */
     public static function set(string $name, string $value): void
     {
         if (!in_array($name, self::NAMES, true)) {
@@ -62,6 +66,13 @@ final class SiteSettings
         }
         if (!class_exists('Bitrix\Main\Config\Option')) {
             throw new BadRequest('Bitrix was not found: set DOCUMENT_ROOT to the folder that its web server shows.');
+        }
+        $now = new self();
+        if ($name === 'payment_service_site' && $value !== $now->text($name) && glob($now->folder() . '/checkout/*.lock')) {
+            throw new BadRequest(
+                'This installation has asked for payments already: with another word its orders would be others, and be asked for once more. '
+                . 'Give the word to the other installation.'
+            );
         }
         \Bitrix\Main\Config\Option::set(self::MODULE, $name, $value);
     }
