@@ -130,6 +130,52 @@ final class ApiClientTest extends SiteTest
         }
     }
 
+    /**
+     * A double click, a reload: Kaspi has no idempotency, and would do it twice.
+     *
+     * @dataProvider equals
+     */
+    public function testEqualCallWithinAMinuteIsTheSameOne(string $method, array $params, array $other): void
+    {
+        $said = ['StatusCode' => 0, 'Data' => ['QrPaymentId' => 12800627774]];
+        $this->wire->willSay(['id' => 1])->willSay(['id' => 2])->willSay(['id' => 3]);
+        $this->kaspi->willSay($said);
+        $first = $this->api()->$method($params, self::SHOP);
+        $this->assertSame($first['data'], $this->api()->$method(array_map('strval', $params), (string) self::SHOP)['data']);
+        $this->assertCount(1, $this->kaspi->requests);
+        $this->kaspi->willFail(true);
+        for ($n = 0; $n < 2; ++$n) {
+            try {
+                $this->api()->$method($other + $params, self::SHOP);
+                $this->fail('nobody knows its outcome');
+            } catch (OutcomeUnknown $unknown) {
+                $this->assertCount(2, $this->kaspi->requests);
+            }
+        }
+        foreach (glob($this->folder . '/equal/*.json') as $path) {
+            touch($path, time() - 61);
+        }
+        $this->kaspi->willSay($said);
+        $this->api()->$method($params, self::SHOP);
+        $this->assertCount(3, $this->kaspi->requests);
+    }
+
+    public function equals(): array
+    {
+        return [
+            ['createRemotePay', self::PAY, ['Amount' => 7]],
+            ['paymentReturn', ['QrPaymentId' => 12800627774, 'Amount' => '50.25'], ['Amount' => 7]],
+        ];
+    }
+
+    public function testTwoBuyersMayScanCodesOfOneSum(): void
+    {
+        $this->kaspi->willSay(['StatusCode' => 0, 'Data' => ['QrPaymentId' => 5]])->willSay(['StatusCode' => 0, 'Data' => ['QrPaymentId' => 6]]);
+        $this->wire->willSay(['id' => 1])->willSay(['id' => 2]);
+        $this->api()->getCreteQr(['Amount' => 5], self::SHOP);
+        $this->assertSame(6, $this->api()->getCreteQr(['Amount' => 5], self::SHOP)['data']['Data']['QrPaymentId']);
+    }
+
     public function testCodeThatSaysThatTheRoutingIsWrongMakesTheNextCallAsk(): void
     {
         $this->kaspi->willSay(['StatusCode' => -99000003, 'Message' => 'no'])->willSay(['StatusCode' => 0, 'Data' => ['QrPaymentId' => 5]]);

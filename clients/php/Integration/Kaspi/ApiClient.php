@@ -5,6 +5,7 @@ namespace Integration\Kaspi;
 use Integration\PaymentService\Amount;
 use Integration\PaymentService\BadRequest;
 use Integration\PaymentService\Client;
+use Integration\PaymentService\EqualCalls;
 use Integration\PaymentService\Http;
 use Integration\PaymentService\Log;
 use Integration\PaymentService\OutcomeUnknown;
@@ -24,6 +25,7 @@ use Integration\PaymentService\Unavailable;
  * headers, sentData (without secrets), ip, curlErrors, method, timestamp; and outcome: accepted or rejected. A read that failed has
  * data null and curlErrors. A call that moves money throws instead: Unavailable when nothing was sent, OutcomeUnknown when
  * nobody knows. Kaspi has no idempotency: after OutcomeUnknown look into the seller's Kaspi Pay before anything is sent again.
+ * An equal invoice or refund within a minute is the same one (EqualCalls).
  */
 class ApiClient
 {
@@ -37,6 +39,8 @@ class ApiClient
     /** HTTP statuses with which something before Kaspi turned us away. */
     const TURNED_AWAY = [401, 403, 404, 405, 429];
     const PAUSES_S = [0.2, 1.0];
+    /** Of one buyer or one payment: an equal one within a minute is the same. Two buyers may scan codes of one sum. */
+    const KNOWN_BY_THEIR_WORDS = ['create', 'refund'];
 
     private $settings;
     private $service;
@@ -229,6 +233,25 @@ class ApiClient
             'amount' => $tiyn,
             'provider' => 'kaspi',
         ];
+        if (!in_array($operation, self::KNOWN_BY_THEIR_WORDS, true)) {
+            return $this->send($operation, $path, $params, $report, $idNames);
+        }
+        // An id as a number or as text is one id.
+        $words = array_map(static function ($value) {
+            return is_scalar($value) ? (string) $value : $value;
+        }, $params);
+        ksort($words);
+
+        return (new EqualCalls($this->settings->folder()))->once(
+            $operation . "\n" . $config['shop_id'] . "\n" . Http::encode($words),
+            function () use ($operation, $path, $params, $report, $idNames): array {
+                return $this->send($operation, $path, $params, $report, $idNames);
+            }
+        );
+    }
+
+    private function send(string $operation, string $path, array $params, array $report, array $idNames): array
+    {
         $body = Http::encode($params);
         $id = $this->service->beginOperation(
             ['error_message' => 'Outcome unknown: the page ended before Kaspi answered.'] + $report
@@ -255,7 +278,7 @@ class ApiClient
 
         $code = $said['StatusCode'] ?? null;
         if (in_array($code, self::ROUTING_IS_WRONG, true)) {
-            $this->service->doubtPaymentConfig($config['shop_id']);
+            $this->service->doubtPaymentConfig($report['shop_id']);
         }
         $facts = ['code' => $outcome, 'provider_code' => $code, 'status' => $reply->status];
         if ($outcome === 'not_sent') {

@@ -7,7 +7,7 @@ foreach ([
     'PaymentServiceException', 'NotFound', 'Inactive', 'Rejected', 'OutcomeUnknown', 'Unavailable', 'BadRequest',
     'Bytes', 'Amount', 'Files', 'Log', 'Reply', 'Http', 'Pause', 'Journal', 'ConfigCache', 'SignedConfig', 'ShopConfigs',
     'SiteSettings', 'Client', 'OrderAccess', 'BitrixPaymentId', 'SellerRule', 'People', 'BitrixOrders', 'WebhookReceiver',
-    'Checkout', 'Refunds', 'BitrixEvents', 'Agents',
+    'Checkout', 'Refunds', 'EqualCalls', 'BitrixEvents', 'Agents',
 ] as $paymentServiceFile) {
     require_once __DIR__ . '/' . $paymentServiceFile . '.php';
 }
