@@ -152,7 +152,7 @@ async def test_payment_that_the_provider_never_heard_of_stays_unknown_and_a_task
 
 @pytest.mark.parametrize("shop_id", [SHOP, OTHER_SHOP])
 async def test_report_of_a_payment_of_ours_changes_nothing_of_it(
-    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, shop_id: int
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms, shop_id: int
 ) -> None:
     wire.get("/create/").mock(return_value=accepted(ID))
     payment = (await services.payments.create(ask())).payment
@@ -161,6 +161,8 @@ async def test_report_of_a_payment_of_ours_changes_nothing_of_it(
     assert (after.amount, after.organization_bin, after.status) == (10_000, OWN_BIN, "Wait")
     of_payment = await sql.fetchval("SELECT payment_id FROM payment_log WHERE source = 'client'")
     assert of_payment == (payment.id if shop_id == SHOP else None)
+    # Whoever is right: one of the two is told of the other's payment.
+    assert alarms["report_of_another_shop"] == (shop_id != SHOP)
 
 
 # --- completing

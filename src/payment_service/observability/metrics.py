@@ -25,6 +25,7 @@ Alarm: TypeAlias = Literal[
     "refund_not_settled",
     "refund_unknown",
     "refused_callers",
+    "report_of_another_shop",
     "sending_held",
     "settled_wrongly",
     "shop_refused",

@@ -123,6 +123,8 @@ class Reports:
         if payment is None:
             payment = await _insert(session, caller, report, report.external_id)
         if payment.shop_id != report.shop_id:
+            # One of the two shops is told of the other's payment: a client named the wrong shop, now or before.
+            alarm("report_of_another_shop", payment.id, shop_id=str(payment.shop_id), reported_for=str(report.shop_id))
             return None
         if payment.source == "client":
             payment, _now = await queries.locked_itself(session, payment.id)
