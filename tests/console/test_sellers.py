@@ -47,8 +47,9 @@ async def bin_today(services: Services) -> str:
 
 
 async def test_list_tells_how_each_seller_fares(
-    services: Services, shops: dict[int, str], proxy: GoodProxy, sign_in: SignIn
+    services: Services, shops: dict[int, str], proxy: GoodProxy, sign_in: SignIn, emptied: asyncpg.Connection
 ) -> None:
+    await emptied.execute("UPDATE device_token SET created_at = now()")  # they were made for the first of all tests
     payment = (await services.payments.create(ask(300, shop_id=OWN))).payment
     proxy.statuses[str(payment.external_id)] = "Processed"
     await services.reading.refresh(payment)

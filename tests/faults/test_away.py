@@ -5,8 +5,8 @@ import pytest
 from faults import away
 from faults.bench import Bench
 
-# Most of the time it waits until a lease and a window are over. That what is asked for again is refused or answered by its
-# age, and never sent again, is in tests/payments/test_in_flight.py, with the clock set.
+# Most of the time it waits until a lease and a window are over. That what is asked for again is refused or answered by
+# its age, and never sent again, is in tests/payments/test_in_flight.py, with the clock set.
 pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.thorough]
 
 

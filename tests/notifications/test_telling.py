@@ -506,7 +506,7 @@ async def test_group_that_moved_where_another_one_is_bound_is_disabled(
     chat_id = await bind(services)
     await bind(services, "-1009876543210")
     await happens(services, "1")
-    await bot_api.goes_wrong("moved", value=-1009876543210)
+    await bot_api.goes_wrong("moved", chat_id=CHAT, value=-1009876543210)  # both are due, in any order
     await tell(services, sql, times=2)
     assert await sql.fetchval("SELECT disabled_reason FROM notify_chat WHERE id = $1", chat_id)
     assert sorted(await states(sql)) == ["dead", "sent"]

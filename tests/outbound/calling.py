@@ -86,6 +86,12 @@ async def met(server: RawProxy, connections: int) -> None:
     assert server.connections == connections
 
 
+async def some_turns() -> None:
+    """In which the server's side ends or says what it is about to. Not a time: the loop may be late."""
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+
+
 async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not true():  # noqa: ASYNC110 - nothing tells of it
