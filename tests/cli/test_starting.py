@@ -146,7 +146,7 @@ def test_wrong_password_is_told_at_once(shell: Rig, words: tuple[str, ...]) -> N
     assert "hidden-word" not in sentence
 
 
-@pytest.mark.parametrize("words", [("serve",), ("worker",)])
+@pytest.mark.parametrize("words", [("serve",), pytest.param(("worker",), marks=pytest.mark.thorough)])
 async def test_program_waits_for_a_database_that_is_away_and_says_so(shell: Rig, words: tuple[str, ...]) -> None:
     relay = Relay(shell.database_url)
     await relay.start()

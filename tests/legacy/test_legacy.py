@@ -11,6 +11,7 @@ import pytest
 import respx
 
 from payment_service.access.service import FULL_ACCESS
+from payment_service.legacy import service
 from payment_service.legacy.service import Count, LegacyDatabaseError, LogReport, legacy_database, take_log, take_shops
 from payment_service.money import Money
 from payment_service.refunds.service import RefundRequest
@@ -32,9 +33,14 @@ CREATE TABLE paymentlog (
     amount integer, status varchar, error_message varchar, provider varchar DEFAULT 'kaspi', created_at timestamp);
 """
 ERROR = f"for url 'https://proxy/?access_token=of-the-proxy&phone=77015211545' {'x' * 600}"
-LINES = 1_100
-"""More than are taken over at once."""
+LINES = 110
+"""More than are taken over at once: see ``_small_pages``."""
 MADE = datetime(2025, 10, 22, 10)  # noqa: DTZ001 - as the old service wrote it
+
+
+@pytest.fixture(autouse=True)
+def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "PAGE", 100)
 
 
 @pytest.fixture

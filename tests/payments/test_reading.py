@@ -133,7 +133,7 @@ async def test_error_is_believed_only_at_a_second_later_reading(
     assert await audit_of(sql, "status") == [("status", "failed")]
 
 
-@pytest.mark.parametrize("asks", ["follow", "refresh"])
+@pytest.mark.parametrize("asks", ["follow", pytest.param("refresh", marks=pytest.mark.thorough)])
 async def test_error_that_was_asked_for_too_soon_is_not_believed_however_late_it_is_written(
     services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, asks: str
 ) -> None:

@@ -187,6 +187,7 @@ async def test_reading_that_crashed_is_made_again_when_its_lease_has_ended(
         await perform(self, turn)
 
     monkeypatch.setattr(Polling, "perform", crash_twice)
+    monkeypatch.setattr("payment_service.payments.polling.READING_LEASE_S", 0.2)
     tells(wire, "Processed")
     await taken_on(services, wire)
     await reaches(sql, "paid")
