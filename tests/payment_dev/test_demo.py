@@ -11,9 +11,9 @@ import subprocess
 import sys
 import termios
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -24,12 +24,12 @@ import typer
 from payment_dev import demo
 from payment_service.programs import StartError
 from tests.support.database import Server
+from tests.support.processes import Process, clean_environment, run
 from tests.support.shops import SHOPS, device_token_of
 
 pytestmark = pytest.mark.xdist_group("demo")
 
 SERVICE, STAND_IN = "http://127.0.0.1:1", "http://127.0.0.1:2"
-PROGRAM = [sys.executable, "-m", "payment_dev"]
 # The worker, the confirmation of an Error and the slow buyer (below) are hurried.
 HURRIED = {"ERROR_CONFIRM_S": "1", "FOLLOW_FIRST_S": "0.3", "FOLLOW_FAST_S": "0.5", "LOG_LEVEL": "WARNING"}
 
@@ -47,31 +47,18 @@ async def database_url(server: Server, worker_id: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def urls(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+async def urls(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[str, str]]:
     """A development server of its own; gives the addresses of the service and of the stand-in."""
     port, sandbox_port = _free_ports()
-    words = ["run", "--data", str(tmp_path_factory.mktemp("demo")), "--port", str(port)]
+    folder = tmp_path_factory.mktemp("demo")
+    words = ["payment_dev", "run", "--data", str(folder), "--port", str(port), "--sandbox-port", str(sandbox_port)]
     environment = {**os.environ, **HURRIED, "DATABASE_URL": database_url}
-    process = subprocess.Popen(
-        [*PROGRAM, *words, "--sandbox-port", str(sandbox_port)], env=environment, stdout=subprocess.DEVNULL
-    )
+    server = Process(words, environment=environment, folder=folder, name="server", port=port)
     try:
-        _wait_until_ready(f"http://127.0.0.1:{port}/health/ready")
-        yield f"http://127.0.0.1:{port}", f"http://127.0.0.1:{sandbox_port}"
+        await server.ready()
+        yield server.url, f"http://127.0.0.1:{sandbox_port}"
     finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _wait_until_ready(url: str) -> None:
-    give_up_at = time.monotonic() + 30
-    while time.monotonic() < give_up_at:
-        try:
-            if httpx.get(url, timeout=2, trust_env=False).status_code == 200:
-                return
-        except httpx.HTTPError:
-            time.sleep(0.05)
-    pytest.fail("the development server did not become ready")
+        await server.stop()
 
 
 @contextlib.contextmanager
@@ -95,17 +82,12 @@ def slow_buyers_hurried(sandbox_url: str) -> Iterator[None]:
         pressing.join()
 
 
-@pytest.fixture(scope="module")
-def played(urls: tuple[str, str]) -> tuple[str, str]:
-    """Two demos at the same time, both of which must succeed: what one printed as lines, and what a terminal of
-    100 columns saw of the other."""
-    words = [*PROGRAM, "demo", "--url", urls[0], "--sandbox-url", urls[1]]
+def _seen_on_a_terminal(words: Sequence[str], environment: dict[str, str]) -> tuple[int, str]:
+    """The exit code of a program, and what a terminal of 100 columns saw of it."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
-    environment = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "NO_COLOR"}}
-    environment |= {"TERM": "xterm"}
-    with slow_buyers_hurried(urls[1]), subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as plain:
-        watched = subprocess.Popen(words, stdout=theirs, stderr=theirs, env=environment)
+    command = [sys.executable, "-m", *words]
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env={**environment, "TERM": "xterm"}) as program:
         os.close(theirs)
         screen = b""
         while True:
@@ -117,9 +99,20 @@ def played(urls: tuple[str, str]) -> tuple[str, str]:
                 break
             screen += some
         os.close(ours)
-        lines = plain.communicate(timeout=60)[0]
-    assert (plain.returncode, watched.wait(60)) == (0, 0), lines + screen.decode()
-    return lines, screen.decode()
+    return program.returncode, screen.decode()
+
+
+@pytest.fixture(scope="module")
+async def played(urls: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Two demos at the same time, both of which must succeed: what one printed as lines, and what a terminal saw of
+    the other."""
+    words = ["payment_dev", "demo", "--url", urls[0], "--sandbox-url", urls[1]]
+    environment = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "NO_COLOR"}}
+    with slow_buyers_hurried(urls[1]):
+        plain = Process(words, environment=environment, folder=tmp_path_factory.mktemp("played"), name="plain")
+        code, screen = _seen_on_a_terminal(words, environment)
+        assert (await plain.ended(60), code) == (0, 0), plain.written + screen
+    return plain.written, screen
 
 
 @pytest.mark.parametrize("shop_id", SHOPS)
@@ -267,10 +260,10 @@ def test_calls_of_other_runs_are_not_judged(proxy: respx.MockRouter) -> None:
 # --- when it cannot be played
 
 
-def test_server_that_does_not_run_is_told_in_one_sentence() -> None:
+def test_server_that_does_not_run_is_told_in_one_sentence(tmp_path: Path) -> None:
     port, sandbox_port = _free_ports()
-    words = [*PROGRAM, "demo", "--url", f"http://127.0.0.1:{port}", "--sandbox-url", f"http://127.0.0.1:{sandbox_port}"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+    words = ["demo", "--url", f"http://127.0.0.1:{port}", "--sandbox-url", f"http://127.0.0.1:{sandbox_port}"]
+    done = run(words, program="payment_dev", environment=clean_environment(tmp_path), folder=tmp_path)
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1

@@ -181,12 +181,19 @@ class Process:
             raise
 
 
-def run(words: Sequence[str], *, environment: Mapping[str, str], folder: Path, text: str = "") -> CompletedProcess[str]:
-    """Run a command of ``payment-service`` to its end, with this text as its standard input."""
+def run(
+    words: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    folder: Path,
+    text: str = "",
+    program: str = "payment_service",
+) -> CompletedProcess[str]:
+    """Run a command of a program, of ``payment-service`` by default, to its end, with this text as its input."""
     with TemporaryDirectory(prefix="command-") as streams:
         files = [Path(streams) / name for name in ("in", "out", "err")]
         files[0].write_text(text, encoding="utf-8")
-        process = _forked(("payment_service", *words), environment, folder, [str(file) for file in files])
+        process = _forked((program, *words), environment, folder, [str(file) for file in files])
         process.join(COMMAND_ENDS_WITHIN_S)
         if process.exitcode is None:
             process.kill()
