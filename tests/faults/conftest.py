@@ -10,7 +10,9 @@ from tests.support.database import Server
 
 @pytest.fixture(scope="package")  # its workers would go on asking while other tests look at what runs
 async def shared_bench(server: Server) -> AsyncIterator[Bench]:
-    async with Bench("slice", seed=1, runs=1, short=True, server=server) as bench:
+    # Five sweeps a second, by two workers, would take a quarter of a processor.
+    settings = {"SWEEP_EVERY_S": "1"}
+    async with Bench("slice", seed=1, runs=1, short=True, server=server, settings=settings) as bench:
         yield bench
         assert not bench.violations
 
