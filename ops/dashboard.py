@@ -233,6 +233,10 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             limit=0.25,
         ),
         Panel(
+            "Lines of the log that were lost, in 15 minutes",
+            (("sum by (instance) (increase(payment_service_log_lines_lost_total[15m]))", "{{instance}}"),),
+        ),
+        Panel(
             "Found in memory, share",
             (
                 (

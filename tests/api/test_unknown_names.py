@@ -158,6 +158,16 @@ async def test_misspelled_order_is_not_sent(client: httpx.AsyncClient, shops: di
     assert proxy.money_calls == 0
 
 
+@pytest.mark.parametrize("name", ["Authorization", "X-API-Key"])
+async def test_two_api_keys_are_none(client: httpx.AsyncClient, proxy: GoodProxy, name: str) -> None:
+    presented = client.headers["Authorization"].removeprefix("Bearer ")
+    word = "Bearer " if name == "Authorization" else ""
+    headers = [(name, word + presented), (name, word + "another")]
+    client.headers.pop("Authorization")
+    assert fields_of(await client.post(CREATE, json=create_body(), headers=headers)) == [name]
+    assert proxy.money_calls == 0
+
+
 async def test_nobody_but_the_routing_chooses_the_account(
     client: httpx.AsyncClient, shops: dict[int, str], proxy: GoodProxy
 ) -> None:

@@ -240,8 +240,9 @@ def _given_twice(
         for name in known:
             if len({value for given, value in pairs if given == name}) > 1:
                 yield _error("query", name, "is given twice, with different values")
-    if len({value for name, value in headers if name == b"idempotency-key"}) > 1:
-        yield _error("header", "Idempotency-Key", "is given twice, with different values")
+    for name in ("Authorization", "X-API-Key", "Idempotency-Key"):
+        if len({value for given, value in headers if given == name.lower().encode()}) > 1:
+            yield _error("header", name, "is given twice, with different values")
 
 
 def _nearly_keys(headers: Iterable[bytes]) -> Iterator[dict[str, Any]]:
