@@ -182,11 +182,13 @@ async def key_of_another_wish(race: Race) -> None:
 async def parts_beyond_the_whole(race: Race) -> None:
     """Parallel partial refunds that come to one and a half payments: as many go through as there is money for.
 
-    No two of one sum: of those the second would wait until the end of the first is known.
+    No two of one sum: of those the second would wait until the end of the first is known. Whole tenge: by the tiyn the
+    stand-in chooses its course.
     """
-    whole = race.crowd * 200
+    parts = [300 + 100 * part for part in range(race.crowd)]
+    whole = sum(parts) * 2 // 300 * 100
     paid = await race.clients.paid(amount=whole)
-    last_words = await race.at_once(race.clients.refund_of(paid, 300 + part) for part in range(race.crowd))
+    last_words = await race.at_once(race.clients.refund_of(paid, part) for part in parts)
     told = {status: [told.asked.amount or 0 for told in last_words if told.status == status] for status in (200, 422)}
     left = whole - sum(told[200])
     race.expect(len(told[200]) + len(told[422]) == race.crowd, f"parts were told {last_words}")
