@@ -1,8 +1,8 @@
 """What an earlier request means for a new one: the second promise, "never twice", as decisions. Pure.
 
-Whatever may have left this service blocks its like for as long as its end is not known, ``sending`` and ``unknown``
-both: by Idempotency-Key, by equality, and by order. Who looks the earlier request up, and under which lock, is the
-business of payments and refunds; the database refuses a second one too (rule ``payment_like_in_flight``).
+Whatever may have been sent blocks an equal request for as long as its outcome is not known, ``sending`` and ``unknown``
+alike: by Idempotency-Key, by equal content, and by order. Payments and refunds look the earlier request up, under their
+own locks; the database refuses a second one too (rule ``payment_like_in_flight``).
 """
 
 from collections.abc import Sequence
@@ -11,44 +11,44 @@ from enum import StrEnum
 from typing import Final
 
 NOT_SENT: Final = "not_sent"
-"""The failure of what provably never left: it may be asked for again."""
+"""The failure of what provably was not sent: it may be requested again."""
 IN_FLIGHT: Final = frozenset({"sending", "unknown"})
-"""States of payments and refunds alike: it may have left, and its end is not known."""
+"""States of payments and refunds alike: it may have been sent, and its outcome is not known."""
 
 
 class Verdict(StrEnum):
     """What becomes of a new request."""
 
     GO_ON = "go_on"
-    """Nothing stands in the way: write it down and send it."""
+    """There is no obstacle: write it and send it."""
     STILL_RUNNING = "still_running"
-    """The earlier one is under way: ask again in a moment."""
+    """The earlier one is still being sent: try again in a moment."""
     ANSWER = "answer"
-    """It was asked for before: what came of it is the answer."""
+    """The same request was made before: its result is the answer."""
     ORDER_OPEN = "order_open"
-    """Another request for the same order is open, or nobody knows its end."""
+    """Another request for the same order is open, or its outcome is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """An earlier payment or refund, as far as it matters here."""
+    """An earlier payment or refund, as far as it matters here. Times in seconds."""
 
     state: str
     failure: str | None
     age_s: float
-    """Since it was written down."""
+    """Since it was written."""
     known_s: float
-    """Since its end became known; as long as it is not, since it was written down."""
+    """Since its outcome became known; until then, since it was written."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What is set from outside. Times in seconds."""
+    """The configurable rules. Times in seconds."""
 
     duplicate_window_s: int = 60
-    """For how long after its end became known an equal request without a key is the same one; 0: no longer."""
+    """How long after its outcome became known an equal request without a key is still the same one; 0: not at all."""
     sending_lease_s: float = 30
-    """For how long a sender may take; longer than any call can."""
+    """How long a sender may take; longer than any call can."""
 
 
 def decisive(candidates: Sequence[Earlier]) -> Earlier | None:
@@ -58,18 +58,18 @@ def decisive(candidates: Sequence[Earlier]) -> Earlier | None:
 
 
 def verdict_for_equal(earlier: Earlier | None, rules: Rules, *, by_key: bool) -> Verdict:
-    """What an equal request that came before means: by the same Idempotency-Key for good, by equality for a while."""
+    """What an earlier equal request means: with the same Idempotency-Key for ever, with equal content for a while."""
     if earlier is None or earlier.failure == NOT_SENT:
         return Verdict.GO_ON
     if earlier.state == "sending" and earlier.age_s <= rules.sending_lease_s:
-        return Verdict.STILL_RUNNING  # beyond the lease its sender must have died: the answer is that nobody knows
+        return Verdict.STILL_RUNNING  # beyond the lease its sender must have died: the outcome is unknown
     if by_key or earlier.state in IN_FLIGHT or earlier.known_s < rules.duplicate_window_s:
         return Verdict.ANSWER
     return Verdict.GO_ON
 
 
 def verdict_for_order(open_one: Earlier | None, rules: Rules, *, is_equal: bool) -> Verdict:
-    """What an open payment of the same order means, whoever asked for it and however long ago."""
+    """What an open payment of the same order means, whoever made it and however long ago."""
     if open_one is None:
         return Verdict.GO_ON
     return verdict_for_equal(open_one, rules, by_key=True) if is_equal else Verdict.ORDER_OPEN

@@ -1,8 +1,8 @@
-"""What makes two requests the same: a keyed digest of their words.
+"""A keyed digest of the content of a request: equal requests have equal fingerprints.
 
-Keyed, because the words hold a phone number, and there are few enough of those to try them all. The key is random,
-made once, and kept in the database under the vault's encryption: it outlives every rotation of the vault's keys, so
-that a request is recognised as long as its payment is kept, by every process alike.
+Keyed, because the content includes a phone number, and there are few enough of those to try them all. The key is
+random, made once, and kept in the database under the vault's encryption: it outlives every rotation of the vault's
+keys, so every process recognises a request for as long as its payment is kept.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ class Fingerprints:
         return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
     async def _load(self) -> bytes:
-        """Read the key, or make it: of several processes that start at once, one does."""
+        """Read the key, or create it: of several processes that start at once, one does."""
         made = {"id": 1, "ciphertext": self.vault.encrypt(secrets.token_hex(32), _PLACE)}
         make = insert(FingerprintKey).values(made).on_conflict_do_nothing().returning(FingerprintKey.id)
         async with self.database.transaction() as session:
@@ -64,7 +64,7 @@ class Fingerprints:
         return self._key
 
     async def rotate(self, session: AsyncSession) -> None:
-        """Encrypt the key anew with the newest key of the vault, in the caller's transaction."""
+        """Encrypt the key again with the newest key of the vault, in the caller's transaction."""
         row = await session.scalar(select(FingerprintKey).with_for_update())
         if row is not None:
             row.ciphertext = self.vault.rotate(row.ciphertext, _PLACE)

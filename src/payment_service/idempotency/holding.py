@@ -1,12 +1,12 @@
-"""Holding what moves money while the database may have lost rows that it had committed.
+"""Holds back payments and refunds while the database may have lost committed rows.
 
-The rows are the only memory of what was sent, so nothing new is sent from a database that is not the one a person
-released: from a copy of it, a restored backup, a replica that was promoted. The database itself refuses the intents
-(migrations 0012 and 0018); here is who asks why, holds by hand and releases. What was answered once is answered as
-ever, and status readings go on.
+The rows are the only record of what was sent, so nothing new is sent from a database that no person has released: a
+copy, a restored backup, a replica that was promoted. The database itself refuses the intents (migrations 0012 and
+0018); this module tells why, holds by hand and releases. Replayed requests are still answered, and status readings go
+on.
 
-Nor is a database used with another provider than it was: a stand-in, or the proxy of a test environment, would call
-its payments paid.
+Nor is a database used with another provider than before: a stand-in, or the proxy of a test environment, would report
+its payments as paid.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from payment_service.observability.context import origin
 from payment_service.postgres.database import Database
 
 NOT_HELD: Final = "sending_is_not_held"
-"""The law that an intent breaks while sending is held."""
+"""The rule that an intent violates while sending is held."""
 
 
 class OtherProviderError(Exception):
@@ -49,7 +49,7 @@ WHY: Final[Mapping[Because, str]] = MappingProxyType(
         Because.OTHER_DATABASE: mark("held: a dump was loaded, or this is a copy"),
     }
 )
-"""What people are told of it; the console's catalogues translate it."""
+"""The reasons as people read them; the console's catalogues translate them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +62,19 @@ class Standing:
     system_identifier: int
     timeline: int
     fsync: bool
-    """Whether PostgreSQL writes to the disk what it says is committed."""
+    """Whether PostgreSQL writes to the disk what it reports as committed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """Holds and releases what moves money, for every process of this database."""
+    """Holds and releases payments and refunds, for every process of this database."""
 
     database: Database
     provider: str | None = None
     """Where the provider is reached; none for a stand-in on this machine, which is not remembered."""
 
     async def check_provider(self) -> None:
-        """Look whether the provider is the one of this database's payments. The first one is remembered.
+        """Check that the provider is the one that made this database's payments. The first one is remembered.
 
         Raises:
             OtherProviderError: when it is another one. A copy of a database, which sends nothing, may have any.
@@ -111,7 +111,7 @@ class Holding:
         return Standing(because, latest, system_identifier, timeline, fsync == "on")
 
     async def hold(self, reason: str) -> None:
-        """Send nothing from now on, in every process."""
+        """Send nothing once this transaction is committed. Holding twice is the same as once."""
         async with self.database.transaction() as session:
             await hold(session, reason)
 
@@ -135,7 +135,7 @@ async def hold(session: AsyncSession, reason: str) -> None:
 
 
 async def allow_restoring(session: AsyncSession) -> None:
-    """Let this transaction write an intent whose call has left, although sending is held."""
+    """Let this transaction write the intent of a call that was made, although sending is held."""
     await session.execute(select(func.set_config("payment_service.restoring", "on", True)))
 
 

@@ -1,4 +1,4 @@
-"""What the statement of an intent says that payments and refunds have in common (migration 0009)."""
+"""What the intent statements of payments and refunds have in common (migration 0009)."""
 
 import asyncpg
 
@@ -7,12 +7,12 @@ from payment_service.idempotency.decisions import Earlier
 
 
 def earlier_of(intent: asyncpg.Record) -> Earlier:
-    """The earlier request that stands in the way of an intent.
+    """The earlier request that is the obstacle to an intent.
 
     Raises:
         NotAuthenticated: the key was revoked meanwhile.
         IdempotencyKeyReused: the Idempotency-Key stands for another request.
-        DatabaseUnavailable: it took so long that nothing was inserted.
+        DatabaseUnavailable: it took too long, and nothing was inserted.
     """
     match intent["obstacle"]:
         case "api_key_revoked":

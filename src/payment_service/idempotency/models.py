@@ -1,4 +1,4 @@
-"""The tables of Idempotency-Keys, and of when what moves money was held and released."""
+"""The tables of Idempotency-Keys, and of when sending was held and released."""
 
 from uuid import UUID
 
@@ -9,9 +9,9 @@ from payment_service.postgres.database import Base, Stamp
 
 
 class IdempotencyClaim(Base):
-    """One Idempotency-Key of one caller, and the operation it stands for. Kept for good.
+    """One Idempotency-Key of one caller, and the operation it stands for. Kept for ever.
 
-    The same words under the same key are the same request whoever sends them: another caller's claim is looked at too.
+    The same request under the same key is the same one whoever sends it: claims of other callers count too.
     """
 
     __tablename__ = "idempotency_claim"
@@ -21,7 +21,7 @@ class IdempotencyClaim(Base):
     idempotency_key: Mapped[str] = mapped_column(String(128), primary_key=True)
     fingerprint: Mapped[str] = mapped_column(String(64))
     operation_id: Mapped[UUID | None]
-    """The payment or the refund; empty only inside the transaction that makes it."""
+    """The payment or the refund; empty only inside the transaction that creates it."""
     created_at: Mapped[Stamp]
 
 
@@ -37,10 +37,10 @@ class SendingHold(Base):
     system_identifier: Mapped[int] = mapped_column(BigInteger, server_default=func.this_system())
     """PostgreSQL's name of the cluster; a copy that was loaded from a dump has another."""
     timeline: Mapped[int] = mapped_column(server_default=func.this_timeline())
-    """It changes when a replica is promoted and when a backup is restored to a moment."""
+    """Changes when a replica is promoted and when a backup is restored to a point in time."""
     database: Mapped[str] = mapped_column(String(21), server_default=func.this_database())
     """Which database of the cluster: a dump that is loaded into the same cluster makes another, as does a copy."""
     replicas_have_all: Mapped[bool] = mapped_column(server_default=text("false"))
     provider: Mapped[str | None] = mapped_column(String(2000))
-    """Where the provider of these payments is reached; empty as long as no other than a stand-in was."""
+    """Where the provider of these payments is reached; empty while only a stand-in was used."""
     reason: Mapped[str] = mapped_column(String(500))

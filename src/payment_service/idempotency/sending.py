@@ -1,8 +1,8 @@
-"""The moment of sending: a call leaves soon after its intent was written, or never.
+"""When a call may still be made: soon after its intent was written, or never.
 
 A process can stand still between writing an intent and making its call: stopped by a signal, swapped out, its machine
-asleep. Meanwhile others take its payment for lost, and a person may have settled it as never made. So a call that
-comes too late is not begun, and one that stands still on its way is cut off when the lease of its intent is over.
+asleep. Meanwhile others give its payment up as lost, and a person may settle it as never made. So a call that would
+start too late is not made, and one that is under way is cut off when the lease of its intent ends.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SendingWindow:
-    """Opened before an intent is written; says how long its call may take to leave and to end. Times in seconds."""
+    """Opened before an intent is written; limits when its call may begin and how long it may take. Times in seconds."""
 
     begin_within_s: float
     """A call begun later could outlast the lease: the lease less the call's own deadline."""

@@ -1,7 +1,7 @@
-"""Finding payments by whatever somebody has at hand: no field has to be chosen first.
+"""Finds payments by any text: order, short code, the provider's id, last four digits, amount or our id.
 
-Each kind of word is looked up by its own index, newest first. A sum has none, for every payment would have to keep it:
-it is looked for among the payments of the last days.
+Each kind of term uses its own index, newest first. Amounts have no index, because every payment would be in it, so only
+the payments of the last days are searched by amount.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from payment_service.postgres.database import Database
 from payment_service.postgres.visibility import Shops, of_shops
 
 SUMS_OF: Final = timedelta(days=7)
-"""How far back a sum is looked for."""
+"""How far back payments are searched by amount."""
 _LONGEST: Final = 64
 _LAST4: Final = re.compile(r"[0-9]{4}")
 _SHORT_CODE: Final = re.compile(r"[A-Za-z0-9]{1,8}")
@@ -29,7 +29,7 @@ _SPACES: Final = re.compile(r"(?<=[0-9])[ \u00a0\u202f](?=[0-9]{3}(?:[^0-9]|$))"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Payments that a text may mean, newest first; ``exact`` when it names one payment and no other."""
+    """Payments that match a text, newest first; ``exact`` when it identifies exactly one payment."""
 
     payments: list[Payment]
     exact: bool
@@ -55,7 +55,7 @@ async def find(database: Database, shops: Shops, text: str, *, limit: int) -> Fo
 
 
 def _conditions(text: str) -> tuple[list[ColumnElement[bool]], list[ColumnElement[bool]]]:
-    """What the text may be: a name, which few payments share, and what many may have in common."""
+    """Conditions for the text as an identifier, which few payments share, and as a value that many may share."""
     if not text:
         return [], []
     names: list[ColumnElement[bool]] = [Payment.order_id == text, Payment.external_id == text]

@@ -1,4 +1,4 @@
-"""How often a payment is asked about. Set from outside."""
+"""When the status of a payment is read next. Configurable."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -7,12 +7,12 @@ if TYPE_CHECKING:  # the settings hold this plan, and every command reads the se
     from payment_service.payments.lifecycle import Standing
 
 _LAST_TRIES_S: Final = 86400
-"""A reading that is due and tells nothing is tried again for so long after the plan is over."""
+"""How long after the end of the plan a failed reading is still retried."""
 
 
 @dataclass(frozen=True)
 class FollowPlan:
-    """How often a payment is asked about. Times in seconds."""
+    """When the status of a payment is read. Times in seconds."""
 
     first_s: float = 5
     fast_s: float = 15
@@ -21,7 +21,7 @@ class FollowPlan:
     follow_for_s: float = 86400
     confirm_s: float = 30
     tails_s: tuple[float, ...] = (3600, 86400)
-    """A payment that failed is looked at again so long after it did: it may have been paid late."""
+    """How long after a payment failed its status is read again: it may have been paid late."""
 
     def next_check(self, now: "Standing") -> float | None:
         """Seconds until the next reading, or none when there is nothing more to learn."""
@@ -40,21 +40,21 @@ class FollowPlan:
         return None if over else in_time
 
     def longest_s(self, *, is_open: bool) -> float:
-        """The longest time that any plan lets pass until the next reading, with its jitter."""
+        """The longest time until the next reading under any plan, including jitter."""
         ways = (self.first_s, self.fast_s, self.slow_s, self.confirm_s, *(() if is_open else self.tails_s))
         return 1.5 * max(ways)
 
     def pause(self, unread: int) -> float:
-        """How long to wait after so many readings in a row that told nothing: twice as long each time."""
+        """How long to wait after so many failed readings in a row: twice as long each time."""
         return min(self.first_s * 2.0 ** min(unread - 1, 30), self.slow_s)
 
     def _open(self, now: "Standing") -> float:
-        if now.is_to_be_asked_at_once:
+        if now.is_due_at_once:
             return 0
         if now.error_seen:
             return self.confirm_s
         if now.status_is_final:
-            return self.first_s  # soon, yet not at once: the reading may fail, again and again
+            return self.first_s  # soon, but not at once: the reading may keep failing
         if now.age_s < self.first_s:
             return self.first_s
         return self.fast_s if now.age_s < self.fast_for_s else self.slow_s

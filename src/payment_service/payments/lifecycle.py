@@ -1,13 +1,13 @@
-"""The life of a payment: which moves there are, and which one an outcome or a reading calls for. Pure.
+"""The life of a payment: which moves there are, and which one an outcome or a reading leads to. Pure.
 
     sending -> pending | failed | unknown
     pending -> paid | failed | cancelled
-    unknown -> pending | paid | failed          evidence from the provider, or an operator with a reason
-    failed  -> pending | paid                   the provider's truth wins, with an alarm: it is paid late, or its late
-                                                reply says that it was made, which a person had called never made
+    unknown -> pending | paid | failed          evidence from the provider, or a person with a reason
+    failed  -> pending | paid                   the provider is believed, with an alarm: it is paid late, or its late
+                                                reply says that it was made, which a person had settled as never made
 
-A settlement by hand can be undone, back to unknown, from wherever it led: ``UNDOING``. That is no move of its own
-accord, so it stands beside the table. The database holds both in a trigger, and a test compares them.
+A settlement by hand can be undone, back to unknown, from wherever it led: ``UNDOING``, which
+is not part of the ordinary moves. A trigger of the database enforces both tables, and a test compares them.
 """
 
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class Failure(StrEnum):
     REJECTED = "rejected"
     """The provider refused the request."""
     DECLINED = "declined"
-    """The provider took it on, and the customer did not pay."""
+    """The provider accepted it, and the customer did not pay."""
     SETTLED = "settled"
     """A person found in the merchant cabinet that it was never made."""
 
@@ -76,11 +76,11 @@ MOVES: Final = frozenset(
 UNDOING: Final = frozenset(
     (state, State.UNKNOWN) for state in (State.PENDING, State.PAID, State.FAILED, State.CANCELLED)
 )
-"""Where a settlement by hand, and what was read of the id that it named, may have led. Undone, nothing is known."""
+"""States that a settlement by hand, or a later reading of the id it named, may have led to. Undone: unknown again."""
 
 
 class ForbiddenMoveError(Exception):
-    """A move that is not in the table: a mistake of ours, never of a caller."""
+    """A move that is not in the table: a bug of this service, never the caller's fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +109,14 @@ def check_move(before: State, after: State, *, undoes: bool = False) -> None:
 
 
 def undo_settlement() -> Step:
-    """What the undoing of a settlement makes of a payment: unknown, as before anybody settled it."""
+    """The step that undoes a settlement: the payment is unknown, as it was before."""
     return Step(State.UNKNOWN, code="settlement_undone", message="The settlement by hand was undone.", undoes=True)
 
 
 def decide(before: State, outcome: Outcome[PaymentReceipt]) -> Step | None:
-    """What the outcome of create or create-link makes of a payment; none when it teaches nothing new.
+    """The step that the outcome of create or create-link leads to; none when it adds nothing.
 
-    ``before`` is sending, or unknown when the outcome came later than the lease of the call allowed.
+    ``before`` is sending, or unknown when the outcome came after the lease of the call.
     """
     if before not in {State.SENDING, State.UNKNOWN}:
         return None
@@ -148,11 +148,11 @@ def decide_reading(
     now: datetime,
     confirm_after: timedelta,
 ) -> Step:
-    """What a status reading makes of a payment. ``Step.state`` equals ``before`` when nothing moves.
+    """The step that a status reading leads to. ``Step.state`` equals ``before`` when nothing moves.
 
-    A failed status is believed at a second reading that was asked for ``confirm_after`` later than the first one was
-    written (docs/kaspi-api.md section 3): a reading may take long, and longer to be written. Paid is final; a word
-    nobody knows changes nothing but the word.
+    A failed status counts only when a reading that was asked for ``confirm_after`` later than the first one was written
+    says so again (docs/kaspi-api.md section 3): a reading may take long, and longer to be written. Paid is final; an
+    unknown status word changes nothing but ``status``.
     """
     stay = Step(before, status=reading.status)
     match reading.meaning:
@@ -187,16 +187,16 @@ def decide_reading(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What the plan of following looks at. Times in seconds."""
+    """What the follow plan depends on. Times in seconds."""
 
     state: State
     failure: Failure | None = None
     age_s: float
     in_state_s: float = 0
     asked: bool = True
-    """Whether the provider was ever asked about it."""
+    """Whether its status was ever read."""
     unread: int = 0
-    """How many readings in a row told nothing."""
+    """How many readings in a row failed."""
     error_seen: bool = False
     status_is_final: bool = False
 
@@ -207,11 +207,11 @@ class Standing:
 
     @property
     def may_be_paid_late(self) -> bool:
-        """Whether it failed at the provider, which may find later that it was paid."""
+        """Whether it failed at the provider, which may still report it as paid later."""
         return self.state is State.FAILED and self.failure in {Failure.DECLINED, Failure.SETTLED}
 
     @property
-    def is_to_be_asked_at_once(self) -> bool:
+    def is_due_at_once(self) -> bool:
         """Whether nothing is known about it, and the provider may know."""
         return self.state is State.UNKNOWN and not self.asked
 

@@ -1,4 +1,4 @@
-"""A client's report that turns out to be of a payment of ours gives its ``external_id`` to it, and can get it back."""
+"""Merges a client's report into our payment that it turned out to be about, and can undo that."""
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -10,10 +10,10 @@ from payment_service.scheduling.due import Kind, wake
 
 
 async def merge_report(session: AsyncSession, payment: Payment, external_id: str) -> bool:
-    """Let a client's report give its ``external_id`` to a payment of ours, if it can be of that payment.
+    """Give the ``external_id`` of a client's report to our payment, if the report can be about it.
 
-    A report of another shop, amount or BIN, or one that was refunded already, keeps it: then it returns false, and the
-    database would refuse the id.
+    A report of another shop, amount or BIN, or one that was refunded already, keeps its id: then this returns false,
+    and the database would refuse the id.
     """
     report = await queries.by_external_id(session, payment.provider, external_id)
     if report is None or report.source != "client":
@@ -36,7 +36,7 @@ async def merge_report(session: AsyncSession, payment: Payment, external_id: str
 
 
 async def unmerge_reports(session: AsyncSession, payment: Payment, external_id: str) -> None:
-    """Follow a report again that had given its ``external_id`` to a payment which turned out not to be the same."""
+    """Separate reports from a payment that they turned out not to be about; they are followed again."""
     merged = select(Payment).where(Payment.same_as == payment.id, Payment.external_id == external_id)
     for report in await session.scalars(merged.with_for_update()):
         report.same_as, report.next_check_at = None, func.now()

@@ -14,7 +14,7 @@ ONE_OPEN_PER_ORDER: Final = "payment_one_open_per_order"
 LIKE_IN_FLIGHT: Final = "payment_like_in_flight"
 ROUTE_IS_CURRENT: Final = "payment_route_is_current"
 REFUNDS_WITHIN_AMOUNT: Final = "payment_refunds_within_amount"
-"""Constraints and laws of the database that code answers to."""
+"""Constraints and trigger rules that the code handles by name."""
 
 
 class Payment(Base):
@@ -26,10 +26,10 @@ class Payment(Base):
     source: Mapped[str] = mapped_column(String(10), server_default="service")
     """``service`` for a payment that we made; ``client`` for one that a client made itself and reported."""
     same_as: Mapped[UUID | None] = mapped_column(ForeignKey("payment.id"))
-    """A report that turned out to be of this payment of ours: kept as it was, and followed no more."""
+    """Of a report: our payment that it turned out to be about. The report is kept as it was and no longer followed."""
 
-    # What was asked and the pinned route; what is empty here a client has not reported. The whole phone number is
-    # sent and forgotten.
+    # The request and the pinned route; empty in a report where its client left it out. The full phone number is
+    # never stored.
     method: Mapped[str | None] = mapped_column(String(5))
     """``phone`` or ``link``."""
     shop_id: Mapped[int]
@@ -46,14 +46,14 @@ class Payment(Base):
     caller: Mapped[str] = mapped_column(String(64))
     fingerprint: Mapped[str | None] = mapped_column(String(64))
     keyed: Mapped[bool] = mapped_column(server_default="true")
-    """Whether an Idempotency-Key came with it. One without may not start while its like is in flight."""
+    """Whether an Idempotency-Key came with it. Without one it may not start while an equal request is in flight."""
 
-    # Where it stands. ``state`` is written by ``lifecycle.move_to`` alone.
+    # The present state. ``state`` is written by ``lifecycle.move_to`` alone.
     state: Mapped[str] = mapped_column(String(10))
     status: Mapped[str | None] = mapped_column(String(50))
     external_id: Mapped[str | None] = mapped_column(String(50))
     id_from_settlement: Mapped[bool] = mapped_column(server_default="false")
-    """Whether a person named the ``external_id``: only then does it go when that settlement is undone."""
+    """Whether the ``external_id`` came from a settlement by hand: undoing that settlement clears it."""
     payment_link: Mapped[str | None] = mapped_column(Text)
     expire_date: Mapped[Moment | None]
     failure: Mapped[str | None] = mapped_column(String(10))
@@ -64,18 +64,18 @@ class Payment(Base):
 
     # What the worker does next.
     error_seen_at: Mapped[Moment | None]
-    """When the provider said ``Error`` for the first time; it is believed at a later second reading."""
+    """When the provider first said ``Error``; it counts only when a later reading says so again."""
     next_check_at: Mapped[Moment | None]
     checks: Mapped[int] = mapped_column(server_default="0")
     unread: Mapped[int] = mapped_column(server_default="0")
-    """How many readings in a row told nothing; the pause before the next grows with it."""
+    """How many readings in a row failed; the pause before the next grows with it."""
     version: Mapped[int] = mapped_column(server_default="1", server_onupdate=FetchedValue())
     """Counts the changes that callers can see; a trigger writes it."""
     moved_at: Mapped[UpdateStamp]
     """When the state last changed; a trigger writes it."""
 
     known_at: Mapped[Moment | None] = mapped_column(server_onupdate=FetchedValue())
-    """Since when it is known what became of it; a trigger writes it when it is neither sending nor unknown any more."""
+    """When its outcome became known; a trigger writes it when the state is no longer sending or unknown."""
 
     created_at: Mapped[Stamp]
     updated_at: Mapped[UpdateStamp]

@@ -1,6 +1,6 @@
-"""The one way in which a payment changes: the move, its audit entry, its events and the next reading, in one statement.
+"""The only way a payment changes: the move, its audit entry, its events and the next reading, in one statement.
 
-A move is decided over a payment as somebody saw it, and written only if it still is as it was seen (``Moves.write``).
+A move is decided on a payment as it was read, and written only if the payment has not changed since (``Moves.write``).
 """
 
 import random
@@ -39,12 +39,12 @@ _EVENT_OF_STATE: Final = {
     State.UNKNOWN: EventType.PAYMENT_UNKNOWN,
 }
 _EVENTS_OF_MOVE: Final = {(State.FAILED, State.PAID): (EventType.PAYMENT_PAID, EventType.PAYMENT_LATE_SUCCESS)}
-"""A payment that is paid late is paid, and somebody was told that it failed."""
+"""A payment that is paid late: its failure was announced before, so there is a second event."""
 begin_at_zero(metrics.MOVES, (("payment", *move) for move in MOVES))
 log = get_logger(__name__)
 
 Decision = Callable[[Payment, datetime], Step | None]
-"""What to do about a payment as it is seen at a moment; none: nothing."""
+"""The step for a payment as it was read at a moment; none for no step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +56,17 @@ class Moves:
     plan: FollowPlan
 
     async def apply(
-        self, payment: Payment, now: datetime, decide: Decision, operation_type: str, *, in_turn: bool = True
+        self, payment: Payment, now: datetime, decide: Decision, operation_type: str, *, replan: bool = True
     ) -> Payment:
-        """Decide about a payment that was seen ``now`` and write it; decide again when somebody was faster.
+        """Decide on a payment that was read at ``now`` and write the step; decide again if it changed meanwhile.
 
-        Out of turn (``in_turn`` false) the plan of readings stays as it is unless the payment moves.
+        Without ``replan`` the plan of readings stays as it is unless the payment moves.
         """
         while True:
             step = decide(payment, now)
-            if step is None or await self.write(payment, step, operation_type, now=now, in_turn=in_turn):
+            if step is None or await self.write(payment, step, operation_type, now=now, replan=replan):
                 return payment
-            payment, now = await queries.itself(self.database, payment.id)
+            payment, now = await queries.get_resolved(self.database, payment.id)
 
     async def write(
         self,
@@ -76,22 +76,22 @@ class Moves:
         *,
         now: datetime,
         reason: str | None = None,
-        in_turn: bool = True,
+        replan: bool = True,
         session: AsyncSession | None = None,
     ) -> bool:
-        """Write a step, and when to read next. ``now`` is the database's time when the payment was seen.
+        """Write a step, and when to read next. ``now`` is the database's time when the payment was read.
 
-        A step that moves nothing leaves no audit entry; no step at all only plans. Returns false, with nothing
-        written, when the payment is not any more as it was seen: the object is worthless then. Within a session that
-        holds the row's lock it is as it was seen.
+        A step without a move leaves no audit entry; without a step only the plan is written. Returns false, with
+        nothing written, when the payment has changed since it was read: the object must not be used then. With a
+        ``session`` that holds the row's lock it cannot have changed.
         """
         if (owner := object_session(payment)) is not None:
             owner.expunge(payment)  # this statement writes it, not the session
         seen = (payment.state, payment.version, payment.external_id, payment.error_seen_at)
         before = State(payment.state)
         moved = step is not None and move_to(payment, step)
-        in_turn = in_turn or moved
-        delay_s = self.delay_s(payment, now, moved=moved) if in_turn else None
+        replan = replan or moved
+        delay_s = self.delay_s(payment, now, moved=moved) if replan else None
         after = State(payment.state)
         kinds = _EVENTS_OF_MOVE.get((before, after), (_EVENT_OF_STATE[after],)) if moved else ()
         executor = self.database.lines if session is None else await raw(session)
@@ -113,7 +113,7 @@ class Moves:
             payment.error_seen_at,
             payment.id_from_settlement,
             payment.unread,
-            in_turn,
+            replan,
             delay_s,
             *written,
         )
@@ -123,10 +123,10 @@ class Moves:
         signals.events(written, payment.id, payment.shop_id)
         if delay_s is not None and delay_s < IDLE_S:
             signals.send(WORK_DUE, Kind.READINGS)
-        payment.__dict__.update(row.items())  # no session knows of it
+        payment.__dict__.update(row.items())  # it is attached to no session
         if moved:
             _report(payment, before)
-        if in_turn and delay_s is None and payment.state in OPEN and payment.checks:
+        if replan and delay_s is None and payment.state in OPEN and payment.checks:
             alarm("still_open", payment.id, state=payment.state)
         return True
 
@@ -134,7 +134,7 @@ class Moves:
         """Seconds until the next reading; none when there is nothing more to learn."""
         if payment.external_id is None:
             return None
-        # The provider's last word may be an end that the state does not show yet.
+        # The provider's last status may be final although the state does not show it yet.
         last_word = self.providers[payment.provider].meaning_of(payment.status)
         delay_s = self.plan.next_check(
             Standing(
@@ -149,20 +149,20 @@ class Moves:
             )
         )
         if delay_s and payment.unread:
-            # Jitter: what could not be asked about together must not come back together.
+            # Jitter: readings that failed together must not be retried together.
             delay_s *= random.uniform(1, 1.5)  # noqa: S311 - not a secret
         return delay_s
 
 
 @dataclass(frozen=True, slots=True)
 class Announcer:
-    """Tells other processes what was written: at once, or when the session's transaction is committed."""
+    """Notifies other processes of what was written: at once, or when the session's transaction is committed."""
 
     database: Database
     session: AsyncSession | None = None
 
     def send(self, channel: str, payload: str) -> None:
-        """Say something on a channel."""
+        """Send a signal on a channel."""
         if self.session is None:
             self.database.signals.send(channel, payload)
         else:
@@ -215,7 +215,7 @@ async def keep_other_id(
     external_id: str | None,
     refund_id: UUID | None = None,
 ) -> None:
-    """Keep in the record that a reply named an id which its payment or refund does not have, however long it takes."""
+    """Record that a reply named an id which its payment or refund does not have; retry until it is written."""
 
     async def keep() -> None:
         async with database.transaction() as session:
@@ -235,5 +235,5 @@ async def keep_other_id(
 
 
 def alarm(name: metrics.Alarm, payment_id: UUID, **facts: str | None) -> None:
-    """Something about a payment that people must look at."""
+    """Raise an alarm about a payment: a person must look at it."""
     metrics.alarm(log, name, payment_id=str(payment_id), **facts)

@@ -1,7 +1,7 @@
-"""How many invoices one phone may get: a faulty client must not send a buyer invoices all night.
+"""Limits how many invoices one phone gets, so that a faulty client cannot flood a buyer.
 
-Counts only an invoice that is about to be written down and sent: an equal request that gets an earlier answer never
-comes here, and what was not sent is given back. Phones are held as keyed digests that only this process can make.
+Only an invoice that is about to be written and sent counts: a replayed request does not, and what was not sent is given
+back. Phones are held as digests, keyed with a secret of this process.
 """
 
 import hmac
@@ -13,7 +13,7 @@ from payment_service.rates import Rate, RateLimiter, take_each
 
 
 class PhoneLimit:
-    """The invoices that this process sent to each phone."""
+    """Counts the invoices that this process sent to each phone."""
 
     def __init__(self, *rates: Rate) -> None:
         """Without a rate there is no limit."""
@@ -21,7 +21,7 @@ class PhoneLimit:
         self._limiters = [RateLimiter(rate) for rate in rates]
 
     def give_back(self, phone: str | None) -> None:
-        """An invoice that was counted was not sent."""
+        """Undo the count of an invoice that was not sent."""
         if phone is not None:
             for limiter, digest in self._buckets(phone):
                 limiter.give_back(digest)

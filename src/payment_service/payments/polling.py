@@ -1,4 +1,4 @@
-"""Readings: open payments are asked about until they end, hints bring a reading forward, and lost senders are settled.
+"""Polling: reads the status of open payments until they end; takes hints; marks payments with a dead sender unknown.
 
 A payment is due for a reading when ``next_check_at`` has come; that column is the plan and, while a worker reads, the
 end of its lease. Payments that are due together are claimed together, and planned together when nothing moved.
@@ -27,7 +27,7 @@ from payment_service.scheduling.due import Kind, Together, wake
 from payment_service.scheduling.sweeping import for_each_isolated
 
 READING_LEASE_S = 20
-"""How long a worker owns the asking of one payment; longer than one call to the provider can take."""
+"""How long a worker holds the lease of one payment; longer than a call to the provider can take."""
 _CLAIM: Final = """
 WITH busy AS (
   SELECT * FROM unnest($3::int[], $4::int[]) AS shop (shop_id, readings)
@@ -55,7 +55,7 @@ FROM unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::float8[], $5::int[])
 WHERE payment.id = stays.id AND payment.checks = stays.checks AND coalesce(next_check_at, '-infinity') = lease_end
 RETURNING payment.id
 """
-"""Only over the plan that the claim left: a hint, a move or another worker's turn since then has planned anew."""
+"""Only if the lease of the claim still stands: otherwise a hint, a move or another worker has planned anew."""
 _BRING_FORWARD: Final = """
 UPDATE payment SET next_check_at = now()
 WHERE next_check_at > now() + make_interval(secs => $1::float8)
@@ -67,7 +67,7 @@ _NEXT: Final = "SELECT extract(epoch FROM min(next_check_at) - now())::float8 FR
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A payment that is this worker's to ask about until ``lease_end``, as it was when it was claimed."""
+    """A payment that this worker has claimed until ``lease_end``, as it was then."""
 
     payment: Payment
     claimed_at: datetime
@@ -88,7 +88,7 @@ class Turn:
 
 @dataclass(slots=True)
 class Polling:
-    """Asks about open payments when they are due, about so many at once as there are ``slots``."""
+    """Reads the status of payments that are due, of at most ``slots`` at once."""
 
     database: Database
     providers: Providers
@@ -106,7 +106,7 @@ class Polling:
     # --- readings
 
     async def claim(self, at_most: int) -> list[Turn]:
-        """Own so many due payments; of no shop more than half of the slots, so that one that hangs leaves the rest."""
+        """Claim due payments; of one shop at most half of the slots, so that a shop that hangs leaves the rest free."""
         clock = time.monotonic()
         shops, readings = list(self._under_way.keys()), list(self._under_way.values())
         share = max(self.slots // 2, 1)
@@ -121,14 +121,14 @@ class Polling:
         return None if row is None else row[0]
 
     async def overdue_since(self) -> datetime | None:
-        """Since when the reading is due that is due for longest; none when none is."""
+        """When the oldest due reading became due; none when none is due."""
         query = select(func.min(Payment.next_check_at)).where(Payment.next_check_at <= func.now())
         async with self.database.reading() as session:
             found: datetime | None = await session.scalar(query)
         return found
 
     async def perform(self, turn: Turn) -> None:
-        """Ask about a payment, write what was learned and plan the next time."""
+        """Read the status of a payment, write what it says and plan the next reading."""
         payment = turn.payment
         begin(payment_id=str(payment.id), shop_id=payment.shop_id)
         try:
@@ -143,7 +143,7 @@ class Polling:
 
         def decision(payment: Payment, now: datetime) -> Step | None:
             if payment.same_as is not None:
-                return None  # merged meanwhile, and the payment that it is of has turns of its own
+                return None  # merged meanwhile; the other payment is polled by itself
             return step_of(payment, reading, asked_at=turn.claimed_at, now=now, plan=self.moves.plan)
 
         payment.unread = payment.unread + 1 if isinstance(reading, StatusUnread) else 0
@@ -152,17 +152,17 @@ class Polling:
             if step is None or _changes_nothing(payment, step):
                 await self._stays.write(turn)
             elif not await self.moves.write(payment, step, "status", now=now):
-                payment, now = await queries.as_it_is(self.database, payment.id)
+                payment, now = await queries.get(self.database, payment.id)
                 payment.unread = 0
                 await self.moves.apply(payment, now, decision, "status")
         except Exception as error:
             if not is_unreachable(error):
-                # The lease ends and the next turn tries again, perhaps in vain for good: people must look.
+                # The lease ends and the next reading tries again, but may fail every time: a person must look.
                 alarm("reading_not_written", turn.payment.id, error=type(error).__name__)
             raise
 
     async def _plan_together(self, turns: Sequence[Turn]) -> None:
-        """Plan the next readings of payments that the last ones moved nowhere."""
+        """Plan the next readings of payments whose last reading changed nothing."""
         delays = [self.moves.delay_s(turn.payment, turn.now) for turn in turns]
         rows = await self.database.lines.fetch(
             _PLAN,
@@ -180,41 +180,41 @@ class Polling:
     # --- hints
 
     async def hint(self, provider: str, external_id: str, *, shop_id: int | None = None) -> None:
-        """Somebody saw a change: ask about this payment at once, if it is known (of that shop) and may move."""
+        """Make a payment due at once, if it is known (in that shop) and has not ended: somebody saw it change."""
         async with self.database.transaction() as session:
             payment = await queries.by_external_id(session, provider, external_id)
             if payment is None or shop_id not in {None, payment.shop_id}:
                 return
-            payment, now = await queries.locked_itself(session, payment.id)
+            payment, now = await queries.locked_resolved(session, payment.id)
             if payment.state not in ENDED:
                 payment.next_check_at = now
                 wake(session, Kind.READINGS)
 
-    # --- what was lost
+    # --- what the plan missed
 
     async def bring_forward(self) -> int:
-        """Ask now about payments that are planned later than any plan or lease is; returns how many."""
+        """Make due now what is planned later than any plan or lease allows; returns how many payments."""
         plan = self.moves.plan
         longest = [READING_LEASE_S + plan.longest_s(is_open=is_open) for is_open in (True, False)]
         return len(await self.database.lines.fetch(_BRING_FORWARD, *longest))
 
     async def mark_lost_unknown(self) -> int:
-        """Make payments unknown whose sender must have died; returns how many. Never failed: it may have been sent."""
+        """Make payments unknown whose sender must have died; returns how many. Never failed: they may have left."""
         async with self.database.reading() as session:
             lost = await queries.stuck_in_sending(session, self.sending_lease_s)
         return await for_each_isolated(lost, self._mark_unknown, alarm="payment_not_settled")
 
     async def _mark_unknown(self, payment_id: UUID) -> None:
-        payment, now = await queries.as_it_is(self.database, payment_id)
+        payment, now = await queries.get(self.database, payment_id)
         await self.moves.apply(payment, now, sender_died, "settle")
 
 
 def _changes_nothing(payment: Payment, step: Step) -> bool:
-    """Whether a step leaves a payment as it is seen."""
+    """Whether a step leaves a payment as it is."""
     known = (payment.state, payment.status, payment.error_seen_at)
     return (step.state, step.status or payment.status, step.error_seen_at) == known
 
 
 def sender_died(payment: Payment, _now: datetime) -> Step | None:
-    """What becomes of a payment whose sender must have died. Never failed: it may have been sent."""
+    """The step for a payment whose sender must have died. Never failed: it may have been sent."""
     return decide(State.SENDING, Unknown("sender_died")) if payment.state == State.SENDING else None

@@ -26,7 +26,7 @@ _NOTHING_SET: Final = dict.fromkeys(_ATTRIBUTES.values())
 
 
 def of_attributes(attributes: Mapping[str, Any]) -> Payment:
-    """A payment with these attributes, and none where one is left out. No session knows of it."""
+    """A payment with these attributes, and none where one is left out. It is attached to no session."""
     # As SQLAlchemy's own loader makes one: its constructor takes eight times as long.
     payment: Payment = Payment.__mapper__.class_manager.new_instance()
     payment.__dict__.update(_NOTHING_SET)
@@ -35,14 +35,14 @@ def of_attributes(attributes: Mapping[str, Any]) -> Payment:
 
 
 def of_row(row: asyncpg.Record) -> Payment:
-    """A payment as a statement returned its row, which may have more columns. No session knows of it."""
+    """A payment from a row that a statement returned, which may have more columns. It is attached to no session."""
     held = {attribute: row[name] for name, attribute in _ATTRIBUTES.items()}
     held["details"] = json.loads(row["metadata"])
     return of_attributes(held)
 
 
 async def locked(session: AsyncSession, payment_id: UUID) -> tuple[Payment, datetime]:
-    """A payment that is known to be there, under its row lock, and the transaction's time."""
+    """A payment that is known to exist, under its row lock, and the transaction's time."""
     query = (
         select(Payment, func.now())
         .where(Payment.id == payment_id)
@@ -55,28 +55,28 @@ async def locked(session: AsyncSession, payment_id: UUID) -> tuple[Payment, date
     return row[0], row[1]
 
 
-async def itself(database: Database, payment_id: UUID) -> tuple[Payment, datetime]:
-    """As ``as_it_is``; of a report that was merged, the payment that it turned out to be of."""
-    payment, now = await as_it_is(database, payment_id)
-    return (payment, now) if payment.same_as is None else await as_it_is(database, payment.same_as)
+async def get_resolved(database: Database, payment_id: UUID) -> tuple[Payment, datetime]:
+    """As ``get``; for a report that was merged, the payment that it turned out to be about."""
+    payment, now = await get(database, payment_id)
+    return (payment, now) if payment.same_as is None else await get(database, payment.same_as)
 
 
-async def locked_itself(session: AsyncSession, payment_id: UUID) -> tuple[Payment, datetime]:
-    """As ``locked``; of a report that was merged meanwhile, the payment that it turned out to be of."""
+async def locked_resolved(session: AsyncSession, payment_id: UUID) -> tuple[Payment, datetime]:
+    """As ``locked``; for a report that was merged, the payment that it turned out to be about."""
     payment, now = await locked(session, payment_id)
     return (payment, now) if payment.same_as is None else await locked(session, payment.same_as)
 
 
-async def if_there(database: Database, payment_id: UUID) -> tuple[Payment, datetime] | None:
+async def find(database: Database, payment_id: UUID) -> tuple[Payment, datetime] | None:
     """A payment as it is now, not locked, and the database's time; none when there is no such payment."""
     async with database.reading() as session:
         row = (await session.execute(select(Payment, func.now()).where(Payment.id == payment_id))).one_or_none()
     return None if row is None else (row[0], row[1])
 
 
-async def as_it_is(database: Database, payment_id: UUID) -> tuple[Payment, datetime]:
-    """A payment that is known to be there, as it is now, not locked, and the database's time."""
-    found = await if_there(database, payment_id)
+async def get(database: Database, payment_id: UUID) -> tuple[Payment, datetime]:
+    """A payment that is known to exist, as it is now, not locked, and the database's time."""
+    found = await find(database, payment_id)
     if found is None:
         raise RowLost(f"payment {payment_id} is gone, and payments are never deleted")
     return found
@@ -152,7 +152,7 @@ def _for_people(sending_lease_s: float) -> tuple[ColumnElement[bool], ...]:
 
 
 async def for_people(session: AsyncSession, shops: Shops, *, sending_lease_s: float, limit: int) -> list[Payment]:
-    """Payments that people must look at, oldest first: unknown, sending beyond the lease, open and not asked about.
+    """Payments that people must look at, oldest first: unknown, sending beyond the lease, open and no longer polled.
 
     Each kind is read by itself, oldest first and no more than are wanted: read together, all of them would be sorted.
     """
@@ -176,7 +176,7 @@ async def count_for_people(session: AsyncSession, *, sending_lease_s: float) -> 
 
 
 async def count_open(session: AsyncSession) -> dict[str, tuple[int, float]]:
-    """By state, how many payments have no end yet, and how many seconds ago the oldest of them was made; 0 for none."""
+    """By state, the number of open payments and the age of the oldest in seconds; 0 for none."""
     return await count_by_state(session, Payment, OPEN, and_(Payment.state.in_(OPEN), Payment.same_as.is_(None)))
 
 

@@ -1,4 +1,4 @@
-"""What became of a payment, for somebody who asks: by our id, by the provider's, and read from the provider again."""
+"""Reads one payment: by our id, by the provider's, and its present status from the provider."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ from payment_service.providers.interface import (
 )
 
 ENDED = frozenset({State.PAID, State.CANCELLED})
-"""States in which a payment is not asked about any more."""
+"""States in which a payment is no longer polled."""
 log = get_logger(__name__)
 
 
@@ -45,7 +45,7 @@ class ForeignPayment:
 
 @dataclass(frozen=True, slots=True)
 class PaymentReading:
-    """Answers where payments stand."""
+    """Reads payments for callers."""
 
     database: Database
     providers: Providers
@@ -66,11 +66,11 @@ class PaymentReading:
         return queries.of_row(row)
 
     async def status(self, caller: Caller, provider: str, external_id: str) -> Payment | ForeignPayment:
-        """Status of a payment now. One that may still move is asked about; one we never made, too.
+        """The status of a payment now. The provider is asked unless it has ended, also about a payment we never made.
 
         Raises:
             PaymentNotFound: when neither we nor the provider know it, or the caller may not see it.
-            ProviderUnavailable, ProviderRefused: when a payment that is not ours cannot be asked about.
+            ProviderUnavailable, ProviderRefused: when the status of a payment that is not ours cannot be read.
         """
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             row = await self.database.lines.fetchrow(queries.BY_EXTERNAL_ID, provider, external_id)
@@ -82,21 +82,21 @@ class PaymentReading:
         return await self.refresh(queries.of_row(row))
 
     async def refresh(self, payment: Payment) -> Payment:
-        """Ask the provider about a payment that may still move; an error while asking changes nothing."""
+        """Ask the provider about a payment that may still move; a failed reading changes nothing."""
         if payment.external_id is None or payment.state in ENDED:
             return payment
         reading, asked_at = await self.shared.read(self.providers[payment.provider], payment.external_id)
-        payment, now = await queries.itself(self.database, payment.id)
+        payment, now = await queries.get_resolved(self.database, payment.id)
         asked_at_by_database = now - timedelta(seconds=time.monotonic() - asked_at)
 
         def decision(payment: Payment, now: datetime) -> Step | None:
             return step_of(payment, reading, asked_at=asked_at_by_database, now=now, plan=self.moves.plan)
 
-        return await self.moves.apply(payment, now, decision, "status", in_turn=False)
+        return await self.moves.apply(payment, now, decision, "status", replan=False)
 
     async def _ask_about_foreign(self, caller: Caller, provider: str, external_id: str) -> ForeignPayment:
         if caller.shops is not ALL_SHOPS or provider not in self.providers:
-            # Nobody can tell whose it is, so for a caller of some shops it looks like any foreign payment.
+            # Its shop is not known, so to a caller of some shops it looks like a payment of another shop.
             raise PaymentNotFound(external_id)
         reading, _ = await self.shared.read(self.providers[provider], external_id)
         async with self.database.transaction() as session:
@@ -120,7 +120,7 @@ class PaymentReading:
 
 
 def step_of(payment: Payment, reading: Reading, *, asked_at: datetime, now: datetime, plan: FollowPlan) -> Step | None:
-    """What a reading makes of a payment; none when nothing was read."""
+    """The step that a reading leads to; none when it failed."""
     if not isinstance(reading, StatusRead):
         labelled(READINGS, type(reading).__name__).inc()
         log.info("status not read", payment_id=str(payment.id), reason=problem_of(reading))
@@ -142,5 +142,5 @@ def step_of(payment: Payment, reading: Reading, *, asked_at: datetime, now: date
 
 
 def problem_of(reading: NoSuchPayment | StatusUnread) -> str:
-    """Why a reading told nothing, in words for logs and the record."""
+    """Why a reading failed, for logs and the record."""
     return f"{reading.code}: {reading.message}" if isinstance(reading, NoSuchPayment) else reading.reason

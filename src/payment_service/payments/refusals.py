@@ -1,6 +1,6 @@
-"""A shop whose payments are all refused: its BIN or device token does not work any more, and it sells nothing.
+"""Notices a shop whose payments are all refused: its BIN or device token no longer works, and it sells nothing.
 
-Kaspi says so with HTTP 200, so that neither the circuit breaker nor the rate of failed calls shows it.
+Kaspi answers such a payment with HTTP 200, so neither the circuit breaker nor the rate of failed calls shows it.
 """
 
 from collections import Counter
@@ -11,17 +11,17 @@ from payment_service.payments.moves import alarm
 from payment_service.providers.interface import Accepted, Outcome, RefusedBy, Rejected
 
 IN_A_ROW: Final = 5
-"""So many payments that the provider refused without one that it took: fewer may be buyers' wrong phones."""
+"""Refusals by the provider in a row that raise the alarm; fewer may be buyers' wrong phone numbers."""
 
 
 class Refusals:
-    """How often each shop was refused in this process since the provider last took a payment of it."""
+    """Counts the refusals of each shop in this process since the provider last accepted a payment of it."""
 
     def __init__(self) -> None:
         self._in_a_row: Counter[int] = Counter()
 
     def learn(self, shop_id: int, payment_id: UUID, outcome: Outcome[Any]) -> None:
-        """The outcome of one more payment of the shop. What is not the provider's word says nothing of the shop."""
+        """Count the outcome of one more payment of the shop. Only the provider's own answers count."""
         match outcome:
             case Accepted():
                 del self._in_a_row[shop_id]

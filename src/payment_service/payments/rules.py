@@ -1,4 +1,4 @@
-"""What is set from outside about how payments and refunds are sent and settled."""
+"""The configurable rules for sending and settling payments and refunds."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from payment_service.idempotency.decisions import Rules
 
 @dataclass(frozen=True)
 class PaymentRules(Rules):
-    """What is set from outside. Times in seconds."""
+    """The configurable rules. Times in seconds."""
 
     late_effect_s: float = 300
-    """For how long a call may still take effect at the provider: nobody settles it as never made before."""
+    """How long a call may still take effect at the provider; until then it cannot be settled as never made."""
     call_deadline_s: float = 8
     """How long a call to the provider may take."""
 

@@ -235,7 +235,7 @@ class Payments:
             case Verdict.STILL_RUNNING:
                 raise StillRunning(earlier_id)
             case Verdict.ANSWER:
-                payment, _now = await queries.as_it_is(self.database, earlier_id)
+                payment, _now = await queries.get(self.database, earlier_id)
                 return Answer(payment, replayed=True), None
             case Verdict.GO_ON:
                 return None
@@ -255,7 +255,7 @@ class Payments:
         outcome = NotSent("intent_not_confirmed")
 
         async def fail_unconfirmed() -> None:
-            found = await queries.if_there(self.database, request.id)
+            found = await queries.find(self.database, request.id)
             if found is not None:
                 await self.moves.apply(*found, _decision(outcome), request.operation_type)
 
@@ -287,7 +287,7 @@ class Payments:
         async def write(outcome: Outcome[PaymentReceipt]) -> Payment:
             nonlocal seen
             # Seen once: what was written of it and not confirmed is to be looked at again.
-            found, seen = seen or await queries.as_it_is(self.database, request.id), None
+            found, seen = seen or await queries.get(self.database, request.id), None
             return await self._apply_outcome(*found, outcome, request.operation_type)
 
         async def restore() -> None:
@@ -322,13 +322,13 @@ class Payments:
                 raise
         if law == ONE_OPEN_PER_ORDER:
             # It was called never made, and its order has another open payment since: it is followed beside that one.
-            payment, now = await queries.as_it_is(self.database, payment.id)
+            payment, now = await queries.get(self.database, payment.id)
             followed = Step(State(payment.state), receipt=PaymentReceipt(external_id))
             return await self.moves.apply(payment, now, lambda _payment, _now: followed, operation_type)
         if (merged := await self._take_from_report(payment.id, external_id, outcome, operation_type)) is not None:
             return merged
         alarm("crossed_reply", payment.id, external_id=external_id)
-        payment, now = await queries.as_it_is(self.database, payment.id)
+        payment, now = await queries.get(self.database, payment.id)
         crossed = Unknown("external_id_of_another_payment")
         return await self.moves.apply(payment, now, _decision(crossed), operation_type)
 

@@ -1,7 +1,7 @@
-"""Settling by hand: what nobody can learn by asking, a person finds in the merchant cabinet and says, with a reason.
+"""Settling by hand: what the provider cannot tell, a person looks up in the merchant cabinet and enters, with a reason.
 
 The provider has the last word wherever it can be asked: a settlement that it contradicts is refused. It does not say
-whose payment an id is of, so who may not see all shops names none. What was settled wrongly another person undoes.
+which seller an id belongs to, so only a caller of all shops may name one. Another person undoes a wrong settlement.
 """
 
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ _FITTING: Final[Mapping[State, frozenset[Meaning | None]]] = {
     State.PENDING: frozenset(Meaning),
     State.FAILED: frozenset({Meaning.FAILED, Meaning.CANCELLED, None}),
 }
-"""What a person may say became of an unknown payment, and what the provider may say then; none: no such payment."""
+"""The states that a person may settle to, and the readings that agree with each; none: no such payment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ class Settling:
     rules: PaymentRules
 
     async def tasks(self, caller: Caller, *, limit: int = TASKS_AT_MOST) -> list[Payment]:
-        """Tasks for people, oldest first: payments whose end nobody knows or asks about any more."""
+        """Tasks for people, oldest first: payments whose outcome is unknown, or that are open and no longer polled."""
         async with self.database.reading() as session:
             lease_s = self.rules.sending_lease_s
             return await queries.for_people(session, caller.shops, sending_lease_s=lease_s, limit=limit)
@@ -88,7 +88,7 @@ class Settling:
             return await queries.count_for_people(session, sending_lease_s=self.rules.sending_lease_s)
 
     async def count_open(self) -> dict[str, tuple[int, float]]:
-        """By state, how many payments have no end yet, and the age of the oldest in seconds."""
+        """By state, the number of open payments and the age of the oldest in seconds."""
         async with self.database.reading() as session:
             return await queries.count_open(session)
 
@@ -105,7 +105,7 @@ class Settling:
         payment = await self._visible(caller, payment_id)
         external_id = _external_id(payment, settlement)
         if external_id != payment.external_id and caller.shops is not ALL_SHOPS:
-            # Before anybody is asked: whatever was answered of a foreign id, the caller would learn of it.
+            # Before the provider is asked: its answer would tell the caller about another seller's payment.
             raise ExternalIdNotProven
         reading = None
         if external_id is not None:
@@ -132,7 +132,7 @@ class Settling:
             if payment.state != State.UNKNOWN or payment.same_as is not None:
                 raise NothingToSettle("payment", payment.state)
             if payment.external_id not in {None, external_id}:
-                # It became known after the provider was asked: what was read was said of another payment, or of none.
+                # It became known after the reading, which was about another payment, or none.
                 raise InvalidInput("external_id", f"is {payment.external_id} for this payment, which is known by now")
             if settlement.state is State.FAILED:
                 check_age(payment.created_at, now, self.rules.late_effect_s)
@@ -147,8 +147,8 @@ class Settling:
         """Undo a settlement that was wrong: the payment is unknown again, and an id that was named is free again.
 
         Raises:
-            PaymentNotFound, NothingToUndo: there is no settlement that the payment stands by.
-            SettledByCaller: it takes another person.
+            PaymentNotFound, NothingToUndo: its state does not come from a settlement.
+            SettledByCaller: another person has to undo it.
             SettlementInUse: money was paid back, or the order has another open payment by now.
         """
         seen = await self._visible(caller, payment_id)
@@ -187,9 +187,9 @@ class Settling:
 def check_undoing(
     what: str, state: str, settlement: AuditEntry | None, moved_at: datetime, *, named: bool = False
 ) -> None:
-    """Refuse to undo what does not stand by a settlement of somebody else.
+    """Refuse to undo unless the state comes from a settlement by somebody else.
 
-    It does when it has not moved since, or moved by what was read of the id that the settlement ``named``.
+    It does when nothing has moved since, or only by a reading of the id that the settlement ``named``.
 
     Raises:
         NothingToUndo, SettledByCaller: it cannot be undone so.
@@ -201,7 +201,7 @@ def check_undoing(
 
 
 def check_age(made_at: datetime, now: datetime, late_effect_s: float) -> None:
-    """Refuse to call a call without effect while it may still have one.
+    """Refuse to settle a call as never made while it may still take effect.
 
     Raises:
         TooEarlyToSettle: with the seconds to wait.

@@ -1,6 +1,6 @@
-"""Readings of a status that many ask for at once: one call to the provider answers all who ask within a second.
+"""Shared status readings: one call to the provider answers everybody who asks within a second.
 
-Shares what the provider said, and nothing else: whether a caller may see the payment is asked before, each time.
+Only the provider's answer is shared: whether a caller may see the payment is checked before, each time.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ class SharedReadings:
         self._readings: dict[tuple[int, str], asyncio.Task[tuple[Reading, float]]] = {}
 
     async def read(self, provider: Provider, external_id: str) -> tuple[Reading, float]:
-        """Where the payment stands, as the provider says or said a moment ago; and when it was asked (monotonic)."""
+        """The reading, made now or a moment ago, and when the provider was asked (monotonic clock)."""
         if not self._shared_for_s:
             return await _read(provider, external_id)
         key = (id(provider), external_id)
@@ -30,7 +30,7 @@ class SharedReadings:
             reading = asyncio.create_task(_read(provider, external_id))
             self._readings[key] = reading
             reading.add_done_callback(lambda _: self._forget_soon(key))
-        # Whoever hangs up does not end it for the others.
+        # A caller that is cancelled must not cancel it for the others.
         return await asyncio.shield(reading)
 
     def _forget_soon(self, key: tuple[int, str]) -> None:

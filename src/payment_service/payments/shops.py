@@ -1,7 +1,7 @@
-"""How shops fare: their last payment, the last one that never reached its buyer, how today goes, what is under way.
+"""The recent activity of shops: last payment, last failure before the buyer, today's counts, open payments.
 
-One statement for as many shops as a page shows. Each part reaches few rows of a shop by an index, however many it has,
-so what is counted is counted among the newest of today.
+One statement for all the shops of a page. Each part reads few rows of a shop by an index, however many there are, so
+only the newest payments of today are counted.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from payment_service.payments.models import Payment
 from payment_service.postgres.database import Database, raw
 
 NEWEST: Final = 100
-"""So many of today's payments of a shop are looked at, the newest."""
+"""How many of today's payments of a shop are counted, the newest."""
 UNDER_WAY: Final = 50
-"""Beyond so many nobody counts."""
+"""Open payments are counted up to this number."""
 FACTS: Final = f"""
 SELECT shop.id, last.id AS last_id, trouble.id AS trouble_id, today.paid, today.ended, today.seen, under_way.many
 FROM unnest($1::integer[]) AS shop (id)
@@ -47,22 +47,22 @@ CROSS JOIN LATERAL (
 
 @dataclass(frozen=True, slots=True)
 class ShopFacts:
-    """How one shop fares."""
+    """The recent activity of one shop."""
 
     last: Payment | None
     trouble: Payment | None
     """The last one that was not sent, or that the proxy or the provider refused; not one that a buyer declined."""
     paid: int
     ended: int
-    """Of today's newest payments, those that are paid, and those of which the end is known."""
+    """Of today's newest payments, how many are paid, and how many have ended."""
     seen: int
-    """How many of today's were looked at, at most ``NEWEST``."""
+    """How many of today's payments were counted, at most ``NEWEST``."""
     under_way: int
-    """Payments whose end is not known, at most ``UNDER_WAY`` + 1."""
+    """Payments that have not ended, at most ``UNDER_WAY`` + 1."""
 
 
 async def facts_of(database: Database, shop_ids: Sequence[int], *, since: datetime) -> dict[int, ShopFacts]:
-    """How these shops fare. ``since``: when today began."""
+    """The recent activity of these shops. ``since``: when today began."""
     async with database.reading() as session:
         rows = await (await raw(session)).fetch(FACTS, list(shop_ids), since)
         ids = {row[name] for row in rows for name in ("last_id", "trouble_id")} - {None}

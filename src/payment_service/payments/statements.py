@@ -1,8 +1,9 @@
 """The statements on the path of a payment, by hand: one to write an intent, one to write a move. Both run prepared.
 
-An intent is the function ``payment_intend`` (migration 0009), which says what stands in the way. A move is one UPDATE,
-its audit entry and its events; ``recorded`` makes the last two for payments and refunds alike. A move is written only
-over the row that it was decided on: when that changed meanwhile, nothing is written and the decision is made again.
+An intent is the function ``payment_intend`` (migration 0009), which returns the obstacle if there is one. A move is one
+UPDATE with its audit entry and its events; ``recorded`` makes the last two for payments and refunds alike. A move is
+written only over the row that it was decided on: if that changed meanwhile, nothing is written and the move is decided
+again.
 """
 
 from typing import Final
@@ -13,7 +14,7 @@ _UTC: Final = """to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
 
 
 def moment(column: str) -> str:
-    """A moment as events show it."""
+    """The SQL of a time in the form that events show."""
     return _UTC.format(column)
 
 

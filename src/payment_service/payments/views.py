@@ -1,4 +1,4 @@
-"""A payment as the world sees it: in answers, in events and on the command line, the same words. Amounts in tenge."""
+"""The public view of a payment, the same in answers, in events and on the command line. Amounts in tenge."""
 
 from datetime import datetime
 from typing import Annotated, Any, Self
@@ -16,12 +16,12 @@ _NO_SUCCESS = frozenset({State.FAILED, State.CANCELLED, State.UNKNOWN})
 
 
 def tenge(tiyn: int | None) -> int | float | None:
-    """An amount as JSON shows it; none for a payment whose amount its client never told."""
+    """An amount as JSON shows it; none when the client that made the payment never reported it."""
     return None if tiyn is None else Money(tiyn).number
 
 
 def status_word(payment: Payment) -> str | None:
-    """The provider's word; ``Wait`` for a pending payment of which the provider said none, for callers need a word."""
+    """The provider's status; ``Wait`` while a payment is pending and has none, because callers need a word."""
     return payment.status or (WAITING if payment.state == State.PENDING else None)
 
 
@@ -121,5 +121,5 @@ class PaymentLine(PaymentAnswer):
 
 
 def line(payment: Payment) -> str:
-    """A payment as events carry it: what ``GET /payments/{id}`` shows, as JSON."""
+    """A payment as events carry it: as ``GET /payments/{id}`` shows it, in JSON."""
     return PaymentLine.of(payment).model_dump_json()

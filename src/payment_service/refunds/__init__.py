@@ -1,1 +1,1 @@
-"""Refunds: money going back, by the route that the payment took."""
+"""Refunds: paying money back by the route that the payment took."""

@@ -1,11 +1,11 @@
 """The life of a refund. Pure.
 
     sending -> succeeded | failed | unknown
-    unknown -> succeeded | failed           an operator with a reason, or the provider where it can tell
-    failed  -> succeeded                    late success: a person had called it failed, with an alarm
+    unknown -> succeeded | failed           a person with a reason, or the provider where it can tell
+    failed  -> succeeded                    late success: a person had settled it as failed; with an alarm
 
-An unknown refund keeps its amount reserved. A settlement by hand can be undone: ``UNDOING``. The database holds both
-in a trigger.
+An unknown refund keeps its amount reserved. A settlement by hand can be undone: ``UNDOING``. A trigger
+of the database enforces both tables.
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ MOVES: Final = frozenset(
     }
 )
 UNDOING: Final = frozenset({(RefundState.SUCCEEDED, RefundState.UNKNOWN), (RefundState.FAILED, RefundState.UNKNOWN)})
-"""Where a settlement by hand may have led; undone, nothing is known again."""
+"""Where a settlement by hand may have led; undone, the refund is unknown again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +60,16 @@ class RefundStep:
 
 
 def undo_settlement() -> RefundStep:
-    """What the undoing of a settlement makes of a refund: unknown, with its amount reserved again."""
+    """The step that undoes a settlement: the refund is unknown, and its amount reserved again."""
     message = "The settlement by hand was undone."
     return RefundStep(RefundState.UNKNOWN, code="settlement_undone", message=message, undoes=True)
 
 
 def decide(before: RefundState, outcome: Outcome[RefundReceipt]) -> RefundStep | None:
-    """What the outcome of the call makes of a refund; none when it has ended already or learns nothing.
+    """The step that the outcome of the call leads to; none when the refund has ended or the outcome adds nothing.
 
-    One that failed and was made after all was called failed by a person, while the reply was on its way: the provider's
-    truth wins.
+    A refund that failed and was made after all was settled as failed by a person while the reply was on its way: the
+    provider is believed.
     """
     if before is RefundState.SUCCEEDED or (before is RefundState.FAILED and not isinstance(outcome, Accepted)):
         return None

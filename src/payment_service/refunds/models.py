@@ -1,4 +1,4 @@
-"""The table of refunds. The payment holds the sums: what was refunded, and what refunds under way reserve."""
+"""The table of refunds. The payment holds the sums: what was refunded, and what refunds in flight reserve."""
 
 from typing import Final
 from uuid import UUID
@@ -11,7 +11,7 @@ from payment_service.postgres.database import Base, Moment, Stamp, Tiyn, UpdateS
 LIKE_IN_FLIGHT: Final = "refund_like_in_flight"
 OF_PAID_PAYMENT: Final = "refund_of_paid_payment"
 PROVIDER_REFUND_ID: Final = "refund_provider_id"
-"""Constraints and laws of the database that code answers to."""
+"""Constraints and trigger rules that the code handles by name."""
 
 
 class Refund(Base):
@@ -30,12 +30,12 @@ class Refund(Base):
     caller: Mapped[str] = mapped_column(String(64))
     fingerprint: Mapped[str] = mapped_column(String(64))
     keyed: Mapped[bool] = mapped_column(server_default="true")
-    """Whether an Idempotency-Key came with it. One without may not start while its like is in flight."""
+    """Whether an Idempotency-Key came with it. Without one it may not start while an equal request is in flight."""
     version: Mapped[int] = mapped_column(server_default="1", server_onupdate=FetchedValue())
     """Counts the changes that callers can see; a trigger writes it."""
     moved_at: Mapped[UpdateStamp]
     """When the state last changed; a trigger writes it."""
     known_at: Mapped[Moment | None] = mapped_column(server_onupdate=FetchedValue())
-    """Since when it is known what became of it; a trigger writes it when it is neither sending nor unknown any more."""
+    """When its outcome became known; a trigger writes it when the state is no longer sending or unknown."""
     created_at: Mapped[Stamp]
     updated_at: Mapped[UpdateStamp]

@@ -1,4 +1,4 @@
-"""The one way in which a refund changes: the move, the payment's sums, audit entry and event, in one statement."""
+"""The only way a refund changes: the move, the payment's sums, audit entry and event, in one statement."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ begin_at_zero(metrics.MOVES, (("refund", *move) for move in MOVES))
 log = get_logger(__name__)
 
 Decision = Callable[[Refund, datetime], RefundStep | None]
-"""What to do about a refund as it is seen at a moment; none: nothing."""
+"""The step for a refund as it was read at a moment; none for no step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +40,15 @@ class RefundMoves:
     async def apply(
         self, seen: queries.Seen, decide: Decision, operation_type: str, *, reason: str | None = None
     ) -> queries.Seen:
-        """Decide about a refund that was seen and write it; decide again when somebody was faster."""
+        """Decide on a refund that was read and write the step; decide again if it changed meanwhile."""
         while True:
             step = decide(seen.refund, seen.now)
             if step is None or await self._write(seen, step, operation_type, reason):
                 return seen
-            seen = await queries.as_it_is(self.database, seen.refund.id)
+            seen = await queries.get(self.database, seen.refund.id)
 
     async def _write(self, seen: queries.Seen, step: RefundStep, operation_type: str, reason: str | None) -> bool:
-        """Write a step; false, with nothing written, when the refund is not any more as it was seen."""
+        """Write a step; false, with nothing written, when the refund has changed since it was read."""
         refund, payment = seen.refund, seen.payment
         before, version = RefundState(refund.state), refund.version
         move_to(refund, step)

@@ -23,9 +23,9 @@ async def of_payment(session: AsyncSession, payment_id: UUID) -> list[Refund]:
 
 
 async def refunded_elsewhere(session: AsyncSession, payment: Payment) -> int:
-    """Tiyn that clients which call the provider themselves, or the old service, say they paid back of a payment.
+    """Tiyn of a payment that others report as paid back: clients that call the provider themselves, the old service.
 
-    One that they report without its amount counts as the largest that there is.
+    A report without an amount counts as the largest amount there is.
     """
     said = func.refunded_elsewhere(payment.shop_id, payment.provider, payment.external_id)
     return int(await session.scalar(select(said)) or 0)
@@ -66,14 +66,14 @@ async def search(
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A refund and its payment as they were at a moment of the database's clock."""
+    """A refund and its payment as they were read at a moment of the database's clock."""
 
     refund: Refund
     payment: Payment
     now: datetime
 
 
-async def if_there(database: Database, refund_id: UUID) -> Seen | None:
+async def find(database: Database, refund_id: UUID) -> Seen | None:
     """A refund and its payment as they are now, not locked; none when there is no such refund."""
     query = select(Refund, Payment, func.now()).join(Payment, Payment.id == Refund.payment_id)
     async with database.reading() as session:
@@ -81,9 +81,9 @@ async def if_there(database: Database, refund_id: UUID) -> Seen | None:
     return None if row is None else Seen(row[0], row[1], row[2])
 
 
-async def as_it_is(database: Database, refund_id: UUID) -> Seen:
-    """A refund that is known to be there, and its payment, as they are now; not locked."""
-    seen = await if_there(database, refund_id)
+async def get(database: Database, refund_id: UUID) -> Seen:
+    """A refund that is known to exist, and its payment, as they are now; not locked."""
+    seen = await find(database, refund_id)
     if seen is None:
         raise RowLost(f"refund {refund_id} is gone, and refunds are never deleted")
     return seen
@@ -130,6 +130,6 @@ async def count_for_people(session: AsyncSession, *, sending_lease_s: float) -> 
 
 
 async def count_open(session: AsyncSession) -> dict[str, tuple[int, float]]:
-    """By state, how many refunds have no end yet, and how many seconds ago the oldest of them was made; 0 for none."""
-    each = or_(*map(_is, OPEN))  # an index is there for each of them
+    """By state, the number of refunds without an end and the age of the oldest in seconds; 0 for none."""
+    each = or_(*map(_is, OPEN))  # each of them has an index
     return await count_by_state(session, Refund, OPEN, each)

@@ -235,7 +235,7 @@ class Refunds:
             case Verdict.STILL_RUNNING:
                 raise StillRunning(earlier_id)
             case Verdict.ANSWER:
-                seen = await queries.as_it_is(self.database, earlier_id)
+                seen = await queries.get(self.database, earlier_id)
                 return RefundAnswer(seen.refund, seen.payment, replayed=True)
             case _:
                 return None
@@ -248,7 +248,7 @@ class Refunds:
         """The commit of an intent may have succeeded without an answer. Nothing was sent, so the refund failed."""
 
         async def fail_unconfirmed() -> None:
-            seen = await queries.if_there(self.database, request.id)
+            seen = await queries.find(self.database, request.id)
             if seen is not None:
                 await self.moves.apply(seen, _decision(NotSent("intent_not_confirmed")), "refund")
 
@@ -277,7 +277,7 @@ class Refunds:
         async def write(outcome: Outcome[RefundReceipt]) -> RefundAnswer:
             nonlocal known
             # Known once: what was written of it and not confirmed is to be looked at again.
-            seen, known = known or await queries.as_it_is(self.database, refund_id), None
+            seen, known = known or await queries.get(self.database, refund_id), None
             return await self._apply_outcome(seen, outcome, request.reason)
 
         async def restore() -> None:
@@ -310,7 +310,7 @@ class Refunds:
             if constraint_of(error) != PROVIDER_REFUND_ID:
                 raise
             alarm("crossed_reply", seen.payment.id, refund_id=str(refund_id))
-            seen = await queries.as_it_is(self.database, refund_id)
+            seen = await queries.get(self.database, refund_id)
             moved = await self.moves.apply(
                 seen, _decision(Unknown("refund_id_of_another_refund")), "refund", reason=reason
             )

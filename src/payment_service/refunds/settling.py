@@ -50,7 +50,7 @@ class RefundSettling:
             return await queries.count_for_people(session, sending_lease_s=self.rules.sending_lease_s)
 
     async def count_open(self) -> dict[str, tuple[int, float]]:
-        """By state, how many refunds have no end yet, and the age of the oldest in seconds."""
+        """By state, the number of refunds without an end and the age of the oldest in seconds."""
         async with self.database.reading() as session:
             return await queries.count_open(session)
 
@@ -87,8 +87,8 @@ class RefundSettling:
         """Undo a settlement that was wrong: the refund is unknown again, and its amount reserved.
 
         Raises:
-            RefundNotFound, NothingToUndo: there is no settlement that the refund stands by.
-            SettledByCaller: it takes another person.
+            RefundNotFound, NothingToUndo: its state does not come from a settlement.
+            SettledByCaller: another person has to undo it.
             SettlementInUse: its amount was paid back by another refund, or the payment is not paid any more.
         """
         seen = await self._visible(caller, refund_id)
@@ -116,11 +116,11 @@ class RefundSettling:
         return await for_each_isolated(lost, self._mark_unknown, alarm="refund_not_settled")
 
     async def _mark_unknown(self, refund_id: UUID) -> None:
-        seen = await queries.as_it_is(self.database, refund_id)
+        seen = await queries.get(self.database, refund_id)
         await self.moves.apply(seen, _sender_died, "refund")
 
     async def _visible(self, caller: Caller, refund_id: UUID) -> queries.Seen:
-        seen = await queries.if_there(self.database, refund_id)
+        seen = await queries.find(self.database, refund_id)
         if seen is None or not caller.may_touch(seen.payment.shop_id):
             raise RefundNotFound(refund_id)
         bind(payment_id=str(seen.payment.id), refund_id=str(refund_id), shop_id=seen.payment.shop_id)

@@ -1,4 +1,4 @@
-"""A refund as the world sees it: in answers, in events and on the command line, the same words. Amounts in tenge."""
+"""The public view of a refund, the same in answers, in events and on the command line. Amounts in tenge."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -166,5 +166,5 @@ class Task(BaseModel):
 
 
 def line(refund: Refund) -> str:
-    """A refund as events carry it: what lists show, as JSON."""
+    """A refund as events carry it: as lists show it, in JSON."""
     return RefundLine.of(refund).model_dump_json()

@@ -127,7 +127,7 @@ class Reports:
             alarm("report_of_another_shop", payment.id, shop_id=str(payment.shop_id), reported_for=str(report.shop_id))
             return None
         if payment.source == "client":
-            payment, _now = await queries.locked_itself(session, payment.id)
+            payment, _now = await queries.locked_resolved(session, payment.id)
         if payment.source == "client":
             await _complete(session, payment, report)
         return payment
