@@ -17,7 +17,7 @@ from payment_service.idempotency.decisions import Earlier, Rules, Verdict, verdi
 from payment_service.idempotency.sending import SendingWindow
 from payment_service.money import Money
 from payment_service.observability.logs import get_logger
-from payment_service.payments import lifecycle, moves, polling, reading, statements
+from payment_service.payments import lifecycle, moves, outcomes, polling, reading, statements
 from payment_service.payments import service as payments
 from payment_service.payments.models import Payment
 from payment_service.providers import breaker
@@ -170,7 +170,7 @@ def unknown_is_told_as_failed() -> None:
     def failed(before: lifecycle.State, outcome: Outcome[PaymentReceipt]) -> lifecycle.Step | None:
         return lifecycle.decide(before, NotSent(outcome.reason) if isinstance(outcome, Unknown) else outcome)
 
-    _put(payments, "decide", failed)
+    _put(outcomes, "decide", failed)
 
 
 @_plant

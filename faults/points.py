@@ -24,12 +24,14 @@ from starlette.types import Message, Receive, Scope, Send
 from payment_service.api.middleware import RequestMiddleware
 from payment_service.payments import polling
 from payment_service.payments import queries as payment_queries
+from payment_service.payments.outcomes import PaymentOutcome
 from payment_service.payments.polling import Polling
 from payment_service.payments.service import PaymentRequest, Payments
 from payment_service.postgres.database import Database
 from payment_service.postgres.lines import Lines
 from payment_service.providers.kaspi import client as kaspi
 from payment_service.refunds import queries as refund_queries
+from payment_service.refunds.outcomes import RefundOutcome
 from payment_service.refunds.service import Refunds
 from payment_service.refunds.settling import RefundSettling
 
@@ -184,8 +186,9 @@ def _around_money(trap: _Trap) -> None:
     for service in (Payments, Refunds):
         _wrap(service, "_write_intent", intent)
         _wrap(service, "_intend", inside("tx1"))
-        _wrap(service, "_apply_outcome", inside("tx2"))
         _wrap(service, "_write_outcome", outcome)
+    for done in (PaymentOutcome, RefundOutcome):
+        _wrap(done, "write", inside("tx2"))
 
 
 def _around_the_call(trap: _Trap) -> None:

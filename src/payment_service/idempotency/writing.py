@@ -1,13 +1,13 @@
 """The two writes of an operation that is done once: its intent before the call, its outcome after it.
 
-An intent may be written although no answer came: nothing is sent then, and it is taken back. An outcome is known to
-this process alone, so it is written for as long as the process lives, and when the database has lost the intent since,
-both are.
+The write of an intent may succeed although its reply was lost: nothing is sent then, and the operation fails as not
+sent. Only this process knows the outcome, so its write is retried for as long as the process lives; if the database has
+lost the intent, both are written again.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import asyncpg
 
@@ -33,13 +33,13 @@ from payment_service.providers.interface import Outcome, Unknown
 INTENT_TIMEOUT_S = 1.75
 """How long the database may take to write an intent. Then the caller is told, within 2 s, that nothing was sent."""
 INSERT_WITHIN: Final = 0.75
-"""The share of it after which the statement itself inserts nothing any more: it commits without being asked."""
+"""The share of it after which the statement inserts nothing any more: it commits whether or not anybody waits."""
 BEFORE_SENDING_S: Final = 5.0
 """How long everything before the call may take: the caller gets a true answer in time."""
 _TRIES: Final = 4
 
 Written = TypeVar("Written")
-Receipt = TypeVar("Receipt")
+Written_co = TypeVar("Written_co", covariant=True)
 log = get_logger(__name__)
 
 
@@ -61,10 +61,10 @@ async def run_intent(lines: Lines, statement: str, *args: Any) -> asyncpg.Record
 
 
 async def write_intent(attempt: Callable[[], Awaitable[Written | None]], unconfirmed: Callable[[], object]) -> Written:
-    """Write an intent; an attempt that returns none is made again, for what stood in its way is gone.
+    """Write an intent. An attempt that returns none is repeated: its obstacle is gone.
 
-    ``unconfirmed`` is called when nobody knows whether it was written. What the database refuses it has rolled back:
-    nothing was sent then, whatever the reason is, and the caller is told so.
+    ``unconfirmed`` is called when it is not known whether the intent was written. What the database refuses it has
+    rolled back: nothing was sent then, whatever the reason is, and the caller is told so.
 
     Raises:
         DatabaseUnavailable: when it could not be written, in time or at all.
@@ -84,37 +84,47 @@ async def write_intent(attempt: Callable[[], Awaitable[Written | None]], unconfi
     raise DatabaseUnavailable
 
 
-async def write_outcome(
-    write: Callable[[Outcome[Receipt]], Awaitable[Written]],
-    outcome: Outcome[Receipt],
-    *,
-    restore: Callable[[], Awaitable[None]],
-    refused: Callable[[str], Unknown],
-) -> Written:
-    """Write an outcome, over its intent, which ``restore`` writes again when the database has lost it.
+class OutcomeToWrite(Protocol[Written_co]):
+    """An outcome of a payment or a refund, and how it is written."""
 
-    When the database refuses the outcome, what ``refused`` makes of the reason: it may have been done. That is tried
-    for as long as the process lives, whatever the database says against it: nobody else knows what the provider said.
+    @property
+    def outcome(self) -> Outcome[Any]:
+        """The outcome of the call."""
+
+    async def write(self, outcome: Outcome[Any]) -> Written_co:
+        """Write this outcome, over its intent. Safe to repeat."""
+
+    async def restore(self) -> None:
+        """Write the intent again, which the database has lost."""
+
+    def refused(self, why: str) -> Unknown:
+        """The outcome to write when the database refuses the one of the call."""
+
+
+async def write_outcome(done: OutcomeToWrite[Written]) -> Written:
+    """Write an outcome, for as long as the process lives: no other process knows what the provider said.
+
+    When the database refuses it, unknown is written instead: it may have been done.
     """
-
-    async def write_or_restore(outcome: Outcome[Receipt]) -> Written:
-        try:
-            return await write(outcome)
-        except RowLost:
-            await restore()
-            return await write(outcome)
-
     try:
-        return await retry_until_written(lambda: write_or_restore(outcome), while_unreachable_s=FOREVER)
+        return await retry_until_written(lambda: _write_or_restore(done, done.outcome), while_unreachable_s=FOREVER)
     except Exception as error:  # noqa: BLE001 - whatever keeps it from being written
-        unknown = refused(constraint_of(error) or type(error).__name__)
+        unknown = done.refused(constraint_of(error) or type(error).__name__)
         return await retry_until_written(
-            lambda: write_or_restore(unknown), while_unreachable_s=FOREVER, while_refused_s=FOREVER
+            lambda: _write_or_restore(done, unknown), while_unreachable_s=FOREVER, while_refused_s=FOREVER
         )
 
 
+async def _write_or_restore(done: OutcomeToWrite[Written], outcome: Outcome[Any]) -> Written:
+    try:
+        return await done.write(outcome)
+    except RowLost:
+        await done.restore()
+        return await done.write(outcome)
+
+
 async def restore_intent(database: Database, what: str, statement: str, *args: Any) -> None:
-    """Write the intent of ``what`` again, whose call has left. What else is lost nobody knows: nothing more is sent.
+    """Write the lost intent of a call that was made again, and hold sending: nobody knows what else was lost.
 
     Raises:
         RowLost: when something is in its way by now, such as an equal request that was sent since.

@@ -1,13 +1,13 @@
-"""The steps of a payment: ask, route, write down, send once, learn, write down, answer.
+"""Creating a payment: look up its route, write the intent, make the one call, write the outcome, answer.
 
-Two statements, each durable before the next step, and nothing is open while the provider is called. Nothing here
-knows HTTP.
+The two writes are one statement each, durable before the next step, and no transaction is open while the provider is
+called. Nothing here knows HTTP.
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -26,15 +26,15 @@ from payment_service.idempotency.decisions import Verdict, verdict_for_equal, ve
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.idempotency.intents import earlier_of
 from payment_service.idempotency.sending import SendingWindow
-from payment_service.idempotency.writing import restore_intent, run_intent, write_intent, write_outcome
+from payment_service.idempotency.writing import run_intent, write_intent, write_outcome
 from payment_service.identifiers import new_id, new_short_code
 from payment_service.money import Money
 from payment_service.observability.logs import bind, get_logger
 from payment_service.payments import queries
-from payment_service.payments.lifecycle import Failure, State, Step, decide
-from payment_service.payments.merging import merge_report
-from payment_service.payments.models import EXTERNAL_ID, LIKE_IN_FLIGHT, ONE_OPEN_PER_ORDER, ROUTE_IS_CURRENT, Payment
-from payment_service.payments.moves import Moves, alarm, keep_other_id
+from payment_service.payments.lifecycle import State
+from payment_service.payments.models import LIKE_IN_FLIGHT, ONE_OPEN_PER_ORDER, ROUTE_IS_CURRENT, Payment
+from payment_service.payments.moves import Moves
+from payment_service.payments.outcomes import PaymentOutcome, external_id_of, step_for
 from payment_service.payments.phones import PhoneLimit
 from payment_service.payments.refusals import Refusals
 from payment_service.payments.rules import PaymentRules
@@ -48,7 +48,6 @@ from payment_service.postgres.database import (
 )
 from payment_service.providers.deadline import clock
 from payment_service.providers.interface import (
-    Accepted,
     Account,
     LinkPayment,
     NotSent,
@@ -56,7 +55,6 @@ from payment_service.providers.interface import (
     PaymentReceipt,
     PhonePayment,
     Providers,
-    Unknown,
 )
 from payment_service.routing.service import Route, Routing
 from payment_service.scheduling.operations import InFlight
@@ -67,7 +65,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaymentRequest:
-    """A payment that somebody asks for. Without a phone it is a link."""
+    """The request for a payment. Without a phone it is a link."""
 
     caller: Caller
     shop_id: int
@@ -86,10 +84,20 @@ class PaymentRequest:
         """The word of the audit log."""
         return "create" if self.phone else "create-link"
 
+    @property
+    def method(self) -> str:
+        """How the buyer is asked to pay."""
+        return "phone" if self.phone else "link"
+
+    @property
+    def phone_last4(self) -> str | None:
+        """What is kept of the phone."""
+        return self.phone[-4:] if self.phone else None
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A payment as it stands, and whether it is the answer to an earlier, equal request."""
+    """A payment as it is now, and whether it answers an earlier, equal request."""
 
     payment: Payment
     replayed: bool = False
@@ -97,7 +105,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Payments:
-    """Payments, over the services that they need."""
+    """Creates payments."""
 
     database: Database
     routing: Routing
@@ -114,10 +122,10 @@ class Payments:
 
         Raises:
             ShopNotConfigured, ShopInactive, DeviceTokenMissing: the shop cannot take it.
-            IdempotencyKeyReused, StillRunning, OrderAlreadyOpen, OrderAlreadyPaid: it was asked for before.
-            RateLimited: the phone has had too many invoices; nothing was written down.
+            IdempotencyKeyReused, StillRunning, OrderAlreadyOpen, OrderAlreadyPaid: an earlier request conflicts.
+            RateLimited: the phone has had too many invoices; nothing was written.
             NotAuthenticated: the caller's key was revoked meanwhile.
-            DatabaseUnavailable: it could not be written down, so nothing was sent.
+            DatabaseUnavailable: the intent could not be written, so nothing was sent.
             SendingHeld: the database may have lost what was sent before.
         """
         request.caller.require_shop(request.shop_id)
@@ -134,20 +142,20 @@ class Payments:
     # --- write 1
 
     async def _write_intent(self, request: PaymentRequest) -> tuple[Answer, Route | None]:
-        """Write 1: claim the request and pin its route, or find the payment that was asked for before."""
+        """Write 1: claim the request and pin its route, or find the earlier payment that answers it."""
         return await write_intent(
             lambda: self._try_intent(request),
             unconfirmed=lambda: self.inflight.begin(self._fail_unconfirmed(request)),
         )
 
     async def _try_intent(self, request: PaymentRequest) -> tuple[Answer, Route | None] | None:
-        """One try; none when something changed meanwhile, so that it is to be tried again."""
+        """One try; none when something changed meanwhile and it has to be tried again."""
         fingerprint = await self._fingerprint(request)
         try:
             route = await self._route(request)
             self.phones.take(request.phone)
         except (ShopInactive, DeviceTokenMissing, RateLimited) as error:
-            # What was answered once is answered again, also when nothing new may be sent.
+            # A replayed request is answered, also when nothing new may be sent.
             return await self._answer_without_sending(request, fingerprint, error)
         is_written = False
         try:
@@ -189,20 +197,20 @@ class Payments:
         return route
 
     async def _intend(self, request: PaymentRequest, route: Route | None, fingerprint: str) -> asyncpg.Record:
-        """Run the statement: it inserts the payment, if there is a route, or says what stands in the way."""
+        """Run the statement: it inserts the payment, if there is a route, or returns the obstacle."""
         return await run_intent(self.database.lines, INTEND, *self._values(request, route, fingerprint))
 
     def _values(self, request: PaymentRequest, route: Route | None, fingerprint: str | None) -> tuple[Any, ...]:
         return (
             request.id,
-            "phone" if request.phone else "link",
+            request.method,
             request.shop_id,
             route and route.version,
             route and route.provider,
             route and route.organization_bin,
             route and route.device_token_id,
             request.amount.tiyn,
-            request.phone[-4:] if request.phone else None,
+            request.phone_last4,
             request.message,
             request.short_code,
             request.order_id,
@@ -216,7 +224,7 @@ class Payments:
         )
 
     async def _answer_of(self, request: PaymentRequest, intent: asyncpg.Record) -> tuple[Answer, None] | None:
-        """What stands in the way, as an answer or an error; none when it does not stand there any more."""
+        """The answer or the error that an obstacle means; none when the obstacle is gone."""
         earlier_id: UUID = intent["earlier"]
         if intent["earlier"] is not None:
             bind(payment_id=str(earlier_id), shop_id=request.shop_id)
@@ -251,13 +259,13 @@ class Payments:
         )
 
     async def _fail_unconfirmed(self, request: PaymentRequest) -> None:
-        """The commit of an intent may have succeeded without an answer. Nothing was sent, so the payment failed."""
-        outcome = NotSent("intent_not_confirmed")
+        """Fail a payment whose intent may have been committed although no reply came: nothing was sent."""
+        decision = partial(step_for, NotSent("intent_not_confirmed"))
 
         async def fail_unconfirmed() -> None:
             found = await queries.find(self.database, request.id)
             if found is not None:
-                await self.moves.apply(*found, _decision(outcome), request.operation_type)
+                await self.moves.apply(*found, decision, request.operation_type)
 
         await retry_until_written(fail_unconfirmed, while_unreachable_s=FOREVER)
 
@@ -277,104 +285,22 @@ class Payments:
     async def _write_outcome(
         self, request: PaymentRequest, route: Route, payment: Payment, outcome: Outcome[PaymentReceipt], *, since: float
     ) -> Payment:
-        """Write 2: the move, its audit entry, event and next reading. ``since``: when the intent was begun."""
-        # Said before it is written: should the database be gone for good, the log still knows.
-        external_id = _external_id_of(outcome)
-        log.info("provider called", outcome=type(outcome).__name__, external_id=external_id)
+        """Write 2: the move, its audit entry, event and next reading. ``since``: when the window was opened."""
+        # Logged before it is written: should the database be gone for good, the log still knows.
+        log.info("provider called", outcome=type(outcome).__name__, external_id=external_id_of(outcome))
         self.refusals.learn(request.shop_id, request.id, outcome)
-        seen: tuple[Payment, datetime] | None = payment, payment.created_at + timedelta(seconds=clock() - since)
-
-        async def write(outcome: Outcome[PaymentReceipt]) -> Payment:
-            nonlocal seen
-            # Seen once: what was written of it and not confirmed is to be looked at again.
-            found, seen = seen or await queries.get(self.database, request.id), None
-            return await self._apply_outcome(*found, outcome, request.operation_type)
-
-        async def restore() -> None:
-            alarm("intent_lost", request.id, external_id=external_id)
-            values = self._values(request, route, payment.fingerprint)
-            await restore_intent(self.database, f"payment {request.id}", INTEND, *values)
-
-        def refused(why: str) -> Unknown:
-            alarm("outcome_refused", request.id, because=why, external_id=external_id)
-            return Unknown("outcome_refused", external_id=external_id)
-
-        written = await write_outcome(write, outcome, restore=restore, refused=refused)
-        if external_id not in {None, written.external_id}:
-            # It is another's, or a person named another.
-            said = "The reply to this payment named this id, which it does not have."
-            await keep_other_id(self.database, written, request.operation_type, said, external_id=external_id)
+        done = PaymentOutcome(
+            database=self.database,
+            moves=self.moves,
+            payment_id=request.id,
+            operation_type=request.operation_type,
+            outcome=outcome,
+            intent=self._values(request, route, payment.fingerprint),
+            seen=(payment, payment.created_at + timedelta(seconds=clock() - since)),
+        )
+        written = await write_outcome(done)
+        await done.keep_other_id(written)
         return written
-
-    async def _apply_outcome(
-        self, payment: Payment, now: datetime, outcome: Outcome[PaymentReceipt], operation_type: str
-    ) -> Payment:
-        """Move a payment by an outcome.
-
-        A reply that names a payment which another request made is crossed or cached and says nothing about this one.
-        """
-        external_id = _external_id_of(outcome)
-        try:
-            return await self.moves.apply(payment, now, _decision(outcome), operation_type)
-        except asyncpg.UniqueViolationError as error:
-            law = constraint_of(error)
-            if law not in {EXTERNAL_ID, ONE_OPEN_PER_ORDER} or external_id is None:
-                raise
-        if law == ONE_OPEN_PER_ORDER:
-            # It was called never made, and its order has another open payment since: it is followed beside that one.
-            payment, now = await queries.get(self.database, payment.id)
-            followed = Step(State(payment.state), receipt=PaymentReceipt(external_id))
-            return await self.moves.apply(payment, now, lambda _payment, _now: followed, operation_type)
-        if (merged := await self._take_from_report(payment.id, external_id, outcome, operation_type)) is not None:
-            return merged
-        alarm("crossed_reply", payment.id, external_id=external_id)
-        payment, now = await queries.get(self.database, payment.id)
-        crossed = Unknown("external_id_of_another_payment")
-        return await self.moves.apply(payment, now, _decision(crossed), operation_type)
-
-    async def _take_from_report(
-        self, payment_id: UUID, external_id: str, outcome: Outcome[PaymentReceipt], operation_type: str
-    ) -> Payment | None:
-        """A client may have reported the payment before we wrote it down ourselves: then its report yields."""
-        async with self.database.transaction() as session:
-            payment, now = await queries.locked(session, payment_id)
-            if not await merge_report(session, payment, external_id):
-                return None
-            step = _decision(outcome)(payment, now)
-            await self.moves.write(payment, step, operation_type, now=now, session=session)
-            return payment
-
-
-def _decision(outcome: Outcome[PaymentReceipt]) -> Callable[[Payment, datetime], Step | None]:
-    def decision(payment: Payment, _now: datetime) -> Step | None:
-        return decide(State(payment.state), outcome) or _too_late(payment, outcome)
-
-    return decision
-
-
-def _external_id_of(outcome: Outcome[PaymentReceipt]) -> str | None:
-    match outcome:
-        case Accepted(receipt):
-            return receipt.external_id
-        case Unknown(external_id=external_id):
-            return external_id
-        case _:
-            return None
-
-
-def _too_late(payment: Payment, outcome: Outcome[PaymentReceipt]) -> Step | None:
-    """What a reply teaches that came after a person had settled the payment: that it was made, under which id."""
-    external_id = _external_id_of(outcome)
-    if external_id in {None, payment.external_id}:
-        return None
-    alarm("settled_wrongly", payment.id, external_id=external_id)
-    if payment.external_id:
-        return None  # an id that is there stays
-    if isinstance(outcome, Accepted) and payment.failure == Failure.SETTLED:
-        # The buyer can pay it: as long as nobody knows that it has ended, its order is not asked for once more.
-        return Step(State.PENDING, receipt=outcome.receipt, status=outcome.receipt.status)
-    # One that is learned now is followed: the payment may be paid late.
-    return Step(State(payment.state), receipt=PaymentReceipt(external_id))
 
 
 def _new_payment(request: PaymentRequest, route: Route, fingerprint: str, at: datetime) -> Payment:
@@ -384,14 +310,14 @@ def _new_payment(request: PaymentRequest, route: Route, fingerprint: str, at: da
             "id": request.id,
             "source": "service",
             "same_as": None,
-            "method": "phone" if request.phone else "link",
+            "method": request.method,
             "shop_id": route.shop_id,
             "route_version": route.version,
             "provider": route.provider,
             "organization_bin": route.organization_bin,
             "device_token_id": route.device_token_id,
             "amount": request.amount.tiyn,
-            "phone_last4": request.phone[-4:] if request.phone else None,
+            "phone_last4": request.phone_last4,
             "message": request.message,
             "short_code": request.short_code,
             "order_id": request.order_id,

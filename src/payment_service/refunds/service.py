@@ -1,13 +1,13 @@
-"""The steps of a refund, those of a payment: ask, write down, send once, learn, write down, answer.
+"""Making a refund, in the steps of a payment: write the intent, make the one call, write the outcome, answer.
 
 It goes by the route that the payment is pinned to. The payment's row lock guards what is left of it: an amount is
-reserved when the refund is written down, and freed only when it is certain that nothing was paid back.
+reserved when the intent is written, and freed only when it is certain that nothing was paid back.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -26,14 +26,13 @@ from payment_service.idempotency.decisions import Verdict, verdict_for_equal
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.idempotency.intents import earlier_of
 from payment_service.idempotency.sending import SendingWindow
-from payment_service.idempotency.writing import restore_intent, run_intent, write_intent, write_outcome
+from payment_service.idempotency.writing import run_intent, write_intent, write_outcome
 from payment_service.identifiers import new_id
 from payment_service.money import Money
 from payment_service.observability.logs import bind, get_logger
 from payment_service.payments import queries as payment_queries
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
-from payment_service.payments.moves import alarm, keep_other_id
 from payment_service.payments.reading import PaymentReading
 from payment_service.payments.rules import PaymentRules
 from payment_service.postgres.database import (
@@ -45,37 +44,29 @@ from payment_service.postgres.database import (
 )
 from payment_service.providers.deadline import clock
 from payment_service.providers.interface import (
-    Accepted,
     Account,
     NotSent,
     Outcome,
     Providers,
     RefundOfPayment,
     RefundReceipt,
-    Rejected,
-    Unknown,
 )
 from payment_service.refunds import queries
-from payment_service.refunds.lifecycle import RefundState, RefundStep, decide
-from payment_service.refunds.models import LIKE_IN_FLIGHT, PROVIDER_REFUND_ID, Refund
+from payment_service.refunds.lifecycle import RefundState
+from payment_service.refunds.models import LIKE_IN_FLIGHT, Refund
 from payment_service.refunds.moves import RefundMoves
+from payment_service.refunds.outcomes import RefundOutcome, provider_refund_id_of, step_for
 from payment_service.refunds.queries import Seen
 from payment_service.refunds.statements import INTEND
 from payment_service.routing.service import Routing
 from payment_service.scheduling.operations import InFlight
 
 log = get_logger(__name__)
-_SETTLED_WRONGLY: Final = {
-    (RefundState.FAILED, Accepted),
-    (RefundState.SUCCEEDED, Rejected),
-    (RefundState.SUCCEEDED, NotSent),
-}
-"""States in which the reply to a call finds its refund only when a person settled it otherwise meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefundRequest:
-    """A refund that somebody asks for. Without an amount it is all that is left."""
+    """The request for a refund. Without an amount it is all that is left."""
 
     caller: Caller
     payment: Payment
@@ -88,12 +79,12 @@ class RefundRequest:
 
 @dataclass(frozen=True, slots=True)
 class RefundAnswer:
-    """A refund and its payment as they stand, and whether this answers an earlier, equal request."""
+    """A refund and its payment as they are now, and whether this answers an earlier, equal request."""
 
     refund: Refund
     payment: Payment
     elsewhere: int = 0
-    """Tiyn that others say they paid back of the payment."""
+    """Tiyn of the payment that others report as paid back."""
     replayed: bool = False
 
     @property
@@ -104,7 +95,7 @@ class RefundAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Refunds:
-    """Refunds, over the services that they need."""
+    """Makes refunds."""
 
     database: Database
     routing: Routing
@@ -116,7 +107,7 @@ class Refunds:
     rules: PaymentRules = field(default_factory=PaymentRules)
 
     async def payment_of(self, caller: Caller, shop_id: int, provider: str, external_id: str) -> Payment:
-        """The payment to refund. One that may have been paid meanwhile is asked about first.
+        """The payment to refund. If it may have been paid meanwhile, its status is read first.
 
         Raises:
             PaymentNotFound: when it is not a payment of that shop, or the caller may not see it.
@@ -142,9 +133,9 @@ class Refunds:
         Raises:
             PaymentNotFound: the payment is not of a shop of the caller's.
             PaymentNotPaid, PaymentIncomplete, DeviceTokenMissing, RefundExceedsRemainder: it cannot be refunded.
-            IdempotencyKeyReused, StillRunning, RefundAlreadyOpen: it was asked for before.
+            IdempotencyKeyReused, StillRunning, RefundAlreadyOpen: an earlier request conflicts.
             NotAuthenticated: the caller's key was revoked meanwhile.
-            DatabaseUnavailable: it could not be written down, so nothing was sent.
+            DatabaseUnavailable: the intent could not be written, so nothing was sent.
             SendingHeld: the database may have lost what was sent before.
         """
         if not request.caller.may_touch(request.payment.shop_id):
@@ -161,7 +152,7 @@ class Refunds:
         return replace(done, elsewhere=elsewhere)
 
     async def _pinned_account(self, payment: Payment) -> tuple[Account, int]:
-        """The account that took the payment, whatever the routing says today, and what others paid back of it."""
+        """The account that took the payment, whatever its shop's routing is today, and what others paid back of it."""
         if payment.organization_bin is None or payment.amount is None:
             raise PaymentIncomplete
         async with self.database.reading() as session:
@@ -178,14 +169,14 @@ class Refunds:
     # --- write 1
 
     async def _write_intent(self, request: RefundRequest) -> RefundAnswer:
-        """Write 1: claim the request and reserve the amount, or find the refund that was asked for before."""
+        """Write 1: claim the request and reserve the amount, or find the earlier refund that answers it."""
         return await write_intent(
             lambda: self._try_intent(request),
             unconfirmed=lambda: self.inflight.begin(self._fail_unconfirmed(request)),
         )
 
     async def _try_intent(self, request: RefundRequest) -> RefundAnswer | None:
-        """One try; none when something changed meanwhile, so that it is to be tried again."""
+        """One try; none when something changed meanwhile and it has to be tried again."""
         fingerprint = await self._fingerprint(request)
         try:
             intent = await self._intend(request, fingerprint)
@@ -196,7 +187,7 @@ class Refunds:
         return await self._answer_of(request, fingerprint, intent)
 
     async def _intend(self, request: RefundRequest, fingerprint: str) -> asyncpg.Record:
-        """Run the statement: it inserts the refund and reserves its amount, or says what stands in the way."""
+        """Run the statement: it inserts the refund and reserves its amount, or returns the obstacle."""
         amount = request.amount.tiyn if request.amount else None
         return await run_intent(self.database.lines, INTEND, *self._values(request, amount, fingerprint))
 
@@ -213,7 +204,7 @@ class Refunds:
         )
 
     async def _answer_of(self, request: RefundRequest, fingerprint: str, intent: asyncpg.Record) -> RefundAnswer | None:
-        """The refund as it was written, or what stands in its way; none when it does not stand there any more."""
+        """The refund as it was written, or what its obstacle means; none when the obstacle is gone."""
         earlier_id: UUID = intent["earlier"]
         match intent["obstacle"]:
             case None:
@@ -245,12 +236,12 @@ class Refunds:
         return await self.fingerprints.of("refund", request.payment.id, amount)
 
     async def _fail_unconfirmed(self, request: RefundRequest) -> None:
-        """The commit of an intent may have succeeded without an answer. Nothing was sent, so the refund failed."""
+        """Fail a refund whose intent may have been committed although no reply came: nothing was sent."""
 
         async def fail_unconfirmed() -> None:
             seen = await queries.find(self.database, request.id)
             if seen is not None:
-                await self.moves.apply(seen, _decision(NotSent("intent_not_confirmed")), "refund")
+                await self.moves.apply(seen, partial(step_for, NotSent("intent_not_confirmed")), "refund")
 
         await retry_until_written(fail_unconfirmed, while_unreachable_s=FOREVER)
 
@@ -267,68 +258,22 @@ class Refunds:
     async def _write_outcome(
         self, request: RefundRequest, written: RefundAnswer, outcome: Outcome[RefundReceipt], *, since: float
     ) -> RefundAnswer:
-        """Write 2: the move, the payment's sums, audit entry and event. ``since``: when the intent was begun."""
-        refund_id, payment_id = written.refund.id, written.payment.id
-        # Said before it is written: should the database be gone for good, the log still knows.
-        log.info("provider called", outcome=type(outcome).__name__, provider_refund_id=_provider_id_of(outcome))
-        now = written.refund.created_at + timedelta(seconds=clock() - since)
-        known: Seen | None = Seen(written.refund, written.payment, now)
-
-        async def write(outcome: Outcome[RefundReceipt]) -> RefundAnswer:
-            nonlocal known
-            # Known once: what was written of it and not confirmed is to be looked at again.
-            seen, known = known or await queries.get(self.database, refund_id), None
-            return await self._apply_outcome(seen, outcome, request.reason)
-
-        async def restore() -> None:
-            alarm("intent_lost", payment_id, refund_id=str(refund_id))
-            values = self._values(request, written.refund.amount, written.refund.fingerprint)
-            await restore_intent(self.database, f"refund {refund_id}", INTEND, *values)
-
-        def refused(why: str) -> Unknown:
-            alarm("outcome_refused", payment_id, refund_id=str(refund_id), because=why)
-            return Unknown("outcome_refused")
-
-        done = await write_outcome(write, outcome, restore=restore, refused=refused)
-        if (named := _provider_id_of(outcome)) not in {None, done.refund.provider_refund_id}:
-            payment = done.payment
-            said = f"The reply to this refund named the refund {named}, which it is not."
-            await keep_other_id(
-                self.database, payment, "refund", said, external_id=payment.external_id, refund_id=refund_id
-            )
-        return done
-
-    async def _apply_outcome(self, seen: Seen, outcome: Outcome[RefundReceipt], reason: str | None) -> RefundAnswer:
-        """Move a refund by an outcome.
-
-        A reply that names a refund which was made before is crossed or cached and says nothing about this one.
-        """
-        refund_id = seen.refund.id
-        try:
-            moved = await self.moves.apply(seen, _decision(outcome), "refund", reason=reason)
-        except asyncpg.UniqueViolationError as error:
-            if constraint_of(error) != PROVIDER_REFUND_ID:
-                raise
-            alarm("crossed_reply", seen.payment.id, refund_id=str(refund_id))
-            seen = await queries.get(self.database, refund_id)
-            moved = await self.moves.apply(
-                seen, _decision(Unknown("refund_id_of_another_refund")), "refund", reason=reason
-            )
-        return RefundAnswer(moved.refund, moved.payment)
-
-
-def _decision(outcome: Outcome[RefundReceipt]) -> Callable[[Refund, datetime], RefundStep | None]:
-    def decision(refund: Refund, _now: datetime) -> RefundStep | None:
-        state = RefundState(refund.state)
-        if (state, type(outcome)) in _SETTLED_WRONGLY:
-            alarm("settled_wrongly", refund.payment_id, refund_id=str(refund.id))
-        return decide(state, outcome)
-
-    return decision
-
-
-def _provider_id_of(outcome: Outcome[RefundReceipt]) -> str | None:
-    return outcome.receipt.provider_refund_id if isinstance(outcome, Accepted) else None
+        """Write 2: the move, the payment's sums, audit entry and event. ``since``: when the window was opened."""
+        refund = written.refund
+        # Logged before it is written: should the database be gone for good, the log still knows.
+        log.info("provider called", outcome=type(outcome).__name__, provider_refund_id=provider_refund_id_of(outcome))
+        done = RefundOutcome(
+            database=self.database,
+            moves=self.moves,
+            refund=refund,
+            reason=request.reason,
+            outcome=outcome,
+            intent=self._values(request, refund.amount, refund.fingerprint),
+            seen=Seen(refund, written.payment, refund.created_at + timedelta(seconds=clock() - since)),
+        )
+        seen = await write_outcome(done)
+        await done.keep_other_id(seen)
+        return RefundAnswer(seen.refund, seen.payment)
 
 
 def remainder(payment: Payment, elsewhere: int = 0) -> Money:
