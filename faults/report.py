@@ -87,12 +87,11 @@ def write(folder: Path, rows: Sequence[Row], *, seed: int, seconds: float) -> No
 
 
 def paste(document: Path, rows: Sequence[Row]) -> None:
-    """Put the sums, and behind them every fault, between the two marks of a document."""
+    """Put the sums of each family between the two marks of a document; ``report.md`` has every fault."""
     before, _, rest = document.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
     sums = [total(of_family, family) for family, of_family in _by_family(rows).items()]
-    details = f"<details><summary>Every fault</summary>\n\n{table(rows)}\n</details>"
-    document.write_text(f"{before}{BEGIN}\n\n{_sums(sums)}\n{details}\n\n{END}{after}", encoding="utf-8")
+    document.write_text(f"{before}{BEGIN}\n\n{_sums(sums)}\n{END}{after}", encoding="utf-8")
 
 
 def _sums(families: Sequence[Row]) -> str:
