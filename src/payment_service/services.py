@@ -1,4 +1,4 @@
-"""The composition of the services: the only module that knows every one of them."""
+"""The composition of the services: the only module that knows all of them."""
 
 import asyncio
 import contextlib
@@ -92,7 +92,7 @@ class Services:
         return sorted(found, key=lambda task: task.since)
 
     async def due_since(self) -> dict[str, datetime | None]:
-        """By the kind of work, since when the oldest of it is due; none for none."""
+        """By the kind of work, when the oldest due row became due; none for none."""
         readings, events, deliveries, messages = await asyncio.gather(
             self.polling.overdue_since(),
             waiting_since(self.database),
@@ -115,7 +115,7 @@ class Services:
         async with self.database.transaction() as session:
             await self.fingerprints.rotate(session)
             await self.endpoints.rotate(session)
-            return await self.routing.rotate(session)
+            return await self.routing.tokens.rotate(session)
 
     async def close(self) -> None:
         """Give back every connection."""

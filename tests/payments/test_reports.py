@@ -210,7 +210,7 @@ async def test_bin_that_was_this_shops_opens_its_account_of_then(services: Servi
     await services.routing.update(FULL_ACCESS, SHOP, {"organization_bin": FOREIGN_BIN, "device_token": "another-token"})
     payment = await adopted(services, organization_bin=OWN_BIN)
     async with services.database.reading() as session:
-        assert await services.routing.device_token(session, payment.device_token_id) == device_token_of(SHOP)
+        assert await services.routing.tokens.of(session, payment.device_token_id) == device_token_of(SHOP)
     assert alarms["foreign_bin_reported"] == 0
 
 

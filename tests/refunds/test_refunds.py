@@ -223,7 +223,7 @@ async def test_token_of_an_old_payment_is_opened_after_the_key_was_rotated(
     old = services.settings.encryption_keys[0].get_secret_value()
     new = new_key()
     async with services.database.transaction() as session:
-        await replace(services.routing, vault=type(services.vault)([new, old])).rotate(session)
+        await replace(services.routing, vault=type(services.vault)([new, old])).tokens.rotate(session)
     routing = replace(services.routing, vault=type(services.vault)([new]))
     route = refunding(wire)
     await replace(services.refunds, routing=routing).refund(give_back(payment))

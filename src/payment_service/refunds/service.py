@@ -156,7 +156,7 @@ class Refunds:
         if payment.organization_bin is None or payment.amount is None:
             raise PaymentIncomplete
         async with self.database.reading() as session:
-            token = await self.routing.device_token(session, payment.device_token_id)
+            token = await self.routing.tokens.of(session, payment.device_token_id)
             elsewhere = await queries.refunded_elsewhere(session, payment)
         if token is None:
             raise DeviceTokenMissing(payment.shop_id)

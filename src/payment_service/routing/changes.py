@@ -41,7 +41,7 @@ WAITS: Final = timedelta(days=3)
 
 
 IN_TIME: Final = "route_change_in_time"
-"""The law that a change breaks which expired, or whose proposer is no administrator any more."""
+"""The rule that a change violates which expired, or whose proposer is no administrator any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +75,18 @@ class RouteChanges:
         async with self.database.reading() as session:
             return {row[0].shop_id: Proposal(*row) for row in await session.execute(query)}
 
-    async def of_shop(self, caller: Caller, shop_id: int, *, limit: int = 50) -> list[Proposal]:
-        """What was proposed for a shop, newest first."""
+    async def of_shop(self, caller: Caller, shop_id: int) -> list[Proposal]:
+        """The newest 50 proposals for a shop, newest first."""
         caller.require_shop(shop_id)
         query = _proposals().where(RouteChange.shop_id == shop_id)
-        newest = query.order_by(RouteChange.created_at.desc(), RouteChange.id.desc()).limit(limit)
+        newest = query.order_by(RouteChange.created_at.desc(), RouteChange.id.desc()).limit(50)
         async with self.database.reading() as session:
             return [Proposal(*row) for row in await session.execute(newest)]
 
     async def propose(
         self, caller: Caller, person_id: int, shop_id: int, fields: Mapping[str, Any], *, version: int, reason: str
     ) -> RouteChange:
-        """Write down what a person wants changed on this version of a shop's route; nothing is changed yet.
+        """Record the change that a person wants on this version of a shop's route; nothing is changed yet.
 
         Raises:
             ShopNotConfigured: when there is no routing that the caller may change.
@@ -113,11 +113,11 @@ class RouteChanges:
                     device_token_id=row.device_token_id,
                     **{name: checked.get(name, getattr(row, name)) for name in ROUTING_FIELDS},
                 )
-                today = await self.routing.device_token(session, row.device_token_id)
+                today = await self.routing.tokens.of(session, row.device_token_id)
                 token = checked.get("device_token", today)
                 await self.routing.check_token(session, shop_id, change.organization_bin, token)
                 if token != today:
-                    kept = token and await self.routing.keep_token(session, shop_id, token)
+                    kept = token and await self.routing.tokens.add(session, shop_id, token)
                     change.device_token_id, change.device_token = (kept.id, kept.masked) if kept else (None, None)
                 session.add(change)
                 await session.flush()

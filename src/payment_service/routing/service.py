@@ -1,11 +1,11 @@
-"""Shop -> Route, and every change of it: checked, versioned, written down, told to all processes.
+"""Shop -> Route, and every change of it: checked, versioned, recorded, announced to all processes.
 
-A change takes the row's lock, writes a version to the history with who and why, and the database tells every process
-(NOTIFY). There is no default route anywhere: a shop without routing is an error.
+A change takes the row's lock and writes a version to the history with who and why, and the database notifies every
+process. There is no default route anywhere: a shop without routing is an error.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 from sqlalchemy import func, select, text
@@ -33,7 +33,8 @@ from payment_service.postgres.memory import Memory
 from payment_service.postgres.vault import Vault
 from payment_service.postgres.visibility import of_shops
 from payment_service.providers.registry import DEFAULT, NAMES
-from payment_service.routing.models import DeviceToken, PaymentConfig, PaymentConfigHistory, RouteChange, RouteRule
+from payment_service.routing.models import PaymentConfig, PaymentConfigHistory, RouteChange, RouteRule
+from payment_service.routing.tokens import DeviceTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +106,13 @@ class Routing:
     """The routing of all shops."""
 
     database: Database
-    vault: Vault
+    vault: InitVar[Vault]
     providers: Collection[str] = NAMES
     memory: Memory[int, ShopConfig] = field(default_factory=lambda: Memory("routing_changed", name_of=int))
+    tokens: DeviceTokens = field(init=False)
+
+    def __post_init__(self, vault: Vault) -> None:
+        self.tokens = DeviceTokens(vault)
 
     # --- asking
 
@@ -172,12 +177,6 @@ class Routing:
         if len(active) > 1:
             raise BinOfSeveralShops(organization_bin, [config.row.shop_id for config in active])
         return active[0]
-
-    async def device_token(self, session: AsyncSession, device_token_id: int | None) -> str | None:
-        """The token that a payment was pinned to, in the clear."""
-        if device_token_id is None:
-            return None
-        return self._open(await session.get_one(DeviceToken, device_token_id))
 
     async def history(self, caller: Caller, shop_id: int) -> list[Change]:
         """Every change of a shop's routing, newest first.
@@ -283,7 +282,7 @@ class Routing:
         """Write a change and its version, in the caller's transaction; nothing when nothing differs.
 
         Raises:
-            TokenOfAnotherBin: for a device token that stands with another BIN.
+            TokenOfAnotherBin: for a device token that is used with another BIN.
             RouteChangeNeedsTwo: for a change of where money goes, when that is the rule.
         """
         if self.goes_elsewhere(row, checked) and await _needs_two(session):
@@ -304,24 +303,16 @@ class Routing:
 
     async def apply(self, session: AsyncSession, row: PaymentConfig, proposed: RouteChange) -> None:
         """Make a proposed change, which two people stand behind, in the caller's transaction."""
-        token = await self.device_token(session, proposed.device_token_id)
+        token = await self.tokens.of(session, proposed.device_token_id)
         await self.check_token(session, row.shop_id, proposed.organization_bin, token)
         _put(row, {name: getattr(proposed, name) for name in ROUTING_FIELDS})
         row.device_token_id, row.device_token = proposed.device_token_id, proposed.device_token
         await _write(session, row, proposed.reason)
 
     def goes_elsewhere(self, row: PaymentConfig, checked: Mapping[str, Any]) -> bool:
-        """Whether the money of a shop goes by another way after a change."""
+        """Whether a change sends the money of a shop elsewhere."""
         today = {**{name: getattr(row, name) for name in ROUTING_FIELDS}, "device_token": self.opened(row).device_token}
         return any(checked[name] != today[name] for name in WHERE_MONEY_GOES if name in checked)
-
-    async def rotate(self, session: AsyncSession) -> int:
-        """Encrypt every device token anew with the newest key of the vault, in the caller's transaction."""
-        tokens = list(await session.scalars(select(DeviceToken).with_for_update()))
-        for token in tokens:
-            token.ciphertext = self.vault.rotate(token.ciphertext, _place(token.id))
-            await audit.record_change(session, "secrets-rotate", DeviceToken.__tablename__, token.id)
-        return len(tokens)
 
     async def lock_all(self, session: AsyncSession) -> dict[int, PaymentConfig]:
         """All routing, locked against any other change until the caller's transaction ends."""
@@ -332,10 +323,10 @@ class Routing:
     async def check_token(
         self, session: AsyncSession, shop_id: int, organization_bin: str, device_token: str | None
     ) -> None:
-        """Refuse a device token that stands with another BIN today, at any shop: it was registered for that one.
+        """Refuse a device token that is used with another BIN today, at any shop: it was registered for that one.
 
-        So a shop that gets another BIN gets that BIN's token with it, or has none. Nobody says that Kaspi refuses the
-        BIN of one seller with the token of another.
+        So a shop that gets another BIN gets that BIN's token with it, or has none. It is not known that Kaspi refuses
+        the BIN of one seller with the token of another.
 
         Raises:
             TokenOfAnotherBin: for such a token.
@@ -352,35 +343,22 @@ class Routing:
     # --- steps
 
     def _masks(self, row: PaymentConfig) -> set[str | None]:
-        """What may have been shown for a row's token: an earlier version wrote down more of a short one."""
+        """What may have been shown for a row's token: an earlier version showed more of a short one."""
         token = self.opened(row).device_token
         return {row.device_token} | ({masked(token)} if token else set())
 
     async def _set_token(self, session: AsyncSession, row: PaymentConfig, device_token: str | None) -> None:
-        token = None if device_token is None else await self.keep_token(session, row.shop_id, device_token)
+        token = None if device_token is None else await self.tokens.add(session, row.shop_id, device_token)
         row.token = token
         row.device_token_id, row.device_token = (token.id, token.masked) if token else (None, None)
 
-    async def keep_token(self, session: AsyncSession, shop_id: int, device_token: str) -> DeviceToken:
-        """Write a device token down, encrypted, in the caller's transaction."""
-        # Its id first: the token is encrypted for this row and no other.
-        token_id = await session.scalar(select(func.nextval(func.pg_get_serial_sequence("device_token", "id"))))
-        ciphertext = self.vault.encrypt(device_token, _place(token_id))
-        token = DeviceToken(id=token_id, ciphertext=ciphertext, masked=masked(device_token))
-        session.add(token)
-        await audit.record_change(session, "token-create", DeviceToken.__tablename__, token_id, shop_id=shop_id)
-        return token
-
     def opened(self, row: PaymentConfig) -> ShopConfig:
         """A row with its device token in the clear."""
-        return ShopConfig(row, self._open(row.token) if row.token else None)
-
-    def _open(self, token: DeviceToken) -> str:
-        return self.vault.decrypt(token.ciphertext, _place(token.id))
+        return ShopConfig(row, self.tokens.open(row.token) if row.token else None)
 
 
 async def one_at_a_time(session: AsyncSession) -> None:
-    """Let changes of where money goes wait for each other, before any lock of a row: each looks at all tokens."""
+    """Serialise changes of where money goes, before any row is locked: each looks at all tokens."""
     await session.execute(text("SELECT one_at_a_time('routing')"))
 
 
@@ -389,7 +367,7 @@ async def _needs_two(session: AsyncSession) -> bool:
 
 
 async def set_needs_two(database: Database, *, needs_two: bool) -> bool:
-    """Write down whether a change of where money goes needs two people; returns whether that is new.
+    """Record whether a change of where money goes needs two people; returns whether that is new.
 
     Only the owner of the tables may.
     """
@@ -403,10 +381,6 @@ async def set_needs_two(database: Database, *, needs_two: bool) -> bool:
             rule.needs_two = needs_two
         await audit.record_change(session, "route-rule", RouteRule.__tablename__, 1)
     return True
-
-
-def _place(token_id: int | None) -> str:
-    return f"{DeviceToken.__tablename__}/{token_id}"
 
 
 async def _record(session: AsyncSession, operation_type: str, row: PaymentConfig, reason: str) -> None:
@@ -439,7 +413,7 @@ def _put(row: PaymentConfig, checked: Mapping[str, Any]) -> None:
 
 
 def _report(session: AsyncSession, row: PaymentConfig, reason: str) -> None:
-    """Write the event that the money of a shop goes somewhere else from now on. The device token is masked."""
+    """Write the event that the routing of a shop has changed. The device token is masked."""
     data = {name: getattr(row, name) for name in (*ROUTING_FIELDS, "shop_id", "version", "device_token", "updated_at")}
     outbox.write(
         session,

@@ -1,4 +1,4 @@
-"""The routing of a shop as the world sees it: in answers, in events and on the command line."""
+"""The public view of a shop's routing: in answers, in events and on the command line."""
 
 from datetime import datetime
 from typing import Self

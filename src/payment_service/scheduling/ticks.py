@@ -1,4 +1,4 @@
-"""That workers live: each writes one row anew at every sweep, so that people see which there are and when they stop."""
+"""Heartbeats of workers: each updates one row at every sweep, so that people see which there are and when they stop."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ FORGOTTEN_AFTER: Final = timedelta(days=1)
 
 
 class WorkerTick(Base):
-    """One worker that lives, or did within the last day."""
+    """One worker that runs, or did within the last day."""
 
     __tablename__ = "worker_tick"
 
@@ -41,12 +41,12 @@ class LivingWorker:
     seen_s: float
 
     def works(self, sweep_every_s: float) -> bool:
-        """Whether it still does."""
+        """Whether it still works."""
         return self.seen_s < MISSED_TICKS * sweep_every_s
 
 
 async def tick(database: Database, worker_id: UUID, *, host: str, version: str) -> None:
-    """Say that this worker lives, and forget those that went long ago."""
+    """Record that this worker runs, and forget those that ended long ago."""
     row = {"id": worker_id, "host": host[:100], "version": version[:50]}
     seen = insert(WorkerTick).values(row).on_conflict_do_update(index_elements=["id"], set_={"ticked_at": func.now()})
     async with database.transaction() as session:
@@ -54,10 +54,10 @@ async def tick(database: Database, worker_id: UUID, *, host: str, version: str) 
         await session.execute(delete(WorkerTick).where(WorkerTick.ticked_at < func.now() - FORGOTTEN_AFTER))
 
 
-async def workers(database: Database, *, limit: int = 50) -> list[LivingWorker]:
-    """The workers of the last day, the one that was seen last first."""
+async def workers(database: Database) -> list[LivingWorker]:
+    """The workers of the last day, at most 50, the one that was seen last first."""
     seen_s = func.extract("epoch", func.now() - WorkerTick.ticked_at).cast(Float)
     query = select(WorkerTick.host, WorkerTick.version, WorkerTick.began_at, seen_s)
     async with database.reading() as session:
-        rows = await session.execute(query.order_by(WorkerTick.ticked_at.desc()).limit(limit))
+        rows = await session.execute(query.order_by(WorkerTick.ticked_at.desc()).limit(50))
         return [LivingWorker(*row) for row in rows]
