@@ -87,7 +87,7 @@ def write(folder: Path, rows: Sequence[Row], *, seed: int, seconds: float) -> No
 
 
 def paste(document: Path, rows: Sequence[Row]) -> None:
-    """Put the sums of each family between the two marks of a document; ``report.md`` has every fault."""
+    """Put the sums of each family between the two marks of a document: not every fault."""
     before, _, rest = document.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
     sums = [total(of_family, family) for family, of_family in _by_family(rows).items()]

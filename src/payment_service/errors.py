@@ -69,7 +69,7 @@ from payment_service.rates import Exceeded
 
 
 class ServiceError(Exception):
-    """Something the caller must be told, with a stable ``code`` and a sentence."""
+    """An error for the caller, with a stable ``code`` and a sentence."""
 
     code: ClassVar[str] = "internal_error"
     title: ClassVar[str] = "Internal error"
@@ -101,7 +101,7 @@ class ScopeMissing(ServiceError):
 
 
 class InvalidInput(ServiceError):
-    """A field holds what it may not hold."""
+    """A field has an invalid value."""
 
     code = "validation_failed"
     title = "Invalid request"
@@ -239,7 +239,7 @@ class PaymentNotFound(ServiceError):
 
 
 class PaymentHasNoLink(ServiceError):
-    """It was asked for by phone, or its link never became known."""
+    """It was requested by phone, or its link never became known."""
 
     code = "payment_has_no_link"
     title = "Payment without a link"
@@ -304,7 +304,7 @@ class TooEarlyToSettle(ServiceError):
 
 
 class SettlementContradicted(ServiceError):
-    """The provider says something else than the person who settles."""
+    """The provider contradicts the person who settles."""
 
     code = "settlement_contradicted"
     title = "The provider says otherwise"
@@ -361,7 +361,7 @@ class SettledByCaller(ServiceError):
 
 
 class SettlementInUse(ServiceError):
-    """What was settled was built upon: undoing it would say that this was not so."""
+    """Something relies on the settlement, such as a refund, so it cannot be undone."""
 
     code = "settlement_in_use"
     title = "Settlement in use"
@@ -397,7 +397,7 @@ class BindingNotFound(ServiceError):
 
 
 class BindingExists(ServiceError):
-    """The chat is told of that shop already."""
+    """The chat is bound to that shop already."""
 
     code = "binding_exists"
     title = "Chat already bound"
@@ -408,7 +408,7 @@ class BindingExists(ServiceError):
 
 
 class MessageNotSent(ServiceError):
-    """A message that somebody waits for was not taken."""
+    """A message that somebody waits for was not accepted."""
 
     code = "message_not_sent"
     title = "Message not sent"
@@ -462,7 +462,7 @@ class RefundAlreadyOpen(ServiceError):
 
 
 class HintNotVerified(ServiceError):
-    """A hint that does not come from whom it must come, or not from now."""
+    """A hint without a valid signature, or an old one."""
 
     code = "hint_not_verified"
     title = "Hint not verified"
@@ -482,7 +482,7 @@ class TooManyHints(ServiceError):
 
 
 class RateLimited(ServiceError):
-    """Asked too often; nothing was done. ``policy`` names what is counted."""
+    """Too many requests; nothing was done. ``policy`` names what is counted."""
 
     code = "rate_limited"
     title = "Too many requests"
@@ -491,7 +491,7 @@ class RateLimited(ServiceError):
         rate, self.wait_s = exceeded.rate, math.ceil(exceeded.wait_s)
         super().__init__(
             f"{what}: at most {rate.quota} in {rate.window_s:.0f} seconds. Nothing was done. "
-            f"Ask again in {self.wait_s} seconds.",
+            f"Try again in {self.wait_s} seconds.",
         )
         self.policy = policy
         self.rate = rate
@@ -504,7 +504,9 @@ class TooManyWaiting(ServiceError):
     title = "Too many waiting requests"
 
     def __init__(self, most: int) -> None:
-        super().__init__(f"One key may have {most} streams and waiting requests open at once. Ask without waiting.")
+        super().__init__(
+            f"One key may have {most} streams and waiting requests open at once. Repeat the request without waiting."
+        )
 
 
 class WebhookNotFound(ServiceError):
@@ -598,7 +600,7 @@ class DatabaseUnavailable(TryAgainLater):
 
     def __init__(self) -> None:
         super().__init__(
-            "The database cannot be reached, has no free connection or refuses. Nothing was sent. Try again later."
+            "The database cannot be reached, has no free connection or refused. Nothing was sent. Try again later."
         )
 
 
@@ -632,7 +634,9 @@ class NoRoomToWait(TryAgainLater):
     title = "Too many waiting requests in all"
 
     def __init__(self) -> None:
-        super().__init__("This process serves as many streams and waiting requests as it can. Ask without waiting.")
+        super().__init__(
+            "This process serves as many streams and waiting requests as it can. Repeat the request without waiting."
+        )
 
 
 class Draining(TryAgainLater):

@@ -1,9 +1,9 @@
-"""The HTTP/1.1 server's side of a connection, bounded: uvicorn's own, with limits that it does not have on httptools.
+"""The server's side of an HTTP/1.1 connection: uvicorn's own, with limits that it does not have on httptools.
 
-What is bounded: the bytes of a head, of chunk extensions and of trailers; the time to send a head and a body; how long
-a request may lie unread while this process stands still; the time to read an answer; the requests that are sent ahead
-of their turn; the connections. Every refusal is a problem like any other, and is never sent in the place of the answer
-to an earlier request that is still being worked on: whoever asked for a payment would take it for the payment's end.
+Limited are the bytes of a head, of chunk extensions and of trailers; the time to send a head and a body; how long a
+request may lie unread while this process stands still; the time to read an answer; the pipelined requests; the
+connections. Every refusal is a problem like any other. It is never sent in place of the answer to an earlier request
+that is still in progress: the caller would take it for the result of that payment.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ _MAX_MESSAGE_BYTES: Final = 16 * MAX_BODY_BYTES
 _MAX_AHEAD: Final = 16
 """Requests that one connection may send before the first is answered. Hardly any client sends one."""
 _WAITED_S: Final = 1.0
-"""A connection that asks for nothing for so long makes room for others when there are too many."""
+"""A connection that is idle for so long is closed for others when there are too many."""
 _LAST_DATA_RECEIVED: Final = struct.Struct("=52xI")
 """Of Linux's ``struct tcp_info``: how long ago the last bytes came in from the network, in milliseconds."""
 log = get_logger(__name__)
@@ -95,7 +95,7 @@ class BoundedProtocol(HttpToolsProtocol):
     # --- the connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
-        """Take a connection in, or make room for it first, or turn it away."""
+        """Accept a connection, making room for it if needed, or refuse it."""
         super().connection_made(transport)
         self.waiting_since = self.loop.time()
         if len(self.connections) > self._max_connections:
@@ -119,7 +119,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Give the parser what came, piece by piece, as long as it makes something of it."""
+        """Feed the parser piece by piece, as long as it accepts what came."""
         for start in range(0, len(data), _PIECE_BYTES):
             if self._deaf or self.transport.is_closing():
                 return
@@ -134,7 +134,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._watch()
 
     def pause_writing(self) -> None:
-        """The client does not read what it asked for."""
+        """The client does not read its answer."""
         super().pause_writing()
         self._unread = self._unread or self.loop.call_later(self.read_s, self._left_unread)
 
@@ -146,10 +146,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self._unread = None
 
     def shutdown(self) -> None:
-        """Close when the request under way has been answered, or after a while, as far as none is.
+        """Close when the request under way has been answered, or after a while when there is none.
 
-        Closed at once, an idle connection would reset a request that a balancer sends just then, and the balancer
-        could not tell whether a payment was sent. One that comes meanwhile is answered: 503, and the connection closes.
+        If an idle connection were closed at once, that could reset a request that a balancer sends just then, and the
+        balancer could not tell whether a payment was sent. A request that comes meanwhile is answered with 503, and the
+        connection closes.
         """
         if self._active is None or self._active.response_complete:
             self.loop.call_later(self.stopping_s, super().shutdown)
@@ -289,7 +290,7 @@ class BoundedProtocol(HttpToolsProtocol):
     # --- refusals
 
     def _refuse(self, reason: str, answer: Response | None = None) -> None:
-        """Read no more from this connection, and say why if that cannot be taken for another answer."""
+        """Read no more from this connection, and send the reason unless it could be taken for another answer."""
         if self._deaf:
             return
         CONNECTIONS_REFUSED.labels(reason=reason).inc()

@@ -1,4 +1,4 @@
-"""The identifiers of this trade: BIN, phone, device token, our own ids. Pure checks, one for every way in."""
+"""The identifiers of this trade: BIN, phone, device token, our own ids. Pure checks, used by every interface."""
 
 import re
 import unicodedata
@@ -73,10 +73,10 @@ def _dialled(sign: str) -> str:
 
 
 def checked_order_id(text: str) -> str:
-    """Return the id of an order that no other id looks like: no order is paid twice because of what cannot be seen.
+    """Return an order id that cannot be confused with another: no order is paid twice because of invisible characters.
 
-    Its characters are in their composed form (NFC), and between them there is at most one ordinary space. The
-    database checks the same of a new payment.
+    Its characters are in their composed form (NFC), and between them there is at most one ordinary space. The database
+    checks the same of a new payment.
 
     Raises:
         ValueError: with the reason, for anything else.
@@ -105,7 +105,7 @@ def looks_like_uuid(device_token: str) -> bool:
 
 
 def masked(device_token: str) -> str:
-    """Its beginning, a third of it and 8 characters at most, and an ellipsis: enough to recognise it, not to use it."""
+    """The beginning of a token, a third of it and at most 8 characters, and an ellipsis: enough to recognise it."""
     return device_token[: min(_MASK_LENGTH, len(device_token) // 3)] + MASK
 
 

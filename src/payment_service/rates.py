@@ -44,7 +44,8 @@ class Exceeded:
 class RateLimiter:
     """A bucket per name (the generic cell rate algorithm). A name that is not held has a full bucket.
 
-    ``limits`` is not used for this: its storage in memory walks over all names at every hit, and holds as many as come.
+    The library ``limits`` is not used: its storage in memory walks over all names at every hit, and grows without
+    bound.
     """
 
     def __init__(self, rate: Rate, *, max_names: int = 50_000, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,4 +1,4 @@
-"""What the texts of settings may look like, and what people and their tools make of them by mistake."""
+"""What the texts of settings may look like, and the common mistakes of people and tools in writing them."""
 
 import codecs
 import re
@@ -29,7 +29,7 @@ class UnreadableFileError(Exception):
 
 
 def check_secret(value: str, *, spaces: bool = False) -> str:
-    """A secret without what a shell, a YAML file or a secret store wraps around it.
+    """A secret without what a shell, a YAML file or a secret store may have wrapped around it.
 
     Raises:
         ValueError: for one that still has it. Its text quotes nothing of it.

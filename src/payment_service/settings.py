@@ -355,7 +355,7 @@ class Settings(BaseSettings):
 
     @property
     def follow(self) -> FollowPlan:
-        """How often a payment is asked about."""
+        """When the status of a payment is read."""
         return FollowPlan(
             first_s=self.follow_first_s,
             fast_s=self.follow_fast_s,
@@ -379,7 +379,7 @@ class Settings(BaseSettings):
 
     @property
     def rates(self) -> Rates:
-        """How often anybody may ask."""
+        """How often callers may call."""
         unlimited = not self.rate_limits
         return Rates(
             requests_of_key=Rate(0 if unlimited else self.rate_per_key * RATES_OVER_S, RATES_OVER_S),
@@ -392,7 +392,7 @@ class Settings(BaseSettings):
 
     @property
     def telegram(self) -> TelegramSettings | None:
-        """The bot that tells people; none when none is set up."""
+        """The bot that sends messages; none when none is set up."""
         if self.telegram_bot_token is None:
             return None
         return TelegramSettings(self.telegram_bot_token.get_secret_value(), self.telegram_api_url)

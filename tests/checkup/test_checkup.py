@@ -135,7 +135,7 @@ async def test_triggers_that_are_switched_off(well: Services, sql: asyncpg.Conne
         await sql.execute("ALTER TABLE sending_hold DISABLE TRIGGER ALL")
     try:
         assert await found(well) == {("laws", Level.BAD): "triggers are switched off on sending_hold"}
-        with pytest.raises(StartError, match="does not keep its laws: triggers are switched off on sending_hold"):
+        with pytest.raises(StartError, match="does not enforce its rules: triggers are switched off on sending_hold"):
             await check_database(well.settings)
     finally:
         await sql.execute("ALTER TABLE sending_hold ENABLE TRIGGER ALL")
@@ -197,9 +197,7 @@ async def test_months_that_nobody_makes(well: Services, sql: asyncpg.Connection)
 
 async def test_workers_that_are_gone(well: Services, sql: asyncpg.Connection) -> None:
     await sql.execute("UPDATE worker_tick SET ticked_at = now() - interval '10 min'")
-    assert await found(well) == {
-        ("workers", Level.BAD): "none works: no payment is followed, nobody is told of anything"
-    }
+    assert await found(well) == {("workers", Level.BAD): "none runs: no payment is polled, no event or message is sent"}
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ async def test_killed_and_stopped_runs_taken_up_again_write_the_same_sums(books:
     assert not disturbed.exists()
     assert not [secret for secret in books.secrets if secret in state.read_text()]
 
-    assert "take that up with --resume" in reconcile(books, *words).stderr
+    assert "continue it with --resume" in reconcile(books, *words).stderr
     assert reconcile(books, *words, "--resume", "--apply").returncode == 2
     done = reconcile(books, *words, "--resume")
     assert (done.returncode, "12 differ" in done.stdout) == (1, True), done.stderr
@@ -195,7 +195,7 @@ async def test_payments_that_the_provider_denies_stay_for_people(books: Rig) -> 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--resume"], "nothing to take up"),
+        (["--resume"], "nothing to resume"),
         (["--until", "2025-12-31"], "The period is empty"),
         (["--csv", "missing/sums.csv"], "cannot be written"),
         (["--state", "missing/state"], "cannot be written"),

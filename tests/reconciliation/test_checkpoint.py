@@ -51,12 +51,12 @@ def test_run_with_other_arguments_is_not_taken_up(tmp_path: Path, other: dict[st
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"asked": 1}', b"\xff"])
 def test_other_file_is_not_taken_up(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "state").write_bytes(content)
-    with pytest.raises(BadCheckpointError, match="not what a run"):
+    with pytest.raises(BadCheckpointError, match="not written by this command"):
         Checkpoint.load(tmp_path / "state", ASKED)
 
 
 def test_missing_file_is_told_of(tmp_path: Path) -> None:
-    with pytest.raises(BadCheckpointError, match="nothing to take up"):
+    with pytest.raises(BadCheckpointError, match="nothing to resume"):
         Checkpoint.load(tmp_path / "state", ASKED)
 
 

@@ -1,4 +1,4 @@
-"""The tables of those who call: API keys, and people with their sessions.
+"""The tables of callers: API keys, and people with their sessions.
 
 A key, a session's token and a link are never stored, only their SHA-256: each has 256 random bits, so that is enough.
 A password has fewer, so of it there is an Argon2id hash.
@@ -31,7 +31,7 @@ class ApiKey(Base):
 
 
 class ApiKeyUse(Base):
-    """When a key was last used, by the minute or so. No part of the record: what was done with it is there."""
+    """When a key was last used, to within a minute. Not part of the record, which has what was done with it."""
 
     __tablename__ = "api_key_use"
 
@@ -80,7 +80,7 @@ class SignInLimit(Base):
 
 
 class PersonSession(Base):
-    """A session, by the digest of its token. A trigger ends it with the password, role, shops and account it has."""
+    """A session, by the digest of its token. A trigger ends it when the password, role, shops or account change."""
 
     __tablename__ = "person_session"
 

@@ -38,7 +38,7 @@ log = get_logger(__name__)
 
 
 class Refusal(StrEnum):
-    """Why somebody does not come in."""
+    """Why a sign-in is refused."""
 
     AWAY = "away"
     """The provider does not answer, or not with what it should."""
@@ -59,7 +59,7 @@ class Refusal(StrEnum):
 
 
 class OpenIdRefused(Exception):
-    """Nobody came in, and no session was proved. ``wanted`` is the page that the attempt began for."""
+    """The sign-in is refused, or the session was not proved. ``wanted`` is the page that the attempt began for."""
 
     def __init__(self, why: Refusal, wanted: str | None = None) -> None:
         super().__init__(why)
@@ -79,7 +79,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """What is remembered while the browser is away."""
+    """What is remembered while the browser is at the provider."""
 
     began_at: float
     wanted: str

@@ -1,8 +1,8 @@
-"""What is said to an OpenID provider, and what of its answers is believed. With Authlib's protocol and joserfc's keys.
+"""Requests to an OpenID provider, and which of its answers are trusted. With Authlib's protocol and joserfc's keys.
 
 An ID token counts when one of the provider's keys signed it, by an algorithm with a public key, for this client, for
-this attempt (nonce), and it has not expired. Which addresses and keys the provider has is read anew every hour, and its
-keys once more when a token names one that is not known. Imported when somebody signs in with it.
+this attempt (nonce), and it has not expired. The provider's addresses and keys are read again every hour, and its keys
+once more when a token names an unknown one. Imported when somebody signs in with it.
 """
 
 import asyncio
@@ -89,7 +89,7 @@ class Provider:
         return str(url)
 
     async def identity(self, code: str, *, nonce: str, verifier: str) -> Identity:
-        """Whom a code stands for.
+        """Who a code stands for.
 
         Raises:
             OpenIdRefused: when the provider does not take the code, or its token does not hold.
@@ -106,7 +106,7 @@ class Provider:
     # --- steps
 
     async def _exchange(self, known: _Known, code: str, verifier: str) -> dict[str, Any]:
-        """What the provider gives for a code."""
+        """What the provider returns for a code."""
         body = prepare_token_request(
             "authorization_code", redirect_uri=self._settings.redirect_uri, code=code, code_verifier=verifier
         )
@@ -145,7 +145,7 @@ class Provider:
         return dict(claims)
 
     async def _read(self, *, anew: bool = False) -> _Known:
-        """What is known of the provider, asked for when it is too old; ``anew``: unless it was a moment ago."""
+        """What is known of the provider, read again when it is too old; with ``anew`` unless that was a moment ago."""
         now = asyncio.get_running_loop().time
         async with self._one_at_a_time:
             is_fresh = self._known is not None and now() < self._known.until
@@ -190,7 +190,7 @@ def _decoded(id_token: str, keys: KeySet) -> jwt.Token:
 
 
 def _keys(document: dict[str, Any]) -> KeySet:
-    """The keys that can be used. One of a kind that is not known is no reason to know none."""
+    """The usable keys. A key of an unknown kind does not make the others unusable."""
     keys: list[Key] = []
     listed = document.get("keys")
     for data in listed if isinstance(listed, list) else ():

@@ -1,7 +1,7 @@
-"""Passwords: which are taken, and their Argon2id hashes. Imported when somebody signs in, not when a program starts.
+"""Passwords: which are accepted, and their Argon2id hashes. Imported when somebody signs in, not when a program starts.
 
-Hashing is work by design, done beside payments on the same machine: in a thread, one at a time, and with the least
-memory and one lane that OWASP's password storage cheat sheet gives (19 MiB, two passes: about 27 ms).
+Hashing is expensive by design and shares the machine with payments: it runs in a thread, one at a time, with the least
+memory and the one lane that OWASP's password storage cheat sheet gives (19 MiB, two passes: about 27 ms).
 """
 
 import asyncio
@@ -43,7 +43,7 @@ async def hash_of(password: str) -> str:
 
 
 async def is_right(password_hash: str | None, password: str) -> bool:
-    """Whether it is the password; never where there is none."""
+    """Whether it is the password; never when there is none."""
     async with _one_at_a_time:
         verified = await asyncio.to_thread(_verify, password_hash or _NOBODYS, password[:LONGEST])
     return verified and password_hash is not None

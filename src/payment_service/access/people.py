@@ -33,7 +33,7 @@ _LONGEST_NAME: Final = 100
 
 
 class Role(StrEnum):
-    """What a person is here for."""
+    """What a person does here."""
 
     FLORIST = "florist"
     OPERATOR = "operator"
@@ -87,7 +87,7 @@ def rights_of(person: Person) -> frozenset[Right]:
 
 
 def caller_of(person: Person) -> Caller:
-    """The person as services know those who call. Without a list of shops only a role for all shops sees any."""
+    """The person as a ``Caller``. Without a list of shops only a role for all shops sees any."""
     scopes = frozenset[Scope]().union(*(_SCOPES[right] for right in rights_of(person)))
     is_for_all = person.shops is None and person.role != Role.FLORIST
     return Caller(person.email, scopes, ALL_SHOPS if is_for_all else frozenset(person.shops or ()))

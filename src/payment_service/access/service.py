@@ -1,8 +1,8 @@
 """Who calls, and what they may do.
 
-Keys are served from memory. The database tells each change of a key, and then all are forgotten: a revoked key ends
-within the time of a NOTIFY. While not listening to the database, every key is looked up. Whether a key has expired is
-checked at each use.
+Keys are served from memory. The database notifies each change of a key, and then all are forgotten: a revoked key ends
+within the time of a NOTIFY. Without a LISTEN connection every key is looked up. Whether a key has expired is checked at
+each use.
 """
 
 import asyncio
@@ -75,7 +75,7 @@ class Caller:
         return self.shops is ALL_SHOPS or shop_id in self.shops
 
     def may_all_that(self, other: "Caller") -> bool:
-        """Whether this caller may do everything that the other may, in every shop of theirs."""
+        """Whether this caller may do everything that the other may, in every shop of the other."""
         return other.scopes <= self.scopes and (
             self.shops is ALL_SHOPS or (other.shops is not ALL_SHOPS and other.shops <= self.shops)
         )
@@ -156,7 +156,7 @@ class Access:
         return held.caller
 
     async def note_uses(self) -> None:
-        """Write down which keys were used since this was called last; when it fails, the next call does."""
+        """Record which keys were used since the last call; if that fails, the next call does."""
         used = sorted(self._used)
         if not used:
             return
@@ -167,7 +167,7 @@ class Access:
         self._used.difference_update(used)
 
     async def keep_noting_uses(self) -> None:
-        """Write down uses every ``NOTED_EVERY_S`` seconds, until cancelled."""
+        """Record uses every ``NOTED_EVERY_S`` seconds, until cancelled."""
         while True:
             await asyncio.sleep(NOTED_EVERY_S)
             try:
@@ -176,7 +176,7 @@ class Access:
                 log.warning("uses of keys are not written down yet", error=type(error).__name__)
 
     async def last_used(self) -> dict[int, datetime]:
-        """When each key was last used, as far as that is written down; a key that never was is left out."""
+        """When each key was last used, as far as recorded; a key that never was is left out."""
         async with self.database.reading() as session:
             return {use.key_id: use.used_at for use in await session.scalars(select(ApiKeyUse))}
 
@@ -192,12 +192,12 @@ class Access:
         return _HeldKey(_caller(row), math.inf if lasts_s is None else asked_at + lasts_s)
 
     async def holding(self, key_ids: Collection[int]) -> dict[int, Caller]:
-        """What each of these keys stands for now; those that are revoked or expired are left out."""
+        """What each of these keys stands for now; revoked and expired ones are left out."""
         async with self.database.reading() as session:
             return {row.id: _caller(row) for row in await session.scalars(_holding().where(ApiKey.id.in_(key_ids)))}
 
     async def require_still(self, caller: Caller) -> None:
-        """Refuse a caller whose key holds less than when they came in. One without a key has none to lose.
+        """Refuse a caller whose key has lost rights since the request began. A caller without a key has none to lose.
 
         Raises:
             NotAuthenticated: for such a caller.
@@ -258,7 +258,7 @@ class Access:
             return list(await session.scalars(select(ApiKey).order_by(ApiKey.id)))
 
     async def revoke(self, key_id: int) -> ApiKey | None:
-        """End a key for good; none when there is no such key. Twice is the same as once."""
+        """Revoke a key for ever; none when there is no such key. Twice is the same as once."""
         async with self.database.transaction() as session:
             row = await session.get(ApiKey, key_id, with_for_update=True)
             if row is not None and row.revoked_at is None:

@@ -27,7 +27,7 @@ PROVED_FOR_S: Final = 600
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """A person with a session that holds."""
+    """A person with a valid session."""
 
     person: Person
     digest: str
@@ -36,12 +36,12 @@ class SignedIn:
 
     @property
     def caller(self) -> Caller:
-        """The person as services know those who call."""
+        """The person as a ``Caller``."""
         return caller_of(self.person)
 
     @property
     def has_proved(self) -> bool:
-        """Whether the person said who they are a short time ago."""
+        """Whether the person proved who they are a short time ago."""
         # Before now by no clock but one that was ahead then: it proves nothing.
         return 0 <= self.proved_s < PROVED_FOR_S
 
@@ -129,7 +129,7 @@ class Sessions:
             if row is None or row.ended_at is not None:
                 raise NotAuthenticated("a session that has not ended")
             now = (await session.execute(select(func.now()))).scalar_one()
-            row.proved_at = max(row.proved_at, now)  # it may have waited for one who proved it later
+            row.proved_at = max(row.proved_at, now)  # it may have waited for a later proof
         await self.limits.give_back(address, person.email)
 
     # --- by what an OpenID provider said

@@ -1,4 +1,4 @@
-"""Those who call, over HTTP: who am I, and which keys there are."""
+"""Callers over HTTP: what my key may do, and which keys there are."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -17,9 +17,9 @@ router = APIRouter(tags=["admin"], route_class=ExactRoute)
 
 
 class Me(BaseModel):
-    """What the key that was sent stands for."""
+    """The caller that the key identifies."""
 
-    name: str = Field(description="The record names the caller so.", examples=["bitrix"])
+    name: str = Field(description="The caller's name in the record.", examples=["bitrix"])
     scopes: list[Scope]
     shops: list[int] | Literal["all"]
 
@@ -27,12 +27,12 @@ class Me(BaseModel):
 class KeyAnswer(KeyView):
     """One key, and when it was used."""
 
-    last_used_at: datetime | None = Field(description="To the minute; null when it was not used since this is noted.")
+    last_used_at: datetime | None = Field(description="To the minute; null when no use was recorded.")
 
 
 @router.get("/me", summary="Who am I", responses=problems.declared())
 async def me(caller: Annotated[Caller, caller_who_may(None)]) -> Me:
-    """Returns the name, the scopes and the shops of the key. Every key may ask."""
+    """Returns the name, the scopes and the shops of the key. Any valid key may ask."""
     shops = "all" if caller.shops is ALL_SHOPS else sorted(caller.shops)
     return Me(name=caller.name, scopes=sorted(caller.scopes), shops=shops)
 

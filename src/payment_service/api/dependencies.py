@@ -1,4 +1,4 @@
-"""What endpoints ask for: the services, the caller with the right scope, the moment by which to answer.
+"""What endpoints depend on: the services, the caller with the right scope, the time by which to answer.
 
 Each is a plain function of the request, called once per request (``exact``).
 """

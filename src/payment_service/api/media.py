@@ -1,4 +1,4 @@
-"""In which form a body may come: JSON that is announced as JSON, not compressed."""
+"""The form in which a body may come: JSON that is declared as JSON, not compressed."""
 
 from collections.abc import Mapping
 from email.message import Message

@@ -1,4 +1,4 @@
-"""Which chats are told of which events, over HTTP."""
+"""Which chats are notified of which events, over HTTP."""
 
 from datetime import datetime
 from typing import Annotated, Literal, Self
@@ -32,15 +32,15 @@ Admin = Annotated[Caller, caller_who_may(Scope.ADMIN)]
 
 
 class MessageAnswer(BaseModel):
-    """One event, told to one chat."""
+    """One event as a message to one chat."""
 
     event_id: UUID
     type: str = Field(examples=["payment.paid"])
     channel: str
     address: str
-    state: MessageState = Field(description="`failed` was tried and is tried again; `dead` was given up.")
+    state: MessageState = Field(description="`failed`: it will be tried again; `dead`: it was given up.")
     tries: int
-    reason: str | None = Field(description="What came of the last try, when it did not arrive.")
+    reason: str | None = Field(description="The result of the last try, if the message did not arrive.")
     created_at: datetime
     sent_at: datetime | None
 
@@ -112,7 +112,7 @@ async def messages(
     caller: Admin,
     payment: Annotated[UUID, Query(description="Our id of the payment.")],
 ) -> list[MessageAnswer]:
-    """Lists what people were told of a payment and its refunds, or are to be told, oldest first."""
+    """Lists the messages about a payment and its refunds, sent or still to be sent, oldest first."""
     await services.reading.get(caller, payment)
     told = await services.message_record.of_subjects(caller, await subjects_of(services, payment))
     return [MessageAnswer.of(one) for one in told]

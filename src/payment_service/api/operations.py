@@ -69,11 +69,11 @@ SERVERS: Final = (
 )
 
 TAGS: Final = (
-    {"name": "payments", "description": "Make payments and refunds, and see what became of them."},
+    {"name": "payments", "description": "Make payments and refunds, and read their results."},
     {"name": "configuration", "description": "The routing of a shop, for a site that calls the provider itself."},
-    {"name": "reports", "description": "What a site tells of operations that it made itself."},
-    {"name": "admin", "description": "Routing, the record, and what people have to look at."},
-    {"name": "webhooks", "description": "Where events are delivered, and what became of each delivery."},
-    {"name": "hints", "description": "The provider's side says that a payment changed; it is asked, not believed."},
-    {"name": "health", "description": "Whether the service lives and may be sent requests."},
+    {"name": "reports", "description": "Reports of operations that a site made itself."},
+    {"name": "admin", "description": "Routing, the record, and tasks for people."},
+    {"name": "webhooks", "description": "Endpoints that events are delivered to, and their deliveries."},
+    {"name": "hints", "description": "Hints that a payment changed; the provider is asked then."},
+    {"name": "health", "description": "Whether the process runs and accepts requests."},
 )

@@ -126,7 +126,7 @@ class CreateLink(Body):
         Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(checked_order_id)] | None
     ) = Field(
         default=None,
-        description="Your order, in characters that can be seen. One order has at most one open payment.",
+        description="Your order id, without invisible characters. An order has at most one open payment.",
         examples=["12345"],
     )
     metadata: Metadata = Field(default={})
@@ -140,7 +140,7 @@ class Create(CreateLink):
 
 
 class UnknownAnswer(BaseModel):
-    """The outcome is unknown: it may have been done or not."""
+    """The outcome is unknown: the payment or refund may have been made or not."""
 
     success: bool = Field(default=False, examples=[False])
     id: UUID = Field(description="Our id.")
@@ -166,7 +166,7 @@ class PaymentPage(BaseModel):
     """Some payments, newest first."""
 
     items: list[PaymentLine]
-    next_cursor: str | None = Field(description="Ask with it for the next page; null on the last.")
+    next_cursor: str | None = Field(description="Pass it to get the next page; null on the last page.")
 
 
 _MONEY_PROBLEMS = problems.declared(
@@ -388,7 +388,7 @@ def _answer(payment: Payment, *, is_link: bool, headers: dict[str, str]) -> Resp
 
 
 def unknown(payment_id: UUID, payment: Payment | None, *, headers: dict[str, str] | None = None) -> Response:
-    """The answer to an operation whose outcome is not known."""
+    """The answer to an operation whose outcome is unknown."""
     sentence = (
         "The outcome is not known, so the request must not be sent again. "
         f"GET /payments/{payment_id} shows the outcome as soon as it is known."

@@ -56,9 +56,9 @@ class RefundBody(Body):
 
     shop_id: ShopId
     external_id: SentId
-    full: StrictBool = Field(default=False, description="True, without `amount`: pay back all that is left.")
+    full: StrictBool = Field(default=False, description="True, without `amount`: refund all that is left.")
     amount: Tenge | None = Field(
-        default=None, validate_default=True, description="Tenge to pay back. Needed unless `full` is true."
+        default=None, validate_default=True, description="Tenge to refund. Required unless `full` is true."
     )
 
     @field_validator("amount")
@@ -73,7 +73,7 @@ class RefundPage(BaseModel):
     """Some refunds, newest first."""
 
     items: list[RefundItem]
-    next_cursor: str | None = Field(description="Ask with it for the next page; null on the last.")
+    next_cursor: str | None = Field(description="Pass it to get the next page; null on the last page.")
 
 
 @router.get("/refunds", summary="Search refunds", responses=problems.declared())
@@ -83,8 +83,8 @@ async def search(
     shop_id: Annotated[ShopId | None, Query()] = None,
     payment: Annotated[UUID | None, Query(description="Our id of the payment.")] = None,
     state: RefundState | None = None,
-    since: Annotated[Moment | None, Query(description="Asked for at this time or later (ISO 8601).")] = None,
-    until: Annotated[Moment | None, Query(description="Asked for before this time (ISO 8601).")] = None,
+    since: Annotated[Moment | None, Query(description="Requested at this time or later (ISO 8601).")] = None,
+    until: Annotated[Moment | None, Query(description="Requested before this time (ISO 8601).")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> RefundPage:

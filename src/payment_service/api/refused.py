@@ -1,8 +1,8 @@
-"""Callers that are refused where money or routing is asked for.
+"""Alarms about callers that are refused where payments or routing are requested.
 
-Callers exist that pay by themselves when they are refused, without a BIN: then the money goes to the wrong seller. So
-people are told who is refused, at once and, while it goes on, now and then: by address and key, which are no labels of
-a metric.
+Some callers pay by themselves when they are refused, without a BIN: then the money goes to the wrong seller. So an
+alarm tells who is refused, at once and repeatedly while it goes on: by address and key, which are no labels of a
+metric.
 """
 
 import time

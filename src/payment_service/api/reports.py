@@ -207,7 +207,7 @@ class StatusReport(ClientReport):
 
 
 class ReportedLine(LogLine):
-    """A report as it was written down."""
+    """A report as it was recorded."""
 
     warnings: list[str] = Field(default=[], description="What of the report could not be kept as it was sent.")
 
@@ -262,7 +262,7 @@ async def report_status(
             "content": {"text/csv": {"schema": {"type": "string"}}},
             "headers": {
                 "X-Next-Cursor": {
-                    "description": "Ask with it for the next page; absent on the last.",
+                    "description": "Pass it to get the next page; absent on the last page.",
                     "schema": {"type": "string"},
                 }
             },

@@ -40,7 +40,9 @@ def _stripped(value: Any) -> Any:
 
 # Stripped before it is measured: spaces are no reason.
 Reason = Annotated[Text, BeforeValidator(_stripped), StringConstraints(min_length=3, max_length=500)]
-_REASON = Field(description="Why; kept in the record.", examples=["Seen in the merchant cabinet, 12:40, by Aigul"])
+_REASON = Field(
+    description="The reason; kept in the record.", examples=["Seen in the merchant cabinet, 12:40, by Aigul"]
+)
 
 
 class PaymentSettlement(Body):
@@ -49,7 +51,7 @@ class PaymentSettlement(Body):
     state: Literal["paid", "pending", "failed"] = Field(
         description="`paid`; `pending` when it was made and is still open; `failed` when it was never made or failed."
     )
-    external_id: SentId | None = Field(default=None, description="The provider's id: needed unless it failed.")
+    external_id: SentId | None = Field(default=None, description="The provider's id: required unless it failed.")
     reason: Reason = _REASON
 
 

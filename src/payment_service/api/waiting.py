@@ -144,7 +144,7 @@ async def _event_facts(subscription: Subscription, drain: Drain) -> AsyncIterato
 
 
 async def _may_tell(subscription: Subscription, drain: Drain) -> bool:
-    """Whether the key still holds. While nobody can tell, because the database is away, nothing is told."""
+    """Whether the key is still valid. While that cannot be checked, because the database is away, nothing is sent."""
 
     def waits() -> bool:
         return not (subscription.trusted or subscription.ended or drain.begun)

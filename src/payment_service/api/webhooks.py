@@ -1,4 +1,4 @@
-"""Webhooks over HTTP: endpoints that are told of events, what was delivered to them, and delivering it again."""
+"""Webhooks over HTTP: endpoints that events are delivered to, the deliveries, and delivering again."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -35,7 +35,7 @@ Headers = Annotated[
 _URL = Field(description="https:// and on the public Internet.", examples=["https://shop.example.kz/webhook"])
 _EVENTS = Field(default=None, description="Which events; null means all.", examples=[["payment.paid"]])
 _SHOPS = Field(default=None, description="Which shops; null means all shops, and events without a shop.")
-_HEADERS = Field(description="Headers to send along. Their values are never shown again.", examples=[{"X-Site": "a"}])
+_HEADERS = Field(description="Extra headers to send. Their values are never shown again.", examples=[{"X-Site": "a"}])
 A_DAY_S = 86400
 
 
@@ -149,7 +149,7 @@ class DeliveryPage(BaseModel):
     """Some deliveries, newest first."""
 
     items: list[DeliveryAnswer]
-    next_cursor: str | None = Field(description="Ask with it for the next page; null on the last.")
+    next_cursor: str | None = Field(description="Pass it to get the next page; null on the last page.")
 
 
 class Replay(Body):

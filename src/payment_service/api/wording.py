@@ -1,4 +1,4 @@
-"""What is wrong with a request, in plain words: Pydantic's own messages speak of dictionaries and instances."""
+"""The sentences about wrong requests: Pydantic's own messages speak of dictionaries and instances."""
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -60,7 +60,7 @@ _JSON_TROUBLES: Final = (
 
 
 def sentence_of(error: Mapping[str, Any]) -> str:
-    """What to tell a caller about one error of validation, as the rest of a sentence that begins with the field."""
+    """The sentence about one validation error, without its beginning, which is the field."""
     context = error.get("ctx", {})
     match error["type"]:
         case "json_invalid":

@@ -1,7 +1,7 @@
-"""The record in its order, the rows of a seal and then the seal: out of the database, and as JSON lines in a file.
+"""The record in its order, the rows of a seal and then the seal: read from the database, and as JSON lines in a file.
 
-Memory stays flat however long the record is. What is sealed does not change, so each page is a transaction of its own:
-a long reading holds nothing up, and may take a pause.
+Memory stays constant however long the record is. What is sealed does not change, so each page is a transaction of its
+own: a long read blocks nobody and may pause.
 """
 
 import json

@@ -59,7 +59,7 @@ async def check_database(
 
 
 async def note(database: Database, report: Report) -> None:
-    """Write down that the record was found to be whole, for those who only look; nothing when it was not."""
+    """Record that the check found the record whole, for those who only look; nothing when it did not."""
     if report.problem is not None or report.first is None or report.last is None:
         return
     async with database.transaction() as session:

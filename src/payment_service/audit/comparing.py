@@ -1,6 +1,6 @@
-"""Whether routing, keys, endpoints, chats and secrets are today what the record says of them last.
+"""Whether routing, keys, endpoints, chats and secrets are as their latest entries in the record say.
 
-The database is asked, by the same function whose answers were recorded: whoever can replace functions can lie here.
+The database is asked, by the same function whose results were recorded: whoever can replace functions can forge this.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Rows and seals as the database holds them, made into what is hashed. The one place that selects them for that."""
+"""Rows and seals as the database holds them, in the form that is hashed. The only module that selects them for that."""
 
 from collections.abc import Mapping
 from typing import Any

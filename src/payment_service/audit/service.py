@@ -1,4 +1,4 @@
-"""Write and read the record. Writing takes the transaction of the deed: there is no deed without its line."""
+"""Write and read the record. Writing takes the caller's transaction: nothing is done without its entry."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -99,7 +99,7 @@ async def record_change(
 
 
 async def record_deed(session: AsyncSession, operation_type: str, reason: str) -> None:
-    """Add what a person did that concerns the service as a whole, in the caller's transaction."""
+    """Add what a person did to the service as a whole, in the caller's transaction."""
     who = origin.get()
     entry = AuditEntry(
         operation_type=operation_type, actor=who.actor, source="service", request_id=who.request_id, reason=reason

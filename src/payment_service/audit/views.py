@@ -1,4 +1,4 @@
-"""The record as the world sees it, in whole and as the history of one payment. Amounts in tiyn."""
+"""The public view of the record, in whole and as the history of one payment. Amounts in tiyn."""
 
 import csv
 import io

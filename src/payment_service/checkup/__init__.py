@@ -1,1 +1,1 @@
-"""Looking the whole service over, for whoever is called when it does not go."""
+"""A check of the whole service, for whoever is called when something is wrong."""

@@ -1,4 +1,4 @@
-"""Everything that can be wrong around this service, each with what to do about it: settings, database, provider, work.
+"""Checks everything around this service, with what to do about each finding: settings, database, provider, workers.
 
 Nothing is changed, and nothing is sent that moves money: the provider is asked for the status of a payment that cannot
 exist. No finding holds a secret, a phone or a buyer.
@@ -54,7 +54,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, how it is, and what to do about it; nothing to do when it is well."""
+    """What was checked, what was found, and what to do about it; nothing to do when it is well."""
 
     what: str
     level: Level
@@ -73,7 +73,7 @@ Look = Callable[[Services], Awaitable[Sequence[Finding]]]
 
 
 async def look_over(services: Services) -> AsyncIterator[Finding]:
-    """Look at everything, what other things need first. What fails to be looked at is a finding too."""
+    """Check everything, what other checks depend on first. A check that fails is a finding too."""
     for finding in _settings(services):
         yield finding
     try:
@@ -105,9 +105,9 @@ def _settings(services: Services) -> list[Finding]:
             Finding("settings", Level.WARNING, "nobody can read the metrics", "set METRICS_TOKEN, and WORKER_PORT")
         )
     if real and not settings.rate_limits:
-        found.append(Finding("settings", Level.BAD, "no rate limits hold", "take RATE_LIMITS=off away"))
+        found.append(Finding("settings", Level.BAD, "no rate limits hold", "remove RATE_LIMITS=off"))
     if real and settings.kaspi.breaker_failures == 0:
-        found.append(Finding("settings", Level.WARNING, "no circuit breaker", "take KASPI_BREAKER_FAILURES=0 away"))
+        found.append(Finding("settings", Level.WARNING, "no circuit breaker", "remove KASPI_BREAKER_FAILURES=0"))
     return found
 
 
@@ -125,7 +125,7 @@ async def _database(services: Services) -> list[Finding]:
         sentence = "it is a copy that can only be read"
         findings = [Finding("database", Level.BAD, sentence, "name the primary in DATABASE_URL")]
     elif found.answered_in_s > SLOW_S:
-        findings = [Finding("database", Level.WARNING, answered, "is it near, and has it time?")]
+        findings = [Finding("database", Level.WARNING, answered, "is it near, and is it overloaded?")]
     skew = (
         f"the database's clock is {abs(found.clock_ahead_s):.1f} s {'ahead' if found.clock_ahead_s > 0 else 'behind'}"
     )
@@ -249,13 +249,13 @@ async def _provider(services: Services) -> list[Finding]:
 
 
 def _of_host(host: str) -> list[Finding]:
-    """What a host that was just called said of its clock and its certificate."""
+    """The clock and the certificate of a host that was just called."""
     findings = []
     ahead_s, end = values_of(HOST_CLOCK_AHEAD).get((host,)), values_of(CERTIFICATE_END).get((host,))
     if ahead_s is not None:
         sentence = f"the clock of {host} is {abs(ahead_s):.0f} s {'ahead' if ahead_s > 0 else 'behind'}"
         if abs(ahead_s) > HOST_SKEW_S:
-            remedy = "set this machine's by NTP; or its owner sets theirs; or something before it keeps answers"
+            remedy = "set this machine's by NTP; or its owner sets theirs; or a cache before it answers"
             findings.append(Finding("clock", Level.WARNING, sentence, remedy))
         else:
             findings.append(Finding("clock", Level.OK, sentence))
@@ -263,7 +263,7 @@ def _of_host(host: str) -> list[Finding]:
         days = (end - time.time()) / 86400
         sentence = f"the certificate of {host} ends in {days:.0f} days"
         if days < CERTIFICATE_DAYS:
-            findings.append(Finding("certificate", Level.WARNING, sentence, "call its owner: then nothing is sold"))
+            findings.append(Finding("certificate", Level.WARNING, sentence, "call its owner: no sale works without it"))
         else:
             findings.append(Finding("certificate", Level.OK, sentence))
     return findings
@@ -281,14 +281,14 @@ def _of_reading(name: str, reading: NoSuchPayment | StatusRead | StatusUnread) -
             return Finding(name, Level.OK, "the proxy answers: there is no such payment")
         case StatusRead(status):
             sentence = f"the proxy answers, with the status {status} for a payment that cannot exist"
-            return Finding(name, Level.WARNING, sentence, "does it, or something before it, keep answers?")
+            return Finding(name, Level.WARNING, sentence, "does it, or a cache before it, repeat old answers?")
 
 
 async def _workers(services: Services) -> list[Finding]:
     sweep_every_s = services.settings.sweep_every_s
     living = [one for one in await workers(services.database) if one.works(sweep_every_s)]
     if not living:
-        sentence = "none works: no payment is followed, nobody is told of anything"
+        sentence = "none runs: no payment is polled, no event or message is sent"
         return [Finding("workers", Level.BAD, sentence, "payment-service worker")]
     releases = {one.version for one in living}
     if len(releases) > 1:

@@ -75,13 +75,13 @@ def verify(
 
 
 async def _note(database: Database, report: Report) -> None:
-    """Let the console say how far the record was checked. A database that takes nothing in is checked all the same."""
+    """Record the check for the console. A database that cannot be written to is checked all the same."""
     try:
         await checking.note(database, report)
     except Exception as error:
         if not is_unreachable(error):
             raise
-        typer.echo("This check is not noted in the database, which takes nothing in just now.", err=True)
+        typer.echo("This check was not recorded: the database cannot be written to just now.", err=True)
 
 
 @app.command()

@@ -19,16 +19,16 @@ COMMANDS: Final = {
     "payments": "Tasks for people, and settling by hand.",
     "reconcile": "Ask the provider about every payment of a period again; print what differs, and the sums per shop "
     "and BIN.",
-    "notify": "Messages to people: which chats are told of which events.",
+    "notify": "Messages to people: which chats receive which events.",
     "webhooks": "Webhook endpoints and deliveries.",
     "events": "Take old months of events out of the database.",
     "keys": "API keys, their scopes and shops.",
     "people": "Who may sign in to the console: accounts, their roles and shops.",
-    "doctor": "Look everything over and say what to do: settings, database, provider, workers, what waits.",
+    "doctor": "Check everything and say what to do: settings, database, provider, workers, waiting work.",
     "sending": "Whether payments and refunds are sent, and the switch that holds them.",
     "secrets": "The key that encrypts device tokens at rest.",
     "audit": "The audit log: verify its seals, and export it.",
-    "openapi": "Print the OpenAPI document: what clients are generated from.",
+    "openapi": "Print the OpenAPI document, from which clients are generated.",
     "import-legacy": "Import the routing and the log of the old service. It can be repeated: a second run adds only "
     "what is new.",
 }

@@ -17,7 +17,7 @@ app = typer.Typer()
 
 @app.command()
 def doctor(*, as_json: AsJson = False) -> None:
-    """Look everything over and say what to do: settings, database, provider, workers, what waits.
+    """Check everything and say what to do: settings, database, provider, workers, waiting work.
 
     It changes nothing and moves no money. Exit code 1 when something is bad. What it prints holds no secret and no
     buyer: send it along when you ask for help.

@@ -1,4 +1,4 @@
-"""What a person is told about an error that nobody need debug."""
+"""The sentences for errors that need no debugging."""
 
 from payment_service.errors import ServiceError
 from payment_service.postgres.connecting import ConnectArgumentError, trouble_of
@@ -10,7 +10,7 @@ from payment_service.settings import SettingsError
 
 
 def sentence_of(error: Exception) -> str | None:
-    """What to tell a person about an error that nobody need debug; none for any other."""
+    """The sentence for an error that needs no debugging; none for any other."""
     match error:
         case SettingsError() | StartError() | ConnectArgumentError() | VaultError() | SchemaError():
             return str(error)

@@ -1,4 +1,4 @@
-"""``payment-service keys``: who may call."""
+"""``payment-service keys``: API keys, their scopes and shops."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -30,7 +30,7 @@ def create(
         typer.Option(help=f"What it may do, once per scope: {', '.join(Scope)}.", autocompletion=completing(Scope)),
     ],
     shop: Annotated[list[int] | None, typer.Option(help="A shop it may touch, once per shop; all if left out.")] = None,
-    days: Annotated[int | None, typer.Option(min=1, help="Ends after so many days; never if left out.")] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="Expires after this many days; never if left out.")] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -64,7 +64,7 @@ def list_keys(*, as_json: AsJson = False) -> None:
 def revoke(
     key_id: Annotated[int, typer.Argument(help="The id that 'list' shows.")], *, as_json: AsJson = False
 ) -> None:
-    """End a key, at once and for good."""
+    """Revoke a key, at once and for ever."""
 
     async def work(database: Database, _vault: Vault) -> ApiKey | None:
         return await Access(database).revoke(key_id)

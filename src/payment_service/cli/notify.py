@@ -1,4 +1,4 @@
-"""``payment-service notify``: which chats are told of which events."""
+"""``payment-service notify``: which chats receive which events."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
@@ -24,7 +24,7 @@ def add(
     chat: Annotated[
         str, typer.Option(help="A Telegram chat's number (-100123...) or a channel's @name; an e-mail address.")
     ],
-    events: Annotated[str, typer.Option(help=f"Which, separated by commas, of {', '.join(NOTIFIABLE_EVENTS)}.")],
+    events: Annotated[str, typer.Option(help=f"The events, separated by commas: {', '.join(NOTIFIABLE_EVENTS)}.")],
     shop: Annotated[int | None, typer.Option(help="The shop; all shops if left out.")] = None,
     channel: Annotated[str, typer.Option(help="telegram or email.")] = "telegram",
     language: Annotated[

@@ -11,7 +11,7 @@ app = typer.Typer()
 
 @app.command()
 def openapi() -> None:
-    """Print the OpenAPI document: what clients are generated from.
+    """Print the OpenAPI document, from which clients are generated.
 
     It needs neither settings nor a database.
     """

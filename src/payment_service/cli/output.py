@@ -22,7 +22,7 @@ def plain(text: str | None) -> str | None:
         raise typer.BadParameter(f"It {error}.") from error
 
 
-Reason = Annotated[str, typer.Option(help="Why; kept in the history.", callback=plain)]
+Reason = Annotated[str, typer.Option(help="The reason; kept in the history.", callback=plain)]
 
 
 def completing(words: Iterable[str]) -> Callable[[], list[str]]:

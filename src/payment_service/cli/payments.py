@@ -1,4 +1,4 @@
-"""``payment-service payments``: what people must look at, and settling by hand what nobody can learn by asking."""
+"""``payment-service payments``: tasks for people, and settling by hand what the provider cannot tell."""
 
 import re
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from payment_service.services import Services
 
 app = typer.Typer(no_args_is_help=True)
-Why = Annotated[str, typer.Option("--reason", help="Why; kept in the record.")]
+Why = Annotated[str, typer.Option("--reason", help="The reason; kept in the record.")]
 _PROVIDERS_ID = re.compile(r"[A-Za-z0-9_-]{1,50}")
 Id = Annotated[UUID, typer.Argument(help="Our id, as 'tasks' shows it.")]
 
@@ -39,7 +39,7 @@ def list_tasks(*, as_json: AsJson = False) -> None:
     payments, refunds = with_services(work)
     lines = [_line(payment, payment) for payment in payments]
     lines += [_line(refund, payment) for refund, payment in refunds]
-    show(sorted(lines, key=lambda line: str(line["since"])), as_json=as_json, empty="Nothing to look at.")
+    show(sorted(lines, key=lambda line: str(line["since"])), as_json=as_json, empty="No tasks.")
 
 
 @app.command("settle")

@@ -46,8 +46,8 @@ Limit = Annotated[
 @app.command()
 def add(
     email: Annotated[str, typer.Argument(help="They sign in with it, and it names them in the record.")],
-    name: Annotated[str, typer.Option(help="What others call them.", callback=plain)],
-    role: Annotated[str, typer.Option(help=f"What they are here for: {_ROLES}.", autocompletion=completing(Role))],
+    name: Annotated[str, typer.Option(help="Their name.", callback=plain)],
+    role: Annotated[str, typer.Option(help=f"The role: {_ROLES}.", autocompletion=completing(Role))],
     shop: OfShops = None,
     refund_limit: Limit = None,
     language: OfLanguage = Language.RU,
@@ -111,7 +111,7 @@ def change(
 
 @app.command()
 def disable(person_id: Id, *, as_json: AsJson = False) -> None:
-    """End an account, with its sessions, at once and for good."""
+    """End an account, with its sessions, at once and for ever."""
 
     async def work(services: "Services") -> Person | None:
         return await services.people.disable(person_id)

@@ -104,7 +104,7 @@ def reconcile(
     ),
     *,
     apply: Annotated[
-        bool, typer.Option("--apply", help="Let payments that differ move, as any reading does; audited.")
+        bool, typer.Option("--apply", help="Correct payments that differ, by the moves of any reading; audited.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run that was stopped.")] = False,
     as_json: AsJson = False,
@@ -132,7 +132,7 @@ def reconcile(
         except BadCheckpointError as error:
             _give_up(str(error))
     elif state.exists():
-        _give_up(f"{state} was left by a run that was stopped: take that up with --resume, or remove the file.")
+        _give_up(f"{state} was left by a run that was stopped: continue it with --resume, or remove the file.")
     if csv_file is not None and (csv_file.is_dir() or not os.access(csv_file.parent, os.W_OK)):
         _give_up(f"{csv_file} cannot be written.")  # known before hours of asking
 
@@ -194,7 +194,7 @@ async def _go(reconciliation: Reconciliation, checkpoint: Checkpoint, state: Pat
             )
         except ProviderAwayError as error:
             raise ProviderAwayError(
-                f"The provider answers no more ({error}); {walk.done} of {total} payments were compared."
+                f"The provider no longer answers ({error}); {walk.done} of {total} payments were compared."
             ) from error
         finally:
             checkpoint.save(state)
@@ -214,7 +214,7 @@ def _stop_by_signal() -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(sign)
 
     def stop() -> None:
-        typer.echo("Stopping when what is asked now has been answered; once more stops at once.", err=True)
+        typer.echo("Stopping when the readings under way have ended; press again to stop at once.", err=True)
         stopping.set()
         let_go()
 

@@ -19,7 +19,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.command("show")
 def show_standing(*, as_json: AsJson = False) -> None:
-    """Tell whether payments and refunds are sent, and why not. Exit code 1 when they are not."""
+    """Show whether payments and refunds are sent, and if not, why. Exit code 1 when they are not."""
 
     async def work(database: Database, _vault: Vault) -> Standing:
         return await Holding(database).standing()
@@ -32,7 +32,7 @@ def show_standing(*, as_json: AsJson = False) -> None:
 
 @app.command()
 def hold(reason: Reason) -> None:
-    """Send nothing from now on, in every process. What was asked before is answered, and statuses are read."""
+    """Send nothing from now on, in every process. Replayed requests are still answered, and statuses are still read."""
 
     async def work(database: Database, _vault: Vault) -> None:
         await Holding(database).hold(reason)

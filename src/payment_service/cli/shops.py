@@ -49,7 +49,7 @@ def import_shops(
     reason: Reason = "import",
     as_json: AsJson = False,
 ) -> None:
-    """Bring the routing to what a CSV file says: all of it, or nothing when any row is wrong.
+    """Import the routing of a CSV file: all of it, or nothing when any row is wrong.
 
     Columns: shop_id and organization_bin, and if wanted name, city, description, provider, is_active, device_token.
     Shops that the file does not name stay as they are; an empty device_token or provider leaves what is there.

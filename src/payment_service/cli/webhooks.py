@@ -1,4 +1,4 @@
-"""``payment-service webhooks``: endpoints that are told of events, what was delivered, and delivering it again."""
+"""``payment-service webhooks``: endpoints that events are delivered to, the deliveries, and delivering again."""
 
 import asyncio
 import time
@@ -87,7 +87,7 @@ def change(
     headers: HeaderOption = None,
     *,
     all_events: Annotated[bool, typer.Option("--all-events", help="All events.")] = False,
-    all_shops: Annotated[bool, typer.Option("--all-shops", help="All shops, and what belongs to none.")] = False,
+    all_shops: Annotated[bool, typer.Option("--all-shops", help="All shops, and events without a shop.")] = False,
     no_headers: Annotated[bool, typer.Option("--no-headers", help="Remove all headers.")] = False,
     on: Annotated[
         bool | None, typer.Option("--on/--off", help="Switch it on, and send at once what waited; or off.")
@@ -133,7 +133,7 @@ def rotate_secret(
 
 @app.command("test")
 def send_test(endpoint_id: EndpointId, *, as_json: AsJson = False) -> None:
-    """Send an endpoint a test event and tell what came of it. A worker must be running."""
+    """Send an endpoint a test event and print the result. A worker must be running."""
 
     async def work(services: "Services") -> DeliveryDetails:
         delivery = await services.deliveries.test(FULL_ACCESS, endpoint_id)
@@ -157,10 +157,10 @@ def deliveries(
     event: Annotated[
         str | None, typer.Option(help="Only of this type of event.", autocompletion=completing(SUBSCRIBABLE))
     ] = None,
-    since: Annotated[datetime | None, typer.Option(help="Only from then on (UTC).")] = None,
-    until: Annotated[datetime | None, typer.Option(help="Only before then (UTC).")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
-    cursor: Annotated[str | None, typer.Option(help="Where the page before ended.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Only from this time on (UTC).")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Only before this time (UTC).")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="The maximum number of deliveries.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="The cursor that the page before printed.")] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -196,11 +196,13 @@ def show_delivery(delivery_id: DeliveryId, *, as_json: AsJson = False) -> None:
 
 @app.command()
 def replay(
-    delivery_id: Annotated[UUID | None, typer.Argument(help="One delivery, as 'deliveries' shows it; or:")] = None,
-    endpoint: Annotated[UUID | None, typer.Option(help="Many, to this endpoint: with the options below.")] = None,
-    failed_since: Annotated[datetime | None, typer.Option(help="All that failed since then (UTC).")] = None,
+    delivery_id: Annotated[
+        UUID | None, typer.Argument(help="The id of a delivery that 'deliveries' shows; or:")
+    ] = None,
+    endpoint: Annotated[UUID | None, typer.Option(help="Many, to this endpoint, by the options below.")] = None,
+    failed_since: Annotated[datetime | None, typer.Option(help="All that failed since this time (UTC).")] = None,
     since: Annotated[
-        datetime | None, typer.Option(help="Every event from then on (UTC), delivered or not, with --until.")
+        datetime | None, typer.Option(help="Every event from this time on (UTC), delivered or not, with --until.")
     ] = None,
     until: Annotated[datetime | None, typer.Option(help="The end of that period (UTC).")] = None,
     *,

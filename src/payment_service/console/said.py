@@ -1,4 +1,4 @@
-"""What people are told when something does not go: the errors of the services in their language."""
+"""The sentences about errors: those of the services, in the person's language."""
 
 from collections.abc import Mapping
 from typing import Any, Final, cast

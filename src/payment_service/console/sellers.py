@@ -1,4 +1,4 @@
-"""Sellers: where the money of each shop goes, and how it fares."""
+"""Sellers: where the money of each shop goes, and its recent activity."""
 
 import re
 from collections.abc import Mapping, Sequence

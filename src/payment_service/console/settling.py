@@ -1,4 +1,4 @@
-"""What a person found in the merchant cabinet about a payment or a refund, and taking that back."""
+"""What a person found in the merchant cabinet about a payment or a refund, and undoing that."""
 
 import re
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""Coming in and going out: sign-in, the one-time link that sets a password, sign-out, the language."""
+"""Signing in and out: the form, the one-time link that sets a password, sign-out, the language."""
 
 from typing import Final
 from urllib.parse import urlsplit

@@ -1,7 +1,7 @@
-"""A test payment of a seller: an invoice to a phone that somebody holds, to see that money arrives where it should.
+"""A test payment of a seller: an invoice to a phone at hand, to see that money arrives where it should.
 
-The form carries the Idempotency-Key, made here. Whoever presses a second time or goes back sends it again and gets the
-same payment. Its page changes by itself.
+The form carries the Idempotency-Key, made here: a form that is sent twice gets the same payment. The payment's page
+updates itself.
 """
 
 from dataclasses import replace

@@ -1,1 +1,1 @@
-"""Events: what happened, written down where it happened and told to those who want to know."""
+"""Events: what happened, written in the transaction where it happened, and passed on to those who subscribed."""

@@ -1,7 +1,4 @@
-"""The table of events: what happened.
-
-An event is never changed; ``passed_on_at`` notes that it is on its way to everybody who wants it.
-"""
+"""The table of events. An event is never changed; ``passed_on_at`` notes when it was handed to its takers."""
 
 from typing import Any
 from uuid import UUID

@@ -1,6 +1,6 @@
-"""Writing events, in the transaction of what they tell. Nothing leaves from here: the worker passes them on.
+"""Writing events, in the transaction of what they describe. The worker passes them on (``relay``).
 
-Those who wait hear of an event (``EVENT_WRITTEN``) when that transaction was committed.
+Waiting clients are notified of an event (``EVENT_WRITTEN``) after that transaction has committed.
 """
 
 import json
@@ -71,12 +71,12 @@ def write(
 
 
 def announcement(event_id: UUID, kind: str, subject_id: str, shop_id: int | None) -> str:
-    """What ``EVENT_WRITTEN`` says of an event: as much as tells who wants to see it."""
+    """The payload of ``EVENT_WRITTEN``: what is needed to decide who may see the event."""
     return json.dumps({"id": str(event_id), "type": kind, "subject_id": subject_id, "shop_id": shop_id})
 
 
 def body(event: Event) -> dict[str, Any]:
-    """An event as it leaves: in webhooks and in the stream of events."""
+    """An event as it is sent, in webhooks and in the stream of events."""
     return {
         "id": str(event.id),
         "type": event.type,

@@ -1,6 +1,6 @@
-"""Passing events on: each, once, to everybody who takes events, in the transaction that notes that it was.
+"""Passes each event on, once, to everything that takes events, in the transaction that notes it.
 
-Takers write down what is to be done about an event (a delivery, a message); they call nobody.
+Takers write what is to be done about an event (a delivery, a message); they call nobody.
 """
 
 import asyncio
@@ -39,14 +39,14 @@ log = get_logger(__name__)
 
 @dataclass(slots=True)
 class Relay:
-    """Passes events on to the takers as soon as it is told of one, and looks for itself now and then."""
+    """Passes events on to the takers as soon as it is notified of one, and looks for missed ones now and then."""
 
     database: Database
     takers: Sequence[Taker]
     _written: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
-        """Pass on whatever is written, as soon as it is, until cancelled. What fails the next look does."""
+        """Pass on what is written, until cancelled. What fails is tried again at the next look."""
         while True:
             with suppress(TimeoutError):
                 # Jitter, so that many workers do not look in step.
@@ -91,7 +91,7 @@ class Relay:
         return sum([await self._pass_on_alone(event) for event in waiting])
 
     async def _pass_on_alone(self, event: Event) -> int:
-        """One event. If it cannot be taken it stays, and keeps none of the others back."""
+        """One event. If it cannot be taken, it stays and does not block the others."""
         try:
             return await self._pass_on(1, Event.id == event.id)
         except Exception as error:
@@ -117,7 +117,7 @@ class Relay:
 
 
 async def waiting_since(database: Database) -> datetime | None:
-    """Since when the oldest event waits to be passed on; none when none does."""
+    """When the oldest event that was not passed on was written; none when there is none."""
     query = select(Event.created_at).where(Event.passed_on_at.is_(None)).order_by(Event.created_at, Event.id).limit(1)
     async with database.reading() as session:
         found: datetime | None = await session.scalar(query)

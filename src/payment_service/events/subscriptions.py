@@ -1,10 +1,11 @@
 """Everybody in this process who waits for events: streams, and requests that wait for one payment.
 
-Each event is announced (NOTIFY) when it was committed. It is read once for all who may see it, and not at all when
-nobody may, so that waiting costs next to no connection: those are for money. An announcement may be lost, so the
-database is asked now and then as well; and once a second while it cannot be heard.
-Whoever waits does so with a key, and only as long as that key holds: every process asks so once a second, and at once
-when the database tells that a key was changed.
+Each event is announced (NOTIFY) after its commit. It is read once for all who may see it, and not at all when nobody
+may, so that waiting takes hardly any connections: those are for payments. An announcement may be lost, so the database
+is also asked now and then, and once a second while there is no LISTEN connection.
+
+A subscriber waits with a key, and only as long as that key is valid: every process checks that once a second, and at
+once when a key is changed.
 """
 
 import asyncio
@@ -60,7 +61,7 @@ class EventHeader:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An event as those who wait get it; ``text`` is its JSON, made once for all of them."""
+    """An event as subscribers get it; ``text`` is its JSON, made once for all of them."""
 
     header: EventHeader
     created_at: datetime
@@ -75,7 +76,7 @@ class Told:
 
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """One who waits: for events of one subject, or for all that the caller may see."""
+    """One subscriber: for events of one subject, or for all that the caller may see."""
 
     caller: Caller
     subject_id: str | None
@@ -87,13 +88,13 @@ class Subscription:
 
     @property
     def trusted(self) -> bool:
-        """Whether the caller may be told something now. A caller of this process itself has no key to lose."""
+        """Whether events may be sent to the caller now. A caller of this process itself has no key to lose."""
         if self.ended:
             return False
         return self.caller.key_id is None or asyncio.get_running_loop().time() - self.checked_at <= TRUST_S
 
     def wants(self, header: EventHeader) -> bool:
-        """Whether the event is one that it waits for and that the caller may see."""
+        """Whether the event is one that it subscribed to and that the caller may see."""
         return (
             self.subject_id in {None, header.subject_id}
             and header.type.partition(".")[0] in _TOLD
@@ -110,19 +111,19 @@ class Subscription:
             return await self._queue.get()
 
     def tell(self, told: Told) -> None:
-        """Pass an event on. One who cannot keep up is ended: it comes back with the last event that it got."""
+        """Pass an event on. A subscriber that cannot keep up is ended: it resumes with the last event that it got."""
         if self._queue.full():
             self.end()
         else:
             self._queue.put_nowait(told)
 
     def end(self) -> None:
-        """Let it notice that it has to end."""
+        """Make it notice that it has to end."""
         self.ended = True
         self.wake()
 
     def wake(self) -> None:
-        """Let it look around."""
+        """Make it check its state."""
         if self._queue.empty():
             self._queue.put_nowait(None)
 
@@ -186,7 +187,7 @@ class Subscriptions:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
-        """A place among the few who may read for somebody that waits."""
+        """A place among the few who may read for a subscriber."""
         async with self._free:
             yield
 
@@ -215,7 +216,7 @@ class Subscriptions:
     # --- the reader
 
     async def run(self) -> None:
-        """Serve those who wait, until cancelled."""
+        """Serve subscribers, until cancelled."""
         await asyncio.gather(
             listen(
                 self._database,
@@ -326,7 +327,7 @@ class Subscriptions:
         return min(known_until, self._looked_at or known_until) - MISSED
 
     async def _check_keys(self) -> None:
-        """End what waits with a key that holds less than it did."""
+        """End the subscriptions whose key has lost rights."""
         waiting = [one for one in self._all if one.caller.key_id is not None and not one.ended]
         if not waiting:
             return

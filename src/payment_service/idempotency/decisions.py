@@ -52,7 +52,7 @@ class Rules:
 
 
 def decisive(candidates: Sequence[Earlier]) -> Earlier | None:
-    """Which of several equal earlier requests counts: one whose end is not known, else the one known last."""
+    """Which of several equal earlier requests counts: one whose outcome is not known, else the one known last."""
     left = [one for one in candidates if one.failure != NOT_SENT]
     return min(left, key=lambda one: (one.state not in IN_FLIGHT, one.known_s), default=None)
 

@@ -1,1 +1,1 @@
-"""From the old service to this one: its routing and its log, taken over once."""
+"""Imports the routing and the log of the old service."""

@@ -1,1 +1,1 @@
-"""Messages to people: which chats are told of which events, in which language, over which channel."""
+"""Messages to people: which chats receive which events, in which language, over which channel."""

@@ -1,6 +1,6 @@
-"""Which chat is told of what: added, changed, switched off and tried out by people, each within their own shops.
+"""Which chat receives which events: added, changed, switched off and tested by callers, each within their shops.
 
-A chat that is bound to all shops belongs to those who may touch all shops.
+A chat that is bound to all shops belongs to callers of all shops.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BindingRequest:
-    """What a chat is to be told of. Without a shop it is told of all shops."""
+    """What a chat is to receive. Without a shop it receives the events of all shops."""
 
     channel: str
     address: str

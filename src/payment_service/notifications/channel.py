@@ -26,7 +26,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class TryAgain:
-    """Not taken, or nobody knows: it is sent again, not before ``after_s`` seconds where the channel said so."""
+    """Not accepted, or not known to be: it is sent again, after ``after_s`` seconds where the channel said so."""
 
     reason: str
     after_s: float | None = None
@@ -41,7 +41,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class ChatGone:
-    """Nothing reaches this chat any more until a person has put it right."""
+    """Nothing reaches this chat until a person has corrected it."""
 
     reason: str
 
@@ -71,7 +71,7 @@ class Channel(Protocol):
         """Send once. ``key`` is the same whenever the same message is sent."""
 
     async def close(self) -> None:
-        """Give back every connection."""
+        """Close every connection."""
 
 
 Channels = dict[str, Channel]
@@ -79,5 +79,5 @@ Channels = dict[str, Channel]
 
 
 def shortened(reason: str) -> str:
-    """A reason of the other side's, fit for a row and a log line."""
+    """A reason given by the other side, cut to fit a row and a log line."""
     return one_line(reason)[:REASON_LENGTH]

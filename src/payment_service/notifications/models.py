@@ -44,7 +44,7 @@ class NotifyChat(Base):
 
 
 class NotifyBinding(Base):
-    """What a chat is told of: these events of one shop, or of all."""
+    """Which events a chat receives: of one shop, or of all."""
 
     __tablename__ = "notify_binding"
 
@@ -61,7 +61,7 @@ class NotifyBinding(Base):
 
 
 class NotifyMessage(Base):
-    """One event, told to one chat."""
+    """One event as a message to one chat."""
 
     __tablename__ = "notify_message"
 

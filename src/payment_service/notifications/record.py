@@ -1,4 +1,4 @@
-"""The record of messages, for people: what was told to which chat, and whether it arrived."""
+"""The record of messages, for people: which chat was sent what, and whether it arrived."""
 
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -1,9 +1,11 @@
-"""Messages to people: one per event and chat, sent in turns, tried again with growing pauses, given up as dead.
+"""Messages to people: one per event and chat, sent in order, retried with growing pauses, given up as dead.
 
-A chat is due when it has an open message and ``next_send_at`` has come. Whoever claims it owns the chat until that
-lease ends, sends the oldest open message and plans the next turn. So a chat's messages come one after the other, in
-order, never faster than the channel allows, however many workers there are. What a message may cost is told in the
-module ``channel``: it is never lost, and comes twice when the answer to it, or the worker that sent it, was lost.
+A chat is due when it has an open message and ``next_send_at`` has come. The worker that claims it holds the chat until
+that lease ends, sends the oldest open message and plans the next. So a chat's messages are sent one after the other, in
+order, never faster than the channel allows, however many workers there are.
+
+The module ``channel`` tells what can become of a message: it is never lost, and may come twice when the reply to it, or
+the worker that sent it, was lost.
 """
 
 import asyncio
@@ -52,7 +54,7 @@ from payment_service.scheduling.due import Kind, wake
 from payment_service.scheduling.jitter import jitter
 
 LEASE_S: Final = 60
-"""How long a worker owns a chat's turn; longer than any channel's deadline."""
+"""How long a worker holds the lease of a chat; longer than any channel's deadline."""
 MAX_WAIT_S: Final = 2.0
 """How far ahead places in a channel's pace are given out; whoever gets none comes again later."""
 PAUSES_S: Final = (2, 5, 15, 60, 300, 900, 1800, 3600)
@@ -74,7 +76,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A chat that is this worker's until ``lease_end``, and what to send to it."""
+    """A chat that this worker has claimed until ``lease_end``, and what to send to it."""
 
     chat_id: UUID
     channel: str
@@ -100,10 +102,10 @@ class Notifications:
     # --- taking events
 
     async def take(self, session: AsyncSession, events: Sequence[Event]) -> None:
-        """Write a message for every chat that is to be told of an event, in the caller's transaction.
+        """Write a message for every chat that receives an event, in the caller's transaction.
 
-        Once per event and chat, however often it is called. A disabled chat gets its line too, as dead: the record
-        says who was not told.
+        Once per event and chat, however often it is called. A disabled chat gets a dead message too, so that the record
+        shows who was not notified.
         """
         wanted = (
             select(Event.id, NotifyBinding.chat_id, NotifyBinding.language)
@@ -133,7 +135,7 @@ class Notifications:
     # --- sending
 
     async def claim(self, at_most: int) -> list[Turn]:
-        """Own so many chats whose next message is due, as long as their channels' pace has places."""
+        """Claim chats whose next message is due, while their channels' pace has places."""
         due = (
             select(NotifyChat)
             .where(NotifyChat.next_send_at <= func.now(), NotifyChat.disabled_at.is_(None), _has_open_message())
@@ -180,7 +182,7 @@ class Notifications:
         return len(brought)
 
     async def waiting_since(self) -> datetime | None:
-        """Since when the oldest message waits for a chat that is reached; none when none does."""
+        """When the oldest message that waits for a reachable chat was written; none when none does."""
         # Each chat's oldest, by the index of open messages: ids of events sort by time.
         of_chat = (
             select(NotifyMessage.created_at)
@@ -195,13 +197,13 @@ class Notifications:
         return found
 
     async def perform(self, turn: Turn) -> None:
-        """Send a chat its oldest open message and plan the next turn."""
+        """Send a chat its oldest open message and plan the next one."""
         await asyncio.sleep(turn.wait_s)
         delivery = await self._send_in_turn(turn)
         await retry_until_written(lambda: self._write(turn, delivery))
 
     async def send_now(self, chat: NotifyChat, note: Note) -> Delivery:
-        """Send a note at once, outside any turn: a person waits for it. What it shows of the chat is written down."""
+        """Send a note at once, for a person who waits for it. What it shows of the chat is recorded."""
         delivery = await self.send_once(chat.channel, chat.address, note, f"{new_id()}.{chat.id}")
         async with self.database.transaction() as session:
             locked = await _locked(session, chat.id)
@@ -219,7 +221,7 @@ class Notifications:
     # --- steps
 
     async def _take_turn(self, session: AsyncSession, chat: NotifyChat) -> Turn | None:
-        """Own a chat that is locked for a while; none when its channel's pace has no place for it now."""
+        """Claim a chat that is locked; none when its channel's pace has no place for it now."""
         now = await _now(session)
         while True:
             found = await _next_message(session, chat)
@@ -254,7 +256,7 @@ class Notifications:
         )
 
     async def _place(self, session: AsyncSession, channel: Channel | None, name: str) -> float | None:
-        """Take the next place in a channel's pace; how long to wait for it, or none when too many wait already."""
+        """Reserve the next place in a channel's pace: how long to wait for it, or none when too many wait already."""
         if channel is None:
             return 0
         place = text(
@@ -278,7 +280,7 @@ class Notifications:
         return await self.send_once(turn.channel, turn.address, note, f"{turn.event_id}.{turn.chat_id}")
 
     async def send_once(self, name: str, address: str, note: Note, key: str) -> Delivery:
-        """Send a note over a channel and write nothing down but the count. ``key``: as ``Channel.send`` has it."""
+        """Send a note over a channel and record only the count. ``key``: as ``Channel.send`` has it."""
         channel = self.channels.get(name)
         if channel is None:
             return TryAgain(f"{name} is not set up: {SETTING_OF[name]} is missing")
@@ -287,7 +289,7 @@ class Notifications:
         return delivery
 
     async def _write(self, turn: Turn, delivery: Delivery) -> None:
-        """Write down what came of a message, and plan the next one. Twice is the same as once."""
+        """Record what became of a message, and plan the next one. Twice is the same as once."""
         async with self._connections, self.database.transaction() as session:
             chat = await _locked(session, turn.chat_id)
             now = await _now(session)
@@ -339,7 +341,7 @@ async def _next_message(session: AsyncSession, chat: NotifyChat) -> tuple[Notify
 
 
 def _tells(event: Event, chat: NotifyChat) -> tuple[ColumnElement[bool], ...]:
-    """The conditions for a binding that tells a chat of an event."""
+    """The conditions for a binding that sends an event to a chat."""
     return (
         NotifyBinding.chat_id == chat.id,
         NotifyBinding.is_active.is_(True),
@@ -379,7 +381,7 @@ async def _learn(
 
 
 async def _disable(session: AsyncSession, chat: NotifyChat, reason: str) -> None:
-    """Nothing reaches the chat: what was to be sent to it is given up, and people must look."""
+    """Nothing reaches the chat: give up what was to be sent to it, and raise an alarm."""
     if chat.disabled_at is None:
         chat.disabled_at, chat.disabled_reason = await _now(session), reason
     _alarm("chat_disabled", chat, reason)
@@ -409,5 +411,5 @@ async def _now(session: AsyncSession) -> datetime:
 
 
 def _alarm(name: metrics.Alarm, chat: NotifyChat, reason: str) -> None:
-    """Something about a chat that people must look at."""
+    """Raise an alarm about a chat: a person must look at it."""
     metrics.alarm(log, name, chat_id=str(chat.id), channel=chat.channel, reason=reason)

@@ -1,6 +1,6 @@
-"""What people are told, in their language: one short line of facts, a sentence where something is to be done, a link.
+"""The texts of messages, in the reader's language: one line of facts, a sentence where something is to be done, a link.
 
-Pure: from an event's data to a note; each channel writes a note in its own way. A phone is its last four digits.
+Pure: from an event's data to a note; each channel renders a note in its own way. A phone is its last four digits.
 """
 
 import gettext
@@ -28,7 +28,7 @@ _FACT_LENGTH: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What to tell, as plain text in parts."""
+    """A message as plain text in parts."""
 
     headline: str
     facts: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ class EventFacts:
 
 
 def note_of(happening: EventFacts, language: Language, *, now: datetime, console_url: str | None = None) -> Note:
-    """What people are told of an event."""
+    """The note about an event."""
     say, decimal, data = texts(language).gettext, _decimal(language), happening.data
     headline = say(HEADLINES[happening.type])
     advice = say(ADVICE[happening.type]) if happening.type in ADVICE else None
@@ -112,13 +112,13 @@ def note_of(happening: EventFacts, language: Language, *, now: datetime, console
 
 
 def note_of_test(language: Language) -> Note:
-    """What a chat is told when somebody tries whether it is reached."""
+    """The note that tests whether a chat is reached."""
     say = texts(language).gettext
     return Note(say("Connection test"), advice=say("Messages about payments will come here."))
 
 
 def note_of_link(name: str, link: str, language: Language) -> Note:
-    """What a person is told with a link that sets their password. Its first line holds nothing of the link."""
+    """The note with a link that sets a person's password. Its first line holds nothing of the link."""
     say = texts(language).gettext
     advice = say(
         "Hello, %(name)s! The link sets your password. It works once, within a day. "

@@ -1,4 +1,4 @@
-"""How late the event loop is: whatever holds it up keeps every request and every turn of this process waiting."""
+"""How late the event loop is: whatever blocks it delays every request and every job of this process."""
 
 import asyncio
 import time

@@ -32,7 +32,7 @@ Alarm: TypeAlias = Literal[
     "still_open",
     "unheard_of_status",
 ]
-"""What people must look at: docs/deploy.md says why, and what to do."""
+"""Alarms: a person must look at it. docs/deploy.md says why, and what to do."""
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 8, 10)
 
 HTTP_SECONDS = Histogram(
@@ -146,9 +146,9 @@ def values_of(metric: Counter | Gauge | Histogram) -> dict[tuple[str, ...], floa
 
 
 def begin_at_zero(metric: Counter, labels: Iterable[tuple[str, ...]]) -> None:
-    """Show a counter before it counts.
+    """Create a counter's series before it counts.
 
-    Prometheus sees no increase in a series that begins at one, and the first of something is what people wait for.
+    Prometheus sees no increase in a series that begins at one, and the first increase is the one that matters.
     """
     for values in labels:
         labelled(metric, *values)

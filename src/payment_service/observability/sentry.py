@@ -1,9 +1,9 @@
-"""Unexpected errors to Sentry, off unless ``SENTRY_DSN`` is set: what broke and where, and nothing that anybody said.
+"""Unexpected errors to Sentry, off unless ``SENTRY_DSN`` is set: what broke and where, without any text from outside.
 
-An error goes with its type, the files, functions and lines it passed through, and the ids that are bound to the log
-lines. Its text stays here: a device token or a key in it looks like any other word, so that no scrubber can promise to
-find it. The log line with the same ``request_id`` has the text, scrubbed. No locals, no source, no request, no
-breadcrumbs; and none of the SDK's integrations, which would collect these. The SDK is imported only when it is on.
+An error is sent with its type, the files, functions and lines it passed through, and the ids that are bound to the log
+lines. Its text stays here: a device token or a key in it looks like any other word, so no scrubber can promise to find
+it. The log line with the same ``request_id`` has the text, scrubbed. No locals, no source, no request, no breadcrumbs;
+and none of the SDK's integrations, which would collect these. The SDK is imported only when it is on.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ class SentryError(Exception):
 
 
 def tell(error: BaseException) -> None:
-    """Tell of an error that should not have been."""
+    """Report an unexpected error."""
     if _is_on:
         _send(error)
 

@@ -41,10 +41,10 @@ class TracingError(Exception):
 
 
 def record(name: str, seconds: float, *, kind: str = "INTERNAL", failed: bool = False, **facts: object) -> None:
-    """Tell of something that has just ended, after so many seconds. What is about no payment is not told.
+    """Record a span that has just ended, after so many seconds, unless it is about no payment.
 
     ``kind`` is a name of OpenTelemetry's ``SpanKind``; ``facts`` go before what is bound to the log lines. It never
-    raises: what it tells of has happened, and whoever asked for it must hear of that.
+    raises: the traced operation has happened, and its caller must get the result.
     """
     if _traces is None:
         return

@@ -1,1 +1,1 @@
-"""Outbound: how others are called, calls of addresses that others name, and which addresses may be called."""
+"""Outbound: HTTP calls to others, calls to addresses that users gave, and which addresses may be called."""

@@ -1,7 +1,7 @@
-"""What a URL of a user's may look like, and which IP addresses are public. Pure: asks no name server.
+"""What the URL of a user may look like, and which IP addresses are public. Pure: no name is looked up.
 
-A URL is read once, here, and what was read is what is called: no second reader can understand it otherwise. What
-may be read in two ways is refused. Refusals are sentences for people and never quote the URL: it may hold secrets.
+A URL is parsed once, here, and what was parsed is what is called: no second parser can understand it otherwise. What is
+ambiguous is refused. Refusals are sentences for people and never quote the URL: it may hold secrets.
 """
 
 import re
@@ -87,7 +87,7 @@ DEVELOPMENT: Final = Rules(may_call=_is_public_or_loopback, plain_http=True)
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """What a URL says, read."""
+    """A URL, parsed."""
 
     scheme: str
     host: str

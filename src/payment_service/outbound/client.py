@@ -1,9 +1,9 @@
-"""The one way in which this service calls an address that a user gave.
+"""The only way in which this service calls an address that a user gave.
 
 Nobody may use it to reach what only this machine can reach: the URL is read strictly (``addresses``), its name is
-looked up once per call, all its addresses must be public, and the connection goes to one that was checked.
-What comes back is read to 4 kB, and neither followed, unpacked nor kept. Never raises, never retries; logs
-the host and nothing else of the URL.
+looked up once per call, all its addresses must be public, and the connection goes to one that was checked. Of the
+answer 4 kB are read, and it is neither followed, unpacked nor kept. Never raises, never retries; logs the host and
+nothing else of the URL.
 """
 
 import asyncio
@@ -90,7 +90,7 @@ _CERTIFICATE_FAULTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """An answer came, whatever it says."""
+    """An answer came, whatever its status."""
 
     status: int
     body: bytes
@@ -99,7 +99,7 @@ class Posted:
 
 @dataclass(frozen=True, slots=True)
 class NotPosted:
-    """No whole answer came. Whether the call arrived is not known."""
+    """No complete answer came. Whether the call arrived is not known."""
 
     reason: Reason
     detail: str
@@ -149,7 +149,7 @@ class Outbound:
         self._tls.set_alpn_protocols(["http/1.1"])
 
     def check_url(self, url: str) -> None:
-        """Check how a URL is written. Asks nobody.
+        """Check how a URL is written, without looking anything up.
 
         Raises:
             ValueError: a sentence that says what is wrong.
@@ -157,7 +157,7 @@ class Outbound:
         read_url(url, self._rules)
 
     async def check_host(self, url: str) -> None:
-        """Check a URL and that its host can be called today. Calls nobody but the name server.
+        """Check a URL and that its host can be called today. Only the name server is asked.
 
         Raises:
             ValueError: a sentence that says what is wrong.
@@ -197,7 +197,7 @@ class Outbound:
         return answer
 
     async def _find(self, destination: Destination) -> Sequence[IPAddress]:
-        """The addresses of the host, each of them checked. One that may not be called spoils them all."""
+        """The addresses of the host, each of them checked. One that may not be called makes all of them refused."""
         if destination.address:  # checked when it was read
             return [destination.address]
         try:
@@ -254,7 +254,7 @@ def _head(destination: Destination, body: bytes, headers: Mapping[str, str]) -> 
 
 
 def _why(error: Exception) -> NotPosted:
-    """What to tell of a failure. Never the error's own text: it may hold the address."""
+    """The sentence for a failure. Never the error's own text: it may hold the address."""
     fault = error.__cause__ if isinstance(error.__cause__, ssl.SSLError) else None
     if isinstance(fault, ssl.SSLCertVerificationError):
         what = _CERTIFICATE_FAULTS.get(fault.verify_code, "is not from an authority that is trusted")

@@ -1,6 +1,6 @@
-"""One connection, plain or over TLS: opening it, looking into it before a request is written, every byte in and out.
+"""One connection, plain or over TLS: opening it, checking it before a request is written, every byte in and out.
 
-It is a socket and not one of asyncio's streams, which read ahead of whoever asks, cannot be looked into just before a
+It is a socket and not one of asyncio's streams, which read ahead of their reader, cannot be checked just before a
 write, and resume no TLS session. Times are in seconds.
 """
 
@@ -19,7 +19,7 @@ _RECEIVE_BYTES: Final = 16 * 1024
 
 
 class Connection:
-    """A connection that is open. Whoever has it closes it."""
+    """An open connection. Its owner closes it."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -54,7 +54,7 @@ class Connection:
                 return await self._flush()
 
     def is_quiet(self) -> bool:
-        """Whether the server has neither ended the connection nor said anything; TLS session tickets say nothing."""
+        """Whether the server has neither ended the connection nor sent anything but TLS session tickets."""
         try:
             while True:
                 if self._tls:

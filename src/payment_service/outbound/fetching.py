@@ -24,7 +24,7 @@ class FetchError(Exception):
 async def fetch(
     url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, body: str | None = None
 ) -> tuple[int, bytes]:
-    """Ask once; returns the status and the body.
+    """Send one request; returns the status and the body.
 
     Raises:
         FetchError: when no whole reply of at most 256 kB comes within 10 s.

@@ -1,8 +1,8 @@
-"""Look-ups of host names that users gave, where no name keeps another waiting.
+"""Look-ups of host names that users gave, where no name delays another.
 
-The system's resolver blocks a thread, and a thread cannot be stopped. So each name has at most one, whatever asks
-for it; who asks waits for a few seconds and no longer; and a name whose thread is stuck is not asked for again until
-that thread is back. The threads are daemons: none holds up the end of the process.
+The system's resolver blocks a thread, and a thread cannot be stopped. So each name has at most one, however many ask
+for it; a caller waits for a few seconds and no longer; and a name whose thread is stuck is not looked up again until
+that thread is back. The threads are daemons: none delays the end of the process.
 """
 
 import asyncio

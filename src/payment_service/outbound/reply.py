@@ -77,7 +77,7 @@ class Reply:
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Go on if this is a reply of a kind that is spoken here, or says only that one will come."""
+        """Go on if this is a reply of a supported kind, or an interim one (1xx)."""
         self.status = self._parser.get_status_code()
         if 100 <= self.status < 200 and self.status != 101:
             self.headers.clear()

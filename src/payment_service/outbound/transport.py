@@ -34,7 +34,7 @@ from payment_service.outbound.reply import Reply
 IDLE_S: Final = 3.0
 """The shortest limits in common use are 5 s (Go, HAProxy, Apache between requests): nothing may come near them."""
 TRIAL_S: Final = 4.0
-"""How long a server must leave a connection be before any is opened ahead."""
+"""How long a server must leave an idle connection open before any is opened ahead."""
 TRIAL_EVERY_S: Final = 60.0
 LOOK_EVERY_S: Final = 600.0
 """How often it is looked at when the host's certificate ends, and what its clock says."""
@@ -154,7 +154,7 @@ class Transport(httpx.AsyncBaseTransport):
             self._let_wait(await self._open(timeout_s))
 
     async def _try_server(self, timeout_s: float | None) -> None:
-        """Open a connection that no call will use, and see whether the server leaves it alone."""
+        """Open a connection that no call will use, and see whether the server leaves it open."""
         self._next_trial = _now() + TRIAL_EVERY_S
         with contextlib.suppress(Exception), contextlib.closing(await self._open(timeout_s)) as connection:
             await asyncio.sleep(TRIAL_S)
@@ -236,4 +236,4 @@ def _now() -> float:
 
 
 async def _untold(_event: str, _info: dict[str, Any]) -> None:
-    """Nobody asked to be told."""
+    """No trace is wanted."""

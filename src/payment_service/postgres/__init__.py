@@ -1,1 +1,1 @@
-"""PostgreSQL: connections, sessions, listening, queue, pages of rows, encrypted columns, the schema."""
+"""PostgreSQL: connections, statements, notifications, pages of rows, encrypted columns, the schema."""

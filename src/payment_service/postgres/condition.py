@@ -1,4 +1,4 @@
-"""How the database is, asked now: how long it takes to answer, what it is, and how far its clock is from ours."""
+"""How the database is now: how long it takes to answer, what it is, and how far its clock is from ours."""
 
 import time
 from dataclasses import dataclass

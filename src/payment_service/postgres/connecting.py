@@ -1,6 +1,6 @@
-"""Reaching PostgreSQL: how its address is read, and what to tell a person when it cannot be used.
+"""Reaching PostgreSQL: how its address is read, and the sentence for a person when it cannot be used.
 
-Nothing in an address is ignored in silence: a parameter is understood or refused by name. No sentence here holds a
+Nothing in an address is ignored silently: a parameter is understood or refused by name. No sentence here holds a
 password.
 """
 
@@ -23,7 +23,7 @@ _FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _OF_TLS: Final = (*_FILES, "sslpassword", "ssl_min_protocol_version", "ssl_max_protocol_version")
 _OF_THE_SESSION: Final = ("application_name", "options")
 _NEVER_USED: Final = MappingProxyType({"channel_binding": ("prefer", "disable"), "gssencmode": ("prefer", "disable")})
-"""What other drivers can do and this one cannot: understood where the address leaves it open."""
+"""What other drivers can do and this one cannot: accepted where the address leaves it open."""
 _UNDERSTOOD: Final = frozenset(
     {"host", "port", "user", "password", "database", "sslmode", "target_session_attrs"}
     | {*_OF_TLS, *_OF_THE_SESSION, *_NEVER_USED}

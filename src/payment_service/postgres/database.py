@@ -68,7 +68,7 @@ class Base(DeclarativeBase):
 
 
 class RowLost(LookupError):
-    """A row is gone that was committed, and that is never deleted: the database lost it."""
+    """A row is missing that was committed and is never deleted: the database lost it."""
 
 
 class Database:
@@ -116,7 +116,7 @@ class Database:
         self.signals = Signals(self.raw_connection)
 
     async def check_sessions(self) -> None:
-        """Look whether sessions are what this service needs: its own, or shared ones that have its settings.
+        """Check that sessions are as this service needs them: its own, or shared ones that have its settings.
 
         Raises:
             UnsuitableDatabaseError: when they are not; the text says what to do.
@@ -185,12 +185,12 @@ async def raw(session: AsyncSession) -> asyncpg.Connection:
 
 
 def _terminate(connection: Any) -> None:
-    """Give a broken connection up at once. SQLAlchemy's orderly close can hang on a frozen server."""
+    """Drop a broken connection at once. SQLAlchemy's orderly close can hang on a frozen server."""
     connection.driver_connection.terminate()
 
 
 async def _take(session: AsyncSession) -> None:
-    """Take a connection that answers. A server that is frozen keeps its lines up and says nothing on them."""
+    """Take a connection that answers. A frozen server keeps its connections open and sends nothing on them."""
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             await session.connection()
@@ -218,7 +218,7 @@ def is_duplicate(error: DBAPIError) -> bool:
 
 
 def lacks_schema(error: BaseException) -> bool:
-    """Whether the statement met a database without the tables, columns or functions that this code knows."""
+    """Whether the statement met a database without the tables, columns or functions that this code needs."""
     unknown = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
     missing = {kind.sqlstate for kind in unknown}
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in missing
@@ -232,9 +232,9 @@ async def retry_until_written(
 ) -> Result:
     """Run a transaction, and again while the database is away, for up to ``while_unreachable_s`` seconds.
 
-    For writing down what has already happened outside. What the database refuses for another reason is tried for
+    For writing what has already happened elsewhere. What the database refuses for another reason is tried for
     ``while_refused_s`` seconds, by default ``RETRY_S``; a violated constraint, or a value that it cannot hold, only
-    once. The action must be idempotent: the answer to its COMMIT may be what was lost.
+    once. The action must be idempotent: it may be the reply to its COMMIT that was lost.
     """
     begun = time.monotonic()
     refused_s = RETRY_S if while_refused_s is None else while_refused_s

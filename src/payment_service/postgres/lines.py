@@ -1,8 +1,8 @@
 """Connections for single statements: each is its own transaction, prepared once, one round trip.
 
-The path of a payment runs on these, and only that: SQLAlchemy's share of such a statement is four to five times the
-statement itself. No connection is pinged before it is used, unless it rested; after any doubt it is thrown away, and
-whether its statement took effect is for the caller to find out.
+Only the path of a payment uses them: SQLAlchemy's share of such a statement is four to five times the statement itself.
+A connection is not pinged before it is used, unless it was idle; after any doubt it is dropped, and whether its
+statement took effect is for the caller to find out.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from payment_service.observability.metrics import CONNECTION_WAIT
 
 RESTED_S: Final = 1.0
-"""A connection that rested for longer is asked first whether it still answers."""
+"""A connection that was idle for longer is pinged before it is used."""
 _GONE: Final = ("08", "25P03", "25P04", "57P")
 """SQLSTATEs that end a connection: it was lost, it was cut off after a timeout, or the server is stopping."""
 
@@ -59,7 +59,7 @@ class Lines:
         return rows[0] if rows else None
 
     async def close(self) -> None:
-        """Close what rests; a statement under way ends by itself."""
+        """Close what is idle; a statement under way ends by itself."""
         while self._idle:
             _, connection = self._idle.pop()
             connection.terminate()
@@ -93,7 +93,7 @@ class Lines:
         return None
 
     async def _answering(self) -> asyncpg.Connection:
-        """A connection that answers, made anew when none does."""
+        """A connection that answers, a new one when none does."""
         while self._idle:
             used_at, connection = self._idle.pop()
             if connection.is_closed():

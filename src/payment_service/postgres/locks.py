@@ -1,4 +1,4 @@
-"""Locks for which payments wait: asked for shortly and again, so that nobody waits long behind who waits for one."""
+"""Locks that payments wait for: requested briefly and repeatedly, so that nobody waits long behind another waiter."""
 
 import asyncio
 import random

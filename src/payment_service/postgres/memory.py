@@ -1,7 +1,7 @@
-"""Rows kept in memory, fresh in every process: the database tells each change, and silence is not trusted.
+"""Rows kept in memory, fresh in every process: the database notifies each change, and silence is not trusted.
 
-For what is asked at every request and rarely changed: routes and API keys. While the listener is not connected nothing
-is served from memory, so every lookup goes to the database.
+For what every request needs and what rarely changes: routes and API keys. While the listener is not connected nothing
+is served from memory, so every look-up goes to the database.
 """
 
 from collections.abc import Awaitable, Callable, Hashable
@@ -16,7 +16,7 @@ Row = TypeVar("Row")
 
 
 class Memory(Generic[Name, Row]):
-    """Rows by name, as long as a listener vouches for them. Only rows that were found are kept, never guesses."""
+    """Rows by name, as long as a listener keeps them fresh. Only rows that were found are kept, never guesses."""
 
     def __init__(self, channel: str, *, name_of: Callable[[str], Name] | None = None) -> None:
         """``channel`` is the one on which the database tells that a row changed, and ``name_of`` says which one did.
@@ -45,7 +45,7 @@ class Memory(Generic[Name, Row]):
         return row
 
     def hear(self, message: str) -> None:
-        """The database tells of a change."""
+        """Take a notification of a change."""
         if self._name_of is None:
             self.forget_all()
         else:
@@ -62,13 +62,13 @@ class Memory(Generic[Name, Row]):
         self._rows.clear()
 
     def trust(self, *, trusted: bool) -> None:
-        """Begin or end to serve from memory; either way with nothing in it."""
+        """Start or stop serving from memory; either way it is emptied."""
         self.forget_all()
         self._trusted = trusted
 
 
 async def keep_fresh(database: Database, *memories: Memory[Any, Any]) -> None:
-    """Keep the memories fresh over one connection until cancelled; they are off while not listening to the database."""
+    """Keep the memories fresh over one connection until cancelled; they are off while it is not connected."""
 
     def trust(*, trusted: bool) -> None:
         for memory in memories:

@@ -1,4 +1,4 @@
-"""Tables in partitions by months: made ahead of their time, and a row without one is never refused.
+"""Tables in partitions by month: made ahead of time, and a row without one is never refused.
 
 ``payment_log`` is divided by its time, and ``event`` with its deliveries, their tries and messages by the event's id.
 """
@@ -51,7 +51,7 @@ class Months:
 
     @property
     def are_enough(self) -> bool:
-        """Whether nobody has to do anything."""
+        """Whether nobody has to act."""
         return self.ahead >= ENOUGH and not self.astray
 
 
@@ -76,7 +76,7 @@ async def make_months(database: Database) -> int:
 
 
 async def months(database: Database) -> Months:
-    """How it stands with the months."""
+    """How many months lie ready."""
     async with database.reading() as session:
         found = (await session.execute(_STANDING, {"leaders": list(LEADERS)})).all()
     return Months(min(row[1] for row in found), [f"{leader}_default" for leader, _ahead, astray in found if astray])

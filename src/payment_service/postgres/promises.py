@@ -1,6 +1,6 @@
-"""What PostgreSQL promises as it is set up now: that laws hold, that a commit stays, that a disaster can be undone.
+"""What PostgreSQL guarantees as it is set up: that rules are enforced, commits stay, a backup can be made.
 
-Whoever administers it can take each of these away without this service hearing of it. Here it is only looked at.
+Its administrator can take each of these away without this service noticing. Here they are only checked.
 """
 
 from collections.abc import Mapping
@@ -67,7 +67,7 @@ class Promises:
     """How PostgreSQL is set up, as a session of the service sees it."""
 
     laws_off: str | None
-    """Why the database does not guard the record, as a sentence; none when it does."""
+    """Why the database does not enforce its rules in this session, as a sentence; none when it does."""
     amiss: Mapping[str, tuple[str, str]]
     """Settings of the session that are not as they must be: what they are, and what they must be."""
     forgets_by: tuple[str, ...]

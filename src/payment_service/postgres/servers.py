@@ -1,7 +1,7 @@
-"""The servers that an address names, of which one takes writes.
+"""The servers that an address names, of which one takes writes. The one that answered last is asked first.
 
-The one that answered last is asked first. A server that is gone without a word takes all the time that a connection
-may take, so whoever is asked goes to the end of the line until it has answered: the next attempt begins with another.
+A server that is gone without a word takes all the time that a connection may take, so a server goes to the end of the
+list until it has answered: the next attempt begins with another.
 """
 
 from typing import Any

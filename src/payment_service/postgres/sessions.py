@@ -46,7 +46,7 @@ def setting(settings: MappingProxyType[str, str] | dict[str, str]) -> str:
 
 
 async def check_own(connect: Connect, name: str) -> None:
-    """Look whether a connection has a session of its own; ``name`` is the setting with its address.
+    """Check that a connection has a session of its own; ``name`` is the setting with its address.
 
     Two connections are open at once, so that with sessions of their own they have two backends, each always the same.
 
@@ -80,7 +80,7 @@ async def _backend(connection: asyncpg.Connection) -> int:
 
 
 async def check_shared(connect: Connect, name: str) -> None:
-    """Look whether sessions that are shared have what this service would set in its own.
+    """Check that shared sessions have what this service would set in its own.
 
     Raises:
         UnsuitableDatabaseError: when they do not; the text has the statements that set it.

@@ -1,8 +1,8 @@
-"""Telling other processes (NOTIFY) that something was committed.
+"""Notifying other processes (NOTIFY) of what was committed.
 
-Never inside a transaction that others wait for: a commit that holds a NOTIFY takes a lock of the whole cluster until it
-is flushed. So a signal leaves after its commit, on a connection of its own, together with whatever gathered meanwhile.
-A signal may be lost with its process or its connection: whoever listens also looks for itself now and then.
+Never inside a transaction that others wait for: a commit with a NOTIFY takes a lock of the whole cluster until it is
+flushed. So a signal is sent after its commit, on a connection of its own, together with whatever gathered meanwhile. A
+signal may be lost with its process or its connection: whoever listens also looks now and then.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from payment_service.observability.logs import get_logger
 
 TIMEOUT_S: Final = 2.0
 GATHER_S: Final = 0.02
-"""So long after it sent signals a process lets others gather. One that comes alone leaves at once."""
+"""How long a process gathers signals after it sent some. One that comes alone is sent at once."""
 TRIES: Final = 2
 """A connection that was lost while it rested is noticed when it is used."""
 _NOTIFY: Final = "SELECT pg_notify(channel, payload) FROM unnest($1::text[], $2::text[]) AS signal (channel, payload)"
@@ -38,13 +38,13 @@ class Signals:
         self._sending: asyncio.Task[None] | None = None
 
     def send(self, channel: str, payload: str = "") -> None:
-        """Say something on a channel soon. Does not wait and never raises; equal signals that wait are one."""
+        """Send a signal on a channel soon. Does not wait and never raises; equal signals that wait are one."""
         self._waiting[channel, payload] = None
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send_all())
 
     async def close(self) -> None:
-        """Let leave what waits, and give the connection back."""
+        """Send what waits, and close the connection."""
         if self._sending is not None:
             await asyncio.wait({self._sending}, timeout=2 * TRIES * TIMEOUT_S)
         self._terminate()

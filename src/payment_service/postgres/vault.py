@@ -49,7 +49,7 @@ class Vault:
         return text.removeprefix(bound)
 
     def rotate(self, ciphertext: str, place: str) -> str:
-        """Encrypt anew with the newest key, bound to its place.
+        """Encrypt again with the newest key, bound to its place.
 
         Raises:
             VaultError: when no key opens it there.
@@ -58,5 +58,5 @@ class Vault:
 
 
 def new_key() -> str:
-    """A fresh key for ``ENCRYPTION_KEYS``."""
+    """A new key for ``ENCRYPTION_KEYS``."""
     return Fernet.generate_key().decode()

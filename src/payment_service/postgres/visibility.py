@@ -1,4 +1,4 @@
-"""Whose rows may be shown: those of some shops, or all of them. Nothing here stands for all when it is left out."""
+"""Whose rows may be shown: those of some shops, or all of them. Leaving it out never means all."""
 
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias

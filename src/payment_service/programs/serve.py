@@ -89,7 +89,7 @@ def _worker(services: Services) -> "Worker":
 
 
 async def _load_known_keys(services: Services, throttle: Throttle) -> None:
-    """Good keys are not kept out when this process starts in the middle of a flood of guesses."""
+    """Load the valid keys, so that they are not limited as guesses when this process starts in a flood of those."""
     try:
         throttle.know(key.digest for key in await services.access.all() if key.revoked_at is None)
     except Exception as error:  # noqa: BLE001 - the database may be away; each key is known once it was used
@@ -97,7 +97,7 @@ async def _load_known_keys(services: Services, throttle: Throttle) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which tells the app at the first signal that it is to stop."""
+    """uvicorn, which notifies the app at the first signal to stop."""
 
     def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
         super().__init__(config)
@@ -108,7 +108,7 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take in who has connected already, then stop: closing the socket would reset them and their requests."""
+        """Accept who has connected already, then stop: closing the socket would reset them and their requests."""
         queues = [opened.dup() for opened in sockets or ()]
         for listening in (*self.servers, *(sockets or ())):
             listening.close()

@@ -56,7 +56,7 @@ async def check_database(settings: Settings, database: Database | None = None) -
 
     Raises:
         StartError: when it is not at the schema that this code needs, its sessions are shared and must not be, its
-            laws are switched off, its payments are of another provider, or the vault cannot open it.
+            rules are switched off, its payments are of another provider, or the vault cannot open it.
     """
     async with open_services(settings, database) as services:
         if trouble := schema.trouble(await _revision(services)):
@@ -80,11 +80,11 @@ async def check_laws(services: Services) -> None:
     async with services.database.reading() as session:
         off = await laws_off(session)
     if off:
-        raise StartError(f"The database does not keep its laws: {off}. payment-service doctor says what to do.")
+        raise StartError(f"The database does not enforce its rules: {off}. payment-service doctor tells more.")
 
 
 async def check_provider(services: Services) -> None:
-    """Look whether the provider is the one whose payments the database has.
+    """Check that the provider is the one whose payments the database has.
 
     Raises:
         StartError: when it is another one.

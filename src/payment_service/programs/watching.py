@@ -1,4 +1,4 @@
-"""The port of a worker: whether it works, and its metrics. For whoever watches it, and nobody else."""
+"""The port of a worker: whether it works, and its metrics. For monitoring only."""
 
 import asyncio
 import contextlib

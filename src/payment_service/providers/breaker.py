@@ -1,6 +1,6 @@
-"""Circuit breakers: who fails again and again is left alone for a while, then tried with one call. Pure.
+"""Circuit breakers: what fails again and again is left alone for a while, then tried with one call. Pure.
 
-What a breaker turns away never left this machine: for money that is *not sent*, for a reading *not read*.
+A call that a breaker refuses never left this machine: for money that is *not sent*, for a reading *not read*.
 """
 
 import time
@@ -34,11 +34,11 @@ class Breaker:
 
     @property
     def is_blocking(self) -> bool:
-        """Whether no call may pass now. Asking takes nobody's turn."""
+        """Whether no call may pass now. Asking does not use up the trial call."""
         return self._blocked_until is not None and self.clock() < self._blocked_until
 
     def allows(self) -> bool:
-        """Whether a call may pass now. Of those that ask in a pause's last moment, only the first one does."""
+        """Whether a call may pass now. After a pause only the first one that asks may."""
         if self._blocked_until is None:
             return True
         if self.is_blocking:
@@ -129,7 +129,7 @@ class ShopBreakers:
             self._failed(one, now)
 
     def _succeeded(self) -> None:
-        """The proxy answers: what failed before says nothing about it any more."""
+        """The proxy answers: earlier failures do not count any more."""
         for shop in self._failing.values():
             shop.failures = 0
         self._failing.clear()

@@ -1,7 +1,7 @@
-"""Until when a call that moves money may leave this machine: set around the call, asked as its first byte is written.
+"""Until when a money call may leave this machine: set around the call, checked as its first byte is written.
 
 A process can stand still at any moment: stopped by a signal, swapped out, its machine asleep. A timer of the event loop
-fires when the loop is asked again, which may be after the byte.
+fires when the loop runs again, which may be after the byte.
 """
 
 import time

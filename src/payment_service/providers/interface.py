@@ -1,6 +1,6 @@
-"""What every provider of payments offers, in the words of this service and not of its wire.
+"""What every provider of payments offers, in the terms of this service and not of its wire.
 
-A money call (create, create-link, refund) never raises: it gives one of four outcomes. Unknown is the default of
+A money call (create, create-link, refund) never raises: it returns one of four outcomes. Unknown is the default of
 every mapping; only a known fact makes an outcome anything else.
 """
 
@@ -56,7 +56,7 @@ class RefundOfPayment:
 
 @dataclass(frozen=True, slots=True)
 class PaymentReceipt:
-    """What the provider says of a payment that it took on."""
+    """What the provider returns for a payment that it accepted."""
 
     external_id: str
     status: str | None = None
@@ -66,7 +66,7 @@ class PaymentReceipt:
 
 @dataclass(frozen=True, slots=True)
 class RefundReceipt:
-    """What the provider says of a refund that it made."""
+    """What the provider returns for a refund that it made."""
 
     provider_refund_id: str | None = None
 
@@ -75,7 +75,7 @@ Receipt = TypeVar("Receipt", covariant=True)  # noqa: PLC0105 - one letter more 
 
 
 class RefusedBy(StrEnum):
-    """Who said no: the provider to this request, or the proxy to us."""
+    """Who refused: the provider this request, or the proxy this service."""
 
     PROVIDER = "provider"
     PROXY = "proxy"
@@ -83,14 +83,14 @@ class RefusedBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Accepted(Generic[Receipt]):
-    """The provider did it, and says so."""
+    """The provider confirmed that it did it."""
 
     receipt: Receipt
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The provider did not do it, and says so."""
+    """The provider stated that it did not do it."""
 
     code: str
     message: str
@@ -117,7 +117,7 @@ Outcome: TypeAlias = Accepted[Receipt] | Rejected | NotSent | Unknown
 
 
 class Meaning(StrEnum):
-    """What a provider's status word says of a payment."""
+    """What a provider's status word means for a payment."""
 
     WAITING = "waiting"
     PAID = "paid"
@@ -144,7 +144,7 @@ class Remedy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StatusRead:
-    """The provider's word for where a payment stands, and what it means."""
+    """The provider's status of a payment, and what it means."""
 
     status: str
     meaning: Meaning
@@ -182,13 +182,13 @@ class Provider(Protocol):
         """Pay back, at most once."""
 
     async def read_status(self, external_id: str) -> Reading:
-        """Ask where a payment stands. May be asked any number of times."""
+        """Read the status of a payment. Safe to repeat."""
 
     def meaning_of(self, status: str | None) -> Meaning:
-        """What a status word means; UNHEARD_OF for a word nobody knows."""
+        """What a status word means; UNHEARD_OF for an unknown one."""
 
     async def close(self) -> None:
-        """Give back what is held open."""
+        """Close what is held open."""
 
 
 Providers: TypeAlias = Mapping[str, Provider]

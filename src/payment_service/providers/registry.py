@@ -1,4 +1,4 @@
-"""The providers by name: which there are, and who moves and reads the money of each payment."""
+"""The providers by name: which there are, and which one makes and reads each payment."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
@@ -22,7 +22,7 @@ def remedy_of(provider: str, code: str | None) -> Remedy | None:
 
 
 class Registry(Mapping[str, Provider]):
-    """The providers of this process, and what the other side of each signs its hints with."""
+    """The providers of this process, and the secrets that their hints are signed with."""
 
     def __init__(self) -> None:
         self._providers: dict[str, Provider] = {}

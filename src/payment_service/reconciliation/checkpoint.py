@@ -1,4 +1,4 @@
-"""The file by which a stopped run is taken up again: what was asked, and how far it came. It holds no secret."""
+"""The file from which a stopped run is resumed: its arguments, and how far it came. It holds no secret."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +13,7 @@ from payment_service.reconciliation.service import Period, Walk
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a run was asked: only the same is taken up. ``until`` is none for "until now"."""
+    """The arguments of a run: only a run with the same is resumed. ``until`` is none for "until now"."""
 
     since: datetime
     until: datetime | None
@@ -22,7 +22,7 @@ class Asked:
 
 
 class BadCheckpointError(Exception):
-    """The file is not what a run can be taken up from; the text says why."""
+    """A run cannot be resumed from the file; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ class Checkpoint:
         try:
             found = _CHECKPOINTS.validate_json(file.read_bytes())
         except FileNotFoundError:
-            raise BadCheckpointError(f"There is nothing to take up: {file} does not exist.") from None
+            raise BadCheckpointError(f"There is nothing to resume: {file} does not exist.") from None
         except (OSError, ValidationError):
-            raise BadCheckpointError(f"{file} is not what a run of this command leaves behind.") from None
+            raise BadCheckpointError(f"{file} was not written by this command.") from None
         if found.asked != asked:
             raise BadCheckpointError(
                 f"{file} was left by a run with other arguments: repeat those, or give another --state."

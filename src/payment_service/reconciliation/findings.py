@@ -26,7 +26,7 @@ class Kind(StrEnum):
     NOT_KNOWN_THERE = "not_known_there"
     UNHEARD_OF_WORD = "unheard_of_word"
 
-    # Nobody can tell by asking.
+    # The provider cannot tell.
     UNKNOWN_WITHOUT_ID = "unknown_without_id"
     UNKNOWN_REFUND = "unknown_refund"
     AMOUNT_NOT_REPORTED = "amount_not_reported"

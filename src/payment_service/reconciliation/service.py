@@ -35,7 +35,7 @@ _OF_REFUND: Final = {RefundState.SENDING: Kind.SENDING, RefundState.UNKNOWN: Kin
 
 
 class ProviderAwayError(Exception):
-    """The provider answers no more; the text is the reason that was met last."""
+    """The provider no longer answers; the text is the latest reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Period:
 
 @dataclass(slots=True)
 class Walk:
-    """How far a walk has come, and what it found until there. It can be taken up again from here."""
+    """How far a walk has come, and what it found so far. It can be resumed from here."""
 
     done: int = 0
     created_at: datetime | None = None
@@ -79,7 +79,7 @@ class _Compared:
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """Holds payments against the provider's word."""
+    """Compares payments with the provider's status."""
 
     database: Database
     providers: Providers
@@ -184,7 +184,7 @@ class Reconciliation:
     async def _compare(
         self, payment: Payment, refunds: list[Refund], *, apply: bool, stopping: asyncio.Event
     ) -> _Compared | None:
-        """Hold one payment against the provider's word; none when the reading was given up for stopping."""
+        """Compare one payment with the provider's status; none when the reading was given up for stopping."""
         findings = [
             _finding(_OF_REFUND[RefundState(refund.state)], payment, here=refund.state, refund=refund)
             for refund in refunds
@@ -211,9 +211,9 @@ class Reconciliation:
         return _Compared(payment, reading, findings)
 
     async def _read(self, payment: Payment, external_id: str, stopping: asyncio.Event) -> Reading | None:
-        """Ask, and ask again with growing pauses; none when it stops before anything was learned.
+        """Read the status, and again with growing pauses; none when stopped before anything was learned.
 
-        That a paid payment failed is believed at a second reading, as by everybody else (docs/kaspi-api.md section 3).
+        That a paid payment failed counts at a second reading, as everywhere else (docs/kaspi-api.md section 3).
         """
         pauses = iter(self.pauses_s)
         doubted = False
@@ -237,7 +237,7 @@ class Reconciliation:
             return await session.get_one(Payment, payment.id)
 
     async def _put_right(self, payment: Payment) -> str | None:
-        """Let a payment make the moves of any reading; the state that then agrees with the provider, if it came to it.
+        """Apply the moves of any reading; returns the state that then agrees with the provider, if it got there.
 
         Two moves at most: an unknown payment that was cancelled is pending first.
         """

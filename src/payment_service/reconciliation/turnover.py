@@ -108,7 +108,7 @@ def _place(turnover: Turnover) -> tuple[int, bool, str, str]:
 
 
 async def names_of_shops(database: Database, shop_ids: Collection[int] | None = None) -> dict[int, str]:
-    """What the shops are called today, or these of them."""
+    """The present names of the shops, or of these."""
     query = select(PaymentConfig.shop_id, PaymentConfig.name).order_by(PaymentConfig.shop_id)
     if shop_ids is not None:
         query = query.where(PaymentConfig.shop_id.in_(shop_ids))

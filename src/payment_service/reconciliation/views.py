@@ -1,4 +1,4 @@
-"""Sums as the world sees them. Amounts in tenge."""
+"""The public view of sums. Amounts in tenge."""
 
 from datetime import date
 from typing import Self

@@ -1,1 +1,1 @@
-"""Reports: payments and refunds that clients made themselves, told afterwards."""
+"""Reports: payments and refunds that clients made themselves and reported afterwards."""

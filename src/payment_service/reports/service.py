@@ -1,7 +1,7 @@
-"""What clients report of payments that they made themselves: written down, and followed like ours.
+"""Client reports of payments that they made themselves: recorded, and followed like ours.
 
-A report is a claim and not a fact. It begins as unknown, the provider is asked at once, and it never keeps a payment
-of ours from its id: then the report yields and says which payment it was of.
+A report is a claim and not a fact. It begins as unknown, its status is read at once, and it never keeps a payment of
+ours from its id: then the report yields and names the payment that it was about.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ MAKING: Final = frozenset(_METHODS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a client tells of an operation that it made itself. ``amount`` is in tiyn."""
+    """A client's report of an operation that it made itself. ``amount`` is in tiyn."""
 
     shop_id: int
     operation_type: str
@@ -50,16 +50,16 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Reports:
-    """Takes what clients report."""
+    """Takes client reports."""
 
     database: Database
     providers: Providers
 
     async def write(self, caller: Caller, report: Report) -> AuditEntry:
-        """Write a report down, and adopt the payment that it is of if nobody knows that yet.
+        """Record a report, and adopt the payment that it is about if it is not known yet.
 
         A caller of some shops cannot prove that the payment is of their shop, and whoever adopts it learns what becomes
-        of it. So theirs are kept, and belong to a payment only when that is known to be of the shop.
+        of it. So such a report is kept, and belongs to a payment only when that is known to be of the shop.
 
         Raises:
             ShopNotConfigured: when it is of a shop that the caller may not touch.

@@ -1,12 +1,12 @@
 """Due work: rows with a time and a lease, claimed by any number of workers on any number of machines.
 
-A kind of work says how its due rows are claimed: one statement takes as many as there are free slots, skips what others
-are taking, and moves their time to the end of a lease. A turn is one claimed row. It plans its row anew when it ends;
-the lease of a worker that died simply ends, and the row is due again. So work is done at least once, and every turn
-must be safe to repeat.
+A kind of work defines how its due rows are claimed: one statement takes as many as there are free slots, skips what
+others are taking, and moves their time to the end of a lease. A turn is one claimed row. It plans its row anew when it
+ends; the lease of a worker that died simply ends, and the row is due again. So work is done at least once, and every
+turn must be safe to repeat.
 
-Nothing is queued: the rows are the queue. Whoever makes work due at once says so after the commit (``wake``), and
-workers hear it. A message that was lost costs at most ``IDLE_S``: so often every worker looks for itself.
+Nothing is queued: the rows are the queue. Whoever makes work due at once notifies the workers after the commit
+(``wake``). A notification that was lost costs at most ``IDLE_S``, the interval at which every worker looks for itself.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from payment_service.scheduling.jitter import jitter
 WORK_DUE: Final = "work_due"
 """The channel on which work that is due at once is announced, by its kind."""
 IDLE_S: Final = 1.0
-"""How often due rows are looked for without being told of any. What is due sooner than that is announced."""
+"""How often due rows are looked for without a notification. What is due sooner than that is announced."""
 GATHER_S: Final = 0.01
 """Between two claims: what becomes due or free meanwhile is claimed together."""
 RETRY_S = 1.0
@@ -61,13 +61,13 @@ class DueWork(Protocol[Turn]):
         """How many turns one worker takes at once."""
 
     async def claim(self, at_most: int) -> Sequence[Turn]:
-        """Own so many due rows until their leases end. Each of them is then performed."""
+        """Claim due rows until their leases end. Each of them is then performed."""
 
     async def due_in_s(self) -> float | None:
         """How long until the next row is due, in seconds; none when nothing is planned."""
 
     async def perform(self, turn: Turn) -> None:
-        """Take a turn: do the work, write down what came of it, and plan the row anew."""
+        """Take a turn: do the work, write its result, and plan the row anew."""
 
     async def bring_forward(self) -> int:
         """Make due now what is planned, or owned, for longer than any plan or lease is; returns how many."""
@@ -85,7 +85,7 @@ class Dispatcher(Generic[Turn]):
         """While it is, nothing is claimed."""
 
     async def run(self) -> None:
-        """Work until ``stop`` is called, and let the turns in hand end."""
+        """Work until ``stop`` is called, then finish the turns under way."""
         while not self._stopping:
             self._woken.clear()
             try:
@@ -132,7 +132,7 @@ class Dispatcher(Generic[Turn]):
         return idle_s if due_in_s is None else min(due_in_s, idle_s)
 
     async def _perform(self, turn: Turn) -> None:
-        """Take a turn. That it failed is told here, where the log knows what the turn is about."""
+        """Take a turn. A failure is logged here, where the context of the turn is bound."""
         try:
             await self._work.perform(turn)
         except Exception as error:  # noqa: BLE001 - the lease ends, and the row is due again

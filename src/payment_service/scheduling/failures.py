@@ -1,4 +1,4 @@
-"""Background work that failed: counted, and told of as an error unless the database is away. It is tried again."""
+"""Background work that failed: counted, and logged as an error unless the database is away. It is tried again."""
 
 from payment_service.observability.metrics import WORK_FAILURES, labelled
 from payment_service.observability.sentry import tell

@@ -1,4 +1,4 @@
-"""Jitter: what failed together must not come back together."""
+"""Jitter: what failed together must not be retried together."""
 
 import random
 

@@ -24,7 +24,7 @@ class Patience:
     too_late_s: float
 
     def judge(self, waits_s: float) -> Lateness:
-        """What it is that the oldest of it waits for so many seconds."""
+        """How late work is whose oldest row has been due for so many seconds."""
         if waits_s > self.too_late_s:
             return Lateness.TOO_LATE
         return Lateness.LATE if waits_s > self.late_s else Lateness.IN_TIME

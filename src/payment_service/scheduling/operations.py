@@ -1,4 +1,4 @@
-"""Operations under way: once begun they run to their end, whoever hangs up and however long the answer took."""
+"""Operations under way: once begun they run to their end, even if the caller disconnects or the answer takes long."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -8,7 +8,7 @@ from payment_service.observability.logs import get_logger
 
 Result = TypeVar("Result")
 ANSWER_WITHIN_S: Final = 8.5
-"""How long whoever asked for one waits: the PHP client waits 10 s, and a money call answers within 9 s
+"""How long the caller of one waits: the PHP client waits 10 s, and a money call answers within 9 s
 (docs/contract.md section 4)."""
 log = get_logger(__name__)
 

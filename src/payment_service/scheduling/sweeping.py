@@ -1,4 +1,4 @@
-"""How a sweep goes over what it found: each by itself, so that one that cannot be taken keeps no other back."""
+"""How a sweep goes over what it found: each row by itself, so that one that fails does not block the others."""
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,7 +17,7 @@ log = get_logger(__name__)
 async def for_each_isolated(
     ids: Sequence[UUID], take: Callable[[UUID], Awaitable[None]], *, alarm: metrics.Alarm
 ) -> int:
-    """Take each by itself and raise the alarm for one that cannot be taken; returns how many were.
+    """Process each by itself and raise the alarm for one that fails; returns how many succeeded.
 
     Raises:
         DBAPIError, OSError: when the database is away, which says nothing about any of them.

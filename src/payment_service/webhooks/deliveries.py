@@ -50,7 +50,7 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """An endpoint with what became of its newest deliveries, ``COUNTED`` of the last 24 hours at most."""
+    """An endpoint and the results of its newest deliveries, at most ``COUNTED`` of the last 24 hours."""
 
     endpoint: WebhookEndpoint = field(kw_only=False)
     delivered: int
@@ -252,7 +252,7 @@ class DeliveryRecord:
             return (await session.execute(counted)).scalar_one()
 
     async def standings(self, caller: Caller) -> list[Standing]:
-        """How each endpoint fares: what was tried in the last 24 hours, and the oldest that waits. Oldest first."""
+        """The state of each endpoint: what was tried in the last 24 hours, and the oldest that waits. Oldest first."""
         endpoints = await self.endpoints.all(caller)
         ids = [endpoint.id for endpoint in endpoints]
         recent = EventDelivery.created_at > func.now() - DAY

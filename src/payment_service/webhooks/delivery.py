@@ -92,7 +92,7 @@ log = get_logger(__name__)
 
 
 class Clock:
-    """The database's clock, so that every worker has the same one."""
+    """The database's clock, the same for every worker."""
 
     def now(self) -> datetime | None:
         """A moment to go by in its place."""
@@ -101,7 +101,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One try, owned until ``lease_end``."""
+    """One try, claimed until ``lease_end``."""
 
     delivery_id: UUID
     lease_end: datetime
@@ -168,7 +168,7 @@ class Deliveries:
         return self.plan.at_once_in_all
 
     async def claim(self, at_most: int) -> list[Turn]:
-        """Own so many due deliveries; of each endpoint, and in all workers, no more at once than the plan says."""
+        """Claim due deliveries; of each endpoint, and in all workers, no more at once than the plan allows."""
         rows = await self.database.lines.fetch(
             CLAIM,
             at_most,
@@ -186,7 +186,7 @@ class Deliveries:
         return None if row is None else row[0]
 
     async def perform(self, turn: Turn) -> None:
-        """Make a try and write what came of it."""
+        """Make a try and write its result."""
         begin(event_id=str(turn.event.id), endpoint_id=str(turn.endpoint_id))
         if (payment_id := outbox.payment_of(turn.event)) is not None:
             bind(payment_id=payment_id)
@@ -241,7 +241,7 @@ class Deliveries:
         )
 
     async def _write(self, turn: Turn, answer: Posted | NotPosted, duration_ms: int) -> None:
-        """Write what came of a try and when the next one is; switch its endpoint on or off when that calls for it."""
+        """Write the result of a try and when the next one is due; switch its endpoint on or off where that follows."""
         is_test, was_called = turn.event.type == EventType.TEST, turn.url is not None
         status, error, text = _told(answer, [*turn.headers.values(), *_parts_of(turn.url or "")])
         succeeded = status is not None and 200 <= status <= 299
@@ -283,7 +283,7 @@ class Deliveries:
                 await retry_until_written(lambda: self._switch_off(turn.endpoint_id, "failing", moment))
 
     async def _switch_on(self, endpoint_id: UUID) -> None:
-        """A test arrived at an endpoint that had gone off by itself."""
+        """A test event arrived at an endpoint that had been switched off automatically."""
         async with self.database.transaction() as session:
             endpoint = await locked(session, endpoint_id)
             if endpoint is not None and endpoint.off_reason not in {None, "person"}:
@@ -363,10 +363,10 @@ def _parts_of(url: str) -> list[str]:
 
 
 def _told(answer: Posted | NotPosted, secrets: Iterable[str]) -> tuple[int | None, str | None, str | None]:
-    """What came of a call: the status, or why there is none, and how the answer begins.
+    """The result of a call: the status, or why there is none, and how the answer begins.
 
-    Without the values of the endpoint's headers and what follows the host in its address: a receiver that tells what it
-    got would show them to everybody.
+    Without the values of the endpoint's headers and what follows the host in its address: a receiver that echoes
+    its request would show them to everybody.
     """
     match answer:
         case Posted(status, body):

@@ -1,6 +1,6 @@
-"""Who is told of events over HTTP: endpoints, which events and shops each wants, their secrets and headers.
+"""Webhook endpoints: which events and shops each receives, their secrets and headers.
 
-Secrets and headers are encrypted at rest. A secret is seen once, when it is made; headers' values never again.
+Secrets and headers are encrypted at rest. A secret is shown once, when it is made; the values of headers never again.
 """
 
 import base64
@@ -182,7 +182,7 @@ class Endpoints:
         return NewSecret(endpoint, secret)
 
     async def switch_on(self, session: AsyncSession, endpoint: WebhookEndpoint) -> None:
-        """Deliver to it again, at once what waited. One that had been switched off for failing is told as recovered."""
+        """Deliver to it again, at once what waited. One that had failed is announced as recovered."""
         if endpoint.is_active:
             return
         recovered = endpoint.off_reason != "person"
@@ -196,7 +196,7 @@ class Endpoints:
             self.tell(session, endpoint, EventType.ENDPOINT_RECOVERED)
 
     async def switch_off(self, session: AsyncSession, endpoint: WebhookEndpoint, reason: str, moment: Any) -> None:
-        """Deliver nothing to it any more, and tell people: it is ``gone`` or ``failing``."""
+        """Deliver nothing to it any more, and announce it: it is ``gone`` or ``failing``."""
         endpoint.is_active, endpoint.off_reason, endpoint.off_since = False, reason, moment
         await _record(session, "webhook-off", endpoint)
         await session.refresh(endpoint)
@@ -299,7 +299,7 @@ async def locked(session: AsyncSession, endpoint_id: UUID) -> WebhookEndpoint | 
 
 
 def wants(endpoint: WebhookEndpoint, event: Event) -> bool:
-    """Whether an endpoint is told of an event."""
+    """Whether an endpoint receives an event."""
     if event.type == EventType.TEST:
         return event.subject_id == str(endpoint.id)
     of_type = endpoint.events is None or event.type in endpoint.events
@@ -312,7 +312,7 @@ def host_of(endpoint: WebhookEndpoint) -> str:
 
 
 def may_see(endpoint: WebhookEndpoint, caller: Caller) -> bool:
-    """Whether the caller may touch every shop that the endpoint is told of."""
+    """Whether the caller may touch every shop whose events the endpoint receives."""
     if endpoint.shops is None:
         return caller.shops is ALL_SHOPS
     return all(caller.may_touch(shop_id) for shop_id in endpoint.shops)

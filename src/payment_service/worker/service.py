@@ -93,7 +93,7 @@ class Worker:
     _held_because: Because | None = None
 
     async def run(self) -> None:
-        """Work until ``stop`` is called, and let the turns in hand end. A lost database is waited for."""
+        """Work until ``stop`` is called, then finish the turns under way. Waits for a lost database."""
         origin.set(Origin("worker"))
         self._hold_what_is_told(held=True)  # until the first sweep has looked whether this is a copy
         beside = {asyncio.create_task(one) for one in (self._listen(), self.relay.run(), measure_lag())}
@@ -105,13 +105,13 @@ class Worker:
             await asyncio.wait(beside)
 
     def stop(self) -> None:
-        """Take no more turns and let those in hand end."""
+        """Take no more turns and finish those under way."""
         self._stopping.set()
         for dispatcher in self.dispatchers.values():
             dispatcher.stop()
 
     async def _listen(self) -> None:
-        """Hear of what is due at once. What was said while nothing could be heard is looked for."""
+        """Wait for notifications of due work. What may have been missed is looked for."""
 
         def wake_all() -> None:
             self.relay.wake()
@@ -154,7 +154,7 @@ class Worker:
             await self._pause(self.sweep_every_s * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
 
     async def _look_at_database(self) -> None:
-        """Tell nobody of what is in a copy of the database. It is read on: readings change nothing elsewhere."""
+        """Notify nobody from a copy of the database. Readings go on: they change nothing elsewhere."""
         because = await self.holding.because()
         self._hold_what_is_told(held=because not in {None, Because.HELD})
         SENDING_HELD.set(because is not None)

@@ -85,7 +85,7 @@ class _NotAdmittedError(Exception):
 
 
 class _Lane:
-    """One kind of calls, with its own connections and its own breaker: a flood of one never keeps out the other."""
+    """One kind of calls, with connections and a breaker of its own: a flood of one never blocks the other."""
 
     def __init__(self, name: str, transport: httpx.AsyncBaseTransport, *, at_once: int) -> None:
         self.name = name
@@ -117,7 +117,7 @@ class _Lane:
 
 
 class _Readings(_Lane):
-    """Status readings. They name no shop, so that they have one breaker."""
+    """Status readings. They name no shop, so they share one breaker."""
 
     def __init__(self, settings: KaspiSettings) -> None:
         transport = Transport(httpx.URL(settings.url), trusted_authorities(), keep=settings.max_readings)
@@ -134,7 +134,7 @@ class _Readings(_Lane):
 
 
 class _Money(_Lane):
-    """Money calls. No shop takes the places of the others, nor stops them by its failures."""
+    """Money calls. No shop takes the places of the others, or stops them by its failures."""
 
     def __init__(self, settings: KaspiSettings) -> None:
         # A connection for each: a kept one may die just as the request leaves, and that would turn a call which
@@ -217,14 +217,14 @@ class KaspiClient:
         return wire.read_refund(reply, external_id=refund.external_id, amount=refund.amount)
 
     async def read_status(self, external_id: str) -> Reading:
-        """Ask where a payment stands. May be asked any number of times."""
+        """Read the status of a payment. Safe to repeat."""
         reply = await self._call(self._readings, "status", {"externalId": external_id})
         if isinstance(reply, _NoReply):
             return StatusUnread(reply.reason)
         return wire.read_status(reply, external_id=external_id)
 
     def meaning_of(self, status: str | None) -> Meaning:
-        """What a status word means; UNHEARD_OF for a word nobody knows."""
+        """What a status word means; UNHEARD_OF for an unknown one."""
         return meaning_of(status)
 
     async def close(self) -> None:
@@ -233,7 +233,7 @@ class KaspiClient:
         await self._readings.transport.aclose()
 
     async def _call(self, lane: _Lane, operation: str, query: dict[str, str]) -> wire.Reply | _NoReply:
-        """Make one call and say what came of it. The deadline is around it all."""
+        """Make one call and return what came of it. The deadline covers all of it."""
         shop = query.get("organizationBin", "")
         tracker = _SendTracker()
         started = time.perf_counter()

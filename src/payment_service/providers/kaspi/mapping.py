@@ -1,6 +1,6 @@
-"""What Kaspi's words and codes mean. Data from docs/kaspi-api.md sections 3 and 4; pure.
+"""What Kaspi's status words and codes mean. Data from docs/kaspi-api.md sections 3 and 4; pure.
 
-Anything that is not listed means that we do not know.
+Anything that is not listed means unknown.
 """
 
 from types import MappingProxyType
@@ -85,7 +85,7 @@ REFUSED_BY_PROXY: Final = frozenset({401, 403, 404, 405, 429})
 
 
 def meaning_of(status: str | None) -> Meaning:
-    """What a status word means. A word nobody knows is never read as failed."""
+    """What a status word means. An unknown word is never read as failed."""
     return MEANINGS.get(status or "", Meaning.UNHEARD_OF)
 
 

@@ -1,4 +1,4 @@
-"""What is set from outside about the proxy."""
+"""The settings of the proxy."""
 
 from dataclasses import dataclass, field
 
