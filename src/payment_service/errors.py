@@ -73,10 +73,12 @@ class ServiceError(Exception):
 
     code: ClassVar[str] = "internal_error"
     title: ClassVar[str] = "Internal error"
+    sentence: ClassVar[str] = ""
+    """The detail of an error that always says the same."""
 
-    def __init__(self, detail: str, **extra: object) -> None:
-        super().__init__(detail)
-        self.detail = detail
+    def __init__(self, detail: str = "", **extra: object) -> None:
+        self.detail = detail or self.sentence
+        super().__init__(self.detail)
         self.extra = extra
 
 
@@ -213,9 +215,7 @@ class RouteChangeOver(ServiceError):
 
     code = "route_change_over"
     title = "The change is over"
-
-    def __init__(self) -> None:
-        super().__init__("This change was decided, has expired, or the route has changed since. Propose it anew.")
+    sentence = "This change was decided, has expired, or the route has changed since. Propose it anew."
 
 
 class ProposedByCaller(ServiceError):
@@ -223,9 +223,7 @@ class ProposedByCaller(ServiceError):
 
     code = "proposed_by_caller"
     title = "Proposed by the same person"
-
-    def __init__(self) -> None:
-        super().__init__("You proposed this change. Another administrator has to confirm it.")
+    sentence = "You proposed this change. Another administrator has to confirm it."
 
 
 class PaymentNotFound(ServiceError):
@@ -263,11 +261,9 @@ class PaymentIncomplete(ServiceError):
 
     code = "payment_incomplete"
     title = "Payment incomplete"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "A client made this payment and reported it without its amount or its BIN, so it cannot be refunded here."
-        )
+    sentence = (
+        "A client made this payment and reported it without its amount or its BIN, so it cannot be refunded here."
+    )
 
 
 class RefundNotFound(ServiceError):
@@ -330,12 +326,10 @@ class ExternalIdNotProven(ServiceError):
 
     code = "external_id_not_proven"
     title = "The external_id is not proven"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "The provider does not say which seller an id belongs to, so a key that is limited to some shops "
-            "cannot name one. Settle it with a key for all shops, or on the command line."
-        )
+    sentence = (
+        "The provider does not say which seller an id belongs to, so a key that is limited to some shops "
+        "cannot name one. Settle it with a key for all shops, or on the command line."
+    )
 
 
 class NothingToUndo(ServiceError):
@@ -355,9 +349,7 @@ class SettledByCaller(ServiceError):
 
     code = "settled_by_caller"
     title = "Settled by the same person"
-
-    def __init__(self) -> None:
-        super().__init__("You made this settlement. Another person has to undo it.")
+    sentence = "You made this settlement. Another person has to undo it."
 
 
 class SettlementInUse(ServiceError):
@@ -476,9 +468,7 @@ class TooManyHints(ServiceError):
 
     code = "too_many_hints"
     title = "Too many hints"
-
-    def __init__(self) -> None:
-        super().__init__("Too many hints at once. Nothing is lost: every open payment is polled anyway.")
+    sentence = "Too many hints at once. Nothing is lost: every open payment is polled anyway."
 
 
 class RateLimited(ServiceError):
@@ -544,9 +534,7 @@ class IdempotencyKeyReused(ServiceError):
 
     code = "idempotency_key_reused"
     title = "Idempotency key reused"
-
-    def __init__(self) -> None:
-        super().__init__("This Idempotency-Key was used for a different request: use a new key.")
+    sentence = "This Idempotency-Key was used for a different request: use a new key."
 
 
 class StillRunning(ServiceError):
@@ -567,9 +555,7 @@ class ProviderUnavailable(ServiceError):
 
     code = "provider_unavailable"
     title = "Provider unavailable"
-
-    def __init__(self) -> None:
-        super().__init__("The payment provider cannot be reached. Nothing was changed. Try again later.")
+    sentence = "The payment provider cannot be reached. Nothing was changed. Try again later."
 
 
 class ProviderRefused(ServiceError):
@@ -577,12 +563,9 @@ class ProviderRefused(ServiceError):
 
     code = "provider_refused"
     title = "Refused by the payment proxy"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "The payment proxy refused this service. Its operators have to check its credentials and the "
-            "allowed addresses."
-        )
+    sentence = (
+        "The payment proxy refused this service. Its operators have to check its credentials and the allowed addresses."
+    )
 
 
 class TryAgainLater(ServiceError):
@@ -597,11 +580,7 @@ class DatabaseUnavailable(TryAgainLater):
 
     code = "database_unavailable"
     title = "Database unavailable"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "The database cannot be reached, has no free connection or refused. Nothing was sent. Try again later."
-        )
+    sentence = "The database cannot be reached, has no free connection or refused. Nothing was sent. Try again later."
 
 
 class SendingHeld(TryAgainLater):
@@ -609,12 +588,10 @@ class SendingHeld(TryAgainLater):
 
     code = "sending_held"
     title = "Sending is held"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "Nothing is sent until an operator has made sure that the record is complete. Nothing was sent. "
-            "Try again later."
-        )
+    sentence = (
+        "Nothing is sent until an operator has made sure that the record is complete. Nothing was sent. "
+        "Try again later."
+    )
 
 
 class TooManyConnections(TryAgainLater):
@@ -622,9 +599,7 @@ class TooManyConnections(TryAgainLater):
 
     code = "too_many_connections"
     title = "Too many connections"
-
-    def __init__(self) -> None:
-        super().__init__("This process has too many connections. Nothing was sent. Try again later.")
+    sentence = "This process has too many connections. Nothing was sent. Try again later."
 
 
 class NoRoomToWait(TryAgainLater):
@@ -632,11 +607,7 @@ class NoRoomToWait(TryAgainLater):
 
     code = "no_room_to_wait"
     title = "Too many waiting requests in all"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "This process serves as many streams and waiting requests as it can. Repeat the request without waiting."
-        )
+    sentence = "This process serves as many streams and waiting requests as it can. Repeat the request without waiting."
 
 
 class Draining(TryAgainLater):
@@ -644,6 +615,4 @@ class Draining(TryAgainLater):
 
     code = "draining"
     title = "Shutting down"
-
-    def __init__(self) -> None:
-        super().__init__("This process is stopping; nothing was sent. Try again.")
+    sentence = "This process is stopping; nothing was sent. Try again."

@@ -52,7 +52,7 @@ def kinds() -> Iterator[type[ServiceError]]:
 
 
 def instance(kind: type[ServiceError]) -> ServiceError:
-    takes = len(inspect.signature(kind).parameters)
+    takes = 0 if kind.sentence else len(inspect.signature(kind).parameters)
     return kind(*MADE.get(kind, (8,) * takes))
 
 

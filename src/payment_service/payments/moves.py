@@ -7,7 +7,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from operator import attrgetter
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -40,6 +41,12 @@ _EVENT_OF_STATE: Final = {
 }
 _EVENTS_OF_MOVE: Final = {(State.FAILED, State.PAID): (EventType.PAYMENT_PAID, EventType.PAYMENT_LATE_SUCCESS)}
 """A payment that is paid late: its failure was announced before, so there is a second event."""
+_DECIDED_ON: Final = attrgetter("state", "version", "external_id", "error_seen_at")
+_WRITTEN: Final = attrgetter(
+    *("state", "status", "external_id", "payment_link", "expire_date", "failure", "error_code", "error_message"),
+    *("error_seen_at", "id_from_settlement", "unread"),
+)
+"""The parameters of ``MOVE`` that are columns: what must not have changed, and what is written."""
 begin_at_zero(metrics.MOVES, (("payment", *move) for move in MOVES))
 log = get_logger(__name__)
 
@@ -87,7 +94,7 @@ class Moves:
         """
         if (owner := object_session(payment)) is not None:
             owner.expunge(payment)  # this statement writes it, not the session
-        seen = (payment.state, payment.version, payment.external_id, payment.error_seen_at)
+        seen = _DECIDED_ON(payment)
         before = State(payment.state)
         moved = step is not None and move_to(payment, step)
         replan = replan or moved
@@ -98,25 +105,7 @@ class Moves:
         written = record_of(
             operation_type, reason, kinds, "payment", views.line(payment) if moved else "{}", payment.amount
         )
-        row = await executor.fetchrow(
-            MOVE,
-            payment.id,
-            *seen,
-            payment.state,
-            payment.status,
-            payment.external_id,
-            payment.payment_link,
-            payment.expire_date,
-            payment.failure,
-            payment.error_code,
-            payment.error_message,
-            payment.error_seen_at,
-            payment.id_from_settlement,
-            payment.unread,
-            replan,
-            delay_s,
-            *written,
-        )
+        row = await executor.fetchrow(MOVE, payment.id, *seen, *_WRITTEN(payment), replan, delay_s, *written)
         if row is None:
             return False
         signals = Announcer(self.database, session)
@@ -154,6 +143,22 @@ class Moves:
         return delay_s
 
 
+class Recorded(NamedTuple):
+    """The parameters of ``statements.recorded``, in their order: what the record and the events say of a move."""
+
+    operation_type: str
+    actor: str
+    request_id: str | None
+    reason: str | None
+    event_ids: list[UUID]
+    event_types: list[EventType]
+    subject: str
+    data: str
+    """What the events carry, as JSON."""
+    amount: int | None
+    """In tiyn."""
+
+
 @dataclass(frozen=True, slots=True)
 class Announcer:
     """Notifies other processes of what was written: at once, or when the session's transaction is committed."""
@@ -168,27 +173,19 @@ class Announcer:
         else:
             after_commit(self.session, channel, payload)
 
-    def events(self, record: tuple[Any, ...], subject_id: UUID, shop_id: int) -> None:
-        """Announce the events of what ``record_of`` gave."""
-        for event_id, kind in zip(record[4], record[5], strict=True):
+    def events(self, recorded: Recorded, subject_id: UUID, shop_id: int) -> None:
+        """Announce the events of a move."""
+        for event_id, kind in zip(recorded.event_ids, recorded.event_types, strict=True):
             self.send(EVENT_WRITTEN, announcement(event_id, kind, str(subject_id), shop_id))
 
 
 def record_of(
-    operation_type: str,
-    reason: str | None,
-    kinds: Sequence[EventType],
-    subject: str,
-    data: str,
-    amount: int | None,
-) -> tuple[Any, ...]:
-    """The parameters of ``statements.recorded``: what the record and the events say of a move.
-
-    ``data`` is what the events carry, as JSON; ``amount`` in tiyn.
-    """
+    operation_type: str, reason: str | None, types: Sequence[EventType], subject: str, data: str, amount: int | None
+) -> Recorded:
+    """What to record of a move that the present caller makes."""
     who = origin.get()
-    ids = [new_id() for _ in kinds]
-    return operation_type, who.actor, who.request_id, reason, ids, list(kinds), subject, data, amount
+    ids = [new_id() for _ in types]
+    return Recorded(operation_type, who.actor, who.request_id, reason, ids, list(types), subject, data, amount)
 
 
 def _report(payment: Payment, before: State) -> None:
