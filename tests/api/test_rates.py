@@ -54,7 +54,7 @@ def refused(answer: httpx.Response, policy: str) -> None:
     assert int(wait) >= 1
     assert answer.headers["ratelimit"] == f'"{policy}";r=0;t={wait}'
     assert re.fullmatch(rf'"{policy}";q=\d+;w=\d+', answer.headers["ratelimit-policy"])
-    assert "Ask again in" in body["detail"]
+    assert "Try again in" in body["detail"]
 
 
 async def test_key_that_asks_too_often_is_told_when_to_ask_again(client: httpx.AsyncClient) -> None:
