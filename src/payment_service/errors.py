@@ -287,7 +287,7 @@ class NothingToSettle(ServiceError):
 
 
 class TooEarlyToSettle(ServiceError):
-    """The call may still take effect: nobody can see yet that it did not."""
+    """The call may still take effect: it is too early to know that it did not."""
 
     code = "too_early_to_settle"
     title = "Too early to settle"
@@ -322,7 +322,7 @@ class ExternalIdTaken(ServiceError):
 
 
 class ExternalIdNotProven(ServiceError):
-    """A key of some shops named an id that nobody proved to be of its shop. Every such id is answered alike."""
+    """A key of some shops named an id that is not proven to be of its shop. Every such id is answered alike."""
 
     code = "external_id_not_proven"
     title = "The external_id is not proven"

@@ -80,7 +80,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._messages = 0
         self._message_bytes = 0
         self._unused_bytes = 0
-        """Since a head or a piece of a body came to its end: nobody bounds what the parser collects meanwhile."""
+        """Since a head or a piece of a body was complete: nothing else limits what the parser collects meanwhile."""
         self._used = False
         self._deaf = False
         """Whatever comes is dropped; what was asked before is still answered."""
@@ -299,7 +299,7 @@ class BoundedProtocol(HttpToolsProtocol):
         has_its_answer = active is None or active.response_complete
         if active is not None and not has_its_answer:
             if self._phase is not _Phase.BODY or active is not self.cycle or active.response_started:
-                return  # nobody knows the end of that request yet; after its answer the connection closes
+                return  # that request has not ended yet; after its answer the connection closes
             active.disconnected, active.waiting_for_100_continue = True, False
             active.message_event.set()
         # A body that still comes when its request has been answered is not answered again.

@@ -324,7 +324,7 @@ class Settings(BaseSettings):
 
     @property
     def session_url(self) -> str:
-        """The database's address for whoever needs a session of its own: all but the requests of ``serve``."""
+        """The database's address for everything that needs a session of its own: all but the requests of ``serve``."""
         return (self.database_direct_url or self.database_url).get_secret_value()
 
     @property

@@ -140,7 +140,7 @@ class Access:
     memory: Memory[str, _HeldKey] = field(default_factory=lambda: Memory("api_key_changed"))
     """By digest. A guess is never kept, so that it holds no more than there are keys."""
     _used: set[int] = field(default_factory=set, repr=False)
-    """Keys that were used and not written down as such yet."""
+    """Keys whose use is not recorded yet."""
 
     async def caller_with(self, key: str) -> Caller:
         """The caller that a key stands for.
@@ -173,7 +173,7 @@ class Access:
             try:
                 await self.note_uses()
             except Exception as error:  # noqa: BLE001 - the database may be away; the next turn writes them
-                log.warning("uses of keys are not written down yet", error=type(error).__name__)
+                log.warning("uses of keys are not recorded yet", error=type(error).__name__)
 
     async def last_used(self) -> dict[int, datetime]:
         """When each key was last used, as far as recorded; a key that never was is left out."""

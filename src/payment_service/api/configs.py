@@ -37,7 +37,7 @@ City = Annotated[Text, StringConstraints(max_length=100)]
 Description = Annotated[Text, StringConstraints(max_length=500)]
 Reason = Annotated[Text, StringConstraints(max_length=500)]
 VALID_FOR_S = 3600
-"""How long a client may use a routing that it was told."""
+"""How long a client may use a routing that it has read."""
 SIGNATURE_HEADERS = ("X-Config-Valid-Until", "X-Config-Signature")
 PathShopId = Annotated[ShopId, Path()]
 

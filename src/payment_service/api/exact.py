@@ -84,7 +84,7 @@ class ExactRoute(APIRoute):
         return _Endpoint(self).answer
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """As always; most routes are told apart by how they begin, without their regular expression."""
+        """As always, but most routes are told apart by their prefix, without their regular expression."""
         return super().matches(scope) if self._begins_with in scope["path"] else (Match.NONE, {})
 
     async def admit(self, request: Request) -> None:

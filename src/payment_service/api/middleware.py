@@ -169,4 +169,4 @@ def _without_body(send: Send) -> Send:
 
 
 class _HeadersSentError(Exception):
-    """Ends a response of which nobody reads the body."""
+    """Ends a response whose body nobody reads."""

@@ -130,7 +130,7 @@ async def refund(
         async with asyncio.timeout_at(by):
             payment = await services.refunds.payment_of(caller, body.shop_id, DEFAULT, body.external_id)
     except TimeoutError as error:
-        raise ProviderUnavailable from error  # it was only asked about: nothing was sent
+        raise ProviderUnavailable from error  # only its status was read: nothing was sent
     request = RefundRequest(caller=caller, payment=payment, amount=body.amount, idempotency_key=idempotency_key)
     task = services.inflight.begin(services.refunds.refund(request))
     try:

@@ -15,7 +15,7 @@ from payment_service.observability import metrics
 from payment_service.observability.logs import get_logger
 
 AGAIN_AFTER_S: Final = 300.0
-"""So long nobody is told again of the same caller."""
+"""How long no further alarm is raised about the same caller."""
 _MAX_CALLERS: Final = 1_000
 _REFUSED: Final = frozenset({401, 403, 404})
 _ROUTES: Final = frozenset(
@@ -26,7 +26,7 @@ log = get_logger(__name__)
 
 @dataclass(slots=True)
 class _Caller:
-    """What was refused to one caller since people were told."""
+    """What was refused to one caller since the last alarm."""
 
     told_at: float
     times: int = 0

@@ -111,10 +111,10 @@ _WORDS: Final = frozenset({"operation_type", "status", "provider"})
 
 
 class ClientReport(BaseModel):
-    """What a client tells: kept whatever its form, because it cannot be told again.
+    """A client's report: kept whatever its form, because it cannot be repeated.
 
-    A field that cannot be kept as it was sent is shortened or left out, one that is not known is left out, and
-    ``warnings`` says so. Without the shop, or what was done, there is nothing to keep.
+    A field that cannot be kept as it was sent is shortened or left out, an unknown one is left out, and ``warnings``
+    says so. Without the shop, or what was done, there is nothing to keep.
     """
 
     model_config = ConfigDict(extra="allow")

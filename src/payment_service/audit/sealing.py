@@ -141,6 +141,6 @@ async def _seal_once(connection: AsyncConnection, horizon: int) -> int:
                 created_at=created_at,
             )
         )
-    # Whoever collects the logs holds the hash on another machine: what is sealed cannot be sealed anew unnoticed.
+    # The collected logs hold the hash on another machine: what is sealed cannot be sealed again unnoticed.
     log.info("audit sealed", seq=seal.seq, rows=seal.count, hash=own_hash)
     return seal.count

@@ -187,7 +187,7 @@ def _put(file: BinaryIO, text: bytes) -> None:
         if not text:
             file.flush()
     except BrokenPipeError:
-        raise  # whoever reads has had enough: the command line ends quietly
+        raise  # the reader has closed the pipe: end quietly
     except OSError as error:
         fail(f"The export is not whole: {error.strerror}.")
 

@@ -86,7 +86,7 @@ def payment_service(
 
 
 def main() -> None:
-    """Run the command line; what goes wrong is told in a sentence."""
+    """Run the command line; errors are printed as sentences."""
     try:
         app()
     except Exception as error:

@@ -50,9 +50,9 @@ def with_database(action: Callable[[Database, Vault], Awaitable[Result]]) -> Res
 
 
 def with_services(action: Callable[["Services"], Awaitable[Result]], *, asks_provider: bool = False) -> Result:
-    """Run work that needs the services composed. They are imported now: a command that is explained needs none.
+    """Run work that needs the services composed. They are imported now: ``--help`` needs none.
 
-    ``asks_provider``: what the provider says is written down, so it has to be the one of this database.
+    ``asks_provider``: what the provider answers is written, so it has to be the provider of this database.
     """
     composition = load_module("payment_service.services")
     start = load_module("payment_service.programs.start") if asks_provider else None

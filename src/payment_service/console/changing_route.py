@@ -1,8 +1,8 @@
 """Changing where a seller's money goes: the form, and what a second administrator confirms or refuses.
 
-The form says which version of the route its page showed. Whoever presses a second time, goes back, or was slower than
-somebody else asks for a change of a version that is not today's, and nothing is changed twice. A device token is
-written into the form and never shown again, in no page.
+The form says which version of the route its page showed. A form that is sent twice, from an old page, or after somebody
+else's change is for a version that is not today's, and nothing is changed twice. A device token is written into the
+form and shown again on no page.
 """
 
 from collections.abc import Mapping

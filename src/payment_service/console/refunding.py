@@ -1,8 +1,8 @@
-"""Paying back, whole or in part, once however often it is pressed.
+"""Refunding, whole or in part, once however often the button is pressed.
 
-The form says how many refunds its page showed, and the Idempotency-Key is made of that here. Whoever presses a second
-time, goes back, or looks at the same page elsewhere asks under the same key. It is one key for all people, so refunds
-of the console have one caller; who it was stands in the record.
+The form says how many refunds its page showed, and the Idempotency-Key is made of that here. A form that is sent twice,
+or from an old page, comes under the same key. It is one key for all people, so refunds of the console have one caller;
+who it was is in the record.
 """
 
 from dataclasses import replace

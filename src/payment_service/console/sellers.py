@@ -149,7 +149,7 @@ async def read(visit: Visit) -> Seller:
 
 
 async def sellers_of(visit: Visit, shown: Sequence[ShopConfig], known: Sequence[ShopConfig]) -> list[Seller]:
-    """These shops with how they fare. ``known`` are those that one of them may share its BIN with."""
+    """These shops with their recent activity. ``known`` are those that may share a BIN with one of them."""
     today = datetime.now(ALMATY).replace(hour=0, minute=0, second=0, microsecond=0)
     facts = await facts_of(visit.services.database, [config.row.shop_id for config in shown], since=today)
     waiting = await visit.services.route_changes.waiting(visit.me.caller)

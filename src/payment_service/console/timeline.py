@@ -90,7 +90,7 @@ def timeline(
     delivered: Iterable[Delivered] = (),
     told: Iterable[Told] = (),
 ) -> list[Happening]:
-    """Everything that is known of a payment, and of who was told of it, newest first."""
+    """Everything that happened to a payment, and who was notified, newest first."""
     by_id = {refund.id: refund for refund in refunds}
     happened = [
         Happening(

@@ -70,7 +70,7 @@ class Visit:
 
     @property
     def me(self) -> SignedIn:
-        """Who is signed in. Only for pages that nobody sees without."""
+        """Who is signed in. Only for pages that need a session."""
         if self.who is None:
             raise NotAuthenticated
         return self.who
@@ -225,7 +225,7 @@ def reason_of(visit: Visit, called: str) -> str:
 
 
 async def ended_in_time(visit: Visit, deed: Coroutine[Any, Any, Ended]) -> Ended | None:
-    """Do what moves money, to its end whoever waits; none when that has not come as long as a page may wait."""
+    """Do what moves money, to its end; none when that takes longer than a page may wait."""
     inflight = visit.services.inflight
     until = asyncio.get_running_loop().time() + ANSWER_WITHIN_S
     try:

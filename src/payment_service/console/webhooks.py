@@ -1,4 +1,4 @@
-"""Webhooks: how each endpoint fares, what was delivered with every try, and sending again, told beforehand how much.
+"""Webhooks: the state of each endpoint, what was delivered with every try, and sending again, after saying how much.
 
 Administrators add endpoints and switch them on and off. A secret is shown by the answer that made it and by nothing
 else.
@@ -65,7 +65,7 @@ class Line:
 
 
 async def webhooks(visit: Visit) -> Response:
-    """Every endpoint that the person may see, and how it fares."""
+    """Every endpoint that the person may see, and its state."""
     standings = await visit.services.delivery_record.standings(visit.me.caller)
     shops = {shop for one in standings for shop in one.endpoint.shops or ()}
     return visit.page(
@@ -187,7 +187,7 @@ async def delivery(visit: Visit) -> Response:
 
 
 async def replay_one(visit: Visit) -> Response:
-    """Send an event once more, unless that was done since the page was made."""
+    """Send an event again, unless that was done since the page was made."""
     again = await visit.services.delivery_record.replay(
         visit.me.caller, visit.id(), besides_since=moment_of(visit.said("asked_at"))
     )
@@ -195,7 +195,7 @@ async def replay_one(visit: Visit) -> Response:
 
 
 async def replay_many(visit: Visit) -> Response:
-    """What failed since a time, or a period, once more: first how many that are, then the sending."""
+    """Send again what failed since a time, or a period: first the number of deliveries, then the sending."""
     caller, record, endpoint_id = visit.me.caller, visit.services.delivery_record, visit.id()
     endpoint = await visit.services.endpoints.get(caller, endpoint_id)
     is_post = visit.request.method == "POST"

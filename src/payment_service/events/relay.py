@@ -23,7 +23,7 @@ from payment_service.postgres.database import Database, is_unreachable
 
 BATCH: Final = 200
 LOOK_EVERY_S: Final = 1.0
-"""How often it looks for events that nobody told of."""
+"""How often it looks for events that no notification announced."""
 GATHER_S: Final = 0.02
 """Between two passes: what is written meanwhile is passed on together."""
 # Events of one object must be passed on in their order, so one worker at a time passes on, and the others wait for it.

@@ -45,7 +45,7 @@ _KNOWN_FOR_S: Final = 2 * MISSED.total_seconds()
 _QUEUE: Final = 1000
 _AT_ONCE: Final = 500
 _TOLD: Final = frozenset({"payment", "refund"})
-"""Subjects that those who wait are told of."""
+"""Subjects that can be subscribed to."""
 log = get_logger(__name__)
 
 
@@ -83,7 +83,7 @@ class Subscription:
     checked_at: float
     """When the key was last found good, by the loop's clock."""
     ended: bool = False
-    """The key does not hold any more what the caller came in with, or events went by that were too many to keep."""
+    """The key has lost rights since the request began, or there were more events than can be kept."""
     _queue: asyncio.Queue[Told | None] = field(default_factory=lambda: asyncio.Queue(maxsize=_QUEUE))
 
     @property
@@ -142,7 +142,7 @@ class Subscriptions:
         self._of_caller: Counter[int | str] = Counter()
         self._pending: list[EventHeader] = []
         self._known: dict[UUID, float] = {}
-        """Events that were passed on, or that nobody waited for; each with the loop's time then, the oldest first.
+        """Events that were passed on, or that had no subscriber; each with the loop's time then, the oldest first.
 
         There are 24,000 of them when 200 payments are made each second.
         """
@@ -229,7 +229,7 @@ class Subscriptions:
         )
 
     def _on_notification(self, message: str) -> None:
-        if not message:  # an event that nobody described
+        if not message:  # an event without a description
             self._losses += 1
             self._look.set()
             return

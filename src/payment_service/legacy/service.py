@@ -93,9 +93,9 @@ async def _check_tables(connection: asyncpg.Connection) -> None:
 async def take_shops(
     old: asyncpg.Connection, routing: Routing, *, skip: Collection[int], dry_run: bool
 ) -> tuple[list[Planned], list[str]]:
-    """Take over the routing of every shop but those to skip; returns what changes, and what stands in the way.
+    """Import the routing of every shop but those to skip; returns the changes, and the conflicts.
 
-    With anything in the way nothing is changed.
+    With any conflict nothing is changed.
     """
     known = {row.shop_id: row.fields for row in importing.parse(importing.packaged_shops())}
     rows, problems = [], []
@@ -141,7 +141,7 @@ def _config_of(found: Mapping[str, Any]) -> dict[str, Any]:
 async def take_log(
     old: asyncpg.Connection, database: Database, *, dry_run: bool, advance: Callable[[int], None]
 ) -> LogReport:
-    """Take over every line of the old log that is not here yet. ``advance`` is told how many lines are done."""
+    """Import every line of the old log that is not here yet. ``advance`` is called with the number of lines done."""
     report = LogReport(there=_count(await old.fetchrow("SELECT count(*), sum(amount) FROM paymentlog")))
     report.before = report.after = await _taken(database)
     after_id = -1

@@ -130,7 +130,7 @@ class Bindings:
     async def change(self, caller: Caller, binding_id: UUID, fields: Mapping[str, Any]) -> Bound:
         """Change ``events``, ``language``, ``description`` or ``is_active``; the others stay.
 
-        Switching on also lets a disabled chat be told again: whoever does it says that it is right now.
+        Switching on also enables a disabled chat again: the caller has corrected it.
 
         Raises:
             BindingNotFound: when there is none that the caller may see.

@@ -1,9 +1,10 @@
-"""One-time links of people, sent to the e-mail address of their account: at once, once, while whoever made it waits.
+"""One-time links of people, sent to the e-mail address of their account: at once, and once.
 
 A link is as good as a password, and only its digest is kept. So it is in no queue: to try again later, it would have to
-be stored, and it may be over by then. What could not be sent is shown to the administrator, as it is without e-mail,
-and a new link can be made, which ends this one. It goes to the account's address alone: chats are bound to shops, and
-no chat is known to be read by one person only. Nothing that the mail server says is kept, for it may quote the mail.
+be stored, and it may have expired by then. What could not be sent is shown to the administrator, as it is without
+e-mail, and a new link can be made, which ends this one. It goes to the account's address alone: chats are bound to
+shops, and no chat is known to be read by one person only. Nothing that the mail server says is kept, for it may quote
+the mail.
 """
 
 import asyncio

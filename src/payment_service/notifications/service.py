@@ -56,11 +56,11 @@ from payment_service.scheduling.jitter import jitter
 LEASE_S: Final = 60
 """How long a worker holds the lease of a chat; longer than any channel's deadline."""
 MAX_WAIT_S: Final = 2.0
-"""How far ahead places in a channel's pace are given out; whoever gets none comes again later."""
+"""How far ahead places in a channel's pace are reserved; a chat that gets none is due again later."""
 PAUSES_S: Final = (2, 5, 15, 60, 300, 900, 1800, 3600)
 """Between tries; the last one for good."""
 GIVE_UP_AFTER: Final = timedelta(days=1)
-"""A message that was tried and is so old is tried no more."""
+"""A message that was tried and is older than this is not tried again."""
 _CLAIMED_MEANWHILE: Final = timedelta(seconds=LEASE_S)
 """By so much a try that another worker begins may be later than the moment of a statement that looks at it."""
 LETS_PASS_AFTER: Final = 5
@@ -118,7 +118,7 @@ class Notifications:
                 ),
             )
             .where(Event.id.in_([event.id for event in events]))
-            # A chat that is bound to the shop and to all shops is told in the shop's language.
+            # A chat that is bound to the shop and to all shops gets the language of the shop's binding.
             .ext(distinct_on(Event.id, NotifyBinding.chat_id))
             .order_by(Event.id, NotifyBinding.chat_id, NotifyBinding.shop_id.nulls_last())
         )
@@ -297,7 +297,7 @@ class Notifications:
             if message.state in OPEN:
                 await _learn(session, chat, message, delivery, now)
             if chat.next_send_at != turn.lease_end or chat.disabled_at is not None:
-                return  # written down before, or the lease ended and the turn is somebody else's
+                return  # written before, or the lease ended and another worker has the chat
             chat.failures = chat.failures + 1 if isinstance(delivery, TryAgain) else 0
             chat.next_send_at = now + timedelta(seconds=self._pause_s(chat, delivery))
 

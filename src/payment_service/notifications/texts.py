@@ -17,7 +17,7 @@ from payment_service.money import TIYN_PER_TENGE, Money
 
 ALMATY: Final = timezone(timedelta(hours=5))
 LATE_AFTER: Final = timedelta(minutes=5)
-"""Who is told later than this is told when it happened."""
+"""A message that is later than this says when it happened."""
 NO_BREAK: Final = "\N{NO-BREAK SPACE}"
 NOTIFIABLE_EVENTS: Final = tuple(kind for kind in EventType if kind is not EventType.TEST)
 """What people can be told of; a test event is for programs."""

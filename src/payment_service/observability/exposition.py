@@ -8,9 +8,9 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 def exposition(authorization: str | None, token: str | None) -> bytes | None:
-    """Every metric of this process; none for whoever does not send the token as ``Authorization: Bearer TOKEN``.
+    """Every metric of this process; none without the token as ``Authorization: Bearer TOKEN``.
 
-    Without a token everybody may.
+    When no token is set, everybody may read them.
     """
     scheme, _, given = (authorization or "").partition(" ")
     right = scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), (token or "").encode())

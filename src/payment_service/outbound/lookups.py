@@ -25,7 +25,7 @@ def ask_the_system(host: str) -> list[IPAddress]:
     """Ask the system's resolver, in this thread.
 
     Raises:
-        OSError: the name has no address, or nobody could be asked.
+        OSError: the name has no address, or no name server could be asked.
     """
     # The dot says that the name is whole: no search list of this machine is tried around it.
     name = f"{host}." if "." in host else host

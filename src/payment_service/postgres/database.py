@@ -27,7 +27,7 @@ from payment_service.postgres.servers import Servers
 from payment_service.postgres.sessions import SETTINGS, TRACKED, check_own, check_shared, setting
 from payment_service.postgres.signals import Signals, noted
 
-CONNECT_TIMEOUT_S = 1.5  # a database that is down is told within 2 s
+CONNECT_TIMEOUT_S = 1.5  # a caller learns within 2 s that the database is down
 COMMAND_TIMEOUT_S = 6  # for a server that does not even say that a statement took too long
 RETRY_S = 60
 LINE_SETTINGS = {
@@ -41,7 +41,7 @@ index alone. A plan may be made while a table is empty and be in use when it hol
 FOREVER = math.inf
 """For the outcome of a money call, which no other process knows."""
 _CANNOT_SERVE = ("08", "25006", "25P03", "25P04", "28", "3D000", "53", "55P03", "57", "58")
-"""SQLSTATEs: connection lost, read-only, transaction took too long, nobody let in, no such database, out of disk or
+"""SQLSTATEs: connection lost, read-only, transaction took too long, no client let in, no such database, out of disk or
 connections, locked, stopped or starting, files at fault."""
 
 DATABASE_ERRORS = (DBAPIError, PoolTimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -243,7 +243,7 @@ async def retry_until_written(
         try:
             return await action()
         except Exception as error:
-            log.warning("not yet written down", error=type(error).__name__)
+            log.warning("not written yet", error=type(error).__name__)
             is_away = is_unreachable(error)
             tried_s = time.monotonic() - begun
             if tried_s > (while_unreachable_s if is_away else refused_s) or not (is_away or _may_pass(error)):

@@ -9,7 +9,7 @@ from typing import Final
 import asyncpg
 
 LOCK_MS: Final = 300
-"""How long others wait behind whoever waits for such a lock."""
+"""How long others can wait behind a waiter for such a lock."""
 
 
 async def when_free(work: Callable[[], Awaitable[None]], *, for_s: float) -> None:

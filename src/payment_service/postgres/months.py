@@ -19,7 +19,7 @@ LEADERS: Final = ("payment_log", "event")
 AHEAD: Final = 3
 """How many months lie ready after this one."""
 ENOUGH: Final = 2
-"""With fewer people are told, while there is still time."""
+"""With fewer an alarm is raised, while there is still time."""
 
 TRY_FOR_S: Final = 300.0
 _SLOWEST_S: Final = 3600.0
@@ -51,7 +51,7 @@ class Months:
 
     @property
     def are_enough(self) -> bool:
-        """Whether nobody has to act."""
+        """Whether no person has to act."""
         return self.ahead >= ENOUGH and not self.astray
 
 

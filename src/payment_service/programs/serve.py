@@ -119,7 +119,7 @@ class _Server(uvicorn.Server):
 
     async def _take_in(self, queue: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        # Nobody is left when it would block; stopping must go on after any other error too.
+        # It would block when none is left; stopping must go on after any other error too.
         with queue, contextlib.suppress(OSError):
             queue.setblocking(False)
             while True:

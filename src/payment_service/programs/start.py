@@ -21,7 +21,7 @@ from payment_service.settings import Settings
 log = logs.get_logger(__name__)
 
 LOG_EVERY_S = 10
-"""How often a program that waits for its database says so."""
+"""How often a program that waits for its database logs it."""
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ class Breaker:
             return True
         if self.is_blocking:
             return False
-        # Nobody else tries while this call is under way, and one that never comes back costs one more pause.
+        # No other call tries while this one is under way, and one that never ends costs one more pause.
         self.shut(self.pause_s)
         return True
 

@@ -17,7 +17,7 @@ _REMEDIES: Final[Mapping[str, Callable[[str | None], Remedy | None]]] = {kaspi.N
 
 
 def remedy_of(provider: str, code: str | None) -> Remedy | None:
-    """What helps against a provider's refusal with this code; none when nobody knows."""
+    """What helps against a provider's refusal with this code; none when that is not known."""
     return _REMEDIES[provider](code) if provider in _REMEDIES else None
 
 

@@ -9,7 +9,7 @@ class CannotWriteError(Exception):
 
 
 def write_whole(file: Path, content: bytes) -> None:
-    """Write a file so that whoever looks finds the one before or the whole new one.
+    """Write a file so that a reader finds the one before or the whole new one.
 
     Raises:
         CannotWriteError: when it cannot be written.

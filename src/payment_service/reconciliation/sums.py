@@ -21,7 +21,7 @@ from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.models import Refund
 
 CALLS: Final = 2000
-"""Of so many calls, the newest of a period, it is told how long the provider took."""
+"""For how many calls of a period, the newest, the provider's times are shown."""
 UTC_OFFSET: Final = timedelta(hours=5)
 """Of Almaty."""
 Step = Literal["hour", "day"]

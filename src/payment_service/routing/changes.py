@@ -154,7 +154,7 @@ class RouteChanges:
         self.routing.memory.forget(shop_id)
 
     async def refuse(self, caller: Caller, person_id: int, change_id: UUID) -> None:
-        """End a change without applying it. Whoever proposed it takes it back so.
+        """End a change without applying it. Its proposer withdraws it this way.
 
         Raises:
             RouteChangeNotFound, RouteChangeOver: as for confirming.

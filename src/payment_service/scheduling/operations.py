@@ -24,7 +24,7 @@ class InFlight:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def begin(self, operation: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
-        """Start an operation that outlives whoever waits for it."""
+        """Start an operation that outlives its caller."""
         task = asyncio.create_task(operation)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -49,6 +49,6 @@ class InFlight:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        # Read here, so that an error whose waiter has left is told instead of lost.
+        # Read here, so that an error whose caller has left is logged instead of lost.
         if not task.cancelled() and (error := task.exception()) is not None:
             log.info("operation ended with an error", error=type(error).__name__)

@@ -28,7 +28,7 @@ class WorkerTick(Base):
 
 
 MISSED_TICKS: Final = 4
-"""A worker that was not seen for so many sweeps works no more."""
+"""A worker that was not seen for so many sweeps no longer works."""
 
 
 @dataclass(frozen=True, slots=True)

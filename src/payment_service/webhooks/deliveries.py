@@ -323,7 +323,7 @@ class DeliveryRecord:
             raise DeliveryNotFound(delivery.id) from None
 
     async def _on(self, session: AsyncSession, caller: Caller, endpoint_id: UUID) -> WebhookEndpoint:
-        """The endpoint under its lock: nothing else of it is replayed or written down meanwhile."""
+        """The endpoint under its lock: nothing else of it is replayed or written meanwhile."""
         await self.endpoints.get(caller, endpoint_id)
         endpoint = await locked(session, endpoint_id)
         if endpoint is None or not endpoint.is_active:

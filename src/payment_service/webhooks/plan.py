@@ -1,4 +1,4 @@
-"""When an event is delivered again, and when no more. Set from outside."""
+"""When an event is delivered again, and when it is given up. Configurable."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -182,7 +182,7 @@ class Worker:
             log.warning("processes died while they were sending refunds", settled=settled)
 
     async def _count(self) -> None:
-        """Count here what Prometheus is told, so that a scrape asks the database nothing."""
+        """Count here what Prometheus reads, so that a scrape does not query the database."""
         TASKS.labels(kind="payment").set(await self.settling.count_tasks())
         TASKS.labels(kind="refund").set(await self.refund_settling.count_tasks())
         for kind, count in (("payment", self.settling.count_open), ("refund", self.refund_settling.count_open)):

@@ -138,7 +138,7 @@ class _Money(_Lane):
 
     def __init__(self, settings: KaspiSettings) -> None:
         # A connection for each: a kept one may die just as the request leaves, and that would turn a call which
-        # could have been made into one that nobody knows the end of. Readings may share.
+        # could have been made into one of unknown outcome. Readings may share.
         transport = Transport(httpx.URL(settings.url), trusted_authorities(), ahead=settings.connections_ahead)
         super().__init__("money", transport, at_once=settings.max_calls)
         self.breaker = ShopBreakers(settings.breaker_failures, settings.breaker_pause_s)
@@ -253,7 +253,7 @@ class KaspiClient:
         seconds = time.perf_counter() - started
         result = reply.reason if isinstance(reply, _NoReply) else f"http_{reply.http_status}"
         labelled(PROVIDER_SECONDS, "kaspi", operation, result).observe(seconds)
-        # Not a line of its own: whoever asked says what it learned, and these facts stand in that line.
+        # Not a line of its own: the caller logs what it learned, and these facts are bound to that line.
         bind(operation=operation, result=result, sent=tracker.begun, provider_seconds=round(seconds, 4))
         record(f"kaspi {operation}", seconds, kind="CLIENT", failed=failed)
         return reply

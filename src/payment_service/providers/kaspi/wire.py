@@ -53,7 +53,7 @@ class Reply:
     http_status: int
     body: bytes
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    """What the call told the proxy and nobody else may read: words of the reply that repeat it are blanked out."""
+    """Secrets of the call: words of the reply that repeat one are blanked out."""
 
 
 class _UnreadableError(Exception):
@@ -176,7 +176,7 @@ def _envelope(reply: Reply) -> _Envelope:
 
 
 def _names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose names differ: of two values for one name nobody knows which one is meant."""
+    """An object whose names differ: of two values for one name it is not known which is meant."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a name is given twice")
