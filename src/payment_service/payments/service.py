@@ -201,27 +201,10 @@ class Payments:
         return await run_intent(self.database.lines, INTEND, *self._values(request, route, fingerprint))
 
     def _values(self, request: PaymentRequest, route: Route | None, fingerprint: str | None) -> tuple[Any, ...]:
-        return (
-            request.id,
-            request.method,
-            request.shop_id,
-            route and route.version,
-            route and route.provider,
-            route and route.organization_bin,
-            route and route.device_token_id,
-            request.amount.tiyn,
-            request.phone_last4,
-            request.message,
-            request.short_code,
-            request.order_id,
-            json.dumps(request.metadata, ensure_ascii=False),
-            request.caller.name,
-            fingerprint,
-            request.idempotency_key,
-            self.rules.duplicate_window_s,
-            request.caller.key_id,
-            route is not None,
-        )
+        columns = _columns(request, route, fingerprint)
+        columns["details"] = json.dumps(request.metadata, ensure_ascii=False)
+        rules = (self.rules.duplicate_window_s, request.caller.key_id, route is not None)
+        return (*columns.values(), request.idempotency_key, *rules)
 
     async def _answer_of(self, request: PaymentRequest, intent: asyncpg.Record) -> tuple[Answer, None] | None:
         """The answer or the error that an obstacle means; none when the obstacle is gone."""
@@ -303,27 +286,34 @@ class Payments:
         return written
 
 
+def _columns(request: PaymentRequest, route: Route | None, fingerprint: str | None) -> dict[str, Any]:
+    """What a payment gets from its request and its route, in the order of the parameters of ``INTEND``."""
+    return {
+        "id": request.id,
+        "method": request.method,
+        "shop_id": request.shop_id,
+        "route_version": route and route.version,
+        "provider": route and route.provider,
+        "organization_bin": route and route.organization_bin,
+        "device_token_id": route and route.device_token_id,
+        "amount": request.amount.tiyn,
+        "phone_last4": request.phone_last4,
+        "message": request.message,
+        "short_code": request.short_code,
+        "order_id": request.order_id,
+        "details": request.metadata,
+        "caller": request.caller.name,
+        "fingerprint": fingerprint,
+    }
+
+
 def _new_payment(request: PaymentRequest, route: Route, fingerprint: str, at: datetime) -> Payment:
     """The payment as its intent wrote it."""
     return queries.of_attributes(
         {
-            "id": request.id,
-            "source": "service",
-            "same_as": None,
-            "method": request.method,
+            **_columns(request, route, fingerprint),
             "shop_id": route.shop_id,
-            "route_version": route.version,
-            "provider": route.provider,
-            "organization_bin": route.organization_bin,
-            "device_token_id": route.device_token_id,
-            "amount": request.amount.tiyn,
-            "phone_last4": request.phone_last4,
-            "message": request.message,
-            "short_code": request.short_code,
-            "order_id": request.order_id,
-            "details": request.metadata,
-            "caller": request.caller.name,
-            "fingerprint": fingerprint,
+            "source": "service",
             "keyed": request.idempotency_key is not None,
             "state": State.SENDING,
             "id_from_settlement": False,

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, func, select, tuple_
 
+from payment_service.payments import queries
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.payments.reading import PaymentReading
@@ -201,7 +202,7 @@ class Reconciliation:
             findings.append(_finding(Kind.UNREAD, payment, there=reading.reason))
         elif compare(State(payment.state), reading):
             # It may have moved while the provider was asked.
-            payment = await self._as_it_is_now(payment)
+            payment, _now = await queries.get(self.database, payment.id)
             if kind := compare(State(payment.state), reading):
                 became = await self._put_right(payment) if apply and isinstance(reading, StatusRead) else None
                 there = reading.code if isinstance(reading, NoSuchPayment) else reading.status
@@ -231,10 +232,6 @@ class Reconciliation:
                     return reading
             if await _stopped_within(stopping, pause_s):
                 return None
-
-    async def _as_it_is_now(self, payment: Payment) -> Payment:
-        async with self.database.reading() as session:
-            return await session.get_one(Payment, payment.id)
 
     async def _put_right(self, payment: Payment) -> str | None:
         """Apply the moves of any reading; returns the state that then agrees with the provider, if it got there.
