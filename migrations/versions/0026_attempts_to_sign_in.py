@@ -9,8 +9,8 @@ from sqlalchemy import text
 
 from payment_service.postgres.schema import rewritten, run_script
 
-revision = "0027"
-down_revision = "0026"
+revision = "0026"
+down_revision = "0025"
 branch_labels = None
 depends_on = None
 

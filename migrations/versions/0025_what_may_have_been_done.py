@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from payment_service.postgres.schema import pinned, rewritten, run_script
 
-revision = "0026"
+revision = "0025"
 down_revision = "0024"
 branch_labels = None
 depends_on = None
