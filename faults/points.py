@@ -134,12 +134,12 @@ def _around_transactions(trap: _Trap) -> None:
         return commit
 
     def statement_sent(original: Method) -> Method:
-        async def fetch(self: Lines, query: str, *args: Any) -> Any:
+        async def fetch(self: Lines, query: str, *args: Any, **how: Any) -> Any:
             place = f"{_transaction.get()}-commit-sent"
             writes = "_intend(" in query or "INTO payment_log" in query or query in {polling._CLAIM, polling._PLAN}
             if not writes or f"{_verb.get()}/{place}" != trap.point:
-                return await original(self, query, *args)
-            sending = asyncio.ensure_future(original(self, query, *args))
+                return await original(self, query, *args, **how)
+            sending = asyncio.ensure_future(original(self, query, *args, **how))
             await asyncio.sleep(_FLUSHED_S)
             trap.reach(place)
             return await sending

@@ -20,9 +20,9 @@ def asked(database: Database) -> Iterator[list[Asked]]:
     statements: list[Asked] = []
     fetch = Lines.fetch
 
-    async def noted(self: Lines, query: str, *args: Any) -> Any:
+    async def noted(self: Lines, query: str, *args: Any, **how: Any) -> Any:
         statements.append((query, args))
-        return await fetch(self, query, *args)
+        return await fetch(self, query, *args, **how)
 
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_more: Any) -> None:
         statements.append((statement, parameters))

@@ -99,6 +99,7 @@ def build(
         redoc_url=None,
         openapi_url=documentation.OPENAPI_URL if docs else None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is in observability/
         openapi_tags=[dict(tag) for tag in operations.TAGS],
         servers=[dict(server) for server in operations.SERVERS],
     )

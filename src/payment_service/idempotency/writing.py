@@ -50,8 +50,8 @@ async def run_intent(lines: Lines, statement: str, *args: Any) -> asyncpg.Record
         SendingHeld: when it was to be inserted and nothing may be sent from this database.
     """
     try:
-        async with asyncio.timeout(INTENT_TIMEOUT_S):
-            intent = await lines.fetchrow(statement, *args, INSERT_WITHIN * INTENT_TIMEOUT_S)
+        within_s = INTENT_TIMEOUT_S
+        intent = await lines.fetchrow(statement, *args, INSERT_WITHIN * within_s, within_s=within_s)
     except asyncpg.PostgresError as error:
         if constraint_of(error) != holding.NOT_HELD:
             raise

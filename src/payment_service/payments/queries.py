@@ -36,8 +36,8 @@ def of_attributes(attributes: Mapping[str, Any]) -> Payment:
 
 def of_row(row: asyncpg.Record) -> Payment:
     """A payment from a row that a statement returned, which may have more columns. It is attached to no session."""
-    held = {attribute: row[name] for name, attribute in _ATTRIBUTES.items()}
-    held["details"] = json.loads(row["metadata"])
+    held = dict(row.items())
+    held["details"] = json.loads(held.pop("metadata"))
     return of_attributes(held)
 
 

@@ -30,16 +30,19 @@ class Lines:
         self._wait_s = wait_s
         self._idle: list[tuple[float, asyncpg.Connection]] = []
 
-    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
-        """Run one statement and return its rows.
+    async def fetch(self, query: str, *args: Any, within_s: float | None = None) -> list[asyncpg.Record]:
+        """Run one statement and return its rows, within so many seconds from now.
 
         Raises:
             asyncpg.PostgresError: what the server said.
             OSError, sqlalchemy.exc.TimeoutError: the connection was lost, or none was to be had in time.
         """
+        begun = time.monotonic()
         connection = await self._take()
         try:
-            rows: list[asyncpg.Record] = await connection.fetch(query, *args)
+            # The driver has a timer for each statement anyway: none is put around it.
+            left_s = within_s and within_s - (time.monotonic() - begun)
+            rows: list[asyncpg.Record] = await connection.fetch(query, *args, timeout=left_s)
         except asyncpg.PostgresError as error:
             self._give_back(connection, lost=(error.sqlstate or "").startswith(_GONE))
             raise
@@ -53,9 +56,9 @@ class Lines:
         self._give_back(connection)
         return rows
 
-    async def fetchrow(self, query: str, *args: Any) -> asyncpg.Record | None:
+    async def fetchrow(self, query: str, *args: Any, within_s: float | None = None) -> asyncpg.Record | None:
         """As ``fetch``, for the first row."""
-        rows = await self.fetch(query, *args)
+        rows = await self.fetch(query, *args, within_s=within_s)
         return rows[0] if rows else None
 
     async def close(self) -> None:
