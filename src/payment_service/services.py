@@ -42,6 +42,7 @@ from payment_service.refunds.views import Task
 from payment_service.reports.service import Reports
 from payment_service.routing.changes import RouteChanges
 from payment_service.routing.service import Routing
+from payment_service.routing.tokens import DeviceTokens
 from payment_service.scheduling.operations import InFlight
 from payment_service.settings import Settings
 from payment_service.webhooks.deliveries import DeliveryRecord
@@ -131,7 +132,7 @@ def build(settings: Settings, database: Database | None = None, providers: Regis
     database = database or Database(settings.session_url, pool_size=settings.database_pool_size)
     providers = providers or _providers(settings)
     vault = Vault([key.get_secret_value() for key in settings.encryption_keys])
-    routing = Routing(database, vault, tuple(providers))
+    routing = Routing(database, DeviceTokens(vault), tuple(providers))
     fingerprints = Fingerprints(database, vault)
     access = Access(database)
     people = People(database)

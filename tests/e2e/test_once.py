@@ -55,15 +55,22 @@ async def test_fifty_equal_refunds_at_once_are_one_refund(rig: Rig, how: str) ->
 
 
 async def test_refunds_at_once_never_exceed_the_payment(rig: Rig) -> None:
-    paid = await rig.paid(amount=10)
+    paid = await rig.paid(amount=100)
+    amounts = range(26, 46)  # two or three of them fit
     answers = await asyncio.gather(
         *(
-            rig.refund(paid["external_id"], by=rig.clients[number % 2], key=f"part-{paid['id']}-{number}", amount=3)
-            for number in range(20)
+            rig.refund(
+                paid["external_id"], by=rig.clients[amount % 2], key=f"part-{paid['id']}-{amount}", amount=amount
+            )
+            for amount in amounts
         )
     )
-    assert sorted(answer.status_code for answer in answers) == [200] * 3 + [422] * 17
-    assert len(await rig.ledger(op="refund", external_id=paid["external_id"], applied="true")) == 3
+    by_amount = {amount: answer.status_code for amount, answer in zip(amounts, answers, strict=True)}
+    made = [amount for amount, status in by_amount.items() if status == 200]
+    refused = [amount for amount, status in by_amount.items() if status == 422]
+    assert len(made) + len(refused) == len(amounts)
+    assert 0 <= 100 - sum(made) < min(refused)
+    assert len(await rig.ledger(op="refund", external_id=paid["external_id"], applied="true")) == len(made)
 
 
 async def test_payment_of_unknown_end_is_not_made_again(rig: Rig) -> None:

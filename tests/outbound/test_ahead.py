@@ -93,12 +93,24 @@ async def speaks(connection: Connection) -> None:
     await connection.hear()
 
 
+def after(seen: asyncio.Event, course: Course) -> Course:
+    """The same, once the connection was seen waiting."""
+
+    async def later(connection: Connection) -> None:
+        await seen.wait()
+        await course(connection)
+
+    return later
+
+
 @pytest.mark.parametrize("goes_bad", [ends, resets, speaks])
 async def test_connection_that_went_bad_is_never_written_to(goes_bad: Course, of_both: Authority | None) -> None:
-    async with calling(each_in_turn(once(HELLO), goes_bad, once(HELLO)), of_both, ahead=1) as call:
+    seen = asyncio.Event()
+    async with calling(each_in_turn(once(HELLO), after(seen, goes_bad), once(HELLO)), of_both, ahead=1) as call:
         await call()
         await waiting(call.transport)
         await met(call.server, 2)
+        seen.set()
         await some_turns()
         for _ in range(3):
             trace = Trace()
@@ -109,10 +121,13 @@ async def test_connection_that_went_bad_is_never_written_to(goes_bad: Course, of
 
 
 async def test_one_that_went_bad_takes_the_others_with_it() -> None:
-    async with calling(each_in_turn(once(HELLO), once(HELLO), once(HELLO), ends), ahead=2) as call:
+    seen = asyncio.Event()
+    course = each_in_turn(once(HELLO), once(HELLO), once(HELLO), after(seen, ends))
+    async with calling(course, ahead=2) as call:
         await asyncio.gather(call(), call())
         await waiting(call.transport, 2)
         await met(call.server, 4)
+        seen.set()
         await some_turns()
         with pytest.raises(httpx.TransportError):
             await call()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from payment_service.errors import RefundExceedsRemainder, StillRunning
+from payment_service.errors import RefundAlreadyOpen, RefundExceedsRemainder, StillRunning
 from payment_service.money import Money
 from payment_service.payments.models import Payment
 from payment_service.providers.interface import (
@@ -129,7 +129,7 @@ async def test_refunds_at_once_never_exceed_the_payment_and_add_up(
     with answering(services, [course for _, course in asked]) as (playing, fake):
         payment = await fresh_payment(playing, 1000)
         ended = await refund_all(playing, payment, amounts, keys=keys)
-    assert {type(end) for end in ended} <= {RefundAnswer, RefundExceedsRemainder, StillRunning}
+    assert {type(end) for end in ended} <= {RefundAnswer, RefundExceedsRemainder, StillRunning, RefundAlreadyOpen}
     row = await sql.fetchrow("SELECT refunded_amount, reserved_amount FROM payment WHERE id = $1", payment.id)
     assert row is not None
     by_state = await sums(sql, payment)
@@ -152,7 +152,8 @@ async def test_what_is_left_after_lost_refunds_is_exact(
         one_more = RefundRequest(
             caller=TESTS, payment=payment, amount=Money(left + 1), idempotency_key=f"more-{payment.id}"
         )
-        with pytest.raises(RefundExceedsRemainder):
+        # It may be equal to one that was lost.
+        with pytest.raises((RefundExceedsRemainder, RefundAlreadyOpen)):
             await playing.refunds.refund(one_more)
         if left:
             whole = RefundRequest(caller=TESTS, payment=payment, amount=None)

@@ -25,6 +25,7 @@ from payment_service.payments.models import Payment
 from payment_service.postgres.vault import new_key
 from payment_service.refunds.service import RefundAnswer, RefundRequest
 from payment_service.refunds.settling import RefundSettlement
+from payment_service.routing.tokens import DeviceTokens
 from payment_service.services import Services
 from tests.support.asking import (
     KEY,
@@ -223,8 +224,8 @@ async def test_token_of_an_old_payment_is_opened_after_the_key_was_rotated(
     old = services.settings.encryption_keys[0].get_secret_value()
     new = new_key()
     async with services.database.transaction() as session:
-        await replace(services.routing, vault=type(services.vault)([new, old])).tokens.rotate(session)
-    routing = replace(services.routing, vault=type(services.vault)([new]))
+        await DeviceTokens(type(services.vault)([new, old])).rotate(session)
+    routing = replace(services.routing, tokens=DeviceTokens(type(services.vault)([new])))
     route = refunding(wire)
     await replace(services.refunds, routing=routing).refund(give_back(payment))
     assert route.calls.last.request.url.params["deviceToken"] == device_token_of(SHOP)

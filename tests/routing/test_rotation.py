@@ -11,6 +11,7 @@ from cryptography.fernet import Fernet
 from payment_service.access.service import FULL_ACCESS
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.postgres.vault import Vault, VaultError, new_key
+from payment_service.routing.tokens import DeviceTokens
 from payment_service.services import Services
 from tests.support.asking import KEY, SHOP, ask, taking
 from tests.support.books import change_by_hand, write_down
@@ -23,7 +24,7 @@ NEW_KEY = new_key()
 def with_keys(services: Services, *keys: str) -> Services:
     """The services as a process with these keys, the newest first."""
     vault = Vault(keys)
-    routing = replace(services.routing, vault=vault)
+    routing = replace(services.routing, tokens=DeviceTokens(vault))
     fingerprints = Fingerprints(services.database, vault)
     payments = replace(services.payments, routing=routing, fingerprints=fingerprints)
     return replace(services, vault=vault, routing=routing, fingerprints=fingerprints, payments=payments)

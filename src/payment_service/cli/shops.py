@@ -19,6 +19,7 @@ from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
 from payment_service.routing import importing
 from payment_service.routing.service import Routing, ShopConfig
+from payment_service.routing.tokens import DeviceTokens
 from payment_service.routing.views import ConfigAnswer
 from payment_service.spreadsheets import cell
 
@@ -30,7 +31,7 @@ def list_shops(*, as_json: AsJson = False) -> None:
     """List every shop, with its device token masked."""
 
     async def work(database: Database, vault: Vault) -> list[ShopConfig]:
-        return await Routing(database, vault).configs(FULL_ACCESS)
+        return await Routing(database, DeviceTokens(vault)).configs(FULL_ACCESS)
 
     show(
         [_line(config) for config in with_database(work)],
@@ -65,7 +66,7 @@ def import_shops(
         fail("\n".join([*error.problems, "Nothing was imported."]))
 
     async def work(database: Database, vault: Vault) -> list[importing.Planned]:
-        return await importing.apply(Routing(database, vault), rows, reason=reason, dry_run=dry_run)
+        return await importing.apply(Routing(database, DeviceTokens(vault)), rows, reason=reason, dry_run=dry_run)
 
     planned = with_database(work)
     if as_json:
@@ -115,7 +116,7 @@ def export_shops(
     """Write the routing of all shops to standard output."""
 
     async def work(database: Database, vault: Vault) -> list[ShopConfig]:
-        return await Routing(database, vault).configs(FULL_ACCESS)
+        return await Routing(database, DeviceTokens(vault)).configs(FULL_ACCESS)
 
     columns = [name for name in importing.COLUMNS if with_tokens or name != "device_token"]
     configs = with_database(work)
@@ -153,7 +154,9 @@ def set_token(
         typer.echo("Warning: this is no UUID, and Kaspi's device tokens are.", err=True)
 
     async def work(database: Database, vault: Vault) -> ShopConfig:
-        return await Routing(database, vault).update(FULL_ACCESS, shop_id, {"device_token": token}, reason=reason)
+        return await Routing(database, DeviceTokens(vault)).update(
+            FULL_ACCESS, shop_id, {"device_token": token}, reason=reason
+        )
 
     show([_line(with_database(work))], as_json=as_json)
 

@@ -5,7 +5,7 @@ process. There is no default route anywhere: a shop without routing is an error.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import func, select, text
@@ -30,7 +30,6 @@ from payment_service.identifiers import checked_bin, checked_device_token, maske
 from payment_service.observability.context import origin
 from payment_service.postgres.database import Database, is_duplicate
 from payment_service.postgres.memory import Memory
-from payment_service.postgres.vault import Vault
 from payment_service.postgres.visibility import of_shops
 from payment_service.providers.registry import DEFAULT, NAMES
 from payment_service.routing.models import PaymentConfig, PaymentConfigHistory, RouteChange, RouteRule
@@ -106,13 +105,9 @@ class Routing:
     """The routing of all shops."""
 
     database: Database
-    vault: InitVar[Vault]
+    tokens: DeviceTokens
     providers: Collection[str] = NAMES
     memory: Memory[int, ShopConfig] = field(default_factory=lambda: Memory("routing_changed", name_of=int))
-    tokens: DeviceTokens = field(init=False)
-
-    def __post_init__(self, vault: Vault) -> None:
-        self.tokens = DeviceTokens(vault)
 
     # --- asking
 
