@@ -30,10 +30,10 @@ _DISK: Final = "64m"
 MAY_ALSO_BE_TOLD: Final[dict[str, set[int | None]]] = {
     "restarted": set(),
     "frozen": set(),
-    # A service may be quicker than the strangers, and a page may have room for one more row; but what was sent then
-    # may have to wait until it can be written down.
-    "crowded_out": {200, 202},
-    "disk_full": {200, 202},
+    # A service may be quicker than the other clients, and a page may have room for one more row; but what was sent then
+    # may have to wait until it can be written. An equal refund under another key waits for it (409).
+    "crowded_out": {200, 202, 409},
+    "disk_full": {200, 202, 409},
 }
 
 
