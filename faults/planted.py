@@ -344,9 +344,9 @@ def sweep_stops_at_a_bad_row() -> None:
 
 @_plant
 def refund_goes_by_todays_route() -> None:
-    async def todays_account(self: Refunds, payment: Payment) -> Account:
+    async def todays_account(self: Refunds, payment: Payment) -> tuple[Account, int]:
         route = await self.routing.route_of(FULL_ACCESS, payment.shop_id)
-        return Account(route.organization_bin, route.device_token)
+        return Account(route.organization_bin, route.device_token), 0
 
     _put(Refunds, "_pinned_account", todays_account)
 

@@ -464,11 +464,18 @@ SCENARIOS: Final = {
 """Plant -> what shows it."""
 
 
-async def drop_laws(rig: Rig, scenario: Scenario) -> None:
-    """Take away, in this throw-away database, the laws that would stop the bug."""
+@contextlib.asynccontextmanager
+async def without_laws(rig: Rig, scenario: Scenario) -> AsyncIterator[None]:
+    """Take away, in this throw-away database, the laws that would stop the bug; bring them back at the end.
+
+    Triggers are dropped: where one is only switched off, nothing starts. Rows that break a law go before it is back.
+    """
+    dropped: list[str] = []
     for law in scenario.drop:
-        trigger, _, table = law.partition(" ON ")
-        await rig.pool.execute(f"ALTER TABLE {table} DISABLE TRIGGER {trigger}")
+        name, _, table = law.partition(" ON ")
+        definition = "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = $1 AND tgrelid = $2::regclass"
+        dropped.append(await rig.pool.fetchval(definition, name, table))
+        await rig.pool.execute(f"DROP TRIGGER {law}")
     for statement in scenario.without:
         await rig.pool.execute(statement)
     if scenario.copy_of:
@@ -477,17 +484,15 @@ async def drop_laws(rig: Rig, scenario: Scenario) -> None:
             assert old in body, f"{scenario.copy_of} has no {old!r} any more"
             body = body.replace(old, new)
         await rig.pool.execute(body)
-
-
-async def restore_laws(rig: Rig, scenario: Scenario) -> None:
-    """Bring the laws back, without the rows that break them."""
-    for law in scenario.drop:
-        trigger, _, table = law.partition(" ON ")
-        await rig.pool.execute(f"ALTER TABLE {table} ENABLE TRIGGER {trigger}")
-    if scenario.copy_of:
-        await rig.pool.execute(f"DROP FUNCTION {scenario.copy_of}_planted")
-    if scenario.again:
-        async with rig.pool.acquire() as sql, sql.transaction():
-            await sql.execute("SET LOCAL session_replication_role = replica")
-            for statement in scenario.again:
-                await sql.execute(statement)
+    try:
+        yield
+    finally:
+        for statement in dropped:
+            await rig.pool.execute(statement)
+        if scenario.copy_of:
+            await rig.pool.execute(f"DROP FUNCTION {scenario.copy_of}_planted")
+        if scenario.again:
+            async with rig.pool.acquire() as sql, sql.transaction():
+                await sql.execute("SET LOCAL session_replication_role = replica")
+                for statement in scenario.again:
+                    await sql.execute(statement)

@@ -14,7 +14,7 @@ from faults.books import Line, MoneyCall, PaymentRow, Records, RefundRow, Status
 from faults.clients import Asked, Clients, Told
 from faults.planted import PLANTS
 from faults.rig import Arrival, Rig
-from faults.scenarios import SCENARIOS, SETTINGS, Stage, drop_laws, restore_laws
+from faults.scenarios import SCENARIOS, SETTINGS, Stage, without_laws
 
 pytestmark = pytest.mark.xdist_group("faults")
 
@@ -310,11 +310,10 @@ async def test_planted_bug_is_found(stage_rig: Rig, plant: str) -> None:
         return checker.violations(books, may_be_unknown=scenario.may_be_unknown)
 
     assert await found(Stage(stage_rig, clients, stage_rig.services[0], {})) == []
-    try:
-        await drop_laws(stage_rig, scenario)
-        await buggy.ready()
-        with_bug = await found(Stage(stage_rig, clients, buggy, {"FAULTS_PLANT": plant}))
-    finally:
-        await buggy.kill()
-        await restore_laws(stage_rig, scenario)
+    async with without_laws(stage_rig, scenario):
+        try:
+            await buggy.ready()
+            with_bug = await found(Stage(stage_rig, clients, buggy, {"FAULTS_PLANT": plant}))
+        finally:
+            await buggy.kill()
     assert [violation for violation in with_bug if violation.startswith(f"{scenario.law}: ")], with_bug
