@@ -249,7 +249,7 @@ class FaultProxy(RawProxy):
         number = 0
         await asyncio.sleep(self._unread_s)
         try:
-            while (call := await self._on_notification(line, number)) is not None:
+            while (call := await self._next_call(line, number)) is not None:
                 number += 1
                 for watcher in self.watchers:
                     await watcher(call)
@@ -269,7 +269,7 @@ class FaultProxy(RawProxy):
             if upstream is not None:
                 upstream.close()
 
-    async def _on_notification(self, line: Connection, number: int) -> Call | None:
+    async def _next_call(self, line: Connection, number: int) -> Call | None:
         try:
             request = await line.reader.readuntil(b"\r\n\r\n")
         except asyncio.IncompleteReadError:
