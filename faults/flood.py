@@ -25,7 +25,7 @@ from payment_service.identifiers import new_id
 from payment_service.services import open_services
 from payment_service.settings import Settings
 from tests.support import receiver
-from tests.support.database import TEMPLATE, start_postgres
+from tests.support.database import Server, start_postgres
 from tests.support.processes import Process, clean_environment, free_port
 from tests.support.rig import Rig
 from tests.support.shops import ENCRYPTION_KEY
@@ -184,10 +184,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="payment-service-events-") as name:
         postgres = start_postgres(Path(name) / "postgres")
         try:
-            postgres.create_database("events", TEMPLATE)
+            url = asyncio.run(Server(postgres.url()).make("events"))
             folder = Path(name) / "rig"
             folder.mkdir()
-            report = asyncio.run(flood(folder, postgres.url("events"), events))
+            report = asyncio.run(flood(folder, url, events))
         finally:
             postgres.remove()
     sys.stdout.write(f"{report}\n")

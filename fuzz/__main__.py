@@ -21,7 +21,7 @@ import asyncpg
 
 from fuzz.attack import SPARE_SHOPS, without_details
 from fuzz.ledger import strays
-from tests.support.database import TEMPLATE, start_postgres
+from tests.support.database import Server, start_postgres
 from tests.support.processes import Process
 from tests.support.rig import PATIENT, Rig
 from tests.support.shops import SHOPS
@@ -138,10 +138,10 @@ def main() -> int:
     started = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="payment-service-fuzz-"))
     with start_postgres(folder / "postgres") as postgres:
-        postgres.create_database("fuzz", TEMPLATE)
+        url = asyncio.run(Server(postgres.url()).make("fuzz"))
         work = folder / "rig"
         work.mkdir()
-        outcome = asyncio.run(fuzz(work, postgres.url("fuzz"), seed=seed, cases=options.cases))
+        outcome = asyncio.run(fuzz(work, url, seed=seed, cases=options.cases))
         postgres.remove()
     if not outcome.failures:
         shutil.rmtree(folder)

@@ -47,6 +47,7 @@ ONLY_IN_WORDS: Final = (
     "a device token is",
     "a Kazakh mobile number",
     "is out of range",
+    "has an exponent beyond",
     "cursor",
     "is an e-mail address",
     "is a chat's number",
