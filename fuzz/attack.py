@@ -48,6 +48,9 @@ ONLY_IN_WORDS: Final = (
     "a Kazakh mobile number",
     "is out of range",
     "has an exponent beyond",
+    "is a day from 2000 on",
+    "is after since",
+    "reason: must have at least 3 characters",  # without the space around it
     "cursor",
     "is an e-mail address",
     "is a chat's number",
@@ -243,8 +246,10 @@ def rounds(url: str, key: str, seed: int, wanted: int, traffic: Traffic) -> Iter
         for event in from_schema(schema).execute():
             if isinstance(event, events.ScenarioFinished):
                 yield from _failures(event)
-            elif isinstance(event, events.NonFatalError | events.FatalError):
-                yield f"schemathesis cannot go on: {vars(event) if hasattr(event, '__dict__') else event}"
+            elif isinstance(event, events.NonFatalError):
+                yield f"schemathesis cannot go on with {event.label}: {event.value!r}"
+            elif isinstance(event, events.FatalError):
+                yield f"schemathesis cannot go on: {event.exception!r}"
         number += 1
 
 

@@ -88,11 +88,7 @@ def _in_utc(value: datetime) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
-Day = Annotated[
-    date,
-    BeforeValidator(_day),
-    Field(description="A day in Almaty.", json_schema_extra={"pattern": f"^{_DAY.pattern}$"}),
-]
+Day = Annotated[date, BeforeValidator(_day), Field(description="A day in Almaty.")]
 ShopId = Annotated[
     int, Field(ge=1, le=2_147_483_647, description="The shop.", examples=[121038]), BeforeValidator(_whole_number)
 ]
