@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from payment_service.notifications.bindings import MOST_OF_SOME_SHOPS
+from payment_service.access.room import MOST_OF_SOME_SHOPS
 from payment_service.notifications.texts import NOTIFIABLE_EVENTS
 from tests.api.conftest import SHOP, KeyMaker, problem_of
 

@@ -9,6 +9,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from payment_service.access.room import MOST_OF_SOME_SHOPS
 from payment_service.access.service import FULL_ACCESS, Caller
 from payment_service.errors import DeliveryNotFound, InvalidInput, WebhookNotFound, WebhookOff
 from payment_service.events.outbox import EventType
@@ -17,7 +18,6 @@ from payment_service.outbound.client import Posted
 from payment_service.postgres.vault import Vault, new_key
 from payment_service.services import Services
 from payment_service.settings import Settings
-from payment_service.webhooks.endpoints import MOST_OF_SOME_SHOPS
 from tests.events.webhooks import SHOP, URL, World, world_of
 
 OTHER_SHOP = 576631

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Final, assert_never
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select, text
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from payment_service.access.room import MOST_OF_SOME_SHOPS, check_room
 from payment_service.access.service import Caller
 from payment_service.audit import service as audit
 from payment_service.errors import BindingExists, BindingNotFound, InvalidInput, MessageNotSent, ShopNotConfigured
@@ -26,7 +27,7 @@ from payment_service.notifications.service import Notifications
 from payment_service.notifications.texts import NOTIFIABLE_EVENTS, note_of_test
 from payment_service.observability.context import origin
 from payment_service.postgres.database import Database, is_duplicate
-from payment_service.postgres.visibility import ALL_SHOPS, of_shops
+from payment_service.postgres.visibility import of_shops
 from payment_service.routing.models import PaymentConfig
 
 ADDRESSES: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
@@ -40,9 +41,6 @@ ADDRESSES: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
     ),
 }
 """The channels that there are, and what an address of each looks like."""
-MOST_OF_SOME_SHOPS: Final = 20
-"""So many bindings of a caller of some shops are on: all chats share the pace of their channel."""
-_ONE_AT_A_TIME: Final = text("SELECT pg_advisory_xact_lock(hashtext('chats_of_some_shops'))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,17 +212,14 @@ async def _record(session: AsyncSession, operation_type: str, binding: NotifyBin
 
 
 async def _check_room(session: AsyncSession, caller: Caller) -> None:
-    """Refuse a binding that was just switched on when it is one too many.
+    """Each chat shares the pace of its channel with all others."""
 
-    Raises:
-        InvalidInput: then.
-    """
-    if caller.shops is ALL_SHOPS:
-        return
-    await session.execute(_ONE_AT_A_TIME)
-    active = select(func.count()).where(NotifyBinding.is_active, of_shops(NotifyBinding.shop_id, caller.shops))
-    if (await session.execute(active)).scalar_one() > MOST_OF_SOME_SHOPS:
-        raise InvalidInput("shop_id", f"has {MOST_OF_SOME_SHOPS} chats that are told already: switch one off")
+    async def bound() -> int:
+        active = select(func.count()).where(NotifyBinding.is_active, of_shops(NotifyBinding.shop_id, caller.shops))
+        return (await session.execute(active)).scalar_one()
+
+    refusal = InvalidInput("shop_id", f"has {MOST_OF_SOME_SHOPS} chats that are told already: switch one off")
+    await check_room(session, caller, "chats", bound, refusal)
 
 
 async def _require_shop(session: AsyncSession, shop_id: int | None) -> None:

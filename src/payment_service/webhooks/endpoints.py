@@ -13,10 +13,11 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from payment_service.access.room import MOST_OF_SOME_SHOPS, check_room
 from payment_service.access.service import Caller
 from payment_service.audit import service as audit
 from payment_service.errors import InvalidInput, WebhookNotFound
@@ -38,9 +39,6 @@ MAX_HEADERS: Final = 10
 SUBSCRIBABLE: Final = tuple(kind for kind in EventType if kind is not EventType.TEST)
 """A test goes to the endpoint that it is a test of."""
 _SIGNING_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature", "content-type")
-MOST_OF_SOME_SHOPS: Final = 20
-"""So many endpoints of a caller of some shops are on: each costs every event a look, and one that hangs holds calls."""
-_ONE_AT_A_TIME: Final = text("SELECT pg_advisory_xact_lock(hashtext('webhooks_of_some_shops'))")
 _OPENED_AT_MOST: Final = 1000
 log = get_logger(__name__)
 
@@ -279,17 +277,14 @@ async def _record(
 
 
 async def _check_room(session: AsyncSession, caller: Caller) -> None:
-    """Refuse what was just switched on when it is one too many.
+    """Each endpoint costs every event a look, and one that hangs holds calls."""
 
-    Raises:
-        InvalidInput: then.
-    """
-    if caller.shops is ALL_SHOPS:
-        return
-    await session.execute(_ONE_AT_A_TIME)
-    active = await session.scalars(select(WebhookEndpoint).where(WebhookEndpoint.is_active))
-    if sum(may_see(endpoint, caller) for endpoint in active) > MOST_OF_SOME_SHOPS:
-        raise InvalidInput("shops", f"have {MOST_OF_SOME_SHOPS} endpoints that are on already: switch one off")
+    async def active() -> int:
+        found = await session.scalars(select(WebhookEndpoint).where(WebhookEndpoint.is_active))
+        return sum(may_see(endpoint, caller) for endpoint in found)
+
+    refusal = InvalidInput("shops", f"have {MOST_OF_SOME_SHOPS} endpoints that are on already: switch one off")
+    await check_room(session, caller, "webhooks", active, refusal)
 
 
 async def locked(session: AsyncSession, endpoint_id: UUID) -> WebhookEndpoint | None:

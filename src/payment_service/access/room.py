@@ -1,0 +1,32 @@
+"""How much a caller of some shops may have of what every seller's events wait for: webhook endpoints, chats."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from payment_service.access.service import Caller
+from payment_service.errors import InvalidInput
+from payment_service.postgres.visibility import ALL_SHOPS
+
+MOST_OF_SOME_SHOPS: Final = 20
+"""So many of a kind are on."""
+_ONE_AT_A_TIME: Final = text("SELECT pg_advisory_xact_lock(hashtext(:kind || '_of_some_shops'))")
+
+
+async def check_room(
+    session: AsyncSession, caller: Caller, kind: str, count: Callable[[], Awaitable[int]], refusal: InvalidInput
+) -> None:
+    """Refuse what was just switched on, in the caller's transaction, when it is one too many.
+
+    ``count`` tells how many of the kind are on that the caller may see. Callers wait for each other before it is asked.
+
+    Raises:
+        InvalidInput: the ``refusal``.
+    """
+    if caller.shops is ALL_SHOPS:
+        return
+    await session.execute(_ONE_AT_A_TIME, {"kind": kind})
+    if await count() > MOST_OF_SOME_SHOPS:
+        raise refusal
