@@ -35,6 +35,12 @@ MAX_TOLD: Final = 20
 _LONGEST_NAME: Final = 60
 _NO_BODY: Final = (b"", b"0")
 """Values of Content-Length that announce none."""
+_ONE_VALUE: Final = {
+    b"authorization": "Authorization",
+    b"x-api-key": "X-API-Key",
+    b"idempotency-key": "Idempotency-Key",
+}
+"""Headers that must have one value."""
 Errors = list[Mapping[str, Any]]
 
 
@@ -240,8 +246,9 @@ def _given_twice(
         for name in known:
             if len({value for given, value in pairs if given == name}) > 1:
                 yield _error("query", name, "is given twice, with different values")
-    for name in ("Authorization", "X-API-Key", "Idempotency-Key"):
-        if len({value for given, value in headers if given == name.lower().encode()}) > 1:
+    given_values = [name for name, _ in {*headers} if name in _ONE_VALUE]
+    for header, name in _ONE_VALUE.items():
+        if given_values.count(header) > 1:
             yield _error("header", name, "is given twice, with different values")
 
 
