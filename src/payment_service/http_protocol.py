@@ -340,9 +340,7 @@ def connections_allowed() -> int:
 async def _too_late(scope: Scope, receive: Receive, send: Send) -> None:
     """The app, when a request has waited for this process for too long."""
     CONNECTIONS_REFUSED.labels(reason="unread").inc()
-    answer = _unread()
-    answer.headers["Connection"] = "close"
-    await answer(scope, receive, send)
+    await _last(_unread())(scope, receive, send)
 
 
 def _unread() -> Response:
@@ -352,9 +350,13 @@ def _unread() -> Response:
 
 async def _too_many(scope: Scope, receive: Receive, send: Send) -> None:
     """The app, when there are too many connections."""
-    answer = problems.of_error(TooManyConnections())
+    await _last(problems.of_error(TooManyConnections()))(scope, receive, send)
+
+
+def _last(answer: Response) -> Response:
+    """An answer with which the connection ends."""
     answer.headers["Connection"] = "close"
-    await answer(scope, receive, send)
+    return answer
 
 
 def _on_the_wire(answer: Response) -> bytes:

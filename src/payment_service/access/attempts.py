@@ -68,8 +68,7 @@ def _buckets(address: str, email: str | None) -> list[tuple[str, Rate]]:
 
 async def _take(session: AsyncSession, name: str, rate: Rate) -> Exceeded | None:
     """Take one from a bucket, unless it is empty (as ``rates.RateLimiter`` does). Its row is locked from here on."""
-    now, window = func.now(), timedelta(seconds=rate.window_s)
-    of_name = SignInLimit.name == name
+    now = func.now()
     locked = insert(SignInLimit).values(name=name, full_at=now)
     locked = locked.on_conflict_do_update(index_elements=["name"], set_={"full_at": SignInLimit.full_at})
     left_s = func.extract("epoch", SignInLimit.full_at - now).cast(Float)
@@ -77,9 +76,10 @@ async def _take(session: AsyncSession, name: str, rate: Rate) -> Exceeded | None
     # Further ahead than a window: a clock that was ahead wrote it.
     begins_s = held_s if 0 < held_s <= rate.window_s else 0
     full_s = begins_s + _step(rate).total_seconds()
-    if full_s > window.total_seconds():
+    if full_s > rate.window_s:
         return Exceeded(rate, full_s - rate.window_s)
-    await session.execute(update(SignInLimit).where(of_name).values(full_at=now + timedelta(seconds=full_s)))
+    taken = update(SignInLimit).where(SignInLimit.name == name).values(full_at=now + timedelta(seconds=full_s))
+    await session.execute(taken)
     return None
 
 
