@@ -4,6 +4,7 @@ Meanwhile a worker may have made the payment unknown, a person may have settled 
 the database may have lost it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -32,8 +33,8 @@ class PaymentOutcome:
     payment_id: UUID
     operation_type: str
     outcome: Outcome[PaymentReceipt]
-    intent: tuple[Any, ...]
-    """The parameters of its intent, which is written again if the database has lost it."""
+    intent: Callable[[], tuple[Any, ...]]
+    """Makes the parameters of its intent, which is written again if the database has lost it."""
     seen: tuple[Payment, datetime] | None
     """The payment as its intent wrote it, for the first try. It is read anew for another, which may find it moved."""
 
@@ -78,7 +79,7 @@ class PaymentOutcome:
     async def restore(self) -> None:
         """Write the lost intent again."""
         alarm("intent_lost", self.payment_id, external_id=external_id_of(self.outcome))
-        await restore_intent(self.database, f"payment {self.payment_id}", INTEND, *self.intent)
+        await restore_intent(self.database, f"payment {self.payment_id}", INTEND, *self.intent())
 
     def refused(self, why: str) -> Unknown:
         """The outcome to write when the database refuses this one: the payment may have been made."""

@@ -278,7 +278,7 @@ class Payments:
             payment_id=request.id,
             operation_type=request.operation_type,
             outcome=outcome,
-            intent=self._values(request, route, payment.fingerprint),
+            intent=partial(self._values, request, route, payment.fingerprint),
             seen=(payment, payment.created_at + timedelta(seconds=clock() - since)),
         )
         written = await write_outcome(done)

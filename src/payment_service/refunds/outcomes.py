@@ -1,5 +1,6 @@
 """Write 2 of a refund: the outcome of its call becomes a move, whatever happened to the row meanwhile."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -36,8 +37,8 @@ class RefundOutcome:
     refund: Refund
     reason: str | None
     outcome: Outcome[RefundReceipt]
-    intent: tuple[Any, ...]
-    """The parameters of its intent, which is written again if the database has lost it."""
+    intent: Callable[[], tuple[Any, ...]]
+    """Makes the parameters of its intent, which is written again if the database has lost it."""
     seen: Seen | None
     """The refund as its intent wrote it, for the first try. It is read anew for another, which may find it moved."""
 
@@ -60,7 +61,7 @@ class RefundOutcome:
     async def restore(self) -> None:
         """Write the lost intent again."""
         self._alarm("intent_lost")
-        await restore_intent(self.database, f"refund {self.refund.id}", INTEND, *self.intent)
+        await restore_intent(self.database, f"refund {self.refund.id}", INTEND, *self.intent())
 
     def refused(self, why: str) -> Unknown:
         """The outcome to write when the database refuses this one: the refund may have been made."""

@@ -268,7 +268,7 @@ class Refunds:
             refund=refund,
             reason=request.reason,
             outcome=outcome,
-            intent=self._values(request, refund.amount, refund.fingerprint),
+            intent=partial(self._values, request, refund.amount, refund.fingerprint),
             seen=Seen(refund, written.payment, refund.created_at + timedelta(seconds=clock() - since)),
         )
         seen = await write_outcome(done)
