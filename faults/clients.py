@@ -80,6 +80,7 @@ class Clients:
     patience_s: float = 20
     through: Server | None = None
     """A balancer to ask instead of the services themselves."""
+    _parts: set[tuple[str, int]] = field(default_factory=set)
 
     # --- what to ask for
 
@@ -105,6 +106,19 @@ class Clients:
             "key": f"key-{uuid.uuid4().hex}",
         }
         return Asked(**{**asked, **more})
+
+    def part_of(self, paid: Told, most: int) -> Asked | None:
+        """A refund of up to ``most`` whole tenge, by a sum that no refund of this payment had; none when all had.
+
+        Of two equal refunds under two keys the second is refused until the end of the first is known.
+        """
+        of_payment = paid.body["external_id"]
+        left = [amount for amount in range(100, 100 * most + 1, 100) if (of_payment, amount) not in self._parts]
+        if not left:
+            return None
+        amount = self.random.choice(left)
+        self._parts.add((of_payment, amount))
+        return self.refund_of(paid, amount)
 
     # --- asking
 

@@ -121,8 +121,10 @@ class Crowd:
         if not self._paid:
             return await self._create()
         paid = self._chance.choice(self._paid)
-        amount = self._chance.randrange(1, 1 + (paid.asked.amount or 0) // 2_000) * 100
-        last = await self._clients.insist(self._clients.refund_of(paid, amount))
+        part = self._clients.part_of(paid, (paid.asked.amount or 0) // 2_000)
+        if part is None:
+            return await self._create()
+        last = await self._clients.insist(part)
         if last.body.get("code") not in self.refused:
             self.last_words.append(last)
         return None
