@@ -308,10 +308,10 @@ async def test_merged_report_is_shown_beside_the_payment_that_it_is_of(
     client: httpx.AsyncClient, proxy: GoodProxy
 ) -> None:
     report = {"shop_id": SHOP, "operation_type": "create", "external_id": FOUND}
-    await client.post("/api/payment/log", json=report)
     payment_id = await unknown(client, proxy)
+    await client.post("/api/payment/log", json=report)
     proxy.statuses[FOUND] = "Processed"
     await settle(client, "payments", payment_id, "paid", external_id=FOUND)
-    ours, reported = (await client.get(f"/payments?external_id={FOUND}")).json()["items"]
+    reported, ours = (await client.get(f"/payments?external_id={FOUND}")).json()["items"]
     assert (ours["id"], ours["source"], ours["same_as"]) == (payment_id, "service", None)
     assert (reported["source"], reported["same_as"]) == ("client", payment_id)

@@ -37,6 +37,7 @@ from tests.support.asking import (
     TESTS,
     Alarms,
     Gate,
+    age,
     ask,
     audit_of,
     called,
@@ -77,6 +78,12 @@ async def adopted(services: Services, **told: Any) -> Payment:
     await report(services, **told)
     [payment] = await payments_of(services)
     return payment
+
+
+async def report_of_what_is_made_next(services: Services, sql: asyncpg.Connection, **told: Any) -> None:
+    """A client's report that comes before the reply to the payment that it is of, and after its intent."""
+    await report(services, **told)
+    await age(sql, -60)
 
 
 def tells(wire: respx.MockRouter, status: str) -> respx.Route:
@@ -402,11 +409,11 @@ async def test_shop_that_had_no_token_when_it_took_the_payment_has_none_for_its_
 async def test_report_yields_to_the_payment_that_it_is_of(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms
 ) -> None:
-    await report(services, **WHOLE)
+    await report_of_what_is_made_next(services, sql, **WHOLE)
     wire.get("/create/").mock(return_value=accepted(ID))
     payment = (await services.payments.create(ask())).payment
     assert (payment.state, payment.external_id, alarms["crossed_reply"]) == ("pending", ID, 0)
-    old, new = await payments_of(services)
+    new, old = await payments_of(services)
     assert (old.same_as, old.next_check_at, old.state, new.id) == (payment.id, None, "unknown", payment.id)
     assert await audit_of(sql) == [("create", None), ("merge", None), ("create", "pending")]
     await report(services, status="Processed")
@@ -419,19 +426,31 @@ async def test_report_yields_to_the_payment_that_it_is_of(
     ids=str,
 )
 async def test_reply_that_names_a_reported_payment_which_is_another_one_is_crossed(
-    services: Services, wire: respx.MockRouter, alarms: Alarms, told: dict[str, Any]
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms, told: dict[str, Any]
 ) -> None:
-    await report(services, **told)
+    await report_of_what_is_made_next(services, sql, **told)
     wire.get("/create/").mock(return_value=accepted(ID))
     payment = (await services.payments.create(ask())).payment
     assert (payment.state, payment.external_id) == ("unknown", None)
     assert alarms["crossed_reply"] == 1
 
 
-async def test_report_that_was_refunded_keeps_its_id(
+async def test_reply_that_names_what_was_reported_before_is_crossed(
     services: Services, wire: respx.MockRouter, alarms: Alarms
 ) -> None:
+    tells(wire, "Processed")
     await report(services, **WHOLE)
+    await work_off(services.polling)
+    wire.get("/create/").mock(return_value=accepted(ID))
+    payment = (await services.payments.create(ask())).payment
+    # The client's own payment is paid, and ours is not: it has another id, which nobody knows.
+    assert (payment.state, payment.external_id, alarms["crossed_reply"]) == ("unknown", None, 1)
+
+
+async def test_report_that_was_refunded_keeps_its_id(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms
+) -> None:
+    await report_of_what_is_made_next(services, sql, **WHOLE)
     tells(wire, "Processed")
     wire.get("/refund/").mock(return_value=refunded())
     await refund(services, 1)
@@ -441,9 +460,9 @@ async def test_report_that_was_refunded_keeps_its_id(
 
 
 async def test_of_two_payments_with_one_reply_only_the_first_gets_the_reports_id(
-    services: Services, wire: respx.MockRouter, alarms: Alarms
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms
 ) -> None:
-    await report(services)
+    await report_of_what_is_made_next(services, sql)
     wire.get("/create/").mock(return_value=accepted(ID))
     made = await asyncio.gather(*(services.payments.create(ask(tenge)) for tenge in (1, 2, 3)))
     assert sorted(answer.payment.state for answer in made) == ["pending", "unknown", "unknown"]
@@ -524,7 +543,7 @@ async def standing(sql: asyncpg.Connection) -> dict[str, tuple[str, bool | None]
 async def test_hint_about_a_report_that_is_merged_meanwhile_is_one_about_the_payment(
     services: Services, sql: asyncpg.Connection, merge_meanwhile: Arm
 ) -> None:
-    await report(services)
+    await report_of_what_is_made_next(services, sql)
     merge_meanwhile()
     await services.polling.hint("kaspi", ID, shop_id=SHOP)
     assert await standing(sql) == {"client": ("unknown", None), "service": ("pending", True)}
@@ -533,7 +552,7 @@ async def test_hint_about_a_report_that_is_merged_meanwhile_is_one_about_the_pay
 async def test_reading_of_a_report_that_is_merged_meanwhile_is_one_of_the_payment(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, merge_meanwhile: Arm
 ) -> None:
-    await report(services)
+    await report_of_what_is_made_next(services, sql)
     tells(wire, "Processed")
     merge_meanwhile()
     found = await services.reading.status(FULL_ACCESS, "kaspi", ID)
@@ -546,7 +565,7 @@ async def test_reading_of_a_report_that_is_merged_meanwhile_is_one_of_the_paymen
 async def test_turn_of_a_report_that_is_merged_meanwhile_ends(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, merge_meanwhile: Arm, reply: httpx.Response
 ) -> None:
-    await adopted(services)
+    await report_of_what_is_made_next(services, sql)
     wire.get("/status/").mock(return_value=reply)
     merge_meanwhile()
     await work_off(services.polling)
@@ -556,18 +575,18 @@ async def test_turn_of_a_report_that_is_merged_meanwhile_ends(
 async def test_report_of_a_report_that_is_merged_meanwhile_is_one_of_the_payment(
     services: Services, sql: asyncpg.Connection, merge_meanwhile: Arm
 ) -> None:
-    await report(services, "status")
+    await report_of_what_is_made_next(services, sql, operation_type="status")
     merge_meanwhile()
     await report(services, amount=1, organization_bin=FOREIGN_BIN)
-    old, new = await payments_of(services)
+    new, old = await payments_of(services)
     assert (old.amount, new.amount, new.organization_bin) == (None, 10_000, OWN_BIN)
     assert await sql.fetchval("SELECT payment_id FROM payment_log ORDER BY id DESC LIMIT 1") == new.id
 
 
 async def test_refund_of_a_report_that_is_merged_meanwhile_is_asked_again(
-    services: Services, wire: respx.MockRouter, merge_meanwhile: Arm
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, merge_meanwhile: Arm
 ) -> None:
-    await report(services, **WHOLE)
+    await report_of_what_is_made_next(services, sql, **WHOLE)
     tells(wire, "Processed")
     await services.reading.status(FULL_ACCESS, "kaspi", ID)
     route = wire.get("/refund/").mock(return_value=refunded())
@@ -579,9 +598,9 @@ async def test_refund_of_a_report_that_is_merged_meanwhile_is_asked_again(
 
 
 async def test_report_that_is_merged_meanwhile_is_not_merged_again(
-    services: Services, wire: respx.MockRouter, merge_meanwhile: Arm, alarms: Alarms
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, merge_meanwhile: Arm, alarms: Alarms
 ) -> None:
-    await report(services)
+    await report_of_what_is_made_next(services, sql)
     merge_meanwhile()
     assert (await services.payments.create(ask(order_id="another"))).payment.state == "unknown"
     assert alarms["crossed_reply"] == 1
@@ -590,7 +609,7 @@ async def test_report_that_is_merged_meanwhile_is_not_merged_again(
 async def test_hint_about_a_merged_report_reaches_the_payment(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    await report(services)
+    await report_of_what_is_made_next(services, sql)
     wire.get("/create/").mock(return_value=accepted(ID))
     await services.payments.create(ask())
     await services.polling.hint("kaspi", ID, shop_id=SHOP)

@@ -17,7 +17,7 @@ from payment_service.refunds.service import RefundRequest
 from payment_service.reports.service import Report
 from payment_service.services import Services
 from tests.reconciliation.conftest import ALL, FAR_AHEAD, LONG_AGO, Found, Kaspi, Making, set_state
-from tests.support.asking import OTHER_SHOP, SHOP, TESTS, refunded
+from tests.support.asking import OTHER_SHOP, SHOP, TESTS, age, refunded
 from tests.support.replies import failure
 from tests.support.shops import SHOPS
 
@@ -76,9 +76,10 @@ async def test_payments_of_clients_are_summed_apart_and_the_untold_amounts_are_c
     assert (client.paid_payments, client.without_amount) == (2, 1)
 
 
-async def test_merged_report_is_not_counted(make: Making, services: Services) -> None:
+async def test_merged_report_is_not_counted(make: Making, services: Services, sql: asyncpg.Connection) -> None:
     told = Report(shop_id=SHOP, operation_type="create", external_id="12800000001", amount=10000)
     await services.reports.write(FULL_ACCESS, told)
+    await age(sql, -60)
     await make("Processed", tenge=100)
     [turnover] = await of_all(services)
     assert (turnover.source, *sums(turnover)) == ("service", 1, 1, 10000, 0, 10000)

@@ -19,7 +19,7 @@ from payment_service.refunds.service import RefundRequest
 from payment_service.reports.service import Report
 from payment_service.services import Services
 from tests.reconciliation.conftest import ALL, FAR_AHEAD, LONG_AGO, Found, Kaspi, Making, set_state
-from tests.support.asking import OTHER_SHOP, SHOP, TESTS, audit_of
+from tests.support.asking import OTHER_SHOP, SHOP, TESTS, age, audit_of
 from tests.support.replies import failure
 
 DOWN = httpx.Response(500)
@@ -137,8 +137,11 @@ async def test_payment_of_a_client_is_compared_and_its_missing_amount_is_told(
     assert (finding.kind, finding.source) == (Kind.AMOUNT_NOT_REPORTED, "client")
 
 
-async def test_merged_report_is_not_asked_about(make: Making, found: Found, kaspi: Kaspi, services: Services) -> None:
+async def test_merged_report_is_not_asked_about(
+    make: Making, found: Found, kaspi: Kaspi, services: Services, sql: asyncpg.Connection
+) -> None:
     await services.reports.write(FULL_ACCESS, Report(shop_id=SHOP, operation_type="create", external_id="12800000001"))
+    await age(sql, -60)
     payment = await make(tenge=100)
     assert payment.external_id == "12800000001"
     assert await found() == []

@@ -13,7 +13,8 @@ async def merge_report(session: AsyncSession, payment: Payment, external_id: str
     """Give the ``external_id`` of a client's report to our payment, if the report can be about it.
 
     A report of another shop, amount or BIN, or one that was refunded already, keeps its id: then this returns false,
-    and the database would refuse the id.
+    and the database would refuse the id. So does a report that was there before our payment was written: the id that it
+    names was made by then, and a reply that names it is crossed or cached.
     """
     report = await queries.by_external_id(session, payment.provider, external_id)
     if report is None or report.source != "client":
@@ -26,6 +27,7 @@ async def merge_report(session: AsyncSession, payment: Payment, external_id: str
         and report.organization_bin in {None, payment.organization_bin}
         and not report.refunded_amount
         and not report.reserved_amount
+        and not _was_there_before(report, payment)
     )
     if not fits:
         return False
@@ -33,6 +35,11 @@ async def merge_report(session: AsyncSession, payment: Payment, external_id: str
     await session.flush()
     await _record(session, report, external_id, "merge", f"This report was of payment {payment.id}.")
     return True
+
+
+def _was_there_before(report: Payment, payment: Payment) -> bool:
+    """Whether a report came before our payment, by the database's clock and by those that made the ids (UUIDv7)."""
+    return report.created_at < payment.created_at and report.id < payment.id
 
 
 async def unmerge_reports(session: AsyncSession, payment: Payment, external_id: str) -> None:
