@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from sqlalchemy import and_, func, select, true
@@ -15,44 +15,29 @@ from payment_service.observability.context import origin
 from payment_service.postgres.paging import Page, matches, read_page, within
 from payment_service.postgres.visibility import Shops, of_shops
 
+_LONGEST: Final = 500
+"""Characters of a reason, and of what a provider or a client said."""
+
 
 async def record(
     session: AsyncSession,
     operation_type: str,
     *,
-    shop_id: int | None = None,
-    organization_bin: str | None = None,
-    external_id: str | None = None,
-    amount: int | None = None,
-    status: str | None = None,
-    state: str | None = None,
-    error_message: str | None = None,
-    provider: str,
-    payment_id: UUID | None = None,
-    refund_id: UUID | None = None,
     source: Literal["service", "client"] = "service",
+    error_message: str | None = None,
     reason: str | None = None,
-    report_id: str | None = None,
+    **facts: Any,
 ) -> AuditEntry:
-    """Add one line to the record, in the caller's transaction. ``amount`` is in tiyn."""
+    """Add one entry by the present caller, in its transaction; ``facts`` are its other columns."""
     who = origin.get()
     entry = AuditEntry(
-        shop_id=shop_id,
-        organization_bin=organization_bin,
         operation_type=operation_type,
-        external_id=external_id,
-        amount=amount,
-        status=status,
-        state=state,
-        error_message=error_message[:500] if error_message else None,
-        provider=provider,
-        payment_id=payment_id,
-        refund_id=refund_id,
         actor=who.actor,
         source=source,
         request_id=who.request_id,
-        reason=reason,
-        report_id=report_id,
+        error_message=error_message[:_LONGEST] if error_message else None,
+        reason=reason[:_LONGEST] if reason else None,
+        **facts,
     )
     session.add(entry)
     await session.flush()
@@ -81,31 +66,15 @@ async def record_change(
     )
     if await session.scalar(added.limit(1)) is not None:
         return
-    who = origin.get()
-    session.add(
-        AuditEntry(
-            operation_type=operation_type,
-            subject=subject,
-            content=content,
-            shop_id=shop_id,
-            organization_bin=organization_bin,
-            actor=who.actor,
-            source="service",
-            request_id=who.request_id,
-            reason=reason[:500] if reason else None,
-        )
+    await record(
+        session,
+        operation_type,
+        subject=subject,
+        content=content,
+        shop_id=shop_id,
+        organization_bin=organization_bin,
+        reason=reason,
     )
-    await session.flush()
-
-
-async def record_deed(session: AsyncSession, operation_type: str, reason: str) -> None:
-    """Add what a person did to the service as a whole, in the caller's transaction."""
-    who = origin.get()
-    entry = AuditEntry(
-        operation_type=operation_type, actor=who.actor, source="service", request_id=who.request_id, reason=reason
-    )
-    session.add(entry)
-    await session.flush()
 
 
 SETTLE: Final = "settle"
@@ -131,50 +100,36 @@ async def settlement_of(session: AsyncSession, payment_id: UUID, refund_id: UUID
     return latest if latest is not None and latest.operation_type == SETTLE else None
 
 
-async def reported(
-    session: AsyncSession,
-    report_id: str,
-    *,
-    actor: str,
-    shop_id: int,
-    operation_type: str,
-    external_id: str | None,
-    provider: str,
-    said: Mapping[str, object],
-) -> AuditEntry | None:
-    """The entry of a report that this client made before, under the same id of its own.
+async def reported(session: AsyncSession, report: Mapping[str, Any], *, actor: str) -> AuditEntry | None:
+    """The entry of a report that this client made before, under the same id of its own. ``report`` is by columns.
 
     When it has left the record with its month: what is still known of it, with a reason that says so. A report of
-    another actor is the same one if it is of the same payment and ``said`` the same: an API key was replaced.
+    another actor is the same one if it is of a payment and says the same: an API key was replaced.
     """
     its_line = and_(AuditEntry.id == ReportTaken.log_id, AuditEntry.created_at == ReportTaken.created_at)
     query = (
         select(ReportTaken, AuditEntry)
         .outerjoin(AuditEntry, its_line)
         .where(
-            ReportTaken.report_id == report_id,
-            ReportTaken.shop_id == shop_id,
-            ReportTaken.operation_type == operation_type,
-            func.coalesce(ReportTaken.external_id, "") == (external_id or ""),
+            ReportTaken.report_id == report["report_id"],
+            ReportTaken.shop_id == report["shop_id"],
+            ReportTaken.operation_type == report["operation_type"],
+            func.coalesce(ReportTaken.external_id, "") == (report["external_id"] or ""),
         )
     )
     rows = (await session.execute(query)).all()
     own = next((row for row in rows if row[0].actor == actor), None)
     if own is None:
-        others = [entry for _, entry in rows if external_id and entry is not None]
-        return next((one for one in others if all(getattr(one, name) == said[name] for name in said)), None)
+        others = [entry for _, entry in rows if report["external_id"] and entry is not None]
+        return next((one for one in others if all(getattr(one, name) == report[name] for name in report)), None)
     taken, entry = own
     if entry is not None:
         return entry
     return AuditEntry(
         id=taken.log_id,
-        shop_id=shop_id,
-        operation_type=operation_type,
-        external_id=external_id,
-        provider=provider,
+        **{name: report[name] for name in ("shop_id", "operation_type", "external_id", "provider", "report_id")},
         actor=actor,
         source="client",
-        report_id=report_id,
         created_at=taken.created_at,
         reason="It was taken before. Its line has left the record with its month.",
     )

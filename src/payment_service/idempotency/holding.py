@@ -152,4 +152,4 @@ async def _latest(session: AsyncSession) -> SendingHold:
 async def _write(session: AsyncSession, row: SendingHold, reason: str) -> None:
     row.actor, row.reason = origin.get().actor, reason
     session.add(row)
-    await audit.record_deed(session, "sending-hold" if row.is_held else "sending-release", reason)
+    await audit.record(session, "sending-hold" if row.is_held else "sending-release", reason=reason)

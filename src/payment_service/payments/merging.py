@@ -3,9 +3,9 @@
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.audit import service as audit
 from payment_service.payments import queries
 from payment_service.payments.models import Payment
+from payment_service.payments.record import note
 from payment_service.scheduling.due import Kind, wake
 
 
@@ -33,7 +33,7 @@ async def merge_report(session: AsyncSession, payment: Payment, external_id: str
         return False
     report.same_as, report.next_check_at = payment.id, None
     await session.flush()
-    await _record(session, report, external_id, "merge", f"This report was of payment {payment.id}.")
+    await note(session, report, "merge", error_message=f"This report was of payment {payment.id}.")
     return True
 
 
@@ -48,20 +48,5 @@ async def unmerge_reports(session: AsyncSession, payment: Payment, external_id: 
     for report in await session.scalars(merged.with_for_update()):
         report.same_as, report.next_check_at = None, func.now()
         await session.flush()
-        await _record(session, report, external_id, "unmerge", f"This report was not of payment {payment.id}.")
+        await note(session, report, "unmerge", error_message=f"This report was not of payment {payment.id}.")
         wake(session, Kind.READINGS)
-
-
-async def _record(session: AsyncSession, report: Payment, external_id: str, operation_type: str, sentence: str) -> None:
-    await audit.record(
-        session,
-        operation_type,
-        shop_id=report.shop_id,
-        organization_bin=report.organization_bin,
-        external_id=external_id,
-        amount=report.amount,
-        status=report.status,
-        provider=report.provider,
-        payment_id=report.id,
-        error_message=sentence,
-    )

@@ -4,21 +4,18 @@ A move is decided on a payment as it was read, and written only if the payment h
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import object_session
 
-from payment_service.audit import service as audit
-from payment_service.events.outbox import EVENT_WRITTEN, EventType, announcement
-from payment_service.identifiers import new_id
+from payment_service.events.outbox import EventType
 from payment_service.observability import metrics
-from payment_service.observability.context import origin
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import begin_at_zero, labelled
 from payment_service.observability.tracing import record
@@ -26,9 +23,9 @@ from payment_service.payments import queries, views
 from payment_service.payments.following import FollowPlan
 from payment_service.payments.lifecycle import MOVES, OPEN, Failure, Standing, State, Step, move_to
 from payment_service.payments.models import Payment
+from payment_service.payments.record import Announcer, record_of
 from payment_service.payments.statements import MOVE
-from payment_service.postgres.database import FOREVER, Database, raw, retry_until_written
-from payment_service.postgres.signals import after_commit
+from payment_service.postgres.database import Database, raw
 from payment_service.providers.interface import Meaning, Providers
 from payment_service.scheduling.due import IDLE_S, WORK_DUE, Kind
 
@@ -143,51 +140,6 @@ class Moves:
         return delay_s
 
 
-class Recorded(NamedTuple):
-    """The parameters of ``statements.recorded``, in their order: what the record and the events say of a move."""
-
-    operation_type: str
-    actor: str
-    request_id: str | None
-    reason: str | None
-    event_ids: list[UUID]
-    event_types: list[EventType]
-    subject: str
-    data: str
-    """What the events carry, as JSON."""
-    amount: int | None
-    """In tiyn."""
-
-
-@dataclass(frozen=True, slots=True)
-class Announcer:
-    """Notifies other processes of what was written: at once, or when the session's transaction is committed."""
-
-    database: Database
-    session: AsyncSession | None = None
-
-    def send(self, channel: str, payload: str) -> None:
-        """Send a signal on a channel."""
-        if self.session is None:
-            self.database.signals.send(channel, payload)
-        else:
-            after_commit(self.session, channel, payload)
-
-    def events(self, recorded: Recorded, subject_id: UUID, shop_id: int) -> None:
-        """Announce the events of a move."""
-        for event_id, kind in zip(recorded.event_ids, recorded.event_types, strict=True):
-            self.send(EVENT_WRITTEN, announcement(event_id, kind, str(subject_id), shop_id))
-
-
-def record_of(
-    operation_type: str, reason: str | None, types: Sequence[EventType], subject: str, data: str, amount: int | None
-) -> Recorded:
-    """What to record of a move that the present caller makes."""
-    who = origin.get()
-    ids = [new_id() for _ in types]
-    return Recorded(operation_type, who.actor, who.request_id, reason, ids, list(types), subject, data, amount)
-
-
 def _report(payment: Payment, before: State) -> None:
     labelled(metrics.MOVES, "payment", before, payment.state).inc()
     log.info(
@@ -201,34 +153,6 @@ def _report(payment: Payment, before: State) -> None:
     record(f"payment {payment.state}", 0, payment_id=payment.id, before=before, after=payment.state)
     if payment.state == State.UNKNOWN:
         alarm("payment_unknown", payment.id, short_code=payment.short_code)
-
-
-async def keep_other_id(
-    database: Database,
-    payment: Payment,
-    operation_type: str,
-    said: str,
-    *,
-    external_id: str | None,
-    refund_id: UUID | None = None,
-) -> None:
-    """Record that a reply named an id which its payment or refund does not have; retry until it is written."""
-
-    async def keep() -> None:
-        async with database.transaction() as session:
-            await audit.record(
-                session,
-                operation_type,
-                shop_id=payment.shop_id,
-                organization_bin=payment.organization_bin,
-                external_id=external_id,
-                error_message=said,
-                provider=payment.provider,
-                payment_id=payment.id,
-                refund_id=refund_id,
-            )
-
-    await retry_until_written(keep, while_unreachable_s=FOREVER)
 
 
 def alarm(name: metrics.Alarm, payment_id: UUID, **facts: str | None) -> None:

@@ -18,7 +18,8 @@ from payment_service.payments import queries
 from payment_service.payments.lifecycle import Failure, State, Step, decide
 from payment_service.payments.merging import merge_report
 from payment_service.payments.models import EXTERNAL_ID, ONE_OPEN_PER_ORDER, Payment
-from payment_service.payments.moves import Moves, alarm, keep_other_id
+from payment_service.payments.moves import Moves, alarm
+from payment_service.payments.record import keep_other_id
 from payment_service.payments.statements import INTEND
 from payment_service.postgres.database import Database, constraint_of
 from payment_service.providers.interface import Accepted, Outcome, PaymentReceipt, Unknown

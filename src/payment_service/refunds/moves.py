@@ -12,7 +12,8 @@ from payment_service.observability.metrics import begin_at_zero, labelled
 from payment_service.observability.tracing import record
 from payment_service.payments import views as payment_views
 from payment_service.payments.models import Payment
-from payment_service.payments.moves import Announcer, alarm, record_of
+from payment_service.payments.moves import alarm
+from payment_service.payments.record import Announcer, record_of
 from payment_service.postgres.database import Database
 from payment_service.refunds import queries, views
 from payment_service.refunds.lifecycle import HOLDING, MOVES, RefundState, RefundStep, move_to

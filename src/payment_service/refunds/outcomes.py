@@ -10,7 +10,8 @@ import asyncpg
 
 from payment_service.idempotency.writing import restore_intent
 from payment_service.observability.metrics import Alarm
-from payment_service.payments.moves import alarm, keep_other_id
+from payment_service.payments.moves import alarm
+from payment_service.payments.record import keep_other_id
 from payment_service.postgres.database import Database, constraint_of
 from payment_service.providers.interface import Accepted, NotSent, Outcome, RefundReceipt, Rejected, Unknown
 from payment_service.refunds import queries
@@ -73,9 +74,8 @@ class RefundOutcome:
         named, payment = provider_refund_id_of(self.outcome), written.payment
         if named not in {None, written.refund.provider_refund_id}:
             said = f"The reply to this refund named the refund {named}, which it is not."
-            await keep_other_id(
-                self.database, payment, "refund", said, external_id=payment.external_id, refund_id=self.refund.id
-            )
+            own = {"refund_id": self.refund.id, "amount": self.refund.amount, "status": None}
+            await keep_other_id(self.database, payment, "refund", said, **own)
 
     def _alarm(self, name: Alarm, **facts: str) -> None:
         alarm(name, self.refund.payment_id, refund_id=str(self.refund.id), **facts)

@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from payment_service.payments.statements import moment, recorded
+from payment_service.payments.record import recorded
+from payment_service.payments.statements import moment
 
 INTEND: Final = f"SELECT * FROM refund_intend({', '.join(f'${n}' for n in range(1, 10))})"
 

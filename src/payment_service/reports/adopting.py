@@ -13,9 +13,9 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.access.service import Caller
-from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
 from payment_service.payments import queries
+from payment_service.payments.record import note
 from payment_service.reports.service import MAKING, Report, Reports
 
 PAGE: Final = 500
@@ -92,15 +92,4 @@ async def _adopt(session: AsyncSession, reports: Reports, caller: Caller, line: 
         return
     adoption.adopted += 1
     adoption.without_account += payment.organization_bin is None
-    await audit.record(
-        session,
-        OPERATION,
-        shop_id=shop_id,
-        organization_bin=payment.organization_bin,
-        external_id=external_id,
-        amount=payment.amount,
-        state=payment.state,
-        provider=line.provider,
-        payment_id=payment.id,
-        reason="made by the old service",
-    )
+    await note(session, payment, OPERATION, state=payment.state, reason="made by the old service")

@@ -4,7 +4,7 @@ A report is a claim and not a fact. It begins as unknown, its status is read at 
 ours from its id: then the report yields and names the payment that it was about.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from sqlalchemy import func, select
@@ -75,40 +75,14 @@ class Reports:
     async def _write(self, caller: Caller, report: Report) -> AuditEntry:
         async with self.database.transaction() as session:
             if report.report_id is not None:
-                earlier = await audit.reported(
-                    session,
-                    report.report_id,
-                    actor=caller.name,
-                    shop_id=report.shop_id,
-                    operation_type=report.operation_type,
-                    external_id=report.external_id,
-                    provider=report.provider,
-                    said={
-                        "organization_bin": report.organization_bin,
-                        "amount": report.amount,
-                        "status": report.status,
-                        "error_message": report.error_message,
-                        "provider": report.provider,
-                    },
-                )
+                earlier = await audit.reported(session, asdict(report), actor=caller.name)
                 if earlier is not None:
                     return earlier
             payment = await self.adopt(session, caller, report)
             if payment is not None:
                 bind(payment_id=str(payment.id), shop_id=payment.shop_id)
             entry = await audit.record(
-                session,
-                report.operation_type,
-                shop_id=report.shop_id,
-                organization_bin=report.organization_bin,
-                external_id=report.external_id,
-                amount=report.amount,
-                status=report.status,
-                error_message=report.error_message,
-                provider=report.provider,
-                payment_id=payment.id if payment else None,
-                source="client",
-                report_id=report.report_id,
+                session, **asdict(report), payment_id=payment.id if payment else None, source="client"
             )
             await session.refresh(entry)
         return entry
