@@ -17,8 +17,8 @@ from payment_service.payments.lifecycle import (
     OPEN,
     UNDOING,
     Failure,
+    FollowState,
     ForbiddenMoveError,
-    Standing,
     State,
     Step,
     check_move,
@@ -288,7 +288,7 @@ def schedule(plan: FollowPlan, state: State = State.PENDING, failure: Failure | 
     ages: list[float] = []
     age = 0.0
     while True:
-        now = Standing(state=state, failure=failure, age_s=age, in_state_s=age, asked=bool(ages))
+        now = FollowState(state=state, failure=failure, age_s=age, in_state_s=age, asked=bool(ages))
         if (delay := plan.next_check(now)) is None:
             return ages
         age += delay
@@ -322,19 +322,19 @@ def test_payment_that_never_was_at_the_provider_is_not_looked_at_again(failure: 
 @pytest.mark.parametrize("state", [State.PAID, State.CANCELLED])
 def test_ended_payment_is_followed_no_longer(state: State) -> None:
     for error_seen, unread in itertools.product((False, True), (0, 1)):
-        now = Standing(state=state, age_s=1, error_seen=error_seen, status_is_final=True, unread=unread)
+        now = FollowState(state=state, age_s=1, error_seen=error_seen, status_is_final=True, unread=unread)
         assert FollowPlan().next_check(now) is None
 
 
 @pytest.mark.parametrize("state", sorted(OPEN))
 def test_error_that_was_seen_is_read_again_when_it_may_be_believed(state: State) -> None:
     for age_s in (1, 700, 86400):
-        assert FollowPlan().next_check(Standing(state=state, age_s=age_s, error_seen=True)) == 30
+        assert FollowPlan().next_check(FollowState(state=state, age_s=age_s, error_seen=True)) == 30
 
 
 def test_final_word_is_read_soon_and_never_without_a_pause() -> None:
     for age_s in (0, 700, 86400):
-        delay_s = FollowPlan().next_check(Standing(state=State.PENDING, age_s=age_s, status_is_final=True))
+        delay_s = FollowPlan().next_check(FollowState(state=State.PENDING, age_s=age_s, status_is_final=True))
         assert delay_s == FollowPlan().first_s > 0
 
 
@@ -345,7 +345,7 @@ def test_pause_doubles_with_every_reading_that_told_nothing_up_to_the_slow_pace(
 def test_reading_that_is_due_and_told_nothing_is_tried_for_a_day_beyond_the_plan() -> None:
     for state, failure in ((State.PENDING, None), (State.FAILED, Failure.DECLINED)):
         for age_s, delay_s in ((86400 + 1, 180), (2 * 86400, 180), (2 * 86400 + 1, None)):
-            now = Standing(state=state, failure=failure, age_s=age_s, in_state_s=age_s, unread=9)
+            now = FollowState(state=state, failure=failure, age_s=age_s, in_state_s=age_s, unread=9)
             assert FollowPlan().next_check(now) == delay_s
 
 
@@ -360,7 +360,7 @@ def test_reading_that_is_due_and_told_nothing_is_tried_for_a_day_beyond_the_plan
 def test_follower_always_pauses_and_always_ends(
     state: State, age_s: float, error_seen: bool, final: bool, unread: int
 ) -> None:
-    now = Standing(state=state, age_s=age_s, error_seen=error_seen, status_is_final=final, unread=unread)
+    now = FollowState(state=state, age_s=age_s, error_seen=error_seen, status_is_final=final, unread=unread)
     delay_s = FollowPlan().next_check(now)
     assert (delay_s is None) == (age_s > (2 * 86400 if unread else 86400))
     assert delay_s is None or 5 <= delay_s <= 180

@@ -103,7 +103,7 @@ async def lines_of_request(services: Services) -> None:
 READ: dict[str, tuple[Callable[[Services], Awaitable[Any]], set[str]]] = {
     "lines of a request": (lines_of_request, {"payment_log_request"}),
     "how far the record is sealed": (
-        lambda services: checking.standing(services.database),
+        lambda services: checking.sealing_status(services.database),
         {"audit_seal_chain", "payment_log_pkey", "audit_check_pkey"},
     ),
     "oldest reading": (lambda services: services.polling.overdue_since(), {"payment_overdue"}),

@@ -75,7 +75,7 @@ async def note(database: Database, report: Report) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SealingStatus:
     """How far the record is sealed, and how far it was found to be whole. No check is made for it."""
 
     sealed_seq: int | None
@@ -88,7 +88,7 @@ class Standing:
     """Whether the last seal of that check is not the same any more."""
 
 
-async def standing(database: Database) -> Standing:
+async def sealing_status(database: Database) -> SealingStatus:
     """How far the record is sealed and was checked."""
     async with database.reading() as session:
         newest = select(AuditSeal.seq, AuditSeal.last_id, AuditSeal.created_at).order_by(AuditSeal.seq.desc()).limit(1)
@@ -99,7 +99,7 @@ async def standing(database: Database) -> Standing:
         of_today = None
         if check is not None:
             of_today = await session.scalar(select(AuditSeal.hash).where(AuditSeal.seq == check.last_seq))
-    return Standing(seq, sealed_at, waits_since, check, check is not None and of_today != check.last_hash)
+    return SealingStatus(seq, sealed_at, waits_since, check, check is not None and of_today != check.last_hash)
 
 
 def check_file(path: Path, *, expected: Expected | None = None, progress: Progress = lambda _: None) -> Report:

@@ -185,14 +185,14 @@ def _bytes(number: float) -> str:
 
 
 async def _sending(services: Services) -> list[Finding]:
-    standing = await services.holding.standing()
-    if standing.because is None:
+    status = await services.holding.status()
+    if status.because is None:
         findings = [Finding("sending", Level.OK, "payments and refunds are sent")]
     else:
         remedy = "docs/deploy.md, 'After a restore or a failover'; then payment-service sending release"
-        findings = [Finding("sending", Level.BAD, f"payments and refunds are {WHY[standing.because]}", remedy)]
-    if standing.latest.provider not in {None, services.holding.provider}:
-        sentence = f"this database has the payments of another provider: {standing.latest.provider}"
+        findings = [Finding("sending", Level.BAD, f"payments and refunds are {WHY[status.because]}", remedy)]
+    if status.latest.provider not in {None, services.holding.provider}:
+        sentence = f"this database has the payments of another provider: {status.latest.provider}"
         remedy = "PRODUCTION_API_URL; after a move payment-service sending release"
         findings.append(Finding("sending", Level.BAD, sentence, remedy))
     return findings
@@ -341,7 +341,7 @@ async def _webhooks(services: Services) -> list[Finding]:
 
 
 async def _seals(services: Services) -> list[Finding]:
-    found = await checking.standing(services.database)
+    found = await checking.sealing_status(services.database)
     if found.is_replaced:
         sentence = "a seal is not the one that was verified"
         return [Finding("record", Level.BAD, sentence, "docs/audit.md: somebody may have changed the record")]

@@ -7,7 +7,7 @@ import typer
 from payment_service.cli.loading import load as load_module
 from payment_service.cli.output import AsJson, Reason, fail, show
 from payment_service.cli.running import with_database, with_services
-from payment_service.idempotency.holding import WHY, Holding, Standing
+from payment_service.idempotency.holding import WHY, Holding, SendingStatus
 from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
 
@@ -18,15 +18,15 @@ app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("show")
-def show_standing(*, as_json: AsJson = False) -> None:
+def show_status(*, as_json: AsJson = False) -> None:
     """Show whether payments and refunds are sent, and if not, why. Exit code 1 when they are not."""
 
-    async def work(database: Database, _vault: Vault) -> Standing:
-        return await Holding(database).standing()
+    async def work(database: Database, _vault: Vault) -> SendingStatus:
+        return await Holding(database).status()
 
-    standing = with_database(work)
-    show([_line(standing)], as_json=as_json)
-    if standing.because is not None:
+    status = with_database(work)
+    show([_line(status)], as_json=as_json)
+    if status.because is not None:
         fail("Nothing is sent: docs/deploy.md, 'After a restore or a failover', says what to do first.")
 
 
@@ -66,15 +66,15 @@ def release(
     typer.echo("Payments and refunds are sent again.")
 
 
-def _line(standing: Standing) -> dict[str, Any]:
+def _line(status: SendingStatus) -> dict[str, Any]:
     return {
-        "sends": WHY[standing.because] if standing.because else "yes",
-        "since": standing.latest.created_at.isoformat(timespec="seconds"),
-        "by": standing.latest.actor,
-        "reason": standing.latest.reason,
-        "provider": standing.latest.provider,
-        "replicas_have_all": standing.latest.replicas_have_all,
-        "system_identifier": str(standing.system_identifier),
-        "timeline": standing.timeline,
-        "fsync": standing.fsync,
+        "sends": WHY[status.because] if status.because else "yes",
+        "since": status.latest.created_at.isoformat(timespec="seconds"),
+        "by": status.latest.actor,
+        "reason": status.latest.reason,
+        "provider": status.latest.provider,
+        "replicas_have_all": status.latest.replicas_have_all,
+        "system_identifier": str(status.system_identifier),
+        "timeline": status.timeline,
+        "fsync": status.fsync,
     }

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from payment_service import __version__
 from payment_service.console.languages import mark
-from payment_service.console.standing import Tone
+from payment_service.console.payment_status import Tone
 from payment_service.console.web import Visit
 from payment_service.idempotency.holding import WHY
 from payment_service.observability.metrics import ALARMS, CIRCUIT_OPEN, PROVIDER_SECONDS, SHOPS_PAUSED, values_of

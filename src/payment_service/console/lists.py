@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from payment_service.access.people import Right
 from payment_service.console.languages import mark
-from payment_service.console.standing import standing_of
+from payment_service.console.payment_status import payment_status
 from payment_service.console.web import HOME, Visit, go
 from payment_service.errors import InvalidInput
 from payment_service.payments import queries
@@ -65,7 +65,7 @@ async def search(visit: Visit) -> Response:
     return visit.page(
         "search.html",
         wanted=wanted,
-        lines=[(line, standing_of(line)) for line in lines],
+        lines=[(line, payment_status(line)) for line in lines],
         sellers=await sellers(visit, (*(line.shop_id for line in lines), *(task.shop_id for task in tasks_shown))),
         next_cursor=next_cursor,
         is_first=not cursor,

@@ -12,7 +12,7 @@ from payment_service.access.people import Right
 from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
 from payment_service.console.lists import sellers
-from payment_service.console.standing import WORD_OF_REFUND, standing_of
+from payment_service.console.payment_status import WORD_OF_REFUND, payment_status
 from payment_service.console.timeline import timeline
 from payment_service.console.web import HOME, Visit, go, moment_of
 from payment_service.errors import ProviderUnavailable
@@ -91,7 +91,7 @@ async def facts(visit: Visit, shown: Shown) -> dict[str, Any]:
         "seller": (await sellers(visit, [payment.shop_id])).get(payment.shop_id),
         "home": f"{HOME}/payments/{payment.id}",
         "version": shown.version,
-        "standing": standing_of(line, shown.refunds),
+        "payment_status": payment_status(line, shown.refunds),
         "refunds": [(refund, *WORD_OF_REFUND[refund.state]) for refund in shown.refunds],
         "happened": timeline(line, payment.caller, shown.refunds, shown.history, shown.delivered, shown.told),
         "can_replay": any(one.endpoint.is_active for one in shown.delivered) and me.may(Right.DELIVER),

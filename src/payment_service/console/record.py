@@ -20,7 +20,7 @@ from payment_service.audit.service import LogFilter
 from payment_service.audit.views import as_csv, lines_of
 from payment_service.console.languages import mark
 from payment_service.console.lists import cursor_of, sellers
-from payment_service.console.standing import Tone
+from payment_service.console.payment_status import Tone
 from payment_service.console.web import HOME, Visit, signed_in
 from payment_service.errors import InvalidInput
 from payment_service.notifications.texts import ALMATY
@@ -70,7 +70,7 @@ async def record(visit: Visit) -> Response:
         operations=OPERATIONS,
         states=STATES,
         may_changes=visit.me.may(Right.CHANGES),
-        standing=await checking.standing(visit.services.database),
+        sealing=await checking.sealing_status(visit.services.database),
         csv_address=_address("/record.csv", filters),
         older=page.next_cursor and _address("/record", {**filters, "cursor": page.next_cursor}),
         is_first=not visit.query("cursor"),

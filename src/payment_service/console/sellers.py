@@ -11,7 +11,7 @@ from starlette.responses import Response
 from payment_service.access.people import Right
 from payment_service.console.languages import mark
 from payment_service.console.lists import AT_ONCE, cursor_of
-from payment_service.console.standing import Standing, Tone, standing_of
+from payment_service.console.payment_status import PaymentStatus, Tone, payment_status
 from payment_service.console.web import HOME, Refused, Visit
 from payment_service.notifications.texts import ALMATY
 from payment_service.payments import queries
@@ -66,7 +66,7 @@ class Seller:
     token_since: datetime | None
     facts: ShopFacts
     last: PaymentLine | None
-    last_standing: Standing | None
+    last_status: PaymentStatus | None
     trouble: Trouble | None
     same_bin: Sequence[PaymentConfig]
     """Other shops whose money goes to the same BIN."""
@@ -78,7 +78,7 @@ class Seller:
         return self.row.name
 
     @property
-    def standing(self) -> tuple[Tone, str]:
+    def status(self) -> tuple[Tone, str]:
         """Whether it takes payments, in a word."""
         if not self.row.is_active:
             return "quiet", mark("switched off")
@@ -120,7 +120,7 @@ async def one(visit: Visit) -> Response:
         "seller.html",
         seller=seller,
         limits=LIMITS,
-        lines=[(line, standing_of(line)) for line in lines],
+        lines=[(line, payment_status(line)) for line in lines],
         names={shop_id: seller.title} if seller.title else {},
         next_cursor=page.next_cursor,
         is_first=cursor is None,
@@ -165,7 +165,7 @@ def _seller(
         token_since=None if row.token is None else row.token.created_at,
         facts=facts,
         last=last,
-        last_standing=None if last is None else standing_of(last),
+        last_status=None if last is None else payment_status(last),
         trouble=_trouble(facts.trouble),
         same_bin=[
             other.row

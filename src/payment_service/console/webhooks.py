@@ -16,8 +16,8 @@ from payment_service.access.people import Right
 from payment_service.console.choosing import chosen_shops, form_id, shop_numbers
 from payment_service.console.languages import mark
 from payment_service.console.lists import sellers
+from payment_service.console.payment_status import Tone
 from payment_service.console.said import field_of, told
-from payment_service.console.standing import Tone
 from payment_service.console.web import HOME, Refused, Visit, go, moment_of, proved, reason_of, shown_once
 from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
 from payment_service.identifiers import new_id
@@ -25,7 +25,7 @@ from payment_service.notifications.texts import ALMATY
 from payment_service.payments.finding import find
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.reconciliation.turnover import names_of_shops
-from payment_service.webhooks.deliveries import Standing
+from payment_service.webhooks.deliveries import EndpointHealth
 from payment_service.webhooks.delivery import body_of
 from payment_service.webhooks.endpoints import SUBSCRIBABLE, host_of
 from payment_service.webhooks.models import EventDelivery
@@ -66,11 +66,11 @@ class Line:
 
 async def webhooks(visit: Visit) -> Response:
     """Every endpoint that the person may see, and its state."""
-    standings = await visit.services.delivery_record.standings(visit.me.caller)
-    shops = {shop for one in standings for shop in one.endpoint.shops or ()}
+    endpoints = await visit.services.delivery_record.endpoint_health(visit.me.caller)
+    shops = {shop for one in endpoints for shop in one.endpoint.shops or ()}
     return visit.page(
         "webhooks.html",
-        standings=[(one, host_of(one.endpoint), _success(one)) for one in standings],
+        endpoints=[(one, host_of(one.endpoint), _success(one)) for one in endpoints],
         why_off=WHY_OFF,
         sellers=await sellers(visit, shops),
         notice=visit.query("done"),
@@ -284,7 +284,7 @@ def _events(visit: Visit) -> list[str]:
     return [kind for kind in SUBSCRIBABLE if f"event-{kind}" in visit.form]
 
 
-def _success(one: Standing) -> int | None:
+def _success(one: EndpointHealth) -> int | None:
     """The share in percent of what ended that was delivered; none when nothing did."""
     ended = one.delivered + one.dead
     return round(100 * one.delivered / ended) if ended else None

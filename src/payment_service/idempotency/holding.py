@@ -53,7 +53,7 @@ WHY: Final[Mapping[Because, str]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SendingStatus:
     """Whether anything may be sent, and what the database is."""
 
     because: Because | None
@@ -101,14 +101,14 @@ class Holding:
         async with self.database.reading() as session:
             return await _because(session)
 
-    async def standing(self) -> Standing:
+    async def status(self) -> SendingStatus:
         """Whether anything may be sent, and what the database is."""
         async with self.database.reading() as session:
             because = await _because(session)
             latest = await _latest(session)
             facts = select(func.this_system(), func.this_timeline(), func.current_setting("fsync"))
             system_identifier, timeline, fsync = (await session.execute(facts)).one()
-        return Standing(because, latest, system_identifier, timeline, fsync == "on")
+        return SendingStatus(because, latest, system_identifier, timeline, fsync == "on")
 
     async def hold(self, reason: str) -> None:
         """Send nothing once this transaction is committed. Holding twice is the same as once."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:  # the settings hold this plan, and every command reads the settings
-    from payment_service.payments.lifecycle import Standing
+    from payment_service.payments.lifecycle import FollowState
 
 _LAST_TRIES_S: Final = 86400
 """How long after the end of the plan a failed reading is still retried."""
@@ -23,7 +23,7 @@ class FollowPlan:
     tails_s: tuple[float, ...] = (3600, 86400)
     """How long after a payment failed its status is read again: it may have been paid late."""
 
-    def next_check(self, now: "Standing") -> float | None:
+    def next_check(self, now: "FollowState") -> float | None:
         """Seconds until the next reading, or none when there is nothing more to learn."""
         if now.is_open:
             over = now.age_s > self.follow_for_s
@@ -48,7 +48,7 @@ class FollowPlan:
         """How long to wait after so many failed readings in a row: twice as long each time."""
         return min(self.first_s * 2.0 ** min(unread - 1, 30), self.slow_s)
 
-    def _open(self, now: "Standing") -> float:
+    def _open(self, now: "FollowState") -> float:
         if now.is_due_at_once:
             return 0
         if now.error_seen:

@@ -186,7 +186,7 @@ def decide_reading(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class FollowState:
     """What the follow plan depends on. Times in seconds."""
 
     state: State

@@ -21,7 +21,7 @@ from payment_service.observability.metrics import begin_at_zero, labelled
 from payment_service.observability.tracing import record
 from payment_service.payments import queries, views
 from payment_service.payments.following import FollowPlan
-from payment_service.payments.lifecycle import MOVES, OPEN, Failure, Standing, State, Step, move_to
+from payment_service.payments.lifecycle import MOVES, OPEN, Failure, FollowState, State, Step, move_to
 from payment_service.payments.models import Payment
 from payment_service.payments.record import Announcer, record_of
 from payment_service.payments.statements import MOVE
@@ -123,7 +123,7 @@ class Moves:
         # The provider's last status may be final although the state does not show it yet.
         last_word = self.providers[payment.provider].meaning_of(payment.status)
         delay_s = self.plan.next_check(
-            Standing(
+            FollowState(
                 state=State(payment.state),
                 failure=Failure(payment.failure) if payment.failure else None,
                 age_s=(now - payment.created_at).total_seconds(),

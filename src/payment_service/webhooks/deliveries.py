@@ -49,7 +49,7 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class EndpointHealth:
     """An endpoint and the results of its newest deliveries, at most ``COUNTED`` of the last 24 hours."""
 
     endpoint: WebhookEndpoint = field(kw_only=False)
@@ -251,7 +251,7 @@ class DeliveryRecord:
             counted = select(func.count()).select_from(wanted.limit(at_most).subquery())
             return (await session.execute(counted)).scalar_one()
 
-    async def standings(self, caller: Caller) -> list[Standing]:
+    async def endpoint_health(self, caller: Caller) -> list[EndpointHealth]:
         """The state of each endpoint: what was tried in the last 24 hours, and the oldest that waits. Oldest first."""
         endpoints = await self.endpoints.all(caller)
         ids = [endpoint.id for endpoint in endpoints]
@@ -279,7 +279,7 @@ class DeliveryRecord:
             counted = {(endpoint, state): count for endpoint, state, count in await session.execute(counts)}
             waits = {row[0]: row[1] for row in await session.execute(oldest)}
         return [
-            Standing(
+            EndpointHealth(
                 endpoint,
                 delivered=counted.get((endpoint.id, "delivered"), 0),
                 dead=counted.get((endpoint.id, "dead"), 0),

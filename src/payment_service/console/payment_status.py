@@ -14,7 +14,7 @@ Tone = Literal["good", "wait", "warn", "bad", "quiet"]
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PaymentStatus:
     """``word`` for lists, ``headline`` and ``advice`` for its own page. Texts of the catalogues."""
 
     tone: Tone
@@ -23,86 +23,86 @@ class Standing:
     advice: str
 
 
-_OF_STATE: Final[Mapping[State, Standing]] = {
-    State.SENDING: Standing(
+_OF_STATE: Final[Mapping[State, PaymentStatus]] = {
+    State.SENDING: PaymentStatus(
         "wait",
         mark("being sent"),
         mark("Being sent to Kaspi"),
         mark("Wait a few seconds: this page changes by itself."),
     ),
-    State.PENDING: Standing(
+    State.PENDING: PaymentStatus(
         "wait",
         mark("waiting"),
         mark("Waiting for the buyer in Kaspi"),
         mark("Tell the buyer: open Kaspi.kz and confirm the payment there. Nothing is paid yet."),
     ),
-    State.PAID: Standing(
+    State.PAID: PaymentStatus(
         "good", mark("paid"), mark("Paid"), mark("Tell the buyer: the money has arrived at the seller.")
     ),
-    State.CANCELLED: Standing(
+    State.CANCELLED: PaymentStatus(
         "quiet", mark("cancelled"), mark("Cancelled"), mark("Nothing was paid. A new invoice may be sent.")
     ),
-    State.UNKNOWN: Standing(
+    State.UNKNOWN: PaymentStatus(
         "warn",
         mark("unknown"),
         mark("We do not know the outcome yet"),
         mark("Send no second invoice. Tell the buyer: we are checking, please pay nothing more until we write."),
     ),
 }
-_OF_FAILURE: Final[Mapping[Failure, Standing]] = {
-    Failure.NOT_SENT: Standing(
+_OF_FAILURE: Final[Mapping[Failure, PaymentStatus]] = {
+    Failure.NOT_SENT: PaymentStatus(
         "bad", mark("not sent"), mark("Not sent"), mark("Kaspi could not be reached. The invoice may be sent again.")
     ),
-    Failure.REFUSED: Standing(
+    Failure.REFUSED: PaymentStatus(
         "bad",
         mark("refused"),
         mark("Kaspi's proxy refused us"),
         mark("The buyer can do nothing here: tell an engineer."),
     ),
-    Failure.REJECTED: Standing(
+    Failure.REJECTED: PaymentStatus(
         "bad", mark("rejected"), mark("Kaspi refused the invoice"), mark("Nothing was paid. Below is what Kaspi said.")
     ),
-    Failure.DECLINED: Standing(
+    Failure.DECLINED: PaymentStatus(
         "bad",
         mark("not paid"),
         mark("Not paid"),
         mark("The buyer declined, or the time ran out. A new invoice may be sent."),
     ),
-    Failure.SETTLED: Standing(
+    Failure.SETTLED: PaymentStatus(
         "bad",
         mark("never made"),
         mark("Never made"),
         mark("A person found in the Kaspi cabinet that there is no such payment. A new invoice may be sent."),
     ),
 }
-_BY_LINK: Final = Standing(
+_BY_LINK: Final = PaymentStatus(
     "wait",
     mark("waiting"),
     mark("Waiting for the buyer to open the link"),
     mark("Send the buyer the link below and ask them to pay in Kaspi.kz. Nothing is paid yet."),
 )
-_REFUNDED: Final = Standing(
+_REFUNDED: Final = PaymentStatus(
     "quiet",
     mark("refunded"),
     mark("Paid and refunded in whole"),
     mark("Tell the buyer: the money was sent back. It comes to the Kaspi card that paid."),
 )
-_PARTLY: Final = Standing(
+_PARTLY: Final = PaymentStatus(
     "good",
     mark("partly refunded"),
     mark("Paid, partly refunded"),
     mark("Tell the buyer: a part of the money was sent back. It comes to the Kaspi card that paid."),
 )
-_CHECKING: Final = Standing(
+_CHECKING: Final = PaymentStatus(
     "warn",
     mark("refund unknown"),
     mark("We are checking a refund"),
     mark("Do not refund it again. Tell the buyer: the refund is being checked."),
 )
-_RETURNING: Final = Standing(
+_RETURNING: Final = PaymentStatus(
     "wait", mark("being refunded"), mark("Being refunded"), mark("Wait a few seconds: this page changes by itself.")
 )
-_UNFAMILIAR: Final = Standing("warn", mark("unknown"), mark("We do not know the outcome yet"), "")
+_UNFAMILIAR: Final = PaymentStatus("warn", mark("unknown"), mark("We do not know the outcome yet"), "")
 WORD_OF_REFUND: Final[Mapping[str, tuple[Tone, str]]] = {
     RefundState.SENDING: ("wait", mark("being sent")),
     RefundState.SUCCEEDED: ("good", mark("refunded")),
@@ -111,7 +111,7 @@ WORD_OF_REFUND: Final[Mapping[str, tuple[Tone, str]]] = {
 }
 
 
-def standing_of(payment: PaymentLine, refunds: Sequence[RefundLine] = ()) -> Standing:
+def payment_status(payment: PaymentLine, refunds: Sequence[RefundLine] = ()) -> PaymentStatus:
     """Where a payment stands. ``refunds`` are those of it, where they are known."""
     if payment.state is State.FAILED:
         return _OF_FAILURE[Failure(payment.failure)] if payment.failure in set(Failure) else _UNFAMILIAR
