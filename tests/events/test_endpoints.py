@@ -15,10 +15,11 @@ from payment_service.errors import DeliveryNotFound, InvalidInput, WebhookNotFou
 from payment_service.events.outbox import EventType
 from payment_service.identifiers import MASK
 from payment_service.outbound.client import Posted
-from payment_service.postgres.vault import Vault, new_key
+from payment_service.postgres.vault import Vault, VaultError, new_key
 from payment_service.services import Services
 from payment_service.settings import Settings
 from tests.events.webhooks import SHOP, URL, World, world_of
+from tests.support.database import without_laws
 
 OTHER_SHOP = 576631
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -103,6 +104,35 @@ async def test_values_of_headers_are_never_shown_and_the_mask_leaves_them(world:
     changed = await endpoints.change(FULL_ACCESS, endpoint_id, {"headers": {"x-site": MASK, "X-New": "2"}})
     assert endpoints.shown(changed)["headers"] == {"x-site": MASK, "X-New": MASK}
     assert endpoints.headers_of(changed) == {"x-site": "flowers", "X-New": "2"}
+
+
+async def test_endpoint_of_a_lost_key_is_shown_beside_the_others_and_mended(world: World) -> None:
+    endpoints = world.services.endpoints
+    lost, fine = await world.endpoint(headers={"X-Site": "7"}), await world.endpoint(headers={"X-Site": "8"})
+    other = Vault([new_key()])
+    secret, headers = (other.encrypt("x", f"webhook_endpoint/{lost}/{name}") for name in ("secret", "headers"))
+    async with without_laws(world.sql):
+        await world.sql.execute(
+            "UPDATE webhook_endpoint SET secret_ciphertext = $2, headers_ciphertext = $3 WHERE id = $1",
+            lost,
+            secret,
+            headers,
+        )
+    shown = {one["id"]: one for one in map(endpoints.shown, await endpoints.all(FULL_ACCESS))}
+    assert {id_: (one["unreadable"], one["headers"]) for id_, one in shown.items()} == {
+        lost: (["secret", "headers"], {}),
+        fine: ([], {"X-Site": MASK}),
+    }
+    with pytest.raises(VaultError, match=f"opens webhook_endpoint/{lost}/secret"):
+        await world.services.rotate_keys()
+    with pytest.raises(InvalidInput, match="give the value of each"):
+        await endpoints.change(FULL_ACCESS, lost, {"headers": {"X-Site": MASK}})
+    with pytest.raises(InvalidInput, match="must be 0"):
+        await endpoints.rotate_secret(FULL_ACCESS, lost, keep_old_s=60)
+    await endpoints.change(FULL_ACCESS, lost, {"headers": {"X-Site": "9"}})
+    made = await endpoints.rotate_secret(FULL_ACCESS, lost, keep_old_s=0)
+    assert endpoints.shown(made.endpoint)["unreadable"] == []
+    await world.services.rotate_keys()
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,9 @@ class EndpointAnswer(BaseModel):
     events: list[str] | None = Field(description="Null: all.")
     shops: list[int] | None = Field(description="Null: all shops, and events without a shop.")
     headers: dict[str, str] = Field(description="Their values are hidden.")
+    unreadable: list[Literal["secret", "headers"]] = Field(
+        description="What of it ENCRYPTION_KEYS do not open. Nothing is delivered until it is given anew."
+    )
     is_active: bool
     off_reason: Literal["person", "gone", "failing"] | None = Field(
         description="`person`: a person switched it off; `gone`: it answered 410; `failing`: it failed for days."

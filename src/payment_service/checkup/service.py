@@ -333,10 +333,14 @@ async def _tasks(services: Services) -> list[Finding]:
 
 async def _webhooks(services: Services) -> list[Finding]:
     endpoints = await services.endpoints.all(SERVICE)
+    if unreadable := [one.id for one in endpoints if services.endpoints.unreadable(one)]:
+        sentence = f"ENCRYPTION_KEYS do not open the secret or headers of {_listed(unreadable)}: it gets nothing"
+        remedy = "the keys that wrote them; or webhooks rotate-secret ID --keep-old 0, change ID --header ..."
+        return [Finding("webhooks", Level.BAD, sentence, remedy)]
     off = [one for one in endpoints if not one.is_active and one.off_reason != "person"]
     if off:
         sentence = f"{len(off)} were switched off because they failed"
-        return [Finding("webhooks", Level.WARNING, sentence, "payment-service webhooks list, then enable")]
+        return [Finding("webhooks", Level.WARNING, sentence, "payment-service webhooks list, then change ID --on")]
     return [Finding("webhooks", Level.OK, f"{len(endpoints)} endpoints")]
 
 
@@ -363,5 +367,5 @@ async def _months(services: Services) -> list[Finding]:
     return [Finding("months", Level.WARNING, sentence, "a worker makes them: its log says why not; docs/audit.md")]
 
 
-def _listed(shops: Sequence[int]) -> str:
-    return ", ".join(map(str, shops))
+def _listed(ids: Sequence[object]) -> str:
+    return ", ".join(map(str, ids))

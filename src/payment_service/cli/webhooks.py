@@ -287,6 +287,7 @@ def _line(shown: dict[str, Any]) -> dict[str, Any]:
         "is_active": shown["is_active"],
         "off_reason": shown["off_reason"],
         "failing_since": shown["failing_since"],
+        "unreadable": shown["unreadable"],
     }
 
 

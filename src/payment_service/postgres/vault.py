@@ -40,12 +40,12 @@ class Vault:
         try:
             text = self._fernet.decrypt(ciphertext.removeprefix(_BOUND)).decode()
         except (InvalidToken, ValueError) as error:  # a ValueError when it is not even ASCII
-            raise VaultError("none of the ENCRYPTION_KEYS opens a stored secret") from error
+            raise VaultError(f"None of the ENCRYPTION_KEYS opens {place}: use the key that wrote it.") from error
         if not ciphertext.startswith(_BOUND) and not text.startswith(_EDGE):
             return text
         bound = f"{_EDGE}{place}{_EDGE}"
         if not (ciphertext.startswith(_BOUND) and text.startswith(bound)):
-            raise VaultError(f"the stored secret of {place} was written for another row and was moved here")
+            raise VaultError(f"{place} was written for another row and was moved here: give it anew.")
         return text.removeprefix(bound)
 
     def rotate(self, ciphertext: str, place: str) -> str:

@@ -8,7 +8,7 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -29,7 +29,7 @@ from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import alarm
 from payment_service.outbound.client import Outbound, check_headers
 from payment_service.postgres.database import Database, is_duplicate
-from payment_service.postgres.vault import Vault
+from payment_service.postgres.vault import Vault, VaultError
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.scheduling.due import Kind, wake
 from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
@@ -79,14 +79,33 @@ class Endpoints:
             return _visible(await session.get(WebhookEndpoint, endpoint_id), endpoint_id, caller)
 
     def shown(self, endpoint: WebhookEndpoint) -> dict[str, Any]:
-        """An endpoint as answers and events show it: no secret, and of headers only the names."""
+        """An endpoint as answers and events show it: no secret, of headers only the names, and what is not readable."""
         shown = ("id", "url", "description", "events", "shops", "is_active", "off_reason", "off_since")
         more = ("failing_since", "previous_secret_until", "version", "created_at", "updated_at")
-        headers = dict.fromkeys(self.headers_of(endpoint), MASK)
-        return {**{name: getattr(endpoint, name) for name in (*shown, *more)}, "headers": headers}
+        unreadable = self.unreadable(endpoint)
+        headers = {} if "headers" in unreadable else dict.fromkeys(self.headers_of(endpoint), MASK)
+        of_row = {name: getattr(endpoint, name) for name in (*shown, *more)}
+        return {**of_row, "headers": headers, "unreadable": unreadable}
+
+    def unreadable(self, endpoint: WebhookEndpoint) -> list[str]:
+        """Which of ``secret`` and ``headers`` ENCRYPTION_KEYS do not open; with either nothing is delivered."""
+        found = []
+        for name, opens in (
+            ("secret", lambda: self.secrets_of(endpoint, datetime.now(UTC))),
+            ("headers", lambda: self.headers_of(endpoint)),
+        ):
+            try:
+                opens()
+            except VaultError:
+                found.append(name)
+        return found
 
     def headers_of(self, endpoint: WebhookEndpoint) -> dict[str, str]:
-        """The custom headers, in the clear."""
+        """The custom headers, in the clear.
+
+        Raises:
+            VaultError: when ENCRYPTION_KEYS do not open them.
+        """
         if endpoint.headers_ciphertext is None:
             return {}
         opened = self._decrypt(endpoint.headers_ciphertext, _place(endpoint, "headers"))
@@ -94,7 +113,11 @@ class Endpoints:
         return headers
 
     def secrets_of(self, endpoint: WebhookEndpoint, now: datetime) -> list[str]:
-        """What is signed with at that moment: the newest first, and the one before it as long as it is valid."""
+        """What is signed with at that moment: the newest first, and the one before it as long as it is valid.
+
+        Raises:
+            VaultError: when ENCRYPTION_KEYS do not open one of them.
+        """
         found = [self._decrypt(endpoint.secret_ciphertext, _place(endpoint, "secret"))]
         previous, until = endpoint.previous_secret_ciphertext, endpoint.previous_secret_until
         if previous is not None and until is not None and until > now:
@@ -163,12 +186,16 @@ class Endpoints:
 
         Raises:
             WebhookNotFound: when there is none that the caller may see.
+            InvalidInput: when the old one is to be kept and ENCRYPTION_KEYS do not open it.
         """
         secret = _new_secret()
         async with self.database.transaction() as session:
             endpoint = _visible(await locked(session, endpoint_id), endpoint_id, caller)
             place = _place(endpoint, "secret")
-            kept = self.vault.decrypt(endpoint.secret_ciphertext, place) if keep_old_s else None
+            try:
+                kept = self.vault.decrypt(endpoint.secret_ciphertext, place) if keep_old_s else None
+            except VaultError as error:
+                raise InvalidInput("keep_old_s", "must be 0: ENCRYPTION_KEYS do not open the old secret") from error
             endpoint.previous_secret_ciphertext = (
                 self.vault.encrypt(kept, _place(endpoint, "previous_secret")) if kept else None
             )
@@ -255,10 +282,19 @@ class Endpoints:
             if endpoint.shops == []:
                 raise InvalidInput("shops", "are one or more, or null for all")
         if "headers" in fields:
-            headers = _checked_headers(fields["headers"], self.headers_of(endpoint))
+            headers = _checked_headers(fields["headers"], self._kept_headers(endpoint, fields["headers"]))
             endpoint.headers_ciphertext = (
                 self.vault.encrypt(json.dumps(headers), _place(endpoint, "headers")) if headers else None
             )
+
+    def _kept_headers(self, endpoint: WebhookEndpoint, given: Mapping[str, str]) -> Mapping[str, str]:
+        """The headers whose values may stay: needed only where the mask is sent back in the place of a value."""
+        if MASK not in given.values():
+            return {}
+        try:
+            return self.headers_of(endpoint)
+        except VaultError as error:
+            raise InvalidInput("headers", "cannot be opened by ENCRYPTION_KEYS: give the value of each") from error
 
 
 def _place(endpoint: WebhookEndpoint, purpose: str) -> str:
