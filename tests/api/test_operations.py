@@ -1,5 +1,6 @@
 """What operators see of the front door: CORS, documentation, metrics, health, stopping."""
 
+import asyncio
 import json
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,7 @@ from tests.api.conftest import PHONE, SHOP, create_body, created, paid, problem_
 from tests.api.truth import Truth
 from tests.conftest import ClientMaker
 from tests.support.database import Server
-from tests.support.replies import GoodProxy
+from tests.support.replies import GoodProxy, accepted
 from tests.support.shops import device_token_of
 
 PAGE = "https://admin.example.kz"
@@ -222,6 +223,53 @@ async def test_stopping_process_refuses_new_work_and_says_so(
         assert (await client.get(path)).status_code == 200
     ready = await client.get("/health/ready")
     assert (ready.status_code, ready.json()["failing"]) == (503, ["draining"])
+
+
+@pytest.mark.parametrize(("is_whole", "end"), [(False, (503, "draining")), (True, (500, "internal_error"))])
+async def test_request_cut_by_the_end_of_its_process_is_answered(
+    client: httpx.AsyncClient,
+    app: FastAPI,
+    drain: Drain,
+    shops: dict[int, str],
+    wire: Any,
+    services: Services,
+    is_whole: bool,
+    end: tuple[int, str],
+) -> None:
+    """Without its whole body nothing was begun; with it the caller has to look."""
+    hangs, goes_on = asyncio.Event(), asyncio.Event()
+    sent: list[dict[str, Any]] = []
+    pieces = [{"type": "http.request", "body": json.dumps(create_body()).encode(), "more_body": not is_whole}]
+
+    async def hang() -> None:
+        hangs.set()
+        await goes_on.wait()
+
+    async def receive() -> Any:
+        if not pieces:
+            await hang()
+        return pieces.pop()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def reply(_: httpx.Request) -> httpx.Response:
+        await hang()
+        return accepted()
+
+    wire.get("/create/").mock(side_effect=reply)
+    headers = [*client.headers.raw, (b"content-type", b"application/json"), (b"content-length", b"999")]
+    scope = {"type": "http", "method": "POST", "path": "/payments/kaspi/create", "query_string": b"", "root_path": ""}
+    scope |= {"headers": [(name.lower(), value) for name, value in headers], "http_version": "1.1", "scheme": "http"}
+    task = asyncio.create_task(app({**scope, "app": app}, receive, send))
+    await asyncio.wait_for(hangs.wait(), 5)
+    drain.begun = True
+    task.cancel()
+    await task
+    assert (sent[0]["status"], json.loads(sent[1]["body"])["code"]) == end
+    assert (b"connection", b"close") in sent[0]["headers"]
+    goes_on.set()
+    assert await services.inflight.drain(5) == 0
 
 
 async def test_every_answer_forbids_keeping_and_guessing(client: httpx.AsyncClient) -> None:

@@ -80,6 +80,7 @@ class RequestMiddleware:
         ticket: Ticket | None = None
         status: int | None = None
         body_bytes = 0
+        is_whole = not headers.keys() & {b"content-length", b"transfer-encoding"}
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -92,11 +93,12 @@ class RequestMiddleware:
             await send(message)
 
         async def receive_limited() -> Message:
-            nonlocal body_bytes
+            nonlocal body_bytes, is_whole
             message = await receive()
             body_bytes += len(message.get("body", b""))
             if body_bytes > MAX_BODY_BYTES:
                 raise HTTPException(413, _TOO_LARGE)
+            is_whole = not message.get("more_body")
             return message
 
         # A copy, for the server must still see that it answers a HEAD: it would wait for the announced body.
@@ -111,8 +113,10 @@ class RequestMiddleware:
                 await self._routes(served, receive_limited, send_all)
         except _HeadersSentError:
             pass  # a stream of events would go on for as long as the service lives
-        except Exception as error:  # noqa: BLE001 - the last place where an error can still be answered
-            answer = problems.of(error, served)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the last place where it can be answered
+            # Cancelled is what outlasts a stop of the process. Without its whole body it had not begun.
+            cut_before = isinstance(error, asyncio.CancelledError) and not is_whole
+            answer = problems.of(Draining() if cut_before else error, served)
             if status is None:
                 await answer(served, receive, send_all)
         finally:

@@ -4,6 +4,7 @@ Body: ``{type, title, status, detail, code, request_id}``; ``detail`` is always 
 ``errors: [{field, message}]``; some problems add what a program can use (``id``, ``state``, ``remaining_amount``).
 """
 
+import asyncio
 from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType
@@ -207,7 +208,7 @@ def declared_as(status: int, *words: str) -> dict[str, Any]:
     }
 
 
-def of(error: Exception, scope: Scope) -> JSONResponse:
+def of(error: Exception | asyncio.CancelledError, scope: Scope) -> JSONResponse:
     """The answer that any error is."""
     match error:
         case ServiceError():
@@ -216,6 +217,8 @@ def of(error: Exception, scope: Scope) -> JSONResponse:
             return _of_invalid(error)
         case HTTPException():
             return _of_http(error, scope)
+        case asyncio.CancelledError():
+            return _internal("This process ended before it had the answer.")
     return of_unforeseen(error)
 
 
@@ -248,13 +251,12 @@ def of_unforeseen(error: Exception) -> JSONResponse:
         return of_error(errors.DatabaseUnavailable())
     log.error("unforeseen error", exc_info=error)
     tell(error)
-    return problem(
-        500,
-        ServiceError.code,
-        ServiceError.title,
-        "An internal error occurred and was logged. If this was a payment or a refund, look it up before you "
-        "repeat it.",
-    )
+    return _internal("An internal error occurred and was logged.")
+
+
+def _internal(sentence: str) -> JSONResponse:
+    detail = f"{sentence} If this was a payment or a refund, look it up before you repeat it."
+    return problem(500, ServiceError.code, ServiceError.title, detail)
 
 
 def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
