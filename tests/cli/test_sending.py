@@ -19,6 +19,8 @@ def test_sending_is_shown_held_and_released(shell: Rig) -> None:
     assert "held by a person" in shown.stdout
     assert "a restore is under way" in shown.stdout
     assert "docs/deploy.md" in shown.stderr
-    shell.run("sending", "release", "--replicas-have-all", "--reason", "the cabinet was compared")
+    refused = shell.run("sending", "release", "--replicas-have-all", "--reason", "it is synchronous")
+    assert (refused.returncode, "synchronous_standby_names is empty" in refused.stderr) == (1, True)
+    shell.run("sending", "release", "--reason", "the cabinet was compared")
     row = json.loads(shell.run("sending", "show", "--json").stdout)[0]
-    assert (row["sends"], row["replicas_have_all"], row["reason"]) == ("yes", True, "the cabinet was compared")
+    assert (row["sends"], row["replicas_have_all"], row["reason"]) == ("yes", False, "the cabinet was compared")

@@ -124,7 +124,8 @@ async def test_payment_that_was_lost_and_sent_again_elsewhere_is_never_answered_
         (1, 0, False, Because.OTHER_SYSTEM),
         (1, 0, True, Because.OTHER_SYSTEM),
         (0, 1, False, Because.OTHER_TIMELINE),
-        (0, 1, True, None),
+        (0, 1, True, Because.OTHER_TIMELINE),
+        (0, 0, True, Because.NOT_SYNCHRONOUS),
         (0, 0, False, None),
     ],
 )

@@ -11,7 +11,7 @@ from payment_dev.postgres import EmbeddedPostgres
 from payment_service.idempotency.holding import Because, Holding
 from payment_service.postgres import migrating
 from payment_service.postgres.database import Database
-from tests.support.database import Server
+from tests.support.database import Server, without_laws
 
 
 async def because(url: str) -> Because | None:
@@ -22,12 +22,24 @@ async def because(url: str) -> Because | None:
         await database.close()
 
 
+async def say_that_replicas_have_every_row(url: str) -> None:
+    """As when replication was synchronous, and is not any more."""
+    connection = await asyncpg.connect(url)
+    async with without_laws(connection):
+        await connection.execute(
+            "INSERT INTO sending_hold (actor, is_held, replicas_have_all, reason) VALUES ('tests', false, true, 'then')"
+        )
+    await connection.close()
+
+
 async def test_restored_backup_holds_what_would_be_sent_until_it_is_released(tmp_path: Path) -> None:
     postgres = EmbeddedPostgres(tmp_path / "postgres", durable=False)
     try:
         postgres.start()
         await asyncio.to_thread(migrating.migrate, postgres.url())
         assert await because(postgres.url()) is None
+        await say_that_replicas_have_every_row(postgres.url())
+        assert await because(postgres.url()) is Because.NOT_SYNCHRONOUS
         postgres.stop()
         # Archive recovery to the end of what is there, as from a base backup: PostgreSQL goes on in a new timeline.
         (postgres._cluster / "recovery.signal").touch()

@@ -7,7 +7,7 @@ import typer
 from payment_service.cli.loading import load as load_module
 from payment_service.cli.output import AsJson, Reason, fail, show
 from payment_service.cli.running import with_database, with_services
-from payment_service.idempotency.holding import WHY, Holding, SendingStatus
+from payment_service.idempotency.holding import WHY, Holding, NotSynchronousError, SendingStatus
 from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
 
@@ -60,7 +60,10 @@ def release(
 
     async def work(services: "Services") -> None:
         await start.check_laws(services)
-        await services.holding.release(reason, replicas_have_all=replicas_have_all)
+        try:
+            await services.holding.release(reason, replicas_have_all=replicas_have_all)
+        except NotSynchronousError as error:
+            fail(str(error))
 
     with_services(work)
     typer.echo("Payments and refunds are sent again.")

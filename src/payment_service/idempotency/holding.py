@@ -1,9 +1,9 @@
 """Holds back payments and refunds while the database may have lost committed rows.
 
 The rows are the only record of what was sent, so nothing new is sent from a database that no person has released: a
-copy, a restored backup, a replica that was promoted. The database itself refuses the intents (migrations 0012 and
-0018); this module tells why, holds by hand and releases. Replayed requests are still answered, and status readings go
-on.
+copy, a restored backup, a replica that was promoted. The database itself refuses the intents (migrations 0012, 0018
+and 0027); this module tells why, holds by hand and releases. Replayed requests are still answered, and status readings
+go on.
 
 Nor is a database used with another provider than before: a stand-in, or the proxy of a test environment, would report
 its payments as paid.
@@ -32,6 +32,10 @@ class OtherProviderError(Exception):
     """This database has the payments of a provider that is reached elsewhere."""
 
 
+class NotSynchronousError(Exception):
+    """Nothing waits for a replica here, so none has every row."""
+
+
 class Because(StrEnum):
     """Why sending is held."""
 
@@ -39,6 +43,7 @@ class Because(StrEnum):
     OTHER_SYSTEM = "other_system"
     OTHER_TIMELINE = "other_timeline"
     OTHER_DATABASE = "other_database"
+    NOT_SYNCHRONOUS = "not_synchronous"
 
 
 WHY: Final[Mapping[Because, str]] = MappingProxyType(
@@ -47,6 +52,7 @@ WHY: Final[Mapping[Because, str]] = MappingProxyType(
         Because.OTHER_SYSTEM: mark("held: this is a copy of the database"),
         Because.OTHER_TIMELINE: mark("held: a replica took over, or a backup was restored"),
         Because.OTHER_DATABASE: mark("held: a dump was loaded, or this is a copy"),
+        Because.NOT_SYNCHRONOUS: mark("held: replication is not synchronous any more"),
     }
 )
 """The reasons as people read them; the console's catalogues translate them."""
@@ -94,7 +100,29 @@ class Holding:
                     "address set: payment-service sending release --reason '...'"
                 )
             if because is None:
-                await self._add(session, "the provider's first address", replicas_have_all=latest.replicas_have_all)
+                await _add(
+                    session,
+                    "the provider's first address",
+                    replicas_have_all=latest.replicas_have_all,
+                    provider=self.provider,
+                )
+
+    async def follow_promotion(self) -> None:
+        """Remember a promoted replica that had every row, while PostgreSQL still knows it: until its next start.
+
+        Where nothing waits for a replica of its own, the next promotion needs a release.
+        """
+        async with self.database.transaction() as session:
+            if not await _is_promoted(session):
+                return
+            await session.execute(select(func.one_at_a_time("sending promoted")))
+            if await _is_promoted(session) and await _because(session) is None:
+                await _add(
+                    session,
+                    "a replica that had every row took over",
+                    replicas_have_all=bool(await session.scalar(select(func.is_synchronous()))),
+                    provider=(await _latest(session)).provider,
+                )
 
     async def because(self) -> Because | None:
         """Why nothing may be sent; none when it may."""
@@ -119,13 +147,17 @@ class Holding:
         """Send again from the database as it is now, by today's provider: it holds all that was sent before.
 
         ``replicas_have_all``: replication is synchronous, so that a promoted replica needs no release of its own.
+
+        Raises:
+            NotSynchronousError: when it is not.
         """
         async with self.database.transaction() as session:
-            await self._add(session, reason, replicas_have_all=replicas_have_all)
-
-    async def _add(self, session: AsyncSession, reason: str, *, replicas_have_all: bool) -> None:
-        release = SendingHold(is_held=False, replicas_have_all=replicas_have_all, provider=self.provider)
-        await _write(session, release, reason)
+            if replicas_have_all and not await session.scalar(select(func.is_synchronous())):
+                raise NotSynchronousError(
+                    "Replication is not synchronous: synchronous_standby_names is empty on this server, so that a "
+                    "replica may lack what was sent. Set it, or release without --replicas-have-all."
+                )
+            await _add(session, reason, replicas_have_all=replicas_have_all, provider=self.provider)
 
 
 async def hold(session: AsyncSession, reason: str) -> None:
@@ -139,6 +171,11 @@ async def allow_restoring(session: AsyncSession) -> None:
     await session.execute(select(func.set_config("payment_service.restoring", "on", True)))
 
 
+async def _add(session: AsyncSession, reason: str, *, replicas_have_all: bool, provider: str | None) -> None:
+    release = SendingHold(is_held=False, replicas_have_all=replicas_have_all, provider=provider)
+    await _write(session, release, reason)
+
+
 async def _because(session: AsyncSession) -> Because | None:
     why = await session.scalar(select(func.sending_held_because()))
     return None if why is None else Because(why)
@@ -147,6 +184,12 @@ async def _because(session: AsyncSession) -> Because | None:
 async def _latest(session: AsyncSession) -> SendingHold:
     # The migration wrote the first one, and rows are never deleted.
     return (await session.scalars(select(SendingHold).order_by(SendingHold.id.desc()).limit(1))).one()
+
+
+async def _is_promoted(session: AsyncSession) -> bool:
+    """Whether the timeline is another one than that of the last release, which said that replicas have every row."""
+    latest = await _latest(session)
+    return latest.replicas_have_all and latest.timeline != await session.scalar(select(func.this_timeline()))
 
 
 async def _write(session: AsyncSession, row: SendingHold, reason: str) -> None:

@@ -1,0 +1,67 @@
+"""Who said that replicas have every row meant a promotion, and only while replication was synchronous.
+
+``release --replicas-have-all`` let every later timeline send. A backup that is restored to a moment has another
+timeline as well, and so has a replica that was promoted after its primary had gone on without it (its
+``synchronous_standby_names`` was emptied, as one does when a replica is away). Both had forgotten payments, and sent
+them again.
+
+PostgreSQL knows until its next start whether it received by streaming what it replayed last: a replica did, a restored
+backup did not. The worker writes down such a promotion at once. And a primary on which nothing waits for a replica
+sends nothing on that word.
+
+Nor is the index of a text believed where the operating system's order of letters is another one than it was made in.
+"""
+
+from alembic import op
+from sqlalchemy import text
+
+from payment_service.postgres.schema import pinned, rewritten, run_script
+
+revision = "0027"
+down_revision = "0026"
+branch_labels = None
+depends_on = None
+
+REPLICA = """
+-- Whether indexes of texts are in the order of letters that this server has. In another one a row that is there is not
+-- found by its key.
+CREATE FUNCTION letters_are_in_order() RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT datcollversion IS NOT DISTINCT FROM pg_database_collation_actual_version(oid)
+    FROM pg_database WHERE datname = current_database()
+$$;
+
+-- Whether this server followed a primary until it was promoted, by streaming and to the end. False after its next start.
+CREATE FUNCTION followed_to_the_end() RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT coalesce(pg_last_wal_receive_lsn() >= pg_last_wal_replay_lsn(), false) AND letters_are_in_order()
+        AND concat(current_setting('recovery_target'), current_setting('recovery_target_time'),
+            current_setting('recovery_target_lsn'), current_setting('recovery_target_name'),
+            current_setting('recovery_target_xid')) = ''
+$$;
+
+-- Whether a commit waits for a replica.
+CREATE FUNCTION is_synchronous() RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT current_setting('synchronous_standby_names') <> ''
+$$;
+"""
+HELD = rewritten(
+    "sending_held_because",
+    {
+        "ELSIF latest.timeline <> this_timeline() AND NOT latest.replicas_have_all THEN": (
+            "ELSIF latest.timeline <> this_timeline() AND NOT (latest.replicas_have_all AND followed_to_the_end()) THEN"
+        ),
+        "    END IF;\n    RETURN NULL;": """    ELSIF latest.timeline = this_timeline() AND latest.replicas_have_all AND NOT is_synchronous() THEN
+        RETURN 'not_synchronous';
+    END IF;
+    RETURN NULL;""",
+    },
+)
+PATHS = pinned("letters_are_in_order", "followed_to_the_end", "is_synchronous")
+
+
+def upgrade() -> None:
+    for part in (REPLICA, PATHS, HELD):
+        run_script(op.get_bind(), part)
+
+
+def downgrade() -> None:
+    op.execute(text("SELECT break_law('no_way_back', 'a restored backup would send what it has forgotten')"))
