@@ -172,7 +172,7 @@ async def test_synchronous_replica_takes_over_and_nothing_is_lost(
     assert not (await services.payments.create(ask(200))).replayed
 
     await services.holding.follow_promotion()
-    latest = (await services.holding.standing()).latest
+    latest = (await services.holding.status()).latest
     assert (latest.timeline, latest.replicas_have_all) == (2, False)  # no replica of its own
     await asyncio.to_thread(pair.replica.stop)
     await asyncio.to_thread(pair.replica.start)  # PostgreSQL has forgotten that it followed
