@@ -23,10 +23,10 @@ from payment_service.console import (
     settling,
     signing_in,
     sums,
-    trying_out,
+    test_payment,
     webhooks,
 )
-from payment_service.console.reading import API, Json
+from payment_service.console.json_api import API, JsonApi
 from payment_service.console.render import assets
 from payment_service.console.web import HEADERS, HOME, SIGN_IN, Page, Refused, Visit, page
 
@@ -75,7 +75,7 @@ _router: Final = Router(
         _at(_SELLER, sellers.one),
         _at(f"{_SELLER}/route", changing_route.change, post=True, needs=Right.ROUTE),
         _at(f"{_SELLER}/changes/{{change_id}}", changing_route.decide, post=True, needs=Right.ROUTE),
-        _at(f"{_SELLER}/test", trying_out.test, post=True, needs=Right.TEST),
+        _at(f"{_SELLER}/test", test_payment.test, post=True, needs=Right.TEST),
         # the record
         _at("/record", record.record, needs=Right.RECORD),
         _at("/record.csv", record.as_file, needs=Right.RECORD),
@@ -109,7 +109,7 @@ _router: Final = Router(
         _at("/openid/callback", openid.callback, needs=None),
         _at("/language/{code}", signing_in.choose_language, needs=None),
         Route(f"{HOME}/static/{{name}}", _asset),
-        Route(f"{API}/{{rest:path}}", Json()),
+        Route(f"{API}/{{rest:path}}", JsonApi()),
         Route(f"{HOME}/{{rest:path}}", _nowhere, methods=["GET", "POST"]),
     ],
     redirect_slashes=False,

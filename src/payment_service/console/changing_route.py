@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from payment_service.console.said import told
+from payment_service.console.problems import problem_fields
 from payment_service.console.sellers import SELLERS, Seller, read
-from payment_service.console.web import Visit, go, proved, reason_of
+from payment_service.console.web import Visit, proved, reason_of, redirect
 from payment_service.errors import InvalidInput, NotAuthenticated, RouteChangeNotFound, ServiceError
 from payment_service.routing.changes import Proposal
 
@@ -26,13 +26,13 @@ async def change(visit: Visit) -> Response:
     home, routing = f"{SELLERS}/{seller.row.shop_id}", visit.services.routing
     if visit.request.method != "POST":
         return await _form(visit, seller)
-    if visit.said("seen") != str(seller.row.version):
-        return go(home, done="seen-before")
+    if visit.form_value("seen") != str(seller.row.version):
+        return redirect(home, done="seen-before")
     try:
         wanted, reason = _wanted(visit), reason_of(visit, "why")
         config = await routing.config_of(visit.me.caller, seller.row.shop_id)
         if not any(value != _today(config.row, config.device_token)[name] for name, value in wanted.items()):
-            return go(home, done="same")
+            return redirect(home, done="same")
         await proved(visit)
         is_proposed = routing.goes_elsewhere(config.row, wanted) and await routing.needs_two()
         if is_proposed:
@@ -51,7 +51,7 @@ async def change(visit: Visit) -> Response:
         raise
     except ServiceError as error:
         return await _form(visit, seller, error)
-    return go(home, done="proposed" if is_proposed else "changed")
+    return redirect(home, done="proposed" if is_proposed else "changed")
 
 
 async def decide(visit: Visit) -> Response:
@@ -60,7 +60,7 @@ async def decide(visit: Visit) -> Response:
     me, changes = visit.me, visit.services.route_changes
     error: ServiceError | None = None
     if visit.request.method == "POST":
-        says = visit.said("decision")
+        says = visit.form_value("decision")
         try:
             if says not in {"confirm", "refuse"}:
                 raise InvalidInput("decision", "is none")
@@ -73,7 +73,7 @@ async def decide(visit: Visit) -> Response:
             error = refusal
         else:
             done = "confirmed" if says == "confirm" else "refused"
-            return go(f"{SELLERS}/{seller.row.shop_id}", done=done)
+            return redirect(f"{SELLERS}/{seller.row.shop_id}", done=done)
     proposed = proposal.change
     known = await visit.services.routing.configs(me.caller, organization_bin=proposed.organization_bin)
     return visit.page(
@@ -83,7 +83,7 @@ async def decide(visit: Visit) -> Response:
         is_own=proposed.proposed_by == me.person.id,
         is_open=seller.waiting is not None and seller.waiting.change.id == proposed.id,
         same_bin=[other.row for other in known if other.row.shop_id != seller.row.shop_id],
-        **told(error, visit.language),
+        **problem_fields(error, visit.language),
     )
 
 
@@ -102,15 +102,15 @@ def _wanted(visit: Visit) -> dict[str, Any]:
     Raises:
         InvalidInput: for a text that is too long.
     """
-    organization_bin = visit.said("organization_bin").replace(" ", "")
-    wanted: dict[str, Any] = {"organization_bin": organization_bin, "is_active": visit.said("is_active") == "yes"}
+    organization_bin = visit.form_value("organization_bin").replace(" ", "")
+    wanted: dict[str, Any] = {"organization_bin": organization_bin, "is_active": visit.form_value("is_active") == "yes"}
     for name, longest in _LONGEST.items():
-        if len(visit.said(name)) > longest:
+        if len(visit.form_value(name)) > longest:
             raise InvalidInput(name, f"is longer than {longest} characters")
-        wanted[name] = visit.said(name)
-    if visit.said("remove_token") == "yes":
+        wanted[name] = visit.form_value(name)
+    if visit.form_value("remove_token") == "yes":
         wanted["device_token"] = None
-    elif token := visit.said("device_token"):
+    elif token := visit.form_value("device_token"):
         wanted["device_token"] = token
     return wanted
 
@@ -136,5 +136,5 @@ async def _form(visit: Visit, seller: Seller, error: ServiceError | None = None)
         seller=seller,
         given=given,
         needs_two=await visit.services.routing.needs_two(),
-        **told(error, visit.language),
+        **problem_fields(error, visit.language),
     )

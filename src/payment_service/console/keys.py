@@ -13,11 +13,11 @@ from starlette.responses import Response
 
 from payment_service.access.service import Scope
 from payment_service.access.views import KeyView
-from payment_service.console.choosing import chosen_shops, form_id, shop_numbers
+from payment_service.console.form_fields import chosen_shops, form_id, shop_numbers
 from payment_service.console.languages import mark
 from payment_service.console.lists import sellers
-from payment_service.console.said import field_of, told
-from payment_service.console.web import HOME, Refused, Visit, go, number_of, proved, shown_once
+from payment_service.console.problems import field_of, problem_fields
+from payment_service.console.web import HOME, Refused, Visit, number_of, proved, redirect, uncached_page
 from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
 from payment_service.reconciliation.turnover import names_of_shops
 
@@ -55,27 +55,27 @@ async def new(visit: Visit) -> Response:
             scopes, shops, expires_at = _scopes(visit), await chosen_shops(visit), _expiry(visit)
             await proved(visit)
             made = await visit.services.access.create(
-                visit.said("name"), scopes, shops=shops, expires_at=expires_at, once=once
+                visit.form_value("name"), scopes, shops=shops, expires_at=expires_at, once=once
             )
         except NotAuthenticated:
             raise
         except InvalidInput as refusal:
             if field_of(refusal) == "once":
-                return go(f"{HOME}/keys", done="made-before")
+                return redirect(f"{HOME}/keys", done="made-before")
             error = InvalidInput("key_name", "is none") if field_of(refusal) == "name" else refusal
         except ServiceError as refusal:
             error = refusal
         else:
-            return shown_once(visit, "key_made.html", key=KeyView.of(made.row), whole=made.key)
+            return uncached_page(visit, "key_made.html", key=KeyView.of(made.row), whole=made.key)
     return visit.page(
         "key_new.html",
-        once=visit.said("once") or str(uuid4()),
+        once=visit.form_value("once") or str(uuid4()),
         scopes=SCOPES,
         shops=await names_of_shops(visit.services.database),
         chosen=[scope for scope in SCOPES if f"scope-{scope}" in visit.form],
         chosen_shops=shop_numbers(visit),
         given=visit.form,
-        **told(error, visit.language),
+        **problem_fields(error, visit.language),
     )
 
 
@@ -85,7 +85,7 @@ def _scopes(visit: Visit) -> list[str]:
 
 
 def _expiry(visit: Visit) -> datetime | None:
-    days = visit.said("days")
+    days = visit.form_value("days")
     if not days:
         return None
     if not (days.isascii() and days.isdigit() and 1 <= int(days[:6]) <= _MOST_DAYS):
@@ -109,9 +109,9 @@ async def revoke(visit: Visit) -> Response:
         except ServiceError as refusal:
             error = refusal
         else:
-            return go(f"{HOME}/keys", done="revoked")
+            return redirect(f"{HOME}/keys", done="revoked")
     return visit.page(
         "key_revoke.html",
         key=KeyView.of(row),
-        **told(error, visit.language),
+        **problem_fields(error, visit.language),
     )

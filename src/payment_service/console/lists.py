@@ -9,7 +9,7 @@ from starlette.responses import Response
 from payment_service.access.people import Right
 from payment_service.console.languages import mark
 from payment_service.console.payment_status import payment_status
-from payment_service.console.web import HOME, Visit, go
+from payment_service.console.web import HOME, Visit, redirect
 from payment_service.errors import InvalidInput
 from payment_service.payments import queries
 from payment_service.payments.finding import SUMS_OF, find
@@ -53,7 +53,7 @@ async def search(visit: Visit) -> Response:
     if wanted:
         found = await find(visit.services.database, caller.shops, wanted, limit=AT_ONCE)
         if found.exact and not visit.is_partial:
-            return go(f"{HOME}/payments/{found.payments[0].id}")
+            return redirect(f"{HOME}/payments/{found.payments[0].id}")
         payments, more = found.payments, found.more
     else:
         async with visit.services.database.reading() as session:

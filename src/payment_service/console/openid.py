@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from payment_service.access.openid import ATTEMPT_LASTS_S, OpenId, OpenIdRefused, Refusal
 from payment_service.console.languages import mark, texts
-from payment_service.console.web import HOME, SIGN_IN, Refused, Visit, begin_session, cookie_of, go, own_path
+from payment_service.console.web import HOME, SIGN_IN, Refused, Visit, cookie_of, own_path, redirect, set_session_cookie
 
 PATH: Final = f"{HOME}/openid"
 _LONGEST: Final = 4000
@@ -36,7 +36,7 @@ async def sign_in(visit: Visit) -> Response:
     """To the provider, to come in."""
     wanted = own_path(visit.query("next"))
     if visit.request.headers.get("Sec-Fetch-Site") == "cross-site":
-        return go(SIGN_IN, next=wanted)
+        return redirect(SIGN_IN, next=wanted)
     return await _to_provider(visit, wanted, session=None)
 
 
@@ -58,7 +58,7 @@ async def callback(visit: Visit) -> Response:
     else:
         response = visit.page("arriving.html", where=arrived.wanted)
         if arrived.token is not None:
-            begin_session(response, visit.request, arrived.token)
+            set_session_cookie(response, visit.request, arrived.token)
     _keep(visit, response, "", for_s=0)
     return response
 
@@ -68,7 +68,7 @@ async def _to_provider(visit: Visit, wanted: str, *, session: str | None) -> Res
         begun = await _set_up(visit).begin(wanted, session=session)
     except OpenIdRefused as refused:
         return _refused(visit, OpenIdRefused(refused.why, wanted))
-    response = go(begun.url)
+    response = redirect(begun.url)
     _keep(visit, response, begun.sealed, for_s=ATTEMPT_LASTS_S)
     return response
 

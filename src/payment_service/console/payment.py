@@ -14,7 +14,7 @@ from payment_service.audit.models import AuditEntry
 from payment_service.console.lists import sellers
 from payment_service.console.payment_status import WORD_OF_REFUND, payment_status
 from payment_service.console.timeline import timeline
-from payment_service.console.web import HOME, Visit, go, moment_of
+from payment_service.console.web import HOME, Visit, moment_of, redirect
 from payment_service.errors import ProviderUnavailable
 from payment_service.notifications.models import OPEN as OPEN_MESSAGES
 from payment_service.notifications.record import Told
@@ -30,7 +30,7 @@ from payment_service.webhooks.deliveries import Delivered
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class PageContent:
     """A payment with its refunds, and its history where that was asked for."""
 
     payment: Payment
@@ -53,7 +53,7 @@ class Shown:
         return [str(self.payment.id), *(str(refund.id) for refund in self.refunds)]
 
 
-async def read(visit: Visit) -> Shown:
+async def read(visit: Visit) -> PageContent:
     """The payment of the address, with its history.
 
     Raises:
@@ -62,10 +62,10 @@ async def read(visit: Visit) -> Shown:
     return await _with_history(visit, await _without_history(visit))
 
 
-async def _without_history(visit: Visit) -> Shown:
+async def _without_history(visit: Visit) -> PageContent:
     payment = await visit.services.reading.get(visit.me.caller, visit.id())
     refunds = [RefundLine.of(refund) for refund in await visit.services.refunds.of_payment(payment.id)]
-    shown = Shown(payment, refunds, [], [], [])
+    shown = PageContent(payment, refunds, [], [], [])
     return replace(
         shown,
         delivered=await visit.services.delivery_record.of_subjects(visit.me.caller, shown.subjects),
@@ -73,12 +73,12 @@ async def _without_history(visit: Visit) -> Shown:
     )
 
 
-async def _with_history(visit: Visit, shown: Shown) -> Shown:
+async def _with_history(visit: Visit, shown: PageContent) -> PageContent:
     async with visit.services.database.reading() as session:
         return replace(shown, history=await audit.of_payment(session, shown.payment.id))
 
 
-async def facts(visit: Visit, shown: Shown) -> dict[str, Any]:
+async def facts(visit: Visit, shown: PageContent) -> dict[str, Any]:
     """What the templates of a payment ask for."""
     payment, me = shown.payment, visit.me
     line = PaymentLine.of(payment)
@@ -132,17 +132,17 @@ async def ask(visit: Visit) -> Response:
             await visit.services.reading.refresh(payment)
     except TimeoutError as error:
         raise ProviderUnavailable from error
-    return go(f"{HOME}/payments/{payment.id}", done="asked")
+    return redirect(f"{HOME}/payments/{payment.id}", done="asked")
 
 
 async def replay(visit: Visit) -> Response:
     """Send every webhook of the payment once more; what was sent since the page was made is left out."""
     shown = await _without_history(visit)
-    asked_at = moment_of(visit.said("asked_at"))
+    asked_at = moment_of(visit.form_value("asked_at"))
     replayed = await visit.services.delivery_record.replay_subjects(
         visit.me.caller, shown.subjects, besides_since=asked_at
     )
-    return go(f"{HOME}/payments/{shown.payment.id}", done="replayed" if replayed else "replayed-before")
+    return redirect(f"{HOME}/payments/{shown.payment.id}", done="replayed" if replayed else "replayed-before")
 
 
 def _qr(link: str) -> str:

@@ -8,11 +8,11 @@ from starlette.responses import Response
 from payment_service.access.models import Person
 from payment_service.access.people import Role
 from payment_service.access.views import PersonView
-from payment_service.console.choosing import shop_numbers
+from payment_service.console.form_fields import shop_numbers
 from payment_service.console.languages import mark
 from payment_service.console.lists import sellers
-from payment_service.console.said import field_of, told
-from payment_service.console.web import HOME, Refused, Visit, go, money_of, number_of, proved, shown_once
+from payment_service.console.problems import field_of, problem_fields
+from payment_service.console.web import HOME, Refused, Visit, money_of, number_of, proved, redirect, uncached_page
 from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
 from payment_service.money import Money
 from payment_service.notifications.links import MadeLink
@@ -54,7 +54,7 @@ async def new(visit: Visit) -> Response:
             await proved(visit)
             await _check_alone(visit, role)
             person = await visit.services.people.add(
-                visit.said("email"), visit.said("name"), role, shops, refund_limit=limit
+                visit.form_value("email"), visit.form_value("name"), role, shops, refund_limit=limit
             )
         except NotAuthenticated:
             raise
@@ -62,7 +62,7 @@ async def new(visit: Visit) -> Response:
             is_name = isinstance(refusal, InvalidInput) and field_of(refusal) == "name"
             error = InvalidInput("person_name", "is too long, or none") if is_name else refusal
         else:
-            return await (_sent if visit.said("send") else _linked)(visit, person)
+            return await (_sent if visit.form_value("send") else _linked)(visit, person)
     return await _form(visit, None, error)
 
 
@@ -74,14 +74,14 @@ async def one(visit: Visit) -> Response:
         raise Refused(404)
     error: ServiceError | None = None
     if visit.request.method == "POST":
-        act = _ACTS.get(visit.said("do"))
+        act = _ACTS.get(visit.form_value("do"))
         if act is None or person.disabled_at is not None:
             raise Refused(400)
         try:
-            if person.id == visit.me.person.id and visit.said("do") not in {"link", "send-link"}:
+            if person.id == visit.me.person.id and visit.form_value("do") not in {"link", "send-link"}:
                 raise InvalidInput("own_account", "is changed by somebody else")
             await proved(visit)
-            if visit.said("do") in {"link", "send-link"} and person.id != visit.me.person.id:
+            if visit.form_value("do") in {"link", "send-link"} and person.id != visit.me.person.id:
                 await _check_alone(visit, person.role)
             return await act(visit, person)
         except NotAuthenticated:
@@ -95,17 +95,17 @@ async def _change(visit: Visit, person: Person) -> Response:
     if person.role != Role.ADMIN:
         await _check_alone(visit, _role(visit))
     await visit.services.people.change(person.id, role=_role(visit), shops=_shops(visit), refund_limit=_limit(visit))
-    return go(f"{HOME}/people/{person.id}", done="changed")
+    return redirect(f"{HOME}/people/{person.id}", done="changed")
 
 
 async def _sign_out(visit: Visit, person: Person) -> Response:
     await visit.services.people.sign_out(person.id)
-    return go(f"{HOME}/people/{person.id}", done="signed-out")
+    return redirect(f"{HOME}/people/{person.id}", done="signed-out")
 
 
 async def _disable(visit: Visit, person: Person) -> Response:
     await visit.services.people.disable(person.id)
-    return go(f"{HOME}/people/{person.id}", done="disabled")
+    return redirect(f"{HOME}/people/{person.id}", done="disabled")
 
 
 async def _linked(visit: Visit, person: Person) -> Response:
@@ -124,7 +124,7 @@ def _link_page(visit: Visit, person: Person, made: MadeLink | None) -> Response:
     """What became of a link, and the link itself unless it was sent: in the answer, for no address may hold it."""
     if made is None:
         raise Refused(404)  # the account ended meanwhile
-    return shown_once(visit, "person_link.html", person=PersonView.of(person), made=made)
+    return uncached_page(visit, "person_link.html", person=PersonView.of(person), made=made)
 
 
 _ACTS: Final[Mapping[str, Callable[[Visit, Person], Awaitable[Response]]]] = {
@@ -152,9 +152,9 @@ async def _form(visit: Visit, person: Person | None, error: ServiceError | None)
     if view:
         shops = [] if view.shops == "all" else view.shops
         given |= {"role": view.role, "shops": shops, "limit": view.refund_limit or ""}
-    if visit.request.method == "POST" and visit.said("do") in {"", "change"}:
-        given |= {name: visit.said(name) for name in ("email", "name", "role", "limit")}
-        given |= {"shops": shop_numbers(visit), "send": bool(visit.said("send"))}
+    if visit.request.method == "POST" and visit.form_value("do") in {"", "change"}:
+        given |= {name: visit.form_value(name) for name in ("email", "name", "role", "limit")}
+        given |= {"shops": shop_numbers(visit), "send": bool(visit.form_value("send"))}
     return visit.page(
         "person.html",
         person=view,
@@ -165,7 +165,7 @@ async def _form(visit: Visit, person: Person | None, error: ServiceError | None)
         can_send=visit.services.links.can_be_sent,
         is_me=person is not None and person.id == visit.me.person.id,
         notice=visit.query("done"),
-        **told(error, visit.language),
+        **problem_fields(error, visit.language),
     )
 
 
@@ -175,7 +175,7 @@ def _site(visit: Visit) -> str:
 
 
 def _role(visit: Visit) -> str:
-    role = visit.said("role")
+    role = visit.form_value("role")
     if role not in set(Role):
         raise InvalidInput("role", "is none")
     return role
@@ -188,10 +188,10 @@ def _shops(visit: Visit) -> Shops:
         InvalidInput: for an administrator with a list, or a florist without.
     """
     chosen = frozenset(shop_numbers(visit))
-    if visit.said("role") == Role.FLORIST and not chosen:
+    if visit.form_value("role") == Role.FLORIST and not chosen:
         raise InvalidInput("shops", "are named")
     return chosen or ALL_SHOPS
 
 
 def _limit(visit: Visit) -> Money | None:
-    return money_of(visit, "limit") if visit.said("limit").replace(" ", "") else None
+    return money_of(visit, "limit") if visit.form_value("limit").replace(" ", "") else None

@@ -10,9 +10,9 @@ from typing import Final
 
 from starlette.responses import Response
 
-from payment_service.console.payment import Shown, facts, read
-from payment_service.console.said import told
-from payment_service.console.web import HOME, Visit, ended_in_time, go, money_of, proved, reason_of
+from payment_service.console.payment import PageContent, facts, read
+from payment_service.console.problems import problem_fields
+from payment_service.console.web import HOME, Visit, finish_in_time, money_of, proved, reason_of, redirect
 from payment_service.errors import (
     InvalidInput,
     NotAuthenticated,
@@ -42,10 +42,10 @@ async def refund(visit: Visit) -> Response:
         if shown.payment.state != State.PAID:
             raise PaymentNotPaid(shown.payment.state)
         return await _form(visit, shown)
-    seen = visit.said("seen")
+    seen = visit.form_value("seen")
     if seen != str(len(shown.refunds)):
         # Pressed before, or somebody else was faster: the page tells which.
-        return go(f"{HOME}/payments/{shown.payment.id}", done="seen-before")
+        return redirect(f"{HOME}/payments/{shown.payment.id}", done="seen-before")
     try:
         amount = _amount(visit, await visit.services.refunds.left_of(shown.payment))
         if (limit := visit.me.person.refund_limit) is not None and _paid_back(shown) + amount.tiyn > limit:
@@ -54,15 +54,15 @@ async def refund(visit: Visit) -> Response:
         await proved(visit)
         state = await _refund(visit, shown, amount, seen, reason)
     except StillRunning:
-        return go(f"{HOME}/payments/{shown.payment.id}", done="seen-before")
+        return redirect(f"{HOME}/payments/{shown.payment.id}", done="seen-before")
     except NotAuthenticated:
         raise
     except ServiceError as error:
         return await _form(visit, shown, error)
-    return go(f"{HOME}/payments/{shown.payment.id}", done=_DONE[state])
+    return redirect(f"{HOME}/payments/{shown.payment.id}", done=_DONE[state])
 
 
-async def _refund(visit: Visit, shown: Shown, amount: Money, seen: str, reason: str) -> RefundState:
+async def _refund(visit: Visit, shown: PageContent, amount: Money, seen: str, reason: str) -> RefundState:
     request = RefundRequest(
         caller=replace(visit.me.caller, name=CALLER),
         payment=shown.payment,
@@ -70,7 +70,7 @@ async def _refund(visit: Visit, shown: Shown, amount: Money, seen: str, reason: 
         idempotency_key=f"{shown.payment.id}-{seen}",
         reason=reason,
     )
-    answer = await ended_in_time(visit, visit.services.refunds.refund(request))
+    answer = await finish_in_time(visit, visit.services.refunds.refund(request))
     return RefundState(answer.refund.state) if answer else RefundState.SENDING
 
 
@@ -84,19 +84,19 @@ def _amount(visit: Visit, left: Money) -> Money:
     amount = money_of(visit, "amount")
     if not amount.tiyn:
         raise InvalidInput("amount", "is no sum")
-    if visit.said("how") != "part" and amount != left:
+    if visit.form_value("how") != "part" and amount != left:
         raise InvalidInput("whole_amount", "is not all that is left")
     if amount > left:
         raise RefundExceedsRemainder(left)
     return amount
 
 
-def _paid_back(shown: Shown) -> int:
+def _paid_back(shown: PageContent) -> int:
     """Tiyn that were paid back of a payment, or may have been."""
     return shown.payment.refunded_amount + shown.payment.reserved_amount
 
 
-async def _form(visit: Visit, shown: Shown, error: ServiceError | None = None, *, status: int = 200) -> Response:
+async def _form(visit: Visit, shown: PageContent, error: ServiceError | None = None, *, status: int = 200) -> Response:
     limit = visit.me.person.refund_limit
     return visit.page(
         "refund.html",
@@ -104,8 +104,8 @@ async def _form(visit: Visit, shown: Shown, error: ServiceError | None = None, *
         seen=len(shown.refunds),
         limit=None if limit is None else Money(max(limit - _paid_back(shown), 0)).number,
         is_over_limit=status == 403,
-        how=visit.said("how") or "all",
-        amount=visit.said("amount"),
-        reason=visit.said("reason"),
-        **told(error, visit.language, status=status),
+        how=visit.form_value("how") or "all",
+        amount=visit.form_value("amount"),
+        reason=visit.form_value("reason"),
+        **problem_fields(error, visit.language, status=status),
     )

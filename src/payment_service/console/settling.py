@@ -6,8 +6,8 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from payment_service.console.payment import facts, read
-from payment_service.console.said import told
-from payment_service.console.web import HOME, Visit, go, proved, reason_of
+from payment_service.console.problems import problem_fields
+from payment_service.console.web import HOME, Visit, proved, reason_of, redirect
 from payment_service.errors import InvalidInput, NotAuthenticated, RefundNotFound, ServiceError
 from payment_service.payments.lifecycle import State
 from payment_service.payments.settling import Settlement
@@ -31,10 +31,10 @@ async def undo(visit: Visit) -> Response:
 
 async def _settle(visit: Visit, refund: RefundLine | None) -> None:
     services, caller = visit.services, visit.me.caller
-    found = visit.said("found")
+    found = visit.form_value("found")
     if found not in (_REFUND_FOUND if refund else _FOUND):
         raise InvalidInput("state", "is none")
-    external_id = _providers_id(visit.said("external_id"), "provider_refund_id" if refund else "external_id")
+    external_id = _providers_id(visit.form_value("external_id"), "provider_refund_id" if refund else "external_id")
     reason = reason_of(visit, "reason")
     await proved(visit)
     if refund is not None:
@@ -71,14 +71,14 @@ async def _answer(visit: Visit, template: str, act: Any, *, done: str) -> Respon
         except ServiceError as refusal:
             error = refusal
         else:
-            return go(f"{HOME}/payments/{shown.payment.id}", done=done)
+            return redirect(f"{HOME}/payments/{shown.payment.id}", done=done)
     return visit.page(
         template,
         **await facts(visit, shown),
         refund=refund,
         made_at=refund.created_at if refund else shown.payment.created_at,
         given=visit.form,
-        **told(error, visit.language),
+        **problem_fields(error, visit.language),
     )
 
 

@@ -6,18 +6,18 @@ from urllib.parse import urlsplit
 from starlette.responses import Response
 
 from payment_service.console.languages import mark, texts
-from payment_service.console.said import sentence_of, status_of
+from payment_service.console.problems import sentence_of, status_of
 from payment_service.console.web import (
     HOME,
     SIGN_IN,
     TOKEN,
     Refused,
     Visit,
-    begin_session,
-    end_session,
-    go,
-    keep_language,
+    delete_session_cookie,
     own_path,
+    redirect,
+    set_language_cookie,
+    set_session_cookie,
 )
 from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
 from payment_service.languages import Language
@@ -30,7 +30,7 @@ async def sign_in(visit: Visit) -> Response:
     wanted = own_path(visit.query("next"))
     if visit.request.method != "POST":
         return visit.page("sign_in.html", wanted=wanted, email="", problem=None, notice=visit.query("done"))
-    email, wanted = visit.said("email")[:200], own_path(visit.said("next"))
+    email, wanted = visit.form_value("email")[:200], own_path(visit.form_value("next"))
     try:
         token = await visit.services.sessions.sign_in(email, visit.form.get("password", ""), address=visit.address)
     except ServiceError as error:
@@ -38,16 +38,16 @@ async def sign_in(visit: Visit) -> Response:
         problem = texts(visit.language).gettext(_WRONG) if is_wrong else sentence_of(error, visit.language)
         status = 403 if is_wrong else status_of(error)
         return visit.page("sign_in.html", status=status, wanted=wanted, email=email, problem=problem, notice="")
-    response = go(wanted)
-    begin_session(response, visit.request, token)
+    response = redirect(wanted)
+    set_session_cookie(response, visit.request, token)
     return response
 
 
 async def sign_out(visit: Visit) -> Response:
     """End this session."""
     await visit.services.sessions.sign_out(visit.me)
-    response = go(SIGN_IN, done="signed-out")
-    end_session(response, visit.request)
+    response = redirect(SIGN_IN, done="signed-out")
+    delete_session_cookie(response, visit.request)
     return response
 
 
@@ -71,9 +71,9 @@ async def link(visit: Visit) -> Response:
     except InvalidInput:
         weak = sentence_of(InvalidInput("new_password", "is too easy to guess"), visit.language)
         return visit.page("link.html", status=422, person=person, problem=weak)
-    response = go(HOME)
+    response = redirect(HOME)
     session = await visit.services.sessions.sign_in(person.email, password, address=visit.address)
-    begin_session(response, visit.request, session)
+    set_session_cookie(response, visit.request, session)
     return response
 
 
@@ -84,6 +84,6 @@ async def choose_language(visit: Visit) -> Response:
         raise Refused(404)
     came_from = urlsplit(visit.request.headers.get("Referer", ""))
     is_ours = came_from.netloc == visit.request.headers.get("Host")
-    response = go(own_path(f"{came_from.path}?{came_from.query}") if is_ours else HOME)
-    keep_language(response, visit.request, Language(code))
+    response = redirect(own_path(f"{came_from.path}?{came_from.query}") if is_ours else HOME)
+    set_language_cookie(response, visit.request, Language(code))
     return response

@@ -31,7 +31,7 @@ _NOT_PAID: Final = (State.FAILED, State.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SumsQuery:
     """The day or the month that a page is about, and the shop where it is about one."""
 
     first: date
@@ -39,7 +39,7 @@ class Asked:
     shop_id: int | None
 
     @classmethod
-    def of(cls, visit: Visit) -> "Asked":
+    def of(cls, visit: Visit) -> "SumsQuery":
         """What the address asks for; today where it says nothing.
 
         Raises:
@@ -56,17 +56,17 @@ class Asked:
         return cls(first, bool(month), int(shop) if shop else None)
 
     @property
-    def next(self) -> "Asked":
+    def next(self) -> "SumsQuery":
         """The day or the month after it."""
         step = timedelta(days=31 if self.is_month else 1)
         after = self.first + step
-        return Asked(after.replace(day=1) if self.is_month else after, self.is_month, self.shop_id)
+        return SumsQuery(after.replace(day=1) if self.is_month else after, self.is_month, self.shop_id)
 
     @property
-    def previous(self) -> "Asked":
+    def previous(self) -> "SumsQuery":
         """The day or the month before it."""
         before = self.first - _A_DAY
-        return Asked(before.replace(day=1) if self.is_month else before, self.is_month, self.shop_id)
+        return SumsQuery(before.replace(day=1) if self.is_month else before, self.is_month, self.shop_id)
 
     @property
     def value(self) -> str:
@@ -103,7 +103,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ComparisonLine:
     """What was paid for a shop, or for all, in a month and in the one before. Sums in tiyn."""
 
     shop_id: int | None
@@ -125,8 +125,8 @@ class Compared:
 class Comparison:
     """A month beside the one before: of a month that is not over, as much of that one as has passed of it."""
 
-    lines: Sequence[Compared]
-    total: Compared
+    lines: Sequence[ComparisonLine]
+    total: ComparisonLine
     name: str
     until: datetime | None
     """Up to when the month before is counted, when that is not the whole of it."""
@@ -134,7 +134,7 @@ class Comparison:
 
 async def sums(visit: Visit) -> Response:
     """The page of a day or a month."""
-    asked, shops, database = Asked.of(visit), visit.me.caller.shops, visit.services.database
+    asked, shops, database = SumsQuery.of(visit), visit.me.caller.shops, visit.services.database
     step: Step = "day" if asked.is_month else "hour"
     earlier = _counted_before(asked) if asked.is_month else asked.period(_A_WEEK)
     found, before = await asyncio.gather(
@@ -168,7 +168,7 @@ async def sums(visit: Visit) -> Response:
 
 async def sums_csv(visit: Visit) -> Response:
     """The same sums as ``reconcile`` writes them, for a spreadsheet."""
-    asked, database = Asked.of(visit), visit.services.database
+    asked, database = SumsQuery.of(visit), visit.services.database
     found = await sums_of(database, visit.me.caller.shops, asked.period(), "day")
     lines = csv_lines(turnovers(found, await names_of_shops(database)))
     name = f"payments-{asked.value}{f'-{asked.shop_id}' if asked.shop_id else ''}.csv"
@@ -176,24 +176,24 @@ async def sums_csv(visit: Visit) -> Response:
     return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
 
 
-def _counted_before(asked: Asked) -> Period:
+def _counted_before(asked: SumsQuery) -> Period:
     """Of the month before, what a month is compared with: as much as has passed of a month that is not over."""
     passed, whole = datetime.now(UTC) - asked.period().since, asked.previous.period()
     return Period(whole.since, max(whole.since, min(whole.since + passed, whole.until)), asked.shop_id)
 
 
 def _comparison(
-    asked: Asked, found: Iterable[Sum], before: Iterable[Sum], counted: Period, language: Language
+    asked: SumsQuery, found: Iterable[Sum], before: Iterable[Sum], counted: Period, language: Language
 ) -> Comparison | None:
     """A month beside the one before; none when nothing was paid in either."""
     now, then = _paid_by_shop(found), _paid_by_shop(before)
-    lines = [Compared(shop_id, now[shop_id], then[shop_id]) for shop_id in sorted(now.keys() | then.keys())]
+    lines = [ComparisonLine(shop_id, now[shop_id], then[shop_id]) for shop_id in sorted(now.keys() | then.keys())]
     if not lines:
         return None
     is_part = counted.until < asked.previous.period().until
     return Comparison(
         lines=lines,
-        total=Compared(None, now.total(), then.total()),
+        total=ComparisonLine(None, now.total(), then.total()),
         name=asked.previous.named(language),
         until=counted.until if is_part else None,
     )
@@ -207,10 +207,10 @@ def _paid_by_shop(sums: Iterable[Sum]) -> "Counter[int]":
     return paid
 
 
-def _today(asked: Asked) -> Asked:
+def _today(asked: SumsQuery) -> SumsQuery:
     """The day or the month that it is now."""
     now = datetime.now(UTC).astimezone(ALMATY).date()
-    return Asked(now.replace(day=1) if asked.is_month else now, asked.is_month, asked.shop_id)
+    return SumsQuery(now.replace(day=1) if asked.is_month else now, asked.is_month, asked.shop_id)
 
 
 def _name_of_day(place: int) -> str:
@@ -221,7 +221,7 @@ def _name_of_hour(place: int) -> str:
     return f"{place:02d}:00"
 
 
-def _axis(asked: Asked) -> list[str]:
+def _axis(asked: SumsQuery) -> list[str]:
     """What stands below the chart, at equal distances."""
     if asked.is_month:
         return ["1", f"{(asked.next.first - _A_DAY).day}"]
@@ -246,7 +246,7 @@ def _lines(turnovers: Sequence[Turnover], sums: Iterable[Sum]) -> list[Line]:
     ]
 
 
-def _chart(asked: Asked, found: Iterable[Sum], before: Iterable[Sum] | None) -> Chart:
+def _chart(asked: SumsQuery, found: Iterable[Sum], before: Iterable[Sum] | None) -> Chart:
     """What was paid by the hour of a day, beside the same day a week before, or by the day of a month."""
     begins = datetime(asked.first.year, asked.first.month, asked.first.day)  # noqa: DTZ001 - by Almaty's clock
     length = timedelta(days=1) if asked.is_month else timedelta(hours=1)

@@ -65,7 +65,7 @@ _REPORTED: Final = mark("Reported by a client")
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class TimelineItem:
     """One thing that happened. ``title`` is a text of the catalogues, ``details`` are what others said."""
 
     at: datetime
@@ -89,11 +89,11 @@ def timeline(
     entries: Iterable[AuditEntry],
     delivered: Iterable[Delivered] = (),
     told: Iterable[Told] = (),
-) -> list[Happening]:
+) -> list[TimelineItem]:
     """Everything that happened to a payment, and who was notified, newest first."""
     by_id = {refund.id: refund for refund in refunds}
     happened = [
-        Happening(
+        TimelineItem(
             payment.created_at or payment.moved_at,
             "quiet",
             _ASKED if payment.source == "service" else _REPORTED,
@@ -109,7 +109,7 @@ def timeline(
             asked.add(refund.id)
             is_asked = entry.operation_type == "refund"
             happened.append(
-                Happening(
+                TimelineItem(
                     refund.created_at,
                     *_OF_REFUND[RefundState.SENDING],
                     refund.amount,
@@ -119,7 +119,7 @@ def timeline(
             )
         happened.append(_of_entry(entry))
     happened += [
-        Happening(refund.created_at, *_OF_REFUND[RefundState.SENDING], refund.amount)
+        TimelineItem(refund.created_at, *_OF_REFUND[RefundState.SENDING], refund.amount)
         for refund in refunds
         if refund.id not in asked
     ]
@@ -129,7 +129,7 @@ def timeline(
     return sorted(happened, key=lambda one: one.at)[::-1]
 
 
-def _of_entry(entry: AuditEntry) -> Happening:
+def _of_entry(entry: AuditEntry) -> TimelineItem:
     words = _OF_REFUND if entry.refund_id else _OF_PAYMENT
     tone, title = words.get(entry.state or "", ("quiet", entry.operation_type))
     # Who settles what was lost while it was sent first makes it unknown, and gives no reason for that.
@@ -137,7 +137,7 @@ def _of_entry(entry: AuditEntry) -> Happening:
     if is_by_hand:
         title = _BY_HAND[entry.operation_type]
     said = (entry.status, entry.error_message)
-    return Happening(
+    return TimelineItem(
         entry.created_at,
         tone,
         title,
@@ -148,10 +148,10 @@ def _of_entry(entry: AuditEntry) -> Happening:
     )
 
 
-def _of_delivery(one: Delivered) -> Happening:
+def _of_delivery(one: Delivered) -> TimelineItem:
     delivery = one.delivery
     tone, title = _OF_DELIVERY.get(delivery.state, ("quiet", delivery.state))
-    return Happening(
+    return TimelineItem(
         delivery.ended_at or delivery.created_at,
         tone,
         title,
@@ -161,10 +161,10 @@ def _of_delivery(one: Delivered) -> Happening:
     )
 
 
-def _of_message(one: Told) -> Happening:
+def _of_message(one: Told) -> TimelineItem:
     message = one.message
     tone, title = _OF_MESSAGE.get(message.state, ("quiet", message.state))
-    return Happening(
+    return TimelineItem(
         message.sent_at or message.tried_at or message.created_at,
         tone,
         title,

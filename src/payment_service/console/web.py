@@ -21,7 +21,7 @@ from payment_service.access.sessions import SignedIn
 from payment_service.characters import one_line
 from payment_service.console import render
 from payment_service.console.languages import LANGUAGE_COOKIE, language_of
-from payment_service.console.said import sentence_of, status_of
+from payment_service.console.problems import sentence_of, status_of
 from payment_service.errors import InvalidInput, NotAuthenticated
 from payment_service.languages import Language
 from payment_service.money import Money
@@ -89,7 +89,7 @@ class Visit:
         """A value of the address, on one line and not endless."""
         return one_line(self.request.query_params.get(name, ""))[:200]
 
-    def said(self, name: str) -> str:
+    def form_value(self, name: str) -> str:
         """A field of the form, on one line."""
         return one_line(self.form.get(name, ""))
 
@@ -124,14 +124,14 @@ def page(show: Page, *, needs: Right | None = Right.READ) -> Callable[[Request],
                     raise Refused(403)
             response = await show(visit)
         except Exception as error:  # noqa: BLE001 - the last place where a person can still be told
-            response = _told(visit, error)
+            response = _error_page(visit, error)
         response.headers.update(HEADERS)
         return response
 
     return endpoint
 
 
-def _told(visit: Visit, error: Exception) -> Response:
+def _error_page(visit: Visit, error: Exception) -> Response:
     """The page that an error is."""
     if isinstance(error, NotAuthenticated):
         return _to_sign_in(visit)
@@ -159,7 +159,7 @@ def _to_sign_in(visit: Visit) -> Response:
     where = f"{SIGN_IN}?{urlencode({'next': wanted})}" if own_path(wanted) != HOME else SIGN_IN
     if visit.is_partial:
         return Response(status_code=401, headers={"HX-Redirect": where})
-    return go(where)
+    return redirect(where)
 
 
 def own_path(wanted: str) -> str:
@@ -203,7 +203,7 @@ def money_of(visit: Visit, field: str) -> Money:
     Raises:
         InvalidInput: for what is none.
     """
-    typed = "".join(visit.said(field).split())  # whatever spaces our own pages group digits by
+    typed = "".join(visit.form_value(field).split())  # whatever spaces our own pages group digits by
     if not _SUM.fullmatch(typed):
         raise InvalidInput(field, "is no sum")
     try:
@@ -218,13 +218,13 @@ def reason_of(visit: Visit, called: str) -> str:
     Raises:
         InvalidInput: unless it is a few words.
     """
-    reason = visit.said("reason")
+    reason = visit.form_value("reason")
     if not 3 <= len(reason) <= 500:
         raise InvalidInput(called, "is a few words")
     return reason
 
 
-async def ended_in_time(visit: Visit, deed: Coroutine[Any, Any, Ended]) -> Ended | None:
+async def finish_in_time(visit: Visit, deed: Coroutine[Any, Any, Ended]) -> Ended | None:
     """Do what moves money, to its end; none when that takes longer than a page may wait."""
     inflight = visit.services.inflight
     until = asyncio.get_running_loop().time() + ANSWER_WITHIN_S
@@ -234,14 +234,14 @@ async def ended_in_time(visit: Visit, deed: Coroutine[Any, Any, Ended]) -> Ended
         return None
 
 
-def shown_once(visit: Visit, template: str, **more: Any) -> Response:
+def uncached_page(visit: Visit, template: str, **more: Any) -> Response:
     """A page with a secret that was just made: no browser and no proxy keeps it."""
     response = visit.page(template, **more)
     response.headers["Cache-Control"] = "no-store"
     return response
 
 
-def go(where: str, **query: str) -> Response:
+def redirect(where: str, **query: str) -> Response:
     """Show another page, by GET."""
     return RedirectResponse(f"{where}?{urlencode(query)}" if query else where, 303)
 
@@ -276,19 +276,19 @@ async def _form(request: Request) -> Mapping[str, str]:
 # --- the cookie of a session
 
 
-def begin_session(response: Response, request: Request, token: str) -> None:
+def set_session_cookie(response: Response, request: Request, token: str) -> None:
     """Let the browser keep a session's token until the browser is closed; the session itself ends sooner or later."""
     name, secure = cookie_of(request)
     response.set_cookie(name, token, path=HOME, secure=secure, httponly=True, samesite="strict")
 
 
-def end_session(response: Response, request: Request) -> None:
+def delete_session_cookie(response: Response, request: Request) -> None:
     """Let the browser forget the session's token."""
     name, secure = cookie_of(request)
     response.delete_cookie(name, path=HOME, secure=secure, httponly=True, samesite="strict")
 
 
-def keep_language(response: Response, request: Request, language: Language) -> None:
+def set_language_cookie(response: Response, request: Request, language: Language) -> None:
     """Let the browser keep the language for a year."""
     _, secure = cookie_of(request)
     response.set_cookie(

@@ -13,12 +13,12 @@ from uuid import UUID
 from starlette.responses import Response
 
 from payment_service.access.people import Right
-from payment_service.console.choosing import chosen_shops, form_id, shop_numbers
+from payment_service.console.form_fields import chosen_shops, form_id, shop_numbers
 from payment_service.console.languages import mark
 from payment_service.console.lists import sellers
 from payment_service.console.payment_status import Tone
-from payment_service.console.said import field_of, told
-from payment_service.console.web import HOME, Refused, Visit, go, moment_of, proved, reason_of, shown_once
+from payment_service.console.problems import field_of, problem_fields
+from payment_service.console.web import HOME, Refused, Visit, moment_of, proved, reason_of, redirect, uncached_page
 from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
 from payment_service.identifiers import new_id
 from payment_service.notifications.texts import ALMATY
@@ -92,19 +92,19 @@ async def new(visit: Visit) -> Response:
             raise
         except ServiceError as refusal:
             if isinstance(refusal, InvalidInput) and field_of(refusal) == "once":
-                return go(f"{HOME}/webhooks", done="made-before")
+                return redirect(f"{HOME}/webhooks", done="made-before")
             error = refusal
         else:
-            return shown_once(visit, "webhook_made.html", host=host_of(made.endpoint), secret=made.secret)
+            return uncached_page(visit, "webhook_made.html", host=host_of(made.endpoint), secret=made.secret)
     return visit.page(
         "webhook_new.html",
-        once=visit.said("once") or str(new_id()),
+        once=visit.form_value("once") or str(new_id()),
         events=SUBSCRIBABLE,
         chosen=_events(visit),
         shops=await names_of_shops(visit.services.database),
         chosen_shops=shop_numbers(visit),
         given=visit.form,
-        **told(error, visit.language),
+        **problem_fields(error, visit.language),
     )
 
 
@@ -113,7 +113,7 @@ async def switch(visit: Visit) -> Response:
     endpoint = await visit.services.endpoints.get(visit.me.caller, visit.id())
     error: ServiceError | None = None
     if visit.request.method == "POST":
-        on = {"on": True, "off": False}.get(visit.said("to"))
+        on = {"on": True, "off": False}.get(visit.form_value("to"))
         if on is None:
             raise Refused(400)
         try:
@@ -127,14 +127,14 @@ async def switch(visit: Visit) -> Response:
         except ServiceError as refusal:
             error = refusal
         else:
-            return go(f"{HOME}/webhooks", done="on" if on else "off")
+            return redirect(f"{HOME}/webhooks", done="on" if on else "off")
     return visit.page(
         "webhook_switch.html",
         endpoint=endpoint,
         host=host_of(endpoint),
         why_off=WHY_OFF,
-        reason=visit.said("reason"),
-        **told(error, visit.language),
+        reason=visit.form_value("reason"),
+        **problem_fields(error, visit.language),
     )
 
 
@@ -189,9 +189,9 @@ async def delivery(visit: Visit) -> Response:
 async def replay_one(visit: Visit) -> Response:
     """Send an event again, unless that was done since the page was made."""
     again = await visit.services.delivery_record.replay(
-        visit.me.caller, visit.id(), besides_since=moment_of(visit.said("asked_at"))
+        visit.me.caller, visit.id(), besides_since=moment_of(visit.form_value("asked_at"))
     )
-    return go(f"{HOME}/deliveries/{again.id}", done="replayed")
+    return redirect(f"{HOME}/deliveries/{again.id}", done="replayed")
 
 
 async def replay_many(visit: Visit) -> Response:
@@ -199,9 +199,9 @@ async def replay_many(visit: Visit) -> Response:
     caller, record, endpoint_id = visit.me.caller, visit.services.delivery_record, visit.id()
     endpoint = await visit.services.endpoints.get(caller, endpoint_id)
     is_post = visit.request.method == "POST"
-    said = visit.said if is_post else visit.query
-    kind, problem, count = said("kind"), None, None
-    since, until = said("since"), said("until")
+    value = visit.form_value if is_post else visit.query
+    kind, problem, count = value("kind"), None, None
+    since, until = value("since"), value("until")
     if kind:
         try:
             first, last = _time(since), _time(until) if kind == "period" else None
@@ -211,12 +211,12 @@ async def replay_many(visit: Visit) -> Response:
             problem = error
         else:
             if is_post:
-                asked_at = moment_of(said("asked_at"))
+                asked_at = moment_of(value("asked_at"))
                 if last is None:
                     replayed = await record.replay_failed(caller, endpoint_id, first)
                 else:
                     replayed = await record.replay_period(caller, endpoint_id, first, last, besides_since=asked_at)
-                return go(f"{HOME}/webhooks", done="replayed", count=str(replayed))
+                return redirect(f"{HOME}/webhooks", done="replayed", count=str(replayed))
             if last is None:
                 count = await record.count_failed(caller, endpoint_id, first, at_most=MOST_TOLD + 1)
             else:
@@ -267,12 +267,12 @@ async def _wanted(visit: Visit) -> dict[str, Any]:
     Raises:
         InvalidInput: for a field that is wrong.
     """
-    url, description, events = visit.said("url"), visit.said("description"), _events(visit)
+    url, description, events = visit.form_value("url"), visit.form_value("description"), _events(visit)
     if len(url) > _LONGEST_URL:
         raise InvalidInput("url", "is too long")
     if len(description) > _LONGEST_DESCRIPTION:
         raise InvalidInput("description", "is too long")
-    if visit.said("which") != ("some" if events else "all"):
+    if visit.form_value("which") != ("some" if events else "all"):
         raise InvalidInput("events", "are all or some")
     shops = await chosen_shops(visit)
     named = None if shops is ALL_SHOPS else sorted(shops)

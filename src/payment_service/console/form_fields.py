@@ -16,7 +16,7 @@ def form_id(visit: Visit) -> UUID:
         Refused: for what was not made here.
     """
     try:
-        return UUID(visit.said("once"))
+        return UUID(visit.form_value("once"))
     except ValueError as error:
         raise Refused(400) from error
 
@@ -34,7 +34,7 @@ async def chosen_shops(visit: Visit) -> Shops:
         InvalidInput: when neither was said, or both, or a shop is none.
     """
     chosen = frozenset(shop_numbers(visit))
-    match visit.said("reach"):
+    match visit.form_value("reach"):
         case "all" if not chosen:
             return ALL_SHOPS
         case "some" if chosen and chosen <= (await names_of_shops(visit.services.database)).keys():

@@ -47,7 +47,7 @@ _OF_CHANGES: Final = frozenset({"changes", "operation_type", "subject"})
 """Parameters of the record by which it also tells who may do what; that is for those who see it on its page."""
 
 
-class Json:
+class JsonApi:
     """Reads from the API as the person whose session it is."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from payment_service.access.people import RIGHTS, Role
-from payment_service.console.reading import READABLE
+from payment_service.console.json_api import READABLE
 from payment_service.services import Services
 from tests.console.conftest import FOREIGN, OWN, SignIn
 from tests.console.test_pages import paid

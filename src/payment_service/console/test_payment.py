@@ -11,10 +11,10 @@ from uuid import UUID, uuid4
 from starlette.responses import Response
 
 from payment_service.console.languages import mark, texts
+from payment_service.console.problems import problem_fields
 from payment_service.console.refunding import CALLER
-from payment_service.console.said import told
 from payment_service.console.sellers import Seller, read
-from payment_service.console.web import HOME, Visit, ended_in_time, go, money_of
+from payment_service.console.web import HOME, Visit, finish_in_time, money_of, redirect
 from payment_service.errors import IdempotencyKeyReused, InvalidInput, NotAuthenticated, ServiceError, ShopInactive
 from payment_service.identifiers import checked_phone
 from payment_service.money import MAX_TIYN
@@ -40,11 +40,11 @@ async def test(visit: Visit) -> Response:
         raise
     except ServiceError as error:
         return _form(visit, seller, error)
-    return go(f"{HOME}/payments/{payment_id}")
+    return redirect(f"{HOME}/payments/{payment_id}")
 
 
 async def _send(visit: Visit, request: PaymentRequest) -> UUID:
-    answer = await ended_in_time(visit, visit.services.payments.create(request))
+    answer = await finish_in_time(visit, visit.services.payments.create(request))
     return answer.payment.id if answer else request.id
 
 
@@ -58,14 +58,14 @@ def _request(visit: Visit, seller: Seller) -> PaymentRequest:
     if not 0 < amount.tiyn <= MAX_TIYN:
         raise InvalidInput("amount", "is no sum")
     try:
-        phone = checked_phone(visit.said("phone"))
+        phone = checked_phone(visit.form_value("phone"))
     except ValueError as error:
         raise InvalidInput("phone", "is none") from error
     try:
-        key = UUID(visit.said("key"))
+        key = UUID(visit.form_value("key"))
     except ValueError as error:
         raise InvalidInput("key", "is none") from error
-    if is_money(visit) and visit.said("is_money") != "yes":
+    if is_money(visit) and visit.form_value("is_money") != "yes":
         raise InvalidInput("is_money", "is to be said")
     return PaymentRequest(
         caller=replace(visit.me.caller, name=CALLER),
@@ -83,13 +83,13 @@ def is_money(visit: Visit) -> bool:
 
 
 def _form(visit: Visit, seller: Seller, error: ServiceError | None = None) -> Response:
-    shown = told(error, visit.language)
+    shown = problem_fields(error, visit.language)
     if isinstance(error, IdempotencyKeyReused):
         shown["problem"] = texts(visit.language).gettext(_SENT_BEFORE)
     return visit.page(
         "test_payment.html",
         seller=seller,
-        key=visit.said("key") or str(uuid4()),
+        key=visit.form_value("key") or str(uuid4()),
         is_money=is_money(visit),
         given=visit.form,
         **shown,

@@ -156,7 +156,7 @@ def sentence_of(error: Exception, language: Language) -> str:
     return said(_SENTENCES[errors.DatabaseUnavailable] if is_unreachable(error) else _UNFORESEEN)
 
 
-def told(error: ServiceError | None, language: Language, *, status: int = 200) -> dict[str, Any]:
+def problem_fields(error: ServiceError | None, language: Language, *, status: int = 200) -> dict[str, Any]:
     """What a form is shown with when it was refused: ``status``, ``problem`` and the field that is ``wrong``."""
     if error is None:
         return {"status": status, "problem": None, "wrong": None}
