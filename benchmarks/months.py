@@ -29,7 +29,7 @@ from rows import drop_indexes
 from stage import Stage, stage
 from targets import HEADING, Bench, Target
 
-from payment_service.postgres.database import LINE_SETTINGS
+from payment_service.postgres.database import STATEMENT_SETTINGS
 from payment_service.webhooks import delivery
 
 CLIENTS, EVERY_S = 8, 0.02
@@ -277,7 +277,7 @@ async def _kept(url: str) -> str:
 
 
 async def _deliver(urls: dict[int, str]) -> dict[int, dict[str, list[float]]]:
-    connections = {each: await asyncpg.connect(url, server_settings=LINE_SETTINGS) for each, url in urls.items()}
+    connections = {each: await asyncpg.connect(url, server_settings=STATEMENT_SETTINGS) for each, url in urls.items()}
     took: dict[int, dict[str, list[float]]] = {each: {"claim": [], "result": [], "next": []} for each in urls}
     for _ in range(60):
         for partitions, connection in connections.items():

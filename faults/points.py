@@ -28,7 +28,7 @@ from payment_service.payments.outcomes import PaymentOutcome
 from payment_service.payments.polling import Polling
 from payment_service.payments.service import PaymentRequest, Payments
 from payment_service.postgres.database import Database
-from payment_service.postgres.lines import Lines
+from payment_service.postgres.statement_pool import StatementPool
 from payment_service.providers.kaspi import client as kaspi
 from payment_service.refunds import queries as refund_queries
 from payment_service.refunds.outcomes import RefundOutcome
@@ -134,7 +134,7 @@ def _around_transactions(trap: _Trap) -> None:
         return commit
 
     def statement_sent(original: Method) -> Method:
-        async def fetch(self: Lines, query: str, *args: Any, **how: Any) -> Any:
+        async def fetch(self: StatementPool, query: str, *args: Any, **how: Any) -> Any:
             place = f"{_transaction.get()}-commit-sent"
             writes = "_intend(" in query or "INTO payment_log" in query or query in {polling._CLAIM, polling._PLAN}
             if not writes or f"{_verb.get()}/{place}" != trap.point:
@@ -146,7 +146,7 @@ def _around_transactions(trap: _Trap) -> None:
 
         return fetch
 
-    _wrap(Lines, "fetch", statement_sent)
+    _wrap(StatementPool, "fetch", statement_sent)
     Database.transaction = transaction  # type: ignore[method-assign]
     _wrap(asyncpg.transaction.Transaction, "commit", commit_sent)
 

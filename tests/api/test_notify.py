@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from payment_service.access.room import MOST_OF_SOME_SHOPS
+from payment_service.access.quota import MAX_OF_SOME_SHOPS
 from payment_service.notifications.texts import NOTIFIABLE_EVENTS
 from tests.api.conftest import SHOP, KeyMaker, problem_of
 
@@ -44,7 +44,7 @@ async def test_same_chat_is_bound_to_a_shop_once(admin: httpx.AsyncClient) -> No
 
 async def test_key_of_some_shops_tells_so_many_chats(admin: httpx.AsyncClient, with_key: KeyMaker) -> None:
     theirs = await with_key("admin", shops=[SHOP])
-    made = [await bound(theirs, address=f"-1001{number:02}") for number in range(MOST_OF_SOME_SHOPS)]
+    made = [await bound(theirs, address=f"-1001{number:02}") for number in range(MAX_OF_SOME_SHOPS)]
     answer = await theirs.post("/admin/notify", json=CHAT)
     assert "20 chats" in problem_of(answer, 422, "validation_failed")["detail"]
     address = f"/admin/notify/{made[0]['id']}"

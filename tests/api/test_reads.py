@@ -16,8 +16,8 @@ CONFIG = f"/api/payment/config?shop_id={SHOP}"
 @pytest.fixture(autouse=True)
 def _listening(services: Services, shops: dict[int, str]) -> None:
     """Shops, and memories that are trusted, as in a process that hears the database."""
-    services.routing.memory.trust(trusted=True)
-    services.access.memory.trust(trusted=True)
+    services.routing.cache.trust(trusted=True)
+    services.access.cache.trust(trusted=True)
 
 
 async def test_config_is_answered_from_memory(client: httpx.AsyncClient, services: Services) -> None:

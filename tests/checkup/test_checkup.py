@@ -14,11 +14,11 @@ import pytest
 import respx
 
 from payment_service.access.service import FULL_ACCESS
-from payment_service.checkup.service import NO_PAYMENT, Level, _of_disk, _of_host, _of_promises, look_over
+from payment_service.checkup.service import NO_PAYMENT, Level, _of_disk, _of_guarantees, _of_host, look_over
 from payment_service.identifiers import new_id
 from payment_service.notifications.bindings import BindingRequest
 from payment_service.observability.metrics import CERTIFICATE_END, HOST_CLOCK_AHEAD
-from payment_service.postgres.promises import Promises
+from payment_service.postgres.guarantees import Guarantees
 from payment_service.programs import StartError
 from payment_service.programs.start import check_database
 from payment_service.scheduling.ticks import tick
@@ -141,8 +141,8 @@ async def test_triggers_that_are_switched_off(well: Services, sql: asyncpg.Conne
         await sql.execute("ALTER TABLE sending_hold ENABLE TRIGGER ALL")
 
 
-def promised(**changes: Any) -> Promises:
-    well = Promises(None, {}, (), wal_level="replica", size=10**9, data_directory=None)
+def promised(**changes: Any) -> Guarantees:
+    well = Guarantees(None, {}, (), wal_level="replica", size=10**9, data_directory=None)
     return replace(well, **changes)
 
 
@@ -155,9 +155,9 @@ def promised(**changes: Any) -> Promises:
     ],
 )
 def test_what_postgresql_does_not_promise(changes: dict[str, Any], level: Level, sentence: str) -> None:
-    [laws] = _of_promises(promised())
+    [laws] = _of_guarantees(promised())
     assert laws.level is Level.OK
-    [_, amiss] = _of_promises(promised(**changes))
+    [_, amiss] = _of_guarantees(promised(**changes))
     assert (amiss.what, amiss.level) == ("database", level)
     assert sentence in amiss.sentence
     assert amiss.remedy

@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from payment_service.access.room import MOST_OF_SOME_SHOPS
+from payment_service.access.quota import MAX_OF_SOME_SHOPS
 from payment_service.access.service import FULL_ACCESS, Caller
 from payment_service.errors import DeliveryNotFound, InvalidInput, WebhookNotFound, WebhookOff
 from payment_service.events.outbox import EventType
@@ -64,13 +64,13 @@ async def test_receiver_that_tells_what_it_got_shows_no_header_and_nothing_of_it
 async def test_caller_of_some_shops_has_so_many_endpoints_that_are_on(world: World) -> None:
     endpoints, theirs = world.services.endpoints, OF_SHOP
     await endpoints.add(FULL_ACCESS, {"url": URL})  # of all shops: not theirs
-    made = [(await endpoints.add(theirs, {"url": URL})).endpoint.id for _ in range(MOST_OF_SOME_SHOPS)]
+    made = [(await endpoints.add(theirs, {"url": URL})).endpoint.id for _ in range(MAX_OF_SOME_SHOPS)]
     await endpoints.change(theirs, made[0], {"is_active": False})
     ends = await asyncio.gather(*(endpoints.add(theirs, {"url": URL}) for _ in range(3)), return_exceptions=True)
     assert sorted(type(end).__name__ for end in ends) == ["InvalidInput", "InvalidInput", "NewSecret"]
     with pytest.raises(InvalidInput, match="20 endpoints"):
         await endpoints.change(theirs, made[0], {"is_active": True})
-    assert len(await endpoints.all(theirs)) == MOST_OF_SOME_SHOPS + 1
+    assert len(await endpoints.all(theirs)) == MAX_OF_SOME_SHOPS + 1
     await endpoints.change(FULL_ACCESS, made[0], {"is_active": True})
 
 

@@ -331,10 +331,10 @@ async def test_intent_that_the_database_refuses_is_told_as_not_sent(
         lambda: services.payments.create(ask(200, order_id="o", idempotency_key=KEY)),
         lambda: services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=Money(1000))),
     ):
-        await services.database.lines.fetch(f"SET {setting}")
+        await services.database.statements.fetch(f"SET {setting}")
         with pytest.raises(DatabaseUnavailable):
             await ask_for()
-        await services.database.lines.close()
+        await services.database.statements.close()
     assert await services.inflight.drain(10) == 0
     assert (wire.calls.call_count, refunds.call_count) == (called_before, 0)
     assert await sql.fetchval("SELECT count(*) FROM payment") == 1
@@ -451,7 +451,7 @@ async def test_fifty_different_requests_of_one_order_are_one_call(
 @pytest.fixture
 async def trusting(services: Services) -> Services:
     """A services whose memory is trusted although nobody tells it of changes."""
-    services.routing.memory.trust(trusted=True)
+    services.routing.cache.trust(trusted=True)
     await services.routing.route_of(FULL_ACCESS, SHOP)
     return services
 

@@ -311,7 +311,7 @@ async def test_intent_that_finds_no_database_sends_nothing(
 ) -> None:
     route = taking(wire)
     await relayed.fingerprints.of()
-    relayed.routing.memory.trust(trusted=True)
+    relayed.routing.cache.trust(trusted=True)
     await relayed.routing.route_of(FULL_ACCESS, SHOP)
     relay.refuse(refused=True)
     with pytest.raises(DatabaseUnavailable):

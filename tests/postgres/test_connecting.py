@@ -194,7 +194,7 @@ async def test_connection_that_is_cut_before_its_settings_are_made_is_a_database
     async with short_lived() as url:
         database = Database(url)
         try:
-            for ask in (database.lines.fetch("SELECT 1"), database.reading().__aenter__()):
+            for ask in (database.statements.fetch("SELECT 1"), database.reading().__aenter__()):
                 with pytest.raises(DATABASE_ERRORS) as cut:
                     await ask
                 assert is_unreachable(cut.value), repr(cut.value)

@@ -78,7 +78,7 @@ class Pair:
     async def promote(self) -> None:
         """Make the replica the primary."""
         database = Database(self.replica.url(), pool_size=2)
-        await database.lines.fetch("SELECT pg_promote()")
+        await database.statements.fetch("SELECT pg_promote()")
         await database.close()
 
     async def caught_up(self) -> None:
@@ -86,8 +86,8 @@ class Pair:
         one, other = Database(self.primary.url(), pool_size=2), Database(self.replica.url(), pool_size=2)
 
         async def has_all() -> bool:
-            [(written,)] = await one.lines.fetch("SELECT pg_current_wal_lsn()::text")
-            [(there,)] = await other.lines.fetch("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", written)
+            [(written,)] = await one.statements.fetch("SELECT pg_current_wal_lsn()::text")
+            [(there,)] = await other.statements.fetch("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", written)
             return bool(there)
 
         await until(has_all)

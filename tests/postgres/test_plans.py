@@ -21,7 +21,7 @@ from payment_service.audit.service import LogFilter
 from payment_service.events import relay
 from payment_service.payments import polling, queries, shops
 from payment_service.payments import statements as payments
-from payment_service.postgres.database import LINE_SETTINGS
+from payment_service.postgres.database import STATEMENT_SETTINGS
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.reconciliation.service import Period
 from payment_service.reconciliation.sums import statement
@@ -76,7 +76,7 @@ PARTITIONED = """
 @pytest.fixture(scope="module")
 async def uncounted(server: Server, worker_id: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection as those for single statements are, to a database whose tables nobody has counted."""
-    connection = await asyncpg.connect(await server.make(f"plans_{worker_id}"), server_settings=LINE_SETTINGS)
+    connection = await asyncpg.connect(await server.make(f"plans_{worker_id}"), server_settings=STATEMENT_SETTINGS)
     yield connection
     await connection.close()
 

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from payment_dev.postgres import EmbeddedPostgres
 from payment_service.postgres import migrating
 from payment_service.postgres.connecting import UnsuitableDatabaseError
-from payment_service.postgres.database import LINE_SETTINGS, Database
+from payment_service.postgres.database import STATEMENT_SETTINGS, Database
 from payment_service.postgres.sessions import SETTINGS
 from tests.support.books import NEW_PAYMENT, insert, insert_sample_rows
 from tests.support.database import Server
@@ -80,7 +80,7 @@ async def shown(database: Database, names: list[str]) -> list[dict[str, str]]:
     async with database.reading() as session:
         found = await session.execute(text(rows.replace("$1", ":names")), {"names": names})
         pooled = {row.name: row.setting for row in found}
-    return [pooled, {row["name"]: row["setting"] for row in await database.lines.fetch(rows, names)}]
+    return [pooled, {row["name"]: row["setting"] for row in await database.statements.fetch(rows, names)}]
 
 
 async def test_session_mode_keeps_every_setting_and_is_told_from_transaction_mode(
@@ -89,9 +89,9 @@ async def test_session_mode_keeps_every_setting_and_is_told_from_transaction_mod
     database = Database(sessions, pool_size=2)
     try:
         await database.check_sessions()
-        pooled, of_line = await shown(database, [*SETTINGS, *LINE_SETTINGS, "TimeZone"])
+        pooled, of_line = await shown(database, [*SETTINGS, *STATEMENT_SETTINGS, "TimeZone"])
         assert pooled.items() >= {**SETTINGS, "TimeZone": "UTC"}.items()
-        assert of_line == {**SETTINGS, **LINE_SETTINGS, "TimeZone": "UTC"}
+        assert of_line == {**SETTINGS, **STATEMENT_SETTINGS, "TimeZone": "UTC"}
     finally:
         await database.close()
     shared = Database(transactions, pool_size=2)
@@ -132,7 +132,7 @@ async def test_statements_of_many_clients_meet_in_shared_sessions(url: str, tran
     databases = [Database(transactions, pool_size=8, direct_url=url) for _ in range(3)]
 
     async def ask(database: Database, number: int) -> None:
-        assert (await database.lines.fetchrow(f"SELECT $1::int + {number} AS sum", 1))["sum"] == number + 1  # type: ignore[index]
+        assert (await database.statements.fetchrow(f"SELECT $1::int + {number} AS sum", 1))["sum"] == number + 1  # type: ignore[index]
         async with database.transaction() as session:
             again = [await session.scalar(text("SELECT CAST(:a AS int)"), {"a": number}) for _ in range(2)]
         assert again == [number] * 2

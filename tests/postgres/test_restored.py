@@ -110,6 +110,6 @@ async def test_commits_are_on_the_disk_and_seen_at_once_whatever_the_server_and_
             async with database.reading() as session:
                 pooled = await (await session.connection()).exec_driver_sql(f"SHOW {name}")
                 assert pooled.scalar() == value
-            assert [tuple(row) for row in await database.lines.fetch(f"SHOW {name}")] == [(value,)]
+            assert [tuple(row) for row in await database.statements.fetch(f"SHOW {name}")] == [(value,)]
     finally:
         await database.close()

@@ -149,7 +149,7 @@ async def test_file_of_a_spreadsheet_is_read(routing: Routing) -> None:
 
 
 async def test_import_is_heard_by_the_memory(routing: Routing) -> None:
-    routing.memory.trust(trusted=True)
+    routing.cache.trust(trusted=True)
     await bring_in(routing, lines(GOOD))
     await routing.route_of(FULL_ACCESS, 8)
     await bring_in(routing, lines("8,991011000048,Cvety.kz,Almaty"))

@@ -8,7 +8,7 @@ from unittest.mock import patch
 from sqlalchemy import event
 
 from payment_service.postgres.database import Database
-from payment_service.postgres.lines import Lines
+from payment_service.postgres.statement_pool import StatementPool
 
 Asked = tuple[str, Sequence[Any]]
 """A statement and its parameters."""
@@ -18,9 +18,9 @@ Asked = tuple[str, Sequence[Any]]
 def asked(database: Database) -> Iterator[list[Asked]]:
     """The statements that are run while in the block."""
     statements: list[Asked] = []
-    fetch = Lines.fetch
+    fetch = StatementPool.fetch
 
-    async def noted(self: Lines, query: str, *args: Any, **how: Any) -> Any:
+    async def noted(self: StatementPool, query: str, *args: Any, **how: Any) -> Any:
         statements.append((query, args))
         return await fetch(self, query, *args, **how)
 
@@ -30,7 +30,7 @@ def asked(database: Database) -> Iterator[list[Asked]]:
     engine = database.engine.sync_engine
     event.listen(engine, "before_cursor_execute", note)
     try:
-        with patch.object(Lines, "fetch", noted):
+        with patch.object(StatementPool, "fetch", noted):
             yield statements
     finally:
         event.remove(engine, "before_cursor_execute", note)

@@ -26,8 +26,8 @@ from payment_service.access.models import ApiKey, ApiKeyUse
 from payment_service.audit import service as audit
 from payment_service.errors import InvalidInput, NotAuthenticated, ScopeMissing, ShopNotConfigured
 from payment_service.observability.logs import get_logger
+from payment_service.postgres.cache import Cache
 from payment_service.postgres.database import Database, constraint_of
-from payment_service.postgres.memory import Memory
 from payment_service.postgres.visibility import ALL_SHOPS, Shops
 
 NOTED_EVERY_S: Final = 60
@@ -137,7 +137,7 @@ class Access:
     """The keys of the service."""
 
     database: Database
-    memory: Memory[str, _HeldKey] = field(default_factory=lambda: Memory("api_key_changed"))
+    cache: Cache[str, _HeldKey] = field(default_factory=lambda: Cache("api_key_changed"))
     """By digest. A guess is never kept, so that it holds no more than there are keys."""
     _used: set[int] = field(default_factory=set, repr=False)
     """Keys whose use is not recorded yet."""
@@ -148,7 +148,7 @@ class Access:
         Raises:
             NotAuthenticated: when the key is unknown, revoked or expired.
         """
-        held = await self.memory.get_or_read(digest_of(key), self._read)
+        held = await self.cache.get_or_read(digest_of(key), self._read)
         if held.ends_at <= time.monotonic():
             raise NotAuthenticated
         if held.caller.key_id is not None:
@@ -249,7 +249,7 @@ class Access:
             if constraint_of(error) != "api_key_once":
                 raise
             raise InvalidInput("once", "stands for a key that was made before") from error
-        self.memory.forget_all()
+        self.cache.forget_all()
         return NewKey(row, key)
 
     async def all(self) -> list[ApiKey]:
@@ -264,5 +264,5 @@ class Access:
             if row is not None and row.revoked_at is None:
                 row.revoked_at = await session.scalar(select(func.now()))
                 await audit.record_change(session, "key-revoke", ApiKey.__tablename__, row.id)
-        self.memory.forget_all()
+        self.cache.forget_all()
         return row

@@ -20,10 +20,10 @@ from payment_service.audit import checking
 from payment_service.idempotency.holding import WHY
 from payment_service.observability.metrics import CERTIFICATE_END, HOST_CLOCK_AHEAD, values_of
 from payment_service.postgres import schema
-from payment_service.postgres.condition import SKEW_S, SLOW_S, condition
 from payment_service.postgres.connecting import connect_arguments, trouble_of
+from payment_service.postgres.guarantees import Guarantees, guarantees
+from payment_service.postgres.health import SKEW_S, SLOW_S, database_health
 from payment_service.postgres.months import months
-from payment_service.postgres.promises import Promises, promises
 from payment_service.postgres.vault import VaultError
 from payment_service.providers.interface import NoSuchPayment, StatusRead, StatusUnread
 from payment_service.scheduling.lateness import PATIENCE, Lateness
@@ -115,10 +115,10 @@ async def _database(services: Services) -> list[Finding]:
     serving = serving_database(services.settings)
     try:
         await serving.check_sessions()
-        promised = await promises(serving)
+        promised = await guarantees(serving)
     finally:
         await serving.close()
-    found = await condition(services.database)
+    found = await database_health(services.database)
     answered = f"PostgreSQL {found.version.split()[0]} answers in {found.answered_in_s * 1000:.0f} ms"
     findings = [Finding("database", Level.OK, answered)]
     if found.is_replica:
@@ -140,10 +140,10 @@ async def _database(services: Services) -> list[Finding]:
         is_newer = schema.is_newer(found.revision)
         todo = "use the release that migrated it, or a later one" if is_newer else "payment-service migrate"
         findings.append(Finding("schema", Level.BAD, sentence, todo))
-    return [*findings, *_of_promises(promised), _of_disk(promised, services.settings.session_url)]
+    return [*findings, *_of_guarantees(promised), _of_disk(promised, services.settings.session_url)]
 
 
-def _of_promises(found: Promises) -> list[Finding]:
+def _of_guarantees(found: Guarantees) -> list[Finding]:
     findings = [Finding("laws", Level.OK, "the triggers that guard the record fire")]
     if found.laws_off:
         remedy = "RESET session_replication_role for the role, the database or the server, "
@@ -166,7 +166,7 @@ def _of_promises(found: Promises) -> list[Finding]:
     return findings
 
 
-def _of_disk(found: Promises, database_url: str) -> Finding:
+def _of_disk(found: Guarantees, database_url: str) -> Finding:
     """How full the disk is, where it can be seen: on this machine, by a role that may know where the database is."""
     takes = f"the database takes {_bytes(found.size)}"
     host = connect_arguments(database_url)["host"]

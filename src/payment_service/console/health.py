@@ -18,7 +18,7 @@ from payment_service.console.web import Visit
 from payment_service.idempotency.holding import WHY
 from payment_service.observability.metrics import ALARMS, CIRCUIT_OPEN, PROVIDER_SECONDS, SHOPS_PAUSED, values_of
 from payment_service.postgres import schema
-from payment_service.postgres.condition import SKEW_S, SLOW_S, Condition, condition
+from payment_service.postgres.health import SKEW_S, SLOW_S, DatabaseHealth, database_health
 from payment_service.scheduling.lateness import PATIENCE, Lateness
 from payment_service.scheduling.ticks import LivingWorker, workers
 
@@ -60,7 +60,7 @@ class Worker:
 async def health(visit: Visit) -> Response:
     """The page."""
     services, state = visit.services, visit.request.app.state
-    found = await condition(services.database)
+    found = await database_health(services.database)
     held, due, living = await asyncio.gather(
         services.holding.because(), services.due_since(), workers(services.database)
     )
@@ -95,7 +95,7 @@ def _waits_s(since: datetime | None) -> float:
     return 0 if since is None else (datetime.now(UTC) - since).total_seconds()
 
 
-def _of_database(found: Condition) -> Tone:
+def _of_database(found: DatabaseHealth) -> Tone:
     if found.is_replica or found.revision != schema.head():
         return "bad"
     return "warn" if found.answered_in_s > SLOW_S else "good"

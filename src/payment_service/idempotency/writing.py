@@ -27,7 +27,7 @@ from payment_service.postgres.database import (
     raw,
     retry_until_written,
 )
-from payment_service.postgres.lines import Lines
+from payment_service.postgres.statement_pool import StatementPool
 from payment_service.providers.interface import Outcome, Unknown
 
 INTENT_TIMEOUT_S = 1.75
@@ -43,7 +43,7 @@ Written_co = TypeVar("Written_co", covariant=True)
 log = get_logger(__name__)
 
 
-async def run_intent(lines: Lines, statement: str, *args: Any) -> asyncpg.Record:
+async def run_intent(statements: StatementPool, statement: str, *args: Any) -> asyncpg.Record:
     """Run the statement of an intent; its last parameter is within how many seconds it inserts.
 
     Raises:
@@ -51,7 +51,7 @@ async def run_intent(lines: Lines, statement: str, *args: Any) -> asyncpg.Record
     """
     try:
         within_s = INTENT_TIMEOUT_S
-        intent = await lines.fetchrow(statement, *args, INSERT_WITHIN * within_s, within_s=within_s)
+        intent = await statements.fetchrow(statement, *args, INSERT_WITHIN * within_s, within_s=within_s)
     except asyncpg.PostgresError as error:
         if constraint_of(error) != holding.NOT_HELD:
             raise

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.access.room import MOST_OF_SOME_SHOPS, check_room
+from payment_service.access.quota import MAX_OF_SOME_SHOPS, check_quota
 from payment_service.access.service import Caller
 from payment_service.audit import service as audit
 from payment_service.errors import BindingExists, BindingNotFound, InvalidInput, MessageNotSent, ShopNotConfigured
@@ -118,7 +118,7 @@ class Bindings:
                     session.add(binding)
                 _put(binding, given)
                 await _record(session, "chat-bind", binding)
-                await _check_room(session, caller)
+                await _check_quota(session, caller)
                 return await _visible(session, caller, binding.id)
         except IntegrityError as error:
             if not is_duplicate(error):
@@ -146,7 +146,7 @@ class Bindings:
                 bound.chat.disabled_at = bound.chat.disabled_reason = None
             await _record(session, "chat-change", bound.binding)
             if checked.get("is_active"):
-                await _check_room(session, caller)
+                await _check_quota(session, caller)
         return bound
 
     async def send_test(self, caller: Caller, binding_id: UUID) -> Bound:
@@ -211,15 +211,15 @@ async def _record(session: AsyncSession, operation_type: str, binding: NotifyBin
     await audit.record_change(session, operation_type, NotifyBinding.__tablename__, binding.id, shop_id=shop_id)
 
 
-async def _check_room(session: AsyncSession, caller: Caller) -> None:
+async def _check_quota(session: AsyncSession, caller: Caller) -> None:
     """Each chat shares the pace of its channel with all others."""
 
     async def bound() -> int:
         active = select(func.count()).where(NotifyBinding.is_active, of_shops(NotifyBinding.shop_id, caller.shops))
         return (await session.execute(active)).scalar_one()
 
-    refusal = InvalidInput("shop_id", f"has {MOST_OF_SOME_SHOPS} chats that are told already: switch one off")
-    await check_room(session, caller, "chats", bound, refusal)
+    refusal = InvalidInput("shop_id", f"has {MAX_OF_SOME_SHOPS} chats that are told already: switch one off")
+    await check_quota(session, caller, "chats", bound, refusal)
 
 
 async def _require_shop(session: AsyncSession, shop_id: int | None) -> None:

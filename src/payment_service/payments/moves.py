@@ -98,7 +98,7 @@ class Moves:
         delay_s = self.delay_s(payment, now, moved=moved) if replan else None
         after = State(payment.state)
         kinds = _EVENTS_OF_MOVE.get((before, after), (_EVENT_OF_STATE[after],)) if moved else ()
-        executor = self.database.lines if session is None else await raw(session)
+        executor = self.database.statements if session is None else await raw(session)
         written = record_of(
             operation_type, reason, kinds, "payment", views.line(payment) if moved else "{}", payment.amount
         )

@@ -110,14 +110,14 @@ class Polling:
         clock = time.monotonic()
         shops, readings = list(self._under_way.keys()), list(self._under_way.values())
         share = max(self.slots // 2, 1)
-        rows = await self.database.lines.fetch(_CLAIM, at_most, share, shops, readings, float(READING_LEASE_S))
+        rows = await self.database.statements.fetch(_CLAIM, at_most, share, shops, readings, float(READING_LEASE_S))
         turns = [Turn.of(row, clock) for row in rows]
         self._under_way.update(turn.payment.shop_id for turn in turns)
         return turns
 
     async def due_in_s(self) -> float | None:
         """How long until the next payment is due, in seconds."""
-        row = await self.database.lines.fetchrow(_NEXT)
+        row = await self.database.statements.fetchrow(_NEXT)
         return None if row is None else row[0]
 
     async def overdue_since(self) -> datetime | None:
@@ -164,7 +164,7 @@ class Polling:
     async def _plan_together(self, turns: Sequence[Turn]) -> None:
         """Plan the next readings of payments whose last reading changed nothing."""
         delays = [self.moves.delay_s(turn.payment, turn.now) for turn in turns]
-        rows = await self.database.lines.fetch(
+        rows = await self.database.statements.fetch(
             _PLAN,
             [turn.payment.id for turn in turns],
             [turn.payment.checks for turn in turns],
@@ -196,7 +196,7 @@ class Polling:
         """Make due now what is planned later than any plan or lease allows; returns how many payments."""
         plan = self.moves.plan
         longest = [READING_LEASE_S + plan.longest_s(is_open=is_open) for is_open in (True, False)]
-        return len(await self.database.lines.fetch(_BRING_FORWARD, *longest))
+        return len(await self.database.statements.fetch(_BRING_FORWARD, *longest))
 
     async def mark_lost_unknown(self) -> int:
         """Make payments unknown whose sender must have died; returns how many. Never failed: they may have left."""

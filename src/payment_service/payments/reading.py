@@ -57,7 +57,7 @@ class PaymentReading:
         Raises:
             PaymentNotFound: when there is none that the caller may see.
         """
-        row = await self.database.lines.fetchrow(queries.BY_ID, payment_id, within_s=CONNECT_TIMEOUT_S)
+        row = await self.database.statements.fetchrow(queries.BY_ID, payment_id, within_s=CONNECT_TIMEOUT_S)
         if row is None or not caller.may_touch(row["shop_id"]):
             raise PaymentNotFound(payment_id)
         bind(payment_id=str(payment_id), shop_id=row["shop_id"])
@@ -70,8 +70,8 @@ class PaymentReading:
             PaymentNotFound: when neither we nor the provider know it, or the caller may not see it.
             ProviderUnavailable, ProviderRefused: when the status of a payment that is not ours cannot be read.
         """
-        lines = self.database.lines
-        row = await lines.fetchrow(queries.BY_EXTERNAL_ID, provider, external_id, within_s=CONNECT_TIMEOUT_S)
+        statements = self.database.statements
+        row = await statements.fetchrow(queries.BY_EXTERNAL_ID, provider, external_id, within_s=CONNECT_TIMEOUT_S)
         if row is None:
             return await self._ask_about_foreign(caller, provider, external_id)
         if not caller.may_touch(row["shop_id"]):

@@ -165,7 +165,7 @@ class Payments:
             match constraint_of(error):
                 case name if name == ROUTE_IS_CURRENT:
                     # The routing changed since it was looked up: look again, in the database.
-                    self.routing.memory.forget(request.shop_id)
+                    self.routing.cache.forget(request.shop_id)
                     return None
                 case name if name in {ONE_OPEN_PER_ORDER, LIKE_IN_FLIGHT}:
                     return None  # an equal one came first; the next try finds it
@@ -198,7 +198,7 @@ class Payments:
 
     async def _intend(self, request: PaymentRequest, route: Route | None, fingerprint: str) -> asyncpg.Record:
         """Run the statement: it inserts the payment, if there is a route, or returns the obstacle."""
-        return await run_intent(self.database.lines, INTEND, *self._values(request, route, fingerprint))
+        return await run_intent(self.database.statements, INTEND, *self._values(request, route, fingerprint))
 
     def _values(self, request: PaymentRequest, route: Route | None, fingerprint: str | None) -> tuple[Any, ...]:
         columns = _columns(request, route, fingerprint)

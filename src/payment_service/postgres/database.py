@@ -22,15 +22,15 @@ from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 from payment_service.observability.logs import get_logger
 from payment_service.postgres.connecting import connect_arguments
-from payment_service.postgres.lines import Lines
 from payment_service.postgres.servers import Servers
 from payment_service.postgres.sessions import SETTINGS, TRACKED, check_own, check_shared, setting
 from payment_service.postgres.signals import Signals, noted
+from payment_service.postgres.statement_pool import StatementPool
 
 CONNECT_TIMEOUT_S = 1.5  # a caller learns within 2 s that the database is down
 COMMAND_TIMEOUT_S = 6  # for a server that does not even say that a statement took too long
 RETRY_S = 60
-LINE_SETTINGS = {
+STATEMENT_SETTINGS = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
@@ -95,8 +95,10 @@ class Database:
         if self.is_shared:
             # A statement is parsed where it runs, in one exchange: the next may run in another session.
             self._patient["statement_cache_size"] = 0
-        of_lines = max(pool_size // 2, 1)
-        self.lines = Lines(lambda: self._connect(LINE_SETTINGS), of_lines, wait_s=CONNECT_TIMEOUT_S)
+        of_statements = max(pool_size // 2, 1)
+        self.statements = StatementPool(
+            lambda: self._connect(STATEMENT_SETTINGS), of_statements, wait_s=CONNECT_TIMEOUT_S
+        )
         """For single statements on the path of a payment."""
         self.engine: AsyncEngine = create_async_engine(
             URL.create("postgresql+asyncpg"),
@@ -105,7 +107,7 @@ class Database:
                 # As above: SQLAlchemy has a cache of its own.
                 "prepared_statement_cache_size": 0 if self.is_shared else 100,
             },
-            pool_size=max(pool_size - of_lines, 1),
+            pool_size=max(pool_size - of_statements, 1),
             max_overflow=0,
             pool_timeout=CONNECT_TIMEOUT_S,
             pool_pre_ping=True,
@@ -171,7 +173,7 @@ class Database:
     async def close(self) -> None:
         """Give every connection back."""
         await self.signals.close()
-        await self.lines.close()
+        await self.statements.close()
         await self.engine.dispose()
 
 

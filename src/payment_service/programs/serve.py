@@ -20,7 +20,7 @@ from payment_service.http_protocol import BoundedProtocol, connections_allowed
 from payment_service.observability import logs
 from payment_service.observability.lag import measure_lag
 from payment_service.postgres import schema
-from payment_service.postgres.memory import keep_fresh
+from payment_service.postgres.cache import keep_fresh
 from payment_service.programs.listening import listener
 from payment_service.programs.start import check_database, observed
 from payment_service.services import Services, build, serving_database
@@ -45,7 +45,7 @@ def create_app(services: Services, drain: Drain) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await _load_known_keys(services, throttle)
         listening = asyncio.gather(
-            keep_fresh(services.database, services.routing.memory, services.access.memory),
+            keep_fresh(services.database, services.routing.cache, services.access.cache),
             services.subscriptions.run(),
             services.access.keep_noting_uses(),
         )

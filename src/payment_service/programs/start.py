@@ -12,7 +12,7 @@ from payment_service.observability.tracing import TracingError, tracing
 from payment_service.postgres import schema
 from payment_service.postgres.connecting import trouble_of
 from payment_service.postgres.database import Database
-from payment_service.postgres.promises import laws_off
+from payment_service.postgres.guarantees import laws_off
 from payment_service.postgres.vault import VaultError
 from payment_service.programs import StartError
 from payment_service.services import Services, open_services

@@ -57,7 +57,7 @@ class RefundMoves:
         written = record_of(
             operation_type, reason, [_EVENT_OF_STATE[after]], "refund", views.line(refund), refund.amount
         )
-        row = await self.database.lines.fetchrow(
+        row = await self.database.statements.fetchrow(
             MOVE,
             refund.id,
             before,

@@ -189,7 +189,7 @@ class Refunds:
     async def _intend(self, request: RefundRequest, fingerprint: str) -> asyncpg.Record:
         """Run the statement: it inserts the refund and reserves its amount, or returns the obstacle."""
         amount = request.amount.tiyn if request.amount else None
-        return await run_intent(self.database.lines, INTEND, *self._values(request, amount, fingerprint))
+        return await run_intent(self.database.statements, INTEND, *self._values(request, amount, fingerprint))
 
     def _values(self, request: RefundRequest, amount: int | None, fingerprint: str) -> tuple[Any, ...]:
         return (

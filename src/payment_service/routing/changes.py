@@ -151,7 +151,7 @@ class RouteChanges:
             if constraint_of(error) != IN_TIME:
                 raise
             raise RouteChangeOver from error
-        self.routing.memory.forget(shop_id)
+        self.routing.cache.forget(shop_id)
 
     async def refuse(self, caller: Caller, person_id: int, change_id: UUID) -> None:
         """End a change without applying it. Its proposer withdraws it this way.

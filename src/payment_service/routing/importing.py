@@ -146,7 +146,7 @@ async def apply(routing: Routing, rows: list[Row], *, reason: str, dry_run: bool
             else:
                 await routing.change(session, config, row.fields, reason=reason)
     for row in rows:
-        routing.memory.forget(row.shop_id)
+        routing.cache.forget(row.shop_id)
     return planned
 
 

@@ -28,8 +28,8 @@ from payment_service.events import outbox
 from payment_service.events.outbox import EventType
 from payment_service.identifiers import checked_bin, checked_device_token, masked
 from payment_service.observability.context import origin
+from payment_service.postgres.cache import Cache
 from payment_service.postgres.database import Database, is_duplicate
-from payment_service.postgres.memory import Memory
 from payment_service.postgres.visibility import of_shops
 from payment_service.providers.registry import DEFAULT, NAMES
 from payment_service.routing.models import PaymentConfig, PaymentConfigHistory, RouteChange, RouteRule
@@ -107,7 +107,7 @@ class Routing:
     database: Database
     tokens: DeviceTokens
     providers: Collection[str] = NAMES
-    memory: Memory[int, ShopConfig] = field(default_factory=lambda: Memory("routing_changed", name_of=int))
+    cache: Cache[int, ShopConfig] = field(default_factory=lambda: Cache("routing_changed", name_of=int))
 
     # --- asking
 
@@ -118,7 +118,7 @@ class Routing:
             ShopNotConfigured: when there is none that the caller may see.
         """
         caller.require_shop(shop_id)
-        return await self.memory.get_or_read(shop_id, self._read)
+        return await self.cache.get_or_read(shop_id, self._read)
 
     async def route_of(self, caller: Caller, shop_id: int) -> Route:
         """Where the money of a shop goes today.
@@ -211,7 +211,7 @@ class Routing:
             if not is_duplicate(error):
                 raise
             raise ShopAlreadyConfigured(shop_id) from error
-        self.memory.forget(shop_id)
+        self.cache.forget(shop_id)
         return config
 
     async def update(
@@ -246,7 +246,7 @@ class Routing:
             if row.device_token is not None and fields.get("device_token") in self._masks(row):
                 fields = {name: value for name, value in fields.items() if name != "device_token"}
             config = await self.change(session, row, checked_fields(fields, self.providers), reason=reason)
-        self.memory.forget(shop_id)
+        self.cache.forget(shop_id)
         return config
 
     async def needs_two(self) -> bool:

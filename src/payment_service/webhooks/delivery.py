@@ -171,7 +171,7 @@ class Deliveries:
 
     async def claim(self, at_most: int) -> list[Turn]:
         """Claim due deliveries; of each endpoint, and in all workers, no more at once than the plan allows."""
-        rows = await self.database.lines.fetch(
+        rows = await self.database.statements.fetch(
             CLAIM,
             at_most,
             self.plan.at_once,
@@ -184,7 +184,7 @@ class Deliveries:
 
     async def due_in_s(self) -> float | None:
         """How long until the next try that is planned, in seconds."""
-        row = await self.database.lines.fetchrow(NEXT)
+        row = await self.database.statements.fetchrow(NEXT)
         return None if row is None else row[0]
 
     async def perform(self, turn: Turn) -> None:
@@ -209,7 +209,7 @@ class Deliveries:
     async def bring_forward(self) -> int:
         """Try now what is planned later than the plan says after so many tries, or owned by a lease that is none."""
         longest = self.plan.longest_s
-        return len(await self.database.lines.fetch(_BRING_FORWARD, longest, float(LEASE_S), self.clock.now()))
+        return len(await self.database.statements.fetch(_BRING_FORWARD, longest, float(LEASE_S), self.clock.now()))
 
     def _turn(self, row: asyncpg.Record) -> Turn:
         event = Event(
@@ -248,7 +248,7 @@ class Deliveries:
         status, error, text = _told(answer, [*turn.headers.values(), *_parts_of(turn.url or "")])
         succeeded = status is not None and 200 <= status <= 299
         delay_s = None if succeeded or is_test or not was_called else self.plan.delay_s(turn.tries + 1)
-        written = await self.database.lines.fetchrow(
+        written = await self.database.statements.fetchrow(
             RESULT,
             turn.delivery_id,
             turn.lease_end,

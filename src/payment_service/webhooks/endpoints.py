@@ -17,7 +17,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.access.room import MOST_OF_SOME_SHOPS, check_room
+from payment_service.access.quota import MAX_OF_SOME_SHOPS, check_quota
 from payment_service.access.service import Caller
 from payment_service.audit import service as audit
 from payment_service.errors import InvalidInput, WebhookNotFound
@@ -146,7 +146,7 @@ class Endpoints:
                 self._put(endpoint, fields)
                 session.add(endpoint)
                 await _record(session, "webhook-create", endpoint)
-                await _check_room(session, caller)
+                await _check_quota(session, caller)
         except IntegrityError as error:
             if not is_duplicate(error):
                 raise
@@ -173,7 +173,7 @@ class Endpoints:
             match fields.get("is_active"):
                 case True:
                     await self.switch_on(session, endpoint)
-                    await _check_room(session, caller)
+                    await _check_quota(session, caller)
                 case False if endpoint.is_active:
                     endpoint.is_active, endpoint.off_reason, endpoint.off_since = False, "person", func.now()
             await _record(session, "webhook-change", endpoint, reason=reason)
@@ -312,15 +312,15 @@ async def _record(
     await audit.record_change(session, operation_type, table, endpoint.id, shop_id=shop_id, reason=reason)
 
 
-async def _check_room(session: AsyncSession, caller: Caller) -> None:
+async def _check_quota(session: AsyncSession, caller: Caller) -> None:
     """Each endpoint costs every event a look, and one that hangs holds calls."""
 
     async def active() -> int:
         found = await session.scalars(select(WebhookEndpoint).where(WebhookEndpoint.is_active))
         return sum(may_see(endpoint, caller) for endpoint in found)
 
-    refusal = InvalidInput("shops", f"have {MOST_OF_SOME_SHOPS} endpoints that are on already: switch one off")
-    await check_room(session, caller, "webhooks", active, refusal)
+    refusal = InvalidInput("shops", f"have {MAX_OF_SOME_SHOPS} endpoints that are on already: switch one off")
+    await check_quota(session, caller, "webhooks", active, refusal)
 
 
 async def locked(session: AsyncSession, endpoint_id: UUID) -> WebhookEndpoint | None:

@@ -38,8 +38,8 @@ from payment_service.observability.metrics import (
 )
 from payment_service.payments.polling import Polling
 from payment_service.payments.settling import Settling
-from payment_service.postgres.condition import condition
 from payment_service.postgres.database import Database
+from payment_service.postgres.health import database_health
 from payment_service.postgres.listening import listen
 from payment_service.postgres.months import make_months, months
 from payment_service.refunds.settling import RefundSettling
@@ -164,7 +164,7 @@ class Worker:
         self._held_because = because
 
     async def _look_at_clock(self) -> None:
-        DATABASE_CLOCK_AHEAD.set((await condition(self.database)).clock_ahead_s)
+        DATABASE_CLOCK_AHEAD.set((await database_health(self.database)).clock_ahead_s)
 
     def _hold_what_is_told(self, *, held: bool) -> None:
         for kind in _TOLD_TO_OTHERS:

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from payment_service.access.service import FULL_ACCESS
-from payment_service.postgres.memory import keep_fresh
+from payment_service.postgres.cache import keep_fresh
 from payment_service.services import Services, build
 from payment_service.settings import Settings
 from tests.support.books import write_down
@@ -32,7 +32,7 @@ async def elsewhere(settings: Settings) -> AsyncIterator[Services]:
 async def listening(services: Services, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Services]:
     """A services that hears of changes."""
     monkeypatch.setattr("payment_service.postgres.listening.RECONNECT_S", 0.05)
-    task = asyncio.create_task(keep_fresh(services.database, services.routing.memory))
+    task = asyncio.create_task(keep_fresh(services.database, services.routing.cache))
     await until(lambda: is_remembered(services))
     yield services
     task.cancel()
@@ -42,7 +42,7 @@ async def listening(services: Services, monkeypatch: pytest.MonkeyPatch) -> Asyn
 
 async def is_remembered(services: Services) -> bool:
     await services.routing.config_of(FULL_ACCESS, SHOP)
-    return services.routing.memory.get(SHOP) is not None
+    return services.routing.cache.get(SHOP) is not None
 
 
 async def seen(services: Services, organization_bin: str) -> bool:
@@ -109,7 +109,7 @@ async def test_lost_listener_trusts_the_database_until_it_is_back(
 
 
 async def test_end_of_listening_ends_the_trust(services: Services) -> None:
-    task = asyncio.create_task(keep_fresh(services.database, services.routing.memory))
+    task = asyncio.create_task(keep_fresh(services.database, services.routing.cache))
     await until(lambda: is_remembered(services))
     task.cancel()
     with suppress(asyncio.CancelledError):

@@ -20,7 +20,7 @@ SLOW_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class DatabaseHealth:
     """How the database is."""
 
     version: str
@@ -32,10 +32,10 @@ class Condition:
     """Of its schema."""
 
 
-async def condition(database: Database) -> Condition:
+async def database_health(database: Database) -> DatabaseHealth:
     """Ask the database how it is."""
     async with database.reading() as session:
         asked, began = time.time(), time.perf_counter()
         said, version, is_replica = (await session.execute(_ASK)).one()
         took_s = time.perf_counter() - began
-    return Condition(version, took_s, said - (asked + took_s / 2), is_replica, await schema.current(database))
+    return DatabaseHealth(version, took_s, said - (asked + took_s / 2), is_replica, await schema.current(database))

@@ -10,12 +10,12 @@ from payment_service.access.service import Caller
 from payment_service.errors import InvalidInput
 from payment_service.postgres.visibility import ALL_SHOPS
 
-MOST_OF_SOME_SHOPS: Final = 20
+MAX_OF_SOME_SHOPS: Final = 20
 """So many of a kind are on."""
 _ONE_AT_A_TIME: Final = text("SELECT pg_advisory_xact_lock(hashtext(:kind || '_of_some_shops'))")
 
 
-async def check_room(
+async def check_quota(
     session: AsyncSession, caller: Caller, kind: str, count: Callable[[], Awaitable[int]], refusal: InvalidInput
 ) -> None:
     """Refuse what was just switched on, in the caller's transaction, when it is one too many.
@@ -28,5 +28,5 @@ async def check_room(
     if caller.shops is ALL_SHOPS:
         return
     await session.execute(_ONE_AT_A_TIME, {"kind": kind})
-    if await count() > MOST_OF_SOME_SHOPS:
+    if await count() > MAX_OF_SOME_SHOPS:
         raise refusal

@@ -11,8 +11,8 @@ import pytest
 
 from payment_service.access.service import Access, NewKey
 from payment_service.errors import NotAuthenticated
+from payment_service.postgres.cache import keep_fresh
 from payment_service.postgres.database import Database
-from payment_service.postgres.memory import keep_fresh
 from payment_service.postgres.visibility import ALL_SHOPS
 from tests.support.books import change_by_hand
 from tests.support.statements import asked
@@ -31,7 +31,7 @@ async def processes(
     """Two processes that listen, each of which has seen the key."""
     monkeypatch.setattr("payment_service.postgres.listening.RECONNECT_S", 0.05)
     both = Access(database), Access(database)
-    tasks = [asyncio.create_task(keep_fresh(database, access.memory)) for access in both]
+    tasks = [asyncio.create_task(keep_fresh(database, access.cache)) for access in both]
     for access in both:
         await until(lambda access=access: is_remembered(access, made))  # type: ignore[misc]
     yield both
@@ -43,7 +43,7 @@ async def processes(
 
 async def is_remembered(access: Access, made: NewKey) -> bool:
     await access.caller_with(made.key)
-    return access.memory.get(made.row.digest) is not None
+    return access.cache.get(made.row.digest) is not None
 
 
 async def has_ended(access: Access, made: NewKey) -> bool:
@@ -84,11 +84,11 @@ async def test_key_changed_by_hand_changes_in_every_process(
 
 async def test_expiry_is_checked_at_each_use(database: Database) -> None:
     access = Access(database)
-    access.memory.trust(trusted=True)
+    access.cache.trust(trusted=True)
     in_an_hour = datetime.now(UTC) + timedelta(hours=1)
     made = await access.create("ends", ["admin"], shops=ALL_SHOPS, expires_at=in_an_hour)
     await access.caller_with(made.key)
-    held = access.memory.get(made.row.digest)
+    held = access.cache.get(made.row.digest)
     assert held is not None
     with asked(database) as statements, patch("payment_service.access.service.time") as clock:
         clock.monotonic.return_value = held.ends_at - 1
@@ -102,7 +102,7 @@ async def test_guessed_keys_are_not_kept(processes: tuple[Access, Access]) -> No
     for number in range(20):
         with pytest.raises(NotAuthenticated):
             await processes[0].caller_with(f"ps_guess-{number}")
-    assert len(processes[0].memory._rows) <= 1
+    assert len(processes[0].cache._rows) <= 1
 
 
 async def test_key_revoked_while_the_database_cannot_be_heard_ends_at_once(

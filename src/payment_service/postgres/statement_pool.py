@@ -21,7 +21,7 @@ _GONE: Final = ("08", "25P03", "25P04", "57P")
 """SQLSTATEs that end a connection: it was lost, it was cut off after a timeout, or the server is stopping."""
 
 
-class Lines:
+class StatementPool:
     """A small pool of raw connections. ``wait_s`` is for how long a statement waits for one, in seconds."""
 
     def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], size: int, *, wait_s: float) -> None:

@@ -15,7 +15,7 @@ Name = TypeVar("Name", bound=Hashable)
 Row = TypeVar("Row")
 
 
-class Memory(Generic[Name, Row]):
+class Cache(Generic[Name, Row]):
     """Rows by name, as long as a listener keeps them fresh. Only rows that were found are kept, never guesses."""
 
     def __init__(self, channel: str, *, name_of: Callable[[str], Name] | None = None) -> None:
@@ -44,7 +44,7 @@ class Memory(Generic[Name, Row]):
                 self._rows[name] = row
         return row
 
-    def hear(self, message: str) -> None:
+    def invalidate(self, message: str) -> None:
         """Take a notification of a change."""
         if self._name_of is None:
             self.forget_all()
@@ -67,16 +67,16 @@ class Memory(Generic[Name, Row]):
         self._trusted = trusted
 
 
-async def keep_fresh(database: Database, *memories: Memory[Any, Any]) -> None:
-    """Keep the memories fresh over one connection until cancelled; they are off while it is not connected."""
+async def keep_fresh(database: Database, *caches: Cache[Any, Any]) -> None:
+    """Keep the caches fresh over one connection until cancelled; they are off while it is not connected."""
 
     def trust(*, trusted: bool) -> None:
-        for memory in memories:
-            memory.trust(trusted=trusted)
+        for cache in caches:
+            cache.trust(trusted=trusted)
 
     await listen(
         database,
-        {memory.channel: memory.hear for memory in memories},
+        {cache.channel: cache.invalidate for cache in caches},
         connected=lambda: trust(trusted=True),
         lost=lambda: trust(trusted=False),
     )

@@ -63,7 +63,7 @@ _SIZE: Final = text("SELECT pg_database_size(current_database())")
 
 
 @dataclass(frozen=True, slots=True)
-class Promises:
+class Guarantees:
     """How PostgreSQL is set up, as a session of the service sees it."""
 
     laws_off: str | None
@@ -79,13 +79,13 @@ class Promises:
     """On the server's machine; none for a role that may not know it."""
 
 
-async def promises(database: Database) -> Promises:
+async def guarantees(database: Database) -> Guarantees:
     """Ask what holds now, in a session as the database's statements have it."""
     async with database.reading() as session:
         names = [*_WANTED, *_OF_THE_SERVER]
         rows = await session.execute(_SETTINGS, {"names": names})
         found: dict[str, str] = {row.name: row.setting for row in rows}
-        return Promises(
+        return Guarantees(
             laws_off=await laws_off(session),
             amiss={name: (found[name], wanted) for name, wanted in _WANTED.items() if found[name] != wanted},
             forgets_by=tuple(name for name in ("fsync", "full_page_writes") if found[name] == "off"),
