@@ -150,7 +150,7 @@ class Simulation:
     def _too_late(self, call: Call) -> None:
         if call in call.serve.waiting:
             call.serve.waiting.remove(call)
-            call.serve.breakers.learn(str(call.seller), failed=True)  # as the service does
+            call.serve.breakers.observe(str(call.seller), failed=True)  # as the service does
             self._leave(call, "no_place", held=False)
 
     def _send(self, call: Call) -> None:
@@ -159,7 +159,7 @@ class Simulation:
         in_time = self.now + takes < deadline
 
         def answered() -> None:
-            call.serve.breakers.learn(str(call.seller), failed=not in_time)
+            call.serve.breakers.observe(str(call.seller), failed=not in_time)
             self._leave(call, "made" if in_time else "unknown", held=True)
 
         self.at(min(self.now + takes, deadline), answered)

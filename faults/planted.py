@@ -307,7 +307,7 @@ def breaker_is_shared_by_all_shops() -> None:
     """Whoever fails, the circuit opens for everybody."""
     shared = breaker.Breaker(10, 10)
     _put(breaker.ShopBreakers, "allows", lambda _self, _shop: shared.allows())
-    _put(breaker.ShopBreakers, "learn", lambda _self, _shop, *, failed: shared.learn(failed=failed))
+    _put(breaker.ShopBreakers, "observe", lambda _self, _shop, *, failed: shared.observe(failed=failed))
 
 
 # --- late, and refused

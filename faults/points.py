@@ -304,7 +304,7 @@ def _around_the_worker(trap: _Trap) -> None:
 
     _wrap(Polling, "claim", claim)
     _wrap(Polling, "perform", perform)
-    _wrap(Polling, "_plan_together", plan)
+    _wrap(Polling, "_write_plans", plan)
     _wrap(Polling, "mark_lost_unknown", settle("sweep"))
     _wrap(RefundSettling, "mark_lost_unknown", settle("refund-sweep"))
     _wrap(payment_queries, "stuck_in_sending", found)

@@ -29,17 +29,17 @@ def refused(clock: Clock) -> RefusedCallers:
 def test_caller_is_told_of_once_in_a_while(refused: RefusedCallers, clock: Clock) -> None:
     before = alarms("refused_callers")
     for _ in range(5):
-        refused.learn("10.0.0.1", "site", ROUTE, 401)
+        refused.observe("10.0.0.1", "site", ROUTE, 401)
     assert alarms("refused_callers") == before + 1
     clock.now += AGAIN_AFTER_S
-    refused.learn("10.0.0.1", "site", ROUTE, 404)
+    refused.observe("10.0.0.1", "site", ROUTE, 404)
     assert alarms("refused_callers") == before + 2
 
 
 def test_each_address_and_each_key_is_a_caller(refused: RefusedCallers) -> None:
     before = alarms("refused_callers")
     for address, actor in (("10.0.0.1", "a"), ("10.0.0.2", "a"), ("10.0.0.1", "b")):
-        refused.learn(address, actor, ROUTE, 401)
+        refused.observe(address, actor, ROUTE, 401)
     assert alarms("refused_callers") == before + 3
 
 
@@ -49,13 +49,13 @@ def test_each_address_and_each_key_is_a_caller(refused: RefusedCallers) -> None:
 )
 def test_other_answers_are_no_refusal(refused: RefusedCallers, route: str, status: int | None) -> None:
     before = alarms("refused_callers")
-    refused.learn("10.0.0.1", "a", route, status)
+    refused.observe("10.0.0.1", "a", route, status)
     assert alarms("refused_callers") == before
 
 
 def test_flood_of_addresses_does_not_grow_the_memory(refused: RefusedCallers) -> None:
     for number in range(3000):
-        refused.learn(str(number), "anonymous", ROUTE, 401)
+        refused.observe(str(number), "anonymous", ROUTE, 401)
     assert len(refused._callers) == 1000
 
 

@@ -8,7 +8,7 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
-from payment_service.api.exact import MAX_TOLD, ExactRoute, not_known
+from payment_service.api.strict import MAX_TOLD, StrictRoute, not_known
 from tests.api.conftest import SHOP, KeyMaker, create_body, problem_of
 from tests.api.test_matrix import routes_of
 from tests.api.truth import Truth
@@ -52,7 +52,7 @@ def test_every_route_reads_exactly(app: FastAPI) -> None:
     ours = [
         one for one in routes_of(app) if one.path not in OF_FASTAPI and not one.path.startswith(("/docs/", "/console"))
     ]
-    assert {route.path for route in ours if not isinstance(route, ExactRoute)} == set()
+    assert {route.path for route in ours if not isinstance(route, StrictRoute)} == set()
 
 
 async def test_every_operation_refuses_a_parameter_it_does_not_know(client: httpx.AsyncClient, truth: Truth) -> None:
@@ -95,7 +95,7 @@ def test_route_whose_body_does_not_say_what_it_does_is_no_route() -> None:
 
         inside: list[Inside] | None = None
 
-    router = APIRouter(route_class=ExactRoute)
+    router = APIRouter(route_class=StrictRoute)
 
     async def endpoint(body: Careless) -> None:
         """Nothing."""
@@ -115,7 +115,7 @@ async def test_field_inside_a_field_is_named_with_its_place(client_of: Any) -> N
 
         lines: list[Line] = []
 
-    router = APIRouter(route_class=ExactRoute)
+    router = APIRouter(route_class=StrictRoute)
 
     @router.post("/orders")
     async def endpoint(body: Order) -> Order:

@@ -11,8 +11,8 @@ from payment_service.outbound.client import Posted
 from payment_service.services import Services
 from payment_service.webhooks.delivery import Deliveries
 from tests.api.conftest import KeyMaker, created, paid, problem_of
+from tests.support.due_work import work_off
 from tests.support.replies import GoodProxy
-from tests.support.turns import work_off
 
 pytestmark = pytest.mark.usefixtures("shops")
 RECEIVER = "https://93.184.215.14/webhook"

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from payment_service.audit import archive
-from payment_service.audit.archive import Extent
+from payment_service.audit.archive import SealRange
 from payment_service.audit.canonical import Row, canonical
 from payment_service.audit.checking import check_file
 from payment_service.audit.sealing import AuditSeals
@@ -30,7 +30,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 async def lines_of(database: Database, first: int = 1, last: int = 3) -> list[bytes]:
     before = await archive.seal_before(database, first)
     after = before.last_id if before else None
-    return [archive.to_line(line) async for line in archive.read(database, Extent(first, last), after=after)]
+    return [archive.to_line(line) async for line in archive.read(database, SealRange(first, last), after=after)]
 
 
 @pytest.fixture(scope="module")
@@ -185,19 +185,19 @@ async def test_period_brings_the_seals_that_hold_its_rows(
     days: Database, since: float | None, until: float | None, wanted: tuple[int, int] | None
 ) -> None:
     ends = [None if hours is None else START + timedelta(hours=hours) for hours in (since, until)]
-    assert await archive.extent(days, since=ends[0], until=ends[1]) == (Extent(*wanted) if wanted else None)
+    assert await archive.seal_range(days, since=ends[0], until=ends[1]) == (SealRange(*wanted) if wanted else None)
 
 
 async def test_period_begins_at_the_seal_that_was_asked_for(days: Database) -> None:
-    assert await archive.extent(days, from_seal=3) == Extent(3, 4)
-    assert await archive.extent(days, from_seal=3, until=START + timedelta(days=3)) == Extent(3, 3)
-    assert await archive.extent(days, from_seal=5) is None
+    assert await archive.seal_range(days, from_seal=3) == SealRange(3, 4)
+    assert await archive.seal_range(days, from_seal=3, until=START + timedelta(days=3)) == SealRange(3, 3)
+    assert await archive.seal_range(days, from_seal=5) is None
 
 
 async def test_rows_that_wait_are_told(sql: asyncpg.Connection, days: Database) -> None:
-    assert (await archive.waiting(days)).rows == 0
+    assert (await archive.unsealed_rows(days)).rows == 0
     await write(sql, 2)
-    waiting = await archive.waiting(days)
+    waiting = await archive.unsealed_rows(days)
     assert (waiting.rows, waiting.since) == (2, await sql.fetchval("SELECT max(created_at) FROM payment_log"))
 
 

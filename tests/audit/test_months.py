@@ -153,7 +153,7 @@ async def test_sealing_waits_for_whoever_writes_to_a_partition_by_its_name(
 async def leave(database: Database, folder: Path, ago: int) -> list[tuple[str, Path | None]]:
     """Take every month out that ended before the one so many months ago; with the file of each."""
     left = []
-    for one in await retiring.leaving(database, before=month(ago)):
+    for one in await retiring.retirable(database, before=month(ago)):
         path = folder / f"{one.partition}.jsonl"
         digest = None
         if one.seals is not None:

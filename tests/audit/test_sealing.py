@@ -11,7 +11,7 @@ import structlog
 from payment_service.audit import rows as audit_rows
 from payment_service.audit import sealing
 from payment_service.audit.canonical import FORMS, newest_form
-from payment_service.audit.sealing import SEALING_LOCK, AuditSeals, FormOutgrown
+from payment_service.audit.sealing import SEALING_LOCK, AuditSeals, SealFormMismatch
 from payment_service.postgres.database import Database
 from payment_service.services import Services
 from tests.support.books import law_of
@@ -259,7 +259,7 @@ Widened = tuple[asyncpg.Connection, Database]
 async def test_code_that_does_not_know_a_column_does_not_seal(widened: Widened) -> None:
     sql, database = widened
     await write(sql, 1)
-    with pytest.raises(FormOutgrown, match="note"):
+    with pytest.raises(SealFormMismatch, match="note"):
         await AuditSeals(database).seal()
     assert len(await hashes(sql)) == 1
 

@@ -14,7 +14,7 @@ import pytest
 import respx
 
 from payment_service.access.service import FULL_ACCESS
-from payment_service.checkup.service import NO_PAYMENT, Level, _of_disk, _of_guarantees, _of_host, look_over
+from payment_service.checkup.service import NO_PAYMENT, Level, _of_disk, _of_guarantees, _of_host, run_checks
 from payment_service.identifiers import new_id
 from payment_service.notifications.bindings import BindingRequest
 from payment_service.observability.metrics import CERTIFICATE_END, HOST_CLOCK_AHEAD
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("shops")
 
 async def found(services: Services) -> dict[tuple[str, Level], str]:
     """What is not well, with the sentence; but for the PostgreSQL of the tests, which runs without fsync."""
-    findings = [finding async for finding in look_over(services)]
+    findings = [finding async for finding in run_checks(services)]
     assert any(finding.what == "database" and "fsync" in finding.sentence for finding in findings)
     assert all(finding.remedy for finding in findings if finding.level is not Level.OK)
     return {
@@ -93,7 +93,7 @@ async def test_what_is_open_and_a_sender_that_is_lost(
 ) -> None:
     taking(wire)
     await well.payments.create(ask(1))
-    told = {one.what: one async for one in look_over(well)}
+    told = {one.what: one async for one in run_checks(well)}
     assert (told["payments"].level, told["payments"].sentence) == (Level.OK, "1 pending, the oldest for 0 min")
     assert told["refunds"].sentence == "none is open"
     async with without_laws(sql):
@@ -225,7 +225,7 @@ async def test_shops_without_token_or_with_one_bin(well: Services, sql: asyncpg.
             "UPDATE payment_config SET device_token_id = NULL, device_token = NULL WHERE shop_id = $1", SHOP
         )
         await sql.execute("UPDATE payment_config SET organization_bin = $1", SHOPS[SHOP])
-    findings = [one.sentence async for one in look_over(well) if one.what == "shops"]
+    findings = [one.sentence async for one in run_checks(well) if one.what == "shops"]
     assert findings[1].startswith("no device token: ")
     assert "share BIN" in findings[2]
 
@@ -246,7 +246,7 @@ async def test_database_that_is_not_there_is_told_and_the_proxy_is_asked_all_the
     wire.get("/status/").mock(return_value=failure(-1601))
     away = settings.model_copy(update={"database_url": type(settings.database_url)("postgresql://127.0.0.1:1/none")})
     services = build(away)
-    findings = {one.what: one async for one in look_over(services)}
+    findings = {one.what: one async for one in run_checks(services)}
     await services.close()
     assert "cannot be reached" in findings["database"].sentence
     assert findings["kaspi"].level is Level.OK
@@ -259,7 +259,7 @@ async def test_no_finding_holds_a_secret_or_a_buyer(
     taking(wire)
     await well.payments.create(ask(phone="77015219017"))
     await age(sql, 100_000)
-    said = " ".join([f"{one.sentence} {one.remedy}" async for one in look_over(well)])
+    said = " ".join([f"{one.sentence} {one.remedy}" async for one in run_checks(well)])
     secrets = [
         "77015219017",
         "9017",

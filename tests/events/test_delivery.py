@@ -25,7 +25,7 @@ from payment_service.webhooks.delivery import LEASE_S, body_of
 from tests.events.webhooks import OK, REFUSED, SHOP, URL, World, world_of
 from tests.support.alarms import alarms
 from tests.support.database import without_laws
-from tests.support.turns import work_off
+from tests.support.due_work import work_off
 from tests.support.waiting import until
 
 OTHER_SHOP = 576631

@@ -232,7 +232,7 @@ async def test_month_leaves_whole_and_not_before_its_end(database: Database, sql
     assert "oldest" in await refused(called(3, "event"))
     assert "still waits" in await refused("event_first")
     await arrives(sql)
-    assert await retiring.leaving(database, before=month(2)) == ["event_first", called(3, "event")]
+    assert await retiring.retirable(database, before=month(2)) == ["event_first", called(3, "event")]
     await retiring.retire(database, "event_first")
     assert [await sql.fetchval(f"SELECT count(*) FROM {table}") for table in TABLES] == [1, 1, 1, 1]
     assert await rows(sql, "first") == [1, 1, 1, 1]

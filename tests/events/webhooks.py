@@ -20,7 +20,7 @@ from payment_service.identifiers import new_id
 from payment_service.outbound.client import NotPosted, Posted, Reason
 from payment_service.services import Services
 from payment_service.webhooks.delivery import Clock, Deliveries
-from tests.support.turns import work_off
+from tests.support.due_work import work_off
 
 URL = "http://127.0.0.1:9009/webhook"
 SHOP = 121038

@@ -23,9 +23,9 @@ from payment_service.services import Services
 from payment_service.worker.service import worker_over
 from tests.notifications.conftest import CHAT, BotApi
 from tests.support.alarms import alarms
+from tests.support.due_work import work_off
 from tests.support.mailbox import Mailbox
 from tests.support.shops import SHOPS
-from tests.support.turns import work_off
 
 pytestmark = pytest.mark.usefixtures("two_shops")
 SHOP, OTHER_SHOP = 121038, 576631

@@ -55,7 +55,7 @@ def test_error_goes_with_its_place_and_ids_and_without_what_anybody_said(collect
         try:
             breaks()
         except ValueError as error:
-            sentry.tell(error)
+            sentry.report(error)
     [event] = events(collector)
     cause, caught = event["exception"]["values"]
     assert (cause["type"], caught["type"]) == ("LookupError", "ValueError")
@@ -97,7 +97,7 @@ def test_dead_receiver_costs_nothing_but_the_error(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sentry, "STOP_WITHIN_S", 0.1)
     with sentry.sentry("http://public@127.0.0.1:1/1", "tests"):
         for _ in range(200):
-            sentry.tell(ValueError("x"))
+            sentry.report(ValueError("x"))
 
 
 def test_missing_extra_and_a_wrong_dsn_are_told_in_sentences(monkeypatch: pytest.MonkeyPatch) -> None:

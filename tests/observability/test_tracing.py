@@ -108,7 +108,7 @@ def test_nothing_is_imported_and_nothing_done_while_it_is_off() -> None:
         "import sys, uuid; import payment_service.programs.serve, payment_service.programs.work\n"
         "from payment_service.observability import sentry, tracing\n"
         "with tracing.tracing(None, {}, ''), sentry.sentry(None, ''):\n"
-        "    tracing.record('x', 1, payment_id=uuid.uuid4()); sentry.tell(ValueError())\n"
+        "    tracing.record('x', 1, payment_id=uuid.uuid4()); sentry.report(ValueError())\n"
         "print([name for name in sys.modules if name.startswith(('opentelemetry.sdk', 'sentry_sdk', 'google'))])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

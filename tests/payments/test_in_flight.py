@@ -50,8 +50,8 @@ from tests.support.asking import (
     two_shops,
 )
 from tests.support.books import beyond_the_law
+from tests.support.due_work import work_off
 from tests.support.replies import accepted, status_reply
-from tests.support.turns import work_off
 
 pytestmark = pytest.mark.usefixtures("shops")
 OTHER_KEY = "key-of-another-request"

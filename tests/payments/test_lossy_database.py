@@ -8,7 +8,7 @@ import pytest
 import respx
 
 from payment_service.errors import SendingHeld
-from payment_service.idempotency.holding import Because, Holding, OtherProviderError
+from payment_service.idempotency.holding import Holding, HoldReason, OtherProviderError
 from payment_service.money import Money
 from payment_service.postgres.database import RowLost
 from payment_service.programs import StartError
@@ -115,17 +115,17 @@ async def test_payment_that_was_lost_and_sent_again_elsewhere_is_never_answered_
 
     with pytest.raises(RowLost):
         await task
-    assert await services.holding.because() is Because.HELD
+    assert await services.holding.because() is HoldReason.HELD
 
 
 @pytest.mark.parametrize(
     ("system", "timeline", "replicas", "because"),
     [
-        (1, 0, False, Because.OTHER_SYSTEM),
-        (1, 0, True, Because.OTHER_SYSTEM),
-        (0, 1, False, Because.OTHER_TIMELINE),
-        (0, 1, True, Because.OTHER_TIMELINE),
-        (0, 0, True, Because.NOT_SYNCHRONOUS),
+        (1, 0, False, HoldReason.OTHER_SYSTEM),
+        (1, 0, True, HoldReason.OTHER_SYSTEM),
+        (0, 1, False, HoldReason.OTHER_TIMELINE),
+        (0, 1, True, HoldReason.OTHER_TIMELINE),
+        (0, 0, True, HoldReason.NOT_SYNCHRONOUS),
         (0, 0, False, None),
     ],
 )
@@ -136,7 +136,7 @@ async def test_copy_or_promoted_replica_sends_nothing_until_it_is_released(
     system: int,
     timeline: int,
     replicas: bool,
-    because: Because | None,
+    because: HoldReason | None,
 ) -> None:
     route = taking(wire)
     payment = (await services.payments.create(ask(idempotency_key=KEY))).payment
@@ -213,7 +213,7 @@ async def test_database_is_used_with_the_provider_of_its_payments(services: Serv
 async def test_copy_is_not_released_by_whoever_starts_on_it(services: Services, sql: asyncpg.Connection) -> None:
     await come_from(sql, system=1)
     await Holding(services.database, "https://test.example.kz").check_provider()
-    assert await services.holding.because() is Because.OTHER_SYSTEM
+    assert await services.holding.because() is HoldReason.OTHER_SYSTEM
 
 
 async def test_hold_and_release_have_their_audit_entry_and_are_never_taken_back(

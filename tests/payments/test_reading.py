@@ -14,8 +14,8 @@ from payment_service.payments.moves import Moves
 from payment_service.payments.polling import READING_LEASE_S
 from payment_service.services import Services
 from tests.support.asking import OTHER_SHOP, SHOP, Alarms, Gate, ask, audit_of, taking
+from tests.support.due_work import work_off
 from tests.support.replies import accepted, failure, status_reply
-from tests.support.turns import work_off
 
 pytestmark = pytest.mark.usefixtures("shops")
 CREATED = 12800627774

@@ -27,6 +27,6 @@ SAYS_NOTHING = (NotSent("circuit_open"), Unknown("timeout"), Rejected("http_403"
 def test_people_hear_of_a_shop_that_is_refused_five_times_in_a_row(outcomes: list[Outcome[Any]], alarmed: int) -> None:
     before, refusals = alarms("shop_refused"), Refusals()
     for outcome in outcomes:
-        refusals.learn(8, new_id(), outcome)
-        refusals.learn(9, new_id(), TAKEN)
+        refusals.observe(8, new_id(), outcome)
+        refusals.observe(9, new_id(), TAKEN)
     assert alarms("shop_refused") - before == alarmed

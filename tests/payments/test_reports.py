@@ -45,9 +45,9 @@ from tests.support.asking import (
     refunded,
     two_shops,
 )
+from tests.support.due_work import work_off
 from tests.support.replies import accepted, failure, status_reply
 from tests.support.shops import SHOPS, device_token_of
-from tests.support.turns import work_off
 
 pytestmark = pytest.mark.usefixtures("shops")
 ID = "12800627774"

@@ -16,9 +16,9 @@ from payment_service.reports.service import Report
 from payment_service.services import Services
 from payment_service.settings import Settings
 from tests.support.asking import KEY, OTHER_SHOP, SHOP, TESTS, ask, audit_of, paid, refunded, taking, two_shops
+from tests.support.due_work import work_off
 from tests.support.replies import accepted, failure, status_reply
 from tests.support.shops import SHOPS
-from tests.support.turns import work_off
 
 pytestmark = pytest.mark.usefixtures("shops")
 FOUND = "12800627774"

@@ -8,13 +8,13 @@ import asyncpg
 import pytest
 
 from payment_dev.postgres import EmbeddedPostgres
-from payment_service.idempotency.holding import Because, Holding
+from payment_service.idempotency.holding import Holding, HoldReason
 from payment_service.postgres import migrating
 from payment_service.postgres.database import Database
 from tests.support.database import Server, without_laws
 
 
-async def because(url: str) -> Because | None:
+async def because(url: str) -> HoldReason | None:
     database = Database(url, pool_size=2)
     try:
         return await Holding(database).because()
@@ -39,14 +39,14 @@ async def test_restored_backup_holds_what_would_be_sent_until_it_is_released(tmp
         await asyncio.to_thread(migrating.migrate, postgres.url())
         assert await because(postgres.url()) is None
         await say_that_replicas_have_every_row(postgres.url())
-        assert await because(postgres.url()) is Because.NOT_SYNCHRONOUS
+        assert await because(postgres.url()) is HoldReason.NOT_SYNCHRONOUS
         postgres.stop()
         # Archive recovery to the end of what is there, as from a base backup: PostgreSQL goes on in a new timeline.
         (postgres._cluster / "recovery.signal").touch()
         with (postgres._cluster / "postgresql.auto.conf").open("a") as settings:
             settings.write("restore_command = 'false'\n")
         postgres.start()
-        assert await because(postgres.url()) is Because.OTHER_TIMELINE
+        assert await because(postgres.url()) is HoldReason.OTHER_TIMELINE
         database = Database(postgres.url(), pool_size=2)
         await Holding(database).release("the cabinet was compared")
         await database.close()
@@ -70,13 +70,13 @@ async def test_dump_that_was_loaded_into_its_own_server_holds_what_would_be_sent
     else:
         await server.make("tests_dumped", empty=True)
     await _run("psql", "--dbname", url, "--quiet", "--set", "ON_ERROR_STOP=1", given=dump)
-    assert await because(url) is Because.OTHER_DATABASE
+    assert await because(url) is HoldReason.OTHER_DATABASE
 
 
 async def test_copy_that_was_made_in_its_own_server_holds_what_would_be_sent(server: Server) -> None:
     url = await server.make("tests_copied")
     copy = await server.make("tests_copy", template="tests_copied", released=False)
-    assert (await because(url), await because(copy)) == (None, Because.OTHER_DATABASE)
+    assert (await because(url), await because(copy)) == (None, HoldReason.OTHER_DATABASE)
 
 
 async def _run(program: str, *arguments: str, given: bytes = b"") -> bytes:

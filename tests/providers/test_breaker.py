@@ -32,7 +32,7 @@ def breaker(clock: Clock) -> Breaker:
 
 def fail(breaker: Breaker, times: int = FAILURES) -> None:
     for _ in range(times):
-        breaker.learn(failed=True)
+        breaker.observe(failed=True)
 
 
 def test_circuit_opens_at_the_last_of_so_many_failures_in_a_row(breaker: Breaker) -> None:
@@ -47,7 +47,7 @@ def test_circuit_opens_at_the_last_of_so_many_failures_in_a_row(breaker: Breaker
 def test_success_between_failures_begins_the_row_anew(breaker: Breaker) -> None:
     for _ in range(5):
         fail(breaker, FAILURES - 1)
-        breaker.learn(failed=False)
+        breaker.observe(failed=False)
     assert breaker.allows()
 
 
@@ -63,7 +63,7 @@ def test_try_that_succeeds_closes_the_circuit(breaker: Breaker, clock: Clock) ->
     fail(breaker)
     clock.now += PAUSE_S
     assert breaker.allows()
-    breaker.learn(failed=False)
+    breaker.observe(failed=False)
     assert all(breaker.allows() for _ in range(5))
     fail(breaker, FAILURES - 1)
     assert breaker.allows()
@@ -91,7 +91,7 @@ def test_try_that_never_comes_back_costs_one_more_pause(breaker: Breaker, clock:
 
 def test_success_of_a_call_that_began_before_closes_the_circuit(breaker: Breaker) -> None:
     fail(breaker)
-    breaker.learn(failed=False)
+    breaker.observe(failed=False)
     assert breaker.allows()
 
 
@@ -112,7 +112,7 @@ def shops(clock: Clock) -> ShopBreakers:
 
 def fails(shops: ShopBreakers, *names: str) -> None:
     for name in names:
-        shops.learn(name, failed=True)
+        shops.observe(name, failed=True)
 
 
 def test_shop_that_fails_alone_is_paused_alone(shops: ShopBreakers, clock: Clock) -> None:
@@ -128,14 +128,14 @@ def test_shop_that_fails_alone_is_paused_alone(shops: ShopBreakers, clock: Clock
 def test_shop_that_fails_while_others_succeed_stops_nobody_else(shops: ShopBreakers) -> None:
     for _ in range(50):
         fails(shops, "A", "A")
-        shops.learn("B", failed=False)
+        shops.observe("B", failed=False)
     assert not shops.allows("A")
     assert shops.allows("B")
     assert shops.allows("C")
 
 
 def test_failures_of_three_shops_stop_all(shops: ShopBreakers) -> None:
-    shops.learn("D", failed=False)
+    shops.observe("D", failed=False)
     fails(shops, "A", "B")
     assert shops.allows("C")
     fails(shops, "C")
@@ -150,14 +150,14 @@ def test_failures_of_all_shops_stop_all_when_they_are_fewer(shops: ShopBreakers)
 
 
 def test_two_of_three_shops_do_not_stop_the_third(shops: ShopBreakers) -> None:
-    shops.learn("C", failed=False)
+    shops.observe("C", failed=False)
     fails(shops, *"AB" * FAILURES)
     assert not shops.is_open
     assert shops.allows("C")
 
 
 def test_shop_that_was_not_seen_for_a_minute_does_not_count(shops: ShopBreakers, clock: Clock) -> None:
-    shops.learn("C", failed=False)
+    shops.observe("C", failed=False)
     clock.now += SEEN_FOR_S
     fails(shops, *"ABA")
     assert shops.is_open
@@ -174,7 +174,7 @@ def test_one_call_of_any_shop_tries_for_all(shops: ShopBreakers, clock: Clock) -
     fails(shops, *"ABC")
     clock.now += PAUSE_S
     assert [shops.allows(shop) for shop in "DABCD"] == [True, False, False, False, False]
-    shops.learn("D", failed=False)
+    shops.observe("D", failed=False)
     assert all(shops.allows(shop) for shop in "ABCDE")
 
 
@@ -194,7 +194,7 @@ def test_success_after_all_were_stopped_brings_every_shop_back(shops: ShopBreake
     fails(shops, *"ABC" * FAILURES)
     clock.now += PAUSE_S * 2
     assert shops.allows("A")
-    shops.learn("A", failed=False)
+    shops.observe("A", failed=False)
     assert all(shops.allows(shop) for shop in "ABC")
 
 
@@ -216,7 +216,7 @@ def test_shop_is_only_turned_away_by_its_own_failures_or_those_of_several(steps:
     for shop, failed, step_s in steps:
         clock.now += step_s
         if shops.allows(shop):
-            shops.learn(shop, failed=failed)
+            shops.observe(shop, failed=failed)
             calls.append((clock.now, shop, failed))
             continue
         failures = list(itertools.takewhile(lambda call: call[2], reversed(calls)))
@@ -238,10 +238,10 @@ def test_however_much_failed_a_call_that_succeeds_brings_back_its_shop(steps: li
     for shop, failed, step_s in steps:
         clock.now += step_s
         if shops.allows(shop):
-            shops.learn(shop, failed=failed)
+            shops.observe(shop, failed=failed)
     clock.now += 2 * PAUSE_S
     assert shops.allows("A")
-    shops.learn("A", failed=False)
+    shops.observe("A", failed=False)
     assert not shops.is_open
     assert shops.allows("A")
 

@@ -12,7 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram, Info, generate_latest
 from ops import alerts, dashboard, watched
 from ops.server import PROGRAM
 from payment_service.observability import metrics
-from payment_service.scheduling.lateness import PATIENCE
+from payment_service.scheduling.lateness import LATENESS_LIMITS
 from tests.support.database import Server
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +89,7 @@ def test_work_is_too_late_for_alerts_when_it_is_for_doctor_and_the_console() -> 
     expressions = "\n".join(rule["expr"] for rule in alerts.rules())
     limits = re.findall(r'payment_service_oldest_due_seconds\{kind="(\w+)"\}\) > (\d+)', expressions)
     assert {kind: float(limit) for kind, limit in limits} == {
-        kind: patience.too_late_s for kind, patience in PATIENCE.items()
+        kind: patience.too_late_s for kind, patience in LATENESS_LIMITS.items()
     }
 
 

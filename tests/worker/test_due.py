@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from payment_service.scheduling import due
-from payment_service.scheduling.due import Dispatcher, Kind, Together
+from payment_service.scheduling.due import BatchWriter, Dispatcher, Kind
 from tests.support.waiting import until
 
 Fact = Callable[[], bool]
@@ -165,7 +165,7 @@ async def test_what_gathers_while_a_statement_runs_is_written_together() -> None
         written.append(list(items))
         await go_on.wait()
 
-    together = Together(write)
+    together = BatchWriter(write)
     writers = [asyncio.create_task(together.write(number)) for number in range(3)]
     await until(true(lambda: bool(written)))
     late = asyncio.create_task(together.write(3))
@@ -188,7 +188,7 @@ async def test_what_cannot_be_written_together_is_written_alone_unless_the_datab
         if 0 in items:
             raise error
 
-    together = Together(write)
+    together = BatchWriter(write)
     results = await asyncio.gather(*(together.write(number) for number in range(2)), return_exceptions=True)
     assert written == attempts
     assert results == [error, None if len(attempts) > 1 else error]

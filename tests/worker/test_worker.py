@@ -31,8 +31,8 @@ from payment_service.settings import Settings
 from payment_service.worker.service import Worker, worker_over
 from tests.support.asking import SHOP, TERMINATE_OTHERS, Alarms, Gate, age, ask, audit_of, taking
 from tests.support.books import beyond_the_law
+from tests.support.due_work import work_off
 from tests.support.replies import accepted, failure, status_reply
-from tests.support.turns import work_off
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("shops")

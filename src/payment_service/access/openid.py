@@ -91,7 +91,7 @@ class _Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class StartedAttempt:
     """An attempt that began."""
 
     url: str
@@ -101,7 +101,7 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
+class CompletedAttempt:
     """An attempt that ended well."""
 
     wanted: str
@@ -124,7 +124,7 @@ class OpenId:
         """What people know the provider by."""
         return urlsplit(self.settings.issuer).hostname or ""
 
-    async def begin(self, wanted: str, *, session: str | None = None) -> Begun:
+    async def begin(self, wanted: str, *, session: str | None = None) -> StartedAttempt:
         """Begin an attempt for a page. With the digest of a ``session`` the person is asked again, and it is proved.
 
         Raises:
@@ -135,9 +135,9 @@ class OpenId:
         url = await provider.authorization_url(
             state=attempt.state, nonce=attempt.nonce, verifier=attempt.verifier, ask_again=session is not None
         )
-        return Begun(url, self._vault.encrypt(json.dumps(asdict(attempt)), _PLACE))
+        return StartedAttempt(url, self._vault.encrypt(json.dumps(asdict(attempt)), _PLACE))
 
-    async def finish(self, sealed: str, answer: Mapping[str, str], *, address: str) -> Arrived:
+    async def finish(self, sealed: str, answer: Mapping[str, str], *, address: str) -> CompletedAttempt:
         """End an attempt with what the provider sent the browser back with.
 
         Raises:
@@ -159,7 +159,7 @@ class OpenId:
             _refuse(Refusal.NOT_VERIFIED, attempt)
         token = await (self._begin if attempt.session is None else self._prove)(identity.email, identity, attempt)
         await self._sessions.limits.give_back(address)
-        return Arrived(attempt.wanted, token)
+        return CompletedAttempt(attempt.wanted, token)
 
     # --- steps
 

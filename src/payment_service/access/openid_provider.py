@@ -47,7 +47,7 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _Metadata:
     """What the provider said about itself."""
 
     authorization_endpoint: str
@@ -64,7 +64,7 @@ class Provider:
 
     def __init__(self, settings: OpenIdSettings) -> None:
         self._settings = settings
-        self._known: _Known | None = None
+        self._known: _Metadata | None = None
         self._not_before = 0.0
         self._one_at_a_time = asyncio.Lock()
 
@@ -105,7 +105,7 @@ class Provider:
 
     # --- steps
 
-    async def _exchange(self, known: _Known, code: str, verifier: str) -> dict[str, Any]:
+    async def _exchange(self, known: _Metadata, code: str, verifier: str) -> dict[str, Any]:
         """What the provider returns for a code."""
         body = prepare_token_request(
             "authorization_code", redirect_uri=self._settings.redirect_uri, code=code, code_verifier=verifier
@@ -122,7 +122,7 @@ class Provider:
             _refuse(Refusal.AWAY if status >= 500 else Refusal.NOT_PROVEN, f"token endpoint: {status}")
         return _object(reply) or _refuse(Refusal.AWAY, "token endpoint: no JSON object")
 
-    async def _verified(self, known: _Known, id_token: str, nonce: str, access_token: object) -> dict[str, Any]:
+    async def _verified(self, known: _Metadata, id_token: str, nonce: str, access_token: object) -> dict[str, Any]:
         """The claims of an ID token that holds."""
         try:
             try:
@@ -144,7 +144,7 @@ class Provider:
             _refuse(Refusal.NOT_PROVEN, f"ID token: {type(error).__name__}")
         return dict(claims)
 
-    async def _read(self, *, anew: bool = False) -> _Known:
+    async def _read(self, *, anew: bool = False) -> _Metadata:
         """What is known of the provider, read again when it is too old; with ``anew`` unless that was a moment ago."""
         now = asyncio.get_running_loop().time
         async with self._one_at_a_time:
@@ -158,7 +158,7 @@ class Provider:
             if metadata.get("issuer") != self._settings.issuer:
                 _refuse(Refusal.AWAY, "its document names another issuer")
             methods = metadata.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
-            self._known = _Known(
+            self._known = _Metadata(
                 authorization_endpoint=self._endpoint(metadata, "authorization_endpoint"),
                 token_endpoint=self._endpoint(metadata, "token_endpoint"),
                 by_post="client_secret_basic" not in methods,

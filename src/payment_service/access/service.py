@@ -166,7 +166,7 @@ class Access:
             await session.execute(now)
         self._used.difference_update(used)
 
-    async def keep_noting_uses(self) -> None:
+    async def record_uses_repeatedly(self) -> None:
         """Record uses every ``NOTED_EVERY_S`` seconds, until cancelled."""
         while True:
             await asyncio.sleep(NOTED_EVERY_S)

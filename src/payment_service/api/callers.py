@@ -10,10 +10,10 @@ from payment_service.access.service import Caller, Scope
 from payment_service.access.views import KeyView
 from payment_service.api import problems
 from payment_service.api.dependencies import InServices, caller_who_may
-from payment_service.api.exact import ExactRoute
+from payment_service.api.strict import StrictRoute
 from payment_service.postgres.visibility import ALL_SHOPS
 
-router = APIRouter(tags=["admin"], route_class=ExactRoute)
+router = APIRouter(tags=["admin"], route_class=StrictRoute)
 
 
 class Me(BaseModel):

@@ -11,10 +11,10 @@ from pydantic import Field, StringConstraints, TypeAdapter
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
-from payment_service.api.answers import answered
 from payment_service.api.dependencies import InServices, PresentedKey, caller_who_may
-from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import Bin, Body, Changes, DeviceTokenText, Moment, ShopId, Text
+from payment_service.api.responses import json_response
+from payment_service.api.strict import StrictRoute
 from payment_service.errors import (
     BinOfSeveralShops,
     InvalidInput,
@@ -29,7 +29,7 @@ from payment_service.routing.models import PaymentConfig
 from payment_service.routing.service import ShopConfig
 from payment_service.routing.views import ConfigAnswer, ConfigChangeAnswer
 
-router = APIRouter(route_class=ExactRoute)
+router = APIRouter(route_class=StrictRoute)
 
 ProviderText = Annotated[str, Field(description="The payment provider.", examples=[DEFAULT])]
 Name = Annotated[Text, StringConstraints(max_length=200)]
@@ -167,7 +167,7 @@ async def add(
     """Adds a shop. Its payments go to this BIN from now on."""
     fields = body.model_dump(exclude={"shop_id", "reason"})
     made = await services.routing.create(caller, body.shop_id, fields, reason=body.reason)
-    return answered(_shown(made, caller), 201, headers={"Location": f"/admin/configs/{body.shop_id}"})
+    return json_response(_shown(made, caller), 201, headers={"Location": f"/admin/configs/{body.shop_id}"})
 
 
 @router.get(

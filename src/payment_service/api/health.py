@@ -9,14 +9,14 @@ from pydantic import BaseModel, Field
 from payment_service import __version__
 from payment_service.api import documentation, problems
 from payment_service.api.dependencies import InServices
-from payment_service.api.exact import ExactRoute
 from payment_service.api.middleware import Drain
+from payment_service.api.strict import StrictRoute
 from payment_service.errors import NotAuthenticated
 from payment_service.observability.exposition import CONTENT_TYPE, exposition
 from payment_service.postgres import schema
 from payment_service.services import Services
 
-router = APIRouter(tags=["health"], route_class=ExactRoute)
+router = APIRouter(tags=["health"], route_class=StrictRoute)
 
 
 class About(BaseModel):
@@ -94,7 +94,7 @@ async def _schema_revision(services: Services, request: Request) -> str | None:
 
 def metrics_router(token: str | None) -> APIRouter:
     """``/metrics``, for everybody or for those who hold the token."""
-    metrics = APIRouter(tags=["health"], route_class=ExactRoute)
+    metrics = APIRouter(tags=["health"], route_class=StrictRoute)
 
     @metrics.get(
         "/metrics",

@@ -16,8 +16,8 @@ from starlette.exceptions import HTTPException
 
 from payment_service.api import problems
 from payment_service.api.dependencies import InServices
-from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import SentId
+from payment_service.api.strict import StrictRoute
 from payment_service.errors import HintNotVerified, RateLimited, TooManyHints
 from payment_service.providers.registry import DEFAULT
 from payment_service.rates import Rate, RateLimiter
@@ -30,7 +30,7 @@ _SIGNATURE: Final = re.compile(r"(?:sha256=)?([0-9a-f]{64})", re.IGNORECASE)
 limiter = RateLimiter(Rate(PER_SECOND, 1))
 
 
-class SignedRoute(ExactRoute):
+class SignedRoute(StrictRoute):
     """A route that takes a body only when its raw bytes are signed: nothing of it is parsed before."""
 
     async def admit(self, request: Request) -> None:

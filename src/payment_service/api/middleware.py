@@ -88,7 +88,7 @@ class RequestMiddleware:
                 status = message["status"]
                 if ticket is not None:
                     verified = origin.get().actor != ANONYMOUS or "verified" in state
-                    throttle.learn(ticket, verified=verified, refused=status == 401)
+                    throttle.observe(ticket, verified=verified, refused=status == 401)
                 message["headers"] = self._completed(message["headers"], request_id)
             await send(message)
 
@@ -141,7 +141,7 @@ class RequestMiddleware:
             record(f"{method} {route}", seconds, kind="SERVER", failed=(status or 500) >= 500, status=status)
             log.info("answered", method=method, route=route, status=status, actor=actor, seconds=round(seconds, 4))
             client = scope.get("client")
-            self._refused.learn(client[0] if client else "", actor, route, status)
+            self._refused.observe(client[0] if client else "", actor, route, status)
 
     def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> ASGIApp | None:
         """What is refused before it is looked at."""

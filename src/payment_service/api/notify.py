@@ -9,20 +9,20 @@ from pydantic import BaseModel, Field, StrictBool, StringConstraints, WithJsonSc
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
-from payment_service.api.answers import answered
 from payment_service.api.dependencies import InServices, caller_who_may
-from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import Body, Changes, ShopId, Text
+from payment_service.api.responses import json_response
+from payment_service.api.strict import StrictRoute
 from payment_service.api.webhooks import subjects_of
 from payment_service.errors import BindingExists, BindingNotFound, MessageNotSent, PaymentNotFound, ShopNotConfigured
 from payment_service.events.outbox import EventType
 from payment_service.languages import Language
 from payment_service.notifications.bindings import BindingRequest, Bound
 from payment_service.notifications.models import MessageState
-from payment_service.notifications.record import Told
+from payment_service.notifications.record import MessageDetails
 from payment_service.notifications.texts import NOTIFIABLE_EVENTS
 
-router = APIRouter(tags=["admin"], route_class=ExactRoute)
+router = APIRouter(tags=["admin"], route_class=StrictRoute)
 
 Description = Annotated[Text, StringConstraints(max_length=200)]
 PeoplesEvent = Annotated[EventType, WithJsonSchema({"type": "string", "enum": list(NOTIFIABLE_EVENTS)})]
@@ -45,9 +45,9 @@ class MessageAnswer(BaseModel):
     sent_at: datetime | None
 
     @classmethod
-    def of(cls, told: Told) -> Self:
+    def of(cls, details: MessageDetails) -> Self:
         """The view of a message."""
-        message, event, chat = told.message, told.event, told.chat
+        message, event, chat = details.message, details.event, details.chat
         return cls(
             event_id=event.id,
             type=event.type,
@@ -114,8 +114,8 @@ async def messages(
 ) -> list[MessageAnswer]:
     """Lists the messages about a payment and its refunds, sent or still to be sent, oldest first."""
     await services.reading.get(caller, payment)
-    told = await services.message_record.of_subjects(caller, await subjects_of(services, payment))
-    return [MessageAnswer.of(one) for one in told]
+    details = await services.message_record.of_subjects(caller, await subjects_of(services, payment))
+    return [MessageAnswer.of(one) for one in details]
 
 
 @router.get("/admin/notify", summary="All bindings", responses=problems.declared())
@@ -135,7 +135,7 @@ async def add(body: NewBinding, services: InServices, caller: Admin) -> Response
     """Sends the events of one shop, or of all shops, to a chat from now on."""
     bound = await services.bindings.add(caller, BindingRequest(**body.model_dump()))
     location = f"/admin/notify/{bound.binding.id}"
-    return answered(_shown(bound), 201, headers={"Location": location})
+    return json_response(_shown(bound), 201, headers={"Location": location})
 
 
 @router.get("/admin/notify/{id}", summary="One binding", responses=problems.declared(BindingNotFound))

@@ -16,10 +16,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringCo
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
-from payment_service.api.answers import answered
 from payment_service.api.dependencies import AnswerBy, InServices, caller_who_may
-from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import Body, ExternalId, Moment, Phone, ShopId, Tenge, Text
+from payment_service.api.responses import json_response
+from payment_service.api.strict import StrictRoute
 from payment_service.api.waiting import changed
 from payment_service.audit import service as audit
 from payment_service.audit.views import HistoryLine
@@ -54,7 +54,7 @@ from payment_service.refunds.views import RefundLine
 from payment_service.scheduling.operations import NotEndedYet
 from payment_service.services import Services
 
-router = APIRouter(tags=["payments"], route_class=ExactRoute)
+router = APIRouter(tags=["payments"], route_class=StrictRoute)
 
 IdempotencyKey = Annotated[
     str | None,
@@ -384,7 +384,7 @@ def _answer(payment: Payment, *, is_link: bool, headers: dict[str, str]) -> Resp
     if payment.failure is not None and payment.failure != Failure.DECLINED:
         return refused(Failure(payment.failure), payment, payment, headers=headers)
     view = LinkAnswer if is_link else PaymentAnswer
-    return answered(view.of(payment), headers=headers)
+    return json_response(view.of(payment), headers=headers)
 
 
 def unknown(payment_id: UUID, payment: Payment | None, *, headers: dict[str, str] | None = None) -> Response:
@@ -408,7 +408,7 @@ def unknown(payment_id: UUID, payment: Payment | None, *, headers: dict[str, str
             "status": payment.status,
         },
     )
-    return answered(body, HTTPStatus.ACCEPTED, headers=headers)
+    return json_response(body, HTTPStatus.ACCEPTED, headers=headers)
 
 
 def refused(failure: Failure, what: Payment | Refund, payment: Payment, *, headers: dict[str, str]) -> JSONResponse:

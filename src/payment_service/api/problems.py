@@ -17,11 +17,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from payment_service import errors
-from payment_service.api.wording import one_for_each_value, sentence_of
+from payment_service.api.validation_messages import one_for_each_value, sentence_of
 from payment_service.errors import ServiceError
 from payment_service.observability.context import origin
 from payment_service.observability.logs import get_logger, scrub
-from payment_service.observability.sentry import tell
+from payment_service.observability.sentry import report
 from payment_service.postgres.database import is_unreachable
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -250,7 +250,7 @@ def of_unforeseen(error: Exception) -> JSONResponse:
         log.warning("database unavailable", error=type(error).__name__)
         return of_error(errors.DatabaseUnavailable())
     log.error("unforeseen error", exc_info=error)
-    tell(error)
+    report(error)
     return _internal("An internal error occurred and was logged.")
 
 

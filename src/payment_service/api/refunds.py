@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationInfo, f
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
-from payment_service.api.answers import answered
 from payment_service.api.dependencies import AnswerBy, InServices, caller_who_may
-from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import Body, Moment, SentId, ShopId, Tenge
 from payment_service.api.payments import UNKNOWN, IdempotencyKey, refused, unknown
+from payment_service.api.responses import json_response
+from payment_service.api.strict import StrictRoute
 from payment_service.errors import (
     DeviceTokenMissing,
     IdempotencyKeyReused,
@@ -36,7 +36,7 @@ from payment_service.refunds.service import RefundRequest
 from payment_service.refunds.views import RefundedAnswer, RefundItem
 from payment_service.scheduling.operations import NotEndedYet
 
-router = APIRouter(tags=["payments"], route_class=ExactRoute)
+router = APIRouter(tags=["payments"], route_class=StrictRoute)
 
 
 class RefundBody(Body):
@@ -143,4 +143,4 @@ async def refund(
         return unknown(payment.id, payment, headers=headers)
     if done.failure is not None:
         return refused(Failure(done.failure), done, payment, headers=headers)
-    return answered(RefundedAnswer.of(done, payment, remaining=answer.left), headers=headers)
+    return json_response(RefundedAnswer.of(done, payment, remaining=answer.left), headers=headers)

@@ -39,7 +39,7 @@ class RefusedCallers:
         self._clock = clock
         self._callers: OrderedDict[tuple[str, str], _Caller] = OrderedDict()
 
-    def learn(self, address: str, actor: str, route: str, status: int | None) -> None:
+    def observe(self, address: str, actor: str, route: str, status: int | None) -> None:
         """How a request was answered. ``actor`` is whose key it had, ``route`` the pattern of its path."""
         if status not in _REFUSED or route not in _ROUTES:
             return

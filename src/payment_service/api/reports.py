@@ -29,8 +29,8 @@ from pydantic_core import CoreSchema
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.dependencies import InServices, caller_who_may
-from payment_service.api.exact import MAX_TOLD, ExactRoute, not_known, unknown_parameters
 from payment_service.api.fields import Moment, SentId, ShopId, Text, digits, or_else, whole
+from payment_service.api.strict import MAX_TOLD, StrictRoute, not_known, unknown_parameters
 from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
 from payment_service.audit.service import LogFilter
@@ -43,7 +43,7 @@ from payment_service.observability.logs import get_logger, scrub
 from payment_service.providers.registry import DEFAULT
 from payment_service.reports.service import Report
 
-router = APIRouter(route_class=ExactRoute)
+router = APIRouter(route_class=StrictRoute)
 _WHOLE = re.compile(r"[0-9]{1,10}")
 log = get_logger(__name__)
 _LINES: Final = TypeAdapter(list[LogLine])
@@ -136,10 +136,10 @@ class ClientReport(BaseModel):
                 raise
             kept = {name: value for name, value in said.items() if name not in wrong}
             report = handler(kept | {name: None for name in wrong if cls.model_fields[name].is_required()})
-        report.what_was_not_kept(said, wrong)
+        report.warn_of_losses(said, wrong)
         return report
 
-    def what_was_not_kept(self, said: Mapping[str, Any], wrong: set[str]) -> None:
+    def warn_of_losses(self, said: Mapping[str, Any], wrong: set[str]) -> None:
         """Note what of the report is not kept as it was sent. ``wrong`` names what was left out."""
         self._warnings = [*self._partly_kept(said, wrong)]
 

@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, Field, StringConstraints
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.dependencies import InServices, caller_who_may
-from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import Body, SentId, Text
+from payment_service.api.strict import StrictRoute
 from payment_service.errors import (
     ExternalIdNotProven,
     ExternalIdTaken,
@@ -31,7 +31,7 @@ from payment_service.payments.views import PaymentLine
 from payment_service.refunds.settling import RefundSettlement
 from payment_service.refunds.views import RefundLine, Task
 
-router = APIRouter(prefix="/admin", tags=["admin"], route_class=ExactRoute)
+router = APIRouter(prefix="/admin", tags=["admin"], route_class=StrictRoute)
 
 
 def _stripped(value: Any) -> Any:

@@ -9,15 +9,15 @@ from pydantic import BaseModel
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.dependencies import InServices, caller_who_may
-from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import Day, ShopId
+from payment_service.api.strict import StrictRoute
 from payment_service.errors import InvalidInput
 from payment_service.notifications.texts import ALMATY
 from payment_service.reconciliation.service import Period
 from payment_service.reconciliation.sums import sums_of
 from payment_service.reconciliation.views import SumLine
 
-router = APIRouter(tags=["payments"], route_class=ExactRoute)
+router = APIRouter(tags=["payments"], route_class=StrictRoute)
 LONGEST: Final = timedelta(days=366)
 
 

@@ -65,7 +65,7 @@ class Throttle:
             raise RateLimited("address", "Requests without a valid API key from this address", exceeded)
         return Ticket(address, key)
 
-    def learn(self, ticket: Ticket, *, verified: bool, refused: bool) -> None:
+    def observe(self, ticket: Ticket, *, verified: bool, refused: bool) -> None:
         """What became of a request: whether its key or signature was right, or was refused."""
         if verified and ticket.address is not None:
             self._addresses.give_back(ticket.address)

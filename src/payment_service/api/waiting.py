@@ -14,16 +14,16 @@ from starlette.types import Scope as AsgiScope
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.dependencies import InServices, caller_who_may
-from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import ShopId
 from payment_service.api.middleware import Drain
+from payment_service.api.strict import StrictRoute
 from payment_service.errors import NoRoomToWait, NotAuthenticated, TooManyWaiting
-from payment_service.events.subscriptions import Subscription, Subscriptions, Told
+from payment_service.events.subscriptions import StreamEvent, Subscription, Subscriptions
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.services import Services
 
-router = APIRouter(tags=["payments"], route_class=ExactRoute)
+router = APIRouter(tags=["payments"], route_class=StrictRoute)
 
 LOOK_EVERY_S = 1.0
 """How soon a waiting request notices that this process is stopping, in seconds."""
@@ -111,23 +111,23 @@ async def _lines(
     subscriptions: Subscriptions, subscription: Subscription, last_event_id: UUID | None, drain: Drain
 ) -> AsyncIterator[str]:
     yield ": connected\n\n"
-    told = set()
+    sent = set()
     if last_event_id is not None:
         async for event in subscriptions.since(subscription.caller, last_event_id):
             if not await _may_tell(subscription, drain):
                 return
-            told.add(event.header.id)
+            sent.add(event.header.id)
             yield _line(event)
     async for happened in _event_facts(subscription, drain):
         if happened is None:
             yield ": still here\n\n"
-        elif happened.header.id not in told:
+        elif happened.header.id not in sent:
             if not await _may_tell(subscription, drain):
                 return
             yield _line(happened)
 
 
-async def _event_facts(subscription: Subscription, drain: Drain) -> AsyncIterator[Told | None]:
+async def _event_facts(subscription: Subscription, drain: Drain) -> AsyncIterator[StreamEvent | None]:
     """Each event, and now and then none as a sign of life, until the stream has to end."""
     loop = asyncio.get_running_loop()
     beat_at = loop.time() + HEARTBEAT_S
@@ -154,5 +154,5 @@ async def _may_tell(subscription: Subscription, drain: Drain) -> bool:
     return subscription.trusted and not drain.begun
 
 
-def _line(event: Told) -> str:
+def _line(event: StreamEvent) -> str:
     return f"id: {event.header.id}\nevent: {event.header.type}\ndata: {event.text}\n\n"

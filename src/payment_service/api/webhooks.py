@@ -9,17 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
-from payment_service.api.answers import answered
 from payment_service.api.dependencies import InServices, caller_who_may
-from payment_service.api.exact import ExactRoute
 from payment_service.api.fields import Body, Changes, Moment, ShopId, Text
+from payment_service.api.responses import json_response
+from payment_service.api.strict import StrictRoute
 from payment_service.errors import DeliveryNotFound, InvalidInput, ShopNotConfigured, WebhookNotFound, WebhookOff
 from payment_service.events.outbox import EventType
 from payment_service.services import Services
 from payment_service.webhooks.delivery import body_of
 from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
 
-router = APIRouter(prefix="/admin", tags=["webhooks"], route_class=ExactRoute)
+router = APIRouter(prefix="/admin", tags=["webhooks"], route_class=StrictRoute)
 
 Admin = Annotated[Caller, caller_who_may(Scope.ADMIN)]
 EndpointId = Annotated[UUID, Path(description="The endpoint, as the list shows it.")]
@@ -193,7 +193,7 @@ async def add(body: NewEndpoint, services: InServices, caller: Admin) -> Respons
     await _check_shops(services, caller, body.shops)
     made = await services.endpoints.add(caller, body.model_dump())
     view = EndpointWithSecret(**services.endpoints.shown(made.endpoint), secret=made.secret)
-    return answered(view, 201, headers={"Location": f"/admin/webhooks/{made.endpoint.id}"})
+    return json_response(view, 201, headers={"Location": f"/admin/webhooks/{made.endpoint.id}"})
 
 
 @router.get("/webhooks/{id}", summary="One webhook endpoint", responses=problems.declared(WebhookNotFound))

@@ -28,7 +28,7 @@ _ROW_LINE, _SEAL_LINE = (b'{"row":', b"}"), (b'{"seal":', b"}")
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
+class SealRange:
     """Which seals, both ends included."""
 
     first: int
@@ -36,16 +36,16 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class UnsealedRows:
     """Rows that no seal covers yet, and when the oldest of them was written."""
 
     rows: int
     since: datetime | None
 
 
-async def extent(
+async def seal_range(
     database: Database, *, from_seal: int = 1, since: datetime | None = None, until: datetime | None = None
-) -> Extent | None:
+) -> SealRange | None:
     """The seals that there are from ``from_seal`` on; of a period, those that cover a row of it. None without any."""
     seals = select(func.min(AuditSeal.seq), func.max(AuditSeal.seq)).where(AuditSeal.seq >= from_seal)
     async with database.reading() as session:
@@ -60,7 +60,7 @@ async def extent(
                 return None
             seals = seals.where(AuditSeal.last_id >= low, AuditSeal.after_id < high)
         first, last = await _ends(session, seals)
-    return None if first is None else Extent(first, last)
+    return None if first is None else SealRange(first, last)
 
 
 async def _ends(session: AsyncSession, query: Select[int, int]) -> tuple[Any, Any]:
@@ -68,13 +68,13 @@ async def _ends(session: AsyncSession, query: Select[int, int]) -> tuple[Any, An
     return lowest, highest
 
 
-async def waiting(database: Database) -> Waiting:
+async def unsealed_rows(database: Database) -> UnsealedRows:
     """What the next seals will cover."""
     sealed = select(func.coalesce(func.max(AuditSeal.last_id), 0)).scalar_subquery()
     query = select(func.count(), func.min(AuditEntry.created_at)).where(AuditEntry.id > sealed)
     async with database.reading() as session:
         rows, since = (await session.execute(query)).one()
-    return Waiting(rows, since)
+    return UnsealedRows(rows, since)
 
 
 async def retired(database: Database) -> list[Retired]:
@@ -95,7 +95,7 @@ async def seal_before(database: Database, seq: int) -> Seal | None:
     return found[0] if found else None
 
 
-async def read(database: Database, wanted: Extent, *, after: int | None = None) -> AsyncGenerator[Line]:
+async def read(database: Database, wanted: SealRange, *, after: int | None = None) -> AsyncGenerator[Line]:
     """The record out of the database: every row in the range of a seal, by id, and then the seal.
 
     ``after`` is where the seal before the first one ends; without it everything up to the first seal's end is read.

@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from payment_service.audit import archive
-from payment_service.audit.archive import Extent
+from payment_service.audit.archive import SealRange
 from payment_service.audit.canonical import Seal
 from payment_service.audit.models import AuditCheck, AuditEntry, AuditSeal
 from payment_service.audit.verification import Expected, Kind, RecordBroken, Verifier
@@ -45,9 +45,9 @@ async def check_database(
                 raise RecordBroken(Kind.SEAL_MISSING, f"Seal {from_seal - 1} is missing.", seal=from_seal - 1)
             verifier.continue_after(before)
             after = before.last_id
-        wanted = await archive.extent(database, from_seal=from_seal)
+        wanted = await archive.seal_range(database, from_seal=from_seal)
         if wanted is not None:
-            async with aclosing(archive.read(database, Extent(from_seal, wanted.last), after=after)) as lines:
+            async with aclosing(archive.read(database, SealRange(from_seal, wanted.last), after=after)) as lines:
                 async for line in lines:
                     verifier.take(line)
                     if isinstance(line, Seal):

@@ -14,7 +14,7 @@ from pathlib import Path
 from sqlalchemy import func, select, text
 
 from payment_service.audit import archive, checking
-from payment_service.audit.archive import Extent
+from payment_service.audit.archive import SealRange
 from payment_service.audit.canonical import Seal
 from payment_service.audit.models import AuditRetired, AuditSeal
 from payment_service.observability.context import origin
@@ -23,16 +23,16 @@ from payment_service.postgres.months import NotRetired, over, take_out
 
 
 @dataclass(frozen=True, slots=True)
-class Leaving:
+class RetirablePartition:
     """A partition that may leave, and where its rows are written to; nowhere when earlier files hold them all."""
 
     partition: str
     until: datetime
     """Its rows were written before that."""
-    seals: Extent | None
+    seals: SealRange | None
 
 
-async def leaving(database: Database, *, before: datetime) -> Sequence[Leaving]:
+async def retirable(database: Database, *, before: datetime) -> Sequence[RetirablePartition]:
     """The partitions whose rows were all written before then, the oldest first, each with the seals of its file.
 
     A seal that covers rows of two months goes with the older one: files hold seals whole, and none of them twice.
@@ -47,13 +47,13 @@ async def leaving(database: Database, *, before: datetime) -> Sequence[Leaving]:
             covering = select(func.max(AuditSeal.seq)).where(AuditSeal.last_id >= low, AuditSeal.after_id < high)
             last = await session.scalar(covering) or 0
             first = await session.scalar(covering.with_only_columns(func.min(AuditSeal.seq))) or 0
-            seals = Extent(max(first, written + 1), last)
-            found.append(Leaving(name, until, seals if seals.first <= last else None))
+            seals = SealRange(max(first, written + 1), last)
+            found.append(RetirablePartition(name, until, seals if seals.first <= last else None))
             written = max(written, last)
     return found
 
 
-async def write_file(database: Database, seals: Extent, path: Path, *, progress: Callable[[int], object]) -> str:
+async def write_file(database: Database, seals: SealRange, path: Path, *, progress: Callable[[int], object]) -> str:
     """Write these seals and their rows to a new file and read it again; returns its SHA-256.
 
     Raises:

@@ -37,7 +37,7 @@ _WRITERS = text("""
 _NOW = text(f"SELECT now(), {UTC_TEXT.format('now()')}")
 
 
-class FormOutgrown(RuntimeError):
+class SealFormMismatch(RuntimeError):
     """``payment_log`` is not what the newest form holds: other code must seal it."""
 
 
@@ -51,7 +51,7 @@ class AuditSeals:
         """Seal what can be sealed now; returns how many rows.
 
         Raises:
-            FormOutgrown: when the table has other columns than the newest form holds.
+            SealFormMismatch: when the table has other columns than the newest form holds.
         """
         async with self.database.engine.connect() as connection:
             horizon = await _horizon(connection)
@@ -109,7 +109,7 @@ async def _seal_once(connection: AsyncConnection, horizon: int) -> int:
         if table.keys() != FORMS[form]:
             differ = ", ".join(sorted(table.keys() ^ FORMS[form]))
             log.error("audit not sealed: payment_log has other columns than this code seals", columns=differ)
-            raise FormOutgrown(differ)
+            raise SealFormMismatch(differ)
         found = await read_rows(connection, table, after=after_id, last=horizon, limit=MAX_ROWS)
         if not found:
             return 0

@@ -26,7 +26,7 @@ from payment_service.postgres.health import SKEW_S, SLOW_S, database_health
 from payment_service.postgres.months import months
 from payment_service.postgres.vault import VaultError
 from payment_service.providers.interface import NoSuchPayment, StatusRead, StatusUnread
-from payment_service.scheduling.lateness import PATIENCE, Lateness
+from payment_service.scheduling.lateness import LATENESS_LIMITS, Lateness
 from payment_service.scheduling.ticks import workers
 from payment_service.services import Services, serving_database
 
@@ -72,7 +72,7 @@ _LEVELS: Final = {Lateness.IN_TIME: Level.OK, Lateness.LATE: Level.WARNING, Late
 Look = Callable[[Services], Awaitable[Sequence[Finding]]]
 
 
-async def look_over(services: Services) -> AsyncIterator[Finding]:
+async def run_checks(services: Services) -> AsyncIterator[Finding]:
     """Check everything, what other checks depend on first. A check that fails is a finding too."""
     for finding in _settings(services):
         yield finding
@@ -286,21 +286,21 @@ def _of_reading(name: str, reading: NoSuchPayment | StatusRead | StatusUnread) -
 
 async def _workers(services: Services) -> list[Finding]:
     sweep_every_s = services.settings.sweep_every_s
-    living = [one for one in await workers(services.database) if one.works(sweep_every_s)]
-    if not living:
+    alive = [one for one in await workers(services.database) if one.is_alive(sweep_every_s)]
+    if not alive:
         sentence = "none runs: no payment is polled, no event or message is sent"
         return [Finding("workers", Level.BAD, sentence, "payment-service worker")]
-    releases = {one.version for one in living}
+    releases = {one.version for one in alive}
     if len(releases) > 1:
         return [Finding("workers", Level.WARNING, f"of releases {', '.join(sorted(releases))}", "end the upgrade")]
-    return [Finding("workers", Level.OK, f"{len(living)} of release {releases.pop()}")]
+    return [Finding("workers", Level.OK, f"{len(alive)} of release {releases.pop()}")]
 
 
 async def _work(services: Services) -> list[Finding]:
     findings = []
     for what, since in (await services.due_since()).items():
         late_s = (datetime.now(UTC) - since).total_seconds() if since else 0
-        level = _LEVELS[PATIENCE[what].judge(late_s)]
+        level = _LEVELS[LATENESS_LIMITS[what].lateness(late_s)]
         sentence = f"the oldest waits for {late_s:.0f} s" if since else "none waits"
         findings.append(Finding(what, level, sentence, "" if level is Level.OK else _LATE[what]))
     return findings

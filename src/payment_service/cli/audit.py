@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from payment_service.audit import archive, checking, retiring
-from payment_service.audit.archive import Extent, Waiting
+from payment_service.audit.archive import SealRange, UnsealedRows
 from payment_service.audit.canonical import Seal
 from payment_service.audit.checking import Report
 from payment_service.audit.comparing import Comparison, compare
-from payment_service.audit.retiring import Leaving
+from payment_service.audit.retiring import RetirablePartition
 from payment_service.audit.verification import Expected, RecordBroken
 from payment_service.cli.output import AsJson, fail, show
 from payment_service.cli.running import with_database
@@ -61,13 +61,13 @@ def verify(
         _tell(_check_file(file, expected), None, None, as_json=as_json)
         return
 
-    async def work(database: Database, _vault: Vault) -> tuple[Report, Waiting, Comparison | None]:
-        seals = await archive.extent(database, from_seal=from_seal)
+    async def work(database: Database, _vault: Vault) -> tuple[Report, UnsealedRows, Comparison | None]:
+        seals = await archive.seal_range(database, from_seal=from_seal)
         if seals is None and from_seal > 1:
             fail(f"There is no seal {from_seal}.")
         with _progress("Checking seals", seals.last - from_seal + 1 if seals else 0) as advance:
             report = await checking.check_database(database, from_seal=from_seal, expected=expected, progress=advance)
-        waiting = await archive.waiting(database)
+        waiting = await archive.unsealed_rows(database)
         await _note(database, report)
         return report, waiting, await compare(database) if report.problem is None else None
 
@@ -97,24 +97,24 @@ def export(
     Seals are written whole, so a period may bring some rows from around it. Rows that are not sealed yet are left out.
     """
 
-    async def work(database: Database, _vault: Vault) -> tuple[Extent | None, Waiting]:
+    async def work(database: Database, _vault: Vault) -> tuple[SealRange | None, UnsealedRows]:
         period = {"since": _in_utc(since), "until": _in_utc(until)}
-        wanted = await archive.extent(database, from_seal=from_seal, **period)
+        wanted = await archive.seal_range(database, from_seal=from_seal, **period)
         gone = max((one.last_seq for one in await archive.retired(database)), default=0)
         if wanted is not None and wanted.first <= gone:
             typer.echo(f"Seals up to {gone} are in the files of what has left the record.", err=True)
-            wanted = Extent(gone + 1, wanted.last) if gone < wanted.last else None
+            wanted = SealRange(gone + 1, wanted.last) if gone < wanted.last else None
         with _sink(output) as file:
             if wanted is not None:
                 await _write(database, wanted, file)
-        return wanted, await archive.waiting(database)
+        return wanted, await archive.unsealed_rows(database)
 
     wanted, waiting = with_database(work)
     what = f"Seals {wanted.first} to {wanted.last} were written." if wanted else "No seal covers that."
     typer.echo(f"{what} {_waiting_words(waiting)}", err=True)
 
 
-async def _write(database: Database, wanted: Extent, file: BinaryIO) -> None:
+async def _write(database: Database, wanted: SealRange, file: BinaryIO) -> None:
     before = await archive.seal_before(database, wanted.first)
     lines = archive.read(database, wanted, after=before.last_id if before else None)
     with _progress("Writing seals", wanted.last - wanted.first + 1) as advance:
@@ -141,7 +141,7 @@ def retire(
     """
 
     async def work(database: Database, _vault: Vault) -> None:
-        wanted = await retiring.leaving(database, before=before.replace(tzinfo=UTC))
+        wanted = await retiring.retirable(database, before=before.replace(tzinfo=UTC))
         if not wanted:
             fail(f"Nothing is in the record that ended before {before:%Y-%m}.")
         report, comparison = await checking.check_database(database), await compare(database)
@@ -153,7 +153,7 @@ def retire(
     with_database(work)
 
 
-async def _retire(database: Database, leaving: Leaving, path: Path) -> None:
+async def _retire(database: Database, leaving: RetirablePartition, path: Path) -> None:
     digest = None
     with _only_of_what_left(path):
         if leaving.seals is not None:
@@ -200,7 +200,7 @@ def _check_file(path: Path, expected: Expected | None) -> Report:
         fail(f"{path} cannot be read: {error.strerror}.")
 
 
-def _tell(report: Report, waiting: Waiting | None, comparison: Comparison | None, *, as_json: bool) -> None:
+def _tell(report: Report, waiting: UnsealedRows | None, comparison: Comparison | None, *, as_json: bool) -> None:
     problem = report.problem or (comparison.problem if comparison else None)
     if as_json:
         show([_line(report, waiting, comparison, problem)], as_json=True)
@@ -210,7 +210,7 @@ def _tell(report: Report, waiting: Waiting | None, comparison: Comparison | None
         fail(problem.sentence)
 
 
-def _say(report: Report, waiting: Waiting | None, comparison: Comparison | None) -> None:
+def _say(report: Report, waiting: UnsealedRows | None, comparison: Comparison | None) -> None:
     if report.first is not None and report.last is not None:
         until = "" if report.problem is None else " before that"
         typer.echo(f"Whole{until}: seals {report.first.seq} to {report.last.seq} with {report.rows} rows.")
@@ -227,7 +227,7 @@ def _say(report: Report, waiting: Waiting | None, comparison: Comparison | None)
 
 
 def _line(
-    report: Report, waiting: Waiting | None, comparison: Comparison | None, problem: RecordBroken | None
+    report: Report, waiting: UnsealedRows | None, comparison: Comparison | None, problem: RecordBroken | None
 ) -> dict[str, Any]:
     return {
         "whole": problem is None,
@@ -245,7 +245,7 @@ def _line(
     }
 
 
-def _waiting_words(waiting: Waiting) -> str:
+def _waiting_words(waiting: UnsealedRows) -> str:
     if waiting.since is None:
         return "No row waits for its seal."
     since = waiting.since.isoformat(timespec="seconds")

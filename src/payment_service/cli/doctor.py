@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from payment_service.checkup.service import Finding, Level, look_over
+from payment_service.checkup.service import Finding, Level, run_checks
 from payment_service.cli.output import AsJson, show
 from payment_service.cli.running import with_services
 
@@ -24,7 +24,7 @@ def doctor(*, as_json: AsJson = False) -> None:
     """
 
     async def work(services: "Services") -> list[Finding]:
-        return [finding async for finding in look_over(services)]
+        return [finding async for finding in run_checks(services)]
 
     findings = with_services(work)
     show([asdict(finding) for finding in findings], as_json=as_json)

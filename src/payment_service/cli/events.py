@@ -33,7 +33,7 @@ def retire(
     """
 
     async def work(database: Database, _vault: Vault) -> None:
-        wanted = await retiring.leaving(database, before=before.replace(tzinfo=UTC))
+        wanted = await retiring.retirable(database, before=before.replace(tzinfo=UTC))
         if not wanted:
             fail(f"No events are there of months that ended before {before:%Y-%m}.")
         for partition in wanted:

@@ -19,8 +19,8 @@ from payment_service.idempotency.holding import WHY
 from payment_service.observability.metrics import ALARMS, CIRCUIT_OPEN, PROVIDER_SECONDS, SHOPS_PAUSED, values_of
 from payment_service.postgres import schema
 from payment_service.postgres.health import SKEW_S, SLOW_S, DatabaseHealth, database_health
-from payment_service.scheduling.lateness import PATIENCE, Lateness
-from payment_service.scheduling.ticks import LivingWorker, workers
+from payment_service.scheduling.lateness import LATENESS_LIMITS, Lateness
+from payment_service.scheduling.ticks import WorkerStatus, workers
 
 _QUEUES: Final[Mapping[str, str]] = {
     "readings": mark("Status readings that are due"),
@@ -48,7 +48,7 @@ class Queue:
 class Worker:
     """A worker, and whether it is still there."""
 
-    worker: LivingWorker
+    worker: WorkerStatus
     tone: Tone
 
     @property
@@ -61,13 +61,14 @@ async def health(visit: Visit) -> Response:
     """The page."""
     services, state = visit.services, visit.request.app.state
     found = await database_health(services.database)
-    held, due, living = await asyncio.gather(
+    held, due, alive = await asyncio.gather(
         services.holding.because(), services.due_since(), workers(services.database)
     )
     queues = [
-        Queue(label, due[kind], _TONES[PATIENCE[kind].judge(_waits_s(due[kind]))]) for kind, label in _QUEUES.items()
+        Queue(label, due[kind], _TONES[LATENESS_LIMITS[kind].lateness(_waits_s(due[kind]))])
+        for kind, label in _QUEUES.items()
     ]
-    shown = _workers(living, visit.services.settings.sweep_every_s)
+    shown = _workers(alive, visit.services.settings.sweep_every_s)
     circuits = {lane: is_open > 0 for (_, lane), is_open in values_of(CIRCUIT_OPEN).items()}
     calls = values_of(PROVIDER_SECONDS)
     began = REGISTRY.get_sample_value("process_start_time_seconds")
@@ -101,5 +102,5 @@ def _of_database(found: DatabaseHealth) -> Tone:
     return "warn" if found.answered_in_s > SLOW_S else "good"
 
 
-def _workers(living: Sequence[LivingWorker], sweep_every_s: float) -> list[Worker]:
-    return [Worker(one, "good" if one.works(sweep_every_s) else "quiet") for one in living]
+def _workers(alive: Sequence[WorkerStatus], sweep_every_s: float) -> list[Worker]:
+    return [Worker(one, "good" if one.is_alive(sweep_every_s) else "quiet") for one in alive]

@@ -12,8 +12,8 @@ from payment_service.console.payment_status import payment_status
 from payment_service.console.web import HOME, Visit, redirect
 from payment_service.errors import InvalidInput
 from payment_service.payments import queries
-from payment_service.payments.finding import SUMS_OF, find
 from payment_service.payments.queries import PaymentFilter
+from payment_service.payments.search import SUMS_OF, find
 from payment_service.payments.views import PaymentLine
 from payment_service.reconciliation.turnover import names_of_shops
 from payment_service.refunds.views import Task, TaskKind

@@ -17,7 +17,7 @@ from payment_service.console.timeline import timeline
 from payment_service.console.web import HOME, Visit, moment_of, redirect
 from payment_service.errors import ProviderUnavailable
 from payment_service.notifications.models import OPEN as OPEN_MESSAGES
-from payment_service.notifications.record import Told
+from payment_service.notifications.record import MessageDetails
 from payment_service.notifications.texts import ALMATY
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
@@ -36,14 +36,14 @@ class PageContent:
     payment: Payment
     refunds: list[RefundLine]
     delivered: list[Delivered]
-    told: list[Told]
+    messages: list[MessageDetails]
     history: list[AuditEntry]
 
     @property
     def version(self) -> str:
         """Another one whenever something on the page is."""
         passed_on = sum(one.delivery.tries + 1 + (one.delivery.ended_at is not None) for one in self.delivered)
-        passed_on += sum(one.message.tries + 1 + (one.message.state not in OPEN_MESSAGES) for one in self.told)
+        passed_on += sum(one.message.tries + 1 + (one.message.state not in OPEN_MESSAGES) for one in self.messages)
         parts = self.payment.version, passed_on, *(refund.version for refund in self.refunds)
         return ".".join(map(str, parts))
 
@@ -69,7 +69,7 @@ async def _without_history(visit: Visit) -> PageContent:
     return replace(
         shown,
         delivered=await visit.services.delivery_record.of_subjects(visit.me.caller, shown.subjects),
-        told=await visit.services.message_record.of_subjects(visit.me.caller, shown.subjects),
+        messages=await visit.services.message_record.of_subjects(visit.me.caller, shown.subjects),
     )
 
 
@@ -93,7 +93,7 @@ async def facts(visit: Visit, shown: PageContent) -> dict[str, Any]:
         "version": shown.version,
         "payment_status": payment_status(line, shown.refunds),
         "refunds": [(refund, *WORD_OF_REFUND[refund.state]) for refund in shown.refunds],
-        "happened": timeline(line, payment.caller, shown.refunds, shown.history, shown.delivered, shown.told),
+        "happened": timeline(line, payment.caller, shown.refunds, shown.history, shown.delivered, shown.messages),
         "can_replay": any(one.endpoint.is_active for one in shown.delivered) and me.may(Right.DELIVER),
         "may_see_deliveries": me.may(Right.DELIVER),
         "made_at_full": f"{payment.created_at.astimezone(ALMATY):%d.%m.%Y %H:%M:%S}",

@@ -10,7 +10,7 @@ from payment_service.audit.models import AuditEntry
 from payment_service.console.languages import mark
 from payment_service.console.payment_status import Tone
 from payment_service.notifications.models import MessageState
-from payment_service.notifications.record import Told
+from payment_service.notifications.record import MessageDetails
 from payment_service.payments.lifecycle import State
 from payment_service.payments.views import JsonTenge, PaymentLine, tenge
 from payment_service.refunds.lifecycle import RefundState
@@ -88,7 +88,7 @@ def timeline(
     refunds: Sequence[RefundLine],
     entries: Iterable[AuditEntry],
     delivered: Iterable[Delivered] = (),
-    told: Iterable[Told] = (),
+    messages: Iterable[MessageDetails] = (),
 ) -> list[TimelineItem]:
     """Everything that happened to a payment, and who was notified, newest first."""
     by_id = {refund.id: refund for refund in refunds}
@@ -124,7 +124,7 @@ def timeline(
         if refund.id not in asked
     ]
     happened += [_of_delivery(one) for one in delivered]
-    happened += [_of_message(one) for one in told]
+    happened += [_of_message(one) for one in messages]
     # What was asked for stands before its answer, also within one moment of the clock.
     return sorted(happened, key=lambda one: one.at)[::-1]
 
@@ -161,7 +161,7 @@ def _of_delivery(one: Delivered) -> TimelineItem:
     )
 
 
-def _of_message(one: Told) -> TimelineItem:
+def _of_message(one: MessageDetails) -> TimelineItem:
     message = one.message
     tone, title = _OF_MESSAGE.get(message.state, ("quiet", message.state))
     return TimelineItem(

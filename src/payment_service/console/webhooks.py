@@ -22,7 +22,7 @@ from payment_service.console.web import HOME, Refused, Visit, moment_of, proved,
 from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
 from payment_service.identifiers import new_id
 from payment_service.notifications.texts import ALMATY
-from payment_service.payments.finding import find
+from payment_service.payments.search import find
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.reconciliation.turnover import names_of_shops
 from payment_service.webhooks.deliveries import EndpointHealth

@@ -18,7 +18,7 @@ from payment_service.events.models import Event
 from payment_service.events.outbox import payment_of
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import WORK_FAILURES, alarm, labelled
-from payment_service.observability.sentry import tell
+from payment_service.observability.sentry import report
 from payment_service.postgres.database import Database, is_unreachable
 
 BATCH: Final = 200
@@ -58,7 +58,7 @@ class Relay:
             except Exception as error:  # noqa: BLE001 - events are written down, and the next time finds them
                 labelled(WORK_FAILURES, "events").inc()
                 if not is_unreachable(error):
-                    tell(error)
+                    report(error)
                 log.warning("events not passed on yet", error=type(error).__name__)
             await asyncio.sleep(GATHER_S)
 
@@ -97,7 +97,7 @@ class Relay:
         except Exception as error:
             if is_unreachable(error):
                 raise
-            tell(error)
+            report(error)
             alarm(log, "event_not_taken", event_id=str(event.id), payment_id=payment_of(event), exc_info=True)
             return 0
 

@@ -12,7 +12,7 @@ from payment_service.postgres.database import Database
 from payment_service.postgres.months import over, take_out
 
 
-async def leaving(database: Database, *, before: datetime) -> Sequence[str]:
+async def retirable(database: Database, *, before: datetime) -> Sequence[str]:
     """The partitions of ``event`` whose rows were all written before then, the oldest first."""
     return [name for name, _until in await over(database, Event.__tablename__, before=before)]
 

@@ -46,7 +46,7 @@ _KNOWN_FOR_S: Final = MISSED.total_seconds() + SWEEP_EVERY_S + 10
 """For as long as a look back may find it again: from ``MISSED`` before the last look, which may itself take a while."""
 _QUEUE: Final = 1000
 _AT_ONCE: Final = 500
-_TOLD: Final = frozenset({"payment", "refund"})
+_SUBJECTS: Final = frozenset({"payment", "refund"})
 """Subjects that can be subscribed to."""
 log = get_logger(__name__)
 
@@ -62,7 +62,7 @@ class EventHeader:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class StreamEvent:
     """An event as subscribers get it; ``text`` is its JSON, made once for all of them."""
 
     header: EventHeader
@@ -70,7 +70,7 @@ class Told:
     text: str
 
     @classmethod
-    def of(cls, event: Event) -> "Told":
+    def of(cls, event: Event) -> "StreamEvent":
         """As the database holds it."""
         header = EventHeader(event.id, event.type, event.subject_id, event.shop_id)
         return cls(header, event.created_at, json.dumps(outbox.body(event), ensure_ascii=False))
@@ -86,7 +86,7 @@ class Subscription:
     """When the key was last found good, by the loop's clock."""
     ended: bool = False
     """The key has lost rights since the request began, or there were more events than can be kept."""
-    _queue: asyncio.Queue[Told | None] = field(default_factory=lambda: asyncio.Queue(maxsize=_QUEUE))
+    _queue: asyncio.Queue[StreamEvent | None] = field(default_factory=lambda: asyncio.Queue(maxsize=_QUEUE))
 
     @property
     def trusted(self) -> bool:
@@ -99,11 +99,11 @@ class Subscription:
         """Whether the event is one that it subscribed to and that the caller may see."""
         return (
             self.subject_id in {None, header.subject_id}
-            and header.type.partition(".")[0] in _TOLD
+            and header.type.partition(".")[0] in _SUBJECTS
             and self.caller.may_touch(header.shop_id)
         )
 
-    async def next(self, within_s: float) -> Told | None:
+    async def next(self, within_s: float) -> StreamEvent | None:
         """The next event; none when there is something else to notice.
 
         Raises:
@@ -112,12 +112,12 @@ class Subscription:
         async with asyncio.timeout(within_s):
             return await self._queue.get()
 
-    def tell(self, told: Told) -> None:
+    def deliver(self, event: StreamEvent) -> None:
         """Pass an event on. A subscriber that cannot keep up is ended: it resumes with the last event that it got."""
         if self._queue.full():
             self.end()
         else:
-            self._queue.put_nowait(told)
+            self._queue.put_nowait(event)
 
     def end(self) -> None:
         """Make it notice that it has to end."""
@@ -193,10 +193,10 @@ class Subscriptions:
         async with self._free:
             yield
 
-    async def since(self, caller: Caller, event_id: UUID) -> AsyncIterator[Told]:
+    async def since(self, caller: Caller, event_id: UUID) -> AsyncIterator[StreamEvent]:
         """What the caller may see that was written about when this event was, or later, besides the event itself.
 
-        Told twice rather than not at all: what was committed about then may not have been seen.
+        An event may come twice rather than not at all: what was committed about then may not have been seen.
         """
         async with self.reading(), self._database.reading() as session:
             event = await session.get(Event, event_id)
@@ -209,7 +209,7 @@ class Subscriptions:
                 page = await outbox.since(session, caller.shops, oldest, besides=known, limit=_AT_ONCE)
             for event in page:
                 known[event.id] = event.created_at
-                yield Told.of(event)
+                yield StreamEvent.of(event)
             if len(page) < _AT_ONCE:
                 return
             oldest = max(oldest, page[-1].created_at - MISSED)
@@ -226,8 +226,8 @@ class Subscriptions:
                 connected=lambda: self._may_have_missed(listening=True),
                 lost=lambda: self._may_have_missed(listening=False),
             ),
-            self._again_and_again(self._look, self._read),
-            self._again_and_again(self._check, self._check_keys),
+            self._repeat(self._look, self._read),
+            self._repeat(self._check, self._check_keys),
         )
 
     def _on_notification(self, message: str) -> None:
@@ -249,7 +249,7 @@ class Subscriptions:
         # Of keys, too, something may have gone by.
         self._check.set()
 
-    async def _again_and_again(self, wake: asyncio.Event, action: Callable[[], Awaitable[None]]) -> None:
+    async def _repeat(self, wake: asyncio.Event, action: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
                 async with asyncio.timeout(LOOK_EVERY_S):
@@ -345,7 +345,7 @@ class Subscriptions:
 
 
 def _pass_on(events: Iterable[Event], streams: Iterable[Subscription]) -> None:
-    for told in map(Told.of, events):
+    for event in map(StreamEvent.of, events):
         for stream in streams:
-            if stream.wants(told.header):
-                stream.tell(told)
+            if stream.wants(event.header):
+                stream.deliver(event)

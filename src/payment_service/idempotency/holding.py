@@ -36,7 +36,7 @@ class NotSynchronousError(Exception):
     """Nothing waits for a replica here, so none has every row."""
 
 
-class Because(StrEnum):
+class HoldReason(StrEnum):
     """Why sending is held."""
 
     HELD = "held"
@@ -46,13 +46,13 @@ class Because(StrEnum):
     NOT_SYNCHRONOUS = "not_synchronous"
 
 
-WHY: Final[Mapping[Because, str]] = MappingProxyType(
+WHY: Final[Mapping[HoldReason, str]] = MappingProxyType(
     {
-        Because.HELD: mark("held by a person"),
-        Because.OTHER_SYSTEM: mark("held: this is a copy of the database"),
-        Because.OTHER_TIMELINE: mark("held: a replica took over, or a backup was restored"),
-        Because.OTHER_DATABASE: mark("held: a dump was loaded, or this is a copy"),
-        Because.NOT_SYNCHRONOUS: mark("held: replication is not synchronous any more"),
+        HoldReason.HELD: mark("held by a person"),
+        HoldReason.OTHER_SYSTEM: mark("held: this is a copy of the database"),
+        HoldReason.OTHER_TIMELINE: mark("held: a replica took over, or a backup was restored"),
+        HoldReason.OTHER_DATABASE: mark("held: a dump was loaded, or this is a copy"),
+        HoldReason.NOT_SYNCHRONOUS: mark("held: replication is not synchronous any more"),
     }
 )
 """The reasons as people read them; the console's catalogues translate them."""
@@ -62,7 +62,7 @@ WHY: Final[Mapping[Because, str]] = MappingProxyType(
 class SendingStatus:
     """Whether anything may be sent, and what the database is."""
 
-    because: Because | None
+    because: HoldReason | None
     """None: it may be sent."""
     latest: SendingHold
     system_identifier: int
@@ -90,7 +90,7 @@ class Holding:
                 return
             await session.execute(select(func.one_at_a_time("sending provider")))
             because, latest = await _because(session), await _latest(session)
-            if because not in {None, Because.HELD} or latest.provider == self.provider:
+            if because not in {None, HoldReason.HELD} or latest.provider == self.provider:
                 return
             if latest.provider is not None:
                 raise OtherProviderError(
@@ -124,7 +124,7 @@ class Holding:
                     provider=(await _latest(session)).provider,
                 )
 
-    async def because(self) -> Because | None:
+    async def because(self) -> HoldReason | None:
         """Why nothing may be sent; none when it may."""
         async with self.database.reading() as session:
             return await _because(session)
@@ -162,7 +162,7 @@ class Holding:
 
 async def hold(session: AsyncSession, reason: str) -> None:
     """Send nothing once this transaction is committed. What is held already is not held twice."""
-    if await _because(session) is not Because.HELD:
+    if await _because(session) is not HoldReason.HELD:
         await _write(session, SendingHold(is_held=True, provider=(await _latest(session)).provider), reason)
 
 
@@ -176,9 +176,9 @@ async def _add(session: AsyncSession, reason: str, *, replicas_have_all: bool, p
     await _write(session, release, reason)
 
 
-async def _because(session: AsyncSession) -> Because | None:
+async def _because(session: AsyncSession) -> HoldReason | None:
     why = await session.scalar(select(func.sending_held_because()))
-    return None if why is None else Because(why)
+    return None if why is None else HoldReason(why)
 
 
 async def _latest(session: AsyncSession) -> SendingHold:

@@ -15,7 +15,7 @@ from payment_service.errors import DatabaseUnavailable, SendingHeld
 from payment_service.idempotency import holding
 from payment_service.observability.context import Origin, origin
 from payment_service.observability.logs import get_logger
-from payment_service.observability.sentry import tell
+from payment_service.observability.sentry import report
 from payment_service.postgres.database import (
     DATABASE_ERRORS,
     FOREVER,
@@ -79,7 +79,7 @@ async def write_intent(attempt: Callable[[], Awaitable[Written | None]], unconfi
             unconfirmed()
         else:
             log.exception("intent refused by the database", law=constraint_of(error))
-            tell(error)
+            report(error)
         raise DatabaseUnavailable from error
     raise DatabaseUnavailable
 

@@ -18,7 +18,7 @@ AT_ONCE: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class MessageDetails:
     """A message, the event that it tells, and the chat that it went or goes to."""
 
     message: NotifyMessage
@@ -32,14 +32,14 @@ class MessageRecord:
 
     database: Database
 
-    async def of_subjects(self, caller: Caller, subject_ids: Collection[str]) -> list[Told]:
+    async def of_subjects(self, caller: Caller, subject_ids: Collection[str]) -> list[MessageDetails]:
         """What people were told of events of these subjects, or are to be told, oldest first."""
         query = _messages(caller).where(Event.subject_id.in_(subject_ids))
         query = query.order_by(NotifyMessage.created_at, NotifyMessage.event_id, NotifyMessage.chat_id)
         async with self.database.reading() as session:
             return await _read(session, query)
 
-    async def of_chat(self, caller: Caller, chat_id: UUID, *, not_sent: bool = False) -> list[Told]:
+    async def of_chat(self, caller: Caller, chat_id: UUID, *, not_sent: bool = False) -> list[MessageDetails]:
         """The newest messages to a chat; ``not_sent``: only those that did not arrive, or not yet."""
         query = _messages(caller).where(NotifyMessage.chat_id == chat_id)
         if not_sent:
@@ -74,5 +74,5 @@ def _messages(caller: Caller) -> Select[NotifyMessage, Event, NotifyChat]:
     return query.where(NotifyMessage.chat_id.in_(bound), of_shops(Event.shop_id, caller.shops))
 
 
-async def _read(session: AsyncSession, query: Select[NotifyMessage, Event, NotifyChat]) -> list[Told]:
-    return [Told(message, event, chat) for message, event, chat in (await session.execute(query)).all()]
+async def _read(session: AsyncSession, query: Select[NotifyMessage, Event, NotifyChat]) -> list[MessageDetails]:
+    return [MessageDetails(message, event, chat) for message, event, chat in (await session.execute(query)).all()]

@@ -75,7 +75,7 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ClaimedChat:
     """A chat that this worker has claimed until ``lease_end``, and what to send to it."""
 
     chat_id: UUID
@@ -84,7 +84,7 @@ class Turn:
     lease_end: datetime
     wait_s: float
     event_id: UUID
-    happening: EventFacts
+    facts: EventFacts
     language: Language
 
 
@@ -134,7 +134,7 @@ class Notifications:
 
     # --- sending
 
-    async def claim(self, at_most: int) -> list[Turn]:
+    async def claim(self, at_most: int) -> list[ClaimedChat]:
         """Claim chats whose next message is due, while their channels' pace has places."""
         due = (
             select(NotifyChat)
@@ -145,8 +145,8 @@ class Notifications:
         )
         async with self._connections, self.database.transaction() as session:
             chats = list(await session.scalars(due))
-            turns = [await self._take_turn(session, chat) for chat in chats]
-        return [turn for turn in turns if turn is not None]
+            batch = [await self._claim_chat(session, chat) for chat in chats]
+        return [claimed for claimed in batch if claimed is not None]
 
     async def due_in_s(self) -> float | None:
         """How long until the next chat is due, in seconds."""
@@ -158,7 +158,7 @@ class Notifications:
         return None if seconds is None else float(seconds)
 
     async def bring_forward(self) -> int:
-        """Send now to chats that a turn owns for longer than any does, or whose last try was made later than now.
+        """Send now to chats that a claim holds for longer than any does, or whose last try was made later than now.
 
         Places in a channel's pace that are further ahead than any that is given out are given out anew.
         """
@@ -196,11 +196,11 @@ class Notifications:
             found: datetime | None = await session.scalar(query.where(NotifyChat.disabled_at.is_(None)))
         return found
 
-    async def perform(self, turn: Turn) -> None:
+    async def perform(self, claimed: ClaimedChat) -> None:
         """Send a chat its oldest open message and plan the next one."""
-        await asyncio.sleep(turn.wait_s)
-        delivery = await self._send_in_turn(turn)
-        await retry_until_written(lambda: self._write(turn, delivery))
+        await asyncio.sleep(claimed.wait_s)
+        delivery = await self._send_claimed(claimed)
+        await retry_until_written(lambda: self._write(claimed, delivery))
 
     async def send_now(self, chat: NotifyChat, note: Note) -> Delivery:
         """Send a note at once, for a person who waits for it. What it shows of the chat is recorded."""
@@ -220,7 +220,7 @@ class Notifications:
 
     # --- steps
 
-    async def _take_turn(self, session: AsyncSession, chat: NotifyChat) -> Turn | None:
+    async def _claim_chat(self, session: AsyncSession, chat: NotifyChat) -> ClaimedChat | None:
         """Claim a chat that is locked; none when its channel's pace has no place for it now."""
         now = await _now(session)
         while True:
@@ -240,18 +240,18 @@ class Notifications:
         message.tries += 1
         message.tried_at = now
         try:
-            happening, language = await _event_facts(session, event), Language(message.language)
+            facts, language = await _event_facts(session, event), Language(message.language)
         except ValueError:  # a newer version wrote it, whose workers know words for it
             log.warning("message of a newer version", event_id=str(event.id), type=event.type)
             return None
-        return Turn(
+        return ClaimedChat(
             chat_id=chat.id,
             channel=chat.channel,
             address=chat.address,
             lease_end=chat.next_send_at,
             wait_s=wait_s,
             event_id=event.id,
-            happening=happening,
+            facts=facts,
             language=language,
         )
 
@@ -269,15 +269,15 @@ class Notifications:
         wait_s = await session.scalar(place, {"name": name, "pause": channel.pause_s, "most": MAX_WAIT_S})
         return None if wait_s is None else float(wait_s)
 
-    async def _send_in_turn(self, turn: Turn) -> Delivery:
+    async def _send_claimed(self, claimed: ClaimedChat) -> Delivery:
         try:
             # In a thread: the first one reads a catalogue, and no payment waits for that.
             note = await asyncio.to_thread(
-                note_of, turn.happening, turn.language, now=datetime.now(UTC), console_url=self.console_url
+                note_of, claimed.facts, claimed.language, now=datetime.now(UTC), console_url=self.console_url
             )
         except Exception as error:  # noqa: BLE001 - an event that nobody can put into words must not hold up the others
             return Refused(f"no words for it: {type(error).__name__}")
-        return await self.send_once(turn.channel, turn.address, note, f"{turn.event_id}.{turn.chat_id}")
+        return await self.send_once(claimed.channel, claimed.address, note, f"{claimed.event_id}.{claimed.chat_id}")
 
     async def send_once(self, name: str, address: str, note: Note, key: str) -> Delivery:
         """Send a note over a channel and record only the count. ``key``: as ``Channel.send`` has it."""
@@ -288,15 +288,15 @@ class Notifications:
         MESSAGES.labels(channel=name, result=type(delivery).__name__).inc()
         return delivery
 
-    async def _write(self, turn: Turn, delivery: Delivery) -> None:
+    async def _write(self, claimed: ClaimedChat, delivery: Delivery) -> None:
         """Record what became of a message, and plan the next one. Twice is the same as once."""
         async with self._connections, self.database.transaction() as session:
-            chat = await _locked(session, turn.chat_id)
+            chat = await _locked(session, claimed.chat_id)
             now = await _now(session)
-            message = await session.get_one(NotifyMessage, (turn.event_id, turn.chat_id))
+            message = await session.get_one(NotifyMessage, (claimed.event_id, claimed.chat_id))
             if message.state in OPEN:
                 await _learn(session, chat, message, delivery, now)
-            if chat.next_send_at != turn.lease_end or chat.disabled_at is not None:
+            if chat.next_send_at != claimed.lease_end or chat.disabled_at is not None:
                 return  # written before, or the lease ended and another worker has the chat
             chat.failures = chat.failures + 1 if isinstance(delivery, TryAgain) else 0
             chat.next_send_at = now + timedelta(seconds=self._pause_s(chat, delivery))

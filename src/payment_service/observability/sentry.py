@@ -25,7 +25,7 @@ class SentryError(Exception):
     """Errors cannot be sent; the text says what to do."""
 
 
-def tell(error: BaseException) -> None:
+def report(error: BaseException) -> None:
     """Report an unexpected error."""
     if _is_on:
         _send(error)

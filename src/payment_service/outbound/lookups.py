@@ -21,7 +21,7 @@ AT_ONCE: Final = 100
 """More than the calls of endpoints at the same time (WEBHOOK_CALLS), so that names which are stuck leave room."""
 
 
-def ask_the_system(host: str) -> list[IPAddress]:
+def ask_system_resolver(host: str) -> list[IPAddress]:
     """Ask the system's resolver, in this thread.
 
     Raises:
@@ -46,7 +46,7 @@ class LookUps:
 
     def __init__(
         self,
-        ask: Callable[[str], list[IPAddress]] = ask_the_system,
+        ask: Callable[[str], list[IPAddress]] = ask_system_resolver,
         *,
         within_s: float = WITHIN_S,
         at_once: int = AT_ONCE,

@@ -71,7 +71,7 @@ class Transport(httpx.AsyncBaseTransport):
         Raises:
             httpx.TransportError: when no head of a reply comes. Whether the call was made only the trace knows.
         """
-        trace: _Trace = request.extensions.get("trace", _untold)
+        trace: _Trace = request.extensions.get("trace", _no_trace)
         timeout_s: float | None = request.extensions.get("timeout", {}).get("connect")
         target = request.extensions.get("target", request.url.raw_path)
         data = head_of(request.method, target, request.headers.raw) + await request.aread()
@@ -235,5 +235,5 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def _untold(_event: str, _info: dict[str, Any]) -> None:
+async def _no_trace(_event: str, _info: dict[str, Any]) -> None:
     """No trace is wanted."""

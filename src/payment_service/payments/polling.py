@@ -23,7 +23,7 @@ from payment_service.payments.moves import Moves, alarm
 from payment_service.payments.reading import ENDED, step_of
 from payment_service.postgres.database import Database, is_unreachable
 from payment_service.providers.interface import Providers, Reading, StatusUnread, Unknown
-from payment_service.scheduling.due import Kind, Together, wake
+from payment_service.scheduling.due import BatchWriter, Kind, wake
 from payment_service.scheduling.sweeping import for_each_isolated
 
 READING_LEASE_S = 20
@@ -66,7 +66,7 @@ _NEXT: Final = "SELECT extract(epoch FROM min(next_check_at) - now())::float8 FR
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ClaimedPayment:
     """A payment that this worker has claimed until ``lease_end``, as it was then."""
 
     payment: Payment
@@ -76,7 +76,7 @@ class Turn:
     lease_end: datetime
 
     @classmethod
-    def of(cls, row: asyncpg.Record, clock: float) -> "Turn":
+    def of(cls, row: asyncpg.Record, clock: float) -> "ClaimedPayment":
         """A row that was claimed."""
         return cls(queries.of_row(row), row["claimed_at"], clock, row["next_check_at"])
 
@@ -98,22 +98,22 @@ class Polling:
     kind: Kind = Kind.READINGS
     _under_way: Counter[int] = field(init=False, default_factory=Counter)
     """Readings by shop."""
-    _stays: Together[Turn] = field(init=False)
+    _plans: BatchWriter[ClaimedPayment] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._stays = Together(self._plan_together)
+        self._plans = BatchWriter(self._write_plans)
 
     # --- readings
 
-    async def claim(self, at_most: int) -> list[Turn]:
+    async def claim(self, at_most: int) -> list[ClaimedPayment]:
         """Claim due payments; of one shop at most half of the slots, so that a shop that hangs leaves the rest free."""
         clock = time.monotonic()
         shops, readings = list(self._under_way.keys()), list(self._under_way.values())
         share = max(self.slots // 2, 1)
         rows = await self.database.statements.fetch(_CLAIM, at_most, share, shops, readings, float(READING_LEASE_S))
-        turns = [Turn.of(row, clock) for row in rows]
-        self._under_way.update(turn.payment.shop_id for turn in turns)
-        return turns
+        batch = [ClaimedPayment.of(row, clock) for row in rows]
+        self._under_way.update(claimed.payment.shop_id for claimed in batch)
+        return batch
 
     async def due_in_s(self) -> float | None:
         """How long until the next payment is due, in seconds."""
@@ -127,30 +127,30 @@ class Polling:
             found: datetime | None = await session.scalar(query)
         return found
 
-    async def perform(self, turn: Turn) -> None:
+    async def perform(self, claimed: ClaimedPayment) -> None:
         """Read the status of a payment, write what it says and plan the next reading."""
-        payment = turn.payment
+        payment = claimed.payment
         begin(payment_id=str(payment.id), shop_id=payment.shop_id)
         try:
             if payment.external_id is not None:
                 reading = await self.providers[payment.provider].read_status(payment.external_id)
-                await self._write_reading(turn, reading)
+                await self._write_reading(claimed, reading)
         finally:
             self._under_way -= Counter({payment.shop_id: 1})
 
-    async def _write_reading(self, turn: Turn, reading: Reading) -> None:
-        payment, now = turn.payment, turn.now
+    async def _write_reading(self, claimed: ClaimedPayment, reading: Reading) -> None:
+        payment, now = claimed.payment, claimed.now
 
         def decision(payment: Payment, now: datetime) -> Step | None:
             if payment.same_as is not None:
                 return None  # merged meanwhile; the other payment is polled by itself
-            return step_of(payment, reading, asked_at=turn.claimed_at, now=now, plan=self.moves.plan)
+            return step_of(payment, reading, asked_at=claimed.claimed_at, now=now, plan=self.moves.plan)
 
         payment.unread = payment.unread + 1 if isinstance(reading, StatusUnread) else 0
         try:
             step = decision(payment, now)
             if step is None or _changes_nothing(payment, step):
-                await self._stays.write(turn)
+                await self._plans.write(claimed)
             elif not await self.moves.write(payment, step, "status", now=now):
                 payment, now = await queries.get(self.database, payment.id)
                 payment.unread = 0
@@ -158,22 +158,22 @@ class Polling:
         except Exception as error:
             if not is_unreachable(error):
                 # The lease ends and the next reading tries again, but may fail every time: a person must look.
-                alarm("reading_not_written", turn.payment.id, error=type(error).__name__)
+                alarm("reading_not_written", claimed.payment.id, error=type(error).__name__)
             raise
 
-    async def _plan_together(self, turns: Sequence[Turn]) -> None:
+    async def _write_plans(self, batch: Sequence[ClaimedPayment]) -> None:
         """Plan the next readings of payments whose last reading changed nothing."""
-        delays = [self.moves.delay_s(turn.payment, turn.now) for turn in turns]
+        delays = [self.moves.delay_s(claimed.payment, claimed.now) for claimed in batch]
         rows = await self.database.statements.fetch(
             _PLAN,
-            [turn.payment.id for turn in turns],
-            [turn.payment.checks for turn in turns],
-            [turn.lease_end for turn in turns],
+            [claimed.payment.id for claimed in batch],
+            [claimed.payment.checks for claimed in batch],
+            [claimed.lease_end for claimed in batch],
             delays,
-            [turn.payment.unread for turn in turns],
+            [claimed.payment.unread for claimed in batch],
         )
         planned = {row["id"] for row in rows}
-        for payment, delay_s in zip([turn.payment for turn in turns], delays, strict=True):
+        for payment, delay_s in zip([claimed.payment for claimed in batch], delays, strict=True):
             if delay_s is None and payment.id in planned and payment.state in OPEN:
                 alarm("still_open", payment.id, state=payment.state)
 

@@ -20,7 +20,7 @@ class Refusals:
     def __init__(self) -> None:
         self._in_a_row: Counter[int] = Counter()
 
-    def learn(self, shop_id: int, payment_id: UUID, outcome: Outcome[Any]) -> None:
+    def observe(self, shop_id: int, payment_id: UUID, outcome: Outcome[Any]) -> None:
         """Count the outcome of one more payment of the shop. Only the provider's own answers count."""
         match outcome:
             case Accepted():

@@ -271,7 +271,7 @@ class Payments:
         """Write 2: the move, its audit entry, event and next reading. ``since``: when the window was opened."""
         # Logged before it is written: should the database be gone for good, the log still knows.
         log.info("provider called", outcome=type(outcome).__name__, external_id=external_id_of(outcome))
-        self.refusals.learn(request.shop_id, request.id, outcome)
+        self.refusals.observe(request.shop_id, request.id, outcome)
         done = PaymentOutcome(
             database=self.database,
             moves=self.moves,

@@ -47,7 +47,7 @@ def create_app(services: Services, drain: Drain) -> FastAPI:
         listening = asyncio.gather(
             keep_fresh(services.database, services.routing.cache, services.access.cache),
             services.subscriptions.run(),
-            services.access.keep_noting_uses(),
+            services.access.record_uses_repeatedly(),
         )
         worker = _worker(services) if settings.worker_in_serve else None
         working = asyncio.create_task(worker.run()) if worker else None

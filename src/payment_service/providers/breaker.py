@@ -47,7 +47,7 @@ class Breaker:
         self.shut(self.pause_s)
         return True
 
-    def learn(self, *, failed: bool) -> None:
+    def observe(self, *, failed: bool) -> None:
         """A call that was admitted has ended."""
         if not failed:
             self._failures, self._blocked_until = 0, None
@@ -111,7 +111,7 @@ class ShopBreakers:
             return False
         return known is None or known.breaker.allows()
 
-    def learn(self, shop: str, *, failed: bool) -> None:
+    def observe(self, shop: str, *, failed: bool) -> None:
         """A call of the shop that was admitted has ended."""
         now = self.clock()
         one = self._shops.setdefault(shop, _Shop(self._breaker()))
@@ -120,7 +120,7 @@ class ShopBreakers:
         if len(self._shops) > _MAX_SHOPS:
             forgotten, _ = self._shops.popitem(last=False)
             self._failing.pop(forgotten, None)
-        one.breaker.learn(failed=failed)
+        one.breaker.observe(failed=failed)
         if not failed:
             self._succeeded()
         else:
@@ -135,8 +135,8 @@ class ShopBreakers:
         self._failing.clear()
         if self._all.is_open:
             for shop in self._shops.values():
-                shop.breaker.learn(failed=False)
-        self._all.learn(failed=False)
+                shop.breaker.observe(failed=False)
+        self._all.observe(failed=False)
 
     def _failed(self, one: _Shop, now: float) -> None:
         if self._all.is_open:

@@ -1,9 +1,9 @@
 """Due work: rows with a time and a lease, claimed by any number of workers on any number of machines.
 
 A kind of work defines how its due rows are claimed: one statement takes as many as there are free slots, skips what
-others are taking, and moves their time to the end of a lease. A turn is one claimed row. It plans its row anew when it
+others are taking, and moves their time to the end of a lease. Performing a claimed row plans its row anew when it
 ends; the lease of a worker that died simply ends, and the row is due again. So work is done at least once, and every
-turn must be safe to repeat.
+work must be safe to repeat.
 
 Nothing is queued: the rows are the queue. Whoever makes work due at once notifies the workers after the commit
 (``wake``). A notification that was lost costs at most ``IDLE_S``, the interval at which every worker looks for itself.
@@ -31,7 +31,7 @@ GATHER_S: Final = 0.01
 """Between two claims: what becomes due or free meanwhile is claimed together."""
 RETRY_S = 1.0
 """After a claim that failed."""
-Turn = TypeVar("Turn")
+Claimed = TypeVar("Claimed")
 Item = TypeVar("Item")
 log = get_logger(__name__)
 
@@ -49,7 +49,7 @@ def wake(session: AsyncSession, kind: Kind) -> None:
     after_commit(session, WORK_DUE, kind)
 
 
-class DueWork(Protocol[Turn]):
+class DueWork(Protocol[Claimed]):
     """One kind of due work."""
 
     @property
@@ -58,25 +58,25 @@ class DueWork(Protocol[Turn]):
 
     @property
     def slots(self) -> int:
-        """How many turns one worker takes at once."""
+        """How many rows one worker works on at once."""
 
-    async def claim(self, at_most: int) -> Sequence[Turn]:
+    async def claim(self, at_most: int) -> Sequence[Claimed]:
         """Claim due rows until their leases end. Each of them is then performed."""
 
     async def due_in_s(self) -> float | None:
         """How long until the next row is due, in seconds; none when nothing is planned."""
 
-    async def perform(self, turn: Turn) -> None:
-        """Take a turn: do the work, write its result, and plan the row anew."""
+    async def perform(self, claimed: Claimed) -> None:
+        """Do the work, write its result, and plan the row anew."""
 
     async def bring_forward(self) -> int:
         """Make due now what is planned, or owned, for longer than any plan or lease is; returns how many."""
 
 
-class Dispatcher(Generic[Turn]):
+class Dispatcher(Generic[Claimed]):
     """Claims due work of one kind and performs it in a bounded number of slots, until told to stop."""
 
-    def __init__(self, work: DueWork[Turn]) -> None:
+    def __init__(self, work: DueWork[Claimed]) -> None:
         self._work = work
         self._running: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
@@ -85,7 +85,7 @@ class Dispatcher(Generic[Turn]):
         """While it is, nothing is claimed."""
 
     async def run(self) -> None:
-        """Work until ``stop`` is called, then finish the turns under way."""
+        """Work until ``stop`` is called, then finish the work under way."""
         while not self._stopping:
             self._woken.clear()
             try:
@@ -119,29 +119,29 @@ class Dispatcher(Generic[Turn]):
     async def _dispatch(self) -> float:
         """Start what is due; how long to wait before the next look, unless woken."""
         free = 0 if self.is_held else self._work.slots - len(self._running)
-        turns = await self._work.claim(free) if free > 0 else ()
-        for turn in turns:
-            task = asyncio.create_task(self._perform(turn))
+        batch = await self._work.claim(free) if free > 0 else ()
+        for claimed in batch:
+            task = asyncio.create_task(self._perform(claimed))
             self._running.add(task)
             task.add_done_callback(self._ended)
-        if turns:
+        if batch:
             return 0  # there may be more
         # Jitter, so that many workers do not look in step.
         idle_s = IDLE_S / jitter(1.25)
         due_in_s = await self._work.due_in_s() if free > 0 else None
         return idle_s if due_in_s is None else min(due_in_s, idle_s)
 
-    async def _perform(self, turn: Turn) -> None:
-        """Take a turn. A failure is logged here, where the context of the turn is bound."""
+    async def _perform(self, claimed: Claimed) -> None:
+        """Perform one row. A failure is logged here, where its context is bound."""
         try:
-            await self._work.perform(turn)
+            await self._work.perform(claimed)
         except Exception as error:  # noqa: BLE001 - the lease ends, and the row is due again
             note(self._work.kind, error)
-            log.warning("turn failed", kind=self._work.kind, error=type(error).__name__)
+            log.warning("due work failed", kind=self._work.kind, error=type(error).__name__)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        self._woken.set()  # a slot is free, and what waited for this turn may be due
+        self._woken.set()  # a slot is free, and what waited for it may be due
 
     async def _pause(self, seconds: float) -> None:
         await asyncio.sleep(GATHER_S)
@@ -150,7 +150,7 @@ class Dispatcher(Generic[Turn]):
                 await self._woken.wait()
 
 
-class Together(Generic[Item]):
+class BatchWriter(Generic[Item]):
     """Writes what gathers while a statement runs with the next one. When that fails, each is written alone."""
 
     def __init__(self, write: Callable[[Sequence[Item]], Awaitable[Any]]) -> None:
@@ -167,10 +167,10 @@ class Together(Generic[Item]):
         written = asyncio.get_running_loop().create_future()
         self._waiting.append((item, written))
         if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write_on())
+            self._writing = asyncio.create_task(self._write_batches())
         await written
 
-    async def _write_on(self) -> None:
+    async def _write_batches(self) -> None:
         while self._waiting:
             together, self._waiting = self._waiting, []
             try:

@@ -17,23 +17,23 @@ class Lateness(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class LatenessLimits:
     """From how many seconds on work is late, and too late."""
 
     late_s: float
     too_late_s: float
 
-    def judge(self, waits_s: float) -> Lateness:
+    def lateness(self, waits_s: float) -> Lateness:
         """How late work is whose oldest row has been due for so many seconds."""
         if waits_s > self.too_late_s:
             return Lateness.TOO_LATE
         return Lateness.LATE if waits_s > self.late_s else Lateness.IN_TIME
 
 
-_OURS: Final = Patience(60, 300)
-_OF_OTHERS: Final = Patience(900, 3600)
+_OURS: Final = LatenessLimits(60, 300)
+_OF_OTHERS: Final = LatenessLimits(900, 3600)
 """Sites and channels to people are away now and then, and are tried again for a day."""
-PATIENCE: Final[Mapping[str, Patience]] = MappingProxyType(
+LATENESS_LIMITS: Final[Mapping[str, LatenessLimits]] = MappingProxyType(
     {"readings": _OURS, "events": _OURS, "deliveries": _OF_OTHERS, "messages": _OF_OTHERS}
 )
 """By the kind of work."""

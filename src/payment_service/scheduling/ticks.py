@@ -32,7 +32,7 @@ MISSED_TICKS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class LivingWorker:
+class WorkerStatus:
     """A worker, and how many seconds ago it was last seen."""
 
     host: str
@@ -40,7 +40,7 @@ class LivingWorker:
     began_at: datetime
     seen_s: float
 
-    def works(self, sweep_every_s: float) -> bool:
+    def is_alive(self, sweep_every_s: float) -> bool:
         """Whether it still works."""
         return self.seen_s < MISSED_TICKS * sweep_every_s
 
@@ -54,10 +54,10 @@ async def tick(database: Database, worker_id: UUID, *, host: str, version: str) 
         await session.execute(delete(WorkerTick).where(WorkerTick.ticked_at < func.now() - FORGOTTEN_AFTER))
 
 
-async def workers(database: Database) -> list[LivingWorker]:
+async def workers(database: Database) -> list[WorkerStatus]:
     """The workers of the last day, at most 50, the one that was seen last first."""
     seen_s = func.extract("epoch", func.now() - WorkerTick.ticked_at).cast(Float)
     query = select(WorkerTick.host, WorkerTick.version, WorkerTick.began_at, seen_s)
     async with database.reading() as session:
         rows = await session.execute(query.order_by(WorkerTick.ticked_at.desc()).limit(50))
-        return [LivingWorker(*row) for row in rows]
+        return [WorkerStatus(*row) for row in rows]

@@ -102,7 +102,7 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ClaimedTry:
     """One try, claimed until ``lease_end``."""
 
     delivery_id: UUID
@@ -169,7 +169,7 @@ class Deliveries:
         """How many tries one worker makes at once."""
         return self.plan.at_once_in_all
 
-    async def claim(self, at_most: int) -> list[Turn]:
+    async def claim(self, at_most: int) -> list[ClaimedTry]:
         """Claim due deliveries; of each endpoint, and in all workers, no more at once than the plan allows."""
         rows = await self.database.statements.fetch(
             CLAIM,
@@ -180,38 +180,38 @@ class Deliveries:
             float(self.plan.order_wait_s),
             self.clock.now(),
         )
-        return [self._turn(row) for row in rows]
+        return [self._claimed(row) for row in rows]
 
     async def due_in_s(self) -> float | None:
         """How long until the next try that is planned, in seconds."""
         row = await self.database.statements.fetchrow(NEXT)
         return None if row is None else row[0]
 
-    async def perform(self, turn: Turn) -> None:
+    async def perform(self, claimed: ClaimedTry) -> None:
         """Make a try and write its result."""
-        begin(event_id=str(turn.event.id), endpoint_id=str(turn.endpoint_id))
-        if (payment_id := outbox.payment_of(turn.event)) is not None:
+        begin(event_id=str(claimed.event.id), endpoint_id=str(claimed.endpoint_id))
+        if (payment_id := outbox.payment_of(claimed.event)) is not None:
             bind(payment_id=payment_id)
         started = time.perf_counter()
-        body = body_of(turn.event)
-        headers = {**turn.headers, **signed(str(turn.event.id), body, turn.secrets, datetime.now(UTC))}
+        body = body_of(claimed.event)
+        headers = {**claimed.headers, **signed(str(claimed.event.id), body, claimed.secrets, datetime.now(UTC))}
         answer: Posted | NotPosted
-        if turn.url is None:
+        if claimed.url is None:
             answer = NotPosted(Reason.URL_REFUSED, "The endpoint is not told of this shop any more.")
-        elif not turn.secrets:
+        elif not claimed.secrets:
             log.error("the secrets of an endpoint cannot be opened")
             answer = NotPosted(Reason.ERROR, "ENCRYPTION_KEYS do not open the endpoint's secret or headers.")
         else:
-            answer = await self.endpoints.outbound.post(turn.url, body=body.encode(), headers=headers)
+            answer = await self.endpoints.outbound.post(claimed.url, body=body.encode(), headers=headers)
         duration_ms = int((time.perf_counter() - started) * 1000)
-        await retry_until_written(lambda: self._write(turn, answer, duration_ms))
+        await retry_until_written(lambda: self._write(claimed, answer, duration_ms))
 
     async def bring_forward(self) -> int:
         """Try now what is planned later than the plan says after so many tries, or owned by a lease that is none."""
         longest = self.plan.longest_s
         return len(await self.database.statements.fetch(_BRING_FORWARD, longest, float(LEASE_S), self.clock.now()))
 
-    def _turn(self, row: asyncpg.Record) -> Turn:
+    def _claimed(self, row: asyncpg.Record) -> ClaimedTry:
         event = Event(
             id=row["event_id"],
             type=row["type"],
@@ -231,7 +231,7 @@ class Deliveries:
             headers = self.endpoints.headers_of(endpoint)
         except VaultError:
             secrets, headers = [], {}
-        return Turn(
+        return ClaimedTry(
             row["id"],
             row["lease_end"],
             row["tries"],
@@ -242,16 +242,16 @@ class Deliveries:
             headers,
         )
 
-    async def _write(self, turn: Turn, answer: Posted | NotPosted, duration_ms: int) -> None:
+    async def _write(self, claimed: ClaimedTry, answer: Posted | NotPosted, duration_ms: int) -> None:
         """Write the result of a try and when the next one is due; switch its endpoint on or off where that follows."""
-        is_test, was_called = turn.event.type == EventType.TEST, turn.url is not None
-        status, error, text = _told(answer, [*turn.headers.values(), *_parts_of(turn.url or "")])
+        is_test, was_called = claimed.event.type == EventType.TEST, claimed.url is not None
+        status, error, text = _told(answer, [*claimed.headers.values(), *_parts_of(claimed.url or "")])
         succeeded = status is not None and 200 <= status <= 299
-        delay_s = None if succeeded or is_test or not was_called else self.plan.delay_s(turn.tries + 1)
+        delay_s = None if succeeded or is_test or not was_called else self.plan.delay_s(claimed.tries + 1)
         written = await self.database.statements.fetchrow(
             RESULT,
-            turn.delivery_id,
-            turn.lease_end,
+            claimed.delivery_id,
+            claimed.lease_end,
             succeeded,
             status,
             error,
@@ -260,29 +260,29 @@ class Deliveries:
             delay_s,
             self.clock.now(),
             was_called,
-            turn.event.id,
+            claimed.event.id,
         )
         if written is None:
             return
         if succeeded:
-            DELIVERY_SECONDS.observe((written["moment"] - turn.event.created_at).total_seconds())
+            DELIVERY_SECONDS.observe((written["moment"] - claimed.event.created_at).total_seconds())
         DELIVERY_TRIES.labels(result=written["state"] if written["state"] != "waiting" else "failed").inc()
         log.info(
             "event delivered" if succeeded else "event not delivered",
-            type=turn.event.type,
+            type=claimed.event.type,
             tries=written["tries"],
             state=written["state"],
             answer=status or error,
         )
-        record(f"webhook {turn.event.type}", duration_ms / 1000, kind="CLIENT", failed=not succeeded, status=status)
+        record(f"webhook {claimed.event.type}", duration_ms / 1000, kind="CLIENT", failed=not succeeded, status=status)
         if succeeded and is_test and written["off_reason"] not in {None, "person"}:
-            await retry_until_written(lambda: self._switch_on(turn.endpoint_id))
+            await retry_until_written(lambda: self._switch_on(claimed.endpoint_id))
         elif was_called and not (succeeded or is_test) and written["is_active"]:
             since, moment = written["failing_since"], written["moment"]
             if status == GONE:
-                await retry_until_written(lambda: self._switch_off(turn.endpoint_id, "gone", moment))
+                await retry_until_written(lambda: self._switch_off(claimed.endpoint_id, "gone", moment))
             elif since is not None and moment - since >= timedelta(seconds=self.plan.disable_after_s):
-                await retry_until_written(lambda: self._switch_off(turn.endpoint_id, "failing", moment))
+                await retry_until_written(lambda: self._switch_off(claimed.endpoint_id, "failing", moment))
 
     async def _switch_on(self, endpoint_id: UUID) -> None:
         """A test event arrived at an endpoint that had been switched off automatically."""

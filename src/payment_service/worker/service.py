@@ -17,7 +17,7 @@ from payment_service import __version__
 from payment_service.audit.sealing import AuditSeals
 from payment_service.events.outbox import EVENT_WRITTEN
 from payment_service.events.relay import Relay
-from payment_service.idempotency.holding import Because, Holding
+from payment_service.idempotency.holding import Holding, HoldReason
 from payment_service.identifiers import new_id
 from payment_service.observability.context import Origin, origin
 from payment_service.observability.lag import measure_lag
@@ -90,12 +90,12 @@ class Worker:
     swept_at: float = field(default_factory=time.monotonic)
     """When the last sweep began, by the monotonic clock."""
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    _held_because: Because | None = None
+    _held_because: HoldReason | None = None
 
     async def run(self) -> None:
-        """Work until ``stop`` is called, then finish the turns under way. Waits for a lost database."""
+        """Work until ``stop`` is called, then finish the work under way. Waits for a lost database."""
         origin.set(Origin("worker"))
-        self._hold_what_is_told(held=True)  # until the first sweep has looked whether this is a copy
+        self._hold_notifications(held=True)  # until the first sweep has looked whether this is a copy
         beside = {asyncio.create_task(one) for one in (self._listen(), self.relay.run(), measure_lag())}
         try:
             await asyncio.gather(self._sweep(), *(dispatcher.run() for dispatcher in self.dispatchers.values()))
@@ -105,7 +105,7 @@ class Worker:
             await asyncio.wait(beside)
 
     def stop(self) -> None:
-        """Take no more turns and finish those under way."""
+        """Claim no more and finish the work under way."""
         self._stopping.set()
         for dispatcher in self.dispatchers.values():
             dispatcher.stop()
@@ -157,7 +157,7 @@ class Worker:
         """Notify nobody from a copy of the database. Readings go on: they change nothing elsewhere."""
         await self.holding.follow_promotion()
         because = await self.holding.because()
-        self._hold_what_is_told(held=because not in {None, Because.HELD})
+        self._hold_notifications(held=because not in {None, HoldReason.HELD})
         SENDING_HELD.set(because is not None)
         if because is not None and because != self._held_because:
             alarm(log, "sending_held", because=because)
@@ -166,7 +166,7 @@ class Worker:
     async def _look_at_clock(self) -> None:
         DATABASE_CLOCK_AHEAD.set((await database_health(self.database)).clock_ahead_s)
 
-    def _hold_what_is_told(self, *, held: bool) -> None:
+    def _hold_notifications(self, *, held: bool) -> None:
         for kind in _TOLD_TO_OTHERS:
             self.dispatchers[kind].is_held = held
             self.dispatchers[kind].wake()

@@ -84,7 +84,7 @@ class _NotAdmittedError(Exception):
     """The call was not made, and that says nothing about the proxy; the text is a reason in snake_case."""
 
 
-class _Lane:
+class _Bulkhead:
     """One kind of calls, with connections and a breaker of its own: a flood of one never blocks the other."""
 
     def __init__(self, name: str, transport: httpx.AsyncBaseTransport, *, at_once: int) -> None:
@@ -111,12 +111,12 @@ class _Lane:
         """
         raise NotImplementedError
 
-    def learn(self, shop: str, *, failed: bool) -> None:
+    def observe(self, shop: str, *, failed: bool) -> None:
         """A call that was admitted has ended."""
         raise NotImplementedError
 
 
-class _Readings(_Lane):
+class _ReadingCalls(_Bulkhead):
     """Status readings. They name no shop, so they share one breaker."""
 
     def __init__(self, settings: KaspiSettings) -> None:
@@ -129,11 +129,11 @@ class _Readings(_Lane):
         if not self.breaker.allows():
             raise _NotAdmittedError("circuit_open")
 
-    def learn(self, shop: str, *, failed: bool) -> None:  # noqa: ARG002 - none is named
-        self.breaker.learn(failed=failed)
+    def observe(self, shop: str, *, failed: bool) -> None:  # noqa: ARG002 - none is named
+        self.breaker.observe(failed=failed)
 
 
-class _Money(_Lane):
+class _MoneyCalls(_Bulkhead):
     """Money calls. No shop takes the places of the others, or stops them by its failures."""
 
     def __init__(self, settings: KaspiSettings) -> None:
@@ -165,8 +165,8 @@ class _Money(_Lane):
         if not self.breaker.allows(shop):
             raise _NotAdmittedError("circuit_open" if self.breaker.is_open else "shop_paused")
 
-    def learn(self, shop: str, *, failed: bool) -> None:
-        self.breaker.learn(shop, failed=failed)
+    def observe(self, shop: str, *, failed: bool) -> None:
+        self.breaker.observe(shop, failed=failed)
 
 
 class KaspiClient:
@@ -176,8 +176,8 @@ class KaspiClient:
         self._settings = settings
         self._url = httpx.URL(settings.url)
         self._timeouts = httpx.Timeout(settings.deadline_s, connect=settings.connect_timeout_s).as_dict()
-        self._money = _Money(settings)
-        self._readings = _Readings(settings)
+        self._money = _MoneyCalls(settings)
+        self._readings = _ReadingCalls(settings)
 
     async def create(self, payment: PhonePayment) -> Outcome[PaymentReceipt]:
         """Invoice a phone, at most once."""
@@ -232,7 +232,7 @@ class KaspiClient:
         await self._money.transport.aclose()
         await self._readings.transport.aclose()
 
-    async def _call(self, lane: _Lane, operation: str, query: dict[str, str]) -> wire.Reply | _NoReply:
+    async def _call(self, lane: _Bulkhead, operation: str, query: dict[str, str]) -> wire.Reply | _NoReply:
         """Make one call and return what came of it. The deadline covers all of it."""
         shop = query.get("organizationBin", "")
         tracker = _SendTracker()
@@ -249,7 +249,7 @@ class KaspiClient:
             reply = _NoReply(_reason(error), sent=tracker.begun)
         # Whether the proxy answers, and is not asking to be left alone. What it answers is another matter.
         failed = isinstance(reply, _NoReply) or reply.http_status == 429 or reply.http_status >= 500
-        lane.learn(shop, failed=failed)
+        lane.observe(shop, failed=failed)
         seconds = time.perf_counter() - started
         result = reply.reason if isinstance(reply, _NoReply) else f"http_{reply.http_status}"
         labelled(PROVIDER_SECONDS, "kaspi", operation, result).observe(seconds)

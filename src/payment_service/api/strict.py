@@ -1,6 +1,6 @@
 """Requests read exactly: amounts as decimals, no NaN, nothing given twice, and nothing dropped in silence.
 
-Every endpoint's route is an ``ExactRoute``. It refuses what the endpoint does not know, by name and with the nearest
+Every endpoint's route is an ``StrictRoute``. It refuses what the endpoint does not know, by name and with the nearest
 name that it does know: query parameters, fields of the body at any depth, and a body where none is asked for. An
 endpoint whose model of the body takes more than its own fields (``extra``) is not refused a query parameter either.
 
@@ -65,7 +65,7 @@ def unknown_parameters(given: Iterable[str], known: Iterable[str]) -> dict[str, 
     return {name: not_known(name, names) for name in islice(unknown, MAX_TOLD)}
 
 
-class ExactRoute(APIRoute):
+class StrictRoute(APIRoute):
     """A route whose requests are read exactly."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
@@ -121,7 +121,7 @@ class _Parameter:
 class _Endpoint:
     """An endpoint, and how its arguments are made of a request."""
 
-    def __init__(self, route: ExactRoute) -> None:
+    def __init__(self, route: StrictRoute) -> None:
         dependant = route.dependant
         self._route = route
         self._call: Callable[..., Awaitable[Any]] = route.endpoint

@@ -28,7 +28,7 @@ _SPACES: Final = re.compile(r"(?<=[0-9])[ \u00a0\u202f](?=[0-9]{3}(?:[^0-9]|$))"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """Payments that match a text, newest first; ``exact`` when it identifies exactly one payment."""
 
     payments: list[Payment]
@@ -37,7 +37,7 @@ class Found:
     """Whether there are more than were asked for."""
 
 
-async def find(database: Database, shops: Shops, text: str, *, limit: int) -> Found:
+async def find(database: Database, shops: Shops, text: str, *, limit: int) -> SearchResult:
     """Payments of these shops by order, short code, the provider's id, last four digits, sum or our id."""
     names, attributes = _conditions(text.strip()[:_LONGEST])
     by_id: dict[UUID, Payment] = {}
@@ -51,7 +51,7 @@ async def find(database: Database, shops: Shops, text: str, *, limit: int) -> Fo
                 if any(condition is name for name in names):
                     named.add(payment.id)
     payments = sorted(by_id.values(), key=lambda payment: (payment.created_at, payment.id), reverse=True)
-    return Found(payments[:limit], len(payments) == len(named) == 1, len(payments) > limit)
+    return SearchResult(payments[:limit], len(payments) == len(named) == 1, len(payments) > limit)
 
 
 def _conditions(text: str) -> tuple[list[ColumnElement[bool]], list[ColumnElement[bool]]]:

@@ -6,6 +6,6 @@ from fastapi import Response
 from pydantic import BaseModel
 
 
-def answered(view: BaseModel, status: int = 200, *, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(view: BaseModel, status: int = 200, *, headers: Mapping[str, str] | None = None) -> Response:
     """The view as an answer, for endpoints that add headers or another status. Any other returns the view itself."""
     return Response(view.__pydantic_serializer__.to_json(view), status, headers, "application/json")
