@@ -73,8 +73,13 @@ class ServiceError(Exception):
 
     code: ClassVar[str] = "internal_error"
     title: ClassVar[str] = "Internal error"
+    """Its code in words, where a class does not say otherwise."""
     sentence: ClassVar[str] = ""
     """The detail of an error that always says the same."""
+
+    def __init_subclass__(cls) -> None:
+        if "title" not in vars(cls):
+            cls.title = cls.code.replace("_", " ").capitalize()
 
     def __init__(self, detail: str = "", **extra: object) -> None:
         self.detail = detail or self.sentence
@@ -86,7 +91,6 @@ class NotAuthenticated(ServiceError):
     """No key, or one that is unknown, revoked or expired."""
 
     code = "authentication_required"
-    title = "Authentication required"
 
     def __init__(self, what: str = "a valid API key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'") -> None:
         super().__init__(f"Send {what}.")
@@ -96,7 +100,6 @@ class ScopeMissing(ServiceError):
     """The key is good, but may not do this."""
 
     code = "scope_missing"
-    title = "Scope missing"
 
     def __init__(self, scope: str) -> None:
         super().__init__(f"This API key lacks the scope '{scope}'.", scope=scope)
@@ -116,7 +119,6 @@ class ShopNotConfigured(ServiceError):
     """No routing for this shop, or none that the caller may see: the two look alike."""
 
     code = "shop_not_configured"
-    title = "Shop not configured"
 
     def __init__(self, shop: int | str) -> None:
         super().__init__(f"Shop {shop} has no payment routing.")
@@ -126,7 +128,6 @@ class ShopInactive(ServiceError):
     """The shop has routing, and somebody switched it off."""
 
     code = "shop_inactive"
-    title = "Shop inactive"
 
     def __init__(self, *shop_ids: int) -> None:
         shops = ", ".join(map(str, shop_ids))
@@ -137,7 +138,6 @@ class ShopAlreadyConfigured(ServiceError):
     """A second routing for a shop that has one."""
 
     code = "shop_already_configured"
-    title = "Shop already configured"
 
     def __init__(self, shop_id: int) -> None:
         super().__init__(f"Shop {shop_id} has payment routing already: change it with PUT.")
@@ -158,7 +158,6 @@ class DeviceTokenMissing(ServiceError):
     """Links and refunds need the device token of the organisation that takes the payment."""
 
     code = "device_token_missing"
-    title = "Device token missing"
 
     def __init__(self, shop_id: int) -> None:
         super().__init__(f"Shop {shop_id} has no device token, and this operation needs one: set it first.")
@@ -230,7 +229,6 @@ class PaymentNotFound(ServiceError):
     """This service never made that payment, or the caller may not see it: the two look alike."""
 
     code = "payment_not_found"
-    title = "Payment not found"
 
     def __init__(self, payment: object) -> None:
         super().__init__(f"There is no payment {payment} here.")
@@ -250,7 +248,6 @@ class PaymentNotPaid(ServiceError):
     """Only a paid payment can be refunded."""
 
     code = "payment_not_paid"
-    title = "Payment not paid"
 
     def __init__(self, state: str) -> None:
         super().__init__(f"Only a paid payment can be refunded; this one is {state}.", state=state)
@@ -260,7 +257,6 @@ class PaymentIncomplete(ServiceError):
     """A client reported the payment without what a refund needs."""
 
     code = "payment_incomplete"
-    title = "Payment incomplete"
     sentence = (
         "A client made this payment and reported it without its amount or its BIN, so it cannot be refunded here."
     )
@@ -270,7 +266,6 @@ class RefundNotFound(ServiceError):
     """No such refund."""
 
     code = "refund_not_found"
-    title = "Refund not found"
 
     def __init__(self, refund: object) -> None:
         super().__init__(f"There is no refund {refund} here.")
@@ -280,7 +275,6 @@ class NothingToSettle(ServiceError):
     """Only what is unknown can be settled by hand."""
 
     code = "nothing_to_settle"
-    title = "Nothing to settle"
 
     def __init__(self, what: str, state: str) -> None:
         super().__init__(f"Only an unknown {what} can be settled by hand; this one is {state}.", state=state)
@@ -290,7 +284,6 @@ class TooEarlyToSettle(ServiceError):
     """The call may still take effect: it is too early to know that it did not."""
 
     code = "too_early_to_settle"
-    title = "Too early to settle"
 
     def __init__(self, wait_s: int) -> None:
         super().__init__(
@@ -336,7 +329,6 @@ class NothingToUndo(ServiceError):
     """Nobody settled it by hand, or it has moved on since by what the provider itself said."""
 
     code = "nothing_to_undo"
-    title = "Nothing to undo"
 
     def __init__(self, what: str, state: str) -> None:
         super().__init__(
@@ -356,7 +348,6 @@ class SettlementInUse(ServiceError):
     """Something relies on the settlement, such as a refund, so it cannot be undone."""
 
     code = "settlement_in_use"
-    title = "Settlement in use"
 
     def __init__(self, why: str, **extra: object) -> None:
         super().__init__(f"The settlement cannot be undone: {why}.", **extra)
@@ -382,7 +373,6 @@ class BindingNotFound(ServiceError):
     """No such binding of a chat, or the caller may not see it: the two look alike."""
 
     code = "binding_not_found"
-    title = "Binding not found"
 
     def __init__(self, binding: object) -> None:
         super().__init__(f"There is no binding {binding} of a chat here.")
@@ -403,7 +393,6 @@ class MessageNotSent(ServiceError):
     """A message that somebody waits for was not accepted."""
 
     code = "message_not_sent"
-    title = "Message not sent"
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"The message was not sent: {reason}.")
@@ -428,7 +417,6 @@ class OrderAlreadyPaid(ServiceError):
     """The order was paid with this amount, and nothing of it was refunded in full."""
 
     code = "order_already_paid"
-    title = "Order already paid"
 
     def __init__(self, order_id: str, payment_id: object) -> None:
         super().__init__(
@@ -442,7 +430,6 @@ class RefundAlreadyOpen(ServiceError):
     """The payment has a refund of this amount whose end is not known, and this request has another key."""
 
     code = "refund_already_open"
-    title = "Refund already open"
 
     def __init__(self, refund_id: object, state: str) -> None:
         super().__init__(
@@ -457,7 +444,6 @@ class HintNotVerified(ServiceError):
     """A hint without a valid signature, or an old one."""
 
     code = "hint_not_verified"
-    title = "Hint not verified"
 
     def __init__(self, why: str) -> None:
         super().__init__(f"The hint was not accepted: {why}.")
@@ -467,7 +453,6 @@ class TooManyHints(ServiceError):
     """More than this process takes in a second."""
 
     code = "too_many_hints"
-    title = "Too many hints"
     sentence = "Too many hints at once. Nothing is lost: every open payment is polled anyway."
 
 
@@ -503,7 +488,6 @@ class WebhookNotFound(ServiceError):
     """No such endpoint, or none that the caller may see: the two look alike."""
 
     code = "webhook_not_found"
-    title = "Webhook not found"
 
     def __init__(self, endpoint: object) -> None:
         super().__init__(f"There is no webhook endpoint {endpoint} here.")
@@ -513,7 +497,6 @@ class DeliveryNotFound(ServiceError):
     """No such delivery, or none that the caller may see: the two look alike."""
 
     code = "delivery_not_found"
-    title = "Delivery not found"
 
     def __init__(self, delivery: object) -> None:
         super().__init__(f"There is no delivery {delivery} here.")
@@ -533,7 +516,6 @@ class IdempotencyKeyReused(ServiceError):
     """The same key came with another request."""
 
     code = "idempotency_key_reused"
-    title = "Idempotency key reused"
     sentence = "This Idempotency-Key was used for a different request: use a new key."
 
 
@@ -541,7 +523,6 @@ class StillRunning(ServiceError):
     """The first request with this key, or the same request without one, has not ended."""
 
     code = "still_running"
-    title = "Still running"
 
     def __init__(self, operation_id: object) -> None:
         super().__init__(
@@ -554,7 +535,6 @@ class ProviderUnavailable(ServiceError):
     """The provider could not be asked for a status; nothing was changed."""
 
     code = "provider_unavailable"
-    title = "Provider unavailable"
     sentence = "The payment provider cannot be reached. Nothing was changed. Try again later."
 
 
@@ -572,14 +552,12 @@ class TryAgainLater(ServiceError):
     """We cannot serve now; nothing was sent and nothing was changed."""
 
     code = "service_unavailable"
-    title = "Service unavailable"
 
 
 class DatabaseUnavailable(TryAgainLater):
     """The database does not answer."""
 
     code = "database_unavailable"
-    title = "Database unavailable"
     sentence = "The database cannot be reached, has no free connection or refused. Nothing was sent. Try again later."
 
 
@@ -598,7 +576,6 @@ class TooManyConnections(TryAgainLater):
     """This process has as many connections as it can serve."""
 
     code = "too_many_connections"
-    title = "Too many connections"
     sentence = "This process has too many connections. Nothing was sent. Try again later."
 
 

@@ -119,7 +119,7 @@ async def test_hostile_url_is_refused_before_anybody_is_asked(
     names = Names(["8.8.8.8"])
     one = calling(resolve=names, rules=PRODUCTION)
     with pytest.raises(ValueError, match=r"^The URL.*\.$"):
-        one.check_url(url)
+        await one.check_host(url)
     assert await why(one, url) is Reason.URL_REFUSED
     assert names.asked == []
 

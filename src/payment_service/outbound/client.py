@@ -148,14 +148,6 @@ class Outbound:
         self._tls = tls or trusted_authorities()
         self._tls.set_alpn_protocols(["http/1.1"])
 
-    def check_url(self, url: str) -> None:
-        """Check how a URL is written, without looking anything up.
-
-        Raises:
-            ValueError: a sentence that says what is wrong.
-        """
-        read_url(url, self._rules)
-
     async def check_host(self, url: str) -> None:
         """Check a URL and that its host can be called today. Only the name server is asked.
 
