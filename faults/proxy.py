@@ -263,11 +263,12 @@ class FaultProxy(RawProxy):
                 upstream.write(call.request)
                 await upstream.drain()
         finally:
+            # Before anything is waited for: a connection may be ended a second time while it ends.
+            if upstream is not None:
+                upstream.close()
             if handing_back is not None:
                 handing_back.cancel()
                 await asyncio.gather(handing_back, return_exceptions=True)
-            if upstream is not None:
-                upstream.close()
 
     async def _next_call(self, line: Connection, number: int) -> Call | None:
         try:

@@ -39,6 +39,10 @@ _LASTS_S: Final = 8
 _LASTS_IN_SHORT_S: Final = 4
 _BEGINS_S: Final = 1
 """For so long the one fails before anybody looks at the other."""
+_PARTS: Final = 2_000
+"""Refunds of so many different sums are there to ask for, of 1 tenge and up: a seller in trouble asks for hundreds."""
+_PAID: Final = _PARTS * (_PARTS + 1) // 2 * 100
+"""All of them together, in tiyn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +92,9 @@ class _Sellers:
         if op == "status":
             return Asked(op="status", shop_id=shop_id, external_id=self.waiting[shop_id].body["external_id"])
         if op == "refund":
-            return self.clients.refund_of(self.paid[shop_id], self.clients.random.randrange(1, 100) * 100)
+            part = self.clients.part_of(self.paid[shop_id], _PARTS)
+            assert part is not None, "every part was refunded: the load needs more of them"
+            return part
         asked = self.clients.payment(op, shop_id=shop_id)
         return replace(asked, phone=WAITS) if op == "create" else asked
 
@@ -105,7 +111,7 @@ async def run(bench: Bench) -> None:
 async def _play(bench: Bench, rig: Rig, case: str, lasts_s: float) -> None:
     trouble, clients = TROUBLES[case], Clients(rig, bench.random)
     both = (FAILING, HEALTHY)
-    paid = {shop_id: await clients.paid(shop_id=shop_id, amount=9_000_000) for shop_id in both}
+    paid = {shop_id: await clients.paid(shop_id=shop_id, amount=_PAID) for shop_id in both}
     waiting = {shop_id: await clients.insist(clients.payment(shop_id=shop_id, phone=WAITS)) for shop_id in both}
     sellers = _Sellers(rig, clients, paid, waiting)
     for op in trouble.ops:
