@@ -24,6 +24,7 @@ from payment_service.observability.context import Origin, origin
 from payment_service.payments.lifecycle import State
 from payment_service.payments.settling import Settlement
 from payment_service.postgres import migrating, schema
+from payment_service.postgres.rights import Right, lacking, rights
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.programs import StartError
 from payment_service.programs.start import check_database
@@ -187,6 +188,43 @@ async def test_service_does_everything_as_the_lesser_role(
         listening.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await listening
+
+
+def test_rights_that_are_looked_for_are_those_that_the_document_grants() -> None:
+    granted = set()
+    grants = re.findall(r"GRANT ((?:INSERT|UPDATE)[^;]*?)\s+ON ([^;]*?)\s+TO", sql_of_the_docs()[1])
+    for what, tables in grants:
+        for privilege, columns in re.findall(r"([A-Z]+)(?: \(([^)]*)\))?", what):
+            of = [column.strip() for column in columns.split(",")] if columns else [None]
+            granted |= {Right(privilege, table.strip(), column) for table in tables.split(",") for column in of}
+    assert set(rights()) == granted
+
+
+@pytest.mark.parametrize(
+    ("statement", "lacks"),
+    [
+        ("REVOKE INSERT ON event FROM payment_service", ["INSERT on event"]),
+        ("REVOKE UPDATE (ended_at) ON person_session FROM payment_service", ["UPDATE on person_session (ended_at)"]),
+        ("REVOKE SELECT ON route_rule FROM payment_service", ["SELECT on route_rule"]),
+        ("REVOKE USAGE ON SEQUENCE person_id_seq FROM payment_service", ["USAGE on person_id_seq"]),
+        ("REVOKE EXECUTE ON FUNCTION make_months(text, integer) FROM payment_service", ["EXECUTE on make_months"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+async def test_nothing_starts_without_a_right_that_a_payment_would_miss_after_it_was_sent(
+    own_house: Services, roles: Roles, statement: str, lacks: list[str]
+) -> None:
+    owner = roles.url("payment_owner")
+    await run(owner, roles.of_here(statement))
+    try:
+        async with own_house.database.reading() as session:
+            assert await lacking(session) == lacks
+        with pytest.raises(StartError, match=f"lacks {re.escape(lacks[0])}: as the owner"):
+            await check_database(own_house.settings)
+    finally:
+        await run(owner, roles.of_here(sql_of_the_docs()[1]))
+    async with own_house.database.reading() as session:
+        assert await lacking(session) == []
 
 
 DENIED = [

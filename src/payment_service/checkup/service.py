@@ -24,6 +24,7 @@ from payment_service.postgres.connecting import connect_arguments, trouble_of
 from payment_service.postgres.guarantees import Guarantees, guarantees
 from payment_service.postgres.health import SKEW_S, SLOW_S, database_health
 from payment_service.postgres.months import months
+from payment_service.postgres.rights import lacking
 from payment_service.postgres.vault import VaultError
 from payment_service.providers.interface import NoSuchPayment, StatusRead, StatusUnread
 from payment_service.scheduling.lateness import LATENESS_LIMITS, Lateness
@@ -86,7 +87,8 @@ async def run_checks(services: Services) -> AsyncIterator[Finding]:
         yield finding
     looks: list[Look] = [_provider]
     if found and not any(one.what == "schema" and one.level is Level.BAD for one in found):
-        looks += [_sending, _secrets, _shops, _keys, _workers, _work, _open, _tasks, _webhooks, _seals, _months]
+        looks += [_rights, _sending, _secrets, _shops, _keys, _workers]
+        looks += [_work, _open, _tasks, _webhooks, _seals, _months]
     for look in looks:
         try:
             shown = await look(services)
@@ -140,7 +142,8 @@ async def _database(services: Services) -> list[Finding]:
         is_newer = schema.is_newer(found.revision)
         todo = "use the release that migrated it, or a later one" if is_newer else "payment-service migrate"
         findings.append(Finding("schema", Level.BAD, sentence, todo))
-    return [*findings, *_of_guarantees(promised), _of_disk(promised, services.settings.session_url)]
+    laws = _of_guarantees(promised) if found.revision else []  # an empty database has none to switch off
+    return [*findings, *laws, _of_disk(promised, services.settings.session_url)]
 
 
 def _of_guarantees(found: Guarantees) -> list[Finding]:
@@ -182,6 +185,15 @@ def _of_disk(found: Guarantees, database_url: str) -> Finding:
 
 def _bytes(number: float) -> str:
     return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
+
+
+async def _rights(services: Services) -> list[Finding]:
+    async with services.database.reading() as session:
+        lacks = await lacking(session)
+    if lacks:
+        remedy = "as the owner of the database: the GRANTs of docs/deploy.md"
+        return [Finding("rights", Level.BAD, f"the user of DATABASE_URL lacks {', '.join(lacks)}", remedy)]
+    return [Finding("rights", Level.OK, "the user of DATABASE_URL may write what the service writes")]
 
 
 async def _sending(services: Services) -> list[Finding]:

@@ -220,6 +220,9 @@ def _away(name: str, why: str) -> str:
     return f"The database that {name} names cannot be reached ({why}): check that it runs, and its host and port."
 
 
+_WHO_MAY: Final = "Migrating and retiring months are the owner's; all else needs the GRANTs of docs/deploy.md."
+
+
 def _said_by_the_server(error: asyncpg.PostgresError, name: str) -> Trouble | None:
     said = str(error.args[0]).splitlines()[0] if error.args else ""
     match error.sqlstate:
@@ -232,7 +235,7 @@ def _said_by_the_server(error: asyncpg.PostgresError, name: str) -> Trouble | No
                 f"The database that {name} names does not exist on its server: create it, or correct the name."
             )
         case "42501":
-            return Trouble(f"The user of {name} lacks a right in the database: {said}. Grant it: docs/deploy.md.")
+            return Trouble(f"The user of {name} lacks a right in the database: {said}. {_WHO_MAY}")
         case "08P01" if "startup parameter" in said:
             return Trouble(
                 f"{name} leads to a pooler, such as PgBouncer, that refuses a parameter of the address ({said}): "

@@ -55,10 +55,12 @@ _BEHIND: Final = text("""
         ('person_id_seq', (SELECT max(id) FROM person)), ('audit_check_id_seq', (SELECT max(id) FROM audit_check))
     ) AS ids (sequence, highest)
     JOIN pg_sequences ON sequencename = sequence AND schemaname = (SELECT nspname FROM pg_namespace WHERE oid = :home)
-    WHERE highest > coalesce(last_value, 0) ORDER BY sequence
+    WHERE highest > coalesce(last_value, 0)
+        AND has_sequence_privilege(format('%I.%I', schemaname, sequencename), 'USAGE, SELECT') ORDER BY sequence
 """)
 """Logical replication and a dump of single tables bring rows and leave sequences where they were. What is written then
-is refused, after its payment was sent; in another month it stands below ids that are sealed, where no seal comes."""
+is refused, after its payment was sent; in another month it stands below ids that are sealed, where no seal comes.
+Without the right to it a sequence looks as if it had not been used."""
 _SIZE: Final = text("SELECT pg_database_size(current_database())")
 
 

@@ -13,6 +13,7 @@ from payment_service.postgres import schema
 from payment_service.postgres.connecting import trouble_of
 from payment_service.postgres.database import Database
 from payment_service.postgres.guarantees import laws_off
+from payment_service.postgres.rights import lacking
 from payment_service.postgres.vault import VaultError
 from payment_service.programs import StartError
 from payment_service.services import Services, open_services
@@ -55,13 +56,15 @@ async def check_database(settings: Settings, database: Database | None = None) -
     """Look at the database; waits a while for one that is away. Closes it.
 
     Raises:
-        StartError: when it is not at the schema that this code needs, its sessions are shared and must not be, its
-            rules are switched off, its payments are of another provider, or the vault cannot open it.
+        StartError: when it is not at the schema that this code needs, its sessions are shared and must not be, the
+            role lacks a right, its rules are switched off, its payments are of another provider, or the vault cannot
+            open it.
     """
     async with open_services(settings, database) as services:
         if trouble := schema.trouble(await _revision(services)):
             raise StartError(trouble)
         await check_laws(services)
+        await check_rights(services)
         await check_provider(services)
         try:
             await services.check_secrets()
@@ -69,6 +72,21 @@ async def check_database(settings: Settings, database: Database | None = None) -
             raise StartError(
                 "The ENCRYPTION_KEYS do not open the device tokens in the database: use the keys that wrote them."
             ) from error
+
+
+async def check_rights(services: Services) -> None:
+    """Look whether the role may write all that the service writes.
+
+    Raises:
+        StartError: when it may not.
+    """
+    async with services.database.reading() as session:
+        lacks = await lacking(session)
+    if lacks:
+        raise StartError(
+            f"The user of DATABASE_URL lacks {', '.join(lacks[:5])}{', ...' if len(lacks) > 5 else ''}: "
+            "as the owner of the database, run the GRANTs of docs/deploy.md, 'Roles of the database'."
+        )
 
 
 async def check_laws(services: Services) -> None:
