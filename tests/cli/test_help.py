@@ -1,5 +1,6 @@
 """Help that a stranger understands, for every command of the tree."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from payment_service.cli import app
+from payment_service.cli import app, main
+from payment_service.cli.errors import sentence_of
 from tests.support.command_line import Words, tree
 from tests.support.processes import clean_environment
 
@@ -89,3 +91,15 @@ for name, needed in [
 @pytest.mark.thorough
 def test_command_imports_only_what_it_needs() -> None:
     subprocess.run([sys.executable, "-c", NEEDLESS], check=True, timeout=60)
+
+
+def test_output_that_is_closed_or_full_is_no_fault_of_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "argv", ["payment-service", "secrets", "new-key"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    sys.stdout.close()
+    assert not ended.value.code
+    said = sentence_of(OSError(errno.ENOSPC, "No space left on device"))
+    assert said is not None
+    assert said.startswith("What this command prints cannot be written (No space left on device).")

@@ -198,6 +198,7 @@ async def test_payments_that_the_provider_denies_stay_for_people(books: Rig) -> 
         (["--resume"], "nothing to resume"),
         (["--until", "2025-12-31"], "The period is empty"),
         (["--csv", "missing/sums.csv"], "cannot be written"),
+        (["--csv", "/dev/null"], "cannot be written"),
         (["--state", "missing/state"], "cannot be written"),
         (["--since", "yesterday"], "yesterday"),
     ],

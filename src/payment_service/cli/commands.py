@@ -1,7 +1,9 @@
 """The command line as a whole: which commands there are. Each is in a file of its own, imported when it is called."""
 
+import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -87,6 +89,8 @@ def payment_service(
 
 def main() -> None:
     """Run the command line; errors are printed as sentences."""
+    if sys.stdout is None:  # it was closed before we began, as cron jobs may do
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
     try:
         app()
     except Exception as error:

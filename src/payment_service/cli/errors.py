@@ -1,5 +1,8 @@
 """The sentences for errors that need no debugging."""
 
+import errno
+from typing import Final
+
 from payment_service.errors import ServiceError
 from payment_service.postgres.connecting import ConnectArgumentError, trouble_of
 from payment_service.postgres.database import is_unreachable, lacks_schema
@@ -7,6 +10,9 @@ from payment_service.postgres.schema import SchemaError
 from payment_service.postgres.vault import VaultError
 from payment_service.programs import StartError
 from payment_service.settings import SettingsError
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""Of a disk or a device. No network says any of them."""
 
 
 def sentence_of(error: Exception) -> str | None:
@@ -16,6 +22,8 @@ def sentence_of(error: Exception) -> str | None:
             return str(error)
         case ServiceError():
             return error.detail
+        case OSError() if error.errno in _FULL and error.filename is None:
+            return f"What this command prints cannot be written ({error.strerror}). What it did before that is done."
         case OSError() if error.filename is not None:
             return f"{error.filename} cannot be used: {error.strerror}."
     if lacks_schema(error):

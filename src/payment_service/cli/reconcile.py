@@ -133,8 +133,10 @@ def reconcile(
             _give_up(str(error))
     elif state.exists():
         _give_up(f"{state} was left by a run that was stopped: continue it with --resume, or remove the file.")
-    if csv_file is not None and (csv_file.is_dir() or not os.access(csv_file.parent, os.W_OK)):
-        _give_up(f"{csv_file} cannot be written.")  # known before hours of asking
+    if csv_file is not None and not _can_be_replaced(csv_file):
+        _give_up(
+            f"{csv_file} cannot be written: name a file in a folder that you may write to."
+        )  # before hours of asking
 
     try:
         report = with_services(work, asks_provider=True)
@@ -151,6 +153,11 @@ def reconcile(
     (_print_json if as_json else _print)(report)
     state.unlink(missing_ok=True)
     raise typer.Exit(_code(report.walk.findings))
+
+
+def _can_be_replaced(file: Path) -> bool:
+    """Whether a whole new file can take its place: never that of a device, such as /dev/stdout."""
+    return os.access(file.parent, os.W_OK) and (file.is_file() or not (file.exists() or file.is_symlink()))
 
 
 def _give_up(sentence: str, state: Path | None = None) -> NoReturn:

@@ -45,7 +45,7 @@ class Vault:
             return text
         bound = f"{_EDGE}{place}{_EDGE}"
         if not (ciphertext.startswith(_BOUND) and text.startswith(bound)):
-            raise VaultError(f"{place} was written for another row and was moved here: give it anew.")
+            raise VaultError(f"The stored secret of {place} was written for another row and was moved here.")
         return text.removeprefix(bound)
 
     def rotate(self, ciphertext: str, place: str) -> str:
