@@ -30,7 +30,7 @@ CREATE FUNCTION letters_are_in_order() RETURNS boolean LANGUAGE sql STABLE AS $$
     FROM pg_database WHERE datname = current_database()
 $$;
 
--- Whether this server followed a primary until it was promoted, by streaming and to the end. False after its next start.
+-- Whether this server followed a primary by streaming, to the end, until it was promoted. False after its next start.
 CREATE FUNCTION followed_to_the_end() RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT coalesce(pg_last_wal_receive_lsn() >= pg_last_wal_replay_lsn(), false) AND letters_are_in_order()
         AND concat(current_setting('recovery_target'), current_setting('recovery_target_time'),
@@ -49,7 +49,8 @@ HELD = rewritten(
         "ELSIF latest.timeline <> this_timeline() AND NOT latest.replicas_have_all THEN": (
             "ELSIF latest.timeline <> this_timeline() AND NOT (latest.replicas_have_all AND followed_to_the_end()) THEN"
         ),
-        "    END IF;\n    RETURN NULL;": """    ELSIF latest.timeline = this_timeline() AND latest.replicas_have_all AND NOT is_synchronous() THEN
+        "    END IF;\n    RETURN NULL;": """    ELSIF latest.timeline = this_timeline() AND latest.replicas_have_all
+        AND NOT is_synchronous() THEN
         RETURN 'not_synchronous';
     END IF;
     RETURN NULL;""",

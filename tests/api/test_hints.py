@@ -12,7 +12,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from payment_service.api import exact, hints
+from payment_service.api import hints, strict
 from payment_service.rates import Rate, RateLimiter
 from payment_service.services import Services
 from payment_service.settings import Settings
@@ -179,7 +179,7 @@ async def test_absurd_number_is_refused_while_it_is_read(field: str, number: str
 async def test_nothing_of_an_unsigned_hint_is_parsed(
     content: str, signature: str, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exact, "exact_json", None)
+    monkeypatch.setattr(strict, "exact_json", None)
     headers = {"Content-Type": "application/json", "X-Signature": signature}
     problem_of(await client.post(PATHS[0], content=content, headers=headers), 401, "hint_not_verified")
 
@@ -187,5 +187,5 @@ async def test_nothing_of_an_unsigned_hint_is_parsed(
 async def test_nothing_of_a_hint_too_many_is_parsed(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hints, "limiter", RateLimiter(Rate(1, 60)))
     assert (await client.post(PATHS[0], **signed_text(""))).status_code == 422
-    monkeypatch.setattr(exact, "exact_json", None)
+    monkeypatch.setattr(strict, "exact_json", None)
     problem_of(await client.post(PATHS[0], **signed(hint_of("999"))), 429, "too_many_hints")

@@ -185,8 +185,13 @@ def test_reading_decides_the_next_state(before: State) -> None:
 
 @pytest.mark.parametrize("before", State)
 @pytest.mark.parametrize("meaning", Meaning)
-def test_reading_keeps_the_providers_word(before: State, meaning: Meaning) -> None:
-    assert read(before, meaning).status == "TheWord"
+def test_reading_keeps_the_providers_word_unless_it_contradicts_a_state_that_has_ended(
+    before: State, meaning: Meaning
+) -> None:
+    step = read(before, meaning)
+    unpaid = before in {State.FAILED, State.CANCELLED} and meaning in {Meaning.FAILED, Meaning.CANCELLED}
+    agrees = before in OPEN or step.state is not before or unpaid or (before, meaning) == (State.PAID, Meaning.PAID)
+    assert step.status == ("TheWord" if agrees else None)
 
 
 @pytest.mark.parametrize("before", [State.PENDING, State.UNKNOWN])

@@ -136,6 +136,22 @@ async def test_late_success_of_a_failed_payment_wins_with_an_alarm(
     assert await audit_of(sql) == [("create", "pending"), ("status", "failed"), ("status", "paid")]
 
 
+async def test_failed_payment_that_can_be_paid_again_raises_an_alarm(
+    services: Services, wire: respx.MockRouter
+) -> None:
+    moves = replace(services.reading.moves, plan=replace(services.reading.moves.plan, confirm_s=-1))
+    following = replace(services.reading, moves=moves)
+    wire.get("/create/").mock(return_value=accepted(CREATED))
+    payment = (await services.payments.create(ask())).payment
+    wire.get("/status/").mock(return_value=status_reply(CREATED, "Error"))
+    payment = await following.refresh(await following.refresh(payment))
+    wire.get("/status/").mock(return_value=status_reply(CREATED, "Wait"))
+    before = alarms("state_contradicted")
+    payment = await following.refresh(payment)
+    assert (payment.state, payment.status) == ("failed", "Error")
+    assert alarms("state_contradicted") == before + 1
+
+
 # --- a reply that belongs to another payment
 
 

@@ -331,17 +331,20 @@ async def test_hint_about_another_payment_does_nothing(
 # --- readings that race
 
 
+@pytest.mark.parametrize("word", ["Error", "Wait"])
 async def test_reading_that_comes_late_does_not_undo_what_is_known(
-    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, word: str
 ) -> None:
-    gate = Gate(status_reply(CREATED, "Error"))
+    alarms = Alarms()
+    gate = Gate(status_reply(CREATED, word))
     wire.get("/status/").mock(side_effect=gate)
     slow = asyncio.create_task(services.reading.refresh(payment))
     await gate.reached.wait()
     tells(wire, "Processed").side_effect = None
     await services.reading.refresh(payment)
     gate.open.set()
-    assert (await slow).state == "paid"
+    late = await slow
+    assert (late.state, late.status, alarms["state_contradicted"]) == ("paid", "Processed", 0)
     assert await audit_of(sql, "status") == [("status", "paid")]
 
 

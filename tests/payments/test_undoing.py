@@ -1,5 +1,7 @@
 """UndoRequest a settlement: only one by hand, by somebody else, and nothing is known again afterwards."""
 
+import asyncio
+
 import asyncpg
 import httpx
 import pytest
@@ -15,7 +17,7 @@ from payment_service.refunds.service import RefundRequest
 from payment_service.reports.service import Report
 from payment_service.services import Services
 from payment_service.settings import Settings
-from tests.support.asking import KEY, OTHER_SHOP, SHOP, TESTS, ask, audit_of, paid, refunded, taking, two_shops
+from tests.support.asking import KEY, OTHER_SHOP, SHOP, TESTS, Gate, ask, audit_of, paid, refunded, taking, two_shops
 from tests.support.due_work import work_off
 from tests.support.replies import accepted, failure, status_reply
 from tests.support.shops import SHOPS
@@ -102,6 +104,27 @@ async def test_undone_settlement_leaves_the_payment_as_unknown_as_before(
     assert tuple(told or ()) == ("payment.unknown", undone.version)
     says(wire, "Processed")
     assert (await settle(services, payment, State.PAID, FOUND)).state == "paid"  # its id is free again
+
+
+@pytest.mark.parametrize("by_worker", [False, True])
+async def test_reading_of_the_id_of_an_undone_settlement_says_nothing_of_the_payment(
+    services: Services, payment: Payment, wire: respx.MockRouter, by_worker: bool
+) -> None:
+    says(wire, "Wait")
+    wrong = await settle(services, payment, State.PENDING, FOUND)
+    gate = Gate(status_reply(FOUND, "Processed"))
+    wire.get("/status/", params={"externalId": FOUND}).mock(side_effect=gate)
+    await services.polling.hint("kaspi", FOUND)
+    reading = asyncio.create_task(work_off(services.polling) if by_worker else services.reading.refresh(wrong))
+    await gate.reached.wait()
+    await undo(services, payment)
+    right = "12800627775"
+    wire.get("/status/", params={"externalId": right}).mock(return_value=status_reply(right, "Wait"))
+    await settle(services, payment, State.PENDING, right)
+    gate.open.set()
+    await reading
+    settled = await services.reading.get(FULL_ACCESS, payment.id)
+    assert (settled.state, settled.external_id, settled.status) == ("pending", right, "Wait")
 
 
 async def test_undone_payment_blocks_its_like_and_sends_nothing(

@@ -33,6 +33,7 @@ from tests.support.asking import (
     SHOP,
     TERMINATE_OTHERS,
     TESTS,
+    Alarms,
     Gate,
     age,
     ask,
@@ -83,6 +84,7 @@ async def sums(sql: asyncpg.Connection) -> tuple[int, int]:
     [
         (refunded(), "succeeded", None, (1000, 0)),
         (failure(-99000005), "failed", "rejected", (0, 0)),
+        (failure(-99000011), "failed", "rejected", (0, 0)),
         (failure(-99000020), "failed", "rejected", (0, 0)),
         (httpx.Response(403), "failed", "refused", (0, 0)),
         (httpx.ConnectError("refused"), "failed", "not_sent", (0, 0)),
@@ -103,11 +105,15 @@ async def test_outcome_frees_an_amount_only_when_nothing_was_paid_back(
     failed_as: str | None,
     after: tuple[int, int],
 ) -> None:
+    alarms = Alarms()
     refunding(wire, reply)
     answer = await services.refunds.refund(give_back(payment))
     assert (answer.refund.state, answer.refund.failure) == (state, failed_as)
     assert await sums(sql) == after
     assert await audit_of(sql, "refund") == [("refund", state)]
+    # Our record says that it is paid, and that much is left.
+    contradicted = answer.refund.error_code in {"-99000005", "-99000011"}
+    assert alarms["state_contradicted"] == contradicted
 
 
 async def test_refund_reply_about_another_amount_is_unknown(

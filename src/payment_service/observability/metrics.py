@@ -29,6 +29,7 @@ Alarm: TypeAlias = Literal[
     "sending_held",
     "settled_wrongly",
     "shop_refused",
+    "state_contradicted",
     "still_open",
     "unheard_of_status",
 ]

@@ -10,6 +10,7 @@ A settlement by hand can be undone, back to unknown, from wherever it led: ``UND
 is not part of the ordinary moves. A trigger of the database enforces both tables, and a test compares them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -73,6 +74,13 @@ MOVES: Final = frozenset(
     }
 )
 
+_OF_ENDED: Final[Mapping[State, frozenset[Meaning]]] = {
+    State.PAID: frozenset({Meaning.PAID}),
+    State.FAILED: frozenset({Meaning.FAILED, Meaning.CANCELLED}),
+    State.CANCELLED: frozenset({Meaning.FAILED, Meaning.CANCELLED}),
+}
+"""What the provider may still say of a payment that has ended, by its state."""
+
 UNDOING: Final = frozenset(
     (state, State.UNKNOWN) for state in (State.PENDING, State.PAID, State.FAILED, State.CANCELLED)
 )
@@ -106,6 +114,11 @@ def check_move(before: State, after: State, *, undoes: bool = False) -> None:
     """
     if (before, after) not in (UNDOING if undoes else MOVES):
         raise ForbiddenMoveError(f"a payment cannot go from {before} to {after}")
+
+
+def agrees(state: State, meaning: Meaning) -> bool:
+    """Whether the provider may say this of a payment in this state: anything while it is open."""
+    return state not in _OF_ENDED or meaning in _OF_ENDED[state]
 
 
 def undo_settlement() -> Step:
@@ -152,9 +165,10 @@ def decide_reading(
 
     A failed status counts only when a reading that was asked for ``confirm_after`` later than the first one was written
     says so again (docs/kaspi-api.md section 3): a reading may take long, and longer to be written. Paid is final; an
-    unknown status word changes nothing but ``status``.
+    unknown status word changes nothing but ``status``, and a word that does not agree with a state that has ended not
+    even that: many callers look at the word alone.
     """
-    stay = Step(before, status=reading.status)
+    stay = Step(before, status=reading.status if agrees(before, reading.meaning) else None)
     match reading.meaning:
         case Meaning.PAID:
             may_be_paid = (before, State.PAID) in MOVES

@@ -134,17 +134,17 @@ class Polling:
         try:
             if payment.external_id is not None:
                 reading = await self.providers[payment.provider].read_status(payment.external_id)
-                await self._write_reading(claimed, reading)
+                await self._write_reading(claimed, payment.external_id, reading)
         finally:
             self._under_way -= Counter({payment.shop_id: 1})
 
-    async def _write_reading(self, claimed: ClaimedPayment, reading: Reading) -> None:
+    async def _write_reading(self, claimed: ClaimedPayment, external_id: str, reading: Reading) -> None:
         payment, now = claimed.payment, claimed.now
 
         def decision(payment: Payment, now: datetime) -> Step | None:
             if payment.same_as is not None:
                 return None  # merged meanwhile; the other payment is polled by itself
-            return step_of(payment, reading, asked_at=claimed.claimed_at, now=now, plan=self.moves.plan)
+            return step_of(payment, external_id, reading, asked_at=claimed.claimed_at, now=now, plan=self.moves.plan)
 
         payment.unread = payment.unread + 1 if isinstance(reading, StatusUnread) else 0
         try:

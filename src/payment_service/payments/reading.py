@@ -12,7 +12,7 @@ from payment_service.observability.logs import bind, get_logger
 from payment_service.observability.metrics import READINGS, labelled
 from payment_service.payments import queries
 from payment_service.payments.following import FollowPlan
-from payment_service.payments.lifecycle import State, Step, decide_reading
+from payment_service.payments.lifecycle import State, Step, agrees, decide_reading
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves, alarm
 from payment_service.payments.shared_readings import SharedReadings
@@ -83,12 +83,13 @@ class PaymentReading:
         """Ask the provider about a payment that may still move; a failed reading changes nothing."""
         if payment.external_id is None or payment.state in ENDED:
             return payment
-        reading, asked_at = await self.shared.read(self.providers[payment.provider], payment.external_id)
+        external_id = payment.external_id
+        reading, asked_at = await self.shared.read(self.providers[payment.provider], external_id)
         payment, now = await queries.get_resolved(self.database, payment.id)
         asked_at_by_database = now - timedelta(seconds=time.monotonic() - asked_at)
 
         def decision(payment: Payment, now: datetime) -> Step | None:
-            return step_of(payment, reading, asked_at=asked_at_by_database, now=now, plan=self.moves.plan)
+            return step_of(payment, external_id, reading, asked_at=asked_at_by_database, now=now, plan=self.moves.plan)
 
         return await self.moves.apply(payment, now, decision, "status", replan=False)
 
@@ -117,25 +118,36 @@ class PaymentReading:
                 raise ProviderUnavailable
 
 
-def step_of(payment: Payment, reading: Reading, *, asked_at: datetime, now: datetime, plan: FollowPlan) -> Step | None:
-    """The step that a reading leads to; none when it failed."""
+def step_of(
+    payment: Payment, external_id: str, reading: Reading, *, asked_at: datetime, now: datetime, plan: FollowPlan
+) -> Step | None:
+    """The step that a reading of ``external_id`` leads to; none when it failed.
+
+    None too when the payment does not have that id any more: a settlement by hand that named it was undone meanwhile.
+    """
     if not isinstance(reading, StatusRead):
         labelled(READINGS, type(reading).__name__).inc()
         log.info("status not read", payment_id=str(payment.id), reason=problem_of(reading))
         return None
+    if payment.external_id != external_id:
+        return None
     labelled(READINGS, reading.meaning).inc()
     if reading.meaning is Meaning.UNHEARD_OF:
         alarm("unheard_of_status", payment.id, status=reading.status)
+    state = State(payment.state)
     step = decide_reading(
-        State(payment.state),
+        state,
         reading,
         error_seen_at=payment.error_seen_at,
         asked_at=asked_at,
         now=now,
         confirm_after=timedelta(seconds=plan.confirm_s),
     )
-    if (payment.state, step.state) == (State.FAILED, State.PAID):
+    if (state, step.state) == (State.FAILED, State.PAID):
         alarm("late_success", payment.id)
+    elif not agrees(state, reading.meaning) and asked_at > payment.moved_at:
+        # Asked before the payment ended, it was only overtaken.
+        alarm("state_contradicted", payment.id, state=state, status=reading.status)
     return step
 
 

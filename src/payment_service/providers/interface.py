@@ -95,6 +95,8 @@ class Rejected:
     code: str
     message: str
     by: RefusedBy = RefusedBy.PROVIDER
+    contradicts_record: bool = False
+    """Of a refund: whether it says that the payment is not as the caller holds it, such as not paid or paid back."""
 
 
 @dataclass(frozen=True, slots=True)

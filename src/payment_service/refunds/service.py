@@ -33,6 +33,7 @@ from payment_service.observability.logs import bind, get_logger
 from payment_service.payments import queries as payment_queries
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
+from payment_service.payments.moves import alarm
 from payment_service.payments.reading import PaymentReading
 from payment_service.payments.rules import PaymentRules
 from payment_service.postgres.database import (
@@ -50,6 +51,7 @@ from payment_service.providers.interface import (
     Providers,
     RefundOfPayment,
     RefundReceipt,
+    Rejected,
 )
 from payment_service.refunds import queries
 from payment_service.refunds.lifecycle import RefundState
@@ -262,6 +264,9 @@ class Refunds:
         refund = written.refund
         # Logged before it is written: should the database be gone for good, the log still knows.
         log.info("provider called", outcome=type(outcome).__name__, provider_refund_id=provider_refund_id_of(outcome))
+        if isinstance(outcome, Rejected) and outcome.contradicts_record:
+            # A paid payment is not read again, so this is where it shows: paid back elsewhere, or never paid.
+            alarm("state_contradicted", written.payment.id, refund_id=str(refund.id), code=outcome.code)
         done = RefundOutcome(
             database=self.database,
             moves=self.moves,

@@ -61,6 +61,9 @@ NO_MONEY_MOVED: Final = frozenset(
 )
 """Codes that say for certain that no money was moved."""
 
+CONTRADICTS_A_REFUND: Final = frozenset({"-1601", "-99000001", "-99000003", "-99000005", "-99000011"})
+"""Refusals of a refund by which the payment does not exist, is of another account, has less left or is not paid."""
+
 NO_SUCH_PAYMENT: Final = frozenset({"-1601", "-99000001"})
 
 REMEDIES: Final = MappingProxyType(

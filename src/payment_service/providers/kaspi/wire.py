@@ -7,7 +7,7 @@ a body, so half a JSON must never be read as anything.
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -27,6 +27,7 @@ from payment_service.providers.interface import (
     Unknown,
 )
 from payment_service.providers.kaspi.mapping import (
+    CONTRADICTS_A_REFUND,
     NO_MONEY_MOVED,
     NO_SUCH_PAYMENT,
     REFUSED_BY_PROXY,
@@ -91,7 +92,10 @@ def read_refund(reply: Reply, *, external_id: str, amount: Money) -> Outcome[Ref
 
     if reply.http_status == 200 and not reply.body.strip():
         return Accepted(RefundReceipt())
-    return _read_money(reply, receipt)
+    outcome = _read_money(reply, receipt)
+    if isinstance(outcome, Rejected) and outcome.code in CONTRADICTS_A_REFUND:
+        return replace(outcome, contradicts_record=True)
+    return outcome
 
 
 def read_status(reply: Reply, *, external_id: str) -> Reading:
