@@ -46,9 +46,9 @@ final class WebhookTest extends SiteTest
     }
 
     /** @dataProvider events */
-    public function testEventDoesWhatItSays(string $type, array $change, array $done, string $word): void
+    public function testEventDoesWhatItSays(string $type, array $change, array $done, string $word, array $ofRefund = []): void
     {
-        $this->assertSame([200, $word], $this->deliver($this->event($type, $change)));
+        $this->assertSame([200, $word], $this->deliver($this->event($type, $change, 1, $ofRefund)));
         $this->assertSame($done, $this->orders->done);
     }
 
@@ -67,6 +67,7 @@ final class WebhookTest extends SiteTest
             ['payment.unknown', ['state' => 'unknown', 'error_code' => 'settlement_undone'], [], 'settlement_undone'],
             ['refund.failed', [], [], 'ignored'],
             ['refund.unknown', [], [], 'ignored'],
+            ['refund.unknown', [], [], 'settlement_undone', ['error_code' => 'settlement_undone']],
             ['something.new', [], [], 'ignored'],
         ];
     }
@@ -282,11 +283,12 @@ final class WebhookTest extends SiteTest
         }
     }
 
-    private function event(string $type, array $change = [], int $version = 1): string
+    private function event(string $type, array $change = [], int $version = 1, array $ofRefund = []): string
     {
         $payment = $change + ['version' => $version] + self::PAYMENT;
         $isRefund = strncmp($type, 'refund.', 7) === 0;
-        $data = $isRefund ? ['id' => '01b', 'version' => 2, 'amount' => 40.5, 'state' => 'succeeded', 'payment' => $payment] : $payment;
+        $refund = $ofRefund + ['id' => '01b', 'version' => 2, 'amount' => 40.5, 'state' => 'succeeded', 'payment' => $payment];
+        $data = $isRefund ? $refund : $payment;
 
         return json_encode(['id' => 'e', 'type' => $type, 'version' => $data['version'], 'timestamp' => gmdate('Y-m-d\TH:i:s.u\Z', $this->now), 'data' => $data]);
     }

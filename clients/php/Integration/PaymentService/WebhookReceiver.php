@@ -17,7 +17,7 @@ class WebhookReceiver
     const REMEMBERED = 50;
     /** Days for which a payment's events are remembered; the service tries for about three. */
     const KEPT_DAYS = 30;
-    /** A person had said that it was paid, and it was not: whether its order is marked, only people can tell. */
+    /** A person had said that it was paid, or paid back, and took it back: how its order is marked, only people can tell. */
     const UNDONE = 'settlement_undone';
     /** It happened longer ago than events are remembered. */
     const FORGOTTEN = 'forgotten';
@@ -116,7 +116,7 @@ class WebhookReceiver
         } elseif ($kept === null && in_array($event['type'], self::TOLD, true) && $this->isOfBeforeMemory($event)) {
             $word = self::FORGOTTEN;
         } else {
-            $word = $this->apply($event['type'], $payment);
+            $word = $this->apply($event, $payment);
         }
         // Written after the order: should this process die between, the event comes again and finds it marked.
         $known = ['version' => max($version, $known['version']), 'ids' => array_slice(array_merge($known['ids'], [$id]), -self::REMEMBERED)];
@@ -135,11 +135,13 @@ class WebhookReceiver
         return $happened !== false && $happened < ($this->clock)() - self::KEPT_DAYS * 86400;
     }
 
-    private function apply(string $type, array $payment): string
+    private function apply(array $event, array $payment): string
     {
         $order = $payment['order_id'] ?? null;
-        if (!in_array($type, self::TOLD, true)) {
-            return $type === 'payment.unknown' && ($payment['error_code'] ?? '') === self::UNDONE ? self::UNDONE : 'ignored';
+        if (!in_array($event['type'], self::TOLD, true)) {
+            $isUndone = in_array($event['type'], ['payment.unknown', 'refund.unknown'], true);
+
+            return $isUndone && ($event['data']['error_code'] ?? '') === self::UNDONE ? self::UNDONE : 'ignored';
         }
         if (!is_scalar($order) || (string) $order === '') {
             return OrderAccess::NO_SUCH_ORDER;
