@@ -381,8 +381,9 @@ class PaymentServiceClient:
         """Invoice a phone. ``amount`` in tenge.
 
         The Idempotency-Key is made of shop, order and ``attempt``: count it up when an order is to be paid anew, after
-        a payment of it failed or was cancelled. Without an order it needs a ``key`` of your own, which you keep with
-        what the payment is for: a new one for each try would be a new payment for each.
+        a payment of it failed, was cancelled or was paid back. The same attempt answers with the same payment, which
+        stays ``paid`` when it was paid back: look at ``refunded_amount``. Without an order it needs a ``key`` of your
+        own, which you keep with what the payment is for: a new one for each try would be a new payment for each.
 
         Raises:
             OutcomeUnknown, NotSent, Rejected, NotConfigured: see above.

@@ -224,7 +224,8 @@ class Client
      * Invoice a phone.
      *
      * @param array $payment shop_id, order_id, amount (tenge), phone; message and metadata if wanted; attempt (1) when the
-     *     same order is to be paid anew, after a payment of it failed or was cancelled
+     *     same order is to be paid anew, after a payment of it failed, was cancelled or was paid back. The same attempt
+     *     answers with the same payment, which stays paid when it was paid back: see refunded_amount
      * @throws PaymentServiceException one of its kinds
      */
     public function createPayment(array $payment): array
