@@ -57,7 +57,7 @@ It knows nothing of HTTP; ``api/problems.py`` holds the one table from these cla
         └── Draining              draining
 
 A payment or refund that the provider refused is no error of this tree: it is an outcome, kept in its row, and
-``api/payments.py`` renders it.
+``api/outcomes.py`` renders it.
 """
 
 import math

@@ -160,6 +160,7 @@ async def test_refused_by_the_proxy_is_502(status: int, op: str, ask: Ask, far_e
     far_end.mock(side_effect=None, return_value=httpx.Response(status, text="access_token=test-access-token"))
     body = problem_of(await ask(), 502, "provider_refused")
     assert body["success"] is False
+    assert body["detail"].endswith(".")
     assert "token" not in body["detail"]
 
 

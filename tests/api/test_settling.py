@@ -149,6 +149,7 @@ async def test_request_of_a_payment_that_was_never_made_wants_a_new_key(
     body, headers = create_body(), {"Idempotency-Key": "key-of-payment"}
     answer = await client.post("/payments/kaspi/create", json=body, headers=headers)
     problem = problem_of(answer, 409, "settled_as_failed")
+    assert problem["detail"].endswith("Idempotency-Key.")
     assert (problem["id"], problem["state"], answer.headers["idempotency-replayed"]) == (payment_id, "failed", "true")
     assert proxy.create.call_count == 1
 

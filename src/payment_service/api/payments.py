@@ -1,23 +1,21 @@
 """Payments over HTTP: create, create-link, status, search.
 
-How an answer follows from a payment: paid, pending or ended after it was taken on -> 200; unknown -> 202; never sent
--> 503; refused by the proxy -> 502; refused by Kaspi -> 422.
+A payment that is paid, pending or ended after it was accepted is answered with 200; ``outcomes`` has the other answers.
 """
 
 import io
-import json
-from http import HTTPStatus
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import JSONResponse
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, WithJsonSchema
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.dependencies import AnswerBy, InServices, caller_who_may
-from payment_service.api.fields import Body, ExternalId, Moment, Phone, ShopId, Tenge, Text
+from payment_service.api.fields import ExternalId, Moment, ShopId, Text
+from payment_service.api.outcomes import UNKNOWN, refused, unknown
+from payment_service.api.payment_requests import Create, CreateLink, IdempotencyKey
 from payment_service.api.responses import json_response
 from payment_service.api.strict import StrictRoute
 from payment_service.api.waiting import changed
@@ -34,125 +32,26 @@ from payment_service.errors import (
     ProviderRefused,
     ProviderUnavailable,
     SendingHeld,
+    ServiceError,
     ShopInactive,
     ShopNotConfigured,
     StillRunning,
     TooManyWaiting,
 )
-from payment_service.identifiers import checked_order_id
 from payment_service.payments import queries
 from payment_service.payments.lifecycle import Failure, State
 from payment_service.payments.models import Payment
 from payment_service.payments.queries import PaymentFilter
 from payment_service.payments.reading import ForeignPayment
 from payment_service.payments.service import PaymentRequest
-from payment_service.payments.views import JsonTenge, LinkAnswer, PaymentAnswer, PaymentLine, tenge
+from payment_service.payments.views import LinkAnswer, PaymentAnswer, PaymentLine
 from payment_service.providers.interface import Meaning
 from payment_service.providers.registry import DEFAULT
-from payment_service.refunds.models import Refund
 from payment_service.refunds.views import RefundLine
 from payment_service.scheduling.operations import NotEndedYet
 from payment_service.services import Services
 
 router = APIRouter(tags=["payments"], route_class=StrictRoute)
-
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        pattern=r"^[!-~]{8,128}$",
-        description="8 to 128 visible ASCII characters. The same key and the same request give the same answer, "
-        "and are never executed twice.",
-    ),
-]
-MAX_METADATA_BYTES = 8192
-
-
-def _no_empty_list(value: Any) -> Any:
-    """PHP writes an empty map as a list."""
-    return {} if value == [] else value
-
-
-def _small_enough(metadata: dict[str, str]) -> dict[str, str]:
-    # Written as jsonb is written, for the database counts the same bytes.
-    size = len(json.dumps(metadata, ensure_ascii=False).encode())
-    if size > MAX_METADATA_BYTES:
-        raise ValueError(f"is {size} bytes as JSON in UTF-8; at most {MAX_METADATA_BYTES} are allowed")
-    return metadata
-
-
-def _tenge_only(value: Any) -> Any:
-    if value != "KZT":
-        raise ValueError("all amounts are in tenge: send KZT, or leave it out")
-    return value
-
-
-Currency = Annotated[Literal["KZT"], BeforeValidator(_tenge_only)]
-Metadata = Annotated[
-    dict[
-        Annotated[Text, StringConstraints(min_length=1, max_length=40)],
-        Annotated[Text, StringConstraints(max_length=500)],
-    ],
-    BeforeValidator(_no_empty_list),
-    AfterValidator(_small_enough),
-    Field(
-        max_length=20, description="Up to 20 of your own texts, stored with the payment: at most 8192 bytes as JSON."
-    ),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {
-                    "type": "object",
-                    "additionalProperties": {"type": "string", "maxLength": 500},
-                    "propertyNames": {"minLength": 1, "maxLength": 40},
-                    "maxProperties": 20,
-                },
-                {"type": "array", "maxItems": 0},
-            ]
-        }
-    ),
-]
-
-
-class CreateLink(Body):
-    """A payment by link."""
-
-    shop_id: ShopId
-    amount: Tenge
-    message: Annotated[Text, StringConstraints(max_length=200)] = Field(
-        default="", description="Shown to the buyer, followed by the payment's short code.", examples=["Test payment"]
-    )
-    order_id: (
-        Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(checked_order_id)] | None
-    ) = Field(
-        default=None,
-        description="Your order id, without invisible characters. An order has at most one open payment.",
-        examples=["12345"],
-    )
-    metadata: Metadata = Field(default={})
-    currency: Currency | None = Field(default=None, description="The currency of the amount, always KZT.")
-
-
-class Create(CreateLink):
-    """A payment by invoice to a phone."""
-
-    phone: Phone
-
-
-class UnknownAnswer(BaseModel):
-    """The outcome is unknown: the payment or refund may have been made or not."""
-
-    success: bool = Field(default=False, examples=[False])
-    id: UUID = Field(description="Our id.")
-    state: State = Field(default=State.UNKNOWN, examples=[State.UNKNOWN])
-    detail: str
-    error: str = Field(description="The same sentence, where older clients look for it.")
-    external_id: str | None = None
-    shop_id: int | None = None
-    organization_bin: str | None = None
-    amount: JsonTenge | None = None
-    order_id: str | None = None
-    status: str | None = None
 
 
 class PaymentDetails(PaymentLine):
@@ -169,37 +68,25 @@ class PaymentPage(BaseModel):
     next_cursor: str | None = Field(description="Pass it to get the next page; null on the last page.")
 
 
-_MONEY_PROBLEMS = problems.declared(
-    ShopNotConfigured,
-    ShopInactive,
-    OrderAlreadyOpen,
-    OrderAlreadyPaid,
-    IdempotencyKeyReused,
-    StillRunning,
-    SendingHeld,
-    also={409: "`settled_as_failed`", 422: "`payment_rejected`", 502: "`provider_refused`", 503: "`not_sent`"},
-)
-_LINK_PROBLEMS = problems.declared(
-    ShopNotConfigured,
-    ShopInactive,
-    DeviceTokenMissing,
-    OrderAlreadyOpen,
-    OrderAlreadyPaid,
-    IdempotencyKeyReused,
-    StillRunning,
-    SendingHeld,
-    also={409: "`settled_as_failed`", 422: "`payment_rejected`", 502: "`provider_refused`", 503: "`not_sent`"},
-)
-UNKNOWN: dict[int | str, dict[str, Any]] = {
-    202: {"model": UnknownAnswer, "description": "Outcome unknown: do not send it again, look it up."}
-}
+def _problems(*more: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+    return problems.declared(
+        ShopNotConfigured,
+        ShopInactive,
+        *more,
+        OrderAlreadyOpen,
+        OrderAlreadyPaid,
+        IdempotencyKeyReused,
+        StillRunning,
+        SendingHeld,
+        also={409: "`settled_as_failed`", 422: "`payment_rejected`", 502: "`provider_refused`", 503: "`not_sent`"},
+    )
 
 
 @router.post(
     "/payments/kaspi/create",
     response_model=PaymentAnswer,
     summary="Invoice a phone",
-    responses={**UNKNOWN, **_MONEY_PROBLEMS},
+    responses={**UNKNOWN, **_problems()},
 )
 async def create(
     body: Create,
@@ -216,7 +103,7 @@ async def create(
     "/payments/kaspi/create-link",
     response_model=LinkAnswer,
     summary="Make a payment link",
-    responses={**UNKNOWN, **_LINK_PROBLEMS},
+    responses={**UNKNOWN, **_problems(DeviceTokenMissing)},
 )
 async def create_link(
     body: CreateLink,
@@ -385,65 +272,6 @@ def _answer(payment: Payment, *, is_link: bool, headers: dict[str, str]) -> Resp
         return refused(Failure(payment.failure), payment, payment, headers=headers)
     view = LinkAnswer if is_link else PaymentAnswer
     return json_response(view.of(payment), headers=headers)
-
-
-def unknown(payment_id: UUID, payment: Payment | None, *, headers: dict[str, str] | None = None) -> Response:
-    """The answer to an operation whose outcome is unknown."""
-    sentence = (
-        "The outcome is not known, so the request must not be sent again. "
-        f"GET /payments/{payment_id} shows the outcome as soon as it is known."
-    )
-    body = UnknownAnswer(
-        id=payment_id,
-        detail=sentence,
-        error=sentence,
-        **{}
-        if payment is None
-        else {
-            "external_id": payment.external_id,
-            "shop_id": payment.shop_id,
-            "organization_bin": payment.organization_bin,
-            "amount": tenge(payment.amount),
-            "order_id": payment.order_id,
-            "status": payment.status,
-        },
-    )
-    return json_response(body, HTTPStatus.ACCEPTED, headers=headers)
-
-
-def refused(failure: Failure, what: Payment | Refund, payment: Payment, *, headers: dict[str, str]) -> JSONResponse:
-    """The problem that tells why a payment or a refund failed at once."""
-    facts: dict[str, Any] = {
-        "success": False,
-        "id": str(payment.id),
-        "state": what.state,
-        "organization_bin": payment.organization_bin,
-    }
-    match failure:
-        case Failure.NOT_SENT:
-            sentence = "The payment provider could not be reached. Nothing was sent. The request may be repeated."
-            headers = {**headers, "Retry-After": problems.RETRY_AFTER_S}
-            return problems.problem(503, "not_sent", "Not sent", sentence, headers=headers, **facts)
-        case Failure.REFUSED:
-            sentence = "The payment proxy refused this service. Its operators have to check its credentials and the "
-            "allowed addresses."
-            return problems.problem(502, "provider_refused", "Refused by the proxy", sentence, headers=headers, **facts)
-        case Failure.SETTLED:
-            sentence = "A person found in the merchant cabinet that this was never made. To try again, use a new "
-            "Idempotency-Key."
-            return problems.problem(409, "settled_as_failed", "Never made", sentence, headers=headers, **facts)
-        case _:
-            sentence = f"Kaspi refused: {what.error_message or 'no reason given'} (code {what.error_code})."
-            return problems.problem(
-                422,
-                "payment_rejected" if isinstance(what, Payment) else "refund_rejected",
-                "Rejected by Kaspi",
-                sentence,
-                headers=headers,
-                provider_code=what.error_code,
-                provider_message=what.error_message,
-                **facts,
-            )
 
 
 _STATE_OF_MEANING = {

@@ -11,7 +11,8 @@ from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
 from payment_service.api.dependencies import AnswerBy, InServices, caller_who_may
 from payment_service.api.fields import Body, Moment, SentId, ShopId, Tenge
-from payment_service.api.payments import UNKNOWN, IdempotencyKey, refused, unknown
+from payment_service.api.outcomes import UNKNOWN, refused, unknown
+from payment_service.api.payment_requests import IdempotencyKey
 from payment_service.api.responses import json_response
 from payment_service.api.strict import StrictRoute
 from payment_service.errors import (
