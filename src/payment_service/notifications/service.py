@@ -12,14 +12,13 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, assert_never
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, any_, bindparam, func, or_, select, text, true, update
+from sqlalchemy import ColumnElement, and_, any_, func, or_, select, text, true, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from payment_service.audit import service as audit
 from payment_service.events.models import Event
 from payment_service.events.outbox import EventType
 from payment_service.identifiers import new_id
@@ -44,8 +43,8 @@ from payment_service.notifications.models import (
     NotifyMessage,
     NotifyPace,
 )
+from payment_service.notifications.results import IS_OPEN, disable, locked, move, now_of, record_result
 from payment_service.notifications.texts import EventFacts, Note, note_of
-from payment_service.observability import metrics
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import MESSAGES
 from payment_service.postgres.database import Database, retry_until_written
@@ -59,16 +58,12 @@ MAX_WAIT_S: Final = 2.0
 """How far ahead places in a channel's pace are reserved; a chat that gets none is due again later."""
 PAUSES_S: Final = (2, 5, 15, 60, 300, 900, 1800, 3600)
 """Between tries; the last one for good."""
-GIVE_UP_AFTER: Final = timedelta(days=1)
-"""A message that was tried and is older than this is not tried again."""
 _CLAIMED_MEANWHILE: Final = timedelta(seconds=LEASE_S)
 """By so much a try that another worker begins may be later than the moment of a statement that looks at it."""
 LETS_PASS_AFTER: Final = 5
 """A message that failed so often lets the later ones pass: it may be the message that is wrong."""
 SLOTS: Final = 60
 """How many chats one worker sends to at once: as many as wait for a place in the pace, and a few that are slow."""
-_IS_OPEN: Final = NotifyMessage.state.in_(bindparam("open", list(OPEN), expanding=True, literal_execute=True))
-"""Written out, so that every plan can use the index of open messages."""
 CONNECTIONS: Final = 4
 """How many of the process's connections messages may hold: readings need them more."""
 log = get_logger(__name__)
@@ -164,7 +159,7 @@ class Notifications:
         """
         lease_is_over = func.now() + timedelta(seconds=2 * LEASE_S)
         was_ahead = select(NotifyMessage).where(
-            NotifyMessage.chat_id == NotifyChat.id, _IS_OPEN, NotifyMessage.tried_at > func.now() + _CLAIMED_MEANWHILE
+            NotifyMessage.chat_id == NotifyChat.id, IS_OPEN, NotifyMessage.tried_at > func.now() + _CLAIMED_MEANWHILE
         )
         due = (
             update(NotifyChat)
@@ -186,7 +181,7 @@ class Notifications:
         # Each chat's oldest, by the index of open messages: ids of events sort by time.
         of_chat = (
             select(NotifyMessage.created_at)
-            .where(NotifyMessage.chat_id == NotifyChat.id, _IS_OPEN)
+            .where(NotifyMessage.chat_id == NotifyChat.id, IS_OPEN)
             .order_by(NotifyMessage.event_id)
             .limit(1)
             .lateral()
@@ -206,14 +201,14 @@ class Notifications:
         """Send a note at once, for a person who waits for it. What it shows of the chat is recorded."""
         delivery = await self.send_once(chat.channel, chat.address, note, f"{new_id()}.{chat.id}")
         async with self.database.transaction() as session:
-            locked = await _locked(session, chat.id)
+            held = await locked(session, chat.id)
             match delivery:
                 case Sent():
-                    locked.disabled_at = locked.disabled_reason = None
+                    held.disabled_at = held.disabled_reason = None
                 case ChatGone(reason):
-                    await _disable(session, locked, reason)
+                    await disable(session, held, reason)
                 case ChatMoved(address):
-                    await _move(session, locked, address)
+                    await move(session, held, address)
                 case _:
                     pass
         return delivery
@@ -222,7 +217,7 @@ class Notifications:
 
     async def _claim_chat(self, session: AsyncSession, chat: NotifyChat) -> ClaimedChat | None:
         """Claim a chat that is locked; none when its channel's pace has no place for it now."""
-        now = await _now(session)
+        now = await now_of(session)
         while True:
             found = await _next_message(session, chat)
             if found is None:  # its last open message ended, here or while it was being locked
@@ -291,11 +286,11 @@ class Notifications:
     async def _write(self, claimed: ClaimedChat, delivery: Delivery) -> None:
         """Record what became of a message, and plan the next one. Twice is the same as once."""
         async with self._connections, self.database.transaction() as session:
-            chat = await _locked(session, claimed.chat_id)
-            now = await _now(session)
+            chat = await locked(session, claimed.chat_id)
+            now = await now_of(session)
             message = await session.get_one(NotifyMessage, (claimed.event_id, claimed.chat_id))
             if message.state in OPEN:
-                await _learn(session, chat, message, delivery, now)
+                await record_result(session, chat, message, delivery, now)
             if chat.next_send_at != claimed.lease_end or chat.disabled_at is not None:
                 return  # written before, or the lease ended and another worker has the chat
             chat.failures = chat.failures + 1 if isinstance(delivery, TryAgain) else 0
@@ -323,7 +318,7 @@ def _first_line(event_id: UUID, chat: NotifyChat, language: str) -> dict[str, An
 
 
 def _has_open_message() -> ColumnElement[bool]:
-    is_open = NotifyMessage.chat_id == NotifyChat.id, _IS_OPEN
+    is_open = NotifyMessage.chat_id == NotifyChat.id, IS_OPEN
     return select(NotifyMessage).where(*is_open).exists()
 
 
@@ -332,7 +327,7 @@ async def _next_message(session: AsyncSession, chat: NotifyChat) -> tuple[Notify
     query = (
         select(NotifyMessage, Event)
         .join(Event, Event.id == NotifyMessage.event_id)
-        .where(NotifyMessage.chat_id == chat.id, _IS_OPEN)
+        .where(NotifyMessage.chat_id == chat.id, IS_OPEN)
         .order_by(NotifyMessage.tries >= LETS_PASS_AFTER, NotifyMessage.event_id)
         .limit(1)
     )
@@ -353,63 +348,3 @@ def _tells(event: Event, chat: NotifyChat) -> tuple[ColumnElement[bool], ...]:
 async def _event_facts(session: AsyncSession, event: Event) -> EventFacts:
     name = await session.scalar(select(PaymentConfig.name).where(PaymentConfig.shop_id == event.shop_id))
     return EventFacts(EventType(event.type), event.data, event.shop_id, name, event.created_at)
-
-
-async def _learn(
-    session: AsyncSession, chat: NotifyChat, message: NotifyMessage, delivery: Delivery, now: datetime
-) -> None:
-    """What a delivery makes of the message and the chat."""
-    match delivery:
-        case Sent(message_id):
-            message.state, message.sent_at, message.channel_message_id = MessageState.SENT, now, message_id
-            message.reason = None
-        case TryAgain(reason):
-            message.state, message.reason = MessageState.FAILED, reason
-            if now - message.created_at > GIVE_UP_AFTER:
-                message.state = MessageState.DEAD
-                _alarm("message_dead", chat, reason)
-        case Refused(reason):
-            message.state, message.reason = MessageState.DEAD, reason
-            _alarm("message_dead", chat, reason)
-        case ChatGone(reason):
-            await _disable(session, chat, reason)
-        case ChatMoved(address):
-            message.state, message.reason = MessageState.FAILED, "the chat moved to another address"
-            await _move(session, chat, address)
-        case _:
-            assert_never(delivery)
-
-
-async def _disable(session: AsyncSession, chat: NotifyChat, reason: str) -> None:
-    """Nothing reaches the chat: give up what was to be sent to it, and raise an alarm."""
-    if chat.disabled_at is None:
-        chat.disabled_at, chat.disabled_reason = await _now(session), reason
-    _alarm("chat_disabled", chat, reason)
-    await session.flush()
-    given_up = update(NotifyMessage).where(NotifyMessage.chat_id == chat.id, _IS_OPEN)
-    await session.execute(given_up.values(state=MessageState.DEAD, reason=reason))
-
-
-async def _move(session: AsyncSession, chat: NotifyChat, address: str) -> None:
-    taken = select(NotifyChat.id).where(NotifyChat.channel == chat.channel, NotifyChat.address == address)
-    if await session.scalar(taken) is not None:
-        await _disable(session, chat, "it moved to an address that is bound already")
-    else:
-        log.warning("chat moved", chat_id=str(chat.id), channel=chat.channel)
-        chat.address = address
-        await audit.record_change(session, "chat-move", NotifyChat.__tablename__, chat.id)
-
-
-async def _locked(session: AsyncSession, chat_id: UUID) -> NotifyChat:
-    return await session.get_one(NotifyChat, chat_id, with_for_update=True)
-
-
-async def _now(session: AsyncSession) -> datetime:
-    """The transaction's time."""
-    now: datetime = (await session.execute(select(func.now()))).scalar_one()
-    return now
-
-
-def _alarm(name: metrics.Alarm, chat: NotifyChat, reason: str) -> None:
-    """Raise an alarm about a chat: a person must look at it."""
-    metrics.alarm(log, name, chat_id=str(chat.id), channel=chat.channel, reason=reason)

@@ -1,0 +1,82 @@
+"""What came of sending a message: what is written of it and of its chat, in the caller's transaction."""
+
+from datetime import datetime, timedelta
+from typing import Final, assert_never
+from uuid import UUID
+
+from sqlalchemy import bindparam, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from payment_service.audit import service as audit
+from payment_service.notifications.channel import ChatGone, ChatMoved, Delivery, Refused, Sent, TryAgain
+from payment_service.notifications.models import OPEN, MessageState, NotifyChat, NotifyMessage
+from payment_service.observability import metrics
+from payment_service.observability.logs import get_logger
+
+GIVE_UP_AFTER: Final = timedelta(days=1)
+"""A message that was tried and is older than this is not tried again."""
+IS_OPEN: Final = NotifyMessage.state.in_(bindparam("open", list(OPEN), expanding=True, literal_execute=True))
+"""Written out, so that every plan can use the index of open messages."""
+log = get_logger(__name__)
+
+
+async def record_result(
+    session: AsyncSession, chat: NotifyChat, message: NotifyMessage, delivery: Delivery, now: datetime
+) -> None:
+    """What a delivery makes of the message and the chat."""
+    match delivery:
+        case Sent(message_id):
+            message.state, message.sent_at, message.channel_message_id = MessageState.SENT, now, message_id
+            message.reason = None
+        case TryAgain(reason):
+            message.state, message.reason = MessageState.FAILED, reason
+            if now - message.created_at > GIVE_UP_AFTER:
+                message.state = MessageState.DEAD
+                _alarm("message_dead", chat, reason)
+        case Refused(reason):
+            message.state, message.reason = MessageState.DEAD, reason
+            _alarm("message_dead", chat, reason)
+        case ChatGone(reason):
+            await disable(session, chat, reason)
+        case ChatMoved(address):
+            message.state, message.reason = MessageState.FAILED, "the chat moved to another address"
+            await move(session, chat, address)
+        case _:
+            assert_never(delivery)
+
+
+async def disable(session: AsyncSession, chat: NotifyChat, reason: str) -> None:
+    """Nothing reaches the chat: give up what was to be sent to it, and raise an alarm."""
+    if chat.disabled_at is None:
+        chat.disabled_at, chat.disabled_reason = await now_of(session), reason
+    _alarm("chat_disabled", chat, reason)
+    await session.flush()
+    given_up = update(NotifyMessage).where(NotifyMessage.chat_id == chat.id, IS_OPEN)
+    await session.execute(given_up.values(state=MessageState.DEAD, reason=reason))
+
+
+async def move(session: AsyncSession, chat: NotifyChat, address: str) -> None:
+    """The chat has another address: write to that one, unless it is bound already."""
+    taken = select(NotifyChat.id).where(NotifyChat.channel == chat.channel, NotifyChat.address == address)
+    if await session.scalar(taken) is not None:
+        await disable(session, chat, "it moved to an address that is bound already")
+    else:
+        log.warning("chat moved", chat_id=str(chat.id), channel=chat.channel)
+        chat.address = address
+        await audit.record_change(session, "chat-move", NotifyChat.__tablename__, chat.id)
+
+
+async def locked(session: AsyncSession, chat_id: UUID) -> NotifyChat:
+    """A chat, locked until the transaction ends."""
+    return await session.get_one(NotifyChat, chat_id, with_for_update=True)
+
+
+async def now_of(session: AsyncSession) -> datetime:
+    """The transaction's time."""
+    now: datetime = (await session.execute(select(func.now()))).scalar_one()
+    return now
+
+
+def _alarm(name: metrics.Alarm, chat: NotifyChat, reason: str) -> None:
+    """Raise an alarm about a chat: a person must look at it."""
+    metrics.alarm(log, name, chat_id=str(chat.id), channel=chat.channel, reason=reason)
