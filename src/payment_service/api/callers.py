@@ -1,15 +1,15 @@
 """Callers over HTTP: what my key may do, and which keys there are."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from payment_service.access.service import Caller, Scope
+from payment_service.access.service import Scope
 from payment_service.access.views import KeyView
 from payment_service.api import problems
-from payment_service.api.dependencies import InServices, caller_who_may
+from payment_service.api.dependencies import Admin, AnyCaller, InServices
 from payment_service.api.strict import StrictRoute
 from payment_service.postgres.visibility import ALL_SHOPS
 
@@ -31,14 +31,14 @@ class KeyAnswer(KeyView):
 
 
 @router.get("/me", summary="Who am I", responses=problems.declared())
-async def me(caller: Annotated[Caller, caller_who_may(None)]) -> Me:
+async def me(caller: AnyCaller) -> Me:
     """Returns the name, the scopes and the shops of the key. Any valid key may ask."""
     shops = "all" if caller.shops is ALL_SHOPS else sorted(caller.shops)
     return Me(name=caller.name, scopes=sorted(caller.scopes), shops=shops)
 
 
 @router.get("/admin/keys", summary="All keys", responses=problems.declared())
-async def keys(services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]) -> list[KeyAnswer]:
+async def keys(services: InServices, caller: Admin) -> list[KeyAnswer]:
     """Lists the keys whose shops the caller may all touch, the revoked ones too, oldest first.
 
     Of a key only the beginning is known.

@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, TypeAdapter
 
 from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
-from payment_service.api.dependencies import InServices, PresentedKey, caller_who_may
+from payment_service.api.dependencies import Admin, ConfigReader, InServices, PresentedKey
 from payment_service.api.fields import Bin, Body, Changes, DeviceTokenText, Moment, ShopId, Text
 from payment_service.api.responses import json_response
 from payment_service.api.strict import StrictRoute
@@ -120,7 +120,7 @@ class ConfigChange(Changes):
 )
 async def config(
     services: InServices,
-    caller: Annotated[Caller, caller_who_may(Scope.CONFIG_READ)],
+    caller: ConfigReader,
     key: PresentedKey,
     shop_id: Annotated[ShopId | None, Query()] = None,
     if_none_match: Annotated[str | None, Header()] = None,
@@ -146,9 +146,7 @@ async def config(
 
 
 @router.get("/admin/configs", tags=["admin"], summary="All routing", responses=problems.declared())
-async def all_configs(
-    services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
-) -> list[ConfigAnswer]:
+async def all_configs(services: InServices, caller: Admin) -> list[ConfigAnswer]:
     """Returns the routing of all shops, including inactive ones."""
     return [_shown(one, caller) for one in await services.routing.configs(caller)]
 
@@ -161,9 +159,7 @@ async def all_configs(
     summary="Add a shop",
     responses=problems.declared(ShopAlreadyConfigured, ShopNotConfigured, TokenOfAnotherBin),
 )
-async def add(
-    body: NewConfig, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
-) -> Response:
+async def add(body: NewConfig, services: InServices, caller: Admin) -> Response:
     """Adds a shop. Its payments go to this BIN from now on."""
     fields = body.model_dump(exclude={"shop_id", "reason"})
     made = await services.routing.create(caller, body.shop_id, fields, reason=body.reason)
@@ -176,11 +172,7 @@ async def add(
     summary="The shop of a BIN",
     responses=problems.declared(ShopNotConfigured, ShopInactive, BinOfSeveralShops),
 )
-async def by_bin(
-    bin: Annotated[Bin, Path()],  # noqa: A002 - the name that the address has
-    services: InServices,
-    caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
-) -> ConfigAnswer:
+async def by_bin(bin: Annotated[Bin, Path()], services: InServices, caller: Admin) -> ConfigAnswer:
     """Returns the one active shop of this BIN.
 
     Returns 409 with the ids when several active shops share it, and 403 when only inactive shops have it.
@@ -194,9 +186,7 @@ async def by_bin(
     summary="One shop's routing",
     responses=problems.declared(ShopNotConfigured),
 )
-async def one_config(
-    shop_id: PathShopId, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
-) -> ConfigAnswer:
+async def one_config(shop_id: PathShopId, services: InServices, caller: Admin) -> ConfigAnswer:
     """Returns the routing of one shop, active or not."""
     return _shown(await services.routing.config_of(caller, shop_id), caller)
 
@@ -207,12 +197,7 @@ async def one_config(
     summary="Change a shop's routing",
     responses=problems.declared(ShopNotConfigured, RouteChangeNeedsTwo, TokenOfAnotherBin),
 )
-async def change(
-    shop_id: PathShopId,
-    body: ConfigChange,
-    services: InServices,
-    caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
-) -> ConfigAnswer:
+async def change(shop_id: PathShopId, body: ConfigChange, services: InServices, caller: Admin) -> ConfigAnswer:
     """Changes the given fields. Earlier payments keep their route.
 
     Returns 409 for another BIN, device token or provider where `ROUTE_CHANGE_NEEDS_TWO` is set: people make that change
@@ -237,9 +222,7 @@ async def change(
     summary="Switch a shop off",
     responses=problems.declared(ShopNotConfigured),
 )
-async def deactivate(
-    shop_id: PathShopId, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
-) -> ConfigAnswer:
+async def deactivate(shop_id: PathShopId, services: InServices, caller: Admin) -> ConfigAnswer:
     """Deactivates the shop. Nothing is deleted; earlier payments can still be refunded; PUT activates it again."""
     return _shown(await services.routing.update(caller, shop_id, {"is_active": False}, reason="deactivated"), caller)
 
@@ -250,9 +233,7 @@ async def deactivate(
     summary="Every change of a shop's routing",
     responses=problems.declared(ShopNotConfigured),
 )
-async def history(
-    shop_id: PathShopId, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]
-) -> list[ConfigChangeAnswer]:
+async def history(shop_id: PathShopId, services: InServices, caller: Admin) -> list[ConfigChangeAnswer]:
     """Lists every change with its author, time, reason, old and new values; newest first."""
     return [ConfigChangeAnswer.of(one) for one in await services.routing.history(caller, shop_id)]
 

@@ -1,6 +1,6 @@
 """What endpoints depend on: the services, the caller with the right scope, the time by which to answer.
 
-Each is a plain function of the request, called once per request (``exact``).
+Each is a plain function of the request, called once per request (``strict``).
 """
 
 from typing import Annotated, Any, cast
@@ -58,6 +58,15 @@ def caller_who_may(scope: Scope | None) -> Any:
         return caller
 
     return Depends(check)
+
+
+AnyCaller = Annotated[Caller, caller_who_may(None)]
+Admin = Annotated[Caller, caller_who_may(Scope.ADMIN)]
+ConfigReader = Annotated[Caller, caller_who_may(Scope.CONFIG_READ)]
+PaymentsReader = Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)]
+PaymentsWriter = Annotated[Caller, caller_who_may(Scope.PAYMENTS_WRITE)]
+RefundsWriter = Annotated[Caller, caller_who_may(Scope.REFUNDS_WRITE)]
+ReportsWriter = Annotated[Caller, caller_who_may(Scope.REPORTS_WRITE)]
 
 
 def answer_by(request: Request) -> float:

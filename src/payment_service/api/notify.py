@@ -7,9 +7,8 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field, StrictBool, StringConstraints, WithJsonSchema
 
-from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
-from payment_service.api.dependencies import InServices, caller_who_may
+from payment_service.api.dependencies import Admin, InServices
 from payment_service.api.fields import Body, Changes, ShopId, Text
 from payment_service.api.responses import json_response
 from payment_service.api.strict import StrictRoute
@@ -28,7 +27,6 @@ Description = Annotated[Text, StringConstraints(max_length=200)]
 PeoplesEvent = Annotated[EventType, WithJsonSchema({"type": "string", "enum": list(NOTIFIABLE_EVENTS)})]
 Events = Annotated[list[PeoplesEvent], Field(min_length=1, examples=[["payment.paid"]])]
 BindingId = Annotated[UUID, Path(description="The binding, as the list shows it.")]
-Admin = Annotated[Caller, caller_who_may(Scope.ADMIN)]
 
 
 class MessageAnswer(BaseModel):
@@ -108,9 +106,7 @@ class BindingAnswer(BaseModel):
 
 @router.get("/admin/messages", summary="Messages about a payment", responses=problems.declared(PaymentNotFound))
 async def messages(
-    services: InServices,
-    caller: Admin,
-    payment: Annotated[UUID, Query(description="Our id of the payment.")],
+    services: InServices, caller: Admin, payment: Annotated[UUID, Query(description="Our id of the payment.")]
 ) -> list[MessageAnswer]:
     """Lists the messages about a payment and its refunds, sent or still to be sent, oldest first."""
     await services.reading.get(caller, payment)
@@ -139,24 +135,19 @@ async def add(body: NewBinding, services: InServices, caller: Admin) -> Response
 
 
 @router.get("/admin/notify/{id}", summary="One binding", responses=problems.declared(BindingNotFound))
-async def one(id: BindingId, services: InServices, caller: Admin) -> BindingAnswer:  # noqa: A002 - the name in the address
+async def one(id: BindingId, services: InServices, caller: Admin) -> BindingAnswer:
     """Returns one binding."""
     return _shown(await services.bindings.get(caller, id))
 
 
 @router.put("/admin/notify/{id}", summary="Change a binding", responses=problems.declared(BindingNotFound))
-async def change(
-    id: BindingId,  # noqa: A002 - the name in the address
-    body: BindingChange,
-    services: InServices,
-    caller: Admin,
-) -> BindingAnswer:
+async def change(id: BindingId, body: BindingChange, services: InServices, caller: Admin) -> BindingAnswer:
     """Changes the given fields. Switching on also enables a disabled chat."""
     return _shown(await services.bindings.change(caller, id, body.given()))
 
 
 @router.delete("/admin/notify/{id}", summary="Switch a binding off", responses=problems.declared(BindingNotFound))
-async def remove(id: BindingId, services: InServices, caller: Admin) -> BindingAnswer:  # noqa: A002 - the name in the address
+async def remove(id: BindingId, services: InServices, caller: Admin) -> BindingAnswer:
     """Switches the binding off. Nothing is deleted; PUT switches it on again."""
     return _shown(await services.bindings.change(caller, id, {"is_active": False}))
 
@@ -166,7 +157,7 @@ async def remove(id: BindingId, services: InServices, caller: Admin) -> BindingA
     summary="Send a test message",
     responses=problems.declared(BindingNotFound, MessageNotSent),
 )
-async def send_test(id: BindingId, services: InServices, caller: Admin) -> BindingAnswer:  # noqa: A002 - the name in the address
+async def send_test(id: BindingId, services: InServices, caller: Admin) -> BindingAnswer:
     """Sends a test message and returns whether it was delivered."""
     return _shown(await services.bindings.send_test(caller, id))
 

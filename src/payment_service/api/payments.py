@@ -10,9 +10,9 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from payment_service.access.service import Caller, Scope
+from payment_service.access.service import Caller
 from payment_service.api import problems
-from payment_service.api.dependencies import AnswerBy, InServices, caller_who_may
+from payment_service.api.dependencies import AnswerBy, InServices, PaymentsReader, PaymentsWriter
 from payment_service.api.fields import ExternalId, Moment, ShopId, Text
 from payment_service.api.outcomes import UNKNOWN, refused, unknown
 from payment_service.api.payment_requests import Create, CreateLink, IdempotencyKey
@@ -89,11 +89,7 @@ def _problems(*more: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
     responses={**UNKNOWN, **_problems()},
 )
 async def create(
-    body: Create,
-    services: InServices,
-    caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_WRITE)],
-    by: AnswerBy,
-    idempotency_key: IdempotencyKey = None,
+    body: Create, services: InServices, caller: PaymentsWriter, by: AnswerBy, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Sends an invoice to a phone. The money goes to the account of the shop's seller."""
     return await _make(services, caller, _request(body, caller, body.phone, idempotency_key), by)
@@ -106,11 +102,7 @@ async def create(
     responses={**UNKNOWN, **_problems(DeviceTokenMissing)},
 )
 async def create_link(
-    body: CreateLink,
-    services: InServices,
-    caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_WRITE)],
-    by: AnswerBy,
-    idempotency_key: IdempotencyKey = None,
+    body: CreateLink, services: InServices, caller: PaymentsWriter, by: AnswerBy, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Makes a payment link. The shop needs a device token."""
     return await _make(services, caller, _request(body, caller, None, idempotency_key), by)
@@ -122,9 +114,7 @@ async def create_link(
     summary="Status of a payment",
     responses=problems.declared(PaymentNotFound, ProviderUnavailable, ProviderRefused),
 )
-async def status(
-    external_id: ExternalId, services: InServices, caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)]
-) -> Any:
+async def status(external_id: ExternalId, services: InServices, caller: PaymentsReader) -> Any:
     """Returns the current state of a payment. The provider is asked unless the payment has ended.
 
     A payment that this service did not make is looked up at the provider and returned without a shop.
@@ -138,11 +128,7 @@ async def status(
     summary="Status of a payment by our id",
     responses=problems.declared(PaymentNotFound),
 )
-async def status_by_id(
-    id: UUID,  # noqa: A002 - the name that the address has
-    services: InServices,
-    caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)],
-) -> PaymentAnswer:
+async def status_by_id(id: UUID, services: InServices, caller: PaymentsReader) -> PaymentAnswer:
     """Returns the current state of a payment. The provider is asked unless the payment has ended or has no id there."""
     return PaymentAnswer.of(await services.reading.refresh(await services.reading.get(caller, id)))
 
@@ -150,7 +136,7 @@ async def status_by_id(
 @router.get("/payments", summary="Search payments", responses=problems.declared())
 async def search(
     services: InServices,
-    caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)],
+    caller: PaymentsReader,
     shop_id: Annotated[ShopId | None, Query()] = None,
     order_id: Annotated[Text, Query(max_length=64)] | None = None,
     external_id: Annotated[ExternalId | None, Query()] = None,
@@ -185,9 +171,9 @@ async def search(
     "/payments/{id}", summary="One payment", responses=problems.declared(PaymentNotFound, TooManyWaiting, NoRoomToWait)
 )
 async def one(
-    id: UUID,  # noqa: A002 - the name that the address has
+    id: UUID,
     services: InServices,
-    caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)],
+    caller: PaymentsReader,
     request: Request,
     wait: Annotated[
         float,
@@ -224,12 +210,7 @@ async def one(
         **problems.declared(PaymentNotFound, PaymentHasNoLink),
     },
 )
-async def qr(
-    id: UUID,  # noqa: A002 - the name that the address has
-    kind: Literal["svg", "png"],
-    services: InServices,
-    caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)],
-) -> Response:
+async def qr(id: UUID, kind: Literal["svg", "png"], services: InServices, caller: PaymentsReader) -> Response:
     """Returns the payment link as a QR code."""
     payment = await services.reading.get(caller, id)
     if payment.payment_link is None:

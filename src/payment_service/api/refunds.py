@@ -7,9 +7,8 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationInfo, field_validator
 
-from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
-from payment_service.api.dependencies import AnswerBy, InServices, caller_who_may
+from payment_service.api.dependencies import AnswerBy, InServices, PaymentsReader, RefundsWriter
 from payment_service.api.fields import Body, Moment, SentId, ShopId, Tenge
 from payment_service.api.outcomes import UNKNOWN, refused, unknown
 from payment_service.api.payment_requests import IdempotencyKey
@@ -80,7 +79,7 @@ class RefundPage(BaseModel):
 @router.get("/refunds", summary="Search refunds", responses=problems.declared())
 async def search(
     services: InServices,
-    caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)],
+    caller: PaymentsReader,
     shop_id: Annotated[ShopId | None, Query()] = None,
     payment: Annotated[UUID | None, Query(description="Our id of the payment.")] = None,
     state: RefundState | None = None,
@@ -120,11 +119,7 @@ async def search(
     },
 )
 async def refund(
-    body: RefundBody,
-    services: InServices,
-    caller: Annotated[Caller, caller_who_may(Scope.REFUNDS_WRITE)],
-    by: AnswerBy,
-    idempotency_key: IdempotencyKey = None,
+    body: RefundBody, services: InServices, caller: RefundsWriter, by: AnswerBy, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Refunds a payment, in whole or in part, with the BIN and the device token of the payment."""
     try:

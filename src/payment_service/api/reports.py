@@ -26,9 +26,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
-from payment_service.api.dependencies import InServices, caller_who_may
+from payment_service.api.dependencies import Admin, InServices, ReportsWriter
 from payment_service.api.fields import Moment, SentId, ShopId, Text, digits, or_else, whole
 from payment_service.api.strict import MAX_TOLD, StrictRoute, not_known, unknown_parameters
 from payment_service.audit import service as audit
@@ -218,12 +217,7 @@ class ReportedLine(LogLine):
     summary="Report an operation",
     responses=problems.declared(ShopNotConfigured),
 )
-async def report(
-    body: OperationReport,
-    services: InServices,
-    caller: Annotated[Caller, caller_who_may(Scope.REPORTS_WRITE)],
-    request: Request,
-) -> ReportedLine:
+async def report(body: OperationReport, services: InServices, caller: ReportsWriter, request: Request) -> ReportedLine:
     """Records an operation that the client made itself. It is marked as reported.
 
     A payment that this service does not know yet is polled from now on. The report of a key that is limited to some
@@ -240,10 +234,7 @@ async def report(
     responses=problems.declared(ShopNotConfigured),
 )
 async def report_status(
-    body: StatusReport,
-    services: InServices,
-    caller: Annotated[Caller, caller_who_may(Scope.REPORTS_WRITE)],
-    request: Request,
+    body: StatusReport, services: InServices, caller: ReportsWriter, request: Request
 ) -> ReportedLine:
     """Records a status that the client saw. The provider is asked at once; only its answer changes the payment."""
     entry = await services.reports.write(caller, Report(**body.known(), operation_type="status"))
@@ -272,7 +263,7 @@ async def report_status(
 )
 async def logs(
     services: InServices,
-    caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
+    caller: Admin,
     shop_id: Annotated[ShopId | None, Query()] = None,
     operation_type: Annotated[Text | None, Query(max_length=20)] = None,
     external_id: Annotated[Text | None, Query(max_length=50)] = None,

@@ -6,9 +6,8 @@ from uuid import UUID
 from fastapi import APIRouter
 from pydantic import BeforeValidator, Field, StringConstraints
 
-from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
-from payment_service.api.dependencies import InServices, caller_who_may
+from payment_service.api.dependencies import Admin, InServices
 from payment_service.api.fields import Body, SentId, Text
 from payment_service.api.strict import StrictRoute
 from payment_service.errors import (
@@ -70,7 +69,7 @@ class RefundSettlementBody(Body):
 
 
 @router.get("/tasks", summary="Tasks for people", responses=problems.declared())
-async def tasks(services: InServices, caller: Annotated[Caller, caller_who_may(Scope.ADMIN)]) -> list[Task]:
+async def tasks(services: InServices, caller: Admin) -> list[Task]:
     """Payments and refunds whose outcome is unknown, and payments that stayed open for too long. Oldest first."""
     return await services.tasks(caller)
 
@@ -89,12 +88,7 @@ async def tasks(services: InServices, caller: Annotated[Caller, caller_who_may(S
         ProviderRefused,
     ),
 )
-async def settle_payment(
-    id: UUID,  # noqa: A002 - the name that the address has
-    body: PaymentSettlement,
-    services: InServices,
-    caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
-) -> PaymentLine:
+async def settle_payment(id: UUID, body: PaymentSettlement, services: InServices, caller: Admin) -> PaymentLine:
     """Records what a person found in the merchant cabinet. Where the provider can be asked, a contradiction is refused.
 
     A key that is limited to some shops cannot name an `external_id`: the provider does not say which seller it belongs
@@ -109,12 +103,7 @@ async def settle_payment(
     summary="Undo a wrong settlement of a payment",
     responses=problems.declared(PaymentNotFound, NothingToUndo, SettledByCaller, SettlementInUse),
 )
-async def undo_payment(
-    id: UUID,  # noqa: A002 - the name that the address has
-    body: UndoRequest,
-    services: InServices,
-    caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
-) -> PaymentLine:
+async def undo_payment(id: UUID, body: UndoRequest, services: InServices, caller: Admin) -> PaymentLine:
     """Makes a wrongly settled payment unknown again and releases the `external_id` that the settlement named.
 
     Another person than the one who settled has to do it. Nothing of the payment may have been refunded since.
@@ -127,12 +116,7 @@ async def undo_payment(
     summary="Settle an unknown refund by hand",
     responses=problems.declared(RefundNotFound, NothingToSettle, TooEarlyToSettle),
 )
-async def settle_refund(
-    id: UUID,  # noqa: A002 - the name that the address has
-    body: RefundSettlementBody,
-    services: InServices,
-    caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
-) -> RefundLine:
+async def settle_refund(id: UUID, body: RefundSettlementBody, services: InServices, caller: Admin) -> RefundLine:
     """Records what a person found in the merchant cabinet. The amount of a refund that was never made is released."""
     found = RefundSettlement(
         succeeded=body.state == "succeeded", reason=body.reason, provider_refund_id=body.provider_refund_id
@@ -145,12 +129,7 @@ async def settle_refund(
     summary="Undo a wrong settlement of a refund",
     responses=problems.declared(RefundNotFound, NothingToUndo, SettledByCaller, SettlementInUse),
 )
-async def undo_refund(
-    id: UUID,  # noqa: A002 - the name that the address has
-    body: UndoRequest,
-    services: InServices,
-    caller: Annotated[Caller, caller_who_may(Scope.ADMIN)],
-) -> RefundLine:
+async def undo_refund(id: UUID, body: UndoRequest, services: InServices, caller: Admin) -> RefundLine:
     """Makes a wrongly settled refund unknown again and reserves its amount.
 
     Another person than the one who settled has to do it, and the amount must still be available on the payment.

@@ -6,9 +6,8 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from payment_service.access.service import Caller, Scope
 from payment_service.api import problems
-from payment_service.api.dependencies import InServices, caller_who_may
+from payment_service.api.dependencies import InServices, PaymentsReader
 from payment_service.api.fields import Day, ShopId
 from payment_service.api.strict import StrictRoute
 from payment_service.errors import InvalidInput
@@ -30,7 +29,7 @@ class Sums(BaseModel):
 @router.get("/payments/sums", summary="Sums per shop, day and state", responses=problems.declared())
 async def sums(
     services: InServices,
-    caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)],
+    caller: PaymentsReader,
     since: Annotated[Day, Query(description="The first day.", examples=["2026-10-01"])],
     until: Annotated[Day, Query(description="The day after the last, at most 366 days on.", examples=["2026-11-01"])],
     shop_id: Annotated[ShopId | None, Query()] = None,

@@ -11,9 +11,9 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from payment_service.access.service import Caller, Scope
+from payment_service.access.service import Caller
 from payment_service.api import problems
-from payment_service.api.dependencies import InServices, caller_who_may
+from payment_service.api.dependencies import InServices, PaymentsReader
 from payment_service.api.fields import ShopId
 from payment_service.api.middleware import Drain
 from payment_service.api.strict import StrictRoute
@@ -91,7 +91,7 @@ class _EventStream(StreamingResponse):
 async def events(
     request: Request,
     services: InServices,
-    caller: Annotated[Caller, caller_who_may(Scope.PAYMENTS_READ)],
+    caller: PaymentsReader,
     shop_id: Annotated[ShopId | None, Query()] = None,
     last_event_id: Annotated[UUID | None, Header(description="Continue after this event.")] = None,
 ) -> StreamingResponse:

@@ -7,9 +7,9 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
-from payment_service.access.service import Caller, Scope
+from payment_service.access.service import Caller
 from payment_service.api import problems
-from payment_service.api.dependencies import InServices, caller_who_may
+from payment_service.api.dependencies import Admin, InServices
 from payment_service.api.fields import Body, Changes, Moment, ShopId, Text
 from payment_service.api.responses import json_response
 from payment_service.api.strict import StrictRoute
@@ -21,7 +21,6 @@ from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
 
 router = APIRouter(prefix="/admin", tags=["webhooks"], route_class=StrictRoute)
 
-Admin = Annotated[Caller, caller_who_may(Scope.ADMIN)]
 EndpointId = Annotated[UUID, Path(description="The endpoint, as the list shows it.")]
 DeliveryId = Annotated[UUID, Path(description="The delivery, as the list shows it.")]
 Url = Annotated[Text, StringConstraints(min_length=1, max_length=2000)]
@@ -197,7 +196,7 @@ async def add(body: NewEndpoint, services: InServices, caller: Admin) -> Respons
 
 
 @router.get("/webhooks/{id}", summary="One webhook endpoint", responses=problems.declared(WebhookNotFound))
-async def one(id: EndpointId, services: InServices, caller: Admin) -> EndpointAnswer:  # noqa: A002 - the name in the address
+async def one(id: EndpointId, services: InServices, caller: Admin) -> EndpointAnswer:
     """An endpoint and whether it is on."""
     return _shown(services, await services.endpoints.get(caller, id))
 
@@ -207,12 +206,7 @@ async def one(id: EndpointId, services: InServices, caller: Admin) -> EndpointAn
     summary="Change a webhook endpoint",
     responses=problems.declared(WebhookNotFound, ShopNotConfigured),
 )
-async def change(
-    id: EndpointId,  # noqa: A002 - the name in the address
-    body: EndpointChange,
-    services: InServices,
-    caller: Admin,
-) -> EndpointAnswer:
+async def change(id: EndpointId, body: EndpointChange, services: InServices, caller: Admin) -> EndpointAnswer:
     """Changes the given fields. Waiting deliveries are sent at once when the endpoint is switched on."""
     fields = body.given()
     await services.endpoints.get(caller, id)
@@ -221,7 +215,7 @@ async def change(
 
 
 @router.delete("/webhooks/{id}", summary="Switch a webhook endpoint off", responses=problems.declared(WebhookNotFound))
-async def remove(id: EndpointId, services: InServices, caller: Admin) -> EndpointAnswer:  # noqa: A002 - as above
+async def remove(id: EndpointId, services: InServices, caller: Admin) -> EndpointAnswer:
     """Switches the endpoint off. Nothing is deleted; PUT switches it on again."""
     return _shown(services, await services.endpoints.change(caller, id, {"is_active": False}))
 
@@ -231,12 +225,7 @@ async def remove(id: EndpointId, services: InServices, caller: Admin) -> Endpoin
     summary="Change a webhook endpoint's secret",
     responses=problems.declared(WebhookNotFound),
 )
-async def rotate_secret(
-    id: EndpointId,  # noqa: A002 - the name in the address
-    body: Rotation,
-    services: InServices,
-    caller: Admin,
-) -> EndpointWithSecret:
+async def rotate_secret(id: EndpointId, body: Rotation, services: InServices, caller: Admin) -> EndpointWithSecret:
     """Makes a new secret. Deliveries are signed with both secrets for a while, so that the receiver can change."""
     made = await services.endpoints.rotate_secret(caller, id, keep_old_s=body.keep_old_s)
     return EndpointWithSecret(**services.endpoints.shown(made.endpoint), secret=made.secret)
@@ -248,7 +237,7 @@ async def rotate_secret(
     summary="Send a webhook endpoint a test event",
     responses=problems.declared(WebhookNotFound),
 )
-async def send_test(id: EndpointId, services: InServices, caller: Admin) -> DeliveryAnswer:  # noqa: A002 - as above
+async def send_test(id: EndpointId, services: InServices, caller: Admin) -> DeliveryAnswer:
     """Sends one `test` event, even when the endpoint is off.
 
     An endpoint that was switched off automatically is switched on when it accepts the event.
@@ -262,12 +251,7 @@ async def send_test(id: EndpointId, services: InServices, caller: Admin) -> Deli
     summary="Deliver events to an endpoint again",
     responses=problems.declared(WebhookNotFound, WebhookOff),
 )
-async def replay_many(
-    id: EndpointId,  # noqa: A002 - the name in the address
-    body: Replay,
-    services: InServices,
-    caller: Admin,
-) -> Replayed:
+async def replay_many(id: EndpointId, body: Replay, services: InServices, caller: Admin) -> Replayed:
     """Repeats what failed since a time, or every event of a period.
 
     Events from before the endpoint existed are included.
@@ -291,7 +275,7 @@ async def deliveries(
     caller: Admin,
     endpoint_id: UUID | None = None,
     state: Literal["waiting", "delivered", "dead"] | None = None,
-    type: Annotated[EventType | None, Query()] = None,  # noqa: A002 - the word of the wire
+    type: Annotated[EventType | None, Query()] = None,
     event_id: UUID | None = None,
     payment: Annotated[UUID | None, Query(description="Only of this payment and its refunds, by our id.")] = None,
     since: Annotated[Moment | None, Query()] = None,
@@ -318,7 +302,7 @@ async def deliveries(
 
 
 @router.get("/deliveries/{id}", summary="One delivery with its tries", responses=problems.declared(DeliveryNotFound))
-async def delivery(id: DeliveryId, services: InServices, caller: Admin) -> DeliveryDetailsAnswer:  # noqa: A002 - as above
+async def delivery(id: DeliveryId, services: InServices, caller: Admin) -> DeliveryDetailsAnswer:
     """Returns the body that is sent and the result of every try."""
     found = await services.delivery_record.get(caller, id)
     return DeliveryDetailsAnswer(
@@ -334,7 +318,7 @@ async def delivery(id: DeliveryId, services: InServices, caller: Admin) -> Deliv
     summary="Deliver an event again",
     responses=problems.declared(DeliveryNotFound, WebhookOff),
 )
-async def replay(id: DeliveryId, services: InServices, caller: Admin) -> DeliveryAnswer:  # noqa: A002 - as above
+async def replay(id: DeliveryId, services: InServices, caller: Admin) -> DeliveryAnswer:
     """Delivers the event again at once, with the same `webhook-id`. Returns the new delivery."""
     return DeliveryAnswer.model_validate(await services.delivery_record.replay(caller, id))
 

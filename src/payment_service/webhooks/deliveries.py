@@ -74,7 +74,7 @@ class DeliveryRecord:
         endpoint_id: UUID | None = None,
         states: Collection[str] = (),
         subject_ids: Collection[str] | None = None,
-        type: str | None = None,  # noqa: A002 - the word of the wire
+        type: str | None = None,
         event_id: UUID | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
