@@ -28,9 +28,10 @@ NEED_MORE: Final = [
     ("audit", "retire"),
     ("audit", "verify", "--expect"), ("audit", "verify", "--file"), ("audit", "verify", "--from-seal"),
     ("doctor",), ("events", "retire"), ("import-legacy",), ("notify", "test"), ("payments", "settle"),
-    ("payments", "settle-refund"), ("payments", "undo-settle"), ("people", "link", "2", "--send"), ("webhooks",),
+    ("payments", "settle-refund"), ("payments", "undo-settle"), ("people", "link", "2", "--send"),
+    ("sending", "release", "--replicas-have-all"), ("webhooks",),
 ]  # fmt: skip
-"""How commands begin that need what is not here: a payment, an endpoint, another database or host, mail, a worker."""
+"""How commands begin that need what is not here: a payment, an endpoint, another database or host, a replica, mail, a worker."""
 
 
 @pytest.fixture(scope="module")
