@@ -40,6 +40,8 @@ def check_secret(value: str, *, spaces: bool = False) -> str:
         raise ValueError("has quotation marks around it: set it without them")
     if value != value.strip() and not spaces:
         raise ValueError("has spaces around it: set it without them")
+    if " #" in value:  # a file for containers knows no comments behind a value
+        raise ValueError("ends with a comment: set it without")
     return value
 
 

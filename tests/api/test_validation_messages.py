@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError, core_schema
 
-from payment_service.api.validation_messages import one_for_each_value, sentence_of
+from payment_service.validation_messages import one_for_each_value, sentence_of
 from tests.api.conftest import problem_of
 from tests.api.test_http import NOWHERE
 from tests.api.test_matrix import ROWS

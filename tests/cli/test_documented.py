@@ -31,7 +31,7 @@ NEED_MORE: Final = [
     ("payments", "settle-refund"), ("payments", "undo-settle"), ("people", "link", "2", "--send"),
     ("sending", "release", "--replicas-have-all"), ("webhooks",),
 ]  # fmt: skip
-"""How commands begin that need what is not here: a payment, an endpoint, another database or host, a replica, mail, a worker."""
+"""How commands begin that need what is not here: a payment, an endpoint, another host, a replica, mail, a worker."""
 
 
 @pytest.fixture(scope="module")

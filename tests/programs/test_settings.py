@@ -207,8 +207,15 @@ REFUSALS: Final[list[tuple[Mapping[str, str | None], str]]] = [
             (("'", "'"), "has quotation marks around it"),
             (("\u201c", "\u201d"), "has quotation marks around it"),
             ((" ", ""), "has spaces around it"),
+            (("", " # ours"), "ends with a comment"),
         )
     ),
+    *(
+        ({name: f"https://a.example.kz{end}"}, f"{name} holds a space, a line feed")
+        for name in ("PRODUCTION_API_URL", "TELEGRAM_API_URL", "CONSOLE_URL", "OTEL_EXPORTER_OTLP_ENDPOINT")
+        for end in ("\r", " # ours")
+    ),
+    ({"SMTP_URL": "smtps://mail.example.kz:465", "SMTP_FROM": '"a@b.example"'}, "SMTP_FROM has quotation marks around"),
     ({"ENCRYPTION_KEYS": f'"{KEY}"'}, "ENCRYPTION_KEYS has quotation marks around it"),
     ({"ENCRYPTION_KEYS": f"{KEY}\n"}, "ENCRYPTION_KEYS holds a line feed"),
     *(({"HOST": host}, "HOST is empty: set 127.0.0.1") for host in ("", " ")),
@@ -256,18 +263,18 @@ REFUSALS: Final[list[tuple[Mapping[str, str | None], str]]] = [
     ({"CORS_ORIGINS": "*"}, "CORS_ORIGINS must name the origins: '*' is for DEBUG only"),
     ({"CORS_ORIGINS": "https://a.example, *"}, "CORS_ORIGINS must name the origins"),
     ({"SENDING_LEASE_S": "8"}, "SENDING_LEASE_S must be longer than KASPI_DEADLINE_S"),
-    ({"KASPI_DEADLINE_S": "8.5"}, "KASPI_DEADLINE_S Input should be less than or equal to 8"),
-    ({"KASPI_DEADLINE_S": "0"}, "KASPI_DEADLINE_S Input should be greater than 0"),
+    ({"KASPI_DEADLINE_S": "8.5"}, "KASPI_DEADLINE_S must be at most 8"),
+    ({"KASPI_DEADLINE_S": "0"}, "KASPI_DEADLINE_S must be more than 0"),
     ({"KASPI_DEADLINE_S": "nan"}, "KASPI_DEADLINE_S"),
-    ({"PORT": "0"}, "PORT Input should be greater than or equal to 1"),
-    ({"PORT": SECRET}, "PORT Input should be a valid integer"),
-    ({"DATABASE_POOL_SIZE": "1"}, "DATABASE_POOL_SIZE Input should be greater"),
-    ({"DEBUG": SECRET}, "DEBUG Input should be a valid boolean"),
-    ({"LOG_LEVEL": SECRET}, "LOG_LEVEL String should match pattern"),
+    ({"PORT": "0"}, "PORT must be at least 1"),
+    ({"PORT": SECRET}, "PORT must be a whole number"),
+    ({"DATABASE_POOL_SIZE": "1"}, "DATABASE_POOL_SIZE must be at least 2"),
+    ({"DEBUG": SECRET}, "DEBUG must be true or false"),
+    ({"LOG_LEVEL": SECRET}, "LOG_LEVEL must be 'DEBUG', 'INFO'"),
     ({"LATE_EFFECT_S": "29"}, "LATE_EFFECT_S must be at least SENDING_LEASE_S"),
     ({"DUPLICATE_WINDOW_S": "44"}, "at least SENDING_LEASE_S + SWEEP_EVERY_S, which is 45"),
-    ({"DUPLICATE_WINDOW_S": "-1"}, "DUPLICATE_WINDOW_S Input should be greater"),
-    ({"FOLLOW_FAST_S": "0"}, "FOLLOW_FAST_S Input should be greater than 0"),
+    ({"DUPLICATE_WINDOW_S": "-1"}, "DUPLICATE_WINDOW_S must be at least 0"),
+    ({"FOLLOW_FAST_S": "0"}, "FOLLOW_FAST_S must be more than 0"),
 ]
 
 
@@ -279,6 +286,7 @@ def test_refusal_is_a_sentence_that_names_the_setting_and_holds_no_secret(
         with_environment(monkeypatch, changes)
     first, *_, last = str(refused.value).split("\n")
     assert sentence in first
+    assert not first.endswith(".0")
     assert last == "See .env.example for what each setting means."
     assert_tells_no_secret(refused.value)
 

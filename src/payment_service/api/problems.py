@@ -17,12 +17,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from payment_service import errors
-from payment_service.api.validation_messages import one_for_each_value, sentence_of
 from payment_service.errors import ServiceError
 from payment_service.observability.context import origin
 from payment_service.observability.logs import get_logger, scrub
 from payment_service.observability.sentry import report
 from payment_service.postgres.database import is_unreachable
+from payment_service.validation_messages import one_for_each_value, sentence_of
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = "5"

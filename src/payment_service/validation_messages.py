@@ -1,4 +1,4 @@
-"""The sentences about wrong requests: Pydantic's own messages speak of dictionaries and instances."""
+"""The sentences about wrong requests and settings: Pydantic's own messages speak of dictionaries and instances."""
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
