@@ -72,6 +72,8 @@ def connect_arguments(database_url: str, *, name: str = "DATABASE_URL") -> dict[
     for what, value in stated.items():
         if value is not None and given.setdefault(what, value) != value:
             raise ConnectArgumentError(f"{name} states its {what} twice, and not the same: leave one out")
+    if "database" not in given:  # PostgreSQL would take the one that is there for its administrators
+        raise ConnectArgumentError(f"{name} names no database: postgresql://USER:PASSWORD@HOST:PORT/NAME")
     mode = given.get("sslmode", "prefer")
     _check(given, mode, name)
     arguments: dict[str, Any] = {
@@ -79,7 +81,7 @@ def connect_arguments(database_url: str, *, name: str = "DATABASE_URL") -> dict[
         "port": int(given.get("port", "5432").partition(",")[0]),
         "user": given.get("user", "postgres"),
         "password": given.get("password"),
-        "database": given.get("database", "postgres"),
+        "database": given["database"],
         "ssl": mode,
     }
     if of_tls := [(parameter, given[parameter]) for parameter in _OF_TLS if parameter in given]:
