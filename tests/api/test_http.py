@@ -101,7 +101,7 @@ async def test_root_names_the_console_and_no_documentation_that_is_off(services:
     app = app_with(services, docs_enabled=False, console_url="https://pay.example.kz")
     answer = (await client_of(app).get("/")).json()
     assert (answer["documentation"], answer["openapi"]) == (None, None)
-    assert answer["console"] == "https://pay.example.kz"
+    assert answer["console"] == "https://pay.example.kz/console"
 
 
 # --- whitespace around header values

@@ -47,10 +47,11 @@ class Readiness(BaseModel):
 async def greeting(request: Request) -> About:
     """Name and version, and where the documentation and the console are."""
     openapi_url: str | None = request.app.openapi_url
+    console_url: str | None = request.app.state.console_url
     return About(
         documentation=documentation.URL if openapi_url else None,
         openapi=openapi_url,
-        console=request.app.state.console_url,
+        console=f"{console_url}/console" if console_url else None,
     )
 
 
