@@ -15,10 +15,8 @@ async def test_connection_that_is_ended_twice_leaves_none_open_to_the_stand_in()
         ended.set()
         writer.close()
 
-    async with (
-        await asyncio.start_server(stand_in, "127.0.0.1", 0) as server,
-        fault_proxy(server.sockets[0].getsockname()[1]) as proxy,
-    ):
+    server = await asyncio.start_server(stand_in, "127.0.0.1", 0)
+    async with server, fault_proxy(server.sockets[0].getsockname()[1]) as proxy:
         _, client = await asyncio.open_connection("127.0.0.1", proxy.port)
         client.write(b"GET /status/ HTTP/1.1\r\n\r\n")
         await came.wait()

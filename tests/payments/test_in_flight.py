@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -27,10 +29,11 @@ from payment_service.money import Money
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves
+from payment_service.payments.service import Payments
 from payment_service.payments.settling import Settlement
 from payment_service.postgres.database import constraint_of
 from payment_service.providers.interface import Outcome, PaymentReceipt, Unknown
-from payment_service.refunds.service import RefundRequest
+from payment_service.refunds.service import RefundRequest, Refunds
 from payment_service.refunds.settling import RefundSettlement
 from payment_service.services import Services
 from payment_service.settings import Settings
@@ -322,11 +325,10 @@ async def test_order_under_another_key_with_other_metadata_is_another_request(
 # --- a process that stood still
 
 
-async def stands_still(seconds: float, services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loop's clock jumps after the intent was written, as it does in a process that was stopped."""
-    loop = asyncio.get_running_loop()
-    time, jumped = loop.time, 0.0
-    write = type(services.payments)._write_intent
+def stands_still(seconds: float, service: Payments | Refunds, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock jumps while the intent is written, as it does for a process that was stopped."""
+    jumped = 0.0
+    write = type(service)._write_intent
 
     async def written_then_stopped(*args: Any, **more: Any) -> Any:
         nonlocal jumped
@@ -334,20 +336,35 @@ async def stands_still(seconds: float, services: Services, monkeypatch: pytest.M
         jumped = seconds
         return answer
 
-    monkeypatch.setattr(type(services.payments), "_write_intent", written_then_stopped)
-    monkeypatch.setattr("payment_service.idempotency.sending.clock", lambda: time() + jumped)
+    monkeypatch.setattr(type(service), "_write_intent", written_then_stopped)
+    clocks = SimpleNamespace(clock_gettime=lambda _clock: time.monotonic() + jumped)
+    monkeypatch.setattr("payment_service.providers.deadline.time", clocks)
 
 
-@pytest.mark.parametrize(("seconds", "calls", "end"), [(20, 1, "pending"), (23, 0, "failed"), (3600, 0, "failed")])
+BEGUN_IN_TIME = pytest.mark.parametrize(("seconds", "calls"), [(20, 1), (23, 0), (3600, 0)])
+
+
+@BEGUN_IN_TIME
 async def test_call_that_comes_too_late_after_its_intent_is_not_made(
-    services: Services, wire: respx.MockRouter, monkeypatch: pytest.MonkeyPatch, seconds: float, calls: int, end: str
+    services: Services, wire: respx.MockRouter, monkeypatch: pytest.MonkeyPatch, seconds: float, calls: int
 ) -> None:
     route = taking(wire)
-    await stands_still(seconds, services, monkeypatch)
+    stands_still(seconds, services.payments, monkeypatch)
     payment = (await services.payments.create(ask())).payment
-    assert (payment.state, route.call_count) == (end, calls)
-    if end == "failed":
-        assert (payment.failure, payment.error_code) == ("not_sent", "too_late_to_send")
+    assert (payment.state, route.call_count) == ("pending" if calls else "failed", calls)
+    assert (payment.failure, payment.error_code) == ((None, None) if calls else ("not_sent", "too_late_to_send"))
+
+
+@BEGUN_IN_TIME
+async def test_refund_that_comes_too_late_after_its_intent_is_not_made(
+    services: Services, wire: respx.MockRouter, monkeypatch: pytest.MonkeyPatch, seconds: float, calls: int
+) -> None:
+    payment = await paid(services, wire)
+    route = wire.get("/refund/").mock(return_value=refunded())
+    stands_still(seconds, services.refunds, monkeypatch)
+    refund = (await services.refunds.refund(give_back(payment))).refund
+    assert (refund.state, route.call_count) == ("succeeded" if calls else "failed", calls)
+    assert (refund.failure, refund.error_code) == ((None, None) if calls else ("not_sent", "too_late_to_send"))
 
 
 async def test_call_that_stands_still_on_its_way_ends_with_its_lease() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from payment_service.errors import (
     DatabaseUnavailable,
     DeviceTokenMissing,
     IdempotencyKeyReused,
+    NotAuthenticated,
     OrderAlreadyOpen,
     OrderAlreadyPaid,
     ShopInactive,
@@ -25,7 +27,8 @@ from payment_service.errors import (
 from payment_service.identifiers import new_id
 from payment_service.money import Money
 from payment_service.payments.service import Payments
-from payment_service.refunds.service import RefundRequest
+from payment_service.postgres.visibility import ALL_SHOPS
+from payment_service.refunds.service import RefundAnswer, RefundRequest
 from payment_service.services import Services, build
 from payment_service.settings import Settings
 from tests.support.asking import (
@@ -46,8 +49,10 @@ from tests.support.asking import (
     refunded,
     taking,
 )
+from tests.support.books import change_by_hand
 from tests.support.replies import accepted, failure
 from tests.support.shops import device_token_of
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("shops")
 REFUSED = httpx.ConnectError("nobody listens")
@@ -156,6 +161,66 @@ async def test_two_callers_at_once_with_one_key_are_one_call(payments: Payments,
     _answers, errors = await all_of(*asked)
     assert all(isinstance(error, StillRunning) for error in errors)
     assert route.call_count == 1
+
+
+async def both_wait(services: Services) -> bool:
+    """Whether two statements of this database wait for a lock."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    row = await services.database.lines.fetchrow(waiting)
+    return row is not None and row[0] == 2
+
+
+@pytest.mark.parametrize("words", [{}, {"idempotency_key": KEY}], ids=["no key", "one key"])
+async def test_of_two_equal_requests_the_second_looks_once_the_first_is_written(
+    services: Services,
+    wire: respx.MockRouter,
+    sql: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    words: dict[str, Any],
+) -> None:
+    """The one that is to be written waits for its route: whoever had looked by then would find nothing."""
+    monkeypatch.setattr("payment_service.idempotency.writing.INTENT_TIMEOUT_S", 20)
+    route = taking(wire)
+    await services.fingerprints.of()  # made by the first request ever
+    async with sql.transaction():
+        await sql.execute("SELECT FROM payment_config WHERE shop_id = $1 FOR UPDATE", SHOP)
+        asked = [asyncio.create_task(services.payments.create(ask(**words))) for _ in range(2)]
+        await until(partial(both_wait, services), within_s=4)
+    answers, errors = await all_of(*asked)
+    assert (len({answer.payment.id for answer in answers}), route.call_count) == (1, 1)
+    assert [type(error) for error in errors] in ([], [StillRunning])
+
+
+async def test_of_two_refunds_with_one_key_the_second_looks_once_the_first_is_written(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("payment_service.idempotency.writing.INTENT_TIMEOUT_S", 20)
+    payment = await paid(services, wire)
+    route = wire.get("/refund/").mock(return_value=refunded())
+    refund = partial(RefundRequest, caller=TESTS, payment=payment, amount=Money(100), idempotency_key=KEY)
+    async with sql.transaction():
+        await sql.execute("SELECT FROM payment WHERE id = $1 FOR UPDATE", payment.id)
+        asked = [asyncio.create_task(services.refunds.refund(refund())) for _ in range(2)]
+        await until(partial(both_wait, services), within_s=4)
+    ended = await asyncio.gather(*asked, return_exceptions=True)
+    assert [end for end in ended if not isinstance(end, RefundAnswer | StillRunning)] == []
+    assert (await sql.fetchval("SELECT count(*) FROM refund"), route.call_count) == (1, 1)
+
+
+@pytest.mark.parametrize("end", ["revoked_at", "expires_at"])
+async def test_key_that_has_ended_since_it_was_looked_up_sends_nothing(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, end: str
+) -> None:
+    payment = await paid(services, wire)
+    made = await services.access.create("shop", ["payments:write", "refunds:write"], shops=ALL_SHOPS)
+    caller = await services.access.caller_with(made.key)
+    await change_by_hand(sql, f"api_key:{made.row.id}", f"UPDATE api_key SET {end} = now()")
+    route = taking(wire)
+    with pytest.raises(NotAuthenticated):
+        await services.payments.create(ask(caller=caller, message="another"))
+    with pytest.raises(NotAuthenticated):
+        await services.refunds.refund(RefundRequest(caller=caller, payment=payment, amount=None))
+    assert route.call_count == 1  # of the payment before
 
 
 async def test_two_keys_are_two_payments(payments: Payments, wire: respx.MockRouter) -> None:

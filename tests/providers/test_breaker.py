@@ -192,10 +192,18 @@ def test_next_to_try_for_all_is_another_shop(shops: ShopBreakers, clock: Clock) 
 
 def test_success_after_all_were_stopped_brings_every_shop_back(shops: ShopBreakers, clock: Clock) -> None:
     fails(shops, *"ABC" * FAILURES)
-    clock.now += PAUSE_S * 2
-    assert shops.allows("A")
-    shops.observe("A", failed=False)
+    clock.now += PAUSE_S
+    assert [shops.allows(shop) for shop in "ABCD"] == [False, False, False, True]
+    shops.observe("D", failed=False)
     assert all(shops.allows(shop) for shop in "ABC")
+
+
+def test_shop_that_is_forgotten_does_not_count(shops: ShopBreakers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("payment_service.providers.breaker._MAX_SHOPS", 2)
+    fails(shops, "A", "B", "C")
+    assert not shops.is_open
+    fails(shops, "C")
+    assert shops.is_open
 
 
 def test_breakers_of_no_failures_never_open(clock: Clock) -> None:

@@ -20,8 +20,13 @@ from payment_service.providers.interface import (
     Meaning,
     NoSuchPayment,
     NotSent,
+    Outcome,
+    PaymentReceipt,
     PhonePayment,
     Reading,
+    RefundOfPayment,
+    RefundReceipt,
+    Rejected,
     StatusRead,
     StatusUnread,
     Unknown,
@@ -37,6 +42,7 @@ from tests.support.verbs import (
     ID,
     MESSAGE,
     PHONE,
+    REFUND,
     SECRETS,
     VERBS,
     Verb,
@@ -319,6 +325,21 @@ async def test_message_that_echoes_secrets_is_blanked(proxy: RawProxy, kaspi: Ka
     outcome = await CREATE.call(kaspi)
     assert [secret for secret in SECRETS if secret in repr(outcome)] == []
     assert "Device … or … refused …, asked by …" in repr(outcome)
+
+
+async def test_no_word_of_a_reply_is_kept_with_a_secret_of_the_call(proxy: RawProxy, kaspi: KaspiClient) -> None:
+    account = Account(BIN, "Quiet7")  # only that it is the call's own tells that it is a secret
+
+    async def create(body: bytes) -> Outcome[PaymentReceipt]:
+        proxy.begin(answers(http(200, body)))
+        return await kaspi.create(PhonePayment(account, AMOUNT, PHONE, MESSAGE))
+
+    assert await create(CREATE.success(status="Wait Quiet7")) == Accepted(PaymentReceipt(ID))
+    refused = b'{"status": false, "data": {"errors": {"%s": "No Quiet7"}}}'
+    assert await create(refused % b"-Quiet7") == Unknown("provider_error", code="-_")
+    assert await create(refused % b"-1502") == Rejected("-1502", "No …")
+    proxy.begin(answers(http(200, REFUND.success(returnOperationId="Quiet7"))))
+    assert await kaspi.refund(RefundOfPayment(account, AMOUNT, ID)) == Accepted(RefundReceipt())
 
 
 @pytest.mark.parametrize(

@@ -273,7 +273,7 @@ SERVER_ERRORS: Final = (500, 501, 502, 503, 504, 520, 599)
 REDIRECTS: Final = (300, 301, 302, 303, 307, 308)
 UNLISTED: Final = (201, 202, 203, 206, 299, 400, 402, 406, 410, 413, 414, 415, 418, 421, 422, 431, 451, 499, 600, 999)
 NO_IDS: Final = (..., None, "", " ", "abc", 0, "0", -5, "-5", True, 1.5, 12800627774.0, "1e9", [1], {"id": 1})
-NO_IDS_EITHER: Final = (ID + "\n", " " + ID, "\u0661\u0662\u0663", "1" * 21, 10**30)
+NO_IDS_EITHER: Final = (ID + "\n", " " + ID, "0" + ID, "\u0661\u0662\u0663", "1" * 21, 10**30)
 NO_LINKS: Final = (None, 7, "", "javascript:alert(1)", "ftp://pay.kaspi.kz/", "https://", "https://a b")
 NO_LINKS_FOR_A_ROW: Final = ("https://a\0", "https://a\ud800", "https://a\n")
 NO_LINK: Final = Unknown("no_usable_link", external_id=ID)
@@ -397,6 +397,8 @@ TABLE: Final = (
     ),
     Row("200, true, yet an error", data(errors={"-1502": "no"}), Unknown("success_with_errors")),
     Row("200, true, error too", made_of_success(lambda b: b[:-1] + b', "error": 1}'), Unknown("success_with_errors")),
+    Row("200, true, HTTP 5", made_of_success(lambda b: b[:-1] + b', "http_code": 5}'), Unknown("success_with_errors")),
+    Row("200, true, said twice", made_of_success(lambda b: b[:-1] + b', "status": true}'), Unknown("not_json")),
     # 200, status true, no usable externalId: AMBIGUOUS
     *(
         Row(f"200, true, id {value!r}", data(id=value), Unknown("no_usable_external_id"))

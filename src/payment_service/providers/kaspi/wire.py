@@ -194,7 +194,7 @@ def _no_constant(_word: str) -> None:
 def _external_id(value: object) -> str:
     """An id of the provider: whole digits, as a number or as text."""
     text = str(value) if type(value) is int else value
-    if isinstance(text, str) and _EXTERNAL_ID.fullmatch(text) and int(text) > 0:
+    if isinstance(text, str) and _EXTERNAL_ID.fullmatch(text):
         return text
     raise _UnreadableError("no_usable_external_id")
 
