@@ -317,7 +317,10 @@ async def test_migration_waits_for_its_lock_without_holding_payments_up_and_take
     async with reader.transaction():
         await reader.fetch("SELECT FROM payment_log")  # as a dump of the whole database does
         migration = asyncio.create_task(asyncio.to_thread(migrating.migrate, url))
-        waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'payment_log'::regclass)"
+        waiting = (
+            "SELECT EXISTS (SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+            " WHERE NOT granted AND relation = 'payment_log'::regclass AND datname = current_database())"
+        )
 
         async def waits() -> bool:
             return migration.done() or bool(await sql.fetchval(waiting))

@@ -240,7 +240,7 @@ async def test_token_change_that_waited_for_another_one_wins(
     )
     await write_down(sql, f"payment_config:{SHOP}")
     second = asyncio.create_task(routing.update(FULL_ACCESS, SHOP, {"device_token": wanted}))
-    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
     await until(lambda: sql.fetchval(waiting))
     await first.commit()
     await second

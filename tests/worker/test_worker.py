@@ -415,7 +415,8 @@ async def test_hint_is_read_at_once_and_not_at_the_next_look(
     working = asyncio.create_task(worker.run())
 
     async def listens() -> bool:
-        return bool(await sql.fetchval("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%work_due%'"))
+        here = "datname = current_database() AND query LIKE 'LISTEN%work_due%'"
+        return bool(await sql.fetchval(f"SELECT count(*) FROM pg_stat_activity WHERE {here}"))
 
     await until(listens)
     await services.polling.hint("kaspi", str(CREATED), shop_id=SHOP)
