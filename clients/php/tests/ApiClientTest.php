@@ -3,6 +3,7 @@
 use Integration\Kaspi\ApiClient;
 use Integration\PaymentService\BadRequest;
 use Integration\PaymentService\Client;
+use Integration\PaymentService\EqualCalls;
 use Integration\PaymentService\Inactive;
 use Integration\PaymentService\OutcomeUnknown;
 use Integration\PaymentService\Unavailable;
@@ -158,6 +159,18 @@ final class ApiClientTest extends SiteTest
         $this->kaspi->willSay($said);
         $this->api()->$method($params, self::SHOP);
         $this->assertCount(3, $this->kaspi->requests);
+        // What nobody knows the outcome of waits until somebody has looked, or for a day.
+        try {
+            $this->api()->$method($other + $params, self::SHOP);
+            $this->fail('nobody has looked');
+        } catch (OutcomeUnknown $unknown) {
+            $this->assertCount(3, $this->kaspi->requests);
+        }
+        $this->assertSame(1, (new EqualCalls($this->folder))->forgetUnknown());
+        $this->wire->willSay(['id' => 4]);
+        $this->kaspi->willSay($said);
+        $this->api()->$method($other + $params, self::SHOP);
+        $this->assertCount(4, $this->kaspi->requests);
     }
 
     public function equals(): array

@@ -25,7 +25,7 @@ use Integration\PaymentService\Unavailable;
  * headers, sentData (without secrets), ip, curlErrors, method, timestamp; and outcome: accepted or rejected. A read that failed has
  * data null and curlErrors. A call that moves money throws instead: Unavailable when nothing was sent, OutcomeUnknown when
  * nobody knows. Kaspi has no idempotency: after OutcomeUnknown look into the seller's Kaspi Pay before anything is sent again.
- * An equal invoice or refund within a minute is the same one (EqualCalls).
+ * An equal invoice or refund within a minute is the same one, and within a day when nobody knows its outcome (EqualCalls).
  */
 class ApiClient
 {

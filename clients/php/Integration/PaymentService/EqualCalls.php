@@ -6,11 +6,15 @@ namespace Integration\PaymentService;
  * Calls that move money and that Kaspi would do twice: an equal one within a minute is the same one, as on the service.
  *
  * A double click, a reload and two tabs ask for the same. One at a time is made; the others are told what came of it. What
- * was refused, or not sent, may be asked for at once. Files are named by a digest and hold Kaspi's answer.
+ * was refused, or not sent, may be asked for at once. What nobody knows the outcome of is not made again for a day, unless a
+ * person has looked (console.php looked). Files are named by a digest and hold Kaspi's answer.
  */
 final class EqualCalls
 {
     const WINDOW_S = 60;
+    /** As long as an invoice may wait for its buyer. */
+    const UNKNOWN_S = 86400;
+    const UNKNOWN = '{"answer":null}';
 
     private $folder;
 
@@ -42,10 +46,13 @@ final class EqualCalls
                 return $kept['answer'];
             }
             if ($kept !== null) {
-                throw new OutcomeUnknown('The same was asked for less than a minute ago, and it is not known whether Kaspi did it: look it up.');
+                throw new OutcomeUnknown(
+                    "The same was asked for before, and it is not known whether Kaspi did it: look it up in the seller's Kaspi Pay. "
+                    . 'After that, "php console.php looked" lets it be asked for again.'
+                );
             }
             // Before the call: the page may die in it.
-            if (!Files::write($path, '{"answer":null}')) {
+            if (!Files::write($path, self::UNKNOWN)) {
                 return null;
             }
             try {
@@ -72,13 +79,35 @@ final class EqualCalls
         return $answer;
     }
 
+    /**
+     * A person has looked up what nobody knew: it may be asked for again.
+     *
+     * @return int how many calls it was
+     */
+    public function forgetUnknown(): int
+    {
+        $unknown = $this->folder === null ? [] : array_filter($this->paths(), [self::class, 'isUnknown']);
+
+        return count(array_filter($unknown, 'unlink'));
+    }
+
     private function forgetOld(): void
     {
         clearstatcache();
-        foreach (glob($this->folder . '/*.json') ?: [] as $path) {
-            if (@filemtime($path) < time() - self::WINDOW_S) {
+        foreach ($this->paths() as $path) {
+            if (@filemtime($path) < time() - (self::isUnknown($path) ? self::UNKNOWN_S : self::WINDOW_S)) {
                 @unlink($path);
             }
         }
+    }
+
+    private static function isUnknown(string $path): bool
+    {
+        return @filesize($path) === Bytes::in(self::UNKNOWN);
+    }
+
+    private function paths(): array
+    {
+        return glob($this->folder . '/*.json') ?: [];
     }
 }

@@ -9,6 +9,7 @@
  *     php console.php counts                what happened how often, by day
  *     php console.php seller PAYMENT_ID     whose money a payment of Bitrix is, by the rule of its payment system
  *     php console.php refund PAYMENT_ID SUM pay back a part, in tenge (the order form pays back the whole)
+ *     php console.php looked                direct calls whose outcome nobody knew were looked up: they may be made again
  *     php console.php agents                have Bitrix's agents send the reports, on a site without cron
  *
  * DOCUMENT_ROOT tells where the site is: DOCUMENT_ROOT=/home/bitrix/www php console.php check 121038
@@ -19,6 +20,7 @@ use Integration\PaymentService\Amount;
 use Integration\PaymentService\BadRequest;
 use Integration\PaymentService\BitrixOrders;
 use Integration\PaymentService\Client;
+use Integration\PaymentService\EqualCalls;
 use Integration\PaymentService\Files;
 use Integration\PaymentService\Log;
 use Integration\PaymentService\PaymentServiceException;
@@ -102,12 +104,15 @@ exit((static function (array $words): int {
                 $result = $result->isSuccess() ? $ours->getOrder()->save() : $result;
                 $say($result->isSuccess(), implode(' ', $result->getErrorMessages()) ?: 'paid back');
                 break;
+            case 'looked':
+                echo (new EqualCalls($settings->folder()))->forgetUnknown(), " calls may be made again\n";
+                break;
             case 'agents':
                 Agents::register();
                 echo "Bitrix's agents send the reports from now on\n";
                 break;
             default:
-                fwrite(STDERR, "php console.php set NAME | check [SHOP_ID ...] | replay | journal | counts | seller PAYMENT_ID | refund PAYMENT_ID SUM | agents\n");
+                fwrite(STDERR, "php console.php set NAME | check [SHOP_ID ...] | replay | journal | counts | seller PAYMENT_ID | refund PAYMENT_ID SUM | looked | agents\n");
 
                 return 2;
         }
