@@ -328,6 +328,19 @@ async def test_hint_about_another_payment_does_nothing(
     assert not route.called
 
 
+async def test_hint_about_a_cancelled_payment_that_is_paid_raises_an_alarm(
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    alarms = Alarms()
+    for word in ("RemotePaymentCanceled", "Processed"):
+        tells(wire, word)
+        await services.polling.hint("kaspi", str(CREATED))
+        await work_off(services.polling)
+    row = await sql.fetchrow("SELECT state, status, next_check_at FROM payment")
+    assert tuple(row or ()) == ("cancelled", "RemotePaymentCanceled", None)
+    assert alarms["state_contradicted"] == 1
+
+
 # --- readings that race
 
 

@@ -20,7 +20,7 @@ from payment_service.payments import queries
 from payment_service.payments.lifecycle import OPEN, State, Step, decide
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves, alarm
-from payment_service.payments.reading import ENDED, step_of
+from payment_service.payments.reading import step_of
 from payment_service.postgres.database import Database, is_unreachable
 from payment_service.providers.interface import Providers, Reading, StatusUnread, Unknown
 from payment_service.scheduling.due import BatchWriter, Kind, wake
@@ -180,13 +180,16 @@ class Polling:
     # --- hints
 
     async def hint(self, provider: str, external_id: str, *, shop_id: int | None = None) -> None:
-        """Make a payment due at once, if it is known (in that shop) and has not ended: somebody saw it change."""
+        """Make a payment due at once, if it is known (in that shop) and not paid: somebody saw it change.
+
+        A cancelled one too, although it does not move: if the provider says that it is paid, people have to know.
+        """
         async with self.database.transaction() as session:
             payment = await queries.by_external_id(session, provider, external_id)
             if payment is None or shop_id not in {None, payment.shop_id}:
                 return
             payment, now = await queries.locked_resolved(session, payment.id)
-            if payment.state not in ENDED:
+            if payment.state != State.PAID:
                 payment.next_check_at = now
                 wake(session, Kind.READINGS)
 
