@@ -1,7 +1,9 @@
 """Money going back: at most once, never more than was paid, by the route that the payment took."""
 
 import asyncio
+import json
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -465,6 +467,20 @@ async def test_refund_does_not_change_the_state_of_its_payment(
         found = await queries.by_external_id(session, "kaspi", str(payment.external_id))
     assert found is not None
     assert (found.state, found.status) == ("paid", "Processed")
+
+
+async def test_event_of_a_refund_shows_its_payment_as_paid_however_early_it_was_read(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    taking(wire)
+    early = (await services.payments.create(ask())).payment
+    wire.get("/status/").mock(return_value=status_reply(str(early.external_id), "Processed"))
+    now = await services.reading.refresh(await services.reading.get(TESTS, early.id))
+    refunding(wire)
+    await services.refunds.refund(give_back(early))
+    told = json.loads(await sql.fetchval("SELECT data -> 'payment' FROM event WHERE type = 'refund.succeeded'"))
+    assert (told["state"], told["status"]) == ("paid", "Processed")
+    assert datetime.fromisoformat(told["moved_at"]) == now.moved_at
 
 
 async def test_refund_of_one_payment_leaves_another_alone(

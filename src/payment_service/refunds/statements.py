@@ -7,10 +7,11 @@ from payment_service.payments.statements import moment
 
 INTEND: Final = f"SELECT * FROM refund_intend({', '.join(f'${n}' for n in range(1, 10))})"
 
-# The payment's sums in tenge, as JSON shows them: 50, or 50.5.
+# The payment's sums in tenge, as JSON shows them: 50, or 50.5. It may have been read before it was paid.
 _DATA: Final = f"""jsonb_build_object(
     'version', version, 'updated_at', {moment("updated_at")}, 'moved_at', {moment("moved_at")},
     'payment', $20::jsonb || jsonb_build_object(
+      'state', payment_state, 'status', payment_status, 'moved_at', {moment("payment_moved_at")},
       'refunded_amount', trim_scale(refunded_amount / 100.0), 'version', payment_version,
       'updated_at', {moment("payment_updated_at")}))"""
 
@@ -29,7 +30,8 @@ WITH refunded AS (
   SELECT refunded.id, refunded.payment_id, refunded.id AS refund_id, refunded.version, refunded.updated_at,
     refunded.moved_at, refunded.known_at, refunded.state, refunded.error_message, NULL::text AS status,
     sums.shop_id, sums.organization_bin, sums.external_id, sums.provider, sums.refunded_amount, sums.reserved_amount,
-    sums.version AS payment_version, sums.updated_at AS payment_updated_at, true AS changed
+    sums.version AS payment_version, sums.updated_at AS payment_updated_at, sums.moved_at AS payment_moved_at,
+    sums.state AS payment_state, sums.status AS payment_status, true AS changed
   FROM refunded JOIN sums ON sums.id = refunded.payment_id
 ),{recorded(11, _DATA)}
 SELECT version, updated_at, moved_at, known_at, refunded_amount, reserved_amount, payment_version, payment_updated_at
