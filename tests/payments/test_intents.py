@@ -166,7 +166,7 @@ async def test_two_callers_at_once_with_one_key_are_one_call(payments: Payments,
 async def both_wait(services: Services) -> bool:
     """Whether two statements of this database wait for a lock."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    row = await services.database.lines.fetchrow(waiting)
+    row = await services.database.statements.fetchrow(waiting)
     return row is not None and row[0] == 2
 
 
