@@ -57,7 +57,10 @@ INDEXES = {
     ),
     "how shops fare": (
         shops.FACTS,
-        {"payment_shop", "payment_trouble", "payment_one_open_per_order"},
+        {
+            *("payment_shop", "payment_trouble", "payment_one_open_per_order"),
+            *("payment_config", "payment_config_bin", "same_seller_once"),
+        },
     ),
     "sums of a period": (sums(), {"payment_time", "refund_payment"}),
     "next delivery": (delivery.NEXT, {"webhook_endpoint", "event_delivery_due"}),

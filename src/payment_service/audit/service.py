@@ -6,14 +6,14 @@ from datetime import datetime
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from sqlalchemy import and_, func, select, true
+from sqlalchemy import and_, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from payment_service.audit.models import AuditEntry, ReportTaken
 from payment_service.observability.context import origin
 from payment_service.postgres.paging import Page, matches, read_page, within
-from payment_service.postgres.visibility import Shops, of_shops
+from payment_service.postgres.visibility import Shops, of_sellers, of_shops
 
 _LONGEST: Final = 500
 """Characters of a reason, and of what a provider or a client said."""
@@ -164,6 +164,7 @@ async def search(
     entry = AuditEntry if wanted.request_id is None else _of_request(wanted.request_id)
     query = select(entry).where(
         of_shops(entry.shop_id, wanted.shops),
+        or_(entry.subject.is_not(None), of_sellers(entry, wanted.shops)),
         matches(entry.shop_id, wanted.shop_id),
         matches(entry.operation_type, wanted.operation_type),
         matches(entry.external_id, wanted.external_id),

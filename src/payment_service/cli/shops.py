@@ -18,6 +18,7 @@ from payment_service.identifiers import looks_like_uuid
 from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
 from payment_service.routing import importing
+from payment_service.routing.sellers import say_same_seller
 from payment_service.routing.service import Routing, ShopConfig
 from payment_service.routing.tokens import DeviceTokens
 from payment_service.routing.views import ConfigAnswer
@@ -159,6 +160,29 @@ def set_token(
         )
 
     show([_line(with_database(work))], as_json=as_json)
+
+
+@app.command("same-seller")
+def same_seller(
+    shop_id: Annotated[int, typer.Argument(help="The shop, as 'list' shows it.")],
+    earlier_bin: Annotated[str, typer.Argument(help="A BIN that the shop had before.")],
+    *,
+    no_longer: Annotated[bool, typer.Option("--no", help="It is not: take back what was said.")] = False,
+    reason: Reason = "",
+) -> None:
+    """Say that a shop's seller is the same as under an earlier BIN.
+
+    Without it, a shop with another BIN is another seller's: keys, accounts, webhooks and chats of the shop alone do not
+    show the payments of the earlier BIN, and do not refund them. Those of all shops do.
+    """
+
+    async def work(database: Database, _vault: Vault) -> str:
+        shop = await say_same_seller(database, shop_id, earlier_bin, is_same=not no_longer, reason=reason)
+        return shop.organization_bin
+
+    today = with_database(work)
+    are = "are of different sellers" if no_longer else "are of the same seller"
+    typer.echo(f"For shop {shop_id}, {earlier_bin} and {today} {are}.")
 
 
 _COLUMNS = ("shop_id", "name", "city", "organization_bin", "device_token", "is_active", "provider", "version")

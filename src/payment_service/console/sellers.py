@@ -151,7 +151,8 @@ async def read(visit: Visit) -> Seller:
 async def sellers_of(visit: Visit, shown: Sequence[ShopConfig], known: Sequence[ShopConfig]) -> list[Seller]:
     """These shops with their recent activity. ``known`` are those that may share a BIN with one of them."""
     today = datetime.now(ALMATY).replace(hour=0, minute=0, second=0, microsecond=0)
-    facts = await facts_of(visit.services.database, [config.row.shop_id for config in shown], since=today)
+    shop_ids = [config.row.shop_id for config in shown]
+    facts = await facts_of(visit.services.database, visit.me.caller.shops, shop_ids, since=today)
     waiting = await visit.services.route_changes.waiting(visit.me.caller)
     return [_seller(config.row, facts[config.row.shop_id], known, waiting) for config in shown]
 

@@ -4,21 +4,26 @@ Waiting clients are notified of an event (``EVENT_WRITTEN``) after that transact
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
 from pydantic_core import to_jsonable_python
-from sqlalchemy import ARRAY, Uuid, all_, literal, select
+from sqlalchemy import ARRAY, ColumnElement, Uuid, all_, and_, case, literal, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.events.models import Event
 from payment_service.identifiers import new_id
 from payment_service.postgres.signals import after_commit
-from payment_service.postgres.visibility import Shops, of_shops
+from payment_service.postgres.visibility import ALL_SHOPS, Shops, of_seller_today, of_shops
 
+_TAKEN_WITH: Final = case(
+    (Event.subject == "payment", Event.data["organization_bin"].astext),
+    (Event.subject == "refund", Event.data[("payment", "organization_bin")].astext),
+)
+"""The BIN of the payment that an event is about; null for any other event."""
 EVENT_WRITTEN: Final = "event_written"
 """The channel on which each event is announced, after it was committed."""
 
@@ -99,6 +104,25 @@ def payment_of(event: Event) -> str | None:
     return found
 
 
+def told_to(shops: Shops) -> ColumnElement[bool]:
+    """The condition that an event may be told to whoever is limited to these shops.
+
+    What concerns an earlier owner's money is told to nobody of the shop.
+    """
+    return true() if shops is ALL_SHOPS else and_(of_shops(Event.shop_id, shops), is_of_seller_today())
+
+
+def is_of_seller_today() -> ColumnElement[bool]:
+    """The condition that an event may be told to those of its shop."""
+    return of_seller_today(Event.shop_id, _TAKEN_WITH)
+
+
+async def of_sellers_today(session: AsyncSession, events: Iterable[Event]) -> set[UUID]:
+    """Which of these events, by id, may be told to those of their shop."""
+    theirs = Event.id.in_([one.id for one in events]), is_of_seller_today()
+    return set(await session.scalars(select(Event.id).where(*theirs)))
+
+
 async def since(
     session: AsyncSession, shops: Shops, moment: datetime, *, besides: Collection[UUID], limit: int
 ) -> Sequence[Event]:
@@ -109,7 +133,7 @@ async def since(
     query = (
         select(Event)
         .where(Event.created_at >= moment, Event.subject.in_(("payment", "refund")))
-        .where(of_shops(Event.shop_id, shops))
+        .where(told_to(shops))
         .where(Event.id != all_(literal(list(besides), ARRAY(Uuid))))
         .order_by(Event.created_at, Event.id)
         .limit(limit)

@@ -68,12 +68,14 @@ class StreamEvent:
     header: EventHeader
     created_at: datetime
     text: str
+    of_seller: bool
+    """Whether those of its shop may see it: it is of the shop's seller of today."""
 
     @classmethod
-    def of(cls, event: Event) -> "StreamEvent":
+    def of(cls, event: Event, *, of_seller: bool) -> "StreamEvent":
         """As the database holds it."""
         header = EventHeader(event.id, event.type, event.subject_id, event.shop_id)
-        return cls(header, event.created_at, json.dumps(outbox.body(event), ensure_ascii=False))
+        return cls(header, event.created_at, json.dumps(outbox.body(event), ensure_ascii=False), of_seller)
 
 
 @dataclass(slots=True, eq=False)
@@ -200,7 +202,7 @@ class Subscriptions:
         """
         async with self.reading(), self._database.reading() as session:
             event = await session.get(Event, event_id)
-        if event is None or not caller.may_touch(event.shop_id):
+        if event is None or not caller.may_touch(event.shop_id):  # of an earlier owner, it is a moment like any other
             return
         # A clock that was ahead says nothing of what was written since it was set right.
         known, oldest = {event_id: event.created_at}, min(event.created_at, await self._now()) - MISSED
@@ -209,7 +211,7 @@ class Subscriptions:
                 page = await outbox.since(session, caller.shops, oldest, besides=known, limit=_AT_ONCE)
             for event in page:
                 known[event.id] = event.created_at
-                yield StreamEvent.of(event)
+                yield StreamEvent.of(event, of_seller=True)
             if len(page) < _AT_ONCE:
                 return
             oldest = max(oldest, page[-1].created_at - MISSED)
@@ -295,11 +297,12 @@ class Subscriptions:
         for event_id, _ in list(takewhile(lambda known: known[1] < moment, self._known.items())):
             del self._known[event_id]
 
-    async def _events(self, wanted: Sequence[EventHeader]) -> list[Event]:
+    async def _events(self, wanted: Sequence[EventHeader]) -> list[StreamEvent]:
         """The events that NOTIFY announced, in its order."""
+        query = select(Event, outbox.is_of_seller_today()).where(Event.id.in_([one.id for one in wanted]))
         async with self._database.reading() as session:
-            found = await session.scalars(select(Event).where(Event.id.in_([one.id for one in wanted])))
-            by_id = {event.id: event for event in found}
+            found = await session.execute(query)
+            by_id = {event.id: StreamEvent.of(event, of_seller=of_seller) for event, of_seller in found}
         return [by_id[one.id] for one in wanted if one.id in by_id]
 
     async def _catch_up(self, streams: Sequence[Subscription]) -> None:
@@ -310,9 +313,10 @@ class Subscriptions:
             oldest = self._missed_since(now)
             async with self._database.reading() as session:
                 page = await outbox.since(session, ALL_SHOPS, oldest, besides=self._known, limit=_AT_ONCE)
+                of_sellers = await outbox.of_sellers_today(session, page)
             new = [event for event in page if event.id not in self._known]  # others were announced meanwhile
             self._known.update((event.id, asyncio.get_running_loop().time()) for event in new)
-            _pass_on(new, streams)
+            _pass_on([StreamEvent.of(event, of_seller=event.id in of_sellers) for event in new], streams)
             if len(page) < _AT_ONCE:
                 break
         self._looked_at = now
@@ -344,8 +348,8 @@ class Subscriptions:
                 subscription.checked_at = asked_at
 
 
-def _pass_on(events: Iterable[Event], streams: Iterable[Subscription]) -> None:
-    for event in map(StreamEvent.of, events):
+def _pass_on(events: Iterable[StreamEvent], streams: Iterable[Subscription]) -> None:
+    for event in events:
         for stream in streams:
-            if stream.wants(event.header):
+            if stream.wants(event.header) and (event.of_seller or stream.caller.shops is ALL_SHOPS):
                 stream.deliver(event)

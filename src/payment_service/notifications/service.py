@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, and_, any_, func, or_, select, text, true,
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from payment_service.events import outbox
 from payment_service.events.models import Event
 from payment_service.events.outbox import EventType
 from payment_service.identifiers import new_id
@@ -102,6 +103,7 @@ class Notifications:
         Once per event and chat, however often it is called. A disabled chat gets a dead message too, so that the record
         shows who was not notified.
         """
+        of_seller = outbox.is_of_seller_today()
         wanted = (
             select(Event.id, NotifyBinding.chat_id, NotifyBinding.language)
             .join(
@@ -109,7 +111,7 @@ class Notifications:
                 and_(
                     NotifyBinding.is_active,
                     Event.type == any_(NotifyBinding.events),
-                    or_(NotifyBinding.shop_id.is_(None), NotifyBinding.shop_id == Event.shop_id),
+                    or_(NotifyBinding.shop_id.is_(None), and_(NotifyBinding.shop_id == Event.shop_id, of_seller)),
                 ),
             )
             .where(Event.id.in_([event.id for event in events]))
@@ -341,7 +343,8 @@ def _tells(event: Event, chat: NotifyChat) -> tuple[ColumnElement[bool], ...]:
         NotifyBinding.chat_id == chat.id,
         NotifyBinding.is_active.is_(True),
         any_(NotifyBinding.events) == event.type,
-        or_(NotifyBinding.shop_id.is_(None), NotifyBinding.shop_id == event.shop_id),
+        Event.id == event.id,
+        or_(NotifyBinding.shop_id.is_(None), and_(NotifyBinding.shop_id == Event.shop_id, outbox.is_of_seller_today())),
     )
 
 

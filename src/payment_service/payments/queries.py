@@ -8,17 +8,19 @@ from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import ColumnElement, and_, func, or_, select, union_all
+from sqlalchemy import ColumnElement, String, and_, func, literal, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.payments.lifecycle import OPEN, State
 from payment_service.payments.models import Payment
 from payment_service.postgres.database import Database, RowLost
 from payment_service.postgres.paging import Page, matches, read_page, within
-from payment_service.postgres.visibility import Shops, of_shops
+from payment_service.postgres.visibility import ALL_SHOPS, OF_SELLER_TODAY, Shops, of_seller_today, of_sellers
 
 BY_ID: Final = "SELECT * FROM payment WHERE id = $1"
 BY_EXTERNAL_ID: Final = "SELECT * FROM payment WHERE provider = $1 AND external_id = $2 AND same_as IS NULL"
+OF_SELLER: Final = f" AND {OF_SELLER_TODAY}"
+"""Ends both of them for a caller of some shops: what an earlier owner took is not shown."""
 _ATTRIBUTES: Final = {
     column.name: attribute.key for attribute in Payment.__mapper__.column_attrs for column in attribute.columns
 }
@@ -91,6 +93,15 @@ async def by_external_id(session: AsyncSession, provider: str, external_id: str)
     )
 
 
+async def is_shown(session: AsyncSession, payment: Payment, shops: Shops) -> bool:
+    """Whether a payment may be shown to whoever is limited to these shops."""
+    if shops is ALL_SHOPS:
+        return True
+    organization_bin = literal(payment.organization_bin, String)
+    of_seller = select(of_seller_today(literal(payment.shop_id), organization_bin))
+    return payment.shop_id in shops and bool(await session.scalar(of_seller))
+
+
 async def open_of_order(session: AsyncSession, shop_id: int, order_id: str) -> Payment | None:
     """The payment of an order that may still be paid."""
     return await session.scalar(
@@ -116,7 +127,7 @@ class PaymentFilter:
 async def search(session: AsyncSession, wanted: PaymentFilter, *, limit: int, cursor: str | None) -> Page[Payment]:
     """Payments, newest first."""
     query = select(Payment).where(
-        of_shops(Payment.shop_id, wanted.shops),
+        of_sellers(Payment, wanted.shops),
         matches(Payment.shop_id, wanted.shop_id),
         matches(Payment.order_id, wanted.order_id),
         matches(Payment.external_id, wanted.external_id),
@@ -159,7 +170,7 @@ async def for_people(session: AsyncSession, shops: Shops, *, sending_lease_s: fl
     oldest = union_all(
         *(
             select(Payment)
-            .where(reason, of_shops(Payment.shop_id, shops))
+            .where(reason, of_sellers(Payment, shops))
             .order_by(Payment.moved_at, Payment.id)
             .limit(limit)
             for reason in _for_people(sending_lease_s)

@@ -57,7 +57,8 @@ class PaymentReading:
         Raises:
             PaymentNotFound: when there is none that the caller may see.
         """
-        row = await self.database.statements.fetchrow(queries.BY_ID, payment_id, within_s=CONNECT_TIMEOUT_S)
+        query = _shown(queries.BY_ID, caller)
+        row = await self.database.statements.fetchrow(query, payment_id, within_s=CONNECT_TIMEOUT_S)
         if row is None or not caller.may_touch(row["shop_id"]):
             raise PaymentNotFound(payment_id)
         bind(payment_id=str(payment_id), shop_id=row["shop_id"])
@@ -70,8 +71,8 @@ class PaymentReading:
             PaymentNotFound: when neither we nor the provider know it, or the caller may not see it.
             ProviderUnavailable, ProviderRefused: when the status of a payment that is not ours cannot be read.
         """
-        statements = self.database.statements
-        row = await statements.fetchrow(queries.BY_EXTERNAL_ID, provider, external_id, within_s=CONNECT_TIMEOUT_S)
+        statements, query = self.database.statements, _shown(queries.BY_EXTERNAL_ID, caller)
+        row = await statements.fetchrow(query, provider, external_id, within_s=CONNECT_TIMEOUT_S)
         if row is None:
             return await self._ask_about_foreign(caller, provider, external_id)
         if not caller.may_touch(row["shop_id"]):
@@ -116,6 +117,11 @@ class PaymentReading:
                 raise ProviderRefused
             case StatusUnread():
                 raise ProviderUnavailable
+
+
+def _shown(query: str, caller: Caller) -> str:
+    """A query for one payment, so that it finds only what may be shown to the caller."""
+    return query if caller.shops is ALL_SHOPS else query + queries.OF_SELLER
 
 
 def step_of(

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, func, select
 from payment_service.money import Money
 from payment_service.payments.models import Payment
 from payment_service.postgres.database import Database
-from payment_service.postgres.visibility import Shops, of_shops
+from payment_service.postgres.visibility import Shops, of_sellers
 
 SUMS_OF: Final = timedelta(days=7)
 """How far back payments are searched by amount."""
@@ -44,7 +44,7 @@ async def find(database: Database, shops: Shops, text: str, *, limit: int) -> Se
     named: set[UUID] = set()
     async with database.reading() as session:
         for condition in (*names, *attributes):
-            query = select(Payment).where(condition, Payment.same_as.is_(None), of_shops(Payment.shop_id, shops))
+            query = select(Payment).where(condition, Payment.same_as.is_(None), of_sellers(Payment, shops))
             newest = query.order_by(Payment.created_at.desc(), Payment.id.desc()).limit(limit + 1)
             for payment in await session.scalars(newest):
                 by_id[payment.id] = payment

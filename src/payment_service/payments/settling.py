@@ -178,8 +178,8 @@ class Settling:
     async def _visible(self, caller: Caller, payment_id: UUID) -> Payment:
         async with self.database.reading() as session:
             payment = await session.get(Payment, payment_id)
-        if payment is None or not caller.may_touch(payment.shop_id):
-            raise PaymentNotFound(payment_id)
+            if payment is None or not await queries.is_shown(session, payment, caller.shops):
+                raise PaymentNotFound(payment_id)
         bind(payment_id=str(payment_id), shop_id=payment.shop_id)
         return payment
 

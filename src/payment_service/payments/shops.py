@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from payment_service.payments.models import Payment
 from payment_service.postgres.database import Database, raw
+from payment_service.postgres.visibility import ALL_SHOPS, OF_SELLER_TODAY, Shops
 
 NEWEST: Final = 100
 """How many of today's payments of a shop are counted, the newest."""
@@ -22,10 +23,12 @@ FACTS: Final = f"""
 SELECT shop.id, last.id AS last_id, trouble.id AS trouble_id, today.paid, today.ended, today.seen, under_way.many
 FROM unnest($1::integer[]) AS shop (id)
 LEFT JOIN LATERAL (
-    SELECT id FROM payment WHERE shop_id = shop.id ORDER BY created_at DESC, id DESC LIMIT 1
+    SELECT id FROM payment WHERE shop_id = shop.id AND ($3::boolean OR {OF_SELLER_TODAY})
+    ORDER BY created_at DESC, id DESC LIMIT 1
 ) AS last ON true
 LEFT JOIN LATERAL (
     SELECT id FROM payment WHERE shop_id = shop.id AND failure IN ('not_sent', 'refused', 'rejected')
+      AND ($3::boolean OR {OF_SELLER_TODAY})
     ORDER BY created_at DESC, id DESC LIMIT 1
 ) AS trouble ON true
 CROSS JOIN LATERAL (
@@ -33,16 +36,18 @@ CROSS JOIN LATERAL (
            count(*) FILTER (WHERE state IN ('paid', 'failed', 'cancelled')) AS ended, count(*) AS seen
     FROM (
         SELECT state FROM payment WHERE shop_id = shop.id AND created_at >= $2::timestamptz
+          AND ($3::boolean OR {OF_SELLER_TODAY})
         ORDER BY created_at DESC, id DESC LIMIT {NEWEST}
     ) AS newest
 ) AS today
 CROSS JOIN LATERAL (
     SELECT count(*) AS many FROM (
         SELECT FROM payment WHERE shop_id = shop.id AND state IN ('sending', 'pending', 'unknown')
+          AND ($3::boolean OR {OF_SELLER_TODAY})
         LIMIT {UNDER_WAY + 1}
     ) AS not_ended
 ) AS under_way
-"""  # noqa: S608 - our own numbers
+"""  # noqa: S608 - our own words
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +66,12 @@ class ShopFacts:
     """Payments that have not ended, at most ``UNDER_WAY`` + 1."""
 
 
-async def facts_of(database: Database, shop_ids: Sequence[int], *, since: datetime) -> dict[int, ShopFacts]:
-    """The recent activity of these shops. ``since``: when today began."""
+async def facts_of(
+    database: Database, shops: Shops, shop_ids: Sequence[int], *, since: datetime
+) -> dict[int, ShopFacts]:
+    """The recent activity of these shops, for whoever may see ``shops``. ``since``: when today began."""
     async with database.reading() as session:
-        rows = await (await raw(session)).fetch(FACTS, list(shop_ids), since)
+        rows = await (await raw(session)).fetch(FACTS, list(shop_ids), since, shops is ALL_SHOPS)
         ids = {row[name] for row in rows for name in ("last_id", "trouble_id")} - {None}
         payments = {one.id: one for one in await session.scalars(select(Payment).where(Payment.id.in_(ids)))}
     return {

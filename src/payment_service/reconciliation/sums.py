@@ -15,7 +15,7 @@ from payment_service.notifications.texts import ALMATY
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.postgres.database import Database
-from payment_service.postgres.visibility import Shops, of_shops
+from payment_service.postgres.visibility import Shops, of_sellers
 from payment_service.reconciliation.service import Period
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.models import Refund
@@ -88,7 +88,7 @@ def statement(shops: Shops, period: Period, step: Step) -> CompoundSelect[*tuple
     steps = series.table_valued(column("begins", DateTime(timezone=True))).render_derived()
     begins = steps.c.begins
     keys = Payment.shop_id, Payment.organization_bin, Payment.source, Payment.state
-    is_wanted = and_(period.is_counted(), of_shops(Payment.shop_id, shops))
+    is_wanted = and_(period.is_counted(), of_sellers(Payment, shops))
     within_step = (
         select(
             *keys,
@@ -113,7 +113,11 @@ def statement(shops: Shops, period: Period, step: Step) -> CompoundSelect[*tuple
     of_refunds = (
         select(begun, *keys, *nothing, func.count())
         .join(Refund, Refund.payment_id == Payment.id)
-        .where(Refund.state == RefundState.UNKNOWN, period.holds(), of_shops(Payment.shop_id, shops))
+        .where(
+            Refund.state == RefundState.UNKNOWN,
+            period.holds(),
+            of_sellers(Payment, shops),
+        )
         .group_by(begun, *keys)
     )
     # By the number of unknown refunds first: the rows of refunds come last.
@@ -139,7 +143,7 @@ async def call_times(database: Database, shops: Shops, period: Period) -> CallTi
     """How long the newest calls of a period took, until it was known what became of them; none without any."""
     newest = (
         select(func.extract("epoch", Payment.known_at - Payment.created_at).label("took_s"))
-        .where(period.holds(), of_shops(Payment.shop_id, shops), Payment.source == "service")
+        .where(period.holds(), of_sellers(Payment, shops), Payment.source == "service")
         .where(Payment.known_at.is_not(None))
         .order_by(Payment.created_at.desc(), Payment.id.desc())
         .limit(CALLS)

@@ -11,7 +11,7 @@ from payment_service.payments.models import Payment
 from payment_service.payments.queries import count_by_state
 from payment_service.postgres.database import Database, RowLost
 from payment_service.postgres.paging import Page, matches, read_page, within
-from payment_service.postgres.visibility import Shops, of_shops
+from payment_service.postgres.visibility import Shops, of_sellers
 from payment_service.refunds.lifecycle import OPEN, RefundState
 from payment_service.refunds.models import Refund
 
@@ -51,7 +51,7 @@ async def search(
         select(Refund)
         .join(Payment, Payment.id == Refund.payment_id)
         .where(
-            of_shops(Payment.shop_id, wanted.shops),
+            of_sellers(Payment, wanted.shops),
             matches(Payment.shop_id, wanted.shop_id),
             matches(Refund.payment_id, wanted.payment_id),
             matches(Refund.state, wanted.state),
@@ -116,7 +116,7 @@ async def for_people(
     query = (
         select(Refund, Payment)
         .join(Payment, Payment.id == Refund.payment_id)
-        .where(_for_people(sending_lease_s), of_shops(Payment.shop_id, shops))
+        .where(_for_people(sending_lease_s), of_sellers(Payment, shops))
         .order_by(Refund.moved_at, Refund.id)
         .limit(limit)
     )

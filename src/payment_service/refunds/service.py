@@ -116,7 +116,8 @@ class Refunds:
         """
         async with self.database.reading() as session:
             payment = await payment_queries.by_external_id(session, provider, external_id)
-        if payment is None or payment.shop_id != shop_id or not caller.may_touch(shop_id):
+            is_shown = payment is not None and await payment_queries.is_shown(session, payment, caller.shops)
+        if payment is None or payment.shop_id != shop_id or not is_shown:
             raise PaymentNotFound(external_id)
         return payment if payment.state == State.PAID else await self.reading.refresh(payment)
 
@@ -140,10 +141,8 @@ class Refunds:
             DatabaseUnavailable: the intent could not be written, so nothing was sent.
             SendingHeld: the database may have lost what was sent before.
         """
-        if not request.caller.may_touch(request.payment.shop_id):
-            raise PaymentNotFound(request.payment.external_id)
         bind(payment_id=str(request.payment.id), shop_id=request.payment.shop_id)
-        account, elsewhere = await self._pinned_account(request.payment)
+        account, elsewhere = await self._pinned_account(request.caller, request.payment)
         window = SendingWindow(self.rules.begin_within_s, self.rules.sending_lease_s)
         written = replace(await self._write_intent(request), elsewhere=elsewhere)
         bind(refund_id=str(written.refund.id))
@@ -153,11 +152,13 @@ class Refunds:
         done = await self._write_outcome(request, written, outcome, since=window.opened)
         return replace(done, elsewhere=elsewhere)
 
-    async def _pinned_account(self, payment: Payment) -> tuple[Account, int]:
+    async def _pinned_account(self, caller: Caller, payment: Payment) -> tuple[Account, int]:
         """The account that took the payment, whatever its shop's routing is today, and what others paid back of it."""
-        if payment.organization_bin is None or payment.amount is None:
-            raise PaymentIncomplete
         async with self.database.reading() as session:
+            if not await payment_queries.is_shown(session, payment, caller.shops):
+                raise PaymentNotFound(payment.external_id)
+            if payment.organization_bin is None or payment.amount is None:
+                raise PaymentIncomplete
             token = await self.routing.tokens.of(session, payment.device_token_id)
             elsewhere = await queries.refunded_elsewhere(session, payment)
         if token is None:

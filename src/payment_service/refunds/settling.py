@@ -10,6 +10,7 @@ from payment_service.errors import InvalidInput, NothingToSettle, RefundNotFound
 from payment_service.observability.logs import bind
 from payment_service.payments.lifecycle import Failure
 from payment_service.payments.models import REFUNDS_WITHIN_AMOUNT, Payment
+from payment_service.payments.queries import is_shown
 from payment_service.payments.rules import PaymentRules
 from payment_service.payments.settling import TASKS_AT_MOST, check_age, check_undoing
 from payment_service.postgres.database import DATABASE_ERRORS, Database, constraint_of
@@ -121,8 +122,11 @@ class RefundSettling:
 
     async def _visible(self, caller: Caller, refund_id: UUID) -> queries.Seen:
         seen = await queries.find(self.database, refund_id)
-        if seen is None or not caller.may_touch(seen.payment.shop_id):
+        if seen is None:
             raise RefundNotFound(refund_id)
+        async with self.database.reading() as session:
+            if not await is_shown(session, seen.payment, caller.shops):
+                raise RefundNotFound(refund_id)
         bind(payment_id=str(seen.payment.id), refund_id=str(refund_id), shop_id=seen.payment.shop_id)
         return seen
 

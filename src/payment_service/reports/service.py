@@ -96,8 +96,9 @@ class Reports:
             return None
         if payment is None:
             payment = await _insert(session, caller, report, report.external_id)
-        if payment.shop_id != report.shop_id:
-            # One of the two shops is told of the other's payment: a client named the wrong shop, now or before.
+        if payment.shop_id != report.shop_id or not await queries.is_shown(session, payment, caller.shops):
+            # One of two sellers is told of the other's payment: a client named the wrong shop, now or before, or the
+            # shop has another owner.
             alarm("report_of_another_shop", payment.id, shop_id=str(payment.shop_id), reported_for=str(report.shop_id))
             return None
         if payment.source == "client":

@@ -62,6 +62,19 @@ class PaymentConfigHistory(Base):
     created_at: Mapped[Stamp]
 
 
+class SameSeller(Base):
+    """An earlier BIN of a shop, of which an operator said whether it is of the seller that has ``organization_bin``."""
+
+    __tablename__ = "same_seller"
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    shop_id: Mapped[int]
+    organization_bin: Mapped[BinColumn]
+    """The shop's BIN of that day. When the shop has another one, this says nothing."""
+    earlier_bin: Mapped[BinColumn]
+    is_same: Mapped[bool]
+
+
 class RouteChange(Base):
     """A change of a shop's routing that one administrator proposed and another one decides."""
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import aliased
 
 from payment_service.access.service import Caller
 from payment_service.errors import DeliveryNotFound, WebhookNotFound, WebhookOff
+from payment_service.events import outbox
 from payment_service.events.models import Event
 from payment_service.events.outbox import EventType
 from payment_service.postgres.database import Database
@@ -91,10 +92,15 @@ class DeliveryRecord:
             within(EventDelivery.created_at, since, until),
         )
         if caller.shops is not ALL_SHOPS:
+            of_event = exists().where(
+                Event.id == EventDelivery.event_id,
+                of_shops(EventDelivery.shop_id, caller.shops),
+                outbox.told_to(caller.shops),
+            )
             # An endpoint of theirs may have been told of other shops before: of those they see nothing.
             query = query.where(
                 EventDelivery.endpoint_id.in_([one.id for one in await self.endpoints.all(caller)]),
-                or_(of_shops(EventDelivery.shop_id, caller.shops), EventDelivery.type == EventType.TEST),
+                or_(of_event, EventDelivery.type == EventType.TEST),
             )
         async with self.database.reading() as session:
             return await read_page(session, EventDelivery, query, limit=limit, cursor=cursor)
@@ -111,6 +117,9 @@ class DeliveryRecord:
                 raise DeliveryNotFound(delivery_id)
             await self._check_visible(caller, delivery)
             event = await session.get_one(Event, delivery.event_id)
+            is_of_seller = caller.shops is ALL_SHOPS or await outbox.of_sellers_today(session, [event])
+            if not is_of_seller:
+                raise DeliveryNotFound(delivery_id)
             of_delivery = DeliveryTry.event_id == event.id, DeliveryTry.delivery_id == delivery_id
             tries = select(DeliveryTry).where(*of_delivery).order_by(DeliveryTry.number)
             return DeliveryDetails(delivery, event, list(await session.scalars(tries)))
@@ -245,7 +254,7 @@ class DeliveryRecord:
             Event.created_at < until,
             Event.type != EventType.TEST,
             true() if endpoint.events is None else Event.type.in_(endpoint.events),
-            true() if endpoint.shops is None else Event.shop_id.in_(endpoint.shops),
+            outbox.told_to(ALL_SHOPS if endpoint.shops is None else frozenset(endpoint.shops)),
         )
         async with self.database.reading() as session:
             counted = select(func.count()).select_from(wanted.limit(at_most).subquery())
@@ -299,7 +308,8 @@ class DeliveryRecord:
         besides_since: datetime | None,
     ) -> int:
         """Deliver those of the events that the endpoint wants; returns how many."""
-        wanted = [event for event in events if wants(endpoint, event) and event.type != EventType.TEST]
+        of_sellers = await outbox.of_sellers_today(session, events)
+        wanted = [event for event in events if wants(endpoint, event, of_sellers) and event.type != EventType.TEST]
         latest = await _latest(session, endpoint, wanted)
         replayed = 0
         for event in wanted:

@@ -133,11 +133,13 @@ class Deliveries:
     async def take(self, session: AsyncSession, events: Sequence[Event]) -> None:
         """Write a delivery of each event to each endpoint that wants it."""
         active = list(await session.scalars(select(WebhookEndpoint).where(WebhookEndpoint.is_active)))
+        is_some = any(endpoint.shops is not None for endpoint in active)
+        of_sellers = await outbox.of_sellers_today(session, events) if is_some else set[UUID]()
         rows = [
             {**_of_event(event), "endpoint_id": endpoint.id, "next_try_at": event.created_at}
             for endpoint in active
             for event in events
-            if event.type != EventType.TEST and wants(endpoint, event)
+            if event.type != EventType.TEST and wants(endpoint, event, of_sellers)
         ]
         if rows:
             await session.execute(insert(EventDelivery), rows)

@@ -6,7 +6,7 @@ Secrets and headers are encrypted at rest. A secret is shown once, when it is ma
 import base64
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -329,12 +329,12 @@ async def locked(session: AsyncSession, endpoint_id: UUID) -> WebhookEndpoint | 
     return await session.scalar(of_id.with_for_update(key_share=True).execution_options(populate_existing=True))
 
 
-def wants(endpoint: WebhookEndpoint, event: Event) -> bool:
-    """Whether an endpoint receives an event."""
+def wants(endpoint: WebhookEndpoint, event: Event, of_sellers: Collection[UUID]) -> bool:
+    """Whether an endpoint receives an event. ``of_sellers``: events that those of their shop may be told, by id."""
     if event.type == EventType.TEST:
         return event.subject_id == str(endpoint.id)
     of_type = endpoint.events is None or event.type in endpoint.events
-    return of_type and (endpoint.shops is None or event.shop_id in endpoint.shops)
+    return of_type and (endpoint.shops is None or (event.shop_id in endpoint.shops and event.id in of_sellers))
 
 
 def host_of(endpoint: WebhookEndpoint) -> str:

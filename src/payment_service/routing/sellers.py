@@ -1,0 +1,54 @@
+"""Which earlier BINs of a shop are of its seller of today.
+
+A shop with another BIN is another seller's, unless an operator says that it is the same one, under another BIN. Keys,
+accounts, webhooks and chats of the shop then show the payments of the earlier BIN too (``postgres.visibility``).
+"""
+
+from sqlalchemy import select
+
+from payment_service.audit import service as audit
+from payment_service.errors import InvalidInput, ShopNotConfigured
+from payment_service.postgres.database import Database
+from payment_service.routing.models import PaymentConfig, PaymentConfigHistory, SameSeller
+
+
+async def say_same_seller(
+    database: Database, shop_id: int, earlier_bin: str, *, is_same: bool, reason: str
+) -> PaymentConfig:
+    """Record whether an earlier BIN of a shop is of its seller of today; returns the shop's routing.
+
+    Raises:
+        ShopNotConfigured: when there is no such shop.
+        InvalidInput: when the shop never had that BIN, or has it today.
+    """
+    async with database.transaction() as session:
+        shop = await session.scalar(select(PaymentConfig).where(PaymentConfig.shop_id == shop_id).with_for_update())
+        if shop is None:
+            raise ShopNotConfigured(shop_id)
+        had = select(PaymentConfigHistory.version).where(
+            PaymentConfigHistory.shop_id == shop_id, PaymentConfigHistory.organization_bin == earlier_bin
+        )
+        if earlier_bin == shop.organization_bin or await session.scalar(had.limit(1)) is None:
+            raise InvalidInput("earlier_bin", "is a BIN that the shop had before, and has not today")
+        said = await session.scalar(
+            select(SameSeller).where(
+                SameSeller.shop_id == shop_id,
+                SameSeller.organization_bin == shop.organization_bin,
+                SameSeller.earlier_bin == earlier_bin,
+            )
+        )
+        if said is None:
+            said = SameSeller(shop_id=shop_id, organization_bin=shop.organization_bin, earlier_bin=earlier_bin)
+            session.add(said)
+        said.is_same = is_same
+        await session.flush()
+        await audit.record_change(
+            session,
+            "same-seller",
+            SameSeller.__tablename__,
+            said.id,
+            shop_id=shop_id,
+            organization_bin=shop.organization_bin,
+            reason=reason,
+        )
+    return shop
