@@ -20,6 +20,7 @@ from payment_service.services import Services
 from payment_service.settings import Settings
 from tests.events.webhooks import SHOP, URL, World, world_of
 from tests.support.database import without_laws
+from tests.support.shops import SHOPS
 
 OTHER_SHOP = 576631
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -312,6 +313,38 @@ async def test_endpoint_is_told_nothing_of_shops_that_were_taken_from_it(world: 
     errors = await world.sql.fetch("SELECT error FROM delivery_try WHERE error IS NOT NULL")
     assert {row["error"] for row in errors} == {"The endpoint is not told of this shop any more."}
     assert (await world.row(endpoint_id))["failing_since"] is None  # it did not fail
+
+
+async def test_endpoint_of_a_shop_is_told_nothing_of_its_earlier_owner(world: World) -> None:
+    """What waits when the shop gets another BIN, and what becomes of the earlier owner's payments after it."""
+    routing, of_earlier = world.services.routing, {"organization_bin": SHOPS[SHOP]}
+    await routing.create(FULL_ACCESS, SHOP, of_earlier)
+    endpoint_id = await world.endpoint(shops=[SHOP])
+    await world.endpoint(url=f"{URL}-of-all")
+    waited = await world.happens(data=of_earlier)
+    await world.pass_on()
+    await routing.update(FULL_ACCESS, SHOP, {"organization_bin": SHOPS[OTHER_SHOP]})
+    late = await world.happens(EventType.REFUND_SUCCEEDED, data={"payment": of_earlier})
+    own = await world.happens(data={"organization_bin": SHOPS[OTHER_SHOP]})
+    await world.work()
+    told = {(call.url, UUID(call.headers["webhook-id"])) for call in world.receiver.calls if call.is_of_money}
+    assert told == {(URL, own)} | {(f"{URL}-of-all", event_id) for event_id in (waited, late, own)}
+
+    # Nor by sending it again, and they see no delivery of it.
+    world.receiver.calls.clear()
+    record = world.services.delivery_record
+    period = LONG_AGO, datetime.now(UTC) + timedelta(hours=1)
+    counted = await record.count_period(FULL_ACCESS, endpoint_id, *period, at_most=100)
+    assert counted == await record.replay_period(OF_SHOP, endpoint_id, *period)
+    await record.replay_failed(OF_SHOP, endpoint_id, LONG_AGO)
+    await world.deliver()
+    assert {UUID(call.headers["webhook-id"]) for call in world.receiver.calls if call.is_of_money} == {own}
+    assert waited not in {delivery.event_id for delivery in (await record.search(OF_SHOP, limit=100)).rows}
+    delivery_id = await world.sql.fetchval(
+        "SELECT id FROM event_delivery WHERE (event_id, endpoint_id) = ($1, $2) LIMIT 1", waited, endpoint_id
+    )
+    with pytest.raises(DeliveryNotFound):
+        await record.get(OF_SHOP, delivery_id)
 
 
 async def test_who_sees_an_endpoint_sees_of_its_deliveries_those_of_their_shops(world: World) -> None:

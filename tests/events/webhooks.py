@@ -41,6 +41,11 @@ class Call:
         event: dict[str, Any] = json.loads(self.body)
         return event
 
+    @property
+    def is_of_money(self) -> bool:
+        """Whether it tells of a payment or a refund."""
+        return self.event["type"].partition(".")[0] in {"payment", "refund"}
+
     def is_signed_with(self, secret: str) -> bool:
         try:
             Webhook(secret).verify(self.body, dict(self.headers))

@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from payment_service.access.service import FULL_ACCESS
+from payment_service.access.service import FULL_ACCESS, Caller
 from payment_service.events import outbox
 from payment_service.events.outbox import EventType
 from payment_service.identifiers import new_id
@@ -46,11 +46,11 @@ async def bind(services: Services, address: str = CHAT, shop_id: int | None = SH
 
 
 async def happens(
-    services: Services, *orders: str, kind: EventType = EventType.PAYMENT_PAID, shop_id: int = SHOP
+    services: Services, *orders: str, kind: EventType = EventType.PAYMENT_PAID, shop_id: int = SHOP, **more: Any
 ) -> None:
     """Events are written, one per order, and passed on."""
     for order in orders:
-        data = {"id": str(new_id()), "amount": 17500, "order_id": order, "phone_last4": "4567"}
+        data = {"id": str(new_id()), "amount": 17500, "order_id": order, "phone_last4": "4567", **more}
         async with services.database.transaction() as session:
             outbox.write(session, kind, new_id(), version=1, shop_id=shop_id, data=data)
     await worker_over(services).relay.pass_on()
@@ -124,6 +124,22 @@ async def test_what_is_switched_off_is_not_told(services: Services, sql: asyncpg
     await services.bindings.change(FULL_ACCESS, bound.binding.id, {"is_active": False})
     await happens(services, "1")
     assert await states(sql) == []
+
+
+async def test_chat_of_a_shop_is_told_nothing_of_its_earlier_owner(
+    services: Services, bot_api: BotApi, sql: asyncpg.Connection
+) -> None:
+    chat_id, of_all = await bind(services), await bind(services, "-200", None)
+    await happens(services, "waits", organization_bin=SHOPS[SHOP])
+    await services.routing.update(FULL_ACCESS, SHOP, {"organization_bin": SHOPS[OTHER_SHOP], "device_token": None})
+    await happens(services, "late", organization_bin=SHOPS[SHOP])
+    await happens(services, "own", organization_bin=SHOPS[OTHER_SHOP])
+    await tell(services, sql, 3)
+    of_shop = Caller("shop", FULL_ACCESS.scopes, frozenset({SHOP}))
+    told = await services.message_record.of_chat(of_shop, chat_id)
+    assert [(one.event.data["order_id"], one.message.state) for one in told] == [("own", "sent")]
+    assert sorted(await orders(bot_api)) == ["late", "own", "own", "waits"]
+    assert await services.message_record.waiting(of_shop, [chat_id, of_all]) == {}
 
 
 async def test_chat_is_not_told_what_it_is_not_bound_to_any_more(

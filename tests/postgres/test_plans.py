@@ -33,7 +33,8 @@ from tests.support.database import Server
 _SCAN = re.compile(
     r"(?:Index (?:Only )?Scan(?: Backward)? using (\w+) on|Bitmap Index Scan on (\w+)|Seq Scan on (\w+))"
 )
-SMALL = {"webhook_endpoint"}
+SMALL = {"webhook_endpoint", "payment_config", "payment_config_bin"}
+"""Endpoints and shops are few, and all of them may be looked at."""
 
 
 def sums() -> str:
@@ -94,7 +95,9 @@ async def test_statement_reaches_its_rows_by_the_right_index(what: str, uncounte
     of = dict(await uncounted.fetch(PARTITIONED))
     names = {next(filter(None, match.groups())) for match, _ in used}
     assert {of.get(name, name) for name in names} == wanted, "\n".join(plan)
-    whole = [match[0] for match, following in used if "Index Cond" not in following and match[3] not in SMALL]
+    whole = [
+        match[0] for match, following in used if "Index Cond" not in following and SMALL.isdisjoint(match.groups())
+    ]
     assert whole == [], "read from one end to the other"
 
 
