@@ -27,6 +27,16 @@ async def test_key_stands_for_its_caller(access: Access) -> None:
     )
 
 
+async def test_name_of_a_key_stands_for_one_sellers_shops(access: Access) -> None:
+    """Idempotency-Keys are of a name: those of one seller would be in the way of another's."""
+    await access.create("site", ["payments:write"], shops=frozenset({121038, 75509}))
+    for replacing in (ALL_SHOPS, frozenset({75509}), frozenset({121038, 75509, 8})):
+        await access.create("site", ["payments:write"], shops=replacing)
+    for foreign in (frozenset({576631}), frozenset({121038, 576631})):
+        with pytest.raises(InvalidInput, match="other shops"):
+            await access.create("site", ["payments:write"], shops=foreign)
+
+
 @pytest.mark.parametrize("key", ["", "ps_", "ps_nonsense", "' OR 1=1 --", "ключ", "ps_" + "x" * 10_000])
 async def test_key_nobody_made_is_refused(access: Access, key: str) -> None:
     await access.create("bitrix", ["admin"], shops=ALL_SHOPS)

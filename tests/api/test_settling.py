@@ -91,7 +91,7 @@ async def test_key_of_some_shops_sees_and_settles_only_theirs(
 ) -> None:
     _payment, refund_id = await unknown_refund(client, proxy)
     payment_id = await unknown(client, proxy, message="another")
-    own, foreign = await with_key(Scope.ADMIN, shops=[SHOP]), await with_key(Scope.ADMIN, shops=[OTHER])
+    own, foreign = await with_key(shops=[SHOP], name="own"), await with_key(shops=[OTHER], name="foreign")
     assert (await foreign.get("/admin/tasks")).json() == []
     problem_of(await settle(foreign, "payments", payment_id, "failed"), 404, "payment_not_found")
     problem_of(await settle(foreign, "refunds", refund_id, "failed"), 404, "refund_not_found")

@@ -47,6 +47,7 @@ def test_key_is_shown_once_and_never_again(serving: Rig) -> None:
     ("words", "sentence"),
     [
         (("create", "x", "--scope", "everything"), "one or more of"),
+        (("create", "x", "--scope", "admin", "--shop", "121039"), "Shop 121039 has no"),
         (("create", "worker", "--scope", "admin"), "none of"),
         (("create", "two words", "--scope", "admin"), "1 to 64 letters"),
         (("revoke", "999999"), "There is no key 999999"),

@@ -30,6 +30,7 @@ def test_account_is_made_changed_and_ended(shell: Rig) -> None:
         "50000",
         "--json",
     )
+    assert shell.run("shops", "import").returncode == 0
     made = person(shell.run("people", "add", "Aigul@Example.kz", *words, CONSOLE_URL="https://pay.example.kz"))
     assert (made["email"], made["shops"], made["has_password"]) == ("aigul@example.kz", [75509, 121038], False)
     assert made["refund_limit"] == 50000
@@ -85,7 +86,8 @@ def test_florist_without_a_shop_sees_none_and_an_operator_without_one_sees_all(s
     [
         (("add", "nobody", "--name", "A", "--role", "admin"), "is an address"),
         (("add", "a@b.kz", "--name", "A", "--role", "owner"), "one of florist, operator, accountant, admin"),
-        (("add", "a@b.kz", "--name", "A", "--role", "admin", "--shop", "8"), "all of them"),
+        (("add", "a@b.kz", "--name", "A", "--role", "florist", "--shop", "8"), "Shop 8 has no"),
+        (("change", "1", "--shop", "8"), "Shop 8 has no"),
         (("change", "1"), "Say --role"),
         (("change", "99", "--role", "admin"), "no account 99"),
         (("disable", "99"), "no account 99"),

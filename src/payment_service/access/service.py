@@ -21,6 +21,7 @@ from uuid import UUID
 from sqlalchemy import Float, Select, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.access.models import ApiKey, ApiKeyUse
 from payment_service.audit import service as audit
@@ -220,8 +221,8 @@ class Access:
         """Make a key. ``once`` stands for the request, when that may come twice.
 
         Raises:
-            InvalidInput: for a scope that does not exist, no scope, or no name; for ``once`` when a key was made for
-                that request before. That key is not shown again.
+            InvalidInput: for a scope that does not exist, no scope, or no name; for a name that stands for other shops;
+                for ``once`` when a key was made for that request before. That key is not shown again.
         """
         if not _NAME.fullmatch(name) or name in _OURS:
             raise InvalidInput(
@@ -242,6 +243,7 @@ class Access:
         )
         try:
             async with self.database.transaction() as session:
+                await _check_name(session, row)
                 session.add(row)
                 await session.flush()
                 await audit.record_change(session, "key-create", ApiKey.__tablename__, row.id)
@@ -266,3 +268,16 @@ class Access:
                 await audit.record_change(session, "key-revoke", ApiKey.__tablename__, row.id)
         self.cache.forget_all()
         return row
+
+
+async def _check_name(session: AsyncSession, row: ApiKey) -> None:
+    """Refuse a name that stands for other shops: Idempotency-Keys are of a name, and would be in each other's way.
+
+    A key that replaces another has its shops, or some more or fewer of them.
+    """
+    for shops in await session.scalars(select(ApiKey.shops).where(ApiKey.name == row.name)):
+        if shops is None or row.shops is None:
+            continue
+        one, other = set(shops), set(row.shops)
+        if not (one <= other or other <= one):
+            raise InvalidInput("name", "stands for other shops already: give each client a name of its own")

@@ -13,6 +13,8 @@ from payment_service.cli.running import with_database
 from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
 from payment_service.postgres.visibility import ALL_SHOPS
+from payment_service.routing.service import Routing
+from payment_service.routing.tokens import DeviceTokens
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -37,7 +39,8 @@ def create(
     """Make a key. It is shown once, now; only its digest is kept."""
     expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
 
-    async def work(database: Database, _vault: Vault) -> NewKey:
+    async def work(database: Database, vault: Vault) -> NewKey:
+        await Routing(database, DeviceTokens(vault)).require_all(shop or ())
         return await Access(database).create(
             name, scope, shops=frozenset(shop) if shop else ALL_SHOPS, expires_at=expires_at
         )

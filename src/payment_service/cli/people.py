@@ -63,6 +63,7 @@ def add(
 
     async def work(services: "Services") -> tuple[Person, "MadeLink | None"]:
         _require_mail(services, send=send)
+        await services.routing.require_all(shop or ())
         person = await services.people.add(email, name, role, shops, refund_limit=refund_limit)
         return person, await _link(services, person, language if send else None)
 
@@ -104,6 +105,7 @@ def change(
     shops: Shops | None = frozenset(shop) if shop else (ALL_SHOPS if all_shops else None)
 
     async def work(services: "Services") -> Person | None:
+        await services.routing.require_all(shop or ())
         return await services.people.change(person_id, role=role, shops=shops, refund_limit=refund_limit)
 
     _show(with_services(work), person_id, as_json=as_json)

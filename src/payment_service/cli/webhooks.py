@@ -68,8 +68,7 @@ def add(
     }
 
     async def work(services: "Services") -> tuple[NewSecret, dict[str, Any]]:
-        for shop_id in shops or []:
-            await services.routing.config_of(FULL_ACCESS, shop_id)
+        await services.routing.require_all(shops or ())
         made = await services.endpoints.add(FULL_ACCESS, fields)
         return made, services.endpoints.shown(made.endpoint)
 
@@ -231,8 +230,7 @@ def replay(
 
 def _change(endpoint_id: UUID, fields: dict[str, Any], *, as_json: bool) -> None:
     async def work(services: "Services") -> dict[str, Any]:
-        for shop_id in fields.get("shops") or []:
-            await services.routing.config_of(FULL_ACCESS, shop_id)
+        await services.routing.require_all(fields.get("shops") or ())
         endpoint: WebhookEndpoint = await services.endpoints.change(FULL_ACCESS, endpoint_id, fields)
         return services.endpoints.shown(endpoint)
 

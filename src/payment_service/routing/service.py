@@ -173,6 +173,18 @@ class Routing:
             raise BinOfSeveralShops(organization_bin, [config.row.shop_id for config in active])
         return active[0]
 
+    async def require_all(self, shop_ids: Collection[int]) -> None:
+        """Refuse a shop that has no routing: who is given one that is yet to come gets it, whosever it will be.
+
+        Raises:
+            ShopNotConfigured: for the first of them.
+        """
+        async with self.database.reading() as session:
+            known = set(await session.scalars(select(PaymentConfig.shop_id)))
+        for shop_id in shop_ids:
+            if shop_id not in known:
+                raise ShopNotConfigured(shop_id)
+
     async def history(self, caller: Caller, shop_id: int) -> list[Change]:
         """Every change of a shop's routing, newest first.
 
@@ -332,7 +344,7 @@ class Routing:
             PaymentConfig.organization_bin != organization_bin, PaymentConfig.device_token_id.is_not(None)
         )
         for other in await session.scalars(others):
-            if (self.opened(other).device_token or "").lower() == device_token.lower():
+            if _is_same_token(self.opened(other).device_token or "", device_token):
                 raise TokenOfAnotherBin(shop_id)
 
     # --- steps
@@ -350,6 +362,11 @@ class Routing:
     def opened(self, row: PaymentConfig) -> ShopConfig:
         """A row with its device token in the clear."""
         return ShopConfig(row, self.tokens.open(row.token) if row.token else None)
+
+
+def _is_same_token(one: str, other: str) -> bool:
+    """Whether two spellings are of one token. A UUID may be read without its dashes, and in either case."""
+    return one.replace("-", "").lower() == other.replace("-", "").lower()
 
 
 async def one_at_a_time(session: AsyncSession) -> None:
