@@ -2,7 +2,7 @@
 
 The form says which version of the route its page showed. A form that is sent twice, from an old page, or after somebody
 else's change is for a version that is not today's, and nothing is changed twice. A device token is written into the
-form and shown again on no page.
+form and shown again on no page; whoever confirms sees the beginning of both tokens, to compare.
 """
 
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from payment_service.console.problems import problem_fields
 from payment_service.console.sellers import SELLERS, Seller, read
 from payment_service.console.web import Visit, proved, reason_of, redirect
 from payment_service.errors import InvalidInput, NotAuthenticated, RouteChangeNotFound, ServiceError
+from payment_service.identifiers import masked
 from payment_service.routing.changes import Proposal
 
 _LONGEST: Final = {"name": 200, "city": 100, "description": 500}
@@ -75,11 +76,13 @@ async def decide(visit: Visit) -> Response:
             done = "confirmed" if says == "confirm" else "refused"
             return redirect(f"{SELLERS}/{seller.row.shop_id}", done=done)
     proposed = proposal.change
+    token_today = visit.services.routing.opened(seller.row).device_token
     known = await visit.services.routing.configs(me.caller, organization_bin=proposed.organization_bin)
     return visit.page(
         "route_decision.html",
         seller=seller,
         proposal=proposal,
+        token_today=token_today and masked(token_today),
         is_own=proposed.proposed_by == me.person.id,
         is_open=seller.waiting is not None and seller.waiting.change.id == proposed.id,
         same_bin=[other.row for other in known if other.row.shop_id != seller.row.shop_id],
