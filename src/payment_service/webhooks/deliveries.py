@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, true, tuple_
+from sqlalchemy import ColumnElement, Select, and_, any_, exists, func, or_, select, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -265,9 +265,15 @@ class DeliveryRecord:
         endpoints = await self.endpoints.all(caller)
         ids = [endpoint.id for endpoint in endpoints]
         recent = EventDelivery.created_at > func.now() - DAY
+        # An endpoint may have been told of other shops before, of which those of its shops see nothing.
+        its_shops = or_(
+            WebhookEndpoint.shops.is_(None),
+            EventDelivery.shop_id == any_(WebhookEndpoint.shops),
+            EventDelivery.type == EventType.TEST,
+        )
         newest = (
             select(EventDelivery.endpoint_id, EventDelivery.state)
-            .where(EventDelivery.endpoint_id == WebhookEndpoint.id, recent)
+            .where(EventDelivery.endpoint_id == WebhookEndpoint.id, recent, its_shops)
             .order_by(EventDelivery.created_at.desc(), EventDelivery.id.desc())
             .limit(COUNTED)
             .lateral()
@@ -281,7 +287,8 @@ class DeliveryRecord:
         )
         oldest = (
             select(EventDelivery.endpoint_id, func.min(EventDelivery.created_at))
-            .where(EventDelivery.endpoint_id.in_(ids), EventDelivery.state == "waiting")
+            .join(WebhookEndpoint, WebhookEndpoint.id == EventDelivery.endpoint_id)
+            .where(EventDelivery.endpoint_id.in_(ids), EventDelivery.state == "waiting", its_shops)
             .group_by(EventDelivery.endpoint_id)
         )
         async with self.database.reading() as session:
