@@ -112,7 +112,8 @@ _FIELDS: Final[Mapping[str, str]] = {
     "shops": mark("A florist has at least one shop; an administrator has all of them, so choose none."),
     "limit": mark("A limit is written in tenge, such as 50000. A limit that was set can be changed, not removed."),
     "key_name": mark(
-        "A name is 1 to 64 letters, digits, dots and dashes, such as bitrix-prod, and not one that the service has."
+        "A name is 1 to 64 letters, digits, dots and dashes, such as bitrix-prod; not one that the service has, "
+        "and not that of a key of other shops."
     ),
     "scopes": mark("Choose what the key may do."),
     "chosen_shops": mark("Choose all shops, or only some of them and which."),
