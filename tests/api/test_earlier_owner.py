@@ -153,6 +153,20 @@ async def test_same_seller_under_another_bin_keeps_what_was_taken(
     problem_of(await of_shop.get(f"/payments/{payment['id']}"), 404, "payment_not_found")
 
 
+async def test_new_owner_does_not_bring_the_bin_of_the_earlier_one_back(
+    client: httpx.AsyncClient, of_shop: httpx.AsyncClient, proxy: GoodProxy
+) -> None:
+    """With the scope ``admin``: for a moment, to see and to refund."""
+    payment = await paid(client, proxy)
+    await sell(client)
+    back = {"organization_bin": SHOPS[SHOP], "device_token": None}
+    problem_of(await of_shop.put(f"/admin/configs/{SHOP}", json=back), 422, "validation_failed")
+    problem_of(await of_shop.get(f"/payments/{payment['id']}"), 404, "payment_not_found")
+    assert (await of_shop.put(f"/admin/configs/{SHOP}", json={"organization_bin": NEW_BIN})).status_code == 200
+    assert (await client.put(f"/admin/configs/{SHOP}", json=back)).status_code == 200
+    assert (await of_shop.get(f"/payments/{payment['id']}")).status_code == 200
+
+
 async def test_who_sees_whose_payments_is_in_the_record(
     client: httpx.AsyncClient, services: Services, sql: asyncpg.Connection
 ) -> None:

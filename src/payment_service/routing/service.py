@@ -30,7 +30,7 @@ from payment_service.identifiers import checked_bin, checked_device_token, maske
 from payment_service.observability.context import origin
 from payment_service.postgres.cache import Cache
 from payment_service.postgres.database import Database, is_duplicate
-from payment_service.postgres.visibility import of_shops
+from payment_service.postgres.visibility import ALL_SHOPS, of_shops
 from payment_service.providers.registry import DEFAULT, NAMES
 from payment_service.routing.models import PaymentConfig, PaymentConfigHistory, RouteChange, RouteRule
 from payment_service.routing.tokens import DeviceTokens
@@ -257,7 +257,9 @@ class Routing:
                     raise InvalidInput(name, "has changed: read the configuration again, and change that")
             if row.device_token is not None and fields.get("device_token") in self._masks(row):
                 fields = {name: value for name, value in fields.items() if name != "device_token"}
-            config = await self.change(session, row, checked_fields(fields, self.providers), reason=reason)
+            checked = checked_fields(fields, self.providers)
+            await _check_bin(session, caller, row, checked.get("organization_bin", row.organization_bin))
+            config = await self.change(session, row, checked, reason=reason)
         self.cache.forget(shop_id)
         return config
 
@@ -362,6 +364,17 @@ class Routing:
     def opened(self, row: PaymentConfig) -> ShopConfig:
         """A row with its device token in the clear."""
         return ShopConfig(row, self.tokens.open(row.token) if row.token else None)
+
+
+async def _check_bin(session: AsyncSession, caller: Caller, row: PaymentConfig, organization_bin: str) -> None:
+    """Refuse an earlier BIN of the shop from a caller of some shops: it would open an earlier seller's payments."""
+    if caller.shops is ALL_SHOPS or organization_bin == row.organization_bin:
+        return
+    had = select(PaymentConfigHistory.version).where(
+        PaymentConfigHistory.shop_id == row.shop_id, PaymentConfigHistory.organization_bin == organization_bin
+    )
+    if await session.scalar(had.limit(1)) is not None:
+        raise InvalidInput("organization_bin", "was this shop's before: only a key of all shops sets it again")
 
 
 def _is_same_token(one: str, other: str) -> bool:
