@@ -25,7 +25,7 @@ def completed(line: str) -> set[str]:
     [
         ("payment-service ", set(COMMANDS)),
         ("payment-service sh", {"shops"}),
-        ("payment-service shops ", {"import", "export", "list", "set-token"}),
+        ("payment-service shops ", {"import", "export", "list", "same-seller", "set-token"}),
         ("payment-service keys create bitrix --sco", {"--scope"}),
         ("payment-service keys create bitrix --scope payments:", {"payments:read", "payments:write"}),
         ("payment-service people add aigul@example.kz --role f", {"florist"}),
