@@ -100,6 +100,31 @@ async def test_florist_sees_their_own_seller_and_not_whose_bin_it_shares(
     assert (foreign.status_code, foreign.text) == (404, missing.text)
 
 
+async def test_florist_of_a_shop_sees_nothing_of_its_earlier_owner(
+    services: Services, shops: dict[int, str], proxy: GoodProxy, sign_in: SignIn
+) -> None:
+    """Nor pays back, from a page that was open when the shop was sold."""
+    payment = (await services.payments.create(ask(4321, shop_id=OWN, order_id="of-the-earlier-owner"))).payment
+    proxy.statuses[str(payment.external_id)] = "Processed"
+    await services.reading.refresh(payment)
+    florist, operator = await sign_in(Role.FLORIST, OWN), await sign_in()
+    page = f"/console/payments/{payment.id}"
+    form = dict(re.findall(r'name="(\w+)"[^>]*value="([^"]*)"', (await florist.get(f"{page}/refund?amount=4321")).text))
+    assert "seen" in form
+    await services.routing.update(FULL_ACCESS, OWN, {"organization_bin": OTHER_BIN, "device_token": None})
+
+    sent = {**form, "amount": "4321", "typed": "4321", "reason": "The buyer asked"}
+    assert (await florist.post(f"{page}/refund", data=sent)).status_code == 404
+    for path in (page, f"{page}/refund"):
+        assert ((await florist.get(path)).status_code, (await operator.get(path)).status_code) == (404, 200)
+    exact = "/console/?q=of-the-earlier-owner"
+    assert ((await florist.get(exact)).status_code, (await operator.get(exact)).status_code) == (200, 303)
+    assert "4 321" in text_of(await operator.get("/console/"))
+    for found in ("/console/", "/console/?q=of-the-earlier-owner", SELLER, "/console/sellers", "/console/sums"):
+        assert "4 321" not in text_of(await florist.get(found)), found
+    assert not proxy.refund.called
+
+
 def test_every_refusal_that_a_seller_or_we_can_mend_has_its_remedy() -> None:
     of_refunds = {"-1601", "-99000001", "-99000005", "-99000011", "-99000020"}
     assert {code for code in NO_MONEY_MOVED if remedy_of(code) is None} == of_refunds
