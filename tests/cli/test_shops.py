@@ -170,6 +170,7 @@ def test_no_other_output_than_export_with_tokens_holds_a_token(shell: Rig) -> No
 @pytest.mark.parametrize(
     ("shop_id", "token", "code", "words"),
     [
+        ("56195", "   ", 1, "Device token: nothing was given"),
         ("56195", "not-a-uuid-token", 0, "no UUID"),
         ("56195", "short", 1, "8 to 50"),
         ("404", "00000404-0000-4000-8000-000000000000", 1, "404 has no payment routing"),

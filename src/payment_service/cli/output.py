@@ -32,7 +32,8 @@ def completing(words: Iterable[str]) -> Callable[[], list[str]]:
 
 def asked_for(secret: str) -> str:
     """A secret, typed unseen or read from standard input: no list of processes and no shell history has it."""
-    return str(typer.prompt(secret, hide_input=True)) if sys.stdin.isatty() else sys.stdin.readline().strip()
+    given = str(typer.prompt(secret, hide_input=True)) if sys.stdin.isatty() else sys.stdin.readline().strip()
+    return given or fail(f"{secret}: nothing was given on standard input.")
 
 
 def fail(sentence: str) -> NoReturn:
