@@ -217,6 +217,12 @@ async def test_database_that_is_not_the_old_one_is_told(
                 pass
 
 
+async def test_user_who_may_not_read_the_old_database_is_told_of_which(old_url: str) -> None:
+    with pytest.raises(LegacyDatabaseError, match="LEGACY_DATABASE_URL may not read paymentconfig: GRANT SELECT"):
+        async with legacy_database(f"{old_url}?options=-crole%3Dpg_monitor"):
+            pass
+
+
 @pytest.mark.thorough
 async def test_command_counts_before_and_after(
     old_url: str, database_url: str, services: Services, tmp_path: Any

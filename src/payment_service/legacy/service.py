@@ -62,7 +62,7 @@ async def legacy_database(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     """The old database, as it stands at this moment; nothing can be written to it.
 
     Raises:
-        LegacyDatabaseError: when it cannot be reached, or is not the old service's.
+        LegacyDatabaseError: when it cannot be reached or read, or is not the old service's.
         ConnectArgumentError: for an address that cannot be understood.
     """
     try:
@@ -87,6 +87,10 @@ async def _check_tables(connection: asyncpg.Connection) -> None:
         if kind == "v":
             raise LegacyDatabaseError(
                 f"In that database {name} is a view: it is this service's own, not the old one's."
+            )
+        if not await connection.fetchval("SELECT has_table_privilege($1, 'SELECT')", name):
+            raise LegacyDatabaseError(
+                f"The user of {SETTING} may not read {name}: GRANT SELECT ON {name} TO that user."
             )
 
 
