@@ -193,7 +193,7 @@ async def screens(rig: Rig, hook: Hook) -> list[str]:
 @pytest.mark.parametrize(
     "wanted",
     [
-        pytest.param(r"^$|^/payments/[\w-]+$|^/sums$", id="most used"),
+        pytest.param(r"^$|^/payments/[\w-]+$|^/sums$|^/keys/new$", id="most used"),
         pytest.param(r"", id="all", marks=pytest.mark.thorough),
     ],
 )
@@ -208,4 +208,9 @@ async def test_every_screen_can_be_used_by_everybody_in_light_and_dark(
         found[path] = await violations(page)
         await page.emulate_media(color_scheme="dark")
         found[f"{path} in the dark"] = await violations(page, "color-contrast")
+        size = page.viewport_size
+        await page.set_viewport_size({"width": 360, "height": 800})
+        width = await page.evaluate("document.documentElement.scrollWidth")
+        found[f"{path} on a phone"] = [f"{width} wide"] if width > 360 else []
+        await page.set_viewport_size(size or {"width": 1280, "height": 800})
     assert {path: wrong for path, wrong in found.items() if wrong} == {}
