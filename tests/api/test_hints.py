@@ -121,6 +121,13 @@ async def test_hint_of_another_time_is_refused(timestamp: Any, client: httpx.Asy
     problem_of(answer, 401, "hint_not_verified")
 
 
+@pytest.mark.parametrize("ago_s", [310, -310])
+async def test_hint_is_taken_for_five_minutes(ago_s: int, client: httpx.AsyncClient) -> None:
+    for age_s, status in ((ago_s, 401), (ago_s * 0.9, 202)):
+        hint = hint_of("12800000001", timestamp=time.time() - age_s)
+        assert (await client.post(PATHS[0], **signed(hint))).status_code == status
+
+
 async def test_unknown_ended_and_repeated_hints_do_no_harm(
     client: httpx.AsyncClient, proxy: GoodProxy, sql: asyncpg.Connection
 ) -> None:

@@ -11,7 +11,8 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from payment_service.access.service import Access
-from payment_service.rates import network_of
+from payment_service.api.throttle import Throttle
+from payment_service.rates import Rate, network_of
 from payment_service.services import Services
 from payment_service.settings import Settings
 from tests.api.conftest import KeyMaker, create_body, created, problem_of
@@ -221,3 +222,12 @@ async def test_right_to_see_a_payment_is_not_shared_with_its_reading(
     proxy.statuses["999000999"] = "Processed"
     assert (await client.get(stranger)).status_code == 200
     problem_of(await foreign.get(stranger), 404, "payment_not_found")
+
+
+def test_keys_that_are_known_are_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who signs hints may present any key, and what comes with a signature is known."""
+    monkeypatch.setattr("payment_service.api.throttle._KNOWN_KEYS", 2)
+    throttle = Throttle(Rate(9, 1), Rate(9, 1))
+    for key in "abc":
+        throttle.learn(throttle.admit(key, ("192.0.2.1", 1)), verified=True, refused=False)
+    assert [throttle.admit(key, ("192.0.2.1", 1)).address for key in "abc"] == ["192.0.2.1", None, None]

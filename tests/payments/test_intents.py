@@ -49,7 +49,7 @@ from tests.support.asking import (
     refunded,
     taking,
 )
-from tests.support.books import change_by_hand
+from tests.support.books import beyond_the_law, change_by_hand
 from tests.support.replies import accepted, failure
 from tests.support.shops import device_token_of
 from tests.support.waiting import until
@@ -416,7 +416,10 @@ async def test_order_with_an_open_payment_answers_with_it(
     await age(sql, 3600)
     for key in (f"{KEY}-2", None):
         assert (await payments.create(ask(order_id="o", idempotency_key=key))).payment.id == first.payment.id
-    assert route.call_count == 1
+    # Its key stands for that payment from then on, also when the order is free again.
+    await beyond_the_law(sql, "UPDATE payment SET state = 'failed', failure = 'declined'")
+    again = await payments.create(ask(order_id="o", idempotency_key=f"{KEY}-2"))
+    assert (again.payment.id, again.replayed, route.call_count) == (first.payment.id, True, 1)
 
 
 async def test_order_with_an_open_payment_takes_no_other_request(payments: Payments, wire: respx.MockRouter) -> None:

@@ -178,7 +178,7 @@ def configure(*, readable: bool, level: str = "INFO") -> None:
     )
     logging.root.handlers = [handler]
     logging.root.setLevel(level)
-    for name in ("httpx", "httpcore", "uvicorn.access"):  # these log whole addresses, queries included
+    for name in ("httpx", "httpcore"):  # these log whole addresses, queries included
         logging.getLogger(name).setLevel(logging.ERROR)
     for name in ("uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
