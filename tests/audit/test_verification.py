@@ -194,8 +194,16 @@ async def test_seal_that_was_made_anew_is_named_by_the_one_after_it(
     assert await problem_of(database) == ("seal_replaced", seq, None)
 
 
-async def test_seal_that_contradicts_itself_was_not_made_here(sealed: asyncpg.Connection, database: Database) -> None:
-    await forge(sealed, database, 3, count=7)
+NO_ROW = "0" * 64
+
+
+@pytest.mark.parametrize(
+    "lies", [{"count": 7}, {"after_id": 9}, {"rows": [(11, NO_ROW), (10, NO_ROW)]}, {"rows": [(10, NO_ROW)] * 2}]
+)
+async def test_seal_that_contradicts_itself_was_not_made_here(
+    sealed: asyncpg.Connection, database: Database, lies: dict[str, Any]
+) -> None:
+    await forge(sealed, database, 3, **lies)
     assert await problem_of(database) == ("seal_changed", 3, None)
 
 
@@ -209,6 +217,8 @@ async def test_first_seal_is_chained_to_nothing(
     sealed: asyncpg.Connection, database: Database, changes: dict[str, Any]
 ) -> None:
     await forge(sealed, database, 1, **changes)
+    for seq in (2, 3):  # what follows is chained to it
+        await forge(sealed, database, seq)
     assert await problem_of(database) == ("seal_replaced", 1, None)
 
 

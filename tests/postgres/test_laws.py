@@ -27,6 +27,7 @@ from tests.support.books import (
     PAYMENT,
     REFUND,
     beyond_the_law,
+    change_by_hand,
     insert,
     insert_sample_rows,
     law_of,
@@ -198,6 +199,13 @@ async def test_entry_tells_what_the_row_holds_now(books: asyncpg.Connection, sub
     assert await law_of(books, change) == "change_is_audited"
     assert await law_of(books, change, before) == "change_is_audited"
     assert await law_of(books, change, written_down(subject)) is None
+
+
+async def test_change_back_needs_an_entry_of_its_own(books: asyncpg.Connection) -> None:
+    """The record has an entry of what the row holds again: of another time."""
+    await change_by_hand(books, "api_key:1", NEW_KEY)
+    await change_by_hand(books, "api_key:1", "UPDATE api_key SET scopes = '{payments:read}'")
+    assert await law_of(books, "UPDATE api_key SET scopes = '{admin}'") == "change_is_audited"
 
 
 async def test_how_an_endpoint_or_a_chat_fares_needs_no_entry(books: asyncpg.Connection) -> None:
@@ -575,6 +583,17 @@ async def test_payment_goes_back_to_unknown_only_by_undoing_a_settlement(
     assert await law_of(books, back) == "payment_undone_unrefunded"
     await beyond_the_law(books, "UPDATE payment SET moved_at = now() + interval '1 second'")  # it moved on since
     assert await law_of(books, back) == "payment_moves"
+
+
+async def test_settlement_that_a_client_reports_is_none(books: asyncpg.Connection) -> None:
+    await beyond_the_law(
+        books,
+        "DELETE FROM refund",
+        by_hand("settle", "aigul", State.PAID).replace("'service'", "'client'"),
+        "UPDATE payment SET state = 'paid', reserved_amount = 0, moved_at = now()",
+    )
+    undo = by_hand("settle-undo", "dana", "unknown")
+    assert await law_of(books, to_state("payment", "unknown"), undo) == "payment_moves"
 
 
 async def test_settlement_that_has_left_the_record_is_undone_by_nobody(books: asyncpg.Connection) -> None:
