@@ -1,6 +1,6 @@
 """Checking the whole record, out of the database or out of an archive, into one report."""
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,24 +38,34 @@ async def check_database(
     """Check every seal from ``from_seal`` on with its rows; of the one before it only the seal itself."""
     verifier = Verifier(expected=expected, retired=await archive.retired(database))
     try:
-        after = None
-        if from_seal > 1:
-            before = await archive.seal_before(database, from_seal)
-            if before is None:
-                raise RecordBroken(Kind.SEAL_MISSING, f"Seal {from_seal - 1} is missing.", seal=from_seal - 1)
-            verifier.continue_after(before)
-            after = before.last_id
+        after = await _begin(verifier, database, from_seal)
         wanted = await archive.seal_range(database, from_seal=from_seal)
         if wanted is not None:
-            async with aclosing(archive.read(database, SealRange(from_seal, wanted.last), after=after)) as lines:
-                async for line in lines:
-                    verifier.take(line)
-                    if isinstance(line, Seal):
-                        progress(1)
+            lines = archive.read(database, SealRange(from_seal, wanted.last), after=after)
+            await _take_all(verifier, lines, progress)
         verifier.end()
     except RecordBroken as problem:
         return _report(verifier, problem)
     return _report(verifier)
+
+
+async def _begin(verifier: Verifier, database: Database, from_seal: int) -> int | None:
+    """Take the seal before ``from_seal``; returns the last row under it, none at the beginning of the record."""
+    if from_seal <= 1:
+        return None
+    before = await archive.seal_before(database, from_seal)
+    if before is None:
+        raise RecordBroken(Kind.SEAL_MISSING, f"Seal {from_seal - 1} is missing.", seal=from_seal - 1)
+    verifier.continue_after(before)
+    return before.last_id
+
+
+async def _take_all(verifier: Verifier, lines: AsyncGenerator[archive.Line], progress: Progress) -> None:
+    async with aclosing(lines):
+        async for line in lines:
+            verifier.take(line)
+            if isinstance(line, Seal):
+                progress(1)
 
 
 async def note(database: Database, report: Report) -> None:

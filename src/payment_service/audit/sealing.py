@@ -11,6 +11,7 @@ Nobody waits for the sealing, and it depends on no transaction id, which a resto
 import asyncio
 import time
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -125,22 +126,27 @@ async def _seal_once(connection: AsyncConnection, horizon: int) -> int:
             created_at=created_at_text,
             rows=[(row.id, row.digest) for row in rows],
         )
-        own_hash = seal.computed_hash()
-        await connection.execute(
-            insert(AuditSeal).values(
-                seq=seal.seq,
-                form=form,
-                previous_seq=seq or None,
-                previous_hash=previous_hash,
-                after_id=after_id,
-                last_id=seal.last_id,
-                row_count=seal.count,
-                row_ids=[row_id for row_id, _digest in seal.rows],
-                row_digests=bytes.fromhex("".join(digest for _row_id, digest in seal.rows)),
-                hash=own_hash,
-                created_at=created_at,
-            )
-        )
+        own_hash = await _store(connection, seal, created_at)
     # The collected logs hold the hash on another machine: what is sealed cannot be sealed again unnoticed.
     log.info("audit sealed", seq=seal.seq, rows=seal.count, hash=own_hash)
     return seal.count
+
+
+async def _store(connection: AsyncConnection, seal: Seal, created_at: datetime) -> str:
+    """Insert a seal; returns its hash."""
+    own_hash = seal.computed_hash()
+    row = insert(AuditSeal).values(
+        seq=seal.seq,
+        form=seal.form,
+        previous_seq=seal.seq - 1 or None,
+        previous_hash=seal.previous,
+        after_id=seal.after_id,
+        last_id=seal.last_id,
+        row_count=seal.count,
+        row_ids=[row_id for row_id, _digest in seal.rows],
+        row_digests=bytes.fromhex("".join(digest for _row_id, digest in seal.rows)),
+        hash=own_hash,
+        created_at=created_at,
+    )
+    await connection.execute(row)
+    return own_hash

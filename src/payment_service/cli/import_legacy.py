@@ -2,7 +2,8 @@
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.progress import Progress
 from payment_service.access.service import FULL_ACCESS
 from payment_service.cli.output import AsJson, fail, show
 from payment_service.cli.running import with_services
-from payment_service.legacy.service import LegacyDatabaseError, LogReport, legacy_database, take_log, take_shops
+from payment_service.legacy.service import Count, LegacyDatabaseError, LogReport, legacy_database, take_log, take_shops
 from payment_service.money import Money
 from payment_service.reports.adopting import Adoption, adopt_legacy
 from payment_service.routing.importing import Planned
@@ -54,21 +55,13 @@ def import_legacy(
             console = Console(stderr=True)
             with Progress(console=console, disable=not console.is_terminal) as progress:
                 task = progress.add_task("Lines of the log", total=lines)
-                log = await take_log(
-                    old,
-                    services.database,
-                    dry_run=dry_run or bool(problems),
-                    advance=lambda done: progress.advance(task, done),
-                )
+                advance = partial(progress.advance, task)
+                nothing = dry_run or bool(problems)
+                log = await take_log(old, services.database, dry_run=nothing, advance=advance)
             adoption = None
-            if adopt_days and not (dry_run or problems):
-                task = progress.add_task("Payments", total=None)
-                adoption = await adopt_legacy(
-                    services.reports,
-                    FULL_ACCESS,
-                    days=adopt_days,
-                    advance=lambda done: progress.advance(task, done),
-                )
+            if adopt_days and not nothing:
+                advance = partial(progress.advance, progress.add_task("Payments", total=None))
+                adoption = await adopt_legacy(services.reports, FULL_ACCESS, days=adopt_days, advance=advance)
         return shops, problems, log, adoption
 
     try:
@@ -76,27 +69,39 @@ def import_legacy(
     except LegacyDatabaseError as error:
         fail(str(error))
     trouble = [*problems, *log.problems, *(adoption.problems if adoption else ())]
-    counts = {"in the old log": log.there, "here before": log.before, "here now": log.after}
-    if as_json:
-        told = {
-            "shops": [{"shop_id": plan.shop_id, "action": plan.action} for plan in shops],
-            "log": {name.replace(" ", "_"): asdict(count) for name, count in counts.items()},
-            "adoption": adoption and asdict(adoption),
-            "problems": trouble,
-        }
-        typer.echo(json.dumps(told, ensure_ascii=False, indent=2))
-    else:
-        show([{"shop_id": plan.shop_id, "action": plan.action} for plan in shops], as_json=False, empty="No shops.")
-        for name, count in counts.items():
-            typer.echo(f"{count.lines} lines {name}, {Money(count.amount)} tenge.")
-        if adoption:
-            typer.echo(
-                f"{adoption.adopted} payments adopted, {adoption.known} known already; "
-                f"{adoption.without_account} cannot be refunded here: the old log names no BIN."
-            )
-        for problem in trouble:
-            typer.echo(problem, err=True)
-        if problems:
-            typer.echo("Nothing was taken over.", err=True)
+    (_print_json if as_json else _print)(shops, log, adoption, trouble)
+    if problems and not as_json:
+        typer.echo("Nothing was taken over.", err=True)
     if trouble or (not dry_run and log.after != log.there):
         raise typer.Exit(1)
+
+
+def _counts(log: LogReport) -> dict[str, Count]:
+    return {"in the old log": log.there, "here before": log.before, "here now": log.after}
+
+
+def _actions(shops: list[Planned]) -> list[dict[str, Any]]:
+    return [{"shop_id": plan.shop_id, "action": plan.action} for plan in shops]
+
+
+def _print_json(shops: list[Planned], log: LogReport, adoption: Adoption | None, trouble: list[str]) -> None:
+    result = {
+        "shops": _actions(shops),
+        "log": {name.replace(" ", "_"): asdict(count) for name, count in _counts(log).items()},
+        "adoption": adoption and asdict(adoption),
+        "problems": trouble,
+    }
+    typer.echo(json.dumps(result, ensure_ascii=False, indent=2))
+
+
+def _print(shops: list[Planned], log: LogReport, adoption: Adoption | None, trouble: list[str]) -> None:
+    show(_actions(shops), as_json=False, empty="No shops.")
+    for name, count in _counts(log).items():
+        typer.echo(f"{count.lines} lines {name}, {Money(count.amount)} tenge.")
+    if adoption:
+        typer.echo(
+            f"{adoption.adopted} payments adopted, {adoption.known} known already; "
+            f"{adoption.without_account} cannot be refunded here: the old log names no BIN."
+        )
+    for problem in trouble:
+        typer.echo(problem, err=True)
