@@ -306,7 +306,7 @@ def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Passwords are hashed in no time: what is tested is not how long a hash takes."""
     quick = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     monkeypatch.setattr(passwords, "_hasher", quick)
-    monkeypatch.setattr(passwords, "_NOBODYS", quick.hash("the password of nobody"))
+    monkeypatch.setattr(passwords, "_DUMMY_HASH", quick.hash("the password of nobody"))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
-from payment_service.api.strict import MAX_TOLD, StrictRoute, not_known
+from payment_service.api.strict import MAX_ERRORS, StrictRoute, not_known
 from tests.api.conftest import SHOP, KeyMaker, create_body, problem_of
 from tests.api.test_matrix import routes_of
 from tests.api.truth import Truth
@@ -183,9 +183,9 @@ async def test_known_names_are_told_even_beside_other_mistakes(client: httpx.Asy
 
 async def test_so_many_unknown_names_are_told_and_no_more(client: httpx.AsyncClient) -> None:
     answer = await client.post(CREATE, json=create_body(**{f"n{number}": 1 for number in range(3000)}))
-    assert len(fields_of(answer)) == MAX_TOLD
+    assert len(fields_of(answer)) == MAX_ERRORS
     answer = await client.get("/payments", params={f"n{number}": 1 for number in range(300)})
-    assert len(fields_of(answer)) == MAX_TOLD
+    assert len(fields_of(answer)) == MAX_ERRORS
 
 
 @pytest.mark.parametrize("word", ["body", "query", "path", "header"])

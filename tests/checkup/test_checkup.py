@@ -149,7 +149,11 @@ def promised(**changes: Any) -> Guarantees:
 @pytest.mark.parametrize(
     ("changes", "level", "sentence"),
     [
-        ({"amiss": {"synchronous_commit": ("off", "on")}}, Level.BAD, "has synchronous_commit=off and needs on"),
+        (
+            {"wrong_settings": {"synchronous_commit": ("off", "on")}},
+            Level.BAD,
+            "has synchronous_commit=off and needs on",
+        ),
         ({"forgets_by": ("full_page_writes",)}, Level.BAD, "runs with full_page_writes=off and forgets payments"),
         ({"wal_level": "minimal"}, Level.WARNING, "wal_level is minimal"),
     ],
@@ -157,10 +161,10 @@ def promised(**changes: Any) -> Guarantees:
 def test_what_postgresql_does_not_promise(changes: dict[str, Any], level: Level, sentence: str) -> None:
     [laws] = _of_guarantees(promised())
     assert laws.level is Level.OK
-    [_, amiss] = _of_guarantees(promised(**changes))
-    assert (amiss.what, amiss.level) == ("database", level)
-    assert sentence in amiss.sentence
-    assert amiss.remedy
+    [_, bad] = _of_guarantees(promised(**changes))
+    assert (bad.what, bad.level) == ("database", level)
+    assert sentence in bad.sentence
+    assert bad.remedy
 
 
 @pytest.mark.parametrize(("free", "level"), [(500, Level.OK), (199, Level.WARNING), (49, Level.BAD)])

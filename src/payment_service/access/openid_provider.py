@@ -40,7 +40,7 @@ ALGORITHMS: Final = (
 )
 """With a key pair each: ``none`` proves nothing, and with HMAC our own secret would be a key."""
 _KNOWN_FOR_S: Final = 3600
-_NOT_AGAIN_FOR_S: Final = 10
+_RETRY_AFTER_S: Final = 10
 """How long a failure, or a key that is not known, waits for the next question."""
 _FORM: Final = "application/x-www-form-urlencoded"
 log = get_logger(__name__)
@@ -153,7 +153,7 @@ class Provider:
                 return self._known
             if now() < self._not_before:
                 raise OpenIdRefused(Refusal.AWAY)
-            self._not_before = now() + _NOT_AGAIN_FOR_S
+            self._not_before = now() + _RETRY_AFTER_S
             metadata = await self._document(self._settings.issuer.rstrip("/") + "/.well-known/openid-configuration")
             if metadata.get("issuer") != self._settings.issuer:
                 _refuse(Refusal.AWAY, "its document names another issuer")

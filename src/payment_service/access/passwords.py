@@ -17,7 +17,7 @@ LONGEST: Final = 200
 _SHORT_NAME: Final = 3
 """So short a name is in many a password that has nothing to do with it."""
 _hasher: Final = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-_NOBODYS: Final = _hasher.hash("the password of nobody")
+_DUMMY_HASH: Final = _hasher.hash("the password of nobody")
 """Compared with where there is no account, so that the answer takes as long as for one."""
 _one_at_a_time: Final = asyncio.Semaphore(1)
 
@@ -45,7 +45,7 @@ async def hash_of(password: str) -> str:
 async def is_right(password_hash: str | None, password: str) -> bool:
     """Whether it is the password; never when there is none."""
     async with _one_at_a_time:
-        verified = await asyncio.to_thread(_verify, password_hash or _NOBODYS, password[:LONGEST])
+        verified = await asyncio.to_thread(_verify, password_hash or _DUMMY_HASH, password[:LONGEST])
     return verified and password_hash is not None
 
 

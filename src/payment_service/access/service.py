@@ -75,7 +75,7 @@ class Caller:
         """Whether the shop is one of the caller's. What belongs to no shop is only for callers of all shops."""
         return self.shops is ALL_SHOPS or shop_id in self.shops
 
-    def may_all_that(self, other: "Caller") -> bool:
+    def has_all_rights_of(self, other: "Caller") -> bool:
         """Whether this caller may do everything that the other may, in every shop of the other."""
         return other.scopes <= self.scopes and (
             self.shops is ALL_SHOPS or (other.shops is not ALL_SHOPS and other.shops <= self.shops)
@@ -197,7 +197,7 @@ class Access:
         async with self.database.reading() as session:
             return {row.id: _caller(row) for row in await session.scalars(_holding().where(ApiKey.id.in_(key_ids)))}
 
-    async def require_still(self, caller: Caller) -> None:
+    async def require_valid(self, caller: Caller) -> None:
         """Refuse a caller whose key has lost rights since the request began. A caller without a key has none to lose.
 
         Raises:
@@ -206,7 +206,7 @@ class Access:
         if caller.key_id is None:
             return
         now = (await self.holding([caller.key_id])).get(caller.key_id)
-        if now is None or not now.may_all_that(caller):
+        if now is None or not now.has_all_rights_of(caller):
             raise NotAuthenticated
 
     async def create(

@@ -24,8 +24,8 @@ from payment_service.notifications.texts import NOTIFIABLE_EVENTS
 router = APIRouter(tags=["admin"], route_class=StrictRoute)
 
 Description = Annotated[Text, StringConstraints(max_length=200)]
-PeoplesEvent = Annotated[EventType, WithJsonSchema({"type": "string", "enum": list(NOTIFIABLE_EVENTS)})]
-Events = Annotated[list[PeoplesEvent], Field(min_length=1, examples=[["payment.paid"]])]
+NotifiableEvent = Annotated[EventType, WithJsonSchema({"type": "string", "enum": list(NOTIFIABLE_EVENTS)})]
+Events = Annotated[list[NotifiableEvent], Field(min_length=1, examples=[["payment.paid"]])]
 BindingId = Annotated[UUID, Path(description="The binding, as the list shows it.")]
 
 

@@ -29,7 +29,7 @@ from pydantic_core import CoreSchema
 from payment_service.api import problems
 from payment_service.api.dependencies import Admin, InServices, ReportsWriter
 from payment_service.api.fields import Moment, SentId, ShopId, Text, digits, or_else, whole
-from payment_service.api.strict import MAX_TOLD, StrictRoute, not_known, unknown_parameters
+from payment_service.api.strict import MAX_ERRORS, StrictRoute, not_known, unknown_parameters
 from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
 from payment_service.audit.service import LogFilter
@@ -154,7 +154,7 @@ class ClientReport(BaseModel):
                 checked_bin(organization_bin)
             except ValueError as error:
                 yield f"organization_bin: kept as {organization_bin}, but {error}"
-        for name in islice(self.model_extra or (), MAX_TOLD):
+        for name in islice(self.model_extra or (), MAX_ERRORS):
             yield f"{name[:60]}: {not_known(name, type(self).model_fields)}"
 
     def known(self) -> dict[str, Any]:
@@ -164,7 +164,7 @@ class ClientReport(BaseModel):
     def warnings(self, request: Request) -> list[str]:
         """What of the report, and of the query that came with it, is not kept as it was sent."""
         parameters = [f"{name[:60]}: {said}" for name, said in unknown_parameters(request.query_params, ()).items()]
-        found = (self._warnings + parameters)[:MAX_TOLD]
+        found = (self._warnings + parameters)[:MAX_ERRORS]
         if found:
             log.warning("report kept in part", warnings=" | ".join(found))
         return found

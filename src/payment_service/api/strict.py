@@ -30,7 +30,7 @@ from starlette.types import Receive, Scope, Send
 from payment_service.api import media
 from payment_service.api.numbers import exact_json
 
-MAX_TOLD: Final = 20
+MAX_ERRORS: Final = 20
 """Names that one answer complains of: to find the nearest name takes time, and no key is needed to ask."""
 _LONGEST_NAME: Final = 60
 _NO_BODY: Final = (b"", b"0")
@@ -62,7 +62,7 @@ def unknown_parameters(given: Iterable[str], known: Iterable[str]) -> dict[str, 
     """The first query parameters that are not known, each with what is said of it."""
     names = list(known)
     unknown = (name for name in given if name not in names)
-    return {name: not_known(name, names) for name in islice(unknown, MAX_TOLD)}
+    return {name: not_known(name, names) for name in islice(unknown, MAX_ERRORS)}
 
 
 class StrictRoute(APIRoute):
@@ -207,7 +207,7 @@ class _Endpoint:
         if self._body is None:
             errors += await _unasked_body(request, headers)
         if errors:
-            raise RequestValidationError(errors[:MAX_TOLD])
+            raise RequestValidationError(errors[:MAX_ERRORS])
 
     async def _json(self, request: Request, headers: Mapping[bytes, bytes]) -> Any:
         body = await request.body() if self._body is not None else b""
@@ -269,7 +269,7 @@ async def _unasked_body(request: Request, headers: Mapping[bytes, bytes]) -> lis
     except (ValueError, RecursionError):
         body = "no JSON"
     if isinstance(body, dict):
-        return [_error("body", name, not_known(name, ())) for name in islice(body, MAX_TOLD)]
+        return [_error("body", name, not_known(name, ())) for name in islice(body, MAX_ERRORS)]
     return [] if body in (None, []) else [_error("body", "body", "must be empty")]
 
 
@@ -280,7 +280,7 @@ def _error(where: str, name: str, message: str) -> dict[str, Any]:
 def _named(errors: Iterable[Mapping[str, Any]], model: Any) -> list[Mapping[str, Any]]:
     """The errors, and those about fields that are not known with the nearest known name."""
     errors = list(errors)
-    unknown = [one for one in errors if one["type"] == "extra_forbidden"][:MAX_TOLD]
+    unknown = [one for one in errors if one["type"] == "extra_forbidden"][:MAX_ERRORS]
     named = [{**one, "msg": not_known(str(one["loc"][-1]), _fields_at(one["loc"][1:-1], model))} for one in unknown]
     return named + [one for one in errors if one["type"] != "extra_forbidden"]
 

@@ -39,7 +39,7 @@ class Throttle:
         self._no_authentication = no_authentication
         self._known: OrderedDict[str, None] = OrderedDict()
 
-    def know(self, digests: Iterable[str]) -> None:
+    def remember_keys(self, digests: Iterable[str]) -> None:
         """Count these keys by themselves from now on; each is given as its SHA-256 in hex."""
         for digest in digests:
             self._known[digest] = None
@@ -72,7 +72,7 @@ class Throttle:
         if ticket.key is None:
             return
         if verified:
-            self.know([ticket.key])
+            self.remember_keys([ticket.key])
         elif refused:
             self._known.pop(ticket.key, None)
 

@@ -59,7 +59,7 @@ async def changed(services: Services, caller: Caller, payment_id: UUID, *, withi
                 raise NotAuthenticated
             async with services.subscriptions.reading():
                 payment = await services.reading.get(caller, payment_id)
-        await services.access.require_still(caller)
+        await services.access.require_valid(caller)
     return payment
 
 

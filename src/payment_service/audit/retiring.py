@@ -19,7 +19,7 @@ from payment_service.audit.canonical import Seal
 from payment_service.audit.models import AuditRetired, AuditSeal
 from payment_service.observability.context import origin
 from payment_service.postgres.database import Database
-from payment_service.postgres.months import NotRetired, over, take_out
+from payment_service.postgres.months import NotRetired, detach, over
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,4 +83,4 @@ async def retire(database: Database, partition: str, file_sha256: str | None) ->
         NotRetired: when the database refuses it, or something else held the record for too long.
     """
     statement = "SELECT retire_log_partition($1::text, $2, $3)"
-    await take_out(database, partition, statement, partition, file_sha256, origin.get().actor)
+    await detach(database, partition, statement, partition, file_sha256, origin.get().actor)

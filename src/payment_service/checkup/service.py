@@ -154,7 +154,7 @@ def _of_guarantees(found: Guarantees) -> list[Finding]:
         remedy += "SELECT setval(SEQUENCE, ID) with the highest id of its table; "
         remedy += "restart all; payment-service audit verify"
         findings = [Finding("laws", Level.BAD, found.laws_off, remedy)]
-    for name, (value, wanted) in found.amiss.items():
+    for name, (value, wanted) in found.wrong_settings.items():
         sentence = f"a session of the service has {name}={value} and needs {wanted}"
         findings.append(Finding("database", Level.BAD, sentence, "docs/deploy.md, 'Behind PgBouncer'"))
     if found.forgets_by:

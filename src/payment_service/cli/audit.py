@@ -58,7 +58,7 @@ def verify(
     if file is not None:
         if from_seal > 1:
             fail("--from-seal is for the database: a file is checked from its first seal on.")
-        _tell(_check_file(file, expected), None, None, as_json=as_json)
+        _print_report(_check_file(file, expected), None, None, as_json=as_json)
         return
 
     async def work(database: Database, _vault: Vault) -> tuple[Report, UnsealedRows, Comparison | None]:
@@ -71,7 +71,7 @@ def verify(
         await _note(database, report)
         return report, waiting, await compare(database) if report.problem is None else None
 
-    _tell(*with_database(work), as_json=as_json)
+    _print_report(*with_database(work), as_json=as_json)
 
 
 async def _note(database: Database, report: Report) -> None:
@@ -111,7 +111,7 @@ def export(
 
     wanted, waiting = with_database(work)
     what = f"Seals {wanted.first} to {wanted.last} were written." if wanted else "No seal covers that."
-    typer.echo(f"{what} {_waiting_words(waiting)}", err=True)
+    typer.echo(f"{what} {_unsealed_text(waiting)}", err=True)
 
 
 async def _write(database: Database, wanted: SealRange, file: BinaryIO) -> None:
@@ -200,17 +200,19 @@ def _check_file(path: Path, expected: Expected | None) -> Report:
         fail(f"{path} cannot be read: {error.strerror}.")
 
 
-def _tell(report: Report, waiting: UnsealedRows | None, comparison: Comparison | None, *, as_json: bool) -> None:
+def _print_report(
+    report: Report, waiting: UnsealedRows | None, comparison: Comparison | None, *, as_json: bool
+) -> None:
     problem = report.problem or (comparison.problem if comparison else None)
     if as_json:
         show([_line(report, waiting, comparison, problem)], as_json=True)
     else:
-        _say(report, waiting, comparison)
+        _print_text(report, waiting, comparison)
     if problem is not None:
         fail(problem.sentence)
 
 
-def _say(report: Report, waiting: UnsealedRows | None, comparison: Comparison | None) -> None:
+def _print_text(report: Report, waiting: UnsealedRows | None, comparison: Comparison | None) -> None:
     if report.first is not None and report.last is not None:
         until = "" if report.problem is None else " before that"
         typer.echo(f"Whole{until}: seals {report.first.seq} to {report.last.seq} with {report.rows} rows.")
@@ -220,7 +222,7 @@ def _say(report: Report, waiting: UnsealedRows | None, comparison: Comparison | 
     elif report.problem is None:
         typer.echo("Nothing is sealed yet.")
     if waiting is not None:
-        typer.echo(_waiting_words(waiting))
+        typer.echo(_unsealed_text(waiting))
     if comparison is not None:
         but = "" if comparison.problem is None else ", and not all are"
         typer.echo(f"As recorded: {comparison.rows} rows of routing, keys, webhooks, chats and secrets{but}.")
@@ -245,7 +247,7 @@ def _line(
     }
 
 
-def _waiting_words(waiting: UnsealedRows) -> str:
+def _unsealed_text(waiting: UnsealedRows) -> str:
     if waiting.since is None:
         return "No row waits for its seal."
     since = waiting.since.isoformat(timespec="seconds")

@@ -75,7 +75,7 @@ def add(
         show([_line(person)], as_json=False)
     if not as_json and address is not None:
         typer.echo(f"Link that sets the password, once within a day: {address}")
-    _tell_sending(made, person)
+    _print_sending(made, person)
 
 
 @app.command("list")
@@ -147,7 +147,7 @@ def link(person_id: Id, language: OfLanguage = Language.RU, *, send: Send = Fals
     person, made = found
     if not made.is_sent:
         typer.echo(made.address)
-    _tell_sending(made, person)
+    _print_sending(made, person)
 
 
 def _require_mail(services: "Services", *, send: bool) -> None:
@@ -160,7 +160,7 @@ async def _link(services: "Services", person: Person, language: Language | None)
     return await (services.links.make(person.id) if language is None else services.links.send(person, language))
 
 
-def _tell_sending(made: "MadeLink | None", person: Person) -> None:
+def _print_sending(made: "MadeLink | None", person: Person) -> None:
     """Say what came of sending a link; one that is not known to have been sent has been printed, and is an error."""
     if made is not None and made.is_sent:
         typer.echo(f"Sent to {person.email}.", err=True)

@@ -35,7 +35,7 @@ app = typer.Typer()
 ALMATY: Final = timezone(timedelta(hours=5))
 DIFFERS, NOT_FINISHED = 1, 2
 SAVE_EVERY_S = 1.0
-TELL_EVERY = 1000
+LOG_EVERY = 1000
 
 _MEANINGS: Final = {
     Kind.PAID_THERE_OPEN_HERE: "the buyer paid, and it is still open here",
@@ -238,7 +238,7 @@ class _Progress:
 
     def __init__(self, total: int) -> None:
         self._total = total
-        self._told = 0
+        self._logged = 0
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -262,8 +262,8 @@ class _Progress:
         """Show how far the walk came."""
         if not self._bar.disable:
             self._bar.update(self._task, completed=walk.done, found=f"{len(walk.findings)} found")
-        elif walk.done // TELL_EVERY > self._told:
-            self._told = walk.done // TELL_EVERY
+        elif walk.done // LOG_EVERY > self._logged:
+            self._logged = walk.done // LOG_EVERY
             typer.echo(f"{walk.done} of {self._total} payments compared, {len(walk.findings)} found", err=True)
 
 

@@ -30,14 +30,14 @@ from payment_service.console.json_api import API, JsonApi
 from payment_service.console.render import assets
 from payment_service.console.web import HEADERS, HOME, SIGN_IN, Page, Refused, Visit, page
 
-_FOR_GOOD: Final = "private, max-age=31536000, immutable"
+_CACHE_FOREVER: Final = "private, max-age=31536000, immutable"
 
 
 async def _asset(request: Request) -> Response:
     asset = assets().get(request.path_params["name"])
     if asset is None:
         return await _nowhere(request)
-    headers = {**HEADERS, "Cache-Control": _FOR_GOOD, "Vary": "Accept-Encoding"}
+    headers = {**HEADERS, "Cache-Control": _CACHE_FOREVER, "Vary": "Accept-Encoding"}
     content = asset.content
     if "gzip" in request.headers.get("Accept-Encoding", ""):
         headers["Content-Encoding"], content = "gzip", asset.compressed

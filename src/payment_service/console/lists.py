@@ -20,7 +20,7 @@ from payment_service.refunds.views import Task, TaskKind
 
 AT_ONCE: Final = 25
 TASKS_ON_SEARCH: Final = 3
-MOST_TASKS: Final = 50
+MAX_TASKS: Final = 50
 """So many are counted; above that it is said that there are more."""
 TASKS_ON_PAGE: Final = 25
 TODO: Final[Mapping[TaskKind, tuple[str, str]]] = {
@@ -60,7 +60,7 @@ async def search(visit: Visit) -> Response:
             page = await queries.search(session, PaymentFilter(shops=caller.shops), limit=AT_ONCE, cursor=cursor)
         payments, next_cursor = list(page.rows), page.next_cursor
     lines = [PaymentLine.of(payment) for payment in payments]
-    waiting: list[Task] = [] if wanted or cursor else await visit.services.tasks(caller, limit=MOST_TASKS + 1)
+    waiting: list[Task] = [] if wanted or cursor else await visit.services.tasks(caller, limit=MAX_TASKS + 1)
     tasks_shown = waiting[:TASKS_ON_SEARCH]
     return visit.page(
         "search.html",
@@ -92,7 +92,7 @@ def cursor_of(visit: Visit) -> str | None:
 
 async def tasks(visit: Visit) -> Response:
     """What people must look at, oldest first."""
-    found = await visit.services.tasks(visit.me.caller, limit=MOST_TASKS + 1)
+    found = await visit.services.tasks(visit.me.caller, limit=MAX_TASKS + 1)
     shown = found[:TASKS_ON_PAGE]
     waiting = await visit.services.route_changes.waiting(visit.me.caller) if visit.me.may(Right.ROUTE) else {}
     return visit.page(

@@ -224,12 +224,12 @@ def reason_of(visit: Visit, called: str) -> str:
     return reason
 
 
-async def finish_in_time(visit: Visit, deed: Coroutine[Any, Any, Ended]) -> Ended | None:
+async def finish_in_time(visit: Visit, operation: Coroutine[Any, Any, Ended]) -> Ended | None:
     """Do what moves money, to its end; none when that takes longer than a page may wait."""
     inflight = visit.services.inflight
     until = asyncio.get_running_loop().time() + ANSWER_WITHIN_S
     try:
-        return await inflight.wait(inflight.begin(deed), until=until)
+        return await inflight.wait(inflight.begin(operation), until=until)
     except NotEndedYet:
         return None
 

@@ -31,7 +31,7 @@ from payment_service.webhooks.endpoints import SUBSCRIBABLE, host_of
 from payment_service.webhooks.models import EventDelivery
 
 AT_ONCE: Final = 50
-MOST_TOLD: Final = 10_000
+MAX_COUNTED: Final = 10_000
 _LONGEST_URL: Final = 2000
 _LONGEST_DESCRIPTION: Final = 500
 _YEARS: Final = range(2020, 2100)
@@ -218,9 +218,9 @@ async def replay_many(visit: Visit) -> Response:
                     replayed = await record.replay_period(caller, endpoint_id, first, last, besides_since=asked_at)
                 return redirect(f"{HOME}/webhooks", done="replayed", count=str(replayed))
             if last is None:
-                count = await record.count_failed(caller, endpoint_id, first, at_most=MOST_TOLD + 1)
+                count = await record.count_failed(caller, endpoint_id, first, at_most=MAX_COUNTED + 1)
             else:
-                count = await record.count_period(caller, endpoint_id, first, last, at_most=MOST_TOLD + 1)
+                count = await record.count_period(caller, endpoint_id, first, last, at_most=MAX_COUNTED + 1)
     today = datetime.now(UTC).astimezone(ALMATY).replace(hour=0, minute=0)
     return visit.page(
         "webhook_replay.html",
@@ -231,7 +231,7 @@ async def replay_many(visit: Visit) -> Response:
         since=since or f"{today:%Y-%m-%dT%H:%M}",
         until=until or f"{datetime.now(UTC).astimezone(ALMATY):%Y-%m-%dT%H:%M}",
         found=count,
-        most=MOST_TOLD,
+        most=MAX_COUNTED,
         is_wrong=problem is not None,
         asked_at=datetime.now(UTC).isoformat(),
     )

@@ -9,7 +9,7 @@ from datetime import datetime
 from payment_service.events.models import Event
 from payment_service.observability.context import origin
 from payment_service.postgres.database import Database
-from payment_service.postgres.months import over, take_out
+from payment_service.postgres.months import detach, over
 
 
 async def retirable(database: Database, *, before: datetime) -> Sequence[str]:
@@ -23,4 +23,4 @@ async def retire(database: Database, partition: str) -> None:
     Raises:
         NotRetired: when the database refuses it, or something else held the tables for too long.
     """
-    await take_out(database, partition, "SELECT retire_event_partition($1::text, $2)", partition, origin.get().actor)
+    await detach(database, partition, "SELECT retire_event_partition($1::text, $2)", partition, origin.get().actor)

@@ -342,7 +342,7 @@ class Subscriptions:
         holding = await self._access.holding({one.caller.key_id for one in waiting if one.caller.key_id is not None})
         for subscription in waiting:
             now = holding.get(subscription.caller.key_id or 0)
-            if now is None or not now.may_all_that(subscription.caller):
+            if now is None or not now.has_all_rights_of(subscription.caller):
                 subscription.end()
             else:
                 subscription.checked_at = asked_at

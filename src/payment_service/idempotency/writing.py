@@ -129,12 +129,12 @@ async def restore_intent(database: Database, what: str, statement: str, *args: A
     Raises:
         RowLost: when something is in its way by now, such as an equal request that was sent since.
     """
-    doer = origin.set(Origin("service", origin.get().request_id))
+    previous = origin.set(Origin("service", origin.get().request_id))
     try:
         async with database.transaction() as session:
             await holding.hold(session, f"the database has lost {what}, which was sent")
     finally:
-        origin.reset(doer)
+        origin.reset(previous)
     async with database.transaction() as session:
         await holding.allow_restoring(session)
         intent = await (await raw(session)).fetchrow(statement, *args, RETRY_S)

@@ -70,7 +70,7 @@ class Guarantees:
 
     laws_off: str | None
     """Why the database does not enforce its rules in this session, as a sentence; none when it does."""
-    amiss: Mapping[str, tuple[str, str]]
+    wrong_settings: Mapping[str, tuple[str, str]]
     """Settings of the session that are not as they must be: what they are, and what they must be."""
     forgets_by: tuple[str, ...]
     """Settings by which a crash of the machine loses what was committed."""
@@ -89,7 +89,7 @@ async def guarantees(database: Database) -> Guarantees:
         found: dict[str, str] = {row.name: row.setting for row in rows}
         return Guarantees(
             laws_off=await laws_off(session),
-            amiss={name: (found[name], wanted) for name, wanted in _WANTED.items() if found[name] != wanted},
+            wrong_settings={name: (found[name], wanted) for name, wanted in _WANTED.items() if found[name] != wanted},
             forgets_by=tuple(name for name in ("fsync", "full_page_writes") if found[name] == "off"),
             wal_level=found["wal_level"],
             size=int((await session.execute(_SIZE)).scalar_one()),

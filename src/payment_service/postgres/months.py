@@ -89,7 +89,7 @@ async def over(database: Database, leader: str, *, before: datetime) -> list[tup
         return [(name, until) for name, until in found]
 
 
-async def take_out(database: Database, partition: str, statement: str, *arguments: object) -> None:
+async def detach(database: Database, partition: str, statement: str, *arguments: object) -> None:
     """Take a partition out by a statement, as the owner of the tables.
 
     Payments wait for its lock for at most ``LOCK_MS``, and for as long as the rest of it takes: some milliseconds.

@@ -38,22 +38,22 @@ class StatementPool:
             OSError, sqlalchemy.exc.TimeoutError: the connection was lost, or none was to be had in time.
         """
         begun = time.monotonic()
-        connection = await self._take()
+        connection = await self._acquire()
         try:
             # The driver has a timer for each statement anyway: none is put around it.
             left_s = within_s and within_s - (time.monotonic() - begun)
             rows: list[asyncpg.Record] = await connection.fetch(query, *args, timeout=left_s)
         except asyncpg.PostgresError as error:
-            self._give_back(connection, lost=(error.sqlstate or "").startswith(_GONE))
+            self._release(connection, lost=(error.sqlstate or "").startswith(_GONE))
             raise
         except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             # What asyncpg says of a connection that was killed while it rested.
-            self._give_back(connection, lost=True)
+            self._release(connection, lost=True)
             raise ConnectionResetError("the connection was lost") from error
         except BaseException:
-            self._give_back(connection, lost=True)
+            self._release(connection, lost=True)
             raise
-        self._give_back(connection)
+        self._release(connection)
         return rows
 
     async def fetchrow(self, query: str, *args: Any, within_s: float | None = None) -> asyncpg.Record | None:
@@ -67,7 +67,7 @@ class StatementPool:
             _, connection = self._idle.pop()
             connection.terminate()
 
-    async def _take(self) -> asyncpg.Connection:
+    async def _acquire(self) -> asyncpg.Connection:
         if not self._free.locked() and (rested := self._newest()) is not None:
             await self._free.acquire()  # does not wait: none is held by others than those who run a statement
             return rested
@@ -114,7 +114,7 @@ class StatementPool:
                 return connection
         return await self._connect()
 
-    def _give_back(self, connection: asyncpg.Connection, *, lost: bool = False) -> None:
+    def _release(self, connection: asyncpg.Connection, *, lost: bool = False) -> None:
         if lost:
             connection.terminate()
         elif not connection.is_closed():

@@ -91,7 +91,7 @@ def _worker(services: Services) -> "Worker":
 async def _load_known_keys(services: Services, throttle: Throttle) -> None:
     """Load the valid keys, so that they are not limited as guesses when this process starts in a flood of those."""
     try:
-        throttle.know(key.digest for key in await services.access.all() if key.revoked_at is None)
+        throttle.remember_keys(key.digest for key in await services.access.all() if key.revoked_at is None)
     except Exception as error:  # noqa: BLE001 - the database may be away; each key is known once it was used
         log.warning("keys are not known yet", error=type(error).__name__)
 
@@ -114,10 +114,10 @@ class _Server(uvicorn.Server):
             listening.close()
         await asyncio.sleep(0)  # the loop lets go of its sockets in its next turn
         for queue in queues:
-            await self._take_in(queue)
+            await self._accept_queued(queue)
         await super().shutdown(sockets)
 
-    async def _take_in(self, queue: socket.socket) -> None:
+    async def _accept_queued(self, queue: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         # It would block when none is left; stopping must go on after any other error too.
         with queue, contextlib.suppress(OSError):

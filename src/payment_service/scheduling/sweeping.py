@@ -22,17 +22,17 @@ async def for_each_isolated(
     Raises:
         DBAPIError, OSError: when the database is away, which says nothing about any of them.
     """
-    taken = in_vain = 0
+    taken = failures = 0
     # In any order: what blocks one sweep must not stand in front of the next one too.
     for one in random.sample(ids, len(ids)):
         try:
             await take(one)
         except Exception as error:
-            in_vain = in_vain + 1 if is_unreachable(error) else 0
-            if in_vain == _AWAY_AFTER:
+            failures = failures + 1 if is_unreachable(error) else 0
+            if failures == _AWAY_AFTER:
                 raise
             subject, _, _ = alarm.partition("_")  # of whose rows the sweep is: payment or refund
             metrics.alarm(log, alarm, **{f"{subject}_id": str(one)}, error=type(error).__name__)
         else:
-            taken, in_vain = taken + 1, 0
+            taken, failures = taken + 1, 0
     return taken

@@ -156,7 +156,7 @@ class DeliveryRecord:
             newest = (await session.scalars(latest)).one()
             if besides_since is not None and newest.created_at >= besides_since:
                 return newest
-            again = await self._again(session, newest)
+            again = await self._replay(session, newest)
             wake(session, Kind.DELIVERIES)
         return again
 
@@ -175,7 +175,7 @@ class DeliveryRecord:
                 query = select(EventDelivery).where(*failed, EventDelivery.id > last)
                 batch = list(await session.scalars(query.order_by(EventDelivery.id).limit(BATCH)))
                 for delivery in batch:
-                    await self._again(session, delivery)
+                    await self._replay(session, delivery)
                 if not batch:
                     return replayed
                 wake(session, Kind.DELIVERIES)
@@ -208,7 +208,7 @@ class DeliveryRecord:
                 events = list(await session.scalars(query.order_by(Event.created_at, Event.id).limit(BATCH)))
                 if not events:
                     return replayed
-                replayed += await self._all_again(session, endpoint, events, besides_since)
+                replayed += await self._replay_all(session, endpoint, events, besides_since)
             place = tuple_(Event.created_at, Event.id) > tuple_(events[-1].created_at, events[-1].id)
 
     async def replay_subjects(
@@ -226,7 +226,7 @@ class DeliveryRecord:
                     continue
                 of_subjects = select(Event).where(Event.subject_id.in_(subject_ids)).limit(BATCH)
                 events = list(await session.scalars(of_subjects.order_by(Event.created_at, Event.id)))
-                replayed += await self._all_again(session, held, events, besides_since)
+                replayed += await self._replay_all(session, held, events, besides_since)
         return replayed
 
     async def count_failed(self, caller: Caller, endpoint_id: UUID, since: datetime, *, at_most: int) -> int:
@@ -307,7 +307,7 @@ class DeliveryRecord:
 
     # --- steps
 
-    async def _all_again(
+    async def _replay_all(
         self,
         session: AsyncSession,
         endpoint: WebhookEndpoint,
@@ -325,7 +325,7 @@ class DeliveryRecord:
                 continue
             replayed += 1
             if delivery is not None:
-                await self._again(session, delivery)
+                await self._replay(session, delivery)
             elif event.passed_on_at is not None:  # else it is about to be delivered anyway
                 session.add(delivery_of(event, endpoint.id))
         wake(session, Kind.DELIVERIES)
@@ -347,7 +347,7 @@ class DeliveryRecord:
             raise WebhookOff(endpoint_id)
         return endpoint
 
-    async def _again(self, session: AsyncSession, delivery: EventDelivery) -> EventDelivery:
+    async def _replay(self, session: AsyncSession, delivery: EventDelivery) -> EventDelivery:
         if delivery.state == "waiting":
             again = delivery
             again.next_try_at = func.now()

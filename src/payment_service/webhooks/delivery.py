@@ -154,7 +154,7 @@ class Deliveries:
         await self.endpoints.get(caller, endpoint_id)
         async with self.database.transaction() as session:
             endpoint = await session.get_one(WebhookEndpoint, endpoint_id)
-            event = self.endpoints.tell(session, endpoint, EventType.TEST)
+            event = self.endpoints.announce(session, endpoint, EventType.TEST)
             event.passed_on_at = func.now()
             await session.flush()
             delivery = delivery_of(event, endpoint_id)

@@ -39,7 +39,7 @@ MAX_HEADERS: Final = 10
 SUBSCRIBABLE: Final = tuple(kind for kind in EventType if kind is not EventType.TEST)
 """A test goes to the endpoint that it is a test of."""
 _SIGNING_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature", "content-type")
-_OPENED_AT_MOST: Final = 1000
+_MAX_OPENED: Final = 1000
 log = get_logger(__name__)
 
 
@@ -218,17 +218,17 @@ class Endpoints:
         await session.execute(update(EventDelivery).where(*waiting).values(next_try_at=func.now()))
         wake(session, Kind.DELIVERIES)
         if recovered:
-            self.tell(session, endpoint, EventType.ENDPOINT_RECOVERED)
+            self.announce(session, endpoint, EventType.ENDPOINT_RECOVERED)
 
     async def switch_off(self, session: AsyncSession, endpoint: WebhookEndpoint, reason: str, moment: Any) -> None:
         """Deliver nothing to it any more, and announce it: it is ``gone`` or ``failing``."""
         endpoint.is_active, endpoint.off_reason, endpoint.off_since = False, reason, moment
         await _record(session, "webhook-off", endpoint)
         await session.refresh(endpoint)
-        self.tell(session, endpoint, EventType.ENDPOINT_DISABLED)
+        self.announce(session, endpoint, EventType.ENDPOINT_DISABLED)
         alarm(log, "endpoint_switched_off", endpoint_id=str(endpoint.id), reason=reason)
 
-    def tell(self, session: AsyncSession, endpoint: WebhookEndpoint, kind: EventType) -> Event:
+    def announce(self, session: AsyncSession, endpoint: WebhookEndpoint, kind: EventType) -> Event:
         """Write an event about the endpoint itself, in the caller's transaction. Of its URL it names the host only."""
         return outbox.write(
             session,
@@ -258,7 +258,7 @@ class Endpoints:
     def _decrypt(self, ciphertext: str, place: str) -> str:
         opened = self._opened.get((ciphertext, place))
         if opened is None:
-            if len(self._opened) >= _OPENED_AT_MOST:
+            if len(self._opened) >= _MAX_OPENED:
                 self._opened.clear()
             opened = self._opened[ciphertext, place] = self.vault.decrypt(ciphertext, place)
         return opened

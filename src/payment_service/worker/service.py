@@ -90,7 +90,7 @@ class Worker:
     swept_at: float = field(default_factory=time.monotonic)
     """When the last sweep began, by the monotonic clock."""
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    _held_because: HoldReason | None = None
+    _hold_reason: HoldReason | None = None
 
     async def run(self) -> None:
         """Work until ``stop`` is called, then finish the work under way. Waits for a lost database."""
@@ -159,9 +159,9 @@ class Worker:
         because = await self.holding.because()
         self._hold_notifications(held=because not in {None, HoldReason.HELD})
         SENDING_HELD.set(because is not None)
-        if because is not None and because != self._held_because:
+        if because is not None and because != self._hold_reason:
             alarm(log, "sending_held", because=because)
-        self._held_because = because
+        self._hold_reason = because
 
     async def _look_at_clock(self) -> None:
         DATABASE_CLOCK_AHEAD.set((await database_health(self.database)).clock_ahead_s)
