@@ -32,7 +32,8 @@ from payment_service.programs import StartError
 from payment_service.routing import importing
 from payment_service.routing.service import set_needs_two
 from payment_service.services import Services, open_services
-from payment_service.settings import DEVELOPMENT_FILE, Settings, is_loopback, load
+from payment_service.setting_texts import is_loopback
+from payment_service.settings import DEVELOPMENT_FILE, Settings, load
 
 READY_WITHIN_S = 30
 STOP_WITHIN_S = 20

@@ -2,10 +2,11 @@
 
 import codecs
 import re
-from ipaddress import ip_network
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 _ORIGIN_HOST: Final = re.compile(r"[a-z0-9_.-]+|\[[0-9a-f:.]+\]")
 _ORIGINS: Final = (
@@ -118,3 +119,46 @@ def encoding_of(file: Path) -> str | None:
     if not is_text:
         raise UnreadableFileError(f"{file} is no text in UTF-8: save it anew in that encoding.")
     return encoding
+
+
+def trace_headers_of(value: str) -> Iterator[tuple[str, str]]:
+    """Read ``name=value`` pairs between commas.
+
+    Raises:
+        ValueError: for anything else. Its text quotes nothing of it.
+    """
+    for pair in value.split(","):
+        name, given, content = pair.partition("=")
+        if not (name.strip() and given and content.strip()):
+            raise ValueError("must be NAME=VALUE pairs separated by commas")
+        yield name.strip(), content.strip()
+
+
+def checked_address(value: str) -> SplitResult:
+    """Read the address of a service.
+
+    Raises:
+        ValueError: for anything that is none. Its text quotes nothing of it.
+    """
+    if any(char <= " " or char == "\x7f" for char in value):  # urlsplit takes some of them out, and only there
+        raise ValueError("holds a space, a line feed or another control character: set it without")
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise ValueError("must be an http:// or https:// address") from None  # the cause may quote a password
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+        raise ValueError("must be an http:// or https:// address")
+    if parts.query or parts.fragment or "@" in parts.netloc:
+        raise ValueError("must have no query, fragment or user name")
+    return parts
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host name can only mean this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -11,18 +11,18 @@ from typing import Final
 import pytest
 from pydantic import ValidationError
 
-from payment_service import settings
+from payment_service import setting_fields
 from payment_service.access.settings import OpenIdSettings
 from payment_service.payments.following import FollowPlan
 from payment_service.payments.rules import PaymentRules
 from payment_service.postgres.connecting import ConnectArgumentError, connect_arguments
 from payment_service.providers.kaspi.settings import KaspiSettings
 from payment_service.rates import Rate, Rates
+from payment_service.setting_texts import is_loopback
 from payment_service.settings import (
     DEVELOPMENT_FILE,
     Settings,
     SettingsError,
-    is_loopback,
     load,
     load_of_development_server,
 )
@@ -95,7 +95,7 @@ def test_groups_are_made_of_what_was_set_and_know_the_rest(monkeypatch: pytest.M
 def test_provider_of_identities_is_named_as_its_tokens_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
     there = "https://pay.example/console/openid/callback"
     assert with_environment(monkeypatch, OIDC).openid == OpenIdSettings("https://id.example/", "console", SECRET, there)
-    monkeypatch.setattr(settings, "find_spec", lambda _: None)
+    monkeypatch.setattr(setting_fields, "find_spec", lambda _: None)
     with pytest.raises(SettingsError, match="CONSOLE_OIDC_ISSUER needs what the extra 'oidc' installs"):
         with_environment(monkeypatch, OIDC)
 

@@ -28,7 +28,7 @@ from payment_service.money import Money
 from payment_service.observability.logs import get_logger
 from payment_service.scheduling.operations import ANSWER_WITHIN_S, NotEndedYet
 from payment_service.services import Services
-from payment_service.settings import is_loopback
+from payment_service.setting_texts import is_loopback
 
 _SUM: Final = re.compile(r"[0-9]+(?:[.,][0-9]{1,2})?")
 POLICY: Final = (
