@@ -229,5 +229,5 @@ def test_keys_that_are_known_are_not_without_end(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("payment_service.api.throttle._KNOWN_KEYS", 2)
     throttle = Throttle(Rate(9, 1), Rate(9, 1))
     for key in "abc":
-        throttle.learn(throttle.admit(key, ("192.0.2.1", 1)), verified=True, refused=False)
+        throttle.observe(throttle.admit(key, ("192.0.2.1", 1)), verified=True, refused=False)
     assert [throttle.admit(key, ("192.0.2.1", 1)).address for key in "abc"] == ["192.0.2.1", None, None]

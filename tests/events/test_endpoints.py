@@ -356,8 +356,8 @@ async def test_who_sees_an_endpoint_sees_of_its_deliveries_those_of_their_shops(
     test = await world.services.deliveries.test(OF_SHOP, endpoint_id)
     page = await record.search(OF_SHOP, limit=10)
     assert {delivery.event_id for delivery in page.rows} == {own, test.event_id}
-    [standing] = await record.standings(OF_SHOP)
-    assert (standing.delivered, standing.waiting) == (1, 1)  # the test waits
+    [health] = await record.endpoint_health(OF_SHOP)
+    assert (health.delivered, health.waiting) == (1, 1)  # the test waits
     delivery_id = await world.sql.fetchval("SELECT id FROM event_delivery WHERE event_id = $1", foreign)
     with pytest.raises(DeliveryNotFound):
         await record.get(OF_SHOP, delivery_id)
