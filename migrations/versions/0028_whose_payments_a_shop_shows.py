@@ -75,6 +75,26 @@ CLAIMS = rewritten(
         )
     },
 )
+REFUNDS = """
+-- Whether a payment is one that a key may refund: of its shops, and of their sellers of today. Asked under the lock.
+CREATE FUNCTION api_key_may_refund(of_key integer, payment) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT of_key IS NULL OR EXISTS (
+        SELECT FROM api_key
+        WHERE id = of_key AND (
+            shops IS NULL OR ($2).shop_id = ANY (shops) AND (($2).organization_bin IS NULL
+                OR (($2).shop_id, ($2).organization_bin) IN (SELECT shop_id, organization_bin FROM seller_bin))))
+$$;
+"""
+INTENDING = rewritten(
+    "refund_intend",
+    {
+        "    SELECT * INTO paid FROM payment WHERE id = _payment_id FOR UPDATE;": """\
+    SELECT * INTO paid FROM payment WHERE id = _payment_id FOR UPDATE;
+    IF NOT api_key_may_refund(_api_key_id, paid) THEN
+        RETURN (now(), 'foreign', paid.id, paid.state, NULL, NULL, NULL, NULL, NULL)::intent;
+    END IF;"""
+    },
+)
 EVENTS = """
 -- Whether an event is of the shop's seller of today: another one's payments are not told to those of the shop.
 CREATE FUNCTION event_is_of_seller(event) RETURNS boolean LANGUAGE sql STABLE AS $$
@@ -90,8 +110,8 @@ $$;
 
 
 def upgrade() -> None:
-    paths = pinned("audited_content", "event_is_of_seller")
-    for part in (SELLERS, AUDITED, EVENTS, paths, CLAIMS):
+    paths = pinned("audited_content", "event_is_of_seller", "api_key_may_refund")
+    for part in (SELLERS, AUDITED, EVENTS, REFUNDS, paths, CLAIMS, INTENDING):
         run_script(op.get_bind(), part)
 
 

@@ -13,6 +13,7 @@ from payment_service.access.service import FULL_ACCESS, Caller, Scope
 from payment_service.errors import InvalidInput
 from payment_service.events import outbox
 from payment_service.events.subscriptions import Subscription
+from payment_service.payments import queries
 from payment_service.routing.sellers import say_same_seller
 from payment_service.services import Services
 from tests.api.conftest import SHOP, KeyMaker, create_body, created, paid, problem_of
@@ -65,6 +66,21 @@ async def test_new_owner_neither_sees_nor_refunds_what_the_earlier_one_took(
     assert (refunded.status_code, refunded.json()["organization_bin"]) == (200, SHOPS[SHOP])
     assert (await of_shop.get("/refunds")).json()["items"] == []
     problem_of(await of_shop.get(f"/payments/{payment['id']}"), 404, "payment_not_found")
+
+
+async def test_database_refuses_the_refund_of_a_shop_that_was_sold_a_moment_ago(
+    client: httpx.AsyncClient, of_shop: httpx.AsyncClient, proxy: GoodProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payment = await paid(client, proxy)
+    await sell(client)
+
+    async def was_shown(*_: Any) -> bool:
+        return True
+
+    monkeypatch.setattr(queries, "is_shown", was_shown)
+    body = {"shop_id": SHOP, "external_id": payment["external_id"], "full": True}
+    problem_of(await of_shop.post(REFUND, json=body), 404, "payment_not_found")
+    assert proxy.refund.call_count == 0
 
 
 async def test_new_owner_settles_nothing_of_the_earlier_one(

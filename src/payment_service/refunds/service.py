@@ -216,6 +216,8 @@ class Refunds:
                 return RefundAnswer(refund, request.payment)
             case "merged":
                 raise StillRunning(earlier_id)  # merged meanwhile; asked again, that payment is found
+            case "foreign":
+                raise PaymentNotFound(request.payment.external_id)
             case "not_paid":
                 raise PaymentNotPaid(intent["state"])
             case "open":
