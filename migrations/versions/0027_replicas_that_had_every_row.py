@@ -10,6 +10,7 @@ backup did not. The worker writes down such a promotion at once. And a primary o
 sends nothing on that word.
 
 Nor is the index of a text believed where the operating system's order of letters is another one than it was made in.
+And a refund that others report of "KASPI" is one of Kaspi's in a Turkish database, too, where I in small is no i.
 """
 
 from alembic import op
@@ -24,9 +25,9 @@ depends_on = None
 
 REPLICA = """
 -- Whether indexes of texts are in the order of letters that this server has. In another one a row that is there is not
--- found by its key.
+-- found by its key. No version is known of C, and of a database from before PostgreSQL 15.
 CREATE FUNCTION letters_are_in_order() RETURNS boolean LANGUAGE sql STABLE AS $$
-    SELECT datcollversion IS NOT DISTINCT FROM pg_database_collation_actual_version(oid)
+    SELECT coalesce(datcollversion = pg_database_collation_actual_version(oid), true)
     FROM pg_database WHERE datname = current_database()
 $$;
 
@@ -43,24 +44,47 @@ CREATE FUNCTION is_synchronous() RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT current_setting('synchronous_standby_names') <> ''
 $$;
 """
+HOLD = """
+-- For a process that sees that this database has forgotten something.
+CREATE FUNCTION hold_sending(why text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF sending_held_because() IS DISTINCT FROM 'held' THEN
+        INSERT INTO sending_hold (actor, is_held, provider, reason)
+            SELECT 'service', true, provider, why FROM sending_hold ORDER BY id DESC LIMIT 1;
+        INSERT INTO payment_log (operation_type, actor, source, reason)
+            VALUES ('sending-hold', 'service', 'service', why);
+    END IF;
+END $$;
+"""
 HELD = rewritten(
     "sending_held_because",
     {
         "ELSIF latest.timeline <> this_timeline() AND NOT latest.replicas_have_all THEN": (
-            "ELSIF latest.timeline <> this_timeline() AND NOT (latest.replicas_have_all AND followed_to_the_end()) THEN"
+            "ELSIF latest.timeline <> this_timeline()\n"
+            "        AND NOT (latest.replicas_have_all AND followed_to_the_end()) THEN"
         ),
-        "    END IF;\n    RETURN NULL;": """    ELSIF latest.timeline = this_timeline() AND latest.replicas_have_all
-        AND NOT is_synchronous() THEN
+        "    END IF;\n    RETURN NULL;": """
+    ELSIF latest.replicas_have_all AND latest.timeline = this_timeline() AND NOT is_synchronous() THEN
         RETURN 'not_synchronous';
     END IF;
     RETURN NULL;""",
     },
 )
-PATHS = pinned("letters_are_in_order", "followed_to_the_end", "is_synchronous")
+ELSEWHERE = rewritten(
+    "refunds_elsewhere",
+    {
+        "lower(provider) = lower(of_provider)": 'lower(provider COLLATE "C") = lower(of_provider COLLATE "C")',
+        "lower(operation_type) = 'refund'": "lower(operation_type COLLATE \"C\") = 'refund'",
+    },
+)
+RETIRING = rewritten(
+    "retire_log_partition", {"lower(operation_type) = 'refund'": "lower(operation_type COLLATE \"C\") = 'refund'"}
+)
+PATHS = pinned("letters_are_in_order", "followed_to_the_end", "is_synchronous", "hold_sending")
 
 
 def upgrade() -> None:
-    for part in (REPLICA, PATHS, HELD):
+    for part in (REPLICA, HOLD, PATHS, HELD, ELSEWHERE, RETIRING):
         run_script(op.get_bind(), part)
 
 

@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from payment_service.notifications.settings import BOT_API
 from payment_service.notifications.smtp import SmtpServer
 from payment_service.payments.following import FollowPlan
-from payment_service.payments.rules import PaymentRules
+from payment_service.payments.rules import LONGEST_LEASE_S, PaymentRules
 from payment_service.providers.kaspi.settings import KaspiSettings
 from payment_service.setting_texts import (
     check_host,
@@ -91,7 +91,7 @@ class SettingFields(BaseSettings):
 
     # --- payments
     duplicate_window_s: int = Field(default=PaymentRules.duplicate_window_s, ge=0, le=86400)
-    sending_lease_s: Seconds = PaymentRules.sending_lease_s
+    sending_lease_s: float = Field(default=PaymentRules.sending_lease_s, gt=0, le=LONGEST_LEASE_S)
     error_confirm_s: Seconds = FollowPlan.confirm_s
     late_effect_s: float = Field(default=PaymentRules.late_effect_s, ge=0, le=86400)
 
@@ -287,10 +287,11 @@ class SettingFields(BaseSettings):
             )
         if self.sending_lease_s <= self.kaspi_deadline_s:
             raise ValueError("SENDING_LEASE_S must be longer than KASPI_DEADLINE_S")
-        if self.late_effect_s < self.sending_lease_s and not self.provider_is_here:
+        if self.late_effect_s < LONGEST_LEASE_S and not self.provider_is_here:
             raise ValueError(
-                "LATE_EFFECT_S must be at least SENDING_LEASE_S, and the longest time that a call can be on its way: a "
-                "call leaves until the lease is over, and its payment must not be settled as never made before that"
+                f"LATE_EFFECT_S must be at least {LONGEST_LEASE_S}, which is the longest SENDING_LEASE_S of any "
+                "process, and the longest time that a call can be on its way: a call leaves until its lease is over, "
+                "and its payment must not be settled as never made before that"
             )
         found_after_s = self.sending_lease_s + self.sweep_every_s
         if 0 < self.duplicate_window_s < found_after_s:

@@ -256,6 +256,13 @@ async def widened(server: Server, worker_id: str) -> AsyncIterator[tuple[asyncpg
 Widened = tuple[asyncpg.Connection, Database]
 
 
+async def test_rows_are_read_as_text_whatever_the_session_quotes(database: Database) -> None:
+    async with database.engine.connect() as connection:
+        plain = await audit_rows.columns(connection)
+        await connection.exec_driver_sql("SET LOCAL quote_all_identifiers = on")
+        assert await audit_rows.columns(connection) == plain
+
+
 async def test_code_that_does_not_know_a_column_does_not_seal(widened: Widened) -> None:
     sql, database = widened
     await write(sql, 1)

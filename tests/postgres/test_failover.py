@@ -8,19 +8,25 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 import respx
+from pydantic import SecretStr
 
 from payment_dev.postgres import EmbeddedPostgres
 from payment_service.access.service import FULL_ACCESS
-from payment_service.errors import DatabaseUnavailable, SendingHeld
+from payment_service.errors import DatabaseUnavailable, SendingHeld, StillRunning
 from payment_service.postgres import migrating
-from payment_service.postgres.connecting import connect_arguments
+from payment_service.postgres.connecting import ReplacedServerError, connect_arguments
 from payment_service.postgres.database import Database
+from payment_service.postgres.cache import keep_fresh
 from payment_service.postgres.servers import Servers
+from payment_service.programs import StartError
+from payment_service.programs.start import check_database
 from payment_service.services import Services, build
 from payment_service.settings import Settings
 from tests.support.asking import KEY, SHOP, Alarms, Gate, ask, taking
+from tests.support.database import Server
 from tests.support.processes import free_port
 from tests.support.replies import accepted
 from tests.support.shops import SHOPS, device_token_of
@@ -28,6 +34,7 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.xdist_group("failover")
 CREATED = 12800627774
+OTHER = next(shop for shop in SHOPS if shop != SHOP)
 
 
 class Pair:
@@ -77,18 +84,17 @@ class Pair:
 
     async def promote(self) -> None:
         """Make the replica the primary."""
-        database = Database(self.replica.url(), pool_size=2)
-        await database.statements.fetch("SELECT pg_promote()")
-        await database.close()
+        connection = await asyncpg.connect(self.replica.url())
+        await connection.execute("SELECT pg_promote()")
+        await connection.close()
 
     async def caught_up(self) -> None:
         """Wait until the replica has all that the primary has."""
-        one, other = Database(self.primary.url(), pool_size=2), Database(self.replica.url(), pool_size=2)
+        one, other = await asyncpg.connect(self.primary.url()), await asyncpg.connect(self.replica.url())
 
         async def has_all() -> bool:
-            [(written,)] = await one.statements.fetch("SELECT pg_current_wal_lsn()::text")
-            [(there,)] = await other.statements.fetch("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", written)
-            return bool(there)
+            written = await one.fetchval("SELECT pg_current_wal_lsn()::text")
+            return bool(await other.fetchval("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", written))
 
         await until(has_all)
         await one.close()
@@ -133,9 +139,11 @@ async def test_replica_that_lacks_payments_sends_none_until_a_person_has_looked(
 
     pair.kill_primary()
     pair.replica.start()
-    await pair.promote()
     alarms = Alarms()
     gate.open.set()
+    with pytest.raises(DatabaseUnavailable):  # the replica takes no writes yet, and the outcome waits for one that does
+        await services.payments.create(ask(300))
+    await pair.promote()
     payment = (await under_way).payment
     assert (payment.state, payment.external_id) == ("pending", str(CREATED))
     assert alarms["intent_lost"] == 1
@@ -162,6 +170,9 @@ async def test_synchronous_replica_takes_over_and_nothing_is_lost(
     await services.holding.release("replication is synchronous", replicas_have_all=True)
     route = taking(wire)
     first = (await services.payments.create(ask(idempotency_key=KEY))).payment
+    of_replica = {"database_url": SecretStr(pair.replica.url()), "database_wait_s": 0.0}
+    with pytest.raises(StartError, match="DATABASE_URL leads to a replica"):
+        await check_database(settings.model_copy(update=of_replica))
     pair.kill_primary()
     await pair.promote()
 
@@ -180,15 +191,82 @@ async def test_synchronous_replica_takes_over_and_nothing_is_lost(
     await services.close()
 
 
+async def cancel_wait(url: str) -> None:
+    """Cancel the next INSERT of a payment that waits for the replica."""
+    sql = await asyncpg.connect(url)
+
+    async def cancelled() -> bool:
+        return bool(
+            await sql.fetchval(
+                "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity"
+                " WHERE wait_event = 'SyncRep' AND query LIKE '%payment_intend%'"
+            )
+        )
+
+    await until(cancelled)
+    await sql.close()
+
+
+@pytest.mark.thorough
+async def test_process_leaves_a_primary_that_was_replaced_and_still_answers(pair: Pair, settings: Settings) -> None:
+    await pair.begin(synchronous=False)
+    services = await services_over(pair, settings)
+    listening = asyncio.create_task(keep_fresh(services.database, services.routing.cache))
+
+    async def bin_of_shop() -> str:
+        return (await services.routing.config_of(FULL_ACCESS, SHOP)).row.organization_bin
+
+    async def is_remembered() -> bool:
+        return await bin_of_shop() == SHOPS[SHOP] and services.routing.cache.get(SHOP) is not None
+
+    await until(is_remembered)
+    await pair.caught_up()
+    await pair.promote()  # and the primary runs on
+    there = build(settings.model_copy(update={"database_url": SecretStr(pair.replica.url())}))
+    await there.routing.update(FULL_ACCESS, SHOP, {"organization_bin": SHOPS[OTHER], "device_token": None})
+    await services.database.look_at_servers()
+
+    async def is_of_other() -> bool:
+        return await bin_of_shop() == SHOPS[OTHER]
+
+    await until(is_of_other)
+    [(timeline,)] = await services.database.statements.fetch("SELECT this_timeline()")
+    assert timeline == 2
+    old = Database(pair.primary.url(), pool_size=2, direct_url=pair.replica.url())
+    await old.statements.fetch("SELECT 1")
+    await (await old.raw_connection()).close()
+    with pytest.raises(ReplacedServerError, match="DATABASE_URL leads to"):
+        await old.statements.fetch("SELECT 1")
+    listening.cancel()
+    for database in (old, there.database, services.database):
+        await database.close()
+
+
+async def test_direct_address_that_leads_to_another_database_is_refused(server: Server, database_url: str) -> None:
+    elsewhere = await server.make("tests_elsewhere", empty=True)
+    database = Database(database_url, pool_size=2, direct_url=elsewhere)
+    await database.statements.fetch("SELECT 1")
+    with pytest.raises(ReplacedServerError, match="DATABASE_DIRECT_URL leads to another database"):
+        await database.raw_connection()
+    await database.statements.fetch("SELECT 1")
+    await database.close()
+
+
 @pytest.mark.thorough
 async def test_primary_without_its_synchronous_replica_sends_nothing(
     pair: Pair, settings: Settings, wire: respx.MockRouter
 ) -> None:
     await pair.begin(synchronous=True)
     services = await services_over(pair, settings)
+    await services.fingerprints.of()
     route = taking(wire)
     pair.replica.stop()
+    # PostgreSQL calls a commit done, with a warning, when somebody cancels its wait: a tool that ends long statements.
+    cancelling = asyncio.create_task(cancel_wait(pair.primary.url()))
     with pytest.raises(DatabaseUnavailable):
+        await services.payments.create(ask(idempotency_key=KEY))
+    await cancelling
+    with pytest.raises(StillRunning):
         await services.payments.create(ask(idempotency_key=KEY))
     assert not route.called
     pair.replica.start()

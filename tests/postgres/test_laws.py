@@ -1104,3 +1104,12 @@ async def test_nobody_looks_for_what_is_in_the_way_with_a_snapshot_from_before_t
         async with sql.transaction(isolation=level):
             await sql.execute("SELECT one_at_a_time('an order')")
     assert refused.value.constraint_name == "looks_after_the_lock"
+
+
+async def test_no_law_compares_letters_as_the_locale_of_the_database_has_them(sql: asyncpg.Connection) -> None:
+    """In Turkish the small letter of KASPI is no i, and what others paid back there would be paid back again."""
+    rows = await sql.fetch(
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND proname <> 'fn_pgqueuer_changed'"
+        " AND prosrc ~* '\\m(lower|upper|initcap)\\((?![^()]*COLLATE \"C\")'"
+    )
+    assert [row["proname"] for row in rows] == []

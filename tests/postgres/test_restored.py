@@ -2,6 +2,8 @@
 
 import asyncio
 import importlib.util
+import os
+import shutil
 from pathlib import Path
 
 import asyncpg
@@ -12,6 +14,7 @@ from payment_service.idempotency.holding import Holding, HoldReason
 from payment_service.postgres import migrating
 from payment_service.postgres.database import Database
 from tests.support.database import Server, without_laws
+from tests.support.processes import free_port
 
 
 async def because(url: str) -> HoldReason | None:
@@ -52,6 +55,39 @@ async def test_restored_backup_holds_what_would_be_sent_until_it_is_released(tmp
         await database.close()
         assert await because(postgres.url()) is None
     finally:
+        postgres.remove()
+
+
+@pytest.mark.thorough
+async def test_disk_that_was_put_back_while_a_process_ran_holds_what_would_be_sent(tmp_path: Path) -> None:
+    """To PostgreSQL it looks like a crash: system, timeline and database are what they were."""
+    postgres = EmbeddedPostgres(tmp_path / "postgres", port=free_port(), durable=False)
+    postgres.start()
+    url = postgres.url()
+    await asyncio.to_thread(migrating.migrate, url)
+    running = Database(url, pool_size=2)
+    try:
+        postgres.stop()
+        snapshot = tmp_path / "snapshot"
+        shutil.copytree(postgres._cluster, snapshot)
+        postgres.start()
+        await Holding(running).release("written after the snapshot")
+        await running.look_at_servers()
+        postgres.stop()
+        owner = postgres._cluster.stat()
+        shutil.rmtree(postgres._cluster)
+        shutil.copytree(snapshot, postgres._cluster)
+        for path in (postgres._cluster, *postgres._cluster.rglob("*")):
+            os.chown(path, owner.st_uid, owner.st_gid)
+        postgres.start()
+        assert await because(url) is None  # who has just started knows of nothing
+        await running.look_at_servers()
+        assert await because(url) is HoldReason.HELD
+        await Holding(running).release("the cabinet was compared")
+        await running.look_at_servers()
+        assert await because(url) is None
+    finally:
+        await running.close()
         postgres.remove()
 
 

@@ -348,8 +348,13 @@ async def test_change_that_the_record_does_not_tell_does_not_commit(
             "SELECT setval('payment_log_id_seq', (SELECT max(id) FROM payment_log))",
             "ids were given already by the sequence payment_log_id_seq at 1 ",
         ),
+        (
+            "UPDATE pg_database SET datcollversion = '0' WHERE datname = current_database()",
+            "UPDATE pg_database SET datcollversion = '1' WHERE datname = current_database()",
+            "its indexes are of collation version 0, and this server has 1",
+        ),
     ],
-    ids=["row-level security", "another schema", "a sequence"],
+    ids=["row-level security", "another schema", "a sequence", "another order of letters"],
 )
 async def test_nothing_starts_where_laws_and_service_see_different_rows_or_ids_come_twice(
     own_house: Services, roles: Roles, before: str, after: str, sentence: str

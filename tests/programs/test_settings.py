@@ -88,7 +88,7 @@ def test_groups_are_made_of_what_was_set_and_know_the_rest(monkeypatch: pytest.M
     assert set_up.follow == FollowPlan(47, 48, 49, 50, 51, 52, (1, 2))
     assert set_up.delivery == DeliveryPlan((3, 4), 53, 54, 55, 56)
     assert set_up.rates == Rates(Rate(570, 10), Rate(580, 10), (Rate(59, 60), Rate(60, 86400)))
-    unlimited = with_environment(monkeypatch, {"RATE_LIMITS": "false"}).rates
+    unlimited = with_environment(monkeypatch, {"RATE_LIMITS": "false", **LOCAL}).rates
     assert unlimited == Rates(Rate(0, 10), Rate(0, 10), (Rate(0, 60), Rate(0, 86400)))
 
 
@@ -271,7 +271,8 @@ REFUSALS: Final[list[tuple[Mapping[str, str | None], str]]] = [
     ({"DATABASE_POOL_SIZE": "1"}, "DATABASE_POOL_SIZE must be at least 2"),
     ({"DEBUG": SECRET}, "DEBUG must be true or false"),
     ({"LOG_LEVEL": SECRET}, "LOG_LEVEL must be 'DEBUG', 'INFO'"),
-    ({"LATE_EFFECT_S": "29"}, "LATE_EFFECT_S must be at least SENDING_LEASE_S"),
+    ({"LATE_EFFECT_S": "119"}, "LATE_EFFECT_S must be at least 120, which is the longest SENDING_LEASE_S"),
+    ({"SENDING_LEASE_S": "121"}, "SENDING_LEASE_S must be at most 120"),
     ({"DUPLICATE_WINDOW_S": "44"}, "at least SENDING_LEASE_S + SWEEP_EVERY_S, which is 45"),
     ({"DUPLICATE_WINDOW_S": "-1"}, "DUPLICATE_WINDOW_S must be at least 0"),
     ({"FOLLOW_FAST_S": "0"}, "FOLLOW_FAST_S must be more than 0"),

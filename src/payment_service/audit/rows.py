@@ -15,7 +15,7 @@ UTC_TEXT = (
 )
 _CREATED_AT = UTC_TEXT.format("created_at")
 _COLUMNS = text("""
-    SELECT attname, format_type(atttypid, NULL) FROM pg_attribute
+    SELECT attname, typname FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
     WHERE attrelid = 'payment_log'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum
 """)
 _SEALS = text(f"""
@@ -27,7 +27,7 @@ _SEALS = text(f"""
 async def columns(connection: AsyncConnection) -> dict[str, str]:
     """The columns of ``payment_log`` today, each with its type."""
     found = await connection.execute(_COLUMNS)
-    return {row.attname: row.format_type for row in found}
+    return {row.attname: row.typname for row in found}
 
 
 async def read_rows(
@@ -73,7 +73,7 @@ def _seal(
 
 def _as_text(name: str, kind: str) -> str:
     match kind:
-        case "timestamp with time zone":
+        case "timestamptz":
             return UTC_TEXT.format(name)
         case "uuid":
             return f"{name}::text"

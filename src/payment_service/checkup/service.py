@@ -123,10 +123,7 @@ async def _database(services: Services) -> list[Finding]:
     found = await database_health(services.database)
     answered = f"PostgreSQL {found.version.split()[0]} answers in {found.answered_in_s * 1000:.0f} ms"
     findings = [Finding("database", Level.OK, answered)]
-    if found.is_replica:
-        sentence = "it is a copy that can only be read"
-        findings = [Finding("database", Level.BAD, sentence, "name the primary in DATABASE_URL")]
-    elif found.answered_in_s > SLOW_S:
+    if found.answered_in_s > SLOW_S:
         findings = [Finding("database", Level.WARNING, answered, "is it near, and is it overloaded?")]
     skew = (
         f"the database's clock is {abs(found.clock_ahead_s):.1f} s {'ahead' if found.clock_ahead_s > 0 else 'behind'}"
@@ -152,6 +149,7 @@ def _of_guarantees(found: Guarantees) -> list[Finding]:
         remedy = "RESET session_replication_role for the role, the database or the server, "
         remedy += "and so with search_path; ALTER TABLE ... ENABLE TRIGGER ALL, DISABLE ROW LEVEL SECURITY; "
         remedy += "SELECT setval(SEQUENCE, ID) with the highest id of its table; "
+        remedy += "REINDEX DATABASE NAME, and then ALTER DATABASE NAME REFRESH COLLATION VERSION; "
         remedy += "restart all; payment-service audit verify"
         findings = [Finding("laws", Level.BAD, found.laws_off, remedy)]
     for name, (value, wanted) in found.wrong_settings.items():

@@ -97,7 +97,7 @@ def _waits_s(since: datetime | None) -> float:
 
 
 def _of_database(found: DatabaseHealth) -> Tone:
-    if found.is_replica or found.revision != schema.head():
+    if found.revision != schema.head():
         return "bad"
     return "warn" if found.answered_in_s > SLOW_S else "good"
 

@@ -1,8 +1,13 @@
 """The configurable rules for sending and settling payments and refunds."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from payment_service.idempotency.decisions import Rules
+
+LONGEST_LEASE_S: Final = 120
+"""No process has a longer lease, and none lets people settle as never made earlier: so that it holds between processes
+with different settings, too. A call leaves within the lease of the process that makes it."""
 
 
 @dataclass(frozen=True)

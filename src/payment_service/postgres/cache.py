@@ -4,12 +4,16 @@ For what every request needs and what rarely changes: routes and API keys. While
 is served from memory, so every look-up goes to the database.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from payment_service.observability.metrics import MEMORY_LOOKUPS, labelled
 from payment_service.postgres.database import Database
 from payment_service.postgres.listening import listen
+
+LOOK_S: Final = 15.0
+"""How often it is looked whether another server has taken over: one that was replaced still answers its listener."""
 
 Name = TypeVar("Name", bound=Hashable)
 Row = TypeVar("Row")
@@ -74,9 +78,17 @@ async def keep_fresh(database: Database, *caches: Cache[Any, Any]) -> None:
         for cache in caches:
             cache.trust(trusted=trusted)
 
-    await listen(
-        database,
-        {cache.channel: cache.invalidate for cache in caches},
-        connected=lambda: trust(trusted=True),
-        lost=lambda: trust(trusted=False),
+    async def look() -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await database.look_at_servers()
+
+    await asyncio.gather(
+        listen(
+            database,
+            {cache.channel: cache.invalidate for cache in caches},
+            connected=lambda: trust(trusted=True),
+            lost=lambda: trust(trusted=False),
+        ),
+        look(),
     )

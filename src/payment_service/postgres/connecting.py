@@ -28,7 +28,7 @@ _UNDERSTOOD: Final = frozenset(
     {"host", "port", "user", "password", "database", "sslmode", "target_session_attrs"}
     | {*_OF_TLS, *_OF_THE_SESSION, *_NEVER_USED}
 )
-_WRITABLE: Final = frozenset({"read-write", "primary"})
+WRITABLE: Final = frozenset({"read-write", "primary"})
 """Of several hosts the one is used that takes writes."""
 _SCHEME: Final = re.compile(r"postgres(ql)?(\+[a-z0-9]+)?://", re.IGNORECASE)
 _NAME: Final = re.compile(r"[a-z_]{1,40}")
@@ -138,9 +138,9 @@ def _check(given: Mapping[str, str], mode: str, name: str) -> None:
         raise ConnectArgumentError(f"{name} cannot be read: the port is a number from 1 to 65535")
     if len(ports) not in {1, len(hosts)}:
         raise ConnectArgumentError(f"{name} names {len(hosts)} hosts and {len(ports)} ports: name one port, or each")
-    if len(hosts) > 1 and given.get("target_session_attrs", "read-write") not in _WRITABLE:
+    if len(hosts) > 1 and given.get("target_session_attrs", "read-write") not in WRITABLE:
         raise ConnectArgumentError(
-            f"{name} names several hosts: with them target_session_attrs is one of {', '.join(sorted(_WRITABLE))}"
+            f"{name} names several hosts: with them target_session_attrs is one of {', '.join(sorted(WRITABLE))}"
         )
     for parameter in ("sslrootcert", "sslcrl"):
         if parameter in given and mode not in _VERIFYING:
@@ -175,6 +175,14 @@ def check_encoding(connection: asyncpg.Connection) -> None:
         )
 
 
+class ReadOnlyServerError(ConnectionError):
+    """The server is a replica, or takes no writes for another reason."""
+
+
+class ReplacedServerError(ConnectionError):
+    """The server was replaced by another one, or has another database than this process uses."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """Why a database cannot be used."""
@@ -204,6 +212,13 @@ def trouble_of(error: BaseException, *, name: str = "DATABASE_URL") -> Trouble |
                 return Trouble(f"The database that {name} names offers no TLS, and its sslmode asks for it.")
             case asyncpg.ClientConfigurationError():
                 return Trouble(f"{name} cannot be used: {one}.")
+            case ReadOnlyServerError():
+                return Trouble(
+                    f"{name} leads to a replica, or to a server that takes no writes: name the one that takes writes.",
+                    may_pass=True,  # a replica is promoted
+                )
+            case ReplacedServerError():
+                return Trouble(str(one))
             case OSError() if one.filename is None:  # one with a name is about a file
                 return Trouble(_away(name, type(one).__name__), may_pass=True)
     return None

@@ -84,7 +84,13 @@ class Database:
         self.is_shared = direct_url is not None
         """Whether sessions are shared with other clients: nothing can be set in them, or be prepared."""
         self._direct = (
-            self._servers if direct_url is None else Servers(connect_arguments(direct_url, name="DATABASE_DIRECT_URL"))
+            self._servers
+            if direct_url is None
+            else Servers(
+                connect_arguments(direct_url, name="DATABASE_DIRECT_URL"),
+                name="DATABASE_DIRECT_URL",
+                beside=self._servers,
+            )
         )
         self._patient: dict[str, Any] = {
             "timeout": CONNECT_TIMEOUT_S,
@@ -152,6 +158,10 @@ class Database:
     async def raw_connection(self) -> asyncpg.Connection:
         """A connection outside the pool, for LISTEN and NOTIFY. The caller closes it."""
         return await self._direct.connect(timeout=CONNECT_TIMEOUT_S)
+
+    async def look_at_servers(self) -> None:
+        """Look whether another server has taken over, and leave the one before. Raises nothing."""
+        await self._servers.look_at_all(**self._patient)
 
     async def _connect(self, more: Mapping[str, str] = MappingProxyType({})) -> asyncpg.Connection:
         """A connection with the settings of the service, and more of them."""

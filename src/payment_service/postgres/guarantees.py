@@ -61,6 +61,12 @@ _BEHIND: Final = text("""
 """Logical replication and a dump of single tables bring rows and leave sequences where they were. What is written then
 is refused, after its payment was sent; in another month it stands below ids that are sealed, where no seal comes.
 Without the right to it a sequence looks as if it had not been used."""
+_LETTERS: Final = text("""
+    SELECT format('%s, and this server has %s', datcollversion, pg_database_collation_actual_version(oid))
+    FROM pg_database WHERE datname = current_database() AND NOT letters_are_in_order()
+""")
+"""An upgrade of the operating system, or a replica on another one, sorts texts in another way. An index is searched by
+that order: a payment that is there is not found by its key, and is sent again."""
 _SIZE: Final = text("SELECT pg_database_size(current_database())")
 
 
@@ -110,6 +116,7 @@ async def laws_off(session: AsyncSession) -> str | None:
         (_FILTERED, "row-level security keeps rows from this role in"),
         (_DISABLED, "triggers are switched off on"),
         (_BEHIND, "ids were given already by the sequence"),
+        (_LETTERS, "REINDEX DATABASE and REFRESH COLLATION VERSION are due: its indexes are of collation version"),
     ):
         if found := list(await session.scalars(ask, {"home": home})):
             return f"{sentence} {', '.join(found)}"

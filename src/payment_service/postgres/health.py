@@ -10,7 +10,7 @@ from payment_service.postgres import schema
 from payment_service.postgres.database import Database
 
 _ASK = text("""
-    SELECT extract(epoch FROM clock_timestamp())::float8, current_setting('server_version'), pg_is_in_recovery()
+    SELECT extract(epoch FROM clock_timestamp())::float8, current_setting('server_version')
 """)
 
 SKEW_S: Final = 2.0
@@ -27,7 +27,6 @@ class DatabaseHealth:
     answered_in_s: float
     clock_ahead_s: float
     """How many seconds its clock is ahead of this machine's; known to within ``answered_in_s``."""
-    is_replica: bool
     revision: str | None
     """Of its schema."""
 
@@ -36,6 +35,6 @@ async def database_health(database: Database) -> DatabaseHealth:
     """Ask the database how it is."""
     async with database.reading() as session:
         asked, began = time.time(), time.perf_counter()
-        said, version, is_replica = (await session.execute(_ASK)).one()
+        said, version = (await session.execute(_ASK)).one()
         took_s = time.perf_counter() - began
-    return DatabaseHealth(version, took_s, said - (asked + took_s / 2), is_replica, await schema.current(database))
+    return DatabaseHealth(version, took_s, said - (asked + took_s / 2), await schema.current(database))

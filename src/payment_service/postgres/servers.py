@@ -2,22 +2,109 @@
 
 A server that is gone without a word takes all the time that a connection may take, so a server goes to the end of the
 list until it has answered: the next attempt begins with another.
+
+Two servers may take writes at once: a replica was promoted and nobody stopped the old primary, or an address leads
+somewhere else from one moment to the next. A process has connections to one of them only, the one with the newer
+timeline. Else it would send by one what the other knows, and remember routes that a listener on the old one never hears
+to have changed.
+
+Nor does a server forget what it had on its disk. One that lacks a row of the record which this process has seen there
+was put back to a backup or a snapshot, and thinks that it crashed: nothing is sent from it.
 """
 
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
+from weakref import WeakSet
 
 import asyncpg
 
-from payment_service.postgres.connecting import UnsuitableDatabaseError, check_encoding
+from payment_service.observability.logs import get_logger
+from payment_service.postgres.connecting import (
+    WRITABLE,
+    ReadOnlyServerError,
+    ReplacedServerError,
+    UnsuitableDatabaseError,
+    check_encoding,
+)
+
+_WHICH: Final = """
+    SELECT (SELECT system_identifier FROM pg_control_system()) AS system,
+        (SELECT oid FROM pg_database WHERE datname = current_database()) AS database,
+        ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer AS timeline
+"""
+_END: Final = """
+    SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint AS flushed, (SELECT max(id) FROM payment_log) AS last_row
+"""
+_HOLD: Final = "SELECT hold_sending('the database has forgotten what it had on its disk')"
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Which:
+    """Which database of which server a connection leads to."""
+
+    system: int
+    database: int
+    timeline: int
+    """Changes when a replica is promoted: the newer one has taken over."""
+
+    def replaces(self, other: "_Which") -> bool:
+        return (self.system, self.database) == (other.system, other.database) and self.timeline > other.timeline
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """What a server had, at least, on its disk."""
+
+    flushed: int
+    """Where its write-ahead log ended. After a crash it may end a little before, where nothing was committed."""
+    last_row: int
+    """Of the record, to which rows are only added, and of which nothing is seen that is not on the disk."""
+
+    def lacks(self, seen: "_End") -> bool:
+        return self.flushed < seen.flushed and self.last_row < seen.last_row
+
+
+@dataclass(slots=True)
+class Current:
+    """The database that this process uses, and its connections."""
+
+    which: _Which | None = None
+    end: "_End | None" = None
+    """As it was looked at last."""
+    connections: WeakSet[asyncpg.Connection] = field(default_factory=WeakSet)
+
+    def takes(self, connection: asyncpg.Connection, which: _Which, end: "_End | None", *, may_differ: bool) -> bool:
+        """Take a new connection, and end those that lead elsewhere; false when it is the new one that does."""
+        current = self.which
+        if current is not None and which != current:
+            if current.replaces(which) or not (may_differ or which.replaces(current)):
+                return False
+            log.error("another database server", timeline=which.timeline, before=current.timeline)
+            for other in list(self.connections):
+                other.terminate()
+        self.end = end
+        self.which = which
+        self.connections.add(connection)
+        return True
 
 
 class Servers:
     """Where connections are made. ``arguments`` as ``connect_arguments`` gives them."""
 
-    def __init__(self, arguments: dict[str, Any]) -> None:
+    def __init__(
+        self, arguments: dict[str, Any], *, name: str = "DATABASE_URL", beside: "Servers | None" = None
+    ) -> None:
+        """``name`` is the setting that they come from, and ``beside`` are those whose database they must have too."""
+        self._name = name
         self._arguments = arguments
+        if arguments.get("target_session_attrs") not in WRITABLE:
+            # A replica may lack a route or a key that was changed, and has no LISTEN that would tell.
+            self._arguments = {**arguments, "target_session_attrs": "read-write"}
         host, port = arguments["host"], arguments["port"]
         self._servers = list(zip(host, port, strict=True)) if isinstance(host, list) else [(host, port)]
+        self.current: Current = beside.current if beside else Current()
+        self._leads = beside is None
 
     async def connect(self, **more: Any) -> asyncpg.Connection:
         """A connection that was looked at before anybody uses it; ``more`` for asyncpg.
@@ -31,20 +118,80 @@ class Servers:
             server = left.pop(0)
             self._servers.remove(server)
             self._servers.append(server)
-            host, port = server
             try:
-                connection: asyncpg.Connection = await asyncpg.connect(
-                    **{**self._arguments, **more, "host": host, "port": port}
-                )
+                connection = await self._connect(server, more)
+            except UnsuitableDatabaseError:
+                raise
             except Exception:
                 if not left:
                     raise
                 continue
             self._servers.remove(server)
             self._servers.insert(0, server)
-            try:
-                check_encoding(connection)
-            except UnsuitableDatabaseError:
-                connection.terminate()
-                raise
             return connection
+
+    async def look_at_all(self, **more: Any) -> None:
+        """Connect to each of them, and go over to one that has replaced the one in use. Raises nothing."""
+        for server in list(self._servers):
+            before = self.current.which
+            try:
+                connection = await self._connect(server, more)
+            except Exception as error:  # noqa: BLE001 - a replica, mostly; who needs a connection is told what is wrong
+                log.debug("server not used", error=type(error).__name__)
+                continue
+            connection.terminate()
+            if self.current.which != before:
+                self._servers.remove(server)
+                self._servers.insert(0, server)
+
+    async def _connect(self, server: tuple[str, int], more: dict[str, Any]) -> asyncpg.Connection:
+        host, port = server
+        try:
+            connection: asyncpg.Connection = await asyncpg.connect(
+                **{**self._arguments, **more, "host": host, "port": port}
+            )
+        except asyncpg.TargetServerAttributeNotMatched as error:
+            raise ReadOnlyServerError("the server takes no writes") from error
+        except asyncpg.InternalClientError as error:
+            raise ConnectionResetError("the connection was lost") from error
+        try:
+            check_encoding(connection)
+            await self._admit(connection, more.get("timeout"))
+        except asyncpg.ObjectNotInPrerequisiteStateError as error:
+            # A pooler may say of a server what it was before, and a replica writes no log.
+            connection.terminate()
+            raise ReadOnlyServerError("the server takes no writes") from error
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            # What asyncpg says of a connection that was cut as soon as it was there.
+            connection.terminate()
+            raise ConnectionResetError("the connection was lost") from error
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    async def _admit(self, connection: asyncpg.Connection, timeout_s: float | None) -> None:
+        """Look which server it is, and what it has; nothing is sent from one that has forgotten something.
+
+        Raises:
+            ReplacedServerError: when this process uses another server, or another database.
+        """
+        before, seen = self.current.which, self.current.end  # what others see meanwhile may be newer
+        which = _Which(**await connection.fetchrow(_WHICH, timeout=timeout_s))
+        end = await _end(connection, timeout_s)
+        if which == before and end and seen and end.lacks(seen):
+            log.error("the database has forgotten", last_row=end.last_row, seen=seen.last_row)
+            await connection.execute(_HOLD, timeout=timeout_s)
+        if not self.current.takes(connection, which, end, may_differ=self._leads):
+            raise ReplacedServerError(
+                f"{self._name} leads to another database than DATABASE_URL, or to a server that was replaced: "
+                "stop the old one, or correct the address."
+            )
+
+
+async def _end(connection: asyncpg.Connection, timeout_s: float | None) -> _End | None:
+    try:
+        found = await connection.fetchrow(_END, timeout=timeout_s)
+    except asyncpg.UndefinedTableError:  # it was not migrated yet
+        return None
+    return _End(found["flushed"], found["last_row"] or 0)

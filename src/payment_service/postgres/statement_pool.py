@@ -21,6 +21,12 @@ _GONE: Final = ("08", "25P03", "25P04", "57P")
 """SQLSTATEs that end a connection: it was lost, it was cut off after a timeout, or the server is stopping."""
 
 
+def _leave_what_has_no_replica(connection: asyncpg.Connection, message: asyncpg.PostgresLogMessage) -> None:
+    """Do not believe a commit whose wait for a replica was cancelled: PostgreSQL only warns, and says it is done."""
+    if message.server_source_function == "SyncRepWaitForLSN":
+        connection.terminate()
+
+
 class StatementPool:
     """A small pool of raw connections. ``wait_s`` is for how long a statement waits for one, in seconds."""
 
@@ -54,6 +60,8 @@ class StatementPool:
             self._release(connection, lost=True)
             raise
         self._release(connection)
+        if connection.is_closed():  # it has been left meanwhile
+            raise ConnectionResetError("the connection was lost")
         return rows
 
     async def fetchrow(self, query: str, *args: Any, within_s: float | None = None) -> asyncpg.Record | None:
@@ -112,7 +120,9 @@ class StatementPool:
                 raise
             else:
                 return connection
-        return await self._connect()
+        connection = await self._connect()
+        connection.add_log_listener(_leave_what_has_no_replica)
+        return connection
 
     def _release(self, connection: asyncpg.Connection, *, lost: bool = False) -> None:
         if lost:

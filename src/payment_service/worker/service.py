@@ -155,6 +155,7 @@ class Worker:
 
     async def _look_at_database(self) -> None:
         """Notify nobody from a copy of the database. Readings go on: they change nothing elsewhere."""
+        await self.database.look_at_servers()
         await self.holding.follow_promotion()
         because = await self.holding.because()
         self._hold_notifications(held=because not in {None, HoldReason.HELD})
