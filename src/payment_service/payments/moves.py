@@ -3,7 +3,6 @@
 A move is decided on a payment as it was read, and written only if the payment has not changed since (``Moves.write``).
 """
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,6 +27,7 @@ from payment_service.payments.statements import MOVE
 from payment_service.postgres.database import Database, raw
 from payment_service.providers.interface import Meaning, Providers
 from payment_service.scheduling.due import IDLE_S, WORK_DUE, Kind
+from payment_service.scheduling.jitter import jitter
 
 _EVENT_OF_STATE: Final = {
     State.PENDING: EventType.PAYMENT_PENDING,
@@ -135,8 +135,7 @@ class Moves:
             )
         )
         if delay_s and payment.unread:
-            # Jitter: readings that failed together must not be retried together.
-            delay_s *= random.uniform(1, 1.5)  # noqa: S311 - not a secret
+            delay_s *= jitter(1.5)
         return delay_s
 
 
