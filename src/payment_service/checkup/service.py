@@ -79,7 +79,7 @@ async def run_checks(services: Services) -> AsyncIterator[Finding]:
         yield finding
     try:
         found = await _database(services)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is what people came to hear
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what the check is for
         trouble = trouble_of(error)
         yield Finding("database", Level.BAD, trouble.sentence if trouble else type(error).__name__, "DATABASE_URL")
         found = []

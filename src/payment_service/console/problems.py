@@ -140,7 +140,7 @@ def status_of(error: Exception) -> int:
 
 
 def sentence_of(error: Exception, language: Language) -> str:
-    """What people are told of an error."""
+    """The sentence about an error that people see."""
     said = texts(language).gettext
     match error:
         case errors.InvalidInput():

@@ -1,4 +1,4 @@
-"""Retiring: the oldest months of events leave the database, each with all that was delivered and told of them.
+"""Retiring: the oldest months of events leave the database, each with its deliveries and messages.
 
 The tables stay beside the others, whole and unchangeable, until a person has dumped and dropped them.
 """

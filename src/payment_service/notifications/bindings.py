@@ -171,7 +171,7 @@ class Bindings:
 
 
 def checked_events(events: Sequence[str]) -> list[str]:
-    """Events that people can be told of, each once, in the order of the list.
+    """Events that people can be notified of, each once, in the order of the list.
 
     Raises:
         InvalidInput: for any other, or none.

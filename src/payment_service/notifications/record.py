@@ -34,7 +34,7 @@ class MessageRecord:
     database: Database
 
     async def of_subjects(self, caller: Caller, subject_ids: Collection[str]) -> list[MessageDetails]:
-        """What people were told of events of these subjects, or are to be told, oldest first."""
+        """What people were or will be notified of about these subjects, oldest first."""
         query = _messages(caller).where(Event.subject_id.in_(subject_ids))
         query = query.order_by(NotifyMessage.created_at, NotifyMessage.event_id, NotifyMessage.chat_id)
         async with self.database.reading() as session:
@@ -70,7 +70,7 @@ def _messages(caller: Caller) -> Select[NotifyMessage, Event, NotifyChat]:
     )
     if caller.shops is ALL_SHOPS:
         return query
-    # A chat of theirs may be told of other shops too: of those they see nothing.
+    # A chat of theirs may get events of other shops too: of those they see nothing.
     bound = select(NotifyBinding.chat_id).where(of_shops(NotifyBinding.shop_id, caller.shops))
     return query.where(NotifyMessage.chat_id.in_(bound), told_to(caller.shops))
 

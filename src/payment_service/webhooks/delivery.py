@@ -112,7 +112,7 @@ class ClaimedTry:
     event: Event
     endpoint_id: UUID
     url: str | None = field(repr=False)
-    """None when the endpoint is not told of the event's shop any more."""
+    """None when the endpoint no longer receives events of that shop."""
     secrets: Sequence[str] = field(repr=False)
     """Empty when the vault does not open what the endpoint has: its own trouble, and that of no other one."""
     headers: dict[str, str] = field(repr=False)

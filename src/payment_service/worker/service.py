@@ -122,8 +122,8 @@ class Worker:
             if kind in self.dispatchers:
                 self.dispatchers[kind].wake()
 
-        heard = {EVENT_WRITTEN: lambda _event: self.relay.wake(), WORK_DUE: wake}
-        await listen(self.database, heard, connected=wake_all)
+        handlers = {EVENT_WRITTEN: lambda _event: self.relay.wake(), WORK_DUE: wake}
+        await listen(self.database, handlers, connected=wake_all)
 
     async def _sweep(self) -> None:
         """Now and then look for what was lost, and for what waits for people."""
