@@ -30,7 +30,7 @@ from payment_service.postgres.vault import new_key
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.programs import StartError
 from payment_service.routing import importing
-from payment_service.routing.service import set_needs_two
+from payment_service.routing.rule import set_needs_two
 from payment_service.services import Services, open_services
 from payment_service.setting_texts import is_loopback
 from payment_service.settings import DEVELOPMENT_FILE, Settings, load

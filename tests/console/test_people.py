@@ -9,7 +9,7 @@ import pytest
 from payment_service.access.people import Role
 from payment_service.access.service import Scope
 from payment_service.postgres.visibility import ALL_SHOPS
-from payment_service.routing.service import set_needs_two
+from payment_service.routing.rule import set_needs_two
 from payment_service.services import Services
 from tests.conftest import ClientMaker
 from tests.console.conftest import OWN, PASSWORD, SignIn, text_of

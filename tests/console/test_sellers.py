@@ -17,7 +17,7 @@ from payment_service.access.service import FULL_ACCESS
 from payment_service.errors import RouteChangeNeedsTwo, RouteChangeOver
 from payment_service.providers.kaspi.mapping import NO_MONEY_MOVED, remedy_of
 from payment_service.routing import importing
-from payment_service.routing.service import set_needs_two
+from payment_service.routing.rule import set_needs_two
 from payment_service.services import Services
 from tests.console.conftest import FOREIGN, OWN, SignIn, text_of
 from tests.support.asking import TESTS, ask, payments_of

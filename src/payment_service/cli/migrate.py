@@ -10,7 +10,7 @@ from payment_service.observability.context import Origin, origin
 from payment_service.postgres import migrating, schema
 from payment_service.postgres.database import Database
 from payment_service.postgres.months import make_months
-from payment_service.routing.service import set_needs_two
+from payment_service.routing.rule import set_needs_two
 from payment_service.settings import Settings, load
 
 app = typer.Typer()

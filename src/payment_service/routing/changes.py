@@ -34,7 +34,8 @@ from payment_service.observability.context import origin
 from payment_service.postgres.database import Database, constraint_of, is_duplicate
 from payment_service.postgres.visibility import of_shops
 from payment_service.routing.models import PaymentConfig, RouteChange
-from payment_service.routing.service import ROUTING_FIELDS, Routing, checked_fields, one_at_a_time
+from payment_service.routing.service import Routing, checked_fields, one_at_a_time
+from payment_service.routing.versions import ROUTING_FIELDS
 
 WAITS: Final = timedelta(days=3)
 """How long a change waits for its second administrator."""

@@ -13,7 +13,8 @@ from payment_service.characters import checked_text
 from payment_service.errors import InvalidInput
 from payment_service.identifiers import masked
 from payment_service.routing.models import PaymentConfig
-from payment_service.routing.service import ROUTING_FIELDS, Routing, checked_fields
+from payment_service.routing.service import Routing, checked_fields
+from payment_service.routing.versions import ROUTING_FIELDS
 from payment_service.spreadsheets import value_of
 
 COLUMNS = ("shop_id", "organization_bin", "name", "city", "description", "provider", "is_active", "device_token")

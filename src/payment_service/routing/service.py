@@ -8,13 +8,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import func, select, text
+from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
 from payment_service.access.service import Caller
-from payment_service.audit import service as audit
 from payment_service.errors import (
     BinOfSeveralShops,
     InvalidInput,
@@ -24,16 +23,15 @@ from payment_service.errors import (
     ShopNotConfigured,
     TokenOfAnotherBin,
 )
-from payment_service.events import outbox
-from payment_service.events.outbox import EventType
 from payment_service.identifiers import checked_bin, checked_device_token, masked
-from payment_service.observability.context import origin
 from payment_service.postgres.cache import Cache
 from payment_service.postgres.database import Database, is_duplicate
 from payment_service.postgres.visibility import ALL_SHOPS, of_shops
 from payment_service.providers.registry import DEFAULT, NAMES
-from payment_service.routing.models import PaymentConfig, PaymentConfigHistory, RouteChange, RouteRule
+from payment_service.routing.models import PaymentConfig, PaymentConfigHistory, RouteChange
+from payment_service.routing.rule import needs_two
 from payment_service.routing.tokens import DeviceTokens
+from payment_service.routing.versions import ROUTING_FIELDS, announce, put, record_change, version_of, write_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,6 @@ class Change:
 WHERE_MONEY_GOES = ("organization_bin", "provider", "device_token")
 """What two people change, where that is the rule: the device token too, since no public text of Kaspi's says that a
 payment under one BIN with the token of another is refused."""
-ROUTING_FIELDS = ("organization_bin", "is_active", "provider", "name", "city", "description")
 
 
 def checked_fields(fields: Mapping[str, Any], providers: Collection[str] = NAMES) -> dict[str, Any]:
@@ -266,7 +263,7 @@ class Routing:
     async def needs_two(self) -> bool:
         """Whether a change of where money goes needs a second administrator."""
         async with self.database.reading() as session:
-            return await _needs_two(session)
+            return await needs_two(session)
 
     async def insert(
         self, session: AsyncSession, shop_id: int, checked: Mapping[str, Any], *, reason: str
@@ -276,13 +273,13 @@ class Routing:
         for name in ("name", "city", "description"):
             setattr(row, name, "")
         device_token = checked.get("device_token")
-        _put(row, checked)
+        put(row, checked)
         await self.check_token(session, shop_id, row.organization_bin, device_token)
         await self._set_token(session, row, device_token)
-        session.add_all((row, _version(row, reason)))
+        session.add_all((row, version_of(row, reason)))
         await session.flush()
-        _report(session, row, reason)
-        await _record(session, "config-create", row, reason)
+        announce(session, row, reason)
+        await record_change(session, "config-create", row, reason)
         return ShopConfig(row, device_token)
 
     async def change(
@@ -294,7 +291,7 @@ class Routing:
             TokenOfAnotherBin: for a device token that is used with another BIN.
             RouteChangeNeedsTwo: for a change of where money goes, when that is the rule.
         """
-        if self.goes_elsewhere(row, checked) and await _needs_two(session):
+        if self.goes_elsewhere(row, checked) and await needs_two(session):
             raise RouteChangeNeedsTwo(row.shop_id)
         current = self.opened(row).device_token
         wanted = checked.get("device_token", current)
@@ -306,17 +303,17 @@ class Routing:
             # The token first: writing it flushes the session, and the row must not be written before its version.
             if wanted != current:
                 await self._set_token(session, row, wanted)
-            _put(row, checked)
-            await _write(session, row, reason)
+            put(row, checked)
+            await write_version(session, row, reason)
         return ShopConfig(row, wanted)
 
     async def apply(self, session: AsyncSession, row: PaymentConfig, proposed: RouteChange) -> None:
         """Make a proposed change, which two people stand behind, in the caller's transaction."""
         token = await self.tokens.of(session, proposed.device_token_id)
         await self.check_token(session, row.shop_id, proposed.organization_bin, token)
-        _put(row, {name: getattr(proposed, name) for name in ROUTING_FIELDS})
+        put(row, {name: getattr(proposed, name) for name in ROUTING_FIELDS})
         row.device_token_id, row.device_token = proposed.device_token_id, proposed.device_token
-        await _write(session, row, proposed.reason)
+        await write_version(session, row, proposed.reason)
 
     def goes_elsewhere(self, row: PaymentConfig, checked: Mapping[str, Any]) -> bool:
         """Whether a change sends the money of a shop elsewhere."""
@@ -387,75 +384,5 @@ async def one_at_a_time(session: AsyncSession) -> None:
     await session.execute(text("SELECT one_at_a_time('routing')"))
 
 
-async def _needs_two(session: AsyncSession) -> bool:
-    return bool(await session.scalar(select(RouteRule.needs_two)))
-
-
-async def set_needs_two(database: Database, *, needs_two: bool) -> bool:
-    """Record whether a change of where money goes needs two people; returns whether that is new.
-
-    Only the owner of the tables may.
-    """
-    async with database.transaction() as session:
-        rule = await session.get(RouteRule, 1, with_for_update=True)
-        if needs_two == (rule is not None and rule.needs_two):
-            return False
-        if rule is None:
-            session.add(RouteRule(id=1, needs_two=needs_two))
-        else:
-            rule.needs_two = needs_two
-        await audit.record_change(session, "route-rule", RouteRule.__tablename__, 1)
-    return True
-
-
-async def _record(session: AsyncSession, operation_type: str, row: PaymentConfig, reason: str) -> None:
-    await audit.record_change(
-        session,
-        operation_type,
-        PaymentConfig.__tablename__,
-        row.shop_id,
-        shop_id=row.shop_id,
-        organization_bin=row.organization_bin,
-        reason=reason,
-    )
-
-
-async def _write(session: AsyncSession, row: PaymentConfig, reason: str) -> None:
-    """Write a row that was changed, with its version, its event and its line of the record."""
-    row.version += 1
-    row.updated_at = func.now()
-    session.add(_version(row, reason))
-    await session.flush()
-    await session.refresh(row, ["updated_at"])
-    _report(session, row, reason)
-    await _record(session, "config-change", row, reason)
-
-
-def _put(row: PaymentConfig, checked: Mapping[str, Any]) -> None:
-    for name in ROUTING_FIELDS:
-        if name in checked:
-            setattr(row, name, checked[name])
-
-
-def _report(session: AsyncSession, row: PaymentConfig, reason: str) -> None:
-    """Write the event that the routing of a shop has changed. The device token is masked."""
-    data = {name: getattr(row, name) for name in (*ROUTING_FIELDS, "shop_id", "version", "device_token", "updated_at")}
-    outbox.write(
-        session,
-        EventType.ROUTE_CHANGED,
-        row.shop_id,
-        version=row.version,
-        shop_id=row.shop_id,
-        data={**data, "actor": origin.get().actor, "reason": reason[:500]},
-    )
-
-
 def _configs() -> Any:
     return select(PaymentConfig).options(joinedload(PaymentConfig.token))
-
-
-def _version(row: PaymentConfig, reason: str) -> PaymentConfigHistory:
-    copied = {name: getattr(row, name) for name in (*ROUTING_FIELDS, "shop_id", "version", "device_token")}
-    return PaymentConfigHistory(
-        **copied, device_token_id=row.device_token_id, actor=origin.get().actor, reason=reason[:500]
-    )
