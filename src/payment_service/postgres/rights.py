@@ -24,6 +24,7 @@ _RIGHTS: Final = {
     "event": ("INSERT", "UPDATE passed_on_at"),
     "person": ("INSERT", "UPDATE role shops refund_limit password_hash password_set_at disabled_at"),
     "route_change": ("INSERT", "UPDATE state decided_by decided_at"),
+    "same_seller": ("INSERT", "UPDATE is_same"),
     "person_session": ("INSERT", "UPDATE proved_at ended_at"),
     "same_seller": ("INSERT", "UPDATE is_same"),
     "payment refund payment_config webhook_endpoint event_delivery": ("INSERT UPDATE", ""),
