@@ -166,12 +166,13 @@ async def test_settlement_that_the_provider_overtook_is_not_undone(services: Ser
         await undo(services, known)
 
 
-async def test_settlement_is_not_undone_once_money_was_paid_back(
-    services: Services, payment: Payment, wire: respx.MockRouter
+@pytest.mark.parametrize("reply", [refunded(), httpx.Response(500)], ids=["paid back", "maybe paid back"])
+async def test_settlement_is_not_undone_once_money_was_paid_back_or_may_have_been(
+    services: Services, payment: Payment, wire: respx.MockRouter, reply: httpx.Response
 ) -> None:
     says(wire, "Processed")
     settled = await settle(services, payment, State.PAID, FOUND)
-    wire.get("/refund/").mock(return_value=refunded())
+    wire.get("/refund/").mock(return_value=reply)
     await services.refunds.refund(RefundRequest(caller=TESTS, payment=settled, amount=None))
     with pytest.raises(SettlementInUse):
         await undo(services, payment)

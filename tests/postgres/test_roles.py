@@ -133,6 +133,7 @@ async def _two_people_change_a_route(services: Services) -> None:
     await services.route_changes.confirm(FULL_ACCESS, two.id, change.id)
 
 
+@pytest.mark.usefixtures("quick_hashes")
 async def test_service_does_everything_as_the_lesser_role(
     own_house: Services, roles: Roles, wire: respx.MockRouter
 ) -> None:
