@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -27,7 +28,7 @@ from payment_service.errors import (
 from payment_service.observability.context import Origin, origin
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
-from payment_service.payments.settling import Settlement
+from payment_service.payments.settling import Settlement, check_age
 from payment_service.reports.service import Report
 from payment_service.services import Services
 from payment_service.settings import Settings
@@ -332,7 +333,7 @@ async def test_payment_of_another_shop_is_not_found(services: Services, payment:
 
 @pytest.fixture
 def patient(services: Services) -> Services:
-    """Rooms where a call may take effect for five minutes."""
+    """A call may take effect for five minutes."""
     rules = replace(services.settling.rules, late_effect_s=300)
     return replace(services, settling=replace(services.settling, rules=rules))
 
@@ -345,6 +346,17 @@ async def test_call_that_may_still_take_effect_is_not_called_failed(
     assert 290 < int(str(caught.value.extra["retry_after_s"])) <= 300
     await age(sql, 301)
     assert (await settle(patient, payment, FAILED)).state == "failed"
+
+
+@pytest.mark.parametrize(("age_s", "wait_s"), [(0, 300), (298.5, 2), (299.999, 1), (300, None)])
+def test_it_is_told_how_long_a_call_may_still_take_effect(age_s: float, wait_s: int | None) -> None:
+    made_at = datetime(2026, 11, 30, tzinfo=UTC)
+    told = None
+    try:
+        check_age(made_at, made_at + timedelta(seconds=age_s), 300)
+    except TooEarlyToSettle as too_early:
+        told = too_early.extra["retry_after_s"]
+    assert told == wait_s
 
 
 async def test_payment_that_was_found_is_settled_at_once(

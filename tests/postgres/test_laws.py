@@ -625,6 +625,13 @@ async def test_id_of_a_settlement_is_taken_away_only_with_it(books: asyncpg.Conn
     assert await law_of(books, "UPDATE payment SET external_id = NULL") == "payment_external_id_is_fixed"
 
 
+@pytest.mark.parametrize("change", ["state = 'unknown'", "state = 'sending'", "external_id = NULL, state = 'failed'"])
+async def test_id_of_a_settlement_is_there_and_settled(books: asyncpg.Connection, change: str) -> None:
+    failure = ", failure = 'settled'" if "failed" in change else ""
+    with pytest.raises(asyncpg.CheckViolationError, match="payment_id_from_settlement_is_settled"):
+        await beyond_the_law(books, f"UPDATE payment SET id_from_settlement = true, {change}{failure}")
+
+
 @pytest.mark.parametrize("table", ["payment", "refund"])
 @pytest.mark.parametrize("change", ["failure = 'rejected'", "state = 'failed', failure = NULL"])
 async def test_failure_and_state_fit_each_other(books: asyncpg.Connection, table: str, change: str) -> None:
@@ -1021,6 +1028,14 @@ async def test_settling_by_hand_has_its_reason(
     ("changes", "law"),
     [
         ({"amount": -1}, "payment_log_amount_check"),
+        ({"report_id": ""}, "payment_log_report_id_check"),
+        ({"operation_type": "settle-undo", "reason": " "}, "payment_log_undoing_has_reason"),
+        ({"operation_type": "settle-undo", "reason": "seen by Dana"}, None),
+        ({"operation_type": "settle-undo", "source": "client"}, None),
+        ({"subject": "api_key:1"}, "payment_log_subject_has_content"),
+        ({"content": "{}"}, "payment_log_subject_has_content"),
+        ({"subject": "api_key:1", "content": "{}", "source": "client"}, "payment_log_subject_has_content"),
+        ({"subject": "api_key:1", "content": "{}"}, None),
         ({"source": "nobody"}, "payment_log_source_check"),
         ({"actor": None}, "actor"),
         ({"operation_type": None}, "operation_type"),
@@ -1032,6 +1047,30 @@ async def test_line_of_the_record_keeps_its_laws(
     sql: asyncpg.Connection, changes: dict[str, Any], law: str | None
 ) -> None:
     assert await law_of_row(sql, "payment_log", LINE, **changes) == law
+
+
+EVENT = {
+    "id": NEW,
+    "type": "payment.paid",
+    "subject": "payment",
+    "subject_id": str(PAYMENT),
+    "version": 1,
+    "data": "{}",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "law"),
+    [
+        ({"type": "payment.lost"}, "event_type_check"),
+        ({"subject": "person"}, "event_subject_check"),
+        ({"version": 0}, "event_version_check"),
+        ({"data": "[]"}, "event_data_check"),
+        ({}, None),
+    ],
+)
+async def test_event_keeps_its_laws(sql: asyncpg.Connection, changes: dict[str, Any], law: str | None) -> None:
+    assert await law_of_row(sql, "event", EVENT, **changes) == law
 
 
 async def test_key_stands_for_one_claim_of_one_caller(sql: asyncpg.Connection) -> None:

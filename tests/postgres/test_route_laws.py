@@ -134,3 +134,6 @@ async def test_one_change_of_a_shop_waits_at_a_time_and_for_the_route_of_today(b
     assert await law_of(books, refuse, again.replace("'a reason', 1", "'a reason', 3")) == "route_change_by_admins"
     assert await law_of(books, refuse, again.replace("3 days", "8 days")) == "route_change_is_short"
     assert await law_of(books, refuse, again.replace("'a reason'", "' '")) == "route_change_reason_check"
+    applied = again.replace("expires_at)", "expires_at, state, decided_by, decided_at)")
+    applied = applied.replace("'3 days')", "'3 days', 'applied', 2, now())")
+    assert await law_of(books, refuse, applied) == "route_change_starts_waiting"
