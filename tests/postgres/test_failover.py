@@ -17,9 +17,9 @@ from payment_dev.postgres import EmbeddedPostgres
 from payment_service.access.service import FULL_ACCESS
 from payment_service.errors import DatabaseUnavailable, SendingHeld, StillRunning
 from payment_service.postgres import migrating
+from payment_service.postgres.cache import keep_fresh
 from payment_service.postgres.connecting import ReplacedServerError, connect_arguments
 from payment_service.postgres.database import Database
-from payment_service.postgres.cache import keep_fresh
 from payment_service.postgres.servers import Servers
 from payment_service.programs import StartError
 from payment_service.programs.start import check_database

@@ -26,7 +26,6 @@ _RIGHTS: Final = {
     "route_change": ("INSERT", "UPDATE state decided_by decided_at"),
     "same_seller": ("INSERT", "UPDATE is_same"),
     "person_session": ("INSERT", "UPDATE proved_at ended_at"),
-    "same_seller": ("INSERT", "UPDATE is_same"),
     "payment refund payment_config webhook_endpoint event_delivery": ("INSERT UPDATE", ""),
     "notify_chat notify_binding notify_message notify_pace": ("INSERT UPDATE", ""),
     "worker_tick": ("INSERT DELETE", "UPDATE ticked_at"),
