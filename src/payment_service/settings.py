@@ -185,4 +185,4 @@ def _lines(error: ValidationError) -> Iterator[str]:
     for problem in error.errors(include_url=False, include_input=False):
         name = ".".join(str(part) for part in problem["loc"][:1]).upper()
         is_set = problem["type"] != "missing" and problem.get("ctx", {}).get("min_length") != 1
-        yield f"{name} {sentence_of(problem).removesuffix('.0') if is_set else 'is not set'}".strip()
+        yield f"{name} {sentence_of(problem) if is_set else 'is not set'}".strip()

@@ -74,7 +74,7 @@ def sentence_of(error: Mapping[str, Any]) -> str:
         case "too_long":
             return f"must have at most {context['max_length']} {_counted(context)}"
         case kind if kind in _SENTENCES:
-            return _SENTENCES[kind].format_map(context)
+            return _SENTENCES[kind].format_map(context).removesuffix(".0")
         case kind if kind in _OF_PYDANTIC and kind != "extra_forbidden":
             return "is not valid here"
     # A message of our own. That of a field which is not known has its nearest name in it: see exact.

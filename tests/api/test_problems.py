@@ -191,7 +191,8 @@ async def test_validation_never_repeats_what_was_sent(client: httpx.AsyncClient)
 
 async def test_unknown_path_is_a_problem(client: httpx.AsyncClient) -> None:
     problem_of(await client.get("/payments/kaspi"), 422, "validation_failed")  # an id that is no UUID
-    problem_of(await client.get("/nothing/here"), 404, "not_found")
+    unknown = problem_of(await client.get("/nothing/here"), 404, "not_found")
+    assert unknown["detail"] == "There is nothing at this address: openapi.json lists those that there are."
 
 
 async def test_wrong_method_is_a_problem_that_names_the_right_ones(client: httpx.AsyncClient) -> None:
@@ -199,7 +200,7 @@ async def test_wrong_method_is_a_problem_that_names_the_right_ones(client: httpx
     problem_of(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
     answer = await client.patch("/admin/configs")
-    problem_of(answer, 405, "method_not_allowed")
+    assert problem_of(answer, 405, "method_not_allowed")["detail"] == "Use GET, HEAD, POST here."
     assert answer.headers["allow"] == "GET, HEAD, POST"
 
 

@@ -106,6 +106,9 @@ _OF_ANY_ENDPOINT: Final = MappingProxyType(
 )
 """What any endpoint may answer before, or instead of, what it does."""
 _ONLY_OF_BODIES: Final = frozenset({413, 415})
+_AT_THIS_ADDRESS: Final = MappingProxyType(
+    {404: "There is nothing at this address: openapi.json lists those that there are.", 405: "Use {Allow} here."}
+)
 _CODE_OF_HTTP: Final = MappingProxyType(
     {404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 415: "unsupported_media_type"}
 )
@@ -231,9 +234,11 @@ def _of_invalid(error: RequestValidationError) -> JSONResponse:
 
 def _of_http(error: HTTPException, scope: Scope) -> JSONResponse:
     phrase = HTTPStatus(error.status_code).phrase if error.status_code != 413 else "Body too large"
-    detail = error.detail if error.detail != phrase else f"{phrase} at this address."
-    code = _CODE_OF_HTTP.get(error.status_code) or phrase.lower().replace(" ", "_").replace("-", "_")
     headers = {"Allow": _allowed(scope)} if error.status_code == 405 else error.headers
+    detail = error.detail
+    if detail == phrase:
+        detail = _AT_THIS_ADDRESS.get(error.status_code, phrase).format_map(headers or {})
+    code = _CODE_OF_HTTP.get(error.status_code) or phrase.lower().replace(" ", "_").replace("-", "_")
     return problem(error.status_code, code, phrase, detail, headers=headers)
 
 
