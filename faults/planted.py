@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from payment_service.access.service import FULL_ACCESS
+from payment_service.access.service import FULL_ACCESS, Caller
 from payment_service.errors import ShopNotConfigured
 from payment_service.idempotency.decisions import Earlier, Rules, Verdict, verdict_for_equal
 from payment_service.idempotency.sending import SendingWindow
@@ -344,7 +344,7 @@ def sweep_stops_at_a_bad_row() -> None:
 
 @_plant
 def refund_goes_by_todays_route() -> None:
-    async def todays_account(self: Refunds, payment: Payment) -> tuple[Account, int]:
+    async def todays_account(self: Refunds, _caller: Caller, payment: Payment) -> tuple[Account, int]:
         route = await self.routing.route_of(FULL_ACCESS, payment.shop_id)
         return Account(route.organization_bin, route.device_token), 0
 
