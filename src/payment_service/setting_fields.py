@@ -80,7 +80,7 @@ class SettingFields(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     # --- routing
-    route_change_needs_two: bool = False
+    route_change_needs_two: bool | None = None
 
     # --- secrets at rest
     encryption_keys: Annotated[list[SecretStr], NoDecode] = Field(min_length=1)
@@ -165,6 +165,7 @@ class SettingFields(BaseSettings):
         "otel_exporter_otlp_endpoint",
         "otel_exporter_otlp_headers",
         "sentry_dsn",
+        "route_change_needs_two",
         mode="before",
     )
     @classmethod

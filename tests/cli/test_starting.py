@@ -183,10 +183,13 @@ def test_taken_port_is_told(shell: Rig) -> None:
         assert port in refusal(shell.run("serve", "--port", port))
 
 
-async def test_migrations_may_run_again(empty_shell: Rig) -> None:
-    for done in [empty_shell.run("migrate") for _ in range(2)]:
+async def test_migrations_may_run_again_and_leave_the_need_of_two_administrators(empty_shell: Rig) -> None:
+    needed = "A change of where the money of a shop goes needs two administrators from now on.\n"
+    for setting, told in ({"ROUTE_CHANGE_NEEDS_TWO": "true"}, needed), ({}, ""):
+        done = empty_shell.run("migrate", **setting)
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout == f"The database is at schema {schema.head()}.\n"
+        assert done.stdout == f"{told}The database is at schema {schema.head()}.\n"
     connection = await asyncpg.connect(empty_shell.database_url)
     assert await connection.fetchval("SELECT count(*) FROM paymentconfig") == 0
+    assert await connection.fetchval("SELECT needs_two FROM route_rule")
     await connection.close()

@@ -20,7 +20,7 @@ app = typer.Typer()
 def migrate() -> None:
     """Bring the database to the newest schema. Safe to run twice, and from several machines at once.
 
-    Also writes ROUTE_CHANGE_NEEDS_TWO into the database, and makes the partitions of the next months.
+    Also writes ROUTE_CHANGE_NEEDS_TWO into the database where it is set, and makes the partitions of the next months.
     """
     settings = load()
     logs.configure(readable=True, level="WARNING")
@@ -36,6 +36,8 @@ async def _write_rule(settings: Settings) -> bool:
     database = Database(settings.session_url, pool_size=settings.database_pool_size)
     try:
         await make_months(database)
-        return await set_needs_two(database, needs_two=settings.route_change_needs_two)
+        # Not set is no "false": an upgrade from another machine must not take the second person away.
+        needs_two = settings.route_change_needs_two
+        return needs_two is not None and await set_needs_two(database, needs_two=needs_two)
     finally:
         await database.close()
