@@ -143,6 +143,17 @@ async def test_other_words_under_the_key_of_another_caller_are_another_request(
     assert route.call_count == 2
 
 
+async def test_key_of_the_callers_own_request_is_not_that_of_another_caller(
+    payments: Payments, wire: respx.MockRouter
+) -> None:
+    wire.get("/create/").mock(side_effect=REFUSED)
+    await payments.create(ask(idempotency_key=KEY, caller=called("one"), message="another"))
+    taking(wire)
+    await payments.create(ask(idempotency_key=KEY, caller=called("two")))
+    with pytest.raises(IdempotencyKeyReused):
+        await payments.create(ask(idempotency_key=KEY, caller=called("one")))
+
+
 async def test_two_callers_with_one_key_send_again_once_what_was_not_sent(
     payments: Payments, wire: respx.MockRouter
 ) -> None:
@@ -653,15 +664,21 @@ async def test_intent_whose_sender_stopped_waiting_is_not_written(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The statement waits for a lock longer than its sender does; it would commit by itself afterwards."""
+    payment = await paid(services, wire)
+    refund = wire.get("/refund/").mock(return_value=refunded())
     route = taking(wire)
     monkeypatch.setattr("payment_service.idempotency.writing.INTENT_TIMEOUT_S", 0.3)
-    request = ask()
+    request = ask(200)
     fingerprint = await services.payments._fingerprint(request)
     async with sql.transaction():
         await sql.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", fingerprint)
-        with pytest.raises(DatabaseUnavailable):
-            await services.payments.create(request)
+        await sql.execute("SELECT FROM payment WHERE id = $1 FOR UPDATE", payment.id)
+        asked = RefundRequest(caller=TESTS, payment=payment, amount=None)
+        asking = (services.payments.create(request), services.refunds.refund(asked))
+        ended = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(end) for end in ended] == [DatabaseUnavailable] * 2
     assert await services.inflight.drain(10) == 0
-    await sql.execute("SELECT pg_sleep(0.2)")  # the server may still run the statement for nobody
-    assert await sql.fetchval("SELECT count(*) FROM payment") == 0
-    assert not route.called
+    await sql.execute("SELECT pg_sleep(0.2)")  # the server may still run the statements for nobody
+    rows = "SELECT (SELECT count(*) FROM payment), (SELECT count(*) FROM refund)"
+    assert await sql.fetchrow(rows) == (1, 0)
+    assert (route.call_count, refund.called) == (1, False)

@@ -4,11 +4,13 @@ import asyncio
 from dataclasses import replace
 
 import asyncpg
+import httpx
 import pytest
 import respx
 
 from payment_service.errors import SendingHeld
 from payment_service.idempotency.holding import Holding, HoldReason, OtherProviderError
+from payment_service.identifiers import new_id
 from payment_service.money import Money
 from payment_service.postgres.database import RowLost
 from payment_service.programs import StartError
@@ -98,6 +100,26 @@ async def test_refund_that_was_lost_while_it_was_sent_is_written_again(
     assert await sql.fetchrow("SELECT refunded_amount, reserved_amount FROM payment") == (4000, 0)
     with pytest.raises(SendingHeld):
         await services.refunds.refund(replace(asked, idempotency_key="another", amount=Money.from_tenge(5)))
+
+
+async def test_refund_that_was_lost_is_written_again_beside_its_like_that_was_sent_since(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    payment = await paid(services, wire)
+    gate = Gate(refunded())
+    wire.get("/refund/").mock(side_effect=gate)
+    asked = RefundRequest(caller=TESTS, payment=payment, amount=Money.from_tenge(40), idempotency_key=KEY)
+    task = services.inflight.begin(services.refunds.refund(asked))
+    await gate.reached.wait()
+    async with without_laws(sql):
+        await sql.execute("DELETE FROM refund")
+        await sql.execute("UPDATE payment SET reserved_amount = 0")
+    wire.get("/refund/").mock(side_effect=None, return_value=httpx.Response(500))
+    again = await services.refunds.refund(replace(asked, id=new_id(), idempotency_key="another"))
+    assert again.refund.state == "unknown"
+    gate.open.set()
+    assert (await task).refund.state == "succeeded"
+    assert await sql.fetchrow("SELECT refunded_amount, reserved_amount FROM payment") == (4000, 4000)
 
 
 async def test_payment_that_was_lost_and_sent_again_elsewhere_is_never_answered_as_if_nothing_was_sent(

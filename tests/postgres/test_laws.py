@@ -1152,3 +1152,16 @@ async def test_no_law_compares_letters_as_the_locale_of_the_database_has_them(sq
         " AND prosrc ~* '\\m(lower|upper|initcap)\\((?![^()]*COLLATE \"C\")'"
     )
     assert [row["proname"] for row in rows] == []
+
+
+@pytest.mark.parametrize("level", ["repeatable_read", "serializable"])
+@pytest.mark.parametrize(
+    ("table", "row"), [("payment", NEW_PAYMENT), ("refund", NEW_REFUND)], ids=["payment", "refund"]
+)
+async def test_intent_is_written_only_where_it_sees_what_was_committed(
+    books: asyncpg.Connection, table: str, row: dict[str, Any], level: Any
+) -> None:
+    with pytest.raises(asyncpg.CheckViolationError) as refused:
+        async with books.transaction(isolation=level):
+            await insert(books, table, row)
+    assert refused.value.constraint_name == "sees_what_was_committed"

@@ -1,6 +1,7 @@
 """The tables of docs/kaspi-api.md sections 3 and 4, against what the mapping makes of them."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -79,7 +80,19 @@ def test_every_code_of_the_document_is_classified_and_no_other() -> None:
 @pytest.mark.parametrize("verb", VERBS, ids=str)
 @pytest.mark.parametrize("code", sorted(CERTAIN))
 def test_code_that_moved_no_money_is_a_rejection(code: str, verb: Verb) -> None:
-    assert verb.read(said(code)) == Rejected(code, "Kaspi says no")
+    found = verb.read(said(code))
+    assert isinstance(found, Rejected)
+    assert replace(found, contradicts_record=False) == Rejected(code, "Kaspi says no")
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=str)
+@pytest.mark.parametrize("code", sorted(CERTAIN))
+def test_refusal_of_a_refund_may_contradict_what_is_recorded(code: str, verb: Verb) -> None:
+    """No such payment, of another account, less left, not paid."""
+    found = verb.read(said(code))
+    assert isinstance(found, Rejected)
+    contradicts = code in {"-1601", "-99000001", "-99000003", "-99000005", "-99000011"}
+    assert found.contradicts_record == (contradicts and str(verb) == "refund")
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=str)

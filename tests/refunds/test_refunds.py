@@ -29,6 +29,7 @@ from payment_service.refunds.service import RefundAnswer, RefundRequest
 from payment_service.refunds.settling import RefundSettlement
 from payment_service.routing.tokens import DeviceTokens
 from payment_service.services import Services
+from tests.support.alarms import alarms
 from tests.support.asking import (
     KEY,
     OTHER_SHOP,
@@ -133,9 +134,10 @@ async def test_refund_reply_that_came_before_is_unknown(
     data = {"externalId": payment.external_id, "returnOperationId": 71, "refundedAmount": 10}
     refunding(wire, httpx.Response(200, json={"status": True, "data": data}))
     first = await services.refunds.refund(give_back(payment, idempotency_key=KEY))
+    before = alarms("crossed_reply")
     cached = await services.refunds.refund(give_back(payment, idempotency_key=f"{KEY}-other"))
     assert (first.refund.state, cached.refund.state) == ("succeeded", "unknown")
-    assert cached.refund.error_code == "refund_id_of_another_refund"
+    assert (cached.refund.error_code, alarms("crossed_reply")) == ("refund_id_of_another_refund", before + 1)
     about = await sql.fetch("SELECT error_message FROM payment_log WHERE refund_id = $1 ORDER BY id", cached.refund.id)
     assert about[-1]["error_message"] == "The reply to this refund named the refund 71, which it is not."
     assert await sums(sql) == (1000, 1000)
@@ -273,6 +275,15 @@ async def test_payment_that_is_not_of_that_shop_is_not_found(
 ) -> None:
     with pytest.raises(PaymentNotFound):
         await services.refunds.payment_of(FULL_ACCESS, shop_id, "kaspi", external_id or str(payment.external_id))
+
+
+async def test_payment_of_another_shop_is_not_refunded(
+    services: Services, payment: Payment, wire: respx.MockRouter
+) -> None:
+    route = refunding(wire)
+    with pytest.raises(PaymentNotFound):
+        await services.refunds.refund(give_back(payment, caller=replace(TESTS, shops=frozenset({OTHER_SHOP}))))
+    assert not route.called
 
 
 # --- never twice
