@@ -1165,3 +1165,17 @@ async def test_intent_is_written_only_where_it_sees_what_was_committed(
         async with books.transaction(isolation=level):
             await insert(books, table, row)
     assert refused.value.constraint_name == "sees_what_was_committed"
+
+
+@pytest.mark.parametrize(
+    ("asked", "set_to"), [("off", "on"), ("local", "on"), ("remote_write", "on"), ("remote_apply", "remote_apply")]
+)
+@pytest.mark.parametrize(("table", "row"), [("payment", NEW_PAYMENT), ("payment_log", LINE)], ids=str)
+async def test_what_is_written_is_on_the_disk_whatever_the_session_asks_for(
+    books: asyncpg.Connection, table: str, row: dict[str, Any], asked: str, set_to: str
+) -> None:
+    await books.execute(f"SET synchronous_commit = {asked}")
+    async with books.transaction():
+        await insert(books, table, row)
+        assert await books.fetchval("SHOW synchronous_commit") == set_to
+    await books.execute("RESET synchronous_commit")
