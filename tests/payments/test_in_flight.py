@@ -32,6 +32,7 @@ from payment_service.payments.moves import Moves
 from payment_service.payments.service import Payments
 from payment_service.payments.settling import Settlement
 from payment_service.postgres.database import constraint_of
+from payment_service.providers import deadline
 from payment_service.providers.interface import Outcome, PaymentReceipt, Unknown
 from payment_service.refunds.service import RefundRequest, Refunds
 from payment_service.refunds.settling import RefundSettlement
@@ -371,6 +372,22 @@ async def test_call_that_stands_still_on_its_way_ends_with_its_lease() -> None:
     window = SendingWindow(begin_within_s=1, lease_s=0.05)
     never: asyncio.Future[Outcome[PaymentReceipt]] = asyncio.get_running_loop().create_future()
     assert await window.send(lambda: never) == Unknown("lease_over")
+
+
+async def test_first_byte_of_a_call_knows_when_its_lease_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    jumped, over = 0.0, []
+    clocks = SimpleNamespace(clock_gettime=lambda _clock: time.monotonic() + jumped)
+    monkeypatch.setattr("payment_service.providers.deadline.time", clocks)
+
+    async def stands_still_before_it() -> Outcome[PaymentReceipt]:
+        nonlocal jumped
+        for jumped in (29, 31):
+            over.append(deadline.is_over())
+        return Unknown("late")
+
+    await SendingWindow(begin_within_s=1, lease_s=30).send(stands_still_before_it)
+    assert over == [False, True]
+    assert not deadline.is_over()  # of no other call
 
 
 # --- what transaction 2 could refuse

@@ -193,7 +193,8 @@ async def test_unknown_refund_keeps_its_amount_from_the_next(
     services: Services, payment: Payment, wire: respx.MockRouter
 ) -> None:
     refunding(wire, httpx.Response(500))
-    await services.refunds.refund(give_back(payment, 60))
+    lost = await services.refunds.refund(give_back(payment, 60))
+    assert lost.left == await services.refunds.left_of(lost.payment) == Money.from_tenge(40)
     route = refunding(wire)
     with pytest.raises(RefundExceedsRemainder) as caught:
         await services.refunds.refund(give_back(payment, 50))
