@@ -15,6 +15,7 @@ from payment_service.postgres import migrating
 from payment_service.postgres.database import Database
 from tests.support.database import Server, without_laws
 from tests.support.processes import free_port
+from tests.support.waiting import until
 
 
 async def because(url: str) -> HoldReason | None:
@@ -49,6 +50,14 @@ async def test_restored_backup_holds_what_would_be_sent_until_it_is_released(tmp
         with (postgres._cluster / "postgresql.auto.conf").open("a") as settings:
             settings.write("restore_command = 'false'\n")
         postgres.start()
+
+        async def takes_writes() -> bool:
+            connection = await asyncpg.connect(postgres.url())
+            is_recovering = await connection.fetchval("SELECT pg_is_in_recovery()")
+            await connection.close()
+            return not is_recovering
+
+        await until(takes_writes)
         assert await because(postgres.url()) is HoldReason.OTHER_TIMELINE
         database = Database(postgres.url(), pool_size=2)
         await Holding(database).release("the cabinet was compared")
