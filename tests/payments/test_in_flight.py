@@ -381,7 +381,8 @@ async def test_first_byte_of_a_call_knows_when_its_lease_is_over(monkeypatch: py
 
     async def stands_still_before_it() -> Outcome[PaymentReceipt]:
         nonlocal jumped
-        for jumped in (29, 31):
+        for moment in (29, 31):
+            jumped = moment
             over.append(deadline.is_over())
         return Unknown("late")
 
