@@ -174,6 +174,11 @@ async def test_two_callers_at_once_with_one_key_are_one_call(payments: Payments,
     assert route.call_count == 1
 
 
+async def test_no_words_run_into_each_other(services: Services) -> None:
+    words: list[tuple[str | None, ...]] = [("a|b", None), ("a", "b|"), ("a", "b", ""), ("a", "b", None), ('a", "b', "")]
+    assert len({await services.fingerprints.of(*one) for one in words}) == len(words)
+
+
 async def both_wait(services: Services) -> bool:
     """Whether two statements of this database wait for a lock."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"

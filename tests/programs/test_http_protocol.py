@@ -317,14 +317,20 @@ async def test_answer_that_nobody_reads_is_given_up(service: Service, client: Cl
     await service.until_connections(0)
 
 
+WITH_BODY = b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n123456789"
+
+
 @pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="this system does not say how long bytes have waited")
-@pytest.mark.parametrize("read", [0, 20, 45], ids=["nothing", "half a head", "half a body"])
+@pytest.mark.parametrize(
+    ("ask", "read"),
+    [(WITH_BODY, 0), (WITH_BODY, 20), (WITH_BODY, 45), (b"POST / HTTP/1.1\r\n\r\n", 0)],
+    ids=["nothing", "half a head", "half a body", "nothing, and there is no body"],
+)
 async def test_request_that_lay_unread_while_the_process_stood_still_is_not_served(
-    service: Service, client: Client, monkeypatch: pytest.MonkeyPatch, read: int
+    service: Service, client: Client, monkeypatch: pytest.MonkeyPatch, ask: bytes, read: int
 ) -> None:
     monkeypatch.setattr(Hasty, "unread_s", 0.1)
     late = await service.connect()
-    ask = b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n123456789"
     await late.say(ask[:read], every_s=0.05)
     await client.say(b"GET /still HTTP/1.1\r\n\r\n")
     await service.until(lambda: service.app.begun == 1 + (read == 45))
