@@ -447,12 +447,13 @@ async def test_reply_that_names_what_was_reported_before_is_crossed(
     assert (payment.state, payment.external_id, alarms["crossed_reply"]) == ("unknown", None, 1)
 
 
+@pytest.mark.parametrize("reply", [refunded(), httpx.Response(500)], ids=["refunded", "maybe refunded"])
 async def test_report_that_was_refunded_keeps_its_id(
-    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms, reply: httpx.Response
 ) -> None:
     await report_of_what_is_made_next(services, sql, **WHOLE)
     tells(wire, "Processed")
-    wire.get("/refund/").mock(return_value=refunded())
+    wire.get("/refund/").mock(return_value=reply)
     await refund(services, 1)
     wire.get("/create/").mock(return_value=accepted(ID))
     assert (await services.payments.create(ask())).payment.state == "unknown"
