@@ -26,8 +26,10 @@ from payment_service.errors import (
 )
 from payment_service.identifiers import new_id
 from payment_service.money import Money
+from payment_service.payments.phones import PhoneLimit
 from payment_service.payments.service import Payments
 from payment_service.postgres.visibility import ALL_SHOPS
+from payment_service.rates import Rate
 from payment_service.refunds.service import RefundAnswer, RefundRequest
 from payment_service.services import Services, build
 from payment_service.settings import Settings
@@ -172,6 +174,16 @@ async def test_two_callers_at_once_with_one_key_are_one_call(payments: Payments,
     _answers, errors = await all_of(*asked)
     assert all(isinstance(error, StillRunning) for error in errors)
     assert route.call_count == 1
+
+
+async def test_answer_to_an_earlier_request_is_no_invoice_to_its_phone(
+    services: Services, wire: respx.MockRouter
+) -> None:
+    taking(wire)
+    payments = replace(services.payments, phones=PhoneLimit(Rate(2, 60)))
+    for _ in range(3):
+        await payments.create(ask(idempotency_key=KEY))
+    assert (await payments.create(ask(200))).payment.state == "pending"
 
 
 async def test_no_words_run_into_each_other(services: Services) -> None:

@@ -338,6 +338,8 @@ async def test_no_word_of_a_reply_is_kept_with_a_secret_of_the_call(proxy: RawPr
     refused = b'{"status": false, "data": {"errors": {"%s": "No Quiet7"}}}'
     assert await create(refused % b"-Quiet7") == Unknown("provider_error", code="-_")
     assert await create(refused % b"-1502") == Rejected("-1502", "No …")
+    other = b"+7 (702) 111-22-33"  # of somebody else
+    assert await create(refused.replace(b"Quiet7", other) % b"-1502") == Rejected("-1502", "No +…")
     proxy.begin(answers(http(200, REFUND.success(returnOperationId="Quiet7"))))
     assert await kaspi.refund(RefundOfPayment(account, AMOUNT, ID)) == Accepted(RefundReceipt())
 
