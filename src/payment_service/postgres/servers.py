@@ -30,11 +30,11 @@ from payment_service.postgres.connecting import (
 _WHICH: Final = """
     SELECT (SELECT system_identifier FROM pg_control_system()) AS system,
         (SELECT oid FROM pg_database WHERE datname = current_database()) AS database,
-        ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer AS timeline
+        ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer AS timeline,
+        (pg_current_wal_flush_lsn() - '0/0')::bigint AS flushed
 """
-_END: Final = """
-    SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint AS flushed, (SELECT max(id) FROM payment_log) AS last_row
-"""
+_LAST_ROW: Final = "SELECT coalesce(max(id), 0) FROM payment_log"
+"""A new connection reads of every partition for it: asked when the servers are looked at, and in doubt."""
 _HOLD: Final = "SELECT hold_sending('the database has forgotten what it had on its disk')"
 log = get_logger(__name__)
 
@@ -52,29 +52,18 @@ class _Which:
         return (self.system, self.database) == (other.system, other.database) and self.timeline > other.timeline
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
-    """What a server had, at least, on its disk."""
-
-    flushed: int
-    """Where its write-ahead log ended. After a crash it may end a little before, where nothing was committed."""
-    last_row: int
-    """Of the record, to which rows are only added, and of which nothing is seen that is not on the disk."""
-
-    def lacks(self, seen: "_End") -> bool:
-        return self.flushed < seen.flushed and self.last_row < seen.last_row
-
-
 @dataclass(slots=True)
 class Current:
     """The database that this process uses, and its connections."""
 
     which: _Which | None = None
-    end: "_End | None" = None
-    """As it was looked at last."""
+    flushed: int = 0
+    """Where its write-ahead log ended on the disk; after a crash it may end a little before, without any commit."""
+    last_row: int = 0
+    """Of the record, to which rows are only added, and of which nothing is seen that is not on the disk."""
     connections: WeakSet[asyncpg.Connection] = field(default_factory=WeakSet)
 
-    def takes(self, connection: asyncpg.Connection, which: _Which, end: "_End | None", *, may_differ: bool) -> bool:
+    def takes(self, connection: asyncpg.Connection, which: _Which, *, may_differ: bool) -> bool:
         """Take a new connection, and end those that lead elsewhere; false when it is the new one that does."""
         current = self.which
         if current is not None and which != current:
@@ -83,7 +72,7 @@ class Current:
             log.error("another database server", timeline=which.timeline, before=current.timeline)
             for other in list(self.connections):
                 other.terminate()
-        self.end = end
+            self.flushed = self.last_row = 0
         self.which = which
         self.connections.add(connection)
         return True
@@ -136,10 +125,13 @@ class Servers:
             before = self.current.which
             try:
                 connection = await self._connect(server, more)
+                try:
+                    self.current.last_row = await _last_row(connection, more.get("timeout"))
+                finally:
+                    connection.terminate()
             except Exception as error:  # noqa: BLE001 - a replica, mostly; who needs a connection is told what is wrong
                 log.debug("server not used", error=type(error).__name__)
                 continue
-            connection.terminate()
             if self.current.which != before:
                 self._servers.remove(server)
                 self._servers.insert(0, server)
@@ -176,22 +168,25 @@ class Servers:
         Raises:
             ReplacedServerError: when this process uses another server, or another database.
         """
-        before, seen = self.current.which, self.current.end  # what others see meanwhile may be newer
-        which = _Which(**await connection.fetchrow(_WHICH, timeout=timeout_s))
-        end = await _end(connection, timeout_s)
-        if which == before and end and seen and end.lacks(seen):
-            log.error("the database has forgotten", last_row=end.last_row, seen=seen.last_row)
+        current = self.current
+        before, flushed, last_row = current.which, current.flushed, current.last_row  # others may see more meanwhile
+        found = dict(await connection.fetchrow(_WHICH, timeout=timeout_s))
+        ends = found.pop("flushed")
+        which = _Which(**found)
+        if which == before and ends < flushed and (has := await _last_row(connection, timeout_s)) < last_row:
+            log.error("the database has forgotten", last_row=has, seen=last_row)
             await connection.execute(_HOLD, timeout=timeout_s)
-        if not self.current.takes(connection, which, end, may_differ=self._leads):
+        if not current.takes(connection, which, may_differ=self._leads):
             raise ReplacedServerError(
                 f"{self._name} leads to another database than DATABASE_URL, or to a server that was replaced: "
                 "stop the old one, or correct the address."
             )
+        current.flushed = ends
 
 
-async def _end(connection: asyncpg.Connection, timeout_s: float | None) -> _End | None:
+async def _last_row(connection: asyncpg.Connection, timeout_s: float | None) -> int:
     try:
-        found = await connection.fetchrow(_END, timeout=timeout_s)
+        found: int = await connection.fetchval(_LAST_ROW, timeout=timeout_s)
     except asyncpg.UndefinedTableError:  # it was not migrated yet
-        return None
-    return _End(found["flushed"], found["last_row"] or 0)
+        return 0
+    return found
