@@ -15,7 +15,7 @@ from payment_service.money import Money
 from payment_service.postgres.database import RowLost
 from payment_service.programs import StartError
 from payment_service.programs.start import check_provider
-from payment_service.refunds.service import RefundRequest
+from payment_service.refunds.service import RefundAnswer, RefundRequest
 from payment_service.services import Services
 from payment_service.worker.service import worker_over
 from tests.support.asking import KEY, TESTS, Alarms, Gate, ask, audit_of, paid, refunded, taking
@@ -80,15 +80,23 @@ async def test_payment_that_was_lost_while_it_was_sent_is_written_again_and_noth
     assert (await services.payments.create(ask(200))).payment.state == "pending"
 
 
-async def test_refund_that_was_lost_while_it_was_sent_is_written_again(
-    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
-) -> None:
+async def refund_on_its_way(
+    services: Services, wire: respx.MockRouter
+) -> tuple[RefundRequest, Gate, asyncio.Task[RefundAnswer]]:
+    """A refund whose reply waits for its gate."""
     payment = await paid(services, wire)
     gate = Gate(refunded())
     wire.get("/refund/").mock(side_effect=gate)
     asked = RefundRequest(caller=TESTS, payment=payment, amount=Money.from_tenge(40), idempotency_key=KEY)
     task = services.inflight.begin(services.refunds.refund(asked))
     await gate.reached.wait()
+    return asked, gate, task
+
+
+async def test_refund_that_was_lost_while_it_was_sent_is_written_again(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    asked, gate, task = await refund_on_its_way(services, wire)
     async with without_laws(sql):
         await sql.execute("DELETE FROM refund")
         await sql.execute("DELETE FROM idempotency_claim")
@@ -105,12 +113,7 @@ async def test_refund_that_was_lost_while_it_was_sent_is_written_again(
 async def test_refund_that_was_lost_is_written_again_beside_its_like_that_was_sent_since(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
 ) -> None:
-    payment = await paid(services, wire)
-    gate = Gate(refunded())
-    wire.get("/refund/").mock(side_effect=gate)
-    asked = RefundRequest(caller=TESTS, payment=payment, amount=Money.from_tenge(40), idempotency_key=KEY)
-    task = services.inflight.begin(services.refunds.refund(asked))
-    await gate.reached.wait()
+    asked, gate, task = await refund_on_its_way(services, wire)
     async with without_laws(sql):
         await sql.execute("DELETE FROM refund")
         await sql.execute("UPDATE payment SET reserved_amount = 0")

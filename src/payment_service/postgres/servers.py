@@ -149,17 +149,17 @@ class Servers:
         try:
             check_encoding(connection)
             await self._admit(connection, more.get("timeout"))
-        except asyncpg.ObjectNotInPrerequisiteStateError as error:
-            # A pooler may say of a server what it was before, and a replica writes no log.
+        except BaseException as error:
             connection.terminate()
-            raise ReadOnlyServerError("the server takes no writes") from error
-        except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            # What asyncpg says of a connection that was cut as soon as it was there.
-            connection.terminate()
-            raise ConnectionResetError("the connection was lost") from error
-        except BaseException:
-            connection.terminate()
-            raise
+            match error:
+                case asyncpg.ObjectNotInPrerequisiteStateError():
+                    # A pooler may say of a server what it was before, and a replica writes no log.
+                    raise ReadOnlyServerError("the server takes no writes") from error
+                case asyncpg.InterfaceError() | asyncpg.InternalClientError():
+                    # What asyncpg says of a connection that was cut as soon as it was there.
+                    raise ConnectionResetError("the connection was lost") from error
+                case _:
+                    raise
         return connection
 
     async def _admit(self, connection: asyncpg.Connection, timeout_s: float | None) -> None:

@@ -115,11 +115,8 @@ class DeliveryRecord:
             delivery = await session.get(EventDelivery, delivery_id)
             if delivery is None:
                 raise DeliveryNotFound(delivery_id)
-            await self._check_visible(caller, delivery)
             event = await session.get_one(Event, delivery.event_id)
-            is_of_seller = caller.shops is ALL_SHOPS or await outbox.of_sellers_today(session, [event])
-            if not is_of_seller:
-                raise DeliveryNotFound(delivery_id)
+            await self._check_visible(session, caller, delivery, event)
             of_delivery = DeliveryTry.event_id == event.id, DeliveryTry.delivery_id == delivery_id
             tries = select(DeliveryTry).where(*of_delivery).order_by(DeliveryTry.number)
             return DeliveryDetails(delivery, event, list(await session.scalars(tries)))
@@ -331,8 +328,12 @@ class DeliveryRecord:
         wake(session, Kind.DELIVERIES)
         return replayed
 
-    async def _check_visible(self, caller: Caller, delivery: EventDelivery) -> None:
+    async def _check_visible(
+        self, session: AsyncSession, caller: Caller, delivery: EventDelivery, event: Event
+    ) -> None:
         if delivery.type != EventType.TEST and not caller.may_touch(delivery.shop_id):
+            raise DeliveryNotFound(delivery.id)
+        if caller.shops is not ALL_SHOPS and not await outbox.of_sellers_today(session, [event]):
             raise DeliveryNotFound(delivery.id)
         try:
             await self.endpoints.get(caller, delivery.endpoint_id)
