@@ -1,16 +1,20 @@
 """The statements on the path of a payment reach their rows by their ids, whatever the planner knows of the tables.
 
-A plan is made once for each connection, perhaps while the tables are empty and nobody has counted them. An index whose
-predicate the statement implies then looks as cheap as the primary key, and is read from one end to the other.
+A plan is made once for each connection, perhaps while the tables are empty and nobody has counted them, or from counts
+of a moment at which nothing was open. An index whose predicate the statement implies then looks as cheap as the primary
+key, and is read from one end to the other.
 """
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import event
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
@@ -19,6 +23,8 @@ from payment_service.audit import checking
 from payment_service.audit import service as audit
 from payment_service.audit.service import LogFilter
 from payment_service.events import relay
+from payment_service.identifiers import new_id
+from payment_service.money import Money
 from payment_service.payments import polling, queries, shops
 from payment_service.payments import statements as payments
 from payment_service.postgres.database import STATEMENT_SETTINGS
@@ -26,9 +32,14 @@ from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.reconciliation.service import Period
 from payment_service.reconciliation.sums import statement
 from payment_service.refunds import statements as refunds
-from payment_service.services import Services
+from payment_service.refunds.service import RefundRequest
+from payment_service.services import Services, build
+from payment_service.settings import Settings
 from payment_service.webhooks import delivery
-from tests.support.database import Server
+from tests.support.asking import KEY, SHOP, TESTS, ask
+from tests.support.database import Server, without_laws
+from tests.support.replies import GoodProxy
+from tests.support.shops import SHOPS, device_token_of
 
 _SCAN = re.compile(
     r"(?:Index (?:Only )?Scan(?: Backward)? using (\w+) on|Bitmap Index Scan on (\w+)|Seq Scan on (\w+))"
@@ -163,6 +174,97 @@ async def test_what_a_page_reads_is_reached_by_its_index(
     names = {next(filter(None, match.groups())) for match in map(_SCAN.search, plans) if match}
     used = {of.get(name, name) for name in names}
     assert used == wanted, "\n".join(plans)
+
+
+HOT = re.compile(r"\bon (?:payment|refund|idempotency_claim)\b")
+COPIED = {
+    "payment": (
+        "'id', uuidv7(), 'external_id', (20000000000 + number)::text, 'short_code', substr(md5(number::text), 1, 6), "
+        "'order_id', 'earlier ' || number, 'fingerprint', md5(number::text)"
+    ),
+    "refund": "'id', uuidv7(), 'fingerprint', md5(number::text)",
+    "idempotency_claim": (
+        "'operation_id', uuidv7(), 'idempotency_key', 'key ' || number, 'fingerprint', md5(number::text)"
+    ),
+}
+"""What a copy of a row has of its own."""
+
+
+@pytest.fixture
+def explained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The plans of all that connections made from now on are asked to run, in functions and triggers too."""
+    plans: list[str] = []
+    connect = asyncpg.connect
+
+    async def explaining(*args: Any, **options: Any) -> asyncpg.Connection:
+        connection = await connect(*args, **options)
+        connection.add_log_listener(lambda _, notice: plans.append(notice.message))
+        await connection.execute(
+            "LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_nested_statements = on;"
+            "SET auto_explain.log_level = notice"
+        )
+        return connection
+
+    monkeypatch.setattr(asyncpg, "connect", explaining)
+    return plans
+
+
+@pytest.fixture
+async def elsewhere(
+    server: Server, worker_id: str, settings: Settings, explained: list[str]
+) -> AsyncIterator[tuple[Services, asyncpg.Connection]]:
+    """Services over a database of their own, with a connection to it."""
+    url = await server.make(f"plans_ended_{worker_id}")
+    services, connection = (
+        build(settings.model_copy(update={"database_url": SecretStr(url)})),
+        await asyncpg.connect(url),
+    )
+    yield services, connection
+    await connection.close()
+    await services.close()
+
+
+async def test_functions_and_triggers_reach_their_rows_by_an_index(
+    elsewhere: tuple[Services, asyncpg.Connection], proxy: GoodProxy, explained: list[str]
+) -> None:
+    """In a database that was counted when nothing was open in it."""
+    services, connection = elsewhere
+    await services.routing.create(
+        FULL_ACCESS, SHOP, {"organization_bin": SHOPS[SHOP], "device_token": device_token_of(SHOP)}
+    )
+
+    async def pay_and_get_it_back(tenge: int, **words: Any) -> None:
+        request = ask(tenge, **words)
+        payment = (await services.payments.create(request)).payment
+        assert (await services.payments.create(replace(request, id=new_id()))).replayed
+        proxy.statuses[str(payment.external_id)] = "Processed"
+        payment = await services.reading.refresh(payment)
+        for key in (None, f"refund of {tenge}"):
+            await services.refunds.refund(
+                RefundRequest(caller=TESTS, payment=payment, amount=Money.from_tenge(1), idempotency_key=key)
+            )
+
+    await pay_and_get_it_back(100, order_id="order", idempotency_key=KEY)
+    async with without_laws(connection):
+        for table, own in COPIED.items():
+            await connection.execute(
+                f"INSERT INTO {table} SELECT (jsonb_populate_record(row, jsonb_build_object({own}))).* "
+                f"FROM (SELECT {table} AS row FROM {table} LIMIT 1) AS one, generate_series(1, 1000) AS number"
+            )
+    await connection.execute("VACUUM ANALYZE")
+    explained.clear()
+    for number in range(1, 8):  # the sixth time it is planned for whatever values
+        await pay_and_get_it_back(100 + number)
+        await pay_and_get_it_back(200 + number, order_id=f"order {number}", idempotency_key=f"{KEY} {number}")
+        await pay_and_get_it_back(300 + number, phone=None)
+    assert any("earlier.fingerprint = NEW.fingerprint" in plan for plan in explained), "triggers are explained"
+    whole = {
+        plan
+        for plan in explained
+        for line, following in pairwise([*plan.splitlines(), ""])
+        if _SCAN.search(line) and HOT.search(line) and "Index Cond" not in following
+    }
+    assert not whole, "\n\n".join(whole)
 
 
 async def plan_of(connection: asyncpg.Connection, statement: str) -> list[str]:
