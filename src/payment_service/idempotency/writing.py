@@ -29,6 +29,7 @@ from payment_service.postgres.database import (
 )
 from payment_service.postgres.statement_pool import StatementPool
 from payment_service.providers.interface import Outcome, Unknown
+from payment_service.scheduling.jitter import jitter
 
 INTENT_TIMEOUT_S = 1.75
 """How long the database may take to write an intent. Then the caller is told, within 2 s, that nothing was sent."""
@@ -36,7 +37,8 @@ INSERT_WITHIN: Final = 0.75
 """The share of it after which the statement inserts nothing any more: it commits whether or not anybody waits."""
 BEFORE_SENDING_S: Final = 5.0
 """How long everything before the call may take: the caller gets a true answer in time."""
-_TRIES: Final = 4
+_PAUSE_S: Final = 0.005
+_LONGEST_PAUSE_S: Final = 0.2
 
 Written = TypeVar("Written")
 Written_co = TypeVar("Written_co", covariant=True)
@@ -61,7 +63,7 @@ async def run_intent(statements: StatementPool, statement: str, *args: Any) -> a
 
 
 async def write_intent(attempt: Callable[[], Awaitable[Written | None]], unconfirmed: Callable[[], object]) -> Written:
-    """Write an intent. An attempt that returns none is repeated: its obstacle is gone.
+    """Write an intent. An attempt that returns none is repeated while there is time: its obstacle is gone.
 
     ``unconfirmed`` is called when it is not known whether the intent was written. What the database refuses it has
     rolled back: nothing was sent then, whatever the reason is, and the caller is told so.
@@ -71,9 +73,11 @@ async def write_intent(attempt: Callable[[], Awaitable[Written | None]], unconfi
     """
     try:
         async with asyncio.timeout(BEFORE_SENDING_S):
-            for _ in range(_TRIES):
-                if (written := await attempt()) is not None:
-                    return written
+            pause_s = _PAUSE_S
+            while (written := await attempt()) is None:
+                await asyncio.sleep(pause_s * jitter(2))
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            return written
     except DATABASE_ERRORS as error:
         if is_unreachable(error):
             unconfirmed()
@@ -81,7 +85,6 @@ async def write_intent(attempt: Callable[[], Awaitable[Written | None]], unconfi
             log.exception("intent refused by the database", law=constraint_of(error))
             report(error)
         raise DatabaseUnavailable from error
-    raise DatabaseUnavailable
 
 
 class OutcomeToWrite(Protocol[Written_co]):
