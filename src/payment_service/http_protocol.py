@@ -52,6 +52,42 @@ class _Phase(StrEnum):
     """Its request is whole; the next one may come or not."""
 
 
+class _HeadWithBody:
+    """The transport of one answer. Its head waits for the body that follows at once, and both leave in one write."""
+
+    __slots__ = ("_cycle", "_head", "_loop", "_transport")
+
+    def __init__(self, cycle: RequestResponseCycle, loop: asyncio.AbstractEventLoop) -> None:
+        self._cycle, self._loop, self._transport = cycle, loop, cycle.transport
+        self._head: bytes | None = b""
+        """Empty before the head, none when it has left."""
+
+    def write(self, data: bytes) -> None:
+        """Write a piece. The first of the answer waits for the next, until the loop goes on to something else."""
+        if self._head is None or not self._cycle.response_started:
+            self._transport.write(data)
+        elif self._head:
+            self._transport.write(self._head + data)
+            self._head = None
+        else:
+            self._head = data
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        """Close the connection after what was written."""
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether it is closed or closing."""
+        return self._transport.is_closing()
+
+    def _flush(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+            self._head = None
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """One connection. ``limit_concurrency`` of uvicorn's configuration is how many there may be."""
 
@@ -85,6 +121,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._deaf = False
         """Whatever comes is dropped; what was asked before is still answered."""
         self._has_body = False
+        self._socket: Any = None
         self._active: RequestResponseCycle | None = None
         self._watched: tuple[_Phase, int] | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -97,6 +134,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
         """Accept a connection, making room for it if needed, or refuse it."""
         super().connection_made(transport)
+        self._socket = transport.get_extra_info("socket")
         self.waiting_since = self.loop.time()
         if len(self.connections) > self._max_connections:
             self._make_room()
@@ -164,6 +202,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._active = cycle
+        cycle.transport = cast("asyncio.Transport", _HeadWithBody(cycle, self.loop))
         super()._start_asgi_task(cycle, app)
 
     # --- what the parser tells
@@ -241,9 +280,7 @@ class BoundedProtocol(HttpToolsProtocol):
         No timer tells: a process that stood still reads what has come before it looks at its timers.
         """
         with contextlib.suppress(OSError, AttributeError, struct.error):  # other systems do not say
-            info = self.transport.get_extra_info("socket").getsockopt(
-                socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECEIVED.size
-            )
+            info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECEIVED.size)
             [since_ms] = _LAST_DATA_RECEIVED.unpack(info)
             return bool(since_ms > self.unread_s * 1000)
         return False

@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 import uvicorn
@@ -19,6 +19,21 @@ GET = b"GET / HTTP/1.1\r\nHost: service\r\n\r\n"
 LIMIT = 20
 
 
+@dataclass
+class Noting:
+    """A transport that notes what is written to it."""
+
+    transport: Any
+    writes: list[bytes]
+
+    def write(self, data: bytes) -> None:
+        self.writes.append(data)
+        self.transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+
 class Hasty(BoundedProtocol):
     """With deadlines that a test can wait for."""
 
@@ -26,11 +41,15 @@ class Hasty(BoundedProtocol):
     body_s = 0.25
     read_s = 0.4
     linger_s = 0.05
+    writes: ClassVar[list[bytes]] = []
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
+        super().connection_made(cast("asyncio.Transport", Noting(transport, self.writes)))
 
 
 @dataclass
 class App:
-    """Answers how many bytes it was sent; ``/slow`` only once ``go`` is set; ``/big`` with 20 MB.
+    """Answers how many bytes it was sent; ``/slow`` once ``go`` is set, ``/drip`` its head at once; ``/big`` 20 MB.
 
     ``/still`` holds the whole process up until ``go`` is set.
     """
@@ -57,6 +76,8 @@ class App:
         body = b"x" * 20_000_000 if scope["path"] == "/big" else b'{"bytes": %d}' % count
         headers = [(b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
+        while scope["path"] == "/drip" and not self.go.is_set():  # noqa: ASYNC110 - set in another thread
+            await asyncio.sleep(0.01)
         await send({"type": "http.response.body", "body": body})
         self.ended.append(scope["path"])
 
@@ -171,6 +192,28 @@ async def test_kept_connection_serves_one_request_after_another(client: Client) 
     for size in (0, 1, 5_000, 64_000):
         await client.say(b"POST / HTTP/1.1\r\nHost: service\r\nContent-Length: %d\r\n\r\n" % size, b"x" * size)
         assert (await client.hear()).body == b'{"bytes": %d}' % size
+
+
+async def test_head_and_body_leave_in_one_write(client: Client) -> None:
+    Hasty.writes.clear()
+    await (await client.say(GET)).hear()
+    [written] = Hasty.writes
+    assert written.endswith(b'\r\n\r\n{"bytes": 0}')
+
+
+async def test_head_does_not_wait_for_a_body_that_comes_later(service: Service, client: Client) -> None:
+    await client.say(GET.replace(b"/ ", b"/drip ", 1))
+    async with asyncio.timeout(5):
+        assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+        service.app.go.set()
+        assert await client.reader.readexactly(len(b'{"bytes": 0}')) == b'{"bytes": 0}'
+
+
+async def test_answer_without_a_body_is_its_head(client: Client) -> None:
+    await client.say(GET.replace(b"GET", b"HEAD"), GET)
+    async with asyncio.timeout(5):
+        assert b"content-length: 12" in await client.reader.readuntil(b"\r\n\r\n")
+    assert (await client.hear()).body == b'{"bytes": 0}'
 
 
 async def test_idle_connection_is_kept_longer_than_a_head_may_take(client: Client) -> None:
