@@ -45,9 +45,9 @@ from payment_service.routing.service import Routing
 from payment_service.routing.tokens import DeviceTokens
 from payment_service.scheduling.operations import InFlight
 from payment_service.settings import Settings
-from payment_service.webhooks.deliveries import DeliveryRecord
 from payment_service.webhooks.delivery import Deliveries
 from payment_service.webhooks.endpoints import Endpoints
+from payment_service.webhooks.record import DeliveryRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,7 +260,7 @@ async def test_all_that_failed_since_a_time_is_replayed(world: World) -> None:
 
 
 async def test_period_is_replayed_with_what_was_never_sent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("payment_service.webhooks.deliveries.BATCH", 2)
+    monkeypatch.setattr("payment_service.webhooks.record.BATCH", 2)
     before = await world.happens()
     await world.pass_on()
     endpoint_id = await world.endpoint(events=["payment.paid"])

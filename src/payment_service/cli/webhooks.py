@@ -12,9 +12,9 @@ from payment_service.access.service import FULL_ACCESS
 from payment_service.cli.output import AsJson, asked_for, completing, fail, plain, show
 from payment_service.cli.running import with_services
 from payment_service.postgres.paging import Page
-from payment_service.webhooks.deliveries import DeliveryDetails
 from payment_service.webhooks.endpoints import SUBSCRIBABLE, NewSecret
 from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
+from payment_service.webhooks.record import DeliveryDetails
 
 if TYPE_CHECKING:
     from payment_service.services import Services

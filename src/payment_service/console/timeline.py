@@ -15,8 +15,8 @@ from payment_service.payments.lifecycle import State
 from payment_service.payments.views import JsonTenge, PaymentLine, tenge
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.views import RefundLine
-from payment_service.webhooks.deliveries import Delivered
 from payment_service.webhooks.endpoints import host_of
+from payment_service.webhooks.record import Delivered
 
 _MACHINES: Final = frozenset({"anonymous", "service", "worker"})
 _OF_PAYMENT: Final[Mapping[str, tuple[Tone, str]]] = {

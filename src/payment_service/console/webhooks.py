@@ -25,10 +25,10 @@ from payment_service.notifications.texts import ALMATY
 from payment_service.payments.search import find
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.reconciliation.turnover import names_of_shops
-from payment_service.webhooks.deliveries import EndpointHealth
 from payment_service.webhooks.delivery import body_of
 from payment_service.webhooks.endpoints import SUBSCRIBABLE, host_of
 from payment_service.webhooks.models import EventDelivery
+from payment_service.webhooks.record import EndpointHealth
 
 AT_ONCE: Final = 50
 MAX_COUNTED: Final = 10_000
