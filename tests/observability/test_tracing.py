@@ -71,8 +71,10 @@ async def test_life_of_a_payment_is_one_trace_with_the_payments_id(
 async def test_attributes_are_scrubbed_and_what_is_about_no_payment_is_not_told(collector: Collector) -> None:
     with tracing.tracing(collector.url, {}, "tests"):
         logs.begin(request_id="r")
-        tracing.record("about nothing", 1)
-        tracing.record(f"call {PHONE}", 1, payment_id=new_id(), url=f"https://p.example/?access_token=hidden&p={PHONE}")
+        tracing.record_span("about nothing", 1)
+        tracing.record_span(
+            f"call {PHONE}", 1, payment_id=new_id(), url=f"https://p.example/?access_token=hidden&p={PHONE}"
+        )
     [span] = collector.spans()
     assert (span.name, span.attributes["request_id"]) == ("call •••1545", "r")
     assert "hidden&" not in collector.text
@@ -92,15 +94,15 @@ async def test_collector_that_hangs_or_is_dead_keeps_no_payment_waiting(
         async with asyncio.timeout(10):
             await pay(client)
         for _ in range(5000):  # more than wait in the queue
-            tracing.record("one too many", 0, payment_id=new_id())
+            tracing.record_span("one too many", 0, payment_id=new_id())
     assert not [thread for thread in threading.enumerate() if not thread.daemon and "Otel" in thread.name]
 
 
 @pytest.mark.thorough
 async def test_span_that_cannot_be_made_breaks_nothing(collector: Collector) -> None:
     with tracing.tracing(collector.url, HEADERS, "tests"):
-        tracing.record("moved", 0, payment_id="None")
-        tracing.record("moved", 0, kind="NO KIND", payment_id=new_id())
+        tracing.record_span("moved", 0, payment_id="None")
+        tracing.record_span("moved", 0, kind="NO KIND", payment_id=new_id())
 
 
 def test_nothing_is_imported_and_nothing_done_while_it_is_off() -> None:
@@ -108,7 +110,7 @@ def test_nothing_is_imported_and_nothing_done_while_it_is_off() -> None:
         "import sys, uuid; import payment_service.programs.serve, payment_service.programs.work\n"
         "from payment_service.observability import sentry, tracing\n"
         "with tracing.tracing(None, {}, ''), sentry.sentry(None, ''):\n"
-        "    tracing.record('x', 1, payment_id=uuid.uuid4()); sentry.report(ValueError())\n"
+        "    tracing.record_span('x', 1, payment_id=uuid.uuid4()); sentry.report(ValueError())\n"
         "print([name for name in sys.modules if name.startswith(('opentelemetry.sdk', 'sentry_sdk', 'google'))])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -20,7 +20,7 @@ from payment_service.errors import Draining
 from payment_service.observability import logs
 from payment_service.observability.context import Origin, origin
 from payment_service.observability.metrics import HTTP_SECONDS, labelled
-from payment_service.observability.tracing import record
+from payment_service.observability.tracing import record_span
 
 MAX_BODY_BYTES: Final = 64 * 1024
 """Counted here and not by FastAPI, whose limit answers in plain text and passes through us as an error."""
@@ -138,7 +138,7 @@ class RequestMiddleware:
         labelled(HTTP_SECONDS, method, route, str(status)).observe(seconds)
         if scope["path"] not in ALWAYS_SERVED:
             actor = origin.get().actor
-            record(f"{method} {route}", seconds, kind="SERVER", failed=(status or 500) >= 500, status=status)
+            record_span(f"{method} {route}", seconds, kind="SERVER", failed=(status or 500) >= 500, status=status)
             log.info("answered", method=method, route=route, status=status, actor=actor, seconds=round(seconds, 4))
             client = scope.get("client")
             self._refused.observe(client[0] if client else "", actor, route, status)

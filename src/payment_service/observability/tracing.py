@@ -5,7 +5,7 @@ to be carried from one to the other: not in a row, not in a header, and nothing 
 request that makes the payment is the root, and below it hangs what happens to the payment: the provider's calls, moves,
 deliveries of events, later requests.
 
-Spans are made when what they tell of has ended (``record``), from what is bound to the log lines (``logs.bind``), and
+Spans are made when what they tell of has ended (``record_span``), from what is bound to the log lines (``logs.bind``), and
 scrubbed as these are. They wait in a bounded queue that a thread of its own empties: a collector that is dead or slow
 costs spans and never a payment. The SDK is imported when a collector is set, and not before.
 """
@@ -40,7 +40,7 @@ class TracingError(Exception):
     """Traces cannot be sent; the text says what to do."""
 
 
-def record(name: str, seconds: float, *, kind: str = "INTERNAL", failed: bool = False, **facts: object) -> None:
+def record_span(name: str, seconds: float, *, kind: str = "INTERNAL", failed: bool = False, **facts: object) -> None:
     """Record a span that has just ended, after so many seconds, unless it is about no payment.
 
     ``kind`` is a name of OpenTelemetry's ``SpanKind``; ``facts`` go before what is bound to the log lines. It never

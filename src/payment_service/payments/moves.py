@@ -17,7 +17,7 @@ from payment_service.events.outbox import EventType
 from payment_service.observability import metrics
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import begin_at_zero, labelled
-from payment_service.observability.tracing import record
+from payment_service.observability.tracing import record_span
 from payment_service.payments import queries, views
 from payment_service.payments.following import FollowPlan
 from payment_service.payments.lifecycle import MOVES, OPEN, Failure, FollowState, State, Step, move_to
@@ -149,7 +149,7 @@ def _report(payment: Payment, before: State) -> None:
         after=payment.state,
         failure=payment.failure,
     )
-    record(f"payment {payment.state}", 0, payment_id=payment.id, before=before, after=payment.state)
+    record_span(f"payment {payment.state}", 0, payment_id=payment.id, before=before, after=payment.state)
     if payment.state == State.UNKNOWN:
         alarm("payment_unknown", payment.id, short_code=payment.short_code)
 

@@ -9,7 +9,7 @@ from payment_service.events.outbox import EventType
 from payment_service.observability import metrics
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import begin_at_zero, labelled
-from payment_service.observability.tracing import record
+from payment_service.observability.tracing import record_span
 from payment_service.payments import views as payment_views
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import alarm
@@ -94,6 +94,8 @@ def _report(refund: Refund, payment: Payment, before: RefundState) -> None:
         after=refund.state,
         failure=refund.failure,
     )
-    record(f"refund {refund.state}", 0, payment_id=payment.id, refund_id=refund.id, before=before, after=refund.state)
+    record_span(
+        f"refund {refund.state}", 0, payment_id=payment.id, refund_id=refund.id, before=before, after=refund.state
+    )
     if refund.state == RefundState.UNKNOWN:
         alarm("refund_unknown", payment.id, refund_id=str(refund.id))

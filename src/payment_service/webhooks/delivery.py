@@ -29,7 +29,7 @@ from payment_service.events.outbox import EventType
 from payment_service.identifiers import MASK, new_id
 from payment_service.observability.logs import begin, bind, get_logger
 from payment_service.observability.metrics import DELIVERIES_WAITING, DELIVERY_SECONDS, DELIVERY_TRIES
-from payment_service.observability.tracing import record
+from payment_service.observability.tracing import record_span
 from payment_service.outbound.client import DEADLINE_S, NotPosted, Posted, Reason
 from payment_service.postgres.database import Database, retry_until_written
 from payment_service.postgres.vault import VaultError
@@ -276,7 +276,9 @@ class Deliveries:
             state=written["state"],
             answer=status or error,
         )
-        record(f"webhook {claimed.event.type}", duration_ms / 1000, kind="CLIENT", failed=not succeeded, status=status)
+        record_span(
+            f"webhook {claimed.event.type}", duration_ms / 1000, kind="CLIENT", failed=not succeeded, status=status
+        )
         if succeeded and is_test and written["off_reason"] not in {None, "person"}:
             await retry_until_written(lambda: self._switch_on(claimed.endpoint_id))
         elif was_called and not (succeeded or is_test) and written["is_active"]:

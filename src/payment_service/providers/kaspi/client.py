@@ -17,7 +17,7 @@ import httpx
 
 from payment_service.observability.logs import bind
 from payment_service.observability.metrics import CIRCUIT_OPEN, PROVIDER_SECONDS, SHOPS_PAUSED, labelled
-from payment_service.observability.tracing import record
+from payment_service.observability.tracing import record_span
 from payment_service.outbound.tls import trusted_authorities
 from payment_service.outbound.transport import Transport
 from payment_service.providers import deadline
@@ -255,7 +255,7 @@ class KaspiClient:
         labelled(PROVIDER_SECONDS, "kaspi", operation, result).observe(seconds)
         # Not a line of its own: the caller logs what it learned, and these facts are bound to that line.
         bind(operation=operation, result=result, sent=tracker.begun, provider_seconds=round(seconds, 4))
-        record(f"kaspi {operation}", seconds, kind="CLIENT", failed=failed)
+        record_span(f"kaspi {operation}", seconds, kind="CLIENT", failed=failed)
         return reply
 
     async def _fetch(
