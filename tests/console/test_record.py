@@ -137,7 +137,7 @@ async def test_page_says_how_far_the_record_is_sealed_and_was_verified(
     await AuditSeals(services.database).seal()
     assert "Nobody has verified it yet" in text_of(await client.get("/console/record"))
     origin.set(Origin("cli:tests"))
-    await checking.note(services.database, await checking.check_database(services.database))
+    await checking.record_check(services.database, await checking.check_database(services.database))
     told = text_of(await client.get("/console/record"))
     assert re.search(r"Verified from seal 1 to 1, .* by cli:tests\.", told), told
     async with without_laws(sql):
@@ -154,7 +154,7 @@ async def test_check_that_found_something_wrong_is_not_noted(
         await sql.execute("UPDATE payment_log SET amount = 1")
     report = await checking.check_database(services.database)
     assert report.problem is not None
-    await checking.note(services.database, report)
+    await checking.record_check(services.database, report)
     assert await sql.fetchval("SELECT count(*) FROM audit_check") == 0
 
 

@@ -86,8 +86,8 @@ async def test_bug_behind_a_request_is_told_and_a_refusal_is_not(
 
 def test_work_that_fails_is_told_unless_the_database_is_away(collector: Collector) -> None:
     with sentry.sentry(dsn(collector), "tests"):
-        failures.note("readings", ConnectionRefusedError())
-        failures.note("readings", KeyError(PHONE))
+        failures.count_failure("readings", ConnectionRefusedError())
+        failures.count_failure("readings", KeyError(PHONE))
     [event] = events(collector)
     assert event["exception"]["values"][0]["type"] == "KeyError"
     assert PHONE not in collector.text

@@ -180,7 +180,7 @@ async def test_service_does_everything_as_the_lesser_role(
         await services.polling.mark_lost_unknown()
         await services.refund_settling.mark_lost_unknown()
         assert await AuditSeals(services.database).seal()
-        await checking.note(services.database, await checking.check_database(services.database))
+        await checking.record_check(services.database, await checking.check_database(services.database))
         assert (await compare(services.database)).problem is None
         assert await schema.current(services.database) == schema.head()
     finally:

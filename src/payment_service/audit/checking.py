@@ -68,7 +68,7 @@ async def _take_all(verifier: Verifier, lines: AsyncGenerator[archive.Line], pro
                 progress(1)
 
 
-async def note(database: Database, report: Report) -> None:
+async def record_check(database: Database, report: Report) -> None:
     """Record that the check found the record whole, for those who only look; nothing when it did not."""
     if report.problem is not None or report.first is None or report.last is None:
         return

@@ -68,16 +68,16 @@ def verify(
         with _progress("Checking seals", seals.last - from_seal + 1 if seals else 0) as advance:
             report = await checking.check_database(database, from_seal=from_seal, expected=expected, progress=advance)
         waiting = await archive.unsealed_rows(database)
-        await _note(database, report)
+        await _record_check(database, report)
         return report, waiting, await compare(database) if report.problem is None else None
 
     _print_report(*with_database(work), as_json=as_json)
 
 
-async def _note(database: Database, report: Report) -> None:
+async def _record_check(database: Database, report: Report) -> None:
     """Record the check for the console. A database that cannot be written to is checked all the same."""
     try:
-        await checking.note(database, report)
+        await checking.record_check(database, report)
     except Exception as error:
         if not is_unreachable(error):
             raise

@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.payments import queries
 from payment_service.payments.models import Payment
-from payment_service.payments.record import note
+from payment_service.payments.record import add_entry
 from payment_service.scheduling.due import Kind, wake
 
 
@@ -33,7 +33,7 @@ async def merge_report(session: AsyncSession, payment: Payment, external_id: str
         return False
     report.same_as, report.next_check_at = payment.id, None
     await session.flush()
-    await note(session, report, "merge", error_message=f"This report was of payment {payment.id}.")
+    await add_entry(session, report, "merge", error_message=f"This report was of payment {payment.id}.")
     return True
 
 
@@ -48,5 +48,5 @@ async def unmerge_reports(session: AsyncSession, payment: Payment, external_id: 
     for report in await session.scalars(merged.with_for_update()):
         report.same_as, report.next_check_at = None, func.now()
         await session.flush()
-        await note(session, report, "unmerge", error_message=f"This report was not of payment {payment.id}.")
+        await add_entry(session, report, "unmerge", error_message=f"This report was not of payment {payment.id}.")
         wake(session, Kind.READINGS)

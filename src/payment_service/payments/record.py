@@ -22,7 +22,7 @@ from payment_service.postgres.signals import after_commit
 _FACTS: Final = ("shop_id", "organization_bin", "external_id", "status", "provider")
 
 
-async def note(session: AsyncSession, payment: Payment, operation_type: str, **facts: Any) -> None:
+async def add_entry(session: AsyncSession, payment: Payment, operation_type: str, **facts: Any) -> None:
     """Add the entry of something that is no move; ``facts`` are its own, or replace those of the payment."""
     known = {name: getattr(payment, name) for name in _FACTS}
     known |= {"amount": payment.amount, "payment_id": payment.id}
@@ -34,7 +34,7 @@ async def keep_other_id(database: Database, payment: Payment, operation_type: st
 
     async def keep() -> None:
         async with database.transaction() as session:
-            await note(session, payment, operation_type, error_message=said, **facts)
+            await add_entry(session, payment, operation_type, error_message=said, **facts)
 
     await retry_until_written(keep, while_unreachable_s=FOREVER)
 

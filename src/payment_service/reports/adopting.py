@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from payment_service.access.service import Caller
 from payment_service.audit.models import AuditEntry
 from payment_service.payments import queries
-from payment_service.payments.record import note
+from payment_service.payments.record import add_entry
 from payment_service.reports.service import MAKING, Report, Reports
 
 PAGE: Final = 500
@@ -92,4 +92,4 @@ async def _adopt(session: AsyncSession, reports: Reports, caller: Caller, line: 
         return
     adoption.adopted += 1
     adoption.without_account += payment.organization_bin is None
-    await note(session, payment, OPERATION, state=payment.state, reason="made by the old service")
+    await add_entry(session, payment, OPERATION, state=payment.state, reason="made by the old service")

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from payment_service.observability.logs import get_logger
 from payment_service.postgres.database import is_unreachable
 from payment_service.postgres.signals import after_commit
-from payment_service.scheduling.failures import note
+from payment_service.scheduling.failures import count_failure
 from payment_service.scheduling.jitter import jitter
 
 WORK_DUE: Final = "work_due"
@@ -91,7 +91,7 @@ class Dispatcher(Generic[Claimed]):
             try:
                 pause_s = await self._dispatch()
             except Exception as error:  # noqa: BLE001 - whatever it is, work must go on when it has passed
-                note(self._work.kind, error)
+                count_failure(self._work.kind, error)
                 log.warning("due work cannot be claimed", kind=self._work.kind, error=type(error).__name__)
                 pause_s = RETRY_S * jitter(1.5)
             await self._pause(pause_s)
@@ -136,7 +136,7 @@ class Dispatcher(Generic[Claimed]):
         try:
             await self._work.perform(claimed)
         except Exception as error:  # noqa: BLE001 - the lease ends, and the row is due again
-            note(self._work.kind, error)
+            count_failure(self._work.kind, error)
             log.warning("due work failed", kind=self._work.kind, error=type(error).__name__)
 
     def _ended(self, task: asyncio.Task[None]) -> None:

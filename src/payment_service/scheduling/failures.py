@@ -5,8 +5,8 @@ from payment_service.observability.sentry import report
 from payment_service.postgres.database import is_unreachable
 
 
-def note(work: str, error: BaseException) -> None:
-    """Note that a piece of this kind of work failed."""
+def count_failure(work: str, error: BaseException) -> None:
+    """Count a failure of this kind of work, and report it unless the database is away."""
     labelled(WORK_FAILURES, work).inc()
     if not is_unreachable(error):
         report(error)

@@ -44,7 +44,7 @@ from payment_service.postgres.listening import listen
 from payment_service.postgres.months import make_months, months
 from payment_service.refunds.settling import RefundSettling
 from payment_service.scheduling.due import WORK_DUE, Dispatcher, Kind
-from payment_service.scheduling.failures import note
+from payment_service.scheduling.failures import count_failure
 from payment_service.scheduling.ticks import tick
 from payment_service.services import Services
 from payment_service.webhooks.delivery import Deliveries
@@ -148,7 +148,7 @@ class Worker:
                 try:
                     await chore()
                 except Exception as error:  # noqa: BLE001 - the next sweep does what this one could not
-                    note(name, error)
+                    count_failure(name, error)
                     log.warning("sweep failed", chore=name, error=type(error).__name__)
             # Jitter, so that many workers do not sweep in step.
             await self._pause(self.sweep_every_s * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
