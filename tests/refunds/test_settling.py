@@ -25,7 +25,7 @@ from payment_service.errors import (
 from payment_service.observability.context import Origin, origin
 from payment_service.payments.models import Payment
 from payment_service.refunds.models import Refund
-from payment_service.refunds.queries import Seen
+from payment_service.refunds.queries import Snapshot
 from payment_service.refunds.settling import RefundSettlement
 from payment_service.services import Services
 from payment_service.settings import Settings
@@ -67,7 +67,7 @@ def alarms() -> Alarms:
     return Alarms()
 
 
-async def settle(services: Services, refund: Refund, *, succeeded: bool, **changes: Any) -> Seen:
+async def settle(services: Services, refund: Refund, *, succeeded: bool, **changes: Any) -> Snapshot:
     found = RefundSettlement(succeeded=succeeded, reason=REASON, **changes)
     return await services.refund_settling.settle(FULL_ACCESS, refund.id, found)
 
@@ -199,7 +199,7 @@ async def test_settled_twice_at_once_is_settled_once(
 ) -> None:
     asked = [settle(services, unknown, succeeded=succeeded) for succeeded in (True, False, True, False)]
     results = await asyncio.gather(*asked, return_exceptions=True)
-    assert all(isinstance(result, Seen | ServiceError) for result in results)
+    assert all(isinstance(result, Snapshot | ServiceError) for result in results)
     assert sum(isinstance(result, NothingToSettle) for result in results) == 3
     assert len(await audit_of(sql, "settle")) == 1
     assert await sums(sql) in {(6000, 0), (0, 0)}
@@ -272,7 +272,7 @@ async def test_what_was_made_after_all_and_paid_back_again_since_stays_failed_wi
 # --- undoing
 
 
-async def undo(services: Services, refund: Refund, *, actor: str = "another") -> Seen:
+async def undo(services: Services, refund: Refund, *, actor: str = "another") -> Snapshot:
     token = origin.set(Origin(actor))
     try:
         return await services.refund_settling.undo(FULL_ACCESS, refund.id, "It was not so")

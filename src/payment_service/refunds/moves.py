@@ -39,8 +39,8 @@ class RefundMoves:
     database: Database
 
     async def apply(
-        self, seen: queries.Seen, decide: Decision, operation_type: str, *, reason: str | None = None
-    ) -> queries.Seen:
+        self, seen: queries.Snapshot, decide: Decision, operation_type: str, *, reason: str | None = None
+    ) -> queries.Snapshot:
         """Decide on a refund that was read and write the step; decide again if it changed meanwhile."""
         while True:
             step = decide(seen.refund, seen.now)
@@ -48,7 +48,7 @@ class RefundMoves:
                 return seen
             seen = await queries.get(self.database, seen.refund.id)
 
-    async def _write(self, seen: queries.Seen, step: RefundStep, operation_type: str, reason: str | None) -> bool:
+    async def _write(self, seen: queries.Snapshot, step: RefundStep, operation_type: str, reason: str | None) -> bool:
         """Write a step; false, with nothing written, when the refund has changed since it was read."""
         refund, payment = seen.refund, seen.payment
         before, version = RefundState(refund.state), refund.version

@@ -18,7 +18,7 @@ from payment_service.refunds import queries
 from payment_service.refunds.lifecycle import RefundState, RefundStep, decide
 from payment_service.refunds.models import PROVIDER_REFUND_ID, Refund
 from payment_service.refunds.moves import RefundMoves
-from payment_service.refunds.queries import Seen
+from payment_service.refunds.queries import Snapshot
 from payment_service.refunds.statements import INTEND
 
 _SETTLED_WRONGLY: Final = {
@@ -40,10 +40,10 @@ class RefundOutcome:
     outcome: Outcome[RefundReceipt]
     intent: Callable[[], tuple[Any, ...]]
     """Makes the parameters of its intent, which is written again if the database has lost it."""
-    seen: Seen | None
+    seen: Snapshot | None
     """The refund as its intent wrote it, for the first try. It is read anew for another, which may find it moved."""
 
-    async def write(self, outcome: Outcome[RefundReceipt]) -> Seen:
+    async def write(self, outcome: Outcome[RefundReceipt]) -> Snapshot:
         """Move the refund by an outcome.
 
         A reply that names a refund which was made before is crossed or cached and says nothing about this one.
@@ -69,7 +69,7 @@ class RefundOutcome:
         self._alarm("outcome_refused", because=why)
         return Unknown("outcome_refused")
 
-    async def keep_other_id(self, written: Seen) -> None:
+    async def keep_other_id(self, written: Snapshot) -> None:
         """Record the id of a refund that the reply named, if this refund did not get it."""
         named, payment = provider_refund_id_of(self.outcome), written.payment
         if named not in {None, written.refund.provider_refund_id}:

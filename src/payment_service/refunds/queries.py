@@ -65,7 +65,7 @@ async def search(
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Snapshot:
     """A refund and its payment as they were read at a moment of the database's clock."""
 
     refund: Refund
@@ -73,15 +73,15 @@ class Seen:
     now: datetime
 
 
-async def find(database: Database, refund_id: UUID) -> Seen | None:
+async def find(database: Database, refund_id: UUID) -> Snapshot | None:
     """A refund and its payment as they are now, not locked; none when there is no such refund."""
     query = select(Refund, Payment, func.now()).join(Payment, Payment.id == Refund.payment_id)
     async with database.reading() as session:
         row = (await session.execute(query.where(Refund.id == refund_id))).one_or_none()
-    return None if row is None else Seen(row[0], row[1], row[2])
+    return None if row is None else Snapshot(row[0], row[1], row[2])
 
 
-async def get(database: Database, refund_id: UUID) -> Seen:
+async def get(database: Database, refund_id: UUID) -> Snapshot:
     """A refund that is known to exist, and its payment, as they are now; not locked."""
     seen = await find(database, refund_id)
     if seen is None:

@@ -58,7 +58,7 @@ from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.models import LIKE_IN_FLIGHT, Refund
 from payment_service.refunds.moves import RefundMoves
 from payment_service.refunds.outcomes import RefundOutcome, provider_refund_id_of, step_for
-from payment_service.refunds.queries import Seen
+from payment_service.refunds.queries import Snapshot
 from payment_service.refunds.statements import INTEND
 from payment_service.routing.service import Routing
 from payment_service.scheduling.operations import InFlight
@@ -277,7 +277,7 @@ class Refunds:
             reason=request.reason,
             outcome=outcome,
             intent=partial(self._values, request, refund.amount, refund.fingerprint),
-            seen=Seen(refund, written.payment, refund.created_at + timedelta(seconds=clock() - since)),
+            seen=Snapshot(refund, written.payment, refund.created_at + timedelta(seconds=clock() - since)),
         )
         seen = await write_outcome(done)
         await done.keep_other_id(seen)

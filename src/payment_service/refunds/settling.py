@@ -55,7 +55,7 @@ class RefundSettling:
         async with self.database.reading() as session:
             return await queries.count_open(session)
 
-    async def settle(self, caller: Caller, refund_id: UUID, settlement: RefundSettlement) -> queries.Seen:
+    async def settle(self, caller: Caller, refund_id: UUID, settlement: RefundSettlement) -> queries.Snapshot:
         """Move a refund to what a person found in the cabinet: one that is unknown, or whose sender must have died.
 
         Raises:
@@ -84,7 +84,7 @@ class RefundSettling:
                 raise InvalidInput("provider_refund_id", "is the id of another refund of this payment") from error
             raise
 
-    async def undo(self, caller: Caller, refund_id: UUID, reason: str) -> queries.Seen:
+    async def undo(self, caller: Caller, refund_id: UUID, reason: str) -> queries.Snapshot:
         """Undo a settlement that was wrong: the refund is unknown again, and its amount reserved.
 
         Raises:
@@ -120,7 +120,7 @@ class RefundSettling:
         seen = await queries.get(self.database, refund_id)
         await self.moves.apply(seen, _sender_died, "refund")
 
-    async def _visible(self, caller: Caller, refund_id: UUID) -> queries.Seen:
+    async def _visible(self, caller: Caller, refund_id: UUID) -> queries.Snapshot:
         seen = await queries.find(self.database, refund_id)
         if seen is None:
             raise RefundNotFound(refund_id)
