@@ -140,7 +140,7 @@ async def test_payment_that_was_lost_and_sent_again_elsewhere_is_never_answered_
 
     with pytest.raises(RowLost):
         await task
-    assert await services.holding.because() is HoldReason.HELD
+    assert await services.holding.hold_reason() is HoldReason.HELD
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ async def test_copy_or_promoted_replica_sends_nothing_until_it_is_released(
     route = taking(wire)
     payment = (await services.payments.create(ask(idempotency_key=KEY))).payment
     await come_from(sql, system=system, timeline=timeline, replicas=replicas)
-    assert await services.holding.because() is because
+    assert await services.holding.hold_reason() is because
 
     assert (await services.payments.create(ask(idempotency_key=KEY))).payment.id == payment.id
     if because is None:
@@ -238,7 +238,7 @@ async def test_database_is_used_with_the_provider_of_its_payments(services: Serv
 async def test_copy_is_not_released_by_whoever_starts_on_it(services: Services, sql: asyncpg.Connection) -> None:
     await come_from(sql, system=1)
     await Holding(services.database, "https://test.example.kz").check_provider()
-    assert await services.holding.because() is HoldReason.OTHER_SYSTEM
+    assert await services.holding.hold_reason() is HoldReason.OTHER_SYSTEM
 
 
 async def test_hold_and_release_have_their_audit_entry_and_are_never_taken_back(

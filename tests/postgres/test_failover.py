@@ -157,7 +157,7 @@ async def test_replica_that_lacks_payments_sends_none_until_a_person_has_looked(
     assert first.id != payment.id
 
     await services.holding.release("the payment of the gap was found in the cabinet and reported")
-    assert await services.holding.because() is None
+    assert await services.holding.hold_reason() is None
     await services.close()
 
 
@@ -179,7 +179,7 @@ async def test_synchronous_replica_takes_over_and_nothing_is_lost(
     again = await services.payments.create(ask(idempotency_key=KEY))
     assert (again.replayed, again.payment.id, again.payment.state) == (True, first.id, "pending")
     assert route.call_count == 1
-    assert await services.holding.because() is None
+    assert await services.holding.hold_reason() is None
     assert not (await services.payments.create(ask(200))).replayed
 
     await services.holding.follow_promotion()
@@ -187,7 +187,7 @@ async def test_synchronous_replica_takes_over_and_nothing_is_lost(
     assert (latest.timeline, latest.replicas_have_all) == (2, False)  # no replica of its own
     await asyncio.to_thread(pair.replica.stop)
     await asyncio.to_thread(pair.replica.start)  # PostgreSQL has forgotten that it followed
-    assert await services.holding.because() is None
+    assert await services.holding.hold_reason() is None
     await services.close()
 
 

@@ -21,7 +21,7 @@ from tests.support.waiting import until
 async def because(url: str) -> HoldReason | None:
     database = Database(url, pool_size=2)
     try:
-        return await Holding(database).because()
+        return await Holding(database).hold_reason()
     finally:
         await database.close()
 

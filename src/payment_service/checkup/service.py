@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from payment_service.access.service import SERVICE
 from payment_service.audit import checking
-from payment_service.idempotency.holding import WHY
+from payment_service.idempotency.holding import HOLD_TEXTS
 from payment_service.observability.metrics import CERTIFICATE_END, HOST_CLOCK_AHEAD, values_of
 from payment_service.postgres import schema
 from payment_service.postgres.connecting import connect_arguments, trouble_of
@@ -196,11 +196,11 @@ async def _rights(services: Services) -> list[Finding]:
 
 async def _sending(services: Services) -> list[Finding]:
     status = await services.holding.status()
-    if status.because is None:
+    if status.hold_reason is None:
         findings = [Finding("sending", Level.OK, "payments and refunds are sent")]
     else:
         remedy = "docs/deploy.md, 'After a restore or a failover'; then payment-service sending release"
-        findings = [Finding("sending", Level.BAD, f"payments and refunds are {WHY[status.because]}", remedy)]
+        findings = [Finding("sending", Level.BAD, f"payments and refunds are {HOLD_TEXTS[status.hold_reason]}", remedy)]
     if status.latest.provider not in {None, services.holding.provider}:
         sentence = f"this database has the payments of another provider: {status.latest.provider}"
         remedy = "PRODUCTION_API_URL; after a move payment-service sending release"

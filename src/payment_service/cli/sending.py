@@ -7,7 +7,7 @@ import typer
 from payment_service.cli.loading import load as load_module
 from payment_service.cli.output import AsJson, Reason, fail, show
 from payment_service.cli.running import with_database, with_services
-from payment_service.idempotency.holding import WHY, Holding, NotSynchronousError, SendingStatus
+from payment_service.idempotency.holding import HOLD_TEXTS, Holding, NotSynchronousError, SendingStatus
 from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
 
@@ -26,7 +26,7 @@ def show_status(*, as_json: AsJson = False) -> None:
 
     status = with_database(work)
     show([_line(status)], as_json=as_json)
-    if status.because is not None:
+    if status.hold_reason is not None:
         fail("Nothing is sent: docs/deploy.md, 'After a restore or a failover', says what to do first.")
 
 
@@ -71,7 +71,7 @@ def release(
 
 def _line(status: SendingStatus) -> dict[str, Any]:
     return {
-        "sends": WHY[status.because] if status.because else "yes",
+        "sends": HOLD_TEXTS[status.hold_reason] if status.hold_reason else "yes",
         "since": status.latest.created_at.isoformat(timespec="seconds"),
         "by": status.latest.actor,
         "reason": status.latest.reason,

@@ -15,7 +15,7 @@ from payment_service import __version__
 from payment_service.console.languages import mark
 from payment_service.console.payment_status import Tone
 from payment_service.console.web import Visit
-from payment_service.idempotency.holding import WHY
+from payment_service.idempotency.holding import HOLD_TEXTS
 from payment_service.observability.metrics import ALARMS, CIRCUIT_OPEN, PROVIDER_SECONDS, SHOPS_PAUSED, values_of
 from payment_service.postgres import schema
 from payment_service.postgres.health import SKEW_S, SLOW_S, DatabaseHealth, database_health
@@ -62,7 +62,7 @@ async def health(visit: Visit) -> Response:
     services, state = visit.services, visit.request.app.state
     found = await database_health(services.database)
     held, due, alive = await asyncio.gather(
-        services.holding.because(), services.due_since(), workers(services.database)
+        services.holding.hold_reason(), services.due_since(), workers(services.database)
     )
     queues = [
         Queue(label, due[kind], _TONES[LATENESS_LIMITS[kind].lateness(_waits_s(due[kind]))])
@@ -76,7 +76,7 @@ async def health(visit: Visit) -> Response:
         "health.html",
         database=found,
         database_tone=_of_database(found),
-        held=None if held is None else WHY[held],
+        held=None if held is None else HOLD_TEXTS[held],
         schema_head=state.schema_head,
         skew_s=SKEW_S,
         queues=queues,

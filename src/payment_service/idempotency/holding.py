@@ -46,7 +46,7 @@ class HoldReason(StrEnum):
     NOT_SYNCHRONOUS = "not_synchronous"
 
 
-WHY: Final[Mapping[HoldReason, str]] = MappingProxyType(
+HOLD_TEXTS: Final[Mapping[HoldReason, str]] = MappingProxyType(
     {
         HoldReason.HELD: mark("held by a person"),
         HoldReason.OTHER_SYSTEM: mark("held: this is a copy of the database"),
@@ -62,7 +62,7 @@ WHY: Final[Mapping[HoldReason, str]] = MappingProxyType(
 class SendingStatus:
     """Whether anything may be sent, and what the database is."""
 
-    because: HoldReason | None
+    hold_reason: HoldReason | None
     """None: it may be sent."""
     latest: SendingHold
     system_identifier: int
@@ -89,8 +89,8 @@ class Holding:
             if (await _latest(session)).provider == self.provider:
                 return
             await session.execute(select(func.one_at_a_time("sending provider")))
-            because, latest = await _because(session), await _latest(session)
-            if because not in {None, HoldReason.HELD} or latest.provider == self.provider:
+            hold_reason, latest = await _hold_reason(session), await _latest(session)
+            if hold_reason not in {None, HoldReason.HELD} or latest.provider == self.provider:
                 return
             if latest.provider is not None:
                 raise OtherProviderError(
@@ -99,7 +99,7 @@ class Holding:
                     "Set the right PRODUCTION_API_URL or DATABASE_URL. If the proxy has moved, say so with the new "
                     "address set: payment-service sending release --reason '...'"
                 )
-            if because is None:
+            if hold_reason is None:
                 await _add(
                     session,
                     "the provider's first address",
@@ -116,7 +116,7 @@ class Holding:
             if not await _is_promoted(session):
                 return
             await session.execute(select(func.one_at_a_time("sending promoted")))
-            if await _is_promoted(session) and await _because(session) is None:
+            if await _is_promoted(session) and await _hold_reason(session) is None:
                 await _add(
                     session,
                     "a replica that had every row took over",
@@ -124,19 +124,19 @@ class Holding:
                     provider=(await _latest(session)).provider,
                 )
 
-    async def because(self) -> HoldReason | None:
+    async def hold_reason(self) -> HoldReason | None:
         """Why nothing may be sent; none when it may."""
         async with self.database.reading() as session:
-            return await _because(session)
+            return await _hold_reason(session)
 
     async def status(self) -> SendingStatus:
         """Whether anything may be sent, and what the database is."""
         async with self.database.reading() as session:
-            because = await _because(session)
+            hold_reason = await _hold_reason(session)
             latest = await _latest(session)
             facts = select(func.this_system(), func.this_timeline(), func.current_setting("fsync"))
             system_identifier, timeline, fsync = (await session.execute(facts)).one()
-        return SendingStatus(because, latest, system_identifier, timeline, fsync == "on")
+        return SendingStatus(hold_reason, latest, system_identifier, timeline, fsync == "on")
 
     async def hold(self, reason: str) -> None:
         """Send nothing once this transaction is committed. Holding twice is the same as once."""
@@ -162,7 +162,7 @@ class Holding:
 
 async def hold(session: AsyncSession, reason: str) -> None:
     """Send nothing once this transaction is committed. What is held already is not held twice."""
-    if await _because(session) is not HoldReason.HELD:
+    if await _hold_reason(session) is not HoldReason.HELD:
         await _write(session, SendingHold(is_held=True, provider=(await _latest(session)).provider), reason)
 
 
@@ -176,9 +176,9 @@ async def _add(session: AsyncSession, reason: str, *, replicas_have_all: bool, p
     await _write(session, release, reason)
 
 
-async def _because(session: AsyncSession) -> HoldReason | None:
-    why = await session.scalar(select(func.sending_held_because()))
-    return None if why is None else HoldReason(why)
+async def _hold_reason(session: AsyncSession) -> HoldReason | None:
+    reason = await session.scalar(select(func.sending_held_because()))
+    return None if reason is None else HoldReason(reason)
 
 
 async def _latest(session: AsyncSession) -> SendingHold:

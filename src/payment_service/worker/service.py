@@ -157,12 +157,12 @@ class Worker:
         """Notify nobody from a copy of the database. Readings go on: they change nothing elsewhere."""
         await self.database.look_at_servers()
         await self.holding.follow_promotion()
-        because = await self.holding.because()
-        self._hold_notifications(held=because not in {None, HoldReason.HELD})
-        SENDING_HELD.set(because is not None)
-        if because is not None and because != self._hold_reason:
-            alarm(log, "sending_held", because=because)
-        self._hold_reason = because
+        hold_reason = await self.holding.hold_reason()
+        self._hold_notifications(held=hold_reason not in {None, HoldReason.HELD})
+        SENDING_HELD.set(hold_reason is not None)
+        if hold_reason is not None and hold_reason != self._hold_reason:
+            alarm(log, "sending_held", because=hold_reason)
+        self._hold_reason = hold_reason
 
     async def _look_at_clock(self) -> None:
         DATABASE_CLOCK_AHEAD.set((await database_health(self.database)).clock_ahead_s)
