@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 ATTEMPT_LASTS_S: Final = 600
 LEEWAY_S: Final = 60
 """How far the provider's clock may be from ours."""
-_PLACE: Final = "openid/attempt"
+_CONTEXT: Final = "openid/attempt"
 log = get_logger(__name__)
 
 
@@ -135,7 +135,7 @@ class OpenId:
         url = await provider.authorization_url(
             state=attempt.state, nonce=attempt.nonce, verifier=attempt.verifier, ask_again=session is not None
         )
-        return StartedAttempt(url, self._vault.encrypt(json.dumps(asdict(attempt)), _PLACE))
+        return StartedAttempt(url, self._vault.encrypt(json.dumps(asdict(attempt)), _CONTEXT))
 
     async def finish(self, sealed: str, answer: Mapping[str, str], *, address: str) -> CompletedAttempt:
         """End an attempt with what the provider sent the browser back with.
@@ -189,7 +189,7 @@ class OpenId:
     def _opened(self, sealed: str, state: str) -> _Attempt:
         """The attempt that the browser kept, if it is the one that the provider answers."""
         try:
-            attempt = _Attempt(**json.loads(self._vault.decrypt(sealed, _PLACE)))
+            attempt = _Attempt(**json.loads(self._vault.decrypt(sealed, _CONTEXT)))
         except (VaultError, ValueError, TypeError):
             attempt = None
         if attempt is None or not hmac.compare_digest(attempt.state.encode(), state.encode()):

@@ -21,7 +21,7 @@ from payment_service.audit import service as audit
 from payment_service.postgres.database import Base, Database, Stamp
 from payment_service.postgres.vault import Vault
 
-_PLACE: Final = "fingerprint_key/1"
+_CONTEXT: Final = "fingerprint_key/1"
 
 
 class FingerprintKey(Base):
@@ -54,18 +54,18 @@ class Fingerprints:
 
     async def _load(self) -> bytes:
         """Read the key, or create it: of several processes that start at once, one does."""
-        made = {"id": 1, "ciphertext": self.vault.encrypt(secrets.token_hex(32), _PLACE)}
+        made = {"id": 1, "ciphertext": self.vault.encrypt(secrets.token_hex(32), _CONTEXT)}
         make = insert(FingerprintKey).values(made).on_conflict_do_nothing().returning(FingerprintKey.id)
         async with self.database.transaction() as session:
             if await session.scalar(make) is not None:
                 await audit.record_change(session, "secrets-create", FingerprintKey.__tablename__, 1)
             row = await session.get_one(FingerprintKey, 1)
-        self._key = bytes.fromhex(self.vault.decrypt(row.ciphertext, _PLACE))
+        self._key = bytes.fromhex(self.vault.decrypt(row.ciphertext, _CONTEXT))
         return self._key
 
     async def rotate(self, session: AsyncSession) -> None:
         """Encrypt the key again with the newest key of the vault, in the caller's transaction."""
         row = await session.scalar(select(FingerprintKey).with_for_update())
         if row is not None:
-            row.ciphertext = self.vault.rotate(row.ciphertext, _PLACE)
+            row.ciphertext = self.vault.rotate(row.ciphertext, _CONTEXT)
             await audit.record_change(session, "secrets-rotate", FingerprintKey.__tablename__, 1)

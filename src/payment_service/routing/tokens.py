@@ -25,13 +25,13 @@ class DeviceTokens:
 
     def open(self, token: DeviceToken) -> str:
         """A token in the clear."""
-        return self.vault.decrypt(token.ciphertext, _place(token.id))
+        return self.vault.decrypt(token.ciphertext, _context(token.id))
 
     async def add(self, session: AsyncSession, shop_id: int, device_token: str) -> DeviceToken:
         """Store a token, encrypted, in the caller's transaction."""
         # Its id first: the token is encrypted for this row and no other.
         token_id = await session.scalar(select(func.nextval(func.pg_get_serial_sequence("device_token", "id"))))
-        ciphertext = self.vault.encrypt(device_token, _place(token_id))
+        ciphertext = self.vault.encrypt(device_token, _context(token_id))
         token = DeviceToken(id=token_id, ciphertext=ciphertext, masked=masked(device_token))
         session.add(token)
         await audit.record_change(session, "token-create", DeviceToken.__tablename__, token_id, shop_id=shop_id)
@@ -41,10 +41,10 @@ class DeviceTokens:
         """Encrypt every token again with the newest key, in the caller's transaction; returns how many."""
         tokens = list(await session.scalars(select(DeviceToken).with_for_update()))
         for token in tokens:
-            token.ciphertext = self.vault.rotate(token.ciphertext, _place(token.id))
+            token.ciphertext = self.vault.rotate(token.ciphertext, _context(token.id))
             await audit.record_change(session, "secrets-rotate", DeviceToken.__tablename__, token.id)
         return len(tokens)
 
 
-def _place(token_id: int | None) -> str:
+def _context(token_id: int | None) -> str:
     return f"{DeviceToken.__tablename__}/{token_id}"

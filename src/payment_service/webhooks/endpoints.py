@@ -59,7 +59,7 @@ class Endpoints:
     vault: Vault
     outbound: Outbound
     _opened: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
-    """Ciphertexts with their places that were opened before: a try costs less than opening what signs it."""
+    """Decrypted secrets, by ciphertext and context: a try costs less than decrypting what signs it."""
 
     # --- asking
 
@@ -108,7 +108,7 @@ class Endpoints:
         """
         if endpoint.headers_ciphertext is None:
             return {}
-        opened = self._decrypt(endpoint.headers_ciphertext, _place(endpoint, "headers"))
+        opened = self._decrypt(endpoint.headers_ciphertext, _context(endpoint, "headers"))
         headers: dict[str, str] = json.loads(opened)
         return headers
 
@@ -118,10 +118,10 @@ class Endpoints:
         Raises:
             VaultError: when ENCRYPTION_KEYS do not open one of them.
         """
-        found = [self._decrypt(endpoint.secret_ciphertext, _place(endpoint, "secret"))]
+        found = [self._decrypt(endpoint.secret_ciphertext, _context(endpoint, "secret"))]
         previous, until = endpoint.previous_secret_ciphertext, endpoint.previous_secret_until
         if previous is not None and until is not None and until > now:
-            found.append(self._decrypt(previous, _place(endpoint, "previous_secret")))
+            found.append(self._decrypt(previous, _context(endpoint, "previous_secret")))
         return found
 
     # --- changing
@@ -137,7 +137,7 @@ class Endpoints:
         """
         secret = _new_secret()
         endpoint = WebhookEndpoint(id=once or new_id())
-        endpoint.secret_ciphertext = self.vault.encrypt(secret, _place(endpoint, "secret"))
+        endpoint.secret_ciphertext = self.vault.encrypt(secret, _context(endpoint, "secret"))
         if fields.get("shops") is None and caller.shops is not ALL_SHOPS:
             fields = {**fields, "shops": sorted(caller.shops)}
         await self._check_url(fields["url"])
@@ -191,16 +191,16 @@ class Endpoints:
         secret = _new_secret()
         async with self.database.transaction() as session:
             endpoint = _visible(await locked(session, endpoint_id), endpoint_id, caller)
-            place = _place(endpoint, "secret")
+            context = _context(endpoint, "secret")
             try:
-                kept = self.vault.decrypt(endpoint.secret_ciphertext, place) if keep_old_s else None
+                kept = self.vault.decrypt(endpoint.secret_ciphertext, context) if keep_old_s else None
             except VaultError as error:
                 raise InvalidInput("keep_old_s", "must be 0: ENCRYPTION_KEYS do not open the old secret") from error
             endpoint.previous_secret_ciphertext = (
-                self.vault.encrypt(kept, _place(endpoint, "previous_secret")) if kept else None
+                self.vault.encrypt(kept, _context(endpoint, "previous_secret")) if kept else None
             )
             endpoint.previous_secret_until = func.now() + timedelta(seconds=keep_old_s) if kept else None
-            endpoint.secret_ciphertext = self.vault.encrypt(secret, place)
+            endpoint.secret_ciphertext = self.vault.encrypt(secret, context)
             await _record(session, "webhook-secret", endpoint)
             await session.refresh(endpoint)
         log.info("webhook secret rotated", endpoint_id=str(endpoint.id))
@@ -249,18 +249,18 @@ class Endpoints:
             for purpose in ("secret", "previous_secret", "headers"):
                 ciphertext = getattr(endpoint, f"{purpose}_ciphertext")
                 if ciphertext is not None:
-                    rotated = self.vault.rotate(ciphertext, _place(endpoint, purpose))
+                    rotated = self.vault.rotate(ciphertext, _context(endpoint, purpose))
                     setattr(endpoint, f"{purpose}_ciphertext", rotated)
             await _record(session, "secrets-rotate", endpoint)
 
     # --- steps
 
-    def _decrypt(self, ciphertext: str, place: str) -> str:
-        opened = self._opened.get((ciphertext, place))
+    def _decrypt(self, ciphertext: str, context: str) -> str:
+        opened = self._opened.get((ciphertext, context))
         if opened is None:
             if len(self._opened) >= _MAX_OPENED:
                 self._opened.clear()
-            opened = self._opened[ciphertext, place] = self.vault.decrypt(ciphertext, place)
+            opened = self._opened[ciphertext, context] = self.vault.decrypt(ciphertext, context)
         return opened
 
     async def _check_url(self, url: str) -> None:
@@ -284,7 +284,7 @@ class Endpoints:
         if "headers" in fields:
             headers = _checked_headers(fields["headers"], self._kept_headers(endpoint, fields["headers"]))
             endpoint.headers_ciphertext = (
-                self.vault.encrypt(json.dumps(headers), _place(endpoint, "headers")) if headers else None
+                self.vault.encrypt(json.dumps(headers), _context(endpoint, "headers")) if headers else None
             )
 
     def _kept_headers(self, endpoint: WebhookEndpoint, given: Mapping[str, str]) -> Mapping[str, str]:
@@ -297,7 +297,7 @@ class Endpoints:
             raise InvalidInput("headers", "cannot be opened by ENCRYPTION_KEYS: give the value of each") from error
 
 
-def _place(endpoint: WebhookEndpoint, purpose: str) -> str:
+def _context(endpoint: WebhookEndpoint, purpose: str) -> str:
     return f"{WebhookEndpoint.__tablename__}/{endpoint.id}/{purpose}"
 
 
