@@ -72,7 +72,7 @@ async def test_what_was_delivered_and_told_of_a_payment_is_listed(
     await services.bindings.add(FULL_ACCESS, request)
     await client.post("/admin/webhooks", json={"url": "https://93.184.215.14/webhook", "events": ["payment.paid"]})
     payments = [await paid(client, proxy), await paid(client, proxy, amount=7)]
-    await Relay(services.database, [services.deliveries.take, services.notifications.take]).pass_on()
+    await Relay(services.database, [services.deliveries.consume, services.notifications.consume]).pass_on()
     for payment in payments:
         [delivery] = (await client.get(f"/admin/deliveries?payment={payment['id']}")).json()["items"]
         assert (delivery["subject_id"], delivery["type"]) == (payment["id"], "payment.paid")

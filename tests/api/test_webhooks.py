@@ -35,7 +35,7 @@ async def deliver(services: Services, monkeypatch: pytest.MonkeyPatch, status: i
 
     monkeypatch.setattr(services.endpoints.outbound, "post", post)
     deliveries: Deliveries = services.deliveries
-    await Relay(services.database, [deliveries.take]).pass_on()
+    await Relay(services.database, [deliveries.consume]).pass_on()
     await work_off(deliveries)
 
 

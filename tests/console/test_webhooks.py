@@ -268,7 +268,7 @@ async def test_chat_is_shown_with_what_it_is_told_and_what_was_sent(
         )
         await world.services.bindings.add(FULL_ACCESS, request)
     payment = (await world.services.payments.create(ask())).payment
-    await Relay(world.services.database, [world.services.notifications.take]).pass_on()
+    await Relay(world.services.database, [world.services.notifications.consume]).pass_on()
     await sql.execute(
         "UPDATE notify_message SET state = 'dead', reason = 'bot was blocked', tries = 2, tried_at = now()"
     )

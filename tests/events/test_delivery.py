@@ -144,7 +144,7 @@ async def test_event_is_passed_on_once(world: World) -> None:
     assert await world.states() == ["waiting"]
 
 
-async def test_event_that_a_taker_cannot_take_stays_and_keeps_no_other_back(world: World) -> None:
+async def test_event_that_a_consumer_cannot_take_stays_and_keeps_no_other_back(world: World) -> None:
     await world.endpoint()
     _, bad, _ = [await world.happens() for _ in range(3)]
 
@@ -153,7 +153,7 @@ async def test_event_that_a_taker_cannot_take_stays_and_keeps_no_other_back(worl
             raise RuntimeError("not this one")
 
     before = alarms("event_not_taken")
-    assert await Relay(world.services.database, [world.deliveries.take, choke]).pass_on() == 2
+    assert await Relay(world.services.database, [world.deliveries.consume, choke]).pass_on() == 2
     assert alarms("event_not_taken") > before
     assert await world.states() == ["waiting"] * 2
     assert await world.pass_on() == 1
@@ -174,7 +174,7 @@ async def test_written_event_is_passed_on_whether_the_relay_is_told_or_not(
 ) -> None:
     monkeypatch.setattr(relay, "LOOK_EVERY_S", 3600 if told else 0.05)
     await world.endpoint()
-    passing_on = Relay(world.services.database, [world.deliveries.take])
+    passing_on = Relay(world.services.database, [world.deliveries.consume])
     running = asyncio.create_task(passing_on.run())
     try:
         for number in range(1, 3):

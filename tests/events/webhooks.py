@@ -134,7 +134,7 @@ class World:
         return event.id
 
     async def pass_on(self) -> int:
-        return await Relay(self.services.database, [self.deliveries.take]).pass_on()
+        return await Relay(self.services.database, [self.deliveries.consume]).pass_on()
 
     async def work(self) -> None:
         """Pass on, and take every turn that is due."""

@@ -74,7 +74,7 @@ async def test_log_of_every_statement_holds_no_secret(
         FULL_ACCESS, {"url": "http://127.0.0.1:9009/hook", "headers": {"Authorization": f"Bearer {header}"}}
     )
     rotated = await services.endpoints.rotate_secret(FULL_ACCESS, endpoint.endpoint.id, keep_old_s=60)
-    await Relay(services.database, [services.deliveries.take]).pass_on()
+    await Relay(services.database, [services.deliveries.consume]).pass_on()
     for turn in await services.deliveries.claim(5):
         await services.deliveries.perform(turn)
     # People.

@@ -1,4 +1,4 @@
-"""The table of events. An event is never changed; ``passed_on_at`` notes when it was handed to its takers."""
+"""The table of events. An event is never changed; ``passed_on_at`` notes when it was passed on to its consumers."""
 
 from typing import Any
 from uuid import UUID

@@ -19,7 +19,7 @@ from payment_service.identifiers import new_id
 from payment_service.postgres.signals import after_commit
 from payment_service.postgres.visibility import ALL_SHOPS, Shops, of_seller_today, of_shops
 
-_TAKEN_WITH: Final = case(
+_PAYMENT_BIN: Final = case(
     (Event.subject == "payment", Event.data["organization_bin"].astext),
     (Event.subject == "refund", Event.data[("payment", "organization_bin")].astext),
 )
@@ -104,21 +104,18 @@ def payment_of(event: Event) -> str | None:
     return found
 
 
-def told_to(shops: Shops) -> ColumnElement[bool]:
-    """The condition that an event may be told to whoever is limited to these shops.
-
-    What concerns an earlier owner's money is told to nobody of the shop.
-    """
+def visible_to(shops: Shops) -> ColumnElement[bool]:
+    """The condition that an event is of these shops, and not about the money of an earlier owner of one."""
     return true() if shops is ALL_SHOPS else and_(of_shops(Event.shop_id, shops), is_of_seller_today())
 
 
 def is_of_seller_today() -> ColumnElement[bool]:
-    """The condition that an event may be told to those of its shop."""
-    return of_seller_today(Event.shop_id, _TAKEN_WITH)
+    """The condition that an event is not about the money of an earlier owner of its shop."""
+    return of_seller_today(Event.shop_id, _PAYMENT_BIN)
 
 
 async def of_sellers_today(session: AsyncSession, events: Iterable[Event]) -> set[UUID]:
-    """Which of these events, by id, may be told to those of their shop."""
+    """Which of these events, by id, are not about the money of an earlier owner of their shop."""
     theirs = Event.id.in_([one.id for one in events]), is_of_seller_today()
     return set(await session.scalars(select(Event.id).where(*theirs)))
 
@@ -133,7 +130,7 @@ async def since(
     query = (
         select(Event)
         .where(Event.created_at >= moment, Event.subject.in_(("payment", "refund")))
-        .where(told_to(shops))
+        .where(visible_to(shops))
         .where(Event.id != all_(literal(list(besides), ARRAY(Uuid))))
         .order_by(Event.created_at, Event.id)
         .limit(limit)

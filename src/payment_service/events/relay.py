@@ -1,6 +1,6 @@
-"""Passes each event on, once, to everything that takes events, in the transaction that notes it.
+"""Passes each event on to every consumer, once, in the transaction that marks it as passed on.
 
-Takers write what is to be done about an event (a delivery, a message); they call nobody.
+A consumer writes rows of work to do about an event (a delivery, a message); it makes no calls.
 """
 
 import asyncio
@@ -32,17 +32,17 @@ _ONE_AT_A_TIME: Final = text("SELECT pg_advisory_xact_lock(hashtext('passing_on'
 # By id after the time: both of them grow.
 _WAITING: Final = select(Event).where(Event.passed_on_at.is_(None)).order_by(Event.created_at, Event.id)
 
-Taker: TypeAlias = Callable[[AsyncSession, Sequence[Event]], Awaitable[None]]
-"""Takes events, oldest first, in the caller's transaction."""
+Consumer: TypeAlias = Callable[[AsyncSession, Sequence[Event]], Awaitable[None]]
+"""Writes what is to be done about these events, oldest first, in the caller's transaction."""
 log = get_logger(__name__)
 
 
 @dataclass(slots=True)
 class Relay:
-    """Passes events on to the takers as soon as it is notified of one, and looks for missed ones now and then."""
+    """Passes events on to the consumers when it is notified of one, and looks for missed ones now and then."""
 
     database: Database
-    takers: Sequence[Taker]
+    consumers: Sequence[Consumer]
     _written: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
@@ -106,8 +106,8 @@ class Relay:
             await session.execute(_ONE_AT_A_TIME)
             events = list(await session.scalars(_WAITING.where(*conditions).limit(at_most)))
             if events:
-                for take in self.takers:
-                    await take(session, events)
+                for consume in self.consumers:
+                    await consume(session, events)
                 ids = [event.id for event in events]
                 await session.execute(
                     update(Event).where(Event.id.in_(ids)).values(passed_on_at=func.now()),

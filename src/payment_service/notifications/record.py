@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.access.service import Caller
 from payment_service.events.models import Event
-from payment_service.events.outbox import told_to
+from payment_service.events.outbox import visible_to
 from payment_service.notifications.models import OPEN, MessageState, NotifyBinding, NotifyChat, NotifyMessage
 from payment_service.postgres.database import Database
 from payment_service.postgres.visibility import ALL_SHOPS, of_shops
@@ -55,7 +55,7 @@ class MessageRecord:
             select(NotifyMessage.chat_id, func.count())
             .join(Event, Event.id == NotifyMessage.event_id)
             .where(NotifyMessage.chat_id.in_(chat_ids), NotifyMessage.state.in_(OPEN))
-            .where(told_to(caller.shops))
+            .where(visible_to(caller.shops))
             .group_by(NotifyMessage.chat_id)
         )
         async with self.database.reading() as session:
@@ -72,7 +72,7 @@ def _messages(caller: Caller) -> Select[NotifyMessage, Event, NotifyChat]:
         return query
     # A chat of theirs may get events of other shops too: of those they see nothing.
     bound = select(NotifyBinding.chat_id).where(of_shops(NotifyBinding.shop_id, caller.shops))
-    return query.where(NotifyMessage.chat_id.in_(bound), told_to(caller.shops))
+    return query.where(NotifyMessage.chat_id.in_(bound), visible_to(caller.shops))
 
 
 async def _read(session: AsyncSession, query: Select[NotifyMessage, Event, NotifyChat]) -> list[MessageDetails]:

@@ -95,9 +95,9 @@ class Notifications:
     slots: int = SLOTS
     _connections: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONNECTIONS))
 
-    # --- taking events
+    # --- consuming events
 
-    async def take(self, session: AsyncSession, events: Sequence[Event]) -> None:
+    async def consume(self, session: AsyncSession, events: Sequence[Event]) -> None:
         """Write a message for every chat that receives an event, in the caller's transaction.
 
         Once per event and chat, however often it is called. A disabled chat gets a dead message too, so that the record

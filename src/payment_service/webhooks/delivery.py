@@ -128,9 +128,9 @@ class Deliveries:
     clock: Clock = field(default_factory=Clock)
     kind: Kind = Kind.DELIVERIES
 
-    # --- taking events
+    # --- consuming events
 
-    async def take(self, session: AsyncSession, events: Sequence[Event]) -> None:
+    async def consume(self, session: AsyncSession, events: Sequence[Event]) -> None:
         """Write a delivery of each event to each endpoint that wants it."""
         active = list(await session.scalars(select(WebhookEndpoint).where(WebhookEndpoint.is_active)))
         is_some = any(endpoint.shops is not None for endpoint in active)

@@ -95,7 +95,7 @@ class DeliveryRecord:
             of_event = exists().where(
                 Event.id == EventDelivery.event_id,
                 of_shops(EventDelivery.shop_id, caller.shops),
-                outbox.told_to(caller.shops),
+                outbox.visible_to(caller.shops),
             )
             # An endpoint of theirs may have been told of other shops before: of those they see nothing.
             query = query.where(
@@ -251,7 +251,7 @@ class DeliveryRecord:
             Event.created_at < until,
             Event.type != EventType.TEST,
             true() if endpoint.events is None else Event.type.in_(endpoint.events),
-            outbox.told_to(ALL_SHOPS if endpoint.shops is None else frozenset(endpoint.shops)),
+            outbox.visible_to(ALL_SHOPS if endpoint.shops is None else frozenset(endpoint.shops)),
         )
         async with self.database.reading() as session:
             counted = select(func.count()).select_from(wanted.limit(at_most).subquery())

@@ -62,7 +62,7 @@ def worker_over(services: Services) -> "Worker":
         services.refund_settling,
         services.holding,
         AuditSeals(services.database),
-        Relay(services.database, [services.deliveries.take, services.notifications.take]),
+        Relay(services.database, [services.deliveries.consume, services.notifications.consume]),
         services.deliveries,
         {work.kind: Dispatcher(work) for work in (services.polling, services.deliveries, services.notifications)},
         services.due_since,
