@@ -140,7 +140,7 @@ async def replay(visit: Visit) -> Response:
     shown = await _without_history(visit)
     asked_at = moment_of(visit.form_value("asked_at"))
     replayed = await visit.services.delivery_record.replay_subjects(
-        visit.me.caller, shown.subjects, besides_since=asked_at
+        visit.me.caller, shown.subjects, skip_since=asked_at
     )
     return redirect(f"{HOME}/payments/{shown.payment.id}", done="replayed" if replayed else "replayed-before")
 

@@ -189,7 +189,7 @@ async def delivery(visit: Visit) -> Response:
 async def replay_one(visit: Visit) -> Response:
     """Send an event again, unless that was done since the page was made."""
     again = await visit.services.delivery_record.replay(
-        visit.me.caller, visit.id(), besides_since=moment_of(visit.form_value("asked_at"))
+        visit.me.caller, visit.id(), skip_since=moment_of(visit.form_value("asked_at"))
     )
     return redirect(f"{HOME}/deliveries/{again.id}", done="replayed")
 
@@ -215,7 +215,7 @@ async def replay_many(visit: Visit) -> Response:
                 if last is None:
                     replayed = await record.replay_failed(caller, endpoint_id, first)
                 else:
-                    replayed = await record.replay_period(caller, endpoint_id, first, last, besides_since=asked_at)
+                    replayed = await record.replay_period(caller, endpoint_id, first, last, skip_since=asked_at)
                 return redirect(f"{HOME}/webhooks", done="replayed", count=str(replayed))
             if last is None:
                 count = await record.count_failed(caller, endpoint_id, first, at_most=MAX_COUNTED + 1)

@@ -196,7 +196,7 @@ class Subscriptions:
             yield
 
     async def since(self, caller: Caller, event_id: UUID) -> AsyncIterator[StreamEvent]:
-        """What the caller may see that was written about when this event was, or later, besides the event itself.
+        """What the caller may see that was written about when this event was, or later, except the event itself.
 
         An event may come twice rather than not at all: what was committed about then may not have been seen.
         """
@@ -208,7 +208,7 @@ class Subscriptions:
         known, oldest = {event_id: event.created_at}, min(event.created_at, await self._now()) - MISSED
         while True:
             async with self.reading(), self._database.reading() as session:
-                page = await outbox.since(session, caller.shops, oldest, besides=known, limit=_AT_ONCE)
+                page = await outbox.since(session, caller.shops, oldest, excluding=known, limit=_AT_ONCE)
             for event in page:
                 known[event.id] = event.created_at
                 yield StreamEvent.of(event, of_seller=True)
@@ -312,7 +312,7 @@ class Subscriptions:
         while now is not None:
             oldest = self._missed_since(now)
             async with self._database.reading() as session:
-                page = await outbox.since(session, ALL_SHOPS, oldest, besides=self._known, limit=_AT_ONCE)
+                page = await outbox.since(session, ALL_SHOPS, oldest, excluding=self._known, limit=_AT_ONCE)
                 of_sellers = await outbox.of_sellers_today(session, page)
             new = [event for event in page if event.id not in self._known]  # others were announced meanwhile
             self._known.update((event.id, asyncio.get_running_loop().time()) for event in new)

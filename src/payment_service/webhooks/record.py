@@ -134,12 +134,10 @@ class DeliveryRecord:
             rows = (await session.execute(query)).all()
         return [Delivered(delivery, endpoint) for delivery, endpoint in rows[::-1] if may_see(endpoint, caller)]
 
-    async def replay(
-        self, caller: Caller, delivery_id: UUID, *, besides_since: datetime | None = None
-    ) -> EventDelivery:
+    async def replay(self, caller: Caller, delivery_id: UUID, *, skip_since: datetime | None = None) -> EventDelivery:
         """Deliver an event once more, at once. What still waits is tried now; what was replayed already, anew.
 
-        What was replayed since ``besides_since`` is returned as it is, so that to ask twice is to ask once.
+        A replay that was made since ``skip_since`` is returned as it is, so that asking twice is asking once.
 
         Raises:
             DeliveryNotFound: when there is none that the caller may see.
@@ -151,7 +149,7 @@ class DeliveryRecord:
             of_event = EventDelivery.endpoint_id == endpoint.id, EventDelivery.event_id == delivery.event_id
             latest = select(EventDelivery).where(*of_event).order_by(EventDelivery.id.desc()).limit(1)
             newest = (await session.scalars(latest)).one()
-            if besides_since is not None and newest.created_at >= besides_since:
+            if skip_since is not None and newest.created_at >= skip_since:
                 return newest
             again = await self._replay(session, newest)
             wake(session, Kind.DELIVERIES)
@@ -185,12 +183,12 @@ class DeliveryRecord:
         since: datetime,
         until: datetime,
         *,
-        besides_since: datetime | None = None,
+        skip_since: datetime | None = None,
     ) -> int:
         """Deliver every event of a period that the endpoint wants, delivered before or not; returns how many.
 
-        Also those that were written while it was off, or before it was there. What is being delivered since
-        ``besides_since`` is left out, so that to ask twice is to ask once.
+        Also those that were written while it was off, or before it was added. Events with a delivery made since
+        ``skip_since`` are left out, so that asking twice is asking once.
 
         Raises:
             WebhookNotFound: when there is no such endpoint that the caller may see.
@@ -205,15 +203,15 @@ class DeliveryRecord:
                 events = list(await session.scalars(query.order_by(Event.created_at, Event.id).limit(BATCH)))
                 if not events:
                     return replayed
-                replayed += await self._replay_all(session, endpoint, events, besides_since)
+                replayed += await self._replay_all(session, endpoint, events, skip_since)
             place = tuple_(Event.created_at, Event.id) > tuple_(events[-1].created_at, events[-1].id)
 
     async def replay_subjects(
-        self, caller: Caller, subject_ids: Collection[str], *, besides_since: datetime | None = None
+        self, caller: Caller, subject_ids: Collection[str], *, skip_since: datetime | None = None
     ) -> int:
         """Deliver every event of these subjects once more, to every endpoint that is on and wants it; returns how many.
 
-        What is being delivered since ``besides_since`` is left out.
+        Events with a delivery made since ``skip_since`` are left out.
         """
         replayed = 0
         for endpoint in await self.endpoints.all(caller):
@@ -223,7 +221,7 @@ class DeliveryRecord:
                     continue
                 of_subjects = select(Event).where(Event.subject_id.in_(subject_ids)).limit(BATCH)
                 events = list(await session.scalars(of_subjects.order_by(Event.created_at, Event.id)))
-                replayed += await self._replay_all(session, held, events, besides_since)
+                replayed += await self._replay_all(session, held, events, skip_since)
         return replayed
 
     async def count_failed(self, caller: Caller, endpoint_id: UUID, since: datetime, *, at_most: int) -> int:
@@ -309,7 +307,7 @@ class DeliveryRecord:
         session: AsyncSession,
         endpoint: WebhookEndpoint,
         events: Sequence[Event],
-        besides_since: datetime | None,
+        skip_since: datetime | None,
     ) -> int:
         """Deliver those of the events that the endpoint wants; returns how many."""
         of_sellers = await outbox.of_sellers_today(session, events)
@@ -318,7 +316,7 @@ class DeliveryRecord:
         replayed = 0
         for event in wanted:
             delivery = latest.get(event.id)
-            if delivery is not None and besides_since is not None and delivery.created_at >= besides_since:
+            if delivery is not None and skip_since is not None and delivery.created_at >= skip_since:
                 continue
             replayed += 1
             if delivery is not None:
