@@ -18,7 +18,7 @@ from payment_service.payments import queries
 from payment_service.payments.lifecycle import Failure
 from payment_service.payments.models import Payment
 from payment_service.payments.queries import PaymentFilter
-from payment_service.payments.shops import NEWEST, UNDER_WAY, ShopFacts, facts_of
+from payment_service.payments.shops import NEWEST, UNDER_WAY, ShopActivity, activity_of
 from payment_service.payments.views import PaymentLine
 from payment_service.providers.interface import Remedy
 from payment_service.providers.registry import remedy_of
@@ -64,7 +64,7 @@ class Seller:
 
     row: PaymentConfig
     token_since: datetime | None
-    facts: ShopFacts
+    activity: ShopActivity
     last: PaymentLine | None
     last_status: PaymentStatus | None
     trouble: Trouble | None
@@ -91,7 +91,7 @@ class Seller:
     @property
     def share(self) -> int | None:
         """Of today's payments that ended, how many are paid, in percent."""
-        return None if not self.facts.ended else round(100 * self.facts.paid / self.facts.ended)
+        return None if not self.activity.ended else round(100 * self.activity.paid / self.activity.ended)
 
 
 async def all_sellers(visit: Visit) -> Response:
@@ -152,22 +152,22 @@ async def sellers_of(visit: Visit, shown: Sequence[ShopConfig], known: Sequence[
     """These shops with their recent activity. ``known`` are those that may share a BIN with one of them."""
     today = datetime.now(ALMATY).replace(hour=0, minute=0, second=0, microsecond=0)
     shop_ids = [config.row.shop_id for config in shown]
-    facts = await facts_of(visit.services.database, visit.me.caller.shops, shop_ids, since=today)
+    activity = await activity_of(visit.services.database, visit.me.caller.shops, shop_ids, since=today)
     waiting = await visit.services.route_changes.waiting(visit.me.caller)
-    return [_seller(config.row, facts[config.row.shop_id], known, waiting) for config in shown]
+    return [_seller(config.row, activity[config.row.shop_id], known, waiting) for config in shown]
 
 
 def _seller(
-    row: PaymentConfig, facts: ShopFacts, known: Sequence[ShopConfig], waiting: Mapping[int, Proposal]
+    row: PaymentConfig, activity: ShopActivity, known: Sequence[ShopConfig], waiting: Mapping[int, Proposal]
 ) -> Seller:
-    last = None if facts.last is None else PaymentLine.of(facts.last)
+    last = None if activity.last is None else PaymentLine.of(activity.last)
     return Seller(
         row=row,
         token_since=None if row.token is None else row.token.created_at,
-        facts=facts,
+        activity=activity,
         last=last,
         last_status=None if last is None else payment_status(last),
-        trouble=_trouble(facts.trouble),
+        trouble=_trouble(activity.last_failure),
         same_bin=[
             other.row
             for other in known

@@ -19,8 +19,8 @@ NEWEST: Final = 100
 """How many of today's payments of a shop are counted, the newest."""
 UNDER_WAY: Final = 50
 """Open payments are counted up to this number."""
-FACTS: Final = f"""
-SELECT shop.id, last.id AS last_id, trouble.id AS trouble_id, today.paid, today.ended, today.seen, under_way.many
+ACTIVITY: Final = f"""
+SELECT shop.id, last.id AS last_id, last_failure.id AS last_failure_id, today.paid, today.ended, today.seen, under_way.many
 FROM unnest($1::integer[]) AS shop (id)
 LEFT JOIN LATERAL (
     SELECT id FROM payment WHERE shop_id = shop.id AND ($3::boolean OR {OF_SELLER_TODAY})
@@ -30,7 +30,7 @@ LEFT JOIN LATERAL (
     SELECT id FROM payment WHERE shop_id = shop.id AND failure IN ('not_sent', 'refused', 'rejected')
       AND ($3::boolean OR {OF_SELLER_TODAY})
     ORDER BY created_at DESC, id DESC LIMIT 1
-) AS trouble ON true
+) AS last_failure ON true
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE state = 'paid') AS paid,
            count(*) FILTER (WHERE state IN ('paid', 'failed', 'cancelled')) AS ended, count(*) AS seen
@@ -51,11 +51,11 @@ CROSS JOIN LATERAL (
 
 
 @dataclass(frozen=True, slots=True)
-class ShopFacts:
+class ShopActivity:
     """The recent activity of one shop."""
 
     last: Payment | None
-    trouble: Payment | None
+    last_failure: Payment | None
     """The last one that was not sent, or that the proxy or the provider refused; not one that a buyer declined."""
     paid: int
     ended: int
@@ -66,18 +66,18 @@ class ShopFacts:
     """Payments that have not ended, at most ``UNDER_WAY`` + 1."""
 
 
-async def facts_of(
+async def activity_of(
     database: Database, shops: Shops, shop_ids: Sequence[int], *, since: datetime
-) -> dict[int, ShopFacts]:
+) -> dict[int, ShopActivity]:
     """The recent activity of these shops, for whoever may see ``shops``. ``since``: when today began."""
     async with database.reading() as session:
-        rows = await (await raw(session)).fetch(FACTS, list(shop_ids), since, shops is ALL_SHOPS)
-        ids = {row[name] for row in rows for name in ("last_id", "trouble_id")} - {None}
+        rows = await (await raw(session)).fetch(ACTIVITY, list(shop_ids), since, shops is ALL_SHOPS)
+        ids = {row[name] for row in rows for name in ("last_id", "last_failure_id")} - {None}
         payments = {one.id: one for one in await session.scalars(select(Payment).where(Payment.id.in_(ids)))}
     return {
-        row["id"]: ShopFacts(
+        row["id"]: ShopActivity(
             payments.get(row["last_id"]),
-            payments.get(row["trouble_id"]),
+            payments.get(row["last_failure_id"]),
             row["paid"],
             row["ended"],
             row["seen"],
