@@ -93,7 +93,7 @@ def caller_of(person: Person) -> Caller:
     return Caller(person.email, scopes, ALL_SHOPS if is_for_all else frozenset(person.shops or ()))
 
 
-def acting(person: Person) -> None:
+def act_as(person: Person) -> None:
     """From here on the record names this person."""
     origin.set(replace(origin.get(), actor=person.email))
 
@@ -237,7 +237,7 @@ class People:
         from payment_service.access import passwords  # noqa: PLC0415 - a program that starts does not pay for it
 
         password_hash = await passwords.hash_of(passwords.checked_password(password, email=person.email))
-        acting(person)
+        act_as(person)
         async with self.database.transaction() as session:
             link = await session.get(PersonLink, digest_of(token), with_for_update=True)
             now = await session.scalar(select(func.now()))

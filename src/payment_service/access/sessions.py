@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.access.attempts import SignInLimits
 from payment_service.access.models import Person, PersonSession
-from payment_service.access.people import Right, acting, caller_of, normal_email, rights_of
+from payment_service.access.people import Right, act_as, caller_of, normal_email, rights_of
 from payment_service.access.service import Caller, digest_of
 from payment_service.audit import service as audit
 from payment_service.errors import InvalidInput, NotAuthenticated
@@ -73,7 +73,7 @@ class Sessions:
             if person is not None:
                 await self._record("sign-in-refused", person.id)
             raise NotAuthenticated("the e-mail address and the password of an account")
-        acting(person)
+        act_as(person)
         async with self.database.transaction() as session:
             same = select(Person.id).where(
                 Person.id == person.id,
@@ -108,7 +108,7 @@ class Sessions:
             row = (await session.execute(query)).one_or_none()
         if row is None:
             raise NotAuthenticated("a session that has not ended")
-        acting(row[0])
+        act_as(row[0])
         return SignedIn(row[0], digest, row[1])
 
     async def prove(self, signed_in: SignedIn, password: str, *, address: str) -> None:
@@ -148,7 +148,7 @@ class Sessions:
             person = await session.scalar(select(Person).where(Person.email == normal_email(email)).with_for_update())
             if person is None:
                 return None
-            acting(person)
+            act_as(person)
             begun = select(PersonSession.digest).where(PersonSession.openid_nonce == digest_of(nonce))
             is_used = await session.scalar(begun) is not None
             if is_used or person.disabled_at is not None:
@@ -178,7 +178,7 @@ class Sessions:
             if row is None or row.ended_at is not None:
                 raise NotAuthenticated("a session that has not ended")
             person = await session.get_one(Person, row.person_id)
-            acting(person)
+            act_as(person)
             if person.email != normal_email(email):
                 await _refused(session, "proof-refused", person.id, "OpenID Connect: another person")
                 return False
