@@ -32,7 +32,7 @@ async def test_key_is_shown_without_itself_and_with_when_it_was_used(
     client = await sign_in(Role.ADMIN)
     assert "Last used not since this is kept" in text_of(await client.get("/console/keys"))
     await make_client(made.key).get("/payments")
-    await services.access.note_uses()
+    await services.access.record_uses()
     page = await client.get("/console/keys")
     assert made.key not in page.text
     assert f"{made.key[:10]}…" in page.text

@@ -31,7 +31,7 @@ from payment_service.postgres.cache import Cache
 from payment_service.postgres.database import Database, constraint_of
 from payment_service.postgres.visibility import ALL_SHOPS, Shops
 
-NOTED_EVERY_S: Final = 60
+RECORD_USES_EVERY_S: Final = 60
 _KEY_MARK: Final = "ps_"
 _PREFIX_LENGTH: Final = 10
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -109,13 +109,13 @@ class NewKey:
     key: str = field(repr=False)
 
 
-def _holding() -> Select[ApiKey]:
+def _valid_keys() -> Select[ApiKey]:
     not_expired = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
     return select(ApiKey).where(ApiKey.revoked_at.is_(None), not_expired)
 
 
 @dataclass(frozen=True, slots=True)
-class _HeldKey:
+class _CachedKey:
     """A key that was neither revoked nor expired when it was read."""
 
     caller: Caller
@@ -138,7 +138,7 @@ class Access:
     """The keys of the service."""
 
     database: Database
-    cache: Cache[str, _HeldKey] = field(default_factory=lambda: Cache("api_key_changed"))
+    cache: Cache[str, _CachedKey] = field(default_factory=lambda: Cache("api_key_changed"))
     """By digest. A guess is never kept, so that it holds no more than there are keys."""
     _used: set[int] = field(default_factory=set, repr=False)
     """Keys whose use is not recorded yet."""
@@ -149,14 +149,14 @@ class Access:
         Raises:
             NotAuthenticated: when the key is unknown, revoked or expired.
         """
-        held = await self.cache.get_or_read(digest_of(key), self._read)
-        if held.ends_at <= time.monotonic():
+        cached = await self.cache.get_or_read(digest_of(key), self._read)
+        if cached.ends_at <= time.monotonic():
             raise NotAuthenticated
-        if held.caller.key_id is not None:
-            self._used.add(held.caller.key_id)
-        return held.caller
+        if cached.caller.key_id is not None:
+            self._used.add(cached.caller.key_id)
+        return cached.caller
 
-    async def note_uses(self) -> None:
+    async def record_uses(self) -> None:
         """Record which keys were used since the last call; if that fails, the next call does."""
         used = sorted(self._used)
         if not used:
@@ -168,11 +168,11 @@ class Access:
         self._used.difference_update(used)
 
     async def record_uses_repeatedly(self) -> None:
-        """Record uses every ``NOTED_EVERY_S`` seconds, until cancelled."""
+        """Record uses every ``RECORD_USES_EVERY_S`` seconds, until cancelled."""
         while True:
-            await asyncio.sleep(NOTED_EVERY_S)
+            await asyncio.sleep(RECORD_USES_EVERY_S)
             try:
-                await self.note_uses()
+                await self.record_uses()
             except Exception as error:  # noqa: BLE001 - the database may be away; the next turn writes them
                 log.warning("uses of keys are not recorded yet", error=type(error).__name__)
 
@@ -181,21 +181,21 @@ class Access:
         async with self.database.reading() as session:
             return {use.key_id: use.used_at for use in await session.scalars(select(ApiKeyUse))}
 
-    async def _read(self, digest: str) -> _HeldKey:
+    async def _read(self, digest: str) -> _CachedKey:
         asked_at = time.monotonic()
         left_s = func.extract("epoch", ApiKey.expires_at - func.now()).cast(Float)
         async with self.database.reading() as session:
-            query = _holding().add_columns(left_s).where(ApiKey.digest == digest)
+            query = _valid_keys().add_columns(left_s).where(ApiKey.digest == digest)
             found = (await session.execute(query)).one_or_none()
         if found is None:
             raise NotAuthenticated
         row, lasts_s = found
-        return _HeldKey(_caller(row), math.inf if lasts_s is None else asked_at + lasts_s)
+        return _CachedKey(_caller(row), math.inf if lasts_s is None else asked_at + lasts_s)
 
-    async def holding(self, key_ids: Collection[int]) -> dict[int, Caller]:
+    async def valid_callers(self, key_ids: Collection[int]) -> dict[int, Caller]:
         """What each of these keys stands for now; revoked and expired ones are left out."""
         async with self.database.reading() as session:
-            return {row.id: _caller(row) for row in await session.scalars(_holding().where(ApiKey.id.in_(key_ids)))}
+            return {row.id: _caller(row) for row in await session.scalars(_valid_keys().where(ApiKey.id.in_(key_ids)))}
 
     async def require_valid(self, caller: Caller) -> None:
         """Refuse a caller whose key has lost rights since the request began. A caller without a key has none to lose.
@@ -205,7 +205,7 @@ class Access:
         """
         if caller.key_id is None:
             return
-        now = (await self.holding([caller.key_id])).get(caller.key_id)
+        now = (await self.valid_callers([caller.key_id])).get(caller.key_id)
         if now is None or not now.has_all_rights_of(caller):
             raise NotAuthenticated
 

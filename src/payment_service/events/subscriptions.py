@@ -339,9 +339,11 @@ class Subscriptions:
         if not waiting:
             return
         asked_at = asyncio.get_running_loop().time()
-        holding = await self._access.holding({one.caller.key_id for one in waiting if one.caller.key_id is not None})
+        valid = await self._access.valid_callers(
+            {one.caller.key_id for one in waiting if one.caller.key_id is not None}
+        )
         for subscription in waiting:
-            now = holding.get(subscription.caller.key_id or 0)
+            now = valid.get(subscription.caller.key_id or 0)
             if now is None or not now.has_all_rights_of(subscription.caller):
                 subscription.end()
             else:
