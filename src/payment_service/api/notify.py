@@ -16,7 +16,7 @@ from payment_service.api.webhooks import subjects_of
 from payment_service.errors import BindingExists, BindingNotFound, MessageNotSent, PaymentNotFound, ShopNotConfigured
 from payment_service.events.outbox import EventType
 from payment_service.languages import Language
-from payment_service.notifications.bindings import BindingRequest, Bound
+from payment_service.notifications.bindings import BindingRequest, BoundChat
 from payment_service.notifications.models import MessageState
 from payment_service.notifications.record import MessageDetails
 from payment_service.notifications.texts import NOTIFIABLE_EVENTS
@@ -162,7 +162,7 @@ async def send_test(id: BindingId, services: InServices, caller: Admin) -> Bindi
     return _shown(await services.bindings.send_test(caller, id))
 
 
-def _shown(bound: Bound) -> BindingAnswer:
+def _shown(bound: BoundChat) -> BindingAnswer:
     binding, chat = bound.binding, bound.chat
     return BindingAnswer(
         id=binding.id,

@@ -9,7 +9,7 @@ from payment_service.access.service import FULL_ACCESS
 from payment_service.cli.output import AsJson, completing, plain, show
 from payment_service.cli.running import with_services
 from payment_service.languages import Language
-from payment_service.notifications.bindings import BindingRequest, Bound
+from payment_service.notifications.bindings import BindingRequest, BoundChat
 from payment_service.notifications.texts import NOTIFIABLE_EVENTS
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def add(
         description=description,
     )
 
-    async def work(services: "Services") -> Bound:
+    async def work(services: "Services") -> BoundChat:
         return await services.bindings.add(FULL_ACCESS, request)
 
     show([_line(with_services(work))], as_json=as_json)
@@ -54,7 +54,7 @@ def add(
 def list_bindings(*, as_json: AsJson = False) -> None:
     """List the chats and their events, including those that are switched off or disabled."""
 
-    async def work(services: "Services") -> list[Bound]:
+    async def work(services: "Services") -> list[BoundChat]:
         return await services.bindings.all(FULL_ACCESS)
 
     show(
@@ -68,7 +68,7 @@ def list_bindings(*, as_json: AsJson = False) -> None:
 def remove(binding_id: BindingId, *, as_json: AsJson = False) -> None:
     """Switch a binding off. Nothing is deleted; 'add' with the same chat and shop switches it on again."""
 
-    async def work(services: "Services") -> Bound:
+    async def work(services: "Services") -> BoundChat:
         return await services.bindings.change(FULL_ACCESS, binding_id, {"is_active": False})
 
     show([_line(with_services(work))], as_json=as_json)
@@ -78,13 +78,13 @@ def remove(binding_id: BindingId, *, as_json: AsJson = False) -> None:
 def send_test(binding_id: BindingId, *, as_json: AsJson = False) -> None:
     """Send a test message. When it arrives, a disabled chat is enabled again."""
 
-    async def work(services: "Services") -> Bound:
+    async def work(services: "Services") -> BoundChat:
         return await services.bindings.send_test(FULL_ACCESS, binding_id)
 
     show([_line(with_services(work))], as_json=as_json)
 
 
-def _line(bound: Bound) -> dict[str, Any]:
+def _line(bound: BoundChat) -> dict[str, Any]:
     binding, chat = bound.binding, bound.chat
     return {
         "id": binding.id,

@@ -44,7 +44,7 @@ ADDRESSES: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class BoundChat:
     """A binding with its chat."""
 
     binding: NotifyBinding
@@ -72,12 +72,12 @@ class Bindings:
 
     # --- asking
 
-    async def all(self, caller: Caller) -> list[Bound]:
+    async def all(self, caller: Caller) -> list[BoundChat]:
         """Every binding that the caller may see, oldest first, those that are switched off too."""
         async with self.database.reading() as session:
             return await _read(session, caller)
 
-    async def get(self, caller: Caller, binding_id: UUID) -> Bound:
+    async def get(self, caller: Caller, binding_id: UUID) -> BoundChat:
         """One binding.
 
         Raises:
@@ -88,7 +88,7 @@ class Bindings:
 
     # --- changing
 
-    async def add(self, caller: Caller, request: BindingRequest) -> Bound:
+    async def add(self, caller: Caller, request: BindingRequest) -> BoundChat:
         """Bind a chat. One that was bound to that shop before and switched off is switched on with what is given.
 
         Raises:
@@ -125,7 +125,7 @@ class Bindings:
                 raise
             raise BindingExists(address, request.shop_id) from error
 
-    async def change(self, caller: Caller, binding_id: UUID, fields: Mapping[str, Any]) -> Bound:
+    async def change(self, caller: Caller, binding_id: UUID, fields: Mapping[str, Any]) -> BoundChat:
         """Change ``events``, ``language``, ``description`` or ``is_active``; the others stay.
 
         Switching on also enables a disabled chat again: the caller has corrected it.
@@ -149,7 +149,7 @@ class Bindings:
                 await _check_quota(session, caller)
         return bound
 
-    async def send_test(self, caller: Caller, binding_id: UUID) -> Bound:
+    async def send_test(self, caller: Caller, binding_id: UUID) -> BoundChat:
         """Send a test message. When it arrives, a disabled chat is enabled again.
 
         Raises:
@@ -243,14 +243,14 @@ async def _binding_of(session: AsyncSession, chat: NotifyChat, shop_id: int | No
     return await session.scalar(select(NotifyBinding).where(NotifyBinding.chat_id == chat.id, of_shop))
 
 
-async def _visible(session: AsyncSession, caller: Caller, binding_id: UUID) -> Bound:
+async def _visible(session: AsyncSession, caller: Caller, binding_id: UUID) -> BoundChat:
     found = await _read(session, caller, NotifyBinding.id == binding_id)
     if not found:
         raise BindingNotFound(binding_id)
     return found[0]
 
 
-async def _read(session: AsyncSession, caller: Caller, *conditions: ColumnElement[bool]) -> list[Bound]:
+async def _read(session: AsyncSession, caller: Caller, *conditions: ColumnElement[bool]) -> list[BoundChat]:
     """Bindings that the caller may see: those of all shops belong to callers of all shops."""
     query = (
         select(NotifyBinding, NotifyChat)
@@ -258,4 +258,4 @@ async def _read(session: AsyncSession, caller: Caller, *conditions: ColumnElemen
         .where(of_shops(NotifyBinding.shop_id, caller.shops), *conditions)
         .order_by(NotifyBinding.id)
     )
-    return [Bound(binding, chat) for binding, chat in (await session.execute(query)).all()]
+    return [BoundChat(binding, chat) for binding, chat in (await session.execute(query)).all()]
