@@ -26,7 +26,7 @@ from payment_service.payments.views import PaymentLine
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.views import RefundLine
 from payment_service.scheduling.operations import ANSWER_WITHIN_S
-from payment_service.webhooks.record import Delivered
+from payment_service.webhooks.record import EndpointDelivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class PageContent:
 
     payment: Payment
     refunds: list[RefundLine]
-    delivered: list[Delivered]
+    delivered: list[EndpointDelivery]
     messages: list[MessageDetails]
     history: list[AuditEntry]
 

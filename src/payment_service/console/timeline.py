@@ -16,7 +16,7 @@ from payment_service.payments.views import JsonTenge, PaymentLine, tenge
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.views import RefundLine
 from payment_service.webhooks.endpoints import host_of
-from payment_service.webhooks.record import Delivered
+from payment_service.webhooks.record import EndpointDelivery
 
 _MACHINES: Final = frozenset({"anonymous", "service", "worker"})
 _OF_PAYMENT: Final[Mapping[str, tuple[Tone, str]]] = {
@@ -87,7 +87,7 @@ def timeline(
     caller: str,
     refunds: Sequence[RefundLine],
     entries: Iterable[AuditEntry],
-    delivered: Iterable[Delivered] = (),
+    delivered: Iterable[EndpointDelivery] = (),
     messages: Iterable[MessageDetails] = (),
 ) -> list[TimelineItem]:
     """Everything that happened to a payment, and who was notified, newest first."""
@@ -148,7 +148,7 @@ def _of_entry(entry: AuditEntry) -> TimelineItem:
     )
 
 
-def _of_delivery(one: Delivered) -> TimelineItem:
+def _of_delivery(one: EndpointDelivery) -> TimelineItem:
     delivery = one.delivery
     tone, title = _OF_DELIVERY.get(delivery.state, ("quiet", delivery.state))
     return TimelineItem(

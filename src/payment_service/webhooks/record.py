@@ -42,8 +42,8 @@ class DeliveryDetails:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered:
-    """A delivery and where it goes."""
+class EndpointDelivery:
+    """A delivery, in any state, with its endpoint."""
 
     delivery: EventDelivery
     endpoint: WebhookEndpoint
@@ -121,7 +121,7 @@ class DeliveryRecord:
             tries = select(DeliveryTry).where(*of_delivery).order_by(DeliveryTry.number)
             return DeliveryDetails(delivery, event, list(await session.scalars(tries)))
 
-    async def of_subjects(self, caller: Caller, subject_ids: Collection[str]) -> list[Delivered]:
+    async def of_subjects(self, caller: Caller, subject_ids: Collection[str]) -> list[EndpointDelivery]:
         """Deliveries of events of these subjects, oldest first; the newest ``MOST_OF_SUBJECTS``."""
         query = (
             select(EventDelivery, WebhookEndpoint)
@@ -132,7 +132,7 @@ class DeliveryRecord:
         )
         async with self.database.reading() as session:
             rows = (await session.execute(query)).all()
-        return [Delivered(delivery, endpoint) for delivery, endpoint in rows[::-1] if may_see(endpoint, caller)]
+        return [EndpointDelivery(delivery, endpoint) for delivery, endpoint in rows[::-1] if may_see(endpoint, caller)]
 
     async def replay(self, caller: Caller, delivery_id: UUID, *, skip_since: datetime | None = None) -> EventDelivery:
         """Deliver an event once more, at once. What still waits is tried now; what was replayed already, anew.
