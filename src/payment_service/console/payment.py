@@ -21,7 +21,7 @@ from payment_service.notifications.record import MessageDetails
 from payment_service.notifications.texts import ALMATY
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
-from payment_service.payments.reading import ENDED
+from payment_service.payments.reading import NOT_POLLED
 from payment_service.payments.views import PaymentLine
 from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.views import RefundLine
@@ -102,7 +102,7 @@ async def facts(visit: Visit, shown: PageContent) -> dict[str, Any]:
         "left": left.number,
         "reserved": payment.reserved_amount > 0,
         "may_refund": is_refundable and me.may(Right.REFUND),
-        "may_ask": payment.external_id is not None and payment.state not in ENDED,
+        "may_ask": payment.external_id is not None and payment.state not in NOT_POLLED,
         "may_settle": (payment.state == State.UNKNOWN or is_lost) and me.may(Right.SETTLE),
         "needs_settling": payment.state == State.UNKNOWN or is_lost,
         "may_undo": _stands_by_settlement(shown.history, None) and me.may(Right.SETTLE),

@@ -100,7 +100,7 @@ class Moves:
         kinds = _EVENTS_OF_MOVE.get((before, after), (_EVENT_OF_STATE[after],)) if moved else ()
         executor = self.database.statements if session is None else await raw(session)
         written = record_of(
-            operation_type, reason, kinds, "payment", views.line(payment) if moved else "{}", payment.amount
+            operation_type, reason, kinds, "payment", views.event_data(payment) if moved else "{}", payment.amount
         )
         row = await executor.fetchrow(MOVE, payment.id, *seen, *_WRITTEN(payment), replan, delay_s, *written)
         if row is None:

@@ -27,7 +27,7 @@ from payment_service.providers.interface import (
     StatusUnread,
 )
 
-ENDED = frozenset({State.PAID, State.CANCELLED})
+NOT_POLLED = frozenset({State.PAID, State.CANCELLED})
 """States in which a payment is no longer polled."""
 log = get_logger(__name__)
 
@@ -82,7 +82,7 @@ class PaymentReading:
 
     async def refresh(self, payment: Payment) -> Payment:
         """Ask the provider about a payment that may still move; a failed reading changes nothing."""
-        if payment.external_id is None or payment.state in ENDED:
+        if payment.external_id is None or payment.state in NOT_POLLED:
             return payment
         external_id = payment.external_id
         reading, asked_at = await self.shared.read(self.providers[payment.provider], external_id)

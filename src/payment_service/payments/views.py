@@ -120,6 +120,6 @@ class PaymentLine(PaymentAnswer):
         )
 
 
-def line(payment: Payment) -> str:
-    """A payment as events carry it: as ``GET /payments/{id}`` shows it, in JSON."""
+def event_data(payment: Payment) -> str:
+    """What events say of a payment: as ``GET /payments/{id}`` shows it, in JSON."""
     return PaymentLine.of(payment).model_dump_json()

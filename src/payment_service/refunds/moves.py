@@ -55,7 +55,7 @@ class RefundMoves:
         move_to(refund, step)
         after = RefundState(refund.state)
         written = record_of(
-            operation_type, reason, [_EVENT_OF_STATE[after]], "refund", views.line(refund), refund.amount
+            operation_type, reason, [_EVENT_OF_STATE[after]], "refund", views.event_data(refund), refund.amount
         )
         row = await self.database.statements.fetchrow(
             MOVE,
@@ -70,7 +70,7 @@ class RefundMoves:
             refund.amount * ((after in HOLDING) - (before in HOLDING)),
             refund.amount * ((after is RefundState.SUCCEEDED) - (before is RefundState.SUCCEEDED)),
             *written,
-            payment_views.line(payment),
+            payment_views.event_data(payment),
         )
         if row is None:
             return False

@@ -165,6 +165,6 @@ class Task(BaseModel):
         )
 
 
-def line(refund: Refund) -> str:
-    """A refund as events carry it: as lists show it, in JSON."""
+def event_data(refund: Refund) -> str:
+    """What events say of a refund: as lists show it, in JSON."""
     return RefundLine.of(refund).model_dump_json()
