@@ -12,7 +12,14 @@ import respx
 
 from payment_service.access.service import FULL_ACCESS
 from payment_service.legacy import service
-from payment_service.legacy.service import Count, LegacyDatabaseError, LogReport, legacy_database, take_log, take_shops
+from payment_service.legacy.service import (
+    Count,
+    LegacyDatabaseError,
+    LogReport,
+    import_log,
+    import_routing,
+    legacy_database,
+)
 from payment_service.money import Money
 from payment_service.refunds.service import RefundRequest
 from payment_service.reports.adopting import Adoption, adopt_legacy
@@ -88,8 +95,8 @@ async def old(old_url: str) -> AsyncIterator[asyncpg.Connection]:
 async def taken(
     old: asyncpg.Connection, services: Services, *, dry_run: bool = False, skip: tuple[int, ...] = ()
 ) -> tuple[list[Planned], list[str], LogReport]:
-    shops, problems = await take_shops(old, services.routing, skip=skip, dry_run=dry_run)
-    return shops, problems, await take_log(old, services.database, dry_run=dry_run, advance=lambda _done: None)
+    shops, problems = await import_routing(old, services.routing, skip=skip, dry_run=dry_run)
+    return shops, problems, await import_log(old, services.database, dry_run=dry_run, advance=lambda _done: None)
 
 
 async def change_old(url: str, statement: str) -> None:
@@ -123,7 +130,7 @@ async def test_every_shop_and_every_line_is_here_afterwards(
 async def test_tokens_are_taken_over_encrypted_and_inactive_shops_stay_inactive(
     old: asyncpg.Connection, services: Services, sql: asyncpg.Connection
 ) -> None:
-    await take_shops(old, services.routing, skip=(), dry_run=False)
+    await import_routing(old, services.routing, skip=(), dry_run=False)
     configs = {config.row.shop_id: config for config in await services.routing.configs(FULL_ACCESS)}
     assert configs[121038].device_token == "old-token-00121038"
     assert [shop_id for shop_id, config in configs.items() if not config.row.is_active] == [15]
@@ -148,9 +155,9 @@ async def test_import_that_was_cut_goes_on_where_it_was(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        await take_log(old, services.database, dry_run=False, advance=cut)
+        await import_log(old, services.database, dry_run=False, advance=cut)
     assert 0 < await sql.fetchval("SELECT count(*) FROM payment_log") < LINES
-    log = await take_log(old, services.database, dry_run=False, advance=lambda _done: None)
+    log = await import_log(old, services.database, dry_run=False, advance=lambda _done: None)
     assert log.after == log.there
 
 
@@ -166,10 +173,10 @@ async def test_shop_that_is_routed_differently_stops_it_until_it_is_left_out(
 ) -> None:
     # The fixture has given the seven shops other device tokens than the old service knew.
     before = await sql.fetch("SELECT * FROM payment_config ORDER BY id")
-    _, problems = await take_shops(old, services.routing, skip=(), dry_run=False)
+    _, problems = await import_routing(old, services.routing, skip=(), dry_run=False)
     assert len(problems) == 7
     assert await sql.fetch("SELECT * FROM payment_config ORDER BY id") == before
-    planned, problems = await take_shops(old, services.routing, skip=tuple(SHOPS), dry_run=False)
+    planned, problems = await import_routing(old, services.routing, skip=tuple(SHOPS), dry_run=False)
     assert ([plan.shop_id for plan in planned], problems) == ([*range(8, 16)], [])
     assert await sql.fetch("SELECT * FROM payment_config WHERE shop_id > 15 ORDER BY id") == before
 
@@ -188,7 +195,7 @@ async def test_shop_that_cannot_be_routed_is_named_and_nothing_is_taken_over(
 ) -> None:
     await change_old(old_url, f"UPDATE paymentconfig SET {wrong} WHERE shop_id = 12")
     async with legacy_database(old_url) as old:
-        _, [problem] = await take_shops(old, services.routing, skip=(), dry_run=False)
+        _, [problem] = await import_routing(old, services.routing, skip=(), dry_run=False)
     assert problem.startswith("Shop 12: ")
     assert told in problem
     assert await sql.fetchval("SELECT count(*) FROM payment_config") == 0
@@ -199,7 +206,7 @@ async def test_line_that_cannot_be_kept_as_it_is_is_named(old_url: str, services
     await change_old(old_url, "UPDATE paymentlog SET amount = -1 WHERE id = 5; UPDATE paymentlog SET amount = NULL")
     await change_old(old_url, "UPDATE paymentlog SET amount = -1 WHERE id = 5")
     async with legacy_database(old_url) as old:
-        log = await take_log(old, services.database, dry_run=False, advance=lambda _done: None)
+        log = await import_log(old, services.database, dry_run=False, advance=lambda _done: None)
     assert log.problems == ["Line 5: its amount is below zero."]
     assert log.after.lines == LINES - 1
 
@@ -249,7 +256,7 @@ async def test_command_counts_before_and_after(
 
 async def adopted(old_url: str, services: Services, *, days: float = 90) -> Adoption:
     async with legacy_database(old_url) as old:
-        await take_log(old, services.database, dry_run=False, advance=lambda _done: None)
+        await import_log(old, services.database, dry_run=False, advance=lambda _done: None)
     return await adopt_legacy(services.reports, FULL_ACCESS, days=days)
 
 

@@ -12,7 +12,14 @@ from rich.progress import Progress
 from payment_service.access.service import FULL_ACCESS
 from payment_service.cli.output import AsJson, fail, show
 from payment_service.cli.running import with_services
-from payment_service.legacy.service import Count, LegacyDatabaseError, LogReport, legacy_database, take_log, take_shops
+from payment_service.legacy.service import (
+    Count,
+    LegacyDatabaseError,
+    LogReport,
+    import_log,
+    import_routing,
+    legacy_database,
+)
 from payment_service.money import Money
 from payment_service.reports.adopting import Adoption, adopt_legacy
 from payment_service.routing.importing import Planned
@@ -50,14 +57,14 @@ def import_legacy(
 
     async def work(services: "Services") -> tuple[list[Planned], list[str], LogReport, Adoption | None]:
         async with legacy_database(dsn) as old:
-            shops, problems = await take_shops(old, services.routing, skip=skip or (), dry_run=dry_run)
+            shops, problems = await import_routing(old, services.routing, skip=skip or (), dry_run=dry_run)
             lines = await old.fetchval("SELECT count(*) FROM paymentlog")
             console = Console(stderr=True)
             with Progress(console=console, disable=not console.is_terminal) as progress:
                 task = progress.add_task("Lines of the log", total=lines)
                 advance = partial(progress.advance, task)
                 nothing = dry_run or bool(problems)
-                log = await take_log(old, services.database, dry_run=nothing, advance=advance)
+                log = await import_log(old, services.database, dry_run=nothing, advance=advance)
             adoption = None
             if adopt_days and not nothing:
                 advance = partial(progress.advance, progress.add_task("Payments", total=None))

@@ -94,7 +94,7 @@ async def _check_tables(connection: asyncpg.Connection) -> None:
             )
 
 
-async def take_shops(
+async def import_routing(
     old: asyncpg.Connection, routing: Routing, *, skip: Collection[int], dry_run: bool
 ) -> tuple[list[Planned], list[str]]:
     """Import the routing of every shop but those to skip; returns the changes, and the conflicts.
@@ -142,7 +142,7 @@ def _config_of(found: Mapping[str, Any]) -> dict[str, Any]:
     return {**fields, "device_token": token} if token else fields
 
 
-async def take_log(
+async def import_log(
     old: asyncpg.Connection, database: Database, *, dry_run: bool, advance: Callable[[int], None]
 ) -> LogReport:
     """Import every line of the old log that is not here yet. ``advance`` is called with the number of lines done."""

@@ -12,7 +12,7 @@ from payment_service.postgres.database import Database
 from payment_service.routing.models import PaymentConfig, PaymentConfigHistory, SameSeller
 
 
-async def say_same_seller(
+async def record_same_seller(
     database: Database, shop_id: int, earlier_bin: str, *, is_same: bool, reason: str
 ) -> PaymentConfig:
     """Record whether an earlier BIN of a shop is of its seller of today; returns the shop's routing.
@@ -30,23 +30,23 @@ async def say_same_seller(
         )
         if earlier_bin == shop.organization_bin or await session.scalar(had.limit(1)) is None:
             raise InvalidInput("earlier_bin", "is a BIN that the shop had before, and has not today")
-        said = await session.scalar(
+        row = await session.scalar(
             select(SameSeller).where(
                 SameSeller.shop_id == shop_id,
                 SameSeller.organization_bin == shop.organization_bin,
                 SameSeller.earlier_bin == earlier_bin,
             )
         )
-        if said is None:
-            said = SameSeller(shop_id=shop_id, organization_bin=shop.organization_bin, earlier_bin=earlier_bin)
-            session.add(said)
-        said.is_same = is_same
+        if row is None:
+            row = SameSeller(shop_id=shop_id, organization_bin=shop.organization_bin, earlier_bin=earlier_bin)
+            session.add(row)
+        row.is_same = is_same
         await session.flush()
         await audit.record_change(
             session,
             "same-seller",
             SameSeller.__tablename__,
-            said.id,
+            row.id,
             shop_id=shop_id,
             organization_bin=shop.organization_bin,
             reason=reason,
