@@ -14,7 +14,7 @@ from payment_service.errors import InvalidInput
 from payment_service.events import outbox
 from payment_service.events.subscriptions import Subscription
 from payment_service.payments import queries
-from payment_service.routing.sellers import record_same_seller
+from payment_service.routing.sellers import set_same_seller
 from payment_service.services import Services
 from tests.api.conftest import SHOP, KeyMaker, create_body, created, paid, problem_of
 from tests.support.replies import GoodProxy
@@ -128,7 +128,7 @@ async def test_stream_of_a_shop_tells_nothing_of_its_earlier_owner(
     payment = await created(client)
     caller = Caller("shop", frozenset(Scope), frozenset({SHOP}))
     async with services.database.reading() as session:
-        seen = (await outbox.since(session, caller.shops, LONG_AGO, besides=(), limit=9))[0].id
+        seen = (await outbox.since(session, caller.shops, LONG_AGO, excluding=(), limit=9))[0].id
     await paid(client, proxy, message="another")
     await sell(client)
     running = asyncio.create_task(services.subscriptions.run())
@@ -154,17 +154,17 @@ async def test_same_seller_under_another_bin_keeps_what_was_taken(
     earlier, database = SHOPS[SHOP], services.database
     for wrong in (NEW_BIN, SHOPS[75509], "not a BIN"):
         with pytest.raises(InvalidInput):
-            await record_same_seller(database, SHOP, wrong, is_same=True, reason="")
-    await record_same_seller(database, SHOP, earlier, is_same=True, reason="an IP became a TOO")
+            await set_same_seller(database, SHOP, wrong, is_same=True, reason="")
+    await set_same_seller(database, SHOP, earlier, is_same=True, reason="an IP became a TOO")
     body = {"shop_id": SHOP, "external_id": payment["external_id"], "amount": 10}
     assert (await of_shop.post(REFUND, json=body)).json()["organization_bin"] == earlier
     assert (await of_shop.get(f"/payments/{payment['id']}")).status_code == 200
     assert [one["id"] for one in (await of_shop.get("/payments")).json()["items"]] == [payment["id"]]
 
     # It may be taken back, and says nothing once the shop is sold.
-    await record_same_seller(database, SHOP, earlier, is_same=False, reason="a mistake")
+    await set_same_seller(database, SHOP, earlier, is_same=False, reason="a mistake")
     problem_of(await of_shop.get(f"/payments/{payment['id']}"), 404, "payment_not_found")
-    await record_same_seller(database, SHOP, earlier, is_same=True, reason="it was none")
+    await set_same_seller(database, SHOP, earlier, is_same=True, reason="it was none")
     await sell(client, organization_bin=SHOPS[75509], device_token=None)
     problem_of(await of_shop.get(f"/payments/{payment['id']}"), 404, "payment_not_found")
 
@@ -187,7 +187,7 @@ async def test_who_sees_whose_payments_is_in_the_record(
     client: httpx.AsyncClient, services: Services, sql: asyncpg.Connection
 ) -> None:
     await sell(client)
-    await record_same_seller(services.database, SHOP, SHOPS[SHOP], is_same=True, reason="an IP became a TOO")
+    await set_same_seller(services.database, SHOP, SHOPS[SHOP], is_same=True, reason="an IP became a TOO")
     with pytest.raises(asyncpg.PostgresError, match="audit entry"):
         await sql.execute("UPDATE same_seller SET is_same = false")
     with pytest.raises(asyncpg.PostgresError):

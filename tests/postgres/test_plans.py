@@ -68,7 +68,7 @@ INDEXES = {
         {"event_delivery_under_way", "event_delivery_event", "webhook_endpoint_pkey"},
     ),
     "how shops fare": (
-        shops.FACTS,
+        shops.ACTIVITY,
         {
             *("payment_shop", "payment_trouble", "payment_one_open_per_order"),
             *("payment_config", "payment_config_bin", "same_seller_once"),

@@ -18,7 +18,7 @@ from payment_service.identifiers import looks_like_uuid
 from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
 from payment_service.routing import importing
-from payment_service.routing.sellers import record_same_seller
+from payment_service.routing.sellers import set_same_seller
 from payment_service.routing.service import Routing, ShopConfig
 from payment_service.routing.tokens import DeviceTokens
 from payment_service.routing.views import ConfigAnswer
@@ -177,7 +177,7 @@ def same_seller(
     """
 
     async def work(database: Database, _vault: Vault) -> str:
-        shop = await record_same_seller(database, shop_id, earlier_bin, is_same=not no_longer, reason=reason)
+        shop = await set_same_seller(database, shop_id, earlier_bin, is_same=not no_longer, reason=reason)
         return shop.organization_bin
 
     today = with_database(work)

@@ -5,9 +5,9 @@ to be carried from one to the other: not in a row, not in a header, and nothing 
 request that makes the payment is the root, and below it hangs what happens to the payment: the provider's calls, moves,
 deliveries of events, later requests.
 
-Spans are made when what they tell of has ended (``record_span``), from what is bound to the log lines (``logs.bind``), and
-scrubbed as these are. They wait in a bounded queue that a thread of its own empties: a collector that is dead or slow
-costs spans and never a payment. The SDK is imported when a collector is set, and not before.
+A span is made when its operation has ended (``record_span``), from what is bound to the log lines (``logs.bind``), and
+scrubbed like them. Spans wait in a bounded queue that a thread empties: a collector that is dead or slow costs spans
+and never a payment. The SDK is imported only when a collector is set.
 """
 
 import contextlib

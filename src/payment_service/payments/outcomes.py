@@ -19,7 +19,7 @@ from payment_service.payments.lifecycle import Failure, State, Step, decide
 from payment_service.payments.merging import merge_report
 from payment_service.payments.models import EXTERNAL_ID, ONE_OPEN_PER_ORDER, Payment
 from payment_service.payments.moves import Moves, alarm
-from payment_service.payments.record import keep_other_id
+from payment_service.payments.record import record_other_id
 from payment_service.payments.statements import INTEND
 from payment_service.postgres.database import Database, constraint_of
 from payment_service.providers.interface import Accepted, Outcome, PaymentReceipt, Unknown
@@ -88,12 +88,12 @@ class PaymentOutcome:
         alarm("outcome_refused", self.payment_id, because=why, external_id=external_id)
         return Unknown("outcome_refused", external_id=external_id)
 
-    async def keep_other_id(self, written: Payment) -> None:
+    async def record_other_id(self, written: Payment) -> None:
         """Record the id that the reply named, if the payment did not get it: it is another's, or a person named one."""
         external_id = external_id_of(self.outcome)
         if external_id not in {None, written.external_id}:
-            said = "The reply to this payment named this id, which it does not have."
-            await keep_other_id(self.database, written, self.operation_type, said, external_id=external_id)
+            message = "The reply to this payment named this id, which it does not have."
+            await record_other_id(self.database, written, self.operation_type, message, external_id=external_id)
 
 
 def external_id_of(outcome: Outcome[PaymentReceipt]) -> str | None:

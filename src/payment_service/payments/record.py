@@ -29,12 +29,14 @@ async def add_entry(session: AsyncSession, payment: Payment, operation_type: str
     await audit.record(session, operation_type, **known | facts)
 
 
-async def keep_other_id(database: Database, payment: Payment, operation_type: str, said: str, **facts: Any) -> None:
+async def record_other_id(
+    database: Database, payment: Payment, operation_type: str, message: str, **facts: Any
+) -> None:
     """Record that a reply named an id which its payment or refund does not have; retry until it is written."""
 
     async def keep() -> None:
         async with database.transaction() as session:
-            await add_entry(session, payment, operation_type, error_message=said, **facts)
+            await add_entry(session, payment, operation_type, error_message=message, **facts)
 
     await retry_until_written(keep, while_unreachable_s=FOREVER)
 

@@ -282,7 +282,7 @@ class Payments:
             seen=(payment, payment.created_at + timedelta(seconds=clock() - since)),
         )
         written = await write_outcome(done)
-        await done.keep_other_id(written)
+        await done.record_other_id(written)
         return written
 
 

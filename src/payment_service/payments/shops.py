@@ -20,7 +20,7 @@ NEWEST: Final = 100
 UNDER_WAY: Final = 50
 """Open payments are counted up to this number."""
 ACTIVITY: Final = f"""
-SELECT shop.id, last.id AS last_id, last_failure.id AS last_failure_id, today.paid, today.ended, today.seen, under_way.many
+SELECT shop.id, last.id AS last_id, failed.id AS failed_id, today.paid, today.ended, today.seen, under_way.many
 FROM unnest($1::integer[]) AS shop (id)
 LEFT JOIN LATERAL (
     SELECT id FROM payment WHERE shop_id = shop.id AND ($3::boolean OR {OF_SELLER_TODAY})
@@ -30,7 +30,7 @@ LEFT JOIN LATERAL (
     SELECT id FROM payment WHERE shop_id = shop.id AND failure IN ('not_sent', 'refused', 'rejected')
       AND ($3::boolean OR {OF_SELLER_TODAY})
     ORDER BY created_at DESC, id DESC LIMIT 1
-) AS last_failure ON true
+) AS failed ON true
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE state = 'paid') AS paid,
            count(*) FILTER (WHERE state IN ('paid', 'failed', 'cancelled')) AS ended, count(*) AS seen
@@ -72,12 +72,12 @@ async def activity_of(
     """The recent activity of these shops, for whoever may see ``shops``. ``since``: when today began."""
     async with database.reading() as session:
         rows = await (await raw(session)).fetch(ACTIVITY, list(shop_ids), since, shops is ALL_SHOPS)
-        ids = {row[name] for row in rows for name in ("last_id", "last_failure_id")} - {None}
+        ids = {row[name] for row in rows for name in ("last_id", "failed_id")} - {None}
         payments = {one.id: one for one in await session.scalars(select(Payment).where(Payment.id.in_(ids)))}
     return {
         row["id"]: ShopActivity(
             payments.get(row["last_id"]),
-            payments.get(row["last_failure_id"]),
+            payments.get(row["failed_id"]),
             row["paid"],
             row["ended"],
             row["seen"],

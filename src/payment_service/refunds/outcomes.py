@@ -11,7 +11,7 @@ import asyncpg
 from payment_service.idempotency.writing import restore_intent
 from payment_service.observability.metrics import Alarm
 from payment_service.payments.moves import alarm
-from payment_service.payments.record import keep_other_id
+from payment_service.payments.record import record_other_id
 from payment_service.postgres.database import Database, constraint_of
 from payment_service.providers.interface import Accepted, NotSent, Outcome, RefundReceipt, Rejected, Unknown
 from payment_service.refunds import queries
@@ -69,13 +69,13 @@ class RefundOutcome:
         self._alarm("outcome_refused", because=why)
         return Unknown("outcome_refused")
 
-    async def keep_other_id(self, written: Snapshot) -> None:
+    async def record_other_id(self, written: Snapshot) -> None:
         """Record the id of a refund that the reply named, if this refund did not get it."""
         named, payment = provider_refund_id_of(self.outcome), written.payment
         if named not in {None, written.refund.provider_refund_id}:
-            said = f"The reply to this refund named the refund {named}, which it is not."
+            message = f"The reply to this refund named the refund {named}, which it is not."
             own = {"refund_id": self.refund.id, "amount": self.refund.amount, "status": None}
-            await keep_other_id(self.database, payment, "refund", said, **own)
+            await record_other_id(self.database, payment, "refund", message, **own)
 
     def _alarm(self, name: Alarm, **facts: str) -> None:
         alarm(name, self.refund.payment_id, refund_id=str(self.refund.id), **facts)

@@ -280,7 +280,7 @@ class Refunds:
             seen=Snapshot(refund, written.payment, refund.created_at + timedelta(seconds=clock() - since)),
         )
         seen = await write_outcome(done)
-        await done.keep_other_id(seen)
+        await done.record_other_id(seen)
         return RefundAnswer(seen.refund, seen.payment)
 
 

@@ -12,7 +12,7 @@ from payment_service.postgres.database import Database
 from payment_service.routing.models import PaymentConfig, PaymentConfigHistory, SameSeller
 
 
-async def record_same_seller(
+async def set_same_seller(
     database: Database, shop_id: int, earlier_bin: str, *, is_same: bool, reason: str
 ) -> PaymentConfig:
     """Record whether an earlier BIN of a shop is of its seller of today; returns the shop's routing.

@@ -41,7 +41,7 @@ from payment_service.providers.kaspi.settings import KaspiSettings
 
 MAX_REPLY_BYTES: Final = 64 * 1024
 # Without one of these a reply ends where its connection does, so that an empty one may be one that was cut.
-_LENGTH_TOLD: Final = frozenset({"content-length", "transfer-encoding"})
+_LENGTH_HEADERS: Final = frozenset({"content-length", "transfer-encoding"})
 _SECRET: Final = ("deviceToken", "phone")
 _HEADERS: Final = httpx.Headers(
     {
@@ -56,7 +56,7 @@ _HEADERS: Final = httpx.Headers(
 _SHARES: Final = 4
 """One shop may hold one of so many parts of the money lane."""
 _SHARE_WAIT_S: Final = 1.0
-"""How long a call waits for a place in its shop's share: a burst goes through, and what hangs does not pile up."""
+"""How long a call waits for a slot in its shop's share: a burst goes through, and what hangs does not pile up."""
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class _NotAdmittedError(Exception):
     """The call was not made, and that says nothing about the proxy; the text is a reason in snake_case."""
 
 
-class _Bulkhead:
+class _Lane:
     """One kind of calls, with connections and a breaker of its own: a flood of one never blocks the other."""
 
     def __init__(self, name: str, transport: httpx.AsyncBaseTransport, *, at_once: int) -> None:
@@ -93,8 +93,8 @@ class _Bulkhead:
         self._calls = asyncio.Semaphore(at_once)
 
     @contextlib.asynccontextmanager
-    async def place(self, shop: str) -> AsyncIterator[None]:
-        """Hold a place for one call of the shop.
+    async def slot(self, shop: str) -> AsyncIterator[None]:
+        """Hold a slot for one call of the shop.
 
         Raises:
             _NotAdmittedError: when it is not to be made now.
@@ -116,7 +116,7 @@ class _Bulkhead:
         raise NotImplementedError
 
 
-class _ReadingCalls(_Bulkhead):
+class _ReadingCalls(_Lane):
     """Status readings. They name no shop, so they share one breaker."""
 
     def __init__(self, settings: KaspiSettings) -> None:
@@ -133,8 +133,8 @@ class _ReadingCalls(_Bulkhead):
         self.breaker.observe(failed=failed)
 
 
-class _MoneyCalls(_Bulkhead):
-    """Money calls. No shop takes the places of the others, or stops them by its failures."""
+class _MoneyCalls(_Lane):
+    """Money calls. No shop takes the slots of the others, or stops them by its failures."""
 
     def __init__(self, settings: KaspiSettings) -> None:
         # A connection for each: a kept one may die just as the request leaves, and that would turn a call which
@@ -148,7 +148,7 @@ class _MoneyCalls(_Bulkhead):
         self._shares: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(share))
 
     @contextlib.asynccontextmanager
-    async def place(self, shop: str) -> AsyncIterator[None]:
+    async def slot(self, shop: str) -> AsyncIterator[None]:
         share = self._shares[shop]
         try:
             async with asyncio.timeout(_SHARE_WAIT_S if share.locked() else None):
@@ -156,7 +156,7 @@ class _MoneyCalls(_Bulkhead):
         except TimeoutError:
             raise _NotAdmittedError("shop_busy") from None
         try:
-            async with super().place(shop):
+            async with super().slot(shop):
                 yield
         finally:
             share.release()
@@ -190,7 +190,7 @@ class KaspiClient:
         if payment.account.device_token:
             query["deviceToken"] = payment.account.device_token
         reply = await self._call(self._money, "create", query)
-        return _unread(reply) if isinstance(reply, _NoReply) else wire.read_payment(reply, wants_link=False)
+        return _without_reply(reply) if isinstance(reply, _NoReply) else wire.read_payment(reply, wants_link=False)
 
     async def create_link(self, payment: LinkPayment) -> Outcome[PaymentReceipt]:
         """Make a payment link, at most once."""
@@ -201,7 +201,7 @@ class KaspiClient:
             "deviceToken": payment.account.device_token or "",
         }
         reply = await self._call(self._money, "create-link", query)
-        return _unread(reply) if isinstance(reply, _NoReply) else wire.read_payment(reply, wants_link=True)
+        return _without_reply(reply) if isinstance(reply, _NoReply) else wire.read_payment(reply, wants_link=True)
 
     async def refund(self, refund: RefundOfPayment) -> Outcome[RefundReceipt]:
         """Pay back, at most once."""
@@ -213,7 +213,7 @@ class KaspiClient:
         }
         reply = await self._call(self._money, "refund", query)
         if isinstance(reply, _NoReply):
-            return _unread(reply)
+            return _without_reply(reply)
         return wire.read_refund(reply, external_id=refund.external_id, amount=refund.amount)
 
     async def read_status(self, external_id: str) -> Reading:
@@ -232,19 +232,19 @@ class KaspiClient:
         await self._money.transport.aclose()
         await self._readings.transport.aclose()
 
-    async def _call(self, lane: _Bulkhead, operation: str, query: dict[str, str]) -> wire.Reply | _NoReply:
+    async def _call(self, lane: _Lane, operation: str, query: dict[str, str]) -> wire.Reply | _NoReply:
         """Make one call and return what came of it. The deadline covers all of it."""
         shop = query.get("organizationBin", "")
         tracker = _SendTracker()
         started = time.perf_counter()
         reply: wire.Reply | _NoReply
         try:
-            async with asyncio.timeout(self._settings.deadline_s), lane.place(shop):
+            async with asyncio.timeout(self._settings.deadline_s), lane.slot(shop):
                 reply = await self._fetch(lane.transport, operation, query, tracker)
-        except _NotAdmittedError as away:
-            labelled(PROVIDER_SECONDS, "kaspi", operation, str(away)).observe(0)
-            bind(operation=operation, result=str(away), sent=False)
-            return _NoReply(str(away), sent=False)
+        except _NotAdmittedError as refused:
+            labelled(PROVIDER_SECONDS, "kaspi", operation, str(refused)).observe(0)
+            bind(operation=operation, result=str(refused), sent=False)
+            return _NoReply(str(refused), sent=False)
         except Exception as error:  # noqa: BLE001 - any way of failing is an outcome here, not only those we foresaw
             reply = _NoReply(_reason(error), sent=tracker.begun)
         # Whether the proxy answers, and is not asking to be left alone. What it answers is another matter.
@@ -284,13 +284,13 @@ class KaspiClient:
                 body += chunk
                 if len(body) > MAX_REPLY_BYTES:
                     return _NoReply("reply_too_long", sent=True)
-            if not body.strip() and response.status_code == 200 and not _LENGTH_TOLD & response.headers.keys():
+            if not body.strip() and response.status_code == 200 and not _LENGTH_HEADERS & response.headers.keys():
                 return _NoReply("cut_reply", sent=True)
             secrets = (settings.access_token, *(query[name] for name in _SECRET if query.get(name)))
             return wire.Reply(response.status_code, bytes(body), secrets)
 
 
-def _unread(broken: _NoReply) -> NotSent | Unknown:
+def _without_reply(broken: _NoReply) -> NotSent | Unknown:
     """For "not sent" only the fact counts, not the exception's name: did a byte leave?"""
     return Unknown(broken.reason) if broken.sent else NotSent(broken.reason)
 
