@@ -17,7 +17,7 @@ from payment_service.providers.interface import Accepted, NotSent, Outcome, Refu
 
 
 class RefundState(StrEnum):
-    """Where a refund stands."""
+    """State of a refund."""
 
     SENDING = "sending"
     SUCCEEDED = "succeeded"
@@ -26,11 +26,7 @@ class RefundState(StrEnum):
 
 
 OPEN: Final = (RefundState.SENDING, RefundState.UNKNOWN)
-"""States from which a refund may still be made."""
-
-
-HOLDING: Final = frozenset({RefundState.SENDING, RefundState.UNKNOWN})
-"""States in which the amount is reserved: it may be paid back, or may have been."""
+"""States in which the amount is reserved: it may still be paid back, or may have been."""
 
 MOVES: Final = frozenset(
     {

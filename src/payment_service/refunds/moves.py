@@ -16,7 +16,7 @@ from payment_service.payments.moves import alarm
 from payment_service.payments.record import Announcer, record_of
 from payment_service.postgres.database import Database
 from payment_service.refunds import queries, views
-from payment_service.refunds.lifecycle import HOLDING, MOVES, RefundState, RefundStep, move_to
+from payment_service.refunds.lifecycle import MOVES, OPEN, RefundState, RefundStep, move_to
 from payment_service.refunds.models import Refund
 from payment_service.refunds.statements import MOVE
 
@@ -67,7 +67,7 @@ class RefundMoves:
             refund.error_code,
             refund.error_message,
             refund.provider_refund_id,
-            refund.amount * ((after in HOLDING) - (before in HOLDING)),
+            refund.amount * ((after in OPEN) - (before in OPEN)),
             refund.amount * ((after is RefundState.SUCCEEDED) - (before is RefundState.SUCCEEDED)),
             *written,
             payment_views.event_data(payment),

@@ -179,22 +179,19 @@ class Refunds:
         )
 
     async def _try_intent(self, request: RefundRequest) -> RefundAnswer | None:
-        """One try; none when something changed meanwhile and it has to be tried again."""
-        fingerprint = await self._fingerprint(request)
+        """One try; none when something changed meanwhile and it has to be repeated."""
+        amount = request.amount.tiyn if request.amount else None
+        fingerprint = await self.fingerprints.of("refund", request.payment.id, amount)
+        parameters = self._parameters(request, amount, fingerprint)
         try:
-            intent = await self._intend(request, fingerprint)
+            intent = await run_intent(self.database.statements, INTEND, *parameters)
         except DATABASE_ERRORS as error:
             if constraint_of(error) == LIKE_IN_FLIGHT:
                 return None  # an equal one came first; the next try finds it
             raise
         return await self._answer_of(request, fingerprint, intent)
 
-    async def _intend(self, request: RefundRequest, fingerprint: str) -> asyncpg.Record:
-        """Run the statement: it inserts the refund and reserves its amount, or returns the obstacle."""
-        amount = request.amount.tiyn if request.amount else None
-        return await run_intent(self.database.statements, INTEND, *self._values(request, amount, fingerprint))
-
-    def _values(self, request: RefundRequest, amount: int | None, fingerprint: str) -> tuple[Any, ...]:
+    def _parameters(self, request: RefundRequest, amount: int | None, fingerprint: str) -> tuple[Any, ...]:
         return (
             request.id,
             request.payment.id,
@@ -236,10 +233,6 @@ class Refunds:
             case _:
                 return None
 
-    async def _fingerprint(self, request: RefundRequest) -> str:
-        amount = request.amount.tiyn if request.amount else None
-        return await self.fingerprints.of("refund", request.payment.id, amount)
-
     async def _fail_unconfirmed(self, request: RefundRequest) -> None:
         """Fail a refund whose intent may have been committed although no reply came: nothing was sent."""
 
@@ -276,7 +269,7 @@ class Refunds:
             refund=refund,
             reason=request.reason,
             outcome=outcome,
-            intent=partial(self._values, request, refund.amount, refund.fingerprint),
+            intent=partial(self._parameters, request, refund.amount, refund.fingerprint),
             seen=Snapshot(refund, written.payment, refund.created_at + timedelta(seconds=clock() - since)),
         )
         seen = await write_outcome(done)

@@ -103,11 +103,11 @@ class RefundSettling:
         try:
             return await self.moves.apply(seen, decision, audit.UNDO_SETTLE, reason=reason)
         except DATABASE_ERRORS as error:
-            match constraint_of(error):
-                case name if name == REFUNDS_WITHIN_AMOUNT:
-                    raise SettlementInUse("its amount was refunded again since") from error
-                case name if name == OF_PAID_PAYMENT:
-                    raise SettlementInUse("its payment is not paid any more") from error
+            broken = constraint_of(error)
+            if broken == REFUNDS_WITHIN_AMOUNT:
+                raise SettlementInUse("its amount was refunded again since") from error
+            if broken == OF_PAID_PAYMENT:
+                raise SettlementInUse("its payment is not paid any more") from error
             raise
 
     async def mark_lost_unknown(self) -> int:
