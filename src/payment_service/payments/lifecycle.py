@@ -30,7 +30,7 @@ from payment_service.providers.interface import (
 
 
 class State(StrEnum):
-    """Status of a payment."""
+    """State of a payment."""
 
     SENDING = "sending"
     PENDING = "pending"

@@ -149,7 +149,7 @@ class Payments:
         )
 
     async def _try_intent(self, request: PaymentRequest) -> tuple[Answer, Route | None] | None:
-        """One try; none when something changed meanwhile and it has to be tried again."""
+        """One try; none when something changed meanwhile and it has to be repeated."""
         fingerprint = await self._fingerprint(request)
         try:
             route = await self._route(request)
@@ -162,15 +162,13 @@ class Payments:
             intent = await self._intend(request, route, fingerprint)
             is_written = intent["obstacle"] is None
         except DATABASE_ERRORS as error:
-            match constraint_of(error):
-                case name if name == ROUTE_IS_CURRENT:
-                    # The routing changed since it was looked up: look again, in the database.
-                    self.routing.cache.forget(request.shop_id)
-                    return None
-                case name if name in {ONE_OPEN_PER_ORDER, LIKE_IN_FLIGHT}:
-                    return None  # an equal one came first; the next try finds it
-                case _:
-                    raise
+            broken = constraint_of(error)
+            if broken == ROUTE_IS_CURRENT:
+                # The routing changed since it was looked up: look again, in the database.
+                self.routing.cache.forget(request.shop_id)
+            elif broken not in {ONE_OPEN_PER_ORDER, LIKE_IN_FLIGHT}:  # an equal one came first; the next try finds it
+                raise
+            return None
         finally:
             if not is_written:
                 self.phones.give_back(request.phone)
@@ -198,9 +196,9 @@ class Payments:
 
     async def _intend(self, request: PaymentRequest, route: Route | None, fingerprint: str) -> asyncpg.Record:
         """Run the statement: it inserts the payment, if there is a route, or returns the obstacle."""
-        return await run_intent(self.database.statements, INTEND, *self._values(request, route, fingerprint))
+        return await run_intent(self.database.statements, INTEND, *self._parameters(request, route, fingerprint))
 
-    def _values(self, request: PaymentRequest, route: Route | None, fingerprint: str | None) -> tuple[Any, ...]:
+    def _parameters(self, request: PaymentRequest, route: Route | None, fingerprint: str | None) -> tuple[Any, ...]:
         columns = _columns(request, route, fingerprint)
         columns["details"] = json.dumps(request.metadata, ensure_ascii=False)
         rules = (self.rules.duplicate_window_s, request.caller.key_id, route is not None)
@@ -208,14 +206,13 @@ class Payments:
 
     async def _answer_of(self, request: PaymentRequest, intent: asyncpg.Record) -> tuple[Answer, None] | None:
         """The answer or the error that an obstacle means; none when the obstacle is gone."""
-        earlier_id: UUID = intent["earlier"]
-        if intent["earlier"] is not None:
+        earlier_id = intent["earlier"]
+        if earlier_id is not None:
             bind(payment_id=str(earlier_id), shop_id=request.shop_id)
-        match intent["obstacle"]:
-            case "order_paid":
-                raise OrderAlreadyPaid(request.order_id or "", earlier_id)
-            case obstacle:
-                earlier = earlier_of(intent)
+        obstacle = intent["obstacle"]
+        if obstacle == "order_paid":
+            raise OrderAlreadyPaid(request.order_id or "", earlier_id)
+        earlier = earlier_of(intent)
         if obstacle == "order_open":
             verdict = verdict_for_order(earlier, self.rules, is_equal=intent["is_equal"])
         else:
@@ -278,7 +275,7 @@ class Payments:
             payment_id=request.id,
             operation_type=request.operation_type,
             outcome=outcome,
-            intent=partial(self._values, request, route, payment.fingerprint),
+            intent=partial(self._parameters, request, route, payment.fingerprint),
             seen=(payment, payment.created_at + timedelta(seconds=clock() - since)),
         )
         written = await write_outcome(done)
