@@ -12,10 +12,10 @@ from prometheus_client import REGISTRY
 from starlette.responses import Response
 
 from payment_service import __version__
-from payment_service.console.languages import mark
 from payment_service.console.payment_status import Tone
 from payment_service.console.web import Visit
 from payment_service.idempotency.holding import HOLD_TEXTS
+from payment_service.languages import mark
 from payment_service.observability.metrics import ALARMS, CIRCUIT_OPEN, PROVIDER_SECONDS, SHOPS_PAUSED, values_of
 from payment_service.postgres import schema
 from payment_service.postgres.health import SKEW_S, SLOW_S, DatabaseHealth, database_health

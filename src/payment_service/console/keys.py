@@ -14,11 +14,11 @@ from starlette.responses import Response
 from payment_service.access.service import Scope
 from payment_service.access.views import KeyView
 from payment_service.console.form_fields import chosen_shops, form_id, shop_numbers
-from payment_service.console.languages import mark
 from payment_service.console.lists import sellers
 from payment_service.console.problems import field_of, problem_fields
 from payment_service.console.web import HOME, Refused, Visit, number_of, proved, redirect, uncached_page
 from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
+from payment_service.languages import mark
 from payment_service.reconciliation.turnover import names_of_shops
 
 SCOPES: Final[Mapping[Scope, str]] = {

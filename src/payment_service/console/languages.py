@@ -5,9 +5,8 @@ from typing import Final
 
 from starlette.requests import Request
 
-from payment_service.languages import Language, catalogue, mark
+from payment_service.languages import Language, catalogue
 
-__all__ = ["LANGUAGE_COOKIE", "NAMES", "language_of", "mark", "texts"]
 LANGUAGE_COOKIE: Final = "console_language"
 NAMES: Final = {Language.RU: "Русский", Language.KK: "Қазақша", Language.EN: "English"}
 

@@ -7,10 +7,10 @@ from typing import Final
 from starlette.responses import Response
 
 from payment_service.access.people import Right
-from payment_service.console.languages import mark
 from payment_service.console.payment_status import payment_status
 from payment_service.console.web import HOME, Visit, redirect
 from payment_service.errors import InvalidInput
+from payment_service.languages import mark
 from payment_service.payments import queries
 from payment_service.payments.queries import PaymentFilter
 from payment_service.payments.search import SUMS_OF, find

@@ -5,7 +5,7 @@ from typing import Final
 
 from payment_service.access.people import Right
 from payment_service.access.sessions import SignedIn
-from payment_service.console.languages import mark
+from payment_service.languages import mark
 
 
 @dataclass(frozen=True, slots=True)

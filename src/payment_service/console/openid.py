@@ -11,8 +11,9 @@ from typing import Final
 from starlette.responses import Response
 
 from payment_service.access.openid import ATTEMPT_LASTS_S, OpenId, OpenIdRefused, Refusal
-from payment_service.console.languages import mark, texts
+from payment_service.console.languages import texts
 from payment_service.console.web import HOME, SIGN_IN, Refused, Visit, cookie_of, own_path, redirect, set_session_cookie
+from payment_service.languages import mark
 
 PATH: Final = f"{HOME}/openid"
 _LONGEST: Final = 4000

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from payment_service.console.languages import mark
+from payment_service.languages import mark
 from payment_service.payments.lifecycle import Failure, State
 from payment_service.payments.views import PaymentLine
 from payment_service.refunds.lifecycle import RefundState

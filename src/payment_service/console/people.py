@@ -9,11 +9,11 @@ from payment_service.access.models import Person
 from payment_service.access.people import Role
 from payment_service.access.views import PersonView
 from payment_service.console.form_fields import shop_numbers
-from payment_service.console.languages import mark
 from payment_service.console.lists import sellers
 from payment_service.console.problems import field_of, problem_fields
 from payment_service.console.web import HOME, Refused, Visit, money_of, number_of, proved, redirect, uncached_page
 from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
+from payment_service.languages import mark
 from payment_service.money import Money
 from payment_service.notifications.links import MadeLink
 from payment_service.postgres.visibility import ALL_SHOPS, Shops

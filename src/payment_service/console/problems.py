@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from payment_service import errors
-from payment_service.console.languages import mark, texts
+from payment_service.console.languages import texts
 from payment_service.errors import ServiceError
-from payment_service.languages import Language
+from payment_service.languages import Language, mark
 from payment_service.notifications.texts import money
 from payment_service.postgres.database import is_unreachable
 

@@ -18,11 +18,11 @@ from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
 from payment_service.audit.service import LogFilter
 from payment_service.audit.views import as_csv, lines_of
-from payment_service.console.languages import mark
 from payment_service.console.lists import cursor_of, sellers
 from payment_service.console.payment_status import Tone
 from payment_service.console.web import HOME, Visit, signed_in
 from payment_service.errors import InvalidInput
+from payment_service.languages import mark
 from payment_service.notifications.texts import ALMATY
 from payment_service.payments.views import tenge
 from payment_service.postgres.paging import Page

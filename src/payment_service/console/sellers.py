@@ -9,10 +9,10 @@ from typing import Final
 from starlette.responses import Response
 
 from payment_service.access.people import Right
-from payment_service.console.languages import mark
 from payment_service.console.lists import AT_ONCE, cursor_of
 from payment_service.console.payment_status import PaymentStatus, Tone, payment_status
 from payment_service.console.web import HOME, Refused, Visit
+from payment_service.languages import mark
 from payment_service.notifications.texts import ALMATY
 from payment_service.payments import queries
 from payment_service.payments.lifecycle import Failure

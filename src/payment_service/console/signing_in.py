@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from starlette.responses import Response
 
-from payment_service.console.languages import mark, texts
+from payment_service.console.languages import texts
 from payment_service.console.problems import sentence_of, status_of
 from payment_service.console.web import (
     HOME,
@@ -20,7 +20,7 @@ from payment_service.console.web import (
     set_session_cookie,
 )
 from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
-from payment_service.languages import Language
+from payment_service.languages import Language, mark
 
 _WRONG: Final = mark("The e-mail address or the password is not right.")
 

@@ -10,13 +10,14 @@ from uuid import UUID, uuid4
 
 from starlette.responses import Response
 
-from payment_service.console.languages import mark, texts
+from payment_service.console.languages import texts
 from payment_service.console.problems import problem_fields
 from payment_service.console.refunding import CALLER
 from payment_service.console.sellers import Seller, read
 from payment_service.console.web import HOME, Visit, finish_in_time, money_of, redirect
 from payment_service.errors import IdempotencyKeyReused, InvalidInput, NotAuthenticated, ServiceError, ShopInactive
 from payment_service.identifiers import checked_phone
+from payment_service.languages import mark
 from payment_service.money import MAX_TIYN
 from payment_service.payments.service import PaymentRequest
 

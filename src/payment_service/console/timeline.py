@@ -7,8 +7,8 @@ from typing import Final
 
 from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
-from payment_service.console.languages import mark
 from payment_service.console.payment_status import Tone
+from payment_service.languages import mark
 from payment_service.notifications.models import MessageState
 from payment_service.notifications.record import MessageDetails
 from payment_service.payments.lifecycle import State

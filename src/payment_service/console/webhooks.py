@@ -14,13 +14,13 @@ from starlette.responses import Response
 
 from payment_service.access.people import Right
 from payment_service.console.form_fields import chosen_shops, form_id, shop_numbers
-from payment_service.console.languages import mark
 from payment_service.console.lists import sellers
 from payment_service.console.payment_status import Tone
 from payment_service.console.problems import field_of, problem_fields
 from payment_service.console.web import HOME, Refused, Visit, moment_of, proved, reason_of, redirect, uncached_page
 from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
 from payment_service.identifiers import new_id
+from payment_service.languages import mark
 from payment_service.notifications.texts import ALMATY
 from payment_service.payments.search import find
 from payment_service.postgres.visibility import ALL_SHOPS
