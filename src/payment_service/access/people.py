@@ -69,16 +69,9 @@ RIGHTS: Final[Mapping[Role, frozenset[Right]]] = {
 _SCOPES: Final[Mapping[Right, frozenset[Scope]]] = {
     Right.READ: frozenset({Scope.PAYMENTS_READ}),
     Right.REFUND: frozenset({Scope.REFUNDS_WRITE}),
-    # For these the API asks for ``admin``, which is far more, or has nothing of the kind.
-    Right.SETTLE: frozenset(),
-    Right.ROUTE: frozenset(),
     Right.TEST: frozenset({Scope.PAYMENTS_WRITE}),
-    Right.RECORD: frozenset(),
-    Right.CHANGES: frozenset(),
-    Right.HEALTH: frozenset(),
-    Right.DELIVER: frozenset(),
-    Right.ADMINISTER: frozenset(),
 }
+"""For the other rights the API asks for ``admin``, which is far more, or has nothing of the kind."""
 
 
 def rights_of(person: Person) -> frozenset[Right]:
@@ -88,7 +81,7 @@ def rights_of(person: Person) -> frozenset[Right]:
 
 def caller_of(person: Person) -> Caller:
     """The person as a ``Caller``. Without a list of shops only a role for all shops sees any."""
-    scopes = frozenset[Scope]().union(*(_SCOPES[right] for right in rights_of(person)))
+    scopes = frozenset[Scope]().union(*(_SCOPES.get(right, frozenset()) for right in rights_of(person)))
     is_for_all = person.shops is None and person.role != Role.FLORIST
     return Caller(person.email, scopes, ALL_SHOPS if is_for_all else frozenset(person.shops or ()))
 
