@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, Self
 
@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from payment_service.cli.errors import sentence_of
 from payment_service.cli.output import AsJson, show
 from payment_service.cli.running import with_services
+from payment_service.notifications.texts import ALMATY
 from payment_service.reconciliation.checkpoint import Asked, BadCheckpointError, Checkpoint
 from payment_service.reconciliation.files import CannotWriteError, write_whole
 from payment_service.reconciliation.findings import QUESTIONS, Finding, Kind
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from payment_service.services import Services
 
 app = typer.Typer()
-ALMATY: Final = timezone(timedelta(hours=5))
 DIFFERS, NOT_FINISHED = 1, 2
 SAVE_EVERY_S = 1.0
 LOG_EVERY = 1000

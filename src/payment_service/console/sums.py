@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -95,11 +95,10 @@ class SumsQuery:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What one BIN took for one shop, and what of it waits. Sums in tiyn."""
+    """What one BIN took for one shop, in tiyn, and how many of its payments are pending."""
 
     turnover: Turnover
     waiting: int
-    failed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,14 +235,11 @@ def _counted(sums: Iterable[Sum]) -> "Counter[State]":
 
 
 def _lines(turnovers: Sequence[Turnover], sums: Iterable[Sum]) -> list[Line]:
-    counted: defaultdict[tuple[int | str, str | None, str], Counter[State]] = defaultdict(Counter)
+    waiting: Counter[tuple[int | str, str | None, str]] = Counter()
     for one in sums:
-        counted[one.shop_id, one.organization_bin, one.source][one.state] += one.payments
-    return [
-        Line(one, here[State.PENDING], sum(here[state] for state in _NOT_PAID))
-        for one in turnovers
-        for here in [counted[one.shop_id, one.organization_bin, one.source]]
-    ]
+        if one.state is State.PENDING:
+            waiting[one.shop_id, one.organization_bin, one.source] += one.payments
+    return [Line(one, waiting[one.shop_id, one.organization_bin, one.source]) for one in turnovers]
 
 
 def _chart(asked: SumsQuery, found: Iterable[Sum], before: Iterable[Sum] | None) -> Chart:

@@ -134,7 +134,6 @@ def _first(since: datetime, step: Step) -> datetime:
 class CallTimes:
     """How long the provider took to answer, in seconds: half of the calls, and 95 of 100, no longer than that."""
 
-    calls: int
     half_s: float
     most_s: float
 
@@ -152,4 +151,4 @@ async def call_times(database: Database, shops: Shops, period: Period) -> CallTi
     half, most = (func.percentile_disc(share).within_group(newest.c.took_s) for share in (0.5, 0.95))
     async with database.reading() as session:
         calls, half_s, most_s = (await session.execute(select(func.count(), half, most).select_from(newest))).one()
-    return CallTimes(calls, float(half_s), float(most_s)) if calls else None
+    return CallTimes(float(half_s), float(most_s)) if calls else None
