@@ -126,6 +126,8 @@ class Reconciliation:
 
         async with aclosing(self._all_compared(period, walk, apply=apply, stopping=stopping)) as compared_in_order:
             async for compared in compared_in_order:
+                if compared is None:
+                    break
                 held.append(compared)
                 match compared.reading:
                     case StatusUnread(reason):
@@ -143,8 +145,8 @@ class Reconciliation:
 
     async def _all_compared(
         self, period: Period, walk: Walk, *, apply: bool, stopping: asyncio.Event
-    ) -> AsyncGenerator[_Compared, None]:
-        """Compare several payments at once, and give each in its turn; what was not begun when stopping is left."""
+    ) -> AsyncGenerator[_Compared | None, None]:
+        """Compare several payments at once, and yield them in order; none for one that was given up for stopping."""
         begun: deque[asyncio.Task[_Compared | None]] = deque()
         try:
             async with aclosing(self._payments(period, walk)) as payments:
@@ -153,13 +155,9 @@ class Reconciliation:
                         break
                     begun.append(asyncio.create_task(self._compare(payment, refunds, apply=apply, stopping=stopping)))
                     if len(begun) == AT_ONCE:
-                        if (compared := await begun.popleft()) is None:
-                            return
-                        yield compared
+                        yield await begun.popleft()
             while begun:
-                if (compared := await begun.popleft()) is None:
-                    return
-                yield compared
+                yield await begun.popleft()
         finally:
             for task in begun:
                 task.cancel()
