@@ -13,7 +13,7 @@ from payment_service.errors import InvalidInput
 from payment_service.languages import mark
 from payment_service.payments import queries
 from payment_service.payments.queries import PaymentFilter
-from payment_service.payments.search import SUMS_OF, find
+from payment_service.payments.search import AMOUNTS_WITHIN, find
 from payment_service.payments.views import PaymentLine
 from payment_service.reconciliation.turnover import names_of_shops
 from payment_service.refunds.views import Task, TaskKind
@@ -73,7 +73,7 @@ async def search(visit: Visit) -> Response:
         tasks=waiting,
         tasks_shown=tasks_shown,
         todo=TODO,
-        sums_of_days=SUMS_OF.days,
+        sums_of_days=AMOUNTS_WITHIN.days,
         may_read_record=visit.me.may(Right.RECORD),
     )
 

@@ -1,4 +1,4 @@
-"""What an earlier request means for a new one: the second promise, "never twice", as decisions. Pure.
+"""What an earlier request means for a new one, so that nothing is sent twice. Pure.
 
 Whatever may have been sent blocks an equal request for as long as its outcome is not known, ``sending`` and ``unknown``
 alike: by Idempotency-Key, by equal content, and by order. Payments and refunds look the earlier request up, under their
@@ -17,7 +17,7 @@ IN_FLIGHT: Final = frozenset({"sending", "unknown"})
 
 
 class Verdict(StrEnum):
-    """What becomes of a new request."""
+    """What to do about a new request."""
 
     GO_ON = "go_on"
     """There is no obstacle: write it and send it."""

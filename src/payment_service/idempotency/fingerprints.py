@@ -42,14 +42,14 @@ class Fingerprints:
     vault: Vault
     _key: bytes | None = field(default=None, repr=False)
 
-    async def of(self, *words: object) -> str:
-        """The fingerprint of these words, in this order: 64 hexadecimal digits.
+    async def of(self, *values: object) -> str:
+        """The fingerprint of these values, in this order: 64 hexadecimal digits.
 
         Raises:
             VaultError: when the vault's keys do not open the fingerprint key.
         """
         key = self._key or await self._load()
-        text = json.dumps([None if word is None else str(word) for word in words], ensure_ascii=False)
+        text = json.dumps([None if value is None else str(value) for value in values], ensure_ascii=False)
         return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
     async def _load(self) -> bytes:

@@ -2,7 +2,7 @@
 
 The rows are the only record of what was sent, so nothing new is sent from a database that no person has released: a
 copy, a restored backup, a replica that was promoted. The database itself refuses the intents (migrations 0012, 0018
-and 0027); this module tells why, holds by hand and releases. Replayed requests are still answered, and status readings
+and 0027); this module says why, holds by hand and releases. Replayed requests are still answered, and status readings
 go on.
 
 Nor is a database used with another provider than before: a stand-in, or the proxy of a test environment, would report

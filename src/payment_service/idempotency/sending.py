@@ -1,7 +1,7 @@
 """When a call may still be made: soon after its intent was written, or never.
 
-A process can stand still between writing an intent and making its call: stopped by a signal, swapped out, its machine
-asleep. Meanwhile others give its payment up as lost, and a person may settle it as never made. So a call that would
+A process may be suspended between writing an intent and making its call: by a signal, swapped out, its machine asleep.
+By then others may have made its payment unknown, and a person may have settled it as never made. So a call that would
 start too late is not made, and one that is under way is cut off when the lease of its intent ends.
 """
 
@@ -36,7 +36,7 @@ class SendingWindow:
         if not self.is_open(clock()):
             log.error("too late to send")
             return NotSent("too_late_to_send")
-        # The loop is asked before the clock: to stand still between the two makes the deadline earlier, never later.
+        # The loop's time first, then the clock: a pause between the two makes the deadline earlier, never later.
         now = asyncio.get_running_loop().time()
         lease_over = self.opened + self.lease_s
         try:

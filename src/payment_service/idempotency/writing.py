@@ -32,11 +32,11 @@ from payment_service.providers.interface import Outcome, Unknown
 from payment_service.scheduling.jitter import jitter
 
 INTENT_TIMEOUT_S = 1.75
-"""How long the database may take to write an intent. Then the caller is told, within 2 s, that nothing was sent."""
+"""How long the database may take to write an intent. Then the caller is answered, within 2 s, that nothing was sent."""
 INSERT_WITHIN: Final = 0.75
 """The share of it after which the statement inserts nothing any more: it commits whether or not anybody waits."""
 BEFORE_SENDING_S: Final = 5.0
-"""How long everything before the call may take: the caller gets a true answer in time."""
+"""How long everything before the call may take, so that the caller is answered in time."""
 _PAUSE_S: Final = 0.005
 _LONGEST_PAUSE_S: Final = 0.2
 
@@ -65,8 +65,8 @@ async def run_intent(statements: StatementPool, statement: str, *args: Any) -> a
 async def write_intent(attempt: Callable[[], Awaitable[Written | None]], unconfirmed: Callable[[], object]) -> Written:
     """Write an intent. An attempt that returns none is repeated while there is time: its obstacle is gone.
 
-    ``unconfirmed`` is called when it is not known whether the intent was written. What the database refuses it has
-    rolled back: nothing was sent then, whatever the reason is, and the caller is told so.
+    ``unconfirmed`` is called when it is not known whether the intent was written. A refused intent was rolled back:
+    nothing was sent, and the caller gets that answer.
 
     Raises:
         DatabaseUnavailable: when it could not be written, in time or at all.

@@ -24,31 +24,31 @@ class FollowPlan:
     """How long after a payment failed its status is read again: it may have been paid late."""
 
     def next_check(self, now: "FollowState") -> float | None:
-        """Seconds until the next reading, or none when there is nothing more to learn."""
+        """Seconds until the next reading; none when the payment is not followed any more."""
         if now.is_open:
             over = now.age_s > self.follow_for_s
             too_late = now.age_s > self.follow_for_s + _LAST_TRIES_S
-            in_time: float | None = self._open(now)
+            planned: float | None = self._while_open(now)
         elif now.may_be_paid_late:
-            in_time = next((tail - now.in_state_s for tail in self.tails_s if tail > now.in_state_s), None)
-            over = in_time is None
+            planned = next((tail - now.in_state_s for tail in self.tails_s if tail > now.in_state_s), None)
+            over = planned is None
             too_late = now.in_state_s > max(self.tails_s, default=0) + _LAST_TRIES_S
         else:
             return None
         if now.unread:
             return None if too_late else self.pause(now.unread)
-        return None if over else in_time
+        return None if over else planned
 
     def longest_s(self, *, is_open: bool) -> float:
         """The longest time until the next reading under any plan, including jitter."""
-        ways = (self.first_s, self.fast_s, self.slow_s, self.confirm_s, *(() if is_open else self.tails_s))
-        return 1.5 * max(ways)
+        pauses = (self.first_s, self.fast_s, self.slow_s, self.confirm_s, *(() if is_open else self.tails_s))
+        return 1.5 * max(pauses)
 
     def pause(self, unread: int) -> float:
         """How long to wait after so many failed readings in a row: twice as long each time."""
         return min(self.first_s * 2.0 ** min(unread - 1, 30), self.slow_s)
 
-    def _open(self, now: "FollowState") -> float:
+    def _while_open(self, now: "FollowState") -> float:
         if now.is_due_at_once:
             return 0
         if now.error_seen:

@@ -41,7 +41,7 @@ class State(StrEnum):
 
 
 class Failure(StrEnum):
-    """Why a payment or a refund failed; it decides what the caller is told."""
+    """Why a payment or a refund failed; the answer to the caller depends on it."""
 
     NOT_SENT = "not_sent"
     """Nothing left this machine: it may be tried again."""
@@ -74,12 +74,12 @@ MOVES: Final = frozenset(
     }
 )
 
-_OF_ENDED: Final[Mapping[State, frozenset[Meaning]]] = {
+_MEANINGS_AFTER_END: Final[Mapping[State, frozenset[Meaning]]] = {
     State.PAID: frozenset({Meaning.PAID}),
     State.FAILED: frozenset({Meaning.FAILED, Meaning.CANCELLED}),
     State.CANCELLED: frozenset({Meaning.FAILED, Meaning.CANCELLED}),
 }
-"""What the provider may still say of a payment that has ended, by its state."""
+"""What the provider may still say of a payment that has ended, by state."""
 
 UNDOING: Final = frozenset(
     (state, State.UNKNOWN) for state in (State.PENDING, State.PAID, State.FAILED, State.CANCELLED)
@@ -118,7 +118,7 @@ def check_move(before: State, after: State, *, undoes: bool = False) -> None:
 
 def agrees(state: State, meaning: Meaning) -> bool:
     """Whether the provider may say this of a payment in this state: anything while it is open."""
-    return state not in _OF_ENDED or meaning in _OF_ENDED[state]
+    return state not in _MEANINGS_AFTER_END or meaning in _MEANINGS_AFTER_END[state]
 
 
 def undo_settlement() -> Step:
@@ -163,10 +163,9 @@ def decide_reading(
 ) -> Step:
     """The step that a status reading leads to. ``Step.state`` equals ``before`` when nothing moves.
 
-    A failed status counts only when a reading that was asked for ``confirm_after`` later than the first one was written
-    says so again (docs/kaspi-api.md section 3): a reading may take long, and longer to be written. Paid is final; an
-    unknown status word changes nothing but ``status``, and a word that does not agree with a state that has ended not
-    even that: many callers look at the word alone.
+    A failed status counts only when it is read again, by a request made ``confirm_after`` later than the first one was
+    written (docs/kaspi-api.md section 3). Paid is final. An unknown status word changes nothing but ``status``; a word
+    that contradicts a state that has ended does not change even that, since many callers look at the word alone.
     """
     stay = Step(before, status=reading.status if agrees(before, reading.meaning) else None)
     match reading.meaning:
@@ -191,7 +190,7 @@ def decide_reading(
                 error_seen_at=error_seen_at,
             )
         case Meaning.CANCELLED:
-            # An unknown payment that turns out to be cancelled is first of all a payment that exists.
+            # That it was cancelled shows that it was made: pending first, cancelled at the next reading.
             if before is State.UNKNOWN:
                 return Step(State.PENDING, status=reading.status)
             return Step(State.CANCELLED, status=reading.status) if before is State.PENDING else stay
@@ -207,7 +206,7 @@ class FollowState:
     failure: Failure | None = None
     age_s: float
     in_state_s: float = 0
-    asked: bool = True
+    was_read: bool = True
     """Whether its status was ever read."""
     unread: int = 0
     """How many readings in a row failed."""
@@ -227,7 +226,7 @@ class FollowState:
     @property
     def is_due_at_once(self) -> bool:
         """Whether nothing is known about it, and the provider may know."""
-        return self.state is State.UNKNOWN and not self.asked
+        return self.state is State.UNKNOWN and not self.was_read
 
 
 class Movable(Protocol):
@@ -263,7 +262,7 @@ def move_to(payment: Movable, step: Step) -> bool:
         payment.expire_date = payment.expire_date or step.receipt.expire_date
     payment.status = step.status or payment.status
     if step.undoes and payment.id_from_settlement:
-        # Whatever the provider said was said of another payment.
+        # What was read under that id was the status of another payment.
         payment.external_id = payment.status = None
         payment.id_from_settlement = False
     payment.error_seen_at = step.error_seen_at

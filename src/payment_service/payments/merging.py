@@ -12,9 +12,9 @@ from payment_service.scheduling.due import Kind, wake
 async def merge_report(session: AsyncSession, payment: Payment, external_id: str) -> bool:
     """Give the ``external_id`` of a client's report to our payment, if the report can be about it.
 
-    A report of another shop, amount or BIN, or one that was refunded already, keeps its id: then this returns false,
-    and the database would refuse the id. So does a report that was there before our payment was written: the id that it
-    names was made by then, and a reply that names it is crossed or cached.
+    Returns false when the report keeps its id, which the database then refuses for our payment: when it is of another
+    shop, amount or BIN, was refunded already, or was there before our payment was written. In the last case the
+    provider's payment existed before our call, so the reply that names it is crossed or cached.
     """
     report = await queries.by_external_id(session, payment.provider, external_id)
     if report is None or report.source != "client":

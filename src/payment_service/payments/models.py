@@ -64,7 +64,7 @@ class Payment(Base):
 
     # What the worker does next.
     error_seen_at: Mapped[Moment | None]
-    """When the provider first said ``Error``; it counts only when a later reading says so again."""
+    """When ``Error`` was first read; it counts only when a later reading confirms it."""
     next_check_at: Mapped[Moment | None]
     checks: Mapped[int] = mapped_column(server_default="0")
     unread: Mapped[int] = mapped_column(server_default="0")

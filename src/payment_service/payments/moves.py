@@ -117,21 +117,21 @@ class Moves:
         return True
 
     def delay_s(self, payment: Payment, now: datetime, *, moved: bool = False) -> float | None:
-        """Seconds until the next reading; none when there is nothing more to learn."""
+        """Seconds until the next reading; none when the payment is not followed any more."""
         if payment.external_id is None:
             return None
         # The provider's last status may be final although the state does not show it yet.
-        last_word = self.providers[payment.provider].meaning_of(payment.status)
+        last_meaning = self.providers[payment.provider].meaning_of(payment.status)
         delay_s = self.plan.next_check(
             FollowState(
                 state=State(payment.state),
                 failure=Failure(payment.failure) if payment.failure else None,
                 age_s=(now - payment.created_at).total_seconds(),
                 in_state_s=0 if moved else (now - payment.moved_at).total_seconds(),
-                asked=payment.checks > 0,
+                was_read=payment.checks > 0,
                 unread=payment.unread,
                 error_seen=payment.error_seen_at is not None,
-                status_is_final=last_word in {Meaning.PAID, Meaning.CANCELLED},
+                status_is_final=last_meaning in {Meaning.PAID, Meaning.CANCELLED},
             )
         )
         if delay_s and payment.unread:

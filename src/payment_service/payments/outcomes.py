@@ -1,7 +1,7 @@
-"""Write 2 of a payment: the outcome of its call becomes a move, whatever happened to the row meanwhile.
+"""Write 2 of a payment: the outcome of its call becomes a move, whatever happened to the row during the call.
 
-Meanwhile a worker may have made the payment unknown, a person may have settled it, a client may have reported it, or
-the database may have lost it.
+A worker may have made the payment unknown, a person may have settled it, a client may have reported it, or the database
+may have lost it.
 """
 
 from collections.abc import Callable
@@ -35,9 +35,9 @@ class PaymentOutcome:
     operation_type: str
     outcome: Outcome[PaymentReceipt]
     intent: Callable[[], tuple[Any, ...]]
-    """Makes the parameters of its intent, which is written again if the database has lost it."""
+    """Makes the parameters of the intent, which is written again if the database has lost it."""
     seen: tuple[Payment, datetime] | None
-    """The payment as its intent wrote it, for the first try. It is read anew for another, which may find it moved."""
+    """The payment as its intent wrote it, for the first try. Later tries read it again: it may have moved."""
 
     async def write(self, outcome: Outcome[PaymentReceipt]) -> Payment:
         """Move the payment by an outcome.
@@ -68,7 +68,7 @@ class PaymentOutcome:
         return await self.moves.apply(payment, now, lambda _payment, _now: followed, self.operation_type)
 
     async def _take_from_report(self, external_id: str, outcome: Outcome[PaymentReceipt]) -> Payment | None:
-        """Take the id from a client's report of this payment, which came before this write; none if there is none."""
+        """Take over the id of a client's report of this payment that came before this write; none without a report."""
         async with self.database.transaction() as session:
             payment, now = await queries.locked(session, self.payment_id)
             if not await merge_report(session, payment, external_id):
@@ -89,7 +89,7 @@ class PaymentOutcome:
         return Unknown("outcome_refused", external_id=external_id)
 
     async def record_other_id(self, written: Payment) -> None:
-        """Record the id that the reply named, if the payment did not get it: it is another's, or a person named one."""
+        """Record the id that the reply named, if the payment has another one or none."""
         external_id = external_id_of(self.outcome)
         if external_id not in {None, written.external_id}:
             message = "The reply to this payment named this id, which it does not have."
@@ -108,7 +108,7 @@ def external_id_of(outcome: Outcome[PaymentReceipt]) -> str | None:
 
 
 def step_for(outcome: Outcome[PaymentReceipt], payment: Payment, _now: datetime) -> Step | None:
-    """The step that an outcome leads to; after a settlement by hand that it was made, under which id."""
+    """The step that an outcome leads to. After a settlement by hand it may still bring the provider's id."""
     if (step := decide(State(payment.state), outcome)) is not None:
         return step
     external_id = external_id_of(outcome)

@@ -55,7 +55,7 @@ FROM unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::float8[], $5::int[])
 WHERE payment.id = stays.id AND payment.checks = stays.checks AND coalesce(next_check_at, '-infinity') = lease_end
 RETURNING payment.id
 """
-"""Only if the lease of the claim still stands: otherwise a hint, a move or another worker has planned anew."""
+"""Only while the lease of the claim holds: otherwise a hint, a move or another worker has planned anew."""
 _BRING_FORWARD: Final = """
 UPDATE payment SET next_check_at = now()
 WHERE next_check_at > now() + make_interval(secs => $1::float8)
@@ -180,9 +180,9 @@ class Polling:
     # --- hints
 
     async def hint(self, provider: str, external_id: str, *, shop_id: int | None = None) -> None:
-        """Make a payment due at once, if it is known (in that shop) and not paid: somebody saw it change.
+        """Make a payment due at once, if it is known (in that shop) and not paid.
 
-        A cancelled one too, although it does not move: if the provider says that it is paid, people have to know.
+        A cancelled one too: it does not move, but if the provider reports it as paid, an alarm is raised.
         """
         async with self.database.transaction() as session:
             payment = await queries.by_external_id(session, provider, external_id)
@@ -193,7 +193,7 @@ class Polling:
                 payment.next_check_at = now
                 wake(session, Kind.READINGS)
 
-    # --- what the plan missed
+    # --- repairs
 
     async def bring_forward(self) -> int:
         """Make due now what is planned later than any plan or lease allows; returns how many payments."""
@@ -202,7 +202,7 @@ class Polling:
         return len(await self.database.statements.fetch(_BRING_FORWARD, *longest))
 
     async def mark_lost_unknown(self) -> int:
-        """Make payments unknown whose sender must have died; returns how many. Never failed: they may have left."""
+        """Make payments unknown whose sender must have died; returns how many. Not failed: they may have been sent."""
         async with self.database.reading() as session:
             lost = await queries.stuck_in_sending(session, self.sending_lease_s)
         return await for_each_isolated(lost, self._mark_unknown, alarm="payment_not_settled")

@@ -20,7 +20,7 @@ from payment_service.postgres.visibility import ALL_SHOPS, OF_SELLER_TODAY, Shop
 BY_ID: Final = "SELECT * FROM payment WHERE id = $1"
 BY_EXTERNAL_ID: Final = "SELECT * FROM payment WHERE provider = $1 AND external_id = $2 AND same_as IS NULL"
 OF_SELLER: Final = f" AND {OF_SELLER_TODAY}"
-"""Ends both of them for a caller of some shops: what an earlier owner took is not shown."""
+"""Appended to both for a caller of some shops: the payments of an earlier owner are not shown."""
 _ATTRIBUTES: Final = {
     column.name: attribute.key for attribute in Payment.__mapper__.column_attrs for column in attribute.columns
 }
@@ -28,7 +28,7 @@ _NOTHING_SET: Final = dict.fromkeys(_ATTRIBUTES.values())
 
 
 def of_attributes(attributes: Mapping[str, Any]) -> Payment:
-    """A payment with these attributes, and none where one is left out. It is attached to no session."""
+    """A payment with these attributes, the others none. It is attached to no session."""
     # As SQLAlchemy's own loader makes one: its constructor takes eight times as long.
     payment: Payment = Payment.__mapper__.class_manager.new_instance()
     payment.__dict__.update(_NOTHING_SET)

@@ -1,4 +1,4 @@
-"""Reads one payment: by our id, by the provider's, and its present status from the provider."""
+"""Reads one payment: by our id, by the provider's id, and its current status from the provider."""
 
 import time
 from dataclasses import dataclass, field
@@ -65,7 +65,7 @@ class PaymentReading:
         return queries.of_row(row)
 
     async def status(self, caller: Caller, provider: str, external_id: str) -> Payment | ForeignPayment:
-        """The status of a payment now. The provider is asked unless it has ended, also about a payment we never made.
+        """The current status of a payment, read from the provider unless it has ended; also of a payment we never made.
 
         Raises:
             PaymentNotFound: when neither we nor the provider know it, or the caller may not see it.
@@ -81,7 +81,7 @@ class PaymentReading:
         return await self.refresh(queries.of_row(row))
 
     async def refresh(self, payment: Payment) -> Payment:
-        """Ask the provider about a payment that may still move; a failed reading changes nothing."""
+        """Read the status of a payment that may still move from the provider; a failed reading changes nothing."""
         if payment.external_id is None or payment.state in NOT_POLLED:
             return payment
         external_id = payment.external_id
@@ -96,7 +96,7 @@ class PaymentReading:
 
     async def _ask_about_foreign(self, caller: Caller, provider: str, external_id: str) -> ForeignPayment:
         if caller.shops is not ALL_SHOPS or provider not in self.providers:
-            # Its shop is not known, so to a caller of some shops it looks like a payment of another shop.
+            # Its shop is not known, so a caller of some shops gets the answer for a payment of another shop.
             raise PaymentNotFound(external_id)
         reading, _ = await self.shared.read(self.providers[provider], external_id)
         async with self.database.transaction() as session:
@@ -152,7 +152,7 @@ def step_of(
     if (state, step.state) == (State.FAILED, State.PAID):
         alarm("late_success", payment.id)
     elif not agrees(state, reading.meaning) and asked_at > payment.moved_at:
-        # Asked before the payment ended, it was only overtaken.
+        # A reading that was requested before the payment ended is only out of date.
         alarm("state_contradicted", payment.id, state=state, status=reading.status)
     return step
 

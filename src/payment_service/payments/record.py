@@ -1,6 +1,6 @@
-"""What the record says of payments and refunds: the facts that an entry carries, and the events of a move.
+"""The audit entries and events of payments and refunds.
 
-Every entry names the shop, the account, the provider with its id and its word, and the amount in tiyn (a refund's own).
+An entry has the shop, the account, the provider with its id and status word, and the amount in tiyn (a refund's own).
 The entry of a move has the state after it as well; an entry without a move has none, unless a payment begins with it.
 """
 
@@ -23,7 +23,7 @@ _FACTS: Final = ("shop_id", "organization_bin", "external_id", "status", "provid
 
 
 async def add_entry(session: AsyncSession, payment: Payment, operation_type: str, **facts: Any) -> None:
-    """Add the entry of something that is no move; ``facts`` are its own, or replace those of the payment."""
+    """Add an entry without a move; ``facts`` add to those of the payment, or replace them."""
     known = {name: getattr(payment, name) for name in _FACTS}
     known |= {"amount": payment.amount, "payment_id": payment.id}
     await audit.record(session, operation_type, **known | facts)
@@ -55,7 +55,7 @@ logged AS (
   INSERT INTO payment_log ({facts}, amount, operation_type, actor, source, request_id, reason)
   SELECT {facts}, {amount}::bigint, {operation}::text, {actor}::text, 'service', {request}::text, {reason}::text
   FROM moved WHERE changed
-), told AS (
+), announced AS (
   INSERT INTO event (id, type, subject, subject_id, version, shop_id, data)
   SELECT event.id, event.type, {subject}::text, moved.id, moved.version, moved.shop_id, {known}::jsonb || {data}
   FROM moved, unnest({ids}::uuid[], {types}::text[]) AS event (id, type) WHERE moved.changed
@@ -81,7 +81,7 @@ class Recorded(NamedTuple):
 def record_of(
     operation_type: str, reason: str | None, types: Sequence[EventType], subject: str, data: str, amount: int | None
 ) -> Recorded:
-    """What to record of a move that the present caller makes."""
+    """What to record of a move, by the caller of this context."""
     who = origin.get()
     ids = [new_id() for _ in types]
     return Recorded(operation_type, who.actor, who.request_id, reason, ids, list(types), subject, data, amount)

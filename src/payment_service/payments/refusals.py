@@ -1,4 +1,4 @@
-"""Notices a shop whose payments are all refused: its BIN or device token no longer works, and it sells nothing.
+"""Raises an alarm for a shop whose payments are all refused: its BIN or device token may no longer work.
 
 Kaspi answers such a payment with HTTP 200, so neither the circuit breaker nor the rate of failed calls shows it.
 """

@@ -6,8 +6,8 @@ from typing import Final
 from payment_service.idempotency.decisions import Rules
 
 LONGEST_LEASE_S: Final = 120
-"""No process has a longer lease, and none lets people settle as never made earlier: so that it holds between processes
-with different settings, too. A call leaves within the lease of the process that makes it."""
+"""The longest lease that a process may have, and the least ``late_effect_s``: so that nothing is settled as never made
+while another process, with other settings, may still send it."""
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from payment_service.payments.models import Payment
 from payment_service.postgres.database import Database
 from payment_service.postgres.visibility import Shops, of_sellers
 
-SUMS_OF: Final = timedelta(days=7)
+AMOUNTS_WITHIN: Final = timedelta(days=7)
 """How far back payments are searched by amount."""
 _LONGEST: Final = 64
 _LAST4: Final = re.compile(r"[0-9]{4}")
 _SHORT_CODE: Final = re.compile(r"[A-Za-z0-9]{1,8}")
-_SUM: Final = re.compile(r"([0-9]{1,8})(?:[.,]([0-9]{1,2}))?")
+_AMOUNT: Final = re.compile(r"([0-9]{1,8})(?:[.,]([0-9]{1,2}))?")
 _SPACES: Final = re.compile(r"(?<=[0-9])[ \u00a0\u202f](?=[0-9]{3}(?:[^0-9]|$))")
 
 
@@ -38,7 +38,7 @@ class SearchResult:
 
 
 async def find(database: Database, shops: Shops, text: str, *, limit: int) -> SearchResult:
-    """Payments of these shops by order, short code, the provider's id, last four digits, sum or our id."""
+    """Payments of these shops by order, short code, the provider's id, last four digits, amount or our id."""
     names, attributes = _conditions(text.strip()[:_LONGEST])
     by_id: dict[UUID, Payment] = {}
     named: set[UUID] = set()
@@ -68,7 +68,7 @@ def _conditions(text: str) -> tuple[list[ColumnElement[bool]], list[ColumnElemen
     if _LAST4.fullmatch(digits):
         attributes.append(Payment.phone_last4 == digits)
     plain = _SPACES.sub("", text.removesuffix("₸").strip())
-    if _SUM.fullmatch(plain) and (amount := Money.from_tenge(plain.replace(",", "."))).tiyn:
-        recent = Payment.created_at > func.now() - SUMS_OF
+    if _AMOUNT.fullmatch(plain) and (amount := Money.from_tenge(plain.replace(",", "."))).tiyn:
+        recent = Payment.created_at > func.now() - AMOUNTS_WITHIN
         attributes.append((Payment.amount == amount.tiyn) & recent)
     return names, attributes

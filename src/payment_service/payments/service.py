@@ -81,7 +81,7 @@ class PaymentRequest:
 
     @property
     def operation_type(self) -> str:
-        """The word of the audit log."""
+        """The operation as the audit log names it."""
         return "create" if self.phone else "create-link"
 
     @property
@@ -91,7 +91,7 @@ class PaymentRequest:
 
     @property
     def phone_last4(self) -> str | None:
-        """What is kept of the phone."""
+        """The only digits of the phone that are stored."""
         return self.phone[-4:] if self.phone else None
 
 
@@ -155,7 +155,7 @@ class Payments:
             route = await self._route(request)
             self.phones.take(request.phone)
         except (ShopInactive, DeviceTokenMissing, RateLimited) as error:
-            # A replayed request is answered, also when nothing new may be sent.
+            # An earlier, equal request is still answered.
             return await self._answer_without_sending(request, fingerprint, error)
         is_written = False
         try:

@@ -212,7 +212,7 @@ def check_age(made_at: datetime, now: datetime, late_effect_s: float) -> None:
 
 
 def _external_id(payment: Payment, settlement: Settlement) -> str | None:
-    """The provider's id to ask about: the one that is known, else the one that the person found."""
+    """The provider's id to read: the one that is known, else the one that the person found."""
     known, found = payment.external_id, settlement.external_id
     if known is not None and found not in {None, known}:
         raise InvalidInput("external_id", f"is {known} for this payment")

@@ -1,4 +1,4 @@
-"""Shared status readings: one call to the provider answers everybody who asks within a second.
+"""Shared status readings: one call to the provider serves every request of the same second.
 
 Only the provider's answer is shared: whether a caller may see the payment is checked before, each time.
 """

@@ -39,7 +39,7 @@ MOVES: Final = frozenset(
     }
 )
 UNDOING: Final = frozenset({(RefundState.SUCCEEDED, RefundState.UNKNOWN), (RefundState.FAILED, RefundState.UNKNOWN)})
-"""Where a settlement by hand may have led; undone, the refund is unknown again."""
+"""How a settlement by hand is undone: the refund is unknown again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Write 2 of a refund: the outcome of its call becomes a move, whatever happened to the row meanwhile."""
+"""Write 2 of a refund: the outcome of its call becomes a move, whatever happened to the row during the call."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,9 +39,9 @@ class RefundOutcome:
     reason: str | None
     outcome: Outcome[RefundReceipt]
     intent: Callable[[], tuple[Any, ...]]
-    """Makes the parameters of its intent, which is written again if the database has lost it."""
+    """Makes the parameters of the intent, which is written again if the database has lost it."""
     seen: Snapshot | None
-    """The refund as its intent wrote it, for the first try. It is read anew for another, which may find it moved."""
+    """The refund as its intent wrote it, for the first try. Later tries read it again: it may have moved."""
 
     async def write(self, outcome: Outcome[RefundReceipt]) -> Snapshot:
         """Move the refund by an outcome.

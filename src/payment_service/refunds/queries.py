@@ -27,8 +27,8 @@ async def refunded_elsewhere(session: AsyncSession, payment: Payment) -> int:
 
     A report without an amount counts as the largest amount there is.
     """
-    said = func.refunded_elsewhere(payment.shop_id, payment.provider, payment.external_id)
-    return int(await session.scalar(select(said)) or 0)
+    tiyn = func.refunded_elsewhere(payment.shop_id, payment.provider, payment.external_id)
+    return int(await session.scalar(select(tiyn)) or 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

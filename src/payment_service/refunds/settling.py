@@ -1,4 +1,4 @@
-"""Settling refunds by hand, and undoing it: what the provider does not tell, a person finds in the merchant cabinet."""
+"""Settling refunds by hand, as a person found them in the merchant cabinet, and undoing it."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -70,7 +70,7 @@ class DueWork(Protocol[Claimed]):
         """Do the work, write its result, and plan the row anew."""
 
     async def bring_forward(self) -> int:
-        """Make due now what is planned, or owned, for longer than any plan or lease is; returns how many."""
+        """Make due now what is planned later, or leased for longer, than any plan or lease allows; returns how many."""
 
 
 class Dispatcher(Generic[Claimed]):
@@ -82,7 +82,7 @@ class Dispatcher(Generic[Claimed]):
         self._woken = asyncio.Event()
         self._stopping = False
         self.is_held = False
-        """While it is, nothing is claimed."""
+        """While true, nothing is claimed."""
 
     async def run(self) -> None:
         """Work until ``stop`` is called, then finish the work under way."""
@@ -99,9 +99,9 @@ class Dispatcher(Generic[Claimed]):
             await asyncio.wait(self._running)
 
     async def bring_forward(self) -> None:
-        """Make due now what was planned while the database's clock was ahead: it would wait until that time has come.
+        """Make due now what was planned while the database's clock was ahead.
 
-        A lease of more than twice its time, or a pause of a lease more than its plan, is no work of this clock's.
+        A lease of more than twice its length, or a pause longer than its plan and a lease, was set by such a clock.
         """
         if brought := await self._work.bring_forward():
             log.warning("due work was planned by a clock that was ahead", kind=self._work.kind, brought=brought)
@@ -151,7 +151,7 @@ class Dispatcher(Generic[Claimed]):
 
 
 class BatchWriter(Generic[Item]):
-    """Writes what gathers while a statement runs with the next one. When that fails, each is written alone."""
+    """Batches writes: items that come while a statement runs are written by the next. If it fails, each goes alone."""
 
     def __init__(self, write: Callable[[Sequence[Item]], Awaitable[Any]]) -> None:
         self._write_all = write
@@ -175,7 +175,7 @@ class BatchWriter(Generic[Item]):
             together, self._waiting = self._waiting, []
             try:
                 await self._write_all([item for item, _ in together])
-            except Exception as error:  # noqa: BLE001 - each item's own writer is told
+            except Exception as error:  # noqa: BLE001 - it is raised to each item's writer
                 for item, written in together:
                     await self._write_alone(item, written, error, alone=len(together) == 1)
             else:

@@ -1,4 +1,4 @@
-"""For how long work may be due until it is late: one list for the console, ``doctor`` and the alert rules."""
+"""How long work may be due before it is late: one table for the console, ``doctor`` and the alert rules."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Lateness(StrEnum):
     IN_TIME = "in_time"
     LATE = "late"
     TOO_LATE = "too_late"
-    """Longer than people should wait to be told of it: an alert rule has the same limit."""
+    """An alert rule has the same limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class LatenessLimits:
 
 _OURS: Final = LatenessLimits(60, 300)
 _OF_OTHERS: Final = LatenessLimits(900, 3600)
-"""Sites and channels to people are away now and then, and are tried again for a day."""
+"""Sites and message channels fail now and then, and are tried again for a day."""
 LATENESS_LIMITS: Final[Mapping[str, LatenessLimits]] = MappingProxyType(
     {"readings": _OURS, "events": _OURS, "deliveries": _OF_OTHERS, "messages": _OF_OTHERS}
 )

@@ -10,20 +10,20 @@ from payment_service.observability.logs import get_logger
 from payment_service.postgres.database import is_unreachable
 
 _AWAY_AFTER: Final = 3
-"""So many in a row that the database could not take, and it is away: one may be locked by somebody who hangs."""
+"""How many failures in a row mean that the database is away: one row may just be locked by a client that hangs."""
 log = get_logger(__name__)
 
 
 async def for_each_isolated(
     ids: Sequence[UUID], take: Callable[[UUID], Awaitable[None]], *, alarm: metrics.Alarm
 ) -> int:
-    """Process each by itself and raise the alarm for one that fails; returns how many succeeded.
+    """Process each by itself, with an alarm for each that fails; returns how many succeeded.
 
     Raises:
         DBAPIError, OSError: when the database is away, which says nothing about any of them.
     """
     taken = failures = 0
-    # In any order: what blocks one sweep must not stand in front of the next one too.
+    # In random order, so that a row that blocks one sweep does not block the next as well.
     for one in random.sample(ids, len(ids)):
         try:
             await take(one)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from payment_service.postgres.database import Base, Database, Stamp
 
 FORGOTTEN_AFTER: Final = timedelta(days=1)
-"""A worker that was not seen for so long has gone for good."""
+"""After how long a worker that stopped is deleted."""
 
 
 class WorkerTick(Base):
@@ -28,7 +28,7 @@ class WorkerTick(Base):
 
 
 MISSED_TICKS: Final = 4
-"""A worker that was not seen for so many sweeps no longer works."""
+"""After how many sweeps without a heartbeat a worker counts as stopped."""
 
 
 @dataclass(frozen=True, slots=True)
