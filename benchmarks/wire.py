@@ -67,7 +67,7 @@ def over(url: str, transport: httpx.AsyncBaseTransport) -> Call:
 
 def ours(url: str, tls: ssl.SSLContext, **more: int) -> Call:
     transport = Transport(httpx.URL(url), tls, **more)
-    transport._is_patient = True  # noqa: SLF001 - it leaves every connection alone
+    transport._leaves_idle_open = True  # noqa: SLF001 - it leaves every connection alone
     return over(url, transport)
 
 

@@ -66,7 +66,7 @@ async def calling(
         url = f"https://localhost:{server.port}" if tls else server.url
         one = Transport(httpx.URL(url), authority.believed() if authority else ANYBODY, **more)
         if trusts:
-            one._is_patient = True
+            one._leaves_idle_open = True
         try:
             yield Caller(server, one, url)
         finally:

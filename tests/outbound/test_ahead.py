@@ -184,7 +184,7 @@ async def test_nothing_is_opened_ahead_before_the_server_left_one_alone(monkeypa
         for _ in range(3):
             await call()
         await met(call.server, 3 + 1)
-        await until(lambda: call.transport._is_patient)
+        await until(lambda: call.transport._leaves_idle_open)
         assert call.transport._idle == []
         await call()
         await waiting(call.transport)
@@ -205,7 +205,7 @@ async def test_server_that_ended_it_is_tried_again_after_a_while(monkeypatch: py
             assert not call.transport._opening
         await asyncio.sleep(0.4)
         await call()
-        await until(lambda: call.transport._is_patient)
+        await until(lambda: call.transport._leaves_idle_open)
         assert len(call.server.requests) == 4
 
 
@@ -226,7 +226,7 @@ async def test_server_that_ends_idle_connections_makes_no_call_unknown(
             for number in range(6):
                 assert await call() == b"hello"
                 await asyncio.sleep(trial_s if number == 0 else ends_after_s * chance.uniform(0.6, 1.2))
-            heard.append((len(call.server.requests), call.transport._is_patient))
+            heard.append((len(call.server.requests), call.transport._leaves_idle_open))
 
     await asyncio.gather(*(one_caller() for _ in range(20)))
     assert heard == [(6, ends_after_s > trial_s)] * 20

@@ -97,7 +97,7 @@ async def test_transport_that_is_mocked_answers_as_any(verb: Verb) -> None:
 def trusting(kaspi: KaspiClient) -> None:
     """Let the client have tried the proxy."""
     assert isinstance(kaspi._money.transport, Transport)
-    kaspi._money.transport._is_patient = True
+    kaspi._money.transport._leaves_idle_open = True
 
 
 async def over(transport: httpx.AsyncBaseTransport, url: str) -> KaspiClient:

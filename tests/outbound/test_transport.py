@@ -290,7 +290,7 @@ async def test_tickets_of_tls_are_nothing_that_was_said(authority: Authority) ->
         await waiting(call.transport)
         await asyncio.sleep(0.05)  # they have come by now
         await call()
-        assert (call.transport._is_patient, len(call.server.requests)) == (True, 2)
+        assert (call.transport._leaves_idle_open, len(call.server.requests)) == (True, 2)
         await waiting(call.transport)
         await met(call.server, 3)
 
@@ -338,7 +338,7 @@ def test_transport_is_the_same_on_uvloop(authority: Authority) -> None:
                 await met(call.server, 2)
                 await asyncio.sleep(0.05)
                 assert await call() == b"hello"
-                assert (call.transport._is_patient, call.server.connections) == (False, 3)
+                assert (call.transport._leaves_idle_open, call.server.connections) == (False, 3)
         async with calling(answers(HELLO), tls, keep=1) as call:
             for _ in range(3):
                 assert await call() == b"hello"

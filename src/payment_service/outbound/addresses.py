@@ -1,7 +1,7 @@
 """What the URL of a user may look like, and which IP addresses are public. Pure: no name is looked up.
 
-A URL is parsed once, here, and what was parsed is what is called: no second parser can understand it otherwise. What is
-ambiguous is refused. Refusals are sentences for people and never quote the URL: it may hold secrets.
+A URL is parsed once, here, and the result is what is called: no second parser can read it differently. Ambiguous URLs
+are refused. Refusals are sentences for people and never quote the URL: it may hold secrets.
 """
 
 import re
@@ -57,7 +57,7 @@ _NOT_PUBLIC: Final = tuple(
     )
 )
 _IPV6_PUBLIC: Final = ip_network("2000::/3")
-"""All that is given out of IPv6. Outside of it lie loopback, link-local, unique local (fd00:ec2::254), multicast,
+"""All of IPv6 that is assigned. Outside of it lie loopback, link-local, unique local (fd00:ec2::254), multicast,
 and the forms that hold an IPv4 address: mapped, compatible, NAT64 (64:ff9b::/96, 64:ff9b:1::/48)."""
 
 
@@ -74,7 +74,7 @@ def _is_public_or_loopback(address: IPAddress) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What may be called. As it is made, only what production may call."""
+    """What may be called; by default only what production may call."""
 
     may_call: Callable[[IPAddress], bool] = is_public
     plain_http: bool = False
@@ -106,7 +106,7 @@ class Destination:
 
 
 def in_url(address: IPAddress) -> str:
-    """An address as it stands in a URL."""
+    """An address as a URL writes it."""
     return f"[{address}]" if address.version == 6 else str(address)
 
 
@@ -164,7 +164,7 @@ def _read_host(written: str, rules: Rules) -> tuple[str, IPAddress | None]:
 
 
 def _read_address(host: str) -> IPAddress | None:
-    """The address that a host is; None for a name. What some programs take for an IPv4 address must be one."""
+    """The address that a host is; None for a name. What some program reads as an IPv4 address must be a plain one."""
     is_ipv6 = host.startswith("[")
     if not is_ipv6 and not _NUMBER.fullmatch(host.rpartition(".")[2]):
         return None

@@ -85,7 +85,7 @@ _CERTIFICATE_FAULTS: Final = {
     62: "is for another name",
     64: "is for another address",
 }
-"""OpenSSL's X509_V_ERR codes that people can do something about."""
+"""OpenSSL's X509_V_ERR codes that have a sentence of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class Outbound:
         tls: ssl.SSLContext | None = None,
         deadline_s: float = DEADLINE_S,
     ) -> None:
-        """Args: ``tls`` says whose certificates are believed, else Mozilla's list; ``deadline_s`` is for a call."""
+        """``tls`` has the trusted authorities, by default Mozilla's list; ``deadline_s`` is for a call."""
         self._rules = rules
         # Threads of their own: names that never answer must not keep the provider's name waiting.
         self._resolve = resolve or LookUps()
@@ -149,7 +149,7 @@ class Outbound:
         self._tls.set_alpn_protocols(["http/1.1"])
 
     async def check_host(self, url: str) -> None:
-        """Check a URL and that its host can be called today. Only the name server is asked.
+        """Check a URL and that its host may be called today, by a look-up of its name alone.
 
         Raises:
             ValueError: a sentence that says what is wrong.
@@ -208,7 +208,7 @@ class Outbound:
         request = _head(destination, body, headers) + body
         *others, last = (await self._find(destination))[:_ADDRESSES_TRIED]
         for address in others:
-            # Without a connection nothing was said, so the next address may be asked.
+            # Without a connection nothing was sent, so the next address may be tried.
             with contextlib.suppress(httpx.ConnectError, httpx.ConnectTimeout):
                 return await self._call(destination, address, request)
         return await self._call(destination, last, request)
@@ -232,11 +232,11 @@ class Outbound:
 
 
 def _head(destination: Destination, body: bytes, headers: Mapping[str, str]) -> bytes:
-    """The head of the request: a user's headers may say who calls, and nothing about how the call is made."""
-    names_itself = any(name.lower() == "user-agent" for name in headers)
+    """The head of the request. A user's headers may identify the caller, and change nothing about the call itself."""
+    has_user_agent = any(name.lower() == "user-agent" for name in headers)
     sent = {
         "Host": destination.authority,
-        **({} if names_itself else {"User-Agent": "payment-service"}),
+        **({} if has_user_agent else {"User-Agent": "payment-service"}),
         **headers,
         "Content-Length": str(len(body)),
         "Accept-Encoding": "identity",

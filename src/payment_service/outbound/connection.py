@@ -29,7 +29,7 @@ class Connection:
 
     @property
     def session(self) -> ssl.SSLSession | None:
-        """What a later handshake may resume. Under TLS 1.3 it comes with the first reply."""
+        """The TLS session, which a later handshake may resume. Under TLS 1.3 it comes with the first reply."""
         return self._tls.session if self._tls else None
 
     @property
@@ -136,12 +136,12 @@ async def open_connection(
     timeout_s: float | None,
     address: IPAddress | None = None,
 ) -> Connection:
-    """Open a connection, on which nothing has been said yet.
+    """Open a connection, on which nothing has been sent yet.
 
     Args:
-        host: Whom to connect to, and whose certificate it must be.
+        host: The host to connect to; the certificate must be its own.
         port: Where it listens.
-        tls: Whose certificates are believed; none for a connection without TLS.
+        tls: The trusted authorities; none for a connection without TLS.
         session: Of an earlier connection to the same host: it may be resumed.
         timeout_s: For all of it, in seconds.
         address: The address of the host that is connected to, and no other: its name is not looked up.

@@ -14,7 +14,7 @@ from payment_service.outbound.tls import trusted_authorities
 DEADLINE_S: Final = 10.0
 MAX_REPLY_BYTES: Final = 256 * 1024
 _AS_IT_IS: Final = {"Accept-Encoding": "identity"}
-"""Nothing is unpacked: a few kB may come to gigabytes."""
+"""Nothing is decompressed: a few kB may become gigabytes."""
 
 
 class FetchError(Exception):

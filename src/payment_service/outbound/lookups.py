@@ -1,8 +1,8 @@
 """Look-ups of host names that users gave, where no name delays another.
 
-The system's resolver blocks a thread, and a thread cannot be stopped. So each name has at most one, however many ask
-for it; a caller waits for a few seconds and no longer; and a name whose thread is stuck is not looked up again until
-that thread is back. The threads are daemons: none delays the end of the process.
+The system's resolver blocks a thread, and a thread cannot be stopped. So each name has at most one, however many callers
+wait for it; a caller waits for a few seconds at most; and a name whose thread is stuck is not looked up again until the
+thread has ended. The threads are daemons: none delays the end of the process.
 """
 
 import asyncio
@@ -60,12 +60,12 @@ class LookUps:
         """All addresses of a host name.
 
         Raises:
-            TimeoutError: they did not come in time, or did not last time and still have not.
+            TimeoutError: they did not come in time; or an earlier look-up of the name is still stuck.
             OSError: the name has none, or too many names are being looked up.
         """
         look_up = self._under_way.get(host) or self._begin(host)
         async with asyncio.timeout_at(look_up.until):
-            # One that gives up does not end it for the others.
+            # A caller that gives up does not cancel it for the others.
             return await asyncio.shield(look_up.answer)
 
     def _begin(self, host: str) -> _LookUp:

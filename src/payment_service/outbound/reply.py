@@ -12,11 +12,10 @@ class Reply:
     """A reply as httptools parses it. Whatever leaves its end or its meaning in doubt is an error."""
 
     def __init__(self, *, lenient: bool = False) -> None:
-        """``lenient`` also reads what servers that anybody wrote say and most clients understand.
+        """``lenient`` accepts faults that are common and that most clients accept.
 
-        That is lines that end without CR, a length beside chunks, chunk sizes with spaces, and whatever comes behind
-        the reply, which is not looked at. So it is only for the last call of a connection, and never for an answer
-        that money depends on.
+        Those are lines that end without CR, a length beside chunks, chunk sizes with spaces, and data after the reply,
+        which is ignored. So it is only for the last call of a connection, and never for a reply that money depends on.
         """
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
@@ -55,7 +54,7 @@ class Reply:
             raise httpx.RemoteProtocolError("The head of the reply is too long.")
 
     def body(self) -> bytes:
-        """What came of the body since it was last asked for."""
+        """The part of the body that came since the last call of this."""
         came, self._body = b"".join(self._body), []
         return came
 

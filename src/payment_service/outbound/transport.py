@@ -1,15 +1,15 @@
 """HTTP/1.1 for calls that must not be made twice: a transport of httpx's kind, for one origin.
 
-It tells exactly when a request begins to leave, as httpx's own transport does: ``http11.send_request_headers.started``
+It reports just when a request begins to leave, as httpx's own transport does: ``http11.send_request_headers.started``
 of the extension ``trace``. What fails before that was not sent; what fails after it may have been. It sends nothing
 twice, follows and unpacks nothing, knows no proxies, and names no address in an error.
 
-A connection serves one call. Some wait for their call, for ``IDLE_S`` at most: those opened ahead, so that a payment
-waits neither for TCP nor for TLS, and, where it is wanted, those that served a call before. Each is looked into just
-before its request is written, and given up if the server ended it or said anything on it.
+A connection serves one call. Some are idle before their call, for ``IDLE_S`` at most: those opened ahead, so that a
+payment waits neither for TCP nor for TLS, and, if wanted, those that served a call before. Each is checked just before
+its request is written, and dropped if the server has ended it or sent anything on it.
 
-If a server ends a connection while a request is on its way, nobody knows what came of that call. So nothing is opened
-ahead until the server has left one connection, which no call ever uses, alone for longer than any would wait.
+If a server ends a connection while a request is on its way, the outcome of that call is unknown. So nothing is opened
+ahead until the server has left a trial connection, which no call uses, open for longer than any would be idle.
 
 A head is read to 64 kB. The body is handed on as it comes, and whoever reads it sets its limit; a reply of more than
 128 kB with its head and framing is broken off. Times are in seconds.
@@ -37,7 +37,7 @@ TRIAL_S: Final = 4.0
 """How long a server must leave an idle connection open before any is opened ahead."""
 TRIAL_EVERY_S: Final = 60.0
 LOOK_EVERY_S: Final = 600.0
-"""How often it is looked at when the host's certificate ends, and what its clock says."""
+"""How often the end of the host's certificate and its clock are read."""
 _MAX_HEAD_BYTES: Final = 64 * 1024
 _UNSENDABLE: Final = re.compile(rb"[\r\n\0]")
 log = get_logger(__name__)
@@ -60,10 +60,10 @@ class Transport(httpx.AsyncBaseTransport):
         """With the loop's time until which each may be used; the newest last."""
         self._expiry: asyncio.TimerHandle | None = None
         self._opening: set[asyncio.Task[None]] = set()
-        self._is_patient = False
-        """Whether the server leaves unused connections alone."""
+        self._leaves_idle_open = False
+        """Whether the server leaves idle connections open."""
         self._next_trial = 0.0
-        self._look_at_certificate = self._look_at_clock = 0.0
+        self._next_certificate_look = self._next_clock_look = 0.0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Make one call. Heeded extensions: ``target``, ``timeout`` (to connect) and ``trace``.
@@ -89,8 +89,8 @@ class Transport(httpx.AsyncBaseTransport):
         except BaseException:
             connection.close()
             raise
-        if self._look_at_clock <= (now := _now()):
-            self._look_at_clock = now + LOOK_EVERY_S
+        if self._next_clock_look <= (now := _now()):
+            self._next_clock_look = now + LOOK_EVERY_S
             note_clock(self._host, reply.headers)
         stream = _Body(reply, connection, self._release)
         return httpx.Response(reply.status, headers=reply.headers, stream=stream)
@@ -107,8 +107,8 @@ class Transport(httpx.AsyncBaseTransport):
         connection = await open_connection(
             self._host, self._port, self._tls, session=self._session, timeout_s=timeout_s
         )
-        if self._tls and self._look_at_certificate <= (now := _now()):
-            self._look_at_certificate = now + LOOK_EVERY_S
+        if self._tls and self._next_certificate_look <= (now := _now()):
+            self._next_certificate_look = now + LOOK_EVERY_S
             labelled(CERTIFICATE_END, self._host).set(connection.certificate_end or 0)
         return connection
 
@@ -124,7 +124,7 @@ class Transport(httpx.AsyncBaseTransport):
     # --- connections that wait for a call
 
     def _take_idle(self) -> Connection | None:
-        """The newest, if it is still good; if it is not, the others are not either."""
+        """The newest idle connection, if it is still good; if it is not, the others are dropped too."""
         if not self._idle:
             return None
         newest, until = self._idle.pop()
@@ -132,16 +132,16 @@ class Transport(httpx.AsyncBaseTransport):
         if now < until:
             if newest.is_quiet():
                 return newest
-            self._is_patient, self._next_trial = False, now + TRIAL_EVERY_S
+            self._leaves_idle_open, self._next_trial = False, now + TRIAL_EVERY_S
         newest.close()
         self._end_idle()
         return None
 
     def _open_ahead(self, timeout_s: float | None) -> None:
-        """Open one for the next call, while the one that was just made is answered."""
-        if self._is_patient and len(self._idle) + len(self._opening) < self._ahead:
+        """Open a connection for the next call, while this one is answered."""
+        if self._leaves_idle_open and len(self._idle) + len(self._opening) < self._ahead:
             work = self._open_idle(timeout_s)
-        elif self._ahead and not self._is_patient and not self._opening and self._next_trial <= _now():
+        elif self._ahead and not self._leaves_idle_open and not self._opening and self._next_trial <= _now():
             work = self._try_server(timeout_s)
         else:
             return
@@ -150,7 +150,7 @@ class Transport(httpx.AsyncBaseTransport):
         task.add_done_callback(self._opening.discard)
 
     async def _open_idle(self, timeout_s: float | None) -> None:
-        with contextlib.suppress(Exception):  # the next call opens its own, and tells why that failed
+        with contextlib.suppress(Exception):  # the next call opens its own, and reports why that failed
             self._let_wait(await self._open(timeout_s))
 
     async def _try_server(self, timeout_s: float | None) -> None:
@@ -158,8 +158,8 @@ class Transport(httpx.AsyncBaseTransport):
         self._next_trial = _now() + TRIAL_EVERY_S
         with contextlib.suppress(Exception), contextlib.closing(await self._open(timeout_s)) as connection:
             await asyncio.sleep(TRIAL_S)
-            self._is_patient = connection.is_quiet()
-            log.info("server was tried", leaves_idle_connections=self._is_patient)
+            self._leaves_idle_open = connection.is_quiet()
+            log.info("server was tried", leaves_idle_connections=self._leaves_idle_open)
 
     def _let_wait(self, connection: Connection) -> None:
         until = _now() + IDLE_S
@@ -207,11 +207,11 @@ class _Body(httpx.AsyncByteStream):
 
 
 def note_clock(host: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Tell Prometheus how the host's clock differs from ours, by the date of a reply that was just received."""
-    said = next((value for name, value in headers if name.lower() == b"date"), b"")
+    """Set the metric of how far the host's clock is ahead of ours, by the date of a reply that has just come."""
+    date = next((value for name, value in headers if name.lower() == b"date"), b"")
     with contextlib.suppress(ValueError):  # no date, or none that can be read
-        # A date is cut to its second: half of one more is the nearest guess.
-        ahead_s = parsedate_to_datetime(said.decode("latin-1")).timestamp() + 0.5 - time.time()
+        # A date has whole seconds, rounded down: half a second more is the best estimate.
+        ahead_s = parsedate_to_datetime(date.decode("latin-1")).timestamp() + 0.5 - time.time()
         labelled(HOST_CLOCK_AHEAD, host).set(ahead_s)
 
 

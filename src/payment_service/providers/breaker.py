@@ -1,4 +1,4 @@
-"""Circuit breakers: what fails again and again is left alone for a while, then tried with one call. Pure.
+"""Circuit breakers: after repeated failures no call passes for a while, then a single trial call. Pure.
 
 A call that a breaker refuses never left this machine: for money that is *not sent*, for a reading *not read*.
 """
@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Final
 
 SEEN_FOR_S: Final = 60.0
-"""For how long a shop's last call says something about the proxy."""
+"""How long a shop's last call counts as evidence about the proxy."""
 SHOPS_TO_OPEN: Final = 3
 _MAX_SHOPS: Final = 10_000
 
@@ -25,25 +25,25 @@ class Breaker:
     clock: Callable[[], float] = time.monotonic
     _failures: int = 0
     _blocked_until: float | None = None
-    """While the circuit is open: when the next call may try."""
+    """While the circuit is open: when the next trial call may pass."""
 
     @property
     def is_open(self) -> bool:
-        """Whether the circuit is open; a single call may still pass, to try."""
+        """Whether the circuit is open; a trial call may still pass."""
         return self._blocked_until is not None
 
     @property
     def is_blocking(self) -> bool:
-        """Whether no call may pass now. Asking does not use up the trial call."""
+        """Whether no call may pass now. Does not use up the trial call."""
         return self._blocked_until is not None and self.clock() < self._blocked_until
 
     def allows(self) -> bool:
-        """Whether a call may pass now. After a pause only the first one that asks may."""
+        """Whether a call may pass now. After a pause only one may, as a trial."""
         if self._blocked_until is None:
             return True
         if self.is_blocking:
             return False
-        # No other call tries while this one is under way, and one that never ends costs one more pause.
+        # No other call passes while the trial is under way; a trial that never ends costs one more pause.
         self.shut(self.pause_s)
         return True
 
@@ -63,7 +63,7 @@ class Breaker:
 
 @dataclass(slots=True)
 class _Shop:
-    """What one shop's calls came to."""
+    """The recent calls of one shop."""
 
     breaker: Breaker
     seen_at: float = 0
@@ -76,9 +76,9 @@ class _Shop:
 class ShopBreakers:
     """A breaker for each shop, and one for all of them.
 
-    A shop that fails alone is paused alone: its own calls may be what the proxy cannot stand. The circuit opens for
-    all after ``failures_to_open`` failures without a success between them, of three shops or, when fewer were seen in
-    the last minute, of all of those; never of one.
+    A shop that fails alone is paused alone: the fault may be in its own calls. The circuit opens for all after
+    ``failures_to_open`` failures without a success in between, of three shops or, when fewer were seen in the last
+    minute, of all of those; never of one.
     """
 
     failures_to_open: int
@@ -86,9 +86,9 @@ class ShopBreakers:
     clock: Callable[[], float] = time.monotonic
     _all: Breaker = field(init=False)
     _shops: OrderedDict[str, _Shop] = field(init=False, default_factory=OrderedDict)
-    """The one seen last at the end."""
+    """The shop that was seen last is at the end."""
     _failing: dict[str, _Shop] = field(init=False, default_factory=dict)
-    """Those with failures since the last success of any: at each success there are few to look at, or none."""
+    """Those with failures since the last success of any shop, so that a success has few to reset."""
 
     def __post_init__(self) -> None:
         self._all = self._breaker()
@@ -106,7 +106,7 @@ class ShopBreakers:
     def allows(self, shop: str) -> bool:
         """Whether a call of the shop may pass now."""
         known = self._shops.get(shop)
-        # A shop that has to wait itself must not take the one try that all have together.
+        # A shop that is paused itself must not use up the trial call of all.
         if (known is not None and known.breaker.is_blocking) or not self._all.allows():
             return False
         return known is None or known.breaker.allows()
@@ -141,10 +141,10 @@ class ShopBreakers:
     def _failed(self, one: _Shop, now: float) -> None:
         if self._all.is_open:
             self._all.shut(self.pause_s)
-            # The next try is another shop's, if there is one that asks: this one may fail by itself.
+            # The next trial goes to another shop, if one calls: this one may fail by itself.
             one.breaker.shut(2 * self.pause_s)
             return
-        # However many shops there are, three decide, and those seen last stand at the end.
+        # The three shops that were seen last decide, however many there are.
         latest = islice(reversed(self._shops.values()), SHOPS_TO_OPEN)
         recent = sum(shop.seen_at > now - SEEN_FOR_S for shop in latest)
         failing = [shop for shop in self._failing.values() if shop.failed_at > now - SEEN_FOR_S]

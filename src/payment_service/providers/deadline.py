@@ -1,7 +1,7 @@
 """Until when a money call may leave this machine: set around the call, checked as its first byte is written.
 
-A process can stand still at any moment: stopped by a signal, swapped out, its machine asleep. A timer of the event loop
-fires when the loop runs again, which may be after the byte.
+A process may be suspended at any moment: by a signal, swapped out, its machine asleep. A timer of the event loop fires
+when the loop runs again, which may be after the byte.
 """
 
 import time
@@ -15,7 +15,7 @@ _until: ContextVar[float | None] = ContextVar("send_until", default=None)
 
 
 def clock() -> float:
-    """Seconds of a clock that goes on while the process stands still and, on Linux, while the machine is asleep."""
+    """Seconds of a clock that goes on while the process is suspended and, on Linux, while the machine is asleep."""
     return time.clock_gettime(_CLOCK)
 
 

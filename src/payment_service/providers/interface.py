@@ -1,4 +1,4 @@
-"""What every provider of payments offers, in the terms of this service and not of its wire.
+"""What every provider of payments offers, in the terms of this service and not of its wire format.
 
 A money call (create, create-link, refund) never raises: it returns one of four outcomes. Unknown is the default of
 every mapping; only a known fact makes an outcome anything else.
@@ -96,7 +96,7 @@ class Rejected:
     message: str
     by: RefusedBy = RefusedBy.PROVIDER
     contradicts_record: bool = False
-    """Of a refund: whether it says that the payment is not as the caller holds it, such as not paid or paid back."""
+    """Of a refund: whether it contradicts our record of the payment, as by saying that it is not paid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class NotSent:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """It may have been done or not. Never sent again, never called failed."""
+    """It may have been done or not. It is never sent again and never becomes failed."""
 
     reason: str
     code: str | None = None
@@ -136,7 +136,7 @@ class Remedy(StrEnum):
     DEVICE = "device"
     """The seller registers the device anew, and its token is set here."""
     POINT_OF_SALE = "point_of_sale"
-    """The seller makes one, or switches it on, in the provider's own app."""
+    """The seller creates or activates one in the provider's own app."""
     ROUTE = "route"
     """BIN and device token are not of one seller."""
     AMOUNT = "amount"
@@ -162,7 +162,7 @@ class NoSuchPayment:
 
 @dataclass(frozen=True, slots=True)
 class StatusUnread:
-    """The provider could not be asked. That says nothing about the payment."""
+    """The status could not be read. That says nothing about the payment."""
 
     reason: str
     refused_by_proxy: bool = False
@@ -172,7 +172,7 @@ Reading: TypeAlias = StatusRead | NoSuchPayment | StatusUnread
 
 
 class Provider(Protocol):
-    """One way of moving money."""
+    """A provider of payments."""
 
     async def create(self, payment: PhonePayment) -> Outcome[PaymentReceipt]:
         """Invoice a phone, at most once."""
@@ -190,7 +190,7 @@ class Provider(Protocol):
         """What a status word means; UNHEARD_OF for an unknown one."""
 
     async def close(self) -> None:
-        """Close what is held open."""
+        """Close its connections."""
 
 
 Providers: TypeAlias = Mapping[str, Provider]

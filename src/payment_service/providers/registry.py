@@ -29,7 +29,7 @@ class Registry(Mapping[str, Provider]):
         self._hint_secrets: dict[str, str] = {}
 
     def register(self, name: str, provider: Provider, *, hint_secret: str | None = None) -> None:
-        """Add a provider. One without a secret has no way to hint.
+        """Add a provider. Without a secret its hints are not accepted.
 
         Raises:
             ValueError: when there is one of that name.
@@ -41,7 +41,7 @@ class Registry(Mapping[str, Provider]):
             self._hint_secrets[name] = hint_secret
 
     def hint_secret(self, name: str) -> str | None:
-        """What hints of this provider are signed with; none when it may not hint, or there is none of that name."""
+        """The secret that signs the hints of this provider; none when it has none, or is unknown."""
         return self._hint_secrets.get(name)
 
     def __getitem__(self, name: str) -> Provider:

@@ -1,4 +1,4 @@
-"""The one HTTP call to the proxy: GET, once, within a total deadline, told apart by whether a byte left.
+"""The one HTTP call to the proxy: GET, once, within a total deadline; without a reply, whether a byte left decides.
 
 Never raises, never retries, never redirects, never logs an address: the query holds the access token, the phone and
 the device token (docs/kaspi-api.md section 2).
@@ -54,9 +54,9 @@ _HEADERS: Final = httpx.Headers(
     }
 )
 _SHARES: Final = 4
-"""One shop may hold one of so many parts of the money lane."""
+"""One shop may hold a quarter of the slots of the money lane."""
 _SHARE_WAIT_S: Final = 1.0
-"""How long a call waits for a slot in its shop's share: a burst goes through, and what hangs does not pile up."""
+"""How long a call waits for a slot in its shop's share: a burst passes, and hanging calls do not pile up."""
 
 
 @dataclass(slots=True)
@@ -104,10 +104,10 @@ class _Lane:
             yield
 
     def admit(self, shop: str) -> None:
-        """Ask the breaker.
+        """Check the breaker.
 
         Raises:
-            _NotAdmittedError: when the proxy is left alone.
+            _NotAdmittedError: when it lets no call pass now.
         """
         raise NotImplementedError
 
@@ -233,7 +233,7 @@ class KaspiClient:
         await self._readings.transport.aclose()
 
     async def _call(self, lane: _Lane, operation: str, query: dict[str, str]) -> wire.Reply | _NoReply:
-        """Make one call and return what came of it. The deadline covers all of it."""
+        """Make one call and return its result. The deadline covers all of it."""
         shop = query.get("organizationBin", "")
         tracker = _SendTracker()
         started = time.perf_counter()
@@ -247,13 +247,13 @@ class KaspiClient:
             return _NoReply(str(refused), sent=False)
         except Exception as error:  # noqa: BLE001 - any way of failing is an outcome here, not only those we foresaw
             reply = _NoReply(_reason(error), sent=tracker.begun)
-        # Whether the proxy answers, and is not asking to be left alone. What it answers is another matter.
+        # A proxy that answers has not failed, whatever it answers, unless that is 429 or 5xx.
         failed = isinstance(reply, _NoReply) or reply.http_status == 429 or reply.http_status >= 500
         lane.observe(shop, failed=failed)
         seconds = time.perf_counter() - started
         result = reply.reason if isinstance(reply, _NoReply) else f"http_{reply.http_status}"
         labelled(PROVIDER_SECONDS, "kaspi", operation, result).observe(seconds)
-        # Not a line of its own: the caller logs what it learned, and these facts are bound to that line.
+        # No log line here: these facts are bound to the line that the caller logs.
         bind(operation=operation, result=result, sent=tracker.begun, provider_seconds=round(seconds, 4))
         record_span(f"kaspi {operation}", seconds, kind="CLIENT", failed=failed)
         return reply
@@ -268,7 +268,7 @@ class KaspiClient:
             self._url,
             headers=_HEADERS,
             extensions={
-                # Not in the URL, which others print; nor need it be parsed again.
+                # Not in the URL, which libraries log; nor need it be parsed again.
                 "target": target.encode("ascii"),
                 "timeout": self._timeouts,
                 "trace": tracker,
@@ -291,7 +291,7 @@ class KaspiClient:
 
 
 def _without_reply(broken: _NoReply) -> NotSent | Unknown:
-    """For "not sent" only the fact counts, not the exception's name: did a byte leave?"""
+    """Only whether a byte left decides between "not sent" and unknown, not which exception it was."""
     return Unknown(broken.reason) if broken.sent else NotSent(broken.reason)
 
 

@@ -93,5 +93,5 @@ def meaning_of(status: str | None) -> Meaning:
 
 
 def remedy_of(code: str | None) -> Remedy | None:
-    """What helps against a refusal with this code; none for a code that does not tell."""
+    """What helps against a refusal with this code; none for a code that does not say it."""
     return REMEDIES.get(code or "") or REMEDIES.get((code or "").removeprefix("-"))

@@ -16,8 +16,8 @@ class KaspiSettings:
     max_calls: int = 100
     max_readings: int = 20
     connections_ahead: int = 4
-    """So many connections are open ahead of the money calls, each for 3 s: enough for 80 payments a second where
-    connecting takes 50 ms. Only while there are calls; 0 opens none."""
+    """How many connections are opened ahead of the money calls, each for 3 s: enough for 80 payments a second where
+    connecting takes 50 ms. Only while there are calls; 0: none."""
     breaker_failures: int = 10
-    """So many calls in a row without a proper reply, and the proxy is left alone; 0 never leaves it alone."""
+    """How many failed calls in a row open the circuit; 0: never."""
     breaker_pause_s: float = 10

@@ -157,14 +157,14 @@ def _envelope(reply: Reply) -> _Envelope:
         raise _UnreadableError("not_json") from error
     if not isinstance(parsed, dict):
         raise _UnreadableError("not_an_envelope")
-    said = [parsed[word] for word in ("status", "success") if word in parsed]
-    # Neither word, the two at odds, or one of them of another type.
-    if not said or not isinstance(said[0], bool) or any(one is not said[0] for one in said):
+    flags = [parsed[word] for word in ("status", "success") if word in parsed]
+    # Neither word, two that contradict each other, or one of another type.
+    if not flags or not isinstance(flags[0], bool) or any(one is not flags[0] for one in flags):
         raise _UnreadableError("not_an_envelope")
     data = parsed.get("data")
     if isinstance(data, list) and not data:
         data = {}  # PHP encodes an empty map as a list
-    if said[0]:
+    if flags[0]:
         if not isinstance(data, dict):
             raise _UnreadableError("not_an_envelope")
         if data.get("errors") or parsed.get("error") or parsed.get("http_code") not in (None, 200, "200"):
@@ -173,14 +173,14 @@ def _envelope(reply: Reply) -> _Envelope:
     errors = data.get("errors") if isinstance(data, dict) else None
     if isinstance(errors, dict) and len(errors) == 1:
         [(code, message)] = errors.items()
-        code, message = _short(code, reply.secrets), _sentence(message, reply.secrets)
+        code, message = _code(code, reply.secrets), _sentence(message, reply.secrets)
         return _Envelope(success=False, data={}, code=code, message=message)
     # Several codes, a list without codes or a mere text: nothing that says for certain what happened.
     return _Envelope(success=False, data={}, message=_sentence(parsed.get("error"), reply.secrets))
 
 
 def _names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose names differ: of two values for one name it is not known which is meant."""
+    """An object without duplicate names: of two values for one name it is not known which is meant."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a name is given twice")
@@ -235,13 +235,13 @@ def _without(text: str, secrets: tuple[str, ...]) -> str:
     return text
 
 
-def _short(code: str, secrets: tuple[str, ...]) -> str:
-    """A code, fit to be kept. What no code holds is replaced: left out, it could make another code."""
+def _code(code: str, secrets: tuple[str, ...]) -> str:
+    """A code, fit to be stored. Other characters are replaced, not removed: what is left could be another code."""
     return _PHONE_LIKE.sub("_", _NO_CODE.sub("_", _without(code, secrets)))[:20]
 
 
 def _sentence(value: object, secrets: tuple[str, ...]) -> str:
-    """The provider's words, fit to be shown and kept: short, and without anything that could be a phone or a token."""
+    """The provider's message, fit to be stored and shown: short, without what could be a phone or a token."""
     if not isinstance(value, str):
         return ""
     text = _without(one_line(value), secrets)[: _MAX_MESSAGE * 2]
