@@ -46,7 +46,7 @@ class Relay:
     _written: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
-        """Pass on what is written, until cancelled. What fails is tried again at the next look."""
+        """Pass on what is written, until cancelled. After a failure the next look tries again."""
         while True:
             with suppress(TimeoutError):
                 # Jitter, so that many workers do not look in step.
@@ -63,11 +63,11 @@ class Relay:
             await asyncio.sleep(GATHER_S)
 
     def wake(self) -> None:
-        """An event was written, or may have been."""
+        """Look now: an event was written, or may have been."""
         self._written.set()
 
     async def pass_on(self) -> int:
-        """Pass on everything that waits and can be taken; returns how many events.
+        """Pass on everything that waits and can be consumed; returns how many events.
 
         Raises:
             DBAPIError, OSError: when the database is away.
@@ -80,7 +80,7 @@ class Relay:
                 return passed
 
     async def _pass_on_batch(self) -> int:
-        """The oldest ones, together; one by one when they cannot be taken together."""
+        """Pass on the oldest ones together; one by one when a consumer fails."""
         try:
             return await self._pass_on(BATCH)
         except Exception as error:
@@ -91,7 +91,7 @@ class Relay:
         return sum([await self._pass_on_alone(event) for event in waiting])
 
     async def _pass_on_alone(self, event: Event) -> int:
-        """One event. If it cannot be taken, it stays and does not block the others."""
+        """Pass on one event. If a consumer fails, it stays and does not block the others."""
         try:
             return await self._pass_on(1, Event.id == event.id)
         except Exception as error:

@@ -18,7 +18,7 @@ async def retirable(database: Database, *, before: datetime) -> Sequence[str]:
 
 
 async def retire(database: Database, partition: str) -> None:
-    """Take the oldest month of events out, as the owner of the tables; the record tells it.
+    """Take the oldest month of events out, as the owner of the tables; the audit log records it.
 
     Raises:
         NotRetired: when the database refuses it, or something else held the tables for too long.

@@ -1,11 +1,10 @@
-"""Everybody in this process who waits for events: streams, and requests that wait for one payment.
+"""The subscriptions of this process: streams of events, and requests that wait for one payment.
 
-Each event is announced (NOTIFY) after its commit. It is read once for all who may see it, and not at all when nobody
-may, so that waiting takes hardly any connections: those are for payments. An announcement may be lost, so the database
-is also asked now and then, and once a second while there is no LISTEN connection.
+Each event is announced (NOTIFY) after its commit. It is read once for all subscribers who may see it, and not at all
+without any, so that waiting takes hardly any connections from payments. An announcement may be lost, so the database is
+also polled now and then, and once a second while there is no LISTEN connection.
 
-A subscriber waits with a key, and only as long as that key is valid: every process checks that once a second, and at
-once when a key is changed.
+A subscription ends with its key: every process checks the keys once a second, and at once when one is changed.
 """
 
 import asyncio
@@ -35,15 +34,15 @@ from payment_service.postgres.visibility import ALL_SHOPS
 
 KEY_CHANGED: Final = "api_key_changed"
 LOOK_EVERY_S: Final = 1.0
-"""How often keys are checked, and how often the events themselves are looked at while the LISTEN connection is down."""
+"""How often keys are checked, and events are polled while the LISTEN connection is down."""
 SWEEP_EVERY_S: Final = 5.0
-"""How often they are looked at while it can be: for what was committed and not announced."""
+"""How often events are polled while it is up: for what was committed and not announced."""
 TRUST_S: Final = 2.0
-"""For so long after it was last found good a key is trusted."""
+"""How long a key is trusted after it was last found valid."""
 MISSED: Final = timedelta(seconds=60)
-"""An event may be committed so long after one that was written later: so far back is looked when some may be missed."""
+"""How far back to look for missed events: an event may be committed this long after one that was written later."""
 _KNOWN_FOR_S: Final = MISSED.total_seconds() + SWEEP_EVERY_S + 10
-"""For as long as a look back may find it again: from ``MISSED`` before the last look, which may itself take a while."""
+"""How long a known event is remembered: a look back for ``MISSED`` may find it again, and may itself take a while."""
 _QUEUE: Final = 1000
 _AT_ONCE: Final = 500
 _SUBJECTS: Final = frozenset({"payment", "refund"})
@@ -85,9 +84,9 @@ class Subscription:
     caller: Caller
     subject_id: str | None
     checked_at: float
-    """When the key was last found good, by the loop's clock."""
+    """When the key was last found valid, by the loop's clock."""
     ended: bool = False
-    """The key has lost rights since the request began, or there were more events than can be kept."""
+    """Whether the key has lost rights since the request began, or events came faster than they were read."""
     _queue: asyncio.Queue[StreamEvent | None] = field(default_factory=lambda: asyncio.Queue(maxsize=_QUEUE))
 
     @property
@@ -106,7 +105,7 @@ class Subscription:
         )
 
     async def next(self, within_s: float) -> StreamEvent | None:
-        """The next event; none when there is something else to notice.
+        """The next event; none when the subscription should check its state.
 
         Raises:
             TimeoutError: when there is nothing in time.
@@ -122,12 +121,12 @@ class Subscription:
             self._queue.put_nowait(event)
 
     def end(self) -> None:
-        """Make it notice that it has to end."""
+        """End the subscription."""
         self.ended = True
         self.wake()
 
     def wake(self) -> None:
-        """Make it check its state."""
+        """Let the subscriber check its state."""
         if self._queue.empty():
             self._queue.put_nowait(None)
 
@@ -136,7 +135,7 @@ class Subscriptions:
     """All subscriptions of this process, and the one reader that serves them."""
 
     def __init__(self, database: Database, access: Access, *, per_key: int, in_all: int, connections: int) -> None:
-        """``connections`` of the pool may be in use at once for those who wait, beside one for the reader."""
+        """``connections`` of the pool may be in use at once for subscribers, beside one for the reader."""
         self._database = database
         self._access = access
         self._per_key = per_key
@@ -146,19 +145,19 @@ class Subscriptions:
         self._of_caller: Counter[int | str] = Counter()
         self._pending: list[EventHeader] = []
         self._known: dict[UUID, float] = {}
-        """Events that were passed on, or that had no subscriber; each with the loop's time then, the oldest first.
+        """Events that were passed on or had no subscriber, with the loop's time of that, oldest first.
 
         There are 15,000 of them when 200 payments are made each second.
         """
         self._known_until = time.monotonic()
-        """What was written before then was passed on. By the database's clock that is another moment."""
+        """Events written before then were passed on. Monotonic, not the database's time."""
         self._looked_at: datetime | None = None
-        """When was last looked for what was missed, by the database's clock, which may step. None without streams."""
+        """When missed events were last looked for, by the database's clock, which may step. None without streams."""
         self._losses = 0
         """How often the LISTEN connection was lost or made: events may have been missed in between."""
-        self._losses_made_good = 0
+        self._losses_caught_up = 0
         self._swept_at = 0.0
-        """When the events themselves were last looked at, by the loop's clock."""
+        """When events were last polled, by the loop's clock."""
         self._look = asyncio.Event()
         self._check = asyncio.Event()
         self.listening = False
@@ -191,18 +190,18 @@ class Subscriptions:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
-        """A place among the few who may read for a subscriber."""
+        """A slot for one read on behalf of a subscriber; there are few."""
         async with self._free:
             yield
 
     async def since(self, caller: Caller, event_id: UUID) -> AsyncIterator[StreamEvent]:
-        """What the caller may see that was written about when this event was, or later, except the event itself.
+        """The events that the caller may see, written about when this one was or later, except this one.
 
-        An event may come twice rather than not at all: what was committed about then may not have been seen.
+        An event may come twice rather than not at all: what was committed about that time may not have been seen.
         """
         async with self.reading(), self._database.reading() as session:
             event = await session.get(Event, event_id)
-        if event is None or not caller.may_touch(event.shop_id):  # of an earlier owner, it is a moment like any other
+        if event is None or not caller.may_touch(event.shop_id):  # an event of an earlier owner just marks a time
             return
         # A clock that was ahead says nothing of what was written since it was set right.
         known, oldest = {event_id: event.created_at}, min(event.created_at, await self._now()) - MISSED
@@ -215,7 +214,7 @@ class Subscriptions:
             if len(page) < _AT_ONCE:
                 return
             oldest = max(oldest, page[-1].created_at - MISSED)
-            known = {told: moment for told, moment in known.items() if moment >= oldest}
+            known = {known_id: moment for known_id, moment in known.items() if moment >= oldest}
 
     # --- the reader
 
@@ -237,9 +236,9 @@ class Subscriptions:
             self._losses += 1
             self._look.set()
             return
-        said = json.loads(message)
-        header = EventHeader(UUID(said["id"]), said["type"], said["subject_id"], said["shop_id"])
-        if header.id not in self._known:  # it may have been found by looking
+        event = json.loads(message)
+        header = EventHeader(UUID(event["id"]), event["type"], event["subject_id"], event["shop_id"])
+        if header.id not in self._known:  # it may have been found by polling
             self._known[header.id] = math.inf
             self._pending.append(header)
             self._look.set()
@@ -248,7 +247,7 @@ class Subscriptions:
         self.listening = listening
         self._losses += 1
         self._look.set()
-        # Of keys, too, something may have gone by.
+        # Changes of keys may have been missed too.
         self._check.set()
 
     async def _repeat(self, wake: asyncio.Event, action: Callable[[], Awaitable[None]]) -> None:
@@ -270,18 +269,18 @@ class Subscriptions:
         now = asyncio.get_running_loop().time()
         self._known.update(dict.fromkeys((one.id for one in headers), now))  # one float for all of them
         is_due = now - self._swept_at >= SWEEP_EVERY_S
-        missed = not self.listening or is_due or self._losses > self._losses_made_good
+        missed = not self.listening or is_due or self._losses > self._losses_caught_up
         for subscription in self._all:
             if subscription.subject_id is not None and (missed or any(map(subscription.wants, headers))):
                 subscription.wake()
         streams = [subscription for subscription in self._all if subscription.subject_id is None]
         try:
-            # What NOTIFY announced is sent in its order; what was missed is looked for.
+            # What NOTIFY announced is sent in its order; what was missed is polled for below.
             wanted = [one for one in headers if any(stream.wants(one) for stream in streams)]
             for start in range(0, len(wanted), _AT_ONCE):
                 _pass_on(await self._events(wanted[start : start + _AT_ONCE]), streams)
         except BaseException:
-            # It was passed on to nobody, or nobody knows to whom: told twice rather than not at all.
+            # It is not known who got them: sent twice rather than not at all.
             self._losses += 1
             for one in headers:
                 self._known.pop(one.id, None)
@@ -293,7 +292,7 @@ class Subscriptions:
         self._forget_before(now - _KNOWN_FOR_S)
 
     def _forget_before(self, moment: float) -> None:
-        # Taken first: to look for the oldest again after each would pass over those that have left.
+        # Collected first: deleting while iterating is an error, and starting over each time is slow.
         for event_id, _ in list(takewhile(lambda known: known[1] < moment, self._known.items())):
             del self._known[event_id]
 
@@ -321,7 +320,7 @@ class Subscriptions:
                 break
         self._looked_at = now
         if listening:
-            self._losses_made_good = losses
+            self._losses_caught_up = losses
 
     async def _now(self) -> datetime:
         """The present moment by the database's clock, by which events are stamped: this machine's may be another."""

@@ -1,6 +1,6 @@
 """Look-ups of host names that users gave, where no name delays another.
 
-The system's resolver blocks a thread, and a thread cannot be stopped. So each name has at most one, however many callers
+The system's resolver blocks a thread, and a thread cannot be stopped. So a name has at most one, however many callers
 wait for it; a caller waits for a few seconds at most; and a name whose thread is stuck is not looked up again until the
 thread has ended. The threads are daemons: none delays the end of the process.
 """

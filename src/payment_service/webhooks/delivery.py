@@ -1,8 +1,8 @@
 """Delivering events to endpoints: one try, the next one, the order of one object's events, switching endpoints off.
 
 A delivery is due when ``next_try_at`` has come; ``trying_until`` is the lease of the worker that tries. Deliveries that
-are due together are claimed together, for all endpoints, each with a few at a time, so that one which hangs keeps no
-other waiting. No transaction is open during a call, and its result is one statement. At least once: a try whose worker
+are due together are claimed together, a few of each endpoint, so that one which hangs does not keep the others waiting.
+No transaction is open during a call, and its result is one statement. At least once: a try whose worker
 died is made again.
 """
 
@@ -39,10 +39,10 @@ from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
 from payment_service.webhooks.plan import DeliveryPlan
 
 LEASE_S: Final = DEADLINE_S + 10
-"""How long a worker owns the try of one delivery, in seconds; longer than a call can take."""
+"""How long a worker holds the lease of one try, in seconds; longer than a call can take."""
 GONE: Final = 410
 _SHORTEST_SECRET: Final = 8
-"""A value that is shorter is no secret, and is in many an answer by chance."""
+"""A shorter value is no secret, and may be in an answer by chance."""
 CLAIM: Final = "SELECT * FROM claim_deliveries($1, $2, $3, $4, $5, $6)"
 RESULT: Final = """
 WITH owned AS (
@@ -70,7 +70,7 @@ WITH owned AS (
 SELECT state, written.tries, moment, is_active, off_reason, failing_since
 FROM written JOIN webhook_endpoint ON webhook_endpoint.id = endpoint_id
 """
-"""No row when the try was written before, or the lease ended and another worker took it up."""
+"""No row when the try was written before, or its lease ended and another worker has it."""
 NEXT: Final = """
 SELECT extract(epoch FROM min(next_try_at) - now())::float8
 FROM webhook_endpoint CROSS JOIN LATERAL (
@@ -84,7 +84,7 @@ _BRING_FORWARD: Final = """
 UPDATE event_delivery SET next_try_at = moment, trying_until = NULL
 FROM (SELECT coalesce($3::timestamptz, now()) AS moment) AS clock
 WHERE state = 'waiting' AND (
-  -- Said again without what depends on the row, so that an index leads past what is due.
+  -- Repeated without what depends on the row, so that an index skips what is due.
   next_try_at > moment
   AND next_try_at > moment + make_interval(secs => coalesce(($1::float8[])[tries], 0) + $2::float8)
   OR trying_until > moment + make_interval(secs => 2 * $2::float8))
@@ -94,10 +94,10 @@ log = get_logger(__name__)
 
 
 class Clock:
-    """The database's clock, the same for every worker."""
+    """The database's clock, the same for every worker. Tests of a plan that takes days put another in its place."""
 
     def now(self) -> datetime | None:
-        """A moment to go by in its place."""
+        """The time to use instead of the database's; none for the database's."""
         return None
 
 
@@ -108,13 +108,13 @@ class ClaimedTry:
     delivery_id: UUID
     lease_end: datetime
     tries: int
-    """That were made before."""
+    """How many were made before."""
     event: Event
     endpoint_id: UUID
     url: str | None = field(repr=False)
     """None when the endpoint no longer receives events of that shop."""
     secrets: Sequence[str] = field(repr=False)
-    """Empty when the vault does not open what the endpoint has: its own trouble, and that of no other one."""
+    """Empty when the vault cannot decrypt them: that endpoint gets nothing, the others are not affected."""
     headers: dict[str, str] = field(repr=False)
 
 
@@ -209,7 +209,7 @@ class Deliveries:
         await retry_until_written(lambda: self._write(claimed, answer, duration_ms))
 
     async def bring_forward(self) -> int:
-        """Try now what is planned later than the plan says after so many tries, or owned by a lease that is none."""
+        """Make due now what is planned later than the plan allows, or leased for longer than any lease."""
         longest = self.plan.longest_s
         return len(await self.database.statements.fetch(_BRING_FORWARD, longest, float(LEASE_S), self.clock.now()))
 
@@ -247,7 +247,7 @@ class Deliveries:
     async def _write(self, claimed: ClaimedTry, answer: Posted | NotPosted, duration_ms: int) -> None:
         """Write the result of a try and when the next one is due; switch its endpoint on or off where that follows."""
         is_test, was_called = claimed.event.type == EventType.TEST, claimed.url is not None
-        status, error, text = _told(answer, [*claimed.headers.values(), *_parts_of(claimed.url or "")])
+        status, error, text = _result_of(answer, [*claimed.headers.values(), *_parts_of(claimed.url or "")])
         succeeded = status is not None and 200 <= status <= 299
         delay_s = None if succeeded or is_test or not was_called else self.plan.delay_s(claimed.tries + 1)
         written = await self.database.statements.fetchrow(
@@ -289,7 +289,7 @@ class Deliveries:
                 await retry_until_written(lambda: self._switch_off(claimed.endpoint_id, "failing", moment))
 
     async def _switch_on(self, endpoint_id: UUID) -> None:
-        """A test event arrived at an endpoint that had been switched off automatically."""
+        """Switch on an endpoint that had been switched off automatically: a test event arrived."""
         async with self.database.transaction() as session:
             endpoint = await locked(session, endpoint_id)
             if endpoint is not None and endpoint.off_reason not in {None, "person"}:
@@ -302,7 +302,7 @@ class Deliveries:
             if endpoint is not None and endpoint.is_active and not has_recovered:
                 await self.endpoints.switch_off(session, endpoint, reason, moment)
 
-    # --- looking
+    # --- what waits
 
     async def waiting_since(self) -> datetime | None:
         """Since when the oldest delivery waits for an endpoint that is on; none when none does."""
@@ -319,7 +319,7 @@ class Deliveries:
         return found
 
     async def count_waiting(self) -> None:
-        """Tell Prometheus how many deliveries wait for endpoints that are on."""
+        """Set the metric of how many deliveries wait for endpoints that are on."""
         waiting = (
             select(func.count())
             .select_from(EventDelivery)
@@ -331,7 +331,7 @@ class Deliveries:
 
 
 def body_of(event: Event) -> str:
-    """What is sent: the same text at every try, because it is what is signed."""
+    """The body that is sent and signed: the same text at every try."""
     return json.dumps(outbox.body(event), ensure_ascii=False, separators=(",", ":"))
 
 
@@ -362,17 +362,17 @@ def _of_event(event: Event) -> dict[str, Any]:
 
 
 def _parts_of(url: str) -> list[str]:
-    """The parts of an address behind its host, as they are written and as they are read: any may be a secret."""
+    """The parts of a URL after its host, as written and percent-decoded: any may be a secret."""
     address = urlsplit(url)
     parts = re.split(r"[/?&=]", f"{address.path}?{address.query}")
     return [*parts, *map(unquote, parts)]
 
 
-def _told(answer: Posted | NotPosted, secrets: Iterable[str]) -> tuple[int | None, str | None, str | None]:
+def _result_of(answer: Posted | NotPosted, secrets: Iterable[str]) -> tuple[int | None, str | None, str | None]:
     """The result of a call: the status, or why there is none, and how the answer begins.
 
-    Without the values of the endpoint's headers and what follows the host in its address: a receiver that echoes
-    its request would show them to everybody.
+    Secrets are masked, the values of the endpoint's headers and what follows the host in its URL: a receiver may echo
+    its request.
     """
     match answer:
         case Posted(status, body):

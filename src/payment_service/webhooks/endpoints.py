@@ -37,7 +37,7 @@ from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
 SECRET_MARK: Final = "whsec_"  # noqa: S105 - the mark that Standard Webhooks puts before secrets
 MAX_HEADERS: Final = 10
 SUBSCRIBABLE: Final = tuple(kind for kind in EventType if kind is not EventType.TEST)
-"""A test goes to the endpoint that it is a test of."""
+"""A test event goes to the one endpoint that it tests."""
 _SIGNING_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature", "content-type")
 _MAX_OPENED: Final = 1000
 log = get_logger(__name__)
@@ -53,7 +53,7 @@ class NewSecret:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """The endpoints of webhooks. Those of some shops belong to callers who may touch each of them."""
+    """The endpoints of webhooks. One that is limited to shops belongs to callers who may touch each of those."""
 
     database: Database
     vault: Vault
@@ -61,7 +61,7 @@ class Endpoints:
     _opened: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
     """Decrypted secrets, by ciphertext and context: a try costs less than decrypting what signs it."""
 
-    # --- asking
+    # --- reading
 
     async def all(self, caller: Caller) -> list[WebhookEndpoint]:
         """Every endpoint that the caller may see, oldest first, those that are off too."""
@@ -79,7 +79,7 @@ class Endpoints:
             return _visible(await session.get(WebhookEndpoint, endpoint_id), endpoint_id, caller)
 
     def shown(self, endpoint: WebhookEndpoint) -> dict[str, Any]:
-        """An endpoint as answers and events show it: no secret, of headers only the names, and what is not readable."""
+        """An endpoint as answers and events show it: without secrets, headers masked, and what cannot be decrypted."""
         shown = ("id", "url", "description", "events", "shops", "is_active", "off_reason", "off_since")
         more = ("failing_since", "previous_secret_until", "version", "created_at", "updated_at")
         unreadable = self.unreadable(endpoint)
@@ -88,7 +88,7 @@ class Endpoints:
         return {**of_row, "headers": headers, "unreadable": unreadable}
 
     def unreadable(self, endpoint: WebhookEndpoint) -> list[str]:
-        """Which of ``secret`` and ``headers`` ENCRYPTION_KEYS do not open; with either nothing is delivered."""
+        """Which of ``secret`` and ``headers`` ENCRYPTION_KEYS do not open; until both open nothing is delivered."""
         found = []
         for name, opens in (
             ("secret", lambda: self.secrets_of(endpoint, datetime.now(UTC))),
@@ -113,7 +113,7 @@ class Endpoints:
         return headers
 
     def secrets_of(self, endpoint: WebhookEndpoint, now: datetime) -> list[str]:
-        """What is signed with at that moment: the newest first, and the one before it as long as it is valid.
+        """The secrets to sign with at that moment: the newest, and the previous one as long as it is valid.
 
         Raises:
             VaultError: when ENCRYPTION_KEYS do not open one of them.
@@ -129,7 +129,7 @@ class Endpoints:
     async def add(self, caller: Caller, fields: Mapping[str, Any], *, once: UUID | None = None) -> NewSecret:
         """Add an endpoint: ``url``, and if wanted ``description, events, shops, headers``. Its secret is made here.
 
-        ``once`` is the id that it gets, when the request for it may come twice.
+        ``once`` is the id of the new endpoint, for a request that may be sent twice.
 
         Raises:
             InvalidInput: for a field that is wrong; for ``once`` when there is an endpoint with that id, whose secret
@@ -157,7 +157,7 @@ class Endpoints:
     async def change(
         self, caller: Caller, endpoint_id: UUID, fields: Mapping[str, Any], *, reason: str | None = None
     ) -> WebhookEndpoint:
-        """Change only the given fields; ``is_active`` switches it on and off. ``reason`` stands in the record.
+        """Change only the given fields; ``is_active`` switches it on and off. ``reason`` is kept in the audit log.
 
         Raises:
             WebhookNotFound: when there is none that the caller may see.
@@ -207,7 +207,7 @@ class Endpoints:
         return NewSecret(endpoint, secret)
 
     async def switch_on(self, session: AsyncSession, endpoint: WebhookEndpoint) -> None:
-        """Deliver to it again, at once what waited. One that had failed is announced as recovered."""
+        """Deliver to it again, what waits at once. One that was switched off automatically is announced as recovered."""
         if endpoint.is_active:
             return
         recovered = endpoint.off_reason != "person"
@@ -274,7 +274,7 @@ class Endpoints:
             if name in fields:
                 setattr(endpoint, name, fields[name])
         if "url" in fields:
-            endpoint.failing_since = None  # another address, another chance
+            endpoint.failing_since = None  # a new URL starts with no failures
         if "events" in fields:
             endpoint.events = _checked_events(fields["events"])
         if "shops" in fields:
@@ -313,7 +313,7 @@ async def _record(
 
 
 async def _check_quota(session: AsyncSession, caller: Caller) -> None:
-    """Each endpoint costs every event a look, and one that hangs holds calls."""
+    """Every event is matched against each endpoint, and one that hangs occupies calls."""
 
     async def active() -> int:
         found = await session.scalars(select(WebhookEndpoint).where(WebhookEndpoint.is_active))
@@ -338,7 +338,7 @@ def wants(endpoint: WebhookEndpoint, event: Event, of_sellers: Collection[UUID])
 
 
 def host_of(endpoint: WebhookEndpoint) -> str:
-    """Of the URL, which may hold secrets, the host."""
+    """The host of the URL; the rest of it may hold secrets."""
     return urlsplit(endpoint.url).hostname or ""
 
 
@@ -383,6 +383,6 @@ def _checked_headers(headers: Mapping[str, str], current: Mapping[str, str]) -> 
 
 
 def _phrase(error: ValueError) -> str:
-    """A sentence as part of one."""
+    """A sentence as part of another one."""
     sentence = str(error).removesuffix(".")
     return sentence[:1].lower() + sentence[1:]

@@ -19,7 +19,7 @@ class WebhookEndpoint(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     url: Mapped[str] = mapped_column(String(2000))
-    """May hold secrets: it is shown to those who may change it, and never logged."""
+    """May hold secrets: it is shown only to callers who may change it, and never logged."""
     description: Mapped[str] = mapped_column(String(500), server_default="")
     events: Mapped[list[str] | None] = mapped_column(ARRAY(String(30)))
     """Their types; none means all."""
@@ -58,18 +58,18 @@ class EventDelivery(Base):
     tries: Mapped[int] = mapped_column(server_default="0")
     next_try_at: Mapped[Moment | None]
     trying_until: Mapped[Moment | None]
-    """While a worker tries, it alone does until then."""
+    """The end of the lease of the worker that tries."""
     created_at: Mapped[Stamp]
     ended_at: Mapped[Moment | None]
 
 
 class DeliveryTry(Base):
-    """One call of an endpoint and what came of it. Insert-only."""
+    """One call of an endpoint and its result. Insert-only."""
 
     __tablename__ = "delivery_try"
 
     event_id: Mapped[UUID] = mapped_column(server_default=str(UUID(int=0)))
-    """Says in which partition it is. The default is for a worker of the version before."""
+    """Decides its partition. The default is for a worker of the previous version."""
     delivery_id: Mapped[UUID] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     succeeded: Mapped[bool]

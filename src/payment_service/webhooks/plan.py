@@ -13,7 +13,7 @@ class DeliveryPlan:
     """When to try again, and when to stop. Times are seconds."""
 
     delays_s: tuple[float, ...] = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
-    """Before the second try, the third ...; after as many failures and one more a delivery is dead."""
+    """Pauses before the second, third ... try. When the try after the last pause fails, the delivery is dead."""
     order_wait_s: float = 3
     """How long a later event of an object waits for an earlier one."""
     disable_after_s: float = 432000
@@ -24,10 +24,10 @@ class DeliveryPlan:
     """... and of all endpoints, in all workers together."""
 
     def delay_s(self, tries: int) -> float | None:
-        """How long after so many failed tries the next one comes; none when there is none."""
+        """The pause after this many failed tries; none when there is no other try."""
         if tries > len(self.delays_s):
             return None
-        # Jitter: what failed together must not come back together. Only later, so that the whole plan is never shorter.
+        # Jitter spreads what failed together. It only adds, so that the whole plan is never shorter.
         return self.delays_s[tries - 1] * jitter(_JITTER)
 
     @property

@@ -58,12 +58,12 @@ class EndpointHealth:
     dead: int
     waiting: int
     waits_since: datetime | None
-    """Since when the oldest delivery waits, of any age; none when nothing does."""
+    """When the oldest delivery that waits was written, of any age; none when nothing waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRecord:
-    """All deliveries, to endpoints that the caller may see."""
+    """Deliveries to endpoints that the caller may see."""
 
     database: Database
     endpoints: Endpoints
@@ -97,7 +97,7 @@ class DeliveryRecord:
                 of_shops(EventDelivery.shop_id, caller.shops),
                 outbox.visible_to(caller.shops),
             )
-            # An endpoint of theirs may have been told of other shops before: of those they see nothing.
+            # Their endpoint may have received events of other shops before, which they must not see.
             query = query.where(
                 EventDelivery.endpoint_id.in_([one.id for one in await self.endpoints.all(caller)]),
                 or_(of_event, EventDelivery.type == EventType.TEST),
@@ -135,7 +135,7 @@ class DeliveryRecord:
         return [EndpointDelivery(delivery, endpoint) for delivery, endpoint in rows[::-1] if may_see(endpoint, caller)]
 
     async def replay(self, caller: Caller, delivery_id: UUID, *, skip_since: datetime | None = None) -> EventDelivery:
-        """Deliver an event once more, at once. What still waits is tried now; what was replayed already, anew.
+        """Deliver an event again, at once. If its delivery still waits, that one is tried now.
 
         A replay that was made since ``skip_since`` is returned as it is, so that asking twice is asking once.
 
@@ -260,7 +260,7 @@ class DeliveryRecord:
         endpoints = await self.endpoints.all(caller)
         ids = [endpoint.id for endpoint in endpoints]
         recent = EventDelivery.created_at > func.now() - DAY
-        # An endpoint may have been told of other shops before, of which those of its shops see nothing.
+        # An endpoint may have received events of other shops before, which callers of its shops must not see.
         its_shops = or_(
             WebhookEndpoint.shops.is_(None),
             EventDelivery.shop_id == any_(WebhookEndpoint.shops),
