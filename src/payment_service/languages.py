@@ -1,7 +1,7 @@
-"""The languages that people are addressed in, and the catalogues of what is said in them.
+"""The languages of texts for people, and the catalogues of translations.
 
-The English text is the key of the others. A package that speaks to people keeps its texts in ``locale/ru.po`` and
-``locale/kk.po``, which are read as they are, once, when the first of them is needed.
+The English text is the key. A package with texts for people keeps the translations in ``locale/ru.po`` and
+``locale/kk.po``, which are read once, when the first of them is needed.
 """
 
 import gettext
@@ -24,7 +24,7 @@ def catalogue(package: str, language: Language) -> gettext.NullTranslations:
     """The texts of a package in a language."""
     if language is Language.EN:
         return gettext.NullTranslations()
-    from babel.messages import mofile, pofile  # noqa: PLC0415 - a program that says nothing does not pay for it
+    from babel.messages import mofile, pofile  # noqa: PLC0415 - only where texts are translated
 
     source = files(package) / "locale" / f"{language}.po"
     read = pofile.read_po(io.BytesIO(source.read_bytes()), locale=language)
@@ -35,5 +35,5 @@ def catalogue(package: str, language: Language) -> gettext.NullTranslations:
 
 
 def mark(text: str) -> str:
-    """Mark a text of a table for the catalogues; it is translated where it is shown."""
+    """Mark a text for the catalogues; it is translated where it is shown."""
     return text

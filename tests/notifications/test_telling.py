@@ -328,7 +328,7 @@ async def test_next_message_to_a_chat_leaves_a_second_later(services: Services, 
 async def test_thirty_a_second_leave_in_all(services: Services) -> None:
     telegram = services.notifications.channels["telegram"]
     async with services.database.transaction() as session:  # in which the database's clock stands still
-        waits = [await services.notifications._place(session, telegram, "telegram") for _ in range(70)]
+        waits = [await services.notifications._reserve_slot(session, telegram, "telegram") for _ in range(70)]
     given = [wait_s for wait_s in waits if wait_s is not None]
     assert given == pytest.approx([number / 30 for number in range(len(given))], abs=0.001)
     assert given[-1] <= service.MAX_WAIT_S

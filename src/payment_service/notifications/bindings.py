@@ -70,7 +70,7 @@ class Bindings:
     database: Database
     notifications: Notifications
 
-    # --- asking
+    # --- reading
 
     async def all(self, caller: Caller) -> list[BoundChat]:
         """Every binding that the caller may see, oldest first, those that are switched off too."""
@@ -154,7 +154,7 @@ class Bindings:
 
         Raises:
             BindingNotFound: when there is none that the caller may see.
-            MessageNotSent: with what the channel said.
+            MessageNotSent: with the channel's reason.
         """
         bound = await self.get(caller, binding_id)
         note = await asyncio.to_thread(note_of_test, Language(bound.binding.language))
@@ -182,7 +182,7 @@ def checked_events(events: Sequence[str]) -> list[str]:
 
 
 def checked_language(language: str) -> Language:
-    """A language that there are words of.
+    """A language that there are texts in.
 
     Raises:
         InvalidInput: for any other.
@@ -212,7 +212,7 @@ async def _record(session: AsyncSession, operation_type: str, binding: NotifyBin
 
 
 async def _check_quota(session: AsyncSession, caller: Caller) -> None:
-    """Each chat shares the pace of its channel with all others."""
+    """All chats of a channel share its rate."""
 
     async def bound() -> int:
         active = select(func.count()).where(NotifyBinding.is_active, of_shops(NotifyBinding.shop_id, caller.shops))

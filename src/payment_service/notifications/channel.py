@@ -1,8 +1,8 @@
-"""What every channel to people offers, and what can come of a message. A channel never raises and never repeats.
+"""What every channel to people offers, and the results of a send. A channel never raises and never repeats.
 
-A message may come twice and is never lost: when the answer to a send is lost, nobody can tell whether the message
-arrived, and it is sent again. A second "paid 17 500" names the same order and shows what it is; a first one that
-never came is an order that nobody makes. Where the channel can tell a repetition (e-mail, by its Message-ID), it does.
+A message may come twice and is never lost: when the answer to a send is lost, it is not known whether the message
+arrived, and it is sent again. A repeated "paid 17 500" names the same order; a lost one is an order that nobody
+prepares. Where the channel recognises repetitions (e-mail, by its Message-ID), none is shown.
 """
 
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from payment_service.notifications.texts import Note
 
 REASON_LENGTH: Final = 200
 SETTING_OF: Final = {"telegram": "TELEGRAM_BOT_TOKEN", "email": "SMTP_URL"}
-"""What sets each channel up."""
+"""The setting that sets up each channel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The message was taken."""
+    """The channel accepted the message."""
 
     message_id: str | None = None
     """The channel's own id of it."""
@@ -34,7 +34,7 @@ class TryAgain:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """This message will never be taken; another one to the same chat may."""
+    """The channel will never accept this message; it may accept another one to the same chat."""
 
     reason: str
 
@@ -48,7 +48,7 @@ class ChatGone:
 
 @dataclass(frozen=True, slots=True)
 class ChatMoved:
-    """The chat has another address from now on; the message was not taken."""
+    """The chat has another address from now on; the message was not accepted."""
 
     address: str
 

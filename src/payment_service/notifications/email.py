@@ -37,7 +37,7 @@ class Email:
             message["Message-ID"] = f"<{key}@{self._domain}>"
             async with asyncio.timeout(DEADLINE_S):
                 await self._hand_over(message)
-        except Exception as error:  # noqa: BLE001 - any way of failing is one: not known to have been taken
+        except Exception as error:  # noqa: BLE001 - whatever failed, it is not known to have been accepted
             return _read(error, address)
         return Sent()
 
@@ -59,7 +59,7 @@ class Email:
         await client.connect()
         try:
             await client.send_message(message)
-            # It was taken: how the connection ends says nothing about it.
+            # It was accepted, however the connection ends.
             with contextlib.suppress(SMTPException):
                 await client.quit()
         finally:
@@ -81,16 +81,16 @@ def _read(error: Exception, address: str) -> Delivery:
         if error.code in _NO_MAILBOX and _is_of_address(error.message):
             return ChatGone(_reason(error, address))
     if isinstance(error, aiosmtplib.SMTPAuthenticationError):
-        # A wrong password is ours to put right, and the message is sent then.
+        # A wrong password is ours to correct; then the message is sent.
         return TryAgain(_reason(error, address))
     if isinstance(error, SMTPResponseException) and error.code >= 500:
         return Refused(_reason(error, address))
     return TryAgain(_reason(error, address))
 
 
-def _is_of_address(said: str) -> bool:
-    """Whether a refusal is about the address (X.1.X, X.2.X: RFC 3463), not about who sends what to it."""
-    enhanced = _ENHANCED.search(said)
+def _is_of_address(message: str) -> bool:
+    """Whether a refusal is about the address (X.1.X, X.2.X: RFC 3463), not about the sender or the message."""
+    enhanced = _ENHANCED.search(message)
     return enhanced is None or enhanced[0].split(".")[1] in {"1", "2"}
 
 

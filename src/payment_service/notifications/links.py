@@ -1,10 +1,9 @@
 """One-time links of people, sent to the e-mail address of their account: at once, and once.
 
-A link is as good as a password, and only its digest is kept. So it is in no queue: to try again later, it would have to
-be stored, and it may have expired by then. What could not be sent is shown to the administrator, as it is without
-e-mail, and a new link can be made, which ends this one. It goes to the account's address alone: chats are bound to
-shops, and no chat is known to be read by one person only. Nothing that the mail server says is kept, for it may quote
-the mail.
+A link is as good as a password, and only its digest is stored. So it is not queued: to be sent later, it would have to
+be stored. One that could not be sent is shown to the administrator, as without e-mail; a new link ends this one. It goes
+to the account's address alone: chats are bound to shops, and may be read by several people. Replies of the mail server
+are not stored, since they may quote the mail.
 """
 
 import asyncio
@@ -27,9 +26,9 @@ class MadeLink:
     """A link that was made."""
 
     address: str = field(repr=False)
-    """The whole of it: a secret."""
+    """The whole link: a secret."""
     is_sent: bool = False
-    """Whether the account's e-mail address got it. If not, it has to be shown."""
+    """Whether it was sent to the account's e-mail address. If not, it has to be shown."""
     problem: str | None = None
     """Why it could not be sent, or is not known to have been."""
 
@@ -43,7 +42,7 @@ class Links:
 
     @property
     def can_be_sent(self) -> bool:
-        """Whether e-mail is set up, and a link can be whole."""
+        """Whether e-mail is set up, and CONSOLE_URL, which a whole link begins with."""
         return CHANNEL in self.notifications.channels and self.notifications.console_url is not None
 
     async def make(self, person_id: int, *, site: str = "") -> MadeLink | None:

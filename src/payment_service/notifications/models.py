@@ -11,7 +11,7 @@ from payment_service.postgres.database import Base, Moment, Stamp, UpdateStamp
 
 
 class MessageState(StrEnum):
-    """Where a message stands. What is sent or dead stays so."""
+    """State of a message. Sent and dead are final."""
 
     WAITING = "waiting"
     FAILED = "failed"
@@ -71,7 +71,7 @@ class NotifyMessage(Base):
     state: Mapped[str] = mapped_column(String(10))
     tries: Mapped[int] = mapped_column(server_default="0")
     reason: Mapped[str | None] = mapped_column(String(200))
-    """What came of the last try."""
+    """Why the last try failed."""
     channel_message_id: Mapped[str | None] = mapped_column(String(100))
     created_at: Mapped[Stamp]
     tried_at: Mapped[Moment | None]

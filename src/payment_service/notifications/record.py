@@ -1,4 +1,4 @@
-"""The record of messages, for people: which chat was sent what, and whether it arrived."""
+"""Lists messages for people: what was sent to which chat, and whether it arrived."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ AT_ONCE: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class MessageDetails:
-    """A message, the event that it tells, and the chat that it went or goes to."""
+    """A message with its event and its chat."""
 
     message: NotifyMessage
     event: Event
@@ -29,7 +29,7 @@ class MessageDetails:
 
 @dataclass(frozen=True, slots=True)
 class MessageRecord:
-    """All messages, to chats that are bound to shops of the caller alone."""
+    """Messages to chats that are bound to the caller's shops."""
 
     database: Database
 
@@ -70,7 +70,7 @@ def _messages(caller: Caller) -> Select[NotifyMessage, Event, NotifyChat]:
     )
     if caller.shops is ALL_SHOPS:
         return query
-    # A chat of theirs may get events of other shops too: of those they see nothing.
+    # Their chat may receive events of other shops too, which they must not see.
     bound = select(NotifyBinding.chat_id).where(of_shops(NotifyBinding.shop_id, caller.shops))
     return query.where(NotifyMessage.chat_id.in_(bound), visible_to(caller.shops))
 

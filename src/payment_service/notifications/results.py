@@ -1,4 +1,4 @@
-"""What came of sending a message: what is written of it and of its chat, in the caller's transaction."""
+"""Writes the result of a send to the message and its chat, in the caller's transaction."""
 
 from datetime import datetime, timedelta
 from typing import Final, assert_never
@@ -23,7 +23,7 @@ log = get_logger(__name__)
 async def record_result(
     session: AsyncSession, chat: NotifyChat, message: NotifyMessage, delivery: Delivery, now: datetime
 ) -> None:
-    """What a delivery makes of the message and the chat."""
+    """Write the result to the message and the chat."""
     match delivery:
         case Sent(message_id):
             message.state, message.sent_at, message.channel_message_id = MessageState.SENT, now, message_id
@@ -46,7 +46,7 @@ async def record_result(
 
 
 async def disable(session: AsyncSession, chat: NotifyChat, reason: str) -> None:
-    """Nothing reaches the chat: give up what was to be sent to it, and raise an alarm."""
+    """Give up the chat, which nothing reaches, and its open messages; raise an alarm."""
     if chat.disabled_at is None:
         chat.disabled_at, chat.disabled_reason = await now_of(session), reason
     _alarm("chat_disabled", chat, reason)

@@ -4,8 +4,7 @@ A chat is due when it has an open message and ``next_send_at`` has come. The wor
 that lease ends, sends the oldest open message and plans the next. So a chat's messages are sent one after the other, in
 order, never faster than the channel allows, however many workers there are.
 
-The module ``channel`` tells what can become of a message: it is never lost, and may come twice when the reply to it, or
-the worker that sent it, was lost.
+A message is never lost, and may come twice when the reply to it, or the worker that sent it, was lost (``channel``).
 """
 
 import asyncio
@@ -56,15 +55,15 @@ from payment_service.scheduling.jitter import jitter
 LEASE_S: Final = 60
 """How long a worker holds the lease of a chat; longer than any channel's deadline."""
 MAX_WAIT_S: Final = 2.0
-"""How far ahead places in a channel's pace are reserved; a chat that gets none is due again later."""
+"""How far ahead slots of a channel's rate are reserved; a chat that gets none is due again later."""
 PAUSES_S: Final = (2, 5, 15, 60, 300, 900, 1800, 3600)
-"""Between tries; the last one for good."""
+"""Between tries; the last one repeats."""
 _CLAIMED_MEANWHILE: Final = timedelta(seconds=LEASE_S)
-"""By so much a try that another worker begins may be later than the moment of a statement that looks at it."""
+"""How much later than a statement's time a try may be that another worker has just begun."""
 LETS_PASS_AFTER: Final = 5
-"""A message that failed so often lets the later ones pass: it may be the message that is wrong."""
+"""A message that failed this often no longer holds up the later ones: the fault may be its own."""
 SLOTS: Final = 60
-"""How many chats one worker sends to at once: as many as wait for a place in the pace, and a few that are slow."""
+"""How many chats one worker sends to at once: those that wait for a slot of the rate, and a few slow ones."""
 CONNECTIONS: Final = 4
 """How many of the process's connections messages may hold: readings need them more."""
 log = get_logger(__name__)
@@ -122,17 +121,17 @@ class Notifications:
         rows = (await session.execute(wanted)).all()
         if not rows:
             return
-        # Under their locks: a chat that is being disabled either gets its line as dead, or gives the new one up.
+        # Locked: a chat that is disabled meanwhile either gets a dead message here, or gives up the new one.
         locked = select(NotifyChat).where(NotifyChat.id.in_({row.chat_id for row in rows}))
         chats = {chat.id: chat for chat in await session.scalars(locked.order_by(NotifyChat.id).with_for_update())}
-        messages = [_first_line(event_id, chats[chat_id], language) for event_id, chat_id, language in rows]
+        messages = [_new_message(event_id, chats[chat_id], language) for event_id, chat_id, language in rows]
         await session.execute(insert(NotifyMessage).on_conflict_do_nothing(), messages)
         wake(session, self.kind)
 
     # --- sending
 
     async def claim(self, at_most: int) -> list[ClaimedChat]:
-        """Claim chats whose next message is due, while their channels' pace has places."""
+        """Claim chats whose next message is due, as far as the rates of their channels allow."""
         due = (
             select(NotifyChat)
             .where(NotifyChat.next_send_at <= func.now(), NotifyChat.disabled_at.is_(None), _has_open_message())
@@ -155,9 +154,9 @@ class Notifications:
         return None if seconds is None else float(seconds)
 
     async def bring_forward(self) -> int:
-        """Send now to chats that a claim holds for longer than any does, or whose last try was made later than now.
+        """Make due now what is leased for longer than any lease, or was last tried later than now.
 
-        Places in a channel's pace that are further ahead than any that is given out are given out anew.
+        Slots of a channel's rate that are reserved further ahead than any can be are released.
         """
         lease_is_over = func.now() + timedelta(seconds=2 * LEASE_S)
         was_ahead = select(NotifyMessage).where(
@@ -200,7 +199,7 @@ class Notifications:
         await retry_until_written(lambda: self._write(claimed, delivery))
 
     async def send_now(self, chat: NotifyChat, note: Note) -> Delivery:
-        """Send a note at once, for a person who waits for it. What it shows of the chat is recorded."""
+        """Send a note at once, for a person who waits for it. Whether the chat can be reached is recorded."""
         delivery = await self.send_once(chat.channel, chat.address, note, f"{new_id()}.{chat.id}")
         async with self.database.transaction() as session:
             held = await locked(session, chat.id)
@@ -218,18 +217,18 @@ class Notifications:
     # --- steps
 
     async def _claim_chat(self, session: AsyncSession, chat: NotifyChat) -> ClaimedChat | None:
-        """Claim a chat that is locked; none when its channel's pace has no place for it now."""
+        """Claim a locked chat; none when its channel's rate has no slot for it now."""
         now = await now_of(session)
         while True:
             found = await _next_message(session, chat)
             if found is None:  # its last open message ended, here or while it was being locked
                 return None
             message, event = found
-            if await session.scalar(select(NotifyBinding.id).where(*_tells(event, chat)).limit(1)) is not None:
+            if await session.scalar(select(NotifyBinding.id).where(*_binds(event, chat)).limit(1)) is not None:
                 break
-            # It was when the event came. Its people may be another seller's by now.
+            # It was bound when the event came, and its people may be another seller's by now.
             message.state, message.reason = MessageState.DEAD, "the chat is not bound to this any more"
-        wait_s = await self._place(session, self.channels.get(chat.channel), chat.channel)
+        wait_s = await self._reserve_slot(session, self.channels.get(chat.channel), chat.channel)
         if wait_s is None:
             chat.next_send_at = now + timedelta(seconds=MAX_WAIT_S / 2 * jitter(3))
             return None
@@ -238,7 +237,7 @@ class Notifications:
         message.tried_at = now
         try:
             facts, language = await _event_facts(session, event), Language(message.language)
-        except ValueError:  # a newer version wrote it, whose workers know words for it
+        except ValueError:  # a newer version wrote it, whose workers have a text for it
             log.warning("message of a newer version", event_id=str(event.id), type=event.type)
             return None
         return ClaimedChat(
@@ -252,8 +251,8 @@ class Notifications:
             language=language,
         )
 
-    async def _place(self, session: AsyncSession, channel: Channel | None, name: str) -> float | None:
-        """Reserve the next place in a channel's pace: how long to wait for it, or none when too many wait already."""
+    async def _reserve_slot(self, session: AsyncSession, channel: Channel | None, name: str) -> float | None:
+        """Reserve the next slot of a channel's rate: seconds to wait for it, or none when too many wait already."""
         if channel is None:
             return 0
         place = text(
@@ -272,7 +271,7 @@ class Notifications:
             note = await asyncio.to_thread(
                 note_of, claimed.facts, claimed.language, now=datetime.now(UTC), console_url=self.console_url
             )
-        except Exception as error:  # noqa: BLE001 - an event that nobody can put into words must not hold up the others
+        except Exception as error:  # noqa: BLE001 - an event without a text must not hold up the others
             return Refused(f"no words for it: {type(error).__name__}")
         return await self.send_once(claimed.channel, claimed.address, note, f"{claimed.event_id}.{claimed.chat_id}")
 
@@ -286,7 +285,7 @@ class Notifications:
         return delivery
 
     async def _write(self, claimed: ClaimedChat, delivery: Delivery) -> None:
-        """Record what became of a message, and plan the next one. Twice is the same as once."""
+        """Record the result of a send, and plan the next one. Idempotent."""
         async with self._connections, self.database.transaction() as session:
             chat = await locked(session, claimed.chat_id)
             now = await now_of(session)
@@ -308,7 +307,7 @@ class Notifications:
         return max(least_s, PAUSES_S[min(chat.failures, len(PAUSES_S)) - 1] * jitter(1.5))
 
 
-def _first_line(event_id: UUID, chat: NotifyChat, language: str) -> dict[str, Any]:
+def _new_message(event_id: UUID, chat: NotifyChat, language: str) -> dict[str, Any]:
     is_dead = chat.disabled_at is not None
     return {
         "event_id": event_id,
@@ -337,8 +336,8 @@ async def _next_message(session: AsyncSession, chat: NotifyChat) -> tuple[Notify
     return None if row is None else (row[0], row[1])
 
 
-def _tells(event: Event, chat: NotifyChat) -> tuple[ColumnElement[bool], ...]:
-    """The conditions for a binding that sends an event to a chat."""
+def _binds(event: Event, chat: NotifyChat) -> tuple[ColumnElement[bool], ...]:
+    """The conditions for a binding that sends the event to the chat."""
     return (
         NotifyBinding.chat_id == chat.id,
         NotifyBinding.is_active.is_(True),

@@ -1,4 +1,4 @@
-"""What is set from outside about the channels to people."""
+"""The settings of the channels to people."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,7 +18,7 @@ class TelegramSettings:
 
 @dataclass(frozen=True, slots=True)
 class EmailSettings:
-    """The server that takes the mails, and the address that they come from."""
+    """The mail server and the sender's address."""
 
     server: SmtpServer
     sender: str

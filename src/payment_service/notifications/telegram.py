@@ -21,11 +21,11 @@ DEADLINE_S: Final = 10
 CONNECT_TIMEOUT_S: Final = 5
 MAX_REPLY_BYTES: Final = 64 * 1024
 DEFAULT_RETRY_AFTER_S: Final = 30.0
-"""How long to leave a chat alone when the Bot API asks for it without saying for how long."""
+"""How long to wait when the Bot API limits the rate without saying for how long."""
 MAX_RETRY_AFTER_S: Final = 86400.0
 _HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "payment-service"}
 _KEPT: Final = 4
-"""So many connections wait for the next message: a message that a broken one lost is sent again."""
+"""How many connections are kept for the next message. A message that a broken one lost is sent again."""
 _GONE: Final = (
     "chat not found",
     "user not found",
@@ -38,7 +38,7 @@ _GONE: Final = (
     "was kicked",
     "channel_private",
 )
-"""What the Bot API says with status 400 when it is the chat that is wrong, not the message."""
+"""Descriptions of status 400 that are about the chat, not the message."""
 
 
 class Telegram:
@@ -64,7 +64,7 @@ class Telegram:
         try:
             async with asyncio.timeout(DEADLINE_S):
                 status, reply = await self._post(body)
-        except Exception as error:  # noqa: BLE001 - any way of failing is one: not known to have been taken
+        except Exception as error:  # noqa: BLE001 - whatever failed, it is not known to have been accepted
             # Never the error's text: it may hold the address.
             return TryAgain(f"telegram: {type(error).__name__}")
         return self._read(status, reply)
@@ -75,7 +75,7 @@ class Telegram:
 
     async def _post(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         extensions = {
-            "target": self._target,  # not in the URL, which others print
+            "target": self._target,  # not in the URL, which libraries log
             "timeout": {"connect": CONNECT_TIMEOUT_S},
         }
         request = httpx.Request("POST", self._url, json=body, headers=_HEADERS, extensions=extensions)
@@ -96,8 +96,8 @@ class Telegram:
         if status == 200 and reply.get("ok") is True:
             result = reply.get("result")
             return Sent(str(result["message_id"]) if isinstance(result, dict) and "message_id" in result else None)
-        said = str(reply.get("description", "")).replace(self._token, "[hidden]")
-        reason = shortened(f"telegram: {status} {said}")
+        description = str(reply.get("description", "")).replace(self._token, "[hidden]")
+        reason = shortened(f"telegram: {status} {description}")
         parameters = reply.get("parameters")
         parameters = parameters if isinstance(parameters, dict) else {}
         match status:
@@ -107,12 +107,12 @@ class Telegram:
                 return ChatGone(reason)
             case 400 if isinstance(parameters.get("migrate_to_chat_id"), int):
                 return ChatMoved(str(parameters["migrate_to_chat_id"]))
-            case 400 if any(words in said.lower() for words in _GONE):
+            case 400 if any(words in description.lower() for words in _GONE):
                 return ChatGone(reason)
             case 400 | 413:
                 return Refused(reason)
             case _:
-                # 401 and 404 are a wrong token: ours to put right, and the message is sent then.
+                # 401 and 404 are a wrong token, ours to correct; then the message is sent.
                 return TryAgain(reason)
 
 
@@ -127,7 +127,7 @@ def written(note: Note) -> str:
     return "\n".join(lines)
 
 
-def _seconds(told: object) -> float:
-    if not isinstance(told, int | float) or told <= 0:
+def _seconds(value: object) -> float:
+    if not isinstance(value, int | float) or value <= 0:
         return DEFAULT_RETRY_AFTER_S
-    return min(float(told), MAX_RETRY_AFTER_S)
+    return min(float(value), MAX_RETRY_AFTER_S)

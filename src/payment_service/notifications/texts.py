@@ -1,4 +1,4 @@
-"""The texts of messages, in the reader's language: one line of facts, a sentence where something is to be done, a link.
+"""The texts of messages, in the reader's language: a line of facts, a sentence if something is to be done, a link.
 
 Pure: from an event's data to a note; each channel renders a note in its own way. A phone is its last four digits.
 """
@@ -17,7 +17,7 @@ from payment_service.money import TIYN_PER_TENGE, Money
 
 ALMATY: Final = timezone(timedelta(hours=5))
 LATE_AFTER: Final = timedelta(minutes=5)
-"""A message that is later than this says when it happened."""
+"""A message that is later than this shows the time of its event."""
 NO_BREAK: Final = "\N{NO-BREAK SPACE}"
 NOTIFIABLE_EVENTS: Final = tuple(kind for kind in EventType if kind is not EventType.TEST)
 """What people can be notified of; a test event is for programs."""
@@ -79,34 +79,34 @@ class EventFacts:
     at: datetime
 
 
-def note_of(happening: EventFacts, language: Language, *, now: datetime, console_url: str | None = None) -> Note:
+def note_of(event: EventFacts, language: Language, *, now: datetime, console_url: str | None = None) -> Note:
     """The note about an event."""
-    say, decimal, data = texts(language).gettext, _decimal(language), happening.data
-    headline = say(HEADLINES[happening.type])
-    advice = say(ADVICE[happening.type]) if happening.type in ADVICE else None
-    match happening.type.partition(".")[0]:
+    say, decimal, data = texts(language).gettext, _decimal(language), event.data
+    headline = say(HEADLINES[event.type])
+    advice = say(ADVICE[event.type]) if event.type in ADVICE else None
+    match event.type.partition(".")[0]:
         case "payment":
-            amount, facts, payment = data.get("amount"), _of_payment(happening, data, say), data
+            amount, facts, payment = data.get("amount"), _of_payment(event, data, say), data
             advice = advice or _text(data.get("error_message"))
         case "refund":
             payment = data.get("payment", {})
-            amount, facts = data.get("amount"), _of_payment(happening, payment, say)
+            amount, facts = data.get("amount"), _of_payment(event, payment, say)
             if amount != payment.get("amount"):
                 facts = (say("of %(sum)s") % {"sum": money(payment.get("amount"), decimal)}, *facts)
             advice = advice or _text(data.get("error_message"))
         case "route":
-            is_change = happening.type is EventType.ROUTE_CHANGED
-            facts = _of_route(happening, say) if is_change else _of_proposal(happening, say)
+            is_change = event.type is EventType.ROUTE_CHANGED
+            facts = _of_route(event, say) if is_change else _of_proposal(event, say)
             amount, payment = None, {}
         case _:
             amount, facts, payment = None, _of_endpoint(data), {}
     if amount is not None:
         headline = f"{headline} {money(amount, decimal)}"
-    if now - happening.at > LATE_AFTER:
-        facts = (*facts, say("at %(moment)s") % {"moment": f"{happening.at.astimezone(ALMATY):%H:%M %d.%m.%Y}"})
+    if now - event.at > LATE_AFTER:
+        facts = (*facts, say("at %(moment)s") % {"moment": f"{event.at.astimezone(ALMATY):%H:%M %d.%m.%Y}"})
     page = f"payments/{payment['id']}" if "id" in payment else None
-    if happening.type in {EventType.ROUTE_PROPOSED, EventType.ROUTE_REFUSED}:
-        page = f"sellers/{happening.shop_id}/changes/{data['id']}"
+    if event.type in {EventType.ROUTE_PROPOSED, EventType.ROUTE_REFUSED}:
+        page = f"sellers/{event.shop_id}/changes/{data['id']}"
     link = f"{console_url}/console/{page}" if console_url and page else None
     return Note(headline, facts, advice, link, say("Open in the console"))
 
@@ -141,7 +141,7 @@ def money(tenge: float | None, decimal: str) -> str:
     """An amount of an event (the number that JSON shows, in tenge) as people read it: 17 500 ₸, or 17 500,50 ₸."""
     if tenge is None:
         return "?"
-    # The shortest text of the number is the very amount that was written: money.py, Money.number.
+    # The shortest text of the number is exactly the amount (money.py, Money.number).
     whole, rest = divmod(Money.from_tenge(Decimal(str(tenge))).tiyn, TIYN_PER_TENGE)
     tiyn = f"{decimal}{rest:02d}" if rest else ""
     return f"{whole:,}".replace(",", NO_BREAK) + f"{tiyn}{NO_BREAK}₸"
@@ -151,12 +151,12 @@ def _decimal(language: Language) -> str:
     return "." if language is Language.EN else ","
 
 
-def _of_payment(happening: EventFacts, payment: Mapping[str, Any], say: Say) -> tuple[str, ...]:
+def _of_payment(event: EventFacts, payment: Mapping[str, Any], say: Say) -> tuple[str, ...]:
     order, code, phone = (_text(payment.get(name)) for name in ("order_id", "short_code", "phone_last4"))
     # In the merchant cabinet a payment is found by the code alone.
-    needs_code = not order or happening.type in {EventType.PAYMENT_UNKNOWN, EventType.REFUND_UNKNOWN}
+    needs_code = not order or event.type in {EventType.PAYMENT_UNKNOWN, EventType.REFUND_UNKNOWN}
     facts = (
-        _shop(happening, say),
+        _shop(event, say),
         say("order %(id)s") % {"id": order} if order else "",
         say("code %(code)s") % {"code": code} if code and needs_code else "",
         f"•••{phone}" if phone else "",
@@ -164,10 +164,10 @@ def _of_payment(happening: EventFacts, payment: Mapping[str, Any], say: Say) -> 
     return tuple(fact for fact in facts if fact)
 
 
-def _of_route(happening: EventFacts, say: Say) -> tuple[str, ...]:
-    data = happening.data
+def _of_route(event: EventFacts, say: Say) -> tuple[str, ...]:
+    data = event.data
     facts = (
-        _shop(happening, say),
+        _shop(event, say),
         say("BIN %(bin)s") % {"bin": _text(data.get("organization_bin"))},
         "" if data.get("is_active", True) else say("takes no payments"),
         say("version %(number)s") % {"number": data.get("version")},
@@ -177,12 +177,12 @@ def _of_route(happening: EventFacts, say: Say) -> tuple[str, ...]:
     return tuple(fact for fact in facts if fact)
 
 
-def _of_proposal(happening: EventFacts, say: Say) -> tuple[str, ...]:
-    data, name = happening.data, {"name": _text(happening.data.get("actor"))}
+def _of_proposal(event: EventFacts, say: Say) -> tuple[str, ...]:
+    data, name = event.data, {"name": _text(event.data.get("actor"))}
     before, after = (_text(data.get(which)) for which in ("organization_bin_today", "organization_bin"))
-    is_proposed = happening.type is EventType.ROUTE_PROPOSED
+    is_proposed = event.type is EventType.ROUTE_PROPOSED
     facts = (
-        _shop(happening, say),
+        _shop(event, say),
         say("BIN %(bin)s") % {"bin": after if before == after else f"{before} → {after}"},
         say("another device token") if data.get("has_other_device_token") else "",
         "" if data.get("is_active", True) else say("takes no payments"),
@@ -193,15 +193,15 @@ def _of_proposal(happening: EventFacts, say: Say) -> tuple[str, ...]:
 
 
 def _of_endpoint(data: Mapping[str, Any]) -> tuple[str, ...]:
-    # Of an address only whose it is: the rest of it may be a secret.
+    # Only the host of a URL: the rest of it may be a secret.
     facts = (_text(data.get("description")), urlsplit(str(data.get("url", ""))).hostname or "")
     return tuple(fact for fact in facts if fact)
 
 
-def _shop(happening: EventFacts, say: Say) -> str:
-    return _text(happening.shop_name) or (say("shop %(id)s") % {"id": happening.shop_id} if happening.shop_id else "")
+def _shop(event: EventFacts, say: Say) -> str:
+    return _text(event.shop_name) or (say("shop %(id)s") % {"id": event.shop_id} if event.shop_id else "")
 
 
 def _text(value: object) -> str:
-    """What came from outside, on one line and not endless."""
+    """A text from outside, on one line and cut to a length."""
     return " ".join(str(value or "").split())[:_FACT_LENGTH]

@@ -207,7 +207,7 @@ class Endpoints:
         return NewSecret(endpoint, secret)
 
     async def switch_on(self, session: AsyncSession, endpoint: WebhookEndpoint) -> None:
-        """Deliver to it again, what waits at once. One that was switched off automatically is announced as recovered."""
+        """Deliver to it again, what waits at once. If it was switched off automatically, announce that it recovered."""
         if endpoint.is_active:
             return
         recovered = endpoint.off_reason != "person"
