@@ -1,7 +1,7 @@
-"""How often passwords may be tried: of one account and from one address in all processes together, in all by each.
+"""Rate limits of sign-in attempts: per account and per address over all processes, and in total per process.
 
-What a process allows in all is counted in its memory, before anything else is used: a hash of a password is work.
-Accounts and addresses are rows, each by its digest, whether there is such an account or not: the two look alike.
+The total is counted in memory, before anything else is done: hashing a password is expensive. Accounts and addresses
+are rows named by a digest; an account that does not exist is counted alike.
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ OF_ACCOUNT: Final = Rate(10, _WINDOW_S)
 OF_ADDRESS: Final = Rate(30, _WINDOW_S)
 IN_ALL: Final = Rate(120, 60)
 _FORGOTTEN_AT_ONCE: Final = 100
-"""More than one attempt adds, so that there are never more rows than attempts of one window."""
+"""More than one attempt inserts, so that there are never more rows than attempts of one window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class SignInLimits:
     _in_all: RateLimiter = field(default_factory=lambda: RateLimiter(IN_ALL))
 
     async def take(self, address: str, email: str | None = None) -> None:
-        """Count an attempt; also that of an account, where it is known whose it is.
+        """Count an attempt, for its address and, where it is known, its account.
 
         Raises:
             RateLimited: when it is one too many; then it is not counted.
@@ -51,7 +51,7 @@ class SignInLimits:
             await _forget(session)
 
     async def give_back(self, address: str, email: str | None = None) -> None:
-        """The person came in: nobody was guessing."""
+        """Undo the count of an attempt that succeeded."""
         if not self.on:
             return
         async with self.database.transaction() as session:
@@ -61,7 +61,7 @@ class SignInLimits:
 
 
 def _buckets(address: str, email: str | None) -> list[tuple[str, Rate]]:
-    """What an attempt is counted for, in an order in which two attempts never wait for each other."""
+    """The buckets of an attempt, in a fixed order, so that two attempts never deadlock."""
     of_account = [] if email is None else [(digest_of(f"account {email}"), OF_ACCOUNT)]
     return sorted([(digest_of(f"address {network_of(address)}"), OF_ADDRESS), *of_account])
 
@@ -73,7 +73,7 @@ async def _take(session: AsyncSession, name: str, rate: Rate) -> Exceeded | None
     locked = locked.on_conflict_do_update(index_elements=["name"], set_={"full_at": SignInLimit.full_at})
     left_s = func.extract("epoch", SignInLimit.full_at - now).cast(Float)
     held_s: float = (await session.execute(locked.returning(left_s))).scalar_one()
-    # Further ahead than a window: a clock that was ahead wrote it.
+    # Further ahead than a window: written while the clock was ahead.
     begins_s = held_s if 0 < held_s <= rate.window_s else 0
     full_s = begins_s + _step(rate).total_seconds()
     if full_s > rate.window_s:
@@ -84,7 +84,7 @@ async def _take(session: AsyncSession, name: str, rate: Rate) -> Exceeded | None
 
 
 async def _forget(session: AsyncSession) -> None:
-    """Delete some of the buckets that are full again; those that somebody takes from are left."""
+    """Delete some of the buckets that are full again, except those that are locked."""
     full = select(SignInLimit.name).where(SignInLimit.full_at < func.now()).limit(_FORGOTTEN_AT_ONCE)
     await session.execute(delete(SignInLimit).where(SignInLimit.name.in_(full.with_for_update(skip_locked=True))))
 

@@ -24,7 +24,7 @@ class ApiKey(Base):
     scopes: Mapped[list[str]] = mapped_column(ARRAY(String(32)))
     shops: Mapped[list[int] | None] = mapped_column(ARRAY(Integer))
     once: Mapped[UUID | None]
-    """The form that asked for it: sent again, it makes no second key."""
+    """The id of the form that made it: the same form sent again makes no second key."""
     created_at: Mapped[Stamp]
     expires_at: Mapped[Moment | None]
     revoked_at: Mapped[Moment | None]
@@ -51,7 +51,7 @@ class Person(Base):
     shops: Mapped[list[int] | None] = mapped_column(ARRAY(Integer))
     """None is every shop, which a florist never has."""
     refund_limit: Mapped[Tiyn | None]
-    """What this person may pay back of one payment, with what was paid back before; none is no limit."""
+    """The most that this person may pay back of one payment, earlier refunds included; none: no limit."""
     password_hash: Mapped[str | None] = mapped_column(String(200))
     password_set_at: Mapped[Moment | None]
     created_at: Mapped[Stamp]
@@ -88,8 +88,8 @@ class PersonSession(Base):
     person_id: Mapped[int] = mapped_column(ForeignKey("person.id"))
     created_at: Mapped[Stamp]
     proved_at: Mapped[Stamp]
-    """When the password was last given, or an OpenID provider last asked."""
+    """When the person last proved who they are, by password or through an OpenID provider."""
     expires_at: Mapped[Moment]
     ended_at: Mapped[Moment | None]
     openid_nonce: Mapped[str | None] = mapped_column(String(64), unique=True)
-    """The digest of the nonce of the attempt that it began with, at an OpenID provider; none with a password."""
+    """The digest of the nonce of the OpenID sign-in that began it; none after one by password."""

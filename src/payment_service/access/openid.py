@@ -1,11 +1,11 @@
 """Signing in through an OpenID provider: an attempt begins, the browser goes there, and comes back with a code.
 
-The provider says whose e-mail address it is, and nothing else is taken from it: the account exists already, and its
-role and shops are ours. What an attempt has to remember goes into a sealed cookie of its browser, so any process can
-end it; an attempt begins one session at most, which the database sees to. The same way a person is asked again for who
-they are before money moves: the provider has to say when it last did that.
+Only the verified e-mail address is taken from the provider: the account exists already, with its role and shops. The
+state of an attempt is in an encrypted cookie of its browser, so any process can finish it; the database makes sure that
+an attempt begins one session at most. A person proves who they are again before money moves in the same way: the
+provider has to state when it last authenticated them.
 
-Without the setting nothing of this is used, and Authlib is imported when somebody signs in with it.
+Without the setting none of this is used, and Authlib is imported when somebody signs in with it.
 """
 
 import asyncio
@@ -41,21 +41,21 @@ class Refusal(StrEnum):
     """Why a sign-in is refused."""
 
     AWAY = "away"
-    """The provider does not answer, or not with what it should."""
+    """The provider does not answer, or not as it should."""
     OVER = "over"
     """The attempt is unknown here: too old, of another browser, or used."""
     DENIED = "denied"
-    """The provider says no."""
+    """The provider refused."""
     NOT_PROVEN = "not_proven"
-    """What the provider sent does not hold."""
+    """What the provider sent is not valid."""
     NOT_VERIFIED = "not_verified"
     """The provider does not say that the e-mail address is the person's."""
     NO_ACCOUNT = "no_account"
     """There is no account of that address that may sign in."""
     ANOTHER_PERSON = "another_person"
-    """It is the address of another account than that of the session."""
+    """The address is that of another account than the session's."""
     NOT_ASKED_AGAIN = "not_asked_again"
-    """The provider does not say that it asked the person just now."""
+    """The provider does not state that it authenticated the person just now."""
 
 
 class OpenIdRefused(Exception):
@@ -69,17 +69,17 @@ class OpenIdRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What the provider said about a person, verified."""
+    """What the provider stated about a person, verified."""
 
     email: str | None
-    """None unless the provider says that the address is theirs."""
+    """None unless the provider states that it is verified."""
     authenticated_at: float | None
-    """When the provider last asked for who they are, in seconds since 1970; none when it does not say."""
+    """When the provider last authenticated them, in seconds since 1970; none when it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """What is remembered while the browser is at the provider."""
+    """The state of an attempt while the browser is at the provider."""
 
     began_at: float
     wanted: str
@@ -97,7 +97,7 @@ class StartedAttempt:
     url: str
     """Where the browser goes now."""
     sealed: str
-    """What the browser has to keep and bring back."""
+    """The encrypted state, for the browser to keep and bring back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class CompletedAttempt:
     """An attempt that ended well."""
 
     wanted: str
-    """The page that it began for."""
+    """The page that the person wanted."""
     token: str | None = field(repr=False)
     """Of the session that began; none when a session was proved."""
 
@@ -121,11 +121,11 @@ class OpenId:
 
     @property
     def host(self) -> str:
-        """What people know the provider by."""
+        """The provider's host, by which people know it."""
         return urlsplit(self.settings.issuer).hostname or ""
 
     async def begin(self, wanted: str, *, session: str | None = None) -> StartedAttempt:
-        """Begin an attempt for a page. With the digest of a ``session`` the person is asked again, and it is proved.
+        """Begin an attempt for a page. With the digest of a ``session``, the person proves it instead of beginning one.
 
         Raises:
             OpenIdRefused: when the provider cannot be reached.
@@ -141,7 +141,7 @@ class OpenId:
         """End an attempt with what the provider sent the browser back with.
 
         Raises:
-            OpenIdRefused: when it does not come to a session.
+            OpenIdRefused: when no session begins or is proved.
             RateLimited: after too many attempts.
         """
         await self._sessions.limits.take(address)
@@ -166,7 +166,7 @@ class OpenId:
     async def _begin(self, email: str, identity: Identity, attempt: _Attempt) -> str:
         at = identity.authenticated_at
         is_sane = at is not None and 0 <= at <= time.time() + LEEWAY_S
-        # A session that was begun without saying when has still to be proved before money moves.
+        # Without a valid time, the session has still to be proved before money moves.
         proved_at = datetime.fromtimestamp(at if at is not None and is_sane else 0, UTC)
         try:
             token = await self._sessions.begin_of(email, nonce=attempt.nonce, proved_at=proved_at)
@@ -187,7 +187,7 @@ class OpenId:
             _refuse(Refusal.ANOTHER_PERSON, attempt)
 
     def _opened(self, sealed: str, state: str) -> _Attempt:
-        """The attempt that the browser kept, if it is the one that the provider answers."""
+        """The attempt that the browser kept, if the provider's answer belongs to it."""
         try:
             attempt = _Attempt(**json.loads(self._vault.decrypt(sealed, _CONTEXT)))
         except (VaultError, ValueError, TypeError):

@@ -1,8 +1,8 @@
-"""Requests to an OpenID provider, and which of its answers are trusted. With Authlib's protocol and joserfc's keys.
+"""Requests to an OpenID provider, and which of its answers are trusted. Uses Authlib and joserfc.
 
-An ID token counts when one of the provider's keys signed it, by an algorithm with a public key, for this client, for
-this attempt (nonce), and it has not expired. The provider's addresses and keys are read again every hour, and its keys
-once more when a token names an unknown one. Imported when somebody signs in with it.
+An ID token is valid when one of the provider's keys signed it, by an algorithm with a public key, for this client, for
+this attempt (nonce), and it has not expired. The provider's metadata and keys are read again every hour, and the keys
+also when a token names an unknown one. Imported when somebody signs in with it.
 """
 
 import asyncio
@@ -38,22 +38,22 @@ ALGORITHMS: Final = (
     "EdDSA",
     "Ed25519",
 )
-"""With a key pair each: ``none`` proves nothing, and with HMAC our own secret would be a key."""
+"""All with a key pair: ``none`` proves nothing, and with HMAC our own secret would be a key."""
 _KNOWN_FOR_S: Final = 3600
 _RETRY_AFTER_S: Final = 10
-"""How long a failure, or a key that is not known, waits for the next question."""
+"""How long after a failure, or an unknown key, the provider is not asked again."""
 _FORM: Final = "application/x-www-form-urlencoded"
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Metadata:
-    """What the provider said about itself."""
+    """The provider's metadata."""
 
     authorization_endpoint: str
     token_endpoint: str
     by_post: bool
-    """Whether it takes the client's secret in the form alone."""
+    """Whether it accepts the client's secret only in the form."""
     keys: KeySet
     until: float
     """Of the loop's time."""
@@ -69,10 +69,10 @@ class Provider:
         self._one_at_a_time = asyncio.Lock()
 
     async def authorization_url(self, *, state: str, nonce: str, verifier: str, ask_again: bool) -> str:
-        """Where the browser goes. ``ask_again``: the provider asks for who they are even if it knows.
+        """Where the browser goes. ``ask_again``: the provider authenticates the person again.
 
         Raises:
-            OpenIdRefused: when the provider cannot be asked where that is.
+            OpenIdRefused: when its metadata cannot be read.
         """
         known = await self._read()
         client = OAuth2Client(
@@ -92,7 +92,7 @@ class Provider:
         """Who a code stands for.
 
         Raises:
-            OpenIdRefused: when the provider does not take the code, or its token does not hold.
+            OpenIdRefused: when the provider refuses the code, or its token is not valid.
         """
         known = await self._read()
         reply = await self._exchange(known, code, verifier)
@@ -123,7 +123,7 @@ class Provider:
         return _object(reply) or _refuse(Refusal.AWAY, "token endpoint: no JSON object")
 
     async def _verified(self, known: _Metadata, id_token: str, nonce: str, access_token: object) -> dict[str, Any]:
-        """The claims of an ID token that holds."""
+        """The claims of a valid ID token."""
         try:
             try:
                 token = _decoded(id_token, known.keys)
@@ -145,7 +145,7 @@ class Provider:
         return dict(claims)
 
     async def _read(self, *, anew: bool = False) -> _Metadata:
-        """What is known of the provider, read again when it is too old; with ``anew`` unless that was a moment ago."""
+        """The provider's metadata, read again when too old, or when ``anew`` and not read a moment ago."""
         now = asyncio.get_running_loop().time
         async with self._one_at_a_time:
             is_fresh = self._known is not None and now() < self._known.until
@@ -176,7 +176,7 @@ class Provider:
         return found or _refuse(Refusal.AWAY, f"{urlsplit(url).path}: {status}, no JSON object")
 
     def _endpoint(self, metadata: dict[str, Any], name: str) -> str:
-        """An address of the provider's: over TLS, unless the provider itself is on this machine without."""
+        """A URL of the provider: over TLS, unless the issuer itself is without, on this machine."""
         url = str(metadata.get(name))
         if urlsplit(url).scheme not in {"https", urlsplit(self._settings.issuer).scheme}:
             _refuse(Refusal.AWAY, f"its {name} is none")

@@ -15,10 +15,10 @@ from payment_service.errors import InvalidInput
 SHORTEST: Final = 10
 LONGEST: Final = 200
 _SHORT_NAME: Final = 3
-"""So short a name is in many a password that has nothing to do with it."""
+"""A name as short as this may be in a password by chance."""
 _hasher: Final = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 _DUMMY_HASH: Final = _hasher.hash("the password of nobody")
-"""Compared with where there is no account, so that the answer takes as long as for one."""
+"""Verified when there is no account, so that the answer takes as long as with one."""
 _one_at_a_time: Final = asyncio.Semaphore(1)
 
 
@@ -26,7 +26,7 @@ def checked_password(password: str, *, email: str) -> str:
     """Return a password that may be used.
 
     Raises:
-        InvalidInput: for one that is too short, too long, or said by the account itself.
+        InvalidInput: for one that is too short, too long, or holds the name of the account.
     """
     if not SHORTEST <= len(password) <= LONGEST:
         raise InvalidInput("password", f"has {SHORTEST} to {LONGEST} characters")
@@ -37,7 +37,7 @@ def checked_password(password: str, *, email: str) -> str:
 
 
 async def hash_of(password: str) -> str:
-    """What is stored of a password."""
+    """The hash of a password, for storing."""
     async with _one_at_a_time:
         return await asyncio.to_thread(_hasher.hash, password)
 

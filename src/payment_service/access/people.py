@@ -1,7 +1,7 @@
 """People who sign in to the console: who they are, their role and shops, and the link that sets a password.
 
 An account is made by an administrator and is never removed: its e-mail address names the person in the record. A
-change of role, shops or password ends every session of the account; the database sees to that.
+change of role, shops or password ends every session of the account, by a trigger.
 """
 
 import re
@@ -80,14 +80,14 @@ def rights_of(person: Person) -> frozenset[Right]:
 
 
 def caller_of(person: Person) -> Caller:
-    """The person as a ``Caller``. Without a list of shops only a role for all shops sees any."""
+    """The person as a ``Caller``. Without a list of shops a florist sees none, the other roles all."""
     scopes = frozenset[Scope]().union(*(_SCOPES.get(right, frozenset()) for right in rights_of(person)))
     is_for_all = person.shops is None and person.role != Role.FLORIST
     return Caller(person.email, scopes, ALL_SHOPS if is_for_all else frozenset(person.shops or ()))
 
 
 def act_as(person: Person) -> None:
-    """From here on the record names this person."""
+    """From here on audit entries name this person as the actor."""
     origin.set(replace(origin.get(), actor=person.email))
 
 
@@ -160,7 +160,7 @@ class People:
             return person
 
     async def disable(self, person_id: int) -> Person | None:
-        """End an account for good, with its sessions; none when there is no such account. Twice is the same as once."""
+        """End an account for good, with its sessions; none when there is no such account. Idempotent."""
         async with self.database.transaction() as session:
             person = await _locked(session, person_id)
             if person is not None and person.disabled_at is None:
@@ -198,12 +198,12 @@ class People:
         return token
 
     async def record_sending(self, person_id: int, end: str) -> None:
-        """Write down that the account's link was sent, or could not be. ``end`` holds nothing of the link."""
+        """Record whether the account's link could be sent. ``end`` holds nothing of the link."""
         async with self.database.transaction() as session:
             await audit.record_change(session, "person-link-send", Person.__tablename__, person_id, reason=end)
 
     async def of_link(self, token: str) -> Person | None:
-        """Whose link it is; none when it does not work any more."""
+        """The person of a link; none when it does not work any more."""
         async with self.database.reading() as session:
             found: Person | None = await session.scalar(
                 select(Person)

@@ -1,4 +1,4 @@
-"""How much a caller of some shops may have of what every seller's events wait for: webhook endpoints, chats."""
+"""How many webhook endpoints and chats a caller of some shops may have: each slows down every seller's events."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -11,7 +11,7 @@ from payment_service.errors import InvalidInput
 from payment_service.postgres.visibility import ALL_SHOPS
 
 MAX_OF_SOME_SHOPS: Final = 20
-"""So many of a kind are on."""
+"""How many of one kind may be on."""
 _ONE_AT_A_TIME: Final = text("SELECT pg_advisory_xact_lock(hashtext(:kind || '_of_some_shops'))")
 
 
@@ -20,7 +20,7 @@ async def check_quota(
 ) -> None:
     """Refuse what was just switched on, in the caller's transaction, when it is one too many.
 
-    ``count`` tells how many of the kind are on that the caller may see. Callers wait for each other before it is asked.
+    ``count`` counts those of the kind that are on and that the caller may see, under a lock.
 
     Raises:
         InvalidInput: the ``refusal``.

@@ -1,8 +1,7 @@
 """Who calls, and what they may do.
 
-Keys are served from memory. The database notifies each change of a key, and then all are forgotten: a revoked key ends
-within the time of a NOTIFY. Without a LISTEN connection every key is looked up. Whether a key has expired is checked at
-each use.
+Keys are cached in memory. The database notifies each change of a key, which empties the cache: a revoked key ends
+within the time of a NOTIFY. Without a LISTEN connection every key is looked up. Expiry is checked at each use.
 """
 
 import asyncio
@@ -36,7 +35,7 @@ _KEY_MARK: Final = "ps_"
 _PREFIX_LENGTH: Final = 10
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _OURS: Final = frozenset({"anonymous", "console", "development", "service", "worker"})
-"""Actors of the record that are no caller: a key of that name could sign with it."""
+"""Actors of the audit log that are no caller: a key with such a name could be taken for them."""
 log = get_logger(__name__)
 
 
@@ -98,7 +97,7 @@ class Caller:
 FULL_ACCESS: Final = Caller("development", frozenset(Scope), ALL_SHOPS)
 """The caller of a development server that runs without authentication, and the person at the command line."""
 SERVICE: Final = Caller("service", frozenset(Scope), ALL_SHOPS)
-"""The service itself: when it starts, and when it looks for what waits for people."""
+"""The service itself: when it starts, and when it looks for tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +138,7 @@ class Access:
 
     database: Database
     cache: Cache[str, _CachedKey] = field(default_factory=lambda: Cache("api_key_changed"))
-    """By digest. A guess is never kept, so that it holds no more than there are keys."""
+    """By digest. Unknown keys are not cached, so that it holds no more than there are keys."""
     _used: set[int] = field(default_factory=set, repr=False)
     """Keys whose use is not recorded yet."""
 
@@ -218,7 +217,7 @@ class Access:
         expires_at: datetime | None = None,
         once: UUID | None = None,
     ) -> NewKey:
-        """Make a key. ``once`` stands for the request, when that may come twice.
+        """Make a key. ``once`` is the id of a request that may be sent twice.
 
         Raises:
             InvalidInput: for a scope that does not exist, no scope, or no name; for a name that stands for other shops;
@@ -260,7 +259,7 @@ class Access:
             return list(await session.scalars(select(ApiKey).order_by(ApiKey.id)))
 
     async def revoke(self, key_id: int) -> ApiKey | None:
-        """Revoke a key for ever; none when there is no such key. Twice is the same as once."""
+        """Revoke a key for ever; none when there is no such key. Idempotent."""
         async with self.database.transaction() as session:
             row = await session.get(ApiKey, key_id, with_for_update=True)
             if row is not None and row.revoked_at is None:
@@ -271,9 +270,9 @@ class Access:
 
 
 async def _check_name(session: AsyncSession, row: ApiKey) -> None:
-    """Refuse a name that stands for other shops: Idempotency-Keys are of a name, and would be in each other's way.
+    """Refuse a name that is used for other shops: Idempotency-Keys belong to a name, and would collide.
 
-    A key that replaces another has its shops, or some more or fewer of them.
+    A key that replaces another has the same shops, or some more or fewer.
     """
     for shops in await session.scalars(select(ApiKey.shops).where(ApiKey.name == row.name)):
         if shops is None or row.shops is None:

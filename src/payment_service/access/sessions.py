@@ -1,4 +1,4 @@
-"""Sessions of people: signing in, who a session's token stands for, giving the password again, signing out.
+"""Sessions of people: signing in, the person of a token, proving who they are again, signing out.
 
 Each use is looked up: a session that was ended anywhere ends at once in every process. Attempts to sign in are limited
 by account, by address and in all, since each of them costs a hash of a password; those of an account are in the record.
@@ -22,7 +22,7 @@ from payment_service.postgres.database import Database
 
 SESSION_LASTS: Final = timedelta(hours=12)
 PROVED_FOR_S: Final = 600
-"""For so long after the password was given it is not asked for again."""
+"""How long a proof of who they are counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class SignedIn:
     @property
     def has_proved(self) -> bool:
         """Whether the person proved who they are a short time ago."""
-        # Before now by no clock but one that was ahead then: it proves nothing.
+        # A proof in the future was written while the clock was ahead: it proves nothing.
         return 0 <= self.proved_s < PROVED_FOR_S
 
     def may(self, right: Right) -> bool:
@@ -87,7 +87,7 @@ class Sessions:
         return token
 
     async def of(self, token: str) -> SignedIn:
-        """Who a session stands for; from here on the record names them.
+        """The person of a session; from here on audit entries name them.
 
         Raises:
             NotAuthenticated: when it is unknown, has ended or has expired.
@@ -132,12 +132,12 @@ class Sessions:
             row.proved_at = max(row.proved_at, now)  # it may have waited for a later proof
         await self.limits.give_back(address, person.email)
 
-    # --- by what an OpenID provider said
+    # --- through an OpenID provider
 
     async def begin_of(self, email: str, *, nonce: str, proved_at: datetime) -> str | None:
         """Begin a session of the account with this verified address; returns its token, or none without an account.
 
-        ``nonce`` is that of the attempt. ``proved_at`` is when the provider asked the person.
+        ``nonce`` is that of the attempt. ``proved_at`` is when the provider authenticated the person.
 
         Raises:
             NotAuthenticated: when the attempt began a session before.
@@ -168,7 +168,7 @@ class Sessions:
         return token
 
     async def prove_of(self, digest: str, email: str, *, proved_at: datetime) -> bool:
-        """Note that the provider asked the person of a session again; false for another person's address.
+        """Record that the provider authenticated the person of a session again; false for another person's address.
 
         Raises:
             NotAuthenticated: when the session ended meanwhile.
@@ -187,7 +187,7 @@ class Sessions:
         return True
 
     async def sign_out(self, signed_in: SignedIn) -> None:
-        """End a session. Twice is the same as once."""
+        """End a session. Idempotent."""
         async with self.database.transaction() as session:
             row = await session.get(PersonSession, signed_in.digest, with_for_update=True)
             if row is not None and row.ended_at is None:

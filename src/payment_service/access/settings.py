@@ -1,11 +1,11 @@
-"""What is set from outside about how people sign in."""
+"""The settings of signing in."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class OpenIdSettings:
-    """The provider, and what this service is to it."""
+    """The OpenID provider, and this service as its client."""
 
     issuer: str
     client_id: str

@@ -1,4 +1,4 @@
-"""A key and an account as operators see them. A secret is nowhere: of a key only how it begins."""
+"""A key and an account as operators see them. Without secrets: of a key only its beginning."""
 
 from datetime import datetime
 from typing import Literal, Self

@@ -1,7 +1,7 @@
 """One-time links of people, sent to the e-mail address of their account: at once, and once.
 
 A link is as good as a password, and only its digest is stored. So it is not queued: to be sent later, it would have to
-be stored. One that could not be sent is shown to the administrator, as without e-mail; a new link ends this one. It goes
+be stored. One that could not be sent is shown to the administrator, as without e-mail, and a new link ends it. It goes
 to the account's address alone: chats are bound to shops, and may be read by several people. Replies of the mail server
 are not stored, since they may quote the mail.
 """
