@@ -1,7 +1,7 @@
-"""The record in its order, the rows of a seal and then the seal: read from the database, and as JSON lines in a file.
+"""The audit log in order, the rows of a seal and then the seal: from the database, and as JSON lines in a file.
 
-Memory stays constant however long the record is. What is sealed does not change, so each page is a transaction of its
-own: a long read blocks nobody and may pause.
+Memory stays constant however long the log is. Sealed rows do not change, so each page is a transaction of its own: a
+long read blocks nobody and may pause.
 """
 
 import json
@@ -78,7 +78,7 @@ async def unsealed_rows(database: Database) -> UnsealedRows:
 
 
 async def retired(database: Database) -> list[Retired]:
-    """What has left the record."""
+    """What was retired."""
     query = select(AuditRetired.first_seq, AuditRetired.last_seq, AuditRetired.kept_ids)
     async with database.reading() as session:
         return [
@@ -89,7 +89,7 @@ async def retired(database: Database) -> list[Retired]:
 
 
 async def seal_before(database: Database, seq: int) -> Seal | None:
-    """The seal that ``seq`` is chained to, if it is there."""
+    """The seal before ``seq``, to which that one is chained, if it is there."""
     async with database.engine.connect() as connection:
         found = await read_seals(connection, first=seq - 1, last=seq - 1, limit=1)
     return found[0] if found else None
@@ -126,7 +126,7 @@ async def _rows(
 
 
 def to_line(line: Line) -> bytes:
-    """One line of an archive, without its end. What is hashed of a row stands in it byte for byte."""
+    """One line of an archive, without its line feed. It holds the hashed bytes of a row as they are."""
     if isinstance(line, Row):
         return line.content.join(_ROW_LINE)
     return canonical({**line.content, "hash": line.hash}).join(_SEAL_LINE)
@@ -154,5 +154,5 @@ def _from_line(raw: bytes, number: int) -> Line:
             if type(row_id) is int:
                 return Row(row_id, content)
     except (ValidationError, ValueError, TypeError, KeyError, RecursionError):
-        pass  # told below, as for a line of another kind
+        pass  # raised below, as for a line of another kind
     raise RecordBroken(Kind.UNREADABLE, f"Line {number} of the file is neither a row nor a seal as they are exported.")

@@ -1,8 +1,8 @@
 """The canonical form: the bytes of a row and of a seal that are hashed. Pure; docs/audit.md documents it.
 
-What is written here is hashed for good. A form is never changed, only followed by the next one: whoever adds a column
-to ``payment_log`` adds a form that holds it, and seals of earlier forms stay valid. In those the column must be empty,
-because it was not there when they were made.
+A form is never changed, only followed by the next one, since its hashes are kept for good: whoever adds a column to
+``payment_log`` adds a form that holds it, and seals of earlier forms stay valid. Under those the column must be empty,
+because it did not exist when they were made.
 """
 
 import json
@@ -59,7 +59,7 @@ def newest_form() -> int:
 
 
 def covered(row: Mapping[str, Any], form: int) -> dict[str, Any]:
-    """What a form holds of a row. A later column that is not empty shows, so that it cannot be filled unnoticed."""
+    """The columns of a row that a form holds, and later ones that are not empty: none can be filled unnoticed."""
     columns = FORMS.get(form, frozenset(row))
     return {name: value for name, value in row.items() if name in columns or value is not None}
 
@@ -94,7 +94,7 @@ class Seal:
 
     @property
     def content(self) -> dict[str, object]:
-        """Everything of it but its own hash."""
+        """Everything but its hash."""
         return {
             "seq": self.seq,
             "form": self.form,

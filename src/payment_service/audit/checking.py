@@ -1,4 +1,4 @@
-"""Checking the whole record, out of the database or out of an archive, into one report."""
+"""Checks the whole audit log, from the database or from an archive, and reports the result."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -17,12 +17,12 @@ from payment_service.observability.context import origin
 from payment_service.postgres.database import Database
 
 Progress = Callable[[int], object]
-"""Told how much was done since it was last told: seals of the database, bytes of a file."""
+"""Called with what was done since the last call: seals of the database, bytes of a file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found to be whole and, if there is one, the first thing that is not."""
+    """What was found to be intact and, if there is one, the first thing that is not."""
 
     first: Seal | None
     last: Seal | None
@@ -69,7 +69,7 @@ async def _take_all(verifier: Verifier, lines: AsyncGenerator[archive.Line], pro
 
 
 async def record_check(database: Database, report: Report) -> None:
-    """Record that the check found the record whole, for those who only look; nothing when it did not."""
+    """Record a check that found everything intact, for pages that show it; nothing for any other."""
     if report.problem is not None or report.first is None or report.last is None:
         return
     async with database.transaction() as session:
@@ -86,16 +86,16 @@ async def record_check(database: Database, report: Report) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SealingStatus:
-    """How far the record is sealed, and how far it was found to be whole. No check is made for it."""
+    """How far the audit log is sealed, and how far an earlier check found it intact."""
 
     sealed_seq: int | None
     sealed_at: datetime | None
     waits_since: datetime | None
     """When the oldest row was written that no seal covers yet."""
     check: AuditCheck | None
-    """The last check that found everything whole."""
+    """The last check that found everything intact."""
     is_replaced: bool
-    """Whether the last seal of that check is not the same any more."""
+    """Whether the last seal of that check has another hash by now."""
 
 
 async def sealing_status(database: Database) -> SealingStatus:
@@ -106,14 +106,14 @@ async def sealing_status(database: Database) -> SealingStatus:
         unsealed = select(AuditEntry.created_at).where(AuditEntry.id > last_id).order_by(AuditEntry.id).limit(1)
         waits_since = await session.scalar(unsealed)
         check = await session.scalar(select(AuditCheck).order_by(AuditCheck.id.desc()).limit(1))
-        of_today = None
+        hash_today = None
         if check is not None:
-            of_today = await session.scalar(select(AuditSeal.hash).where(AuditSeal.seq == check.last_seq))
-    return SealingStatus(seq, sealed_at, waits_since, check, check is not None and of_today != check.last_hash)
+            hash_today = await session.scalar(select(AuditSeal.hash).where(AuditSeal.seq == check.last_seq))
+    return SealingStatus(seq, sealed_at, waits_since, check, check is not None and hash_today != check.last_hash)
 
 
 def check_file(path: Path, *, expected: Expected | None = None, progress: Progress = lambda _: None) -> Report:
-    """Check an archive, without a database. The place of its first seal is taken on trust, unless that is seal 1."""
+    """Check an archive, without a database. The position of its first seal is trusted, unless that is seal 1."""
     verifier = Verifier(expected=expected, start_anywhere=True)
     try:
         with path.open("rb") as file:

@@ -1,6 +1,6 @@
-"""Whether routing, keys, endpoints, chats and secrets are as their latest entries in the record say.
+"""Whether routing, keys, endpoints, chats and secrets match their latest audit entries.
 
-The database is asked, by the same function whose results were recorded: whoever can replace functions can forge this.
+Compared by the database function whose results were recorded: whoever can replace functions can forge this.
 """
 
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ from payment_service.postgres.database import Base, BinColumn, ProviderName, Sta
 
 
 class AuditEntry(Base):
-    """One line of the record, in the partition of its month."""
+    """One audit entry, in the partition of its month."""
 
     __tablename__ = "payment_log"
     __table_args__ = {"postgresql_partition_by": "RANGE (created_at)"}  # noqa: RUF012 - declared so by SQLAlchemy
@@ -36,28 +36,28 @@ class AuditEntry(Base):
     reason: Mapped[str | None] = mapped_column(String(500))
     """The reason that a person gave; null for automatic entries."""
     report_id: Mapped[str | None] = mapped_column(String(64))
-    """The client's own id of a report, so that one which is sent again is taken once."""
+    """The client's own id of a report: sent again under it, a report is recorded once."""
     created_at: Mapped[Stamp]
     subject: Mapped[str | None] = mapped_column(String(60))
-    """The table and the row that was changed, where that is no payment: ``api_key:3``."""
+    """The table and the row that was changed, other than a payment or refund: ``api_key:3``."""
     content: Mapped[str | None] = mapped_column(Text)
-    """What that row holds since, as JSON by ``audited_content`` of the database; of a secret its SHA-256."""
+    """The row after the change, as JSON by the database function ``audited_content``; of a secret its SHA-256."""
 
 
 class ReportTaken(Base):
-    """The key of what a client reported, so that it is taken once: in whichever month, also when that has left."""
+    """The id of a client report, so that it is recorded once, even when its month was retired since."""
 
     __tablename__ = "report_taken"
 
     log_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    """The line of the record that holds it."""
+    """Its audit entry."""
     report_id: Mapped[str] = mapped_column(String(64))
     actor: Mapped[str] = mapped_column(String(100))
     shop_id: Mapped[int | None]
     operation_type: Mapped[str] = mapped_column(String(20))
     external_id: Mapped[str | None] = mapped_column(String(50))
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-    """The time of that line."""
+    """The time of that entry."""
 
 
 class AuditSeal(Base):
@@ -81,7 +81,7 @@ class AuditSeal(Base):
 
 
 class AuditCheck(Base):
-    """That the record was found to be whole, from one seal to another, and who let it be checked. Insert-only."""
+    """A check that found the audit log intact from one seal to another, and who made it. Insert-only."""
 
     __tablename__ = "audit_check"
 
@@ -95,7 +95,7 @@ class AuditCheck(Base):
 
 
 class AuditRetired(Base):
-    """A partition that has left the record. Its rows are in a file; its seals are still here. Insert-only."""
+    """A partition that was retired. Its rows are in a file; its seals are still here. Insert-only."""
 
     __tablename__ = "audit_retired"
 
@@ -107,7 +107,7 @@ class AuditRetired(Base):
     """The seals that cover them; none of an empty one."""
     last_seq: Mapped[int | None] = mapped_column(BigInteger)
     kept_ids: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
-    """Rows under those seals that are of other partitions."""
+    """Rows under those seals that belong to other partitions."""
     file_sha256: Mapped[str | None] = mapped_column(String(64))
     """Of the file that its rows were exported to; none when earlier files hold them all."""
     actor: Mapped[str] = mapped_column(String(100))

@@ -1,7 +1,7 @@
-"""Retiring: the oldest months of the record leave the database, each as one piece and never row by row.
+"""Retiring: the oldest months of the audit log leave the database, each as a whole partition.
 
-What leaves is sealed, checked and in a file first. The table stays beside the record, whole and unchangeable, until a
-person drops it; its seals stay in the record, so that the chain is checked from its first seal on as before.
+Before it leaves, a month is sealed, checked and written to a file. Its table stays, detached and unchangeable, until a
+person drops it; its seals stay in the audit log, so that the chain is still checked from its first seal on.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from payment_service.postgres.months import NotRetired, detach, over
 
 @dataclass(frozen=True, slots=True)
 class RetirablePartition:
-    """A partition that may leave, and where its rows are written to; nowhere when earlier files hold them all."""
+    """A partition that may leave, with the seals to write to its file; none when earlier files hold all its rows."""
 
     partition: str
     until: datetime
@@ -77,7 +77,7 @@ async def write_file(database: Database, seals: SealRange, path: Path, *, progre
 
 
 async def retire(database: Database, partition: str, file_sha256: str | None) -> None:
-    """Take the oldest partition out of the record, as the owner of the tables; that transaction notes it.
+    """Take the oldest partition out of the audit log, as the owner of the tables, and record that.
 
     Raises:
         NotRetired: when the database refuses it, or something else held the record for too long.

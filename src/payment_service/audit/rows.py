@@ -1,4 +1,4 @@
-"""Rows and seals as the database holds them, in the form that is hashed. The only module that selects them for that."""
+"""Reads rows and seals from the database in the form that is hashed; no other module does."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from payment_service.audit.canonical import Row, Seal, canonical, covered
 
-# The session's time zone has no say, and neither has the driver. A time before our era must not look like one in it.
+# Independent of the session's time zone and of the driver. A time BC must not look like one AD.
 UTC_TEXT = (
     """to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || """
     "CASE WHEN {0} < '0001-01-01' THEN ' BC' ELSE '' END"
@@ -33,7 +33,7 @@ async def columns(connection: AsyncConnection) -> dict[str, str]:
 async def read_rows(
     connection: AsyncConnection, table: Mapping[str, str], *, after: int | None, last: int, limit: int
 ) -> list[dict[str, Any]]:
-    """Rows with ``after < id <= last``, by id, as text, whole numbers and None. ``table`` is what ``columns`` told."""
+    """Rows with ``after < id <= last``, by id, as text, whole numbers and None. ``table``: see ``columns``."""
     selected = ", ".join(_as_text(f'"{name}"', kind) for name, kind in table.items())
     query = text(
         f"SELECT {selected} FROM payment_log WHERE id <= :last"  # noqa: S608 - the table's own column names

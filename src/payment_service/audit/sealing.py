@@ -1,11 +1,10 @@
-"""Sealing: chain what was recorded, in batches, away from every payment. Takes no lock that a writer could meet.
+"""Sealing: chains audit entries in batches, in the background. It takes no lock that blocks a writer.
 
-An id is given before its transaction commits, so a row may appear below one that is there already. A seal therefore
-covers a row only when every transaction that could still bring one below it has ended. A transaction locks
-``payment_log`` (or one partition of it, by its name) for writing before it is given an id, and lets go after its commit
-can be seen. So: look which row is the newest, look who holds that lock, and wait until each of those has let go (as
-CREATE INDEX CONCURRENTLY does).
-Nobody waits for the sealing, and it depends on no transaction id, which a restored copy would not have kept.
+A row gets its id before its transaction commits, so it may appear below rows that are visible already. A seal therefore
+covers a row only when every transaction that could still insert below it has ended. A transaction locks ``payment_log``
+(or one partition of it, by its name) for writing before it gets an id, and releases the lock after its commit is
+visible. So: read the newest id, read who holds that lock, and wait until each of those has released it (as CREATE INDEX
+CONCURRENTLY does). Nothing waits for the sealing, and it depends on no transaction ids, which a restored copy lacks.
 """
 
 import asyncio
@@ -39,12 +38,12 @@ _NOW = text(f"SELECT now(), {UTC_TEXT.format('now()')}")
 
 
 class SealFormMismatch(RuntimeError):
-    """``payment_log`` is not what the newest form holds: other code must seal it."""
+    """``payment_log`` has other columns than the newest form: another version must seal it."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditSeals:
-    """Makes seals. Of several workers at once one seals, and the others go on with their work."""
+    """Makes seals. Of several workers at once one seals, and the others skip it."""
 
     database: Database
 
@@ -70,7 +69,7 @@ async def _horizon(connection: AsyncConnection) -> int | None:
     """The newest id up to which no row can appear any more; none when there is nothing new, or writers take long."""
     newest = await connection.scalar(select(func.max(AuditEntry.id)))
     sealed = await connection.scalar(select(func.max(AuditSeal.last_id)))
-    # Each look is a transaction of its own: waiting, this one holds no lock that a migration would stand behind.
+    # Each query is a transaction of its own, so that no lock is held while waiting, which would block a migration.
     await connection.rollback()
     if newest is None or newest <= (sealed or 0):
         return None
@@ -104,7 +103,7 @@ async def _seal_once(connection: AsyncConnection, horizon: int) -> int:
             )
         ).one_or_none()
         seq, previous_hash, after_id = previous or (0, GENESIS, 0)
-        # Held to the end, so that no column comes between the look at the columns and the rows. Writers do not meet it.
+        # Held to the end, so that no column is added between reading columns and rows. It blocks no writer.
         await connection.execute(text("LOCK TABLE payment_log IN ACCESS SHARE MODE"))
         table, form = await columns(connection), newest_form()
         if table.keys() != FORMS[form]:
@@ -127,7 +126,7 @@ async def _seal_once(connection: AsyncConnection, horizon: int) -> int:
             rows=[(row.id, row.digest) for row in rows],
         )
         own_hash = await _store(connection, seal, created_at)
-    # The collected logs hold the hash on another machine: what is sealed cannot be sealed again unnoticed.
+    # The collected logs have the hash on another machine, so that a forged chain is noticed.
     log.info("audit sealed", seq=seal.seq, rows=seal.count, hash=own_hash)
     return seal.count
 

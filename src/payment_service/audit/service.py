@@ -1,4 +1,4 @@
-"""Write and read the record. Writing takes the caller's transaction: nothing is done without its entry."""
+"""Writes and reads the audit log. An entry is written in the transaction of what it records."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from payment_service.postgres.paging import Page, matches, read_page, within
 from payment_service.postgres.visibility import Shops, of_sellers, of_shops
 
 _LONGEST: Final = 500
-"""Characters of a reason, and of what a provider or a client said."""
+"""The maximum length of a reason, and of a message of a provider or a client."""
 
 
 async def record(
@@ -28,7 +28,7 @@ async def record(
     reason: str | None = None,
     **facts: Any,
 ) -> AuditEntry:
-    """Add one entry by the present caller, in its transaction; ``facts`` are its other columns."""
+    """Add an entry by the caller of this context, in the given transaction; ``facts`` are its other columns."""
     who = origin.get()
     entry = AuditEntry(
         operation_type=operation_type,
@@ -54,9 +54,9 @@ async def record_change(
     organization_bin: str | None = None,
     reason: str | None = None,
 ) -> None:
-    """Add what a row of routing, keys, endpoints, chats or secrets holds from now on, in the caller's transaction.
+    """Record what a row of routing, keys, endpoints, chats or secrets holds from now on, in the caller's transaction.
 
-    The database refuses to commit a change of such a row without. What was added already is not added twice.
+    The database refuses to commit a change of such a row without it. An equal entry is not added twice.
     """
     await session.flush()
     subject = f"{table}:{row_id}"
@@ -79,7 +79,7 @@ async def record_change(
 
 SETTLE: Final = "settle"
 UNDO_SETTLE: Final = "settle-undo"
-"""Operations by which people settle what is unknown, and undo that again."""
+"""Operations of people who settle by hand, and undo it."""
 
 
 async def settlement_of(session: AsyncSession, payment_id: UUID, refund_id: UUID | None = None) -> AuditEntry | None:
@@ -101,15 +101,15 @@ async def settlement_of(session: AsyncSession, payment_id: UUID, refund_id: UUID
 
 
 async def reported(session: AsyncSession, report: Mapping[str, Any], *, actor: str) -> AuditEntry | None:
-    """The entry of a report that this client made before, under the same id of its own. ``report`` is by columns.
+    """The entry of a report that this client made before under the same id. ``report`` has the columns of an entry.
 
-    When it has left the record with its month: what is still known of it, with a reason that says so. A report of
-    another actor is the same one if it is of a payment and says the same: an API key was replaced.
+    If that entry was retired with its month: what is still known of it, with a reason that says so. A report by
+    another actor is the same one if it is equal and names a payment: an API key was replaced.
     """
-    its_line = and_(AuditEntry.id == ReportTaken.log_id, AuditEntry.created_at == ReportTaken.created_at)
+    its_entry = and_(AuditEntry.id == ReportTaken.log_id, AuditEntry.created_at == ReportTaken.created_at)
     query = (
         select(ReportTaken, AuditEntry)
-        .outerjoin(AuditEntry, its_line)
+        .outerjoin(AuditEntry, its_entry)
         .where(
             ReportTaken.report_id == report["report_id"],
             ReportTaken.shop_id == report["shop_id"],
@@ -137,7 +137,7 @@ async def reported(session: AsyncSession, report: Mapping[str, Any], *, actor: s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogFilter:
-    """Which lines of the record to show. ``shops`` are those that the caller may see."""
+    """Which audit entries to show. ``shops`` are those that the caller may see."""
 
     shops: Shops
     shop_id: int | None = None
@@ -160,7 +160,7 @@ async def search(
     cursor: str | None = None,
     skip: int = 0,
 ) -> Page[AuditEntry]:
-    """Lines of the record, newest first; ``changes`` are those of routing, keys, endpoints, chats and secrets too."""
+    """Audit entries, newest first; ``changes`` includes those of routing, keys, endpoints, chats and secrets."""
     entry = AuditEntry if wanted.request_id is None else _of_request(wanted.request_id)
     query = select(entry).where(
         of_shops(entry.shop_id, wanted.shops),
@@ -178,7 +178,7 @@ async def search(
 
 
 def _of_request(request_id: str) -> type[AuditEntry]:
-    """The lines of a request, found first: looked for from the newest line on, its few might be the last ones."""
+    """The entries of a request, selected first: a scan from the newest entry on might find its few only at the end."""
     lines = select(AuditEntry).where(AuditEntry.request_id == request_id).cte("of_request").prefix_with("MATERIALIZED")
     return aliased(AuditEntry, lines)
 

@@ -1,7 +1,7 @@
-"""Verification: whether rows are those that were sealed, and the seals one chain. Knows no database and no file.
+"""Verification: whether rows are as they were sealed, and the seals one chain. Knows no database and no file.
 
-A ``Verifier`` is fed the record in its order, the rows of a seal and then the seal, and raises ``RecordBroken`` at the
-first thing that is wrong, named as exactly as can be told. It keeps the rows of one seal in memory, never more.
+A ``Verifier`` is fed the audit log in order, the rows of a seal and then the seal, and raises ``RecordBroken`` at the
+first fault, named as exactly as possible. It keeps the rows of one seal in memory, never more.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """Rows that have left the record: those under these seals, both ends included, but for the ones that stayed."""
+    """Rows that were retired: those under these seals, both ends included, except those that were kept."""
 
     first_seq: int
     last_seq: int
@@ -56,12 +56,12 @@ class Retired:
 
 
 class Verifier:
-    """Follows the chain from its first seal on, or from a seal whose place is taken on trust."""
+    """Follows the chain from its first seal on, or from a seal whose position is trusted."""
 
     def __init__(
         self, *, expected: Expected | None = None, start_anywhere: bool = False, retired: Sequence[Retired] = ()
     ) -> None:
-        """``start_anywhere`` takes the first seal's place on trust; else the first must be seal 1.
+        """``start_anywhere`` trusts the position of the first seal; otherwise it must be seal 1.
 
         Rows that are ``retired`` need not be there. Those that are must be as they were sealed.
         """
@@ -70,7 +70,7 @@ class Verifier:
         self.rows = 0
         """Rows that were found to be as they were sealed."""
         self.rows_retired = 0
-        """Rows that were not there, because they have left."""
+        """Rows that were missing because they were retired."""
         self._retired = retired
         self._expected = expected
         self._met = expected is None
@@ -78,7 +78,7 @@ class Verifier:
         self._waiting: list[Row] = []
 
     def continue_after(self, seal: Seal) -> None:
-        """Begin behind this seal, whose rows are not looked at.
+        """Begin after this seal, whose rows are not checked.
 
         Raises:
             RecordBroken: when the seal is not as it was made.
@@ -96,11 +96,11 @@ class Verifier:
         if isinstance(line, Seal):
             self._take_seal(line)
         elif len(self._waiting) <= MAX_ROWS:
-            # One more than a seal can cover is enough to know which row is too many.
+            # One more than a seal can cover is enough to name the row that is too many.
             self._waiting.append(line)
 
     def end(self) -> None:
-        """There is nothing more.
+        """Finish: nothing more comes.
 
         Raises:
             RecordBroken: when rows are left that no seal covers, or the expected seal did not come.
