@@ -315,7 +315,7 @@ async def test_change_that_expired_or_whose_route_changed_is_applied_by_nobody(
     outdated = await propose(two[0])
     await services.routing.update(FULL_ACCESS, OWN, {"city": "Астана"})
     assert (await two[1].post(outdated, data={"decision": "confirm"})).status_code == 409
-    monkeypatch.setattr("payment_service.routing.changes.WAITS", timedelta(0))
+    monkeypatch.setattr("payment_service.routing.changes.EXPIRES_AFTER", timedelta(0))
     answer = await two[0].post(f"{SELLER}/route", data=await form_of(two[0], device_token=NEW_TOKEN))
     assert answer.headers["location"].endswith("done=proposed")  # the outdated one made way
     expired = (await services.route_changes.of_shop(FULL_ACCESS, OWN))[0].change

@@ -293,7 +293,7 @@ def schedule(plan: FollowPlan, state: State = State.PENDING, failure: Failure | 
     ages: list[float] = []
     age = 0.0
     while True:
-        now = FollowState(state=state, failure=failure, age_s=age, in_state_s=age, asked=bool(ages))
+        now = FollowState(state=state, failure=failure, age_s=age, in_state_s=age, was_read=bool(ages))
         if (delay := plan.next_check(now)) is None:
             return ages
         age += delay

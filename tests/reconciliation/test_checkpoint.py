@@ -8,13 +8,13 @@ from uuid import uuid4
 
 import pytest
 
-from payment_service.reconciliation.checkpoint import Asked, BadCheckpointError, Checkpoint
+from payment_service.reconciliation.checkpoint import BadCheckpointError, Checkpoint, RunArguments
 from payment_service.reconciliation.files import CannotWriteError, write_whole
 from payment_service.reconciliation.findings import Finding, Kind
 from payment_service.reconciliation.service import Period, Walk
 
 SINCE, NOW = datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, 12, 30, 15, 123456, tzinfo=UTC)
-ASKED = Asked(SINCE, None, 8, apply=False)
+ASKED = RunArguments(SINCE, None, 8, apply=False)
 
 
 def left() -> Checkpoint:

@@ -23,7 +23,7 @@ from payment_service.cli.errors import sentence_of
 from payment_service.cli.output import AsJson, show
 from payment_service.cli.running import with_services
 from payment_service.notifications.texts import ALMATY
-from payment_service.reconciliation.checkpoint import Asked, BadCheckpointError, Checkpoint
+from payment_service.reconciliation.checkpoint import BadCheckpointError, Checkpoint, RunArguments
 from payment_service.reconciliation.files import CannotWriteError, write_whole
 from payment_service.reconciliation.findings import QUESTIONS, Finding, Kind
 from payment_service.reconciliation.service import Period, ProviderAwayError, Reconciliation, Walk
@@ -114,7 +114,7 @@ def reconcile(
     Nothing is changed without --apply. Ctrl-C stops it in order, and --resume continues it. The exit code is 0 when all
     agrees, 1 when something differs or needs a person, 2 when the run did not finish or not all could be read.
     """
-    asked = Asked(since, until, shop, apply)
+    asked = RunArguments(since, until, shop, apply)
 
     async def work(services: "Services") -> _Report:
         reconciliation = Reconciliation(services.database, services.providers, services.reading)
@@ -171,7 +171,7 @@ def _give_up(sentence: str, state: Path | None = None) -> NoReturn:
 # --- going on
 
 
-async def _begun(reconciliation: Reconciliation, asked: Asked) -> Checkpoint:
+async def _begun(reconciliation: Reconciliation, asked: RunArguments) -> Checkpoint:
     now = await reconciliation.now()
     period = Period(asked.since, min(asked.until or now, now), asked.shop_id)
     if period.since >= period.until:

@@ -1,7 +1,7 @@
-"""Takes over what the old service's database holds: the routing of its shops and every line of its log.
+"""Imports the database of the old service: the routing of its shops and every line of its log.
 
-The old database is only read, in one snapshot. Taking over twice is the same as once: a line of the log is known by
-the id that it had, a shop by its number. A shop that is routed differently here is never changed.
+The old database is only read, in one snapshot. The import is idempotent: a line of the log is recognised by its old id,
+a shop by its number. A shop that is routed differently here is never changed.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -41,16 +41,16 @@ class Count:
 
 @dataclass(slots=True)
 class LogReport:
-    """What became of the old log."""
+    """The result of importing the old log."""
 
     there: Count = field(default_factory=Count)
-    """In the old database."""
+    """Lines of the old database."""
     before: Count = field(default_factory=Count)
-    """Of it here, before."""
+    """Of those here, before the import."""
     after: Count = field(default_factory=Count)
-    """Of it here, afterwards."""
+    """Of those here, after the import."""
     problems: list[str] = field(default_factory=list)
-    """Lines that cannot be kept as they are."""
+    """Lines that cannot be stored as they are."""
 
 
 class LegacyDatabaseError(Exception):
@@ -115,7 +115,7 @@ async def import_routing(
         rows.append(importing.Row(number, found["shop_id"], fields | names))
     planned = await importing.compare(routing, rows)
     for plan in planned:
-        # What people wrote about a shop may differ; where its money goes may not.
+        # The description of a shop may differ; where its money goes may not.
         differing = sorted(plan.changes.keys() - {"name", "city"}) if plan.action == "change" else []
         if differing:
             problems.append(
@@ -147,7 +147,7 @@ async def import_log(
 ) -> LogReport:
     """Import every line of the old log that is not here yet. ``advance`` is called with the number of lines done."""
     report = LogReport(there=_count(await old.fetchrow("SELECT count(*), sum(amount) FROM paymentlog")))
-    report.before = report.after = await _taken(database)
+    report.before = report.after = await _imported(database)
     after_id = -1
     while rows := await old.fetch(
         "SELECT * FROM paymentlog WHERE id > $1::bigint ORDER BY id LIMIT $2", after_id, PAGE
@@ -164,7 +164,7 @@ async def import_log(
                 await _write_missing(session, lines)
         advance(len(rows))
     if not dry_run:
-        report.after = await _taken(database)
+        report.after = await _imported(database)
     return report
 
 
@@ -181,7 +181,7 @@ async def _write_missing(session: AsyncSession, lines: list[dict[str, Any]]) -> 
         await session.execute(insert(AuditEntry), missing)
 
 
-async def _taken(database: Database) -> Count:
+async def _imported(database: Database) -> Count:
     async with database.reading() as session:
         query = select(func.count(), func.sum(AuditEntry.amount)).where(AuditEntry.source == ACTOR)
         return _count((await session.execute(query)).one())
@@ -192,7 +192,7 @@ def _count(row: Any) -> Count:
 
 
 def _line(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A line as our log keeps it.
+    """A line as our audit log stores it.
 
     Raises:
         ValueError: for one that our log cannot hold as it is.

@@ -1,4 +1,4 @@
-"""The file from which a stopped run is resumed: its arguments, and how far it came. It holds no secret."""
+"""The file from which a stopped run is resumed: its arguments and its progress. It holds no secret."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,8 +12,8 @@ from payment_service.reconciliation.service import Period, Walk
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """The arguments of a run: only a run with the same is resumed. ``until`` is none for "until now"."""
+class RunArguments:
+    """The arguments of a run: it is resumed only with equal ones. ``until`` is none for "until now"."""
 
     since: datetime
     until: datetime | None
@@ -29,7 +29,7 @@ class BadCheckpointError(Exception):
 class Checkpoint:
     """One run that has not ended."""
 
-    asked: Asked
+    asked: RunArguments
     period: Period
     walk: Walk
 
@@ -42,11 +42,11 @@ class Checkpoint:
         write_whole(file, _CHECKPOINTS.dump_json(self, indent=1))
 
     @classmethod
-    def load(cls, file: Path, asked: Asked) -> Self:
+    def load(cls, file: Path, asked: RunArguments) -> Self:
         """The run that was stopped.
 
         Raises:
-            BadCheckpointError: when there is none, or it was asked something else.
+            BadCheckpointError: when there is none, or it had other arguments.
         """
         try:
             found = _CHECKPOINTS.validate_json(file.read_bytes())

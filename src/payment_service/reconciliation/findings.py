@@ -1,6 +1,6 @@
-"""What reconciliation finds, and how a state of ours and a word of the provider's are compared. Pure.
+"""What reconciliation finds, and how our state is compared with the provider's status. Pure.
 
-docs/reconcile.md says of each kind of finding what it means and what to do.
+docs/reconcile.md explains each kind of finding and what to do.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from payment_service.providers.interface import Meaning, NoSuchPayment, StatusRe
 class Kind(StrEnum):
     """What is wrong with a payment or a refund."""
 
-    # The provider says something else than our record.
+    # The provider and our record disagree.
     PAID_THERE_OPEN_HERE = "paid_there_open_here"
     PAID_THERE_ENDED_HERE = "paid_there_ended_here"
     PAID_HERE_NOT_THERE = "paid_here_not_there"
@@ -26,7 +26,7 @@ class Kind(StrEnum):
     NOT_KNOWN_THERE = "not_known_there"
     UNHEARD_OF_WORD = "unheard_of_word"
 
-    # The provider cannot tell.
+    # The provider does not know.
     UNKNOWN_WITHOUT_ID = "unknown_without_id"
     UNKNOWN_REFUND = "unknown_refund"
     AMOUNT_NOT_REPORTED = "amount_not_reported"
@@ -34,7 +34,7 @@ class Kind(StrEnum):
     SENDING = "sending"
     """Under way at this moment; listed so that nothing of the period is left out."""
     UNREAD = "unread"
-    """The provider could not be asked, which says nothing about the payment."""
+    """The status could not be read, which says nothing about the payment."""
 
 
 QUESTIONS: Final = frozenset({Kind.UNKNOWN_WITHOUT_ID, Kind.UNKNOWN_REFUND, Kind.AMOUNT_NOT_REPORTED})
@@ -62,7 +62,7 @@ class Finding:
     there: str | None = None
     """The provider's word or code; for an unread payment, why it was not read."""
     became: str | None = None
-    """The state that the finding was put right to; none when it still stands."""
+    """The state that the payment was corrected to; none when it was not."""
 
     @property
     def differs(self) -> bool:
@@ -71,7 +71,7 @@ class Finding:
 
 
 def compare(state: State, reading: StatusRead | NoSuchPayment) -> Kind | None:
-    """How the provider's word differs from our state; none when both say the same of the money.
+    """How the provider's status differs from our state; none when both agree about the money.
 
     Failed and cancelled are one thing here: nothing was paid.
     """

@@ -29,7 +29,7 @@ from payment_service.refunds.models import Refund
 PAGE: Final = 200
 AT_ONCE: Final = 5
 AWAY_AFTER: Final = 10
-"""So many payments in a row that could not be read, and the provider is taken to be away."""
+"""How many payments in a row that cannot be read mean that the provider is away."""
 MAX_PAUSE_S: Final = 2.0
 _WITHOUT_ID: Final = {State.SENDING: Kind.SENDING, State.UNKNOWN: Kind.UNKNOWN_WITHOUT_ID}
 _OF_REFUND: Final = {RefundState.SENDING: Kind.SENDING, RefundState.UNKNOWN: Kind.UNKNOWN_REFUND}
@@ -61,7 +61,7 @@ class Period:
 
 @dataclass(slots=True)
 class Walk:
-    """How far a walk has come, and what it found so far. It can be resumed from here."""
+    """The progress of a walk, and its findings so far. It can be resumed from here."""
 
     done: int = 0
     created_at: datetime | None = None
@@ -71,7 +71,7 @@ class Walk:
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """What came of one payment; without a reading when it has no id to ask by."""
+    """One compared payment; without a reading when it has no external_id."""
 
     payment: Payment
     reading: Reading | None
@@ -106,17 +106,17 @@ class Reconciliation:
     async def run(
         self, period: Period, walk: Walk, *, apply: bool, stopping: asyncio.Event, moved_on: Callable[[], None]
     ) -> bool:
-        """Walk on from where ``walk`` stands, to the end or until ``stopping``; returns whether it is the end.
+        """Continue the walk, to the end or until ``stopping``; returns whether it reached the end.
 
-        ``moved_on`` is called whenever ``walk`` stands at a new place.
+        ``moved_on`` is called whenever ``walk`` has advanced.
 
         Raises:
-            ProviderAwayError: when the provider answers no more; the walk stands at the last payment that was read.
+            ProviderAwayError: when the provider no longer answers; the walk ends at the last payment that was read.
         """
-        held: list[_Compared] = []  # what could not be read counts only once something after it could
+        held: list[_Compared] = []  # unread payments count only once a later one was read
         unread = 0
 
-        def step() -> None:
+        def advance() -> None:
             if held:
                 walk.done += len(held)
                 walk.created_at, walk.payment_id = held[-1].payment.created_at, held[-1].payment.id
@@ -137,10 +137,10 @@ class Reconciliation:
                     case StatusRead() | NoSuchPayment():
                         unread = 0
                 if not unread:
-                    step()
+                    advance()
         if stopping.is_set():
             return False
-        step()
+        advance()
         return True
 
     async def _all_compared(
@@ -202,7 +202,7 @@ class Reconciliation:
             # It may have moved while the provider was asked.
             payment, _now = await queries.get(self.database, payment.id)
             if kind := compare(State(payment.state), reading):
-                became = await self._put_right(payment) if apply and isinstance(reading, StatusRead) else None
+                became = await self._correct(payment) if apply and isinstance(reading, StatusRead) else None
                 there = reading.code if isinstance(reading, NoSuchPayment) else reading.status
                 findings.append(_finding(kind, payment, there=there, became=became))
         if payment.state == State.PAID and payment.amount is None:
@@ -210,9 +210,9 @@ class Reconciliation:
         return _Compared(payment, reading, findings)
 
     async def _read(self, payment: Payment, external_id: str, stopping: asyncio.Event) -> Reading | None:
-        """Read the status, and again with growing pauses; none when stopped before anything was learned.
+        """Read the status, and again with growing pauses while it fails; none when stopped before.
 
-        That a paid payment failed counts at a second reading, as everywhere else (docs/kaspi-api.md section 3).
+        That a paid payment failed must be read twice, as everywhere else (docs/kaspi-api.md section 3).
         """
         pauses = iter(self.pauses_s)
         doubted = False
@@ -225,13 +225,13 @@ class Reconciliation:
                 case StatusRead(meaning=Meaning.FAILED) if payment.state == State.PAID and not doubted:
                     pause_s, doubted = self.reading.moves.plan.confirm_s, True
                 case _:
-                    # Rest for as long as the answer took: the slower the proxy is, the less it is asked.
+                    # Pause for as long as the answer took: a slow proxy is called less often.
                     await _stopped_within(stopping, min(time.monotonic() - started, MAX_PAUSE_S))
                     return reading
             if await _stopped_within(stopping, pause_s):
                 return None
 
-    async def _put_right(self, payment: Payment) -> str | None:
+    async def _correct(self, payment: Payment) -> str | None:
         """Apply the moves of any reading; returns the state that then agrees with the provider, if it got there.
 
         Two moves at most: an unknown payment that was cancelled is pending first.

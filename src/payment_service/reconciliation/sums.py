@@ -1,7 +1,7 @@
-"""Sums of our record by hour or day, shop, BIN, source and state. Whole tiyn; hours and days are those of Almaty.
+"""Sums of our payments by hour or day, shop, BIN, source and state. Whole tiyn; hours and days of Almaty.
 
-One statement takes them, so they are of one moment. A payment belongs to the time at which it was made, and with it
-everything that was paid back of it, whenever that was.
+One statement computes them, so they are of one moment. A payment counts at the time at which it was made, and with it
+all its refunds, whenever they were made.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from payment_service.refunds.lifecycle import RefundState
 from payment_service.refunds.models import Refund
 
 CALLS: Final = 2000
-"""For how many calls of a period, the newest, the provider's times are shown."""
+"""How many of the newest calls of a period the response times are computed from."""
 UTC_OFFSET: Final = timedelta(hours=5)
 """Of Almaty."""
 Step = Literal["hour", "day"]
@@ -36,29 +36,29 @@ class Sum:
     """The hour or the day, by the clock of Almaty and without an offset."""
     shop_id: int
     organization_bin: str | None
-    """None where the client that made the payments never told."""
+    """None where the client that made the payments did not report it."""
     source: str
     state: State
     payments: int
     amount: int
-    """Tiyn; in it is what was paid back."""
+    """Tiyn, refunds not subtracted."""
     refunded: int
     """Tiyn that were paid back for certain."""
     unknown_refunds: int
     without_amount: int
-    """Payments in no sum, because the client that made them never told the amount."""
+    """Payments in no sum, because the client that made them did not report the amount."""
 
 
 async def sums_of(database: Database, shops: Shops, period: Period, step: Step) -> list[Sum]:
     """The sums of a period, by time, shop, BIN, source and state; what has no payments is left out."""
     async with database.reading() as session:
-        # The planner takes an hour or a day for a few rows, and would sort them to group them. Hashing takes half.
+        # The planner expects few rows of an hour or a day, and would sort them to group them. Hashing takes half.
         await session.execute(text("SET LOCAL enable_sort = off"))
         rows = (await session.execute(statement(shops, period, step))).all()
     found: dict[tuple[Any, ...], Sum] = {}
     for begins, shop_id, organization_bin, source, state, *counted, unknown_refunds in rows:
         key = begins, shop_id, organization_bin, source, state
-        if unknown_refunds:  # the rows of refunds come last, and each has that of its payments
+        if unknown_refunds:  # the rows of refunds come last, each after the row of its payments
             found[key] = replace(found[key], unknown_refunds=unknown_refunds)
             continue
         payments, amount, refunded, without_amount = counted
@@ -132,14 +132,14 @@ def _first(since: datetime, step: Step) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class CallTimes:
-    """How long the provider took to answer, in seconds: half of the calls, and 95 of 100, no longer than that."""
+    """How long calls to the provider took, in seconds: the median and the 95th percentile."""
 
     half_s: float
     most_s: float
 
 
 async def call_times(database: Database, shops: Shops, period: Period) -> CallTimes | None:
-    """How long the newest calls of a period took, until it was known what became of them; none without any."""
+    """How long the newest calls of a period took until their outcome was known; none without any."""
     newest = (
         select(func.extract("epoch", Payment.known_at - Payment.created_at).label("took_s"))
         .where(period.holds(), of_sellers(Payment, shops), Payment.source == "service")

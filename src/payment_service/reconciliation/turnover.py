@@ -1,6 +1,6 @@
 """The sums of a period for the accountant, per shop, BIN and source. Whole tiyn inside, tenge in the file.
 
-The sums are of our record, all taken by one statement: they are of one moment, however long the walk before it took.
+The sums are of our payments, computed by one statement: they are of one moment, however long the walk before took.
 """
 
 import csv
@@ -33,7 +33,7 @@ class Turnover:
     """``total`` in the last line."""
     name: str = ""
     organization_bin: str | None = None
-    """None where the client that made the payments never told."""
+    """None where the client that made the payments did not report it."""
     source: str = ""
     payments: int
     paid_payments: int
@@ -44,9 +44,9 @@ class Turnover:
     """Payments whose end is not known: unknown, or being sent at this moment."""
     unknown_refunds: int
     without_amount: int
-    """Paid, and in no sum, because the client that made them never told the amount."""
+    """Paid, and in no sum, because the client that made them did not report the amount."""
     differing: int | None = 0
-    """None where no provider was asked."""
+    """None where the payments were not compared with the provider."""
     unread: int | None = 0
 
 
@@ -64,7 +64,7 @@ _NOT_ASKED: Final[Mapping[str, Any]] = {"differing": None, "unread": None}
 
 
 async def turnovers_of(database: Database, period: Period, findings: Collection[Finding]) -> list[Turnover]:
-    """The turnovers of a period, by shop, BIN and source; ``findings`` tells what differs or was not read."""
+    """The turnovers of a period, by shop, BIN and source; ``findings`` say what differs or was not read."""
     sums = await sums_of(database, ALL_SHOPS, period, "day")
     differing = Counter(_whose(finding) for finding in findings if finding.differs)
     unread = Counter(_whose(finding) for finding in findings if finding.kind is Kind.UNREAD)
@@ -76,7 +76,7 @@ async def turnovers_of(database: Database, period: Period, findings: Collection[
 
 
 def turnovers(sums: Iterable[Sum], names: Mapping[int, str]) -> list[Turnover]:
-    """The turnovers that sums come to, by shop, BIN and source; what a provider says of them is not known here."""
+    """The turnovers of these sums, by shop, BIN and source, without a comparison with the provider."""
     added: dict[tuple[int, str | None, str], Counter[str]] = {}
     for one in sums:
         here = added.setdefault((one.shop_id, one.organization_bin, one.source), Counter())
@@ -99,10 +99,10 @@ def turnovers(sums: Iterable[Sum], names: Mapping[int, str]) -> list[Turnover]:
         )
         for (shop_id, organization_bin, source), here in added.items()
     ]
-    return sorted(found, key=_place)
+    return sorted(found, key=_sort_key)
 
 
-def _place(turnover: Turnover) -> tuple[int, bool, str, str]:
+def _sort_key(turnover: Turnover) -> tuple[int, bool, str, str]:
     bin_ = turnover.organization_bin
     return int(turnover.shop_id), bin_ is None, bin_ or "", turnover.source
 
@@ -124,13 +124,13 @@ def total_of(turnovers: Sequence[Turnover]) -> Turnover:
 
 
 def line_of(turnover: Turnover) -> dict[str, Any]:
-    """A turnover as people read it: sums in tenge, exact."""
+    """A turnover for people, with sums in tenge, exact."""
     line = asdict(turnover)
     return {**line, **{name: tenge(line[name]) for name in SUMS}}
 
 
 def csv_of(turnovers: Sequence[Turnover]) -> bytes:
-    """The file for the accountant: UTF-8 with a byte order mark, by which Excel knows that it is."""
+    """The file for the accountant: UTF-8 with a byte order mark, by which Excel recognises it."""
     return b"".join(csv_lines(turnovers))
 
 

@@ -1,7 +1,7 @@
 """Payments that the old service made, adopted from its log: followed here, and refundable.
 
-A line of that log is a claim, as a report is: the payment begins as unknown and the provider is asked once, at once. It
-is on the account that the line names, whatever the shop's routing says today.
+A line of that log is only a claim, like a report: the payment begins as unknown, and its status is read at once. It
+belongs to the account that the line names, whatever the shop's routing is today.
 """
 
 from collections.abc import Callable
@@ -24,11 +24,11 @@ OPERATION: Final = "adopt"
 
 @dataclass(slots=True)
 class Adoption:
-    """What became of the payments of the old log."""
+    """The result of adopting the payments of the old log."""
 
     adopted: int = 0
     known: int = 0
-    """They were here before: adopted earlier, reported, or made by this service."""
+    """Known already: adopted earlier, reported, or made by this service."""
     without_account: int = 0
     """Of those adopted: the line names no BIN, so nobody can refund them here."""
     problems: list[str] = field(default_factory=list)
@@ -38,9 +38,9 @@ class Adoption:
 async def adopt_legacy(
     reports: Reports, caller: Caller, *, days: float, advance: Callable[[int], None] = lambda _done: None
 ) -> Adoption:
-    """Adopt the payments that the old log, as it was taken over, names in its last ``days``.
+    """Adopt the payments that the imported log names in its last ``days``.
 
-    Twice is the same as once. ``advance`` is told how many lines are done.
+    Idempotent. ``advance`` is called with the number of lines done.
     """
     adoption, after_id = Adoption(), 0
     since = datetime.now(UTC) - timedelta(days=days)

@@ -1,7 +1,7 @@
 """Client reports of payments that they made themselves: recorded, and followed like ours.
 
-A report is a claim and not a fact. It begins as unknown, its status is read at once, and it never keeps a payment of
-ours from its id: then the report yields and names the payment that it was about.
+A report is only a claim. It begins as unknown, its status is read at once, and it never keeps an external_id from a
+payment of ours: then the report is merged into that payment.
 """
 
 from dataclasses import asdict, dataclass
@@ -45,7 +45,7 @@ class Report:
     status: str | None = None
     error_message: str | None = None
     report_id: str | None = None
-    """The client's own id of this report: sent again under it, the report is taken once."""
+    """The client's own id of this report: sent again under it, the report is recorded once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ class Reports:
     async def write(self, caller: Caller, report: Report) -> AuditEntry:
         """Record a report, and adopt the payment that it is about if it is not known yet.
 
-        A caller of some shops cannot prove that the payment is of their shop, and whoever adopts it learns what becomes
-        of it. So such a report is kept, and belongs to a payment only when that is known to be of the shop.
+        A caller of some shops cannot prove that the payment is of their shop, and could follow it once it is adopted.
+        So such a report is recorded, and assigned to a payment only when that is known to be of the shop.
 
         Raises:
             ShopNotConfigured: when it is of a shop that the caller may not touch.
@@ -70,7 +70,7 @@ class Reports:
         except DBAPIError as error:
             if constraint_of(error) != "payment_log_report":
                 raise
-        return await self._write(caller, report)  # it came twice at once; the other one is there by now
+        return await self._write(caller, report)  # it was sent twice at once; the other one is written by now
 
     async def _write(self, caller: Caller, report: Report) -> AuditEntry:
         async with self.database.transaction() as session:
@@ -88,7 +88,7 @@ class Reports:
         return entry
 
     async def adopt(self, session: AsyncSession, caller: Caller, report: Report) -> Payment | None:
-        """The payment of that shop that a report is of; what one report leaves out, a later one may add."""
+        """The payment of that shop that a report is about. A later report may add what an earlier one left out."""
         if report.external_id is None or report.provider not in self.providers:
             return None
         payment = await queries.by_external_id(session, report.provider, report.external_id)
@@ -97,8 +97,7 @@ class Reports:
         if payment is None:
             payment = await _insert(session, caller, report, report.external_id)
         if payment.shop_id != report.shop_id or not await queries.is_shown(session, payment, caller.shops):
-            # One of two sellers is told of the other's payment: a client named the wrong shop, now or before, or the
-            # shop has another owner.
+            # A client named the wrong shop, now or before, or the shop has another owner.
             alarm("report_of_another_shop", payment.id, shop_id=str(payment.shop_id), reported_for=str(report.shop_id))
             return None
         if payment.source == "client":
@@ -127,7 +126,7 @@ async def _insert(session: AsyncSession, caller: Caller, report: Report, externa
         async with session.begin_nested():
             session.add(payment)
     except IntegrityError:
-        # Somebody else was first, with a report of it or with the payment itself.
+        # Another report of it, or the payment itself, was written first.
         known = await queries.by_external_id(session, report.provider, external_id)
         if known is None:
             raise
@@ -137,7 +136,7 @@ async def _insert(session: AsyncSession, caller: Caller, report: Report, externa
 
 
 async def _complete(session: AsyncSession, payment: Payment, report: Report) -> None:
-    """Fill in what is still missing. What is known stays: the database would refuse another value."""
+    """Fill in what is still missing. Known values stay: the database would refuse others."""
     method = _METHODS.get(report.operation_type)
     if method is not None:
         payment.method = payment.method or method
@@ -148,11 +147,11 @@ async def _complete(session: AsyncSession, payment: Payment, report: Report) -> 
 
 
 async def _pin_account(session: AsyncSession, payment: Payment, organization_bin: str) -> None:
-    """Whose account it is on, as the client says; the device token is known if the shop ever had that BIN."""
+    """Pin the account that the client reported; the device token is known if the shop ever had that BIN."""
     try:
         checked_bin(organization_bin)
     except ValueError:
-        return  # the entry of the report keeps what was said
+        return  # the audit entry of the report has it as reported
     line = await session.scalar(
         select(PaymentConfigHistory)
         .where(

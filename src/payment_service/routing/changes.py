@@ -1,7 +1,7 @@
-"""Changes of where a shop's money goes that one administrator proposes and another one confirms.
+"""Changes of a shop's routing that one administrator proposes and another one confirms.
 
-What was proposed stays as it is, is decided once, and is applied onto the route that it was proposed for and no other.
-The database holds the same: nobody confirms a change of their own, and where two people are needed there is no other
+A proposal is never edited, is decided once, and is applied only to the version of the route that it was proposed for.
+The database enforces the same: nobody confirms a change of their own, and where two people are needed there is no other
 way to change a route.
 """
 
@@ -37,7 +37,7 @@ from payment_service.routing.models import PaymentConfig, RouteChange
 from payment_service.routing.service import Routing, checked_fields, one_at_a_time
 from payment_service.routing.versions import ROUTING_FIELDS
 
-WAITS: Final = timedelta(days=3)
+EXPIRES_AFTER: Final = timedelta(days=3)
 """How long a change waits for its second administrator."""
 
 
@@ -47,7 +47,7 @@ IN_TIME: Final = "route_change_in_time"
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A change that was proposed, with the names of those who did and who decided."""
+    """A proposed change, with the names of the people who proposed and decided it."""
 
     change: RouteChange
     proposed_by: str
@@ -109,7 +109,7 @@ class RouteChanges:
                     on_version=row.version,
                     reason=reason[:500],
                     proposed_by=person_id,
-                    expires_at=now + WAITS,
+                    expires_at=now + EXPIRES_AFTER,
                     device_token=row.device_token,
                     device_token_id=row.device_token_id,
                     **{name: checked.get(name, getattr(row, name)) for name in ROUTING_FIELDS},
@@ -186,7 +186,7 @@ class RouteChanges:
         return change, row, now
 
     async def _end_overdue(self, session: AsyncSession, row: PaymentConfig, now: datetime) -> None:
-        """Make way for a new change: one that can never be applied any more waits for nobody."""
+        """End a change that can no longer be applied, so that it does not block a new one."""
         waiting = select(RouteChange).where(RouteChange.shop_id == row.shop_id, RouteChange.state == "waiting")
         change = await session.scalar(waiting.with_for_update())
         if change is not None and _is_overdue(change, row, now):
@@ -239,9 +239,9 @@ async def _record(session: AsyncSession, operation_type: str, change: RouteChang
 
 
 def _tell(session: AsyncSession, kind: EventType, row: PaymentConfig, change: RouteChange) -> None:
-    """Write the event that a change of this route waits, or was refused. Of a device token only whether it is another.
+    """Write the event that a change was proposed or refused. Of a device token it says only whether it differs.
 
-    A change that is applied is told as any other one: ``route.changed``.
+    Applying a change writes ``route.changed``, as any other change does.
     """
     shown = ("id", "shop_id", "on_version", "organization_bin", "provider", "is_active", "reason", "expires_at")
     outbox.write(

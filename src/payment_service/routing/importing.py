@@ -1,4 +1,4 @@
-"""Routing from a CSV file: read it whole, name every bad row, show what would change, change all of it or nothing."""
+"""Routing from a CSV file: names every bad row, shows what would change, and changes all or nothing."""
 
 import csv
 import io
@@ -79,7 +79,7 @@ def parse(text: str) -> list[Row]:
     if not found:
         raise BadFileError(["The file holds no shops."])
     rows: list[Row] = []
-    # As they are read: 08 is 8.
+    # As numbers: 08 is 8.
     shop_ids = [(raw["shop_id"] or "").strip().lstrip("0") for _, raw in found]
     times = Counter(shop_ids)
     for shop_id, (line, raw) in zip(shop_ids, found, strict=True):
@@ -105,7 +105,7 @@ def _row(line: int, raw: Mapping[str, str | None]) -> Row:
         if fields["is_active"].lower() not in _TRUTH:
             raise InvalidInput("is_active", "is true or false")
         fields["is_active"] = _TRUTH[fields["is_active"].lower()]
-    # An empty cell says nothing, so that a file without tokens or providers never removes any.
+    # An empty cell changes nothing, so that a file without tokens or providers never removes any.
     for name in ("device_token", "provider"):
         if not fields.get(name, ""):
             fields.pop(name, None)
@@ -120,7 +120,7 @@ def _row(line: int, raw: Mapping[str, str | None]) -> Row:
 
 
 async def compare(routing: Routing, rows: list[Row]) -> list[Planned]:
-    """What a file says beside the routing that is there, whether or not it may be changed so."""
+    """What a file would change, whether or not the change is allowed."""
     async with routing.database.reading() as session:
         existing = await routing.lock_all(session)
         return [_plan(routing, row, existing.get(row.shop_id)) for row in rows]
@@ -130,7 +130,7 @@ async def apply(routing: Routing, rows: list[Row], *, reason: str, dry_run: bool
     """Bring the routing to what the file says, in one transaction; a dry run makes the same changes and commits none.
 
     Raises:
-        TokenOfAnotherBin: for a device token that stands with another BIN.
+        TokenOfAnotherBin: for a device token that is used with another BIN.
     """
     planned: list[Planned] = []
     opened = routing.database.reading() if dry_run else routing.database.transaction()

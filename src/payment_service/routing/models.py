@@ -63,14 +63,14 @@ class PaymentConfigHistory(Base):
 
 
 class SameSeller(Base):
-    """An earlier BIN of a shop, of which an operator said whether it is of the seller that has ``organization_bin``."""
+    """Whether an earlier BIN of a shop belongs to the seller that has ``organization_bin``, as an operator recorded."""
 
     __tablename__ = "same_seller"
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
     shop_id: Mapped[int]
     organization_bin: Mapped[BinColumn]
-    """The shop's BIN of that day. When the shop has another one, this says nothing."""
+    """The shop's BIN at that time. The row counts only while the shop has it."""
     earlier_bin: Mapped[BinColumn]
     is_same: Mapped[bool]
 
@@ -83,7 +83,7 @@ class RouteChange(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     shop_id: Mapped[int]
     on_version: Mapped[int]
-    """The version of the route that it was proposed for: it is applied onto that one and no other."""
+    """The version of the route that it was proposed for: it is applied to no other."""
     organization_bin: Mapped[BinColumn]
     device_token: Mapped[str | None] = mapped_column(String(9))
     device_token_id: Mapped[int | None] = mapped_column(ForeignKey("device_token.id"))

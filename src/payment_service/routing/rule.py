@@ -1,4 +1,4 @@
-"""The rule whether two people change where money goes. The database enforces it; only its owner sets it."""
+"""Whether changes of where money goes need two people. The database enforces it; only its owner sets it."""
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession

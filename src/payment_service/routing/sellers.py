@@ -1,6 +1,6 @@
-"""Which earlier BINs of a shop are of its seller of today.
+"""Which earlier BINs of a shop belong to its present seller.
 
-A shop with another BIN is another seller's, unless an operator says that it is the same one, under another BIN. Keys,
+A shop that gets another BIN counts as another seller's, unless an operator records that the seller is the same. Keys,
 accounts, webhooks and chats of the shop then show the payments of the earlier BIN too (``postgres.visibility``).
 """
 
@@ -15,7 +15,7 @@ from payment_service.routing.models import PaymentConfig, PaymentConfigHistory, 
 async def set_same_seller(
     database: Database, shop_id: int, earlier_bin: str, *, is_same: bool, reason: str
 ) -> PaymentConfig:
-    """Record whether an earlier BIN of a shop is of its seller of today; returns the shop's routing.
+    """Record whether an earlier BIN of a shop belongs to its present seller; returns the shop's routing.
 
     Raises:
         ShopNotConfigured: when there is no such shop.

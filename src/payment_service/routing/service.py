@@ -48,7 +48,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class ShopConfig:
-    """A shop's routing as it stands, with its device token in the clear."""
+    """A shop's routing, with its device token in the clear."""
 
     row: PaymentConfig
     device_token: str | None = field(repr=False)
@@ -70,8 +70,8 @@ class Change:
     before: PaymentConfigHistory | None
 
 
-WHERE_MONEY_GOES = ("organization_bin", "provider", "device_token")
-"""What two people change, where that is the rule: the device token too, since no public text of Kaspi's says that a
+TWO_PERSON_FIELDS = ("organization_bin", "provider", "device_token")
+"""The fields that two people change, where that is the rule: the device token too, since Kaspi does not document that a
 payment under one BIN with the token of another is refused."""
 
 
@@ -106,7 +106,7 @@ class Routing:
     providers: Collection[str] = NAMES
     cache: Cache[int, ShopConfig] = field(default_factory=lambda: Cache("routing_changed", name_of=int))
 
-    # --- asking
+    # --- reading
 
     async def config_of(self, caller: Caller, shop_id: int) -> ShopConfig:
         """A shop's routing, from memory when it is known to be fresh.
@@ -171,7 +171,7 @@ class Routing:
         return active[0]
 
     async def require_all(self, shop_ids: Collection[int]) -> None:
-        """Refuse a shop that has no routing: who is given one that is yet to come gets it, whosever it will be.
+        """Refuse shops without routing: access to a future shop would be access to whichever seller it gets.
 
         Raises:
             ShopNotConfigured: for the first of them.
@@ -234,7 +234,7 @@ class Routing:
     ) -> ShopConfig:
         """Change only the given fields; ``device_token: None`` removes the token, its masked text leaves it.
 
-        ``seen`` is what the caller knows of columns that nobody changes by hand, such as the version.
+        ``seen`` are values that the caller read of columns that are not set by hand, such as the version.
 
         Raises:
             ShopNotConfigured: when there is no routing that the caller may change.
@@ -242,7 +242,7 @@ class Routing:
         """
         caller.require_shop(shop_id)
         async with self.database.transaction() as session:
-            if not fields.keys().isdisjoint(WHERE_MONEY_GOES):
+            if not fields.keys().isdisjoint(TWO_PERSON_FIELDS):
                 await one_at_a_time(session)
             of_shop = PaymentConfig.shop_id == shop_id
             if await session.scalar(select(PaymentConfig.id).where(of_shop).with_for_update()) is None:
@@ -308,7 +308,7 @@ class Routing:
         return ShopConfig(row, wanted)
 
     async def apply(self, session: AsyncSession, row: PaymentConfig, proposed: RouteChange) -> None:
-        """Make a proposed change, which two people stand behind, in the caller's transaction."""
+        """Apply a change that two people agreed on, in the caller's transaction."""
         token = await self.tokens.of(session, proposed.device_token_id)
         await self.check_token(session, row.shop_id, proposed.organization_bin, token)
         put(row, {name: getattr(proposed, name) for name in ROUTING_FIELDS})
@@ -316,9 +316,9 @@ class Routing:
         await write_version(session, row, proposed.reason)
 
     def goes_elsewhere(self, row: PaymentConfig, checked: Mapping[str, Any]) -> bool:
-        """Whether a change sends the money of a shop elsewhere."""
+        """Whether a change sends the money of a shop to another account or by another provider."""
         today = {**{name: getattr(row, name) for name in ROUTING_FIELDS}, "device_token": self.opened(row).device_token}
-        return any(checked[name] != today[name] for name in WHERE_MONEY_GOES if name in checked)
+        return any(checked[name] != today[name] for name in TWO_PERSON_FIELDS if name in checked)
 
     async def lock_all(self, session: AsyncSession) -> dict[int, PaymentConfig]:
         """All routing, locked against any other change until the caller's transaction ends."""
@@ -331,8 +331,8 @@ class Routing:
     ) -> None:
         """Refuse a device token that is used with another BIN today, at any shop: it was registered for that one.
 
-        So a shop that gets another BIN gets that BIN's token with it, or has none. It is not known that Kaspi refuses
-        the BIN of one seller with the token of another.
+        So a shop that gets another BIN gets that BIN's token with it, or has none: Kaspi might not refuse the BIN of
+        one seller with the token of another.
 
         Raises:
             TokenOfAnotherBin: for such a token.
@@ -349,7 +349,7 @@ class Routing:
     # --- steps
 
     def _masks(self, row: PaymentConfig) -> set[str | None]:
-        """What may have been shown for a row's token: an earlier version showed more of a short one."""
+        """The masked texts that may have been shown for a row's token: earlier versions showed more of a short one."""
         token = self.opened(row).device_token
         return {row.device_token} | ({masked(token)} if token else set())
 
@@ -364,7 +364,7 @@ class Routing:
 
 
 async def _check_bin(session: AsyncSession, caller: Caller, row: PaymentConfig, organization_bin: str) -> None:
-    """Refuse an earlier BIN of the shop from a caller of some shops: it would open an earlier seller's payments."""
+    """Refuse an earlier BIN of the shop from a caller of some shops: it would show an earlier seller's payments."""
     if caller.shops is ALL_SHOPS or organization_bin == row.organization_bin:
         return
     had = select(PaymentConfigHistory.version).where(
@@ -375,12 +375,12 @@ async def _check_bin(session: AsyncSession, caller: Caller, row: PaymentConfig, 
 
 
 def _is_same_token(one: str, other: str) -> bool:
-    """Whether two spellings are of one token. A UUID may be read without its dashes, and in either case."""
+    """Whether two spellings mean one token: a UUID may be accepted without its dashes, in either case."""
     return one.replace("-", "").lower() == other.replace("-", "").lower()
 
 
 async def one_at_a_time(session: AsyncSession) -> None:
-    """Serialise changes of where money goes, before any row is locked: each looks at all tokens."""
+    """Serialise changes of routing, before any row is locked: each one compares all tokens."""
     await session.execute(text("SELECT one_at_a_time('routing')"))
 
 

@@ -1,4 +1,4 @@
-"""Device tokens: encrypted at rest, each for its own row. A payment refers to its token for ever."""
+"""Device tokens, encrypted at rest, each bound to its row. A payment refers to its token for ever."""
 
 from dataclasses import dataclass
 

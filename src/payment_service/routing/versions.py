@@ -1,4 +1,4 @@
-"""What is written with each version of a shop's routing: its history, its audit entry, its event."""
+"""Writes what belongs to each version of a shop's routing: the history row, the audit entry, the event."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,7 +29,7 @@ async def record_change(session: AsyncSession, operation_type: str, row: Payment
 
 
 async def write_version(session: AsyncSession, row: PaymentConfig, reason: str) -> None:
-    """Write a row that was changed, with its version, its event and its line of the record."""
+    """Write a changed row, with its history row, event and audit entry."""
     row.version += 1
     row.updated_at = func.now()
     session.add(version_of(row, reason))

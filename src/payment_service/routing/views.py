@@ -28,14 +28,14 @@ class ConfigAnswer(BaseModel):
 
     @classmethod
     def of(cls, config: ShopConfig, *, reveal: bool) -> Self:
-        """The view of a configuration; its device token is whole only for those to whom secrets are revealed."""
+        """The view of a configuration; ``reveal`` shows the whole device token."""
         row, token = config.row, config.device_token
         is_odd = token is not None and not looks_like_uuid(token)
         return cls(
             id=row.shop_id,
             shop_id=row.shop_id,
             organization_bin=row.organization_bin,
-            # Masked anew: an earlier version wrote down more of a short token than may be shown.
+            # Masked anew: earlier versions stored more of a short token than may be shown.
             device_token=token if reveal or token is None else masked(token),
             is_active=row.is_active,
             provider=row.provider,
