@@ -1,9 +1,9 @@
-"""The server's side of an HTTP/1.1 connection: uvicorn's own, with limits that it does not have on httptools.
+"""The server's side of an HTTP/1.1 connection: uvicorn's, with limits that it does not have with httptools.
 
 Limited are the bytes of a head, of chunk extensions and of trailers; the time to send a head and a body; how long a
-request may lie unread while this process stands still; the time to read an answer; the pipelined requests; the
-connections. Every refusal is a problem like any other. It is never sent in place of the answer to an earlier request
-that is still in progress: the caller would take it for the result of that payment.
+request may wait unread while this process is suspended; the time to read an answer; the pipelined requests; the
+connections. Every refusal is a problem document. It is never sent while an earlier request is still in progress: the
+caller would take it for the result of that payment.
 """
 
 import asyncio
@@ -31,13 +31,13 @@ MAX_CONNECTIONS: Final = 2000
 _FILES_FOR_OTHERS: Final = 500
 """Open files that are no client's: the database, the provider, webhooks, logs."""
 _PIECE_BYTES: Final = 4 * 1024
-"""What the parser gets at a time: it does not tell where in it a head ended."""
+"""How much the parser gets at a time, since it does not say where in it a head ended."""
 _MAX_MESSAGE_BYTES: Final = 16 * MAX_BODY_BYTES
 """Of a body, framing included, whether or not anybody reads it: 413 was answered long before."""
 _MAX_AHEAD: Final = 16
 """Requests that one connection may send before the first is answered. Hardly any client sends one."""
 _WAITED_S: Final = 1.0
-"""A connection that is idle for so long is closed for others when there are too many."""
+"""How long a connection is idle before it may be closed when there are too many."""
 _LAST_DATA_RECEIVED: Final = struct.Struct("=52xI")
 """Of Linux's ``struct tcp_info``: how long ago the last bytes came in from the network, in milliseconds."""
 log = get_logger(__name__)
@@ -49,7 +49,7 @@ class _Phase(StrEnum):
     HEAD = "head"
     BODY = "body"
     NOTHING = "nothing"
-    """Its request is whole; the next one may come or not."""
+    """The request is complete; another one may come or not."""
 
 
 class _HeadWithBody:
@@ -98,9 +98,9 @@ class BoundedProtocol(HttpToolsProtocol):
     stopping_s: ClassVar[float] = 3
     """How long a stopping process keeps an idle connection open; docs/deploy.md has balancers close theirs before."""
     unread_s: ClassVar[float] = 10
-    """How long a request may have waited for this process to read it: as long as clients wait for an answer."""
+    """How long a request may have waited to be read by this process: as long as clients wait for an answer."""
     linger_s: ClassVar[float] = 2
-    """How long to listen on after a refusal: closing at once would throw the refusal away with what still arrives."""
+    """How long to keep reading after a refusal: closing at once could reset the connection before it is read."""
 
     def __init__(
         self,
@@ -116,18 +116,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self._messages = 0
         self._message_bytes = 0
         self._unused_bytes = 0
-        """Since a head or a piece of a body was complete: nothing else limits what the parser collects meanwhile."""
+        """Bytes since a head or a piece of a body was complete: nothing else limits what the parser collects."""
         self._used = False
-        self._deaf = False
-        """Whatever comes is dropped; what was asked before is still answered."""
+        self._drops_input = False
+        """Input is dropped; requests that were complete before are still answered."""
         self._has_body = False
         self._socket: Any = None
         self._active: RequestResponseCycle | None = None
         self._watched: tuple[_Phase, int] | None = None
         self._deadline: asyncio.TimerHandle | None = None
-        self._unread: asyncio.TimerHandle | None = None
+        self._abort_timer: asyncio.TimerHandle | None = None
         self.waiting_since: float | None = None
-        """When it last asked for something, by the loop's clock; none while it is served."""
+        """Since when it waits for a request, by the loop's clock; none while one is served."""
 
     # --- the connection
 
@@ -147,19 +147,19 @@ class BoundedProtocol(HttpToolsProtocol):
             self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the deadlines, and let the request that is being answered know."""
+        """Cancel the deadlines, and let the request that is being answered know."""
         super().connection_lost(exc)
-        if self._active is not None:  # uvicorn tells only the last one that came
+        if self._active is not None:  # uvicorn notifies only the last one that came
             self._active.disconnected = True
             self._active.message_event.set()
-        for timer in (self._deadline, self._unread):
+        for timer in (self._deadline, self._abort_timer):
             if timer is not None:
                 timer.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser piece by piece, as long as it accepts what came."""
         for start in range(0, len(data), _PIECE_BYTES):
-            if self._deaf or self.transport.is_closing():
+            if self._drops_input or self.transport.is_closing():
                 return
             piece = data[start : start + _PIECE_BYTES]
             self._used = False
@@ -174,14 +174,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not read its answer."""
         super().pause_writing()
-        self._unread = self._unread or self.loop.call_later(self.read_s, self._left_unread)
+        self._abort_timer = self._abort_timer or self.loop.call_later(self.read_s, self._abort_unread)
 
     def resume_writing(self) -> None:
         """It reads again."""
         super().resume_writing()
-        if self._unread is not None and not self.transport.is_closing():
-            self._unread.cancel()
-            self._unread = None
+        if self._abort_timer is not None and not self.transport.is_closing():
+            self._abort_timer.cancel()
+            self._abort_timer = None
 
     def shutdown(self) -> None:
         """Close when the request under way has been answered, or after a while when there is none.
@@ -205,7 +205,7 @@ class BoundedProtocol(HttpToolsProtocol):
         cycle.transport = cast("asyncio.Transport", _HeadWithBody(cycle, self.loop))
         super()._start_asgi_task(cycle, app)
 
-    # --- what the parser tells
+    # --- callbacks of the parser
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -221,7 +221,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._phase = _Phase.BODY
         self.waiting_since = None
         path = self.url.partition(b"?")[0].decode("latin-1")
-        if self._lay_unread():
+        if self._waited_too_long():
             self.app = _too_late
         elif len(self.connections) > self._max_connections and path not in ALWAYS_SERVED:
             self.app = _too_many
@@ -232,15 +232,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self.headers = []
 
     def on_body(self, body: bytes) -> None:
-        """A piece of its body came."""
+        """A piece of the body came."""
         self._used = self._has_body = True
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """It is whole. The app waits for the end of a body, and does nothing when that came too late."""
+        """The request is complete. A body whose end came too late is refused, so that the app does nothing."""
         self._used = True
-        if self._has_body and self._lay_unread():
-            self._refuse("unread", _unread())
+        if self._has_body and self._waited_too_long():
+            self._refuse("unread", _unread_problem())
             return
         self._phase = _Phase.NOTHING
         super().on_message_complete()
@@ -259,7 +259,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refuse("not_http", problems.problem(400, "bad_request", "Bad request", detail))
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Serve a request that would change to another protocol as if it did not ask, and read nothing after it."""
+        """Serve a request for another protocol as plain HTTP, and read nothing after it."""
         self._stop_reading()
 
     # --- limits
@@ -274,10 +274,10 @@ class BoundedProtocol(HttpToolsProtocol):
         elif len(self.pipeline) > _MAX_AHEAD:
             self._refuse("too_many_ahead")
 
-    def _lay_unread(self) -> bool:
-        """Whether the last bytes have waited for this process for so long that whoever sent them has given up.
+    def _waited_too_long(self) -> bool:
+        """Whether the last bytes have waited to be read for so long that the client has given up.
 
-        No timer tells: a process that stood still reads what has come before it looks at its timers.
+        No timer shows it: a process that was suspended reads what has come before it runs its timers.
         """
         with contextlib.suppress(OSError, AttributeError, struct.error):  # other systems do not say
             info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECEIVED.size)
@@ -286,9 +286,9 @@ class BoundedProtocol(HttpToolsProtocol):
         return False
 
     def _watch(self) -> None:
-        """Have a deadline for what is to come, from when it was first due."""
+        """Set the deadline for what the client is to send next, from when it was first due."""
         due = None if self._phase is _Phase.NOTHING else (self._phase, self._messages)
-        if self._deaf or due == self._watched:
+        if self._drops_input or due == self._watched:
             return
         if self._deadline is not None:
             self._deadline.cancel()
@@ -307,12 +307,12 @@ class BoundedProtocol(HttpToolsProtocol):
             detail = f"The {self._phase} of the request was not whole in time."
             self._refuse(f"slow_{self._phase}", problems.problem(408, "request_timeout", "Request timeout", detail))
 
-    def _left_unread(self) -> None:
+    def _abort_unread(self) -> None:
         CONNECTIONS_REFUSED.labels(reason="answer_unread").inc()
         self.transport.abort()
 
     def _make_room(self) -> None:
-        """Close a tenth of the connections: those that have asked for nothing for longest."""
+        """Close a tenth of the connections: those that have been idle for longest."""
         now = self.loop.time()
         waiting = [
             (one.waiting_since, id(one), one)
@@ -328,7 +328,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, reason: str, answer: Response | None = None) -> None:
         """Read no more from this connection, and send the reason unless it could be taken for another answer."""
-        if self._deaf:
+        if self._drops_input:
             return
         CONNECTIONS_REFUSED.labels(reason=reason).inc()
         self._stop_reading()
@@ -348,8 +348,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._abort_later(self.linger_s)
 
     def _stop_reading(self) -> None:
-        """Drop what comes, and what came ahead of its turn; the request that is being answered is the last."""
-        self._deaf = True
+        """Drop further input and pipelined requests; the request that is being answered is the last."""
+        self._drops_input = True
         self.waiting_since = None
         self.pipeline.clear()
         if self._deadline is not None:
@@ -358,8 +358,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._active.keep_alive = False
 
     def _abort_later(self, seconds: float) -> None:
-        if self._unread is None:
-            self._unread = self.loop.call_later(seconds, self.transport.abort)
+        if self._abort_timer is None:
+            self._abort_timer = self.loop.call_later(seconds, self.transport.abort)
 
 
 def connections_allowed() -> int:
@@ -377,10 +377,10 @@ def connections_allowed() -> int:
 async def _too_late(scope: Scope, receive: Receive, send: Send) -> None:
     """The app, when a request has waited for this process for too long."""
     CONNECTIONS_REFUSED.labels(reason="unread").inc()
-    await _last(_unread())(scope, receive, send)
+    await _last(_unread_problem())(scope, receive, send)
 
 
-def _unread() -> Response:
+def _unread_problem() -> Response:
     detail = "The request waited here for longer than anybody waits for an answer. Nothing was done."
     return problems.problem(408, "request_timeout", "Request timeout", detail)
 
@@ -391,12 +391,12 @@ async def _too_many(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _last(answer: Response) -> Response:
-    """An answer with which the connection ends."""
+    """The answer, marked as the last one of its connection."""
     answer.headers["Connection"] = "close"
     return answer
 
 
 def _on_the_wire(answer: Response) -> bytes:
-    """An answer that no app sends. The connection ends with it."""
+    """The bytes of an answer that is written without an app. The connection ends with it."""
     lines = [b"%s: %s\r\n" % (name, value) for name, value in answer.raw_headers]
     return b"".join([STATUS_LINE[answer.status_code], *lines, b"connection: close\r\n\r\n", bytes(answer.body)])

@@ -1,4 +1,4 @@
-"""What Prometheus reads of a process, for those who may."""
+"""The metrics of a process for Prometheus, behind a token if one is set."""
 
 import hmac
 
@@ -10,7 +10,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 def exposition(authorization: str | None, token: str | None) -> bytes | None:
     """Every metric of this process; none without the token as ``Authorization: Bearer TOKEN``.
 
-    When no token is set, everybody may read them.
+    Without a token in the settings everybody may read them.
     """
     scheme, _, given = (authorization or "").partition(" ")
     right = scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), (token or "").encode())

@@ -9,7 +9,7 @@ EVERY_S = 0.25
 
 
 async def measure_lag() -> None:
-    """Tell Prometheus how late the loop wakes who sleeps, until cancelled."""
+    """Measure how late the loop wakes a sleeper, until cancelled."""
     while True:
         begun = time.perf_counter()
         await asyncio.sleep(EVERY_S)

@@ -33,7 +33,7 @@ Alarm: TypeAlias = Literal[
     "still_open",
     "unheard_of_status",
 ]
-"""Alarms: a person must look at it. docs/deploy.md says why, and what to do."""
+"""Alarms: a person must act. docs/deploy.md says why, and what to do."""
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 8, 10)
 
 HTTP_SECONDS = Histogram(
@@ -136,7 +136,7 @@ def labelled(metric: Metric, *values: str) -> Metric:
 
 
 def values_of(metric: Counter | Gauge | Histogram) -> dict[tuple[str, ...], float]:
-    """What this process has counted, by the values of the labels; of a histogram how often it was observed."""
+    """The values in this process, by label values; of a histogram the number of observations."""
     wanted = {Counter: "_total", Histogram: "_count"}.get(type(metric), "")
     return {
         tuple(sample.labels.values()): sample.value
@@ -161,6 +161,6 @@ begin_at_zero(RATE_LIMITED, (("key",), ("address",), ("phone",)))
 
 
 def alarm(log: BoundLogger, name: Alarm, **facts: Any) -> None:
-    """Something that people must look at: counted, and told in the caller's log."""
+    """Raise an alarm: it is counted, and logged as an error by the caller's logger."""
     labelled(ALARMS, name).inc()
     log.error(name, **facts)

@@ -1,4 +1,4 @@
-"""Unexpected errors to Sentry, off unless ``SENTRY_DSN`` is set: what broke and where, without any text from outside.
+"""Unexpected errors to Sentry, off unless ``SENTRY_DSN`` is set: what failed and where, without any text from outside.
 
 An error is sent with its type, the files, functions and lines it passed through, and the ids that are bound to the log
 lines. Its text stays here: a device token or a key in it looks like any other word, so no scrubber can promise to find
@@ -33,7 +33,7 @@ def report(error: BaseException) -> None:
 
 @contextlib.contextmanager
 def sentry(dsn: str | None, process: str) -> Iterator[None]:
-    """Send errors to this DSN meanwhile. Without one nothing is imported.
+    """Send errors to this DSN within the block. Without one nothing is imported.
 
     Raises:
         SentryError: the SDK is not installed, or the DSN is none.

@@ -1,8 +1,8 @@
 """Standard error, written to without waiting for whoever reads it.
 
-A pipe that nobody reads is full after a while, a collector of logs hangs, a terminal is stopped. Whoever waited for
-them would stand still in the middle of a payment, with all others. What cannot be written at once is kept for the next
-line; lines that would make that more than ``BUFFER_BYTES`` are lost and counted.
+A pipe that nobody reads fills up, a log collector hangs, a terminal is stopped: a write that waits for them would block
+every payment of the process. What cannot be written at once is kept for the next line; lines that would exceed
+``BUFFER_BYTES`` are lost and counted.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ class StandardError:
     """What loggers write to. No method raises, and none waits."""
 
     def __init__(self, descriptor: int | None = None) -> None:
-        """``descriptor`` is standard error's unless it is given."""
+        """``descriptor``: by default that of standard error."""
         if descriptor is None and sys.__stderr__ is not None:
             descriptor = _DESCRIPTOR  # else it was closed from the start, and may be anything by now
         self._descriptor = descriptor
@@ -29,7 +29,7 @@ class StandardError:
         self._lock = Lock()
 
     def write(self, text: str) -> int:
-        """Write a text that is as many whole lines as it is; the number of characters taken, as of any stream."""
+        """Write a text of whole lines; returns the number of characters, as any stream does."""
         data = text.encode("utf-8", "backslashreplace")
         if self._buffer:
             self.flush()

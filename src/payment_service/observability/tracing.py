@@ -1,9 +1,8 @@
 """OpenTelemetry traces, off unless a collector is set: one trace for each payment, and its id is the payment's id.
 
-A payment's id has 128 bits, as a trace's has. So every process that knows a payment knows its trace, and nothing has
-to be carried from one to the other: not in a row, not in a header, and nothing of it is ever sent to the provider. The
-request that makes the payment is the root, and below it hangs what happens to the payment: the provider's calls, moves,
-deliveries of events, later requests.
+Both ids have 128 bits. So every process that knows a payment knows its trace, and no trace context is stored, passed
+on in headers, or sent to the provider. The request that makes the payment is the root; its children are the provider's
+calls, moves, deliveries of events, later requests.
 
 A span is made when its operation has ended (``record_span``), from what is bound to the log lines (``logs.bind``), and
 scrubbed like them. Spans wait in a bounded queue that a thread empties: a collector that is dead or slow costs spans
@@ -33,7 +32,7 @@ STOP_WITHIN_S: Final = 2
 _SPAN_BITS: Final = 2**64 - 1
 log = logs.get_logger(__name__)
 _IDS: Final = {"create": "payment_id", "create-link": "payment_id", "refund": "refund_id"}
-"""By the operation of a request whose id its span has: what is called meanwhile must name it as its parent."""
+"""By operation, the fact whose id the request's span has: spans of its calls name that as their parent."""
 
 
 class TracingError(Exception):
@@ -56,7 +55,7 @@ def record_span(name: str, seconds: float, *, kind: str = "INTERNAL", failed: bo
 
 @contextlib.contextmanager
 def tracing(endpoint: str | None, headers: Mapping[str, str], process: str) -> Iterator[None]:
-    """Send traces to this collector (``/v1/traces`` is added) meanwhile. Without one nothing is imported.
+    """Send traces to this collector (``/v1/traces`` is added) within the block. Without one nothing is imported.
 
     Raises:
         TracingError: the SDK is not installed.
@@ -90,7 +89,7 @@ class _Ids:
         return self.span_id
 
     def is_trace_id_random(self) -> bool:
-        """Whether the lower 56 bits are by chance, as those of a UUID of version 7 are."""
+        """Whether the lower 56 bits are random, as those of a UUIDv7 are."""
         return True
 
 
@@ -153,7 +152,7 @@ def _opened(endpoint: str, headers: Mapping[str, str], process: str) -> _Traces:
             "or take the setting away."
         ) from None
     ids = _Ids()
-    # Not Resource.create(): it looks around, and tells of the process's command line among others.
+    # Not Resource.create(): it collects the process's command line among others.
     resource = Resource({"service.name": "payment-service", "service.version": __version__, "process": process})
     provider = TracerProvider(ALWAYS_ON, resource, id_generator=cast("IdGenerator", ids), shutdown_on_exit=False)
     exporter = OTLPSpanExporter(endpoint, headers=dict(headers), timeout=EXPORT_WITHIN_S)

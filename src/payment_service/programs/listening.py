@@ -6,7 +6,7 @@ from payment_service.programs import StartError
 
 
 def listener(host: str, port: int, *, setting: str) -> socket.socket:
-    """A socket that listens. ``setting`` names what the port comes from.
+    """A socket that listens. ``setting`` is the name of the setting with the port.
 
     Raises:
         StartError: when the address is taken or not of this machine.

@@ -33,7 +33,7 @@ log = logs.get_logger(__name__)
 
 
 KEEP_ALIVE_S = 75
-"""Longer than balancers keep an idle connection (60 s), so that it is never we who close it under a request."""
+"""Longer than balancers keep an idle connection (60 s), so that we never close one just as a request comes."""
 
 
 def create_app(services: Services, drain: Drain) -> FastAPI:
@@ -89,7 +89,7 @@ def _worker(services: Services) -> "Worker":
 
 
 async def _load_known_keys(services: Services, throttle: Throttle) -> None:
-    """Load the valid keys, so that they are not limited as guesses when this process starts in a flood of those."""
+    """Load the valid keys, so that they are not limited as guesses when the process starts in a flood of guesses."""
     try:
         throttle.remember_keys(key.digest for key in await services.access.all() if key.revoked_at is None)
     except Exception as error:  # noqa: BLE001 - the database may be away; each key is known once it was used
@@ -108,7 +108,7 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept who has connected already, then stop: closing the socket would reset them and their requests."""
+        """Accept connections that are queued, then stop: closing the socket would reset them with their requests."""
         queues = [opened.dup() for opened in sockets or ()]
         for listening in (*self.servers, *(sockets or ())):
             listening.close()

@@ -27,7 +27,7 @@ LOG_EVERY_S = 10
 
 @contextlib.contextmanager
 def observed(settings: Settings, process: str) -> Iterator[None]:
-    """Traces and errors of this process go where the settings say, meanwhile; its memory goes nowhere.
+    """Within the block, send traces and errors where the settings say; the process dumps no core.
 
     Raises:
         StartError: when they cannot.
@@ -53,7 +53,7 @@ def _dump_no_core() -> None:
 
 
 async def check_database(settings: Settings, database: Database | None = None) -> None:
-    """Look at the database; waits a while for one that is away. Closes it.
+    """Check the database, after waiting a while if it is away. Closes it.
 
     Raises:
         StartError: when it is not at the schema that this code needs, its sessions are shared and must not be, the
@@ -75,7 +75,7 @@ async def check_database(settings: Settings, database: Database | None = None) -
 
 
 async def check_rights(services: Services) -> None:
-    """Look whether the role may write all that the service writes.
+    """Check that the role may write all that the service writes.
 
     Raises:
         StartError: when it may not.
@@ -90,7 +90,7 @@ async def check_rights(services: Services) -> None:
 
 
 async def check_laws(services: Services) -> None:
-    """Look whether the database guards the record.
+    """Check that the database enforces its rules.
 
     Raises:
         StartError: when it does not.
@@ -102,7 +102,7 @@ async def check_laws(services: Services) -> None:
 
 
 async def check_provider(services: Services) -> None:
-    """Check that the provider is the one whose payments the database has.
+    """Check that the database's payments are of this provider.
 
     Raises:
         StartError: when it is another one.
@@ -116,7 +116,7 @@ async def check_provider(services: Services) -> None:
 async def _revision(services: Services) -> str | None:
     """The schema that the database is at."""
     give_up_at = time.monotonic() + services.settings.database_wait_s
-    tell_at = 0.0
+    log_at = 0.0
     while True:
         try:
             await services.database.check_sessions()
@@ -127,7 +127,7 @@ async def _revision(services: Services) -> str | None:
                 raise
             if not trouble.may_pass or time.monotonic() >= give_up_at:
                 raise StartError(trouble.sentence) from error
-        if time.monotonic() >= tell_at:
-            tell_at = time.monotonic() + LOG_EVERY_S
+        if time.monotonic() >= log_at:
+            log_at = time.monotonic() + LOG_EVERY_S
             log.warning("waiting for the database", why=trouble.sentence)
         await asyncio.sleep(min(1, services.settings.database_wait_s))

@@ -1,4 +1,4 @@
-"""The port of a worker: whether it works, and its metrics. For monitoring only."""
+"""The port of a worker for monitoring: its health and its metrics."""
 
 import asyncio
 import contextlib
@@ -18,13 +18,13 @@ from payment_service.worker.service import Worker
 
 CONNECTIONS = 50
 STUCK_AFTER_SWEEPS = 4
-"""A worker that has not begun a sweep for so many of them does not work any more, whatever its process does."""
+"""After how many sweeps that were not begun a worker counts as stuck."""
 STUCK_AFTER_S = 60
-"""At least: the chores of one sweep wait for a database that is away."""
+"""At least so long: the chores of one sweep wait for a database that is away."""
 
 
 class _Server(uvicorn.Server):
-    """uvicorn beside a worker, to which the signals belong."""
+    """uvicorn beside a worker, which handles the signals."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -33,7 +33,7 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def watched(worker: Worker, settings: Settings, port: int) -> AsyncIterator[None]:
-    """Listen on this port, of ``WORKER_PORT``, meanwhile.
+    """Listen on this port (``WORKER_PORT``) within the block.
 
     Raises:
         StartError: when the port is taken.

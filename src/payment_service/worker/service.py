@@ -1,4 +1,4 @@
-"""The worker: reads open payments, delivers events, sends messages, and sweeps up what was lost.
+"""The worker: reads open payments, delivers events, sends messages, and repairs what was lost.
 
 Each kind of due work has a loop and slots of its own, so that a flood of one never keeps the others waiting.
 """
@@ -49,7 +49,7 @@ from payment_service.scheduling.ticks import tick
 from payment_service.services import Services
 from payment_service.webhooks.delivery import Deliveries
 
-_TOLD_TO_OTHERS: Final = (Kind.DELIVERIES, Kind.MESSAGES)
+_SENT_OUTSIDE: Final = (Kind.DELIVERIES, Kind.MESSAGES)
 log = get_logger(__name__)
 
 
@@ -95,7 +95,7 @@ class Worker:
     async def run(self) -> None:
         """Work until ``stop`` is called, then finish the work under way. Waits for a lost database."""
         origin.set(Origin("worker"))
-        self._hold_notifications(held=True)  # until the first sweep has looked whether this is a copy
+        self._hold_notifications(held=True)  # until the first sweep has checked whether this is a copy
         beside = {asyncio.create_task(one) for one in (self._listen(), self.relay.run(), measure_lag())}
         try:
             await asyncio.gather(self._sweep(), *(dispatcher.run() for dispatcher in self.dispatchers.values()))
@@ -111,7 +111,7 @@ class Worker:
             dispatcher.stop()
 
     async def _listen(self) -> None:
-        """Wait for notifications of due work. What may have been missed is looked for."""
+        """Wait for notifications of due work. After a reconnect, look for what was missed."""
 
         def wake_all() -> None:
             self.relay.wake()
@@ -126,7 +126,7 @@ class Worker:
         await listen(self.database, handlers, connected=wake_all)
 
     async def _sweep(self) -> None:
-        """Now and then look for what was lost, and for what waits for people."""
+        """Do the periodic chores, until stopped."""
         chores = {
             "look_at_database": self._look_at_database,
             "look_at_clock": self._look_at_clock,
@@ -136,7 +136,7 @@ class Worker:
             **{f"bring_{kind}_forward": one.bring_forward for kind, one in self.dispatchers.items()},
             "count_waiting": self.deliveries.count_waiting,
             "count": self._count,
-            "look_for_late_work": self._look_for_late_work,
+            "look_for_late_work": self._measure_due_work,
             "make_months": self._make_months,
             "seal": self.audit_seals.seal,
         }
@@ -154,7 +154,7 @@ class Worker:
             await self._pause(self.sweep_every_s * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
 
     async def _look_at_database(self) -> None:
-        """Notify nobody from a copy of the database. Readings go on: they change nothing elsewhere."""
+        """Send no notifications from a copy of the database. Readings go on: they change nothing elsewhere."""
         await self.database.look_at_servers()
         await self.holding.follow_promotion()
         hold_reason = await self.holding.hold_reason()
@@ -168,7 +168,7 @@ class Worker:
         DATABASE_CLOCK_AHEAD.set((await database_health(self.database)).clock_ahead_s)
 
     def _hold_notifications(self, *, held: bool) -> None:
-        for kind in _TOLD_TO_OTHERS:
+        for kind in _SENT_OUTSIDE:
             self.dispatchers[kind].is_held = held
             self.dispatchers[kind].wake()
 
@@ -184,7 +184,7 @@ class Worker:
             log.warning("processes died while they were sending refunds", settled=settled)
 
     async def _count(self) -> None:
-        """Count here what Prometheus reads, so that a scrape does not query the database."""
+        """Set the metrics of open work here, so that a scrape does not query the database."""
         TASKS.labels(kind="payment").set(await self.settling.count_tasks())
         TASKS.labels(kind="refund").set(await self.refund_settling.count_tasks())
         for kind, count in (("payment", self.settling.count_open), ("refund", self.refund_settling.count_open)):
@@ -192,13 +192,13 @@ class Worker:
                 OPEN.labels(kind, state).set(number)
                 OLDEST_OPEN.labels(kind, state).set(oldest_s)
 
-    async def _look_for_late_work(self) -> None:
-        """Tell Prometheus for how long the oldest work of each kind has been due."""
+    async def _measure_due_work(self) -> None:
+        """Set the metric of how long the oldest work of each kind has been due."""
         for kind, since in (await self.due_since()).items():
             OLDEST_DUE.labels(kind).set((datetime.now(UTC) - since).total_seconds() if since else 0)
 
     async def _make_months(self) -> None:
-        """Make the months that are missing, and tell Prometheus how many lie ready, made or not."""
+        """Make the partitions of missing months, and set the metrics of how many there are, made or not."""
         try:
             if made := await make_months(self.database):
                 log.info("months made", made=made)
