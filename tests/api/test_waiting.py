@@ -16,7 +16,7 @@ from sqlalchemy import event
 
 from payment_service.access.service import FULL_ACCESS, NewKey, Scope
 from payment_service.api.middleware import Drain
-from payment_service.api.waiting import _may_tell
+from payment_service.api.waiting import _may_send
 from payment_service.events import outbox, subscriptions
 from payment_service.events.outbox import EventType
 from payment_service.events.subscriptions import MISSED, TRUST_S, Subscription
@@ -332,7 +332,7 @@ async def test_key_that_nobody_could_check_is_told_nothing(services: Services, d
     async with streams(services, await reading_key(services, SHOP)) as [stream]:
         stream.checked_at -= 2 * TRUST_S
         assert not stream.trusted
-        telling = asyncio.create_task(_may_tell(stream, drain))
+        telling = asyncio.create_task(_may_send(stream, drain))
         stream.checked_at += 2 * TRUST_S
         assert await telling
 

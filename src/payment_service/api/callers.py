@@ -1,4 +1,4 @@
-"""Callers over HTTP: what my key may do, and which keys there are."""
+"""Callers over HTTP: the rights of a key, and the list of keys."""
 
 from datetime import datetime
 from typing import Literal

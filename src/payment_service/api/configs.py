@@ -37,7 +37,7 @@ City = Annotated[Text, StringConstraints(max_length=100)]
 Description = Annotated[Text, StringConstraints(max_length=500)]
 Reason = Annotated[Text, StringConstraints(max_length=500)]
 VALID_FOR_S = 3600
-"""How long a client may use a routing that it has read."""
+"""How long a client may use a configuration that it has read."""
 SIGNATURE_HEADERS = ("X-Config-Valid-Until", "X-Config-Signature")
 PathShopId = Annotated[ShopId, Path()]
 
@@ -243,7 +243,7 @@ def _shown(config: ShopConfig, caller: Caller) -> ConfigAnswer:
 
 
 _VIEWS: Final[WeakKeyDictionary[PaymentConfig, dict[bool, tuple[ConfigAnswer, str]]]] = WeakKeyDictionary()
-"""What is shown of a configuration, with and without its secrets, and its ETag: for as long as it is in memory."""
+"""The view of a configuration with its ETag, by whether secrets are shown, as long as the row is cached."""
 
 
 def _shown_with_etag(config: ShopConfig, caller: Caller) -> tuple[ConfigAnswer, str]:
@@ -256,13 +256,13 @@ def _shown_with_etag(config: ShopConfig, caller: Caller) -> tuple[ConfigAnswer, 
 
 
 def _etag(shown: list[ConfigAnswer]) -> str:
-    """Of what is shown, without until when it is valid."""
+    """The ETag of the views, without their validity."""
     return f'"{hashlib.sha256(_SHOWN_LIST.dump_json(shown)).hexdigest()[:32]}"'
 
 
 def _signed(shown: ConfigAnswer, key: str | None) -> SignedConfig:
     valid_until = f"{datetime.now(UTC) + timedelta(seconds=VALID_FOR_S):%Y-%m-%dT%H:%M:%SZ}"
-    said = (
+    lines = (
         "payment-config",
         str(shown.shop_id),
         shown.organization_bin,
@@ -271,7 +271,7 @@ def _signed(shown: ConfigAnswer, key: str | None) -> SignedConfig:
         shown.provider,
         valid_until,
     )
-    signature = hmac.digest(key.encode(), "\n".join(said).encode(), "sha256").hex() if key else None
+    signature = hmac.digest(key.encode(), "\n".join(lines).encode(), "sha256").hex() if key else None
     return SignedConfig(**dict(shown), valid_until=valid_until, signature=signature)
 
 

@@ -1,4 +1,4 @@
-"""How an API key travels: as ``Authorization: Bearer KEY``, or as ``X-API-Key: KEY``."""
+"""How an API key is sent: as ``Authorization: Bearer KEY``, or as ``X-API-Key: KEY``."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -10,7 +10,7 @@ API_KEY_HEADER: Final = APIKeyHeader(name="X-API-Key", auto_error=False, descrip
 
 
 def presented_key(headers: Mapping[bytes, bytes]) -> str | None:
-    """The API key that a request presents. A bearer that is given counts, whatever the other header holds."""
+    """The API key that a request presents. A bearer token has precedence over the other header."""
     scheme, _, credentials = headers.get(b"authorization", b"").partition(b" ")
     bearer = credentials.strip() if scheme.lower() == b"bearer" else b""
     return (bearer or headers.get(b"x-api-key", b"")).decode("latin-1") or None

@@ -1,4 +1,4 @@
-"""What endpoints depend on: the services, the caller with the right scope, the time by which to answer.
+"""The dependencies of endpoints: the services, the caller with the right scope, the time by which to answer.
 
 Each is a plain function of the request, called once per request (``strict``).
 """
@@ -34,7 +34,7 @@ PresentedKey = Annotated[str | None, Depends(_presented_key)]
 
 
 def caller_who_may(scope: Scope | None) -> Any:
-    """The caller, once it is certain that it has the scope; none is any caller with a key."""
+    """The caller, checked for the scope; none: any caller with a key."""
 
     async def check(
         request: Request,
@@ -42,7 +42,7 @@ def caller_who_may(scope: Scope | None) -> Any:
         _header: Annotated[str | None, Security(API_KEY_HEADER)] = None,
     ) -> Caller:
         person: Caller | None = request.scope["state"].get("person")
-        if person is not None:  # the console lets people read what its pages show, by rights of their own
+        if person is not None:  # the console has checked the right of the person
             return person
         services = services_of(request)
         if services.settings.dev_no_auth:

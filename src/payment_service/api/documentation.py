@@ -26,7 +26,7 @@ async def page(_request: Request) -> Response:
 
 
 async def start(_request: Request) -> Response:
-    """What opens the document in the page."""
+    """The script that opens the document in the page."""
     return Response(_read("start.js"), media_type="text/javascript", headers=_HEADERS)
 
 

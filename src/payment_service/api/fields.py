@@ -27,7 +27,7 @@ from payment_service.money import Money
 _ABOUT = frozenset({"title", "description", "default", "examples"})
 """What a schema says of a field besides what its values may be."""
 _EXACT = 2**53
-"""From here on a client that computes with doubles has lost digits: such an id may be another payment's."""
+"""From here on doubles lose digits: an id that large may be another payment's."""
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,10}")
 _NUMBER = re.compile(r"\s*[+-]?[0-9._]*(e[+-]?[0-9]+)?\s*", re.IGNORECASE)
 _DAY = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}")
@@ -64,7 +64,7 @@ def _tenge(value: Any) -> Money:
 
 
 def _written_out(value: Any) -> Any:
-    """A time is written out: as a number, a year would be taken for so many seconds since 1970.
+    """Refuse a number as a time: a year would be read as seconds since 1970.
 
     In a query a plus sign that is not percent-encoded arrives as a space.
     """
@@ -74,7 +74,7 @@ def _written_out(value: Any) -> Any:
 
 
 def _day(value: Any) -> Any:
-    """A day is written out, and one that a period may begin with."""
+    """Refuse what is not written as a day from 2000 on."""
     if not isinstance(value, str) or not _DAY.fullmatch(value):
         raise ValueError("is a day from 2000 on, such as 2026-10-31")
     return value
@@ -148,10 +148,10 @@ SentId = Annotated[
 
 
 class Body(BaseModel):
-    """What a request holds.
+    """The body of a request.
 
-    A field that is not known is refused by name (``exact``). Null, for a field that may be left out, is as if it was
-    left out, but where it means something of its own.
+    An unknown field is refused by name (``strict``). Null for an optional field counts as leaving it out, unless null
+    is a value of that field (``null_says``).
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -177,14 +177,14 @@ class Body(BaseModel):
 
 
 def or_else(field: dict[str, Any], kind: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a field that takes values of another kind, too."""
+    """The schema of a field that accepts values of another kind, too."""
     kinds = field.get("anyOf") or [{name: value for name, value in field.items() if name not in _ABOUT}]
     about = {name: value for name, value in field.items() if name in _ABOUT}
     return {"anyOf": kinds if kind in kinds else [*kinds, kind], **about}
 
 
 class Changes(Body):
-    """What to change; a field that is not given, or null, stays as it is. Null is a value of ``null_says`` only."""
+    """What to change; a field that is not given, or null, stays as it is, unless null is a value of it."""
 
     def given(self) -> dict[str, Any]:
         """The fields that were given."""

@@ -1,4 +1,4 @@
-"""About this service, whether the process lives, whether it is ready, what it counts."""
+"""About this service, liveness, readiness and metrics."""
 
 import asyncio
 
@@ -78,14 +78,14 @@ async def ready(services: InServices, request: Request) -> JSONResponse:
         revision = await _schema_revision(services, request)
         if revision != request.app.state.schema_head:
             failing.append(f"schema is at {revision or 'nothing'}, not at {request.app.state.schema_head}")
-    except Exception:  # noqa: BLE001 - whatever it is, the database is not to be had
+    except Exception:  # noqa: BLE001 - whatever it is, the database cannot be used
         failing.append("database is not reachable")
     answer = Readiness(status="not ready" if failing else "ready", failing=failing)
     return JSONResponse(answer.model_dump(), 503 if failing else 200)
 
 
 async def _schema_revision(services: Services, request: Request) -> str | None:
-    """Asked of the database once for all who ask at the same time: no key is needed, and no rate holds here."""
+    """One query for all requests at the same time: no key is needed here, and no rate limit applies."""
     state = request.app.state
     asking: asyncio.Task[str | None] | None = getattr(state, "asking_revision", None)
     if asking is None or asking.done():

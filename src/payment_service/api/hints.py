@@ -1,7 +1,7 @@
-"""Hints from outside: the provider's side may say that a payment changed, and the worker asks about it at once.
+"""Hints: the provider's side may report that a payment changed, and the worker reads its status at once.
 
-Nothing that a hint says is believed: money's state comes from the provider's own answer. Hints that are repeated,
-late, or of unknown payments do no harm.
+A hint is never trusted: a payment's state comes from the provider's own answer. Hints that are repeated, late, or of
+unknown payments do no harm.
 """
 
 import hashlib
@@ -25,16 +25,16 @@ from payment_service.services import Services
 
 MAX_AGE_S = 300
 PER_SECOND = 50
-"""Hints that one process takes; each makes one reading, and the worker reads at its own pace."""
+"""How many hints one process accepts; each makes one reading, and the worker reads at its own pace."""
 _SIGNATURE: Final = re.compile(r"(?:sha256=)?([0-9a-f]{64})", re.IGNORECASE)
 limiter = RateLimiter(Rate(PER_SECOND, 1))
 
 
 class SignedRoute(StrictRoute):
-    """A route that takes a body only when its raw bytes are signed: nothing of it is parsed before."""
+    """A route that verifies the signature over the raw body before anything of it is parsed."""
 
     async def admit(self, request: Request) -> None:
-        """Verify the signature over the body, which stays with the request."""
+        """Verify the signature over the body."""
         await _verify(request)
 
 
@@ -43,7 +43,7 @@ async def _verify(request: Request) -> None:
 
     Raises:
         HTTPException: 404 for a provider without a secret.
-        HintNotVerified, TooManyHints: it is not to be taken.
+        HintNotVerified, TooManyHints: it is not accepted.
     """
     services: Services = request.app.state.services
     provider = request.path_params.get("name", DEFAULT)

@@ -1,4 +1,4 @@
-"""The form in which a body may come: JSON that is declared as JSON, not compressed."""
+"""Which bodies are accepted: JSON that is declared as JSON, not compressed."""
 
 from collections.abc import Mapping
 from email.message import Message

@@ -1,4 +1,4 @@
-"""Around every request: its id, its limits, its line in the log, its place in the metrics. The one ASGI middleware."""
+"""The one ASGI middleware: gives every request its id, limits, log line and metrics."""
 
 import asyncio
 import re
@@ -43,7 +43,7 @@ class Drain:
 
 
 class RequestMiddleware:
-    """Makes requests that mean the same the same, limits them, and turns every error into a problem.
+    """Normalises requests, limits them, and turns every error into a problem.
 
     A path with a trailing slash is served as the path without it. A redirect instead would name ``http://`` behind a
     balancer that ends TLS, and repeat the query, with phone and amount, in the clear.
@@ -54,7 +54,7 @@ class RequestMiddleware:
         self._routes = routes
         self._drain = drain
         self._refused = RefusedCallers()
-        # Around all that is answered here: a page of another origin may read every answer, problems too.
+        # Outermost, so that a page of another origin may read every answer, problems too.
         self._outermost: ASGIApp = CORSMiddleware(self._serve, **cors) if cors else self._serve
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,7 +101,7 @@ class RequestMiddleware:
             is_whole = not message.get("more_body")
             return message
 
-        # A copy, for the server must still see that it answers a HEAD: it would wait for the announced body.
+        # A copy: the server must still see a HEAD, or it would wait for the announced body.
         served = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         send_all = _without_body(send_with_id) if served is not scope else send_with_id
         try:
@@ -113,8 +113,8 @@ class RequestMiddleware:
                 await self._routes(served, receive_limited, send_all)
         except _HeadersSentError:
             pass  # a stream of events would go on for as long as the service lives
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the last place where it can be answered
-            # Cancelled is what outlasts a stop of the process. Without its whole body it had not begun.
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the last place where an error can be answered
+            # Cancelled by a stop of the process. A request whose body was not complete has not begun.
             cut_before = isinstance(error, asyncio.CancelledError) and not is_whole
             answer = problems.of(Draining() if cut_before else error, served)
             if status is None:
@@ -132,7 +132,7 @@ class RequestMiddleware:
         return completed
 
     def _report(self, method: str, scope: Scope, status: int | None, seconds: float) -> None:
-        """Count a request that was answered, and write its line, which has what was bound on the way."""
+        """Count an answered request, and write its log line with all that was bound."""
         # The route's pattern, not the address: an address may hold an id, a query may hold anything.
         route = getattr(scope.get("route"), "path", "unknown")
         labelled(HTTP_SECONDS, method, route, str(status)).observe(seconds)
@@ -144,7 +144,7 @@ class RequestMiddleware:
             self._refused.observe(client[0] if client else "", actor, route, status)
 
     def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> ASGIApp | None:
-        """What is refused before it is looked at."""
+        """The refusal of a request that is not served at all; none to serve it."""
         if self._drain.begun and scope["path"] not in ALWAYS_SERVED:
             return problems.of_error(Draining())
         if len(scope["query_string"]) > MAX_QUERY_BYTES:

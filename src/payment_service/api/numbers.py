@@ -1,9 +1,7 @@
-"""JSON read exactly: numbers as they were written, no name twice in an object, and nothing that is no JSON.
+"""JSON read exactly: numbers as they were written, no duplicate names in an object, and nothing that is not JSON.
 
-Numbers are refused while they are read when no computation with them could be trusted to end.
-
-A Decimal takes any exponent, and turning ``1e999999999999`` into an int runs until the memory is gone. What this
-service is sent are amounts, ids and times: far fewer digits than the limits here.
+Numbers with very many digits or a large exponent are refused: turning ``1e999999999999`` into an int runs until the
+memory is gone. Amounts, ids and times have far fewer digits than the limits here.
 """
 
 import json
@@ -22,7 +20,7 @@ def exact_json(body: bytes) -> Any:
     """Read JSON.
 
     Raises:
-        ValueError: a sentence, for what is no JSON, and for what cannot be read exactly.
+        ValueError: a sentence, for what is not JSON or cannot be read exactly.
         RecursionError: when it is nested too deeply.
     """
     read = json.loads(
@@ -32,7 +30,7 @@ def exact_json(body: bytes) -> Any:
         parse_constant=_refuse_constant,
         object_pairs_hook=_unique,
     )
-    # Models read the attributes of whatever is an object of Python: a Decimal would pass for an empty body.
+    # Pydantic reads the attributes of any object: a Decimal would pass for an empty body.
     return str(read) if isinstance(read, Decimal) else read
 
 

@@ -65,7 +65,7 @@ def unknown(payment_id: UUID, payment: Payment | None, *, headers: dict[str, str
 
 
 def refused(failure: Failure, what: Payment | Refund, payment: Payment, *, headers: dict[str, str]) -> JSONResponse:
-    """The problem that tells why a payment or a refund failed at once."""
+    """The problem for a payment or a refund that failed at once."""
     facts: dict[str, Any] = {
         "success": False,
         "id": str(payment.id),

@@ -1,4 +1,4 @@
-"""What a request for a payment holds."""
+"""The bodies and headers of requests for payments."""
 
 import json
 from typing import Annotated, Any, Literal
@@ -27,7 +27,7 @@ def _no_empty_list(value: Any) -> Any:
 
 
 def _small_enough(metadata: dict[str, str]) -> dict[str, str]:
-    # Written as jsonb is written, for the database counts the same bytes.
+    # As jsonb is written, since the database counts those bytes.
     size = len(json.dumps(metadata, ensure_ascii=False).encode())
     if size > MAX_METADATA_BYTES:
         raise ValueError(f"is {size} bytes as JSON in UTF-8; at most {MAX_METADATA_BYTES} are allowed")

@@ -1,6 +1,6 @@
 """Payments over HTTP: create, create-link, status, search.
 
-A payment that is paid, pending or ended after it was accepted is answered with 200; ``outcomes`` has the other answers.
+A payment that the provider accepted is answered with 200, whatever became of it; ``outcomes`` has the other answers.
 """
 
 import io

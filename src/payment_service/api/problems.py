@@ -91,7 +91,7 @@ _EVERYWHERE: Final[tuple[type[ServiceError], ...]] = (
     errors.TooManyConnections,
     errors.Draining,
 )
-"""What any endpoint that asks for a key may answer."""
+"""Errors of every endpoint that needs a key."""
 _OF_ANY_ENDPOINT: Final = MappingProxyType(
     {
         408: "`request_timeout`",
@@ -104,7 +104,7 @@ _OF_ANY_ENDPOINT: Final = MappingProxyType(
         500: "`internal_error`",
     }
 )
-"""What any endpoint may answer before, or instead of, what it does."""
+"""Problems of every endpoint, whatever it does."""
 _ONLY_OF_BODIES: Final = frozenset({413, 415})
 _AT_THIS_ADDRESS: Final = MappingProxyType(
     {404: "There is nothing at this address: openapi.json lists those that there are.", 405: "Use {Allow} here."}
@@ -112,7 +112,7 @@ _AT_THIS_ADDRESS: Final = MappingProxyType(
 _CODE_OF_HTTP: Final = MappingProxyType(
     {404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 415: "unsupported_media_type"}
 )
-"""Not derived from the phrases of the standard library: those change from one Python to the next."""
+"""Not derived from the standard library's phrases, which change between Python versions."""
 _RETRIABLE: Final = (
     errors.StillRunning,
     errors.TooManyHints,
@@ -148,7 +148,7 @@ def problem(
 ) -> JSONResponse:
     """A problem answer.
 
-    The sentences about fields are ours, with the examples of what is right; any other may hold what was sent.
+    Sentences about fields are ours and may hold examples; any other may quote the request, so it is scrubbed.
     """
     if code != errors.InvalidInput.code:
         detail = scrub(detail)
@@ -165,7 +165,7 @@ def problem(
 
 
 def of_error(error: ServiceError) -> JSONResponse:
-    """The answer that an error is."""
+    """The answer to an error."""
     headers = {"Retry-After": RETRY_AFTER_S} if isinstance(error, _RETRIABLE) else {}
     if isinstance(error, errors.NotAuthenticated):
         headers["WWW-Authenticate"] = "Bearer"
@@ -185,7 +185,7 @@ def _rate_headers(error: errors.RateLimited) -> dict[str, str]:
 
 
 def declared(*kinds: type[ServiceError], also: Mapping[int, str] | None = None) -> dict[int | str, dict[str, Any]]:
-    """What OpenAPI shows of the problems that an endpoint answers: its own and those of every endpoint with a key."""
+    """The OpenAPI entries of an endpoint's problems: its own and those of every endpoint with a key."""
     by_status: dict[int, list[str]] = {}
     for kind in (*kinds, *_EVERYWHERE):
         by_status.setdefault(STATUS_OF[kind], []).append(f"`{kind.code}`")
@@ -195,7 +195,7 @@ def declared(*kinds: type[ServiceError], also: Mapping[int, str] | None = None) 
 
 
 def declared_by_all(*, with_body: bool) -> dict[str, dict[str, Any]]:
-    """What OpenAPI shows of the problems that every endpoint answers, whatever it does."""
+    """The OpenAPI entries of the problems of every endpoint."""
     return {
         str(status): declared_as(status, words)
         for status, words in _OF_ANY_ENDPOINT.items()
@@ -204,7 +204,7 @@ def declared_by_all(*, with_body: bool) -> dict[str, dict[str, Any]]:
 
 
 def declared_as(status: int, *words: str) -> dict[str, Any]:
-    """What OpenAPI shows of a problem."""
+    """The OpenAPI entry of a problem."""
     return {
         "description": f"{HTTPStatus(status).phrase}: {', '.join(dict.fromkeys(words))}",
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
@@ -212,7 +212,7 @@ def declared_as(status: int, *words: str) -> dict[str, Any]:
 
 
 def of(error: Exception | asyncio.CancelledError, scope: Scope) -> JSONResponse:
-    """The answer that any error is."""
+    """The answer to any exception."""
     match error:
         case ServiceError():
             return of_error(error)
@@ -243,7 +243,7 @@ def _of_http(error: HTTPException, scope: Scope) -> JSONResponse:
 
 
 def _allowed(scope: Scope) -> str:
-    """The methods of an address. Starlette names those of the first route that has it, and each of ours has one."""
+    """The methods of a path. Starlette names only those of the first route that matches, and each of ours has one."""
     path = getattr(scope.get("route"), "path", "")
     methods = {method.upper() for method in scope["app"].openapi()["paths"].get(path, {"get": ...})}
     return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
@@ -268,7 +268,7 @@ def _field_problem(error: Mapping[str, Any]) -> dict[str, str]:
     location, message = error["loc"], sentence_of(error)
     if error["type"] == "json_invalid":
         location = ("body",)
-    elif location[-1] == "[key]":  # so Pydantic calls the name of an entry
+    elif location[-1] == "[key]":  # Pydantic's name for the name of an entry
         location, message = location[:-1], f"the name {message}"
     return {"field": _field_of(location), "message": message}
 

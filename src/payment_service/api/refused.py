@@ -1,8 +1,7 @@
 """Alarms about callers that are refused where payments or routing are requested.
 
 Some callers pay by themselves when they are refused, without a BIN: then the money goes to the wrong seller. So an
-alarm tells who is refused, at once and repeatedly while it goes on: by address and key, which are no labels of a
-metric.
+alarm names the refused caller by address and key, which no metric has as labels, and is repeated while it goes on.
 """
 
 import time
@@ -28,7 +27,7 @@ log = get_logger(__name__)
 class _Caller:
     """What was refused to one caller since the last alarm."""
 
-    told_at: float
+    alarmed_at: float
     times: int = 0
 
 
@@ -40,7 +39,7 @@ class RefusedCallers:
         self._callers: OrderedDict[tuple[str, str], _Caller] = OrderedDict()
 
     def observe(self, address: str, actor: str, route: str, status: int | None) -> None:
-        """How a request was answered. ``actor`` is whose key it had, ``route`` the pattern of its path."""
+        """Count the answer to a request. ``actor`` is the name of its key, ``route`` the pattern of its path."""
         if status not in _REFUSED or route not in _ROUTES:
             return
         now = self._clock()
@@ -49,8 +48,8 @@ class RefusedCallers:
         if len(self._callers) > _MAX_CALLERS:
             self._callers.popitem(last=False)
         caller.times += 1
-        if now - caller.told_at >= AGAIN_AFTER_S:
+        if now - caller.alarmed_at >= AGAIN_AFTER_S:
             metrics.alarm(
                 log, "refused_callers", address=address, actor=actor, route=route, status=status, times=caller.times
             )
-            caller.told_at, caller.times = now, 0
+            caller.alarmed_at, caller.times = now, 0

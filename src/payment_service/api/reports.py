@@ -1,4 +1,4 @@
-"""The record over HTTP: what clients report of their own operations, and the audit log for operators."""
+"""Client reports and the audit log over HTTP."""
 
 import json
 import re
@@ -54,7 +54,7 @@ def _tiyn(value: Any) -> Any:
 
 
 def _in_words(value: Any) -> Any:
-    """Whatever was sent, on one line: an error may come as a list, a status as a number."""
+    """Any JSON value as text on one line: an error may come as a list, a status as a number."""
     if isinstance(value, str | Decimal):
         return one_line(str(value))
     try:
@@ -64,7 +64,7 @@ def _in_words(value: Any) -> Any:
 
 
 def _cut(length: int) -> BeforeValidator:
-    # What a client met may quote an address with a token and a phone, and the record cannot forget it.
+    # An error message may quote an address with a token and a phone, and the audit log is never changed.
     return BeforeValidator(lambda value: scrub(_in_words(value))[:length])
 
 
@@ -77,7 +77,7 @@ def _text(value: Any) -> Any:
 OperationType = Annotated[
     str,
     _cut(20),
-    BeforeValidator(_text),  # asked first
+    BeforeValidator(_text),  # runs first
     StringConstraints(min_length=1),
     WithJsonSchema(
         {"type": "string", "pattern": r"[^\s\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "examples": ["create"]}
@@ -104,13 +104,13 @@ _FORMS: Final = {
     "provider": "a word of up to 20 characters",
     "report_id": "1 to 64 visible ASCII characters",
 }
-"""What can be kept of those fields that are left out when they hold anything else."""
+"""The form of fields that are left out when they have another one."""
 _WORDS: Final = frozenset({"operation_type", "status", "provider"})
-"""Texts that are shortened with a warning; of an error's text it is documented how much is kept."""
+"""Texts that are shortened with a warning. Of an error message the limit is documented instead."""
 
 
 class ClientReport(BaseModel):
-    """A client's report: kept whatever its form, because it cannot be repeated.
+    """A client's report: kept in whatever form it comes, because it is not sent again.
 
     A field that cannot be kept as it was sent is shortened or left out, an unknown one is left out, and ``warnings``
     says so. Without the shop, or what was done, there is nothing to keep.

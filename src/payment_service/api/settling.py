@@ -1,4 +1,4 @@
-"""Tasks for people, and what they found: tasks, and settling by hand."""
+"""Tasks for people, and settling by hand, over HTTP."""
 
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -37,7 +37,7 @@ def _stripped(value: Any) -> Any:
     return value.strip() if isinstance(value, str) else value
 
 
-# Stripped before it is measured: spaces are no reason.
+# Stripped before its length is checked.
 Reason = Annotated[Text, BeforeValidator(_stripped), StringConstraints(min_length=3, max_length=500)]
 _REASON = Field(
     description="The reason; kept in the record.", examples=["Seen in the merchant cabinet, 12:40, by Aigul"]

@@ -1,13 +1,12 @@
-"""Requests read exactly: amounts as decimals, no NaN, nothing given twice, and nothing dropped in silence.
+"""Requests read strictly: amounts as decimals, no NaN, nothing given twice, and nothing ignored silently.
 
-Every endpoint's route is an ``StrictRoute``. It refuses what the endpoint does not know, by name and with the nearest
-name that it does know: query parameters, fields of the body at any depth, and a body where none is asked for. An
-endpoint whose model of the body takes more than its own fields (``extra``) is not refused a query parameter either.
+Every endpoint's route is a ``StrictRoute``. It refuses unknown query parameters, unknown fields of the body at any
+depth, and a body where there is none, naming each with the nearest known name. An endpoint whose body model allows
+unknown fields (``extra``) accepts unknown query parameters, too.
 
-FastAPI finds the route and documents it. The route itself calls the endpoint: each value is validated once, by the
-field that FastAPI made of it, and the answer is written once, by the serializer of its model. What FastAPI does besides
-(threads for functions, dependencies with ``yield``, validation of answers) is not used here, and costs as much as all
-the rest of a request.
+FastAPI matches the route and documents it. The route itself calls the endpoint: each value is validated once, by the
+field that FastAPI made of it, and the answer is serialized once, by its model. FastAPI's other features (threads for
+functions, dependencies with ``yield``, validation of answers) are not used: they cost as much as the rest of a request.
 """
 
 import inspect
@@ -31,10 +30,10 @@ from payment_service.api import media
 from payment_service.api.numbers import exact_json
 
 MAX_ERRORS: Final = 20
-"""Names that one answer complains of: to find the nearest name takes time, and no key is needed to ask."""
+"""How many names one answer lists: finding the nearest name takes time, and needs no key."""
 _LONGEST_NAME: Final = 60
 _NO_BODY: Final = (b"", b"0")
-"""Values of Content-Length that announce none."""
+"""Values of Content-Length that announce no body."""
 _ONE_VALUE: Final = {
     b"authorization": "Authorization",
     b"x-api-key": "X-API-Key",
@@ -45,7 +44,7 @@ Errors = list[Mapping[str, Any]]
 
 
 def not_known(name: str, known: Iterable[str]) -> str:
-    """What is said of a name that is none of those that are known."""
+    """The message about an unknown name, with the nearest known one."""
     plain = {_plain(one): one for one in known}
     near = get_close_matches(_plain(name[:_LONGEST_NAME]), plain, n=1)
     if near:
@@ -59,14 +58,14 @@ def _plain(name: str) -> str:
 
 
 def unknown_parameters(given: Iterable[str], known: Iterable[str]) -> dict[str, str]:
-    """The first query parameters that are not known, each with what is said of it."""
+    """The first unknown query parameters, each with its message."""
     names = list(known)
     unknown = (name for name in given if name not in names)
     return {name: not_known(name, names) for name in islice(unknown, MAX_ERRORS)}
 
 
 class StrictRoute(APIRoute):
-    """A route whose requests are read exactly."""
+    """A route whose requests are read strictly."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         """Work out, once, how the endpoint is called.
@@ -86,15 +85,15 @@ class StrictRoute(APIRoute):
         self.app = app
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """What makes the answer to a request, also where FastAPI includes the router of this route in another."""
+        """The handler, also for FastAPI where it includes this route's router in another."""
         return _Endpoint(self).answer
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """As always, but most routes are told apart by their prefix, without their regular expression."""
+        """As Starlette does, but most routes differ in their prefix, which is checked before the regular expression."""
         return super().matches(scope) if self._begins_with in scope["path"] else (Match.NONE, {})
 
     async def admit(self, request: Request) -> None:
-        """Refuse a request before anything of it is read. Nothing is refused here; kinds of routes may."""
+        """A hook for subclasses to refuse a request before it is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,13 +222,13 @@ class _Endpoint:
 
 
 _NOTHING: Final = object()
-"""No body was sent, which is something else than null."""
+"""Stands for no body, which differs from null."""
 
 
 def _dependency(
     name: str | None, call: Callable[[Request], Any] | None, documented: Iterable[Any]
 ) -> tuple[str, Callable[[Request], Any], bool]:
-    """A dependency is a function of the request. What it depends on itself is there for the documentation alone."""
+    """A dependency as a function of the request. Its own dependencies must be for the documentation alone."""
     if name is None or call is None or not all(isinstance(one.call, SecurityBase) for one in documented):
         raise TypeError("a dependency is an argument of the endpoint, and a function of the request")
     return name, call, inspect.iscoroutinefunction(call)
@@ -241,7 +240,7 @@ def _given_twice(
     pairs: Sequence[tuple[str, str]],
     known: Iterable[str],
 ) -> Iterator[dict[str, Any]]:
-    """A value that must be one, and is two: which was meant cannot be known."""
+    """Errors for values that are given twice: which one was meant is not known."""
     if len(pairs) > len(query):
         for name in known:
             if len({value for given, value in pairs if given == name}) > 1:
@@ -253,14 +252,14 @@ def _given_twice(
 
 
 def _nearly_keys(headers: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Headers that must be meant as the Idempotency-Key: who sends one relies on it against a second payment."""
+    """Errors for misspelt Idempotency-Keys: their senders rely on them against a second payment."""
     for name in headers:
         if b"idempoten" in name and name != b"idempotency-key":
             yield _error("header", name.decode("latin-1"), "not known here; did you mean Idempotency-Key?")
 
 
 async def _unasked_body(request: Request, headers: Mapping[bytes, bytes]) -> list[dict[str, Any]]:
-    """What stands in the body of a request to an endpoint that asks for none; an empty object or list says nothing."""
+    """Errors for a body that an endpoint does not take; an empty object or list is accepted."""
     announced = headers.get(b"content-length", b"") not in _NO_BODY or b"transfer-encoding" in headers
     if not announced or not (await request.body()).strip():
         return []
@@ -278,7 +277,7 @@ def _error(where: str, name: str, message: str) -> dict[str, Any]:
 
 
 def _named(errors: Iterable[Mapping[str, Any]], model: Any) -> list[Mapping[str, Any]]:
-    """The errors, and those about fields that are not known with the nearest known name."""
+    """The errors, those about unknown fields with the nearest known name."""
     errors = list(errors)
     unknown = [one for one in errors if one["type"] == "extra_forbidden"][:MAX_ERRORS]
     named = [{**one, "msg": not_known(str(one["loc"][-1]), _fields_at(one["loc"][1:-1], model))} for one in unknown]
@@ -286,7 +285,7 @@ def _named(errors: Iterable[Mapping[str, Any]], model: Any) -> list[Mapping[str,
 
 
 def _fields_at(location: tuple[int | str, ...], model: Any) -> list[str]:
-    """The names of the fields at a place of the body."""
+    """The names of the fields at a location of the body."""
     annotations = [model]
     for name in location:
         inner = [one.model_fields[name].annotation for one in _models_of(annotations) if name in one.model_fields]

@@ -1,8 +1,8 @@
 """Rate limits: counted per API key, and per address for those who present no valid key.
 
-Decided before the database is used. A key counts as valid when it was at the start, and once this process has seen
-it pass; until then, and for every guess, the address pays. So a flood of invented keys neither reaches the database
-nor grows this memory, and a good key is not kept out by what comes from its address.
+Decided before the database is used. A key counts as valid if it was when the process started, and once this process has
+accepted it; any other key is counted by address. So a flood of invented keys neither reaches the database nor fills the
+memory, and a valid key is not blocked by other requests from its address.
 """
 
 import hashlib
@@ -18,15 +18,15 @@ from payment_service.settings import Settings
 
 _KNOWN_KEYS: Final = 10_000
 _DEVELOPMENT: Final = "development"
-"""Stands for everybody on a server that asks for no keys."""
+"""The key of every caller on a server without authentication."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A request that was let in, and what it was counted for."""
+    """An admitted request, and what it was counted by."""
 
     address: str | None
-    """None when a key was charged."""
+    """None when it was counted by key."""
     key: str | None
 
 
@@ -66,7 +66,7 @@ class Throttle:
         return Ticket(address, key)
 
     def observe(self, ticket: Ticket, *, verified: bool, refused: bool) -> None:
-        """What became of a request: whether its key or signature was right, or was refused."""
+        """Take the result of a request: whether its key or signature was verified, or refused."""
         if verified and ticket.address is not None:
             self._addresses.give_back(ticket.address)
         if ticket.key is None:

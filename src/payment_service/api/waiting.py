@@ -1,4 +1,4 @@
-"""Waiting clients: a payment that is answered as soon as it changes, and events as they happen (server-sent events)."""
+"""Waiting clients: long polling of one payment, and a stream of events (server-sent events)."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -37,7 +37,7 @@ async def changed(services: Services, caller: Caller, payment_id: UUID, *, withi
     Raises:
         PaymentNotFound: when there is none that the caller may see.
         NotAuthenticated: when the caller's key ended meanwhile.
-        TooManyWaiting, NoRoomToWait: when there is no place to wait in.
+        TooManyWaiting, NoRoomToWait: when too many requests wait already.
     """
     if not within_s:
         return await services.reading.get(caller, payment_id)
@@ -64,15 +64,15 @@ async def changed(services: Services, caller: Caller, payment_id: UUID, *, withi
 
 
 class _EventStream(StreamingResponse):
-    """A stream that gives its place back when it ends, however it ends."""
+    """A stream that ends its subscription when it ends, however it ends."""
 
-    def __init__(self, lines: AsyncIterator[str], place: ExitStack) -> None:
+    def __init__(self, lines: AsyncIterator[str], subscribed: ExitStack) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__(lines, media_type="text/event-stream", headers=headers)
-        self._place = place
+        self._subscribed = subscribed
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        with self._place:
+        with self._subscribed:
             await super().__call__(scope, receive, send)
 
 
@@ -99,12 +99,12 @@ async def events(
 
     The stream ends when the service stops, and within two seconds after the key is revoked, expires or loses a scope.
     """
-    place = ExitStack()
+    subscribed = ExitStack()
     if shop_id is not None:
         caller = caller.narrowed_to(shop_id)
-    subscription = place.enter_context(services.subscriptions.open(caller))
+    subscription = subscribed.enter_context(services.subscriptions.open(caller))
     lines = _lines(services.subscriptions, subscription, last_event_id, request.app.state.drain)
-    return _EventStream(lines, place)
+    return _EventStream(lines, subscribed)
 
 
 async def _lines(
@@ -114,21 +114,21 @@ async def _lines(
     sent = set()
     if last_event_id is not None:
         async for event in subscriptions.since(subscription.caller, last_event_id):
-            if not await _may_tell(subscription, drain):
+            if not await _may_send(subscription, drain):
                 return
             sent.add(event.header.id)
             yield _line(event)
-    async for happened in _event_facts(subscription, drain):
-        if happened is None:
+    async for new in _events_and_heartbeats(subscription, drain):
+        if new is None:
             yield ": still here\n\n"
-        elif happened.header.id not in sent:
-            if not await _may_tell(subscription, drain):
+        elif new.header.id not in sent:
+            if not await _may_send(subscription, drain):
                 return
-            yield _line(happened)
+            yield _line(new)
 
 
-async def _event_facts(subscription: Subscription, drain: Drain) -> AsyncIterator[StreamEvent | None]:
-    """Each event, and now and then none as a sign of life, until the stream has to end."""
+async def _events_and_heartbeats(subscription: Subscription, drain: Drain) -> AsyncIterator[StreamEvent | None]:
+    """Each event, and now and then none for a heartbeat, until the stream has to end."""
     loop = asyncio.get_running_loop()
     beat_at = loop.time() + HEARTBEAT_S
     while not drain.begun and not subscription.ended:
@@ -143,13 +143,13 @@ async def _event_facts(subscription: Subscription, drain: Drain) -> AsyncIterato
                 yield event
 
 
-async def _may_tell(subscription: Subscription, drain: Drain) -> bool:
+async def _may_send(subscription: Subscription, drain: Drain) -> bool:
     """Whether the key is still valid. While that cannot be checked, because the database is away, nothing is sent."""
 
     def waits() -> bool:
         return not (subscription.trusted or subscription.ended or drain.begun)
 
-    while waits():  # noqa: ASYNC110 - that a process stops is no event of the loop
+    while waits():  # noqa: ASYNC110 - no event of the loop says that the process stops
         await asyncio.sleep(LOOK_EVERY_S / 10)
     return subscription.trusted and not drain.begun
 

@@ -324,7 +324,7 @@ async def replay(id: DeliveryId, services: InServices, caller: Admin) -> Deliver
 
 
 async def subjects_of(services: Services, payment_id: UUID) -> list[str]:
-    """What events of a payment and its refunds are about."""
+    """The subjects of the events of a payment and its refunds: their ids."""
     return [str(payment_id), *(str(refund.id) for refund in await services.refunds.of_payment(payment_id))]
 
 
