@@ -24,7 +24,7 @@ from payment_service.payments.lifecycle import MOVES, OPEN, Failure, FollowState
 from payment_service.payments.models import Payment
 from payment_service.payments.record import Announcer, record_of
 from payment_service.payments.statements import MOVE
-from payment_service.postgres.database import Database, raw
+from payment_service.postgres.database import Database, NotWrittenError, raw
 from payment_service.providers.interface import Meaning, Providers
 from payment_service.scheduling.due import IDLE_S, WORK_DUE, Kind
 from payment_service.scheduling.jitter import jitter
@@ -65,12 +65,18 @@ class Moves:
         """Decide on a payment that was read at ``now`` and write the step; decide again if it changed meanwhile.
 
         Without ``replan`` the plan of readings stays as it is unless the payment moves.
+
+        Raises:
+            NotWrittenError: nothing was written although the payment had not changed.
         """
         while True:
+            seen = (payment.id, *_DECIDED_ON(payment))
             step = decide(payment, now)
             if step is None or await self.write(payment, step, operation_type, now=now, replan=replan):
                 return payment
             payment, now = await queries.get_resolved(self.database, payment.id)
+            if (payment.id, *_DECIDED_ON(payment)) == seen:
+                raise NotWrittenError(f"payment {payment.id}")
 
     async def write(
         self,

@@ -71,6 +71,10 @@ class RowLost(LookupError):
     """A row is missing that was committed and is never deleted: the database lost it."""
 
 
+class NotWrittenError(Exception):
+    """The database wrote nothing and reported no error: a trigger or a rule that is not ours dropped the row."""
+
+
 class Database:
     """The process's connections to PostgreSQL.
 
@@ -270,7 +274,7 @@ def _may_pass(error: Exception) -> bool:
     while said is not None and not isinstance(said, asyncpg.PostgresError):
         said = said.__cause__
     if said is None:
-        return isinstance(error, DBAPIError) and constraint_of(error) is None
+        return isinstance(error, NotWrittenError) or (isinstance(error, DBAPIError) and constraint_of(error) is None)
     return not isinstance(said, asyncpg.IntegrityConstraintViolationError | asyncpg.DataError)
 
 

@@ -14,7 +14,7 @@ from payment_service.payments import views as payment_views
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import alarm
 from payment_service.payments.record import Announcer, record_of
-from payment_service.postgres.database import Database
+from payment_service.postgres.database import Database, NotWrittenError
 from payment_service.refunds import queries, views
 from payment_service.refunds.lifecycle import MOVES, OPEN, RefundState, RefundStep, move_to
 from payment_service.refunds.models import Refund
@@ -41,12 +41,19 @@ class RefundMoves:
     async def apply(
         self, seen: queries.Snapshot, decide: Decision, operation_type: str, *, reason: str | None = None
     ) -> queries.Snapshot:
-        """Decide on a refund that was read and write the step; decide again if it changed meanwhile."""
+        """Decide on a refund that was read and write the step; decide again if it changed meanwhile.
+
+        Raises:
+            NotWrittenError: nothing was written although the refund had not changed.
+        """
         while True:
+            before = (seen.refund.state, seen.refund.version)
             step = decide(seen.refund, seen.now)
             if step is None or await self._write(seen, step, operation_type, reason):
                 return seen
             seen = await queries.get(self.database, seen.refund.id)
+            if (seen.refund.state, seen.refund.version) == before:
+                raise NotWrittenError(f"refund {seen.refund.id}")
 
     async def _write(self, seen: queries.Snapshot, step: RefundStep, operation_type: str, reason: str | None) -> bool:
         """Write a step; false, with nothing written, when the refund has changed since it was read."""
