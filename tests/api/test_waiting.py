@@ -24,7 +24,7 @@ from payment_service.identifiers import new_id
 from payment_service.services import Services
 from tests.api.conftest import SHOP, KeyMaker, created, paid, problem_of
 from tests.conftest import ClientMaker
-from tests.support.books import change_by_hand
+from tests.support.books import beyond_the_law, change_by_hand
 from tests.support.replies import GoodProxy
 from tests.support.waiting import until
 
@@ -391,6 +391,21 @@ async def test_stream_goes_on_after_an_event_of_a_clock_that_was_ahead(services:
     [ahead] = await write(services, created_at=datetime.now(UTC) + timedelta(hours=1))
     written = await write(services)
     assert await resumed(services, ahead) == written
+
+
+async def test_stream_skips_nothing_that_was_written_after_the_clock_was_set_back(
+    services: Services, client: httpx.AsyncClient, sql: asyncpg.Connection
+) -> None:
+    """The clock was an hour ahead, was set right, and some minutes have passed since."""
+    for message, moved in (("ahead", "1 hour"), ("right", "-10 minutes")):
+        payment = await created(client, message=message)
+        line, told = (
+            f"UPDATE {table} SET created_at = created_at + interval '{moved}' WHERE {column} = '{payment['id']}'"
+            for table, column in (("payment_log", "payment_id"), ("event", "subject_id"))
+        )
+        await beyond_the_law(sql, line, told)
+    right, ahead = await sql.fetch("SELECT id FROM event WHERE subject = 'payment' ORDER BY created_at")
+    assert await resumed(services, ahead["id"]) == [right["id"]]
 
 
 async def test_stream_goes_on_after_an_event_however_many_came_since(services: Services) -> None:

@@ -348,12 +348,16 @@ async def test_call_that_may_still_take_effect_is_not_called_failed(
     assert (await settle(patient, payment, FAILED)).state == "failed"
 
 
-@pytest.mark.parametrize(("age_s", "wait_s"), [(0, 300), (298.5, 2), (299.999, 1), (300, None)])
-def test_it_is_told_how_long_a_call_may_still_take_effect(age_s: float, wait_s: int | None) -> None:
-    made_at = datetime(2026, 11, 30, tzinfo=UTC)
+@pytest.mark.parametrize(
+    ("age_s", "in_state_s", "wait_s"),
+    [(0, 0, 300), (298.5, 1, 2), (299.999, 1, 1), (300, 0, None), (-18000, 298.5, 2), (-18000, 300, None)],
+)
+def test_it_is_told_how_long_a_call_may_still_take_effect(age_s: float, in_state_s: float, wait_s: int | None) -> None:
+    """Below zero the database's clock was ahead then, and has been set right since."""
+    now = datetime(2026, 11, 30, tzinfo=UTC)
     told = None
     try:
-        check_age(made_at, made_at + timedelta(seconds=age_s), 300)
+        check_age(now - timedelta(seconds=age_s), now - timedelta(seconds=in_state_s), now, 300)
     except TooEarlyToSettle as too_early:
         told = too_early.extra["retry_after_s"]
     assert told == wait_s

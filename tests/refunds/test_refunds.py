@@ -408,8 +408,9 @@ async def test_equal_refund_of_another_caller_is_another_refund(
 # --- the process dies, the database goes away
 
 
+@pytest.mark.parametrize("age_s", [31, -18_000])
 async def test_refund_whose_sender_died_is_unknown_and_stays_reserved(
-    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection, age_s: int
 ) -> None:
     gate = Gate(refunded())
     wire.get("/refund/").mock(side_effect=gate)
@@ -418,7 +419,7 @@ async def test_refund_whose_sender_died_is_unknown_and_stays_reserved(
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert await services.refund_settling.mark_lost_unknown() == 0
-    await age(sql, 31, "refund")
+    await age(sql, age_s, "refund")
     assert await services.refund_settling.mark_lost_unknown() == 1
     assert await sql.fetchval("SELECT state FROM refund") == "unknown"
     assert await sums(sql) == (0, 1000)

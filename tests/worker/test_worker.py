@@ -193,11 +193,13 @@ async def test_reading_that_crashed_is_made_again_when_its_lease_has_ended(
     await reaches(sql, "paid")
 
 
+@pytest.mark.parametrize("age_s", [31, -18_000])
 async def test_sweep_settles_what_a_dead_process_left_in_sending(
-    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker, age_s: int
 ) -> None:
+    """Also when the database's clock was five hours ahead then: nobody waits until that time has come."""
     await sender_dies(services, wire)
-    await age(sql, 31)
+    await age(sql, age_s)
     await reaches(sql, "unknown")
     assert await audit_of(sql) == [("settle", "unknown")]
 
@@ -216,6 +218,21 @@ async def test_reading_that_was_planned_while_the_clock_was_ahead_is_made_now(
     await beyond_the_law(sql, f"UPDATE payment SET state = '{state}', failure = {failure}, {plan}")
     assert await services.polling.bring_forward() == brought
     assert await sql.fetchval("SELECT next_check_at <= clock_timestamp() FROM payment") is bool(brought)
+
+
+@pytest.mark.parametrize(
+    ("state", "age_s", "resumed"), [("pending", 60, 1), ("pending", 86_460, 0), ("unknown", -18_000, 1), ("paid", 60, 0)]
+)
+async def test_payment_that_looked_too_old_while_the_clock_was_ahead_is_read_again(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, state: str, age_s: int, resumed: int
+) -> None:
+    taking(wire)
+    await services.payments.create(ask())
+    await age(sql, age_s)
+    await beyond_the_law(sql, f"UPDATE payment SET state = '{state}', next_check_at = NULL")
+    assert await services.polling.bring_forward() == resumed
+    assert await sql.fetchval("SELECT count(*) FROM payment WHERE next_check_at <= clock_timestamp()") == resumed
+    assert await services.polling.bring_forward() == 0
 
 
 async def test_sweep_tells_how_many_months_of_the_record_lie_ready(worker: Worker) -> None:

@@ -135,6 +135,19 @@ async def reported(session: AsyncSession, report: Mapping[str, Any], *, actor: s
     )
 
 
+async def oldest_time_since(session: AsyncSession, moment: datetime) -> datetime:
+    """The earliest time in any line that was added after the lines of this moment; the moment itself if none is earlier.
+
+    Lines are numbered in the order in which they were added. A line that is later by its number and earlier by its time
+    was added after the database's clock had been set back.
+    """
+    of_moment = select(func.min(AuditEntry.id)).where(AuditEntry.created_at == moment).scalar_subquery()
+    # Read by their numbers: looked for by its time, the earliest would be behind all that are older.
+    later = select(AuditEntry.created_at).where(AuditEntry.id > of_moment).offset(0).subquery()
+    earliest: datetime | None = await session.scalar(select(func.min(later.c.created_at)))
+    return moment if earliest is None else min(earliest, moment)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogFilter:
     """Which audit entries to show. ``shops`` are those that the caller may see."""

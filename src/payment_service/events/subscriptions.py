@@ -23,6 +23,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 
 from payment_service.access.service import Access, Caller
+from payment_service.audit import service as audit
 from payment_service.errors import NoRoomToWait, TooManyWaiting
 from payment_service.events import outbox
 from payment_service.events.models import Event
@@ -201,10 +202,12 @@ class Subscriptions:
         """
         async with self.reading(), self._database.reading() as session:
             event = await session.get(Event, event_id)
-        if event is None or not caller.may_touch(event.shop_id):  # an event of an earlier owner just marks a time
-            return
-        # A clock that was ahead says nothing of what was written since it was set right.
-        known, oldest = {event_id: event.created_at}, min(event.created_at, await self._now()) - MISSED
+            if event is None or not caller.may_touch(event.shop_id):  # an event of an earlier owner just marks a time
+                return
+            # Every event has its line in the record, written with it. If the database's clock was set back since, some
+            # that were written later have an earlier time.
+            written_since = await audit.oldest_time_since(session, event.created_at)
+        known, oldest = {event_id: event.created_at}, min(written_since, await self._now()) - MISSED
         while True:
             async with self.reading(), self._database.reading() as session:
                 page = await outbox.since(session, caller.shops, oldest, excluding=known, limit=_AT_ONCE)

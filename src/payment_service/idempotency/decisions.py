@@ -36,7 +36,7 @@ class Earlier:
     state: str
     failure: str | None
     age_s: float
-    """Since it was written."""
+    """Since it was written. Below zero when the database's clock was ahead then."""
     known_s: float
     """Since its outcome became known; until then, since it was written."""
 
@@ -61,7 +61,7 @@ def verdict_for_equal(earlier: Earlier | None, rules: Rules, *, by_key: bool) ->
     """What an earlier equal request means: with the same Idempotency-Key for ever, with equal content for a while."""
     if earlier is None or earlier.failure == NOT_SENT:
         return Verdict.GO_ON
-    if earlier.state == "sending" and earlier.age_s <= rules.sending_lease_s:
+    if earlier.state == "sending" and abs(earlier.age_s) <= rules.sending_lease_s:
         return Verdict.STILL_RUNNING  # beyond the lease its sender must have died: the outcome is unknown
     if by_key or earlier.state in IN_FLIGHT or earlier.known_s < rules.duplicate_window_s:
         return Verdict.ANSWER

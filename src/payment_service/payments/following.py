@@ -55,6 +55,7 @@ class FollowPlan:
             return self.confirm_s
         if now.status_is_final:
             return self.first_s  # soon, but not at once: the reading may keep failing
-        if now.age_s < self.first_s:
+        age_s = abs(now.age_s)  # below zero a clock that was ahead wrote it, and it is no new payment
+        if age_s < self.first_s:
             return self.first_s
-        return self.fast_s if now.age_s < self.fast_for_s else self.slow_s
+        return self.fast_s if age_s < self.fast_for_s else self.slow_s

@@ -62,6 +62,12 @@ WHERE next_check_at > now() + make_interval(secs => $1::float8)
   AND (state || '' IN ('pending', 'unknown') OR next_check_at > now() + make_interval(secs => $2::float8))
 RETURNING id
 """
+_RESUME: Final = """
+UPDATE payment SET next_check_at = now()
+WHERE state IN ('pending', 'unknown') AND next_check_at IS NULL AND external_id IS NOT NULL AND same_as IS NULL
+  AND created_at > now() - make_interval(secs => $1::float8)
+RETURNING id
+"""
 _NEXT: Final = "SELECT extract(epoch FROM min(next_check_at) - now())::float8 FROM payment WHERE next_check_at > now()"
 
 
@@ -196,10 +202,16 @@ class Polling:
     # --- repairs
 
     async def bring_forward(self) -> int:
-        """Make due now what is planned later than any plan or lease allows; returns how many payments."""
-        plan = self.moves.plan
+        """Make due now what is planned later than any plan or lease allows; returns how many payments.
+
+        Also open ones that have no plan and are too young for that: while the database's clock was ahead they looked
+        too old to be read any longer.
+        """
+        plan, statements = self.moves.plan, self.database.statements
         longest = [READING_LEASE_S + plan.longest_s(is_open=is_open) for is_open in (True, False)]
-        return len(await self.database.statements.fetch(_BRING_FORWARD, *longest))
+        late = await statements.fetch(_BRING_FORWARD, *longest)
+        given_up = await statements.fetch(_RESUME, float(plan.follow_for_s))
+        return len(late) + len(given_up)
 
     async def mark_lost_unknown(self) -> int:
         """Make payments unknown whose sender must have died; returns how many. Not failed: they may have been sent."""

@@ -146,8 +146,16 @@ async def stuck_in_sending(session: AsyncSession, lease_s: float) -> list[UUID]:
 
 
 def _sender_died(lease_s: float) -> ColumnElement[bool]:
-    oldest = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, lease_s)
-    return and_(Payment.state == State.SENDING, Payment.created_at < oldest)
+    return and_(Payment.state == State.SENDING, is_over(Payment.created_at, lease_s))
+
+
+def is_over(since: ColumnElement[datetime], seconds: float) -> ColumnElement[bool]:
+    """The condition that more time has passed since then, or that nobody knows how much.
+
+    What lies in the future was written while the database's clock was ahead: waiting for it could take for ever.
+    """
+    interval = func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+    return or_(since < func.now() - interval, since > func.now() + interval)
 
 
 def _for_people(sending_lease_s: float) -> tuple[ColumnElement[bool], ...]:
@@ -195,10 +203,8 @@ async def count_by_state(
     session: AsyncSession, table: Any, states: Iterable[str], condition: ColumnElement[bool]
 ) -> dict[str, tuple[int, float]]:
     """By state, how many rows of a table meet the condition, and the age of the oldest in seconds; 0 for none."""
-    query = (
-        select(table.state, func.count(), func.extract("epoch", func.now() - func.min(table.created_at)))
-        .where(condition)
-        .group_by(table.state)
-    )
+    # One that lies in the future is older than anybody knows: it must not look young.
+    oldest = func.greatest(func.now() - func.min(table.created_at), func.max(table.created_at) - func.now())
+    query = select(table.state, func.count(), func.extract("epoch", oldest)).where(condition).group_by(table.state)
     found = {state: (number, float(oldest_s)) for state, number, oldest_s in await session.execute(query)}
     return dict.fromkeys(states, (0, 0.0)) | found

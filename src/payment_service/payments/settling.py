@@ -126,7 +126,7 @@ class Settling:
         async with self.database.transaction() as session:
             payment, now = await queries.locked(session, payment_id)
             age_s = (now - payment.created_at).total_seconds()
-            if payment.state == State.SENDING and age_s > self.rules.sending_lease_s:
+            if payment.state == State.SENDING and abs(age_s) > self.rules.sending_lease_s:
                 step = decide(State.SENDING, Unknown("sender_died"))
                 await self.moves.write(payment, step, "settle", now=now, session=session)
             if payment.state != State.UNKNOWN or payment.same_as is not None:
@@ -135,7 +135,7 @@ class Settling:
                 # It became known after the reading, which was about another payment, or none.
                 raise InvalidInput("external_id", f"is {payment.external_id} for this payment, which is known by now")
             if settlement.state is State.FAILED:
-                check_age(payment.created_at, now, self.rules.late_effect_s)
+                check_age(payment.created_at, payment.moved_at, now, self.rules.late_effect_s)
             if external_id is not None and payment.external_id is None:
                 await merge_report(session, payment, external_id)
                 payment.id_from_settlement = True
@@ -200,13 +200,15 @@ def check_undoing(
         raise SettledByCaller
 
 
-def check_age(made_at: datetime, now: datetime, late_effect_s: float) -> None:
+def check_age(made_at: datetime, moved_at: datetime, now: datetime, late_effect_s: float) -> None:
     """Refuse to settle a call as never made while it may still take effect.
+
+    It was made before its row moved, which counts where the row was written while the database's clock was ahead.
 
     Raises:
         TooEarlyToSettle: with the seconds to wait.
     """
-    wait_s = late_effect_s - (now - made_at).total_seconds()
+    wait_s = late_effect_s - (now - (made_at if made_at <= now else moved_at)).total_seconds()
     if wait_s > 0:
         raise TooEarlyToSettle(ceil(wait_s))
 

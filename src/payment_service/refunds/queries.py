@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.payments.models import Payment
-from payment_service.payments.queries import count_by_state
+from payment_service.payments.queries import count_by_state, is_over
 from payment_service.postgres.database import Database, RowLost
 from payment_service.postgres.paging import Page, matches, read_page, within
 from payment_service.postgres.visibility import Shops, of_sellers
@@ -96,8 +96,7 @@ async def stuck_in_sending(session: AsyncSession, lease_s: float) -> list[UUID]:
 
 
 def _sender_died(lease_s: float) -> ColumnElement[bool]:
-    oldest = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, lease_s)
-    return and_(_is(RefundState.SENDING), Refund.created_at < oldest)
+    return and_(_is(RefundState.SENDING), is_over(Refund.created_at, lease_s))
 
 
 def _for_people(sending_lease_s: float) -> ColumnElement[bool]:

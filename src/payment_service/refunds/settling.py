@@ -65,7 +65,7 @@ class RefundSettling:
         """
         seen = await self._visible(caller, refund_id)
         age_s = (seen.now - seen.refund.created_at).total_seconds()
-        if seen.refund.state == RefundState.SENDING and age_s > self.rules.sending_lease_s:
+        if seen.refund.state == RefundState.SENDING and abs(age_s) > self.rules.sending_lease_s:
             seen = await self.moves.apply(seen, _sender_died, "settle")
 
         def decision(refund: Refund, now: datetime) -> RefundStep:
@@ -73,7 +73,7 @@ class RefundSettling:
                 raise NothingToSettle("refund", refund.state)
             if settlement.succeeded:
                 return RefundStep(RefundState.SUCCEEDED, provider_refund_id=settlement.provider_refund_id)
-            check_age(refund.created_at, now, self.rules.late_effect_s)
+            check_age(refund.created_at, refund.moved_at, now, self.rules.late_effect_s)
             never_made = "A person found that it was never made."
             return RefundStep(RefundState.FAILED, Failure.SETTLED, "settled", never_made)
 

@@ -41,8 +41,8 @@ class WorkerStatus:
     seen_s: float
 
     def is_alive(self, sweep_every_s: float) -> bool:
-        """Whether it still works."""
-        return self.seen_s < MISSED_TICKS * sweep_every_s
+        """Whether it still works. One that was seen in the future was seen before the database's clock was set back."""
+        return abs(self.seen_s) < MISSED_TICKS * sweep_every_s
 
 
 async def tick(database: Database, worker_id: UUID, *, host: str, version: str) -> None:
