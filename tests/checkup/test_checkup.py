@@ -99,6 +99,12 @@ async def test_what_is_open_and_a_sender_that_is_lost(
     async with without_laws(sql):
         await sql.execute("UPDATE payment SET state = 'sending', created_at = now() - interval '7 min'")
     assert (await found(well))["payments", Level.BAD] == "1 sending, the oldest for 7 min"
+    async with without_laws(sql):
+        await sql.execute("UPDATE payment SET created_at = now() + interval '2 hours'")
+        await sql.execute("UPDATE payment_log SET created_at = now() + interval '2 hours' WHERE payment_id IS NOT NULL")
+    ahead = await found(well)
+    assert ahead["payments", Level.BAD] == "1 sending, the oldest for 120 min"
+    assert ahead["record", Level.WARNING].startswith("its latest row lies 120 min in the future")
 
 
 async def test_sending_that_is_held(well: Services) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import Float, func, select
 
 from payment_service.audit import archive
 from payment_service.audit.archive import SealRange
@@ -96,6 +96,8 @@ class SealingStatus:
     """The last check that found everything intact."""
     is_replaced: bool
     """Whether the last seal of that check has another hash by now."""
+    ahead_s: float
+    """How far in the future the latest row lies, in seconds: the database's clock was ahead, or is behind now."""
 
 
 async def sealing_status(database: Database) -> SealingStatus:
@@ -106,10 +108,13 @@ async def sealing_status(database: Database) -> SealingStatus:
         unsealed = select(AuditEntry.created_at).where(AuditEntry.id > last_id).order_by(AuditEntry.id).limit(1)
         waits_since = await session.scalar(unsealed)
         check = await session.scalar(select(AuditCheck).order_by(AuditCheck.id.desc()).limit(1))
+        ahead = func.extract("epoch", func.max(AuditEntry.created_at) - func.now()).cast(Float)
+        ahead_s = max(await session.scalar(select(ahead)) or 0.0, 0.0)
         hash_today = None
         if check is not None:
             hash_today = await session.scalar(select(AuditSeal.hash).where(AuditSeal.seq == check.last_seq))
-    return SealingStatus(seq, sealed_at, waits_since, check, check is not None and hash_today != check.last_hash)
+    is_replaced = check is not None and hash_today != check.last_hash
+    return SealingStatus(seq, sealed_at, waits_since, check, is_replaced, ahead_s)
 
 
 def check_file(path: Path, *, expected: Expected | None = None, progress: Progress = lambda _: None) -> Report:
