@@ -65,10 +65,13 @@ final class WebhookTest extends SiteTest
             ['payment.failed', ['state' => 'failed'], [], 'ignored'],
             ['payment.unknown', ['state' => 'unknown'], [], 'ignored'],
             ['payment.unknown', ['state' => 'unknown', 'error_code' => 'settlement_undone'], [], 'settlement_undone'],
-            ['refund.failed', [], [], 'ignored'],
-            ['refund.unknown', [], [], 'ignored'],
+            ['refund.failed', [], ['paid 7 64050'], 'done'],
+            ['refund.unknown', [], ['paid 7 64050'], 'done'],
+            ['refund.unknown', ['refunded_amount' => 40.5], ['paid 7 64050', 'refunded 7 4050'], 'done'],
             ['refund.unknown', [], [], 'settlement_undone', ['error_code' => 'settlement_undone']],
+            ['refund.failed', ['order_id' => null], [], 'no_such_order'],
             ['something.new', [], [], 'ignored'],
+            ['route.changed', ['state' => null], [], 'ignored'],
         ];
     }
 
@@ -93,6 +96,19 @@ final class WebhookTest extends SiteTest
         $this->deliver($this->event('refund.succeeded', ['refunded_amount' => 40.5], 5), 'b');
         $this->assertSame([200, 'older'], $this->deliver($this->event('payment.paid', [], 4), 'a'));
         $this->assertSame(['paid 7 64050', 'refunded 7 4050'], $this->orders->done);
+    }
+
+    /** @dataProvider ofRefunds */
+    public function testPaymentThatIsOvertakenByAnyEventOfItsRefundIsPaidAllTheSame(string $type): void
+    {
+        $this->deliver($this->event($type, [], 5), 'b');
+        $this->assertSame([200, 'older'], $this->deliver($this->event('payment.paid', [], 3), 'a'));
+        $this->assertSame(['paid 7 64050'], $this->orders->done);
+    }
+
+    public function ofRefunds(): array
+    {
+        return [['refund.failed'], ['refund.unknown']];
     }
 
     /** Whether it was taken is forgotten by then, and so is what came after it. */

@@ -21,7 +21,11 @@ class WebhookReceiver
     const UNDONE = 'settlement_undone';
     /** It happened longer ago than events are remembered. */
     const FORGOTTEN = 'forgotten';
-    const TOLD = ['payment.paid', 'payment.late_success', 'refund.succeeded'];
+    /**
+     * Events whose payment is looked at. Each of a refund shows that its payment is paid, with a newer version than
+     * payment.paid, which is too old when it comes after one of them.
+     */
+    const TOLD = ['payment.paid', 'payment.late_success', 'refund.succeeded', 'refund.failed', 'refund.unknown'];
 
     private $secrets;
     private $orders;
@@ -138,10 +142,12 @@ class WebhookReceiver
     private function apply(array $event, array $payment): string
     {
         $order = $payment['order_id'] ?? null;
+        $mayBeUndone = in_array($event['type'], ['payment.unknown', 'refund.unknown'], true);
+        if ($mayBeUndone && ($event['data']['error_code'] ?? '') === self::UNDONE) {
+            return self::UNDONE;
+        }
         if (!in_array($event['type'], self::TOLD, true)) {
-            $isUndone = in_array($event['type'], ['payment.unknown', 'refund.unknown'], true);
-
-            return $isUndone && ($event['data']['error_code'] ?? '') === self::UNDONE ? self::UNDONE : 'ignored';
+            return 'ignored';
         }
         if (!is_scalar($order) || (string) $order === '') {
             return OrderAccess::NO_SUCH_ORDER;
@@ -150,7 +156,6 @@ class WebhookReceiver
         $refunded = empty($payment['refunded_amount']) ? 0 : Amount::tiyn($payment['refunded_amount']);
         $word = 'ignored';
         if ($refunded < $tiyn && ($payment['state'] ?? '') === 'paid') {
-            // Also when it tells of a refund: it may have overtaken the event that it was paid, which is then too old.
             $word = $this->orders->markPaid((string) $order, $tiyn, $payment);
         }
         if ($refunded > 0 && !in_array($word, OrderAccess::NEEDS_PEOPLE, true)) {
