@@ -136,6 +136,13 @@ class Order:
         await until(is_paid, "the page hears that it is paid")
         return self.payment
 
+    def change(self, payment: dict[str, Any] | None = None, **fields: Any) -> None:
+        """Change the order, and its first payment, behind the back of the client: nobody is told."""
+        orders = self.shop.site.orders()
+        orders[str(self.id)] |= fields
+        orders[str(self.id)]["payments"][0] |= payment or {}
+        self.shop.site.orders(orders)
+
     async def calls(self) -> list[dict[str, Any]]:
         """The creates of this order that reached the proxy."""
         return [
@@ -294,6 +301,7 @@ async def test_every_page_has_its_texts_in_every_language(shop: Shop, language: 
         "REFUNDED",
         "SELLER",
         "CANCELLED",
+        "CHANGED",
     }
     used |= {f"REASON_{reason}" for reason in reasons}
     used |= {f"REFUND_{code}" for code in re.findall(r"\$text\('(\w+)'", (client / "refund.php").read_text("utf-8"))}
@@ -646,7 +654,7 @@ async def test_cancelled_order_with_an_open_invoice_tells_people(shop: Shop) -> 
     order, quiet = shop.order(), shop.order()
     await order.pay("77015219017")
     assert await order.manager("cancel") == await quiet.manager("cancel") == []
-    assert "its invoice at Kaspi can still be paid" in shop.told(order)
+    assert "its invoice of 17500.00 tenge at Kaspi can still be paid" in shop.told(order)
     assert shop.told(quiet) == ""
 
 
@@ -655,6 +663,84 @@ async def test_paid_order_that_is_cancelled_tells_people(shop: Shop) -> None:
     await order.paid()
     assert await order.manager("cancel") == []
     assert "Kaspi has its money. Refund it" in shop.told(order)
+
+
+# --- the order changes while its invoice is open
+
+
+@pytest.mark.parametrize(
+    ("change", "shows"),
+    [
+        pytest.param({"payment": {"PAID": "Y"}}, "Оплачено", id="paid in cash"),
+        pytest.param({"payment": {"SUM": 20000}}, "Заказ изменился", id="another sum"),
+        pytest.param({"properties": {"SHOP_ID": str(OTHER)}}, "Заказ изменился", id="another seller"),
+        pytest.param({"DATE_INSERT": "2100-01-01"}, "Заказ изменился", id="of an earlier order of this number"),
+    ],
+)
+async def test_link_that_is_not_for_the_order_as_it_is_now_is_not_shown(
+    shop: Shop, change: dict[str, Any], shows: str
+) -> None:
+    order = shop.order()
+    page = await order.pay(way="link")
+    link = (await shop.rig.payment_of_order(order.order_id) or {})["payment_link"]
+    assert f'href="{link}"' in page.html
+    order.change(**change)
+    opened, pressed = await order.open(), await order.pay(way="link")
+    assert (shows in opened.text, shows in pressed.text) == (True, True)
+    assert link not in opened.html + pressed.html
+    assert (await order.asked(page))["step"] != "waiting"
+    assert len(await order.calls()) == 1
+
+
+async def test_money_for_a_payment_that_somebody_had_marked_as_paid_is_told_once_and_stays_marked(shop: Shop) -> None:
+    order = shop.order()
+    order.change({"PAID": "Y"})
+    assert await shop.deliver("payment.paid", event_of(order)) == "paid_before"
+    assert "was marked as paid before" in shop.told(order)
+    assert (order.payment["PAID"], order.payment["PS_SUM"], order.payment["MARKED"]) == ("Y", 17500, "Y")
+    assert await shop.deliver("payment.late_success", event_of(order)) == "already"
+    # Kaspi's money went back; the cash did not.
+    assert await shop.deliver("refund.succeeded", event_of(order, version=4, refunded_amount=17500)) == "done"
+    assert (order.payment["PAID"], order.payment["PS_SUM"]) == ("Y", 0)
+
+
+async def test_payment_of_another_installation_is_no_matter_of_this_one(shop: Shop) -> None:
+    order = shop.order()
+    other = {"order_id": f"b{order.order_id}"}
+    assert await shop.deliver("payment.paid", event_of(order, **other)) == "other_site"
+    assert await shop.deliver("refund.succeeded", event_of(order, **other, version=4, refunded_amount=5)) == "other_site"
+    assert (order.now.get("MARKED"), order.payment.get("MARKED"), shop.told(order)) == (None, None, "")
+
+
+@pytest.mark.parametrize("named", ["s1-{id}-5", "{id}"])
+async def test_money_for_a_deleted_order_is_told_to_people(shop: Shop, named: str) -> None:
+    order = shop.order()
+    orders = shop.site.orders()
+    del orders[str(order.id)]
+    shop.site.orders(orders)
+    told = event_of(order, order_id=named.format(id=order.id))
+    assert await shop.deliver("payment.paid", told) == "no_such_order"
+    assert "Kaspi has 17500.00 tenge for this order, and there is no such order" in shop.told(order)
+
+
+async def test_payment_whose_invoice_is_open_is_not_deleted(shop: Shop) -> None:
+    order, quiet = shop.order(), shop.order()
+    await order.pay("77015219017")
+    [error] = await order.manager("delete")
+    assert "cannot be deleted, and its invoice of 17500.00 tenge at Kaspi can still be paid" in error
+    assert len(order.now["payments"]) == 1
+    assert await quiet.manager("delete") == []
+    assert quiet.now["payments"] == []
+
+
+@pytest.mark.parametrize("fields", [{"SUM": 20000}, {"PAID": "Y"}, {"PAY_SYSTEM_ID": NO_RULE}], ids=str)
+async def test_change_of_a_payment_whose_invoice_is_open_tells_people(shop: Shop, fields: dict[str, Any]) -> None:
+    order, quiet = shop.order(), shop.order()
+    await order.pay("77015219017")
+    for one in (order, quiet):
+        assert await one.manager("change", fields=fields) == []
+    assert "its invoice of 17500.00 tenge at Kaspi can still be paid" in shop.told(order)
+    assert shop.told(quiet) == ""
 
 
 async def test_page_of_somebody_else_is_told_nothing(shop: Shop) -> None:
@@ -680,7 +766,7 @@ async def test_order_is_marked_once_however_many_pages_ask(shop: Shop) -> None:
         slow.unlink()
     assert [one["step"] for one in said] == ["paid"] * 3
     assert order.payment["PAID"] == "Y"
-    assert shop.site.kept("events")[before:] == ["OnSalePsServiceProcessRequestBeforePaid"]
+    assert shop.site.kept("events")[before:].count("OnSalePsServiceProcessRequestBeforePaid") == 1
 
 
 async def test_check_by_a_manager_brings_the_payment_to_what_kaspi_says(shop: Shop) -> None:
@@ -730,6 +816,14 @@ async def test_part_is_refunded_and_an_old_page_cannot_refund_it_again(shop: Sho
     assert await order.manager("return") == []
     assert (order.payment["PAID"], order.payment["PS_SUM"]) == ("N", 0)
     assert [entry["amount"] for entry in await refunds_of(order)][2:] == ["16500.00"]
+
+
+async def test_two_managers_at_once_pay_back_one_of_their_parts(shop: Shop) -> None:
+    order = shop.order()
+    await order.paid()
+    said = await asyncio.gather(*(order.manager("refund", sum=sum_, dwell_s=0.5) for sum_ in (500, 700, 900)))
+    assert sorted(map(len, said)) == [0, 1, 1]
+    assert len(await refunds_of(order)) == 1
 
 
 async def test_unknown_refund_is_shown_as_such_and_blocks(shop: Shop) -> None:

@@ -68,7 +68,7 @@ final class WebhookTest extends SiteTest
             ['refund.failed', [], ['paid 7 64050'], 'done'],
             ['refund.unknown', [], ['paid 7 64050'], 'done'],
             ['refund.unknown', ['refunded_amount' => 40.5], ['paid 7 64050', 'refunded 7 4050'], 'done'],
-            ['refund.unknown', [], [], 'settlement_undone', ['error_code' => 'settlement_undone']],
+            ['refund.unknown', [], ['paid 7 64050'], 'settlement_undone', ['error_code' => 'settlement_undone']],
             ['refund.failed', ['order_id' => null], [], 'no_such_order'],
             ['something.new', [], [], 'ignored'],
             ['route.changed', ['state' => null], [], 'ignored'],

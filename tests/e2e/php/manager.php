@@ -1,6 +1,6 @@
 <?php
 /**
- * What a manager of the shop does in Bitrix, as a test says it: reads {do, order, payment, sum} from standard input, writes
+ * What a manager of the shop does in Bitrix, as a test says it: reads {do, order, payment, sum, fields} from standard input, writes
  * {errors} to standard output.
  */
 
@@ -31,6 +31,12 @@ switch ($asked['do']) {
         break;
     case 'check':
         $result = $payment->getPaySystem()->check($payment);
+        break;
+    case 'change':  // the order form: the sum, the payment system, "paid"
+        $result = $payment->setFields($asked['fields']);
+        break;
+    case 'delete':
+        $result = $payment->delete();
         break;
     case 'cancel':
         $result = $order->setField('CANCELED', 'Y');

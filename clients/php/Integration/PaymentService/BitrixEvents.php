@@ -9,6 +9,8 @@ final class BitrixEvents
     {
         $events = \Bitrix\Main\EventManager::getInstance();
         $events->addEventHandler('sale', 'OnSaleOrderCanceled', [self::class, 'onSaleOrderCanceled']);
+        $events->addEventHandler('sale', 'OnBeforeSalePaymentEntityDeleted', [self::class, 'onBeforeSalePaymentEntityDeleted']);
+        $events->addEventHandler('sale', 'OnSalePaymentEntitySaved', [self::class, 'onSalePaymentEntitySaved']);
         // An event of the old kind: its parameters come one by one, and by reference.
         $events->addEventHandlerCompatible('main', 'OnAdminContextMenuShow', [self::class, 'onAdminContextMenuShow']);
     }
@@ -20,26 +22,101 @@ final class BitrixEvents
         if ($order === null || !$order->isCanceled()) {
             return;
         }
-        $settings = new SiteSettings();
-        $people = new People(new Log($settings->folder()));
         foreach ($order->getPaymentCollection() as $payment) {
-            if (!BitrixOrders::isThroughKaspi($payment)) {
-                continue;
-            }
-            try {
-                $standing = (new Checkout($settings->client(), (string) $settings->folder()))->look(BitrixPaymentId::of($payment));
-            } catch (\Throwable $problem) {
-                $standing = ['step' => Checkout::AWAY, 'payment' => null];
-            }
-            $what = [
-                Checkout::WAITING => 'The order was cancelled, and its invoice at Kaspi can still be paid. Cancel it in the seller\'s Kaspi Pay, or have the buyer decline it.',
-                Checkout::PAID => 'The order was cancelled, and Kaspi has its money. Refund it.',
-                Checkout::AWAY => 'The order was cancelled, and the payment service could not be asked whether its invoice is open. Look it up.',
-            ][$standing['step']] ?? null;
-            if ($what !== null) {
-                $people->tell((int) $order->getId(), $what, ['payment' => $standing['payment']['id'] ?? null]);
+            if (BitrixOrders::isThroughKaspi($payment)) {
+                self::tell('The order was cancelled', $payment, self::look($payment));
             }
         }
+    }
+
+    /**
+     * A payment whose invoice can still be paid, or was paid, is not deleted: one that is made in its place would be asked for
+     * as well, and its money would fit nothing.
+     *
+     * @return \Bitrix\Main\EventResult|null
+     */
+    public static function onBeforeSalePaymentEntityDeleted(\Bitrix\Main\Event $event)
+    {
+        $payment = $event->getParameter('ENTITY');
+        if ($payment === null || (int) $payment->getId() <= 0 || !self::wasAskedFor($payment)) {
+            return null;
+        }
+        $standing = self::look($payment);
+        if (in_array($standing['step'], [Checkout::WAITING, Checkout::PAID], true)) {
+            $why = new \Bitrix\Sale\ResultError(self::sentence('A payment cannot be deleted', $standing), 'PAYMENT_SERVICE');
+
+            return new \Bitrix\Main\EventResult(\Bitrix\Main\EventResult::ERROR, $why, 'sale');
+        }
+        self::tell('A payment was deleted', $payment, $standing);
+
+        return null;
+    }
+
+    /** A payment got another sum or payment system, or was marked as paid by somebody, while its invoice can still be paid. */
+    public static function onSalePaymentEntitySaved(\Bitrix\Main\Event $event): void
+    {
+        $payment = $event->getParameter('ENTITY');
+        $before = $event->getParameter('VALUES') ?? [];
+        // What the client itself saves has the time of an answer.
+        if ($payment === null || array_key_exists('PS_RESPONSE_DATE', $before) || !self::wasAskedFor($payment)) {
+            return;
+        }
+        $what = [];
+        if (array_key_exists('PAID', $before) && $payment->isPaid()) {
+            $what[] = 'marked as paid by hand';
+        }
+        if (array_key_exists('SUM', $before)) {
+            $what[] = 'given another sum';
+        }
+        if (array_key_exists('PAY_SYSTEM_ID', $before)) {
+            $what[] = 'given another payment system';
+        }
+        $standing = $what === [] ? null : self::look($payment);
+        // What is paid already is told when it is marked.
+        if ($standing !== null && $standing['step'] !== Checkout::PAID) {
+            self::tell('The payment was ' . implode(' and ', $what), $payment, $standing);
+        }
+    }
+
+    /** Whether the handler has shown an invoice of it; also when it belongs to another payment system now. */
+    private static function wasAskedFor($payment): bool
+    {
+        return (string) $payment->getField('PS_INVOICE_ID') !== ''
+            && (BitrixOrders::isThroughKaspi($payment) || strncmp((string) $payment->getField('PS_STATUS_DESCRIPTION'), 'Kaspi ', 6) === 0);
+    }
+
+    private static function look($payment): array
+    {
+        try {
+            $settings = new SiteSettings();
+
+            return (new Checkout($settings->client(), (string) $settings->folder()))->look(BitrixPaymentId::of($payment));
+        } catch (\Throwable $problem) {
+            return ['step' => Checkout::AWAY, 'payment' => null];
+        }
+    }
+
+    private static function tell(string $what, $payment, array $standing): void
+    {
+        $sentence = self::sentence($what, $standing);
+        if ($sentence !== '') {
+            $people = new People(new Log((new SiteSettings())->folder()));
+            $people->tell((int) $payment->getOrder()->getId(), $sentence, ['payment' => $standing['payment']['id'] ?? null]);
+        }
+    }
+
+    /** '' when nothing of it is open or paid. */
+    private static function sentence(string $what, array $standing): string
+    {
+        $amount = $standing['payment']['amount'] ?? null;
+        $invoice = 'its invoice' . ($amount === null ? '' : ' of ' . Amount::text(Amount::tiyn($amount)) . ' tenge') . ' at Kaspi';
+        $parts = [
+            Checkout::WAITING => "$invoice can still be paid. Cancel it in the seller's Kaspi Pay, or have the buyer decline it.",
+            Checkout::PAID => 'Kaspi has its money. Refund it.',
+            Checkout::AWAY => 'the payment service could not be asked whether its invoice is open. Look it up.',
+        ];
+
+        return isset($parts[$standing['step']]) ? "$what, and {$parts[$standing['step']]}" : '';
     }
 
     /**

@@ -19,6 +19,7 @@ class BitrixOrders implements OrderAccess
     const CURRENCY = 'KZT';
     /** Seconds by which two clocks may differ. */
     const CLOCKS_DIFFER_S = 600;
+    const ID = '/^[1-9]\d{0,9}$/D';
 
     private $folder;
     private $people;
@@ -32,13 +33,19 @@ class BitrixOrders implements OrderAccess
 
     public function markPaid(string $orderId, int $tiyn, array $payment): string
     {
-        return $this->alone($orderId, function ($order, $named) use ($tiyn, $payment): string {
+        return $this->alone($orderId, function ($order, $named) use ($orderId, $tiyn, $payment): string {
+            if ($order === null) {
+                return $this->leaveWithoutOrder($orderId, $tiyn, $payment);
+            }
             $ours = $this->paymentOf($order, $named, $tiyn, $payment);
             if (!is_object($ours)) {
                 return $this->leave($order, $ours, $tiyn, $payment);
             }
-            if ($ours->isPaid() || self::isWhollyRefunded($ours, $tiyn, $payment)) {
+            if (self::isWhollyRefunded($ours, $tiyn, $payment)) {
                 return self::ALREADY;  // an event of before the refund may come after it: a replay, an events' memory that was lost
+            }
+            if ($ours->isPaid()) {
+                return $named === null || self::isNoted($ours, $payment) ? self::ALREADY : $this->noteBeside($order, $ours, $tiyn, $payment);
             }
             if ($order->isCanceled()) {
                 return $this->leave($order, self::ORDER_CANCELLED, $tiyn, $payment, $ours);
@@ -49,7 +56,10 @@ class BitrixOrders implements OrderAccess
                 'pay_system_id' => $ours->getPaymentSystemId(),
             ]))->send();
             self::insist($ours->setPaid('Y'));
-            self::insist($ours->setFields(self::facts($payment, 'Y', $tiyn) + ['PAY_VOUCHER_DATE' => new \Bitrix\Main\Type\Date()]));
+            self::insist($ours->setFields(self::facts($payment, 'Y', $tiyn) + [
+                'PAY_VOUCHER_NUM' => (string) ($payment['external_id'] ?? ''),
+                'PAY_VOUCHER_DATE' => new \Bitrix\Main\Type\Date(),
+            ]));
             self::insist($order->save());
 
             return self::DONE;
@@ -59,19 +69,25 @@ class BitrixOrders implements OrderAccess
     public function markRefunded(string $orderId, int $refundedTiyn, bool $wholly, array $payment): string
     {
         return $this->alone($orderId, function ($order, $named) use ($refundedTiyn, $wholly, $payment): string {
+            if ($order === null) {
+                return self::NO_SUCH_ORDER;
+            }
             $tiyn = Amount::tiyn($payment['amount'] ?? null);
             $ours = $this->paymentOf($order, $named, $tiyn, $payment);
             if (!is_object($ours)) {
-                return $this->leave($order, $ours, $tiyn, $payment);
+                return $wholly ? $ours : $this->leave($order, $ours, $tiyn, $payment);  // Kaspi has nothing of it any more
             }
             if (self::refundedOf($ours) === $refundedTiyn) {
                 return self::ALREADY;  // also when somebody marked it as paid since: then it was paid in another way
             }
             // Not setReturn(): Bitrix would ask the pay system to pay back once more, or credit the buyer's inner account.
-            if ($wholly && $ours->isPaid()) {
+            // What somebody marked as paid in another way stays paid.
+            if ($wholly && $ours->isPaid() && ($named === null || (string) $ours->getField('PAY_VOUCHER_NUM') !== '')) {
                 self::insist($ours->setPaid('N'));
             }
-            self::insist($ours->setFields(self::refundFacts($ours, $payment, $tiyn, $refundedTiyn)));
+            // A payment that is known by its sum is known by Kaspi's id from now on.
+            $voucher = $named === null ? ['PAY_VOUCHER_NUM' => (string) ($payment['external_id'] ?? '')] : [];
+            self::insist($ours->setFields(self::refundFacts($ours, $payment, $tiyn, $refundedTiyn) + $voucher));
             self::insist($order->save());
 
             return self::DONE;
@@ -105,6 +121,9 @@ class BitrixOrders implements OrderAccess
     public function mark(BitrixPaymentId $id, string $what): void
     {
         $this->alone((string) $id, function ($order) use ($id, $what): string {
+            if ($order === null) {
+                return self::NO_SUCH_ORDER;
+            }
             $this->tell($order, $order->getPaymentCollection()->getItemById($id->payment), $what, []);
 
             return self::DONE;
@@ -117,6 +136,38 @@ class BitrixOrders implements OrderAccess
         $kept = $payment->getField('PS_SUM');
 
         return $kept === null || $kept === '' ? 0 : (int) round($payment->getSum() * 100) - (int) round($kept * 100);
+    }
+
+    /**
+     * The word that says why what the service has is not for this payment of Bitrix as it is now; '' when it is.
+     *
+     * @param array $payment as GET /payments/{id} shows it
+     */
+    public static function misfit($ours, array $payment): string
+    {
+        if (self::isOfAnEarlierOrder($ours->getOrder(), $payment)) {
+            return self::NO_SUCH_ORDER;
+        }
+        if (self::CURRENCY !== $ours->getField('CURRENCY') || self::CURRENCY !== ($payment['currency'] ?? self::CURRENCY)) {
+            return self::CURRENCY_DIFFERS;
+        }
+        try {
+            $isSellers = SellerRule::shopOf($ours) === ($payment['shop_id'] ?? null);
+        } catch (BadRequest $nobodyKnows) {
+            $isSellers = false;
+        }
+        if (!$isSellers) {
+            return self::SELLER_DIFFERS;
+        }
+
+        return (int) round($ours->getSum() * 100) === Amount::tiyn($payment['amount'] ?? null) ? '' : self::AMOUNT_DIFFERS;
+    }
+
+    /** Whether Kaspi's money is noted in this payment of Bitrix already. */
+    private static function isNoted($ours, array $payment): bool
+    {
+        return (string) $ours->getField('PAY_VOUCHER_NUM') !== ''
+            || ($ours->getField('PS_STATUS') === 'Y' && $ours->getField('PS_INVOICE_ID') === (string) ($payment['id'] ?? ''));
     }
 
     /** Whether all of this very payment of Kaspi's was paid back. */
@@ -153,7 +204,7 @@ class BitrixOrders implements OrderAccess
     public static function paymentById(string $id)
     {
         \Bitrix\Main\Loader::includeModule('sale');
-        list($orderId, $paymentId) = preg_match('/^[1-9]\d{0,9}$/D', $id) ? \Bitrix\Sale\PaySystem\Manager::getIdsByPayment($id) : [0, 0];
+        list($orderId, $paymentId) = preg_match(self::ID, $id) ? \Bitrix\Sale\PaySystem\Manager::getIdsByPayment($id) : [0, 0];
         $order = $orderId > 0 ? \Bitrix\Sale\Order::load($orderId) : null;
         $payment = $order === null ? null : $order->getPaymentCollection()->getItemById($paymentId);
 
@@ -175,7 +226,7 @@ class BitrixOrders implements OrderAccess
     /** @return \Bitrix\Sale\Order|null */
     protected function load(string $orderId)
     {
-        return preg_match('/^[1-9]\d{0,9}$/D', $orderId) ? \Bitrix\Sale\Order::load((int) $orderId) : null;
+        return preg_match(self::ID, $orderId) ? \Bitrix\Sale\Order::load((int) $orderId) : null;
     }
 
     /**
@@ -191,17 +242,20 @@ class BitrixOrders implements OrderAccess
         return null;
     }
 
-    /** Do something with an order, as it is now, while no other process marks it. */
+    /** Do something with an order, as it is now (null: it is not there), while no other process marks it. */
     private function alone(string $orderId, callable $work): string
     {
         \Bitrix\Main\Loader::includeModule('sale');
         $named = BitrixPaymentId::parse($orderId);
+        if ($named !== null && !$named->isOfThisInstallation()) {
+            return self::OTHER_SITE;
+        }
         $number = $named === null ? $orderId : (string) $named->order;
         $lock = $this->folder . '/orders/' . substr(hash('sha256', $number), 0, 2) . '.lock';
         $word = Files::locked($lock, true, function () use ($named, $number, $work): string {
             $order = $named === null ? $this->load($number) : \Bitrix\Sale\Order::load($named->order);
 
-            return $order === null ? self::NO_SUCH_ORDER : $work($order, $named);
+            return $work($order, $named);
         });
         if ($word === null) {
             throw new \RuntimeException('The folder of the payment service\'s client cannot be written.');
@@ -213,10 +267,10 @@ class BitrixOrders implements OrderAccess
     /** The payment of Bitrix that money is for; else the word that says why there is none. */
     private function paymentOf($order, ?BitrixPaymentId $named, int $tiyn, array $payment)
     {
-        if (self::isOfAnEarlierOrder($order, $payment)) {
-            return self::NO_SUCH_ORDER;
-        }
         if ($named === null) {
+            if (self::isOfAnEarlierOrder($order, $payment)) {
+                return self::NO_SUCH_ORDER;
+            }
             $shop = $this->shopOf($order);
             if ($shop !== null && $shop !== ($payment['shop_id'] ?? null)) {
                 return self::SELLER_DIFFERS;
@@ -228,23 +282,14 @@ class BitrixOrders implements OrderAccess
         if ($ours === null || $ours->isInner() || (string) BitrixPaymentId::of($ours) !== (string) $named) {
             return self::NO_SUCH_ORDER;
         }
-        if (self::CURRENCY !== $ours->getField('CURRENCY') || self::CURRENCY !== ($payment['currency'] ?? self::CURRENCY)) {
-            return self::CURRENCY_DIFFERS;
-        }
-        try {
-            $isSellers = SellerRule::shopOf($ours) === ($payment['shop_id'] ?? null);
-        } catch (BadRequest $nobodyKnows) {
-            $isSellers = false;
-        }
-        if (!$isSellers) {
-            return self::SELLER_DIFFERS;
+        $word = self::misfit($ours, $payment);
+        if ($word !== '') {
+            return $word;
         }
         $voucher = (string) $ours->getField('PAY_VOUCHER_NUM');
-        if ((int) round($ours->getSum() * 100) !== $tiyn || ($ours->isPaid() && !in_array($voucher, ['', (string) ($payment['external_id'] ?? '')], true))) {
-            return self::AMOUNT_DIFFERS;
-        }
+        $isPaidOtherwise = $ours->isPaid() && !in_array($voucher, ['', (string) ($payment['external_id'] ?? '')], true);
 
-        return $ours;
+        return $isPaidOtherwise ? self::AMOUNT_DIFFERS : $ours;
     }
 
     /** A site that was put back to a backup, and a copy of one, give the numbers of earlier orders to new ones. */
@@ -288,11 +333,39 @@ class BitrixOrders implements OrderAccess
             self::CURRENCY_DIFFERS => 'the payment of the order is not in tenge.',
             self::SELLER_DIFFERS => "it went to shop $shop, and the rule of the payment system names another one, or none.",
             self::ORDER_CANCELLED => 'the order is cancelled. Refund it, or take the order up again.',
+            self::PAID_BEFORE => 'it was marked as paid before. If the buyer paid in another way too, refund one of them.',
         ][$word];
-        $facts = ['payment' => $payment['id'] ?? null, 'external_id' => $payment['external_id'] ?? null];
-        $this->tell($order, $ours, 'Kaspi has ' . Amount::text($tiyn) . " tenge for this order, and $what", $facts);
+        $this->tell($order, $ours, self::has($tiyn) . $what, self::ids($payment));
 
         return $word;
+    }
+
+    private function leaveWithoutOrder(string $orderId, int $tiyn, array $payment): string
+    {
+        $number = BitrixPaymentId::parse($orderId)->order ?? (preg_match(self::ID, $orderId) ? (int) $orderId : 0);
+        if ($number > 0) {
+            $this->people->tell($number, self::has($tiyn) . 'there is no such order.', self::ids($payment));
+        }
+
+        return self::NO_SUCH_ORDER;
+    }
+
+    /** Money came for a payment that somebody had marked as paid: note it, and let people find out whether it came twice. */
+    private function noteBeside($order, $ours, int $tiyn, array $payment): string
+    {
+        self::insist($ours->setFields(self::facts($payment, 'Y', $tiyn)));
+
+        return $this->leave($order, self::PAID_BEFORE, $tiyn, $payment, $ours);
+    }
+
+    private static function has(int $tiyn): string
+    {
+        return 'Kaspi has ' . Amount::text($tiyn) . ' tenge for this order, and ';
+    }
+
+    private static function ids(array $payment): array
+    {
+        return ['payment' => $payment['id'] ?? null, 'external_id' => $payment['external_id'] ?? null];
     }
 
     private function tell($order, $ours, string $what, array $facts): void
@@ -316,7 +389,6 @@ class BitrixOrders implements OrderAccess
             'PS_CURRENCY' => self::CURRENCY,
             'PS_RESPONSE_DATE' => new \Bitrix\Main\Type\DateTime(),
             'PS_INVOICE_ID' => (string) ($payment['id'] ?? ''),
-            'PAY_VOUCHER_NUM' => (string) ($payment['external_id'] ?? ''),
         ];
     }
 

@@ -44,6 +44,19 @@ final class BitrixPaymentId
         return preg_match(self::TEXT, $text, $parts) ? new self($parts[1], (int) $parts[2], (int) $parts[3]) : null;
     }
 
+    /** Whether the site is one of this installation; another one that sells for the same shop has a word of its own. */
+    public function isOfThisInstallation(): bool
+    {
+        $installation = (new SiteSettings())->text('payment_service_site');
+        foreach (\Bitrix\Main\SiteTable::getList(['select' => ['LID']])->fetchAll() as $site) {
+            if ($this->site === $installation . $site['LID']) {
+                return true;
+            }
+        }
+
+        return false;
+    }
+
     public function __toString(): string
     {
         return "{$this->site}-{$this->order}-{$this->payment}";

@@ -16,9 +16,14 @@ interface OrderAccess
     const CURRENCY_DIFFERS = 'currency_differs';
     const SELLER_DIFFERS = 'seller_differs';
     const ORDER_CANCELLED = 'order_cancelled';
+    /** Somebody had marked it as paid, before Kaspi's money came: the buyer may have paid twice. */
+    const PAID_BEFORE = 'paid_before';
+    /** It is for an order of another installation, which hears of it as well: nothing is to be done here. */
+    const OTHER_SITE = 'other_site';
     /** Words that say: money came, and only people can tell what it is for. */
     const NEEDS_PEOPLE = [
         self::NO_SUCH_ORDER, self::AMOUNT_DIFFERS, self::CURRENCY_DIFFERS, self::SELLER_DIFFERS, self::ORDER_CANCELLED,
+        self::PAID_BEFORE,
     ];
 
     /**

@@ -7,14 +7,17 @@ namespace Integration\PaymentService;
  *
  * As long as one refund's outcome is not known, no other one is begun. What was paid back so far is part of the
  * Idempotency-Key and has to be what the order shows: a page that was opened before the last refund cannot make a second one.
+ * One refund of a payment is made at a time, so that of two managers at once one sees what the other has done.
  */
 final class Refunds
 {
     private $client;
+    private $folder;
 
-    public function __construct(Client $client)
+    public function __construct(Client $client, string $folder)
     {
         $this->client = $client;
+        $this->folder = $folder;
     }
 
     /**
@@ -25,6 +28,19 @@ final class Refunds
      * @throws PaymentServiceException one of its kinds; OutcomeUnknown also while an earlier refund is not known
      */
     public function payBack(BitrixPaymentId $id, string $voucher, int $tiyn, int $shownTiyn): array
+    {
+        $lock = $this->folder . '/refunds/' . substr(hash('sha256', (string) $id), 0, 2) . '.lock';
+        $done = Files::locked($lock, true, function () use ($id, $voucher, $tiyn, $shownTiyn): array {
+            return $this->payBackAlone($id, $voucher, $tiyn, $shownTiyn);
+        });
+        if ($done === null) {
+            throw new Unavailable('The folder of the payment service\'s client cannot be written. Nothing was sent.');
+        }
+
+        return $done;
+    }
+
+    private function payBackAlone(BitrixPaymentId $id, string $voucher, int $tiyn, int $shownTiyn): array
     {
         $payment = $this->client->getPayment($this->paid($id, $voucher)['id']);
         $whole = Amount::tiyn($payment['amount']);

@@ -143,11 +143,9 @@ class WebhookReceiver
     {
         $order = $payment['order_id'] ?? null;
         $mayBeUndone = in_array($event['type'], ['payment.unknown', 'refund.unknown'], true);
-        if ($mayBeUndone && ($event['data']['error_code'] ?? '') === self::UNDONE) {
-            return self::UNDONE;
-        }
+        $isUndone = $mayBeUndone && ($event['data']['error_code'] ?? '') === self::UNDONE;
         if (!in_array($event['type'], self::TOLD, true)) {
-            return 'ignored';
+            return $isUndone ? self::UNDONE : 'ignored';
         }
         if (!is_scalar($order) || (string) $order === '') {
             return OrderAccess::NO_SUCH_ORDER;
@@ -157,6 +155,9 @@ class WebhookReceiver
         $word = 'ignored';
         if ($refunded < $tiyn && ($payment['state'] ?? '') === 'paid') {
             $word = $this->orders->markPaid((string) $order, $tiyn, $payment);
+        }
+        if ($isUndone) {
+            return self::UNDONE;
         }
         if ($refunded > 0 && !in_array($word, OrderAccess::NEEDS_PEOPLE, true)) {
             $word = $this->orders->markRefunded((string) $order, $refunded, $refunded >= $tiyn, $payment);

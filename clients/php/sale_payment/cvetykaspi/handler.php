@@ -115,7 +115,7 @@ class CvetyKaspiHandler extends ServiceHandler implements IRefund, ICheckable
         if (session_status() === PHP_SESSION_ACTIVE) {
             session_write_close();  // the buyer's other pages need not wait for this one
         }
-        $standing = $this->checkout()->look($id, self::WAIT_S);
+        $standing = self::fitting($payment, $this->checkout()->look($id, self::WAIT_S));
         $this->settle($id, $standing);
         $this->answer = ['step' => $standing['step'], 'payment' => $standing['payment']['id'] ?? null];
 
@@ -175,7 +175,8 @@ class CvetyKaspiHandler extends ServiceHandler implements IRefund, ICheckable
         $result = new ServiceResult();
         try {
             $id = BitrixPaymentId::of($payment);
-            $done = (new Refunds((new SiteSettings())->client()))->payBack(
+            $settings = new SiteSettings();
+            $done = (new Refunds($settings->client(), (string) $settings->folder()))->payBack(
                 $id,
                 (string) $payment->getField('PAY_VOUCHER_NUM'),
                 Amount::tiyn((float) $refundableSum),
@@ -220,6 +221,7 @@ class CvetyKaspiHandler extends ServiceHandler implements IRefund, ICheckable
         }
         $isAsked = $request->isPost() && (string) $request->getPost('CVETYKASPI_PAYMENT') === (string) $payment->getId() && check_bitrix_sessid();
         $standing = $isAsked && !$payment->isPaid() ? $this->pay($payment, $id, $request) : $this->checkout()->look($id);
+        $standing = self::fitting($payment, $standing);
         if ($standing['step'] === Checkout::FORM) {
             if ($payment->isPaid()) {
                 return ['step' => Checkout::PAID, 'payment' => null, 'reason' => ''] + $standing;
@@ -237,6 +239,19 @@ class CvetyKaspiHandler extends ServiceHandler implements IRefund, ICheckable
         }
 
         return in_array($word, OrderAccess::NEEDS_PEOPLE, true) ? ['reason' => 'people'] + $standing : $standing;
+    }
+
+    /** What is open at Kaspi is shown as long as it is for this payment as it is now: nobody pays a sum that changed, or twice. */
+    private static function fitting(Payment $payment, array $standing): array
+    {
+        if ($standing['step'] !== Checkout::WAITING || $standing['payment'] === null) {
+            return $standing;
+        }
+        if ($payment->isPaid()) {
+            return ['step' => Checkout::PAID, 'payment' => null, 'reason' => ''] + $standing;
+        }
+
+        return BitrixOrders::misfit($payment, $standing['payment']) === '' ? $standing : ['step' => Checkout::CLOSED, 'payment' => null, 'reason' => 'changed'] + $standing;
     }
 
     private function pay(Payment $payment, BitrixPaymentId $id, Request $request): array

@@ -30,6 +30,7 @@ $MESS['SALE_HPS_CVETYKASPI_REASON_PHONE'] = 'Check the phone number: +7 and ten 
 $MESS['SALE_HPS_CVETYKASPI_REASON_AWAY'] = 'We cannot see the state of the payment now. Nothing was sent. Try again in a minute.';
 $MESS['SALE_HPS_CVETYKASPI_REASON_SETTINGS'] = 'This order cannot be paid with Kaspi now. Choose another way or contact the shop.';
 $MESS['SALE_HPS_CVETYKASPI_REASON_SELLER'] = 'This seller does not take Kaspi now. Choose another way or contact the shop.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_CHANGED'] = 'The order was changed after its invoice went out. Do not pay that invoice: a manager calls you.';
 $MESS['SALE_HPS_CVETYKASPI_REASON_CANCELLED'] = 'The order is cancelled and need not be paid.';
 $MESS['SALE_HPS_CVETYKASPI_REASON_REFUNDED'] = 'The money of this order was paid back.';
 $MESS['SALE_HPS_CVETYKASPI_REFUND_TITLE'] = 'Pay back a part: order #ORDER#';

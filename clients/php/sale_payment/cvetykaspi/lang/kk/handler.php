@@ -30,6 +30,7 @@ $MESS['SALE_HPS_CVETYKASPI_REASON_PHONE'] = 'Телефон нөмірін те�
 $MESS['SALE_HPS_CVETYKASPI_REASON_AWAY'] = 'Қазір төлем күйін біле алмаймыз. Ештеңе жіберілген жоқ. Бір минуттан кейін көріңіз.';
 $MESS['SALE_HPS_CVETYKASPI_REASON_SETTINGS'] = 'Бұл тапсырысты қазір Kaspi арқылы төлеуге болмайды. Басқа тәсілді таңдаңыз немесе дүкенге хабарласыңыз.';
 $MESS['SALE_HPS_CVETYKASPI_REASON_SELLER'] = 'Бұл сатушы қазір Kaspi қабылдамайды. Басқа тәсілді таңдаңыз немесе дүкенге хабарласыңыз.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_CHANGED'] = 'Тапсырыс шот жіберілгеннен кейін өзгерді. Бұрынғы шотты төлемеңіз: менеджер сізге қоңырау шалады.';
 $MESS['SALE_HPS_CVETYKASPI_REASON_CANCELLED'] = 'Тапсырыс тоқтатылды, оны төлеудің қажеті жоқ.';
 $MESS['SALE_HPS_CVETYKASPI_REASON_REFUNDED'] = 'Бұл тапсырыстың ақшасы қайтарылды.';
 $MESS['SALE_HPS_CVETYKASPI_REFUND_TITLE'] = 'Бөлігін қайтару: #ORDER# тапсырысы';

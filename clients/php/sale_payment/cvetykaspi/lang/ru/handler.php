@@ -30,6 +30,7 @@ $MESS['SALE_HPS_CVETYKASPI_REASON_PHONE'] = 'Проверьте номер те�
 $MESS['SALE_HPS_CVETYKASPI_REASON_AWAY'] = 'Сейчас мы не можем узнать состояние оплаты. Ничего не отправлено. Попробуйте через минуту.';
 $MESS['SALE_HPS_CVETYKASPI_REASON_SETTINGS'] = 'Этот заказ сейчас нельзя оплатить через Kaspi. Выберите другой способ или свяжитесь с магазином.';
 $MESS['SALE_HPS_CVETYKASPI_REASON_SELLER'] = 'Этот продавец сейчас не принимает Kaspi. Выберите другой способ или свяжитесь с магазином.';
+$MESS['SALE_HPS_CVETYKASPI_REASON_CHANGED'] = 'Заказ изменился после того, как был выставлен счёт. Не оплачивайте прежний счёт: менеджер вам позвонит.';
 $MESS['SALE_HPS_CVETYKASPI_REASON_CANCELLED'] = 'Заказ отменён, оплачивать его не нужно.';
 $MESS['SALE_HPS_CVETYKASPI_REASON_REFUNDED'] = 'Деньги за этот заказ возвращены.';
 $MESS['SALE_HPS_CVETYKASPI_REFUND_TITLE'] = 'Вернуть часть: заказ #ORDER#';

@@ -77,6 +77,7 @@ namespace Bitrix\Main {
     {
         private $type;
         private $parameters;
+        private $results = [];
 
         public function __construct($moduleId, $type, $parameters = [], $filter = null)
         {
@@ -93,8 +94,63 @@ namespace Bitrix\Main {
         {
             \BitrixDouble::add('events.json', $this->type);
             foreach (EventManager::getInstance()->findEventHandlers('sale', $this->type) as $callback) {
-                $callback($this);
+                $result = $callback($this);
+                if ($result instanceof EventResult) {
+                    $this->results[] = $result;
+                }
             }
+        }
+
+        public function getResults()
+        {
+            return $this->results;
+        }
+    }
+
+    class EventResult
+    {
+        const SUCCESS = 1;
+        const ERROR = 2;
+        private $type;
+        private $parameters;
+
+        public function __construct($type, $parameters = null, $moduleId = null, $handler = null)
+        {
+            $this->type = $type;
+            $this->parameters = $parameters;
+        }
+
+        public function getType()
+        {
+            return $this->type;
+        }
+
+        public function getParameters()
+        {
+            return $this->parameters;
+        }
+    }
+
+    /** The sites of this installation. */
+    class SiteTable
+    {
+        public static function getList(array $parameters = [])
+        {
+            $rows = [['LID' => 's1'], ['LID' => 's2']];
+
+            return new class($rows) {
+                private $rows;
+
+                public function __construct(array $rows)
+                {
+                    $this->rows = $rows;
+                }
+
+                public function fetchAll()
+                {
+                    return $this->rows;
+                }
+            };
         }
     }
 

@@ -105,12 +105,44 @@ namespace Bitrix\Sale {
             $this->order = $order;
         }
 
-        /** What is saved: Bitrix writes the fields that were changed, and no others. */
-        public function over(array $kept)
+        private function changed()
         {
             return array_udiff_assoc($this->fields, $this->loaded, static function ($a, $b) {
                 return (int) ($a !== $b);
-            }) + $kept + $this->fields;
+            });
+        }
+
+        /** What is saved: Bitrix writes the fields that were changed, and no others. */
+        public function over(array $kept)
+        {
+            return $this->changed() + $kept + $this->fields;
+        }
+
+        public function saved()
+        {
+            $before = array_intersect_key($this->loaded, $this->changed());
+            $this->loaded = $this->fields;
+            if ($before !== []) {
+                (new \Bitrix\Main\Event('sale', 'OnSalePaymentEntitySaved', ['ENTITY' => $this, 'VALUES' => $before]))->send();
+            }
+        }
+
+        public function delete()
+        {
+            $result = new Result();
+            if ($this->isPaid()) {
+                return $result->addError(new ResultError('a paid payment is not deleted'));
+            }
+            $event = new \Bitrix\Main\Event('sale', 'OnBeforeSalePaymentEntityDeleted', ['ENTITY' => $this, 'VALUES' => []]);
+            $event->send();
+            foreach ($event->getResults() as $said) {
+                if ($said->getType() === \Bitrix\Main\EventResult::ERROR) {
+                    return $result->addError($said->getParameters());
+                }
+            }
+            $this->order->forget($this);
+
+            return $result;
         }
 
         public function getOrder()
@@ -306,6 +338,17 @@ namespace Bitrix\Sale {
             return new PaymentCollection($this->payments, $this);
         }
 
+        public function forget(Payment $deleted)
+        {
+            $left = array_filter($this->payments, static function (Payment $payment) use ($deleted) {
+                return $payment !== $deleted;
+            });
+            $orders = \BitrixDouble::read('orders.json');
+            $orders[$this->getId()]['payments'] = array_values(array_intersect_key($orders[$this->getId()]['payments'], $left));
+            \BitrixDouble::write('orders.json', $orders);
+            $this->payments = array_values($left);
+        }
+
         public function getPropertyCollection()
         {
             return self::properties($this->fields['properties']);
@@ -353,6 +396,9 @@ namespace Bitrix\Sale {
             $orders[$this->getId()] = $this->isList ? $this->fields['payments'] : $this->fields;
             \BitrixDouble::write('orders.json', $orders);
             \BitrixDouble::add('saves.json', (int) $this->getId());
+            foreach ($this->payments as $payment) {
+                $payment->saved();
+            }
             if ($this->isCanceled() && ($before['CANCELED'] ?? 'N') === 'N') {
                 (new \Bitrix\Main\Event('sale', 'OnSaleOrderCanceled', ['ENTITY' => $this]))->send();
             }
