@@ -708,7 +708,8 @@ async def test_payment_of_another_installation_is_no_matter_of_this_one(shop: Sh
     order = shop.order()
     other = {"order_id": f"b{order.order_id}"}
     assert await shop.deliver("payment.paid", event_of(order, **other)) == "other_site"
-    assert await shop.deliver("refund.succeeded", event_of(order, **other, version=4, refunded_amount=5)) == "other_site"
+    refund = event_of(order, **other, version=4, refunded_amount=5)
+    assert await shop.deliver("refund.succeeded", refund) == "other_site"
     assert (order.now.get("MARKED"), order.payment.get("MARKED"), shop.told(order)) == (None, None, "")
 
 

@@ -42,12 +42,13 @@ final class BitrixEvents
             return null;
         }
         $standing = self::look($payment);
+        // Also when it is refused: Bitrix deletes an order whose payment is not to be deleted.
+        self::tell('A payment was to be deleted', $payment, $standing);
         if (in_array($standing['step'], [Checkout::WAITING, Checkout::PAID], true)) {
             $why = new \Bitrix\Sale\ResultError(self::sentence('A payment cannot be deleted', $standing), 'PAYMENT_SERVICE');
 
             return new \Bitrix\Main\EventResult(\Bitrix\Main\EventResult::ERROR, $why, 'sale');
         }
-        self::tell('A payment was deleted', $payment, $standing);
 
         return null;
     }
