@@ -908,6 +908,32 @@ async def test_page_for_refunds_is_the_managers_alone(shop: Shop) -> None:
         assert (await shop.browser.get("/local/payment-refund.php", params={"PAYMENT_ID": payment})).status_code == 404
 
 
+async def test_what_no_event_told_is_marked_and_what_a_backup_forgot_is_marked_again(shop: Shop) -> None:
+    order, quiet = shop.order(), shop.order()
+    console = str(shop.site.integration / "PaymentService" / "console.php")
+    made = (await shop.rig.create(SHOP, order_id=order.order_id, amount=17500, phone=PAYS_AT_ONCE)).json()
+    foreign = (await shop.rig.create(SHOP, order_id=str(quiet.id), amount=17500, phone=PAYS_AT_ONCE)).json()
+    for one in (made, foreign):
+        await shop.rig.in_state(one["id"], "paid")
+
+    async def paid() -> str:
+        code, out, err = await shop.site.php(console, "paid", "1")
+        assert code == 0, out + err
+        return order.payment.get("PAID", "N")
+
+    assert await paid() == "Y"
+    # A mark that a person took away stays away.
+    order.change({"PAID": "N"})
+    assert await paid() == "N"
+    # The shop's database was put back to a backup.
+    order.change({"PS_STATUS": None, "PS_INVOICE_ID": None, "PAY_VOUCHER_NUM": None})
+    shutil.rmtree(shop.site.own / "webhooks")
+    assert await paid() == "Y"
+    # An order that is named by its ID alone may need the site's own rules.
+    assert quiet.payment.get("PAID", "N") == "N"
+    assert [(await shop.site.php(console, "paid", days))[0] for days in ("x", "0", "-1")] == [1, 1, 1]
+
+
 async def test_agent_sends_what_the_journal_keeps_and_asks_to_be_called_again(shop: Shop) -> None:
     code = (
         "$_SERVER['DOCUMENT_ROOT'] = getenv('DOCUMENT_ROOT');"
@@ -915,7 +941,9 @@ async def test_agent_sends_what_the_journal_keeps_and_asks_to_be_called_again(sh
         "require $_SERVER['DOCUMENT_ROOT'] . '/local/classes/Integration/PaymentService/include.php';"
         "Integration\\PaymentService\\Agents::register(); Integration\\PaymentService\\Agents::register();"
         "echo $said = Integration\\PaymentService\\Agents::replay(); eval($said);"
+        "echo $said = Integration\\PaymentService\\Agents::paid(); eval($said);"
     )
     status, out, err = await shop.site.php("-r", code)
-    assert (status, out) == (0, "\\Integration\\PaymentService\\Agents::replay();"), err
-    assert shop.site.kept("agents") == {out: 300}
+    agents = [f"\\Integration\\PaymentService\\Agents::{name}();" for name in ("replay", "paid")]
+    assert (status, out) == (0, "".join(agents)), err
+    assert shop.site.kept("agents") == dict(zip(agents, (300, 3600), strict=True))

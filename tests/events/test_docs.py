@@ -56,7 +56,7 @@ async def test_receiver_in_python_takes_every_event(monkeypatch: pytest.MonkeyPa
     secret = endpoints._new_secret()
     monkeypatch.setenv("WEBHOOK_SECRET", secret)
     code: dict[str, Any] = {"payments": Payments(), "orders": Orders()}
-    exec(_code_of("python"), code)  # noqa: S102 the document's own code
+    exec(_code_of("python"), code)
     transport = httpx.ASGITransport(code["app"])
     async with httpx.AsyncClient(transport=transport, base_url="http://receiver") as sender:
         for example in EXAMPLES.values():
@@ -84,12 +84,24 @@ class Body
     public $context;
     private $at = 0;
     public function stream_open() { return true; }
-    public function stream_read($count) { $part = substr(self::$text, $this->at, $count); $this->at += strlen($part); return $part; }
+    public function stream_read($count)
+    {
+        $this->at += $count;
+        return substr(self::$text, $this->at - $count, $count);
+    }
     public function stream_eof() { return $this->at >= strlen(self::$text); }
     public function stream_stat() { return []; }
 }
-function keep_payment(array $payment) { global $kept; $kept[$payment['id']] = max($kept[$payment['id']] ?? 0, $payment['version']); }
-function look_whether_order_is_paid($shop, $order) { global $looked; $looked[] = [$shop, $order]; }
+function keep_payment(array $payment)
+{
+    global $kept;
+    $kept[$payment['id']] = max($kept[$payment['id']] ?? 0, $payment['version']);
+}
+function look_whether_order_is_paid($shop, $order)
+{
+    global $looked;
+    $looked[] = [$shop, $order];
+}
 $requests = json_decode(stream_get_contents(STDIN), true);
 stream_wrapper_unregister('php');
 stream_wrapper_register('php', Body::class);

@@ -3,6 +3,7 @@
 use Integration\PaymentService\BadRequest;
 use Integration\PaymentService\BitrixOrders;
 use Integration\PaymentService\OrderAccess;
+use Integration\PaymentService\TakenPayments;
 use Integration\PaymentService\WebhookReceiver;
 
 /** Orders of a test: what was done to them, and a shop whose database may be away. */
@@ -68,7 +69,7 @@ final class WebhookTest extends SiteTest
             ['refund.failed', [], ['paid 7 64050'], 'done'],
             ['refund.unknown', [], ['paid 7 64050'], 'done'],
             ['refund.unknown', ['refunded_amount' => 40.5], ['paid 7 64050', 'refunded 7 4050'], 'done'],
-            ['refund.unknown', [], ['paid 7 64050'], 'settlement_undone', ['error_code' => 'settlement_undone']],
+            ['refund.unknown', [], [], 'settlement_undone', ['error_code' => 'settlement_undone']],
             ['refund.failed', ['order_id' => null], [], 'no_such_order'],
             ['something.new', [], [], 'ignored'],
             ['route.changed', ['state' => null], [], 'ignored'],
@@ -115,10 +116,10 @@ final class WebhookTest extends SiteTest
     public function testEventOfBeforeAllThatIsRememberedIsForPeople(): void
     {
         $paid = $this->event('payment.paid');
-        $this->now += (WebhookReceiver::KEPT_DAYS - 1) * 86400;
+        $this->now += (TakenPayments::KEPT_DAYS - 1) * 86400;
         $this->assertSame([200, 'done'], $this->deliver($paid));
         $another = $this->event('payment.paid', ['id' => '01c']);
-        $this->now += WebhookReceiver::KEPT_DAYS * 86400 + 1;
+        $this->now += TakenPayments::KEPT_DAYS * 86400 + 1;
         $this->assertSame([200, 'forgotten'], $this->deliver($another));
         $this->assertSame([200, 'ignored'], $this->deliver($this->event('payment.failed', ['id' => '01d', 'state' => 'failed'])));
         $this->assertCount(1, $this->orders->done);

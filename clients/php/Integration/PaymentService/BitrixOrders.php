@@ -45,7 +45,10 @@ class BitrixOrders implements OrderAccess
                 return self::ALREADY;  // an event of before the refund may come after it: a replay, an events' memory that was lost
             }
             if ($ours->isPaid()) {
-                return $named === null || self::isNoted($ours, $payment) ? self::ALREADY : $this->noteBeside($order, $ours, $tiyn, $payment);
+                $isNoted = $ours->getField('PS_STATUS') === 'Y' && $ours->getField('PS_INVOICE_ID') === (string) ($payment['id'] ?? '');
+                $isMarkedByUs = (string) $ours->getField('PAY_VOUCHER_NUM') !== '' || $isNoted;
+
+                return $named === null || $isMarkedByUs ? self::ALREADY : $this->noteBeside($order, $ours, $tiyn, $payment);
             }
             if ($order->isCanceled()) {
                 return $this->leave($order, self::ORDER_CANCELLED, $tiyn, $payment, $ours);
@@ -102,19 +105,7 @@ class BitrixOrders implements OrderAccess
      */
     public function settle(BitrixPaymentId $id, array $payment): string
     {
-        if (($payment['state'] ?? '') !== 'paid' || ($payment['order_id'] ?? '') !== (string) $id) {
-            return '';
-        }
-        $tiyn = Amount::tiyn($payment['amount'] ?? null);
-        $refunded = empty($payment['refunded_amount']) ? 0 : Amount::tiyn($payment['refunded_amount']);
-        if ($refunded < $tiyn) {
-            $word = $this->markPaid((string) $id, $tiyn, $payment);
-            if ($refunded === 0 || in_array($word, self::NEEDS_PEOPLE, true)) {
-                return $word;
-            }
-        }
-
-        return $this->markRefunded((string) $id, $refunded, $refunded >= $tiyn, $payment);
+        return ($payment['order_id'] ?? '') === (string) $id ? Marking::apply($this, (string) $id, $payment) : '';
     }
 
     /** Mark a payment for the managers, as Bitrix's own handlers do, and tell people. */
@@ -161,13 +152,6 @@ class BitrixOrders implements OrderAccess
         }
 
         return (int) round($ours->getSum() * 100) === Amount::tiyn($payment['amount'] ?? null) ? '' : self::AMOUNT_DIFFERS;
-    }
-
-    /** Whether Kaspi's money is noted in this payment of Bitrix already. */
-    private static function isNoted($ours, array $payment): bool
-    {
-        return (string) $ours->getField('PAY_VOUCHER_NUM') !== ''
-            || ($ours->getField('PS_STATUS') === 'Y' && $ours->getField('PS_INVOICE_ID') === (string) ($payment['id'] ?? ''));
     }
 
     /** Whether all of this very payment of Kaspi's was paid back. */

@@ -306,6 +306,27 @@ class Client
         return $items;
     }
 
+    /**
+     * What was paid of all that was made since a time, in the shops that the key may see, newest first.
+     *
+     * @param int $since seconds
+     * @return \Generator<array> payments as GET /payments shows them
+     */
+    public function findPaid(int $since): \Generator
+    {
+        $query = ['state' => 'paid', 'since' => gmdate('Y-m-d\TH:i:s\Z', $since), 'limit' => 500];
+        do {
+            $found = $this->read('/payments', $query);
+            foreach (is_array($found['items'] ?? null) ? $found['items'] : [null] as $one) {
+                if (($one['state'] ?? null) !== 'paid') {
+                    throw new Unavailable("Something else answered in the payment service's place.");
+                }
+                yield $one;
+            }
+            $query['cursor'] = $found['next_cursor'] ?? null;
+        } while ($query['cursor'] !== null);
+    }
+
     /** The link of a payment as a QR code: the bytes of a PNG. */
     public function getPaymentQr($id): string
     {

@@ -13,10 +13,6 @@ class WebhookReceiver
 {
     const AGE_S = 300;
     const MAX_BYTES = 65536;
-    /** Ids of events that are remembered of each payment. */
-    const REMEMBERED = 50;
-    /** Days for which a payment's events are remembered; the service tries for about three. */
-    const KEPT_DAYS = 30;
     /** A person had said that it was paid, or paid back, and took it back: how its order is marked, only people can tell. */
     const UNDONE = 'settlement_undone';
     /** It happened longer ago than events are remembered. */
@@ -30,7 +26,7 @@ class WebhookReceiver
     private $secrets;
     private $orders;
     private $log;
-    private $folder;
+    private $taken;
     private $clock;
 
     /**
@@ -54,8 +50,8 @@ class WebhookReceiver
             throw new BadRequest('The setting payment_service_webhook_secret is missing.');
         }
         $this->orders = $orders;
-        $this->folder = $folder . '/webhooks';
         $this->clock = $clock ?? 'time';
+        $this->taken = new TakenPayments($folder, $this->clock);
     }
 
     /**
@@ -81,10 +77,13 @@ class WebhookReceiver
         }
         $id = (string) $headers['webhook-id'];
         $about = is_scalar($payment['id'] ?? null) ? (string) $payment['id'] : $id;
-        $path = $this->folder . '/' . hash('sha256', $about) . '.json';
+        // The payment's version: the event's own is that of the refund when it tells of one.
+        $version = is_int($payment['version'] ?? null) ? $payment['version'] : 0;
         try {
-            $word = Files::locked($this->folder . '/' . substr(hash('sha256', $about), 0, 2) . '.lock', true, function () use ($path, $id, $event, $payment) {
-                return $this->once($path, $id, $event, $payment);
+            $word = $this->taken->take($about, $id, $version, function (bool $isRemembered) use ($event, $payment): string {
+                $isForgotten = !$isRemembered && in_array($event['type'], self::TOLD, true) && $this->isOfBeforeMemory($event);
+
+                return $isForgotten ? self::FORGOTTEN : $this->apply($event, $payment);
             });
         } catch (\Throwable $problem) {
             $this->log->error('webhook.failed', ['webhook_id' => $id, 'type' => $event['type'], 'because' => $problem->getMessage()]);
@@ -106,37 +105,11 @@ class WebhookReceiver
         return [200, $word];
     }
 
-    private function once(string $path, string $id, array $event, array $payment): string
-    {
-        $kept = Files::json($path);
-        $known = $kept ?? ['version' => 0, 'ids' => []];
-        // The payment's version: the event's own is that of the refund when it tells of one.
-        $version = is_int($payment['version'] ?? null) ? $payment['version'] : 0;
-        if (in_array($id, $known['ids'], true)) {
-            return 'repeated';
-        }
-        if ($version < $known['version']) {
-            $word = 'older';
-        } elseif ($kept === null && in_array($event['type'], self::TOLD, true) && $this->isOfBeforeMemory($event)) {
-            $word = self::FORGOTTEN;
-        } else {
-            $word = $this->apply($event, $payment);
-        }
-        // Written after the order: should this process die between, the event comes again and finds it marked.
-        $known = ['version' => max($version, $known['version']), 'ids' => array_slice(array_merge($known['ids'], [$id]), -self::REMEMBERED)];
-        if (!Files::write($path, json_encode($known))) {
-            throw new \RuntimeException('The folder of the payment service\'s client cannot be written.');
-        }
-        $this->forgetOld();
-
-        return $word;
-    }
-
     private function isOfBeforeMemory(array $event): bool
     {
         $happened = is_string($event['timestamp'] ?? null) ? strtotime($event['timestamp']) : false;
 
-        return $happened !== false && $happened < ($this->clock)() - self::KEPT_DAYS * 86400;
+        return $happened !== false && $happened < ($this->clock)() - TakenPayments::KEPT_DAYS * 86400;
     }
 
     private function apply(array $event, array $payment): string
@@ -144,26 +117,17 @@ class WebhookReceiver
         $order = $payment['order_id'] ?? null;
         $mayBeUndone = in_array($event['type'], ['payment.unknown', 'refund.unknown'], true);
         $isUndone = $mayBeUndone && ($event['data']['error_code'] ?? '') === self::UNDONE;
+        if ($isUndone) {
+            return self::UNDONE;
+        }
         if (!in_array($event['type'], self::TOLD, true)) {
-            return $isUndone ? self::UNDONE : 'ignored';
+            return 'ignored';
         }
         if (!is_scalar($order) || (string) $order === '') {
             return OrderAccess::NO_SUCH_ORDER;
         }
-        $tiyn = Amount::tiyn($payment['amount'] ?? null);
-        $refunded = empty($payment['refunded_amount']) ? 0 : Amount::tiyn($payment['refunded_amount']);
-        $word = 'ignored';
-        if ($refunded < $tiyn && ($payment['state'] ?? '') === 'paid') {
-            $word = $this->orders->markPaid((string) $order, $tiyn, $payment);
-        }
-        if ($isUndone) {
-            return self::UNDONE;
-        }
-        if ($refunded > 0 && !in_array($word, OrderAccess::NEEDS_PEOPLE, true)) {
-            $word = $this->orders->markRefunded((string) $order, $refunded, $refunded >= $tiyn, $payment);
-        }
 
-        return $word;
+        return Marking::apply($this->orders, (string) $order, $payment) ?: 'ignored';
     }
 
     /** Why a delivery is not to be believed; null when it is. */
@@ -194,21 +158,5 @@ class WebhookReceiver
         }
 
         return $good;
-    }
-
-    /** Once a day. */
-    private function forgetOld(): void
-    {
-        $mark = $this->folder . '/forgotten';
-        $now = ($this->clock)();
-        if (is_file($mark) && filemtime($mark) > $now - 86400) {
-            return;
-        }
-        touch($mark);
-        foreach (glob($this->folder . '/*.json') ?: [] as $path) {
-            if (filemtime($path) < $now - self::KEPT_DAYS * 86400) {
-                @unlink($path);
-            }
-        }
     }
 }

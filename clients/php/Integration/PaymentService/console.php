@@ -10,7 +10,8 @@
  *     php console.php seller PAYMENT_ID     whose money a payment of Bitrix is, by the rule of its payment system
  *     php console.php refund PAYMENT_ID SUM pay back a part, in tenge (the order form pays back the whole)
  *     php console.php looked                direct calls whose outcome nobody knew were looked up: they may be made again
- *     php console.php agents                have Bitrix's agents send the reports, on a site without cron
+ *     php console.php paid [DAYS]           mark what was paid in the last days (3) and what no event told (for cron, every hour)
+ *     php console.php agents                have Bitrix's agents do both, on a site without cron
  *
  * DOCUMENT_ROOT tells where the site is: DOCUMENT_ROOT=/home/bitrix/www php console.php check 121038
  */
@@ -23,6 +24,7 @@ use Integration\PaymentService\Client;
 use Integration\PaymentService\EqualCalls;
 use Integration\PaymentService\Files;
 use Integration\PaymentService\Log;
+use Integration\PaymentService\MissedEvents;
 use Integration\PaymentService\PaymentServiceException;
 use Integration\PaymentService\SellerRule;
 use Integration\PaymentService\SiteSettings;
@@ -107,12 +109,19 @@ exit((static function (array $words): int {
             case 'looked':
                 echo (new EqualCalls($settings->folder()))->forgetUnknown(), " calls may be made again\n";
                 break;
+            case 'paid':
+                $days = $words[1] ?? (string) MissedEvents::DAYS;
+                if (!preg_match('/^[1-9]\d{0,3}$/D', $days)) {
+                    throw new BadRequest('The days are a number above zero.');
+                }
+                echo json_encode(MissedEvents::ofSite()->take(time() - (int) $days * 86400), JSON_FORCE_OBJECT), "\n";
+                break;
             case 'agents':
                 Agents::register();
-                echo "Bitrix's agents send the reports from now on\n";
+                echo "Bitrix's agents send the reports and mark what was paid from now on\n";
                 break;
             default:
-                fwrite(STDERR, "php console.php set NAME | check [SHOP_ID ...] | replay | journal | counts | seller PAYMENT_ID | refund PAYMENT_ID SUM | looked | agents\n");
+                fwrite(STDERR, "php console.php set NAME | check [SHOP_ID ...] | replay | journal | counts | seller PAYMENT_ID | refund PAYMENT_ID SUM | looked | paid [DAYS] | agents\n");
 
                 return 2;
         }

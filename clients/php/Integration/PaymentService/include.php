@@ -6,8 +6,8 @@
 foreach ([
     'PaymentServiceException', 'NotFound', 'Inactive', 'Rejected', 'OutcomeUnknown', 'Unavailable', 'BadRequest',
     'Bytes', 'Amount', 'Files', 'Log', 'Reply', 'Http', 'Pause', 'Journal', 'ConfigCache', 'SignedConfig', 'ShopConfigs',
-    'SiteSettings', 'Client', 'OrderAccess', 'BitrixPaymentId', 'SellerRule', 'People', 'BitrixOrders', 'WebhookReceiver',
-    'Checkout', 'Refunds', 'EqualCalls', 'BitrixEvents', 'Agents',
+    'SiteSettings', 'Client', 'OrderAccess', 'Marking', 'TakenPayments', 'BitrixPaymentId', 'SellerRule', 'People', 'BitrixOrders',
+    'WebhookReceiver', 'Checkout', 'Refunds', 'EqualCalls', 'MissedEvents', 'BitrixEvents', 'Agents',
 ] as $paymentServiceFile) {
     require_once __DIR__ . '/' . $paymentServiceFile . '.php';
 }
