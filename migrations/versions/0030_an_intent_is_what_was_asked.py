@@ -14,7 +14,7 @@ from sqlalchemy import text
 from payment_service.postgres.schema import pinned, rewritten, run_script
 
 revision = "0030"
-down_revision = "0028"
+down_revision = "0029"
 branch_labels = None
 depends_on = None
 
