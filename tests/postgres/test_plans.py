@@ -121,7 +121,7 @@ READ: dict[str, tuple[Callable[[Services], Awaitable[Any]], set[str]]] = {
     "lines of a request": (lines_of_request, {"payment_log_request"}),
     "how far the record is sealed": (
         lambda services: checking.sealing_status(services.database),
-        {"audit_seal_chain", "payment_log_pkey", "audit_check_pkey"},
+        {"audit_seal_chain", "payment_log_pkey", "audit_check_pkey", "payment_log_time"},
     ),
     "oldest reading": (lambda services: services.polling.overdue_since(), {"payment_overdue"}),
     "oldest event": (lambda services: relay.waiting_since(services.database), {"event_waiting"}),
