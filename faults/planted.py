@@ -20,6 +20,7 @@ from payment_service.observability.logs import get_logger
 from payment_service.payments import lifecycle, moves, outcomes, polling, reading, statements
 from payment_service.payments import service as payments
 from payment_service.payments.models import Payment
+from payment_service.postgres import guarantees
 from payment_service.providers import breaker
 from payment_service.providers.interface import (
     Accepted,
@@ -42,8 +43,13 @@ log = get_logger(__name__)
 
 
 def install(name: str) -> None:
-    """Plant one bug in this process."""
+    """Plant one bug in this process, which starts although its scenario has dropped laws."""
+    _put(guarantees, "missing", _none_missing)
     PLANTS[name]()
+
+
+async def _none_missing(_session: object) -> list[str]:
+    return []
 
 
 def _plant(bug: Callable[[], None]) -> Callable[[], None]:

@@ -31,11 +31,17 @@ _SESSION = text("""
     ) AS wanted (of, value) ON name = of
 """)
 """By those that this PostgreSQL has: transaction_timeout came with 17."""
+_AT_HOME = text("""
+    SELECT set_config('search_path', quote_ident(nspname), false) FROM pg_namespace
+    WHERE oid = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('alembic_version'))
+""")
+"""What was made stays together: a schema that the role has before it by now would get the new functions."""
 
 
 def _migrate(connection: Connection) -> None:
     # Whatever the role, the database or the server have: how long a migration may take, and how its text is read.
     connection.execute(_SESSION)
+    connection.execute(_AT_HOME)
     # Two processes that start at once must not migrate at once, however long the first one takes.
     connection.execute(text("SET lock_timeout = 0"))
     connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})

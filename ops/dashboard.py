@@ -76,6 +76,13 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             words={"0": "yes", "1": "NO, HELD"},
         ),
         Panel(
+            "Does the database enforce its rules?",
+            (("max(payment_service_laws_off)", ""),),
+            kind="stat",
+            limit=0,
+            words={"0": "yes", "1": "NO, OFF"},
+        ),
+        Panel(
             "Processes that do not answer",
             (('count(up{job="payment-service"} == 0) or vector(0)', ""),),
             kind="stat",

@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from payment_dev import demo as player
+from payment_dev import laws as laws_file
 from payment_dev import licences as licences_page
 from payment_dev import server
 from payment_service.cli.errors import sentence_of
+from payment_service.postgres.laws import FILE
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,6 +50,14 @@ def licences(
 ) -> None:
     """Write which licences the installed packages of requirements.lock declare."""
     out.write_text(licences_page.page(licences_page.LOCK.read_text("utf-8")), "utf-8")
+
+
+@app.command()
+def laws(
+    out: Annotated[Path, typer.Option(help="The file to write.")] = FILE,
+) -> None:
+    """Write which laws the migrations make, read from a throw-away database: after every new migration."""
+    out.write_text(laws_file.made(), "utf-8")
 
 
 def main() -> None:

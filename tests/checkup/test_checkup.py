@@ -17,6 +17,7 @@ from payment_service.access.service import FULL_ACCESS
 from payment_service.checkup.service import NO_PAYMENT, Level, _of_disk, _of_guarantees, _of_host, run_checks
 from payment_service.identifiers import new_id
 from payment_service.notifications.bindings import BindingRequest
+from payment_service.observability import metrics
 from payment_service.observability.metrics import CERTIFICATE_END, HOST_CLOCK_AHEAD
 from payment_service.postgres.guarantees import Guarantees
 from payment_service.programs import StartError
@@ -24,6 +25,8 @@ from payment_service.programs.start import check_database
 from payment_service.scheduling.ticks import tick
 from payment_service.services import Services, build
 from payment_service.settings import Settings
+from payment_service.worker.service import worker_over
+from tests.support.alarms import alarms
 from tests.support.asking import SHOP, age, ask, taking
 from tests.support.database import without_laws
 from tests.support.replies import failure, status_reply
@@ -113,42 +116,50 @@ async def test_sending_that_is_held(well: Services) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "of", "sentence"),
+    ("setting", "sentence"),
     [
-        ("session_replication_role = replica", "laws", "session_replication_role is replica"),
-        ("TimeZone = 'Asia/Almaty'", None, ""),
-        ("default_transaction_isolation = 'serializable'", None, ""),
-        ("synchronous_commit = off", None, ""),
+        ("session_replication_role = replica", "session_replication_role is replica"),
+        ("TimeZone = 'Asia/Almaty'", None),
+        ("default_transaction_isolation = 'serializable'", None),
+        ("synchronous_commit = off", None),
     ],
 )
 async def test_settings_of_the_role_that_this_service_does_or_does_not_make_itself(
-    well: Services, sql: asyncpg.Connection, setting: str, of: str | None, sentence: str
+    well: Services, sql: asyncpg.Connection, setting: str, sentence: str | None
 ) -> None:
     of_role = f"ALTER ROLE current_user IN DATABASE {await sql.fetchval('SELECT current_database()')}"
     await sql.execute(f"{of_role} SET {setting}")
     try:
-        findings = await found(well)
+        if sentence is None:
+            assert await found(well) == {}
+        else:
+            [bad] = [one.sentence async for one in run_checks(well) if one.what == "database"]
+            assert bad.startswith(sentence)
+            with pytest.raises(StartError, match=sentence):
+                await check_database(well.settings)
     finally:
         await sql.execute(f"{of_role} RESET ALL")
-    if of is None:
-        assert findings == {}
-    else:
-        assert findings[of, Level.BAD].startswith(sentence)
 
 
 async def test_triggers_that_are_switched_off(well: Services, sql: asyncpg.Connection) -> None:
+    worker, before = worker_over(well), alarms("laws_off")
     async with sql.transaction():  # whose lock lasts until it is undone
         await sql.execute("ALTER TABLE sending_hold DISABLE TRIGGER ALL")
     try:
         assert await found(well) == {("laws", Level.BAD): "triggers are switched off on sending_hold"}
         with pytest.raises(StartError, match="does not enforce its rules: triggers are switched off on sending_hold"):
             await check_database(well.settings)
+        for _ in range(2):
+            await worker._look_at_laws()
+        assert (metrics.LAWS_OFF._value.get(), alarms("laws_off")) == (1, before + 1)
     finally:
         await sql.execute("ALTER TABLE sending_hold ENABLE TRIGGER ALL")
+    await worker._look_at_laws()
+    assert metrics.LAWS_OFF._value.get() == 0
 
 
 def promised(**changes: Any) -> Guarantees:
-    well = Guarantees(None, {}, (), wal_level="replica", size=10**9, data_directory=None)
+    well = Guarantees(None, [], {}, (), wal_level="replica", size=10**9, data_directory=None)
     return replace(well, **changes)
 
 
@@ -161,6 +172,11 @@ def promised(**changes: Any) -> Guarantees:
             "has synchronous_commit=off and needs on",
         ),
         ({"forgets_by": ("full_page_writes",)}, Level.BAD, "runs with full_page_writes=off and forgets payments"),
+        (
+            {"added": ["rule r on payment"]},
+            Level.WARNING,
+            "not of this service, and can drop or change what is written",
+        ),
         ({"wal_level": "minimal"}, Level.WARNING, "wal_level is minimal"),
     ],
 )
@@ -168,7 +184,7 @@ def test_what_postgresql_does_not_promise(changes: dict[str, Any], level: Level,
     [laws] = _of_guarantees(promised())
     assert laws.level is Level.OK
     [_, bad] = _of_guarantees(promised(**changes))
-    assert (bad.what, bad.level) == ("database", level)
+    assert (bad.what, bad.level) == ("laws" if "added" in changes else "database", level)
     assert sentence in bad.sentence
     assert bad.remedy
 

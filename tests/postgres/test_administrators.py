@@ -5,10 +5,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import asyncpg
 import pytest
+from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from payment_service.errors import DatabaseUnavailable
 from payment_service.money import Money
+from payment_service.postgres.connecting import UnguardedSessionError
+from payment_service.postgres.database import Database
+from payment_service.postgres.guarantees import laws_off
+from payment_service.postgres.laws import added, laws, listed
 from payment_service.refunds.service import RefundRequest
 from payment_service.services import Services
 from tests.support.asking import KEY, TESTS, ask
@@ -81,3 +86,72 @@ async def test_move_that_is_dropped_is_written_when_nobody_drops_it_any_more(
             await until(is_tried)
         assert (await paying_back).refund.state == "succeeded"
     assert proxy.money_calls == 3
+
+
+async def test_laws_that_are_looked_for_are_those_that_the_migrations_make(database: Database) -> None:
+    async with database.reading() as session:
+        assert await laws(session) == listed(), "run 'python -m payment_dev laws'"
+        assert await added(session) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "sentence"),
+    [
+        ("DROP TRIGGER payment_sees ON payment", "it lacks, or has in another form, trigger payment_sees on payment"),
+        ("DROP INDEX payment_one_open_per_order", "unique index payment_one_open_per_order on payment"),
+        (
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'payment_external_id'::regclass",
+            "unique index payment_external_id on payment",
+        ),
+        ("ALTER TABLE event DROP CONSTRAINT event_keeps_laws", "constraint event_keeps_laws on event"),
+        ("ALTER TABLE payment ALTER shop_id DROP NOT NULL", "NOT NULL of payment.shop_id"),
+        ("ALTER FUNCTION payment_intend RESET ALL", "function payment_intend"),
+        (
+            "CREATE OR REPLACE FUNCTION in_time(within_s float8) RETURNS boolean LANGUAGE sql AS 'SELECT true'",
+            "function in_time",
+        ),
+        ("ALTER TABLE sign_in_limit SET UNLOGGED", "a crash of the server empties what is UNLOGGED: sign_in_limit"),
+        (
+            "CREATE SCHEMA old CREATE TABLE payment_config (); SET LOCAL search_path = old, public",
+            "the search path leads to others of the same name instead of payment_config",
+        ),
+        ("SET LOCAL session_replication_role = replica", "no trigger fires"),
+    ],
+)
+async def test_law_that_somebody_takes_away_is_missed(database: Database, statement: str, sentence: str) -> None:
+    async with database.reading() as session:
+        for part in statement.split("; "):
+            await session.execute(text(part))
+        assert sentence in str(await laws_off(session))
+
+
+async def test_what_others_add_and_can_drop_or_change_rows_is_told(database: Database) -> None:
+    async with database.reading() as session:
+        for statement in (
+            "CREATE RULE of_others AS ON INSERT TO event DO INSTEAD NOTHING",
+            "CREATE TRIGGER of_others BEFORE UPDATE ON payment FOR EACH ROW EXECUTE FUNCTION payment_changes()",
+            "CREATE TRIGGER copies AFTER UPDATE ON payment FOR EACH ROW EXECUTE FUNCTION payment_changes()",
+        ):
+            await session.execute(text(statement))
+        assert await added(session) == ["rule of_others on event", "trigger of_others on payment"]
+        assert await laws_off(session) is None
+
+
+async def test_new_connection_of_a_process_that_runs_has_its_laws_and_its_tables_or_is_none(
+    database_url: str, sql: asyncpg.Connection
+) -> None:
+    of_database = f"ALTER DATABASE {await sql.fetchval('SELECT current_database()')}"
+    database = Database(database_url, pool_size=2)
+    try:
+        await sql.execute("CREATE SCHEMA old CREATE TABLE payment_config ()")
+        await sql.execute(f"{of_database} SET search_path = old, public")
+        async with database.reading() as session:
+            [(of_statements,)] = await database.statements.fetch("SHOW search_path")
+            assert (of_statements, await session.scalar(text("SHOW search_path"))) == ("public", "public")
+        await sql.execute(f"{of_database} SET session_replication_role = replica")
+        with pytest.raises(UnguardedSessionError, match="session_replication_role is replica"):
+            await database._connect()
+    finally:
+        await sql.execute(f"{of_database} RESET ALL")
+        await sql.execute("DROP SCHEMA old CASCADE")
+        await database.close()

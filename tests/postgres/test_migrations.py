@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from payment_service.postgres import migrating, schema
 from payment_service.postgres.database import Base, Database, constraint_of
+from payment_service.postgres.laws import missing
 from tests.support.books import insert_sample_rows
 from tests.support.database import Server
 from tests.support.waiting import until
@@ -152,6 +153,21 @@ async def test_upgrade_keeps_what_is_there(empty_url: str) -> None:
         assert await connection.fetch(f"{today} EXCEPT {recorded}") == []
     finally:
         await connection.close()
+
+
+async def test_upgrade_goes_where_the_tables_are_whatever_schema_the_role_has_before_them(empty_url: str) -> None:
+    config = migrating.alembic_config(empty_url)
+    await asyncio.to_thread(command.upgrade, config, "0028")
+    connection = await asyncpg.connect(empty_url)
+    name = await connection.fetchval("SELECT current_database()")
+    await connection.execute(f"CREATE SCHEMA old; ALTER DATABASE {name} SET search_path = old, public")
+    await connection.close()
+    await asyncio.to_thread(command.upgrade, config, "head")
+    assert await rows_of(empty_url, "SELECT FROM pg_proc WHERE pronamespace = 'old'::regnamespace") == []
+    database = Database(empty_url, pool_size=2)
+    async with database.reading() as session:
+        assert await missing(session) == []
+    await database.close()
 
 
 async def test_models_and_migrations_agree(head_url: str) -> None:

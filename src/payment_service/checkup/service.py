@@ -149,9 +149,14 @@ def _of_guarantees(found: Guarantees) -> list[Finding]:
         remedy = "RESET session_replication_role for the role, the database or the server, "
         remedy += "and so with search_path; ALTER TABLE ... ENABLE TRIGGER ALL, DISABLE ROW LEVEL SECURITY; "
         remedy += "SELECT setval(SEQUENCE, ID) with the highest id of its table; "
+        remedy += "ALTER TABLE ... SET LOGGED; "
+        remedy += "what lacks as 'migrate' makes it in an empty database (pg_dump --schema-only, and compare); "
         remedy += "REINDEX DATABASE NAME, and then ALTER DATABASE NAME REFRESH COLLATION VERSION; "
         remedy += "restart all; payment-service audit verify"
         findings = [Finding("laws", Level.BAD, found.laws_off, remedy)]
+    if found.added:
+        sentence = f"not of this service, and can drop or change what is written: {', '.join(found.added)}"
+        findings.append(Finding("laws", Level.WARNING, sentence, "whose are they? DROP TRIGGER, DROP RULE"))
     for name, (value, wanted) in found.wrong_settings.items():
         sentence = f"a session of the service has {name}={value} and needs {wanted}"
         findings.append(Finding("database", Level.BAD, sentence, "docs/deploy.md, 'Behind PgBouncer'"))

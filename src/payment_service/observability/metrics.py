@@ -16,6 +16,7 @@ Alarm: TypeAlias = Literal[
     "event_not_taken",
     "foreign_bin_reported",
     "intent_lost",
+    "laws_off",
     "late_success",
     "message_dead",
     "outcome_refused",
@@ -89,6 +90,7 @@ TASKS = Gauge("payment_service_tasks", "Payments and refunds that wait for a per
 SENDING_HELD = Gauge(
     "payment_service_sending_held", "1 while nothing is sent until a person says that the record is complete"
 )
+LAWS_OFF = Gauge("payment_service_laws_off", "1 while the database does not enforce its rules, so that doctor says why")
 WORK_FAILURES = Counter(
     "payment_service_work_failures", "Pieces of background work that failed and will be tried again", ("work",)
 )

@@ -179,6 +179,10 @@ class ReadOnlyServerError(ConnectionError):
     """The server is a replica, or takes no writes for another reason."""
 
 
+class UnguardedSessionError(ConnectionError):
+    """No trigger fires in the sessions of this role, so that nothing guards the record."""
+
+
 class ReplacedServerError(ConnectionError):
     """The server was replaced by another one, or has another database than this process uses."""
 
@@ -217,7 +221,7 @@ def trouble_of(error: BaseException, *, name: str = "DATABASE_URL") -> Trouble |
                     f"{name} leads to a replica, or to a server that takes no writes: name the one that takes writes.",
                     may_pass=True,  # a replica is promoted
                 )
-            case ReplacedServerError():
+            case ReplacedServerError() | UnguardedSessionError():
                 return Trouble(str(one))
             case OSError() if one.filename is None:  # one with a name is about a file
                 return Trouble(_away(name, type(one).__name__), may_pass=True)

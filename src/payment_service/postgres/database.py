@@ -23,7 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, mapped_column
 from payment_service.observability.logs import get_logger
 from payment_service.postgres.connecting import connect_arguments
 from payment_service.postgres.servers import Servers
-from payment_service.postgres.sessions import SETTINGS, TRACKED, check_own, check_shared, setting
+from payment_service.postgres.sessions import AT_HOME, SETTINGS, TRACKED, check_own, check_shared, setting
 from payment_service.postgres.signals import Signals, noted
 from payment_service.postgres.statement_pool import StatementPool
 
@@ -174,7 +174,7 @@ class Database:
             return connection
         try:
             # A pooler lets clients in before it has a session for them.
-            await connection.execute(setting({**SETTINGS, **more}), timeout=CONNECT_TIMEOUT_S)
+            await connection.execute(f"{setting({**SETTINGS, **more})}; {AT_HOME}", timeout=CONNECT_TIMEOUT_S)
         except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             # What asyncpg says of a connection that was cut as soon as it was there.
             connection.terminate()

@@ -3,7 +3,7 @@
 Its administrator can take each of these away without this service noticing. Here they are only checked.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.postgres.database import Database
+from payment_service.postgres.laws import added, missing
 from payment_service.postgres.sessions import SETTINGS
 
 _WANTED: Final[Mapping[str, str]] = MappingProxyType(
@@ -61,6 +62,10 @@ _BEHIND: Final = text("""
 """Logical replication and a dump of single tables bring rows and leave sequences where they were. What is written then
 is refused, after its payment was sent; in another month it stands below ids that are sealed, where no seal comes.
 Without the right to it a sequence looks as if it had not been used."""
+_UNLOGGED: Final = text("""
+    SELECT relname FROM pg_class WHERE relnamespace = :home AND relkind = 'r' AND relpersistence = 'u'
+        AND relname !~ 'pgqueuer' ORDER BY relname
+""")
 _LETTERS: Final = text("""
     SELECT format('%s, and this server has %s', datcollversion, pg_database_collation_actual_version(oid))
     FROM pg_database WHERE datname = current_database() AND NOT letters_are_in_order()
@@ -76,6 +81,8 @@ class Guarantees:
 
     laws_off: str | None
     """Why the database does not enforce its rules in this session, as a sentence; none when it does."""
+    added: Sequence[str]
+    """Triggers and rules of others that can drop or change what is written."""
     wrong_settings: Mapping[str, tuple[str, str]]
     """Settings of the session that are not as they must be: what they are, and what they must be."""
     forgets_by: tuple[str, ...]
@@ -95,6 +102,7 @@ async def guarantees(database: Database) -> Guarantees:
         found: dict[str, str] = {row.name: row.setting for row in rows}
         return Guarantees(
             laws_off=await laws_off(session),
+            added=await added(session),
             wrong_settings={name: (found[name], wanted) for name, wanted in _WANTED.items() if found[name] != wanted},
             forgets_by=tuple(name for name in ("fsync", "full_page_writes") if found[name] == "off"),
             wal_level=found["wal_level"],
@@ -115,9 +123,12 @@ async def laws_off(session: AsyncSession) -> str | None:
         (_OVERLAID, "the search path leads to others of the same name instead of"),
         (_FILTERED, "row-level security keeps rows from this role in"),
         (_DISABLED, "triggers are switched off on"),
+        (_UNLOGGED, "a crash of the server empties what is UNLOGGED:"),
         (_BEHIND, "ids were given already by the sequence"),
         (_LETTERS, "REINDEX DATABASE and REFRESH COLLATION VERSION are due: its indexes are of collation version"),
     ):
         if found := list(await session.scalars(ask, {"home": home})):
             return f"{sentence} {', '.join(found)}"
+    if lacking := await missing(session):
+        return f"it lacks, or has in another form, {', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}"
     return None

@@ -23,6 +23,7 @@ from payment_service.postgres.connecting import (
     WRITABLE,
     ReadOnlyServerError,
     ReplacedServerError,
+    UnguardedSessionError,
     UnsuitableDatabaseError,
     check_encoding,
 )
@@ -31,7 +32,8 @@ _WHICH: Final = """
     SELECT (SELECT system_identifier FROM pg_control_system()) AS system,
         (SELECT oid FROM pg_database WHERE datname = current_database()) AS database,
         ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer AS timeline,
-        (pg_current_wal_flush_lsn() - '0/0')::bigint AS flushed
+        (pg_current_wal_flush_lsn() - '0/0')::bigint AS flushed,
+        current_setting('session_replication_role') AS role
 """
 _LAST_ROW: Final = "SELECT coalesce(max(id), 0) FROM payment_log"
 """A new connection reads of every partition for it: asked when the servers are looked at, and in doubt."""
@@ -167,11 +169,17 @@ class Servers:
 
         Raises:
             ReplacedServerError: when this process uses another server, or another database.
+            UnguardedSessionError: when no trigger would fire.
         """
         current = self.current
         before, flushed, last_row = current.which, current.flushed, current.last_row  # others may see more meanwhile
         found = dict(await connection.fetchrow(_WHICH, timeout=timeout_s))
-        ends = found.pop("flushed")
+        ends, role = found.pop("flushed"), found.pop("role")
+        if role != "origin":
+            raise UnguardedSessionError(
+                f"session_replication_role is {role}, so that no trigger fires and nothing guards the record: RESET it "
+                f"for the role of {self._name}, the database and the server."
+            )
         which = _Which(**found)
         if which == before and ends < flushed and (has := await _last_row(connection, timeout_s)) < last_row:
             log.error("the database has forgotten", last_row=has, seen=last_row)

@@ -25,6 +25,7 @@ from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import (
     DATABASE_CLOCK_AHEAD,
     LAST_SWEEP,
+    LAWS_OFF,
     LOG_MONTHS_AHEAD,
     LOG_ROWS_ASTRAY,
     OLDEST_DUE,
@@ -39,6 +40,7 @@ from payment_service.observability.metrics import (
 from payment_service.payments.polling import Polling
 from payment_service.payments.settling import Settling
 from payment_service.postgres.database import Database
+from payment_service.postgres.guarantees import laws_off
 from payment_service.postgres.health import database_health
 from payment_service.postgres.listening import listen
 from payment_service.postgres.months import make_months, months
@@ -91,6 +93,7 @@ class Worker:
     """When the last sweep began, by the monotonic clock."""
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _hold_reason: HoldReason | None = None
+    _laws_off: str | None = None
 
     async def run(self) -> None:
         """Work until ``stop`` is called, then finish the work under way. Waits for a lost database."""
@@ -129,6 +132,7 @@ class Worker:
         """Do the periodic chores, until stopped."""
         chores = {
             "look_at_database": self._look_at_database,
+            "look_at_laws": self._look_at_laws,
             "look_at_clock": self._look_at_clock,
             "tick": self._tick,
             "mark_lost_payments": self._mark_lost_payments,
@@ -163,6 +167,15 @@ class Worker:
         if hold_reason is not None and hold_reason != self._hold_reason:
             alarm(log, "sending_held", because=hold_reason)
         self._hold_reason = hold_reason
+
+    async def _look_at_laws(self) -> None:
+        """Look whether the database still guards the record: it did when this process started."""
+        async with self.database.reading() as session:
+            off = await laws_off(session)
+        LAWS_OFF.set(off is not None)
+        if off is not None and off != self._laws_off:
+            alarm(log, "laws_off", because=off)
+        self._laws_off = off
 
     async def _look_at_clock(self) -> None:
         DATABASE_CLOCK_AHEAD.set((await database_health(self.database)).clock_ahead_s)

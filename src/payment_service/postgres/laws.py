@@ -1,0 +1,84 @@
+"""Which laws a database has: triggers, constraints, unique indexes, functions, and columns that are never empty.
+
+``laws.txt`` has those that the migrations make, a line for each; ``python -m payment_dev laws`` writes it, and a test
+compares. Whoever may alter a table can drop one, and nothing says so until two payments are sent for one order. What
+only makes statements fast is no law. A constraint that is NOT VALID is one: it holds for all that is written.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from payment_service.postgres.schema import head
+
+FILE: Final = Path(__file__).with_suffix(".txt")
+_LAWS: Final = """
+    WITH home AS (SELECT pronamespace AS oid FROM pg_proc WHERE oid = to_regproc('payment_intend')),
+    kept AS (
+        -- A partition has what its table has, and the tables of the queue are not used any more.
+        SELECT pg_class.oid, relname FROM pg_class JOIN home ON relnamespace = home.oid
+        WHERE relkind IN ('r', 'p', 'v') AND NOT relispartition AND relname !~ 'pgqueuer'
+    ), fires AS (
+        SELECT tgtype, format('trigger %s on %s (%s, %s)', tgname, relname, tgtype, proname) AS line
+        FROM pg_trigger JOIN kept ON kept.oid = tgrelid JOIN pg_proc ON pg_proc.oid = tgfoid WHERE NOT tgisinternal
+    ), law AS (
+        SELECT line FROM fires
+        UNION ALL SELECT format('constraint %s on %s', conname, relname)
+        FROM pg_constraint JOIN kept ON kept.oid = conrelid
+        -- NOT NULL has one since PostgreSQL 18, which can also keep one that it does not enforce.
+        WHERE contype NOT IN ('n', 't') AND to_jsonb(pg_constraint) ->> 'conenforced' IS DISTINCT FROM 'false'
+        UNION ALL SELECT format('unique index %s on %s', index.relname, kept.relname)
+        FROM pg_index JOIN kept ON kept.oid = indrelid JOIN pg_class AS index ON index.oid = indexrelid
+        WHERE indisunique AND indisvalid AND indisready
+        UNION ALL SELECT format(
+            'function %s (%s%s%s)', proname, md5(prosrc), CASE WHEN prosecdef THEN ', as its owner' END,
+            CASE WHEN proconfig::text ~ 'search_path' THEN ', with its own search path' END
+        ) FROM pg_proc JOIN home ON pronamespace = home.oid
+        WHERE proname !~ 'pgqueuer' AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_proc.oid AND deptype = 'e')
+        UNION ALL SELECT format('NOT NULL of %s.%s', relname, attname)
+        FROM pg_attribute JOIN kept ON kept.oid = attrelid WHERE attnum > 0 AND attnotnull AND NOT attisdropped
+    )
+"""
+_AT_HEAD: Final = "(SELECT version_num FROM alembic_version) = :head"
+"""Another release has other laws: one that runs on while a newer one migrates says nothing of them."""
+_ALL: Final = text(f'{_LAWS} SELECT line FROM law ORDER BY line COLLATE "C"')  # noqa: S608 - only text of this module
+_MISSING: Final = text(f"""{_LAWS}
+    SELECT line FROM unnest(CAST(:lines AS text[])) WITH ORDINALITY AS wanted (line, place)
+    WHERE line NOT IN (SELECT line FROM law) AND {_AT_HEAD} ORDER BY place
+""")  # noqa: S608 - as above
+_ADDED: Final = text(f"""{_LAWS}
+    SELECT line FROM fires
+    WHERE tgtype & 3 = 3 AND line <> ALL (CAST(:lines AS text[])) AND {_AT_HEAD}
+    UNION ALL SELECT format('rule %s on %s', rulename, relname) FROM pg_rewrite JOIN kept ON kept.oid = ev_class
+    WHERE rulename <> '_RETURN' ORDER BY line
+""")  # noqa: S608 - as above
+"""Of the triggers those that see a row before it is written (types 1 and 2)."""
+
+
+@cache
+def listed() -> list[str]:
+    """The laws of this code's schema."""
+    return FILE.read_text("utf-8").splitlines()
+
+
+async def laws(session: AsyncSession) -> Sequence[str]:
+    """The laws that the database has, as ``laws.txt`` names them."""
+    return (await session.scalars(_ALL)).all()
+
+
+async def missing(session: AsyncSession) -> list[str]:
+    """The laws that a database at head lacks, or has in another form."""
+    return [_name(line) for line in await session.scalars(_MISSING, {"lines": listed(), "head": head()})]
+
+
+async def added(session: AsyncSession) -> list[str]:
+    """What somebody else has put on the tables of a database at head and can drop or change what is written."""
+    return [_name(line) for line in await session.scalars(_ADDED, {"lines": listed(), "head": head()})]
+
+
+def _name(line: str) -> str:
+    return line.partition(" (")[0]
