@@ -123,7 +123,7 @@ async def _sender_lost(stage: Stage) -> None:
 async def _lost(stage: Stage, asked: Asked) -> None:
     """Ask a service that dies with the reply in its hands."""
     mark = {"FAULTS_CRASH": "create/reply-read:1", "FAULTS_MARK": str(stage.rig.folder / "crashes")}
-    sender = await stage.rig.serve(**mark)
+    sender = await stage.rig.serve(**mark, **stage.plant)
     await stage.clients.ask(asked, sender)
 
 
@@ -468,7 +468,8 @@ SCENARIOS: Final = {
 async def without_laws(rig: Rig, scenario: Scenario) -> AsyncIterator[None]:
     """Take away, in this throw-away database, the laws that would stop the bug; bring them back at the end.
 
-    Triggers are dropped: where one is only switched off, nothing starts. Rows that break a law go before it is back.
+    A process that starts meanwhile has a bug planted: without, it would miss the law. Triggers are dropped: where one is
+    only switched off, nothing starts. Rows that break a law go before it is back.
     """
     dropped: list[str] = []
     for law in scenario.drop:
