@@ -6,6 +6,7 @@ from typing import Final
 import httpx
 import pytest
 
+from payment_service.outbound.reply import is_stored
 from tests.outbound.calling import HELLO, OK, Trace, calling, once
 from tests.providers.test_outcomes import chunked
 from tests.support.proxy import Connection, http
@@ -100,3 +101,22 @@ async def test_reply_whose_end_or_meaning_is_in_doubt_is_none(what: str) -> None
         with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
             await call(trace)
         assert (trace.begun, call.transport._idle) == (True, [])
+
+
+@pytest.mark.parametrize(
+    ("header", "is_so"),
+    [
+        ("X-Cache: Hit from cloudfront", True),
+        ("X-Cache: TCP_MEM_HIT from a1", True),
+        ("X-Cache-Status: UPDATING", True),
+        ("X-Cache: MISS from squid.example", False),
+        ("CF-Cache-Status: DYNAMIC", False),
+        ("Cache-Control: stale-while-revalidate=30", False),
+        ("Age: 11", True),
+        ("Age: 4", False),
+        ("Age: -9", False),
+    ],
+)
+def test_reply_to_an_earlier_request_is_known_by_what_its_cache_says(header: str, *, is_so: bool) -> None:
+    name, _, value = header.partition(": ")
+    assert is_stored([("Content-Type", "application/json"), (name, value)], took_s=3.0) is is_so

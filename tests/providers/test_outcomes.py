@@ -318,6 +318,8 @@ TABLE: Final = (
         says(http(200, gzip.compress(MEGABYTE * 9), "Content-Encoding: gzip")),
         Unknown("encoded_reply"),
     ),
+    Row("kept by nginx", says(lambda body: http(200, body, "X-Cache-Status: HIT")), Unknown("stored_reply")),
+    Row("kept by any cache", says(lambda body: http(200, body, "Age: 31")), Unknown("stored_reply")),
     Row("50 MB without a length", Does(sends_50_megabytes), Unknown("reply_too_long")),
     Row("50 MB with a length", Does(sends_50_promised_megabytes), Unknown("reply_too_long")),
     # HTTP 5xx, 3xx, 408, 409, 425, anything unlisted: AMBIGUOUS, whatever the body says

@@ -221,7 +221,8 @@ async def test_reading_that_was_planned_while_the_clock_was_ahead_is_made_now(
 
 
 @pytest.mark.parametrize(
-    ("state", "age_s", "resumed"), [("pending", 60, 1), ("pending", 86_460, 0), ("unknown", -18_000, 1), ("paid", 60, 0)]
+    ("state", "age_s", "resumed"),
+    [("pending", 60, 1), ("pending", 86_460, 0), ("unknown", -18_000, 1), ("paid", 60, 0)],
 )
 async def test_payment_that_looked_too_old_while_the_clock_was_ahead_is_read_again(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, state: str, age_s: int, resumed: int

@@ -136,7 +136,7 @@ async def reported(session: AsyncSession, report: Mapping[str, Any], *, actor: s
 
 
 async def oldest_time_since(session: AsyncSession, moment: datetime) -> datetime:
-    """The earliest time in any line that was added after the lines of this moment; the moment itself if none is earlier.
+    """The earliest time in any line that was added after those of this moment; the moment itself if none is earlier.
 
     Lines are numbered in the order in which they were added. A line that is later by its number and earlier by its time
     was added after the database's clock had been set back.

@@ -365,7 +365,8 @@ async def _seals(services: Services) -> list[Finding]:
         sentence = "a seal is not the one that was verified"
         return [Finding("record", Level.BAD, sentence, "docs/audit.md: somebody may have changed the record")]
     if found.ahead_s > SKEW_S:
-        sentence = f"its latest row lies {found.ahead_s / 60:.0f} min in the future: the database's clock was ahead, or is behind"
+        sentence = f"its latest row lies {found.ahead_s / 60:.0f} min in the future: "
+        sentence += "the database's clock was ahead, or is behind"
         return [Finding("record", Level.WARNING, sentence, "docs/deploy.md, 'Clocks'")]
     late_s = (datetime.now(UTC) - found.waits_since).total_seconds() if found.waits_since else 0
     if late_s > SEALS_LATE_S:

@@ -1,11 +1,15 @@
 """A reply as httptools parses it, read strictly: whatever leaves its end or its meaning in doubt is an error."""
 
+import re
+from collections.abc import Iterable
 from typing import Final
 
 import httptools
 import httpx
 
 _MAX_HEAD_BYTES: Final = 64 * 1024
+_STORED: Final = re.compile(r"(?:tcp_(?:\w+_)?)?(?:hit|stale|updating)(?:[ ,;(].*)?", re.IGNORECASE)
+"""What caches say in a header of their own, such as ``X-Cache``: nginx's, Squid's, Varnish's and those of networks."""
 
 
 class Reply:
@@ -97,3 +101,15 @@ class Reply:
         """Note the end of the reply."""
         self.is_whole = self.has_head
         self.keeps_connection = self.is_whole and self._parser.should_keep_alive()
+
+
+def is_stored(headers: Iterable[tuple[str, str]], took_s: float) -> bool:
+    """Whether a cache says that it gave the reply to an earlier request, by the headers of a call that took so long.
+
+    ``Age`` alone is no sign: some caches always send it. A reply that is older than its call is one.
+    """
+    return any(
+        (name == "age" and value.isdecimal() and int(value) > took_s + 1)
+        or ("cache" in name and _STORED.fullmatch(value) is not None)
+        for name, value in ((name.lower(), value.strip()) for name, value in headers)
+    )
