@@ -468,8 +468,8 @@ SCENARIOS: Final = {
 async def without_laws(rig: Rig, scenario: Scenario) -> AsyncIterator[None]:
     """Take away, in this throw-away database, the laws that would stop the bug; bring them back at the end.
 
-    A process that starts meanwhile has a bug planted: without, it would miss the law. Triggers are dropped: where one is
-    only switched off, nothing starts. Rows that break a law go before it is back.
+    A process that starts meanwhile has a bug planted: without, it would miss the law. Triggers are dropped: where one
+    is only switched off, nothing starts. Rows that break a law go before it is back.
     """
     dropped: list[str] = []
     for law in scenario.drop:

@@ -529,7 +529,12 @@ def merge_meanwhile(services: Services, wire: respx.MockRouter, monkeypatch: pyt
         return merge_first
 
     def arm() -> None:
-        for owner, name in ((queries, "locked"), (Moves, "apply"), (Refunds, "_try_intent"), (Polling, "_write_reading")):
+        for owner, name in (
+            (queries, "locked"),
+            (Moves, "apply"),
+            (Refunds, "_try_intent"),
+            (Polling, "_write_reading"),
+        ):
             monkeypatch.setattr(owner, name, first(getattr(owner, name)))
 
     return arm
