@@ -100,7 +100,7 @@ _router: Final = Router(
         _at("/people", people.people, needs=Right.ADMINISTER),
         _at("/people/new", people.new, post=True, needs=Right.ADMINISTER),
         _at("/people/{id}", people.one, post=True, needs=Right.ADMINISTER),
-        # coming in
+        # signing in
         _at(SIGN_IN.removeprefix(HOME), signing_in.sign_in, post=True, needs=None),
         _at("/sign-out", signing_in.sign_out, get=False, post=True),
         _at("/link/{token}", signing_in.link, post=True, needs=None),

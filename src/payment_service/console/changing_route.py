@@ -1,8 +1,8 @@
 """Changing where a seller's money goes: the form, and what a second administrator confirms or refuses.
 
-The form says which version of the route its page showed. A form that is sent twice, from an old page, or after somebody
-else's change is for a version that is not today's, and nothing is changed twice. A device token is written into the
-form and shown again on no page; whoever confirms sees the beginning of both tokens, to compare.
+The form carries the version of the route that its page showed. A form that is sent twice, from an old page, or after
+another change has an old version, and changes nothing. A device token that was entered is shown on no page again;
+whoever confirms compares the beginnings of both tokens.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from payment_service.console.problems import problem_fields
 from payment_service.console.sellers import SELLERS, Seller, read
-from payment_service.console.web import Visit, proved, reason_of, redirect
+from payment_service.console.web import Visit, reason_of, redirect, require_proof
 from payment_service.errors import InvalidInput, NotAuthenticated, RouteChangeNotFound, ServiceError
 from payment_service.identifiers import masked
 from payment_service.routing.changes import Proposal
@@ -22,7 +22,7 @@ _TEXTS: Final = tuple(_LONGEST)
 
 
 async def change(visit: Visit) -> Response:
-    """The form with the route of today beside it, and what it sends."""
+    """The form, beside the current route, and its submission."""
     seller = await read(visit)
     home, routing = f"{SELLERS}/{seller.row.shop_id}", visit.services.routing
     if visit.request.method != "POST":
@@ -34,7 +34,7 @@ async def change(visit: Visit) -> Response:
         config = await routing.config_of(visit.me.caller, seller.row.shop_id)
         if not any(value != _today(config.row, config.device_token)[name] for name, value in wanted.items()):
             return redirect(home, done="same")
-        await proved(visit)
+        await require_proof(visit)
         is_proposed = routing.goes_elsewhere(config.row, wanted) and await routing.needs_two()
         if is_proposed:
             await visit.services.route_changes.propose(
@@ -56,24 +56,24 @@ async def change(visit: Visit) -> Response:
 
 
 async def decide(visit: Visit) -> Response:
-    """A proposed change beside the route of today, and what the second administrator says of it."""
+    """A proposed change beside the current route, and the decision of the second administrator."""
     seller, proposal = await _proposal(visit)
     me, changes = visit.me, visit.services.route_changes
     error: ServiceError | None = None
     if visit.request.method == "POST":
-        says = visit.form_value("decision")
+        decision = visit.form_value("decision")
         try:
-            if says not in {"confirm", "refuse"}:
+            if decision not in {"confirm", "refuse"}:
                 raise InvalidInput("decision", "is none")
-            await proved(visit)
-            act = changes.confirm if says == "confirm" else changes.refuse
+            await require_proof(visit)
+            act = changes.confirm if decision == "confirm" else changes.refuse
             await act(me.caller, me.person.id, proposal.change.id)
         except NotAuthenticated:
             raise
         except ServiceError as refusal:
             error = refusal
         else:
-            done = "confirmed" if says == "confirm" else "refused"
+            done = "confirmed" if decision == "confirm" else "refused"
             return redirect(f"{SELLERS}/{seller.row.shop_id}", done=done)
     proposed = proposal.change
     token_today = visit.services.routing.opened(seller.row).device_token
@@ -100,7 +100,7 @@ async def _proposal(visit: Visit) -> tuple[Seller, Proposal]:
 
 
 def _wanted(visit: Visit) -> dict[str, Any]:
-    """What the form asks for, in the words of the routing. A token that is left empty stays as it is.
+    """The fields of the routing as the form has them. A token that is left empty stays as it is.
 
     Raises:
         InvalidInput: for a text that is too long.

@@ -1,4 +1,4 @@
-"""A chart of bars with a line to compare with, as the numbers of an inline SVG. Its colours are in the style sheet."""
+"""A bar chart with a line to compare with, as numbers for an inline SVG. The colours are in the style sheet."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _GAP: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One value: where its bar stands, and what it was the other time."""
+    """One value, with the position of its bar and the value to compare with."""
 
     value: int
     before: int | None
@@ -56,5 +56,5 @@ def chart_of(values: Sequence[int], before: Sequence[int] | None = None) -> Char
 
 
 def _level(value: int, peak: int) -> float:
-    """How far from the top, of ``HEIGHT``."""
+    """The distance from the top, out of ``HEIGHT``."""
     return round(HEIGHT - HEIGHT * max(value, 0) / peak, 1) if peak else HEIGHT

@@ -1,4 +1,4 @@
-"""What people choose in forms: shops by their numbers, and what a form stands for, however often it is sent."""
+"""Fields that several forms share: the chosen shops, and the id that makes a form count once."""
 
 import re
 from uuid import UUID
@@ -10,10 +10,10 @@ from payment_service.reconciliation.turnover import names_of_shops
 
 
 def form_id(visit: Visit) -> UUID:
-    """What a form stands for: made with the page, and the same however often it is sent.
+    """The id of a form: made with its page, and the same however often it is sent.
 
     Raises:
-        Refused: for what was not made here.
+        Refused: for an id that was not made here.
     """
     try:
         return UUID(visit.form_value("once"))
@@ -28,10 +28,10 @@ def shop_numbers(visit: Visit) -> list[int]:
 
 
 async def chosen_shops(visit: Visit) -> Shops:
-    """The shops that the form names; all of them only when that was said.
+    """The chosen shops; all of them only when that was chosen.
 
     Raises:
-        InvalidInput: when neither was said, or both, or a shop is none.
+        InvalidInput: when neither was chosen, or both, or a shop does not exist.
     """
     chosen = frozenset(shop_numbers(visit))
     match visit.form_value("reach"):

@@ -1,4 +1,4 @@
-"""How the service is: what this process knows of itself and of the provider, and what the database tells."""
+"""The health page: the state of this process, the provider and the database."""
 
 import asyncio
 import os
@@ -37,7 +37,7 @@ _TONES: Final[Mapping[Lateness, Tone]] = {
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Work that waits: since when the oldest of it does, none for none at all."""
+    """Work that waits. ``since`` is when the oldest became due; none when nothing waits."""
 
     label: str
     since: datetime | None
@@ -46,7 +46,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker, and whether it is still there."""
+    """A worker, and whether it still works."""
 
     worker: WorkerStatus
     tone: Tone

@@ -1,7 +1,7 @@
-"""API keys: who may call, what they may do, when they last did, making one and ending one.
+"""API keys: the list with rights and last use, making and revoking a key.
 
-A key is shown by the answer that made it and by nothing else. The form carries what it stands for, made here: sent
-again it makes no second key, and shows none.
+A key is shown only by the answer that made it. The form carries an id that was made here: sent again, it makes no
+second key and shows none.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from payment_service.access.views import KeyView
 from payment_service.console.form_fields import chosen_shops, form_id, shop_numbers
 from payment_service.console.lists import sellers
 from payment_service.console.problems import field_of, problem_fields
-from payment_service.console.web import HOME, Refused, Visit, number_of, proved, redirect, uncached_page
+from payment_service.console.web import HOME, Refused, Visit, number_of, redirect, require_proof, uncached_page
 from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
 from payment_service.languages import mark
 from payment_service.reconciliation.turnover import names_of_shops
@@ -34,7 +34,7 @@ _MOST_DAYS: Final = 3650
 
 
 async def keys(visit: Visit) -> Response:
-    """Every key, those that hold first."""
+    """Every key, valid ones first."""
     rows = [KeyView.of(row) for row in await visit.services.access.all()]
     rows.sort(key=lambda row: (row.revoked_at is not None, row.name))
     return visit.page(
@@ -47,13 +47,13 @@ async def keys(visit: Visit) -> Response:
 
 
 async def new(visit: Visit) -> Response:
-    """The form for a key, and what it sends; then the key, once."""
+    """The form for a key, and its submission, which shows the key once."""
     error: ServiceError | None = None
     if visit.request.method == "POST":
         once = form_id(visit)
         try:
             scopes, shops, expires_at = _scopes(visit), await chosen_shops(visit), _expiry(visit)
-            await proved(visit)
+            await require_proof(visit)
             made = await visit.services.access.create(
                 visit.form_value("name"), scopes, shops=shops, expires_at=expires_at, once=once
             )
@@ -80,7 +80,7 @@ async def new(visit: Visit) -> Response:
 
 
 def _scopes(visit: Visit) -> list[str]:
-    """What the key may do: each scope has a field of its own."""
+    """The chosen scopes: each has a field of its own."""
     return [scope for scope in SCOPES if f"scope-{scope}" in visit.form]
 
 
@@ -94,7 +94,7 @@ def _expiry(visit: Visit) -> datetime | None:
 
 
 async def revoke(visit: Visit) -> Response:
-    """Ask whether a key is to end, with the password; and end it."""
+    """Confirm, with the password, that a key is revoked; and revoke it."""
     key_id = number_of(visit.request.path_params["id"])
     row = next((row for row in await visit.services.access.all() if row.id == key_id), None)
     if row is None:
@@ -102,7 +102,7 @@ async def revoke(visit: Visit) -> Response:
     error: ServiceError | None = None
     if visit.request.method == "POST":
         try:
-            await proved(visit)
+            await require_proof(visit)
             await visit.services.access.revoke(key_id)
         except NotAuthenticated:
             raise

@@ -17,7 +17,7 @@ def texts(language: Language) -> gettext.NullTranslations:
 
 
 def language_of(request: Request) -> Language:
-    """The language that the person chose; else the first that their browser asks for and we have; else Russian."""
+    """The language that the person chose; else the first of their browser's that we have; else Russian."""
     wanted = request.headers.get("Accept-Language", "").lower().split(",")[:10]
     chosen = [request.cookies.get(LANGUAGE_COOKIE, ""), *(one.strip().partition(";")[0][:2] for one in wanted)]
     return next((Language(one) for one in chosen if one in set(Language)), Language.RU)

@@ -1,4 +1,4 @@
-"""The pages that list: search with what is newest, and the tasks for people."""
+"""The pages with lists: search with the newest payments, and the tasks for people."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ from payment_service.refunds.views import Task, TaskKind
 AT_ONCE: Final = 25
 TASKS_ON_SEARCH: Final = 3
 MAX_TASKS: Final = 50
-"""So many are counted; above that it is said that there are more."""
+"""How many are counted; beyond that the page only says that there are more."""
 TASKS_ON_PAGE: Final = 25
 TODO: Final[Mapping[TaskKind, tuple[str, str]]] = {
     "unknown_payment": (
@@ -41,12 +41,12 @@ TODO: Final[Mapping[TaskKind, tuple[str, str]]] = {
         mark("Nobody asks about it any more. Ask Kaspi now, or look into the cabinet."),
     ),
 }
-"""What each kind of task is called, and what is to be done."""
+"""The title of each kind of task, and what to do."""
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_=-]{1,200}")
 
 
 async def search(visit: Visit) -> Response:
-    """Search: one box, what waits for people, and the newest payments."""
+    """Search: one box, the first tasks, and the newest payments."""
     wanted, caller = visit.query("q"), visit.me.caller
     cursor = cursor_of(visit)
     next_cursor, more = None, False
@@ -79,10 +79,10 @@ async def search(visit: Visit) -> Response:
 
 
 def cursor_of(visit: Visit) -> str | None:
-    """The place in a list that the address names; none for its beginning.
+    """The cursor of the address; none for the beginning of the list.
 
     Raises:
-        InvalidInput: for what is no cursor.
+        InvalidInput: for anything else.
     """
     cursor = visit.query("cursor")
     if cursor and not _CURSOR.fullmatch(cursor):
@@ -91,7 +91,7 @@ def cursor_of(visit: Visit) -> str | None:
 
 
 async def tasks(visit: Visit) -> Response:
-    """What people must look at, oldest first."""
+    """The tasks for people, oldest first."""
     found = await visit.services.tasks(visit.me.caller, limit=MAX_TASKS + 1)
     shown = found[:TASKS_ON_PAGE]
     waiting = await visit.services.route_changes.waiting(visit.me.caller) if visit.me.may(Right.ROUTE) else {}
@@ -107,7 +107,7 @@ async def tasks(visit: Visit) -> Response:
 
 
 async def sellers(visit: Visit, shop_ids: Iterable[int | None]) -> dict[int, str]:
-    """The names of shops, as far as they have any: read together, since a page may be about many."""
+    """The names of the shops that have one and that the person may see, in one query."""
     wanted = {shop_id for shop_id in shop_ids if shop_id is not None and visit.me.caller.may_touch(shop_id)}
     names = await names_of_shops(visit.services.database, wanted) if wanted else {}
     return {shop_id: name for shop_id, name in names.items() if name}

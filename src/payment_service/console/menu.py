@@ -1,4 +1,4 @@
-"""The menu of the console: which pages there are, and who is shown them."""
+"""The menu of the console: its pages, and the right that each needs."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -10,7 +10,7 @@ from payment_service.languages import mark
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A page of the menu. ``here`` is what its template calls itself."""
+    """A page of the menu. ``here`` is the name that its template sets."""
 
     here: str
     path: str
@@ -30,11 +30,11 @@ MENU: Final = (
     Entry("people", "/console/people", mark("People"), Right.ADMINISTER),
     Entry("health", "/console/health", mark("Health"), Right.HEALTH),
 )
-"""In their order: the first ones stand in the bar, the others under "More"."""
+"""In this order: the first ones are in the bar, the others under "More"."""
 ALWAYS: Final = 2
-"""So many stand in the bar of a phone too."""
+"""How many are in the bar on a phone."""
 WHERE_IT_FITS: Final = 4
-"""So many stand in the bar of a large screen."""
+"""How many are in the bar on a large screen."""
 
 
 def menu_of(me: SignedIn) -> list[Entry]:

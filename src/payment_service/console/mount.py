@@ -1,4 +1,4 @@
-"""Where the console hangs in the app: two routes that import the rest of it when somebody first opens a page."""
+"""Mounts the console in the app: two routes that import it when somebody first opens a page."""
 
 import asyncio
 from importlib import import_module
@@ -18,7 +18,7 @@ class _Deferred:
         if self._importing is None or (self._importing.done() and self._importing.exception()):
             self._importing = asyncio.create_task(asyncio.to_thread(_imported))
         pages = await asyncio.shield(self._importing)
-        scope["route"] = ROUTES[1]  # the log and the metrics name it; an address may hold a link's token
+        scope["route"] = ROUTES[1]  # for the log and the metrics; a path may hold a link's token
         await pages(scope, receive, send)
 
 

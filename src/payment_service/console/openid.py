@@ -1,8 +1,8 @@
-"""Coming in through an OpenID provider, and being asked by it again: to the provider, and back from it.
+"""Signing in through an OpenID provider, and proving who one is again: the redirect there, and the callback.
 
-The browser goes there by a link, so that no form leads to another site. It comes back from another site: it brings the
-cookie of the attempt, which is lax for that, but no session's cookie, which is strict, and would not bring it to a page
-that it is redirected to either. So a page of ours answers and moves on by itself, which is a way within this site.
+The browser goes there by a link, so that no form leads to another site. Coming back from another site, it sends the
+cookie of the attempt, which is lax for that, but not the session's cookie, which is strict, not even after a redirect.
+So the callback answers with a page that goes on by itself, which is a navigation within this site.
 """
 
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ from payment_service.languages import mark
 
 PATH: Final = f"{HOME}/openid"
 _LONGEST: Final = 4000
-"""Of a value of the provider's, and of the cookie."""
-_TOLD: Final[Mapping[Refusal, tuple[int, str]]] = {
+"""The longest value from the provider, and of the cookie."""
+_SENTENCES: Final[Mapping[Refusal, tuple[int, str]]] = {
     Refusal.AWAY: (503, mark("%(host)s does not answer as it should. Try again in a minute, or tell an engineer.")),
     Refusal.OVER: (400, mark("It took too long, or was begun in another window. Begin once more.")),
     Refusal.DENIED: (403, mark("%(host)s did not let you in.")),
@@ -34,7 +34,7 @@ _TOLD: Final[Mapping[Refusal, tuple[int, str]]] = {
 
 
 async def sign_in(visit: Visit) -> Response:
-    """To the provider, to come in."""
+    """Redirect to the provider to sign in."""
     wanted = own_path(visit.query("next"))
     if visit.request.headers.get("Sec-Fetch-Site") == "cross-site":
         return redirect(SIGN_IN, next=wanted)
@@ -42,12 +42,12 @@ async def sign_in(visit: Visit) -> Response:
 
 
 async def confirm(visit: Visit) -> Response:
-    """To the provider, to be asked again by somebody who is signed in."""
+    """Redirect a person who is signed in to the provider, to prove who they are again."""
     return await _to_provider(visit, own_path(visit.query("next")), session=visit.me.digest)
 
 
 async def callback(visit: Visit) -> Response:
-    """Back from the provider."""
+    """The callback from the provider."""
     openid = _set_up(visit)
     name, _ = cookie_of(visit.request, "openid")
     answer = {key: value[:_LONGEST] for key, value in visit.request.query_params.items()}
@@ -75,7 +75,7 @@ async def _to_provider(visit: Visit, wanted: str, *, session: str | None) -> Res
 
 
 def _refused(visit: Visit, refused: OpenIdRefused) -> Response:
-    status, sentence = _TOLD[refused.why]
+    status, sentence = _SENTENCES[refused.why]
     told = texts(visit.language).gettext(sentence) % {"host": _set_up(visit).host}
     return visit.page("openid_refused.html", status=status, told=told, where=refused.wanted or HOME)
 
@@ -87,6 +87,6 @@ def _set_up(visit: Visit) -> OpenId:
 
 
 def _keep(visit: Visit, response: Response, sealed: str, *, for_s: int) -> None:
-    """Let the browser keep an attempt, and bring it when the provider sends it back; for no time: forget it."""
+    """Set the cookie of an attempt, which the browser sends to the callback; with 0 seconds, delete it."""
     name, secure = cookie_of(visit.request, "openid")
     response.set_cookie(name, sealed, max_age=for_s, path=PATH, secure=secure, httponly=True, samesite="lax")

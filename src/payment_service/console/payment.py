@@ -1,4 +1,4 @@
-"""The page of one payment: where it stands, its timeline, and what can be done about it."""
+"""The page of one payment: its status, its timeline, and the possible actions."""
 
 import asyncio
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ from payment_service.webhooks.record import EndpointDelivery
 
 @dataclass(frozen=True, slots=True)
 class PageContent:
-    """A payment with its refunds, and its history where that was asked for."""
+    """A payment with its refunds, deliveries and messages, and its history where that was read."""
 
     payment: Payment
     refunds: list[RefundLine]
@@ -41,7 +41,7 @@ class PageContent:
 
     @property
     def version(self) -> str:
-        """Another one whenever something on the page is."""
+        """Changes whenever something on the page does."""
         passed_on = sum(one.delivery.tries + 1 + (one.delivery.ended_at is not None) for one in self.delivered)
         passed_on += sum(one.message.tries + 1 + (one.message.state not in OPEN_MESSAGES) for one in self.messages)
         parts = self.payment.version, passed_on, *(refund.version for refund in self.refunds)
@@ -49,7 +49,7 @@ class PageContent:
 
     @property
     def subjects(self) -> list[str]:
-        """What events are about that belong to this page: the payment and its refunds."""
+        """The subjects of the events of this page: the payment and its refunds."""
         return [str(self.payment.id), *(str(refund.id) for refund in self.refunds)]
 
 
@@ -79,7 +79,7 @@ async def _with_history(visit: Visit, shown: PageContent) -> PageContent:
 
 
 async def facts(visit: Visit, shown: PageContent) -> dict[str, Any]:
-    """What the templates of a payment ask for."""
+    """The variables of the templates of a payment."""
     payment, me = shown.payment, visit.me
     line = PaymentLine.of(payment)
     left = await visit.services.refunds.left_of(payment)
@@ -93,7 +93,7 @@ async def facts(visit: Visit, shown: PageContent) -> dict[str, Any]:
         "version": shown.version,
         "payment_status": payment_status(line, shown.refunds),
         "refunds": [(refund, *WORD_OF_REFUND[refund.state]) for refund in shown.refunds],
-        "happened": timeline(line, payment.caller, shown.refunds, shown.history, shown.delivered, shown.messages),
+        "timeline": timeline(line, payment.caller, shown.refunds, shown.history, shown.delivered, shown.messages),
         "can_replay": any(one.endpoint.is_active for one in shown.delivered) and me.may(Right.DELIVER),
         "may_see_deliveries": me.may(Right.DELIVER),
         "made_at_full": f"{payment.created_at.astimezone(ALMATY):%d.%m.%Y %H:%M:%S}",
@@ -105,7 +105,7 @@ async def facts(visit: Visit, shown: PageContent) -> dict[str, Any]:
         "may_ask": payment.external_id is not None and payment.state not in NOT_POLLED,
         "may_settle": (payment.state == State.UNKNOWN or is_lost) and me.may(Right.SETTLE),
         "needs_settling": payment.state == State.UNKNOWN or is_lost,
-        "may_undo": _stands_by_settlement(shown.history, None) and me.may(Right.SETTLE),
+        "may_undo": _can_be_undone(shown.history, None) and me.may(Right.SETTLE),
         "refund_actions": {refund.id: _refund_action(visit, refund, shown.history) for refund in shown.refunds},
     }
 
@@ -116,7 +116,7 @@ async def one(visit: Visit) -> Response:
 
 
 async def live(visit: Visit) -> Response:
-    """The part of the page that changes by itself; nothing while it is as the page shows it."""
+    """The part of the page that updates itself; empty while nothing has changed."""
     shown = await _without_history(visit)
     if visit.query("seen") == shown.version:
         return Response(status_code=204)
@@ -125,7 +125,7 @@ async def live(visit: Visit) -> Response:
 
 
 async def ask(visit: Visit) -> Response:
-    """Ask the provider now."""
+    """Read the status from the provider now."""
     payment = await visit.services.reading.get(visit.me.caller, visit.id())
     try:
         async with asyncio.timeout(ANSWER_WITHIN_S):
@@ -136,7 +136,7 @@ async def ask(visit: Visit) -> Response:
 
 
 async def replay(visit: Visit) -> Response:
-    """Send every webhook of the payment once more; what was sent since the page was made is left out."""
+    """Send every webhook of the payment again, except those sent since the page was made."""
     shown = await _without_history(visit)
     asked_at = moment_of(visit.form_value("asked_at"))
     replayed = await visit.services.delivery_record.replay_subjects(
@@ -146,12 +146,12 @@ async def replay(visit: Visit) -> Response:
 
 
 def _qr(link: str) -> str:
-    """A link as a picture that a phone reads, on white in the dark too."""
+    """A link as a QR code, on white in dark mode too."""
     return str(segno.make(link, error="m", micro=False).svg_data_uri(scale=6, border=4, light="white"))
 
 
-def _stands_by_settlement(history: list[AuditEntry], refund_id: object) -> bool:
-    """Whether the last that people did about it was to settle it by hand."""
+def _can_be_undone(history: list[AuditEntry], refund_id: object) -> bool:
+    """Whether the last action of a person was to settle it by hand."""
     by_hand = [
         entry.operation_type
         for entry in history
@@ -163,9 +163,9 @@ def _stands_by_settlement(history: list[AuditEntry], refund_id: object) -> bool:
 
 
 def _refund_action(visit: Visit, refund: RefundLine, history: list[AuditEntry]) -> str | None:
-    """What a person may do about a refund: ``settle`` what is unknown, ``undo`` a settlement."""
+    """The action that the person may take on a refund: ``settle`` or ``undo``; none for none."""
     if not visit.me.may(Right.SETTLE):
         return None
     if refund.state == RefundState.UNKNOWN:
         return "settle"
-    return "undo" if _stands_by_settlement(history, refund.id) else None
+    return "undo" if _can_be_undone(history, refund.id) else None

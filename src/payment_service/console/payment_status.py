@@ -1,4 +1,4 @@
-"""Where a payment stands, in big words, and what to tell the buyer."""
+"""The status of a payment for people, and what to tell the buyer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -112,7 +112,7 @@ WORD_OF_REFUND: Final[Mapping[str, tuple[Tone, str]]] = {
 
 
 def payment_status(payment: PaymentLine, refunds: Sequence[RefundLine] = ()) -> PaymentStatus:
-    """Where a payment stands. ``refunds`` are those of it, where they are known."""
+    """The status of a payment, with its refunds where they are known."""
     if payment.state is State.FAILED:
         return _OF_FAILURE[Failure(payment.failure)] if payment.failure in set(Failure) else _UNFAMILIAR
     if payment.state is State.PENDING and payment.method == "link":

@@ -1,4 +1,4 @@
-"""Accounts of people, for administrators: made, changed, given a link, signed out, ended. As the command line does."""
+"""Accounts of people, for administrators: adding, changing, links, signing out, disabling."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -11,7 +11,16 @@ from payment_service.access.views import PersonView
 from payment_service.console.form_fields import shop_numbers
 from payment_service.console.lists import sellers
 from payment_service.console.problems import field_of, problem_fields
-from payment_service.console.web import HOME, Refused, Visit, money_of, number_of, proved, redirect, uncached_page
+from payment_service.console.web import (
+    HOME,
+    Refused,
+    Visit,
+    money_of,
+    number_of,
+    redirect,
+    require_proof,
+    uncached_page,
+)
 from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
 from payment_service.languages import mark
 from payment_service.money import Money
@@ -46,12 +55,12 @@ async def people(visit: Visit) -> Response:
 
 
 async def new(visit: Visit) -> Response:
-    """The form for an account, and what it sends; then the link that sets its password, once."""
+    """The form for an account, and its submission, which shows or sends the link that sets the password."""
     error: ServiceError | None = None
     if visit.request.method == "POST":
         try:
             role, shops, limit = _role(visit), _shops(visit), _limit(visit)
-            await proved(visit)
+            await require_proof(visit)
             await _check_alone(visit, role)
             person = await visit.services.people.add(
                 visit.form_value("email"), visit.form_value("name"), role, shops, refund_limit=limit
@@ -67,7 +76,7 @@ async def new(visit: Visit) -> Response:
 
 
 async def one(visit: Visit) -> Response:
-    """One account, and what is done to it."""
+    """One account, and the actions on it."""
     person_id = number_of(visit.request.path_params["id"])
     person = next((row for row in await visit.services.people.all() if row.id == person_id), None)
     if person is None:
@@ -80,7 +89,7 @@ async def one(visit: Visit) -> Response:
         try:
             if person.id == visit.me.person.id and visit.form_value("do") not in {"link", "send-link"}:
                 raise InvalidInput("own_account", "is changed by somebody else")
-            await proved(visit)
+            await require_proof(visit)
             if visit.form_value("do") in {"link", "send-link"} and person.id != visit.me.person.id:
                 await _check_alone(visit, person.role)
             return await act(visit, person)
@@ -121,7 +130,7 @@ async def _sent(visit: Visit, person: Person) -> Response:
 
 
 def _link_page(visit: Visit, person: Person, made: MadeLink | None) -> Response:
-    """What became of a link, and the link itself unless it was sent: in the answer, for no address may hold it."""
+    """The result of a link, and the link itself unless it was sent: in the answer, since no URL may hold it."""
     if made is None:
         raise Refused(404)  # the account ended meanwhile
     return uncached_page(visit, "person_link.html", person=PersonView.of(person), made=made)
@@ -137,10 +146,10 @@ _ACTS: Final[Mapping[str, Callable[[Visit, Person], Awaitable[Response]]]] = {
 
 
 async def _check_alone(visit: Visit, role: str) -> None:
-    """Where two administrators change a route, one of them makes no second one, and no link to the account of one.
+    """Where routes need two administrators, no single one makes another, or a link for the account of one.
 
     Raises:
-        InvalidInput: for an administrator there.
+        InvalidInput: for the role of an administrator there.
     """
     if role == Role.ADMIN and await visit.services.routing.needs_two():
         raise InvalidInput("administrator", "is made by the command line")
@@ -182,10 +191,10 @@ def _role(visit: Visit) -> str:
 
 
 def _shops(visit: Visit) -> Shops:
-    """The shops that were chosen; none chosen means all, but for a florist, who then sees none.
+    """The chosen shops; without any, all of them.
 
     Raises:
-        InvalidInput: for an administrator with a list, or a florist without.
+        InvalidInput: for a florist without any.
     """
     chosen = frozenset(shop_numbers(visit))
     if visit.form_value("role") == Role.FLORIST and not chosen:

@@ -1,4 +1,4 @@
-"""The sentences about errors: those of the services, in the person's language."""
+"""The sentences about errors in the person's language, and their HTTP status."""
 
 from collections.abc import Mapping
 from typing import Any, Final, cast
@@ -141,24 +141,24 @@ def status_of(error: Exception) -> int:
 
 def sentence_of(error: Exception, language: Language) -> str:
     """The sentence about an error that people see."""
-    said = texts(language).gettext
+    say = texts(language).gettext
     match error:
         case errors.InvalidInput():
-            return said(_FIELDS.get(field_of(error), _UNFORESEEN))
+            return say(_FIELDS.get(field_of(error), _UNFORESEEN))
         case errors.RefundExceedsRemainder():
             left = money(cast("float", error.extra["remaining_amount"]), ",")
-            return said(_SENTENCES[errors.RefundExceedsRemainder]) % {"left": left}
+            return say(_SENTENCES[errors.RefundExceedsRemainder]) % {"left": left}
         case errors.TooEarlyToSettle():
-            return said(_SENTENCES[errors.TooEarlyToSettle]) % {"wait": error.extra["retry_after_s"]}
+            return say(_SENTENCES[errors.TooEarlyToSettle]) % {"wait": error.extra["retry_after_s"]}
         case errors.RateLimited():
-            return said(_SENTENCES[errors.RateLimited]) % {"wait": error.wait_s}
+            return say(_SENTENCES[errors.RateLimited]) % {"wait": error.wait_s}
         case ServiceError():
-            return said(_SENTENCES.get(type(error), _UNFORESEEN))
-    return said(_SENTENCES[errors.DatabaseUnavailable] if is_unreachable(error) else _UNFORESEEN)
+            return say(_SENTENCES.get(type(error), _UNFORESEEN))
+    return say(_SENTENCES[errors.DatabaseUnavailable] if is_unreachable(error) else _UNFORESEEN)
 
 
 def problem_fields(error: ServiceError | None, language: Language, *, status: int = 200) -> dict[str, Any]:
-    """What a form is shown with when it was refused: ``status``, ``problem`` and the field that is ``wrong``."""
+    """The variables of a form: ``status``, the ``problem`` and the field that is ``wrong``; none without an error."""
     if error is None:
         return {"status": status, "problem": None, "wrong": None}
     wrong = field_of(error) if isinstance(error, errors.InvalidInput) else None

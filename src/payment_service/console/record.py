@@ -1,7 +1,7 @@
-"""The record: what was done and reported, newest first, with its filters in the address, and as CSV.
+"""The record: the audit log, newest first, with filters in the address, and as CSV.
 
-Lines about payments and refunds are for those who read the record. Changes of who may do what (routing, keys, people,
-webhooks, chats) are for administrators alone.
+Entries about payments and refunds need the right to read the record. Entries about routing, keys, people, webhooks and
+chats are for administrators alone.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "route-confirm": mark("Change of a route confirmed"),
     "route-refuse": mark("Change of a route refused"),
 }
-"""What people call what is done; for anything else its own word does."""
+"""The operations in words; any other is shown as it is."""
 STATES: Final[Mapping[str, tuple[Tone, str]]] = {
     "sending": ("wait", mark("being sent")),
     "pending": ("wait", mark("waiting")),
@@ -52,13 +52,13 @@ STATES: Final[Mapping[str, tuple[Tone, str]]] = {
     "cancelled": ("quiet", mark("cancelled")),
     "unknown": ("warn", mark("unknown")),
 }
-"""What people call the state after a line, of payments and refunds alike."""
+"""The states of payments and refunds in words."""
 _TEXTS: Final = ("operation", "external_id", "status", "request", "subject")
 _FIELDS: Final = ("shop", *_TEXTS, "since", "until", "changes")
 
 
 async def record(visit: Visit) -> Response:
-    """The lines that the filters leave, and how far the record is sealed and was checked."""
+    """The entries that match the filters, and how far the log is sealed and was checked."""
     page = await _search(visit, limit=AT_ONCE, cursor=cursor_of(visit))
     lines = lines_of(page.rows)
     filters = {name: visit.query(name) for name in _FIELDS if visit.query(name)}
@@ -78,7 +78,7 @@ async def record(visit: Visit) -> Response:
 
 
 async def as_file(visit: Visit) -> Response:
-    """The same lines, all of them, as CSV: page by page, each in a transaction of its own, while the session holds."""
+    """All matching entries as CSV: page by page, each in its own transaction, as long as the session is valid."""
     first = await _search(visit, limit=CSV_ROWS_AT_ONCE, cursor=None)
     name = f"record-{datetime.now(ALMATY):%Y-%m-%d}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
@@ -100,7 +100,7 @@ async def _written(page: Page[AuditEntry], *, with_head: bool) -> bytes:
 
 async def _search(visit: Visit, *, limit: int, cursor: str | None) -> Page[AuditEntry]:
     wanted = _wanted(visit)
-    # Whoever names a kind of change, or a row, means changes.
+    # A filter by operation, row or request includes changes.
     changes = any(visit.query(name) for name in ("changes", "subject", "operation", "request"))
     async with visit.services.database.reading() as session:
         return await audit.search(
@@ -112,7 +112,7 @@ def _wanted(visit: Visit) -> LogFilter:
     """The filters of the address.
 
     Raises:
-        InvalidInput: for one that can be none.
+        InvalidInput: for one that is not valid.
     """
     texts: dict[str, Any] = {name: visit.query(name) or None for name in _TEXTS}
     shop = visit.query("shop")

@@ -1,8 +1,8 @@
-"""Refunding, whole or in part, once however often the button is pressed.
+"""Refunding, whole or in part, once however often the form is sent.
 
-The form says how many refunds its page showed, and the Idempotency-Key is made of that here. A form that is sent twice,
-or from an old page, comes under the same key. It is one key for all people, so refunds of the console have one caller;
-who it was is in the record.
+The form carries the number of refunds that its page showed, from which the Idempotency-Key is made here. A form that is
+sent twice, or from an old page, has the same key. The key is the same for all people, so refunds of the console have
+one caller; the person is in the audit log.
 """
 
 from dataclasses import replace
@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from payment_service.console.payment import PageContent, facts, read
 from payment_service.console.problems import problem_fields
-from payment_service.console.web import HOME, Visit, finish_in_time, money_of, proved, reason_of, redirect
+from payment_service.console.web import HOME, Visit, finish_in_time, money_of, reason_of, redirect, require_proof
 from payment_service.errors import (
     InvalidInput,
     NotAuthenticated,
@@ -36,7 +36,7 @@ _DONE: Final = {
 
 
 async def refund(visit: Visit) -> Response:
-    """The form, and what it sends."""
+    """The form, and its submission."""
     shown = await read(visit)
     if visit.request.method != "POST":
         if shown.payment.state != State.PAID:
@@ -44,14 +44,14 @@ async def refund(visit: Visit) -> Response:
         return await _form(visit, shown)
     seen = visit.form_value("seen")
     if seen != str(len(shown.refunds)):
-        # Pressed before, or somebody else was faster: the page tells which.
+        # Sent before, or somebody else was faster: the page shows which.
         return redirect(f"{HOME}/payments/{shown.payment.id}", done="seen-before")
     try:
         amount = _amount(visit, await visit.services.refunds.left_of(shown.payment))
         if (limit := visit.me.person.refund_limit) is not None and _paid_back(shown) + amount.tiyn > limit:
             return await _form(visit, shown, status=403)
         reason = reason_of(visit, "refund_reason")
-        await proved(visit)
+        await require_proof(visit)
         state = await _refund(visit, shown, amount, seen, reason)
     except StillRunning:
         return redirect(f"{HOME}/payments/{shown.payment.id}", done="seen-before")
@@ -75,10 +75,10 @@ async def _refund(visit: Visit, shown: PageContent, amount: Money, seen: str, re
 
 
 def _amount(visit: Visit, left: Money) -> Money:
-    """The sum that was typed, which confirms what was chosen.
+    """The amount that was typed, which confirms the choice of all or a part.
 
     Raises:
-        InvalidInput: when it is none, or all that is left was chosen and it is another sum.
+        InvalidInput: when it is no amount, or not all that is left although that was chosen.
         RefundExceedsRemainder: when it is more than what is left.
     """
     amount = money_of(visit, "amount")
@@ -92,7 +92,7 @@ def _amount(visit: Visit, left: Money) -> Money:
 
 
 def _paid_back(shown: PageContent) -> int:
-    """Tiyn that were paid back of a payment, or may have been."""
+    """Tiyn of a payment that were refunded, or may have been."""
     return shown.payment.refunded_amount + shown.payment.reserved_amount
 
 

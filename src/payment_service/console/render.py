@@ -1,4 +1,4 @@
-"""Templates into pages: one environment per language, and how sums, times and ages are written."""
+"""Renders templates, with one environment per language, and formats sums, times and ages."""
 
 import gzip
 import hashlib
@@ -23,29 +23,29 @@ _MINUTE: Final = timedelta(minutes=1)
 
 
 def page(template: str, language: Language, **more: Any) -> str:
-    """A template, filled in."""
+    """Render a template."""
     return _environment(language).get_template(template).render(more)
 
 
 def sum_of(tenge: float | None) -> str:
-    """A sum as people read it: 17 500 ₸."""
+    """A sum, formatted: 17 500 ₸."""
     return money(tenge, ",")
 
 
 def sum_of_tiyn(tiyn: int) -> str:
-    """A sum of many payments, which may be larger than any of them, as people read it; less than nothing too."""
+    """A sum of many payments, which may be larger than any amount, or negative, formatted."""
     whole, rest = divmod(abs(tiyn), TIYN_PER_TENGE)
     grouped = f"{whole:,}".replace(",", NO_BREAK)
     return f"{MINUS if tiyn < 0 else ''}{grouped}{f',{rest:02d}' if rest else ''}{NO_BREAK}₸"
 
 
 def difference_of_tiyn(tiyn: int) -> str:
-    """How much more a sum is than another one, with its sign: +17 500 ₸."""
+    """The difference of two sums, formatted with its sign: +17 500 ₸."""
     return f"{'+' if tiyn > 0 else ''}{sum_of_tiyn(tiyn)}"
 
 
 def percent(share: int | None) -> str:
-    """How much more something is than before, in per cent of that: +12 %, and a dash where it was nothing."""
+    """A change in per cent, formatted: +12 %, and a dash where the earlier value was 0."""
     if share is None:
         return "—"
     return f"{'+' if share > 0 else MINUS if share < 0 else ''}{abs(share)}{NO_BREAK}%"
@@ -58,7 +58,7 @@ def seconds(seconds: float, language: Language) -> str:
 
 
 def moment(at: datetime, *, now: datetime | None = None) -> Markup:
-    """A time in Almaty: the hour of today, the day of another day; the whole of it in the title."""
+    """A time in Almaty: today's as hours and minutes, others with the day; in full in the title."""
     here, today = at.astimezone(ALMATY), (now or datetime.now(UTC)).astimezone(ALMATY)
     if here.date() == today.date():
         shown = f"{here:%H:%M}"
@@ -71,7 +71,7 @@ def moment(at: datetime, *, now: datetime | None = None) -> Markup:
 
 
 def age(since: datetime, language: Language, *, now: datetime | None = None) -> str:
-    """How long ago: in minutes, hours or days, whichever is the largest that is full."""
+    """How long ago, in full minutes, hours or days."""
     passed = max((now or datetime.now(UTC)) - since, _MINUTE)
     many = texts(language).ngettext
     minutes = passed // _MINUTE
@@ -109,7 +109,7 @@ def assets() -> dict[str, Asset]:
 
 
 def address_of(name: str) -> str:
-    """The address of such a file. It changes with what the file holds, so that browsers may keep it for good."""
+    """The address of such a file. It changes with the content, so that browsers may cache it for ever."""
     return f"/console/static/{name}?v={assets()[name].digest}"
 
 

@@ -29,8 +29,8 @@ from payment_service.routing.service import ShopConfig
 ON_A_PAGE: Final = 20
 SELLERS: Final = f"{HOME}/sellers"
 CHANGES_SHOWN: Final = 20
-TROUBLE_IS_OF_NOW: Final = timedelta(days=7)
-"""An older failure says little of today."""
+FAILURE_SHOWN_FOR: Final = timedelta(days=7)
+"""An older failure says little about today."""
 _SHOP_ID: Final = re.compile(r"[1-9][0-9]{0,9}")
 _REMEDIES: Final[Mapping[Remedy, str]] = {
     Remedy.CERTIFICATE: mark("The proxy's certificate at Kaspi is missing or wrong: tell the owner of the proxy."),
@@ -52,7 +52,7 @@ _NOBODY_KNOWS: Final = mark("Nobody here knows this answer. Ask Kaspi's support,
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """The last payment of a shop that never reached its buyer: what was said, and what helps."""
+    """The last payment of a shop that failed before it reached the buyer, and what helps."""
 
     payment: PaymentLine
     remedy: str
@@ -69,17 +69,17 @@ class Seller:
     last_status: PaymentStatus | None
     trouble: Trouble | None
     same_bin: Sequence[PaymentConfig]
-    """Other shops whose money goes to the same BIN."""
+    """Other shops with the same BIN."""
     waiting: Proposal | None
 
     @property
     def title(self) -> str:
-        """What people call the shop; empty when they call it nothing."""
+        """The name of the shop; empty when it has none."""
         return self.row.name
 
     @property
     def status(self) -> tuple[Tone, str]:
-        """Whether it takes payments, in a word."""
+        """Whether it takes payments, in words."""
         if not self.row.is_active:
             return "quiet", mark("switched off")
         if self.trouble is not None and self.last is not None and self.trouble.payment.id == self.last.id:
@@ -106,7 +106,7 @@ async def all_sellers(visit: Visit) -> Response:
 
 
 async def one(visit: Visit) -> Response:
-    """One seller: the facts, what waits, its newest payments, and who changed its route."""
+    """One seller: its activity, a waiting change, its newest payments, and the history of its route."""
     services, me = visit.services, visit.me
     seller = await read(visit)
     shop_id, cursor = seller.row.shop_id, cursor_of(visit)
@@ -178,7 +178,7 @@ def _seller(
 
 
 def _trouble(payment: Payment | None) -> Trouble | None:
-    if payment is None or datetime.now(ALMATY) - payment.created_at > TROUBLE_IS_OF_NOW:
+    if payment is None or datetime.now(ALMATY) - payment.created_at > FAILURE_SHOWN_FOR:
         return None
     match payment.failure:
         case Failure.NOT_SENT:

@@ -1,4 +1,4 @@
-"""What a person found in the merchant cabinet about a payment or a refund, and undoing that."""
+"""Settling a payment or a refund by hand, and undoing that."""
 
 import re
 from typing import Any, Final
@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from payment_service.console.payment import facts, read
 from payment_service.console.problems import problem_fields
-from payment_service.console.web import HOME, Visit, proved, reason_of, redirect
+from payment_service.console.web import HOME, Visit, reason_of, redirect, require_proof
 from payment_service.errors import InvalidInput, NotAuthenticated, RefundNotFound, ServiceError
 from payment_service.payments.lifecycle import State
 from payment_service.payments.settling import Settlement
@@ -20,12 +20,12 @@ _REFUND_FOUND: Final = {"succeeded": True, "failed": False}
 
 
 async def settle(visit: Visit) -> Response:
-    """The form for a payment or, where the address names one, a refund of it; and what it sends."""
+    """The form for a payment or, where the address names one, a refund of it; and its submission."""
     return await _answer(visit, "settle.html", _settle, done="settled")
 
 
 async def undo(visit: Visit) -> Response:
-    """The form that takes a settlement back, and what it sends."""
+    """The form that undoes a settlement, and its submission."""
     return await _answer(visit, "undo.html", _undo, done="undone")
 
 
@@ -36,18 +36,18 @@ async def _settle(visit: Visit, refund: RefundLine | None) -> None:
         raise InvalidInput("state", "is none")
     external_id = _providers_id(visit.form_value("external_id"), "provider_refund_id" if refund else "external_id")
     reason = reason_of(visit, "reason")
-    await proved(visit)
+    await require_proof(visit)
     if refund is not None:
-        told = RefundSettlement(succeeded=_REFUND_FOUND[found], reason=reason, provider_refund_id=external_id)
-        await services.refund_settling.settle(caller, refund.id, told)
+        settlement = RefundSettlement(succeeded=_REFUND_FOUND[found], reason=reason, provider_refund_id=external_id)
+        await services.refund_settling.settle(caller, refund.id, settlement)
     else:
-        settlement = Settlement(state=_FOUND[found], reason=reason, external_id=external_id)
-        await services.settling.settle(caller, visit.id(), settlement)
+        of_payment = Settlement(state=_FOUND[found], reason=reason, external_id=external_id)
+        await services.settling.settle(caller, visit.id(), of_payment)
 
 
 async def _undo(visit: Visit, refund: RefundLine | None) -> None:
     reason = reason_of(visit, "reason")
-    await proved(visit)
+    await require_proof(visit)
     if refund is not None:
         await visit.services.refund_settling.undo(visit.me.caller, refund.id, reason)
     else:

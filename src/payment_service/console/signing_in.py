@@ -26,7 +26,7 @@ _WRONG: Final = mark("The e-mail address or the password is not right.")
 
 
 async def sign_in(visit: Visit) -> Response:
-    """The form, and what it sends."""
+    """The form, and its submission."""
     wanted = own_path(visit.query("next"))
     if visit.request.method != "POST":
         return visit.page("sign_in.html", wanted=wanted, email="", problem=None, notice=visit.query("done"))
@@ -52,7 +52,7 @@ async def sign_out(visit: Visit) -> Response:
 
 
 async def link(visit: Visit) -> Response:
-    """The form that sets a password, and what it sends. To look at it uses nothing up."""
+    """The form that sets a password, and its submission. Opening the link does not use it up."""
     token = visit.request.path_params["token"]
     people = visit.services.people
     person = await people.of_link(token) if TOKEN.fullmatch(token) else None
@@ -78,7 +78,7 @@ async def link(visit: Visit) -> Response:
 
 
 async def choose_language(visit: Visit) -> Response:
-    """Keep a language, and show the page again that the person came from."""
+    """Set the language, and go back to the page that the person came from."""
     code = visit.request.path_params["code"]
     if code not in set(Language):
         raise Refused(404)

@@ -1,4 +1,4 @@
-"""The day and the month: what was paid, sent back and left, per seller and BIN, how it went by the hour, and as CSV."""
+"""Sums of a day or a month per seller and BIN: paid, refunded, net; with a chart, and as CSV."""
 
 import asyncio
 import re
@@ -32,7 +32,7 @@ _NOT_PAID: Final = (State.FAILED, State.CANCELLED)
 
 @dataclass(frozen=True, slots=True)
 class SumsQuery:
-    """The day or the month that a page is about, and the shop where it is about one."""
+    """The day or the month of a page, and the shop if it is about one."""
 
     first: date
     is_month: bool
@@ -40,10 +40,10 @@ class SumsQuery:
 
     @classmethod
     def of(cls, visit: Visit) -> "SumsQuery":
-        """What the address asks for; today where it says nothing.
+        """The query of the address; by default today.
 
         Raises:
-            InvalidInput: for what is no day, month or shop.
+            InvalidInput: for what is not a day, month or shop.
         """
         day, month, shop = visit.query("day"), visit.query("month"), visit.query("shop")
         if shop and not _SHOP.fullmatch(shop):
@@ -70,7 +70,7 @@ class SumsQuery:
 
     @property
     def value(self) -> str:
-        """As the address says it."""
+        """The day or month as in the address."""
         return f"{self.first:%Y-%m}" if self.is_month else f"{self.first:%F}"
 
     @property
@@ -80,14 +80,14 @@ class SumsQuery:
         return urlencode({name: self.value, **({"shop": self.shop_id} if self.shop_id else {})})
 
     def period(self, back: timedelta = timedelta()) -> Period:
-        """Its time, or as long a time so much earlier."""
+        """Its period, or one of the same length so much earlier."""
         since, until = (
             datetime(one.year, one.month, one.day, tzinfo=ALMATY) - back for one in (self.first, self.next.first)
         )
         return Period(since, until, self.shop_id)
 
     def named(self, language: Language) -> str:
-        """As people say it."""
+        """Its name for people."""
         if self.is_month:
             return format_skeleton("yMMMM", self.first, locale=language)
         return format_date(self.first, "long", locale=language)
@@ -103,7 +103,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonLine:
-    """What was paid for a shop, or for all, in a month and in the one before. Sums in tiyn."""
+    """The sums paid for a shop, or for all, in a month and in the one before, in tiyn."""
 
     shop_id: int | None
     paid: int
@@ -111,24 +111,24 @@ class ComparisonLine:
 
     @property
     def more(self) -> int:
-        """How much more it is now; less than nothing when it is less."""
+        """The difference; negative when it is less now."""
         return self.paid - self.before
 
     @property
     def percent(self) -> int | None:
-        """The same as a share of what it was; none when that was nothing."""
+        """The difference in per cent of the month before; none when that was 0."""
         return round(100 * self.more / self.before) if self.before else None
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A month beside the one before: of a month that is not over, as much of that one as has passed of it."""
+    """A month compared with the one before; an unfinished month with an equally long part of that."""
 
     lines: Sequence[ComparisonLine]
     total: ComparisonLine
     name: str
     until: datetime | None
-    """Up to when the month before is counted, when that is not the whole of it."""
+    """The end of the part of the month before that is counted; none for all of it."""
 
 
 async def sums(visit: Visit) -> Response:
@@ -176,7 +176,7 @@ async def sums_csv(visit: Visit) -> Response:
 
 
 def _counted_before(asked: SumsQuery) -> Period:
-    """Of the month before, what a month is compared with: as much as has passed of a month that is not over."""
+    """The period to compare a month with: the month before, or an equally long part of it."""
     passed, whole = datetime.now(UTC) - asked.period().since, asked.previous.period()
     return Period(whole.since, max(whole.since, min(whole.since + passed, whole.until)), asked.shop_id)
 
@@ -184,7 +184,7 @@ def _counted_before(asked: SumsQuery) -> Period:
 def _comparison(
     asked: SumsQuery, found: Iterable[Sum], before: Iterable[Sum], counted: Period, language: Language
 ) -> Comparison | None:
-    """A month beside the one before; none when nothing was paid in either."""
+    """The comparison of a month with the one before; none when nothing was paid in either."""
     now, then = _paid_by_shop(found), _paid_by_shop(before)
     lines = [ComparisonLine(shop_id, now[shop_id], then[shop_id]) for shop_id in sorted(now.keys() | then.keys())]
     if not lines:
@@ -207,7 +207,7 @@ def _paid_by_shop(sums: Iterable[Sum]) -> "Counter[int]":
 
 
 def _today(asked: SumsQuery) -> SumsQuery:
-    """The day or the month that it is now."""
+    """The present day or month."""
     now = datetime.now(UTC).astimezone(ALMATY).date()
     return SumsQuery(now.replace(day=1) if asked.is_month else now, asked.is_month, asked.shop_id)
 
@@ -221,7 +221,7 @@ def _name_of_hour(place: int) -> str:
 
 
 def _axis(asked: SumsQuery) -> list[str]:
-    """What stands below the chart, at equal distances."""
+    """The labels below the chart, at equal distances."""
     if asked.is_month:
         return ["1", f"{(asked.next.first - _A_DAY).day}"]
     return [_name_of_hour(hour) for hour in range(0, 25, 6)]

@@ -1,7 +1,7 @@
-"""A test payment of a seller: an invoice to a phone at hand, to see that money arrives where it should.
+"""A test payment of a seller: an invoice to one's own phone, to see that the money arrives where it should.
 
-The form carries the Idempotency-Key, made here: a form that is sent twice gets the same payment. The payment's page
-updates itself.
+The form carries the Idempotency-Key, made here: a form that is sent twice gets the same payment. The page of the
+payment updates itself.
 """
 
 from dataclasses import replace
@@ -28,7 +28,7 @@ _SENT_BEFORE: Final = mark(
 
 
 async def test(visit: Visit) -> Response:
-    """The form, and what it sends."""
+    """The form, and its submission."""
     seller = await read(visit)
     if not seller.row.is_active:
         raise ShopInactive(seller.row.shop_id)
@@ -50,10 +50,10 @@ async def _send(visit: Visit, request: PaymentRequest) -> UUID:
 
 
 def _request(visit: Visit, seller: Seller) -> PaymentRequest:
-    """What the form asks for.
+    """The payment that the form requests.
 
     Raises:
-        InvalidInput: for a sum or a phone that is none, and without the word that it is money.
+        InvalidInput: for an invalid sum or phone, or when it is not confirmed that it is real money.
     """
     amount = money_of(visit, "amount")
     if not 0 < amount.tiyn <= MAX_TIYN:

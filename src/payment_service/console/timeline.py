@@ -1,4 +1,4 @@
-"""What happened to a payment, in the order in which it did: asked for, answers, moves, refunds, what people did."""
+"""The timeline of a payment: request, answers, moves, refunds, actions of people, deliveries, messages."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,14 +59,14 @@ OURS: Final = (
     mark("Outcome unknown: sender_died."),
     mark("Outcome unknown: connection_broken."),
 )
-"""Sentences of the record that are ours and not the provider's: people read them in their language."""
+"""Sentences of the audit log that are ours and not the provider's: they are translated."""
 _ASKED: Final = mark("Invoice asked for")
 _REPORTED: Final = mark("Reported by a client")
 
 
 @dataclass(frozen=True, slots=True)
 class TimelineItem:
-    """One thing that happened. ``title`` is a text of the catalogues, ``details`` are what others said."""
+    """One item. ``title`` is a text of the catalogues, ``details`` are texts of others."""
 
     at: datetime
     tone: Tone
@@ -77,7 +77,7 @@ class TimelineItem:
     details: tuple[str, ...] = ()
     reason: str | None = None
     tries: int = 0
-    """How often it was tried to tell somebody."""
+    """How often a delivery or message was tried."""
     link: str | None = None
     """A page of the console with more about it."""
 
@@ -90,9 +90,9 @@ def timeline(
     delivered: Iterable[EndpointDelivery] = (),
     messages: Iterable[MessageDetails] = (),
 ) -> list[TimelineItem]:
-    """Everything that happened to a payment, and who was notified, newest first."""
+    """The items of a payment, and who was notified, newest first."""
     by_id = {refund.id: refund for refund in refunds}
-    happened = [
+    items = [
         TimelineItem(
             payment.created_at or payment.moved_at,
             "quiet",
@@ -108,7 +108,7 @@ def timeline(
         if refund is not None and refund.id not in asked:
             asked.add(refund.id)
             is_asked = entry.operation_type == "refund"
-            happened.append(
+            items.append(
                 TimelineItem(
                     refund.created_at,
                     *_OF_REFUND[RefundState.SENDING],
@@ -117,33 +117,33 @@ def timeline(
                     reason=entry.reason if is_asked else None,
                 )
             )
-        happened.append(_of_entry(entry))
-    happened += [
+        items.append(_of_entry(entry))
+    items += [
         TimelineItem(refund.created_at, *_OF_REFUND[RefundState.SENDING], refund.amount)
         for refund in refunds
         if refund.id not in asked
     ]
-    happened += [_of_delivery(one) for one in delivered]
-    happened += [_of_message(one) for one in messages]
-    # What was asked for stands before its answer, also within one moment of the clock.
-    return sorted(happened, key=lambda one: one.at)[::-1]
+    items += [_of_delivery(one) for one in delivered]
+    items += [_of_message(one) for one in messages]
+    # A request comes before its answer, also when both have the same time.
+    return sorted(items, key=lambda one: one.at)[::-1]
 
 
 def _of_entry(entry: AuditEntry) -> TimelineItem:
     words = _OF_REFUND if entry.refund_id else _OF_PAYMENT
     tone, title = words.get(entry.state or "", ("quiet", entry.operation_type))
-    # Who settles what was lost while it was sent first makes it unknown, and gives no reason for that.
+    # Settling a payment whose sender died first makes it unknown, in an entry without a reason.
     is_by_hand = entry.operation_type in _BY_HAND and (entry.operation_type != audit.SETTLE or entry.reason is not None)
     if is_by_hand:
         title = _BY_HAND[entry.operation_type]
-    said = (entry.status, entry.error_message)
+    texts = (entry.status, entry.error_message)
     return TimelineItem(
         entry.created_at,
         tone,
         title,
         tenge(entry.amount) if entry.refund_id else None,
         _who(entry) if is_by_hand or entry.source == "client" else None,
-        tuple(dict.fromkeys(text for text in said if text)),
+        tuple(dict.fromkeys(text for text in texts if text)),
         entry.reason if is_by_hand else None,
     )
 

@@ -1,7 +1,7 @@
-"""What every page goes through: who asks, whether a form came from a page of ours, what goes with an answer.
+"""What all pages share: the session, the check that a form came from our own page, headers and errors.
 
-A page is a function of a ``Visit``. It is refused without a session, and a change is refused unless the browser says
-that it comes from this site. Whatever goes wrong becomes a page as well.
+A page is a function of a ``Visit``. It needs a session, and a change is refused unless the browser states that it comes
+from this site. Errors become pages as well.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ HEADERS: Final = {
 HOME: Final = "/console"
 SIGN_IN: Final = f"{HOME}/sign-in"
 TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{20,100}")
-"""Of a session or a one-time link."""
+"""The form of the token of a session or a one-time link."""
 _QUERY: Final = re.compile(r"[A-Za-z0-9=&%+._:-]{0,300}")
 _MOST_FIELDS: Final = 100
 Ended = TypeVar("Ended")
@@ -82,11 +82,11 @@ class Visit:
 
     @property
     def is_partial(self) -> bool:
-        """Whether htmx asks, and puts the answer into a page that is there."""
+        """Whether the request is htmx's, which puts the answer into a page."""
         return self.request.headers.get("HX-Request") == "true"
 
     def query(self, name: str) -> str:
-        """A value of the address, on one line and not endless."""
+        """A value of the address, on one line, cut to 200 characters."""
         return one_line(self.request.query_params.get(name, ""))[:200]
 
     def form_value(self, name: str) -> str:
@@ -123,7 +123,7 @@ def page(show: Page, *, needs: Right | None = Right.READ) -> Callable[[Request],
                 if not visit.who.may(needs):
                     raise Refused(403)
             response = await show(visit)
-        except Exception as error:  # noqa: BLE001 - the last place where a person can still be told
+        except Exception as error:  # noqa: BLE001 - the last place where a person can get an answer
             response = _error_page(visit, error)
         response.headers.update(HEADERS)
         return response
@@ -132,24 +132,24 @@ def page(show: Page, *, needs: Right | None = Right.READ) -> Callable[[Request],
 
 
 def _error_page(visit: Visit, error: Exception) -> Response:
-    """The page that an error is."""
+    """The page for an error."""
     if isinstance(error, NotAuthenticated):
         return _to_sign_in(visit)
     status = error.status if isinstance(error, Refused) else status_of(error)
     if status == 500:
         log.error("unforeseen error", exc_info=error)
     if visit.is_partial:
-        # What is shown stays: the next time it may be answered.
+        # The page stays as it is; the next request may succeed.
         return Response(status_code=status)
     told = None if isinstance(error, Refused) else sentence_of(error, visit.language)
     return visit.page("problem.html", status=status, code=status, told=told)
 
 
 def _to_sign_in(visit: Visit) -> Response:
-    """Where somebody goes who is not signed in (any more), and from there back to where they were."""
+    """Redirect a person without a session to the sign-in page, and from there back to this page."""
     request = visit.request
     if request.method == "GET" and request.headers.get("Sec-Fetch-Site") == "cross-site":
-        # A link in a message: the browser keeps a strict cookie back until a page of ours asks.
+        # A link in a message: the browser withholds the strict cookie until a page of ours makes the request.
         return visit.page("arriving.html", where="")
     if visit.is_partial:
         shown = urlsplit(request.headers.get("HX-Current-URL", ""))
@@ -163,7 +163,7 @@ def _to_sign_in(visit: Visit) -> Response:
 
 
 def own_path(wanted: str) -> str:
-    """The path, with its query, of a page of ours that somebody wants to go to; the first page for anything else."""
+    """The path and query of a page of the console; the first page for anything else."""
     path, _, query = wanted.partition("?")
     is_ours = (path == HOME or path.startswith(f"{HOME}/")) and "//" not in path
     if not (is_ours and re.fullmatch(r"[A-Za-z0-9/_-]+", path) and _QUERY.fullmatch(query)):
@@ -172,7 +172,7 @@ def own_path(wanted: str) -> str:
 
 
 def moment_of(text: str) -> datetime:
-    """The time at which a form of ours was made, as it carries it.
+    """The time at which a form was made, which it carries.
 
     Raises:
         Refused: for anything else.
@@ -198,10 +198,10 @@ def number_of(text: str) -> int:
 
 
 def money_of(visit: Visit, field: str) -> Money:
-    """A sum in tenge, as people write it in a form. 1.500 is none: it may be meant as one and a half thousand.
+    """A sum in tenge as written in a form. 1.500 is refused: it may mean one and a half thousand.
 
     Raises:
-        InvalidInput: for what is none.
+        InvalidInput: for anything else.
     """
     typed = "".join(visit.form_value(field).split())  # whatever spaces our own pages group digits by
     if not _SUM.fullmatch(typed):
@@ -213,7 +213,7 @@ def money_of(visit: Visit, field: str) -> Money:
 
 
 def reason_of(visit: Visit, called: str) -> str:
-    """Why somebody does what the form does. ``called``: what the sentence about a wrong one is found by.
+    """The reason in a form. ``called``: the key of the sentence about a missing one.
 
     Raises:
         InvalidInput: unless it is a few words.
@@ -225,7 +225,7 @@ def reason_of(visit: Visit, called: str) -> str:
 
 
 async def finish_in_time(visit: Visit, operation: Coroutine[Any, Any, Ended]) -> Ended | None:
-    """Do what moves money, to its end; none when that takes longer than a page may wait."""
+    """Run an operation that moves money to its end; none when it takes longer than a page may wait."""
     inflight = visit.services.inflight
     until = asyncio.get_running_loop().time() + ANSWER_WITHIN_S
     try:
@@ -235,7 +235,7 @@ async def finish_in_time(visit: Visit, operation: Coroutine[Any, Any, Ended]) ->
 
 
 def uncached_page(visit: Visit, template: str, **more: Any) -> Response:
-    """A page with a secret that was just made: no browser and no proxy keeps it."""
+    """A page with a new secret, which no browser or proxy may cache."""
     response = visit.page(template, **more)
     response.headers["Cache-Control"] = "no-store"
     return response
@@ -246,7 +246,7 @@ def redirect(where: str, **query: str) -> Response:
     return RedirectResponse(f"{where}?{urlencode(query)}" if query else where, 303)
 
 
-# --- what only a page of ours may send
+# --- forms
 
 
 def _check_origin(request: Request) -> None:
@@ -277,19 +277,19 @@ async def _form(request: Request) -> Mapping[str, str]:
 
 
 def set_session_cookie(response: Response, request: Request, token: str) -> None:
-    """Let the browser keep a session's token until the browser is closed; the session itself ends sooner or later."""
+    """Set the cookie of a session, until the browser is closed; the session itself may end sooner."""
     name, secure = cookie_of(request)
     response.set_cookie(name, token, path=HOME, secure=secure, httponly=True, samesite="strict")
 
 
 def delete_session_cookie(response: Response, request: Request) -> None:
-    """Let the browser forget the session's token."""
+    """Delete the cookie of a session."""
     name, secure = cookie_of(request)
     response.delete_cookie(name, path=HOME, secure=secure, httponly=True, samesite="strict")
 
 
 def set_language_cookie(response: Response, request: Request, language: Language) -> None:
-    """Let the browser keep the language for a year."""
+    """Set the cookie of the language, for a year."""
     _, secure = cookie_of(request)
     response.set_cookie(
         LANGUAGE_COOKIE, language, max_age=31_536_000, path=HOME, secure=secure, httponly=True, samesite="lax"
@@ -297,10 +297,10 @@ def set_language_cookie(response: Response, request: Request, language: Language
 
 
 async def signed_in(request: Request, services: Services) -> SignedIn:
-    """Who asks; from here on the record names them.
+    """The person of the session; from here on audit entries name them.
 
     Raises:
-        NotAuthenticated: without a session that holds.
+        NotAuthenticated: without a valid session.
     """
     return await services.sessions.of(_token(request))
 
@@ -313,14 +313,14 @@ def _token(request: Request) -> str:
 
 
 def cookie_of(request: Request, kind: str = "") -> tuple[str, bool]:
-    """The name of a session's or another cookie, and whether it is sent over TLS only: everywhere but here."""
+    """The name of a session's or another cookie, and whether it is for TLS only: unless on this machine."""
     is_here = request.url.scheme == "http" and is_loopback(request.url.hostname or "")
     name = f"console-{kind}" if kind else "console"
     return (name, False) if is_here else (f"__Secure-{name}", True)
 
 
-async def proved(visit: Visit) -> None:
-    """Ask for the password again when the person said who they are some time ago.
+async def require_proof(visit: Visit) -> None:
+    """Require the password again unless the person has proved who they are a short time ago.
 
     Raises:
         InvalidInput: when the form does not hold it.

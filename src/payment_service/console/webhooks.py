@@ -17,7 +17,16 @@ from payment_service.console.form_fields import chosen_shops, form_id, shop_numb
 from payment_service.console.lists import sellers
 from payment_service.console.payment_status import Tone
 from payment_service.console.problems import field_of, problem_fields
-from payment_service.console.web import HOME, Refused, Visit, moment_of, proved, reason_of, redirect, uncached_page
+from payment_service.console.web import (
+    HOME,
+    Refused,
+    Visit,
+    moment_of,
+    reason_of,
+    redirect,
+    require_proof,
+    uncached_page,
+)
 from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
 from payment_service.identifiers import new_id
 from payment_service.languages import mark
@@ -86,7 +95,7 @@ async def new(visit: Visit) -> Response:
         once = form_id(visit)
         try:
             fields = await _wanted(visit)
-            await proved(visit)
+            await require_proof(visit)
             made = await visit.services.endpoints.add(visit.me.caller, fields, once=once)
         except NotAuthenticated:
             raise
@@ -118,7 +127,7 @@ async def switch(visit: Visit) -> Response:
             raise Refused(400)
         try:
             reason = None if on else reason_of(visit, "why_off")
-            await proved(visit)
+            await require_proof(visit)
             if endpoint.is_active != on:
                 changed = {"is_active": on}
                 await visit.services.endpoints.change(visit.me.caller, endpoint.id, changed, reason=reason)
