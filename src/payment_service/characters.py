@@ -1,9 +1,8 @@
-"""Which characters a text may hold, for every way in.
+"""Which characters a text may hold, in every interface.
 
-Refused are those that steer whatever shows or stores the text: the controls C0 and C1 (NUL, which PostgreSQL cannot
-keep, line feeds and escape sequences among them), halves of surrogate pairs, and what reverses the direction of the
-text around it. Everything else is taken, also what the Unicode tables of this Python do not know yet: new emoji are
-made every year. Pure; no table of the standard library is asked, so that the answer is the same on every Python.
+Refused are control characters C0 and C1 (such as NUL, which PostgreSQL cannot store, line feeds and escape sequences),
+halves of surrogate pairs, and characters that reverse the direction of text. Everything else is accepted, also what the
+Unicode tables of this Python do not know yet, such as new emoji. Pure, and the same on every version of Python.
 """
 
 import re
@@ -14,7 +13,7 @@ REFUSAL: Final = "must not hold control characters, or characters that change th
 
 
 def checked_text(text: str) -> str:
-    """Return a text that holds nothing that is refused.
+    """Return a text without refused characters.
 
     Raises:
         ValueError: for any other.
@@ -25,5 +24,5 @@ def checked_text(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """A text that is worth more than its form: what would be refused, and every white space, becomes a space."""
+    """A text on one line, for texts that must be kept: refused characters and white space become single spaces."""
     return " ".join(_REFUSED.sub(" ", text).split())

@@ -75,7 +75,7 @@ class ServiceError(Exception):
     title: ClassVar[str] = "Internal error"
     """Its code in words, where a class does not say otherwise."""
     sentence: ClassVar[str] = ""
-    """The detail of an error that always says the same."""
+    """The detail of an error that always has the same one."""
 
     def __init_subclass__(cls) -> None:
         if "title" not in vars(cls):
@@ -144,7 +144,7 @@ class ShopAlreadyConfigured(ServiceError):
 
 
 class BinOfSeveralShops(ServiceError):
-    """One BIN may take the money of several shops: then it names none of them."""
+    """Several active shops have this BIN, so it does not identify one."""
 
     code = "bin_of_several_shops"
     title = "BIN of several shops"
@@ -177,7 +177,7 @@ class TokenOfAnotherBin(ServiceError):
 
 
 class RouteChangeNeedsTwo(ServiceError):
-    """Where the money of a shop goes is changed by two people, and this was asked for by one, or by a program."""
+    """A change of where the money of a shop goes needs two people, and this request came from one, or a program."""
 
     code = "route_change_needs_two"
     title = "A second administrator is needed"
@@ -361,12 +361,12 @@ class RefundExceedsRemainder(ServiceError):
 
     def __init__(self, remaining: Money, *, elsewhere: int = 0) -> None:
         """``elsewhere``: tiyn that others say they paid back of it."""
-        said = f"At most {remaining} tenge of this payment can still be refunded."
+        detail = f"At most {remaining} tenge of this payment can still be refunded."
         if elsewhere >= MAX_TIYN:
-            said += " A client reported a refund of it without its amount: all of it may have been paid back."
+            detail += " A client reported a refund of it without its amount: all of it may have been paid back."
         elif elsewhere:
-            said += f" Clients report that they paid back {Money(elsewhere)} tenge of it themselves."
-        super().__init__(said, remaining_amount=remaining.number)
+            detail += f" Clients report that they paid back {Money(elsewhere)} tenge of it themselves."
+        super().__init__(detail, remaining_amount=remaining.number)
 
 
 class BindingNotFound(ServiceError):
@@ -414,7 +414,7 @@ class OrderAlreadyOpen(ServiceError):
 
 
 class OrderAlreadyPaid(ServiceError):
-    """The order was paid with this amount, and nothing of it was refunded in full."""
+    """The order was paid with this amount, and the payment was not fully refunded."""
 
     code = "order_already_paid"
 
@@ -549,7 +549,7 @@ class ProviderRefused(ServiceError):
 
 
 class TryAgainLater(ServiceError):
-    """We cannot serve now; nothing was sent and nothing was changed."""
+    """The service cannot serve now; nothing was sent or changed."""
 
     code = "service_unavailable"
 

@@ -1,4 +1,4 @@
-"""The identifiers of this trade: BIN, phone, device token, our own ids. Pure checks, used by every interface."""
+"""Identifiers: BIN, phone, order id, device token, our own ids. Pure checks, used by every interface."""
 
 import re
 import unicodedata
@@ -13,16 +13,16 @@ _WEIGHTS: Final = (range(1, 12), (3, 4, 5, 6, 7, 8, 9, 10, 11, 1, 2))
 _DEVICE_TOKEN = re.compile(r"[A-Za-z0-9-]{8,50}")
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 _DECORATION: Final = frozenset({"Cf", "Zs", "Zl", "Zp", "Pd", "Ps", "Pe"})
-"""Categories of what stands between the digits of a phone, seen or not: spaces, dashes, brackets, direction marks."""
+"""Unicode categories of separators in phones, visible or not: spaces, dashes, brackets, direction marks."""
 _MORE_DECORATION: Final = frozenset("\t\n\r.\u00b7\u2022\u2024\u2027\u2043\u2212\u3002\u30fb\uff0e\ufe0e\ufe0f")
-"""Dots, the minus sign, and what chooses how a sign is drawn."""
+"""Dots, the minus sign, and variation selectors."""
 _PLUS: Final = frozenset("+\ufe62\uff0b")
 _PHONE = re.compile(r"(?:\+?7|8)(7[0-9]{9})")
 _UNSEEN: Final = re.compile(
     "^ | $|  |[\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f"
     "\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-"""Spaces that look like others, and characters that are not drawn: written out, so that every Python says the same."""
+"""Invisible characters and unusual spaces: listed, so that the result is the same on every version of Python."""
 MASK: Final = "…"
 _MASK_LENGTH: Final = 8
 _CODE_ALPHABET: Final = "23456789ABCDEFGHJKMNPQRSTVWXYZ"  # nothing that reads like something else
@@ -52,7 +52,7 @@ def checked_bin(text: str) -> str:
 def checked_phone(text: str) -> str:
     """Return a Kazakh mobile number as 11 digits, ``77XXXXXXXXX``, from ``+7…``, ``8…`` or ``7…``.
 
-    However it was pasted: spaces, dots, dashes, brackets and what cannot be seen do not count.
+    Spaces, dots, dashes, brackets and invisible characters are ignored.
 
     Raises:
         ValueError: when it is no such number.
@@ -63,7 +63,7 @@ def checked_phone(text: str) -> str:
 
 
 def _dialled(sign: str) -> str:
-    """What a sign adds to a phone: a digit of any script, a plus, nothing for decoration; any other sign stays."""
+    """What a character adds to a phone: a digit of any script, a plus, nothing for a separator, or itself."""
     digit = unicodedata.decimal(sign, None)
     if digit is not None:
         return str(digit)
@@ -73,7 +73,7 @@ def _dialled(sign: str) -> str:
 
 
 def checked_order_id(text: str) -> str:
-    """Return an order id that cannot be confused with another: no order is paid twice because of invisible characters.
+    """Return an order id that cannot be confused with another, so that no order is paid twice.
 
     Its characters are in their composed form (NFC), and between them there is at most one ordinary space. The database
     checks the same of a new payment.

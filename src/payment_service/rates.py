@@ -1,6 +1,6 @@
-"""How often something may happen: token buckets in memory that a flood of new names cannot make grow. Pure.
+"""Rate limits: token buckets in memory, bounded however many names there are. Pure.
 
-One process counts for itself: with several of them each allows the whole rate.
+Each process counts for itself: several processes allow several times the rate.
 """
 
 import time
@@ -11,12 +11,12 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
 _IPV6_PREFIX: Final = 64
-"""What one customer of a network gets at the least: each of its addresses would have a bucket of its own."""
+"""The smallest network that one customer gets: counted by address, each customer would have very many buckets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """``quota`` at once, and not more than that per ``window_s`` seconds in the long run; a quota of 0 is no limit."""
+    """``quota`` at once, and as many per ``window_s`` seconds in the long run; 0 is no limit."""
 
     quota: int
     window_s: float
@@ -24,7 +24,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """How often one process lets happen what is limited."""
+    """The rate limits of one process."""
 
     requests_of_key: Rate
     requests_from_address: Rate
@@ -34,11 +34,11 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Exceeded:
-    """It may not happen now."""
+    """The rate is exceeded."""
 
     rate: Rate
     wait_s: float
-    """Until it may happen once more."""
+    """Seconds until the next one is allowed."""
 
 
 class RateLimiter:
@@ -65,7 +65,7 @@ class RateLimiter:
             return None
         now = self._clock()
         full_at = max(self._full_at.get(name, now), now) + self._interval_s
-        # Less than a step of rounding may be missing from a bucket that is full.
+        # Tolerates rounding: a full bucket may lack a tiny part of one.
         wait_s = full_at - now - self.rate.window_s
         if wait_s > self._interval_s / 1000:
             return Exceeded(self.rate, wait_s)
@@ -75,7 +75,7 @@ class RateLimiter:
         return None
 
     def give_back(self, name: Hashable) -> None:
-        """Undo one ``take``: what it was for did not happen."""
+        """Undo one ``take``."""
         if name in self._full_at:
             self._full_at[name] -= self._interval_s
 
@@ -84,7 +84,7 @@ class RateLimiter:
         return self.rate.window_s / self.rate.quota
 
     def _forget(self, now: float) -> None:
-        """Drop what is held for longest: while it is full again, and while there are too many."""
+        """Drop the oldest names: those with a full bucket, and any while there are too many."""
         while self._full_at:
             name, full_at = next(iter(self._full_at.items()))
             if full_at > now and len(self._full_at) <= self._max_names:
@@ -93,7 +93,7 @@ class RateLimiter:
 
 
 def take_each(buckets: Sequence[tuple[RateLimiter, Hashable]]) -> Exceeded | None:
-    """Take one from the bucket of each name, or from none: then what the first that is empty says."""
+    """Take one from each bucket, or from none if one is empty; returns what that one says."""
     for number, (limiter, name) in enumerate(buckets):
         if (exceeded := limiter.take(name)) is not None:
             for earlier, its_name in buckets[:number]:
@@ -103,7 +103,7 @@ def take_each(buckets: Sequence[tuple[RateLimiter, Hashable]]) -> Exceeded | Non
 
 
 def network_of(host: str) -> str:
-    """Whose requests are counted together: an IPv4 address, or the network of one customer of IPv6.
+    """The key by which requests are counted: an IPv4 address, or the IPv6 network of one customer.
 
     ``host`` is what uvicorn's FORWARDED_ALLOW_IPS makes of the connection.
     """

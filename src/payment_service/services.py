@@ -85,7 +85,7 @@ class Services:
     inflight: InFlight
 
     async def tasks(self, caller: Caller, *, limit: int = TASKS_AT_MOST) -> list[Task]:
-        """What people must look at in the caller's shops, oldest first; at most so many payments and refunds each."""
+        """The tasks in the caller's shops, oldest first; at most ``limit`` payments and as many refunds."""
         payments = await self.settling.tasks(caller, limit=limit)
         refunds = await self.refund_settling.tasks(caller, limit=limit)
         found = [Task.of_payment(payment) for payment in payments]
@@ -103,10 +103,10 @@ class Services:
         return {"readings": readings, "events": events, "deliveries": deliveries, "messages": messages}
 
     async def check_secrets(self) -> None:
-        """Open what is encrypted in the database.
+        """Decrypt what is encrypted in the database.
 
         Raises:
-            VaultError: when ENCRYPTION_KEYS do not.
+            VaultError: when ENCRYPTION_KEYS cannot.
         """
         await self.routing.configs(SERVICE)
         await self.fingerprints.of()
@@ -128,7 +128,7 @@ class Services:
 
 
 def build(settings: Settings, database: Database | None = None, providers: Registry | None = None) -> Services:
-    """Make the services and connect them. What is left out is made as the settings say."""
+    """Make the services and connect them. What is left out is made from the settings."""
     database = database or Database(settings.session_url, pool_size=settings.database_pool_size)
     providers = providers or _providers(settings)
     vault = Vault([key.get_secret_value() for key in settings.encryption_keys])

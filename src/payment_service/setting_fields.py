@@ -1,4 +1,4 @@
-"""The fields that users set, under the names that they set them by, and what each may be.
+"""All settings by name, with their checks.
 
 Each has a line in ``.env.example``. Times are seconds.
 """
@@ -35,7 +35,7 @@ Seconds = Annotated[float, Field(gt=0, le=86400 * 7)]
 
 
 class SettingFields(BaseSettings):
-    """What users set, each checked by itself and then all together."""
+    """The settings, each checked by itself and then all together."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", hide_input_in_errors=True)
 
@@ -263,7 +263,7 @@ class SettingFields(BaseSettings):
 
     @property
     def provider_is_here(self) -> bool:
-        """Whether it is the stand-in on this machine: nothing else may be there."""
+        """Whether the provider is the stand-in: only that may be on this machine."""
         return is_loopback(urlsplit(self.production_api_url).hostname or "")
 
     @model_validator(mode="after")

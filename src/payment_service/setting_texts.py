@@ -1,4 +1,4 @@
-"""What the texts of settings may look like, and the common mistakes of people and tools in writing them."""
+"""Checks of settings that are texts, with sentences about the common mistakes in writing them."""
 
 import codecs
 import re
@@ -30,10 +30,10 @@ class UnreadableFileError(Exception):
 
 
 def check_secret(value: str, *, spaces: bool = False) -> str:
-    """A secret without what a shell, a YAML file or a secret store may have wrapped around it.
+    """Check a secret for what a shell, a YAML file or a secret store may have added around it.
 
     Raises:
-        ValueError: for one that still has it. Its text quotes nothing of it.
+        ValueError: for such a secret. Its text quotes nothing of it.
     """
     if any(ord(char) < 0x20 or ord(char) == 0x7F for char in value):
         raise ValueError("holds a line feed or another control character: set it without")

@@ -1,4 +1,4 @@
-"""The settings of the service, read from the environment and ``.env``; refuses to start on nonsense.
+"""The settings of the service, read from the environment and ``.env`` and checked before it starts.
 
 ``Settings`` has what users set as fields (``setting_fields``), and as properties the groups (``kaspi``, ``payments``,
 ``follow`` ...) that the services are made with. The groups know the defaults.
@@ -28,11 +28,11 @@ ENV_FILE: Final = Path(".env")
 DEVELOPMENT_FILE: Final = Path(".data/settings.json")
 """Where a development server that runs in this folder leaves its settings for the command line."""
 RATES_OVER_S: Final = 10
-"""Rates per second are averaged over so many: a page that loads may ask for ten seconds' worth at once."""
+"""Rates per second are averaged over this time: a page that loads may use ten seconds' worth at once."""
 
 
 class SettingsError(Exception):
-    """The settings do not make a service; the text says what to change."""
+    """The settings are missing or wrong; the text says what to change."""
 
 
 class Settings(SettingFields):

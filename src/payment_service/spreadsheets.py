@@ -4,15 +4,15 @@ import re
 from typing import Final
 
 ENCODING = "utf-8-sig"
-"""UTF-8 with a mark at its beginning: without it Excel takes Cyrillic letters for another encoding's."""
+"""UTF-8 with a byte order mark: without it Excel reads Cyrillic letters in another encoding."""
 _BEGINS: Final = r"(^|[;\t])"
-"""Where a cell begins. With Russian or Kazakh settings Excel parts our lines at semicolons, and not at commas."""
+"""Where a cell begins. With Russian or Kazakh settings Excel splits our lines at semicolons, not at commas."""
 _FORMULA: Final = re.compile(rf"""{_BEGINS}(?='*"*[=+\-@\t\r])""")
 _GUARDED: Final = re.compile(rf"""{_BEGINS}'(?='*"*[=+\-@\t\r])""")
 
 
 def cell(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula, nor any part of it."""
+    """A cell that no spreadsheet reads as a formula, nor any part of it."""
     return _FORMULA.sub(r"\1'", value) if isinstance(value, str) else value
 
 

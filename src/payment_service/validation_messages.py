@@ -1,4 +1,4 @@
-"""The sentences about wrong requests and settings: Pydantic's own messages speak of dictionaries and instances."""
+"""Sentences about wrong requests and settings, since Pydantic's messages speak of dictionaries and instances."""
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -49,18 +49,18 @@ _KINDS: Final = MappingProxyType(
         "bool": ("bool_", "true or false"),
     }
 )
-"""What Pydantic calls a kind that a value may be of, how its errors of that kind begin, and our words for it."""
+"""By Pydantic's name of a type: the prefix of its error types, and our words for it."""
 _JSON_TROUBLES: Final = (
     ("codec can't", "it is not text in UTF-8"),
     ("recursion", "it is nested too deeply"),
     ("integer string conversion", "a number in it has too many digits"),
     ("decimal.", "a number in it is too large or too small"),
 )
-"""What Python says of a body that its own parser cannot read, by a part of its words."""
+"""Our sentences for errors of Python's JSON parser, by a part of its message."""
 
 
 def sentence_of(error: Mapping[str, Any]) -> str:
-    """The sentence about one validation error, without its beginning, which is the field."""
+    """The sentence about one validation error, without the field, with which it begins."""
     context = error.get("ctx", {})
     match error["type"]:
         case "json_invalid":
@@ -77,12 +77,12 @@ def sentence_of(error: Mapping[str, Any]) -> str:
             return _SENTENCES[kind].format_map(context).removesuffix(".0")
         case kind if kind in _OF_PYDANTIC and kind != "extra_forbidden":
             return "is not valid here"
-    # A message of our own. That of a field which is not known has its nearest name in it: see exact.
+    # A message of our own; that of an unknown field has the nearest name (strict).
     return str(error["msg"])
 
 
 def one_for_each_value(errors: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The errors, with one for a value that is of none of several kinds: Pydantic tells of each kind by itself."""
+    """The errors, with one for a value of none of several types, for which Pydantic reports each type."""
     errors = list(errors)
     kinds: dict[tuple[int | str, ...], list[str]] = {}
     for error in errors:
@@ -101,9 +101,9 @@ def _is_of_a_kind(error: Mapping[str, Any]) -> bool:
 
 
 def _counted(context: Mapping[str, Any]) -> str:
-    # A text whose length is looked at after a check of ours is but a "Value" to Pydantic.
+    # Pydantic calls a text a "Value" when its length is checked after a validator of ours.
     return "characters" if context["field_type"] == "Value" else "entries"
 
 
-def _json_trouble(said: str) -> str:
-    return next((plain for words, plain in _JSON_TROUBLES if words in said), said)
+def _json_trouble(message: str) -> str:
+    return next((plain for words, plain in _JSON_TROUBLES if words in message), message)

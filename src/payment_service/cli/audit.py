@@ -1,4 +1,4 @@
-"""``payment-service audit``: prove that the record is what was sealed, and take it elsewhere."""
+"""``payment-service audit``: verify the audit log against its seals, export and retire it."""
 
 import re
 import sys
@@ -75,7 +75,7 @@ def verify(
 
 
 async def _record_check(database: Database, report: Report) -> None:
-    """Record the check for the console. A database that cannot be written to is checked all the same."""
+    """Record the check for the console, unless the database cannot be written to."""
     try:
         await checking.record_check(database, report)
     except Exception as error:
@@ -166,7 +166,7 @@ async def _retire(database: Database, leaving: RetirablePartition, path: Path) -
 
 @contextmanager
 def _only_of_what_left(path: Path) -> Iterator[None]:
-    """A file of what stays in the record is not left behind."""
+    """Remove the file when its month stays in the database."""
     try:
         yield
     except FileExistsError:
@@ -181,7 +181,7 @@ def _only_of_what_left(path: Path) -> Iterator[None]:
 
 
 def _put(file: BinaryIO, text: bytes) -> None:
-    """Write; nothing means that everything must be out."""
+    """Write a text; an empty one flushes the file."""
     try:
         file.write(text)
         if not text:
@@ -271,7 +271,7 @@ def _in_utc(moment: datetime | None) -> datetime | None:
 
 @contextmanager
 def _sink(path: Path | None) -> Iterator[BinaryIO]:
-    """Where the export goes. A file that is not whole in the end is not left behind, and none is overwritten."""
+    """Where the export goes. A file that was not completed is removed, and none is overwritten."""
     if path is None:
         yield sys.stdout.buffer
         return

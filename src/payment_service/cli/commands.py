@@ -1,4 +1,4 @@
-"""The command line as a whole: which commands there are. Each is in a file of its own, imported when it is called."""
+"""The command line: all commands, each in a file of its own, which is imported when it is called."""
 
 import os
 import sys
@@ -34,27 +34,24 @@ COMMANDS: Final = {
     "import-legacy": "Import the routing and the log of the old service. It can be repeated: a second run adds only "
     "what is new.",
 }
-"""Every command and group of commands, with its line of the list. ``import-legacy`` is ``app`` of ``import_legacy``."""
+"""Every command and group of commands, with its help. ``import-legacy`` is ``app`` of ``import_legacy``."""
 
 
 class Deferred(TyperCommand):
-    """A command or group of which only the name and the line of help are known until it is called.
-
-    So that a command pays for its own imports alone, and the list of commands for none.
-    """
+    """A command or group whose file is imported when it is called: until then only its name and help are known."""
 
     def load(self) -> Any:
-        """Import the file, and return what the name stands for."""
+        """Import the file and return its command."""
         file = load(f"payment_service.cli.{self.name}".replace("-", "_"))
         command = typer.main.get_command(file.app)
-        # Typer gives them to every app; they are the program's.
+        # Typer adds them to every app; they belong to the program.
         command.params = [one for one in command.params if one.name not in {"install_completion", "show_completion"}]
         if isinstance(command, TyperGroup):
             command.help = self.help
         return command
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
-        """Typer goes on with the loaded command, which the context names."""
+        """Let Typer continue with the loaded command."""
         return self.load().make_context(*args, **extra)
 
 

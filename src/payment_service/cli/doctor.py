@@ -1,4 +1,4 @@
-"""``payment-service doctor``: what is wrong, and what to do about it."""
+"""``payment-service doctor``: prints all checks, with what to do about each fault."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING

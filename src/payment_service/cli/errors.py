@@ -12,7 +12,7 @@ from payment_service.programs import StartError
 from payment_service.settings import SettingsError
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-"""Of a disk or a device. No network says any of them."""
+"""Errors of a disk or a device, never of a network."""
 
 
 def sentence_of(error: Exception) -> str | None:

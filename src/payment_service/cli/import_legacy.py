@@ -12,14 +12,8 @@ from rich.progress import Progress
 from payment_service.access.service import FULL_ACCESS
 from payment_service.cli.output import AsJson, fail, show
 from payment_service.cli.running import with_services
-from payment_service.legacy.service import (
-    Count,
-    LegacyDatabaseError,
-    LogReport,
-    import_log,
-    import_routing,
-    legacy_database,
-)
+from payment_service.legacy import service as legacy
+from payment_service.legacy.service import Count, LogReport
 from payment_service.money import Money
 from payment_service.reports.adopting import Adoption, adopt_legacy
 from payment_service.routing.importing import Planned
@@ -56,15 +50,15 @@ def import_legacy(
     """
 
     async def work(services: "Services") -> tuple[list[Planned], list[str], LogReport, Adoption | None]:
-        async with legacy_database(dsn) as old:
-            shops, problems = await import_routing(old, services.routing, skip=skip or (), dry_run=dry_run)
+        async with legacy.legacy_database(dsn) as old:
+            shops, problems = await legacy.import_routing(old, services.routing, skip=skip or (), dry_run=dry_run)
             lines = await old.fetchval("SELECT count(*) FROM paymentlog")
             console = Console(stderr=True)
             with Progress(console=console, disable=not console.is_terminal) as progress:
                 task = progress.add_task("Lines of the log", total=lines)
                 advance = partial(progress.advance, task)
                 nothing = dry_run or bool(problems)
-                log = await import_log(old, services.database, dry_run=nothing, advance=advance)
+                log = await legacy.import_log(old, services.database, dry_run=nothing, advance=advance)
             adoption = None
             if adopt_days and not nothing:
                 advance = partial(progress.advance, progress.add_task("Payments", total=None))
@@ -73,7 +67,7 @@ def import_legacy(
 
     try:
         shops, problems, log, adoption = with_services(work)
-    except LegacyDatabaseError as error:
+    except legacy.LegacyDatabaseError as error:
         fail(str(error))
     trouble = [*problems, *log.problems, *(adoption.problems if adoption else ())]
     (_print_json if as_json else _print)(shops, log, adoption, trouble)

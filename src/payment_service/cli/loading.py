@@ -8,7 +8,7 @@ from typing import Any
 def load(module: str) -> Any:
     """Import a module with all that it imports.
 
-    What is imported stays: it is not searched for garbage, neither meanwhile nor in the life of the program.
+    The garbage collector never looks at what is imported, since it stays.
     """
     gc.disable()
     try:

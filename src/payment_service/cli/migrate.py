@@ -36,7 +36,7 @@ async def _write_rule(settings: Settings) -> bool:
     database = Database(settings.session_url, pool_size=settings.database_pool_size)
     try:
         await make_months(database)
-        # Not set is no "false": an upgrade from another machine must not take the second person away.
+        # Unset is not false: migrating from another machine must not remove the rule of two people.
         needs_two = settings.route_change_needs_two
         return needs_two is not None and await set_needs_two(database, needs_two=needs_two)
     finally:

@@ -15,7 +15,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")
 
 
 def plain(text: str | None) -> str | None:
-    """A callback for options whose text is kept: it refuses what the API refuses."""
+    """A callback for options whose text is stored: it refuses what the API refuses."""
     try:
         return None if text is None else checked_text(text)
     except ValueError as error:
@@ -26,12 +26,12 @@ Reason = Annotated[str, typer.Option(help="The reason; kept in the history.", ca
 
 
 def completing(words: Iterable[str]) -> Callable[[], list[str]]:
-    """What a shell offers for a value that is one of these words, and is checked only when the command runs."""
+    """The completions of a shell for a value that is one of these words; the command checks it later."""
     return lambda: list(words)
 
 
 def asked_for(secret: str) -> str:
-    """A secret, typed unseen or read from standard input: no list of processes and no shell history has it."""
+    """A secret, typed without echo or read from standard input, so that no process list or shell history has it."""
     given = str(typer.prompt(secret, hide_input=True)) if sys.stdin.isatty() else sys.stdin.readline().strip()
     return given or fail(f"{secret}: nothing was given on standard input.")
 

@@ -161,7 +161,7 @@ async def _link(services: "Services", person: Person, language: Language | None)
 
 
 def _print_sending(made: "MadeLink | None", person: Person) -> None:
-    """Say what came of sending a link; one that is not known to have been sent has been printed, and is an error."""
+    """Print whether a link was sent. One that was not, or may not have been, was printed before, and is an error."""
     if made is not None and made.is_sent:
         typer.echo(f"Sent to {person.email}.", err=True)
     if made is not None and made.problem is not None:

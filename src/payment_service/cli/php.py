@@ -1,4 +1,4 @@
-"""The table of shops as a PHP file that returns an array: what a site falls back on while the service is away."""
+"""The table of shops as a PHP file that returns an array, for a site to use while the service is away."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

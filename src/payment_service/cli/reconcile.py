@@ -156,7 +156,7 @@ def reconcile(
 
 
 def _can_be_replaced(file: Path) -> bool:
-    """Whether a whole new file can take its place: never that of a device, such as /dev/stdout."""
+    """Whether a new file can replace it; a device, such as /dev/stdout, cannot be replaced."""
     return os.access(file.parent, os.W_OK) and (file.is_file() or not (file.exists() or file.is_symlink()))
 
 
@@ -168,7 +168,7 @@ def _give_up(sentence: str, state: Path | None = None) -> NoReturn:
     raise typer.Exit(NOT_FINISHED)
 
 
-# --- going on
+# --- the walk
 
 
 async def _begun(reconciliation: Reconciliation, asked: RunArguments) -> Checkpoint:
@@ -180,10 +180,10 @@ async def _begun(reconciliation: Reconciliation, asked: RunArguments) -> Checkpo
 
 
 async def _go(reconciliation: Reconciliation, checkpoint: Checkpoint, state: Path) -> None:
-    """Walk to the end of the period, and keep how far it came."""
+    """Walk to the end of the period, and save the progress."""
     period, walk = checkpoint.period, checkpoint.walk
     checkpoint.save(state)
-    saved_at = -SAVE_EVERY_S  # the first payment is kept at once
+    saved_at = -SAVE_EVERY_S  # the first payment is saved at once
     total = await reconciliation.count(period)
     with _stop_by_signal() as stopping, _Progress(total) as progress:
 
@@ -211,26 +211,26 @@ async def _go(reconciliation: Reconciliation, checkpoint: Checkpoint, state: Pat
 
 @contextlib.contextmanager
 def _stop_by_signal() -> Iterator[asyncio.Event]:
-    """The first signal stops in order; the second one at once."""
+    """The first signal stops in order, the second at once."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     signs = (signal.SIGINT, signal.SIGTERM)
 
-    def let_go() -> None:
+    def remove_handlers() -> None:
         for sign in signs:
             loop.remove_signal_handler(sign)
 
     def stop() -> None:
         typer.echo("Stopping when the readings under way have ended; press again to stop at once.", err=True)
         stopping.set()
-        let_go()
+        remove_handlers()
 
     for sign in signs:
         loop.add_signal_handler(sign, stop)
     try:
         yield stopping
     finally:
-        let_go()
+        remove_handlers()
 
 
 class _Progress:
@@ -259,7 +259,7 @@ class _Progress:
         self._bar.stop()
 
     def show(self, walk: Walk) -> None:
-        """Show how far the walk came."""
+        """Show the progress of the walk."""
         if not self._bar.disable:
             self._bar.update(self._task, completed=walk.done, found=f"{len(walk.findings)} found")
         elif walk.done // LOG_EVERY > self._logged:

@@ -1,4 +1,4 @@
-"""Runs a command's work, as the person at the command line, with as much of the service as the command needs."""
+"""Runs a command as the person at the command line, with as much of the service as it needs."""
 
 import asyncio
 import getpass
@@ -37,7 +37,7 @@ def with_settings(action: Callable[[Settings], Awaitable[Result]]) -> Result:
 
 
 def with_database(action: Callable[[Database, Vault], Awaitable[Result]]) -> Result:
-    """Run work that needs the database and what is encrypted in it, and none of the services that call others."""
+    """Run work that needs the database and its secrets, and no service that makes outgoing calls."""
 
     async def work(settings: Settings) -> Result:
         database = Database(settings.session_url, pool_size=settings.database_pool_size)
@@ -50,9 +50,9 @@ def with_database(action: Callable[[Database, Vault], Awaitable[Result]]) -> Res
 
 
 def with_services(action: Callable[["Services"], Awaitable[Result]], *, asks_provider: bool = False) -> Result:
-    """Run work that needs the services composed. They are imported now: ``--help`` needs none.
+    """Run work that needs the composed services, which are imported here: ``--help`` needs none.
 
-    ``asks_provider``: what the provider answers is written, so it has to be the provider of this database.
+    ``asks_provider``: the provider's answers are written, so it must be the provider of this database.
     """
     composition = load_module("payment_service.services")
     start = load_module("payment_service.programs.start") if asks_provider else None

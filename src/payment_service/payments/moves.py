@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -147,15 +147,10 @@ class Moves:
 
 def _report(payment: Payment, before: State) -> None:
     labelled(metrics.MOVES, "payment", before, payment.state).inc()
-    log.info(
-        "payment moved",
-        payment_id=str(payment.id),
-        shop_id=payment.shop_id,
-        before=before,
-        after=payment.state,
-        failure=payment.failure,
-    )
-    record_span(f"payment {payment.state}", 0, payment_id=payment.id, before=before, after=payment.state)
+    move: dict[str, Any] = {"before": before, "after": payment.state}
+    payment_id = str(payment.id)
+    log.info("payment moved", payment_id=payment_id, shop_id=payment.shop_id, **move, failure=payment.failure)
+    record_span(f"payment {payment.state}", 0, payment_id=payment_id, **move)
     if payment.state == State.UNKNOWN:
         alarm("payment_unknown", payment.id, short_code=payment.short_code)
 

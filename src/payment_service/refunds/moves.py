@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from payment_service.events.outbox import EventType
 from payment_service.observability import metrics
@@ -92,17 +92,9 @@ class RefundMoves:
 
 def _report(refund: Refund, payment: Payment, before: RefundState) -> None:
     labelled(metrics.MOVES, "refund", before, refund.state).inc()
-    log.info(
-        "refund moved",
-        payment_id=str(payment.id),
-        refund_id=str(refund.id),
-        shop_id=payment.shop_id,
-        before=before,
-        after=refund.state,
-        failure=refund.failure,
-    )
-    record_span(
-        f"refund {refund.state}", 0, payment_id=payment.id, refund_id=refund.id, before=before, after=refund.state
-    )
+    ids: dict[str, Any] = {"payment_id": str(payment.id), "refund_id": str(refund.id)}
+    move: dict[str, Any] = {"before": before, "after": refund.state}
+    log.info("refund moved", **ids, shop_id=payment.shop_id, **move, failure=refund.failure)
+    record_span(f"refund {refund.state}", 0, **ids, **move)
     if refund.state == RefundState.UNKNOWN:
         alarm("refund_unknown", payment.id, refund_id=str(refund.id))
