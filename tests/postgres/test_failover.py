@@ -224,7 +224,7 @@ async def test_process_leaves_a_primary_that_was_replaced_and_still_answers(pair
     await pair.promote()  # and the primary runs on
     there = build(settings.model_copy(update={"database_url": SecretStr(pair.replica.url())}))
     await there.routing.update(FULL_ACCESS, SHOP, {"organization_bin": SHOPS[OTHER], "device_token": None})
-    await services.database.look_at_servers()
+    await services.database.check_servers()
 
     async def is_of_other() -> bool:
         return await bin_of_shop() == SHOPS[OTHER]

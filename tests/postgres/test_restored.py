@@ -81,7 +81,7 @@ async def test_disk_that_was_put_back_while_a_process_ran_holds_what_would_be_se
         shutil.copytree(postgres._cluster, snapshot)
         postgres.start()
         await Holding(running).release("written after the snapshot")
-        await running.look_at_servers()
+        await running.check_servers()
         postgres.stop()
         owner = postgres._cluster.stat()
         shutil.rmtree(postgres._cluster)
@@ -90,10 +90,10 @@ async def test_disk_that_was_put_back_while_a_process_ran_holds_what_would_be_se
             os.chown(path, owner.st_uid, owner.st_gid)
         postgres.start()
         assert await because(url) is None  # who has just started knows of nothing
-        await running.look_at_servers()
+        await running.check_servers()
         assert await because(url) is HoldReason.HELD
         await Holding(running).release("the cabinet was compared")
-        await running.look_at_servers()
+        await running.check_servers()
         assert await because(url) is None
     finally:
         await running.close()

@@ -19,7 +19,7 @@ from payment_service.audit.canonical import Seal
 from payment_service.audit.models import AuditRetired, AuditSeal
 from payment_service.observability.context import origin
 from payment_service.postgres.database import Database
-from payment_service.postgres.months import NotRetired, detach, over
+from payment_service.postgres.months import NotRetired, detach, partitions_before
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ async def retirable(database: Database, *, before: datetime) -> Sequence[Retirab
 
     A seal that covers rows of two months goes with the older one: files hold seals whole, and none of them twice.
     """
-    old = await over(database, "payment_log", before=before)
+    old = await partitions_before(database, "payment_log", before=before)
     async with database.reading() as session:
         written = await session.scalar(select(func.coalesce(func.max(AuditRetired.last_seq), 0))) or 0
         found = []

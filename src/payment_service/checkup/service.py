@@ -70,7 +70,7 @@ _LATE: Final = {
     "messages": "docs/notify.md: a channel does not take messages, or is not set up here",
 }
 _LEVELS: Final = {Lateness.IN_TIME: Level.OK, Lateness.LATE: Level.WARNING, Lateness.TOO_LATE: Level.BAD}
-Look = Callable[[Services], Awaitable[Sequence[Finding]]]
+Check = Callable[[Services], Awaitable[Sequence[Finding]]]
 
 
 async def run_checks(services: Services) -> AsyncIterator[Finding]:
@@ -85,15 +85,15 @@ async def run_checks(services: Services) -> AsyncIterator[Finding]:
         found = []
     for finding in found:
         yield finding
-    looks: list[Look] = [_provider]
+    checks: list[Check] = [_provider]
     if found and not any(one.what == "schema" and one.level is Level.BAD for one in found):
-        looks += [_rights, _sending, _secrets, _shops, _keys, _workers]
-        looks += [_work, _open, _tasks, _webhooks, _seals, _months]
-    for look in looks:
+        checks += [_rights, _sending, _secrets, _shops, _keys, _workers]
+        checks += [_work, _open, _tasks, _webhooks, _seals, _months]
+    for check in checks:
         try:
-            shown = await look(services)
-        except Exception as error:  # noqa: BLE001 - one look that fails hides no other
-            shown = [Finding(look.__name__.strip("_"), Level.BAD, f"could not be looked at: {type(error).__name__}")]
+            shown = await check(services)
+        except Exception as error:  # noqa: BLE001 - one check that fails hides no other
+            shown = [Finding(check.__name__.strip("_"), Level.BAD, f"could not be looked at: {type(error).__name__}")]
         for finding in shown:
             yield finding
 

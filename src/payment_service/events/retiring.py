@@ -9,12 +9,12 @@ from datetime import datetime
 from payment_service.events.models import Event
 from payment_service.observability.context import origin
 from payment_service.postgres.database import Database
-from payment_service.postgres.months import detach, over
+from payment_service.postgres.months import detach, partitions_before
 
 
 async def retirable(database: Database, *, before: datetime) -> Sequence[str]:
     """The partitions of ``event`` whose rows were all written before then, the oldest first."""
-    return [name for name, _until in await over(database, Event.__tablename__, before=before)]
+    return [name for name, _until in await partitions_before(database, Event.__tablename__, before=before)]
 
 
 async def retire(database: Database, partition: str) -> None:

@@ -52,7 +52,10 @@ class Rules:
 
 
 def decisive(candidates: Sequence[Earlier]) -> Earlier | None:
-    """Which of several equal earlier requests counts: one whose outcome is not known, else the one known last."""
+    """Which of several equal earlier requests counts: one whose outcome is not known, else the one known last.
+
+    ``payment_intend`` chooses alike in SQL; the model and the tests compare.
+    """
     left = [one for one in candidates if one.failure != NOT_SENT]
     return min(left, key=lambda one: (one.state not in IN_FLIGHT, one.known_s), default=None)
 

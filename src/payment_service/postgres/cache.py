@@ -12,8 +12,8 @@ from payment_service.observability.metrics import MEMORY_LOOKUPS, labelled
 from payment_service.postgres.database import Database
 from payment_service.postgres.listening import listen
 
-LOOK_S: Final = 15.0
-"""How often it is looked whether another server has taken over: one that was replaced still answers its listener."""
+CHECK_SERVERS_EVERY_S: Final = 15.0
+"""A server that another one has replaced still answers its listener, so silence does not show it."""
 
 Name = TypeVar("Name", bound=Hashable)
 Row = TypeVar("Row")
@@ -23,7 +23,7 @@ class Cache(Generic[Name, Row]):
     """Rows by name, as long as a listener keeps them fresh. Only rows that were found are kept, never guesses."""
 
     def __init__(self, channel: str, *, name_of: Callable[[str], Name] | None = None) -> None:
-        """``channel`` is the one on which the database tells that a row changed, and ``name_of`` says which one did.
+        """``channel`` is where the database notifies of a changed row; ``name_of`` turns the payload into its name.
 
         Without ``name_of`` a change of any row forgets all of them.
         """
@@ -78,10 +78,10 @@ async def keep_fresh(database: Database, *caches: Cache[Any, Any]) -> None:
         for cache in caches:
             cache.trust(trusted=trusted)
 
-    async def look() -> None:
+    async def check_servers() -> None:
         while True:
-            await asyncio.sleep(LOOK_S)
-            await database.look_at_servers()
+            await asyncio.sleep(CHECK_SERVERS_EVERY_S)
+            await database.check_servers()
 
     await asyncio.gather(
         listen(
@@ -90,5 +90,5 @@ async def keep_fresh(database: Database, *caches: Cache[Any, Any]) -> None:
             connected=lambda: trust(trusted=True),
             lost=lambda: trust(trusted=False),
         ),
-        look(),
+        check_servers(),
     )

@@ -203,7 +203,7 @@ def trouble_of(error: BaseException, *, name: str = "DATABASE_URL") -> Trouble |
             case ConnectArgumentError() | UnsuitableDatabaseError():
                 return Trouble(str(one))
             case asyncpg.PostgresError():
-                if found := _said_by_the_server(one, name):
+                if found := _from_server_error(one, name):
                     return found
             case ssl.SSLCertVerificationError():
                 return Trouble(
@@ -244,26 +244,26 @@ def _away(name: str, why: str) -> str:
 _WHO_MAY: Final = "Migrating and retiring months are the owner's; all else needs the GRANTs of docs/deploy.md."
 
 
-def _said_by_the_server(error: asyncpg.PostgresError, name: str) -> Trouble | None:
-    said = str(error.args[0]).splitlines()[0] if error.args else ""
+def _from_server_error(error: asyncpg.PostgresError, name: str) -> Trouble | None:
+    message = str(error.args[0]).splitlines()[0] if error.args else ""
     match error.sqlstate:
         case "28P01":
             return Trouble(f"The database refuses the user or the password in {name}: correct them.")
         case "28000":
-            return Trouble(f"The database does not let the user of {name} in: {said}.")
+            return Trouble(f"The database does not let the user of {name} in: {message}.")
         case "3D000":
             return Trouble(
                 f"The database that {name} names does not exist on its server: create it, or correct the name."
             )
         case "42501":
-            return Trouble(f"The user of {name} lacks a right in the database: {said}. {_WHO_MAY}")
-        case "08P01" if "startup parameter" in said:
+            return Trouble(f"The user of {name} lacks a right in the database: {message}. {_WHO_MAY}")
+        case "08P01" if "startup parameter" in message:
             return Trouble(
-                f"{name} leads to a pooler, such as PgBouncer, that refuses a parameter of the address ({said}): "
+                f"{name} leads to a pooler, such as PgBouncer, that refuses a parameter of the address ({message}): "
                 "take it out, and give it to the role by ALTER ROLE ... SET."
             )
         case "08P01":
-            return Trouble(f"What answers at the address in {name} refuses the connection: {said}.")
+            return Trouble(f"What answers at the address in {name} refuses the connection: {message}.")
         case "26000" | "42P05":
             return Trouble(
                 f"{name} leads to a pooler, such as PgBouncer, that shares sessions between transactions, and "
@@ -277,5 +277,5 @@ def _said_by_the_server(error: asyncpg.PostgresError, name: str) -> Trouble | No
         case "53100":
             return Trouble(f"The disk of the database that {name} names is full.")
         case code if code and code.startswith(("08", "57P")):
-            return Trouble(_away(name, said or type(error).__name__), may_pass=True)
+            return Trouble(_away(name, message or type(error).__name__), may_pass=True)
     return None

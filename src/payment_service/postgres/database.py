@@ -96,15 +96,15 @@ class Database:
                 beside=self._servers,
             )
         )
-        self._patient: dict[str, Any] = {
+        self._connect_options: dict[str, Any] = {
             "timeout": CONNECT_TIMEOUT_S,
             "command_timeout": COMMAND_TIMEOUT_S,
             "server_settings": {**TRACKED, **arguments.get("server_settings", {}), "timezone": "UTC"},
         }
-        """How the connections are made that requests and workers share."""
+        """Of the connections that requests and workers share."""
         if self.is_shared:
             # A statement is parsed where it runs, in one exchange: the next may run in another session.
-            self._patient["statement_cache_size"] = 0
+            self._connect_options["statement_cache_size"] = 0
         of_statements = max(pool_size // 2, 1)
         self.statements = StatementPool(
             lambda: self._connect(STATEMENT_SETTINGS), of_statements, wait_s=CONNECT_TIMEOUT_S
@@ -163,20 +163,20 @@ class Database:
         """A connection outside the pool, for LISTEN and NOTIFY. The caller closes it."""
         return await self._direct.connect(timeout=CONNECT_TIMEOUT_S)
 
-    async def look_at_servers(self) -> None:
-        """Look whether another server has taken over, and leave the one before. Raises nothing."""
-        await self._servers.look_at_all(**self._patient)
+    async def check_servers(self) -> None:
+        """Check whether another server has taken over, and switch to it. Raises nothing."""
+        await self._servers.check_all(**self._connect_options)
 
     async def _connect(self, more: Mapping[str, str] = MappingProxyType({})) -> asyncpg.Connection:
         """A connection with the settings of the service, and more of them."""
-        connection = await self._servers.connect(**self._patient)
+        connection = await self._servers.connect(**self._connect_options)
         if self.is_shared:
             return connection
         try:
             # A pooler lets clients in before it has a session for them.
             await connection.execute(f"{setting({**SETTINGS, **more})}; {AT_HOME}", timeout=CONNECT_TIMEOUT_S)
         except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            # What asyncpg says of a connection that was cut as soon as it was there.
+            # What asyncpg raises for a connection that was cut as soon as it was open.
             connection.terminate()
             raise ConnectionResetError("the connection was lost") from error
         except BaseException:
@@ -216,9 +216,9 @@ async def _take(session: AsyncSession) -> None:
 
 def is_unreachable(error: BaseException) -> bool:
     """Whether the error says that the database is down, gone or full, not that a statement was wrong."""
-    # SQLAlchemy has no class of its own for most of what the server says, so only the code tells.
-    said = error.orig if isinstance(error, DBAPIError) else error
-    if (getattr(said, "sqlstate", None) or "").startswith(_CANNOT_SERVE):
+    # SQLAlchemy has no class of its own for most errors of the server, so the SQLSTATE decides.
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if (getattr(cause, "sqlstate", None) or "").startswith(_CANNOT_SERVE):
         return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
@@ -269,13 +269,13 @@ async def retry_until_written(
 
 
 def _may_pass(error: Exception) -> bool:
-    # The queue speaks to asyncpg itself, so what it says may come bare.
-    said: BaseException | None = error.orig if isinstance(error, DBAPIError) else error
-    while said is not None and not isinstance(said, asyncpg.PostgresError):
-        said = said.__cause__
-    if said is None:
+    # StatementPool uses asyncpg itself, so its errors come unwrapped.
+    cause: BaseException | None = error.orig if isinstance(error, DBAPIError) else error
+    while cause is not None and not isinstance(cause, asyncpg.PostgresError):
+        cause = cause.__cause__
+    if cause is None:
         return isinstance(error, NotWrittenError) or (isinstance(error, DBAPIError) and constraint_of(error) is None)
-    return not isinstance(said, asyncpg.IntegrityConstraintViolationError | asyncpg.DataError)
+    return not isinstance(cause, asyncpg.IntegrityConstraintViolationError | asyncpg.DataError)
 
 
 def constraint_of(error: BaseException) -> str | None:

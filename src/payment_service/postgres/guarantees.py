@@ -26,8 +26,8 @@ _WANTED: Final[Mapping[str, str]] = MappingProxyType(
 _OF_THE_SERVER: Final = ("fsync", "full_page_writes", "wal_level", "data_directory")
 _SETTINGS: Final = text("SELECT name, setting FROM pg_settings WHERE name = ANY(:names)")
 _ROLE: Final = text("SELECT current_setting('session_replication_role')")
-_HOME: Final = text("SELECT pronamespace FROM pg_proc WHERE oid = to_regproc('payment_intend')")
-"""The schema of the laws: each of them reads and writes its tables, whatever the search path says."""
+_SCHEMA: Final = text("SELECT pronamespace FROM pg_proc WHERE oid = to_regproc('payment_intend')")
+"""The schema of the service's functions: they use its tables, whatever the search path is."""
 _OVERLAID: Final = text("""
     WITH overlaid AS (
         SELECT oid, relname AS name FROM pg_class
@@ -116,7 +116,7 @@ async def laws_off(session: AsyncSession) -> str | None:
     role = await session.scalar(_ROLE)
     if role != "origin":
         return f"session_replication_role is {role}: no trigger fires, and nothing guards the record"
-    home = await session.scalar(_HOME)
+    home = await session.scalar(_SCHEMA)
     if home is None:
         return "the search path does not lead to payment_intend"
     for ask, sentence in (

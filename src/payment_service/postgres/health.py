@@ -9,14 +9,14 @@ from sqlalchemy import text
 from payment_service.postgres import schema
 from payment_service.postgres.database import Database
 
-_ASK = text("""
+_CLOCK_AND_VERSION = text("""
     SELECT extract(epoch FROM clock_timestamp())::float8, current_setting('server_version')
 """)
 
 SKEW_S: Final = 2.0
-"""Beyond that the clocks of this machine and of the database tell times that people notice."""
+"""Beyond that people notice that the clocks of this machine and of the database differ."""
 SLOW_S: Final = 0.1
-"""A database that takes longer to answer is far away, or has no time."""
+"""A database that takes longer to answer is far away or overloaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class DatabaseHealth:
 async def database_health(database: Database) -> DatabaseHealth:
     """Ask the database how it is."""
     async with database.reading() as session:
-        asked, began = time.time(), time.perf_counter()
-        said, version = (await session.execute(_ASK)).one()
+        sent_at, began = time.time(), time.perf_counter()
+        database_time, version = (await session.execute(_CLOCK_AND_VERSION)).one()
         took_s = time.perf_counter() - began
-    return DatabaseHealth(version, took_s, said - (asked + took_s / 2), await schema.current(database))
+    return DatabaseHealth(version, took_s, database_time - (sent_at + took_s / 2), await schema.current(database))

@@ -15,9 +15,9 @@ from payment_service.postgres.database import Database, raw
 from payment_service.postgres.locks import LOCK_MS, when_free
 
 LEADERS: Final = ("payment_log", "event")
-"""The tables that the others are kept with."""
+"""The tables whose months decide those of the others."""
 AHEAD: Final = 3
-"""How many months lie ready after this one."""
+"""How many months are made ahead of this one."""
 ENOUGH: Final = 2
 """With fewer an alarm is raised, while there is still time."""
 
@@ -26,12 +26,12 @@ _SLOWEST_S: Final = 3600.0
 """Counting the rows of the largest month takes less."""
 
 _MAKE = text("SELECT make_months(:leader, :ahead)")
-_STANDING = text("""
+_READY = text("""
     SELECT leader, 12 * date_part('year', gap)::int + date_part('month', gap)::int - 1, rows_astray(leader)
     FROM unnest(CAST(:leaders AS text[])) AS leader,
         age(months_until(leader) AT TIME ZONE 'UTC', date_trunc('month', now() AT TIME ZONE 'UTC')) AS gap
 """)
-_OVER = text("""
+_BEFORE = text("""
     SELECT relname, month_until(oid) AS until FROM pg_class JOIN pg_inherits ON inhrelid = oid
     WHERE inhparent = CAST(CAST(:leader AS text) AS regclass) AND month_until(oid) <= :before ORDER BY until
 """)
@@ -78,14 +78,14 @@ async def make_months(database: Database) -> int:
 async def months(database: Database) -> Months:
     """How many months lie ready."""
     async with database.reading() as session:
-        found = (await session.execute(_STANDING, {"leaders": list(LEADERS)})).all()
+        found = (await session.execute(_READY, {"leaders": list(LEADERS)})).all()
     return Months(min(row[1] for row in found), [f"{leader}_default" for leader, _ahead, astray in found if astray])
 
 
-async def over(database: Database, leader: str, *, before: datetime) -> list[tuple[str, datetime]]:
+async def partitions_before(database: Database, leader: str, *, before: datetime) -> list[tuple[str, datetime]]:
     """The partitions whose rows were all written before then, and until when they were, the oldest first."""
     async with database.reading() as session:
-        found = await session.execute(_OVER, {"leader": leader, "before": before})
+        found = await session.execute(_BEFORE, {"leader": leader, "before": before})
         return [(name, until) for name, until in found]
 
 

@@ -1,7 +1,7 @@
 """What the role of the service may do: docs/deploy.md has the same as GRANTs, and a test compares the two.
 
-Without one of them a payment may be sent whose outcome cannot be written. A release can need another one, so it is
-looked before anything starts.
+Without one of them a payment may be sent whose outcome cannot be written. A release can need another one, so they
+are checked before anything starts.
 """
 
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ _LACKING_OF_ALL: Final = text("""
     UNION ALL SELECT 'EXECUTE on make_months' WHERE NOT has_function_privilege('make_months(text, integer)', 'EXECUTE')
     ORDER BY 1
 """)
-"""Of some sequences it is only asked where they are, which takes the same right."""
+"""Some sequences are only read, which takes the same right."""
 
 
 class Right(NamedTuple):

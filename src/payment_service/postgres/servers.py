@@ -1,15 +1,15 @@
-"""The servers that an address names, of which one takes writes. The one that answered last is asked first.
+"""The servers that an address names, of which one takes writes. The one that answered last is tried first.
 
-A server that is gone without a word takes all the time that a connection may take, so a server goes to the end of the
-list until it has answered: the next attempt begins with another.
+A server that does not answer at all takes the whole timeout of a connection, so a server goes to the end of the list
+until it has answered: the next attempt begins with another.
 
 Two servers may take writes at once: a replica was promoted and nobody stopped the old primary, or an address leads
 somewhere else from one moment to the next. A process has connections to one of them only, the one with the newer
-timeline. Else it would send by one what the other knows, and remember routes that a listener on the old one never hears
-to have changed.
+timeline. Otherwise it could send what the other server already has, and keep routes in memory whose
+changes a listener on the old server never receives.
 
-Nor does a server forget what it had on its disk. One that lacks a row of the record which this process has seen there
-was put back to a backup or a snapshot, and thinks that it crashed: nothing is sent from it.
+A server never loses what was on its disk. One that lacks a row of the audit log which this process has seen there was
+restored from a backup or a snapshot: sending is held.
 """
 
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ _WHICH: Final = """
         current_setting('session_replication_role') AS role
 """
 _LAST_ROW: Final = "SELECT coalesce(max(id), 0) FROM payment_log"
-"""A new connection reads of every partition for it: asked when the servers are looked at, and in doubt."""
+"""It reads every partition, so it runs only when the servers are checked, and in doubt."""
 _HOLD: Final = "SELECT hold_sending('the database has forgotten what it had on its disk')"
 log = get_logger(__name__)
 
@@ -62,7 +62,7 @@ class Current:
     flushed: int = 0
     """Where its write-ahead log ended on the disk; after a crash it may end a little before, without any commit."""
     last_row: int = 0
-    """Of the record, to which rows are only added, and of which nothing is seen that is not on the disk."""
+    """The newest seen row of the audit log. Rows are only added, and none is visible before it is on the disk."""
     connections: WeakSet[asyncpg.Connection] = field(default_factory=WeakSet)
 
     def takes(self, connection: asyncpg.Connection, which: _Which, *, may_differ: bool) -> bool:
@@ -90,7 +90,7 @@ class Servers:
         self._name = name
         self._arguments = arguments
         if arguments.get("target_session_attrs") not in WRITABLE:
-            # A replica may lack a route or a key that was changed, and has no LISTEN that would tell.
+            # A replica may lack a route or a key that was changed, and has no LISTEN that would report it.
             self._arguments = {**arguments, "target_session_attrs": "read-write"}
         host, port = arguments["host"], arguments["port"]
         self._servers = list(zip(host, port, strict=True)) if isinstance(host, list) else [(host, port)]
@@ -98,10 +98,10 @@ class Servers:
         self._leads = beside is None
 
     async def connect(self, **more: Any) -> asyncpg.Connection:
-        """A connection that was looked at before anybody uses it; ``more`` for asyncpg.
+        """A connection that was checked before anybody uses it; ``more`` for asyncpg.
 
         Raises:
-            OSError, asyncpg.PostgresError: when none of them takes writes; what the last one said.
+            OSError, asyncpg.PostgresError: when none of them takes writes: the error of the last one.
             UnsuitableDatabaseError: when the database must not be used.
         """
         left = list(self._servers)
@@ -121,8 +121,8 @@ class Servers:
             self._servers.insert(0, server)
             return connection
 
-    async def look_at_all(self, **more: Any) -> None:
-        """Connect to each of them, and go over to one that has replaced the one in use. Raises nothing."""
+    async def check_all(self, **more: Any) -> None:
+        """Connect to each server, and switch to one that has replaced the one in use. Raises nothing."""
         for server in list(self._servers):
             before = self.current.which
             try:
@@ -131,7 +131,7 @@ class Servers:
                     self.current.last_row = await _last_row(connection, more.get("timeout"))
                 finally:
                     connection.terminate()
-            except Exception as error:  # noqa: BLE001 - a replica, mostly; who needs a connection is told what is wrong
+            except Exception as error:  # noqa: BLE001 - a replica, mostly; connect() reports the error
                 log.debug("server not used", error=type(error).__name__)
                 continue
             if self.current.which != before:
@@ -155,17 +155,17 @@ class Servers:
             connection.terminate()
             match error:
                 case asyncpg.ObjectNotInPrerequisiteStateError():
-                    # A pooler may say of a server what it was before, and a replica writes no log.
+                    # A pooler may report what a server was before, and a replica writes no log.
                     raise ReadOnlyServerError("the server takes no writes") from error
                 case asyncpg.InterfaceError() | asyncpg.InternalClientError():
-                    # What asyncpg says of a connection that was cut as soon as it was there.
+                    # What asyncpg raises for a connection that was cut as soon as it was open.
                     raise ConnectionResetError("the connection was lost") from error
                 case _:
                     raise
         return connection
 
     async def _admit(self, connection: asyncpg.Connection, timeout_s: float | None) -> None:
-        """Look which server it is, and what it has; nothing is sent from one that has forgotten something.
+        """Find out which server it is; hold sending if it has lost rows.
 
         Raises:
             ReplacedServerError: when this process uses another server, or another database.
@@ -195,6 +195,6 @@ class Servers:
 async def _last_row(connection: asyncpg.Connection, timeout_s: float | None) -> int:
     try:
         found: int = await connection.fetchval(_LAST_ROW, timeout=timeout_s)
-    except asyncpg.UndefinedTableError:  # it was not migrated yet
+    except asyncpg.UndefinedTableError:  # not migrated yet
         return 0
     return found

@@ -2,7 +2,7 @@
 
 A pooler may stand before PostgreSQL. One that gives each client a session of its own (PgBouncer in session mode) is no
 different from PostgreSQL. One that shares sessions between transactions (transaction mode) loses what is set in them,
-and hands settings of one client to another: there the settings are the role's, and are looked at before the service
+and hands settings of one client to another: there the settings are the role's, and are checked before the service
 starts. What no payment can do without, a commit on the disk and READ COMMITTED, the tables themselves ask for
 (migration 0020).
 """

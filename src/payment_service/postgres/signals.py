@@ -1,8 +1,8 @@
 """Notifying other processes (NOTIFY) of what was committed.
 
 Never inside a transaction that others wait for: a commit with a NOTIFY takes a lock of the whole cluster until it is
-flushed. So a signal is sent after its commit, on a connection of its own, together with whatever gathered meanwhile. A
-signal may be lost with its process or its connection: whoever listens also looks now and then.
+flushed. So a signal is sent after its commit, on a connection of its own, with those that gathered meanwhile. A signal
+may be lost with its process or its connection: every listener also polls now and then.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ TIMEOUT_S: Final = 2.0
 GATHER_S: Final = 0.02
 """How long a process gathers signals after it sent some. One that comes alone is sent at once."""
 TRIES: Final = 2
-"""A connection that was lost while it rested is noticed when it is used."""
+"""A connection that was lost while it was idle is noticed when it is used."""
 _NOTIFY: Final = "SELECT pg_notify(channel, payload) FROM unnest($1::text[], $2::text[]) AS signal (channel, payload)"
 _NOTED: Final = "signals"
 log = get_logger(__name__)
 
 Signal: TypeAlias = tuple[str, str]
-"""A channel, and what is said there (under 8,000 bytes)."""
+"""A channel and a payload of under 8,000 bytes."""
 
 
 class Signals:

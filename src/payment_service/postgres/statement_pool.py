@@ -15,14 +15,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from payment_service.observability.metrics import CONNECTION_WAIT
 
-RESTED_S: Final = 1.0
+PING_AFTER_IDLE_S: Final = 1.0
 """A connection that was idle for longer is pinged before it is used."""
 _GONE: Final = ("08", "25P03", "25P04", "57P")
 """SQLSTATEs that end a connection: it was lost, it was cut off after a timeout, or the server is stopping."""
 
 
-def _leave_what_has_no_replica(connection: asyncpg.Connection, message: asyncpg.PostgresLogMessage) -> None:
-    """Do not believe a commit whose wait for a replica was cancelled: PostgreSQL only warns, and says it is done."""
+def _drop_unreplicated(connection: asyncpg.Connection, message: asyncpg.PostgresLogMessage) -> None:
+    """Drop the connection when the wait for a replica is cancelled: PostgreSQL only warns, and reports a commit."""
     if message.server_source_function == "SyncRepWaitForLSN":
         connection.terminate()
 
@@ -40,8 +40,8 @@ class StatementPool:
         """Run one statement and return its rows, within so many seconds from now.
 
         Raises:
-            asyncpg.PostgresError: what the server said.
-            OSError, sqlalchemy.exc.TimeoutError: the connection was lost, or none was to be had in time.
+            asyncpg.PostgresError: the server refused it.
+            OSError, sqlalchemy.exc.TimeoutError: the connection was lost, or none was free in time.
         """
         begun = time.monotonic()
         connection = await self._acquire()
@@ -53,14 +53,14 @@ class StatementPool:
             self._release(connection, lost=(error.sqlstate or "").startswith(_GONE))
             raise
         except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            # What asyncpg says of a connection that was killed while it rested.
+            # What asyncpg raises for a connection that was killed while it was idle.
             self._release(connection, lost=True)
             raise ConnectionResetError("the connection was lost") from error
         except BaseException:
             self._release(connection, lost=True)
             raise
         self._release(connection)
-        if connection.is_closed():  # it has been left meanwhile
+        if connection.is_closed():  # _drop_unreplicated closed it
             raise ConnectionResetError("the connection was lost")
         return rows
 
@@ -76,9 +76,9 @@ class StatementPool:
             connection.terminate()
 
     async def _acquire(self) -> asyncpg.Connection:
-        if not self._free.locked() and (rested := self._newest()) is not None:
+        if not self._free.locked() and (connection := self._newest()) is not None:
             await self._free.acquire()  # does not wait: none is held by others than those who run a statement
-            return rested
+            return connection
         is_full, begun = self._free.locked(), time.perf_counter()
         try:
             async with asyncio.timeout(self._wait_s):
@@ -97,7 +97,7 @@ class StatementPool:
 
     def _newest(self) -> asyncpg.Connection | None:
         """A connection that was used a moment ago."""
-        if self._idle and time.monotonic() - self._idle[-1][0] < RESTED_S:
+        if self._idle and time.monotonic() - self._idle[-1][0] < PING_AFTER_IDLE_S:
             _, connection = self._idle.pop()
             if not connection.is_closed():
                 return connection
@@ -109,7 +109,7 @@ class StatementPool:
             used_at, connection = self._idle.pop()
             if connection.is_closed():
                 continue
-            if time.monotonic() - used_at < RESTED_S:
+            if time.monotonic() - used_at < PING_AFTER_IDLE_S:
                 return connection
             try:
                 await connection.execute("SELECT 1")
@@ -121,7 +121,7 @@ class StatementPool:
             else:
                 return connection
         connection = await self._connect()
-        connection.add_log_listener(_leave_what_has_no_replica)
+        connection.add_log_listener(_drop_unreplicated)
         return connection
 
     def _release(self, connection: asyncpg.Connection, *, lost: bool = False) -> None:

@@ -159,7 +159,7 @@ class Worker:
 
     async def _look_at_database(self) -> None:
         """Send no notifications from a copy of the database. Readings go on: they change nothing elsewhere."""
-        await self.database.look_at_servers()
+        await self.database.check_servers()
         await self.holding.follow_promotion()
         hold_reason = await self.holding.hold_reason()
         self._hold_notifications(held=hold_reason not in {None, HoldReason.HELD})
