@@ -13,12 +13,14 @@ from payment_service.routing.rule import set_needs_two
 from payment_service.services import Services
 from tests.conftest import ClientMaker
 from tests.console.conftest import OWN, PASSWORD, SignIn, text_of
+from tests.support.waiting import until
 
 LONG_AGO = (
     "SET session_replication_role = replica;"
     "UPDATE person_session SET proved_at = now() - interval '1 hour';"
     "RESET session_replication_role"
 )
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
 ACCOUNT = {"email": "Dana@Example.kz", "name": "Дана", "role": "florist", f"shop-{OWN}": "yes", "limit": "50 000"}
 
 
@@ -58,6 +60,22 @@ async def test_key_ends_only_with_the_password_of_a_moment_ago(
     assert (await client.post(path)).status_code == 303  # twice is the same as once
     for missing in ("/console/keys/999/revoke", "/console/keys/x/revoke"):
         assert (await client.get(missing)).status_code == 404
+
+
+async def test_form_whose_session_ends_while_it_is_sent_leads_to_the_sign_in(
+    services: Services, sign_in: SignIn, sql: asyncpg.Connection
+) -> None:
+    made = await services.access.create("bitrix", [Scope.PAYMENTS_READ], shops=ALL_SHOPS)
+    client = await sign_in(Role.ADMIN)
+    await sql.execute(LONG_AGO)
+    async with sql.transaction():
+        await sql.execute("UPDATE person_session SET ended_at = now()")
+        path = f"/console/keys/{made.row.id}/revoke"
+        sent = asyncio.create_task(client.post(path, data={"password": PASSWORD}))
+        await until(lambda: sql.fetchval(WAITING))
+    answer = await sent
+    assert (answer.status_code, answer.headers["location"]) == (303, "/console/sign-in")
+    assert await sql.fetchval("SELECT revoked_at FROM api_key") is None
 
 
 KEY = {"name": "bitrix", "scope-payments:read": "yes", "reach": "some", f"shop-{OWN}": "yes", "days": "30"}

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from payment_service.console.problems import problem_fields
 from payment_service.console.sellers import SELLERS, Seller, read
 from payment_service.console.web import Visit, reason_of, redirect, require_proof
-from payment_service.errors import InvalidInput, NotAuthenticated, RouteChangeNotFound, ServiceError
+from payment_service.errors import InvalidInput, RouteChangeNotFound, ServiceError
 from payment_service.identifiers import masked
 from payment_service.routing.changes import Proposal
 
@@ -48,8 +48,6 @@ async def change(visit: Visit) -> Response:
         else:
             seen = {"version": seller.row.version}
             await routing.update(visit.me.caller, seller.row.shop_id, wanted, seen=seen, reason=reason)
-    except NotAuthenticated:
-        raise
     except ServiceError as error:
         return await _form(visit, seller, error)
     return redirect(home, done="proposed" if is_proposed else "changed")
@@ -68,8 +66,6 @@ async def decide(visit: Visit) -> Response:
             await require_proof(visit)
             act = changes.confirm if decision == "confirm" else changes.refuse
             await act(me.caller, me.person.id, proposal.change.id)
-        except NotAuthenticated:
-            raise
         except ServiceError as refusal:
             error = refusal
         else:

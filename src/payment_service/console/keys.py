@@ -17,7 +17,7 @@ from payment_service.console.form_fields import chosen_shops, form_id, shop_numb
 from payment_service.console.lists import sellers
 from payment_service.console.problems import field_of, problem_fields
 from payment_service.console.web import HOME, Refused, Visit, number_of, redirect, require_proof, uncached_page
-from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
+from payment_service.errors import InvalidInput, ServiceError
 from payment_service.languages import mark
 from payment_service.reconciliation.turnover import names_of_shops
 
@@ -57,8 +57,6 @@ async def new(visit: Visit) -> Response:
             made = await visit.services.access.create(
                 visit.form_value("name"), scopes, shops=shops, expires_at=expires_at, once=once
             )
-        except NotAuthenticated:
-            raise
         except InvalidInput as refusal:
             if field_of(refusal) == "once":
                 return redirect(f"{HOME}/keys", done="made-before")
@@ -104,8 +102,6 @@ async def revoke(visit: Visit) -> Response:
         try:
             await require_proof(visit)
             await visit.services.access.revoke(key_id)
-        except NotAuthenticated:
-            raise
         except ServiceError as refusal:
             error = refusal
         else:

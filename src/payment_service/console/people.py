@@ -21,7 +21,7 @@ from payment_service.console.web import (
     require_proof,
     uncached_page,
 )
-from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
+from payment_service.errors import InvalidInput, ServiceError
 from payment_service.languages import mark
 from payment_service.money import Money
 from payment_service.notifications.links import MadeLink
@@ -65,8 +65,6 @@ async def new(visit: Visit) -> Response:
             person = await visit.services.people.add(
                 visit.form_value("email"), visit.form_value("name"), role, shops, refund_limit=limit
             )
-        except NotAuthenticated:
-            raise
         except ServiceError as refusal:
             is_name = isinstance(refusal, InvalidInput) and field_of(refusal) == "name"
             error = InvalidInput("person_name", "is too long, or none") if is_name else refusal
@@ -93,8 +91,6 @@ async def one(visit: Visit) -> Response:
             if visit.form_value("do") in {"link", "send-link"} and person.id != visit.me.person.id:
                 await _check_alone(visit, person.role)
             return await act(visit, person)
-        except NotAuthenticated:
-            raise
         except ServiceError as refusal:
             error = refusal
     return await _form(visit, person, error)

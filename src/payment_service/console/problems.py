@@ -11,6 +11,7 @@ from payment_service.notifications.texts import money
 from payment_service.postgres.database import is_unreachable
 
 _STATUS: Final[Mapping[type[ServiceError], int]] = {
+    errors.NotAuthenticated: 401,
     errors.InvalidInput: 422,
     errors.RefundExceedsRemainder: 422,
     errors.PaymentNotFound: 404,

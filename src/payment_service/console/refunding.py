@@ -13,14 +13,7 @@ from starlette.responses import Response
 from payment_service.console.payment import PageContent, facts, read
 from payment_service.console.problems import problem_fields
 from payment_service.console.web import HOME, Visit, finish_in_time, money_of, reason_of, redirect, require_proof
-from payment_service.errors import (
-    InvalidInput,
-    NotAuthenticated,
-    PaymentNotPaid,
-    RefundExceedsRemainder,
-    ServiceError,
-    StillRunning,
-)
+from payment_service.errors import InvalidInput, PaymentNotPaid, RefundExceedsRemainder, ServiceError, StillRunning
 from payment_service.money import Money
 from payment_service.payments.lifecycle import State
 from payment_service.refunds.lifecycle import RefundState
@@ -55,8 +48,6 @@ async def refund(visit: Visit) -> Response:
         state = await _refund(visit, shown, amount, seen, reason)
     except StillRunning:
         return redirect(f"{HOME}/payments/{shown.payment.id}", done="seen-before")
-    except NotAuthenticated:
-        raise
     except ServiceError as error:
         return await _form(visit, shown, error)
     return redirect(f"{HOME}/payments/{shown.payment.id}", done=_DONE[state])

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from payment_service.console.payment import facts, read
 from payment_service.console.problems import problem_fields
 from payment_service.console.web import HOME, Visit, reason_of, redirect, require_proof
-from payment_service.errors import InvalidInput, NotAuthenticated, RefundNotFound, ServiceError
+from payment_service.errors import InvalidInput, RefundNotFound, ServiceError
 from payment_service.payments.lifecycle import State
 from payment_service.payments.settling import Settlement
 from payment_service.refunds.settling import RefundSettlement
@@ -66,8 +66,6 @@ async def _answer(visit: Visit, template: str, act: Any, *, done: str) -> Respon
     if visit.request.method == "POST":
         try:
             await act(visit, refund)
-        except NotAuthenticated:
-            raise
         except ServiceError as refusal:
             error = refusal
         else:

@@ -15,7 +15,7 @@ from payment_service.console.problems import problem_fields
 from payment_service.console.refunding import CALLER
 from payment_service.console.sellers import Seller, read
 from payment_service.console.web import HOME, Visit, finish_in_time, money_of, redirect
-from payment_service.errors import IdempotencyKeyReused, InvalidInput, NotAuthenticated, ServiceError, ShopInactive
+from payment_service.errors import IdempotencyKeyReused, InvalidInput, ServiceError, ShopInactive
 from payment_service.identifiers import checked_phone
 from payment_service.languages import mark
 from payment_service.money import MAX_TIYN
@@ -37,8 +37,6 @@ async def test(visit: Visit) -> Response:
     try:
         request = _request(visit, seller)
         payment_id = await _send(visit, request)
-    except NotAuthenticated:
-        raise
     except ServiceError as error:
         return _form(visit, seller, error)
     return redirect(f"{HOME}/payments/{payment_id}")

@@ -133,9 +133,9 @@ def page(show: Page, *, needs: Right | None = Right.READ) -> Callable[[Request],
 
 def _error_page(visit: Visit, error: Exception) -> Response:
     """The page for an error."""
-    if isinstance(error, NotAuthenticated):
-        return _to_sign_in(visit)
     status = error.status if isinstance(error, Refused) else status_of(error)
+    if status == 401:
+        return _to_sign_in(visit)
     if status == 500:
         log.error("unforeseen error", exc_info=error)
     if visit.is_partial:
@@ -325,10 +325,14 @@ async def require_proof(visit: Visit) -> None:
     Raises:
         InvalidInput: when the form does not hold it.
         RateLimited: after too many attempts.
+        Refused: when the session ended meanwhile; no form shows that as its error.
     """
     if visit.me.has_proved:
         return
     password = visit.form.get("password", "")
     if not password:
         raise InvalidInput("password" if visit.me.person.password_hash else "proof", "is needed")
-    await visit.services.sessions.prove(visit.me, password, address=visit.address)
+    try:
+        await visit.services.sessions.prove(visit.me, password, address=visit.address)
+    except NotAuthenticated as error:
+        raise Refused(401) from error

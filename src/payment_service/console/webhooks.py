@@ -27,7 +27,7 @@ from payment_service.console.web import (
     require_proof,
     uncached_page,
 )
-from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
+from payment_service.errors import InvalidInput, ServiceError
 from payment_service.identifiers import new_id
 from payment_service.languages import mark
 from payment_service.notifications.texts import ALMATY
@@ -97,8 +97,6 @@ async def new(visit: Visit) -> Response:
             fields = await _wanted(visit)
             await require_proof(visit)
             made = await visit.services.endpoints.add(visit.me.caller, fields, once=once)
-        except NotAuthenticated:
-            raise
         except ServiceError as refusal:
             if isinstance(refusal, InvalidInput) and field_of(refusal) == "once":
                 return redirect(f"{HOME}/webhooks", done="made-before")
@@ -131,8 +129,6 @@ async def switch(visit: Visit) -> Response:
             if endpoint.is_active != on:
                 changed = {"is_active": on}
                 await visit.services.endpoints.change(visit.me.caller, endpoint.id, changed, reason=reason)
-        except NotAuthenticated:
-            raise
         except ServiceError as refusal:
             error = refusal
         else:
