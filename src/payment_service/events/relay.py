@@ -17,9 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from payment_service.events.models import Event
 from payment_service.events.outbox import payment_of
 from payment_service.observability.logs import get_logger
-from payment_service.observability.metrics import WORK_FAILURES, alarm, labelled
+from payment_service.observability.metrics import alarm
 from payment_service.observability.sentry import report
 from payment_service.postgres.database import Database, is_unreachable
+from payment_service.scheduling.failures import count_failure
 
 BATCH: Final = 200
 LOOK_EVERY_S: Final = 1.0
@@ -56,9 +57,7 @@ class Relay:
             try:
                 await self.pass_on()
             except Exception as error:  # noqa: BLE001 - events are written down, and the next time finds them
-                labelled(WORK_FAILURES, "events").inc()
-                if not is_unreachable(error):
-                    report(error)
+                count_failure("events", error)
                 log.warning("events not passed on yet", error=type(error).__name__)
             await asyncio.sleep(GATHER_S)
 
