@@ -114,29 +114,19 @@ def reconcile(
     Nothing is changed without --apply. Ctrl-C stops it in order, and --resume continues it. The exit code is 0 when all
     agrees, 1 when something differs or needs a person, 2 when the run did not finish or not all could be read.
     """
-    asked = RunArguments(since, until, shop, apply)
+    arguments = RunArguments(since, until, shop, apply)
+    stopped = _load_stopped(state, arguments, resume=resume)
+    if csv_file is not None and not _can_be_replaced(csv_file):  # checked before hours of reading
+        _give_up(f"{csv_file} cannot be written: name a file in a folder that you may write to.")
 
     async def work(services: "Services") -> _Report:
         reconciliation = Reconciliation(services.database, services.providers, services.reading)
-        checkpoint = left or await _begun(reconciliation, asked)
+        checkpoint = stopped or await _begin(reconciliation, arguments)
         if not await reconciliation.knows(checkpoint.walk):
             _give_up(f"{state} was left by a run over another database.")
-        await _go(reconciliation, checkpoint, state)
+        await _walk(reconciliation, checkpoint, state)
         turnovers = await turnovers_of(services.database, checkpoint.period, checkpoint.walk.findings)
         return _Report(checkpoint.period, checkpoint.walk, turnovers)
-
-    left: Checkpoint | None = None
-    if resume:
-        try:
-            left = Checkpoint.load(state, asked)
-        except BadCheckpointError as error:
-            _give_up(str(error))
-    elif state.exists():
-        _give_up(f"{state} was left by a run that was stopped: continue it with --resume, or remove the file.")
-    if csv_file is not None and not _can_be_replaced(csv_file):
-        _give_up(
-            f"{csv_file} cannot be written: name a file in a folder that you may write to."
-        )  # before hours of asking
 
     try:
         report = with_services(work, asks_provider=True)
@@ -155,6 +145,18 @@ def reconcile(
     raise typer.Exit(_code(report.walk.findings))
 
 
+def _load_stopped(state: Path, arguments: RunArguments, *, resume: bool) -> Checkpoint | None:
+    """The stopped run to resume; none for a new run, which must not overwrite a stopped one."""
+    if resume:
+        try:
+            return Checkpoint.load(state, arguments)
+        except BadCheckpointError as error:
+            _give_up(str(error))
+    if state.exists():
+        _give_up(f"{state} was left by a run that was stopped: continue it with --resume, or remove the file.")
+    return None
+
+
 def _can_be_replaced(file: Path) -> bool:
     """Whether a new file can replace it; a device, such as /dev/stdout, cannot be replaced."""
     return os.access(file.parent, os.W_OK) and (file.is_file() or not (file.exists() or file.is_symlink()))
@@ -171,15 +173,15 @@ def _give_up(sentence: str, state: Path | None = None) -> NoReturn:
 # --- the walk
 
 
-async def _begun(reconciliation: Reconciliation, asked: RunArguments) -> Checkpoint:
+async def _begin(reconciliation: Reconciliation, arguments: RunArguments) -> Checkpoint:
     now = await reconciliation.now()
-    period = Period(asked.since, min(asked.until or now, now), asked.shop_id)
+    period = Period(arguments.since, min(arguments.until or now, now), arguments.shop_id)
     if period.since >= period.until:
         _give_up("The period is empty: --since must be before --until and not in the future.")
-    return Checkpoint(asked, period, Walk())
+    return Checkpoint(arguments, period, Walk())
 
 
-async def _go(reconciliation: Reconciliation, checkpoint: Checkpoint, state: Path) -> None:
+async def _walk(reconciliation: Reconciliation, checkpoint: Checkpoint, state: Path) -> None:
     """Walk to the end of the period, and save the progress."""
     period, walk = checkpoint.period, checkpoint.walk
     checkpoint.save(state)
@@ -214,19 +216,19 @@ def _stop_by_signal() -> Iterator[asyncio.Event]:
     """The first signal stops in order, the second at once."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    signs = (signal.SIGINT, signal.SIGTERM)
+    signals = (signal.SIGINT, signal.SIGTERM)
 
     def remove_handlers() -> None:
-        for sign in signs:
-            loop.remove_signal_handler(sign)
+        for number in signals:
+            loop.remove_signal_handler(number)
 
     def stop() -> None:
         typer.echo("Stopping when the readings under way have ended; press again to stop at once.", err=True)
         stopping.set()
         remove_handlers()
 
-    for sign in signs:
-        loop.add_signal_handler(sign, stop)
+    for number in signals:
+        loop.add_signal_handler(number, stop)
     try:
         yield stopping
     finally:
@@ -285,11 +287,11 @@ def _print(report: _Report) -> None:
         typer.echo("docs/reconcile.md says what to do about each.\n")
     lines = [line_of(turnover) for turnover in (*report.turnovers, total_of(report.turnovers))]
     show(lines, as_json=False, title="Sums in tenge")
-    period, still = report.period, sum(finding.differs for finding in findings)
-    right = sum(finding.became is not None for finding in findings)
+    period, differing = report.period, sum(finding.differs for finding in findings)
+    corrected = sum(finding.became is not None for finding in findings)
     typer.echo(
         f"{report.walk.done} payments made from {_time(period.since)} until {_time(period.until)}: "
-        f"{still} differ, {right} were put right, "
+        f"{differing} differ, {corrected} were put right, "
         f"{sum(finding.kind in QUESTIONS for finding in findings)} only people can tell, "
         f"{sum(finding.kind is Kind.UNREAD for finding in findings)} could not be read."
     )
