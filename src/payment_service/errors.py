@@ -164,7 +164,7 @@ class DeviceTokenMissing(ServiceError):
 
 
 class TokenOfAnotherBin(ServiceError):
-    """The device token stands with another BIN, at this shop or another: it was registered for that one."""
+    """The device token is in use with another BIN, at this shop or another: it was registered for that one."""
 
     code = "token_of_another_bin"
     title = "Device token of another BIN"
@@ -298,8 +298,8 @@ class SettlementContradicted(ServiceError):
     code = "settlement_contradicted"
     title = "The provider says otherwise"
 
-    def __init__(self, external_id: str, said: str) -> None:
-        super().__init__(f"Asked about {external_id}, the provider says {said}. Nothing was settled.")
+    def __init__(self, external_id: str, found: str) -> None:
+        super().__init__(f"Asked about {external_id}, the provider says {found}. Nothing was settled.")
 
 
 class ExternalIdTaken(ServiceError):

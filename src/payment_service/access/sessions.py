@@ -32,7 +32,7 @@ class SignedIn:
     person: Person
     digest: str
     proved_s: float
-    """Seconds since the person last said who they are: by the password, or to an OpenID provider."""
+    """Seconds since the person last proved who they are: by the password, or to an OpenID provider."""
 
     @property
     def caller(self) -> Caller:

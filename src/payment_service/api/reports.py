@@ -126,27 +126,27 @@ class ClientReport(BaseModel):
     def _keep(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(given, dict):
             return handler(given)
-        said = {name: value for name, value in given.items() if value not in (None, "") or name not in cls.model_fields}
+        sent = {name: value for name, value in given.items() if value not in (None, "") or name not in cls.model_fields}
         try:
-            report, wrong = handler(said), set()
+            report, wrong = handler(sent), set()
         except ValidationError as error:
             wrong = {str(one["loc"][0]) for one in error.errors()}
-            if not wrong <= _FORMS.keys() & said.keys():
+            if not wrong <= _FORMS.keys() & sent.keys():
                 raise
-            kept = {name: value for name, value in said.items() if name not in wrong}
+            kept = {name: value for name, value in sent.items() if name not in wrong}
             report = handler(kept | {name: None for name in wrong if cls.model_fields[name].is_required()})
-        report.warn_of_losses(said, wrong)
+        report.warn_of_losses(sent, wrong)
         return report
 
-    def warn_of_losses(self, said: Mapping[str, Any], wrong: set[str]) -> None:
+    def warn_of_losses(self, sent: Mapping[str, Any], wrong: set[str]) -> None:
         """Note what of the report is not kept as it was sent. ``wrong`` names what was left out."""
-        self._warnings = [*self._partly_kept(said, wrong)]
+        self._warnings = [*self._partly_kept(sent, wrong)]
 
-    def _partly_kept(self, said: Mapping[str, Any], wrong: set[str]) -> Iterator[str]:
-        for name in (name for name in type(self).model_fields if name in said):
+    def _partly_kept(self, sent: Mapping[str, Any], wrong: set[str]) -> Iterator[str]:
+        for name in (name for name in type(self).model_fields if name in sent):
             if name in wrong:
-                yield f"{name}: {_in_words(said[name])[:60]} was left out: it is {_FORMS[name]}"
-            elif name in _WORDS and getattr(self, name) != said[name]:
+                yield f"{name}: {_in_words(sent[name])[:60]} was left out: it is {_FORMS[name]}"
+            elif name in _WORDS and getattr(self, name) != sent[name]:
                 yield f"{name}: kept as {getattr(self, name)}"
         organization_bin = getattr(self, "organization_bin", None)
         if organization_bin is not None:
@@ -163,7 +163,7 @@ class ClientReport(BaseModel):
 
     def warnings(self, request: Request) -> list[str]:
         """What of the report, and of the query that came with it, is not kept as it was sent."""
-        parameters = [f"{name[:60]}: {said}" for name, said in unknown_parameters(request.query_params, ()).items()]
+        parameters = [f"{name[:60]}: {why}" for name, why in unknown_parameters(request.query_params, ()).items()]
         found = (self._warnings + parameters)[:MAX_ERRORS]
         if found:
             log.warning("report kept in part", warnings=" | ".join(found))

@@ -202,7 +202,7 @@ class _Endpoint:
             errors += _nearly_keys(headers)
         if self._is_strict:
             unknown = unknown_parameters(query, self._query_names)
-            errors += [_error("query", name, said) for name, said in unknown.items()]
+            errors += [_error("query", name, message) for name, message in unknown.items()]
         if self._body is None:
             errors += await _unasked_body(request, headers)
         if errors:

@@ -56,7 +56,7 @@ def settle(
     as_json: AsJson = False,
 ) -> None:
     """Settle an unknown payment. Where the provider can be asked, a contradiction is refused."""
-    found = [state for state, said in ((State.PAID, paid), (State.PENDING, pending), (State.FAILED, failed)) if said]
+    found = [state for state, given in ((State.PAID, paid), (State.PENDING, pending), (State.FAILED, failed)) if given]
     if len(found) != 1:
         fail("Say one of --paid, --pending and --failed.")
     settlement = Settlement(state=found[0], reason=_checked(reason), external_id=_checked_id(external_id))

@@ -233,13 +233,13 @@ def _check(settlement: Settlement, external_id: str, reading: Reading) -> None:
         case StatusUnread():
             raise ProviderUnavailable
         case NoSuchPayment():
-            said = "that there is no such payment"
+            found = "that there is no such payment"
         case StatusRead(status, meaning):
-            said = f"'{status}'"
+            found = f"'{status}'"
         case _:
             assert_never(reading)
     if meaning not in _FITTING[settlement.state]:
-        raise SettlementContradicted(external_id, said)
+        raise SettlementContradicted(external_id, found)
 
 
 def _step(settlement: Settlement, external_id: str | None, reading: Reading | None) -> Step:
@@ -247,8 +247,8 @@ def _step(settlement: Settlement, external_id: str | None, reading: Reading | No
     if not isinstance(reading, StatusRead):
         return Step(State.FAILED, Failure.SETTLED, "settled", "A person found that it was never made.", receipt)
     if settlement.state is State.FAILED:
-        said = "The provider says that the payment failed, was refused or expired."
-        return Step(State.FAILED, Failure.DECLINED, reading.status, said, receipt, reading.status)
+        message = "The provider says that the payment failed, was refused or expired."
+        return Step(State.FAILED, Failure.DECLINED, reading.status, message, receipt, reading.status)
     # A person who found it open may have looked a moment before it was paid.
     state = State.PAID if reading.meaning is Meaning.PAID else settlement.state
     return Step(state, receipt=receipt, status=reading.status)

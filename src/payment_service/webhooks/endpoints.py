@@ -330,7 +330,7 @@ async def locked(session: AsyncSession, endpoint_id: UUID) -> WebhookEndpoint | 
 
 
 def wants(endpoint: WebhookEndpoint, event: Event, of_sellers: Collection[UUID]) -> bool:
-    """Whether an endpoint receives an event. ``of_sellers``: events that those of their shop may be told, by id."""
+    """Whether an endpoint receives an event. ``of_sellers``: the events of present sellers, by id."""
     if event.type == EventType.TEST:
         return event.subject_id == str(endpoint.id)
     of_type = endpoint.events is None or event.type in endpoint.events
