@@ -1,5 +1,6 @@
 """What ``doctor`` finds, one thing wrong at a time."""
 
+import asyncio
 import re
 import time
 from dataclasses import replace
@@ -31,6 +32,7 @@ from tests.support.asking import SHOP, age, ask, taking
 from tests.support.database import without_laws
 from tests.support.replies import failure, status_reply
 from tests.support.shops import SHOPS
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("shops")
 
@@ -158,8 +160,30 @@ async def test_triggers_that_are_switched_off(well: Services, sql: asyncpg.Conne
     assert metrics.LAWS_OFF._value.get() == 0
 
 
+async def test_table_that_somebody_holds_and_rows_that_others_wait_for(
+    well: Services, sql: asyncpg.Connection, database_url: str
+) -> None:
+    pid = await sql.fetchval("SELECT pg_backend_pid()")
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE worker_tick IN SHARE MODE")
+        assert await found(well) == {
+            ("locks", Level.BAD): f"statements wait: session {pid} of postgres holds worker_tick (ShareLock)"
+        }
+    async with sql.transaction():
+        await sql.execute("SELECT FROM payment_config FOR UPDATE")
+        waiting = await asyncpg.connect(database_url)
+        task = asyncio.create_task(waiting.execute("SELECT FROM payment_config FOR UPDATE"))
+        await until(lambda: sql.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
+        said = (await found(well))["locks", Level.BAD]
+    await task
+    await waiting.close()
+    assert said == f"statements wait: session {pid} of postgres holds rows that others wait for"
+
+
 def promised(**changes: Any) -> Guarantees:
-    well = Guarantees(None, [], {}, (), wal_level="replica", size=10**9, data_directory=None)
+    well = Guarantees(
+        None, [], {}, (), wal_level="replica", vacuums=True, unfrozen=2 * 10**8, size=10**9, data_directory=None
+    )
     return replace(well, **changes)
 
 
@@ -177,6 +201,9 @@ def promised(**changes: Any) -> Guarantees:
             Level.WARNING,
             "not of this service, and can drop or change what is written",
         ),
+        ({"vacuums": False}, Level.WARNING, "autovacuum is off"),
+        ({"unfrozen": 1_200_000_000}, Level.WARNING, "1,200 million transactions are not frozen"),
+        ({"unfrozen": 1_700_000_000}, Level.BAD, "1,700 million transactions are not frozen"),
         ({"wal_level": "minimal"}, Level.WARNING, "wal_level is minimal"),
     ],
 )

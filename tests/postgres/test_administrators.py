@@ -110,6 +110,7 @@ async def test_laws_that_are_looked_for_are_those_that_the_migrations_make(datab
             "CREATE OR REPLACE FUNCTION in_time(within_s float8) RETURNS boolean LANGUAGE sql AS 'SELECT true'",
             "function in_time",
         ),
+        ("ALTER SEQUENCE payment_log_id_seq CACHE 50", "sequence payment_log_id_seq"),
         ("ALTER TABLE sign_in_limit SET UNLOGGED", "a crash of the server empties what is UNLOGGED: sign_in_limit"),
         (
             "CREATE SCHEMA old CREATE TABLE payment_config (); SET LOCAL search_path = old, public",

@@ -20,6 +20,7 @@ from payment_service.audit import checking
 from payment_service.idempotency.holding import HOLD_TEXTS
 from payment_service.observability.metrics import CERTIFICATE_END, HOST_CLOCK_AHEAD, values_of
 from payment_service.postgres import schema
+from payment_service.postgres.blocking import blocking
 from payment_service.postgres.connecting import connect_arguments, trouble_of
 from payment_service.postgres.guarantees import Guarantees, guarantees
 from payment_service.postgres.health import SKEW_S, SLOW_S, database_health
@@ -36,6 +37,8 @@ HOST_SKEW_S: Final = 30.0
 CERTIFICATE_DAYS: Final = 14
 LITTLE_DISK, NO_DISK = 0.2, 0.05
 """The shares of a disk that are free when it is time to act, and to act at once."""
+MANY_UNFROZEN, TOO_MANY_UNFROZEN = 1_000_000_000, 1_600_000_000
+"""Of transactions. PostgreSQL freezes by itself at 200 million, and does nothing else from 1,600 on."""
 _HERE: Final = ("127.0.0.1", "::1", "localhost", "/")
 SEALS_LATE_S: Final = 300.0
 LOST_S: Final = 300.0
@@ -87,7 +90,7 @@ async def run_checks(services: Services) -> AsyncIterator[Finding]:
         yield finding
     checks: list[Check] = [_provider]
     if found and not any(one.what == "schema" and one.level is Level.BAD for one in found):
-        checks += [_rights, _sending, _secrets, _shops, _keys, _workers]
+        checks += [_locks, _rights, _sending, _secrets, _shops, _keys, _workers]
         checks += [_work, _open, _tasks, _webhooks, _seals, _months]
     for check in checks:
         try:
@@ -166,6 +169,14 @@ def _of_guarantees(found: Guarantees) -> list[Finding]:
         findings.append(
             Finding("database", Level.BAD, f"{sentence} and forgets payments when its machine stops", remedy)
         )
+    if not found.vacuums:
+        sentence = "autovacuum is off: tables grow, and in the end PostgreSQL takes no writes"
+        findings.append(Finding("database", Level.WARNING, sentence, "autovacuum=on"))
+    if found.unfrozen > MANY_UNFROZEN:
+        sentence = f"{found.unfrozen / 1e6:,.0f} million transactions are not frozen; at 2,100 it takes no writes"
+        remedy = "end old transactions, prepared ones and unused replication slots; then VACUUM (FREEZE) as a superuser"
+        level = Level.BAD if found.unfrozen > TOO_MANY_UNFROZEN else Level.WARNING
+        findings.append(Finding("database", level, sentence, remedy))
     if found.wal_level == "minimal":
         sentence = "wal_level is minimal: no replica, and no restore to a moment"
         findings.append(Finding("database", Level.WARNING, sentence, "wal_level=replica, and archive what it writes"))
@@ -188,6 +199,16 @@ def _of_disk(found: Guarantees, database_url: str) -> Finding:
 
 def _bytes(number: float) -> str:
     return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
+
+
+async def _locks(services: Services) -> list[Finding]:
+    held = await blocking(services.database)
+    if not held:
+        return [Finding("locks", Level.OK, "nobody holds a table that payments write")]
+    sentence = "; ".join(f"{one.who} holds {one.what}" for one in held)
+    pids = [f"pg_terminate_backend({one.pid})" for one in held if one.pid]
+    remedy = f"what do they do? pg_stat_activity, pg_prepared_xacts; {', '.join(pids)}"
+    return [Finding("locks", Level.BAD, f"statements wait: {sentence}", remedy)]
 
 
 async def _rights(services: Services) -> list[Finding]:

@@ -23,7 +23,7 @@ _WANTED: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """What a session of the service must have, whatever the server's own settings."""
-_OF_THE_SERVER: Final = ("fsync", "full_page_writes", "wal_level", "data_directory")
+_OF_THE_SERVER: Final = ("fsync", "full_page_writes", "wal_level", "autovacuum", "data_directory")
 _SETTINGS: Final = text("SELECT name, setting FROM pg_settings WHERE name = ANY(:names)")
 _ROLE: Final = text("SELECT current_setting('session_replication_role')")
 _SCHEMA: Final = text("SELECT pronamespace FROM pg_proc WHERE oid = to_regproc('payment_intend')")
@@ -72,6 +72,7 @@ _LETTERS: Final = text("""
 """)
 """An upgrade of the operating system, or a replica on another one, sorts texts in another way. An index is searched by
 that order: a payment that is there is not found by its key, and is sent again."""
+_UNFROZEN: Final = text("SELECT max(age(datfrozenxid)) FROM pg_database")
 _SIZE: Final = text("SELECT pg_database_size(current_database())")
 
 
@@ -88,6 +89,10 @@ class Guarantees:
     forgets_by: tuple[str, ...]
     """Settings by which a crash of the machine loses what was committed."""
     wal_level: str
+    vacuums: bool
+    """Whether it cleans up by itself (autovacuum)."""
+    unfrozen: int
+    """Transactions since the oldest one that a row still names. PostgreSQL takes no writes at 2,100 million."""
     size: int
     """Of the database, in bytes."""
     data_directory: str | None
@@ -106,6 +111,8 @@ async def guarantees(database: Database) -> Guarantees:
             wrong_settings={name: (found[name], wanted) for name, wanted in _WANTED.items() if found[name] != wanted},
             forgets_by=tuple(name for name in ("fsync", "full_page_writes") if found[name] == "off"),
             wal_level=found["wal_level"],
+            vacuums=found["autovacuum"] == "on",
+            unfrozen=int((await session.execute(_UNFROZEN)).scalar_one()),
             size=int((await session.execute(_SIZE)).scalar_one()),
             data_directory=found.get("data_directory"),
         )

@@ -2,7 +2,8 @@
 
 ``laws.txt`` has those that the migrations make, a line for each; ``python -m payment_dev laws`` writes it, and a test
 compares. Whoever may alter a table can drop one, and nothing says so until two payments are sent for one order. What
-only makes statements fast is no law. A constraint that is NOT VALID is one: it holds for all that is written.
+only makes statements fast is no law. A constraint that is NOT VALID is one: it holds for all that is written. So is
+that a sequence gives ids one by one: a session that keeps some for later (CACHE) writes where the record is sealed.
 """
 
 from collections.abc import Sequence
@@ -39,6 +40,11 @@ _LAWS: Final = """
             CASE WHEN proconfig::text ~ 'search_path' THEN ', with its own search path' END
         ) FROM pg_proc JOIN home ON pronamespace = home.oid
         WHERE proname !~ 'pgqueuer' AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_proc.oid AND deptype = 'e')
+        UNION ALL SELECT format(
+            'sequence %s (by %s, %s at a time%s)', relname, seqincrement, seqcache,
+            CASE WHEN seqcycle THEN ', again' END
+        ) FROM pg_sequence JOIN pg_class ON pg_class.oid = seqrelid JOIN home ON relnamespace = home.oid
+        WHERE relname !~ 'pgqueuer'
         UNION ALL SELECT format('NOT NULL of %s.%s', relname, attname)
         FROM pg_attribute JOIN kept ON kept.oid = attrelid WHERE attnum > 0 AND attnotnull AND NOT attisdropped
     )
