@@ -17,7 +17,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="The development server, a demonstration on it, a list of licences. None is part of the installed service.",
+    help="The development server, a demonstration on it, lists of licences and laws. None of it is installed.",
 )
 
 

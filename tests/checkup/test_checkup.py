@@ -199,7 +199,7 @@ def promised(**changes: Any) -> Guarantees:
         (
             {"added": ["rule r on payment"]},
             Level.WARNING,
-            "not of this service, and can drop or change what is written",
+            "not of this service, and may drop, change or refuse what is written",
         ),
         ({"vacuums": False}, Level.WARNING, "autovacuum is off"),
         ({"unfrozen": 1_200_000_000}, Level.WARNING, "1,200 million transactions are not frozen"),

@@ -104,7 +104,7 @@ async def test_laws_that_are_looked_for_are_those_that_the_migrations_make(datab
             "unique index payment_external_id on payment",
         ),
         ("ALTER TABLE event DROP CONSTRAINT event_keeps_laws", "constraint event_keeps_laws on event"),
-        ("ALTER TABLE payment ALTER shop_id DROP NOT NULL", "NOT NULL of payment.shop_id"),
+        ("ALTER TABLE payment ALTER shop_id DROP NOT NULL", "column payment.shop_id"),
         ("ALTER FUNCTION payment_intend RESET ALL", "function payment_intend"),
         (
             "CREATE OR REPLACE FUNCTION in_time(within_s float8) RETURNS boolean LANGUAGE sql AS 'SELECT true'",
@@ -126,15 +126,21 @@ async def test_law_that_somebody_takes_away_is_missed(database: Database, statem
         assert sentence in str(await laws_off(session))
 
 
-async def test_what_others_add_and_can_drop_or_change_rows_is_told(database: Database) -> None:
+async def test_what_others_add_to_the_tables_is_told(database: Database) -> None:
     async with database.reading() as session:
         for statement in (
             "CREATE RULE of_others AS ON INSERT TO event DO INSTEAD NOTHING",
             "CREATE TRIGGER of_others BEFORE UPDATE ON payment FOR EACH ROW EXECUTE FUNCTION payment_changes()",
-            "CREATE TRIGGER copies AFTER UPDATE ON payment FOR EACH ROW EXECUTE FUNCTION payment_changes()",
+            "CREATE UNIQUE INDEX of_others ON payment_config (shop_id)",
+            "ALTER TABLE payment_log ADD COLUMN of_others text",
         ):
             await session.execute(text(statement))
-        assert await added(session) == ["rule of_others on event", "trigger of_others on payment"]
+        assert await added(session) == [
+            "column payment_log.of_others",
+            "rule of_others on event",
+            "trigger of_others on payment",
+            "unique index of_others on payment_config",
+        ]
         assert await laws_off(session) is None
 
 

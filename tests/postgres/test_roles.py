@@ -11,6 +11,7 @@ import asyncpg
 import httpx
 import pytest
 import respx
+from structlog.testing import capture_logs
 
 from payment_service.access.people import Role
 from payment_service.access.service import FULL_ACCESS, Scope
@@ -225,6 +226,21 @@ async def test_nothing_starts_without_a_right_that_a_payment_would_miss_after_it
         await run(owner, roles.of_here(sql_of_the_docs()[1]))
     async with own_house.database.reading() as session:
         assert await lacking(session) == []
+
+
+async def test_outcome_that_a_missing_right_refuses_is_written_when_the_right_is_back(
+    own_house: Services, roles: Roles, wire: respx.MockRouter
+) -> None:
+    await _shop_with_everything(own_house)
+    await own_house.holding.release("tests")
+    wire.get("/create/").mock(return_value=accepted(12800627799))
+    owner = roles.url("payment_owner")
+    await run(owner, roles.of_here("REVOKE INSERT ON event FROM payment_service"))
+    with capture_logs() as logs:
+        under_way = own_house.inflight.begin(own_house.payments.create(ask(order_id="a missing right")))
+        await until(lambda: asyncio.sleep(0, any(line["event"] == "not written yet" for line in logs)))
+    await run(owner, roles.of_here(sql_of_the_docs()[1]))
+    assert (await under_way).payment.state == "pending"
 
 
 DENIED = [

@@ -158,8 +158,15 @@ def _of_guarantees(found: Guarantees) -> list[Finding]:
         remedy += "restart all; payment-service audit verify"
         findings = [Finding("laws", Level.BAD, found.laws_off, remedy)]
     if found.added:
-        sentence = f"not of this service, and can drop or change what is written: {', '.join(found.added)}"
-        findings.append(Finding("laws", Level.WARNING, sentence, "whose are they? DROP TRIGGER, DROP RULE"))
+        sentence = f"not of this service, and may drop, change or refuse what is written: {', '.join(found.added)}"
+        findings.append(
+            Finding(
+                "laws",
+                Level.WARNING,
+                sentence,
+                "whose are they, and can they go? What is refused after a payment was sent leaves it unknown",
+            )
+        )
     for name, (value, wanted) in found.wrong_settings.items():
         sentence = f"a session of the service has {name}={value} and needs {wanted}"
         findings.append(Finding("database", Level.BAD, sentence, "docs/deploy.md, 'Behind PgBouncer'"))

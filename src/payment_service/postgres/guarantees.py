@@ -83,7 +83,7 @@ class Guarantees:
     laws_off: str | None
     """Why the database does not enforce its rules in this session, as a sentence; none when it does."""
     added: Sequence[str]
-    """Triggers and rules of others that can drop or change what is written."""
+    """What others have put on the tables, which may drop, change or refuse what is written."""
     wrong_settings: Mapping[str, tuple[str, str]]
     """Settings of the session that are not as they must be: what they are, and what they must be."""
     forgets_by: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Which laws a database has: triggers, constraints, unique indexes, functions, and columns that are never empty.
+"""Which laws a database has: its columns, triggers, constraints, unique indexes, functions and sequences.
 
 ``laws.txt`` has those that the migrations make, a line for each; ``python -m payment_dev laws`` writes it, and a test
 compares. Whoever may alter a table can drop one, and nothing says so until two payments are sent for one order. What
@@ -23,11 +23,11 @@ _LAWS: Final = """
         -- A partition has what its table has, and the tables of the queue are not used any more.
         SELECT pg_class.oid, relname FROM pg_class JOIN home ON relnamespace = home.oid
         WHERE relkind IN ('r', 'p', 'v') AND NOT relispartition AND relname !~ 'pgqueuer'
-    ), fires AS (
-        SELECT tgtype, format('trigger %s on %s (%s, %s)', tgname, relname, tgtype, proname) AS line
-        FROM pg_trigger JOIN kept ON kept.oid = tgrelid JOIN pg_proc ON pg_proc.oid = tgfoid WHERE NOT tgisinternal
     ), law AS (
-        SELECT line FROM fires
+        SELECT format('trigger %s on %s (%s, %s)', tgname, relname, tgtype, proname) AS line
+        FROM pg_trigger JOIN kept ON kept.oid = tgrelid JOIN pg_proc ON pg_proc.oid = tgfoid WHERE NOT tgisinternal
+        UNION ALL SELECT format('rule %s on %s', rulename, relname) FROM pg_rewrite JOIN kept ON kept.oid = ev_class
+        WHERE rulename <> '_RETURN'
         UNION ALL SELECT format('constraint %s on %s', conname, relname)
         FROM pg_constraint JOIN kept ON kept.oid = conrelid
         -- NOT NULL has one since PostgreSQL 18, which can also keep one that it does not enforce.
@@ -45,8 +45,10 @@ _LAWS: Final = """
             CASE WHEN seqcycle THEN ', again' END
         ) FROM pg_sequence JOIN pg_class ON pg_class.oid = seqrelid JOIN home ON relnamespace = home.oid
         WHERE relname !~ 'pgqueuer'
-        UNION ALL SELECT format('NOT NULL of %s.%s', relname, attname)
-        FROM pg_attribute JOIN kept ON kept.oid = attrelid WHERE attnum > 0 AND attnotnull AND NOT attisdropped
+        UNION ALL SELECT format(
+            'column %s.%s (%s%s)', relname, attname, format_type(atttypid, atttypmod),
+            CASE WHEN attnotnull THEN ' NOT NULL' END
+        ) FROM pg_attribute JOIN kept ON kept.oid = attrelid WHERE attnum > 0 AND NOT attisdropped
     )
 """
 _AT_HEAD: Final = "(SELECT version_num FROM alembic_version) = :head"
@@ -57,12 +59,9 @@ _MISSING: Final = text(f"""{_LAWS}
     WHERE line NOT IN (SELECT line FROM law) AND {_AT_HEAD} ORDER BY place
 """)  # noqa: S608 - as above
 _ADDED: Final = text(f"""{_LAWS}
-    SELECT line FROM fires
-    WHERE tgtype & 3 = 3 AND line <> ALL (CAST(:lines AS text[])) AND {_AT_HEAD}
-    UNION ALL SELECT format('rule %s on %s', rulename, relname) FROM pg_rewrite JOIN kept ON kept.oid = ev_class
-    WHERE rulename <> '_RETURN' ORDER BY line
+    SELECT line FROM law WHERE line <> ALL (CAST(:lines AS text[])) AND line !~ '^(function|sequence) ' AND {_AT_HEAD}
+    ORDER BY line COLLATE "C"
 """)  # noqa: S608 - as above
-"""Of the triggers those that see a row before it is written (types 1 and 2)."""
 
 
 @cache
@@ -82,7 +81,7 @@ async def missing(session: AsyncSession) -> list[str]:
 
 
 async def added(session: AsyncSession) -> list[str]:
-    """What somebody else has put on the tables of a database at head and can drop or change what is written."""
+    """What somebody else has put on the tables of a database at head: it may drop, change or refuse what is written."""
     return [_name(line) for line in await session.scalars(_ADDED, {"lines": listed(), "head": head()})]
 
 
