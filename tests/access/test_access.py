@@ -99,6 +99,7 @@ async def test_key_lives_until_its_end(access: Access, hours: int | None, lives:
     [
         ("", ["admin"], "name"),
         ("n" * 65, ["admin"], "name"),
+        *((ours, ["admin"], "name") for ours in ("anonymous", "console", "development", "service", "worker")),
         ("n", [], "scopes"),
         ("n", ["everything"], "scopes"),
         ("n", ["admin", "everything"], "scopes"),
@@ -138,10 +139,55 @@ def test_caller_touches_only_its_shops(shops: Shops, shop_id: int | None, may: b
     assert Caller("c", frozenset(Scope), shops).may_touch(shop_id) is may
 
 
+@pytest.mark.parametrize(
+    ("scopes", "shops", "has_all"),
+    [
+        ({"payments:read"}, {8}, True),
+        ({"payments:read", "admin"}, ALL_SHOPS, True),
+        ({"payments:read"}, {8, 9}, True),
+        ({"admin"}, {8}, False),
+        (set(), {8}, False),
+        ({"payments:read"}, {9}, False),
+        ({"payments:read"}, set(), False),
+    ],
+)
+def test_caller_who_lost_a_scope_or_a_shop_has_not_all_rights_of_before(
+    scopes: set[str], shops: Any, has_all: bool
+) -> None:
+    before = Caller("c", frozenset({Scope.PAYMENTS_READ}), frozenset({8}))
+    now = Caller("c", frozenset(map(Scope, scopes)), shops if shops is ALL_SHOPS else frozenset(shops))
+    assert now.has_all_rights_of(before) is has_all
+    of_all = Caller("c", frozenset({Scope.PAYMENTS_READ}), ALL_SHOPS)
+    assert now.has_all_rights_of(of_all) is (has_all and shops is ALL_SHOPS)
+
+
 def test_development_caller_may_do_everything() -> None:
     for scope in Scope:
         FULL_ACCESS.require(scope)
     assert FULL_ACCESS.may_touch(8)
+
+
+@pytest.mark.parametrize("loss", ["shops = '{8}'", "scopes = '{config:read}'", "revoked_at = now()"])
+async def test_caller_whose_key_lost_rights_meanwhile_is_refused(
+    access: Access, sql: asyncpg.Connection, loss: str
+) -> None:
+    made = await access.create("bitrix", ["payments:read"], shops=frozenset({8, 9}))
+    caller = await access.caller_with(made.key)
+    await access.require_valid(caller)
+    await access.require_valid(FULL_ACCESS)
+    await change_by_hand(sql, f"api_key:{made.row.id}", f"UPDATE api_key SET {loss}")
+    with pytest.raises(NotAuthenticated):
+        await access.require_valid(caller)
+
+
+async def test_when_a_key_was_used_changes_when_it_is_used_and_not_otherwise(access: Access) -> None:
+    made, seen = await access.create("bitrix", ["admin"], shops=ALL_SHOPS), []
+    for is_used in (True, False, True):
+        if is_used:
+            await access.caller_with(made.key)
+        await access.note_uses()
+        seen.append((await access.last_used())[made.row.id])
+    assert seen[0] == seen[1] < seen[2]
 
 
 async def test_key_with_no_shops_may_touch_none(access: Access) -> None:

@@ -166,6 +166,7 @@ async def test_attempt_is_sealed_in_a_cookie_that_the_way_back_brings(browser: B
 
 
 NOT_PROVEN, NOT_VERIFIED, NO_ACCOUNT = "does not prove who you are", "e-mail address is verified", "no account here"
+DENIED = "did not let you in"
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ NOT_PROVEN, NOT_VERIFIED, NO_ACCOUNT = "does not prove who you are", "e-mail add
         ({"email_verified": None}, NOT_VERIFIED),
         ({"email": None}, NOT_VERIFIED),
         ({"email": "nobody@example.kz"}, NO_ACCOUNT),
-        ({"error": "access_denied"}, "did not let you in"),
+        ({"error": "access_denied"}, DENIED),
     ],
     ids=str,
 )
@@ -245,17 +246,32 @@ async def test_attempt_of_another_browser_or_another_time_is_over(
         answer = await wrong.arrive()
         assert (answer.status_code, "Begin once more" in text_of(answer)) == (400, True)
     began = time.time()
-    monkeypatch.setattr(time, "time", lambda: began + openid.ATTEMPT_LASTS_S + openid.LEEWAY_S + 1)
-    assert (await mine.arrive()).status_code == 400
+    for after_s in (openid.ATTEMPT_LASTS_S + 1, -openid.LEEWAY_S - 5):
+        monkeypatch.setattr(time, "time", lambda moment=began + after_s: moment)
+        assert (await mine.arrive()).status_code == 400
     assert await sessions(sql) == 0
 
 
-async def test_answer_in_the_name_of_another_provider_is_refused(
-    account: int, browser: Browser, go: Callable[..., Any], sql: asyncpg.Connection
+@pytest.mark.parametrize(
+    ("said", "instead", "told"),
+    [
+        ("iss=http", "iss=https", NOT_PROVEN),
+        ("code=", "error=access_denied&code=", DENIED),
+        ("code=", "word=", DENIED),
+    ],
+)
+async def test_answer_of_another_provider_or_a_refusal_begins_no_session(
+    account: int,
+    browser: Browser,
+    go: Callable[..., Any],
+    sql: asyncpg.Connection,
+    said: str,
+    instead: str,
+    told: str,
 ) -> None:
     back = await go(browser())
-    address = back.address.replace("iss=http", "iss=https")
-    assert NOT_PROVEN in text_of(await replace(back, address=address).arrive())
+    answer = await replace(back, address=back.address.replace(said, instead)).arrive()
+    assert (answer.status_code, told in text_of(answer), await sessions(sql)) == (403, True, 0)
 
 
 async def test_attempts_are_limited(
@@ -295,15 +311,17 @@ async def revoke(services: Services, client: httpx.AsyncClient) -> httpx.Respons
     return await client.post(f"/console/keys/{made.row.id}/revoke")
 
 
-async def test_who_came_in_some_time_ago_is_asked_again_by_the_provider(
+@pytest.mark.parametrize("ahead_s", [None, 3600], ids=["at no time", "in an hour"])
+async def test_who_came_in_at_a_time_that_proves_nothing_is_asked_again_by_the_provider(
     services: Services,
     account: int,
     browser: Browser,
     go: Callable[..., Any],
     provider: Provider,
     sql: asyncpg.Connection,
+    ahead_s: int | None,
 ) -> None:
-    await provider.next(auth_time=None)
+    await provider.next(auth_time=None if ahead_s is None else int(time.time()) + ahead_s)
     back = await go(browser())
     await back.arrive()
     client = back.browser

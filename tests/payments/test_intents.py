@@ -183,7 +183,8 @@ async def test_answer_to_an_earlier_request_is_no_invoice_to_its_phone(
     payments = replace(services.payments, phones=PhoneLimit(Rate(2, 60)))
     for _ in range(3):
         await payments.create(ask(idempotency_key=KEY))
-    assert (await payments.create(ask(200))).payment.state == "pending"
+    answers = [await payments.create(ask(200, order_id="A-1")) for _ in range(2)]
+    assert [(answer.payment.state, answer.replayed) for answer in answers] == [("pending", False), ("pending", True)]
 
 
 async def test_no_words_run_into_each_other(services: Services) -> None:
@@ -642,6 +643,20 @@ async def test_shop_without_a_route_sends_nothing(
     with pytest.raises(error):
         await services.payments.create(ask(shop_id=shop_id))
     assert not route.called
+
+
+@pytest.mark.parametrize("order_id", [None, "A-1"])
+async def test_shop_that_was_switched_off_answers_the_same_key_and_refuses_the_same_words(
+    services: Services, wire: respx.MockRouter, order_id: str | None
+) -> None:
+    create, route = services.payments.create, taking(wire)
+    first = await create(ask(order_id=order_id, idempotency_key=KEY))
+    await services.routing.update(FULL_ACCESS, SHOP, {"is_active": False})
+    assert (await create(ask(order_id=order_id, idempotency_key=KEY))).payment.id == first.payment.id
+    for key in (None, "another-key"):
+        with pytest.raises(ShopInactive):
+            await create(ask(order_id=order_id, idempotency_key=key))
+    assert route.call_count == 1
 
 
 async def test_phone_payment_without_a_token_sends_none(services: Services, wire: respx.MockRouter) -> None:

@@ -147,9 +147,14 @@ async def test_failed_payment_that_can_be_paid_again_raises_an_alarm(
     payment = await following.refresh(await following.refresh(payment))
     wire.get("/status/").mock(return_value=status_reply(CREATED, "Wait"))
     before = alarms("state_contradicted")
-    payment = await following.refresh(payment)
-    assert (payment.state, payment.status) == ("failed", "Error")
-    assert alarms("state_contradicted") == before + 1
+
+    async def is_told() -> bool:
+        """An answer that was asked for as the payment ended was only overtaken: on a busy machine the first one is."""
+        again = await following.refresh(payment)
+        assert (again.state, again.status) == ("failed", "Error")
+        return alarms("state_contradicted") > before
+
+    await until(is_told)
 
 
 # --- a reply that belongs to another payment
