@@ -250,7 +250,6 @@ class Access:
             if constraint_of(error) != "api_key_once":
                 raise
             raise InvalidInput("once", "stands for a key that was made before") from error
-        self.cache.forget_all()
         return NewKey(row, key)
 
     async def all(self) -> list[ApiKey]:
