@@ -197,6 +197,8 @@ async def test_endpoint_of_foreign_shops_looks_like_a_missing_one(world: World) 
             await endpoints.change(OF_SHOP, foreign, {"description": "mine"})
         with pytest.raises(WebhookNotFound):
             await endpoints.rotate_secret(OF_SHOP, foreign, keep_old_s=0)
+        with pytest.raises(WebhookNotFound):
+            await world.services.deliveries.test(OF_SHOP, foreign)
 
 
 async def test_caller_of_some_shops_cannot_ask_for_all(world: World) -> None:
@@ -292,6 +294,28 @@ async def test_delivery_to_a_foreign_endpoint_looks_like_a_missing_one(world: Wo
             await world.services.delivery_record.get(OF_SHOP, foreign)
         with pytest.raises(DeliveryNotFound):
             await world.services.delivery_record.replay(OF_SHOP, foreign)
+
+
+async def test_who_sees_some_endpoints_counts_and_sends_again_for_those_alone(world: World) -> None:
+    own, of_all = await world.endpoint(shops=[SHOP]), await world.endpoint(url=f"{URL}-of-all")
+    event_id = await world.happens()
+    await world.work()
+    subjects = [await world.sql.fetchval("SELECT subject_id FROM event WHERE id = $1", event_id)]
+    record, period = world.services.delivery_record, (LONG_AGO, datetime.now(UTC) + timedelta(hours=1))
+    for refused in (
+        record.replay_failed(OF_SHOP, of_all, LONG_AGO),
+        record.replay_period(OF_SHOP, of_all, *period),
+        record.count_failed(OF_SHOP, of_all, LONG_AGO, at_most=9),
+        record.count_period(OF_SHOP, of_all, *period, at_most=9),
+    ):
+        with pytest.raises(WebhookNotFound):
+            await refused
+    assert [one.endpoint.id for one in await record.of_subjects(OF_SHOP, subjects)] == [own]
+    assert [one.endpoint.id for one in await record.endpoint_health(OF_SHOP)] == [own]
+    world.receiver.calls.clear()
+    assert await record.replay_subjects(OF_SHOP, subjects) == 1
+    await world.work()
+    assert [call.url for call in world.receiver.calls] == [URL]
 
 
 async def test_endpoint_is_told_nothing_of_shops_that_were_taken_from_it(world: World) -> None:

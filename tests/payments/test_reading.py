@@ -9,11 +9,13 @@ import httpx
 import pytest
 import respx
 
+from payment_service.payments.lifecycle import State, Step
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves
 from payment_service.payments.polling import READING_LEASE_S
 from payment_service.services import Services
 from tests.support.asking import OTHER_SHOP, SHOP, Alarms, Gate, ask, audit_of, taking
+from tests.support.database import without_laws
 from tests.support.due_work import work_off
 from tests.support.replies import accepted, failure, status_reply
 
@@ -245,6 +247,29 @@ async def test_move_that_a_late_reading_teaches_is_written(
     await services.polling.perform(late)
     assert await sql.fetchrow("SELECT state, next_check_at FROM payment") == ("paid", None)
     assert await audit_of(sql, "status") == [("status", "paid")]
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "writes"),
+    [
+        ("checks = checks + 1", True),
+        ("state = 'unknown'", False),
+        ("version = version + 1", False),
+        ("external_id = '999'", False),
+        ("error_seen_at = now()", False),
+        ("source = 'client', same_as = gen_random_uuid(), next_check_at = NULL", False),
+    ],
+)
+async def test_move_is_written_only_over_the_row_that_it_was_decided_on(
+    services: Services, payment: Payment, sql: asyncpg.Connection, meanwhile: str, writes: bool
+) -> None:
+    async with without_laws(sql):
+        await sql.execute(f"UPDATE payment SET {meanwhile}")
+    state, step = payment.state, Step(State.PAID, status="Processed")
+    is_written = await services.polling.moves.write(payment, step, "status", now=payment.created_at)
+    found = "paid" if writes else "unknown" if meanwhile.startswith("state") else state
+    assert (is_written, await sql.fetchval("SELECT state FROM payment")) == (writes, found)
+    assert (await audit_of(sql, "status") == [("status", "paid")]) is writes
 
 
 async def test_due_payments_are_claimed_together_oldest_first_and_once(

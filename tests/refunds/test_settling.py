@@ -24,6 +24,7 @@ from payment_service.errors import (
 )
 from payment_service.observability.context import Origin, origin
 from payment_service.payments.models import Payment
+from payment_service.refunds.lifecycle import RefundState, RefundStep
 from payment_service.refunds.models import Refund
 from payment_service.refunds.queries import Snapshot
 from payment_service.refunds.settling import RefundSettlement
@@ -31,6 +32,7 @@ from payment_service.services import Services
 from payment_service.settings import Settings
 from tests.refunds.test_refunds import give_back, refunding, sums
 from tests.support.asking import KEY, OTHER_SHOP, Alarms, Gate, age, audit_of, paid, refunded, two_shops
+from tests.support.database import without_laws
 from tests.support.replies import failure
 
 pytestmark = pytest.mark.usefixtures("shops")
@@ -91,6 +93,19 @@ async def test_unknown_refund_becomes_what_a_person_found(
     rows = await sql.fetch("SELECT refund_id, state, reason, amount FROM payment_log WHERE operation_type = 'settle'")
     assert [tuple(row) for row in rows] == [(unknown.id, state, REASON, 6000)]
     assert await services.refund_settling.tasks(FULL_ACCESS) == []
+
+
+@pytest.mark.parametrize("meanwhile", ["state = 'sending'", "version = version + 1"])
+async def test_move_is_written_only_over_the_refund_that_it_was_decided_on(
+    services: Services, unknown: Refund, payment: Payment, sql: asyncpg.Connection, meanwhile: str
+) -> None:
+    seen = await services.refund_settling._visible(FULL_ACCESS, unknown.id)
+    async with without_laws(sql):
+        await sql.execute(f"UPDATE refund SET {meanwhile}")
+    step = RefundStep(RefundState.SUCCEEDED)
+    assert await services.refund_settling.moves._write(seen, step, "settle", None) is False
+    assert await sums(sql) == (0, 6000)
+    assert await audit_of(sql, "settle") == []
 
 
 async def test_unknown_refunds_are_tasks_with_their_payments(
