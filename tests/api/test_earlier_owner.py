@@ -33,10 +33,12 @@ def _world(shops: dict[int, str], proxy: GoodProxy) -> None:
 
 
 async def sell(client: httpx.AsyncClient, **fields: Any) -> None:
-    """The shop goes to another seller."""
+    """The shop goes to another seller. The earlier owner keeps another shop, and its BIN."""
     body = {"organization_bin": NEW_BIN, "device_token": NEW_TOKEN, **fields}
-    answer = await client.put(f"/admin/configs/{SHOP}", json=body)
-    assert answer.status_code == 200, answer.text
+    kept = {"organization_bin": SHOPS[SHOP], "device_token": None}
+    for shop_id, change in ((SHOP, body), (71691, kept)):
+        answer = await client.put(f"/admin/configs/{shop_id}", json=change)
+        assert answer.status_code == 200, answer.text
 
 
 @pytest.fixture
@@ -69,10 +71,19 @@ async def test_new_owner_neither_sees_nor_refunds_what_the_earlier_one_took(
 
 
 async def test_database_refuses_the_refund_of_a_shop_that_was_sold_a_moment_ago(
-    client: httpx.AsyncClient, of_shop: httpx.AsyncClient, proxy: GoodProxy, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient,
+    of_shop: httpx.AsyncClient,
+    with_key: KeyMaker,
+    proxy: GoodProxy,
+    sql: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     payment = await paid(client, proxy)
+    await with_key(shops=[75509], name="foreign")
+    may_refund = "SELECT api_key_may_refund(api_key.id, payment) FROM api_key, payment WHERE shops = $1"
+    assert [await sql.fetchval(may_refund, [shop_id]) for shop_id in (SHOP, 75509)] == [True, False]
     await sell(client)
+    assert [await sql.fetchval(may_refund, [shop_id]) for shop_id in (SHOP, 75509)] == [False, False]
 
     async def was_shown(*_: Any) -> bool:
         return True
@@ -190,7 +201,17 @@ async def test_who_sees_whose_payments_is_in_the_record(
     await set_same_seller(services.database, SHOP, SHOPS[SHOP], is_same=True, reason="an IP became a TOO")
     with pytest.raises(asyncpg.PostgresError, match="audit entry"):
         await sql.execute("UPDATE same_seller SET is_same = false")
-    with pytest.raises(asyncpg.PostgresError):
-        await sql.execute("DELETE FROM same_seller")
+    [held] = await sql.fetch("SELECT content FROM audited_today WHERE subject LIKE 'same_seller:%'")
+    assert json.loads(held["content"])["is_same"] is True
+    added = "INSERT INTO same_seller (shop_id, organization_bin, earlier_bin, is_same) SELECT"
+    for statement, law in (
+        ("DELETE FROM same_seller", "same_seller_insert_only"),
+        ("TRUNCATE same_seller", "same_seller_insert_only"),
+        (f"{added} shop_id, organization_bin, earlier_bin, true FROM same_seller", "same_seller_once"),
+        (f"{added} 8, organization_bin, organization_bin, true FROM same_seller", "same_seller_check"),
+    ):
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refused:
+            await sql.execute(statement)
+        assert refused.value.constraint_name == law
     line = (await client.get("/admin/logs", params={"operation_type": "same-seller"})).json()[0]
     assert (line["shop_id"], line["organization_bin"], line["reason"]) == (SHOP, NEW_BIN, "an IP became a TOO")
