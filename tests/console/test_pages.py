@@ -23,6 +23,7 @@ from payment_service.payments.models import Payment
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
 from tests.console.conftest import FOREIGN, OWN, PASSWORD, SignIn, text_of
+from tests.console.test_people import LONG_AGO
 from tests.support.asking import TESTS, ask
 from tests.support.database import without_laws
 from tests.support.replies import GoodProxy
@@ -541,8 +542,7 @@ async def test_old_session_is_asked_for_the_password_before_money_leaves(
     services: Services, shops: dict[int, str], proxy: GoodProxy, sign_in: SignIn, sql: asyncpg.Connection
 ) -> None:
     payment, client = await paid(services, proxy), await sign_in()
-    async with without_laws(sql):
-        await sql.execute("UPDATE person_session SET proved_at = proved_at - interval '11 minutes'")
+    await sql.execute(LONG_AGO)
     path = f"/console/payments/{payment.id}/refund"
     assert 'name="password"' in (await client.get(path)).text
     for wrong in ("", "wrong password"):
@@ -601,7 +601,12 @@ async def test_more_tasks_than_a_page_shows_are_counted_and_the_oldest_shown(
 
 
 async def test_task_is_settled_and_taken_back_by_another(
-    services: Services, wire: respx.MockRouter, shops: dict[int, str], proxy: GoodProxy, sign_in: SignIn
+    services: Services,
+    wire: respx.MockRouter,
+    shops: dict[int, str],
+    proxy: GoodProxy,
+    sign_in: SignIn,
+    sql: asyncpg.Connection,
 ) -> None:
     payment = await unknown(services, wire, proxy)
     one, two = await sign_in(name="one"), await sign_in(name="two")
@@ -613,6 +618,9 @@ async def test_task_is_settled_and_taken_back_by_another(
     bad = await one.post(f"{path}/settle", data={"found": "paid", "external_id": "", "reason": REASON})
     assert (bad.status_code, "Take the Kaspi id" in bad.text) == (422, True)
     form = {"found": "paid", "external_id": "12800999001", "reason": REASON}
+    await sql.execute(LONG_AGO)
+    assert (await one.post(f"{path}/settle", data=form)).status_code == 422
+    form["password"] = PASSWORD
     assert (await one.post(f"{path}/settle", data=form)).headers["location"].endswith("done=settled")
     page = text_of(await one.get(path))
     assert REASON in page
@@ -620,7 +628,10 @@ async def test_task_is_settled_and_taken_back_by_another(
     assert "Nothing waits for people." in (await one.get("/console/tasks")).text
     own = await one.post(f"{path}/undo", data={"reason": "by mistake"})
     assert (own.status_code, "another person has to undo it" in own.text) == (403, True)
-    assert (await two.post(f"{path}/undo", data={"reason": "another order"})).headers["location"].endswith("undone")
+    undoing = {"reason": "another order"}
+    assert (await two.post(f"{path}/undo", data=undoing)).status_code == 422
+    undoing["password"] = PASSWORD
+    assert (await two.post(f"{path}/undo", data=undoing)).headers["location"].endswith("undone")
     assert "We do not know the outcome yet" in (await two.get(path)).text
 
 

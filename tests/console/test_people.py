@@ -151,7 +151,10 @@ async def test_account_is_made_with_a_link_that_is_shown_once_and_works(
     services: Services, shops: dict[int, str], sign_in: SignIn, sql: asyncpg.Connection
 ) -> None:
     client = await sign_in(Role.ADMIN)
-    page = await client.post("/console/people/new", data=ACCOUNT)
+    await sql.execute(LONG_AGO)
+    assert (await client.post("/console/people/new", data=ACCOUNT)).status_code == 422
+    assert await sql.fetchval("SELECT count(*) FROM person") == 1
+    page = await client.post("/console/people/new", data={**ACCOUNT, "password": PASSWORD})
     [path] = re.findall(r'data-copy="http://localhost(/console/link/[^"]+)"', page.text)
     row = await sql.fetchrow("SELECT * FROM person WHERE email = 'dana@example.kz'")
     assert (row["name"], row["role"], row["shops"], row["refund_limit"]) == ("Дана", "florist", [OWN], 5_000_000)
@@ -184,13 +187,17 @@ async def test_account_that_cannot_be_is_told_and_keeps_what_was_typed(
 
 
 async def test_account_is_changed_signed_out_linked_and_ended(
-    services: Services, shops: dict[int, str], sign_in: SignIn
+    services: Services, shops: dict[int, str], sign_in: SignIn, sql: asyncpg.Connection
 ) -> None:
     theirs, client = await sign_in(Role.OPERATOR), await sign_in(Role.ADMIN)
     [person] = [row for row in await services.people.all() if row.role == Role.OPERATOR]
     path = f"/console/people/{person.id}"
+    await sql.execute(LONG_AGO)
+    for act in ("sign-out", "change", "link", "disable"):
+        assert (await client.post(path, data={"do": act, "role": "operator"})).status_code == 422, act
     assert (await theirs.get("/console")).status_code == 200
-    assert (await client.post(path, data={"do": "sign-out"})).headers["location"] == f"{path}?done=signed-out"
+    signed_out = await client.post(path, data={"do": "sign-out", "password": PASSWORD})
+    assert signed_out.headers["location"] == f"{path}?done=signed-out"
     assert (await theirs.get("/console")).status_code == 303
     changed = await client.post(path, data={"do": "change", "role": "florist", f"shop-{OWN}": "yes"})
     assert "Changed." in (await client.get(changed.headers["location"])).text

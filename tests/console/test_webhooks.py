@@ -14,7 +14,8 @@ from payment_service.events.relay import Relay
 from payment_service.notifications.bindings import BindingRequest
 from payment_service.services import Services
 from payment_service.settings import Settings
-from tests.console.conftest import FOREIGN, OWN, SignIn, text_of
+from tests.console.conftest import FOREIGN, OWN, PASSWORD, SignIn, text_of
+from tests.console.test_people import LONG_AGO
 from tests.events.webhooks import World, world_of
 from tests.support.asking import ask
 from tests.support.replies import GoodProxy
@@ -73,6 +74,9 @@ async def test_endpoint_is_switched_off_with_a_reason_and_on_again_and_the_recor
     assert fields(await client.get(path)) == {"to": "off"}
     for wrong, status in (({"to": "off", "reason": " "}, 422), ({"to": "up"}, 400), ({}, 400)):
         assert (await client.post(path, data=wrong)).status_code == status
+    await world.sql.execute(LONG_AGO)
+    assert (await client.post(path, data=off)).status_code == 422
+    off["password"] = PASSWORD
     for _ in range(2):  # pressed twice is once
         assert (await client.post(path, data=off)).headers["location"] == "/console/webhooks?done=off"
     said = text_of(await client.get("/console/webhooks?done=off"))
@@ -112,7 +116,10 @@ async def test_endpoint_is_made_once_however_often_the_form_is_sent_and_its_secr
         wrong = {**form, **change, "reach": "some" if told != "Choose all shops" else "all"}
         answer = await client.post(path, data=wrong)
         assert (answer.status_code, told in answer.text) == (422, True), told
-    made = await client.post(path, data=form)
+    await world.sql.execute(LONG_AGO)
+    assert (await client.post(path, data=form)).status_code == 422
+    assert await services.endpoints.all(FULL_ACCESS) == []
+    made = await client.post(path, data={**form, "password": PASSWORD})
     [secret] = re.findall(r'data-copy="(whsec_[^"]+)"', made.text)
     assert made.headers["cache-control"] == "no-store"
     assert (await client.post(path, data=form)).headers["location"] == "/console/webhooks?done=made-before"
