@@ -142,8 +142,9 @@ async def test_chat_of_a_shop_is_told_nothing_of_its_earlier_owner(
     assert await services.message_record.waiting(of_shop, [chat_id, of_all]) == {}
 
 
+@pytest.mark.parametrize("change", [{"is_active": False}, {"events": [EventType.PAYMENT_UNKNOWN]}], ids=str)
 async def test_chat_is_not_told_what_it_is_not_bound_to_any_more(
-    services: Services, bot_api: BotApi, sql: asyncpg.Connection
+    services: Services, bot_api: BotApi, sql: asyncpg.Connection, change: dict[str, Any]
 ) -> None:
     """A message that waits must not reach the people of another seller, or who left."""
     chat_id = await bind(services)
@@ -153,7 +154,8 @@ async def test_chat_is_not_told_what_it_is_not_bound_to_any_more(
     await tell(services, sql)
     await happens(services, "54321", shop_id=OTHER_SHOP)
     [bound] = [one for one in await services.bindings.all(FULL_ACCESS) if one.binding.shop_id == SHOP]
-    await services.bindings.change(FULL_ACCESS, bound.binding.id, {"is_active": False})
+    await services.bindings.change(FULL_ACCESS, bound.binding.id, change)
+    await bind(services, "-300")  # others are
     await tell(services, sql, 2)
     assert await orders(bot_api) == ["54321"]
     told = await services.message_record.of_chat(FULL_ACCESS, chat_id, not_sent=True)

@@ -594,9 +594,11 @@ async def test_late_reply_to_what_was_settled_as_never_made_is_followed_beside_t
     assert alarms["late_success"] == 1
 
 
+@pytest.mark.parametrize("link", [False, True], ids=["accepted", "unknown, with an id"])
 async def test_late_reply_that_names_another_id_than_the_settlement_is_told_and_recorded(
-    services: Services, wire: respx.MockRouter, late: Late, sql: asyncpg.Connection, alarms: Alarms
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms, link: bool
 ) -> None:
+    late = await Late.begin(services, wire, sql, link=link)
     says(wire, "Processed")
     await settle(services, late.payment, PAID, FOUND)
     after = await late.replies()
