@@ -324,6 +324,21 @@ async def test_change_that_expired_or_whose_route_changed_is_applied_by_nobody(
     assert await bin_today(services) == SHOPS[OWN]
 
 
+async def test_token_of_another_seller_is_neither_proposed_nor_confirmed(
+    services: Services, two: tuple[httpx.AsyncClient, ...]
+) -> None:
+    foreign = await form_of(two[0], organization_bin=OTHER_BIN, device_token=device_token_of(FOREIGN))
+    assert (await two[0].post(f"{SELLER}/route", data=foreign)).status_code == 409
+    assert await services.route_changes.waiting(FULL_ACCESS) == {}
+    path = await propose(two[0])  # and while it waits, another seller gets the token
+    first, second = [person.id for person in await services.people.all()]
+    changes, theirs = services.route_changes, {"device_token": NEW_TOKEN}
+    change = await changes.propose(FULL_ACCESS, first, FOREIGN, theirs, version=1, reason="a till")
+    await changes.confirm(FULL_ACCESS, second, change.id)
+    assert (await two[1].post(path, data={"decision": "confirm"})).status_code == 409
+    assert await bin_today(services) == SHOPS[OWN]
+
+
 async def test_change_of_somebody_who_is_no_administrator_any_more_is_applied_by_nobody(
     services: Services, two: tuple[httpx.AsyncClient, ...]
 ) -> None:
