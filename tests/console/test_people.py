@@ -155,6 +155,7 @@ async def test_account_is_made_with_a_link_that_is_shown_once_and_works(
     assert (await client.post("/console/people/new", data=ACCOUNT)).status_code == 422
     assert await sql.fetchval("SELECT count(*) FROM person") == 1
     page = await client.post("/console/people/new", data={**ACCOUNT, "password": PASSWORD})
+    assert page.headers["cache-control"] == "no-store"
     [path] = re.findall(r'data-copy="http://localhost(/console/link/[^"]+)"', page.text)
     row = await sql.fetchrow("SELECT * FROM person WHERE email = 'dana@example.kz'")
     assert (row["name"], row["role"], row["shops"], row["refund_limit"]) == ("Дана", "florist", [OWN], 5_000_000)

@@ -171,6 +171,9 @@ async def test_one_is_sent_again_once_however_often_it_is_pressed(world: World, 
     [delivery] = await delivered(world, 500)
     client = await sign_in()
     page = await client.get(f"/console/deliveries/{delivery}")
+    for no_moment in ("", "2026-10-01T12:00:00"):
+        bad = await client.post(f"/console/deliveries/{delivery}/replay", data={"asked_at": no_moment})
+        assert bad.status_code == 400
     answers = [await client.post(f"/console/deliveries/{delivery}/replay", data=fields(page)) for _ in range(3)]
     assert len({answer.headers["location"] for answer in answers}) == 1
     assert "It is sent again, now." in (await client.get(answers[0].headers["location"])).text
