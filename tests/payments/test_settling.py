@@ -556,11 +556,23 @@ class Late:
 
 
 async def test_late_reply_about_the_same_id_changes_nothing(
-    services: Services, wire: respx.MockRouter, late: Late
+    services: Services, wire: respx.MockRouter, late: Late, alarms: Alarms
 ) -> None:
     says(wire, "Processed", "777")
     await settle(services, late.payment, PAID, "777")
     assert (await late.replies()).state == "paid"
+    assert alarms["settled_wrongly"] == 0
+
+
+async def test_late_reply_that_tells_no_more_than_the_id_of_what_was_settled_as_never_made_is_followed(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, alarms: Alarms
+) -> None:
+    late = await Late.begin(services, wire, sql, link=True)  # its reply has an id and no link
+    await settle(services, late.payment, FAILED)
+    after = await late.replies()
+    assert (after.state, after.external_id, alarms["settled_wrongly"]) == ("failed", "777", 1)
+    says(wire, "Processed", "777")
+    assert (await services.reading.refresh(after)).state == "paid"
 
 
 async def test_late_reply_to_what_was_settled_as_never_made_opens_it_again_and_is_told(
