@@ -44,6 +44,7 @@ async def test_same_chat_is_bound_to_a_shop_once(admin: httpx.AsyncClient) -> No
 
 async def test_key_of_some_shops_tells_so_many_chats(admin: httpx.AsyncClient, with_key: KeyMaker) -> None:
     theirs = await with_key("admin", shops=[SHOP])
+    await bound(admin, shop_id=576631)  # takes nothing from them
     made = [await bound(theirs, address=f"-1001{number:02}") for number in range(MAX_OF_SOME_SHOPS)]
     answer = await theirs.post("/admin/notify", json=CHAT)
     assert "20 chats" in problem_of(answer, 422, "validation_failed")["detail"]
@@ -114,7 +115,15 @@ async def test_binding_of_all_shops_is_not_for_a_key_of_one(admin: httpx.AsyncCl
     everywhere = await bound(admin, shop_id=None)
     restricted = await with_key("admin", shops=[SHOP])
     problem_of(await restricted.post("/admin/notify", json={**CHAT, "shop_id": None}), 422, "validation_failed")
-    problem_of(await restricted.delete(f"/admin/notify/{everywhere['id']}"), 404, "binding_not_found")
+    problem_of(await restricted.post("/admin/notify", json={**CHAT, "shop_id": 576631}), 404, "shop_not_configured")
+    of_all = f"/admin/notify/{everywhere['id']}"
+    for refused in (
+        await restricted.get(of_all),
+        await restricted.put(of_all, json={"is_active": True}),
+        await restricted.post(f"{of_all}/test"),
+        await restricted.delete(of_all),
+    ):
+        problem_of(refused, 404, "binding_not_found")
     assert (await restricted.get("/admin/notify")).json() == []
 
 
