@@ -142,6 +142,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             (
                 ("max by (lane) (payment_service_circuit_open)", "circuit of {{lane}}"),
                 ("max(payment_service_paused_shops)", "paused shops"),
+                ("max(payment_service_device_tokens_unreadable)", "device tokens that cannot be decrypted"),
             ),
             limit=0,
         ),

@@ -80,7 +80,14 @@ _NOTHING_WAS_SENT = frozenset(
 )
 """Codes with which the service says that nothing was sent, now or ever, by this call."""
 _SET_UP = frozenset(
-    {"authentication_required", "scope_missing", "shop_not_configured", "shop_inactive", "device_token_missing"}
+    {
+        "authentication_required",
+        "scope_missing",
+        "shop_not_configured",
+        "shop_inactive",
+        "device_token_missing",
+        "device_token_unreadable",
+    }
 )
 _MAY_BE_UNDER_WAY = frozenset({"still_running", "refund_already_open"})
 

@@ -12,6 +12,7 @@ It knows nothing of HTTP; ``api/problems.py`` holds the one table from these cla
     ├── ShopAlreadyConfigured     shop_already_configured
     ├── BinOfSeveralShops         bin_of_several_shops
     ├── DeviceTokenMissing        device_token_missing
+    ├── DeviceTokenUnreadable     device_token_unreadable
     ├── TokenOfAnotherBin         token_of_another_bin
     ├── RouteChangeNeedsTwo       route_change_needs_two
     ├── RouteChangeNotFound       route_change_not_found
@@ -161,6 +162,21 @@ class DeviceTokenMissing(ServiceError):
 
     def __init__(self, shop_id: int) -> None:
         super().__init__(f"Shop {shop_id} has no device token, and this operation needs one: set it first.")
+
+
+class DeviceTokenUnreadable(ServiceError):
+    """None of the ENCRYPTION_KEYS opens the device token that the operation needs. It is not sent without one."""
+
+    code = "device_token_unreadable"
+
+    def __init__(self, shop_id: int, *, of_payment: bool = False) -> None:
+        """``of_payment``: it is the one that a payment of the shop was made with, whatever the shop has today."""
+        if of_payment:
+            whose = f"that this payment of shop {shop_id} was made with"
+            todo = "give the service the key that encrypted it, or refund the payment in the Kaspi cabinet"
+        else:
+            whose, todo = f"of shop {shop_id}", "set it again"
+        super().__init__(f"The device token {whose} cannot be decrypted. Nothing was sent. An operator has to {todo}.")
 
 
 class TokenOfAnotherBin(ServiceError):

@@ -9,7 +9,7 @@ from datetime import datetime
 from payment_service.access.attempts import SignInLimits
 from payment_service.access.openid import OpenId
 from payment_service.access.people import People
-from payment_service.access.service import SERVICE, Access, Caller
+from payment_service.access.service import Access, Caller
 from payment_service.access.sessions import Sessions
 from payment_service.events.relay import waiting_since
 from payment_service.events.subscriptions import Subscriptions
@@ -31,7 +31,7 @@ from payment_service.payments.service import Payments
 from payment_service.payments.settling import TASKS_AT_MOST, Settling
 from payment_service.payments.shared_readings import SHARED_FOR_S, SharedReadings
 from payment_service.postgres.database import Database
-from payment_service.postgres.vault import Vault
+from payment_service.postgres.vault import Vault, VaultError
 from payment_service.providers import kaspi
 from payment_service.providers.kaspi.client import KaspiClient
 from payment_service.providers.registry import Registry
@@ -102,17 +102,27 @@ class Services:
         )
         return {"readings": readings, "events": events, "deliveries": deliveries, "messages": messages}
 
-    async def check_secrets(self) -> None:
-        """Decrypt what is encrypted in the database.
+    async def check_secrets(self) -> list[int]:
+        """Decrypt what is encrypted in the database; returns the shops whose device token alone cannot be decrypted.
 
         Raises:
-            VaultError: when ENCRYPTION_KEYS cannot.
+            VaultError: when ENCRYPTION_KEYS are not those of this database: they decrypt no device token, or not the key
+                of the fingerprints.
         """
-        await self.routing.configs(SERVICE)
+        unreadable, tokens = await self.routing.unreadable_tokens()
+        if unreadable and len(unreadable) == tokens:
+            raise VaultError("None of the ENCRYPTION_KEYS opens a device token: use the key that wrote them.")
         await self.fingerprints.of()
+        return unreadable
 
-    async def rotate_keys(self) -> int:
-        """Encrypt every secret anew with the newest key, while the service runs; returns how many device tokens."""
+    async def rotate_keys(self) -> tuple[int, int]:
+        """Encrypt every secret anew with the newest key, while the service runs.
+
+        Returns how many device tokens were, and how many stay as they are because no key opens them.
+
+        Raises:
+            VaultError: when ENCRYPTION_KEYS are not those of this database.
+        """
         async with self.database.transaction() as session:
             await self.fingerprints.rotate(session)
             await self.endpoints.rotate(session)

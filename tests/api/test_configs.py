@@ -11,6 +11,7 @@ import pytest
 
 from payment_service.access.service import Scope
 from tests.api.conftest import SHOP, KeyMaker, problem_of
+from tests.support.books import spoil_token
 from tests.support.shops import SHOPS, device_token_of
 
 CONFIG = "/api/payment/config"
@@ -77,6 +78,22 @@ async def test_inactive_shop_is_403_and_missing_404(client: httpx.AsyncClient) -
     await client.delete(f"{ADMIN}/{SHOP}")
     problem_of(await client.get(ONE), 403, "shop_inactive")
     problem_of(await client.get(f"{CONFIG}?shop_id=999"), 404, "shop_not_configured")
+
+
+async def test_token_that_cannot_be_decrypted_is_told_and_set_again(
+    client: httpx.AsyncClient, sql: asyncpg.Connection
+) -> None:
+    await spoil_token(sql, SHOP)
+    answer = await client.get(ONE)
+    assert (answer.status_code, answer.json()["code"]) == (400, "device_token_unreadable")
+    assert SHOP not in {config["shop_id"] for config in (await client.get(CONFIG)).json()}
+    shown = (await client.get(f"{ADMIN}/{SHOP}")).json()
+    assert shown["device_token"] == MASKED
+    assert "cannot be decrypted" in shown["warnings"][0]
+    assert (await client.put(f"{ADMIN}/{SHOP}", json=shown)).json()["version"] == shown["version"]
+    again = await client.put(f"{ADMIN}/{SHOP}", json={"device_token": device_token_of(SHOP)})
+    assert (again.status_code, again.json()["warnings"]) == (200, [])
+    assert (await client.get(ONE)).status_code == 200
 
 
 @pytest.mark.parametrize("path", [ONE, CONFIG])

@@ -29,6 +29,7 @@ from payment_service.settings import Settings
 from payment_service.worker.service import worker_over
 from tests.support.alarms import alarms
 from tests.support.asking import SHOP, age, ask, taking
+from tests.support.books import spoil_token
 from tests.support.database import without_laws
 from tests.support.replies import failure, status_reply
 from tests.support.shops import SHOPS
@@ -281,6 +282,12 @@ async def test_shops_without_token_or_with_one_bin(well: Services, sql: asyncpg.
     findings = [one.sentence async for one in run_checks(well) if one.what == "shops"]
     assert findings[1].startswith("no device token: ")
     assert "share BIN" in findings[2]
+
+
+async def test_shop_whose_device_token_cannot_be_decrypted(well: Services, sql: asyncpg.Connection) -> None:
+    await spoil_token(sql, SHOP)
+    sentence = f"ENCRYPTION_KEYS do not open the device token of shop {SHOP}: it takes no payments"
+    assert await found(well) == {("secrets", Level.BAD): sentence}
 
 
 async def test_keys_that_end_soon_and_nobody_who_can_call(well: Services, sql: asyncpg.Connection) -> None:

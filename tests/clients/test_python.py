@@ -130,6 +130,7 @@ MEANINGS = {
     "no key": (problem(401, "authentication_required"), NotConfigured),
     "no scope": (problem(403, "scope_missing"), NotConfigured),
     "no token": (problem(400, "device_token_missing"), NotConfigured),
+    "a token nobody can read": (problem(400, "device_token_unreadable"), NotConfigured),
 }
 
 

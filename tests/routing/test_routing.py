@@ -18,6 +18,7 @@ from payment_service.errors import (
 from payment_service.observability.context import Origin, origin
 from payment_service.routing import importing
 from payment_service.routing.service import Routing
+from payment_service.routing.tokens import Token
 from payment_service.services import Services
 from tests.support.books import write_down
 from tests.support.shops import SHOPS, device_token_of
@@ -35,7 +36,7 @@ def routing(services: Services, shops: dict[int, str]) -> Routing:
     return services.routing
 
 
-async def token_of(routing: Routing) -> str | None:
+async def token_of(routing: Routing) -> Token | None:
     return (await routing.config_of(FULL_ACCESS, SHOP)).device_token
 
 

@@ -85,6 +85,14 @@ async def change_by_hand(sql: asyncpg.Connection, subject: str, *statements: str
         await write_down(sql, subject)
 
 
+async def spoil_token(sql: asyncpg.Connection, *shop_ids: int) -> None:
+    """Write over the ciphertexts of these shops' device tokens: no key opens them."""
+    for shop_id in shop_ids:
+        token_id = await sql.fetchval("SELECT device_token_id FROM payment_config WHERE shop_id = $1", shop_id)
+        rubbish = f"UPDATE device_token SET ciphertext = 'rubbish' WHERE id = {token_id}"
+        await change_by_hand(sql, f"device_token:{token_id}", rubbish)
+
+
 async def write_down(sql: asyncpg.Connection, *subjects: str) -> None:
     """The audit entries of changes, in the transaction that made them."""
     await sql.execute(written_down(*subjects))

@@ -17,6 +17,7 @@ from payment_service.api.responses import json_response
 from payment_service.api.strict import StrictRoute
 from payment_service.errors import (
     BinOfSeveralShops,
+    DeviceTokenUnreadable,
     InvalidInput,
     RouteChangeNeedsTwo,
     ShopAlreadyConfigured,
@@ -27,6 +28,7 @@ from payment_service.errors import (
 from payment_service.providers.registry import DEFAULT
 from payment_service.routing.models import PaymentConfig
 from payment_service.routing.service import ShopConfig
+from payment_service.routing.tokens import Unreadable
 from payment_service.routing.views import ConfigAnswer, ConfigChangeAnswer
 
 router = APIRouter(route_class=StrictRoute)
@@ -115,7 +117,7 @@ class ConfigChange(Changes):
             "description": "Unchanged since this ETag. For one shop the headers X-Config-Valid-Until and "
             "X-Config-Signature renew the validity.",
         },
-        **problems.declared(ShopNotConfigured, ShopInactive),
+        **problems.declared(ShopNotConfigured, ShopInactive, DeviceTokenUnreadable),
     },
 )
 async def config(
@@ -125,17 +127,16 @@ async def config(
     shop_id: Annotated[ShopId | None, Query()] = None,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Returns the routing of one shop, or of all active shops."""
+    """Returns the routing of one shop, or of all active shops but those whose device token cannot be decrypted."""
     headers = {"Cache-Control": f"private, max-age={VALID_FOR_S}", "Vary": "Authorization, X-API-Key"}
     if shop_id is None:
         all_active = await services.routing.configs(caller, active_only=True)
-        shown = [_shown(one, caller) for one in all_active]
+        shown = [_shown(one, caller) for one in all_active if not isinstance(one.device_token, Unreadable)]
         headers["ETag"] = _etag(shown)
         body = _SIGNED_LIST.dump_json([_signed(one, key) for one in shown])
     else:
         found = await services.routing.config_of(caller, shop_id)
-        if not found.row.is_active:
-            raise ShopInactive(shop_id)
+        found.usable_token()
         one, headers["ETag"] = _shown_with_etag(found, caller)
         signed = _signed(one, key)
         headers |= dict(zip(SIGNATURE_HEADERS, (signed.valid_until, signed.signature or ""), strict=True))

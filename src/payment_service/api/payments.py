@@ -23,6 +23,7 @@ from payment_service.audit import service as audit
 from payment_service.audit.views import HistoryLine
 from payment_service.errors import (
     DeviceTokenMissing,
+    DeviceTokenUnreadable,
     IdempotencyKeyReused,
     NoRoomToWait,
     OrderAlreadyOpen,
@@ -72,6 +73,7 @@ def _problems(*more: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
     return problems.declared(
         ShopNotConfigured,
         ShopInactive,
+        DeviceTokenUnreadable,
         *more,
         OrderAlreadyOpen,
         OrderAlreadyPaid,

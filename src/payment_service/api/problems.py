@@ -38,6 +38,7 @@ STATUS_OF: Final = MappingProxyType(
         errors.ShopAlreadyConfigured: 409,
         errors.BinOfSeveralShops: 409,
         errors.DeviceTokenMissing: 400,
+        errors.DeviceTokenUnreadable: 400,
         errors.TokenOfAnotherBin: 409,
         errors.RouteChangeNeedsTwo: 409,
         errors.RouteChangeNotFound: 404,

@@ -16,6 +16,7 @@ from payment_service.api.responses import json_response
 from payment_service.api.strict import StrictRoute
 from payment_service.errors import (
     DeviceTokenMissing,
+    DeviceTokenUnreadable,
     IdempotencyKeyReused,
     PaymentIncomplete,
     PaymentNotFound,
@@ -108,6 +109,7 @@ async def search(
             PaymentNotPaid,
             PaymentIncomplete,
             DeviceTokenMissing,
+            DeviceTokenUnreadable,
             RefundExceedsRemainder,
             ProviderUnavailable,
             IdempotencyKeyReused,

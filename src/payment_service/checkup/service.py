@@ -243,10 +243,13 @@ async def _sending(services: Services) -> list[Finding]:
 
 async def _secrets(services: Services) -> list[Finding]:
     try:
-        await services.check_secrets()
+        unreadable = await services.check_secrets()
     except VaultError:
         sentence = "ENCRYPTION_KEYS do not open what is in the database"
         return [Finding("secrets", Level.BAD, sentence, "use the keys that wrote it")]
+    if unreadable:
+        sentence = f"ENCRYPTION_KEYS do not open the device token of shop {_listed(unreadable)}: it takes no payments"
+        return [Finding("secrets", Level.BAD, sentence, "the key that wrote it; or payment-service shops set-token")]
     return [Finding("secrets", Level.OK, "ENCRYPTION_KEYS open the device tokens")]
 
 

@@ -27,7 +27,10 @@ def rotate() -> None:
     write), then to NEW,OLD; run this; then set it to NEW.
     """
 
-    async def work(services: "Services") -> int:
+    async def work(services: "Services") -> tuple[int, int]:
         return await services.rotate_keys()
 
-    typer.echo(f"{with_services(work)} device tokens are encrypted with the first key now, each bound to its row.")
+    rotated, left = with_services(work)
+    typer.echo(f"{rotated} device tokens are encrypted with the first key now, each bound to its row.")
+    if left:
+        typer.echo(f"Warning: {left} stay as they were, for none of the keys opens them.", err=True)

@@ -14,13 +14,14 @@ from payment_service.access.service import FULL_ACCESS
 from payment_service.cli.output import AsJson, Reason, asked_for, fail, show
 from payment_service.cli.php import php_table
 from payment_service.cli.running import with_database
+from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.identifiers import looks_like_uuid
 from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
 from payment_service.routing import importing
 from payment_service.routing.sellers import set_same_seller
 from payment_service.routing.service import Routing, ShopConfig
-from payment_service.routing.tokens import DeviceTokens
+from payment_service.routing.tokens import DeviceTokens, Unreadable
 from payment_service.routing.views import ConfigAnswer
 from payment_service.spreadsheets import cell
 
@@ -67,7 +68,7 @@ def import_shops(
         fail("\n".join([*error.problems, "Nothing was imported."]))
 
     async def work(database: Database, vault: Vault) -> list[importing.Planned]:
-        return await importing.apply(Routing(database, DeviceTokens(vault)), rows, reason=reason, dry_run=dry_run)
+        return await importing.apply(await _written(database, vault), rows, reason=reason, dry_run=dry_run)
 
     planned = with_database(work)
     if as_json:
@@ -121,6 +122,9 @@ def export_shops(
 
     columns = [name for name in importing.COLUMNS if with_tokens or name != "device_token"]
     configs = with_database(work)
+    lost = [config.row.shop_id for config in configs if isinstance(config.device_token, Unreadable)]
+    if lost and with_tokens:
+        fail(f"ENCRYPTION_KEYS do not open the device token of shop {', '.join(map(str, lost))}: set-token first.")
     rows = [
         {name: config.device_token if name == "device_token" else getattr(config.row, name) for name in columns}
         for config in configs
@@ -155,9 +159,8 @@ def set_token(
         typer.echo("Warning: this is no UUID, and Kaspi's device tokens are.", err=True)
 
     async def work(database: Database, vault: Vault) -> ShopConfig:
-        return await Routing(database, DeviceTokens(vault)).update(
-            FULL_ACCESS, shop_id, {"device_token": token}, reason=reason
-        )
+        routing = await _written(database, vault)
+        return await routing.update(FULL_ACCESS, shop_id, {"device_token": token}, reason=reason)
 
     show([_line(with_database(work))], as_json=as_json)
 
@@ -186,6 +189,16 @@ def same_seller(
 
 
 _COLUMNS = ("shop_id", "name", "city", "organization_bin", "device_token", "is_active", "provider", "version")
+
+
+async def _written(database: Database, vault: Vault) -> Routing:
+    """The routing, for a command that writes device tokens: with other keys than the service it could not read them.
+
+    Raises:
+        VaultError: when the ENCRYPTION_KEYS are not those of this database.
+    """
+    await Fingerprints(database, vault).of()
+    return Routing(database, DeviceTokens(vault))
 
 
 def _line(config: ShopConfig) -> dict[str, Any]:

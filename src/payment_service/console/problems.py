@@ -56,6 +56,9 @@ _SENTENCES: Final[Mapping[type[ServiceError], str]] = {
         "A client made this payment and reported it without its sum or BIN: refund it in the Kaspi cabinet."
     ),
     errors.DeviceTokenMissing: mark("The shop has no device token, and a refund needs one: tell an administrator."),
+    errors.DeviceTokenUnreadable: mark(
+        "The device token cannot be decrypted. Nothing was sent: tell an administrator."
+    ),
     errors.RefundExceedsRemainder: mark("At most %(left)s of this payment can still be refunded."),
     errors.IdempotencyKeyReused: mark(
         "Somebody has just refunded another sum of this payment. Nothing was sent: look at it once more."

@@ -25,6 +25,7 @@ from payment_service.providers.registry import remedy_of
 from payment_service.routing.changes import Proposal
 from payment_service.routing.models import PaymentConfig
 from payment_service.routing.service import ShopConfig
+from payment_service.routing.tokens import Unreadable
 
 ON_A_PAGE: Final = 20
 SELLERS: Final = f"{HOME}/sellers"
@@ -64,6 +65,7 @@ class Seller:
 
     row: PaymentConfig
     token_since: datetime | None
+    is_token_readable: bool
     activity: ShopActivity
     last: PaymentLine | None
     last_status: PaymentStatus | None
@@ -82,6 +84,8 @@ class Seller:
         """Whether it takes payments, in words."""
         if not self.row.is_active:
             return "quiet", mark("switched off")
+        if not self.is_token_readable:
+            return "bad", mark("the device token cannot be decrypted")
         if self.trouble is not None and self.last is not None and self.trouble.payment.id == self.last.id:
             return "bad", mark("the last one failed")
         if self.token_since is None:
@@ -154,16 +158,18 @@ async def sellers_of(visit: Visit, shown: Sequence[ShopConfig], known: Sequence[
     shop_ids = [config.row.shop_id for config in shown]
     activity = await activity_of(visit.services.database, visit.me.caller.shops, shop_ids, since=today)
     waiting = await visit.services.route_changes.waiting(visit.me.caller)
-    return [_seller(config.row, activity[config.row.shop_id], known, waiting) for config in shown]
+    return [_seller(config, activity[config.row.shop_id], known, waiting) for config in shown]
 
 
 def _seller(
-    row: PaymentConfig, activity: ShopActivity, known: Sequence[ShopConfig], waiting: Mapping[int, Proposal]
+    config: ShopConfig, activity: ShopActivity, known: Sequence[ShopConfig], waiting: Mapping[int, Proposal]
 ) -> Seller:
+    row = config.row
     last = None if activity.last is None else PaymentLine.of(activity.last)
     return Seller(
         row=row,
         token_since=None if row.token is None else row.token.created_at,
+        is_token_readable=not isinstance(config.device_token, Unreadable),
         activity=activity,
         last=last,
         last_status=None if last is None else payment_status(last),

@@ -45,15 +45,18 @@ Written_co = TypeVar("Written_co", covariant=True)
 log = get_logger(__name__)
 
 
-async def run_intent(statements: StatementPool, statement: str, *args: Any) -> asyncpg.Record:
+async def run_intent(statements: StatementPool, statement: str, *args: Any, may_insert: bool = True) -> asyncpg.Record:
     """Run the statement of an intent; its last parameter is within how many seconds it inserts.
+
+    Where nothing may be inserted these are over before it begins: what would be is the obstacle ``too_late``.
 
     Raises:
         SendingHeld: when it was to be inserted and nothing may be sent from this database.
     """
     try:
         within_s = INTENT_TIMEOUT_S
-        intent = await statements.fetchrow(statement, *args, INSERT_WITHIN * within_s, within_s=within_s)
+        insert_within_s = INSERT_WITHIN * within_s if may_insert else -1.0
+        intent = await statements.fetchrow(statement, *args, insert_within_s, within_s=within_s)
     except asyncpg.PostgresError as error:
         if constraint_of(error) != holding.NOT_HELD:
             raise

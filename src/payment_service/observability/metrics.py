@@ -12,6 +12,7 @@ from payment_service import __version__
 Alarm: TypeAlias = Literal[
     "chat_disabled",
     "crossed_reply",
+    "device_token_unreadable",
     "endpoint_switched_off",
     "event_not_taken",
     "foreign_bin_reported",
@@ -91,6 +92,9 @@ SENDING_HELD = Gauge(
     "payment_service_sending_held", "1 while nothing is sent until a person says that the record is complete"
 )
 LAWS_OFF = Gauge("payment_service_laws_off", "1 while the database does not enforce its rules, so that doctor says why")
+TOKENS_UNREADABLE = Gauge(
+    "payment_service_device_tokens_unreadable", "Shops whose device token ENCRYPTION_KEYS do not open"
+)
 WORK_FAILURES = Counter(
     "payment_service_work_failures", "Pieces of background work that failed and will be tried again", ("work",)
 )

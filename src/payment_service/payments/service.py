@@ -16,9 +16,11 @@ import asyncpg
 from payment_service.access.service import Caller
 from payment_service.errors import (
     DeviceTokenMissing,
+    DeviceTokenUnreadable,
     OrderAlreadyOpen,
     OrderAlreadyPaid,
     RateLimited,
+    ServiceError,
     ShopInactive,
     StillRunning,
 )
@@ -121,7 +123,7 @@ class Payments:
         """Make a payment, at most once.
 
         Raises:
-            ShopNotConfigured, ShopInactive, DeviceTokenMissing: the shop cannot take it.
+            ShopNotConfigured, ShopInactive, DeviceTokenMissing, DeviceTokenUnreadable: the shop cannot take it.
             IdempotencyKeyReused, StillRunning, OrderAlreadyOpen, OrderAlreadyPaid: an earlier request conflicts.
             RateLimited: the phone has had too many invoices; nothing was written.
             NotAuthenticated: the caller's key was revoked meanwhile.
@@ -154,7 +156,7 @@ class Payments:
         try:
             route = await self._route(request)
             self.phones.take(request.phone)
-        except (ShopInactive, DeviceTokenMissing, RateLimited) as error:
+        except (ShopInactive, DeviceTokenMissing, DeviceTokenUnreadable, RateLimited) as error:
             # An earlier, equal request is still answered.
             return await self._answer_without_sending(request, fingerprint, error)
         is_written = False
@@ -177,7 +179,7 @@ class Payments:
         return await self._answer_of(request, intent)
 
     async def _answer_without_sending(
-        self, request: PaymentRequest, fingerprint: str, why: ShopInactive | DeviceTokenMissing | RateLimited
+        self, request: PaymentRequest, fingerprint: str, why: ServiceError
     ) -> tuple[Answer, None] | None:
         """The answer to an earlier, equal request, or the reason why nothing new may be sent."""
         at_its_limit = isinstance(why, RateLimited)

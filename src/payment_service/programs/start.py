@@ -67,11 +67,14 @@ async def check_database(settings: Settings, database: Database | None = None) -
         await check_rights(services)
         await check_provider(services)
         try:
-            await services.check_secrets()
+            unreadable = await services.check_secrets()
         except VaultError as error:
             raise StartError(
-                "The ENCRYPTION_KEYS do not open the device tokens in the database: use the keys that wrote them."
+                "The ENCRYPTION_KEYS do not open the device tokens in the database: use the keys that wrote them. "
+                "Where the only one is lost: payment-service shops set-token."
             ) from error
+        if unreadable:
+            log.error("device tokens cannot be decrypted: these shops take no payments", shops=unreadable)
 
 
 async def check_rights(services: Services) -> None:

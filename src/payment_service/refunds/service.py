@@ -15,6 +15,7 @@ import asyncpg
 from payment_service.access.service import Caller
 from payment_service.errors import (
     DeviceTokenMissing,
+    DeviceTokenUnreadable,
     PaymentIncomplete,
     PaymentNotFound,
     PaymentNotPaid,
@@ -61,6 +62,7 @@ from payment_service.refunds.outcomes import RefundOutcome, provider_refund_id_o
 from payment_service.refunds.queries import Snapshot
 from payment_service.refunds.statements import INTEND
 from payment_service.routing.service import Routing
+from payment_service.routing.tokens import Unreadable
 from payment_service.scheduling.operations import InFlight
 
 log = get_logger(__name__)
@@ -135,7 +137,8 @@ class Refunds:
 
         Raises:
             PaymentNotFound: the payment is not of a shop of the caller's.
-            PaymentNotPaid, PaymentIncomplete, DeviceTokenMissing, RefundExceedsRemainder: it cannot be refunded.
+            PaymentNotPaid, PaymentIncomplete, DeviceTokenMissing, DeviceTokenUnreadable, RefundExceedsRemainder: it
+                cannot be refunded.
             IdempotencyKeyReused, StillRunning, RefundAlreadyOpen: an earlier request conflicts.
             NotAuthenticated: the caller's key was revoked meanwhile.
             DatabaseUnavailable: the intent could not be written, so nothing was sent.
@@ -144,16 +147,19 @@ class Refunds:
         bind(payment_id=str(request.payment.id), shop_id=request.payment.shop_id)
         account, elsewhere = await self._pinned_account(request.caller, request.payment)
         window = SendingWindow(self.rules.begin_within_s, self.rules.sending_lease_s)
-        written = replace(await self._write_intent(request), elsewhere=elsewhere)
+        written = replace(await self._write_intent(request, may_insert=account is not None), elsewhere=elsewhere)
         bind(refund_id=str(written.refund.id))
-        if written.replayed:
+        if written.replayed or account is None:
             return written
         outcome = await window.send(lambda: self._send(account, written))
         done = await self._write_outcome(request, written, outcome, since=window.opened)
         return replace(done, elsewhere=elsewhere)
 
-    async def _pinned_account(self, caller: Caller, payment: Payment) -> tuple[Account, int]:
-        """The account that took the payment, whatever its shop's routing is today, and what others paid back of it."""
+    async def _pinned_account(self, caller: Caller, payment: Payment) -> tuple[Account | None, int]:
+        """The account that took the payment, whatever its shop's routing is today, and what others paid back of it.
+
+        None when its device token cannot be decrypted.
+        """
         async with self.database.reading() as session:
             if not await payment_queries.is_shown(session, payment, caller.shops):
                 raise PaymentNotFound(payment.external_id)
@@ -163,7 +169,7 @@ class Refunds:
             elsewhere = await queries.refunded_elsewhere(session, payment)
         if token is None:
             raise DeviceTokenMissing(payment.shop_id)
-        return Account(payment.organization_bin, token), elsewhere
+        return None if isinstance(token, Unreadable) else Account(payment.organization_bin, token), elsewhere
 
     async def _refunded_elsewhere(self, payment: Payment) -> int:
         async with self.database.reading() as session:
@@ -171,24 +177,29 @@ class Refunds:
 
     # --- write 1
 
-    async def _write_intent(self, request: RefundRequest) -> RefundAnswer:
-        """Write 1: claim the request and reserve the amount, or find the earlier refund that answers it."""
+    async def _write_intent(self, request: RefundRequest, *, may_insert: bool) -> RefundAnswer:
+        """Write 1: claim the request and reserve the amount, or find the earlier refund that answers it.
+
+        Without ``may_insert``, for want of a device token that can be read, only an earlier refund is found.
+        """
         return await write_intent(
-            lambda: self._try_intent(request),
+            lambda: self._try_intent(request, may_insert=may_insert),
             unconfirmed=lambda: self.inflight.begin(self._fail_unconfirmed(request)),
         )
 
-    async def _try_intent(self, request: RefundRequest) -> RefundAnswer | None:
+    async def _try_intent(self, request: RefundRequest, *, may_insert: bool) -> RefundAnswer | None:
         """One try; none when something changed meanwhile and it has to be repeated."""
         amount = request.amount.tiyn if request.amount else None
         fingerprint = await self.fingerprints.of("refund", request.payment.id, amount)
         parameters = self._parameters(request, amount, fingerprint)
         try:
-            intent = await run_intent(self.database.statements, INTEND, *parameters)
+            intent = await run_intent(self.database.statements, INTEND, *parameters, may_insert=may_insert)
         except DATABASE_ERRORS as error:
             if constraint_of(error) == LIKE_IN_FLIGHT:
                 return None  # an equal one came first; the next try finds it
             raise
+        if not may_insert and intent["obstacle"] == "too_late":
+            raise DeviceTokenUnreadable(request.payment.shop_id, of_payment=True)
         return await self._answer_of(request, fingerprint, intent)
 
     def _parameters(self, request: RefundRequest, amount: int | None, fingerprint: str) -> tuple[Any, ...]:

@@ -13,9 +13,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
-from payment_service.access.service import Caller
+from payment_service.access.service import SERVICE, Caller
 from payment_service.errors import (
     BinOfSeveralShops,
+    DeviceTokenUnreadable,
     InvalidInput,
     RouteChangeNeedsTwo,
     ShopAlreadyConfigured,
@@ -30,7 +31,7 @@ from payment_service.postgres.visibility import ALL_SHOPS, of_shops
 from payment_service.providers.registry import DEFAULT, NAMES
 from payment_service.routing.models import PaymentConfig, PaymentConfigHistory, RouteChange
 from payment_service.routing.rule import needs_two
-from payment_service.routing.tokens import DeviceTokens
+from payment_service.routing.tokens import DeviceTokens, Token, Unreadable, may_be_same
 from payment_service.routing.versions import ROUTING_FIELDS, announce, put, record_change, version_of, write_version
 
 
@@ -48,17 +49,30 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class ShopConfig:
-    """A shop's routing, with its device token in the clear."""
+    """A shop's routing as it stands, with its device token in the clear, where it can be read."""
 
     row: PaymentConfig
-    device_token: str | None = field(repr=False)
+    device_token: Token | None = field(repr=False)
+
+    def usable_token(self) -> str | None:
+        """The device token with which the shop takes payments today; none for a shop that has none.
+
+        Raises:
+            ShopInactive: when the shop is switched off.
+            DeviceTokenUnreadable: when it has one that no key opens. Without it the route would be another one.
+        """
+        if not self.row.is_active:
+            raise ShopInactive(self.row.shop_id)
+        if isinstance(self.device_token, Unreadable):
+            raise DeviceTokenUnreadable(self.row.shop_id)
+        return self.device_token
 
     @property
     def route(self) -> Route:
-        """The part that decides where money goes."""
+        """Where the money of the shop goes today; raises as ``usable_token``."""
         row = self.row
         return Route(
-            row.shop_id, row.version, row.provider, row.organization_bin, row.device_token_id, self.device_token
+            row.shop_id, row.version, row.provider, row.organization_bin, row.device_token_id, self.usable_token()
         )
 
 
@@ -122,12 +136,9 @@ class Routing:
 
         Raises:
             ShopNotConfigured: when there is no routing that the caller may use.
-            ShopInactive: when the shop is switched off.
+            ShopInactive, DeviceTokenUnreadable: when nothing may be sent by it.
         """
-        config = await self.config_of(caller, shop_id)
-        if not config.row.is_active:
-            raise ShopInactive(shop_id)
-        return config.route
+        return (await self.config_of(caller, shop_id)).route
 
     async def _read(self, shop_id: int) -> ShopConfig:
         async with self.database.reading() as session:
@@ -151,6 +162,11 @@ class Routing:
             query = query.where(PaymentConfig.is_active)
         async with self.database.reading() as session:
             return [self.opened(row) for row in await session.scalars(query)]
+
+    async def unreadable_tokens(self) -> tuple[list[int], int]:
+        """The shops whose device token no key opens, and how many shops have one."""
+        tokens = {one.row.shop_id: one.device_token for one in await self.configs(SERVICE) if one.device_token}
+        return [shop_id for shop_id, token in tokens.items() if isinstance(token, Unreadable)], len(tokens)
 
     async def config_of_bin(self, caller: Caller, organization_bin: str) -> ShopConfig:
         """The routing of the one active shop of the caller that has this BIN.
@@ -327,7 +343,7 @@ class Routing:
         return {row.shop_id: row for row in await session.scalars(_configs())}
 
     async def check_token(
-        self, session: AsyncSession, shop_id: int, organization_bin: str, device_token: str | None
+        self, session: AsyncSession, shop_id: int, organization_bin: str, device_token: Token | None
     ) -> None:
         """Refuse a device token that is used with another BIN today, at any shop: it was registered for that one.
 
@@ -343,7 +359,8 @@ class Routing:
             PaymentConfig.organization_bin != organization_bin, PaymentConfig.device_token_id.is_not(None)
         )
         for other in await session.scalars(others):
-            if _is_same_token(self.opened(other).device_token or "", device_token):
+            token = self.opened(other).device_token
+            if token is not None and may_be_same(token, device_token):
                 raise TokenOfAnotherBin(shop_id)
 
     # --- steps
@@ -351,7 +368,7 @@ class Routing:
     def _masks(self, row: PaymentConfig) -> set[str | None]:
         """The masked texts that may have been shown for a row's token: earlier versions showed more of a short one."""
         token = self.opened(row).device_token
-        return {row.device_token} | ({masked(token)} if token else set())
+        return {row.device_token} | ({masked(token)} if isinstance(token, str) else set())
 
     async def _set_token(self, session: AsyncSession, row: PaymentConfig, device_token: str | None) -> None:
         token = None if device_token is None else await self.tokens.add(session, row.shop_id, device_token)
@@ -359,7 +376,7 @@ class Routing:
         row.device_token_id, row.device_token = (token.id, token.masked) if token else (None, None)
 
     def opened(self, row: PaymentConfig) -> ShopConfig:
-        """A row with its device token in the clear."""
+        """A row with its device token in the clear, where it can be read."""
         return ShopConfig(row, self.tokens.open(row.token) if row.token else None)
 
 
@@ -372,11 +389,6 @@ async def _check_bin(session: AsyncSession, caller: Caller, row: PaymentConfig, 
     )
     if await session.scalar(had.limit(1)) is not None:
         raise InvalidInput("organization_bin", "was this shop's before: only a key of all shops sets it again")
-
-
-def _is_same_token(one: str, other: str) -> bool:
-    """Whether two spellings mean one token: a UUID may be accepted without its dashes, in either case."""
-    return one.replace("-", "").lower() == other.replace("-", "").lower()
 
 
 async def one_at_a_time(session: AsyncSession) -> None:

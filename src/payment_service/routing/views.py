@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from payment_service.identifiers import looks_like_uuid, masked
 from payment_service.routing.service import Change, ShopConfig
+from payment_service.routing.tokens import Unreadable
 
 
 class ConfigAnswer(BaseModel):
@@ -30,13 +31,20 @@ class ConfigAnswer(BaseModel):
     def of(cls, config: ShopConfig, *, reveal: bool) -> Self:
         """The view of a configuration; ``reveal`` shows the whole device token."""
         row, token = config.row, config.device_token
-        is_odd = token is not None and not looks_like_uuid(token)
+        warnings = []
+        if isinstance(token, Unreadable):
+            # Its beginning is what may be sent back to leave it as it is.
+            token, warnings = token.masked, ["The device token cannot be decrypted, and nothing is sent: set it again."]
+        elif token is not None:
+            if not looks_like_uuid(token):
+                warnings = ["The device token is no UUID, and Kaspi's are: check it."]
+            # Masked anew: an earlier version wrote down more of a short token than may be shown.
+            token = token if reveal else masked(token)
         return cls(
             id=row.shop_id,
             shop_id=row.shop_id,
             organization_bin=row.organization_bin,
-            # Masked anew: earlier versions stored more of a short token than may be shown.
-            device_token=token if reveal or token is None else masked(token),
+            device_token=token,
             is_active=row.is_active,
             provider=row.provider,
             name=row.name,
@@ -45,7 +53,7 @@ class ConfigAnswer(BaseModel):
             version=row.version,
             created_at=row.created_at,
             updated_at=row.updated_at,
-            warnings=["The device token is no UUID, and Kaspi's are: check it."] if is_odd else [],
+            warnings=warnings,
         )
 
 

@@ -33,6 +33,7 @@ from payment_service.observability.metrics import (
     OPEN,
     SENDING_HELD,
     TASKS,
+    TOKENS_UNREADABLE,
     WORK_FAILURES,
     alarm,
     begin_at_zero,
@@ -45,6 +46,7 @@ from payment_service.postgres.health import database_health
 from payment_service.postgres.listening import listen
 from payment_service.postgres.months import make_months, months
 from payment_service.refunds.settling import RefundSettling
+from payment_service.routing.service import Routing
 from payment_service.scheduling.due import WORK_DUE, Dispatcher, Kind
 from payment_service.scheduling.failures import count_failure
 from payment_service.scheduling.ticks import tick
@@ -63,6 +65,7 @@ def worker_over(services: Services) -> "Worker":
         services.settling,
         services.refund_settling,
         services.holding,
+        services.routing,
         AuditSeals(services.database),
         Relay(services.database, [services.deliveries.consume, services.notifications.consume]),
         services.deliveries,
@@ -81,6 +84,7 @@ class Worker:
     settling: Settling
     refund_settling: RefundSettling
     holding: Holding
+    routing: Routing
     audit_seals: AuditSeals
     relay: Relay
     deliveries: Deliveries
@@ -94,6 +98,8 @@ class Worker:
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _hold_reason: HoldReason | None = None
     _laws_off: str | None = None
+    _unreadable_tokens: set[int] = field(default_factory=set)
+    """Shops."""
 
     async def run(self) -> None:
         """Work until ``stop`` is called, then finish the work under way. Waits for a lost database."""
@@ -134,6 +140,7 @@ class Worker:
             "look_at_database": self._look_at_database,
             "look_at_laws": self._look_at_laws,
             "look_at_clock": self._look_at_clock,
+            "look_at_tokens": self._look_at_tokens,
             "tick": self._tick,
             "mark_lost_payments": self._mark_lost_payments,
             "mark_lost_refunds": self._mark_lost_refunds,
@@ -179,6 +186,14 @@ class Worker:
 
     async def _look_at_clock(self) -> None:
         DATABASE_CLOCK_AHEAD.set((await database_health(self.database)).clock_ahead_s)
+
+    async def _look_at_tokens(self) -> None:
+        """Tell which shops take no payments because their device token cannot be decrypted, once each."""
+        unreadable, _tokens = await self.routing.unreadable_tokens()
+        TOKENS_UNREADABLE.set(len(unreadable))
+        for shop_id in set(unreadable) - self._unreadable_tokens:
+            alarm(log, "device_token_unreadable", shop_id=shop_id)
+        self._unreadable_tokens = set(unreadable)
 
     def _hold_notifications(self, *, held: bool) -> None:
         for kind in _SENT_OUTSIDE:
