@@ -27,7 +27,7 @@ from tests.api.conftest import create_body, problem_of
 from tests.conftest import ClientMaker
 from tests.support.replies import GoodProxy
 
-MADE = {
+MADE: dict[type[ServiceError], tuple[Any, ...]] = {
     errors.ServiceError: ("Something is wrong.",),
     errors.TryAgainLater: ("Try again later.",),
     errors.NotAuthenticated: (),

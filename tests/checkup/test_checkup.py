@@ -235,7 +235,12 @@ def test_clock_and_certificate_of_the_proxy(ahead_s: float, level: Level, monkey
     said = {HOST_CLOCK_AHEAD: {("proxy.example.kz",): ahead_s}, CERTIFICATE_END: {("proxy.example.kz",): ends}}
     monkeypatch.setattr("payment_service.checkup.service.values_of", said.__getitem__)
     [clock, certificate] = _of_host("proxy.example.kz")
-    assert (clock.what, clock.level, certificate.what, certificate.level) == ("clock", level, "certificate", level)
+    assert (clock.what, clock.level, certificate.what, certificate.level) == (
+        "proxy clock",
+        level,
+        "certificate",
+        level,
+    )
     assert clock.sentence.startswith("the clock of proxy.example.kz is ")
 
 

@@ -132,9 +132,9 @@ async def _database(services: Services) -> list[Finding]:
         f"the database's clock is {abs(found.clock_ahead_s):.1f} s {'ahead' if found.clock_ahead_s > 0 else 'behind'}"
     )
     if abs(found.clock_ahead_s) > SKEW_S:
-        findings.append(Finding("clock", Level.WARNING, skew, "set both clocks by NTP"))
+        findings.append(Finding("database clock", Level.WARNING, skew, "set both clocks by NTP"))
     else:
-        findings.append(Finding("clock", Level.OK, skew))
+        findings.append(Finding("database clock", Level.OK, skew))
     if found.revision == schema.head():
         findings.append(Finding("schema", Level.OK, f"at {found.revision}, as this release needs"))
     else:
@@ -302,9 +302,9 @@ def _of_host(host: str) -> list[Finding]:
         sentence = f"the clock of {host} is {abs(ahead_s):.0f} s {'ahead' if ahead_s > 0 else 'behind'}"
         if abs(ahead_s) > HOST_SKEW_S:
             remedy = "set this machine's by NTP; or its owner sets theirs; or a cache before it answers"
-            findings.append(Finding("clock", Level.WARNING, sentence, remedy))
+            findings.append(Finding("proxy clock", Level.WARNING, sentence, remedy))
         else:
-            findings.append(Finding("clock", Level.OK, sentence))
+            findings.append(Finding("proxy clock", Level.OK, sentence))
     if end:
         days = (end - time.time()) / 86400
         sentence = f"the certificate of {host} ends in {days:.0f} days"
