@@ -1,5 +1,6 @@
 """Sentences about wrong requests and settings, since Pydantic's messages speak of dictionaries and instances."""
 
+import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, get_args
@@ -18,7 +19,6 @@ _SENTENCES: Final = MappingProxyType(
         "string_unicode": "must be a text in UTF-8",
         "string_too_short": "must have at least {min_length} characters",
         "string_too_long": "must have at most {max_length} characters",
-        "string_pattern_mismatch": "must match the pattern {pattern}",
         "invalid_key": "must have strings as names",
         **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
         "int_parsing_size": _TOO_LARGE,
@@ -50,6 +50,17 @@ _KINDS: Final = MappingProxyType(
     }
 )
 """By Pydantic's name of a type: the prefix of its error types, and our words for it."""
+_FORM: Final = re.compile(r"\^\[(.+)\]\{([0-9]+)(?:,([0-9]+))?\}\$")
+_CHARACTERS: Final = MappingProxyType(
+    {
+        "0-9": "digits",
+        "A-Za-z0-9": "Latin letters and digits",
+        "A-Za-z0-9_-": "Latin letters, digits, _ and -",
+        "a-z0-9_-": "small Latin letters, digits, _ and -",
+        "!-~": "visible ASCII characters",
+    }
+)
+"""What a pattern allows, in words: every one that a request is checked by has its line."""
 _JSON_TROUBLES: Final = (
     ("codec can't", "it is not text in UTF-8"),
     ("recursion", "it is nested too deeply"),
@@ -73,6 +84,8 @@ def sentence_of(error: Mapping[str, Any]) -> str:
             return f"must have at least {context['min_length']} {_counted(context)}"
         case "too_long":
             return f"must have at most {context['max_length']} {_counted(context)}"
+        case "string_pattern_mismatch":
+            return _form_of(str(context["pattern"]))
         case kind if kind in _SENTENCES:
             return _SENTENCES[kind].format_map(context).removesuffix(".0")
         case kind if kind in _OF_PYDANTIC and kind != "extra_forbidden":
@@ -103,6 +116,13 @@ def _is_of_a_kind(error: Mapping[str, Any]) -> bool:
 def _counted(context: Mapping[str, Any]) -> str:
     # Pydantic calls a text a "Value" when its length is checked after a validator of ours.
     return "characters" if context["field_type"] == "Value" else "entries"
+
+
+def _form_of(pattern: str) -> str:
+    form = _FORM.fullmatch(pattern)
+    if form is None or form[1] not in _CHARACTERS:
+        return "is not valid here"
+    return f"must be {form[2]}{f' to {form[3]}' if form[3] else ''} {_CHARACTERS[form[1]]}"
 
 
 def _json_trouble(message: str) -> str:

@@ -2,23 +2,25 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, StringConstraints, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError, core_schema
 
+from payment_service import api
 from payment_service.validation_messages import one_for_each_value, sentence_of
-from tests.api.conftest import problem_of
+from tests.api.conftest import create_body, problem_of
 from tests.api.test_http import NOWHERE
 from tests.api.test_matrix import ROWS
 from tests.support.replies import GoodProxy
 
 INTERNALS = re.compile(
     r"(?i)\binput\b|dictionary|instance|\bdict\b|\bstr\b|\bint\b|\bfloat\b|\bbool\b|\bNone\b|tuple|python|decimal\.|"
-    r"pydantic|\bclass\b|constrained|function-|\bsys\.|codec|recursion|\[key\]|Field required|<|\bValue error"
+    r"pydantic|\bclass\b|constrained|function-|\bsys\.|codec|recursion|\[key\]|Field required|<|\^|\bValue error"
 )
 WRONG: tuple[Any, ...] = (
     None, True, 1.5, -1, 0, 10**30, "", "x" * 600, "?", "\x00", "12", [], [1], {}, {"a": 1}, {"": "x"}, {"x" * 41: "y"},
@@ -98,6 +100,34 @@ async def test_body_that_is_no_json_is_told_so_in_plain_words(content: bytes, cl
     told = problem_of(answer, 422, "validation_failed")["detail"]
     assert told.startswith("body: ")
     assert not INTERNALS.search(told), told
+
+
+PATTERNS = {
+    r"^[!-~]{8,128}$": "must be 8 to 128 visible ASCII characters",
+    r"^[!-~]{1,64}$": "must be 1 to 64 visible ASCII characters",
+    r"^[A-Za-z0-9_-]{1,50}$": "must be 1 to 50 Latin letters, digits, _ and -",
+    r"^[a-z0-9_-]{1,20}$": "must be 1 to 20 small Latin letters, digits, _ and -",
+    r"^[A-Za-z0-9]{1,8}$": "must be 1 to 8 Latin letters and digits",
+    r"^[0-9]{4}$": "must be 4 digits",
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_pattern_is_told_in_words(pattern: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        TypeAdapter(Annotated[str, StringConstraints(pattern=pattern)]).validate_python("ё")
+    assert sentence_of(dict(refused.value.errors()[0])) == PATTERNS[pattern]
+
+
+def test_every_pattern_is_tried() -> None:
+    code = "".join(file.read_text("utf-8") for file in Path(api.__file__).parent.glob("*.py"))
+    assert set(re.findall(r'(?:pattern=|_PATTERN = )r"([^"]+)"', code)) == PATTERNS.keys()
+
+
+async def test_idempotency_key_of_another_form_is_told_what_it_may_be(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/payments/kaspi/create", json=create_body(), headers={"Idempotency-Key": "short"})
+    told = problem_of(answer, 422, "validation_failed")["detail"]
+    assert told == "Idempotency-Key: must be 8 to 128 visible ASCII characters."
 
 
 @pytest.mark.parametrize("values", [SHARP_TEXTS, pytest.param(TEXTS, marks=pytest.mark.thorough)], ids=["some", "all"])
