@@ -10,6 +10,7 @@ from payment_service.cli.output import AsJson, completing, plain, show
 from payment_service.cli.running import with_services
 from payment_service.languages import Language
 from payment_service.notifications.bindings import BindingRequest, BoundChat
+from payment_service.notifications.channel import SETTING_OF
 from payment_service.notifications.texts import NOTIFIABLE_EVENTS
 
 if TYPE_CHECKING:
@@ -45,7 +46,11 @@ def add(
     )
 
     async def work(services: "Services") -> BoundChat:
-        return await services.bindings.add(FULL_ACCESS, request)
+        bound = await services.bindings.add(FULL_ACCESS, request)
+        if channel not in services.notifications.channels:
+            missing = f"{channel} is not set up here: {SETTING_OF[channel]} is missing"
+            typer.echo(f"Warning: {missing}. Messages wait up to a day for a worker that has it.", err=True)
+        return bound
 
     show([_line(with_services(work))], as_json=as_json)
 
