@@ -160,8 +160,14 @@ class DeviceTokenMissing(ServiceError):
 
     code = "device_token_missing"
 
-    def __init__(self, shop_id: int) -> None:
-        super().__init__(f"Shop {shop_id} has no device token, and this operation needs one: set it first.")
+    def __init__(self, shop_id: int, *, of_payment: bool = False) -> None:
+        """``of_payment``: none is recorded for a payment of the shop, whatever the shop has today."""
+        super().__init__(
+            f"No device token is recorded for this payment: shop {shop_id} had none for its BIN when it was made, and "
+            "a later one is not taken for it. It cannot be refunded here. Refund it in the Kaspi cabinet."
+            if of_payment
+            else f"Shop {shop_id} has no device token, and a link needs one: set it first."
+        )
 
 
 class DeviceTokenUnreadable(ServiceError):

@@ -34,6 +34,7 @@ MADE: dict[type[ServiceError], tuple[Any, ...]] = {
     errors.ScopeMissing: ("admin",),
     errors.InvalidInput: ("amount", "an amount must be more than zero"),
     errors.BinOfSeveralShops: ("920317450731", [8, 9]),
+    errors.DeviceTokenMissing: (8,),
     errors.DeviceTokenUnreadable: (8,),
     errors.OrderAlreadyOpen: ("A-1", "0190", "pending"),
     errors.OrderAlreadyPaid: ("A-1", "0190"),

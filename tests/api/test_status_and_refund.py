@@ -270,7 +270,9 @@ async def test_refund_of_a_payment_without_device_token_is_impossible(
     problem_of(await refund(client, payment), 400, "device_token_missing")
     # A token that the shop gets later is not the one that the payment was made with.
     await client.put(f"/admin/configs/{SHOP}", json={"device_token": "another-token-0001"})
-    problem_of(await refund(client, payment), 400, "device_token_missing")
+    told = problem_of(await refund(client, payment), 400, "device_token_missing")["detail"]
+    assert "set it" not in told
+    assert "Kaspi cabinet" in told
     assert proxy.refund.call_count == 0
 
 

@@ -55,7 +55,9 @@ _SENTENCES: Final[Mapping[type[ServiceError], str]] = {
     errors.PaymentIncomplete: mark(
         "A client made this payment and reported it without its sum or BIN: refund it in the Kaspi cabinet."
     ),
-    errors.DeviceTokenMissing: mark("The shop has no device token, and a refund needs one: tell an administrator."),
+    errors.DeviceTokenMissing: mark(
+        "No device token is recorded for this payment, and a later one does not count: refund it in the Kaspi cabinet."
+    ),
     errors.DeviceTokenUnreadable: mark(
         "The device token cannot be decrypted. Nothing was sent: tell an administrator."
     ),

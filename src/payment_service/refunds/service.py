@@ -168,7 +168,7 @@ class Refunds:
             token = await self.routing.tokens.of(session, payment.device_token_id)
             elsewhere = await queries.refunded_elsewhere(session, payment)
         if token is None:
-            raise DeviceTokenMissing(payment.shop_id)
+            raise DeviceTokenMissing(payment.shop_id, of_payment=True)
         return None if isinstance(token, Unreadable) else Account(payment.organization_bin, token), elsewhere
 
     async def _refunded_elsewhere(self, payment: Payment) -> int:
