@@ -72,7 +72,7 @@ async def test_every_bad_row_is_named_and_nothing_is_imported(shell: Rig) -> Non
         (b"", "shop_id is missing"),
         (b"shop_id\n8\n", "organization_bin is missing"),
         (b"shop_id,organization_bin\n", "holds no shops"),
-        (b"shop_id,organization_bin,color\n8,891027350515,red\n", "'color' is not known"),
+        (b"shop_id,organization_bin,color\n8,891027350515,red\n", "Column 3 of the first line is not known"),
         (b"\xff\xfe\x00", "not UTF-8"),
         (None, "cannot be read"),
     ],

@@ -113,7 +113,9 @@ async def test_empty_lines_do_not_shift_the_numbers_of_bad_rows() -> None:
         ("", "Column shop_id is missing."),
         ("shop_id\n1\n", "Column organization_bin is missing."),
         (f"{HEAD}\n", "The file holds no shops."),
-        (lines(GOOD + ",x", head=f"{HEAD},colour"), "Column 'colour' is not known"),
+        (lines(GOOD + ",x", head=f"{HEAD},colour"), "Column 5 of the first line is not known"),
+        (lines(GOOD, head=HEAD.replace(",", ";")), "separated by ';'"),
+        (lines(GOOD, head=HEAD.replace(",", "\t")), "separated by tabs"),
         (lines(f"{GOOD},991011000048", head=f"{HEAD},organization_bin"), "Column 'organization_bin' is there twice"),
         (lines('8,"891027350515'), "This is no CSV file"),
         (lines(f"{'9' * 5000},891027350515,,"), "Line 2"),
@@ -124,6 +126,24 @@ def test_file_that_is_no_list_of_shops_is_refused(text: str, problem: str) -> No
     with pytest.raises(BadFileError) as caught:
         importing.parse(text)
     assert problem in "\n".join(caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{TOKEN}\n{TOKEN}\n",
+        f"{TOKEN};991011000048\n",
+        f"{TOKEN}\t991011000048\n",
+        lines(GOOD, head=f"{HEAD},{TOKEN}"),
+        lines(f"{TOKEN},991011000048,,", f"{TOKEN},991011000048,,"),
+        lines(f"8,{TOKEN},,", f"9,891027350515,{TOKEN},,,{TOKEN}"),
+        f'"{TOKEN}',
+    ],
+)
+def test_wrong_file_is_refused_without_a_word_of_it(text: str) -> None:
+    with pytest.raises(BadFileError) as caught:
+        importing.parse(text)
+    assert TOKEN not in str(caught.value)
 
 
 async def test_file_that_fails_half_way_changes_nothing(

@@ -63,7 +63,7 @@ def import_shops(
     except OSError as error:
         fail(f"{file} cannot be read: {error.strerror}.")
     except UnicodeDecodeError:
-        fail(f"{file} is not UTF-8 text.")
+        fail(f"{file} is not UTF-8 text: save it as CSV in UTF-8.")
     except importing.BadFileError as error:
         fail("\n".join([*error.problems, "Nothing was imported."]))
 

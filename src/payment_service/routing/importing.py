@@ -21,6 +21,7 @@ from payment_service.spreadsheets import value_of
 COLUMNS = ("shop_id", "organization_bin", "name", "city", "description", "provider", "is_active", "device_token")
 _REQUIRED = ("shop_id", "organization_bin")
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_OTHER_MARKS = {";": "';'", "\t": "tabs"}
 _SHOP_ID = re.compile(r"[0-9]{1,10}")
 _LONGEST = {"name": 200, "city": 100, "description": 500}
 
@@ -62,7 +63,7 @@ def parse(text: str) -> list[Row]:
     """Read a CSV file.
 
     Raises:
-        BadFileError: with every problem of every row.
+        BadFileError: with every problem of every row, and no word of the file: it may hold secrets in any place.
     """
     reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")), restkey="", strict=True)
     try:
@@ -71,8 +72,16 @@ def parse(text: str) -> list[Row]:
     except csv.Error as error:
         raise BadFileError([f"This is no CSV file: {error}."]) from error
     problems = [f"Column {name} is missing." for name in _REQUIRED if name not in header]
+    # By its place: a file of something else may begin with a device token.
     problems += [
-        f"Column {name!r} is not known; there are {', '.join(COLUMNS)}." for name in header if name not in COLUMNS
+        f"Column {place} of the first line is not known; there are {', '.join(COLUMNS)}."
+        for place, name in enumerate(header, 1)
+        if name not in COLUMNS
+    ]
+    problems += [
+        f"The columns are separated by {called}: save the file with commas."
+        for mark, called in _OTHER_MARKS.items()
+        if set(_REQUIRED) <= set(",".join(header).split(mark))
     ]
     problems += [f"Column {name!r} is there twice." for name in COLUMNS if header.count(name) > 1]
     if problems:
@@ -85,7 +94,7 @@ def parse(text: str) -> list[Row]:
     times = Counter(shop_ids)
     for shop_id, (line, raw) in zip(shop_ids, found, strict=True):
         if times[shop_id] > 1:
-            problems.append(f"Line {line}: shop {shop_id} stands in the file {times[shop_id]} times.")
+            problems.append(f"Line {line}: its shop_id stands in the file {times[shop_id]} times.")
         try:
             rows.append(_row(line, raw))
         except InvalidInput as error:
