@@ -71,14 +71,19 @@ class PaymentReading:
             PaymentNotFound: when neither we nor the provider know it, or the caller may not see it.
             ProviderUnavailable, ProviderRefused: when the status of a payment that is not ours cannot be read.
         """
+        payment = await self.find(caller, provider, external_id)
+        if payment is None:
+            return await self._ask_about_foreign(caller, provider, external_id)
+        return await self.refresh(payment)
+
+    async def find(self, caller: Caller, provider: str, external_id: str) -> Payment | None:
+        """The payment that a provider knows by this id, as it was last seen; none that the caller may not see."""
         statements, query = self.database.statements, _shown(queries.BY_EXTERNAL_ID, caller)
         row = await statements.fetchrow(query, provider, external_id, within_s=CONNECT_TIMEOUT_S)
-        if row is None:
-            return await self._ask_about_foreign(caller, provider, external_id)
-        if not caller.may_touch(row["shop_id"]):
-            raise PaymentNotFound(external_id)
+        if row is None or not caller.may_touch(row["shop_id"]):
+            return None
         bind(payment_id=str(row["id"]), shop_id=row["shop_id"])
-        return await self.refresh(queries.of_row(row))
+        return queries.of_row(row)
 
     async def refresh(self, payment: Payment) -> Payment:
         """Read the status of a payment that may still move from the provider; a failed reading changes nothing."""

@@ -99,7 +99,11 @@ class RefundAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Refunds:
-    """Makes refunds."""
+    """Makes refunds.
+
+    Whose payment it is decides what finds it, before its status is read; ``refund`` asks again, for whoever comes with
+    a payment from elsewhere, such as a page; and of a key the database does, under the lock of the payment.
+    """
 
     database: Database
     routing: Routing
@@ -116,10 +120,8 @@ class Refunds:
         Raises:
             PaymentNotFound: when it is not a payment of that shop, or the caller may not see it.
         """
-        async with self.database.reading() as session:
-            payment = await payment_queries.by_external_id(session, provider, external_id)
-            is_shown = payment is not None and await payment_queries.is_shown(session, payment, caller.shops)
-        if payment is None or payment.shop_id != shop_id or not is_shown:
+        payment = await self.reading.find(caller, provider, external_id)
+        if payment is None or payment.shop_id != shop_id:
             raise PaymentNotFound(external_id)
         return payment if payment.state == State.PAID else await self.reading.refresh(payment)
 
