@@ -17,10 +17,6 @@ class _All(Enum):
 ALL_SHOPS: Final = _All.ALL
 """Every shop, and what belongs to none. Always named: an argument that is forgotten does not type-check."""
 _SELLER_BIN: Final = table("seller_bin", column("shop_id"), column("organization_bin"))
-OF_SELLER_TODAY: Final = (
-    "(organization_bin IS NULL OR (shop_id, organization_bin) IN (SELECT shop_id, organization_bin FROM seller_bin))"
-)
-"""As ``of_seller_today``, in a statement that is written by hand."""
 Shops: TypeAlias = frozenset[int] | Literal[_All.ALL]
 """The shops that somebody may touch: a set, which may be empty, or ``ALL_SHOPS``."""
 
@@ -47,3 +43,7 @@ def of_seller_today(shop_id: Any, organization_bin: Any) -> ColumnElement[bool]:
     """
     sellers = select(_SELLER_BIN.c.shop_id, _SELLER_BIN.c.organization_bin)
     return or_(organization_bin.is_(None), tuple_(shop_id, organization_bin).in_(sellers))
+
+
+OF_SELLER_TODAY: Final = f"({of_seller_today(column('shop_id'), column('organization_bin'))})"
+"""As ``of_seller_today``, in a statement that is written by hand over a table that has both columns."""
