@@ -50,17 +50,23 @@ async def changed(services: Services, caller: Caller, payment_id: UUID, *, withi
             left = until - loop.time()
             if left <= 0:
                 break
-            try:
-                await subscription.next(min(left, LOOK_EVERY_S))
-            except TimeoutError:
-                if services.subscriptions.listening:
-                    continue
+            if not await _is_to_look(services.subscriptions, subscription, min(left, LOOK_EVERY_S)):
+                continue
             if subscription.ended:
                 raise NotAuthenticated
             async with services.subscriptions.reading():
                 payment = await services.reading.get(caller, payment_id)
         await services.access.require_valid(caller)
     return payment
+
+
+async def _is_to_look(subscriptions: Subscriptions, subscription: Subscription, within_s: float) -> bool:
+    """Wait for an event; whether the payment may have moved: there was one, or none would be heard of."""
+    try:
+        await subscription.next(within_s)
+    except TimeoutError:
+        return not subscriptions.listening
+    return True
 
 
 class _EventStream(StreamingResponse):

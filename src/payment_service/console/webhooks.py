@@ -201,31 +201,20 @@ async def replay_one(visit: Visit) -> Response:
 
 async def replay_many(visit: Visit) -> Response:
     """Send again what failed since a time, or a period: first the number of deliveries, then the sending."""
-    caller, record, endpoint_id = visit.me.caller, visit.services.delivery_record, visit.id()
-    endpoint = await visit.services.endpoints.get(caller, endpoint_id)
+    endpoint = await visit.services.endpoints.get(visit.me.caller, visit.id())
     is_post = visit.request.method == "POST"
     value = visit.form_value if is_post else visit.query
-    kind, problem, count = value("kind"), None, None
-    since, until = value("since"), value("until")
-    if kind:
-        try:
-            first, last = _time(since), _time(until) if kind == "period" else None
-            if last is not None and last <= first:
-                raise InvalidInput("period", "ends after it begins")
-        except InvalidInput as error:
-            problem = error
-        else:
-            if is_post:
-                asked_at = moment_of(value("asked_at"))
-                if last is None:
-                    replayed = await record.replay_failed(caller, endpoint_id, first)
-                else:
-                    replayed = await record.replay_period(caller, endpoint_id, first, last, skip_since=asked_at)
-                return redirect(f"{HOME}/webhooks", done="replayed", count=str(replayed))
-            if last is None:
-                count = await record.count_failed(caller, endpoint_id, first, at_most=MAX_COUNTED + 1)
-            else:
-                count = await record.count_period(caller, endpoint_id, first, last, at_most=MAX_COUNTED + 1)
+    kind, since, until = value("kind"), value("since"), value("until")
+    period, problem, count = None, None, None
+    try:
+        period = _period(since, until if kind == "period" else None) if kind else None
+    except InvalidInput as error:
+        problem = error
+    if period is not None and is_post:
+        replayed = await _replay(visit, endpoint.id, *period, asked_at=moment_of(value("asked_at")))
+        return redirect(f"{HOME}/webhooks", done="replayed", count=str(replayed))
+    if period is not None:
+        count = await _count(visit, endpoint.id, *period)
     today = datetime.now(UTC).astimezone(ALMATY).replace(hour=0, minute=0)
     return visit.page(
         "webhook_replay.html",
@@ -321,6 +310,36 @@ def _uuid(text: str) -> UUID | None:
         return UUID(text) if text else None
     except ValueError as error:
         raise Refused(404) from error
+
+
+async def _replay(
+    visit: Visit, endpoint_id: UUID, since: datetime, until: datetime | None, *, asked_at: datetime
+) -> int:
+    """Send again what failed since then, or all of a period but what was sent again since it was asked."""
+    caller, record = visit.me.caller, visit.services.delivery_record
+    if until is None:
+        return await record.replay_failed(caller, endpoint_id, since)
+    return await record.replay_period(caller, endpoint_id, since, until, skip_since=asked_at)
+
+
+async def _count(visit: Visit, endpoint_id: UUID, since: datetime, until: datetime | None) -> int:
+    """How many that would be, up to one more than are shown."""
+    caller, record, at_most = visit.me.caller, visit.services.delivery_record, MAX_COUNTED + 1
+    if until is None:
+        return await record.count_failed(caller, endpoint_id, since, at_most=at_most)
+    return await record.count_period(caller, endpoint_id, since, until, at_most=at_most)
+
+
+def _period(since: str, until: str | None) -> tuple[datetime, datetime | None]:
+    """The times of the form; of what failed there is no end.
+
+    Raises:
+        InvalidInput: for a time that is none, and for a period that ends before it begins.
+    """
+    first, last = _time(since), None if until is None else _time(until)
+    if last is not None and last <= first:
+        raise InvalidInput("period", "ends after it begins")
+    return first, last
 
 
 def _time(text: str) -> datetime:

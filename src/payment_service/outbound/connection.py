@@ -153,20 +153,26 @@ async def open_connection(
     try:
         async with asyncio.timeout(timeout_s):
             sock = await (_connect_to(address, port) if address else _open_socket(host, port, timeout_s))
-            connection = Connection(sock)
-            try:
-                if tls:
-                    await connection.start_tls(tls, host, session)
-                if not connection.is_quiet():
-                    raise ConnectionAbortedError("The server spoke first, or ended the connection.")
-            except BaseException:
-                connection.close()
-                raise
-            return connection
+            return await _ready(Connection(sock), tls, host, session)
     except TimeoutError:
         raise httpx.ConnectTimeout("No connection was made in time.") from None
     except OSError as error:
         raise httpx.ConnectError("No connection was made.") from error
+
+
+async def _ready(
+    connection: Connection, tls: ssl.SSLContext | None, host: str, session: ssl.SSLSession | None
+) -> Connection:
+    """A connection that was just made, with TLS where that is wanted; closed when it cannot be used."""
+    try:
+        if tls:
+            await connection.start_tls(tls, host, session)
+        if not connection.is_quiet():
+            raise ConnectionAbortedError("The server spoke first, or ended the connection.")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 async def _open_socket(host: str, port: int, timeout_s: float | None) -> socket.socket:

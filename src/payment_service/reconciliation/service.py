@@ -7,8 +7,8 @@ move that any reading makes.
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -76,6 +76,18 @@ class _Compared:
     payment: Payment
     reading: Reading | None
     findings: list[Finding]
+
+
+@asynccontextmanager
+async def _cancelled_at_the_end() -> AsyncIterator[deque[asyncio.Task[_Compared | None]]]:
+    """Tasks in their order. Those that are left at the end are cancelled, and have ended."""
+    begun: deque[asyncio.Task[_Compared | None]] = deque()
+    try:
+        yield begun
+    finally:
+        for task in begun:
+            task.cancel()
+        await asyncio.gather(*begun, return_exceptions=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,21 +159,15 @@ class Reconciliation:
         self, period: Period, walk: Walk, *, apply: bool, stopping: asyncio.Event
     ) -> AsyncGenerator[_Compared | None, None]:
         """Compare several payments at once, and yield them in order; none for one that was given up for stopping."""
-        begun: deque[asyncio.Task[_Compared | None]] = deque()
-        try:
-            async with aclosing(self._payments(period, walk)) as payments:
-                async for payment, refunds in payments:
-                    if stopping.is_set():
-                        break
-                    begun.append(asyncio.create_task(self._compare(payment, refunds, apply=apply, stopping=stopping)))
-                    if len(begun) == AT_ONCE:
-                        yield await begun.popleft()
+        async with aclosing(self._payments(period, walk)) as payments, _cancelled_at_the_end() as begun:
+            async for payment, refunds in payments:
+                if stopping.is_set():
+                    break
+                begun.append(asyncio.create_task(self._compare(payment, refunds, apply=apply, stopping=stopping)))
+                if len(begun) == AT_ONCE:
+                    yield await begun.popleft()
             while begun:
                 yield await begun.popleft()
-        finally:
-            for task in begun:
-                task.cancel()
-            await asyncio.gather(*begun, return_exceptions=True)
 
     async def _payments(self, period: Period, walk: Walk) -> AsyncGenerator[tuple[Payment, list[Refund]], None]:
         """The payments after the walk's place, each with its refunds that have not ended. Pages by (created_at, id)."""
