@@ -21,6 +21,7 @@ from payment_service.routing.rule import set_needs_two
 from payment_service.services import Services
 from tests.console.conftest import FOREIGN, OWN, SignIn, text_of
 from tests.support.asking import TESTS, ask, payments_of
+from tests.support.books import spoil_token
 from tests.support.database import without_laws
 from tests.support.replies import GoodProxy, failure
 from tests.support.shops import SHOPS, device_token_of
@@ -272,6 +273,19 @@ async def test_change_waits_until_another_administrator_confirms_it(
         ("route.changed", "two@example.kz"),
     ]
     assert NEW_TOKEN[:8] not in told[0]["data"]
+
+
+async def test_token_that_cannot_be_decrypted_is_shown_and_set_again(
+    services: Services, two: tuple[httpx.AsyncClient, ...], sql: asyncpg.Connection
+) -> None:
+    await spoil_token(sql, OWN)
+    said = "the device token cannot be decrypted"
+    assert said in text_of(await two[0].get(SELLER))
+    path = await propose(two[0], organization_bin=SHOPS[OWN])
+    assert (await two[1].get(path)).status_code == 200
+    assert (await two[1].post(path, data={"decision": "confirm"})).status_code == 303
+    assert said not in text_of(await two[0].get(SELLER))
+    assert (await services.routing.route_of(FULL_ACCESS, OWN)).device_token == NEW_TOKEN
 
 
 async def test_keys_and_commands_are_no_way_around_the_second_administrator(
