@@ -185,6 +185,7 @@ async def _fill(settings: Settings, made_up: _Secrets) -> str:
     """Add the shops and the person that are missing; returns how that person opens the console."""
     origin.set(Origin("development"))
     async with open_services(settings) as services:
+        await services.check_secrets()
         await set_needs_two(services.database, needs_two=bool(settings.route_change_needs_two))
         await _add_missing_shops(services, made_up)
         person = next((one for one in await services.people.all() if one.email == DEVELOPER), None)
