@@ -259,7 +259,9 @@ async def test_change_waits_until_another_administrator_confirms_it(
     assert [answer.status_code for answer in answers].count(303) == 1
     route = await services.routing.route_of(FULL_ACCESS, OWN)
     assert (route.organization_bin, route.device_token, route.version) == (OTHER_BIN, NEW_TOKEN, 2)
-    recorded = await sql.fetch("SELECT operation_type, actor FROM payment_log WHERE subject LIKE 'route_change:%'")
+    recorded = await sql.fetch(
+        "SELECT operation_type, actor FROM payment_log WHERE subject LIKE 'route_change:%' ORDER BY id"
+    )
     assert [tuple(row) for row in recorded] == [
         ("route-propose", "one@example.kz"),
         ("route-confirm", "two@example.kz"),
