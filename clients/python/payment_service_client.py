@@ -13,10 +13,15 @@ it, and the answer holds ``replayed``: True. Another refund of the same amount n
 
     OutcomeUnknown   it may have been done. Look it up (find_payments, wait), or make the same call again. No other.
     NotSent          nothing was sent. The same call may be made again, after ``retry_after`` seconds where it is told.
-    Rejected         refused for good: ``code``, and Kaspi's own ``provider_code``.
+    Rejected         refused for good: ``code``, and Kaspi's own ``provider_code``. With order_already_open and
+                     order_already_paid the order has a payment, ``payment_id``: it is not a failed order.
     NotConfigured    the shop or the key is not set up for this. Nothing was sent; people have to look.
 
 All four are PaymentServiceError. None of their texts holds a key, a token or a phone.
+
+An order that changes: a payment that is pending or unknown can be paid at its own amount until it ends, so compare its
+``amount`` with the price before the order is delivered. What is paid stays paid: ask for the difference with the next
+attempt, or pay the difference back. Another payment over the whole new price would be paid in full as well.
 """
 
 from __future__ import annotations
@@ -64,6 +69,8 @@ _CONNECT_S = 3.0
 _ANSWER_S = 15.0
 """The service answers within 10 s, also when Kaspi does not."""
 _PAUSE_S = 1.0
+_AT_MOST = 500
+"""Payments in one answer; the service's own limit."""
 _NOTHING_WAS_SENT = frozenset(
     {
         "not_sent",
@@ -164,8 +171,9 @@ def idempotency_key(operation: str, *parts: object, attempt: int | str = 1) -> s
 def verify_webhook(secret: str, headers: Mapping[str, str], body: bytes, *, now: float | None = None) -> Dict[str, Any]:
     """The event of a webhook, once it is certain that the service sent it.
 
-    ``secret`` is what ``webhooks add`` showed (``whsec_...``), ``body`` the bytes as they came. Remember
-    ``webhook-id``: an event may come more than once.
+    ``secret`` is what ``webhooks add`` showed (``whsec_...``), ``body`` the bytes as they came. An event may come more
+    than once, and after a later one: keep a row for each payment, ``data["id"]`` (of a refund's event
+    ``data["payment"]["id"]``), with its highest ``version``, and decide by the rows of an order whether it is paid.
 
     Raises:
         WebhookNotVerified: when the signature does not fit, or was made more than five minutes ago.
@@ -309,7 +317,7 @@ def _payment(payment_id: str, wait_s: float = 0) -> _Call:
 
 
 def _of_order(shop_id: int, order_id: str) -> _Call:
-    query = {"shop_id": int(shop_id), "order_id": str(order_id)}
+    query = {"shop_id": int(shop_id), "order_id": str(order_id), "limit": _AT_MOST}
     return _Call("GET", "/payments", query=query, about={"order_id": str(order_id)})
 
 

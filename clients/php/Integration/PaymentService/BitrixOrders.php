@@ -231,15 +231,12 @@ class BitrixOrders implements OrderAccess
     {
         \Bitrix\Main\Loader::includeModule('sale');
         $named = BitrixPaymentId::parse($orderId);
-        if ($named !== null && !$named->isOfThisInstallation()) {
-            return self::OTHER_SITE;
-        }
         $number = $named === null ? $orderId : (string) $named->order;
         $lock = $this->folder . '/orders/' . substr(hash('sha256', $number), 0, 2) . '.lock';
         $word = Files::locked($lock, true, function () use ($named, $number, $work): string {
             $order = $named === null ? $this->load($number) : \Bitrix\Sale\Order::load($named->order);
 
-            return $work($order, $named);
+            return $named === null || $named->isOfThisInstallation($order) ? $work($order, $named) : self::OTHER_SITE;
         });
         if ($word === null) {
             throw new \RuntimeException('The folder of the payment service\'s client cannot be written.');

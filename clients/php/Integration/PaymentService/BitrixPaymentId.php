@@ -44,10 +44,17 @@ final class BitrixPaymentId
         return preg_match(self::TEXT, $text, $parts) ? new self($parts[1], (int) $parts[2], (int) $parts[3]) : null;
     }
 
-    /** Whether the site is one of this installation; another one that sells for the same shop has a word of its own. */
-    public function isOfThisInstallation(): bool
+    /**
+     * Whether the site is one of this installation; another one that sells for the same shop has a word of its own.
+     *
+     * @param \Bitrix\Sale\Order|null $order the one of this number here: its site may be gone from Bitrix
+     */
+    public function isOfThisInstallation($order): bool
     {
         $installation = (new SiteSettings())->text('payment_service_site');
+        if ($order !== null && $this->site === $installation . $order->getSiteId()) {
+            return true;
+        }
         foreach (\Bitrix\Main\SiteTable::getList(['select' => ['LID']])->fetchAll() as $site) {
             if ($this->site === $installation . $site['LID']) {
                 return true;

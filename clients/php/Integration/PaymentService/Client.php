@@ -27,6 +27,8 @@ class Client
     ];
     /** How many kept reports one page sends along at most; "console.php replay" sends all. */
     const REPLAYED_AT_ONCE = 20;
+    /** Payments in one answer; the service's own limit. */
+    const AT_MOST = 500;
 
     private $url;
     private $key;
@@ -295,7 +297,7 @@ class Client
     public function findPayments($shopId, $orderId): array
     {
         $shop = $shopId === null ? [] : ['shop_id' => self::checkedShop($shopId)];
-        $found = $this->read('/payments', $shop + ['order_id' => (string) $orderId]);
+        $found = $this->read('/payments', $shop + ['order_id' => (string) $orderId, 'limit' => self::AT_MOST]);
         $items = $found['items'] ?? null;
         foreach (is_array($items) ? $items : [null] as $one) {
             if (($one['order_id'] ?? null) !== (string) $orderId) {
@@ -314,7 +316,7 @@ class Client
      */
     public function findPaid(int $since): \Generator
     {
-        $query = ['state' => 'paid', 'since' => gmdate('Y-m-d\TH:i:s\Z', $since), 'limit' => 500];
+        $query = ['state' => 'paid', 'since' => gmdate('Y-m-d\TH:i:s\Z', $since), 'limit' => self::AT_MOST];
         do {
             $found = $this->read('/payments', $query);
             foreach (is_array($found['items'] ?? null) ? $found['items'] : [null] as $one) {

@@ -39,11 +39,10 @@ final class MissedEvents
      */
     public function take(int $since): array
     {
-        \Bitrix\Main\Loader::includeModule('sale');
         $words = [];
         foreach ($this->client->findPaid($since) as $payment) {
             $named = BitrixPaymentId::parse((string) ($payment['order_id'] ?? ''));
-            if ($named === null || !$named->isOfThisInstallation()) {
+            if ($named === null) {
                 continue;
             }
             $word = $this->taken->take((string) $payment['id'], '', (int) $payment['version'], function () use ($named, $payment): string {
