@@ -38,7 +38,8 @@ final class BitrixEvents
     public static function onBeforeSalePaymentEntityDeleted(\Bitrix\Main\Event $event)
     {
         $payment = $event->getParameter('ENTITY');
-        if ($payment === null || (int) $payment->getId() <= 0 || !self::wasAskedFor($payment)) {
+        // Also without a number of the service: the answer to the invoice may have been lost.
+        if ($payment === null || (int) $payment->getId() <= 0 || !(BitrixOrders::isThroughKaspi($payment) || self::wasAskedFor($payment))) {
             return null;
         }
         $standing = self::look($payment);

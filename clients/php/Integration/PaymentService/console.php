@@ -28,6 +28,7 @@ use Integration\PaymentService\MissedEvents;
 use Integration\PaymentService\PaymentServiceException;
 use Integration\PaymentService\SellerRule;
 use Integration\PaymentService\SiteSettings;
+use Integration\PaymentService\TakenPayments;
 
 if (PHP_SAPI !== 'cli') {
     http_response_code(404);
@@ -111,8 +112,9 @@ exit((static function (array $words): int {
                 break;
             case 'paid':
                 $days = $words[1] ?? (string) MissedEvents::DAYS;
-                if (!preg_match('/^[1-9]\d{0,3}$/D', $days)) {
-                    throw new BadRequest('The days are a number above zero.');
+                // Of what is older it is forgotten whether a person took the mark away.
+                if (!preg_match('/^[1-9]\d?$/D', $days) || (int) $days > TakenPayments::KEPT_DAYS) {
+                    throw new BadRequest('The days are a number from 1 to ' . TakenPayments::KEPT_DAYS . '.');
                 }
                 echo json_encode(MissedEvents::ofSite()->take(time() - (int) $days * 86400), JSON_FORCE_OBJECT), "\n";
                 break;
