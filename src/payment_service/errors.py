@@ -535,10 +535,21 @@ class WebhookOff(ServiceError):
 
 
 class IdempotencyKeyReused(ServiceError):
-    """The same key came with another request."""
+    """The same key came with another request. Who changed an order must not pay it once more by a new key alone."""
 
     code = "idempotency_key_reused"
-    sentence = "This Idempotency-Key was used for a different request: use a new key."
+
+    def __init__(self, operation_id: object | None, state: str | None) -> None:
+        """``operation_id`` is of the payment or refund that the key stands for; none when it is of the other kind."""
+        sentence = "This Idempotency-Key was used for a different request"
+        if operation_id is None:
+            super().__init__(f"{sentence}: use a new key.")
+        else:
+            super().__init__(
+                f"{sentence}, {operation_id}, which is {state}: look at that one before you ask with another key.",
+                id=str(operation_id),
+                state=state,
+            )
 
 
 class StillRunning(ServiceError):

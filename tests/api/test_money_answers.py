@@ -184,7 +184,8 @@ async def test_repeated_refusal_is_replayed_too(op: str, ask: Ask, far_end: resp
 
 async def test_key_with_another_request_is_refused(op: str, ask: Ask, far_end: respx.Route) -> None:
     await ask("key-number-one")
-    problem_of(await ask("key-number-one", amount=41), 422, "idempotency_key_reused")
+    problem = problem_of(await ask("key-number-one", amount=41), 422, "idempotency_key_reused")
+    assert f"{problem['id']}, which is {problem['state']}: look at that one" in problem["detail"]
     assert far_end.call_count == 1
 
 
@@ -196,6 +197,10 @@ async def test_one_key_never_stands_for_two_operations(
     answer = await client.post(LINK, json=link_body(), headers=headers)
     problem_of(answer, 422, "idempotency_key_reused")
     assert proxy.link.call_count == 0
+    payment = await paid(client, proxy)
+    body = {"shop_id": payment["shop_id"], "external_id": payment["external_id"], "full": True}
+    answer = await client.post(REFUND, json=body, headers=headers)
+    assert "different request: use a new key" in problem_of(answer, 422, "idempotency_key_reused")["detail"]
 
 
 async def test_replay_tells_the_state_of_today(

@@ -920,7 +920,7 @@ async def test_what_no_event_told_is_marked_and_what_a_backup_forgot_is_marked_a
     async def paid() -> str:
         code, out, err = await shop.site.php(console, "paid", "1")
         assert code == 0, out + err
-        return order.payment.get("PAID", "N")
+        return str(order.payment.get("PAID", "N"))
 
     assert await paid() == "Y"
     # A mark that a person took away stays away.

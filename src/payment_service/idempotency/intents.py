@@ -18,7 +18,7 @@ def earlier_of(intent: asyncpg.Record) -> Earlier:
         case "api_key_revoked":
             raise NotAuthenticated
         case "key_reused":
-            raise IdempotencyKeyReused
+            raise IdempotencyKeyReused(intent["earlier"], intent["state"])
         case "too_late":
             raise DatabaseUnavailable
     return Earlier(intent["state"], intent["failure"], age_s=intent["age_s"], known_s=intent["known_s"])
