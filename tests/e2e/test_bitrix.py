@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -675,7 +676,11 @@ async def test_paid_order_that_is_cancelled_tells_people(shop: Shop) -> None:
         pytest.param({"payment": {"PAID": "Y"}}, "Оплачено", id="paid in cash"),
         pytest.param({"payment": {"SUM": 20000}}, "Заказ изменился", id="another sum"),
         pytest.param({"properties": {"SHOP_ID": str(OTHER)}}, "Заказ изменился", id="another seller"),
-        pytest.param({"DATE_INSERT": "2100-01-01"}, "Заказ изменился", id="of an earlier order of this number"),
+        pytest.param(
+            {"DATE_INSERT": "2100-01-01", "payment": {"PS_INVOICE_ID": None}},
+            "Заказ изменился",
+            id="of an earlier order of this number",
+        ),
     ],
 )
 async def test_link_that_is_not_for_the_order_as_it_is_now_is_not_shown(
@@ -933,6 +938,18 @@ async def test_what_no_event_told_is_marked_and_what_a_backup_forgot_is_marked_a
     # An order that is named by its ID alone may need the site's own rules.
     assert quiet.payment.get("PAID", "N") == "N"
     assert [(await shop.site.php(console, "paid", days))[0] for days in ("x", "0", "31")] == [1, 1, 1]
+
+
+async def test_time_zone_of_the_command_line_makes_no_order_younger_than_its_invoice(shop: Shop) -> None:
+    order = shop.order()
+    await order.pay("77015219017")
+    payment = await shop.rig.payment_of_order(order.order_id) or {}
+    (await shop.rig.sandbox_client.post(f"/_payments/{payment['external_id']}/pay")).raise_for_status()
+    await shop.rig.in_state(payment["id"], "paid")
+    # Local time of Almaty, which a PHP without a time zone takes for UTC.
+    order.change(DATE_INSERT=(datetime.now(UTC) + timedelta(hours=5)).strftime("%Y-%m-%d %H:%M:%S"))
+    code, out, _err = await shop.site.php(str(shop.site.integration / "PaymentService" / "console.php"), "paid", "1")
+    assert (code, order.payment.get("PAID")) == (0, "Y"), out
 
 
 async def test_agent_sends_what_the_journal_keeps_and_asks_to_be_called_again(shop: Shop) -> None:

@@ -225,6 +225,22 @@ final class ClientTest extends SiteTest
         $this->assertSame('pending', $this->client()->waitForPayment('01a', 0, 0)['state']);
     }
 
+    public function testEveryPageOfWhatWasPaidIsRead(): void
+    {
+        $one = static function (string $id, string $state = 'paid'): array {
+            return ['id' => $id, 'state' => $state];
+        };
+        $this->wire->willSay(['items' => [$one('01a'), $one('01b')], 'next_cursor' => 'more']);
+        $this->wire->willSay(['items' => [$one('01c')], 'next_cursor' => null]);
+        $found = iterator_to_array($this->client()->findPaid(0), false);
+        $this->assertSame(['01a', '01b', '01c'], array_column($found, 'id'));
+        $this->assertStringContainsString('state=paid&since=1970-01-01T00%3A00%3A00Z&limit=500&cursor=more', $this->wire->requests[1]['url']);
+
+        $this->wire->willSay(['items' => [$one('01d', 'pending')], 'next_cursor' => null]);
+        $this->expectException(Unavailable::class);
+        iterator_to_array($this->client()->findPaid(0), false);
+    }
+
     /** @dataProvider crossed */
     public function testAnswerAboutAnotherPaymentIsNone(string $method, array $arguments, array $answer): void
     {

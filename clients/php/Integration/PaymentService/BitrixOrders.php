@@ -136,7 +136,9 @@ class BitrixOrders implements OrderAccess
      */
     public static function misfit($ours, array $payment): string
     {
-        if (self::isOfAnEarlierOrder($ours->getOrder(), $payment)) {
+        // A payment that shows this invoice is its own, however the command line's time zone reads the order's date.
+        $isShown = (string) $ours->getField('PS_INVOICE_ID') === (string) ($payment['id'] ?? '');
+        if (!$isShown && self::isOfAnEarlierOrder($ours->getOrder(), $payment)) {
             return self::NO_SUCH_ORDER;
         }
         if (self::CURRENCY !== $ours->getField('CURRENCY') || self::CURRENCY !== ($payment['currency'] ?? self::CURRENCY)) {
