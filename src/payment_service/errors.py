@@ -429,7 +429,7 @@ class OrderAlreadyOpen(ServiceError):
     def __init__(self, order_id: str, payment_id: object, state: str) -> None:
         super().__init__(
             f"Order {order_id} has an open payment, {payment_id}, which is {state}: "
-            "wait until it ends before asking for a different one.",
+            "wait until it ends before asking for a different one. It can be paid until then, at its own amount.",
             id=str(payment_id),
             state=state,
         )
@@ -442,7 +442,8 @@ class OrderAlreadyPaid(ServiceError):
 
     def __init__(self, order_id: str, payment_id: object) -> None:
         super().__init__(
-            f"Order {order_id} was already paid with this amount by payment {payment_id}.",
+            f"Order {order_id} was already paid with this amount by payment {payment_id}. "
+            "Another part of the same amount needs an order id of its own.",
             id=str(payment_id),
             state="paid",
         )
