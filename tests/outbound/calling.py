@@ -117,11 +117,11 @@ def once(reply: bytes) -> Course:
 
 
 @contextlib.contextmanager
-def full_listener() -> Iterator[tuple[str, int]]:
+def full_listener(address: str = "127.0.0.1", port: int = 0) -> Iterator[tuple[str, int]]:
     """The address of a listener whose queue is full: whoever connects there is not answered."""
     with contextlib.ExitStack() as sockets:
         listener = sockets.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((address, port))
         listener.listen(0)
         for _ in range(4):
             one = sockets.enter_context(socket.socket())

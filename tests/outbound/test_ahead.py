@@ -3,12 +3,15 @@
 import asyncio
 import random
 import time
+from ipaddress import ip_address
 from typing import Any
 
 import httpx
 import pytest
 
 from payment_service.outbound import transport as module
+from payment_service.outbound.addresses import IPAddress
+from payment_service.outbound.lookups import LookUps
 from tests.outbound.calling import (
     HELLO,
     Trace,
@@ -150,7 +153,12 @@ async def test_connection_that_cannot_be_opened_ahead_hurts_nobody() -> None:
 
 
 async def test_closing_while_one_is_opened_leaves_nothing_open(of_both: Authority | None) -> None:
+    def slowly(_host: str) -> list[IPAddress]:
+        time.sleep(0.05)
+        return [ip_address("127.0.0.1")]
+
     async with calling(answers(HELLO), of_both, ahead=1) as call:
+        call.transport._where = LookUps(slowly)
         before = sockets_to(call.server.port)
         await call()
         assert call.transport._opening

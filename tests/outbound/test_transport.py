@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import threading
 import time
 import traceback
 from datetime import UTC, datetime, timedelta
@@ -308,16 +309,44 @@ async def test_end_without_the_alert_of_tls_is_an_end(authority: Authority) -> N
 # --- addresses
 
 
+def found(*addresses: str) -> list[tuple[Any, ...]]:
+    """What the system's resolver finds."""
+    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
+
+
 async def test_dead_address_of_a_host_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     async with calling(answers(HELLO)) as call:
-        with full_listener() as dead:
-            addresses = (dead, ("127.0.0.1", 1), ("127.0.0.1", call.server.port))
+        port = call.server.port
+        named = Caller(call.server, Transport(httpx.URL(f"http://three.example.kz:{port}"), ANYBODY), call.url)
+        addresses = found("127.0.0.2", "127.0.0.3", "127.0.0.1")
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+        with full_listener("127.0.0.2", port):
+            assert await named(timeout_s=0.6) == b"hello"
 
-            async def three(*_: Any, **__: Any) -> list[tuple[Any, ...]]:
-                return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
 
-            monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", three)
-            assert await call(timeout_s=0.6) == b"hello"
+async def test_name_that_is_never_found_keeps_no_other_look_up_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as that of the database's host, when its connections have to be made anew."""
+    go, asked, found_by_system = threading.Event(), list[str](), socket.getaddrinfo
+
+    def stuck(host: str, *more: Any, **how: Any) -> list[Any]:
+        if host != "stuck.example.kz":
+            return found_by_system(host, *more, **how)
+        asked.append(host)
+        go.wait()
+        return found("127.0.0.1")
+
+    monkeypatch.setattr(socket, "getaddrinfo", stuck)
+    async with calling(answers(HELLO)) as call:
+        transport = Transport(httpx.URL(f"http://stuck.example.kz:{call.server.port}"), ANYBODY)
+        named = Caller(call.server, transport, call.url)
+        try:
+            calls = await asyncio.gather(*(named(timeout_s=0.2) for _ in range(40)), return_exceptions=True)
+            assert {type(one) for one in calls} == {httpx.ConnectTimeout}
+            async with asyncio.timeout(5):
+                await asyncio.get_running_loop().getaddrinfo("localhost", 80)
+            assert asked == ["stuck.example.kz"]
+        finally:
+            go.set()
 
 
 # --- the loop that serves

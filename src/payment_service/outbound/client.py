@@ -220,7 +220,7 @@ class Outbound:
             destination.port,
             self._tls if destination.scheme == "https" else None,
             timeout_s=_CONNECT_TIMEOUT_S,
-            address=address,
+            where=address,
         )
         with contextlib.closing(connection):
             await connection.send(request)

@@ -8,11 +8,13 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import httpx
 
 from payment_service.outbound.addresses import IPAddress
+from payment_service.outbound.lookups import LookUps
 
 _MAX_REPLY_BYTES: Final = 128 * 1024
 _RECEIVE_BYTES: Final = 16 * 1024
@@ -132,9 +134,9 @@ async def open_connection(
     port: int,
     tls: ssl.SSLContext | None,
     *,
+    where: IPAddress | LookUps,
     session: ssl.SSLSession | None = None,
     timeout_s: float | None,
-    address: IPAddress | None = None,
 ) -> Connection:
     """Open a connection, on which nothing has been sent yet.
 
@@ -142,9 +144,9 @@ async def open_connection(
         host: The host to connect to; the certificate must be its own.
         port: Where it listens.
         tls: The trusted authorities; none for a connection without TLS.
+        where: The address of the host that is connected to, and no other; or the look-ups of its name.
         session: Of an earlier connection to the same host: it may be resumed.
         timeout_s: For all of it, in seconds.
-        address: The address of the host that is connected to, and no other: its name is not looked up.
 
     Raises:
         httpx.ConnectTimeout: when that takes too long.
@@ -152,7 +154,8 @@ async def open_connection(
     """
     try:
         async with asyncio.timeout(timeout_s):
-            sock = await (_connect_to(address, port) if address else _open_socket(host, port, timeout_s))
+            addresses = await where(host) if isinstance(where, LookUps) else [where]
+            sock = await _open_socket(addresses, port, timeout_s)
             return await _ready(Connection(sock), tls, host, session)
     except TimeoutError:
         raise httpx.ConnectTimeout("No connection was made in time.") from None
@@ -175,28 +178,22 @@ async def _ready(
     return connection
 
 
-async def _open_socket(host: str, port: int, timeout_s: float | None) -> socket.socket:
-    """Connect to the first address of the host that answers. A dead one leaves time for the others."""
-    loop = asyncio.get_running_loop()
-    *others, last = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+async def _open_socket(addresses: Sequence[IPAddress], port: int, timeout_s: float | None) -> socket.socket:
+    """Connect to the first address that answers. A dead one leaves time for the others."""
+    *others, last = addresses
     for other in others:
         with contextlib.suppress(OSError):
             async with asyncio.timeout(timeout_s and timeout_s / (len(others) + 1)):
-                return await _connect(*other)
-    return await _connect(*last)
+                return await _connect(other, port)
+    return await _connect(last, port)
 
 
-async def _connect_to(address: IPAddress, port: int) -> socket.socket:
-    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    return await _connect(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (str(address), port))
-
-
-async def _connect(family: int, kind: int, protocol: int, _name: str, address: Any) -> socket.socket:
-    sock = socket.socket(family, kind, protocol)
+async def _connect(address: IPAddress, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await asyncio.get_running_loop().sock_connect(sock, address)
+        await asyncio.get_running_loop().sock_connect(sock, (str(address), port))
     except BaseException:
         sock.close()
         raise

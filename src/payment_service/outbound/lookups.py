@@ -1,4 +1,4 @@
-"""Look-ups of host names that users gave, where no name delays another.
+"""Look-ups of host names, where no name delays another.
 
 The system's resolver blocks a thread, and a thread cannot be stopped. So a name has at most one, however many callers
 wait for it; a caller waits for a few seconds at most; and a name whose thread is stuck is not looked up again until the
@@ -27,9 +27,16 @@ def ask_system_resolver(host: str) -> list[IPAddress]:
     Raises:
         OSError: the name has no address, or no name server could be asked.
     """
-    # The dot says that the name is whole: no search list of this machine is tried around it.
-    name = f"{host}." if "." in host else host
-    return [ip_address(address[0]) for *_, address in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]
+    return [ip_address(address[0]) for *_, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+
+
+def ask_for_whole_name(host: str) -> list[IPAddress]:
+    """Ask it for a name that a user gave: the dot says that no search list of this machine is tried around it.
+
+    Raises:
+        OSError: as ``ask_system_resolver``.
+    """
+    return ask_system_resolver(f"{host}." if "." in host else host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,7 @@ class LookUps:
 
     def __init__(
         self,
-        ask: Callable[[str], list[IPAddress]] = ask_system_resolver,
+        ask: Callable[[str], list[IPAddress]] = ask_for_whole_name,
         *,
         within_s: float = WITHIN_S,
         at_once: int = AT_ONCE,

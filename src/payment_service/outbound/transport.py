@@ -22,13 +22,16 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
 from typing import Any, Final, TypeAlias
 
 import httpx
 
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import CERTIFICATE_END, HOST_CLOCK_AHEAD, labelled
+from payment_service.outbound.addresses import IPAddress
 from payment_service.outbound.connection import Connection, open_connection
+from payment_service.outbound.lookups import LookUps, ask_system_resolver
 from payment_service.outbound.reply import Reply
 
 IDLE_S: Final = 3.0
@@ -53,6 +56,7 @@ class Transport(httpx.AsyncBaseTransport):
         self._tls = tls if origin.scheme == "https" else None
         self._host = origin.raw_host.decode("ascii")
         self._port = origin.port or (443 if self._tls else 80)
+        self._where = _address_or_look_ups(self._host)
         self._ahead = ahead
         self._keep = keep
         self._session: ssl.SSLSession | None = None
@@ -105,7 +109,7 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def _open(self, timeout_s: float | None) -> Connection:
         connection = await open_connection(
-            self._host, self._port, self._tls, session=self._session, timeout_s=timeout_s
+            self._host, self._port, self._tls, where=self._where, session=self._session, timeout_s=timeout_s
         )
         if self._tls and self._next_certificate_look <= (now := _now()):
             self._next_certificate_look = now + LOOK_EVERY_S
@@ -204,6 +208,14 @@ class _Body(httpx.AsyncByteStream):
         if not self._is_closed:
             self._is_closed = True
             self._release(self._connection, self._reply)
+
+
+def _address_or_look_ups(host: str) -> IPAddress | LookUps:
+    """Where the host is. A resolver that hangs takes no thread that others need, such as to find the database."""
+    try:
+        return ip_address(host)
+    except ValueError:
+        return LookUps(ask_system_resolver)
 
 
 def note_clock(host: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
