@@ -171,7 +171,7 @@ def _of_equal(earlier: Earlier | None, rules: Rules, by_key: bool) -> Verdict:
 
 def _may_be_called_failed(age: int) -> bool:
     try:
-        check_age(_BEGINNING, _BEGINNING + timedelta(seconds=age), LATE)
+        check_age(_BEGINNING, _BEGINNING, _BEGINNING + timedelta(seconds=age), LATE)
     except TooEarlyToSettle:
         return False
     return True

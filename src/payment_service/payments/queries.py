@@ -10,6 +10,7 @@ from uuid import UUID
 import asyncpg
 from sqlalchemy import ColumnElement, String, and_, func, literal, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from payment_service.payments.lifecycle import OPEN, State
 from payment_service.payments.models import Payment
@@ -149,7 +150,7 @@ def _sender_died(lease_s: float) -> ColumnElement[bool]:
     return and_(Payment.state == State.SENDING, is_over(Payment.created_at, lease_s))
 
 
-def is_over(since: ColumnElement[datetime], seconds: float) -> ColumnElement[bool]:
+def is_over(since: InstrumentedAttribute[datetime], seconds: float) -> ColumnElement[bool]:
     """The condition that more time has passed since then, or that nobody knows how much.
 
     What lies in the future was written while the database's clock was ahead: waiting for it could take for ever.
