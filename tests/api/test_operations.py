@@ -225,6 +225,29 @@ async def test_stopping_process_refuses_new_work_and_says_so(
     assert (ready.status_code, ready.json()["failing"]) == (503, ["draining"])
 
 
+def scope_of(client: httpx.AsyncClient, app: FastAPI) -> dict[str, Any]:
+    """Of a request for a payment whose body is announced."""
+    headers = [*client.headers.raw, (b"content-type", b"application/json"), (b"content-length", b"999")]
+    scope = {"type": "http", "method": "POST", "path": "/payments/kaspi/create", "query_string": b"", "root_path": ""}
+    scope |= {"headers": [(name.lower(), value) for name, value in headers], "http_version": "1.1", "scheme": "http"}
+    return {**scope, "app": app}
+
+
+async def test_client_that_leaves_amid_its_body_is_no_error_of_ours(client: httpx.AsyncClient, app: FastAPI) -> None:
+    """Anybody can: ``ErrorOfOurs`` would get somebody out of bed."""
+    pieces = [{"type": "http.disconnect"}, {"type": "http.request", "body": b"{", "more_body": True}]
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> Any:
+        return pieces.pop()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope_of(client, app), receive, send)
+    assert sent[0]["status"] == 400
+
+
 @pytest.mark.parametrize(("is_whole", "end"), [(False, (503, "draining")), (True, (500, "internal_error"))])
 async def test_request_cut_by_the_end_of_its_process_is_answered(
     client: httpx.AsyncClient,
@@ -258,10 +281,7 @@ async def test_request_cut_by_the_end_of_its_process_is_answered(
         return accepted()
 
     wire.get("/create/").mock(side_effect=reply)
-    headers = [*client.headers.raw, (b"content-type", b"application/json"), (b"content-length", b"999")]
-    scope = {"type": "http", "method": "POST", "path": "/payments/kaspi/create", "query_string": b"", "root_path": ""}
-    scope |= {"headers": [(name.lower(), value) for name, value in headers], "http_version": "1.1", "scheme": "http"}
-    task = asyncio.create_task(app({**scope, "app": app}, receive, send))
+    task = asyncio.create_task(app(scope_of(client, app), receive, send))
     await asyncio.wait_for(hangs.wait(), 5)
     drain.begun = True
     task.cancel()

@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from payment_service import errors
@@ -221,6 +222,8 @@ def of(error: Exception | asyncio.CancelledError, scope: Scope) -> JSONResponse:
             return _of_invalid(error)
         case HTTPException():
             return _of_http(error, scope)
+        case ClientDisconnect():  # nobody reads it; it keeps a client that left from looking like a bug of ours
+            return problem(400, "bad_request", "Bad request", "The client left before the body was whole.")
         case asyncio.CancelledError():
             return _internal("This process ended before it had the answer.")
     return of_unforeseen(error)
