@@ -106,8 +106,8 @@ class Services:
         """Decrypt what is encrypted in the database; returns the shops whose device token alone cannot be decrypted.
 
         Raises:
-            VaultError: when ENCRYPTION_KEYS are not those of this database: they decrypt no device token, or not the key
-                of the fingerprints.
+            VaultError: when ENCRYPTION_KEYS are not those of this database: they decrypt no device token, or not the
+                key of the fingerprints.
         """
         unreadable, tokens = await self.routing.unreadable_tokens()
         if unreadable and len(unreadable) == tokens:

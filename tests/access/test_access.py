@@ -189,7 +189,7 @@ async def test_when_a_key_was_used_changes_when_it_is_used_and_not_otherwise(acc
     for is_used in (True, False, True):
         if is_used:
             await access.caller_with(made.key)
-        await access.note_uses()
+        await access.record_uses()
         seen.append((await access.last_used())[made.row.id])
     assert seen[0] == seen[1] < seen[2]
 

@@ -16,6 +16,7 @@ import pytest
 import uvloop
 
 from payment_service.observability.metrics import CERTIFICATE_END, HOST_CLOCK_AHEAD, labelled, values_of
+from payment_service.outbound import connection as connection_module
 from payment_service.outbound.transport import Transport
 from tests.outbound.calling import (
     ANYBODY,
@@ -58,18 +59,18 @@ async def test_trace_tells_each_step_of_a_call_in_order() -> None:
 
 
 async def test_server_that_speaks_before_it_is_asked_is_sent_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = asyncio.get_running_loop()
-    connect = loop.sock_connect
+    connect = connection_module._connect
 
-    async def connect_and_wait(*rest: Any) -> None:
-        await connect(*rest)
+    async def connect_and_wait(*where: Any) -> socket.socket:
+        sock = await connect(*where)
         await asyncio.sleep(0.05)
+        return sock
 
     async def greets(connection: Connection) -> None:
         await connection.say(HELLO)
         await connection.hear()
 
-    monkeypatch.setattr(loop, "sock_connect", connect_and_wait)
+    monkeypatch.setattr(connection_module, "_connect", connect_and_wait)
     trace = Trace()
     async with calling(greets) as call:
         with pytest.raises(httpx.ConnectError):
@@ -347,6 +348,17 @@ async def test_name_that_is_never_found_keeps_no_other_look_up_waiting(monkeypat
             assert asked == ["stuck.example.kz"]
         finally:
             go.set()
+
+
+async def test_connection_to_an_address_waits_for_no_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvloop's sock_connect makes one, in threads that a silent name server can hold."""
+
+    async def looks_up(*_: Any) -> None:
+        pytest.fail("an address needs no look-up")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", looks_up)
+    async with calling(answers(HELLO)) as call:
+        assert await call() == b"hello"
 
 
 # --- the loop that serves

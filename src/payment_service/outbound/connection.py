@@ -6,6 +6,8 @@ write, and resume no TLS session. Times are in seconds.
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 import ssl
 from collections.abc import Sequence
@@ -189,11 +191,24 @@ async def _open_socket(addresses: Sequence[IPAddress], port: int, timeout_s: flo
 
 
 async def _connect(address: IPAddress, port: int) -> socket.socket:
+    """Connect, without the loop's own ``sock_connect``: uvloop looks the address up in one of its few threads.
+
+    While a silent name server holds them, no connection to a known address would be made.
+    """
+    loop, is_decided = asyncio.get_running_loop(), asyncio.Event()
     sock = socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await asyncio.get_running_loop().sock_connect(sock, (str(address), port))
+        if (error := sock.connect_ex((str(address), port))) == errno.EINPROGRESS:
+            loop.add_writer(sock, is_decided.set)
+            try:
+                await is_decided.wait()
+            finally:
+                loop.remove_writer(sock)
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
     except BaseException:
         sock.close()
         raise

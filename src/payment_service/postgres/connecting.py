@@ -270,8 +270,8 @@ def _from_server_error(error: asyncpg.PostgresError, name: str) -> Trouble | Non
                 "prepared statements and LISTEN need one that stays: set DATABASE_DIRECT_URL, see docs/deploy.md."
             )
         case "53300":
-            sentence = f"The database that {name} names has no connection left ({said}): lower DATABASE_POOL_SIZE, or "
-            return Trouble(f"{sentence}raise its max_connections or the role's CONNECTION LIMIT.", may_pass=True)
+            sentence = f"The database that {name} names has no connection left ({message}): lower DATABASE_POOL_SIZE, "
+            return Trouble(f"{sentence}or raise its max_connections or the role's CONNECTION LIMIT.", may_pass=True)
         case "25006":
             return Trouble(f"{name} leads to a copy that can only be read: name the server that takes writes.")
         case "53100":
