@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import os
 import random
 import re
 import shutil
@@ -938,6 +939,17 @@ async def test_what_no_event_told_is_marked_and_what_a_backup_forgot_is_marked_a
     # An order that is named by its ID alone may need the site's own rules.
     assert quiet.payment.get("PAID", "N") == "N"
     assert [(await shop.site.php(console, "paid", days))[0] for days in ("x", "0", "31")] == [1, 1, 1]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a folder to another user")
+async def test_command_line_of_another_user_leaves_no_files_that_the_site_cannot_lock(shop: Shop) -> None:
+    console = str(shop.site.integration / "PaymentService" / "console.php")
+    os.chown(shop.site.own, 65534, 65534)
+    try:
+        code, out, _err = await shop.site.php(console, "paid")
+    finally:
+        os.chown(shop.site.own, 0, 0)
+    assert (code, "files of another user would stop the site" in out) == (1, True)
 
 
 async def test_time_zone_of_the_command_line_makes_no_order_younger_than_its_invoice(shop: Shop) -> None:

@@ -11,6 +11,12 @@ final class Files
         return (@is_dir($folder) || @mkdir($folder, 0700, true) || @is_dir($folder)) && is_writable($folder);
     }
 
+    /** Whether a folder is another user's: what this one writes there, the site could neither read nor lock. */
+    public static function isOfAnotherUser(string $folder): bool
+    {
+        return function_exists('posix_geteuid') && is_dir($folder) && fileowner($folder) !== posix_geteuid();
+    }
+
     /** Write a file in one step, so that no reader ever sees half of it. */
     public static function write(string $path, string $text): bool
     {

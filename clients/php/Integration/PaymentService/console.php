@@ -59,6 +59,9 @@ exit((static function (array $words): int {
         return $found;
     };
     try {
+        if (($words[0] ?? '') !== 'set' && Files::isOfAnotherUser((string) $settings->folder())) {
+            throw new BadRequest('Run this as the user whose folder ' . $settings->folder() . ' is: files of another user would stop the site.');
+        }
         switch ($words[0] ?? '') {
             case 'set':
                 SiteSettings::set($words[1] ?? '', trim((string) fgets(STDIN)));
