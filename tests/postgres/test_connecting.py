@@ -146,7 +146,7 @@ async def pooler(code: str, message: str) -> AsyncIterator[str]:
         ("08P01", "unsupported startup parameter: options", "that refuses a parameter of the address", False),
         ("28000", 'no pg_hba.conf entry for host "10.0.0.1"', "does not let the user of DATABASE_URL in", False),
         ("28P01", "password authentication failed", "refuses the user or the password", False),
-        ("53300", "sorry, too many clients already", "has no connection left", True),
+        ("53300", "sorry, too many clients already", "has no connection left (sorry, too many clients already)", True),
         ("57P03", "the database system is starting up", "the database system is starting up", True),
         ("08006", "server login has been failing", "server login has been failing", True),
         ("42501", "permission denied for database", "lacks a right in the database", False),
