@@ -107,7 +107,7 @@ async def guarantees(database: Database) -> Guarantees:
         found: dict[str, str] = {row.name: row.setting for row in rows}
         return Guarantees(
             laws_off=await laws_off(session),
-            added=await added(session),
+            added=await added(session) if await session.scalar(_SCHEMA) else [],  # an empty database has no version
             wrong_settings={name: (found[name], wanted) for name, wanted in _WANTED.items() if found[name] != wanted},
             forgets_by=tuple(name for name in ("fsync", "full_page_writes") if found[name] == "off"),
             wal_level=found["wal_level"],
