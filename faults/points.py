@@ -153,11 +153,11 @@ def _around_transactions(trap: _Trap) -> None:
 
 def _around_money(trap: _Trap) -> None:
     def intent(original: Method) -> Method:
-        async def write_intent(self: Any, request: Any, *rest: Any) -> Any:
+        async def write_intent(self: Any, request: Any, **more: Any) -> Any:
             link = isinstance(request, PaymentRequest) and request.phone is None
             _verb.set("link" if link else "create" if isinstance(request, PaymentRequest) else "refund")
             trap.reach("before-tx1")
-            written = await original(self, request, *rest)
+            written = await original(self, request, **more)
             _transaction.set("")
             trap.reach("after-tx1")
             return written
@@ -185,8 +185,9 @@ def _around_money(trap: _Trap) -> None:
 
     for service in (Payments, Refunds):
         _wrap(service, "_write_intent", intent)
-        _wrap(service, "_intend", inside("tx1"))
         _wrap(service, "_write_outcome", outcome)
+    _wrap(Payments, "_intend", inside("tx1"))
+    _wrap(Refunds, "_try_intent", inside("tx1"))
     for done in (PaymentOutcome, RefundOutcome):
         _wrap(done, "write", inside("tx2"))
 
