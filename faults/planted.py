@@ -58,6 +58,7 @@ def _plant(bug: Callable[[], None]) -> Callable[[], None]:
 
 
 def _put(owner: Any, name: str, value: Any) -> None:
+    getattr(owner, name)  # what was renamed must not look planted
     setattr(owner, name, value)
 
 
@@ -155,12 +156,12 @@ def server_error_is_a_refusal() -> None:
 
 @_plant
 def reset_is_not_sent() -> None:
-    _put(kaspi, "_unread", lambda broken: NotSent(broken.reason))
+    _put(kaspi, "_without_reply", lambda broken: NotSent(broken.reason))
 
 
 @_plant
 def not_sent_is_unknown() -> None:
-    _put(kaspi, "_unread", lambda broken: Unknown(broken.reason))
+    _put(kaspi, "_without_reply", lambda broken: Unknown(broken.reason))
 
 
 @_plant
