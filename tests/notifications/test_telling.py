@@ -129,16 +129,19 @@ async def test_what_is_switched_off_is_not_told(services: Services, sql: asyncpg
 async def test_chat_of_a_shop_is_told_nothing_of_its_earlier_owner(
     services: Services, bot_api: BotApi, sql: asyncpg.Connection
 ) -> None:
-    chat_id, of_all = await bind(services), await bind(services, "-200", None)
+    kinds = [*PAID, EventType.REFUND_SUCCEEDED]
+    chat_id, of_all = await bind(services, events=kinds), await bind(services, "-200", None)
     await happens(services, "waits", organization_bin=SHOPS[SHOP])
     await services.routing.update(FULL_ACCESS, SHOP, {"organization_bin": SHOPS[OTHER_SHOP], "device_token": None})
     await happens(services, "late", organization_bin=SHOPS[SHOP])
+    await happens(services, "back", kind=kinds[-1], payment={"organization_bin": SHOPS[SHOP]})
     await happens(services, "own", organization_bin=SHOPS[OTHER_SHOP])
     await tell(services, sql, 3)
     of_shop = Caller("shop", FULL_ACCESS.scopes, frozenset({SHOP}))
     told = await services.message_record.of_chat(of_shop, chat_id)
     assert [(one.event.data["order_id"], one.message.state) for one in told] == [("own", "sent")]
     assert sorted(await orders(bot_api)) == ["late", "own", "own", "waits"]
+    assert await sql.fetchval("SELECT count(*) FROM notify_message WHERE chat_id = $1", chat_id) == 2  # "waits" is dead
     assert await services.message_record.waiting(of_shop, [chat_id, of_all]) == {}
 
 
