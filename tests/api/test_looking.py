@@ -23,11 +23,11 @@ async def test_keys_are_listed_with_their_last_use_and_only_those_within_own_sho
     services: Services, with_key: KeyMaker
 ) -> None:
     own, foreign = await with_key(shops=[SHOP], name="own"), await with_key(shops=[OTHER_SHOP], name="foreign")
-    everybody = await with_key(name="everybody")
+    everybody, _ = await with_key(name="everybody"), await with_key(shops=[SHOP, OTHER_SHOP], name="both")
     await foreign.get("/me")
     await services.access.record_uses()
     listed = {key["name"]: key["last_used_at"] is not None for key in (await everybody.get("/admin/keys")).json()}
-    assert listed == {"own": False, "foreign": True, "everybody": False}
+    assert listed == {"own": False, "foreign": True, "everybody": False, "both": False}
     assert [key["name"] for key in (await own.get("/admin/keys")).json()] == ["own"]
 
 
