@@ -174,11 +174,16 @@ def _length_in_headers(sent: Sent) -> int | None:
     return next((int(value) for name, _, value in told if name.strip().lower() == "content-length"), None)
 
 
+_OF_A_CACHE: Final = {"age: 500", "x-cache: hit", "x-cache-status: stale"}
+
+
 def _arrived(sent: Sent) -> bytes | None:
     """The body as the caller gets it; none when it is certain that something is missing or cannot be read."""
     names = [line.partition(":")[0].strip().lower() for line in sent.headers]
     if "content-encoding" in names or sent.http_status < 200 or not all(name.isascii() for name in names):
         return None  # packed though nobody asked, no final reply, or no HTTP
+    if {line.lower() for line in sent.headers} & _OF_A_CACHE:
+        return None  # the answer to an earlier request, perhaps to another payment
     length = _length_in_headers(sent)
     if length is not None and sent.framing is Framing.CLOSE:
         behind = sent.raw[len(sent.head) :]  # the only length that is told, so it counts
