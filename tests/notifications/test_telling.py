@@ -116,6 +116,10 @@ async def test_only_what_a_chat_is_bound_to_is_told(services: Services, sql: asy
     await happens(services, "4", kind=EventType.PAYMENT_PENDING)
     counts = await sql.fetch("SELECT chat_id, count(*) AS told FROM notify_message GROUP BY chat_id")
     assert {row["chat_id"]: row["told"] for row in counts} == {mine: 1, everything: 3}
+    newcomer = await bind(services, "-300")
+    await happens(services, "5")
+    told = await sql.fetchval("SELECT count(*) FROM notify_message WHERE chat_id = $1", newcomer)
+    assert told == 1  # and nothing of what was before
 
 
 async def test_what_is_switched_off_is_not_told(services: Services, sql: asyncpg.Connection) -> None:
