@@ -30,7 +30,7 @@ from payment_service.worker.service import worker_over
 from tests.support.alarms import alarms
 from tests.support.asking import SHOP, age, ask, taking
 from tests.support.books import spoil_token
-from tests.support.database import without_laws
+from tests.support.database import Server, without_laws
 from tests.support.replies import failure, status_reply
 from tests.support.shops import SHOPS
 from tests.support.waiting import until
@@ -161,6 +161,9 @@ async def test_triggers_that_are_switched_off(well: Services, sql: asyncpg.Conne
     assert metrics.LAWS_OFF._value.get() == 0
 
 
+WAITS = "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)"
+
+
 async def test_table_that_somebody_holds_and_rows_that_others_wait_for(
     well: Services, sql: asyncpg.Connection, database_url: str
 ) -> None:
@@ -174,11 +177,26 @@ async def test_table_that_somebody_holds_and_rows_that_others_wait_for(
         await sql.execute("SELECT FROM payment_config FOR UPDATE")
         waiting = await asyncpg.connect(database_url)
         task = asyncio.create_task(waiting.execute("SELECT FROM payment_config FOR UPDATE"))
-        await until(lambda: sql.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
+        await until(lambda: sql.fetchval(WAITS, waiting.get_server_pid()))
         said = (await found(well))["locks", Level.BAD]
     await task
     await waiting.close()
     assert said == f"statements wait: session {pid} of postgres holds rows that others wait for"
+
+
+async def test_who_waits_in_another_database_is_not_told(well: Services, server: Server) -> None:
+    holding, waiting = await asyncpg.connect(server.url), await asyncpg.connect(server.url)
+    table = f"held_by_{holding.get_server_pid()}"
+    await holding.execute(f"CREATE TABLE {table} AS SELECT 1 AS one")
+    async with holding.transaction():
+        await holding.execute(f"SELECT FROM {table} FOR UPDATE")
+        task = asyncio.create_task(waiting.execute(f"SELECT FROM {table} FOR UPDATE"))
+        await until(lambda: holding.fetchval(WAITS, waiting.get_server_pid()))
+        assert await found(well) == {}
+    await task
+    await holding.execute(f"DROP TABLE {table}")
+    for connection in (holding, waiting):
+        await connection.close()
 
 
 def promised(**changes: Any) -> Guarantees:

@@ -19,8 +19,9 @@ _HELD: Final = text("""
             AND relkind IN ('r', 'p')
             AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
         UNION SELECT holds, 'rows that others wait for'
-        FROM pg_locks, unnest(pg_blocking_pids(pid)) AS holds
-        WHERE NOT granted AND locktype IN ('transactionid', 'tuple')
+        FROM pg_locks JOIN pg_stat_activity USING (pid), unnest(pg_blocking_pids(pid)) AS holds
+        -- A lock on a transaction is of no database: whoever waits for it is of this one.
+        WHERE NOT granted AND locktype IN ('transactionid', 'tuple') AND datname = current_database()
     )
     SELECT holder.pid, coalesce('session ' || holder.pid || ' of ' || usename, 'a prepared transaction') AS who,
         string_agg(DISTINCT what, ', ') AS what
