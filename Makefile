@@ -1,6 +1,8 @@
 # `make run` and `make test` are the two commands to know; the rest keep the code in shape.
 PYTHON ?= python3
 BIN := .venv/bin
+# Half of a test is waiting, so a small machine runs two for each core.
+TESTERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? 2 * cores : cores)))
 # Empty: what is compiled is kept, whatever the shell says. To compile all of it takes each process seconds.
 export PYTHONDONTWRITEBYTECODE =
 
@@ -24,10 +26,10 @@ demo: .venv/.installed ## play the main job against the running development serv
 	@exec $(BIN)/python -m payment_dev demo
 
 test: .venv/.installed ## the whole suite on a throw-away PostgreSQL
-	$(BIN)/pytest -n auto --dist loadgroup -m "not thorough"
+	$(BIN)/pytest -n $(TESTERS) --dist loadgroup -m "not thorough"
 
 thorough: .venv/.installed ## what `make test` leaves out because it takes long
-	$(BIN)/pytest -n auto --dist loadgroup -m thorough
+	$(BIN)/pytest -n $(TESTERS) --dist loadgroup -m thorough
 
 faults: .venv/.installed ## break it in every way we know and compare the records: docs/reliability.md
 	$(BIN)/python -m faults $(FAULTS)
