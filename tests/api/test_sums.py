@@ -6,8 +6,8 @@ import asyncpg
 import pytest
 
 from payment_service.access.service import Scope
+from payment_service.almaty import ALMATY
 from payment_service.money import MAX_TIYN
-from payment_service.notifications.texts import ALMATY
 from payment_service.services import Services
 from tests.api.conftest import KeyMaker, problem_of
 from tests.reconciliation.conftest import set_state

@@ -11,9 +11,9 @@ import pytest
 import respx
 
 from payment_service.access.people import Role
+from payment_service.almaty import ALMATY
 from payment_service.console.chart import chart_of
 from payment_service.console.render import MINUS, sum_of_tiyn
-from payment_service.notifications.texts import ALMATY
 from payment_service.payments.models import Payment
 from payment_service.refunds.service import RefundRequest
 from payment_service.services import Services

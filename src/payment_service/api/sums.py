@@ -1,17 +1,17 @@
 """Sums over HTTP: what was paid, per shop, day and state."""
 
-from datetime import date, datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
+from payment_service.almaty import midnight
 from payment_service.api import problems
 from payment_service.api.dependencies import InServices, PaymentsReader
 from payment_service.api.fields import Day, ShopId
 from payment_service.api.strict import StrictRoute
 from payment_service.errors import InvalidInput
-from payment_service.notifications.texts import ALMATY
 from payment_service.reconciliation.service import Period
 from payment_service.reconciliation.sums import sums_of
 from payment_service.reconciliation.views import SumLine
@@ -40,9 +40,5 @@ async def sums(
     """
     if not timedelta() < until - since <= LONGEST:
         raise InvalidInput("until", f"is after since, and at most {LONGEST.days} days")
-    period = Period(_begins(since), _begins(until), shop_id)
+    period = Period(midnight(since), midnight(until), shop_id)
     return Sums(items=[SumLine.of(one) for one in await sums_of(services.database, caller.shops, period, "day")])
-
-
-def _begins(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=ALMATY)

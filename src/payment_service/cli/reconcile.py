@@ -19,10 +19,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from payment_service.almaty import ALMATY
 from payment_service.cli.errors import sentence_of
 from payment_service.cli.output import AsJson, show
 from payment_service.cli.running import with_services
-from payment_service.notifications.texts import ALMATY
 from payment_service.reconciliation.checkpoint import BadCheckpointError, Checkpoint, RunArguments
 from payment_service.reconciliation.files import CannotWriteError, write_whole
 from payment_service.reconciliation.findings import QUESTIONS, Finding, Kind

@@ -9,6 +9,7 @@ import segno
 from starlette.responses import Response
 
 from payment_service.access.people import Right
+from payment_service.almaty import ALMATY
 from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
 from payment_service.console.lists import sellers
@@ -18,7 +19,6 @@ from payment_service.console.web import HOME, Visit, moment_of, redirect
 from payment_service.errors import ProviderUnavailable
 from payment_service.notifications.models import OPEN as OPEN_MESSAGES
 from payment_service.notifications.record import MessageDetails
-from payment_service.notifications.texts import ALMATY
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.payments.reading import NOT_POLLED

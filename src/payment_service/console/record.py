@@ -6,13 +6,14 @@ chats are for administrators alone.
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from starlette.responses import Response, StreamingResponse
 
 from payment_service.access.people import Right
+from payment_service.almaty import midnight, today
 from payment_service.audit import checking
 from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
@@ -23,7 +24,6 @@ from payment_service.console.payment_status import Tone
 from payment_service.console.web import HOME, Visit, signed_in
 from payment_service.errors import InvalidInput
 from payment_service.languages import mark
-from payment_service.notifications.texts import ALMATY
 from payment_service.payments.views import tenge
 from payment_service.postgres.paging import Page
 
@@ -80,7 +80,7 @@ async def record(visit: Visit) -> Response:
 async def as_file(visit: Visit) -> Response:
     """All matching entries as CSV: page by page, each in its own transaction, as long as the session is valid."""
     first = await _search(visit, limit=CSV_ROWS_AT_ONCE, cursor=None)
-    name = f"record-{datetime.now(ALMATY):%Y-%m-%d}.csv"
+    name = f"record-{today():%F}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingResponse(_pages(visit, first), media_type="text/csv; charset=utf-8", headers=headers)
 
@@ -142,7 +142,7 @@ def _day(visit: Visit, name: str) -> datetime | None:
         raise InvalidInput("day", "is none") from error
     if not 2000 <= day.year <= 2100:
         raise InvalidInput("day", "is none")
-    return datetime.combine(day, time(), ALMATY)
+    return midnight(day)
 
 
 def _address(path: str, query: Mapping[str, str]) -> str:

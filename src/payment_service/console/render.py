@@ -12,11 +12,12 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from payment_service.almaty import ALMATY
 from payment_service.console.languages import NAMES, texts
 from payment_service.console.menu import ALWAYS, WHERE_IT_FITS, menu_of
 from payment_service.languages import Language
 from payment_service.money import TIYN_PER_TENGE
-from payment_service.notifications.texts import ALMATY, NO_BREAK, money
+from payment_service.notifications.texts import NO_BREAK, money
 
 MINUS: Final = "\N{MINUS SIGN}"
 _MINUTE: Final = timedelta(minutes=1)

@@ -9,11 +9,11 @@ from typing import Final
 from starlette.responses import Response
 
 from payment_service.access.people import Right
+from payment_service.almaty import ALMATY, midnight, today
 from payment_service.console.lists import AT_ONCE, cursor_of
 from payment_service.console.payment_status import PaymentStatus, Tone, payment_status
 from payment_service.console.web import HOME, Refused, Visit
 from payment_service.languages import mark
-from payment_service.notifications.texts import ALMATY
 from payment_service.payments import queries
 from payment_service.payments.lifecycle import Failure
 from payment_service.payments.models import Payment
@@ -154,9 +154,8 @@ async def read(visit: Visit) -> Seller:
 
 async def sellers_of(visit: Visit, shown: Sequence[ShopConfig], known: Sequence[ShopConfig]) -> list[Seller]:
     """These shops with their recent activity. ``known`` are those that may share a BIN with one of them."""
-    today = datetime.now(ALMATY).replace(hour=0, minute=0, second=0, microsecond=0)
     shop_ids = [config.row.shop_id for config in shown]
-    activity = await activity_of(visit.services.database, visit.me.caller.shops, shop_ids, since=today)
+    activity = await activity_of(visit.services.database, visit.me.caller.shops, shop_ids, since=midnight(today()))
     waiting = await visit.services.route_changes.waiting(visit.me.caller)
     return [_seller(config, activity[config.row.shop_id], known, waiting) for config in shown]
 

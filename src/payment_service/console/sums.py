@@ -13,11 +13,11 @@ from urllib.parse import urlencode
 from babel.dates import format_date, format_skeleton
 from starlette.responses import Response, StreamingResponse
 
+from payment_service.almaty import midnight, today
 from payment_service.console.chart import Chart, chart_of
 from payment_service.console.web import Visit
 from payment_service.errors import InvalidInput
 from payment_service.languages import Language
-from payment_service.notifications.texts import ALMATY
 from payment_service.payments.lifecycle import State
 from payment_service.reconciliation.service import Period
 from payment_service.reconciliation.sums import Step, Sum, call_times, sums_of
@@ -48,7 +48,7 @@ class SumsQuery:
         day, month, shop = visit.query("day"), visit.query("month"), visit.query("shop")
         if shop and not _SHOP.fullmatch(shop):
             raise InvalidInput("period", "and shop are as the page offers them")
-        text = f"{month}-01" if month else day or f"{datetime.now(UTC).astimezone(ALMATY):%F}"
+        text = f"{month}-01" if month else day or f"{today():%F}"
         try:
             first = date.fromisoformat(text if _DAY.fullmatch(text) else "none")
         except ValueError as error:
@@ -81,10 +81,7 @@ class SumsQuery:
 
     def period(self, back: timedelta = timedelta()) -> Period:
         """Its period, or one of the same length so much earlier."""
-        since, until = (
-            datetime(one.year, one.month, one.day, tzinfo=ALMATY) - back for one in (self.first, self.next.first)
-        )
-        return Period(since, until, self.shop_id)
+        return Period(midnight(self.first) - back, midnight(self.next.first) - back, self.shop_id)
 
     def named(self, language: Language) -> str:
         """Its name for people."""
@@ -208,8 +205,8 @@ def _paid_by_shop(sums: Iterable[Sum]) -> "Counter[int]":
 
 def _today(asked: SumsQuery) -> SumsQuery:
     """The present day or month."""
-    now = datetime.now(UTC).astimezone(ALMATY).date()
-    return SumsQuery(now.replace(day=1) if asked.is_month else now, asked.is_month, asked.shop_id)
+    day = today()
+    return SumsQuery(day.replace(day=1) if asked.is_month else day, asked.is_month, asked.shop_id)
 
 
 def _name_of_day(place: int) -> str:

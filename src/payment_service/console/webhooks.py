@@ -13,6 +13,7 @@ from uuid import UUID
 from starlette.responses import Response
 
 from payment_service.access.people import Right
+from payment_service.almaty import ALMATY, midnight, today
 from payment_service.console.form_fields import chosen_shops, form_id, shop_numbers
 from payment_service.console.lists import sellers
 from payment_service.console.payment_status import Tone
@@ -30,7 +31,6 @@ from payment_service.console.web import (
 from payment_service.errors import InvalidInput, ServiceError
 from payment_service.identifiers import new_id
 from payment_service.languages import mark
-from payment_service.notifications.texts import ALMATY
 from payment_service.payments.search import find
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.reconciliation.turnover import names_of_shops
@@ -215,15 +215,14 @@ async def replay_many(visit: Visit) -> Response:
         return redirect(f"{HOME}/webhooks", done="replayed", count=str(replayed))
     if period is not None:
         count = await _count(visit, endpoint.id, *period)
-    today = datetime.now(UTC).astimezone(ALMATY).replace(hour=0, minute=0)
     return visit.page(
         "webhook_replay.html",
         status=422 if problem else 200,
         endpoint=endpoint,
         host=host_of(endpoint),
         kind=kind or "failed",
-        since=since or f"{today:%Y-%m-%dT%H:%M}",
-        until=until or f"{datetime.now(UTC).astimezone(ALMATY):%Y-%m-%dT%H:%M}",
+        since=since or f"{midnight(today()):%Y-%m-%dT%H:%M}",
+        until=until or f"{datetime.now(ALMATY):%Y-%m-%dT%H:%M}",
         found=count,
         most=MAX_COUNTED,
         is_wrong=problem is not None,

@@ -6,16 +6,16 @@ Pure: from an event's data to a note; each channel renders a note in its own way
 import gettext
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
+from payment_service.almaty import ALMATY
 from payment_service.events.outbox import EventType
 from payment_service.languages import Language, catalogue, mark
 from payment_service.money import TIYN_PER_TENGE, Money
 
-ALMATY: Final = timezone(timedelta(hours=5))
 LATE_AFTER: Final = timedelta(minutes=5)
 """A message that is later than this shows the time of its event."""
 NO_BREAK: Final = "\N{NO-BREAK SPACE}"

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import BigInteger, CompoundSelect, DateTime, and_, cast, column, func, literal, select, text, true
 
-from payment_service.notifications.texts import ALMATY
+from payment_service.almaty import ALMATY
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.postgres.database import Database
