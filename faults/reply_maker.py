@@ -314,6 +314,7 @@ HEADERS: Final = (
     "X-Cache: HIT",
     "X-Cache-Status: STALE",
     "X-Cache: MISS",
+    "Cache-Status: edge; hit; ttl=5",
     "Content-Encoding: gzip",
     "Content-Encoding: br",
     "Content-Length: 3",

@@ -174,7 +174,7 @@ def _length_in_headers(sent: Sent) -> int | None:
     return next((int(value) for name, _, value in told if name.strip().lower() == "content-length"), None)
 
 
-_OF_A_CACHE: Final = {"age: 500", "x-cache: hit", "x-cache-status: stale"}
+_OF_A_CACHE: Final = {"age: 500", "x-cache: hit", "x-cache-status: stale", "cache-status: edge; hit; ttl=5"}
 
 
 def _arrived(sent: Sent) -> bytes | None:

@@ -8,8 +8,10 @@ import httptools
 import httpx
 
 _MAX_HEAD_BYTES: Final = 64 * 1024
-_STORED: Final = re.compile(r"(?:tcp_(?:\w+_)?)?(?:hit|stale|updating)(?:[ ,;(].*)?", re.IGNORECASE)
-"""What caches say in a header of their own, such as ``X-Cache``: nginx's, Squid's, Varnish's and those of networks."""
+_STORED: Final = re.compile(r"(?:tcp_(?:\w+_)?|refresh)?(?:hit|stale|updating|revalidated)(?:[ (].*)?", re.IGNORECASE)
+"""What caches say in a header of their own, such as ``X-Cache``: nginx's, Squid's, Varnish's and those of networks.
+Or in ``Cache-Status`` (RFC 9211), as a parameter."""
+_PARTS: Final = re.compile("[,;]")
 
 
 class Reply:
@@ -108,8 +110,10 @@ def is_stored(headers: Iterable[tuple[str, str]], took_s: float) -> bool:
 
     ``Age`` alone is no sign: some caches always send it. A reply that is older than its call is one.
     """
+    # Each cache on the way adds a header, or a value behind a comma; a parameter follows a semicolon.
+    told = ((name.lower(), part.strip()) for name, value in headers for part in _PARTS.split(value))
     return any(
-        (name == "age" and value.isdecimal() and int(value) > took_s + 1)
-        or ("cache" in name and _STORED.fullmatch(value) is not None)
-        for name, value in ((name.lower(), value.strip()) for name, value in headers)
+        (name == "age" and part.isdecimal() and float(part) > took_s + 1)
+        or ("cache" in name and _STORED.fullmatch(part) is not None)
+        for name, part in told
     )
