@@ -61,7 +61,7 @@ ONLY_IN_WORDS: Final = (
     "the merchant cabinet shows it",
     "means that the payment was made",
     "shop_id: must be a whole number",  # 3255.0 is one in a body; a query holds words
-    "must match the pattern ^[!-~]{8,128}$",  # of a header that is null, which on the wire is the word "null"
+    "must be 8 to 128 visible ASCII characters",  # of a header that is null, which on the wire is the word "null"
 )
 """What no schema can say of a value that it takes."""
 
