@@ -7,15 +7,16 @@ from typing import Final
 from sqlalchemy import text
 
 from payment_service.postgres.database import Database
+from payment_service.postgres.sessions import HOME
 
 LOOK_AGAIN_S: Final = 1.0
 """What is held now and after so long is no statement of the service's own."""
-_HELD: Final = text("""
+_HELD: Final = text(f"""
     WITH holder AS (
         SELECT pid, relname || ' (' || mode || ')' AS what FROM pg_locks JOIN pg_class ON pg_class.oid = relation
         WHERE granted AND locktype = 'relation'
             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-            AND relnamespace = (SELECT pronamespace FROM pg_proc WHERE oid = to_regproc('payment_intend'))
+            AND relnamespace = {HOME}
             AND relkind IN ('r', 'p')
             AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
         UNION SELECT holds, 'rows that others wait for'
@@ -27,7 +28,7 @@ _HELD: Final = text("""
         string_agg(DISTINCT what, ', ') AS what
     FROM holder LEFT JOIN pg_stat_activity ON pg_stat_activity.pid = holder.pid
     WHERE holder.pid IS DISTINCT FROM pg_backend_pid() GROUP BY holder.pid, usename ORDER BY holder.pid
-""")
+""")  # noqa: S608 - only text of this package
 
 
 @dataclass(frozen=True, slots=True)

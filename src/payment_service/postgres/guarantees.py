@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.postgres.database import Database
 from payment_service.postgres.laws import added, missing
-from payment_service.postgres.sessions import SETTINGS
+from payment_service.postgres.sessions import HOME, SETTINGS
 
 _WANTED: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -26,7 +26,7 @@ _WANTED: Final[Mapping[str, str]] = MappingProxyType(
 _OF_THE_SERVER: Final = ("fsync", "full_page_writes", "wal_level", "autovacuum", "data_directory")
 _SETTINGS: Final = text("SELECT name, setting FROM pg_settings WHERE name = ANY(:names)")
 _ROLE: Final = text("SELECT current_setting('session_replication_role')")
-_SCHEMA: Final = text("SELECT pronamespace FROM pg_proc WHERE oid = to_regproc('payment_intend')")
+_SCHEMA: Final = text(f"SELECT {HOME}")
 """The schema of the service's functions: they use its tables, whatever the search path is."""
 _OVERLAID: Final = text("""
     WITH overlaid AS (

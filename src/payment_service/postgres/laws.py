@@ -15,10 +15,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.postgres.schema import head
+from payment_service.postgres.sessions import HOME
 
 FILE: Final = Path(__file__).with_suffix(".txt")
-_LAWS: Final = """
-    WITH home AS (SELECT pronamespace AS oid FROM pg_proc WHERE oid = to_regproc('payment_intend')),
+_LAWS: Final = f"""
+    WITH home AS (SELECT {HOME} AS oid),
     kept AS (
         -- A partition has what its table has, and the tables of the queue are not used any more.
         SELECT pg_class.oid, relname FROM pg_class JOIN home ON relnamespace = home.oid
@@ -50,7 +51,7 @@ _LAWS: Final = """
             CASE WHEN attnotnull THEN ' NOT NULL' END
         ) FROM pg_attribute JOIN kept ON kept.oid = attrelid WHERE attnum > 0 AND NOT attisdropped
     )
-"""
+"""  # noqa: S608 - only text of this package
 _AT_HEAD: Final = "(SELECT version_num FROM alembic_version) = :head"
 """Another release has other laws: one that runs on while a newer one migrates says nothing of them."""
 _ALL: Final = text(f'{_LAWS} SELECT line FROM law ORDER BY line COLLATE "C"')  # noqa: S608 - only text of this module

@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from payment_service.postgres.sessions import HOME
+
 _COLUMNS_OF_A_LINE: Final = """shop_id organization_bin operation_type external_id amount status state error_message
     provider payment_id refund_id actor source request_id created_at reason report_id subject content"""
 _RIGHTS: Final = {
@@ -39,15 +41,15 @@ _LACKING: Final = text("""
         ELSE has_column_privilege(name, of_column, privilege) END
     ORDER BY wanted.place
 """)
-_LACKING_OF_ALL: Final = text("""
+_LACKING_OF_ALL: Final = text(f"""
     SELECT CASE relkind WHEN 'S' THEN 'USAGE on ' ELSE 'SELECT on ' END || relname FROM pg_class
-    WHERE relnamespace = (SELECT pronamespace FROM pg_proc WHERE oid = to_regproc('payment_intend'))
+    WHERE relnamespace = {HOME}
         AND relname NOT LIKE 'pgqueuer%' AND NOT relispartition
         AND CASE WHEN relkind IN ('r', 'p', 'v') THEN NOT has_table_privilege(oid, 'SELECT')
             WHEN relkind = 'S' THEN NOT has_sequence_privilege(oid, 'USAGE') ELSE false END
     UNION ALL SELECT 'EXECUTE on make_months' WHERE NOT has_function_privilege('make_months(text, integer)', 'EXECUTE')
     ORDER BY 1
-""")
+""")  # noqa: S608 - only text of this package
 """Some sequences are only read, which takes the same right."""
 
 

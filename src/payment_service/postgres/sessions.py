@@ -32,10 +32,12 @@ SETTINGS: Final = MappingProxyType(
     }
 )
 """As ``pg_settings`` has them. Set by statements: poolers refuse them as parameters of a connection."""
-AT_HOME: Final = """
+HOME: Final = "(SELECT pronamespace FROM pg_proc WHERE oid = to_regproc('payment_intend'))"
+"""The schema of the service's tables and laws: each law reads and writes its tables, whatever the search path says."""
+AT_HOME: Final = f"""
     SELECT set_config('search_path', quote_ident(nspname), false) FROM pg_namespace
-    WHERE oid = (SELECT pronamespace FROM pg_proc WHERE oid = to_regproc('payment_intend'))
-"""
+    WHERE oid = {HOME}
+"""  # noqa: S608 - only text of this package
 """Whatever schemas the role has before it, such as one with an old copy of a table; in a new database it stays."""
 TRACKED: Final = MappingProxyType({"application_name": "payment-service", "timezone": "UTC"})
 """Parameters of a connection, which every pooler keeps for each client."""
