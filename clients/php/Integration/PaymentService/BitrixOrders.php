@@ -234,7 +234,7 @@ class BitrixOrders implements OrderAccess
         \Bitrix\Main\Loader::includeModule('sale');
         $named = BitrixPaymentId::parse($orderId);
         $number = $named === null ? $orderId : (string) $named->order;
-        $lock = $this->folder . '/orders/' . substr(hash('sha256', $number), 0, 2) . '.lock';
+        $lock = Files::lockOf($this->folder . '/orders', $number);
         $word = Files::locked($lock, true, function () use ($named, $number, $work): string {
             $order = $named === null ? $this->load($number) : \Bitrix\Sale\Order::load($named->order);
 

@@ -38,7 +38,7 @@ final class EqualCalls
             return $call();
         }
         $name = hash('sha256', $words);
-        $answer = Files::locked($this->folder . '/' . substr($name, 0, 2) . '.lock', true, function () use ($name, $call): ?array {
+        $answer = Files::locked(Files::lockOf($this->folder, $words), true, function () use ($name, $call): ?array {
             $this->forgetOld();
             $path = "$this->folder/$name.json";
             $kept = Files::json($path);

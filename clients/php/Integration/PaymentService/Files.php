@@ -48,6 +48,12 @@ final class Files
         return is_array($found) ? $found : null;
     }
 
+    /** The lock of one of many things in a folder: 256 files serve them all. */
+    public static function lockOf(string $folder, string $words): string
+    {
+        return $folder . '/' . substr(hash('sha256', $words), 0, 2) . '.lock';
+    }
+
     /**
      * Run something while no other process does; null, without running it, when another one does and we do not wait.
      *

@@ -29,7 +29,7 @@ final class Refunds
      */
     public function payBack(BitrixPaymentId $id, string $voucher, int $tiyn, int $shownTiyn): array
     {
-        $lock = $this->folder . '/refunds/' . substr(hash('sha256', (string) $id), 0, 2) . '.lock';
+        $lock = Files::lockOf($this->folder . '/refunds', (string) $id);
         $done = Files::locked($lock, true, function () use ($id, $voucher, $tiyn, $shownTiyn): array {
             return $this->payBackAlone($id, $voucher, $tiyn, $shownTiyn);
         });

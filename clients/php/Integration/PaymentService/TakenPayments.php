@@ -38,7 +38,7 @@ final class TakenPayments
     {
         $name = hash('sha256', $payment);
 
-        return Files::locked($this->folder . '/' . substr($name, 0, 2) . '.lock', true, function () use ($name, $event, $version, $work): ?string {
+        return Files::locked(Files::lockOf($this->folder, $payment), true, function () use ($name, $event, $version, $work): ?string {
             $path = "$this->folder/$name.json";
             $kept = Files::json($path);
             $known = $kept ?? ['version' => 0, 'ids' => []];
