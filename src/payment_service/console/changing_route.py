@@ -14,9 +14,8 @@ from payment_service.console.problems import problem_fields
 from payment_service.console.sellers import SELLERS, Seller, read
 from payment_service.console.web import Visit, reason_of, redirect, require_proof
 from payment_service.errors import InvalidInput, RouteChangeNotFound, ServiceError
-from payment_service.identifiers import masked
 from payment_service.routing.changes import Proposal
-from payment_service.routing.tokens import Token, Unreadable
+from payment_service.routing.tokens import Token, masked_token
 
 _LONGEST: Final = {"name": 200, "city": 100, "description": 500}
 _TEXTS: Final = tuple(_LONGEST)
@@ -79,7 +78,7 @@ async def decide(visit: Visit) -> Response:
         "route_decision.html",
         seller=seller,
         proposal=proposal,
-        token_today=token_today.masked if isinstance(token_today, Unreadable) else token_today and masked(token_today),
+        token_today=masked_token(token_today),
         is_own=proposed.proposed_by == me.person.id,
         is_open=seller.waiting is not None and seller.waiting.change.id == proposed.id,
         same_bin=[other.row for other in known if other.row.shop_id != seller.row.shop_id],

@@ -11,10 +11,9 @@ from typing import Any
 
 from payment_service.characters import checked_text
 from payment_service.errors import InvalidInput
-from payment_service.identifiers import masked
 from payment_service.routing.models import PaymentConfig
 from payment_service.routing.service import Routing, checked_fields
-from payment_service.routing.tokens import Unreadable
+from payment_service.routing.tokens import masked_token
 from payment_service.routing.versions import ROUTING_FIELDS
 from payment_service.spreadsheets import value_of
 
@@ -171,6 +170,5 @@ def _plan(routing: Routing, row: Row, config: PaymentConfig | None) -> Planned:
     }
     if "device_token" in changes:
         old, new = changes["device_token"]
-        old = old.masked if isinstance(old, Unreadable) else old and masked(old)
-        changes["device_token"] = (old, masked(new))
+        changes["device_token"] = (masked_token(old), masked_token(new))
     return Planned(row.shop_id, "create" if config is None else "change" if changes else "keep", changes)

@@ -26,6 +26,17 @@ Token: TypeAlias = str | Unreadable
 """A device token in the clear, or what is left of it."""
 
 
+def masked_token(token: Token | None) -> str | None:
+    """What is shown of a device token; none for none."""
+    match token:
+        case None:
+            return None
+        case Unreadable():
+            return token.masked
+        case _:
+            return masked(token)
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceTokens:
     """The device tokens of all shops."""
