@@ -83,6 +83,12 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             words={"0": "yes", "1": "NO, OFF"},
         ),
         Panel(
+            "Outcomes that only a process knows",
+            (("max(payment_service_outcomes_unwritten)", ""),),
+            kind="stat",
+            limit=0,
+        ),
+        Panel(
             "Processes that do not answer",
             (('count(up{job="payment-service"} == 0) or vector(0)', ""),),
             kind="stat",

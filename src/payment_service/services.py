@@ -15,6 +15,7 @@ from payment_service.events.relay import waiting_since
 from payment_service.events.subscriptions import Subscriptions
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.idempotency.holding import Holding
+from payment_service.idempotency.outcomes import OutcomeWriter
 from payment_service.notifications.bindings import Bindings
 from payment_service.notifications.channel import Channels
 from payment_service.notifications.links import Links
@@ -148,14 +149,15 @@ def build(settings: Settings, database: Database | None = None, providers: Regis
     people = People(database)
     sessions = Sessions(database, SignInLimits(database, on=settings.rate_limits))
     inflight = InFlight()
+    outcomes = OutcomeWriter()
     moves = Moves(database, providers, settings.follow)
     rules = settings.payments
     phones = PhoneLimit(*settings.rates.invoices_to_phone)
-    payments = Payments(database, routing, providers, fingerprints, inflight, moves, rules, phones)
+    payments = Payments(database, routing, providers, fingerprints, inflight, outcomes, moves, rules, phones)
     shared = SharedReadings(SHARED_FOR_S if settings.rate_limits else 0)
     reading = PaymentReading(database, providers, moves, shared)
     refund_moves = RefundMoves(database)
-    refunds = Refunds(database, routing, reading, providers, fingerprints, inflight, refund_moves, rules)
+    refunds = Refunds(database, routing, reading, providers, fingerprints, inflight, outcomes, refund_moves, rules)
     outbound = Outbound(DEVELOPMENT if settings.webhooks_stay_here else PRODUCTION)
     endpoints = Endpoints(database, vault, outbound)
     deliveries = Deliveries(database, endpoints, settings.delivery)

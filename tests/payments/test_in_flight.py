@@ -21,11 +21,14 @@ from payment_service.errors import (
     IdempotencyKeyReused,
     NothingToSettle,
     OrderAlreadyOpen,
+    OrderAlreadyPaid,
     StillRunning,
 )
 from payment_service.idempotency.decisions import Earlier, Verdict, decisive, verdict_for_equal
+from payment_service.idempotency.outcomes import PAUSE_S
 from payment_service.idempotency.sending import SendingWindow
 from payment_service.money import Money
+from payment_service.observability.metrics import OUTCOMES_UNWRITTEN
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.payments.moves import Moves
@@ -56,6 +59,7 @@ from tests.support.asking import (
 from tests.support.books import beyond_the_law
 from tests.support.due_work import work_off
 from tests.support.replies import accepted, status_reply
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("shops")
 OTHER_KEY = "key-of-another-request"
@@ -493,6 +497,71 @@ async def test_refund_outcome_that_the_database_refuses_is_unknown_and_stays_res
     done = await services.refunds.refund(give_back(payment))
     assert (done.refund.state, done.payment.reserved_amount) == ("unknown", 1000)
     assert alarms["outcome_refused"] == 1
+
+
+# --- a database that takes intents and no outcomes
+
+
+def _later(services: Services, by_s: float) -> None:
+    """Let the pause of the breaker of outcomes pass."""
+    services.payments.outcomes.breaker.clock = lambda: time.monotonic() + by_s
+
+
+@pytest.mark.usefixtures("planted")
+async def test_nothing_new_is_sent_while_no_outcome_can_be_written(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    """A right that is missing, a trigger that fails: each payment was sent all the same, and none recorded."""
+    payment = await paid(services, wire, ask(order_id="earlier"))
+    route, refunds = taking(wire), wire.get("/refund/").mock(return_value=refunded())
+    await refuse(sql, "payment", "OLD.state = 'sending'", "law")
+    under_way = [services.inflight.begin(services.payments.create(ask(tenge))) for tenge in (1, 2, 3)]
+    await until(lambda: asyncio.sleep(0, services.payments.outcomes.breaker.is_blocking))
+    sent = route.call_count
+    for operation in (services.payments.create(ask(4)), services.refunds.refund(give_back(payment))):
+        with pytest.raises(DatabaseUnavailable):
+            await operation
+    with pytest.raises(StillRunning):  # what was sent is not said to be unsent
+        await services.payments.create(ask(1))
+    with pytest.raises(OrderAlreadyPaid):
+        await services.payments.create(ask(message="Again", order_id="earlier"))
+    assert (route.call_count, refunds.call_count) == (sent, 0)
+    assert OUTCOMES_UNWRITTEN._value.get() == 3
+    await sql.execute("DROP FUNCTION planted() CASCADE")
+    assert {(await each).payment.state for each in under_way} == {"unknown"}
+    assert OUTCOMES_UNWRITTEN._value.get() == 0
+
+
+@pytest.mark.usefixtures("planted")
+async def test_after_a_pause_one_payment_tries_whether_outcomes_can_be_written(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    """Those before it are unknown for good, so that no write of theirs can show it."""
+    taking(wire)
+    await refuse(sql, "payment", "NEW.state = 'pending' AND OLD.state = 'sending'", "law")
+    for tenge in (1, 2, 3):
+        assert (await services.payments.create(ask(tenge))).payment.state == "unknown"
+    with pytest.raises(DatabaseUnavailable):
+        await services.payments.create(ask(4))
+    _later(services, PAUSE_S + 1)
+    assert (await services.payments.create(ask(5))).payment.state == "unknown"
+    with pytest.raises(DatabaseUnavailable):
+        await services.payments.create(ask(6))
+    await sql.execute("DROP FUNCTION planted() CASCADE")
+    _later(services, 3 * PAUSE_S)
+    for tenge in (7, 8):
+        assert (await services.payments.create(ask(tenge))).payment.state == "pending"
+
+
+@pytest.mark.usefixtures("planted")
+async def test_rows_that_somebody_locked_stop_nobody_else(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    taking(wire)
+    await refuse(sql, "payment", "NEW.state = 'pending' AND OLD.state = 'sending' AND NEW.amount < 1000", "law")
+    for tenge in (1, 2, 100, 3, 200, 4, 5, 300):
+        state = (await services.payments.create(ask(tenge))).payment.state
+        assert state == ("pending" if tenge >= 10 else "unknown")
 
 
 # --- sweeps

@@ -1,13 +1,11 @@
-"""The two writes of an operation that is done once: its intent before the call, its outcome after it.
+"""Write 1 of an operation that is done once: its intent, before the call.
 
-The write of an intent may succeed although its reply was lost: nothing is sent then, and the operation fails as not
-sent. Only this process knows the outcome, so its write is retried for as long as the process lives; if the database has
-lost the intent, both are written again.
+The write may succeed although its reply was lost: nothing is sent then, and the operation fails as not sent.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import asyncpg
 
@@ -18,17 +16,14 @@ from payment_service.observability.logs import get_logger
 from payment_service.observability.sentry import report
 from payment_service.postgres.database import (
     DATABASE_ERRORS,
-    FOREVER,
     RETRY_S,
     Database,
     RowLost,
     constraint_of,
     is_unreachable,
     raw,
-    retry_until_written,
 )
 from payment_service.postgres.statement_pool import StatementPool
-from payment_service.providers.interface import Outcome, Unknown
 from payment_service.scheduling.jitter import jitter
 
 INTENT_TIMEOUT_S = 1.75
@@ -41,7 +36,6 @@ _PAUSE_S: Final = 0.005
 _LONGEST_PAUSE_S: Final = 0.2
 
 Written = TypeVar("Written")
-Written_co = TypeVar("Written_co", covariant=True)
 log = get_logger(__name__)
 
 
@@ -88,45 +82,6 @@ async def write_intent(attempt: Callable[[], Awaitable[Written | None]], unconfi
             log.exception("intent refused by the database", law=constraint_of(error))
             report(error)
         raise DatabaseUnavailable from error
-
-
-class OutcomeToWrite(Protocol[Written_co]):
-    """An outcome of a payment or a refund, and how it is written."""
-
-    @property
-    def outcome(self) -> Outcome[Any]:
-        """The outcome of the call."""
-
-    async def write(self, outcome: Outcome[Any]) -> Written_co:
-        """Write this outcome, over its intent. Safe to repeat."""
-
-    async def restore(self) -> None:
-        """Write the intent again, which the database has lost."""
-
-    def refused(self, why: str) -> Unknown:
-        """The outcome to write when the database refuses the one of the call."""
-
-
-async def write_outcome(done: OutcomeToWrite[Written]) -> Written:
-    """Write an outcome, for as long as the process lives: no other process knows what the provider said.
-
-    When the database refuses it, unknown is written instead: it may have been done.
-    """
-    try:
-        return await retry_until_written(lambda: _write_or_restore(done, done.outcome), while_unreachable_s=FOREVER)
-    except Exception as error:  # noqa: BLE001 - whatever keeps it from being written
-        unknown = done.refused(constraint_of(error) or type(error).__name__)
-        return await retry_until_written(
-            lambda: _write_or_restore(done, unknown), while_unreachable_s=FOREVER, while_refused_s=FOREVER
-        )
-
-
-async def _write_or_restore(done: OutcomeToWrite[Written], outcome: Outcome[Any]) -> Written:
-    try:
-        return await done.write(outcome)
-    except RowLost:
-        await done.restore()
-        return await done.write(outcome)
 
 
 async def restore_intent(database: Database, what: str, statement: str, *args: Any) -> None:

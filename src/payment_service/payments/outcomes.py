@@ -27,7 +27,7 @@ from payment_service.providers.interface import Accepted, Outcome, PaymentReceip
 
 @dataclass(slots=True, kw_only=True)
 class PaymentOutcome:
-    """The outcome of a payment's call, to be written by ``idempotency.writing.write_outcome``."""
+    """The outcome of a payment's call, to be written by ``idempotency.outcomes.OutcomeWriter``."""
 
     database: Database
     moves: Moves

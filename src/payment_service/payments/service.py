@@ -15,6 +15,7 @@ import asyncpg
 
 from payment_service.access.service import Caller
 from payment_service.errors import (
+    DatabaseUnavailable,
     DeviceTokenMissing,
     DeviceTokenUnreadable,
     OrderAlreadyOpen,
@@ -27,8 +28,9 @@ from payment_service.errors import (
 from payment_service.idempotency.decisions import Verdict, verdict_for_equal, verdict_for_order
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.idempotency.intents import earlier_of
+from payment_service.idempotency.outcomes import OutcomeWriter
 from payment_service.idempotency.sending import SendingWindow
-from payment_service.idempotency.writing import run_intent, write_intent, write_outcome
+from payment_service.idempotency.writing import run_intent, write_intent
 from payment_service.identifiers import new_id, new_short_code
 from payment_service.money import Money
 from payment_service.observability.logs import bind, get_logger
@@ -114,6 +116,7 @@ class Payments:
     providers: Providers
     fingerprints: Fingerprints
     inflight: InFlight
+    outcomes: OutcomeWriter
     moves: Moves
     rules: PaymentRules = field(default_factory=PaymentRules)
     phones: PhoneLimit = field(default_factory=PhoneLimit)
@@ -127,7 +130,7 @@ class Payments:
             IdempotencyKeyReused, StillRunning, OrderAlreadyOpen, OrderAlreadyPaid: an earlier request conflicts.
             RateLimited: the phone has had too many invoices; nothing was written.
             NotAuthenticated: the caller's key was revoked meanwhile.
-            DatabaseUnavailable: the intent could not be written, so nothing was sent.
+            DatabaseUnavailable: the intent could not be written, or the last outcomes, so nothing was sent.
             SendingHeld: the database may have lost what was sent before.
         """
         request.caller.require_shop(request.shop_id)
@@ -155,8 +158,10 @@ class Payments:
         fingerprint = await self._fingerprint(request)
         try:
             route = await self._route(request)
+            if not self.outcomes.allows():
+                raise DatabaseUnavailable
             self.phones.take(request.phone)
-        except (ShopInactive, DeviceTokenMissing, DeviceTokenUnreadable, RateLimited) as error:
+        except (ShopInactive, DeviceTokenMissing, DeviceTokenUnreadable, DatabaseUnavailable, RateLimited) as error:
             # An earlier, equal request is still answered.
             return await self._answer_without_sending(request, fingerprint, error)
         is_written = False
@@ -182,11 +187,11 @@ class Payments:
         self, request: PaymentRequest, fingerprint: str, why: ServiceError
     ) -> tuple[Answer, None] | None:
         """The answer to an earlier, equal request, or the reason why nothing new may be sent."""
-        at_its_limit = isinstance(why, RateLimited)
-        if not at_its_limit and request.idempotency_key is None:
+        is_for_now = isinstance(why, RateLimited | DatabaseUnavailable)
+        if not is_for_now and request.idempotency_key is None:
             raise why
         intent = await self._intend(request, None, fingerprint)
-        if intent["obstacle"] == "not_allowed" or (intent["obstacle"] in _OF_ORDER and not at_its_limit):
+        if intent["obstacle"] == "not_allowed" or (intent["obstacle"] in _OF_ORDER and not is_for_now):
             raise why
         return await self._answer_of(request, intent)
 
@@ -280,7 +285,7 @@ class Payments:
             intent=partial(self._parameters, request, route, payment.fingerprint),
             seen=(payment, payment.created_at + timedelta(seconds=clock() - since)),
         )
-        written = await write_outcome(done)
+        written = await self.outcomes.write(done)
         await done.record_other_id(written)
         return written
 

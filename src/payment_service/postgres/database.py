@@ -249,20 +249,23 @@ async def retry_until_written(
     """Run a transaction, and again while the database is away, for up to ``while_unreachable_s`` seconds.
 
     For writing what has already happened elsewhere. What the database refuses for another reason is tried for
-    ``while_refused_s`` seconds, by default ``RETRY_S``; a violated constraint, or a value that it cannot hold, only
-    once. The action must be idempotent: it may be the reply to its COMMIT that was lost.
+    ``while_refused_s`` seconds; by default for ``RETRY_S``, but a violated constraint, or a value that it cannot hold,
+    only once. The action must be idempotent: it may be the reply to its COMMIT that was lost.
     """
     begun = time.monotonic()
-    refused_s = RETRY_S if while_refused_s is None else while_refused_s
     pause = 0.1
     while True:
         try:
             return await action()
         except Exception as error:
             log.warning("not written yet", error=type(error).__name__)
-            is_away = is_unreachable(error)
-            tried_s = time.monotonic() - begun
-            if tried_s > (while_unreachable_s if is_away else refused_s) or not (is_away or _may_pass(error)):
+            if is_unreachable(error):
+                try_for_s = while_unreachable_s
+            elif while_refused_s is not None:
+                try_for_s = while_refused_s
+            else:
+                try_for_s = RETRY_S if _may_pass(error) else 0
+            if time.monotonic() - begun >= try_for_s:
                 raise
         await asyncio.sleep(pause)
         pause = min(pause * 2, 2)

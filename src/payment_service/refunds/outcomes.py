@@ -31,7 +31,7 @@ _SETTLED_WRONGLY: Final = {
 
 @dataclass(slots=True, kw_only=True)
 class RefundOutcome:
-    """The outcome of a refund's call, to be written by ``idempotency.writing.write_outcome``."""
+    """The outcome of a refund's call, to be written by ``idempotency.outcomes.OutcomeWriter``."""
 
     database: Database
     moves: RefundMoves

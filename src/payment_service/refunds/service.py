@@ -14,6 +14,7 @@ import asyncpg
 
 from payment_service.access.service import Caller
 from payment_service.errors import (
+    DatabaseUnavailable,
     DeviceTokenMissing,
     DeviceTokenUnreadable,
     PaymentIncomplete,
@@ -21,13 +22,15 @@ from payment_service.errors import (
     PaymentNotPaid,
     RefundAlreadyOpen,
     RefundExceedsRemainder,
+    ServiceError,
     StillRunning,
 )
 from payment_service.idempotency.decisions import Verdict, verdict_for_equal
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.idempotency.intents import earlier_of
+from payment_service.idempotency.outcomes import OutcomeWriter
 from payment_service.idempotency.sending import SendingWindow
-from payment_service.idempotency.writing import run_intent, write_intent, write_outcome
+from payment_service.idempotency.writing import run_intent, write_intent
 from payment_service.identifiers import new_id
 from payment_service.money import Money
 from payment_service.observability.logs import bind, get_logger
@@ -111,6 +114,7 @@ class Refunds:
     providers: Providers
     fingerprints: Fingerprints
     inflight: InFlight
+    outcomes: OutcomeWriter
     moves: RefundMoves
     rules: PaymentRules = field(default_factory=PaymentRules)
 
@@ -143,13 +147,13 @@ class Refunds:
                 cannot be refunded.
             IdempotencyKeyReused, StillRunning, RefundAlreadyOpen: an earlier request conflicts.
             NotAuthenticated: the caller's key was revoked meanwhile.
-            DatabaseUnavailable: the intent could not be written, so nothing was sent.
+            DatabaseUnavailable: the intent could not be written, or the last outcomes, so nothing was sent.
             SendingHeld: the database may have lost what was sent before.
         """
         bind(payment_id=str(request.payment.id), shop_id=request.payment.shop_id)
         account, elsewhere = await self._pinned_account(request.caller, request.payment)
         window = SendingWindow(self.rules.begin_within_s, self.rules.sending_lease_s)
-        written = replace(await self._write_intent(request, may_insert=account is not None), elsewhere=elsewhere)
+        written = replace(await self._write_intent(request, self._why_not(request, account)), elsewhere=elsewhere)
         bind(refund_id=str(written.refund.id))
         if written.replayed or account is None:
             return written
@@ -179,29 +183,32 @@ class Refunds:
 
     # --- write 1
 
-    async def _write_intent(self, request: RefundRequest, *, may_insert: bool) -> RefundAnswer:
-        """Write 1: claim the request and reserve the amount, or find the earlier refund that answers it.
-
-        Without ``may_insert``, for want of a device token that can be read, only an earlier refund is found.
-        """
+    async def _write_intent(self, request: RefundRequest, why_not: ServiceError | None) -> RefundAnswer:
+        """Write 1: claim the request and reserve the amount, or find the earlier refund that answers it."""
         return await write_intent(
-            lambda: self._try_intent(request, may_insert=may_insert),
+            lambda: self._try_intent(request, why_not),
             unconfirmed=lambda: self.inflight.begin(self._fail_unconfirmed(request)),
         )
 
-    async def _try_intent(self, request: RefundRequest, *, may_insert: bool) -> RefundAnswer | None:
+    def _why_not(self, request: RefundRequest, account: Account | None) -> ServiceError | None:
+        """Why no new refund may be sent; an earlier, equal one is still answered."""
+        if account is None:
+            return DeviceTokenUnreadable(request.payment.shop_id, of_payment=True)
+        return None if self.outcomes.allows() else DatabaseUnavailable()
+
+    async def _try_intent(self, request: RefundRequest, why_not: ServiceError | None) -> RefundAnswer | None:
         """One try; none when something changed meanwhile and it has to be repeated."""
         amount = request.amount.tiyn if request.amount else None
         fingerprint = await self.fingerprints.of("refund", request.payment.id, amount)
         parameters = self._parameters(request, amount, fingerprint)
         try:
-            intent = await run_intent(self.database.statements, INTEND, *parameters, may_insert=may_insert)
+            intent = await run_intent(self.database.statements, INTEND, *parameters, may_insert=why_not is None)
         except DATABASE_ERRORS as error:
             if constraint_of(error) == LIKE_IN_FLIGHT:
                 return None  # an equal one came first; the next try finds it
             raise
-        if not may_insert and intent["obstacle"] == "too_late":
-            raise DeviceTokenUnreadable(request.payment.shop_id, of_payment=True)
+        if why_not is not None and intent["obstacle"] == "too_late":
+            raise why_not
         return await self._answer_of(request, fingerprint, intent)
 
     def _parameters(self, request: RefundRequest, amount: int | None, fingerprint: str) -> tuple[Any, ...]:
@@ -285,7 +292,7 @@ class Refunds:
             intent=partial(self._parameters, request, refund.amount, refund.fingerprint),
             seen=Snapshot(refund, written.payment, refund.created_at + timedelta(seconds=clock() - since)),
         )
-        seen = await write_outcome(done)
+        seen = await self.outcomes.write(done)
         await done.record_other_id(seen)
         return RefundAnswer(seen.refund, seen.payment)
 
