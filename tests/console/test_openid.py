@@ -37,9 +37,11 @@ class Provider:
     url: str
     client: httpx.AsyncClient
 
-    async def next(self, sign: str = "", error: str = "", **claims: Any) -> None:
-        """Say what comes next; a claim that is None is left out."""
-        wanted = {"claims": claims, **({"sign": sign} if sign else {}), **({"error": error} if error else {})}
+    async def next(self, sign: str = "", error: str = "", *, exchange: bool = False, **claims: Any) -> None:
+        """Say what comes next; a claim that is None is left out. ``userinfo`` is stated apart from the ID token."""
+        apart = {"userinfo": claims.pop("userinfo")} if "userinfo" in claims else {}
+        wanted = {"claims": claims, "sign": sign, "exchange": exchange, **apart}
+        wanted |= {"error": error} if error else {}
         (await self.client.post("/_next", json=wanted)).raise_for_status()
 
     async def asked(self) -> list[dict[str, str]]:
@@ -188,6 +190,13 @@ DENIED = "did not let you in"
         ({"email_verified": "true"}, NOT_VERIFIED),
         ({"email_verified": None}, NOT_VERIFIED),
         ({"email": None}, NOT_VERIFIED),
+        ({"userinfo": {"sub": "42", "email": EMAIL}}, NOT_VERIFIED),
+        (
+            {"userinfo": {"sub": "42", "email": EMAIL, "email_verified": True}, "email": "nobody@example.kz"},
+            NOT_VERIFIED,
+        ),
+        ({"userinfo": {"sub": "43", "email": EMAIL, "email_verified": True}}, NOT_PROVEN),
+        ({"userinfo": {"email": EMAIL, "email_verified": True}}, NOT_PROVEN),
         ({"email": "nobody@example.kz"}, NO_ACCOUNT),
         ({"error": "access_denied"}, DENIED),
     ],
@@ -208,6 +217,41 @@ async def test_who_is_not_vouched_for_stays_outside(
     assert "console=" not in answer.headers["set-cookie"]
     assert await sessions(sql) == 0
     assert await sql.fetchval("SELECT count(*) FROM person") == 1
+
+
+async def test_address_may_be_stated_apart_from_the_id_token(
+    account: int, browser: Browser, go: Callable[..., Any], provider: Provider, sql: asyncpg.Connection
+) -> None:
+    await provider.next(userinfo={"sub": "42", "email": EMAIL, "email_verified": True})
+    assert (await (await go(browser())).arrive()).status_code == 200
+    assert await sessions(sql) == 1
+
+
+@pytest.mark.parametrize("exchange", [False, True])
+async def test_keys_that_the_provider_exchanged_are_read_again(
+    services: Services,
+    account: int,
+    browser: Browser,
+    go: Callable[..., Any],
+    provider: Provider,
+    monkeypatch: pytest.MonkeyPatch,
+    exchange: bool,
+) -> None:
+    monkeypatch.setattr("payment_service.access.openid_provider._RETRY_AFTER_S", 0)
+    assert (await (await go(browser())).arrive()).status_code == 200
+    await provider.next(exchange=exchange, sign="" if exchange else "forged")
+    answer = await (await go(browser())).arrive()
+    assert (answer.status_code, NOT_PROVEN in text_of(answer)) == ((200, False) if exchange else (403, True))
+
+
+async def test_attempt_in_one_window_leaves_that_of_another_as_it_is(
+    account: int, browser: Browser, go: Callable[..., Any], sql: asyncpg.Connection
+) -> None:
+    first, second = await go(browser()), await go(browser())
+    answer = await replace(first, attempt=second.attempt).arrive()  # the later one took the cookie's place
+    assert (answer.status_code, answer.headers.get("set-cookie")) == (400, None)
+    assert (await second.arrive()).status_code == 200
+    assert await sessions(sql) == 1
 
 
 async def test_account_that_has_ended_stays_outside_and_the_attempt_is_in_the_record(

@@ -2,7 +2,9 @@
 
 ``POST /_next`` sets what comes next: ``claims`` that are other than usual (null: left out), ``sign`` with a key that is
 not published (``forged``), with the client's secret (``hmac``), not at all (``none``) or as it should be, ``error`` of
-the authorization, and whether a ``page`` stands between. Codes work once, for whoever holds the verifier.
+the authorization, and whether a ``page`` stands between. ``userinfo`` is what it states about the person apart from the
+ID token, whose e-mail address is then left out. ``exchange`` gives it a new key of the same name. Codes work once, for
+whoever holds the verifier.
 """
 
 import argparse
@@ -13,7 +15,7 @@ import json
 import secrets
 import time
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, unquote_plus, urlencode
 
 import uvicorn
 from joserfc import jwt
@@ -23,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-CLIENT_ID, CLIENT_SECRET = "payments-console", "a-secret-of-the-tests-0123456789"
+CLIENT_ID, CLIENT_SECRET = "payments-console", "a secret+of/the:tests=%30123456789-é"
 
 
 class Provider:
@@ -38,6 +40,8 @@ class Provider:
 
     async def configure(self, request: Request) -> Response:
         self.next = await request.json()
+        if self.next.get("exchange"):
+            self.key = RSAKey.generate_key(2048, {"kid": "k1"})
         self.asked.clear()
         return Response()
 
@@ -45,7 +49,12 @@ class Provider:
         return JSONResponse(self.asked)
 
     async def metadata(self, _: Request) -> Response:
-        names = {"authorization_endpoint": "authorize", "token_endpoint": "token", "jwks_uri": "keys"}
+        names = {
+            "authorization_endpoint": "authorize",
+            "token_endpoint": "token",
+            "userinfo_endpoint": "userinfo",
+            "jwks_uri": "keys",
+        }
         return JSONResponse({"issuer": self.issuer, **{name: f"{self.issuer}/{path}" for name, path in names.items()}})
 
     async def keys(self, _: Request) -> Response:
@@ -71,11 +80,17 @@ class Provider:
         self.asked.append(form)
         asked = self.codes.pop(form.get("code", ""), None)
         client = base64.b64decode(request.headers.get("Authorization", "").removeprefix("Basic ")).decode()
+        known = tuple(unquote_plus(part) for part in client.split(":"))
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         challenge = base64.urlsafe_b64encode(digest).decode().rstrip("=")
-        if asked is None or client != f"{CLIENT_ID}:{CLIENT_SECRET}" or asked["code_challenge"] != challenge:
+        if asked is None or known != (CLIENT_ID, CLIENT_SECRET) or asked["code_challenge"] != challenge:
             return JSONResponse({"error": "invalid_grant"}, 400)
         return JSONResponse({"access_token": "x", "token_type": "Bearer", "id_token": self.id_token(asked)})
+
+    async def userinfo(self, request: Request) -> Response:
+        if request.headers.get("Authorization") != "Bearer x":
+            return JSONResponse({"error": "invalid_token"}, 401)
+        return JSONResponse(self.next.get("userinfo", {"sub": "42"}))
 
     def id_token(self, asked: dict[str, str]) -> str:
         """What is said of the person, signed as the test wants it."""
@@ -91,6 +106,8 @@ class Provider:
             "email": "operator@example.kz",
             "email_verified": True,
         }
+        if "userinfo" in self.next:
+            usual.update(email=None, email_verified=None)
         given = {**usual, **self.next.get("claims", {})}
         claims = {name: value for name, value in given.items() if value is not None}
         match self.next.get("sign"):
@@ -121,6 +138,7 @@ def main() -> None:
         Route("/keys", provider.keys),
         Route("/authorize", provider.authorize),
         Route("/token", provider.token, methods=["POST"]),
+        Route("/userinfo", provider.userinfo),
         Route("/_next", provider.configure, methods=["POST"]),
         Route("/_requests", provider.requests),
     ]

@@ -59,7 +59,10 @@ class Refusal(StrEnum):
 
 
 class OpenIdRefused(Exception):
-    """The sign-in is refused, or the session was not proved. ``wanted`` is the page that the attempt began for."""
+    """The sign-in is refused, or the session was not proved.
+
+    ``wanted`` is the page that the attempt began for; none when what the browser kept is not of this attempt.
+    """
 
     def __init__(self, why: Refusal, wanted: str | None = None) -> None:
         super().__init__(why)

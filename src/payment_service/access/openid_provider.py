@@ -1,22 +1,24 @@
 """Requests to an OpenID provider, and which of its answers are trusted. Uses Authlib and joserfc.
 
 An ID token is valid when one of the provider's keys signed it, by an algorithm with a public key, for this client, for
-this attempt (nonce), and it has not expired. The provider's metadata and keys are read again every hour, and the keys
-also when a token names an unknown one. Imported when somebody signs in with it.
+this attempt (nonce), and it has not expired. The provider's metadata and keys are read again every hour, and also when
+none of the keys signed a token: they may have been exchanged. Imported when somebody signs in with it.
 """
 
 import asyncio
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import quote_plus, urlsplit
 
 from authlib.oauth2.auth import ClientAuth
 from authlib.oauth2.client import OAuth2Client
 from authlib.oauth2.rfc6749.parameters import prepare_token_request
 from authlib.oidc.core import CodeIDToken
 from joserfc import jwt
-from joserfc.errors import InvalidKeyIdError, JoseError
+from joserfc.errors import BadSignatureError, InvalidKeyIdError, JoseError
 from joserfc.jwk import JWKRegistry, Key, KeySet
 from joserfc.jws import JWSRegistry
 
@@ -42,6 +44,7 @@ ALGORITHMS: Final = (
 _KNOWN_FOR_S: Final = 3600
 _RETRY_AFTER_S: Final = 10
 """How long after a failure, or an unknown key, the provider is not asked again."""
+_JSON: Final = {"Accept": "application/json"}
 _FORM: Final = "application/x-www-form-urlencoded"
 log = get_logger(__name__)
 
@@ -52,6 +55,8 @@ class _Metadata:
 
     authorization_endpoint: str
     token_endpoint: str
+    userinfo_endpoint: str
+    """Empty when it has none."""
     by_post: bool
     """Whether it accepts the client's secret only in the form."""
     keys: KeySet
@@ -97,9 +102,11 @@ class Provider:
         known = await self._read()
         reply = await self._exchange(known, code, verifier)
         claims = await self._verified(known, str(reply.get("id_token")), nonce, reply.get("access_token"))
-        email, at = claims.get("email"), claims.get("auth_time")
+        # A provider that issues an access token may state these there instead (OpenID Connect Core, 5.4).
+        stated = claims if "email" in claims else await self._userinfo(known, reply.get("access_token"), claims["sub"])
+        email, at = stated.get("email"), claims.get("auth_time")
         return Identity(
-            email=email if isinstance(email, str) and email and claims.get("email_verified") is True else None,
+            email=email if isinstance(email, str) and email and stated.get("email_verified") is True else None,
             authenticated_at=None if isinstance(at, bool) or not isinstance(at, int | float) else float(at),
         )
 
@@ -110,9 +117,12 @@ class Provider:
         body = prepare_token_request(
             "authorization_code", redirect_uri=self._settings.redirect_uri, code=code, code_verifier=verifier
         )
-        method = "client_secret_post" if known.by_post else "client_secret_basic"
-        auth = ClientAuth(self._settings.client_id, self._settings.client_secret, method)
-        headers = {"Content-Type": _FORM, "Accept": "application/json"}
+        client = self._settings.client_id, self._settings.client_secret
+        if known.by_post:
+            auth = ClientAuth(*client, "client_secret_post")
+        else:  # encoded before they are joined (RFC 6749, 2.3.1), which Authlib leaves to us
+            auth = ClientAuth(*map(quote_plus, client), "client_secret_basic")
+        headers = {**_JSON, "Content-Type": _FORM}
         url, headers, body = auth.prepare("POST", known.token_endpoint, headers, body)
         try:
             status, reply = await fetch(url, method="POST", headers=headers, body=body)
@@ -122,12 +132,21 @@ class Provider:
             _refuse(Refusal.AWAY if status >= 500 else Refusal.NOT_PROVEN, f"token endpoint: {status}")
         return _object(reply) or _refuse(Refusal.AWAY, "token endpoint: no JSON object")
 
+    async def _userinfo(self, known: _Metadata, access_token: object, subject: object) -> dict[str, Any]:
+        """What the provider states about the person of an ID token; nothing when it has no such endpoint."""
+        is_token = isinstance(access_token, str) and re.fullmatch(r"[!-~]+", access_token)
+        if not (known.userinfo_endpoint and is_token):
+            return {}
+        headers = {**_JSON, "Authorization": f"Bearer {access_token}"}
+        stated = await self._document(known.userinfo_endpoint, headers)
+        return stated if stated.get("sub") == subject else _refuse(Refusal.NOT_PROVEN, "userinfo: another person")
+
     async def _verified(self, known: _Metadata, id_token: str, nonce: str, access_token: object) -> dict[str, Any]:
         """The claims of a valid ID token."""
         try:
             try:
                 token = _decoded(id_token, known.keys)
-            except InvalidKeyIdError:
+            except (InvalidKeyIdError, BadSignatureError):
                 known = await self._read(anew=True)
                 token = _decoded(id_token, known.keys)
             claims = CodeIDToken(
@@ -157,19 +176,21 @@ class Provider:
             metadata = await self._document(self._settings.issuer.rstrip("/") + "/.well-known/openid-configuration")
             if metadata.get("issuer") != self._settings.issuer:
                 _refuse(Refusal.AWAY, "its document names another issuer")
+            states_apart = "userinfo_endpoint" in metadata
             methods = metadata.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
             self._known = _Metadata(
                 authorization_endpoint=self._endpoint(metadata, "authorization_endpoint"),
                 token_endpoint=self._endpoint(metadata, "token_endpoint"),
+                userinfo_endpoint=self._endpoint(metadata, "userinfo_endpoint") if states_apart else "",
                 by_post="client_secret_basic" not in methods,
                 keys=_keys(await self._document(self._endpoint(metadata, "jwks_uri"))),
                 until=now() + _KNOWN_FOR_S,
             )
             return self._known
 
-    async def _document(self, url: str) -> dict[str, Any]:
+    async def _document(self, url: str, headers: Mapping[str, str] = _JSON) -> dict[str, Any]:
         try:
-            status, reply = await fetch(url, headers={"Accept": "application/json"})
+            status, reply = await fetch(url, headers=headers)
         except FetchError as error:
             _refuse(Refusal.AWAY, f"{urlsplit(url).path}: {error}")
         found = _object(reply) if status == 200 else None

@@ -56,6 +56,8 @@ async def callback(visit: Visit) -> Response:
         arrived = await openid.finish(sealed, answer, address=visit.address)
     except OpenIdRefused as refused:
         response = _refused(visit, refused)
+        if refused.wanted is None:
+            return response  # the cookie is of another attempt, which may end well: begun in another window meanwhile
     else:
         response = visit.page("arriving.html", where=arrived.wanted)
         if arrived.token is not None:
