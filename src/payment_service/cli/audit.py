@@ -23,7 +23,6 @@ from payment_service.cli.output import AsJson, fail, show
 from payment_service.cli.running import with_database
 from payment_service.postgres.database import Database, is_unreachable
 from payment_service.postgres.months import NotRetired
-from payment_service.postgres.vault import Vault
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -61,7 +60,7 @@ def verify(
         _print_report(_check_file(file, expected), None, None, as_json=as_json)
         return
 
-    async def work(database: Database, _vault: Vault) -> tuple[Report, UnsealedRows, Comparison | None]:
+    async def work(database: Database) -> tuple[Report, UnsealedRows, Comparison | None]:
         seals = await archive.seal_range(database, from_seal=from_seal)
         if seals is None and from_seal > 1:
             fail(f"There is no seal {from_seal}.")
@@ -97,7 +96,7 @@ def export(
     Seals are written whole, so a period may bring some rows from around it. Rows that are not sealed yet are left out.
     """
 
-    async def work(database: Database, _vault: Vault) -> tuple[SealRange | None, UnsealedRows]:
+    async def work(database: Database) -> tuple[SealRange | None, UnsealedRows]:
         period = {"since": _in_utc(since), "until": _in_utc(until)}
         wanted = await archive.seal_range(database, from_seal=from_seal, **period)
         gone = max((one.last_seq for one in await archive.retired(database)), default=0)
@@ -140,7 +139,7 @@ def retire(
     docs/audit.md.
     """
 
-    async def work(database: Database, _vault: Vault) -> None:
+    async def work(database: Database) -> None:
         wanted = await retiring.retirable(database, before=before.replace(tzinfo=UTC))
         if not wanted:
             fail(f"Nothing is in the record that ended before {before:%Y-%m}.")

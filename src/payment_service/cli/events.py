@@ -10,7 +10,6 @@ from payment_service.cli.running import with_database
 from payment_service.events import retiring
 from payment_service.postgres.database import Database
 from payment_service.postgres.months import NotRetired
-from payment_service.postgres.vault import Vault
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -32,7 +31,7 @@ def retire(
     Their tables stand beside the others until a person dumps and drops them: see docs/events.md.
     """
 
-    async def work(database: Database, _vault: Vault) -> None:
+    async def work(database: Database) -> None:
         wanted = await retiring.retirable(database, before=before.replace(tzinfo=UTC))
         if not wanted:
             fail(f"No events are there of months that ended before {before:%Y-%m}.")

@@ -9,7 +9,7 @@ from payment_service.access.models import ApiKey
 from payment_service.access.service import Access, NewKey, Scope
 from payment_service.access.views import KeyView
 from payment_service.cli.output import AsJson, completing, fail, show
-from payment_service.cli.running import with_database
+from payment_service.cli.running import with_database, with_secrets
 from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
 from payment_service.postgres.visibility import ALL_SHOPS
@@ -45,7 +45,7 @@ def create(
             name, scope, shops=frozenset(shop) if shop else ALL_SHOPS, expires_at=expires_at
         )
 
-    made = with_database(work)
+    made = with_secrets(work)
     if as_json:
         show([{**_line(made.row), "key": made.key}], as_json=True)
         return
@@ -56,11 +56,8 @@ def create(
 @app.command("list")
 def list_keys(*, as_json: AsJson = False) -> None:
     """List every key, the revoked ones too. The keys themselves cannot be shown again."""
-
-    async def work(database: Database, _vault: Vault) -> list[ApiKey]:
-        return await Access(database).all()
-
-    show([_line(row) for row in with_database(work)], as_json=as_json, empty="No keys yet: payment-service keys create")
+    rows = with_database(lambda database: Access(database).all())
+    show([_line(row) for row in rows], as_json=as_json, empty="No keys yet: payment-service keys create")
 
 
 @app.command()
@@ -68,11 +65,7 @@ def revoke(
     key_id: Annotated[int, typer.Argument(help="The id that 'list' shows.")], *, as_json: AsJson = False
 ) -> None:
     """Revoke a key, at once and for ever."""
-
-    async def work(database: Database, _vault: Vault) -> ApiKey | None:
-        return await Access(database).revoke(key_id)
-
-    row = with_database(work)
+    row = with_database(lambda database: Access(database).revoke(key_id))
     if row is None:
         fail(f"There is no key {key_id}: 'payment-service keys list' shows them.")
     show([_line(row)], as_json=as_json)

@@ -58,35 +58,23 @@ def add(
 @app.command("list")
 def list_bindings(*, as_json: AsJson = False) -> None:
     """List the chats and their events, including those that are switched off or disabled."""
-
-    async def work(services: "Services") -> list[BoundChat]:
-        return await services.bindings.all(FULL_ACCESS)
-
-    show(
-        [_line(bound) for bound in with_services(work)],
-        as_json=as_json,
-        empty="There are no bindings yet: payment-service notify add",
-    )
+    lines = [_line(bound) for bound in with_services(lambda services: services.bindings.all(FULL_ACCESS))]
+    show(lines, as_json=as_json, empty="There are no bindings yet: payment-service notify add")
 
 
 @app.command()
 def remove(binding_id: BindingId, *, as_json: AsJson = False) -> None:
     """Switch a binding off. Nothing is deleted; 'add' with the same chat and shop switches it on again."""
-
-    async def work(services: "Services") -> BoundChat:
-        return await services.bindings.change(FULL_ACCESS, binding_id, {"is_active": False})
-
-    show([_line(with_services(work))], as_json=as_json)
+    off = {"is_active": False}
+    bound = with_services(lambda services: services.bindings.change(FULL_ACCESS, binding_id, off))
+    show([_line(bound)], as_json=as_json)
 
 
 @app.command("test")
 def send_test(binding_id: BindingId, *, as_json: AsJson = False) -> None:
     """Send a test message. When it arrives, a disabled chat is enabled again."""
-
-    async def work(services: "Services") -> BoundChat:
-        return await services.bindings.send_test(FULL_ACCESS, binding_id)
-
-    show([_line(with_services(work))], as_json=as_json)
+    bound = with_services(lambda services: services.bindings.send_test(FULL_ACCESS, binding_id))
+    show([_line(bound)], as_json=as_json)
 
 
 def _line(bound: BoundChat) -> dict[str, Any]:

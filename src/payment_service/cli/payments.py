@@ -60,11 +60,10 @@ def settle(
     if len(found) != 1:
         fail("Say one of --paid, --pending and --failed.")
     settlement = Settlement(state=found[0], reason=_checked(reason), external_id=_checked_id(external_id))
-
-    async def work(services: "Services") -> Payment:
-        return await services.settling.settle(FULL_ACCESS, payment_id, settlement)
-
-    _show_payment(with_services(work, asks_provider=True), as_json=as_json)
+    payment = with_services(
+        lambda services: services.settling.settle(FULL_ACCESS, payment_id, settlement), asks_provider=True
+    )
+    _show_payment(payment, as_json=as_json)
 
 
 @app.command("undo-settle")
@@ -74,11 +73,8 @@ def undo_settle(payment_id: Id, *, reason: Why, as_json: AsJson = False) -> None
     Another person than the one who settled has to do it.
     """
     why = _checked(reason)
-
-    async def work(services: "Services") -> Payment:
-        return await services.settling.undo(FULL_ACCESS, payment_id, why)
-
-    _show_payment(with_services(work), as_json=as_json)
+    payment = with_services(lambda services: services.settling.undo(FULL_ACCESS, payment_id, why))
+    _show_payment(payment, as_json=as_json)
 
 
 @app.command("settle-refund")
@@ -97,11 +93,8 @@ def settle_refund(
     found = RefundSettlement(
         succeeded=succeeded, reason=_checked(reason), provider_refund_id=_checked_id(provider_refund_id)
     )
-
-    async def work(services: "Services") -> Refund:
-        return (await services.refund_settling.settle(FULL_ACCESS, refund_id, found)).refund
-
-    _show_refund(with_services(work), as_json=as_json)
+    settled = with_services(lambda services: services.refund_settling.settle(FULL_ACCESS, refund_id, found))
+    _show_refund(settled.refund, as_json=as_json)
 
 
 @app.command("undo-settle-refund")
@@ -111,11 +104,8 @@ def undo_settle_refund(refund_id: Id, *, reason: Why, as_json: AsJson = False) -
     Another person than the one who settled has to do it.
     """
     why = _checked(reason)
-
-    async def work(services: "Services") -> Refund:
-        return (await services.refund_settling.undo(FULL_ACCESS, refund_id, why)).refund
-
-    _show_refund(with_services(work), as_json=as_json)
+    undone = with_services(lambda services: services.refund_settling.undo(FULL_ACCESS, refund_id, why))
+    _show_refund(undone.refund, as_json=as_json)
 
 
 def _show_payment(payment: Payment, *, as_json: bool) -> None:

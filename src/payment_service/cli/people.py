@@ -81,11 +81,7 @@ def add(
 @app.command("list")
 def list_people(*, as_json: AsJson = False) -> None:
     """List every account, the disabled ones too."""
-
-    async def work(services: "Services") -> list[Person]:
-        return await services.people.all()
-
-    lines = [_line(person) for person in with_services(work)]
+    lines = [_line(person) for person in with_services(lambda services: services.people.all())]
     show(lines, as_json=as_json, empty="No accounts yet: payment-service people add")
 
 
@@ -114,21 +110,13 @@ def change(
 @app.command()
 def disable(person_id: Id, *, as_json: AsJson = False) -> None:
     """End an account, with its sessions, at once and for ever."""
-
-    async def work(services: "Services") -> Person | None:
-        return await services.people.disable(person_id)
-
-    _show(with_services(work), person_id, as_json=as_json)
+    _show(with_services(lambda services: services.people.disable(person_id)), person_id, as_json=as_json)
 
 
 @app.command("sign-out")
 def sign_out(person_id: Id, *, as_json: AsJson = False) -> None:
     """End every session of an account, on every device."""
-
-    async def work(services: "Services") -> Person | None:
-        return await services.people.sign_out(person_id)
-
-    _show(with_services(work), person_id, as_json=as_json)
+    _show(with_services(lambda services: services.people.sign_out(person_id)), person_id, as_json=as_json)
 
 
 @app.command()

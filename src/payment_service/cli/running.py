@@ -36,8 +36,13 @@ def with_settings(action: Callable[[Settings], Awaitable[Result]]) -> Result:
     return asyncio.run(work(settings))
 
 
-def with_database(action: Callable[[Database, Vault], Awaitable[Result]]) -> Result:
-    """Run work that needs the database and its secrets, and no service that makes outgoing calls."""
+def with_database(action: Callable[[Database], Awaitable[Result]]) -> Result:
+    """Run work that needs the database, and no service that makes outgoing calls."""
+    return with_secrets(lambda database, _vault: action(database))
+
+
+def with_secrets(action: Callable[[Database, Vault], Awaitable[Result]]) -> Result:
+    """Run work that needs the database and the vault of its secrets."""
 
     async def work(settings: Settings) -> Result:
         database = Database(settings.session_url, pool_size=settings.database_pool_size)

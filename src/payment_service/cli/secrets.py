@@ -1,14 +1,9 @@
 """``payment-service secrets``: the key that encrypts device tokens."""
 
-from typing import TYPE_CHECKING
-
 import typer
 
 from payment_service.cli.running import with_services
 from payment_service.postgres.vault import new_key
-
-if TYPE_CHECKING:
-    from payment_service.services import Services
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -26,11 +21,7 @@ def rotate() -> None:
     To change the key, set ENCRYPTION_KEYS of every process in turn to OLD,NEW (all can read what the new one will
     write), then to NEW,OLD; run this; then set it to NEW.
     """
-
-    async def work(services: "Services") -> tuple[int, int]:
-        return await services.rotate_keys()
-
-    rotated, left = with_services(work)
+    rotated, left = with_services(lambda services: services.rotate_keys())
     typer.echo(f"{rotated} device tokens are encrypted with the first key now, each bound to its row.")
     if left:
         typer.echo(f"Warning: {left} stay as they were, for none of the keys opens them.", err=True)

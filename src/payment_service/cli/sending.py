@@ -8,8 +8,6 @@ from payment_service.cli.loading import load as load_module
 from payment_service.cli.output import AsJson, Reason, fail, show
 from payment_service.cli.running import with_database, with_services
 from payment_service.idempotency.holding import HOLD_TEXTS, Holding, NotSynchronousError, SendingStatus
-from payment_service.postgres.database import Database
-from payment_service.postgres.vault import Vault
 
 if TYPE_CHECKING:
     from payment_service.services import Services
@@ -20,11 +18,7 @@ app = typer.Typer(no_args_is_help=True)
 @app.command("show")
 def show_status(*, as_json: AsJson = False) -> None:
     """Show whether payments and refunds are sent, and if not, why. Exit code 1 when they are not."""
-
-    async def work(database: Database, _vault: Vault) -> SendingStatus:
-        return await Holding(database).status()
-
-    status = with_database(work)
+    status = with_database(lambda database: Holding(database).status())
     show([_line(status)], as_json=as_json)
     if status.hold_reason is not None:
         fail("Nothing is sent: docs/deploy.md, 'After a restore or a failover', says what to do first.")
@@ -33,11 +27,7 @@ def show_status(*, as_json: AsJson = False) -> None:
 @app.command()
 def hold(reason: Reason) -> None:
     """Send nothing from now on, in every process. Replayed requests are still answered, and statuses are still read."""
-
-    async def work(database: Database, _vault: Vault) -> None:
-        await Holding(database).hold(reason)
-
-    with_database(work)
+    with_database(lambda database: Holding(database).hold(reason))
     typer.echo("Payments and refunds are held: each is refused with 503 sending_held, and nothing is sent.")
 
 

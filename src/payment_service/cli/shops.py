@@ -13,7 +13,7 @@ import typer
 from payment_service.access.service import FULL_ACCESS
 from payment_service.cli.output import AsJson, Reason, asked_for, fail, show
 from payment_service.cli.php import php_table
-from payment_service.cli.running import with_database
+from payment_service.cli.running import with_database, with_secrets
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.identifiers import looks_like_uuid
 from payment_service.postgres.database import Database
@@ -31,15 +31,7 @@ app = typer.Typer(no_args_is_help=True)
 @app.command("list")
 def list_shops(*, as_json: AsJson = False) -> None:
     """List every shop, with its device token masked."""
-
-    async def work(database: Database, vault: Vault) -> list[ShopConfig]:
-        return await Routing(database, DeviceTokens(vault)).configs(FULL_ACCESS)
-
-    show(
-        [_line(config) for config in with_database(work)],
-        as_json=as_json,
-        empty="No shops yet: payment-service shops import",
-    )
+    show([_line(config) for config in _configs()], as_json=as_json, empty="No shops yet: payment-service shops import")
 
 
 @app.command("import")
@@ -70,7 +62,7 @@ def import_shops(
     async def work(database: Database, vault: Vault) -> list[importing.Planned]:
         return await importing.apply(await _written(database, vault), rows, reason=reason, dry_run=dry_run)
 
-    planned = with_database(work)
+    planned = with_secrets(work)
     if as_json:
         show(
             [{"shop_id": plan.shop_id, "action": plan.action, "changes": dict(plan.changes)} for plan in planned],
@@ -116,12 +108,8 @@ def export_shops(
     as_json: AsJson = False,
 ) -> None:
     """Write the routing of all shops to standard output."""
-
-    async def work(database: Database, vault: Vault) -> list[ShopConfig]:
-        return await Routing(database, DeviceTokens(vault)).configs(FULL_ACCESS)
-
     columns = [name for name in importing.COLUMNS if with_tokens or name != "device_token"]
-    configs = with_database(work)
+    configs = _configs()
     lost = [config.row.shop_id for config in configs if isinstance(config.device_token, Unreadable)]
     if lost and with_tokens:
         fail(f"ENCRYPTION_KEYS do not open the device token of shop {', '.join(map(str, lost))}: set-token first.")
@@ -162,7 +150,7 @@ def set_token(
         routing = await _written(database, vault)
         return await routing.update(FULL_ACCESS, shop_id, {"device_token": token}, reason=reason)
 
-    show([_line(with_database(work))], as_json=as_json)
+    show([_line(with_secrets(work))], as_json=as_json)
 
 
 @app.command("same-seller")
@@ -179,7 +167,7 @@ def same_seller(
     show the payments of the earlier BIN, and do not refund them. Those of all shops do.
     """
 
-    async def work(database: Database, _vault: Vault) -> str:
+    async def work(database: Database) -> str:
         shop = await set_same_seller(database, shop_id, earlier_bin, is_same=not no_longer, reason=reason)
         return shop.organization_bin
 
@@ -189,6 +177,10 @@ def same_seller(
 
 
 _COLUMNS = ("shop_id", "name", "city", "organization_bin", "device_token", "is_active", "provider", "version")
+
+
+def _configs() -> list[ShopConfig]:
+    return with_secrets(lambda database, vault: Routing(database, DeviceTokens(vault)).configs(FULL_ACCESS))
 
 
 async def _written(database: Database, vault: Vault) -> Routing:

@@ -11,7 +11,6 @@ import typer
 from payment_service.access.service import FULL_ACCESS
 from payment_service.cli.output import AsJson, asked_for, completing, fail, plain, show
 from payment_service.cli.running import with_services
-from payment_service.postgres.paging import Page
 from payment_service.webhooks.endpoints import SUBSCRIBABLE, NewSecret
 from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
 from payment_service.webhooks.record import DeliveryDetails
@@ -164,9 +163,8 @@ def deliveries(
     as_json: AsJson = False,
 ) -> None:
     """List deliveries, newest first."""
-
-    async def work(services: "Services") -> Page[EventDelivery]:
-        return await services.delivery_record.search(
+    page = with_services(
+        lambda services: services.delivery_record.search(
             FULL_ACCESS,
             endpoint_id=endpoint,
             states=[state] if state else (),
@@ -176,8 +174,7 @@ def deliveries(
             limit=limit,
             cursor=cursor,
         )
-
-    page = with_services(work)
+    )
     show([_delivery(delivery) for delivery in page.rows], as_json=as_json)
     if page.next_cursor:
         typer.echo(f"More: --cursor {page.next_cursor}", err=True)
@@ -186,11 +183,8 @@ def deliveries(
 @app.command("show")
 def show_delivery(delivery_id: DeliveryId, *, as_json: AsJson = False) -> None:
     """Show a delivery with every try."""
-
-    async def work(services: "Services") -> DeliveryDetails:
-        return await services.delivery_record.get(FULL_ACCESS, delivery_id)
-
-    _show_details(with_services(work), as_json=as_json)
+    found = with_services(lambda services: services.delivery_record.get(FULL_ACCESS, delivery_id))
+    _show_details(found, as_json=as_json)
 
 
 @app.command()
