@@ -3,13 +3,13 @@
 Each has a line in ``.env.example``. Times are seconds.
 """
 
-import re
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from cryptography.fernet import Fernet
-from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from payment_service.notifications.settings import BOT_API
@@ -18,20 +18,43 @@ from payment_service.payments.following import FollowPlan
 from payment_service.payments.rules import LONGEST_LEASE_S, PaymentRules
 from payment_service.providers.kaspi.settings import KaspiSettings
 from payment_service.setting_texts import (
+    check_bot_token,
+    check_encryption_key,
     check_host,
     check_origin,
     check_proxies,
     check_secret,
-    checked_address,
+    check_secure_url,
+    check_sender,
+    check_url,
     is_loopback,
+    split_at_commas,
     trace_headers_of,
 )
 from payment_service.webhooks.plan import DeliveryPlan
 
-_FERNET_KEY_LENGTH = 44
-_E_MAIL = re.compile(r"[^@\s<>]+@[^@\s<>]+")
-_BOT_TOKEN = re.compile(r"[0-9]+:[A-Za-z0-9_-]+")
+Value = TypeVar("Value")
+OrUnset = Annotated[Value | None, BeforeValidator(lambda value: value or None)]
+"""A setting that is empty counts as not set."""
 Seconds = Annotated[float, Field(gt=0, le=86400 * 7)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Url = Annotated[str, AfterValidator(check_url)]
+SecureUrl = Annotated[str, AfterValidator(check_secure_url)]
+# Pydantic runs the last of several BeforeValidators first.
+SplitAtCommas = BeforeValidator(split_at_commas)
+Plain = BeforeValidator(check_secret)
+Secret = Annotated[SecretStr, Plain]
+WithoutSlash = AfterValidator(lambda url: url.rstrip("/"))
+
+
+def _holds(check: Callable[[str], object]) -> AfterValidator:
+    """The check of what a secret holds."""
+
+    def checked(secret: SecretStr) -> SecretStr:
+        check(secret.get_secret_value())
+        return secret
+
+    return AfterValidator(checked)
 
 
 class SettingFields(BaseSettings):
@@ -40,15 +63,15 @@ class SettingFields(BaseSettings):
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", hide_input_in_errors=True)
 
     # --- the database
-    database_url: SecretStr
-    database_direct_url: SecretStr | None = None
+    database_url: Secret
+    database_direct_url: OrUnset[Secret] = None
     database_pool_size: int = Field(default=20, ge=2, le=500)
     database_wait_s: float = Field(default=60, ge=0, le=3600)
 
     # --- the provider
-    production_api_url: str
-    kaspi_access_token: SecretStr = Field(min_length=1)
-    kaspi_webhook_secret: SecretStr | None = Field(default=None, min_length=16)
+    production_api_url: Annotated[SecureUrl, WithoutSlash]
+    kaspi_access_token: Annotated[SecretStr, Field(min_length=1), Plain]
+    kaspi_webhook_secret: OrUnset[Annotated[SecretStr, Field(min_length=16), Plain]] = None
     kaspi_deadline_s: float = Field(default=KaspiSettings.deadline_s, gt=0, le=8)
     kaspi_connect_timeout_s: float = Field(default=KaspiSettings.connect_timeout_s, gt=0, le=8)
     kaspi_connections_ahead: int = Field(default=KaspiSettings.connections_ahead, ge=0, le=100)
@@ -58,15 +81,15 @@ class SettingFields(BaseSettings):
     kaspi_breaker_pause_s: Seconds = KaspiSettings.breaker_pause_s
 
     # --- the API
-    host: str = "127.0.0.1"
-    port: int = Field(default=8015, ge=1, le=65535)
-    worker_port: int | None = Field(default=None, ge=1, le=65535)
-    forwarded_allow_ips: str = "127.0.0.1,::1"
-    cors_origins: Annotated[list[str], NoDecode] = []
+    host: Annotated[str, AfterValidator(check_host)] = "127.0.0.1"
+    port: Port = 8015
+    worker_port: OrUnset[Port] = None
+    forwarded_allow_ips: Annotated[str, AfterValidator(check_proxies)] = "127.0.0.1,::1"
+    cors_origins: Annotated[list[Annotated[str, AfterValidator(check_origin)]], NoDecode, SplitAtCommas] = []
     debug: bool = False
     docs_enabled: bool | None = None
     dev_no_auth: bool = False
-    metrics_token: SecretStr | None = None
+    metrics_token: OrUnset[Secret] = None
     metrics_public: bool = False
     shutdown_grace_s: Seconds = 15
     rate_limits: bool = True
@@ -74,16 +97,22 @@ class SettingFields(BaseSettings):
     rate_per_address: int = Field(default=20, ge=0, le=100_000)
     phone_invoices_per_minute: int = Field(default=10, ge=0, le=100_000)
     phone_invoices_per_day: int = Field(default=100, ge=0, le=100_000)
-    otel_exporter_otlp_endpoint: str | None = None
-    otel_exporter_otlp_headers: SecretStr | None = None
-    sentry_dsn: SecretStr | None = None
+    otel_exporter_otlp_endpoint: OrUnset[Url] = None
+    otel_exporter_otlp_headers: OrUnset[Annotated[Secret, _holds(trace_headers_of)]] = None
+    sentry_dsn: OrUnset[Secret] = None
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     # --- routing
-    route_change_needs_two: bool | None = None
+    route_change_needs_two: OrUnset[bool] = None
 
     # --- secrets at rest
-    encryption_keys: Annotated[list[SecretStr], NoDecode] = Field(min_length=1)
+    encryption_keys: Annotated[
+        list[Annotated[SecretStr, _holds(check_encryption_key)]],
+        NoDecode,
+        Field(min_length=1),
+        SplitAtCommas,
+        BeforeValidator(partial(check_secret, spaces=True)),
+    ]
 
     # --- streams and waiting requests
     waiting_per_key: int = Field(default=200, ge=1, le=10000)
@@ -96,19 +125,20 @@ class SettingFields(BaseSettings):
     late_effect_s: float = Field(default=PaymentRules.late_effect_s, ge=0, le=86400)
 
     # --- messages to people
-    telegram_bot_token: SecretStr | None = None
-    telegram_api_url: str = BOT_API
-    smtp_url: SecretStr | None = None
-    smtp_from: str | None = None
-    console_url: str | None = None
+    telegram_bot_token: OrUnset[Annotated[Secret, _holds(check_bot_token)]] = None
+    telegram_api_url: Annotated[SecureUrl, WithoutSlash] = BOT_API
+    smtp_url: OrUnset[Annotated[Secret, _holds(SmtpServer.of)]] = None
+    smtp_from: OrUnset[Annotated[str, Plain, AfterValidator(check_sender)]] = None
+    console_url: OrUnset[Annotated[Url, WithoutSlash]] = None
 
     # --- signing in to the console through an OpenID provider
-    console_oidc_issuer: str | None = None
-    console_oidc_client_id: str | None = None
-    console_oidc_client_secret: SecretStr | None = None
+    # With a slash at its end or without: the provider's tokens name it in the same spelling.
+    console_oidc_issuer: OrUnset[SecureUrl] = None
+    console_oidc_client_id: OrUnset[str] = None
+    console_oidc_client_secret: OrUnset[Secret] = None
 
     # --- webhooks
-    webhook_delays_s: Annotated[tuple[Seconds, ...], NoDecode] = DeliveryPlan.delays_s
+    webhook_delays_s: Annotated[tuple[Seconds, ...], NoDecode, SplitAtCommas] = DeliveryPlan.delays_s
     webhook_order_wait_s: float = Field(default=DeliveryPlan.order_wait_s, ge=0, le=60)
     webhook_disable_after_s: Seconds = DeliveryPlan.disable_after_s
     webhook_calls: int = Field(default=DeliveryPlan.at_once_in_all, ge=1, le=1000)
@@ -122,144 +152,8 @@ class SettingFields(BaseSettings):
     follow_fast_for_s: Seconds = FollowPlan.fast_for_s
     follow_slow_s: Seconds = FollowPlan.slow_s
     follow_for_s: Seconds = FollowPlan.follow_for_s
-    follow_tails_s: Annotated[tuple[Seconds, ...], NoDecode] = FollowPlan.tails_s
+    follow_tails_s: Annotated[tuple[Seconds, ...], NoDecode, SplitAtCommas] = FollowPlan.tails_s
     sweep_every_s: Seconds = 15
-
-    @field_validator("cors_origins", "encryption_keys", "follow_tails_s", "webhook_delays_s", mode="before")
-    @classmethod
-    def _split_commas(cls, value: object) -> object:
-        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-    @field_validator(
-        "database_url",
-        "database_direct_url",
-        "kaspi_access_token",
-        "kaspi_webhook_secret",
-        "metrics_token",
-        "encryption_keys",
-        "telegram_bot_token",
-        "smtp_url",
-        "otel_exporter_otlp_headers",
-        "sentry_dsn",
-        "console_oidc_client_secret",
-        "smtp_from",
-        mode="before",
-    )
-    @classmethod
-    def _check_secret(cls, value: object, info: ValidationInfo) -> object:
-        # Pydantic runs the last of such checks first, so this one sees keys before they are split.
-        return check_secret(value, spaces=info.field_name == "encryption_keys") if isinstance(value, str) else value
-
-    @field_validator(
-        "database_direct_url",
-        "metrics_token",
-        "kaspi_webhook_secret",
-        "telegram_bot_token",
-        "smtp_url",
-        "smtp_from",
-        "console_url",
-        "console_oidc_issuer",
-        "console_oidc_client_id",
-        "console_oidc_client_secret",
-        "worker_port",
-        "otel_exporter_otlp_endpoint",
-        "otel_exporter_otlp_headers",
-        "sentry_dsn",
-        "route_change_needs_two",
-        mode="before",
-    )
-    @classmethod
-    def _empty_is_none(cls, value: object) -> object:
-        return value or None
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _check_origins(cls, value: list[str]) -> list[str]:
-        return [check_origin(origin) for origin in value]
-
-    @field_validator("host")
-    @classmethod
-    def _check_host(cls, value: str) -> str:
-        return check_host(value)
-
-    @field_validator("forwarded_allow_ips")
-    @classmethod
-    def _check_proxies(cls, value: str) -> str:
-        return check_proxies(value)
-
-    @field_validator("production_api_url", "telegram_api_url")
-    @classmethod
-    def _check_url(cls, value: str) -> str:
-        parts = checked_address(value)
-        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            raise ValueError("must be https:// unless it is on this machine: what is asked of it carries secrets")
-        return value.rstrip("/")
-
-    @field_validator("otel_exporter_otlp_endpoint")
-    @classmethod
-    def _check_collector(cls, value: str | None) -> str | None:
-        if value is not None:
-            checked_address(value)
-        return value
-
-    @field_validator("otel_exporter_otlp_headers")
-    @classmethod
-    def _check_trace_headers(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            dict(trace_headers_of(value.get_secret_value()))
-        return value
-
-    @field_validator("console_url")
-    @classmethod
-    def _check_console_url(cls, value: str | None) -> str | None:
-        if value is not None:
-            checked_address(value)
-        return value and value.rstrip("/")
-
-    @field_validator("console_oidc_issuer")
-    @classmethod
-    def _check_issuer(cls, value: str | None) -> str | None:
-        # As it is, with a slash at its end or without: the provider's tokens name it in the same spelling.
-        if value is not None:
-            cls._check_url(value)
-        return value
-
-    @field_validator("telegram_bot_token")
-    @classmethod
-    def _check_bot_token(cls, value: SecretStr | None) -> SecretStr | None:
-        # It becomes part of an address.
-        if value is not None and not _BOT_TOKEN.fullmatch(value.get_secret_value()):
-            raise ValueError("must be a bot's token as BotFather gives it: digits, a colon, letters")
-        return value
-
-    @field_validator("smtp_url")
-    @classmethod
-    def _check_smtp_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            SmtpServer.of(value.get_secret_value())
-        return value
-
-    @field_validator("smtp_from")
-    @classmethod
-    def _check_sender(cls, value: str | None) -> str | None:
-        if value is not None and not _E_MAIL.fullmatch(value):
-            raise ValueError("must be an e-mail address alone, such as pay@example.kz")
-        return value
-
-    @field_validator("encryption_keys")
-    @classmethod
-    def _check_keys(cls, value: list[SecretStr]) -> list[SecretStr]:
-        for key in value:
-            try:
-                Fernet(key.get_secret_value())
-            except ValueError:
-                usable = False
-            else:
-                # Fernet ignores what follows a key's padding: two keys without a comma would be one, silently.
-                usable = len(key.get_secret_value()) == _FERNET_KEY_LENGTH
-            if not usable:
-                raise ValueError("must be Fernet keys: make one with 'payment-service secrets new-key'")
-        return value
 
     @property
     def provider_is_here(self) -> bool:
@@ -267,25 +161,31 @@ class SettingFields(BaseSettings):
         return is_loopback(urlsplit(self.production_api_url).hostname or "")
 
     @model_validator(mode="after")
-    def _check_together(self) -> Self:
+    def _check_development(self) -> Self:
+        """What makes development easy is refused where money moves."""
         if self.debug and not self.provider_is_here:
             raise ValueError(
                 "DEBUG works only with the stand-in proxy on this machine, and PRODUCTION_API_URL points elsewhere: "
                 "remove DEBUG; DOCS_ENABLED and LOG_LEVEL do what of it is safe"
             )
-        if self.dev_no_auth:
-            if not self.provider_is_here:
-                raise ValueError(
-                    "DEV_NO_AUTH works only with the stand-in proxy on this machine, and PRODUCTION_API_URL "
-                    "points elsewhere: remove DEV_NO_AUTH and make keys with 'payment-service keys create'"
-                )
-            if not is_loopback(self.host):
-                raise ValueError("DEV_NO_AUTH works only when HOST is on this machine: set HOST=127.0.0.1")
+        if self.dev_no_auth and not self.provider_is_here:
+            raise ValueError(
+                "DEV_NO_AUTH works only with the stand-in proxy on this machine, and PRODUCTION_API_URL "
+                "points elsewhere: remove DEV_NO_AUTH and make keys with 'payment-service keys create'"
+            )
+        if self.dev_no_auth and not is_loopback(self.host):
+            raise ValueError("DEV_NO_AUTH works only when HOST is on this machine: set HOST=127.0.0.1")
         if self.webhooks_stay_here and not self.provider_is_here:
             raise ValueError(
                 "WEBHOOKS_STAY_HERE works only with the stand-in proxy on this machine, and PRODUCTION_API_URL points "
                 "elsewhere: remove WEBHOOKS_STAY_HERE"
             )
+        if "*" in self.cors_origins and not self.debug:
+            raise ValueError("CORS_ORIGINS must name the origins: '*' is for DEBUG only")
+        return self
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Self:
         if self.sending_lease_s <= self.kaspi_deadline_s:
             raise ValueError("SENDING_LEASE_S must be longer than KASPI_DEADLINE_S")
         if self.late_effect_s < LONGEST_LEASE_S and not self.provider_is_here:
@@ -300,6 +200,10 @@ class SettingFields(BaseSettings):
                 f"DUPLICATE_WINDOW_S must be at least SENDING_LEASE_S + SWEEP_EVERY_S, which is {found_after_s:g}: "
                 "until then it is not known what a process that died has sent. 0 means no window at all"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_what_goes_together(self) -> Self:
         if self.smtp_url is not None and self.smtp_from is None:
             raise ValueError("SMTP_URL needs SMTP_FROM: the address that mails come from")
         oidc = (self.console_oidc_issuer, self.console_oidc_client_id, self.console_oidc_client_secret)
@@ -310,6 +214,4 @@ class SettingFields(BaseSettings):
             )
         if any(oidc) and find_spec("authlib") is None:
             raise ValueError("CONSOLE_OIDC_ISSUER needs what the extra 'oidc' installs: docs/deploy.md says how")
-        if "*" in self.cors_origins and not self.debug:
-            raise ValueError("CORS_ORIGINS must name the origins: '*' is for DEBUG only")
         return self

@@ -2,11 +2,12 @@
 
 import codecs
 import re
-from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
+
+from cryptography.fernet import Fernet
 
 _ORIGIN_HOST: Final = re.compile(r"[a-z0-9_.-]+|\[[0-9a-f:.]+\]")
 _ORIGINS: Final = (
@@ -15,6 +16,9 @@ _ORIGINS: Final = (
 )
 _USUAL_PORT: Final = {"http": 80, "https": 443}
 _HOST: Final = re.compile(r"[A-Za-z0-9._:%-]+")
+_FERNET_KEY_LENGTH: Final = 44
+_E_MAIL: Final = re.compile(r"[^@\s<>]+@[^@\s<>]+")
+_BOT_TOKEN: Final = re.compile(r"[0-9]+:[A-Za-z0-9_-]+")
 _QUOTES: Final = frozenset("\"'`\u201c\u201d\u201e\u00ab\u00bb\u2018\u2019")
 _MARKS: Final = (  # the longer one first: that of UTF-32 begins like that of UTF-16
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -29,12 +33,19 @@ class UnreadableFileError(Exception):
     """A file of settings cannot be read; the text says why."""
 
 
-def check_secret(value: str, *, spaces: bool = False) -> str:
-    """Check a secret for what a shell, a YAML file or a secret store may have added around it.
+def split_at_commas(value: object) -> object:
+    """The parts of a text, without the spaces around them; anything else as it is."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def check_secret(value: object, *, spaces: bool = False) -> object:
+    """Check the text of a secret for what a shell, a YAML file or a secret store may have added around it.
 
     Raises:
         ValueError: for such a secret. Its text quotes nothing of it.
     """
+    if not isinstance(value, str):
+        return value
     if any(ord(char) < 0x20 or ord(char) == 0x7F for char in value):
         raise ValueError("holds a line feed or another control character: set it without")
     if len(value) > 1 and {value[0], value[-1]} <= _QUOTES:
@@ -121,21 +132,72 @@ def encoding_of(file: Path) -> str | None:
     return encoding
 
 
-def trace_headers_of(value: str) -> Iterator[tuple[str, str]]:
+def trace_headers_of(value: str) -> dict[str, str]:
     """Read ``name=value`` pairs between commas.
 
     Raises:
         ValueError: for anything else. Its text quotes nothing of it.
     """
-    for pair in value.split(","):
-        name, given, content = pair.partition("=")
-        if not (name.strip() and given and content.strip()):
-            raise ValueError("must be NAME=VALUE pairs separated by commas")
-        yield name.strip(), content.strip()
+    pairs = [[part.strip() for part in pair.partition("=")] for pair in value.split(",")]
+    if not all(name and content for name, _, content in pairs):
+        raise ValueError("must be NAME=VALUE pairs separated by commas")
+    return {name: content for name, _, content in pairs}
 
 
-def checked_address(value: str) -> SplitResult:
-    """Read the address of a service.
+def check_bot_token(value: str) -> str:
+    """Check the token of a Telegram bot, which becomes part of an address.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if not _BOT_TOKEN.fullmatch(value):
+        raise ValueError("must be a bot's token as BotFather gives it: digits, a colon, letters")
+    return value
+
+
+def check_sender(value: str) -> str:
+    """Check the address that mails come from.
+
+    Raises:
+        ValueError: for one with a name, or none.
+    """
+    if not _E_MAIL.fullmatch(value):
+        raise ValueError("must be an e-mail address alone, such as pay@example.kz")
+    return value
+
+
+def check_encryption_key(value: str) -> str:
+    """Check a key of ENCRYPTION_KEYS.
+
+    Raises:
+        ValueError: for none.
+    """
+    try:
+        Fernet(value)
+    except ValueError:
+        usable = False
+    else:
+        # Fernet ignores what follows a key's padding: two keys without a comma would be one, silently.
+        usable = len(value) == _FERNET_KEY_LENGTH
+    if not usable:
+        raise ValueError("must be Fernet keys: make one with 'payment-service secrets new-key'")
+    return value
+
+
+def check_secure_url(value: str) -> str:
+    """Check the address of a service that is told secrets.
+
+    Raises:
+        ValueError: as for any address, and for one that is not encrypted, unless it is on this machine.
+    """
+    parts = urlsplit(check_url(value))
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise ValueError("must be https:// unless it is on this machine: what is asked of it carries secrets")
+    return value
+
+
+def check_url(value: str) -> str:
+    """Check the address of a service.
 
     Raises:
         ValueError: for anything that is none. Its text quotes nothing of it.
@@ -151,7 +213,7 @@ def checked_address(value: str) -> SplitResult:
         raise ValueError("must be an http:// or https:// address")
     if parts.query or parts.fragment or "@" in parts.netloc:
         raise ValueError("must have no query, fragment or user name")
-    return parts
+    return value
 
 
 def is_loopback(host: str) -> bool:

@@ -124,7 +124,7 @@ class Settings(SettingFields):
     def trace_headers(self) -> dict[str, str]:
         """What is shown to the collector of traces."""
         given = self.otel_exporter_otlp_headers
-        return dict(trace_headers_of(given.get_secret_value())) if given else {}
+        return trace_headers_of(given.get_secret_value()) if given else {}
 
     @property
     def openid(self) -> OpenIdSettings | None:
@@ -155,7 +155,7 @@ def load() -> Settings:
     except UnreadableFileError as error:
         raise SettingsError(str(error)) from None
     except ValidationError as error:
-        lines = [*_lines(error), "See .env.example for what each setting means."]
+        lines = [*dict.fromkeys(_lines(error)), "See .env.example for what each setting means."]
         raise SettingsError("\n".join(lines)) from None
 
 
