@@ -85,7 +85,7 @@ async def facts(visit: Visit, shown: PageContent) -> dict[str, Any]:
     left = await visit.services.refunds.left_of(payment)
     is_refundable = payment.state == State.PAID and payment.organization_bin is not None and left.tiyn > 0
     age_s = (datetime.now(UTC) - payment.created_at).total_seconds()
-    is_lost = payment.state == State.SENDING and abs(age_s) > visit.services.settling.rules.sending_lease_s
+    is_lost = payment.state == State.SENDING and visit.services.settling.rules.is_lease_over(age_s)
     return {
         "line": line,
         "seller": (await sellers(visit, [payment.shop_id])).get(payment.shop_id),

@@ -50,6 +50,13 @@ class Rules:
     sending_lease_s: float = 30
     """How long a sender may take; longer than any call can."""
 
+    def is_lease_over(self, age_s: float) -> bool:
+        """Whether the sender of what is so old must have died.
+
+        Below zero it was written while the database's clock was ahead: waiting for that time could take for ever.
+        """
+        return abs(age_s) > self.sending_lease_s
+
 
 def decisive(candidates: Sequence[Earlier]) -> Earlier | None:
     """Which of several equal earlier requests counts: one whose outcome is not known, else the one known last.
@@ -64,7 +71,7 @@ def verdict_for_equal(earlier: Earlier | None, rules: Rules, *, by_key: bool) ->
     """What an earlier equal request means: with the same Idempotency-Key for ever, with equal content for a while."""
     if earlier is None or earlier.failure == NOT_SENT:
         return Verdict.GO_ON
-    if earlier.state == "sending" and abs(earlier.age_s) <= rules.sending_lease_s:
+    if earlier.state == "sending" and not rules.is_lease_over(earlier.age_s):
         return Verdict.STILL_RUNNING  # beyond the lease its sender must have died: the outcome is unknown
     if by_key or earlier.state in IN_FLIGHT or earlier.known_s < rules.duplicate_window_s:
         return Verdict.ANSWER

@@ -126,7 +126,7 @@ class Settling:
         async with self.database.transaction() as session:
             payment, now = await queries.locked(session, payment_id)
             age_s = (now - payment.created_at).total_seconds()
-            if payment.state == State.SENDING and abs(age_s) > self.rules.sending_lease_s:
+            if payment.state == State.SENDING and self.rules.is_lease_over(age_s):
                 step = decide(State.SENDING, Unknown("sender_died"))
                 await self.moves.write(payment, step, "settle", now=now, session=session)
             if payment.state != State.UNKNOWN or payment.same_as is not None:

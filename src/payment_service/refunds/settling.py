@@ -65,7 +65,7 @@ class RefundSettling:
         """
         seen = await self._visible(caller, refund_id)
         age_s = (seen.now - seen.refund.created_at).total_seconds()
-        if seen.refund.state == RefundState.SENDING and abs(age_s) > self.rules.sending_lease_s:
+        if seen.refund.state == RefundState.SENDING and self.rules.is_lease_over(age_s):
             seen = await self.moves.apply(seen, _sender_died, "settle")
 
         def decision(refund: Refund, now: datetime) -> RefundStep:
