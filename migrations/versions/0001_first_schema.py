@@ -4,12 +4,12 @@ Plain SQL, because most of it is laws and not columns. Code explains, the databa
 repeats a rule of the code, and a test breaks each.
 """
 
-from functools import partial
 from pathlib import Path
 
-import asyncpg
 from alembic import op
 from sqlalchemy import text
+
+from payment_service.postgres.schema import run_script
 
 revision = "0001"
 down_revision = None
@@ -431,15 +431,7 @@ QUEUE = Path(__file__).with_name("0001_queue.sql").read_text(encoding="utf-8")
 
 def upgrade() -> None:
     for part in (LAWS, ROUTING, ACCESS, AUDIT, PAYMENTS, QUEUE):
-        # SQLAlchemy would prepare this, and a prepared statement is one statement; asyncpg itself takes a script.
-        # Alembic's first statement has opened the transaction already, so the script runs inside it.
-        adapted = op.get_bind().connection.dbapi_connection
-        assert adapted is not None  # noqa: S101 - narrows the type: a live bind has its connection
-        adapted.run_async(partial(_execute, script=part))
-
-
-async def _execute(connection: asyncpg.Connection, *, script: str) -> None:
-    await connection.execute(script)
+        run_script(op.get_bind(), part)
 
 
 def downgrade() -> None:

@@ -202,12 +202,11 @@ AUDITED = rewritten(
 def upgrade() -> None:
     bind = op.get_bind()
     run_script(bind, LAWS + pinned("keeps_laws", *(f"{table}_keeps_laws" for table in CHECKS), "bin_is_valid"))
-    run_script(bind, AUDITED)
     with op.get_context().autocommit_block():
         for table, check in CHECKS.items():
             run_briefly(bind, SWITCH.format(table=table, check=check))
             run_script(bind, READ_ONCE.format(table=table))
-    run_briefly(bind, TRIGGERS + CHANGES)
+    run_briefly(bind, TRIGGERS + CHANGES + AUDITED)
 
 
 def downgrade() -> None:

@@ -3,11 +3,12 @@
 import asyncio
 import re
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
 import pytest
-from alembic import command
+from alembic import command, op
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -134,6 +135,62 @@ async def test_failed_upgrade_leaves_nothing(empty_url: str) -> None:
     with pytest.raises(Exception, match="refund"):
         await asyncio.to_thread(migrating.migrate, empty_url)
     assert {row["table_name"] for row in await rows_of(empty_url, TABLES)} == {"refund"}
+
+
+async def test_scripts_of_a_migration_are_one_transaction(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, alone = schema._run, []
+
+    def run_and_look(bind: Connection, work: Callable[[asyncpg.Connection], Awaitable[None]]) -> None:
+        run(bind, work)
+        adapted = bind.connection.dbapi_connection
+        if not (adapted.autocommit or adapted.driver_connection.is_in_transaction()):
+            alone.append(op.get_context().get_current_revision())
+
+    monkeypatch.setattr(schema, "_run", run_and_look)
+    await asyncio.to_thread(migrating.migrate, empty_url)
+    assert alone == []
+
+
+class CutOffError(Exception):
+    """The connection of a migration is gone."""
+
+
+@pytest.mark.thorough
+async def test_upgrade_that_was_cut_off_anywhere_is_taken_up_by_the_next_one(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by SIGKILL: behind each script of each migration, the connection ends without a word."""
+    config, run = migrating.alembic_config(empty_url), schema._run
+    left = 0
+
+    def run_until_cut_off(bind: Connection, work: Callable[[asyncpg.Connection], Awaitable[None]]) -> None:
+        nonlocal left
+        run(bind, work)
+        left -= 1
+        if left == 0:
+            bind.connection.driver_connection.terminate()
+            raise CutOffError
+
+    monkeypatch.setattr(schema, "_run", run_until_cut_off)
+    revision, scripts, tries = await revision_of(empty_url), 1, 0
+    while True:
+        left, tries = scripts, tries + 1
+        try:
+            await asyncio.to_thread(command.upgrade, config, "head")
+        except Exception:
+            if left > 0:
+                raise
+        else:
+            break
+        before, revision = revision, await revision_of(empty_url)
+        scripts = scripts + 1 if revision == before else 1
+    assert tries > 100
+    database = Database(empty_url, pool_size=2)
+    try:
+        async with database.reading() as session:
+            assert await missing(session) == []
+    finally:
+        await database.close()
 
 
 async def test_upgrade_keeps_what_is_there(empty_url: str) -> None:

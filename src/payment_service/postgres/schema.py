@@ -53,8 +53,7 @@ def trouble(revision: str | None) -> str | None:
 def run_script(bind: Connection, script: str) -> None:
     """Run several statements of a migration, inside its transaction.
 
-    SQLAlchemy would prepare them, and a prepared statement is one statement; asyncpg itself takes a script. Alembic's
-    first statement has opened the transaction already, so the script runs inside it.
+    SQLAlchemy would prepare them, and a prepared statement is one statement; asyncpg itself takes a script.
     """
     _run(bind, partial(_execute, script=script))
 
@@ -71,6 +70,9 @@ def _run(bind: Connection, work: Callable[[asyncpg.Connection], Awaitable[None]]
     adapted = bind.connection.dbapi_connection
     if adapted is None:
         raise RuntimeError("a migration needs a live connection")
+    # SQLAlchemy begins a transaction with its own first statement. Without one each script would be committed by
+    # itself, and a migration that is cut off behind its first script could never be run again.
+    bind.exec_driver_sql("SELECT 1")
     adapted.run_async(work)
 
 
