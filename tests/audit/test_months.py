@@ -1,17 +1,21 @@
 """The record over its partitions: its laws hold in each, months are made ahead, and old ones leave whole."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
+import typer
 from alembic import command
 
 from payment_service.audit import checking, retiring
 from payment_service.audit.comparing import compare
 from payment_service.audit.sealing import AuditSeals
+from payment_service.cli import audit as cli_audit
 from payment_service.postgres import migrating, schema
 from payment_service.postgres.database import Database, constraint_of
 from payment_service.postgres.months import AHEAD, NotRetired, make_months, months
@@ -203,6 +207,39 @@ async def test_months_that_leave_are_in_files_and_the_rest_is_still_whole(
     await write(old, month(3))  # late, and not refused
     await tamper(old, f"DELETE FROM payment_log WHERE created_at = '{month(2)}'")
     assert (await problem_of(database) or ("",))[0] == "row_missing"
+
+
+async def test_file_of_a_month_whose_leaving_was_not_heard_is_kept(
+    old: asyncpg.Connection,
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    retire = retiring.retire
+
+    async def retire_unheard(*arguments: Any) -> None:
+        await retire(*arguments)
+        raise asyncpg.ConnectionDoesNotExistError
+
+    monkeypatch.setattr(retiring, "retire", retire_unheard)
+    [leaving] = await retiring.retirable(database, before=month(4))
+    path = tmp_path / "left.jsonl"
+    with pytest.raises(asyncpg.ConnectionDoesNotExistError):
+        await cli_audit._retire(database, leaving, path)
+    digest = await old.fetchval("SELECT file_sha256 FROM audit_retired")
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    assert capsys.readouterr().err.endswith(f"keep {path}.\n")
+
+
+async def test_file_of_a_month_that_stays_is_removed(
+    old: asyncpg.Connection, database: Database, tmp_path: Path
+) -> None:
+    [_, _, third] = await retiring.retirable(database, before=month(2))
+    path = tmp_path / "stays.jsonl"
+    with pytest.raises(typer.Exit):  # not the oldest
+        await cli_audit._retire(database, third, path)
+    assert not path.exists()
 
 
 async def test_what_the_record_says_last_of_who_may_do_what_does_not_leave(

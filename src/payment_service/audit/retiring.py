@@ -5,6 +5,7 @@ person drops it; its seals stay in the audit log, so that the chain is still che
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -67,6 +68,9 @@ async def write_file(database: Database, seals: SealRange, path: Path, *, progre
                 file.write(archive.to_line(line) + b"\n")
                 if isinstance(line, Seal):
                     progress(1)
+        # The month leaves the database for it.
+        file.flush()
+        os.fsync(file.fileno())
     report = checking.check_file(path)
     in_record = await archive.seal_before(database, seals.last + 1)
     if report.problem is not None or report.last is None or in_record is None or report.last.hash != in_record.hash:

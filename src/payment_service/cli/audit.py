@@ -154,18 +154,32 @@ def retire(
 
 async def _retire(database: Database, leaving: RetirablePartition, path: Path) -> None:
     digest = None
-    with _only_of_what_left(path):
-        if leaving.seals is not None:
-            with _progress(f"Writing {leaving.partition}", leaving.seals.last - leaving.seals.first + 1) as advance:
-                digest = await retiring.write_file(database, leaving.seals, path, progress=advance)
+    if leaving.seals is not None:
+        count = leaving.seals.last - leaving.seals.first + 1
+        with _whole_or_removed(path), _progress(f"Writing {leaving.partition}", count) as advance:
+            digest = await retiring.write_file(database, leaving.seals, path, progress=advance)
+    with _kept_unless_it_stays(path, leaving.partition):
         await retiring.retire(database, leaving.partition, digest)
     where = f"Its rows are in {path}, SHA-256 {digest}." if digest else "Earlier files hold its rows."
     typer.echo(f"{leaving.partition} has left the record. {where}")
 
 
 @contextmanager
-def _only_of_what_left(path: Path) -> Iterator[None]:
-    """Remove the file when its month stays in the database."""
+def _kept_unless_it_stays(path: Path, partition: str) -> Iterator[None]:
+    """Remove the file of a month that is known to have stayed in the database, and no other."""
+    try:
+        yield
+    except NotRetired as error:
+        path.unlink(missing_ok=True)
+        fail(str(error))
+    except BaseException:
+        typer.echo(f"It is not known whether {partition} has left the record: keep {path}.", err=True)
+        raise
+
+
+@contextmanager
+def _whole_or_removed(path: Path) -> Iterator[None]:
+    """Remove the file of a month when it was not completed."""
     try:
         yield
     except FileExistsError:
