@@ -4,7 +4,7 @@ import asyncio
 import re
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import pytest
@@ -142,7 +142,7 @@ async def test_scripts_of_a_migration_are_one_transaction(empty_url: str, monkey
 
     def run_and_look(bind: Connection, work: Callable[[asyncpg.Connection], Awaitable[None]]) -> None:
         run(bind, work)
-        adapted = bind.connection.dbapi_connection
+        adapted: Any = bind.connection.dbapi_connection
         if not (adapted.autocommit or adapted.driver_connection.is_in_transaction()):
             alone.append(op.get_context().get_current_revision())
 
@@ -168,7 +168,7 @@ async def test_upgrade_that_was_cut_off_anywhere_is_taken_up_by_the_next_one(
         run(bind, work)
         left -= 1
         if left == 0:
-            bind.connection.driver_connection.terminate()
+            cast("Any", bind.connection.driver_connection).terminate()
             raise CutOffError
 
     monkeypatch.setattr(schema, "_run", run_until_cut_off)
