@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
 from payment_service.scheduling import due
-from payment_service.scheduling.due import BatchWriter, Dispatcher, Kind
+from payment_service.scheduling.due import FIRST_PAUSE_S, LONGEST_PAUSE_S, BatchWriter, Dispatcher, Kind
 from tests.support.waiting import until
 
 Fact = Callable[[], bool]
@@ -27,7 +28,10 @@ class Work:
     under_way: set[int] = field(default_factory=set)
     done: list[int] = field(default_factory=list)
     fails: set[int] = field(default_factory=set)
+    error: Exception = field(default_factory=lambda: RuntimeError("this one"))
+    tries: list[int] = field(default_factory=list)
     away: bool = False
+    is_noticed: bool = False
     planned_ahead: list[int] = field(default_factory=list)
 
     async def claim(self, at_most: int) -> Sequence[int]:
@@ -44,11 +48,15 @@ class Work:
         self.under_way.add(turn)
         try:
             await self.let_go.wait()
+            self.tries.append(turn)
             if turn in self.fails:
-                raise RuntimeError("this one")
+                raise self.error
             self.done.append(turn)
         finally:
             self.under_way.discard(turn)
+
+    def repeated(self, turn: int) -> int | None:
+        return turn if self.is_noticed else None
 
     async def bring_forward(self) -> int:
         brought, self.planned_ahead = self.planned_ahead, []
@@ -134,6 +142,56 @@ async def test_turn_that_fails_stops_no_other() -> None:
     work.let_go.set()
     async with at_work(work):
         await until(true(lambda: work.done == [2]))
+
+
+async def _again(work: Work, dispatcher: Dispatcher[int], *turns: int) -> list[int]:
+    """Let these be due again, and the last of them be done; what was tried."""
+    work.tries.clear()
+    work.done.clear()
+    work.due.extend(turns)
+    dispatcher.wake()
+    await until(true(lambda: turns[-1] in work.done))
+    return list(work.tries)
+
+
+@pytest.mark.usefixtures("patient")
+async def test_turn_whose_result_is_refused_is_repeated_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A webhook or a message came again every minute, for as long as its result could not be written."""
+    now = [0.0]
+    monkeypatch.setattr(due, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    work = Work(slots=1, fails={1}, is_noticed=True)
+    work.let_go.set()
+    async with at_work(work) as dispatcher:
+        assert await _again(work, dispatcher, 1, 2) == [1, 2]
+        assert await _again(work, dispatcher, 1, 2) == [2]
+        now[0] = FIRST_PAUSE_S
+        assert await _again(work, dispatcher, 1, 2) == [1, 2]
+        now[0] += FIRST_PAUSE_S
+        assert await _again(work, dispatcher, 1, 2) == [2]
+        for _ in range(10):
+            now[0] += LONGEST_PAUSE_S
+            assert await _again(work, dispatcher, 1, 2) == [1, 2]
+        work.fails.clear()
+        now[0] += LONGEST_PAUSE_S
+        assert await _again(work, dispatcher, 2, 1) == [2, 1]
+        work.fails.add(1)
+        assert await _again(work, dispatcher, 1, 2) == [1, 2]
+        now[0] += FIRST_PAUSE_S
+        assert await _again(work, dispatcher, 1, 2) == [1, 2]
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(
+    ("is_noticed", "error"), [(False, RuntimeError("a reading")), (True, ConnectionError("the database is away"))]
+)
+async def test_turn_that_nobody_notices_or_that_only_met_an_absent_database_is_repeated_at_once(
+    is_noticed: bool, error: Exception
+) -> None:
+    work = Work(slots=1, fails={1}, is_noticed=is_noticed, error=error)
+    work.let_go.set()
+    async with at_work(work) as dispatcher:
+        for _ in range(3):
+            assert await _again(work, dispatcher, 1, 2) == [1, 2]
 
 
 @pytest.mark.usefixtures("patient")

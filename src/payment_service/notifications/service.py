@@ -153,6 +153,10 @@ class Notifications:
             seconds = await session.scalar(earliest)
         return None if seconds is None else float(seconds)
 
+    def repeated(self, claimed: ClaimedChat) -> tuple[UUID, UUID]:
+        """The message: people get it again."""
+        return claimed.event_id, claimed.chat_id
+
     async def bring_forward(self) -> int:
         """Make due now what is leased for longer than any lease, or was last tried later than now.
 

@@ -144,6 +144,9 @@ class Polling:
         finally:
             self._under_way -= Counter({payment.shop_id: 1})
 
+    def repeated(self, _claimed: ClaimedPayment) -> None:
+        """Nothing: a reading changes nothing at the provider."""
+
     async def _write_reading(self, claimed: ClaimedPayment, external_id: str, reading: Reading) -> None:
         payment, now = claimed.payment, claimed.now
 

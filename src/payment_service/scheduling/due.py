@@ -5,12 +5,17 @@ others are taking, and moves their time to the end of a lease. Performing a clai
 ends; the lease of a worker that died simply ends, and the row is due again. So work is done at least once, and every
 work must be safe to repeat.
 
+What was done and could not be written down is done again when its lease ends. Where that is noticed outside, as a
+message that comes again, the row waits longer each time.
+
 Nothing is queued: the rows are the queue. Whoever makes work due at once notifies the workers after the commit
 (``wake``). A notification that was lost costs at most ``IDLE_S``, the interval at which every worker looks for itself.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -31,6 +36,10 @@ GATHER_S: Final = 0.01
 """Between two claims: what becomes due or free meanwhile is claimed together."""
 RETRY_S = 1.0
 """After a claim that failed."""
+FIRST_PAUSE_S: Final = 60.0
+LONGEST_PAUSE_S: Final = 3600.0
+"""How long a row is left alone after the database has refused its result, first and at most; doubled each time."""
+_MOST_REFUSED: Final = 10_000
 Claimed = TypeVar("Claimed")
 Item = TypeVar("Item")
 log = get_logger(__name__)
@@ -69,6 +78,9 @@ class DueWork(Protocol[Claimed]):
     async def perform(self, claimed: Claimed) -> None:
         """Do the work, write its result, and plan the row anew."""
 
+    def repeated(self, claimed: Claimed) -> Hashable | None:
+        """What is noticed outside when the row is performed again; none where nothing is."""
+
     async def bring_forward(self) -> int:
         """Make due now what is planned later, or leased for longer, than any plan or lease allows; returns how many."""
 
@@ -80,6 +92,7 @@ class Dispatcher(Generic[Claimed]):
         self._work = work
         self._running: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
+        self._refused = _Refused()
         self._stopping = False
         self.is_held = False
         """While true, nothing is claimed."""
@@ -133,11 +146,18 @@ class Dispatcher(Generic[Claimed]):
 
     async def _perform(self, claimed: Claimed) -> None:
         """Perform one row. A failure is logged here, where its context is bound."""
+        repeated = self._work.repeated(claimed)
+        if self._refused.holds(repeated):
+            return  # its lease ends, and it is asked again whether its time has come
         try:
             await self._work.perform(claimed)
         except Exception as error:  # noqa: BLE001 - the lease ends, and the row is due again
             count_failure(self._work.kind, error)
             log.warning("due work failed", kind=self._work.kind, error=type(error).__name__)
+            if repeated is not None and not is_unreachable(error):
+                self._refused.add(repeated)
+        else:
+            self._refused.forget(repeated)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -148,6 +168,27 @@ class Dispatcher(Generic[Claimed]):
         with suppress(TimeoutError):
             async with asyncio.timeout(max(seconds - GATHER_S, 0)):
                 await self._woken.wait()
+
+
+class _Refused:
+    """Rows whose result the database refused, and until when each of them is left alone."""
+
+    def __init__(self) -> None:
+        self._rows: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+        """The moment until which it is left alone, and the pause that led to it, in seconds."""
+
+    def holds(self, row: Hashable) -> bool:
+        return row in self._rows and time.monotonic() < self._rows[row][0]
+
+    def add(self, row: Hashable) -> None:
+        _until, last_s = self._rows.pop(row, (0, FIRST_PAUSE_S / 2))
+        pause_s = min(2 * last_s, LONGEST_PAUSE_S)
+        self._rows[row] = (time.monotonic() + pause_s, pause_s)
+        if len(self._rows) > _MOST_REFUSED:
+            self._rows.popitem(last=False)
+
+    def forget(self, row: Hashable) -> None:
+        self._rows.pop(row, None)
 
 
 class BatchWriter(Generic[Item]):

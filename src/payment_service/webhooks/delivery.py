@@ -208,6 +208,10 @@ class Deliveries:
         duration_ms = int((time.perf_counter() - started) * 1000)
         await retry_until_written(lambda: self._write(claimed, answer, duration_ms))
 
+    def repeated(self, claimed: ClaimedTry) -> UUID:
+        """The delivery: its receiver gets the event again."""
+        return claimed.delivery_id
+
     async def bring_forward(self) -> int:
         """Make due now what is planned later than the plan allows, or leased for longer than any lease."""
         longest = self.plan.longest_s
