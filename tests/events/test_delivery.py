@@ -482,16 +482,36 @@ async def test_endpoint_that_is_gone_is_paused_and_people_are_told(world: World)
 async def test_endpoint_that_fails_for_five_days_is_disabled_and_people_are_told(world: World) -> None:
     endpoint_id = await world.endpoint(description="the site")
     world.receiver.answers(500)
-    for day in range(6):
-        await world.happens()
-        await world.work()
-        assert (await world.row(endpoint_id))["is_active"] == (day < 5)
-        world.time.passes(days=1, minutes=1)
+    await world.happens()
+    await world.work()
+    began_at = world.time.moment
+    await world.goes_on_until(began_at + timedelta(days=2))
+    await world.happens()
+    await world.work()
+    await world.goes_on_until(began_at + timedelta(days=5))
+    assert (await world.row(endpoint_id))["is_active"]
+    await world.goes_on_until(began_at + timedelta(days=6))
     row = await world.row(endpoint_id)
     assert (row["is_active"], row["off_reason"]) == (False, "failing")
     told = await world.sql.fetchrow("SELECT * FROM event WHERE type = 'endpoint.disabled'")
     assert (told["subject_id"], told["version"]) == (str(endpoint_id), row["version"])
     assert '"description": "the site"' in told["data"]
+
+
+async def test_endpoint_to_which_nothing_was_sent_meanwhile_has_not_failed_for_five_days(world: World) -> None:
+    """No worker ran for forty days, or the shop sold nothing: the first failure afterwards says little."""
+    endpoint_id = await world.endpoint()
+    await world.happens()
+    world.receiver.answers(500)
+    await world.work()
+    world.time.passes(days=40)
+    await world.happens()
+    await world.work()
+    assert (await world.row(endpoint_id))["is_active"]
+    world.receiver.answers(200)
+    await world.goes_on_until(world.time.moment + timedelta(days=1))
+    assert await world.states() == ["delivered"] * 2
+    assert (await world.row(endpoint_id))["failing_since"] is None
 
 
 async def test_one_success_in_between_keeps_an_endpoint_on(world: World) -> None:

@@ -14,7 +14,7 @@ from payment_service.access.service import FULL_ACCESS, Caller
 from payment_service.events import outbox
 from payment_service.events.outbox import EventType
 from payment_service.identifiers import new_id
-from payment_service.notifications import service
+from payment_service.notifications import results, service
 from payment_service.notifications.bindings import BindingRequest
 from payment_service.notifications.channel import Delivery, Sent
 from payment_service.notifications.texts import Note
@@ -23,6 +23,7 @@ from payment_service.services import Services
 from payment_service.worker.service import worker_over
 from tests.notifications.conftest import CHAT, BotApi
 from tests.support.alarms import alarms
+from tests.support.database import without_laws
 from tests.support.due_work import work_off
 from tests.support.mailbox import Mailbox
 from tests.support.shops import SHOPS
@@ -67,6 +68,12 @@ async def tell(services: Services, sql: asyncpg.Connection, times: int = 1) -> N
         await due(sql)
         for turn in await services.notifications.claim(60):
             await services.notifications.perform(turn)
+
+
+async def grow_old(sql: asyncpg.Connection, tries: int = 0) -> None:
+    """All messages are older than a day, and were tried so often."""
+    async with without_laws(sql):
+        await sql.execute("UPDATE notify_message SET created_at = now() - interval '25 hours', tries = $1", tries)
 
 
 async def states(sql: asyncpg.Connection) -> list[str]:
@@ -386,13 +393,13 @@ async def test_wait_of_one_chat_keeps_no_other_waiting(services: Services, bot_a
 async def test_pauses_between_tries_grow(services: Services, bot_api: BotApi, sql: asyncpg.Connection) -> None:
     await bind(services)
     await happens(services, "1")
-    await bot_api.goes_wrong("failing", times=len(service.PAUSES_S) + 2)
-    for least_s in (*service.PAUSES_S, service.PAUSES_S[-1]):
+    await bot_api.goes_wrong("failing", times=len(results.PAUSES_S) + 2)
+    for least_s in (*results.PAUSES_S, results.PAUSES_S[-1]):
         await tell(services, sql)
         assert least_s <= await pause_s(sql) <= 1.5 * least_s + 1
     assert await sql.fetchrow("SELECT state, tries, reason FROM notify_message") == (
         "failed",
-        len(service.PAUSES_S) + 1,
+        len(results.PAUSES_S) + 1,
         "telegram: 502 Bad Gateway",
     )
 
@@ -411,9 +418,7 @@ async def test_message_that_failed_for_a_day_is_dead_and_stays_in_the_record(
     await bind(services)
     before = alarms("message_dead")
     await happens(services, "1")
-    await sql.execute("SET session_replication_role = replica")
-    await sql.execute("UPDATE notify_message SET created_at = now() - interval '25 hours'")
-    await sql.execute("SET session_replication_role = origin")
+    await grow_old(sql, tries=results.GIVE_UP_TRIES - 1)
     await bot_api.goes_wrong("failing")
     await tell(services, sql, times=2)
     assert await states(sql) == ["dead"]
@@ -424,15 +429,32 @@ async def test_message_that_failed_for_a_day_is_dead_and_stays_in_the_record(
         assert constraint_of(caught.value) == "notify_message_fixed"
 
 
-async def test_old_message_that_was_never_tried_is_tried(
+async def test_message_that_is_old_because_no_worker_ran_survives_failures(
     services: Services, bot_api: BotApi, sql: asyncpg.Connection
 ) -> None:
     await bind(services)
-    await happens(services, "1")
-    await sql.execute("SET session_replication_role = replica")
-    await sql.execute("UPDATE notify_message SET created_at = now() - interval '3 days'")
+    await happens(services, "1", "2")
+    await grow_old(sql)
+    await bot_api.goes_wrong("failing")
+    await tell(services, sql, times=3)
+    assert await orders(bot_api) == ["1", "2"]
+
+
+async def test_chat_that_nothing_reaches_for_a_day_keeps_the_messages_of_one_day(
+    services: Services, sql: asyncpg.Connection
+) -> None:
+    await bind(services)
+    before = alarms("message_dead")
+    await happens(services, "1", "2", "3")
+    await grow_old(sql)
+    await happens(services, "4", "5")
+    services.notifications.channels.pop("telegram")
+    await sql.execute("UPDATE notify_chat SET failures = $1", results.GIVE_UP_TRIES - 2)
     await tell(services, sql)
-    assert await orders(bot_api) == ["1"]
+    assert await states(sql) == ["failed", *["waiting"] * 4]
+    await tell(services, sql)
+    assert await states(sql) == [*["dead"] * 3, "waiting", "waiting"]
+    assert alarms("message_dead") == before + 1
 
 
 async def test_message_that_is_refused_is_dead_and_the_next_one_goes(

@@ -1,5 +1,6 @@
 """Writes the result of a send to the message and its chat, in the caller's transaction."""
 
+import math
 from datetime import datetime, timedelta
 from typing import Final, assert_never
 from uuid import UUID
@@ -13,8 +14,12 @@ from payment_service.notifications.models import OPEN, MessageState, NotifyChat,
 from payment_service.observability import metrics
 from payment_service.observability.logs import get_logger
 
+PAUSES_S: Final = (2, 5, 15, 60, 300, 900, 1800, 3600)
+"""Between tries; the last one repeats."""
 GIVE_UP_AFTER: Final = timedelta(days=1)
-"""A message that was tried and is older than this is not tried again."""
+"""A message that is older than this is given up when it, or its chat, failed as often as it does in that time."""
+GIVE_UP_TRIES: Final = len(PAUSES_S) + math.ceil((GIVE_UP_AFTER.total_seconds() - sum(PAUSES_S)) / PAUSES_S[-1])
+"""Age alone says nothing: no worker may have run, and then a message is old when it is tried for the first time."""
 IS_OPEN: Final = NotifyMessage.state.in_(bindparam("open", list(OPEN), expanding=True, literal_execute=True))
 """Written out, so that every plan can use the index of open messages."""
 log = get_logger(__name__)
@@ -30,9 +35,7 @@ async def record_result(
             message.reason = None
         case TryAgain(reason):
             message.state, message.reason = MessageState.FAILED, reason
-            if now - message.created_at > GIVE_UP_AFTER:
-                message.state = MessageState.DEAD
-                _alarm("message_dead", chat, reason)
+            await _give_up_old(session, chat, message, reason, now)
         case Refused(reason):
             message.state, message.reason = MessageState.DEAD, reason
             _alarm("message_dead", chat, reason)
@@ -43,6 +46,21 @@ async def record_result(
             await move(session, chat, address)
         case _:
             assert_never(delivery)
+
+
+async def _give_up_old(
+    session: AsyncSession, chat: NotifyChat, message: NotifyMessage, reason: str, now: datetime
+) -> None:
+    """Give up what is too old: the message that failed, and all of a chat that nothing has reached for as long."""
+    old = NotifyMessage.chat_id == chat.id, IS_OPEN, NotifyMessage.created_at < now - GIVE_UP_AFTER
+    if chat.failures + 1 < GIVE_UP_TRIES:
+        if message.tries < GIVE_UP_TRIES:
+            return
+        old = (*old, NotifyMessage.event_id == message.event_id)
+    await session.flush()
+    given_up = update(NotifyMessage).where(*old).values(state=MessageState.DEAD, reason=reason)
+    if len((await session.execute(given_up.returning(NotifyMessage.event_id))).all()):
+        _alarm("message_dead", chat, reason)
 
 
 async def disable(session: AsyncSession, chat: NotifyChat, reason: str) -> None:

@@ -43,7 +43,7 @@ from payment_service.notifications.models import (
     NotifyMessage,
     NotifyPace,
 )
-from payment_service.notifications.results import IS_OPEN, disable, locked, move, now_of, record_result
+from payment_service.notifications.results import IS_OPEN, PAUSES_S, disable, locked, move, now_of, record_result
 from payment_service.notifications.texts import EventFacts, Note, note_of
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import MESSAGES
@@ -56,8 +56,6 @@ LEASE_S: Final = 60
 """How long a worker holds the lease of a chat; longer than any channel's deadline."""
 MAX_WAIT_S: Final = 2.0
 """How far ahead slots of a channel's rate are reserved; a chat that gets none is due again later."""
-PAUSES_S: Final = (2, 5, 15, 60, 300, 900, 1800, 3600)
-"""Between tries; the last one repeats."""
 _CLAIMED_MEANWHILE: Final = timedelta(seconds=LEASE_S)
 """How much later than a statement's time a try may be that another worker has just begun."""
 LETS_PASS_AFTER: Final = 5
