@@ -287,9 +287,10 @@ class Deliveries:
             await retry_until_written(lambda: self._switch_on(claimed.endpoint_id))
         elif was_called and not (succeeded or is_test) and written["is_active"]:
             since, moment = written["failing_since"], written["moment"]
+            disable_after = timedelta(seconds=self.plan.disable_after_s)
             if status == GONE:
                 await retry_until_written(lambda: self._switch_off(claimed.endpoint_id, "gone", moment))
-            elif since is not None and moment - since >= timedelta(seconds=self.plan.disable_after_s):
+            elif delay_s is None and since is not None and moment - since >= disable_after:
                 await retry_until_written(lambda: self._switch_off(claimed.endpoint_id, "failing", moment))
 
     async def _switch_on(self, endpoint_id: UUID) -> None:

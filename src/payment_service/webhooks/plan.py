@@ -17,7 +17,8 @@ class DeliveryPlan:
     order_wait_s: float = 3
     """How long a later event of an object waits for an earlier one."""
     disable_after_s: float = 432000
-    """An endpoint is switched off when it failed for so long without a success."""
+    """An endpoint is switched off when it failed for so long without a success, by the last try of a delivery: how long
+    ago its first failure was says little when no worker ran since, or nothing happened."""
     at_once: int = 5
     """Tries of one endpoint at the same time ..."""
     at_once_in_all: int = 40
