@@ -7,12 +7,12 @@ exist. No finding holds a secret, a phone or a buyer.
 import asyncio
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 from payment_service.access.service import SERVICE
@@ -65,6 +65,11 @@ class Finding:
     sentence: str
     remedy: str = ""
 
+    @classmethod
+    def of(cls, what: str, level: Level, sentence: str, remedy: str) -> Self:
+        """With its remedy, unless it is well."""
+        return cls(what, level, sentence, "" if level is Level.OK else remedy)
+
 
 _LATE: Final = {
     "readings": "more workers, or a proxy that answers",
@@ -72,6 +77,15 @@ _LATE: Final = {
     "deliveries": "docs/events.md: a site does not take its events",
     "messages": "docs/notify.md: a channel does not take messages, or is not set up here",
 }
+_LAWS_ON: Final = (
+    "RESET session_replication_role for the role, the database or the server, and so with search_path; "
+    "ALTER TABLE ... ENABLE TRIGGER ALL, DISABLE ROW LEVEL SECURITY; "
+    "SELECT setval(SEQUENCE, ID) with the highest id of its table; "
+    "ALTER TABLE ... SET LOGGED; "
+    "what lacks as 'migrate' makes it in an empty database (pg_dump --schema-only, and compare); "
+    "REINDEX DATABASE NAME, and then ALTER DATABASE NAME REFRESH COLLATION VERSION; "
+    "restart all; payment-service audit verify"
+)
 _LEVELS: Final = {Lateness.IN_TIME: Level.OK, Lateness.LATE: Level.WARNING, Lateness.TOO_LATE: Level.BAD}
 Check = Callable[[Services], Awaitable[Sequence[Finding]]]
 
@@ -125,69 +139,59 @@ async def _database(services: Services) -> list[Finding]:
         await serving.close()
     found = await database_health(services.database)
     answered = f"PostgreSQL {found.version.split()[0]} answers in {found.answered_in_s * 1000:.0f} ms"
-    findings = [Finding("database", Level.OK, answered)]
-    if found.answered_in_s > SLOW_S:
-        findings = [Finding("database", Level.WARNING, answered, "is it near, and is it overloaded?")]
-    skew = (
-        f"the database's clock is {abs(found.clock_ahead_s):.1f} s {'ahead' if found.clock_ahead_s > 0 else 'behind'}"
-    )
-    if abs(found.clock_ahead_s) > SKEW_S:
-        findings.append(Finding("database clock", Level.WARNING, skew, "set both clocks by NTP"))
-    else:
-        findings.append(Finding("database clock", Level.OK, skew))
-    if found.revision == schema.head():
-        findings.append(Finding("schema", Level.OK, f"at {found.revision}, as this release needs"))
-    else:
-        sentence = f"at {found.revision or 'nothing'}, and this release needs {schema.head()}"
-        is_newer = schema.is_newer(found.revision)
-        todo = "use the release that migrated it, or a later one" if is_newer else "payment-service migrate"
-        findings.append(Finding("schema", Level.BAD, sentence, todo))
-    laws = _of_guarantees(promised) if found.revision else []  # an empty database has none to switch off
-    return [*findings, *laws, _of_disk(promised, services.settings.session_url)]
+    skew = f"the database's clock is {abs(found.clock_ahead_s):.1f} s {_ahead(found.clock_ahead_s)}"
+    return [
+        Finding.of("database", _warning(found.answered_in_s > SLOW_S), answered, "is it near, and is it overloaded?"),
+        Finding.of("database clock", _warning(abs(found.clock_ahead_s) > SKEW_S), skew, "set both clocks by NTP"),
+        _of_schema(found.revision),
+        *(_of_guarantees(promised) if found.revision else ()),  # an empty database has no laws to switch off
+        _of_disk(promised, services.settings.session_url),
+    ]
+
+
+def _of_schema(revision: str | None) -> Finding:
+    if revision == schema.head():
+        return Finding("schema", Level.OK, f"at {revision}, as this release needs")
+    sentence = f"at {revision or 'nothing'}, and this release needs {schema.head()}"
+    is_newer = schema.is_newer(revision)
+    remedy = "use the release that migrated it, or a later one" if is_newer else "payment-service migrate"
+    return Finding("schema", Level.BAD, sentence, remedy)
 
 
 def _of_guarantees(found: Guarantees) -> list[Finding]:
-    findings = [Finding("laws", Level.OK, "the triggers that guard the record fire")]
+    return [*_of_laws(found), *_of_server_settings(found)]
+
+
+def _of_laws(found: Guarantees) -> Iterator[Finding]:
     if found.laws_off:
-        remedy = "RESET session_replication_role for the role, the database or the server, "
-        remedy += "and so with search_path; ALTER TABLE ... ENABLE TRIGGER ALL, DISABLE ROW LEVEL SECURITY; "
-        remedy += "SELECT setval(SEQUENCE, ID) with the highest id of its table; "
-        remedy += "ALTER TABLE ... SET LOGGED; "
-        remedy += "what lacks as 'migrate' makes it in an empty database (pg_dump --schema-only, and compare); "
-        remedy += "REINDEX DATABASE NAME, and then ALTER DATABASE NAME REFRESH COLLATION VERSION; "
-        remedy += "restart all; payment-service audit verify"
-        findings = [Finding("laws", Level.BAD, found.laws_off, remedy)]
+        yield Finding("laws", Level.BAD, found.laws_off, _LAWS_ON)
+    else:
+        yield Finding("laws", Level.OK, "the triggers that guard the record fire")
     if found.added:
         sentence = f"not of this service, and may drop, change or refuse what is written: {', '.join(found.added)}"
-        findings.append(
-            Finding(
-                "laws",
-                Level.WARNING,
-                sentence,
-                "whose are they, and can they go? What is refused after a payment was sent leaves it unknown",
-            )
-        )
+        remedy = "whose are they, and can they go? What is refused after a payment was sent leaves it unknown"
+        yield Finding("laws", Level.WARNING, sentence, remedy)
+
+
+def _of_server_settings(found: Guarantees) -> Iterator[Finding]:
     for name, (value, wanted) in found.wrong_settings.items():
         sentence = f"a session of the service has {name}={value} and needs {wanted}"
-        findings.append(Finding("database", Level.BAD, sentence, "docs/deploy.md, 'Behind PgBouncer'"))
+        yield Finding("database", Level.BAD, sentence, "docs/deploy.md, 'Behind PgBouncer'")
     if found.forgets_by:
-        sentence = f"PostgreSQL runs with {' and '.join(f'{name}=off' for name in found.forgets_by)}"
-        remedy = ", ".join(f"{name}=on" for name in found.forgets_by)
-        findings.append(
-            Finding("database", Level.BAD, f"{sentence} and forgets payments when its machine stops", remedy)
-        )
+        switched_off = " and ".join(f"{name}=off" for name in found.forgets_by)
+        sentence = f"PostgreSQL runs with {switched_off} and forgets payments when its machine stops"
+        yield Finding("database", Level.BAD, sentence, ", ".join(f"{name}=on" for name in found.forgets_by))
     if not found.vacuums:
         sentence = "autovacuum is off: tables grow, and in the end PostgreSQL takes no writes"
-        findings.append(Finding("database", Level.WARNING, sentence, "autovacuum=on"))
+        yield Finding("database", Level.WARNING, sentence, "autovacuum=on")
     if found.unfrozen > MANY_UNFROZEN:
         sentence = f"{found.unfrozen / 1e6:,.0f} million transactions are not frozen; at 2,100 it takes no writes"
         remedy = "end old transactions, prepared ones and unused replication slots; then VACUUM (FREEZE) as a superuser"
         level = Level.BAD if found.unfrozen > TOO_MANY_UNFROZEN else Level.WARNING
-        findings.append(Finding("database", level, sentence, remedy))
+        yield Finding("database", level, sentence, remedy)
     if found.wal_level == "minimal":
         sentence = "wal_level is minimal: no replica, and no restore to a moment"
-        findings.append(Finding("database", Level.WARNING, sentence, "wal_level=replica, and archive what it writes"))
-    return findings
+        yield Finding("database", Level.WARNING, sentence, "wal_level=replica, and archive what it writes")
 
 
 def _of_disk(found: Guarantees, database_url: str) -> Finding:
@@ -201,7 +205,15 @@ def _of_disk(found: Guarantees, database_url: str) -> Finding:
     free = disk.free / disk.total
     level = Level.BAD if free < NO_DISK else Level.WARNING if free < LITTLE_DISK else Level.OK
     sentence = f"{takes}; {_bytes(disk.free)} of its disk's {_bytes(disk.total)} are free"
-    return Finding("disk", level, sentence, "" if level is Level.OK else "a larger disk, or what else fills it")
+    return Finding.of("disk", level, sentence, "a larger disk, or what else fills it")
+
+
+def _warning(is_wrong: bool) -> Level:
+    return Level.WARNING if is_wrong else Level.OK
+
+
+def _ahead(seconds: float) -> str:
+    return "ahead" if seconds > 0 else "behind"
 
 
 def _bytes(number: float) -> str:
@@ -299,19 +311,14 @@ def _of_host(host: str) -> list[Finding]:
     findings = []
     ahead_s, end = values_of(HOST_CLOCK_AHEAD).get((host,)), values_of(CERTIFICATE_END).get((host,))
     if ahead_s is not None:
-        sentence = f"the clock of {host} is {abs(ahead_s):.0f} s {'ahead' if ahead_s > 0 else 'behind'}"
-        if abs(ahead_s) > HOST_SKEW_S:
-            remedy = "set this machine's by NTP; or its owner sets theirs; or a cache before it answers"
-            findings.append(Finding("proxy clock", Level.WARNING, sentence, remedy))
-        else:
-            findings.append(Finding("proxy clock", Level.OK, sentence))
+        sentence = f"the clock of {host} is {abs(ahead_s):.0f} s {_ahead(ahead_s)}"
+        remedy = "set this machine's by NTP; or its owner sets theirs; or a cache before it answers"
+        findings.append(Finding.of("proxy clock", _warning(abs(ahead_s) > HOST_SKEW_S), sentence, remedy))
     if end:
         days = (end - time.time()) / 86400
         sentence = f"the certificate of {host} ends in {days:.0f} days"
-        if days < CERTIFICATE_DAYS:
-            findings.append(Finding("certificate", Level.WARNING, sentence, "call its owner: no sale works without it"))
-        else:
-            findings.append(Finding("certificate", Level.OK, sentence))
+        remedy = "call its owner: no sale works without it"
+        findings.append(Finding.of("certificate", _warning(days < CERTIFICATE_DAYS), sentence, remedy))
     return findings
 
 
@@ -348,7 +355,7 @@ async def _work(services: Services) -> list[Finding]:
         late_s = (datetime.now(UTC) - since).total_seconds() if since else 0
         level = _LEVELS[LATENESS_LIMITS[what].lateness(late_s)]
         sentence = f"the oldest waits for {late_s:.0f} s" if since else "none waits"
-        findings.append(Finding(what, level, sentence, "" if level is Level.OK else _LATE[what]))
+        findings.append(Finding.of(what, level, sentence, _LATE[what]))
     return findings
 
 
@@ -359,11 +366,9 @@ async def _open(services: Services) -> list[Finding]:
         sentence = "; ".join(
             f"{number} {state}, the oldest for {oldest_s / 60:.0f} min" for state, (number, oldest_s) in found.items()
         )
-        if found.get("sending", (0, 0.0))[1] > LOST_S:
-            remedy = "a worker calls it unknown: does one run, and what does its log say?"
-            findings.append(Finding(what, Level.BAD, sentence, remedy))
-        else:
-            findings.append(Finding(what, Level.OK, sentence or "none is open"))
+        level = Level.BAD if found.get("sending", (0, 0.0))[1] > LOST_S else Level.OK
+        remedy = "a worker calls it unknown: does one run, and what does its log say?"
+        findings.append(Finding.of(what, level, sentence or "none is open", remedy))
     return findings
 
 
