@@ -105,9 +105,10 @@ async def guarantees(database: Database) -> Guarantees:
         names = [*_WANTED, *_OF_THE_SERVER]
         rows = await session.execute(_SETTINGS, {"names": names})
         found: dict[str, str] = {row.name: row.setting for row in rows}
+        home = await session.scalar(_SCHEMA)
         return Guarantees(
-            laws_off=await laws_off(session),
-            added=await added(session) if await session.scalar(_SCHEMA) else [],  # an empty database has no version
+            laws_off=await _laws_off(session, home),
+            added=[] if home is None else await added(session),  # an empty database has no version
             wrong_settings={name: (found[name], wanted) for name, wanted in _WANTED.items() if found[name] != wanted},
             forgets_by=tuple(name for name in ("fsync", "full_page_writes") if found[name] == "off"),
             wal_level=found["wal_level"],
@@ -120,10 +121,13 @@ async def guarantees(database: Database) -> Guarantees:
 
 async def laws_off(session: AsyncSession) -> str | None:
     """Why the database does not guard the record in this session, as a sentence; none when it does."""
+    return await _laws_off(session, await session.scalar(_SCHEMA))
+
+
+async def _laws_off(session: AsyncSession, home: int | None) -> str | None:
     role = await session.scalar(_ROLE)
     if role != "origin":
         return f"session_replication_role is {role}: no trigger fires, and nothing guards the record"
-    home = await session.scalar(_SCHEMA)
     if home is None:
         return "the search path does not lead to payment_intend"
     for ask, sentence in (
