@@ -90,3 +90,12 @@ def test_secret_of_before_is_read_and_bound_when_it_is_rotated() -> None:
     # A mark alone makes no place of it.
     with pytest.raises(VaultError, match="another row"):
         vault.decrypt(f"v2:{unbound}", PLACE)
+
+
+def test_what_was_opened_once_is_opened_for_its_own_row_alone() -> None:
+    vault = Vault([NEW])
+    ciphertext = vault.encrypt("token", PLACE)
+    assert [vault.open(ciphertext, PLACE) for _ in range(2)] == ["token", "token"]
+    assert vault.open.cache_info().misses == 1
+    with pytest.raises(VaultError, match="another row"):
+        vault.open(ciphertext, "device_token/8")

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
-from payment_service.access.service import SERVICE, Caller
+from payment_service.access.service import Caller
 from payment_service.errors import (
     BinOfSeveralShops,
     DeviceTokenUnreadable,
@@ -29,7 +29,7 @@ from payment_service.postgres.cache import Cache
 from payment_service.postgres.database import Database, is_duplicate
 from payment_service.postgres.visibility import ALL_SHOPS, of_shops
 from payment_service.providers.registry import DEFAULT, NAMES
-from payment_service.routing.models import PaymentConfig, PaymentConfigHistory, RouteChange
+from payment_service.routing.models import DeviceToken, PaymentConfig, PaymentConfigHistory, RouteChange
 from payment_service.routing.rule import needs_two
 from payment_service.routing.tokens import DeviceTokens, Token, Unreadable, may_be_same
 from payment_service.routing.versions import ROUTING_FIELDS, announce, put, record_change, version_of, write_version
@@ -165,7 +165,9 @@ class Routing:
 
     async def unreadable_tokens(self) -> tuple[list[int], int]:
         """The shops whose device token no key opens, and how many shops have one."""
-        tokens = {one.row.shop_id: one.device_token for one in await self.configs(SERVICE) if one.device_token}
+        query = select(PaymentConfig.shop_id, DeviceToken).join(PaymentConfig.token)
+        async with self.database.reading() as session:
+            tokens = {shop_id: self.tokens.open(token) for shop_id, token in await session.execute(query)}
         return [shop_id for shop_id, token in tokens.items() if isinstance(token, Unreadable)], len(tokens)
 
     async def config_of_bin(self, caller: Caller, organization_bin: str) -> ShopConfig:

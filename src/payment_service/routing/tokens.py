@@ -52,7 +52,7 @@ class DeviceTokens:
     def open(self, token: DeviceToken) -> Token:
         """A token in the clear, where the keys open it."""
         try:
-            return self.vault.decrypt(token.ciphertext, _context(token.id))
+            return self.vault.open(token.ciphertext, _context(token.id))
         except VaultError:
             return Unreadable(token.masked)
 

@@ -39,7 +39,6 @@ MAX_HEADERS: Final = 10
 SUBSCRIBABLE: Final = tuple(kind for kind in EventType if kind is not EventType.TEST)
 """A test event goes to the one endpoint that it tests."""
 _SIGNING_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature", "content-type")
-_MAX_OPENED: Final = 1000
 log = get_logger(__name__)
 
 
@@ -58,8 +57,6 @@ class Endpoints:
     database: Database
     vault: Vault
     outbound: Outbound
-    _opened: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
-    """Decrypted secrets, by ciphertext and context: a try costs less than decrypting what signs it."""
 
     # --- reading
 
@@ -108,7 +105,7 @@ class Endpoints:
         """
         if endpoint.headers_ciphertext is None:
             return {}
-        opened = self._decrypt(endpoint.headers_ciphertext, _context(endpoint, "headers"))
+        opened = self.vault.open(endpoint.headers_ciphertext, _context(endpoint, "headers"))
         headers: dict[str, str] = json.loads(opened)
         return headers
 
@@ -118,10 +115,10 @@ class Endpoints:
         Raises:
             VaultError: when ENCRYPTION_KEYS do not open one of them.
         """
-        found = [self._decrypt(endpoint.secret_ciphertext, _context(endpoint, "secret"))]
+        found = [self.vault.open(endpoint.secret_ciphertext, _context(endpoint, "secret"))]
         previous, until = endpoint.previous_secret_ciphertext, endpoint.previous_secret_until
         if previous is not None and until is not None and until > now:
-            found.append(self._decrypt(previous, _context(endpoint, "previous_secret")))
+            found.append(self.vault.open(previous, _context(endpoint, "previous_secret")))
         return found
 
     # --- changing
@@ -254,14 +251,6 @@ class Endpoints:
             await _record(session, "secrets-rotate", endpoint)
 
     # --- steps
-
-    def _decrypt(self, ciphertext: str, context: str) -> str:
-        opened = self._opened.get((ciphertext, context))
-        if opened is None:
-            if len(self._opened) >= _MAX_OPENED:
-                self._opened.clear()
-            opened = self._opened[ciphertext, context] = self.vault.decrypt(ciphertext, context)
-        return opened
 
     async def _check_url(self, url: str) -> None:
         try:
