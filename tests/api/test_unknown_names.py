@@ -222,6 +222,20 @@ async def test_key_under_another_name_is_not_left_out_in_silence(
     assert proxy.money_calls == 0
 
 
+@pytest.mark.parametrize("name", ["If-Match", "If-Unmodified-Since"])
+async def test_condition_of_a_change_is_not_left_out_in_silence(
+    client: httpx.AsyncClient, shops: dict[int, str], name: str
+) -> None:
+    address, headers = f"/admin/configs/{SHOP}", {name: '"1"'}
+    for answer in (
+        await client.put(address, json={"name": "Of yesterday"}, headers=headers),
+        await client.delete(address, headers=headers),
+    ):
+        assert fields_of(answer) == [name]
+    shown = (await client.get(address, headers=headers)).json()
+    assert (shown["name"], shown["is_active"], shown["version"]) == ("", True, 1)
+
+
 @pytest.mark.parametrize("content", ["{}", "[]", "null", " \n", ""])
 async def test_body_that_says_nothing_is_no_body(
     content: str, client: httpx.AsyncClient, shops: dict[int, str]

@@ -40,6 +40,8 @@ _ONE_VALUE: Final = {
     b"idempotency-key": "Idempotency-Key",
 }
 """Headers that must have one value."""
+_CONDITIONS: Final = {b"if-match": "If-Match", b"if-unmodified-since": "If-Unmodified-Since"}
+"""Headers whose senders rely on nothing being done when somebody else was first."""
 Errors = list[Mapping[str, Any]]
 
 
@@ -135,6 +137,7 @@ class _Endpoint:
             )
         )
         self._takes_key = any(one.alias == "Idempotency-Key" for one in self._of_headers)
+        self._changes = not route.methods <= {"GET", "HEAD"}
         self._query_names = [one.alias for one in self._of_query]
         self._body = route.body_field
         self._body_name = dependant.body_params[0].name if dependant.body_params else ""
@@ -200,6 +203,12 @@ class _Endpoint:
         errors = [*_given_twice(request.scope["headers"], query, pairs, self._query_names)]
         if self._takes_key:
             errors += _nearly_keys(headers)
+        if self._changes:
+            errors += [
+                _error("header", name, "is not checked here, so nothing was done; a configuration takes its version")
+                for header, name in _CONDITIONS.items()
+                if header in headers
+            ]
         if self._is_strict:
             unknown = unknown_parameters(query, self._query_names)
             errors += [_error("query", name, message) for name, message in unknown.items()]
