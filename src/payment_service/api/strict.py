@@ -137,7 +137,7 @@ class _Endpoint:
             )
         )
         self._takes_key = any(one.alias == "Idempotency-Key" for one in self._of_headers)
-        self._changes = not route.methods <= {"GET", "HEAD"}
+        self._changes = not (route.methods or set()) <= {"GET", "HEAD"}
         self._query_names = [one.alias for one in self._of_query]
         self._body = route.body_field
         self._body_name = dependant.body_params[0].name if dependant.body_params else ""

@@ -52,11 +52,11 @@ async def _give_up_old(
     session: AsyncSession, chat: NotifyChat, message: NotifyMessage, reason: str, now: datetime
 ) -> None:
     """Give up what is too old: the message that failed, and all of a chat that nothing has reached for as long."""
-    old = NotifyMessage.chat_id == chat.id, IS_OPEN, NotifyMessage.created_at < now - GIVE_UP_AFTER
+    old = [NotifyMessage.chat_id == chat.id, IS_OPEN, NotifyMessage.created_at < now - GIVE_UP_AFTER]
     if chat.failures + 1 < GIVE_UP_TRIES:
         if message.tries < GIVE_UP_TRIES:
             return
-        old = (*old, NotifyMessage.event_id == message.event_id)
+        old.append(NotifyMessage.event_id == message.event_id)
     await session.flush()
     given_up = update(NotifyMessage).where(*old).values(state=MessageState.DEAD, reason=reason)
     if len((await session.execute(given_up.returning(NotifyMessage.event_id))).all()):
