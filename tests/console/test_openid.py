@@ -1,5 +1,6 @@
 """Coming in through an OpenID provider: who does, who does not, and being asked again before something is ended."""
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Callable
@@ -197,6 +198,7 @@ DENIED = "did not let you in"
         ),
         ({"userinfo": {"sub": "43", "email": EMAIL, "email_verified": True}}, NOT_PROVEN),
         ({"userinfo": {"email": EMAIL, "email_verified": True}}, NOT_PROVEN),
+        ({"email": "operator@example.kz\x00"}, NOT_VERIFIED),
         ({"email": "nobody@example.kz"}, NO_ACCOUNT),
         ({"error": "access_denied"}, DENIED),
     ],
@@ -340,6 +342,25 @@ async def test_provider_that_is_away_is_told(services: Services, app: FastAPI, b
         assert (answer.status_code, "does not answer as it should" in text_of(answer)) == (503, True)
 
 
+@pytest.mark.parametrize("document", [b"[" * 100_000, b'{"issuer": "ISSUER", "authorization_endpoint": "https://["}'])
+async def test_provider_whose_documents_make_no_sense_is_told(
+    services: Services, app: FastAPI, browser: Browser, document: bytes
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + document.replace(b"ISSUER", issuer.encode()))
+        writer.close()
+
+    assert services.openid
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    issuer = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server:
+        odd = replace(services.openid.settings, issuer=issuer)
+        app.state.services = replace(services, openid=openid.OpenId(odd, services.vault, services.sessions))
+        answered = await browser().get(BEGIN)
+    assert (answered.status_code, "does not answer as it should" in text_of(answered)) == (503, True)
+
+
 async def test_without_a_provider_there_is_nothing_of_it(services: Services, app: FastAPI, browser: Browser) -> None:
     app.state.services = replace(services, openid=None)
     assert "openid" not in (await browser().get("/console/sign-in")).text
@@ -389,6 +410,7 @@ async def test_who_came_in_at_a_time_that_proves_nothing_is_asked_again_by_the_p
         ({"auth_time": None}, "does not say that it asked you just now"),
         ({"auth_time": 1_700_000_000}, "does not say that it asked you just now"),
         ({"auth_time": 10**12}, "does not say that it asked you just now"),
+        ({"auth_time": 10**400}, "does not say that it asked you just now"),
         ({"auth_time": True}, "does not say that it asked you just now"),
         ({"email": "dana@example.kz"}, "somebody else"),
     ],

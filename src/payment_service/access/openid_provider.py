@@ -105,9 +105,10 @@ class Provider:
         # A provider that issues an access token may state these there instead (OpenID Connect Core, 5.4).
         stated = claims if "email" in claims else await self._userinfo(known, reply.get("access_token"), claims["sub"])
         email, at = stated.get("email"), claims.get("auth_time")
+        is_address = isinstance(email, str) and email != "" and email.isprintable()
         return Identity(
-            email=email if isinstance(email, str) and email and stated.get("email_verified") is True else None,
-            authenticated_at=None if isinstance(at, bool) or not isinstance(at, int | float) else float(at),
+            email=email if is_address and stated.get("email_verified") is True else None,
+            authenticated_at=at if isinstance(at, int | float) and not isinstance(at, bool) else None,
         )
 
     # --- steps
@@ -199,7 +200,11 @@ class Provider:
     def _endpoint(self, metadata: dict[str, Any], name: str) -> str:
         """A URL of the provider: over TLS, unless the issuer itself is without, on this machine."""
         url = str(metadata.get(name))
-        if urlsplit(url).scheme not in {"https", urlsplit(self._settings.issuer).scheme}:
+        try:
+            scheme = urlsplit(url).scheme
+        except ValueError:
+            scheme = ""
+        if scheme not in {"https", urlsplit(self._settings.issuer).scheme}:
             _refuse(Refusal.AWAY, f"its {name} is none")
         return url
 
@@ -227,7 +232,7 @@ def _keys(document: dict[str, Any]) -> KeySet:
 def _object(reply: bytes) -> dict[str, Any] | None:
     try:
         found = json.loads(reply)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
