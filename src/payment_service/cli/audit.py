@@ -2,15 +2,13 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from payment_service.audit import archive, checking, retiring
 from payment_service.audit.archive import SealRange, UnsealedRows
@@ -19,7 +17,8 @@ from payment_service.audit.checking import Report
 from payment_service.audit.comparing import Comparison, compare
 from payment_service.audit.retiring import RetirablePartition
 from payment_service.audit.verification import Expected, RecordBroken
-from payment_service.cli.output import AsJson, fail, show
+from payment_service.cli.output import AsJson, Before, fail, in_utc, show
+from payment_service.cli.progress import progress
 from payment_service.cli.running import with_database
 from payment_service.postgres.database import Database, is_unreachable
 from payment_service.postgres.months import NotRetired
@@ -64,7 +63,7 @@ def verify(
         seals = await archive.seal_range(database, from_seal=from_seal)
         if seals is None and from_seal > 1:
             fail(f"There is no seal {from_seal}.")
-        with _progress("Checking seals", seals.last - from_seal + 1 if seals else 0) as advance:
+        with progress("Checking seals", seals.last - from_seal + 1 if seals else 0) as advance:
             report = await checking.check_database(database, from_seal=from_seal, expected=expected, progress=advance)
         waiting = await archive.unsealed_rows(database)
         await _record_check(database, report)
@@ -97,7 +96,7 @@ def export(
     """
 
     async def work(database: Database) -> tuple[SealRange | None, UnsealedRows]:
-        period = {"since": _in_utc(since), "until": _in_utc(until)}
+        period = {"since": in_utc(since), "until": in_utc(until)}
         wanted = await archive.seal_range(database, from_seal=from_seal, **period)
         gone = max((one.last_seq for one in await archive.retired(database)), default=0)
         if wanted is not None and wanted.first <= gone:
@@ -116,7 +115,7 @@ def export(
 async def _write(database: Database, wanted: SealRange, file: BinaryIO) -> None:
     before = await archive.seal_before(database, wanted.first)
     lines = archive.read(database, wanted, after=before.last_id if before else None)
-    with _progress("Writing seals", wanted.last - wanted.first + 1) as advance:
+    with progress("Writing seals", wanted.last - wanted.first + 1) as advance:
         async with aclosing(lines):
             async for line in lines:
                 _put(file, archive.to_line(line) + b"\n")
@@ -128,9 +127,7 @@ async def _write(database: Database, wanted: SealRange, file: BinaryIO) -> None:
 @app.command()
 def retire(
     *,
-    before: Annotated[
-        datetime, typer.Option(formats=["%Y-%m"], help="Months that ended before this one (UTC), as 2026-10.")
-    ],
+    before: Before,
     folder: Annotated[Path, typer.Option(help="Where each month's file is written.", file_okay=False, exists=True)],
 ) -> None:
     """Take old months out of the database, as the owner of its tables. Nothing is deleted.
@@ -156,7 +153,7 @@ async def _retire(database: Database, leaving: RetirablePartition, path: Path) -
     digest = None
     if leaving.seals is not None:
         count = leaving.seals.last - leaving.seals.first + 1
-        with _whole_or_removed(path), _progress(f"Writing {leaving.partition}", count) as advance:
+        with _whole_or_removed(path), progress(f"Writing {leaving.partition}", count) as advance:
             digest = await retiring.write_file(database, leaving.seals, path, progress=advance)
     with _kept_unless_it_stays(path, leaving.partition):
         await retiring.retire(database, leaving.partition, digest)
@@ -207,7 +204,7 @@ def _put(file: BinaryIO, text: bytes) -> None:
 
 def _check_file(path: Path, expected: Expected | None) -> Report:
     try:
-        with _progress("Checking the file", path.stat().st_size) as advance:
+        with progress("Checking the file", path.stat().st_size) as advance:
             return checking.check_file(path, expected=expected, progress=advance)
     except OSError as error:
         fail(f"{path} cannot be read: {error.strerror}.")
@@ -278,10 +275,6 @@ def _expected(text: str | None) -> Expected | None:
     return Expected(found[1], int(found[2]) if found[2] else None)
 
 
-def _in_utc(moment: datetime | None) -> datetime | None:
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
-
-
 @contextmanager
 def _sink(path: Path | None) -> Iterator[BinaryIO]:
     """Where the export goes. A file that was not completed is removed, and none is overwritten."""
@@ -300,14 +293,3 @@ def _sink(path: Path | None) -> Iterator[BinaryIO]:
     except BaseException:
         path.unlink()
         raise
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], object]]:
-    """A bar on a terminal; elsewhere nothing."""
-    if not sys.stderr.isatty():
-        yield lambda _done: None
-        return
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, advance=done)

@@ -1,11 +1,10 @@
 """``payment-service events``: take old months of events out of the database."""
 
-from datetime import UTC, datetime
-from typing import Annotated
+from datetime import UTC
 
 import typer
 
-from payment_service.cli.output import fail
+from payment_service.cli.output import Before, fail
 from payment_service.cli.running import with_database
 from payment_service.events import retiring
 from payment_service.postgres.database import Database
@@ -22,9 +21,7 @@ def events() -> None:
 @app.command()
 def retire(
     *,
-    before: Annotated[
-        datetime, typer.Option(formats=["%Y-%m"], help="Months that ended before this one (UTC), as 2026-10.")
-    ],
+    before: Before,
 ) -> None:
     """Take old months of events, deliveries and messages out, as the owner of the tables. Nothing is deleted.
 

@@ -8,7 +8,7 @@ import typer
 from payment_service.access.models import ApiKey
 from payment_service.access.service import Access, NewKey, Scope
 from payment_service.access.views import KeyView
-from payment_service.cli.output import AsJson, completing, fail, show
+from payment_service.cli.output import AsJson, completing, fail, show, show_once
 from payment_service.cli.running import with_database, with_secrets
 from payment_service.postgres.database import Database
 from payment_service.postgres.vault import Vault
@@ -46,11 +46,7 @@ def create(
         )
 
     made = with_secrets(work)
-    if as_json:
-        show([{**_line(made.row), "key": made.key}], as_json=True)
-        return
-    show([_line(made.row)], as_json=False)
-    typer.echo(f"Key (shown only now): {made.key}")
+    show_once(_line(made.row), "key", made.key, as_json=as_json)
 
 
 @app.command("list")

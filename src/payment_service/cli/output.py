@@ -1,8 +1,12 @@
-"""What commands print: a table for people, JSON for scripts (``--json``), one sentence when something is wrong."""
+"""What commands share: options, and what they print.
+
+That is a table for people, JSON for scripts (``--json``), one sentence when something is wrong.
+"""
 
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -22,7 +26,15 @@ def plain(text: str | None) -> str | None:
         raise typer.BadParameter(f"It {error}.") from error
 
 
+Before = Annotated[
+    datetime, typer.Option(formats=["%Y-%m"], help="Months that ended before this one (UTC), as 2026-10.")
+]
 Reason = Annotated[str, typer.Option(help="The reason; kept in the history.", callback=plain)]
+
+
+def in_utc(moment: datetime | None) -> datetime | None:
+    """The time of an option, which is UTC unless it says another offset."""
+    return None if moment is None else moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def completing(words: Iterable[str]) -> Callable[[], list[str]]:
@@ -59,6 +71,15 @@ def show(
         table.add_row(*(_cell(value) for value in row.values()))
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
+
+
+def show_once(row: Mapping[str, Any], name: str, secret: str, *, as_json: bool) -> None:
+    """Print a row, and the secret that nobody is shown again."""
+    if as_json:
+        show([{**row, name: secret}], as_json=True)
+    else:
+        show([row], as_json=False)
+        typer.echo(f"{name.capitalize()} (shown only now): {secret}")
 
 
 def _cell(value: object) -> str:

@@ -119,19 +119,30 @@ def reconcile(
     if csv_file is not None and not _can_be_replaced(csv_file):  # checked before hours of reading
         _give_up(f"{csv_file} cannot be written: name a file in a folder that you may write to.")
 
-    async def work(services: "Services") -> _Report:
-        reconciliation = Reconciliation(services.database, services.providers, services.reading)
-        checkpoint = stopped or await _begin(reconciliation, arguments)
-        if not await reconciliation.knows(checkpoint.walk):
-            _give_up(f"{state} was left by a run over another database.")
-        await _walk(reconciliation, checkpoint, state)
-        turnovers = await turnovers_of(services.database, checkpoint.period, checkpoint.walk.findings)
-        return _Report(checkpoint.period, checkpoint.walk, turnovers)
-
-    try:
-        report = with_services(work, asks_provider=True)
+    with _continued_by(state):
+        report = with_services(lambda services: _compare(services, arguments, stopped, state), asks_provider=True)
         if csv_file is not None:
             write_whole(csv_file, csv_of(report.turnovers))
+    (_print_json if as_json else _print)(report)
+    state.unlink(missing_ok=True)
+    raise typer.Exit(_code(report.walk.findings))
+
+
+async def _compare(services: "Services", arguments: RunArguments, stopped: Checkpoint | None, state: Path) -> _Report:
+    reconciliation = Reconciliation(services.database, services.providers, services.reading)
+    checkpoint = stopped or await _begin(reconciliation, arguments)
+    if not await reconciliation.knows(checkpoint.walk):
+        _give_up(f"{state} was left by a run over another database.")
+    await _walk(reconciliation, checkpoint, state)
+    turnovers = await turnovers_of(services.database, checkpoint.period, checkpoint.walk.findings)
+    return _Report(checkpoint.period, checkpoint.walk, turnovers)
+
+
+@contextlib.contextmanager
+def _continued_by(state: Path) -> Iterator[None]:
+    """Whatever stops the run is said in a sentence, with the command that continues it."""
+    try:
+        yield
     except (_StoppedError, ProviderAwayError, CannotWriteError) as error:
         _give_up(str(error), state)
     except KeyboardInterrupt:
@@ -140,9 +151,6 @@ def reconcile(
         if (sentence := sentence_of(error)) is None:
             raise
         _give_up(sentence, state)
-    (_print_json if as_json else _print)(report)
-    state.unlink(missing_ok=True)
-    raise typer.Exit(_code(report.walk.findings))
 
 
 def _load_stopped(state: Path, arguments: RunArguments, *, resume: bool) -> Checkpoint | None:

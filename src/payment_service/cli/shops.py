@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, assert_never
@@ -49,9 +50,24 @@ def import_shops(
     Columns: shop_id and organization_bin, and if wanted name, city, description, provider, is_active, device_token.
     Shops that the file does not name stay as they are; an empty device_token or provider leaves what is there.
     """
+    rows = _parsed(file)
+
+    async def work(database: Database, vault: Vault) -> list[importing.Planned]:
+        return await importing.apply(await _written(database, vault), rows, reason=reason, dry_run=dry_run)
+
+    planned = with_secrets(work)
+    if as_json:
+        lines = [{"shop_id": plan.shop_id, "action": plan.action, "changes": dict(plan.changes)} for plan in planned]
+        show(lines, as_json=True)
+        return
+    show([line for plan in planned for line in _changes(plan)], as_json=False)
+    changed = sum(plan.action != "keep" for plan in planned)
+    typer.echo(f"{changed} of {len(planned)} shops {'would change' if dry_run else 'changed'}.")
+
+
+def _parsed(file: Path | None) -> list[importing.Row]:
     try:
-        text = importing.packaged_shops() if file is None else file.read_text("utf-8")
-        rows = importing.parse(text)
+        return importing.parse(importing.packaged_shops() if file is None else file.read_text("utf-8"))
     except OSError as error:
         fail(f"{file} cannot be read: {error.strerror}.")
     except UnicodeDecodeError:
@@ -59,32 +75,11 @@ def import_shops(
     except importing.BadFileError as error:
         fail("\n".join([*error.problems, "Nothing was imported."]))
 
-    async def work(database: Database, vault: Vault) -> list[importing.Planned]:
-        return await importing.apply(await _written(database, vault), rows, reason=reason, dry_run=dry_run)
 
-    planned = with_secrets(work)
-    if as_json:
-        show(
-            [{"shop_id": plan.shop_id, "action": plan.action, "changes": dict(plan.changes)} for plan in planned],
-            as_json=True,
-        )
-        return
-    show(
-        [
-            {
-                "shop_id": plan.shop_id,
-                "action": plan.action,
-                "field": name,
-                "from": before,
-                "to": after,
-            }
-            for plan in planned
-            for name, (before, after) in (plan.changes or {"": (None, None)}).items()
-        ],
-        as_json=False,
-    )
-    changed = sum(plan.action != "keep" for plan in planned)
-    typer.echo(f"{changed} of {len(planned)} shops {'would change' if dry_run else 'changed'}.")
+def _changes(plan: importing.Planned) -> Iterator[dict[str, Any]]:
+    """A line for each field that changes, or one for a shop that stays as it is."""
+    for field, (before, after) in (plan.changes or {"": (None, None)}).items():
+        yield {"shop_id": plan.shop_id, "action": plan.action, "field": field, "from": before, "to": after}
 
 
 class ExportFormat(StrEnum):

@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
 
 from payment_service.access.service import FULL_ACCESS
-from payment_service.cli.output import AsJson, asked_for, completing, fail, plain, show
+from payment_service.cli.output import AsJson, asked_for, completing, fail, in_utc, plain, show, show_once
 from payment_service.cli.running import with_services
 from payment_service.webhooks.endpoints import SUBSCRIBABLE, NewSecret
 from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
@@ -169,8 +169,8 @@ def deliveries(
             endpoint_id=endpoint,
             states=[state] if state else (),
             type=event,
-            since=_utc(since),
-            until=_utc(until),
+            since=in_utc(since),
+            until=in_utc(until),
             limit=limit,
             cursor=cursor,
         )
@@ -202,7 +202,7 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Deliver again: one, all that failed since a time, or everything of a period."""
-    times = (_utc(failed_since), _utc(since), _utc(until))
+    times = (in_utc(failed_since), in_utc(since), in_utc(until))
 
     async def work(services: "Services") -> int | None:
         match delivery_id, endpoint, *times:
@@ -233,11 +233,7 @@ def _change(endpoint_id: UUID, fields: dict[str, Any], *, as_json: bool) -> None
 
 
 def _show_secret(made: NewSecret, shown: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        show([{**shown, "secret": made.secret}], as_json=True)
-        return
-    show([_line(shown)], as_json=False)
-    typer.echo(f"Secret (shown only now): {made.secret}")
+    show_once(shown if as_json else _line(shown), "secret", made.secret, as_json=as_json)
 
 
 def _show_details(found: DeliveryDetails, *, as_json: bool) -> None:
@@ -263,10 +259,6 @@ def _show_details(found: DeliveryDetails, *, as_json: bool) -> None:
 def _headers(lines: list[str]) -> dict[str, str]:
     pairs = [line.partition(":") for line in lines]
     return {name.strip(): value.strip() if colon else asked_for(name) for name, colon, value in pairs}
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    return None if moment is None else moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _line(shown: dict[str, Any]) -> dict[str, Any]:
