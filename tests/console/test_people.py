@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from payment_service.access.people import Role
-from payment_service.access.service import Scope
+from payment_service.access.service import FULL_ACCESS, Scope
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.routing.rule import set_needs_two
 from payment_service.services import Services
@@ -240,3 +240,18 @@ async def test_nobody_changes_their_own_account(services: Services, sign_in: Sig
         answer = await client.post(f"/console/people/{me.id}", data={"do": act, "role": "operator"})
         assert (answer.status_code, "by another administrator" in answer.text) == (422, True)
     assert (await client.get("/console")).status_code == 200
+
+
+async def test_shop_whose_number_has_ten_digits_is_chosen_like_any_other(
+    services: Services, shops: dict[int, str], sign_in: SignIn
+) -> None:
+    far = 2_147_483_647
+    await services.routing.create(FULL_ACCESS, far, {"organization_bin": shops[OWN]}, reason="")
+    client = await sign_in(Role.ADMIN)
+    chosen = {name: value for name, value in ACCOUNT.items() if name != f"shop-{OWN}"} | {f"shop-{far}": "yes"}
+    await client.post("/console/people/new", data={**chosen, "role": "operator"})
+    [person] = [one for one in await services.people.all() if one.name == ACCOUNT["name"]]
+    assert person.shops == [far]
+    assert (await client.get("/console/sums", params={"shop": far})).status_code == 200
+    for none in (far + 1, "12345678901"):
+        assert (await client.get("/console/sums", params={"shop": none})).status_code == 422

@@ -1,9 +1,8 @@
 """Fields that several forms share: the chosen shops, and the id that makes a form count once."""
 
-import re
 from uuid import UUID
 
-from payment_service.console.web import Refused, Visit
+from payment_service.console.web import Refused, Visit, number_of
 from payment_service.errors import InvalidInput
 from payment_service.postgres.visibility import ALL_SHOPS, Shops
 from payment_service.reconciliation.turnover import names_of_shops
@@ -23,8 +22,8 @@ def form_id(visit: Visit) -> UUID:
 
 def shop_numbers(visit: Visit) -> list[int]:
     """The shops of the form: each has a field of its own, named by its number."""
-    names = [name.removeprefix("shop-") for name in visit.form if name.startswith("shop-")]
-    return [int(name) for name in names if re.fullmatch(r"[0-9]{1,9}", name)]
+    numbers = (number_of(name.removeprefix("shop-")) for name in visit.form if name.startswith("shop-"))
+    return [number for number in numbers if number is not None]
 
 
 async def chosen_shops(visit: Visit) -> Shops:

@@ -16,7 +16,7 @@ from payment_service.access.views import KeyView
 from payment_service.console.form_fields import chosen_shops, form_id, shop_numbers
 from payment_service.console.lists import sellers
 from payment_service.console.problems import field_of, problem_fields
-from payment_service.console.web import HOME, Refused, Visit, number_of, redirect, require_proof, uncached_page
+from payment_service.console.web import HOME, Refused, Visit, number_in_path, redirect, require_proof, uncached_page
 from payment_service.errors import InvalidInput, ServiceError
 from payment_service.languages import mark
 from payment_service.reconciliation.turnover import names_of_shops
@@ -93,7 +93,7 @@ def _expiry(visit: Visit) -> datetime | None:
 
 async def revoke(visit: Visit) -> Response:
     """Confirm, with the password, that a key is revoked; and revoke it."""
-    key_id = number_of(visit.request.path_params["id"])
+    key_id = number_in_path(visit)
     row = next((row for row in await visit.services.access.all() if row.id == key_id), None)
     if row is None:
         raise Refused(404)

@@ -16,7 +16,7 @@ from payment_service.console.web import (
     Refused,
     Visit,
     money_of,
-    number_of,
+    number_in_path,
     redirect,
     require_proof,
     uncached_page,
@@ -75,7 +75,7 @@ async def new(visit: Visit) -> Response:
 
 async def one(visit: Visit) -> Response:
     """One account, and the actions on it."""
-    person_id = number_of(visit.request.path_params["id"])
+    person_id = number_in_path(visit)
     person = next((row for row in await visit.services.people.all() if row.id == person_id), None)
     if person is None:
         raise Refused(404)

@@ -21,7 +21,7 @@ from payment_service.audit.service import LogFilter
 from payment_service.audit.views import as_csv, lines_of
 from payment_service.console.lists import cursor_of, sellers
 from payment_service.console.payment_status import Tone
-from payment_service.console.web import HOME, Visit, signed_in
+from payment_service.console.web import HOME, Visit, number_of, signed_in
 from payment_service.errors import InvalidInput
 from payment_service.languages import mark
 from payment_service.payments.views import tenge
@@ -115,13 +115,13 @@ def _wanted(visit: Visit) -> LogFilter:
         InvalidInput: for one that is not valid.
     """
     texts: dict[str, Any] = {name: visit.query(name) or None for name in _TEXTS}
-    shop = visit.query("shop")
-    if shop and not (shop.isascii() and shop.isdigit() and 0 < int(shop) < 2**31):
+    shop_id = number_of(visit.query("shop"))
+    if visit.query("shop") and not shop_id:
         raise InvalidInput("shop", "is a number")
     until = _day(visit, "until")
     return LogFilter(
         shops=visit.me.caller.shops,
-        shop_id=int(shop) if shop else None,
+        shop_id=shop_id,
         operation_type=texts["operation"],
         external_id=texts["external_id"],
         status=texts["status"],

@@ -1,6 +1,5 @@
 """Sellers: where the money of each shop goes, and its recent activity."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,7 +11,7 @@ from payment_service.access.people import Right
 from payment_service.almaty import ALMATY, midnight, today
 from payment_service.console.lists import AT_ONCE, cursor_of
 from payment_service.console.payment_status import PaymentStatus, Tone, payment_status
-from payment_service.console.web import HOME, Refused, Visit
+from payment_service.console.web import HOME, Refused, Visit, number_in_path, number_of
 from payment_service.languages import mark
 from payment_service.payments import queries
 from payment_service.payments.lifecycle import Failure
@@ -32,7 +31,6 @@ SELLERS: Final = f"{HOME}/sellers"
 CHANGES_SHOWN: Final = 20
 FAILURE_SHOWN_FOR: Final = timedelta(days=7)
 """An older failure says little about today."""
-_SHOP_ID: Final = re.compile(r"[1-9][0-9]{0,9}")
 _REMEDIES: Final[Mapping[Remedy, str]] = {
     Remedy.CERTIFICATE: mark("The proxy's certificate at Kaspi is missing or wrong: tell the owner of the proxy."),
     Remedy.DEVICE: mark(
@@ -101,9 +99,10 @@ class Seller:
 async def all_sellers(visit: Visit) -> Response:
     """Every seller that the person sees."""
     configs = await visit.services.routing.configs(visit.me.caller)
-    after = visit.query("after")
-    first = shop_id_of(after) if after else 0
-    later = [config for config in configs if config.row.shop_id > first]
+    after = number_of(visit.query("after") or "0")
+    if after is None:
+        raise Refused(404)
+    later = [config for config in configs if config.row.shop_id > after]
     found = await sellers_of(visit, later[:ON_A_PAGE], configs)
     more = len(later) > ON_A_PAGE
     return visit.page("sellers.html", found=found, next_after=found[-1].row.shop_id if more else None, limits=LIMITS)
@@ -146,7 +145,7 @@ async def read(visit: Visit) -> Seller:
     Raises:
         ShopNotConfigured: when there is none that the person may see.
     """
-    shop_id = shop_id_of(visit.request.path_params["shop_id"])
+    shop_id = number_in_path(visit, "shop_id")
     config = await visit.services.routing.config_of(visit.me.caller, shop_id)
     of_bin = await visit.services.routing.configs(visit.me.caller, organization_bin=config.row.organization_bin)
     return (await sellers_of(visit, [config], of_bin))[0]
@@ -194,10 +193,3 @@ def _trouble(payment: Payment | None) -> Trouble | None:
             known = remedy_of(payment.provider, payment.error_code)
             remedy = _NOBODY_KNOWS if known is None else _REMEDIES[known]
     return Trouble(PaymentLine.of(payment), remedy)
-
-
-def shop_id_of(text: str) -> int:
-    """The id of a shop, as an address has it."""
-    if not _SHOP_ID.fullmatch(text) or int(text) >= 2**31:
-        raise Refused(404)
-    return int(text)

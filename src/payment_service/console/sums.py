@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 
 from payment_service.almaty import midnight, today
 from payment_service.console.chart import Chart, chart_of
-from payment_service.console.web import Visit
+from payment_service.console.web import Visit, number_of
 from payment_service.errors import InvalidInput
 from payment_service.languages import Language
 from payment_service.payments.lifecycle import State
@@ -26,7 +26,6 @@ from payment_service.reconciliation.turnover import Turnover, csv_lines, names_o
 _A_WEEK: Final = timedelta(days=7)
 _A_DAY: Final = timedelta(days=1)
 _DAY: Final = re.compile(r"20[2-9][0-9]-[0-9]{2}-[0-9]{2}")
-_SHOP: Final = re.compile(r"[0-9]{1,9}")
 _NOT_PAID: Final = (State.FAILED, State.CANCELLED)
 
 
@@ -45,15 +44,15 @@ class SumsQuery:
         Raises:
             InvalidInput: for what is not a day, month or shop.
         """
-        day, month, shop = visit.query("day"), visit.query("month"), visit.query("shop")
-        if shop and not _SHOP.fullmatch(shop):
+        day, month, shop_id = visit.query("day"), visit.query("month"), number_of(visit.query("shop"))
+        if visit.query("shop") and shop_id is None:
             raise InvalidInput("period", "and shop are as the page offers them")
         text = f"{month}-01" if month else day or f"{today():%F}"
         try:
             first = date.fromisoformat(text if _DAY.fullmatch(text) else "none")
         except ValueError as error:
             raise InvalidInput("period", "is none") from error
-        return cls(first, bool(month), int(shop) if shop else None)
+        return cls(first, bool(month), shop_id)
 
     @property
     def next(self) -> "SumsQuery":

@@ -30,6 +30,7 @@ from payment_service.scheduling.operations import ANSWER_WITHIN_S, NotEndedYet
 from payment_service.services import Services
 from payment_service.setting_texts import is_loopback
 
+_NUMBER: Final = re.compile(r"[0-9]{1,10}")
 _SUM: Final = re.compile(r"[0-9]+(?:[.,][0-9]{1,2})?")
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -186,15 +187,21 @@ def moment_of(text: str) -> datetime:
     return moment
 
 
-def number_of(text: str) -> int:
-    """A number of an address.
+def number_of(text: str) -> int | None:
+    """The number of a shop, a key or a person; none for what is none."""
+    return int(text) if _NUMBER.fullmatch(text) and int(text) < 2**31 else None
+
+
+def number_in_path(visit: Visit, name: str = "id") -> int:
+    """A number of the path.
 
     Raises:
         Refused: for anything else.
     """
-    if not re.fullmatch(r"[0-9]{1,9}", text):
+    number = number_of(visit.request.path_params[name])
+    if number is None:
         raise Refused(404)
-    return int(text)
+    return number
 
 
 def money_of(visit: Visit, field: str) -> Money:
