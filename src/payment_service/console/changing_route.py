@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from payment_service.console.problems import problem_fields
 from payment_service.console.sellers import SELLERS, Seller, read
 from payment_service.console.web import Visit, reason_of, redirect, require_proof
 from payment_service.errors import InvalidInput, RouteChangeNotFound, ServiceError
@@ -25,7 +24,7 @@ async def change(visit: Visit) -> Response:
     """The form, beside the current route, and its submission."""
     seller = await read(visit)
     home, routing = f"{SELLERS}/{seller.row.shop_id}", visit.services.routing
-    if visit.request.method != "POST":
+    if not visit.is_sent:
         return await _form(visit, seller)
     if visit.form_value("seen") != str(seller.row.version):
         return redirect(home, done="seen-before")
@@ -56,33 +55,35 @@ async def change(visit: Visit) -> Response:
 async def decide(visit: Visit) -> Response:
     """A proposed change beside the current route, and the decision of the second administrator."""
     seller, proposal = await _proposal(visit)
-    me, changes = visit.me, visit.services.route_changes
-    error: ServiceError | None = None
-    if visit.request.method == "POST":
-        decision = visit.form_value("decision")
-        try:
-            if decision not in {"confirm", "refuse"}:
-                raise InvalidInput("decision", "is none")
-            await require_proof(visit)
-            act = changes.confirm if decision == "confirm" else changes.refuse
-            await act(me.caller, me.person.id, proposal.change.id)
-        except ServiceError as refusal:
-            error = refusal
-        else:
-            done = "confirmed" if decision == "confirm" else "refused"
-            return redirect(f"{SELLERS}/{seller.row.shop_id}", done=done)
-    proposed = proposal.change
-    token_today = visit.services.routing.opened(seller.row).device_token
-    known = await visit.services.routing.configs(me.caller, organization_bin=proposed.organization_bin)
-    return visit.page(
+    if not visit.is_sent:
+        return await _decision_form(visit, seller, proposal)
+    decision, changes = visit.form_value("decision"), visit.services.route_changes
+    try:
+        if decision not in {"confirm", "refuse"}:
+            raise InvalidInput("decision", "is none")
+        await require_proof(visit)
+        act = changes.confirm if decision == "confirm" else changes.refuse
+        await act(visit.me.caller, visit.me.person.id, proposal.change.id)
+    except ServiceError as error:
+        return await _decision_form(visit, seller, proposal, error)
+    done = "confirmed" if decision == "confirm" else "refused"
+    return redirect(f"{SELLERS}/{seller.row.shop_id}", done=done)
+
+
+async def _decision_form(
+    visit: Visit, seller: Seller, proposal: Proposal, error: ServiceError | None = None
+) -> Response:
+    routing, proposed = visit.services.routing, proposal.change
+    known = await routing.configs(visit.me.caller, organization_bin=proposed.organization_bin)
+    return visit.form_page(
         "route_decision.html",
+        error,
         seller=seller,
         proposal=proposal,
-        token_today=masked_token(token_today),
-        is_own=proposed.proposed_by == me.person.id,
+        token_today=masked_token(routing.opened(seller.row).device_token),
+        is_own=proposed.proposed_by == visit.me.person.id,
         is_open=seller.waiting is not None and seller.waiting.change.id == proposed.id,
         same_bin=[other.row for other in known if other.row.shop_id != seller.row.shop_id],
-        **problem_fields(error, visit.language),
     )
 
 
@@ -130,10 +131,10 @@ async def _form(visit: Visit, seller: Seller, error: ServiceError | None = None)
         "is_active": "yes" if row.is_active else "",
         **{name: getattr(row, name) for name in _TEXTS},
     }
-    return visit.page(
+    return visit.form_page(
         "route.html",
+        error,
         seller=seller,
         given=given,
         needs_two=await visit.services.routing.needs_two(),
-        **problem_fields(error, visit.language),
     )

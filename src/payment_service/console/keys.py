@@ -15,7 +15,7 @@ from payment_service.access.service import Scope
 from payment_service.access.views import KeyView
 from payment_service.console.form_fields import chosen_shops, form_id, shop_numbers
 from payment_service.console.lists import sellers
-from payment_service.console.problems import field_of, problem_fields
+from payment_service.console.problems import field_of
 from payment_service.console.web import HOME, Refused, Visit, number_in_path, redirect, require_proof, uncached_page
 from payment_service.errors import InvalidInput, ServiceError
 from payment_service.languages import mark
@@ -48,32 +48,31 @@ async def keys(visit: Visit) -> Response:
 
 async def new(visit: Visit) -> Response:
     """The form for a key, and its submission, which shows the key once."""
-    error: ServiceError | None = None
-    if visit.request.method == "POST":
-        once = form_id(visit)
-        try:
-            scopes, shops, expires_at = _scopes(visit), await chosen_shops(visit), _expiry(visit)
-            await require_proof(visit)
-            made = await visit.services.access.create(
-                visit.form_value("name"), scopes, shops=shops, expires_at=expires_at, once=once
-            )
-        except InvalidInput as refusal:
-            if field_of(refusal) == "once":
-                return redirect(f"{HOME}/keys", done="made-before")
-            error = InvalidInput("key_name", "is none") if field_of(refusal) == "name" else refusal
-        except ServiceError as refusal:
-            error = refusal
-        else:
-            return uncached_page(visit, "key_made.html", key=KeyView.of(made.row), whole=made.key)
-    return visit.page(
+    if not visit.is_sent:
+        return await _form(visit)
+    once = form_id(visit)
+    try:
+        scopes, shops, expires_at = _scopes(visit), await chosen_shops(visit), _expiry(visit)
+        await require_proof(visit)
+        name = visit.form_value("name")
+        made = await visit.services.access.create(name, scopes, shops=shops, expires_at=expires_at, once=once)
+    except ServiceError as error:
+        if field_of(error) == "once":
+            return redirect(f"{HOME}/keys", done="made-before")
+        return await _form(visit, InvalidInput("key_name", "is none") if field_of(error) == "name" else error)
+    return uncached_page(visit, "key_made.html", key=KeyView.of(made.row), whole=made.key)
+
+
+async def _form(visit: Visit, error: ServiceError | None = None) -> Response:
+    return visit.form_page(
         "key_new.html",
+        error,
         once=visit.form_value("once") or str(uuid4()),
         scopes=SCOPES,
         shops=await names_of_shops(visit.services.database),
-        chosen=[scope for scope in SCOPES if f"scope-{scope}" in visit.form],
+        chosen=_scopes(visit),
         chosen_shops=shop_numbers(visit),
         given=visit.form,
-        **problem_fields(error, visit.language),
     )
 
 
@@ -97,17 +96,11 @@ async def revoke(visit: Visit) -> Response:
     row = next((row for row in await visit.services.access.all() if row.id == key_id), None)
     if row is None:
         raise Refused(404)
-    error: ServiceError | None = None
-    if visit.request.method == "POST":
-        try:
-            await require_proof(visit)
-            await visit.services.access.revoke(key_id)
-        except ServiceError as refusal:
-            error = refusal
-        else:
-            return redirect(f"{HOME}/keys", done="revoked")
-    return visit.page(
-        "key_revoke.html",
-        key=KeyView.of(row),
-        **problem_fields(error, visit.language),
-    )
+    if not visit.is_sent:
+        return visit.form_page("key_revoke.html", key=KeyView.of(row))
+    try:
+        await require_proof(visit)
+        await visit.services.access.revoke(key_id)
+    except ServiceError as error:
+        return visit.form_page("key_revoke.html", error, key=KeyView.of(row))
+    return redirect(f"{HOME}/keys", done="revoked")

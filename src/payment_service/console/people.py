@@ -10,7 +10,7 @@ from payment_service.access.people import Role
 from payment_service.access.views import PersonView
 from payment_service.console.form_fields import shop_numbers
 from payment_service.console.lists import sellers
-from payment_service.console.problems import field_of, problem_fields
+from payment_service.console.problems import field_of
 from payment_service.console.web import (
     HOME,
     Refused,
@@ -56,21 +56,18 @@ async def people(visit: Visit) -> Response:
 
 async def new(visit: Visit) -> Response:
     """The form for an account, and its submission, which shows or sends the link that sets the password."""
-    error: ServiceError | None = None
-    if visit.request.method == "POST":
-        try:
-            role, shops, limit = _role(visit), _shops(visit), _limit(visit)
-            await require_proof(visit)
-            await _check_alone(visit, role)
-            person = await visit.services.people.add(
-                visit.form_value("email"), visit.form_value("name"), role, shops, refund_limit=limit
-            )
-        except ServiceError as refusal:
-            is_name = isinstance(refusal, InvalidInput) and field_of(refusal) == "name"
-            error = InvalidInput("person_name", "is too long, or none") if is_name else refusal
-        else:
-            return await (_sent if visit.form_value("send") else _linked)(visit, person)
-    return await _form(visit, None, error)
+    if not visit.is_sent:
+        return await _form(visit, None)
+    try:
+        role, shops, limit = _role(visit), _shops(visit), _limit(visit)
+        await require_proof(visit)
+        await _check_alone(visit, role)
+        email, name = visit.form_value("email"), visit.form_value("name")
+        person = await visit.services.people.add(email, name, role, shops, refund_limit=limit)
+    except ServiceError as error:
+        is_name = field_of(error) == "name"
+        return await _form(visit, None, InvalidInput("person_name", "is too long, or none") if is_name else error)
+    return await (_sent if visit.form_value("send") else _linked)(visit, person)
 
 
 async def one(visit: Visit) -> Response:
@@ -79,21 +76,21 @@ async def one(visit: Visit) -> Response:
     person = next((row for row in await visit.services.people.all() if row.id == person_id), None)
     if person is None:
         raise Refused(404)
-    error: ServiceError | None = None
-    if visit.request.method == "POST":
-        act = _ACTS.get(visit.form_value("do"))
-        if act is None or person.disabled_at is not None:
-            raise Refused(400)
-        try:
-            if person.id == visit.me.person.id and visit.form_value("do") not in {"link", "send-link"}:
-                raise InvalidInput("own_account", "is changed by somebody else")
-            await require_proof(visit)
-            if visit.form_value("do") in {"link", "send-link"} and person.id != visit.me.person.id:
-                await _check_alone(visit, person.role)
-            return await act(visit, person)
-        except ServiceError as refusal:
-            error = refusal
-    return await _form(visit, person, error)
+    if not visit.is_sent:
+        return await _form(visit, person)
+    act = _ACTS.get(visit.form_value("do"))
+    if act is None or person.disabled_at is not None:
+        raise Refused(400)
+    is_link, is_me = act in {_linked, _sent}, person.id == visit.me.person.id
+    try:
+        if is_me and not is_link:
+            raise InvalidInput("own_account", "is changed by somebody else")
+        await require_proof(visit)
+        if is_link and not is_me:
+            await _check_alone(visit, person.role)
+        return await act(visit, person)
+    except ServiceError as error:
+        return await _form(visit, person, error)
 
 
 async def _change(visit: Visit, person: Person) -> Response:
@@ -151,17 +148,18 @@ async def _check_alone(visit: Visit, role: str) -> None:
         raise InvalidInput("administrator", "is made by the command line")
 
 
-async def _form(visit: Visit, person: Person | None, error: ServiceError | None) -> Response:
+async def _form(visit: Visit, person: Person | None, error: ServiceError | None = None) -> Response:
     view = PersonView.of(person) if person else None
     given: dict[str, Any] = {"email": "", "name": "", "role": Role.OPERATOR, "shops": [], "limit": "", "send": True}
     if view:
         shops = [] if view.shops == "all" else view.shops
         given |= {"role": view.role, "shops": shops, "limit": view.refund_limit or ""}
-    if visit.request.method == "POST" and visit.form_value("do") in {"", "change"}:
+    if visit.is_sent and visit.form_value("do") in {"", "change"}:
         given |= {name: visit.form_value(name) for name in ("email", "name", "role", "limit")}
         given |= {"shops": shop_numbers(visit), "send": bool(visit.form_value("send"))}
-    return visit.page(
+    return visit.form_page(
         "person.html",
+        error,
         person=view,
         given=given,
         roles=ROLES,
@@ -170,7 +168,6 @@ async def _form(visit: Visit, person: Person | None, error: ServiceError | None)
         can_send=visit.services.links.can_be_sent,
         is_me=person is not None and person.id == visit.me.person.id,
         notice=visit.query("done"),
-        **problem_fields(error, visit.language),
     )
 
 

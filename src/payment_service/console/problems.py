@@ -1,7 +1,7 @@
 """The sentences about errors in the person's language, and their HTTP status."""
 
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from payment_service import errors
 from payment_service.console.languages import texts
@@ -150,7 +150,7 @@ def sentence_of(error: Exception, language: Language) -> str:
     say = texts(language).gettext
     match error:
         case errors.InvalidInput():
-            return say(_FIELDS.get(field_of(error), _UNFORESEEN))
+            return say(_FIELDS.get(field_of(error) or "", _UNFORESEEN))
         case errors.RefundExceedsRemainder():
             left = money(cast("float", error.extra["remaining_amount"]), ",")
             return say(_SENTENCES[errors.RefundExceedsRemainder]) % {"left": left}
@@ -163,14 +163,6 @@ def sentence_of(error: Exception, language: Language) -> str:
     return say(_SENTENCES[errors.DatabaseUnavailable] if is_unreachable(error) else _UNFORESEEN)
 
 
-def problem_fields(error: ServiceError | None, language: Language, *, status: int = 200) -> dict[str, Any]:
-    """The variables of a form: ``status``, the ``problem`` and the field that is ``wrong``; none without an error."""
-    if error is None:
-        return {"status": status, "problem": None, "wrong": None}
-    wrong = field_of(error) if isinstance(error, errors.InvalidInput) else None
-    return {"status": status_of(error), "problem": sentence_of(error, language), "wrong": wrong}
-
-
-def field_of(error: errors.InvalidInput) -> str:
-    """The field that is wrong."""
-    return error.detail.partition(":")[0]
+def field_of(error: Exception) -> str | None:
+    """The field that is wrong; none for an error that is about none."""
+    return error.detail.partition(":")[0] if isinstance(error, errors.InvalidInput) else None

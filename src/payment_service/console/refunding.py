@@ -11,7 +11,6 @@ from typing import Final
 from starlette.responses import Response
 
 from payment_service.console.payment import PageContent, facts, read
-from payment_service.console.problems import problem_fields
 from payment_service.console.web import HOME, Visit, finish_in_time, money_of, reason_of, redirect, require_proof
 from payment_service.errors import InvalidInput, PaymentNotPaid, RefundExceedsRemainder, ServiceError, StillRunning
 from payment_service.money import Money
@@ -31,7 +30,7 @@ _DONE: Final = {
 async def refund(visit: Visit) -> Response:
     """The form, and its submission."""
     shown = await read(visit)
-    if visit.request.method != "POST":
+    if not visit.is_sent:
         if shown.payment.state != State.PAID:
             raise PaymentNotPaid(shown.payment.state)
         return await _form(visit, shown)
@@ -42,7 +41,7 @@ async def refund(visit: Visit) -> Response:
     try:
         amount = _amount(visit, await visit.services.refunds.left_of(shown.payment))
         if (limit := visit.me.person.refund_limit) is not None and _paid_back(shown) + amount.tiyn > limit:
-            return await _form(visit, shown, status=403)
+            return await _form(visit, shown, is_over_limit=True)
         reason = reason_of(visit, "refund_reason")
         await require_proof(visit)
         state = await _refund(visit, shown, amount, seen, reason)
@@ -87,16 +86,19 @@ def _paid_back(shown: PageContent) -> int:
     return shown.payment.refunded_amount + shown.payment.reserved_amount
 
 
-async def _form(visit: Visit, shown: PageContent, error: ServiceError | None = None, *, status: int = 200) -> Response:
+async def _form(
+    visit: Visit, shown: PageContent, error: ServiceError | None = None, *, is_over_limit: bool = False
+) -> Response:
     limit = visit.me.person.refund_limit
-    return visit.page(
+    return visit.form_page(
         "refund.html",
+        error,
         **await facts(visit, shown),
         seen=len(shown.refunds),
         limit=None if limit is None else Money(max(limit - _paid_back(shown), 0)).number,
-        is_over_limit=status == 403,
+        is_over_limit=is_over_limit,
         how=visit.form_value("how") or "all",
         amount=visit.form_value("amount"),
         reason=visit.form_value("reason"),
-        **problem_fields(error, visit.language, status=status),
+        **({"status": 403} if is_over_limit else {}),
     )

@@ -6,7 +6,6 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from payment_service.console.payment import facts, read
-from payment_service.console.problems import problem_fields
 from payment_service.console.web import HOME, Visit, reason_of, redirect, require_proof
 from payment_service.errors import InvalidInput, RefundNotFound, ServiceError
 from payment_service.payments.lifecycle import State
@@ -63,20 +62,20 @@ async def _answer(visit: Visit, template: str, act: Any, *, done: str) -> Respon
         if refund is None:
             raise RefundNotFound(wanted)
     error: ServiceError | None = None
-    if visit.request.method == "POST":
+    if visit.is_sent:
         try:
             await act(visit, refund)
         except ServiceError as refusal:
             error = refusal
         else:
             return redirect(f"{HOME}/payments/{shown.payment.id}", done=done)
-    return visit.page(
+    return visit.form_page(
         template,
+        error,
         **await facts(visit, shown),
         refund=refund,
         made_at=refund.created_at if refund else shown.payment.created_at,
         given=visit.form,
-        **problem_fields(error, visit.language),
     )
 
 

@@ -28,7 +28,7 @@ _WRONG: Final = mark("The e-mail address or the password is not right.")
 async def sign_in(visit: Visit) -> Response:
     """The form, and its submission."""
     wanted = own_path(visit.query("next"))
-    if visit.request.method != "POST":
+    if not visit.is_sent:
         return visit.page("sign_in.html", wanted=wanted, email="", problem=None, notice=visit.query("done"))
     email, wanted = visit.form_value("email")[:200], own_path(visit.form_value("next"))
     try:
@@ -58,7 +58,7 @@ async def link(visit: Visit) -> Response:
     person = await people.of_link(token) if TOKEN.fullmatch(token) else None
     if person is None:
         return visit.page("link_over.html", status=404)
-    if visit.request.method != "POST":
+    if not visit.is_sent:
         return visit.page("link.html", person=person, problem=None)
     password = visit.form.get("password", "")
     try:

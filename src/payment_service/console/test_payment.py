@@ -11,7 +11,6 @@ from uuid import UUID, uuid4
 from starlette.responses import Response
 
 from payment_service.console.languages import texts
-from payment_service.console.problems import problem_fields
 from payment_service.console.refunding import CALLER
 from payment_service.console.sellers import Seller, read
 from payment_service.console.web import HOME, Visit, finish_in_time, money_of, redirect
@@ -32,7 +31,7 @@ async def test(visit: Visit) -> Response:
     seller = await read(visit)
     if not seller.row.is_active:
         raise ShopInactive(seller.row.shop_id)
-    if visit.request.method != "POST":
+    if not visit.is_sent:
         return _form(visit, seller)
     try:
         request = _request(visit, seller)
@@ -82,14 +81,13 @@ def is_money(visit: Visit) -> bool:
 
 
 def _form(visit: Visit, seller: Seller, error: ServiceError | None = None) -> Response:
-    shown = problem_fields(error, visit.language)
-    if isinstance(error, IdempotencyKeyReused):
-        shown["problem"] = texts(visit.language).gettext(_SENT_BEFORE)
-    return visit.page(
+    sent_before = {"problem": texts(visit.language).gettext(_SENT_BEFORE)}
+    return visit.form_page(
         "test_payment.html",
+        error,
         seller=seller,
         key=visit.form_value("key") or str(uuid4()),
         is_money=is_money(visit),
         given=visit.form,
-        **shown,
+        **(sent_before if isinstance(error, IdempotencyKeyReused) else {}),
     )

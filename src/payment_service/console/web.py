@@ -21,8 +21,8 @@ from payment_service.access.sessions import SignedIn
 from payment_service.characters import one_line
 from payment_service.console import render
 from payment_service.console.languages import LANGUAGE_COOKIE, language_of
-from payment_service.console.problems import sentence_of, status_of
-from payment_service.errors import InvalidInput, NotAuthenticated
+from payment_service.console.problems import field_of, sentence_of, status_of
+from payment_service.errors import InvalidInput, NotAuthenticated, ServiceError
 from payment_service.languages import Language
 from payment_service.money import Money
 from payment_service.observability.logs import get_logger
@@ -82,6 +82,11 @@ class Visit:
         return self.request.client.host if self.request.client else ""
 
     @property
+    def is_sent(self) -> bool:
+        """Whether a form was sent, and not only its page asked for."""
+        return self.request.method == "POST"
+
+    @property
     def is_partial(self) -> bool:
         """Whether the request is htmx's, which puts the answer into a page."""
         return self.request.headers.get("HX-Request") == "true"
@@ -106,6 +111,13 @@ class Visit:
         text = render.page(template, self.language, visit=self, me=self.who, **more)
         return HTMLResponse(text, status)
 
+    def form_page(self, template: str, error: ServiceError | None = None, **more: Any) -> Response:
+        """A page with a form: with the ``problem`` and the field that is ``wrong``, when it was sent in vain."""
+        if error is None:
+            return self.page(template, problem=None, wrong=None, **more)
+        problem = sentence_of(error, self.language)
+        return self.page(template, **{"status": status_of(error), "problem": problem, "wrong": field_of(error), **more})
+
 
 Page = Callable[[Visit], Awaitable[Response]]
 
@@ -116,7 +128,7 @@ def page(show: Page, *, needs: Right | None = Right.READ) -> Callable[[Request],
     async def endpoint(request: Request) -> Response:
         visit = Visit(request, cast("Services", request.scope["app"].state.services), language_of(request))
         try:
-            if request.method == "POST":
+            if visit.is_sent:
                 _check_origin(request)
                 visit.form = await _form(request)
             if needs is not None:

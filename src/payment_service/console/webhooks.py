@@ -17,7 +17,7 @@ from payment_service.almaty import ALMATY, midnight, today
 from payment_service.console.form_fields import chosen_shops, form_id, shop_numbers
 from payment_service.console.lists import sellers
 from payment_service.console.payment_status import Tone
-from payment_service.console.problems import field_of, problem_fields
+from payment_service.console.problems import field_of
 from payment_service.console.web import (
     HOME,
     Refused,
@@ -36,7 +36,7 @@ from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.reconciliation.turnover import names_of_shops
 from payment_service.webhooks.delivery import body_of
 from payment_service.webhooks.endpoints import SUBSCRIBABLE, host_of
-from payment_service.webhooks.models import EventDelivery
+from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
 from payment_service.webhooks.record import EndpointHealth
 
 AT_ONCE: Final = 50
@@ -90,57 +90,56 @@ async def webhooks(visit: Visit) -> Response:
 
 async def new(visit: Visit) -> Response:
     """The form for an endpoint, and what it sends; then its secret, once."""
-    error: ServiceError | None = None
-    if visit.request.method == "POST":
-        once = form_id(visit)
-        try:
-            fields = await _wanted(visit)
-            await require_proof(visit)
-            made = await visit.services.endpoints.add(visit.me.caller, fields, once=once)
-        except ServiceError as refusal:
-            if isinstance(refusal, InvalidInput) and field_of(refusal) == "once":
-                return redirect(f"{HOME}/webhooks", done="made-before")
-            error = refusal
-        else:
-            return uncached_page(visit, "webhook_made.html", host=host_of(made.endpoint), secret=made.secret)
-    return visit.page(
+    if not visit.is_sent:
+        return await _form(visit)
+    once = form_id(visit)
+    try:
+        fields = await _wanted(visit)
+        await require_proof(visit)
+        made = await visit.services.endpoints.add(visit.me.caller, fields, once=once)
+    except ServiceError as error:
+        if field_of(error) == "once":
+            return redirect(f"{HOME}/webhooks", done="made-before")
+        return await _form(visit, error)
+    return uncached_page(visit, "webhook_made.html", host=host_of(made.endpoint), secret=made.secret)
+
+
+async def _form(visit: Visit, error: ServiceError | None = None) -> Response:
+    return visit.form_page(
         "webhook_new.html",
+        error,
         once=visit.form_value("once") or str(new_id()),
         events=SUBSCRIBABLE,
         chosen=_events(visit),
         shops=await names_of_shops(visit.services.database),
         chosen_shops=shop_numbers(visit),
         given=visit.form,
-        **problem_fields(error, visit.language),
     )
 
 
 async def switch(visit: Visit) -> Response:
     """Switch an endpoint on or off, as the form says; it stays as it is when it is so already."""
     endpoint = await visit.services.endpoints.get(visit.me.caller, visit.id())
-    error: ServiceError | None = None
-    if visit.request.method == "POST":
-        on = {"on": True, "off": False}.get(visit.form_value("to"))
-        if on is None:
-            raise Refused(400)
-        try:
-            reason = None if on else reason_of(visit, "why_off")
-            await require_proof(visit)
-            if endpoint.is_active != on:
-                changed = {"is_active": on}
-                await visit.services.endpoints.change(visit.me.caller, endpoint.id, changed, reason=reason)
-        except ServiceError as refusal:
-            error = refusal
-        else:
-            return redirect(f"{HOME}/webhooks", done="on" if on else "off")
-    return visit.page(
-        "webhook_switch.html",
-        endpoint=endpoint,
-        host=host_of(endpoint),
-        why_off=WHY_OFF,
-        reason=visit.form_value("reason"),
-        **problem_fields(error, visit.language),
-    )
+    if not visit.is_sent:
+        return _switch_form(visit, endpoint)
+    on = {"on": True, "off": False}.get(visit.form_value("to"))
+    if on is None:
+        raise Refused(400)
+    try:
+        reason = None if on else reason_of(visit, "why_off")
+        await require_proof(visit)
+        if endpoint.is_active != on:
+            changed = {"is_active": on}
+            await visit.services.endpoints.change(visit.me.caller, endpoint.id, changed, reason=reason)
+    except ServiceError as error:
+        return _switch_form(visit, endpoint, error)
+    return redirect(f"{HOME}/webhooks", done="on" if on else "off")
+
+
+def _switch_form(visit: Visit, endpoint: WebhookEndpoint, error: ServiceError | None = None) -> Response:
+    reason = visit.form_value("reason")
+    host = host_of(endpoint)
+    return visit.form_page("webhook_switch.html", error, endpoint=endpoint, host=host, why_off=WHY_OFF, reason=reason)
 
 
 async def deliveries(visit: Visit) -> Response:
@@ -202,15 +201,14 @@ async def replay_one(visit: Visit) -> Response:
 async def replay_many(visit: Visit) -> Response:
     """Send again what failed since a time, or a period: first the number of deliveries, then the sending."""
     endpoint = await visit.services.endpoints.get(visit.me.caller, visit.id())
-    is_post = visit.request.method == "POST"
-    value = visit.form_value if is_post else visit.query
+    value = visit.form_value if visit.is_sent else visit.query
     kind, since, until = value("kind"), value("since"), value("until")
     period, problem, count = None, None, None
     try:
         period = _period(since, until if kind == "period" else None) if kind else None
     except InvalidInput as error:
         problem = error
-    if period is not None and is_post:
+    if period is not None and visit.is_sent:
         replayed = await _replay(visit, endpoint.id, *period, asked_at=moment_of(value("asked_at")))
         return redirect(f"{HOME}/webhooks", done="replayed", count=str(replayed))
     if period is not None:
