@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from payment_service.console.web import Refused, Visit, number_of
+from payment_service.console.web import Visit, number_of, uuid_of
 from payment_service.errors import InvalidInput
 from payment_service.postgres.visibility import ALL_SHOPS, Shops
 from payment_service.reconciliation.turnover import names_of_shops
@@ -14,10 +14,7 @@ def form_id(visit: Visit) -> UUID:
     Raises:
         Refused: for an id that was not made here.
     """
-    try:
-        return UUID(visit.form_value("once"))
-    except ValueError as error:
-        raise Refused(400) from error
+    return uuid_of(visit.form_value("once"), status=400)
 
 
 def shop_numbers(visit: Visit) -> list[int]:

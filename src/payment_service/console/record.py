@@ -8,9 +8,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from datetime import date, datetime, timedelta
 from typing import Any, Final
-from urllib.parse import urlencode
 
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from payment_service.access.people import Right
 from payment_service.almaty import midnight, today
@@ -21,7 +20,7 @@ from payment_service.audit.service import LogFilter
 from payment_service.audit.views import as_csv, lines_of
 from payment_service.console.lists import cursor_of, sellers
 from payment_service.console.payment_status import Tone
-from payment_service.console.web import HOME, Visit, number_of, signed_in
+from payment_service.console.web import HOME, Visit, address, csv_file, number_of, signed_in
 from payment_service.errors import InvalidInput
 from payment_service.languages import mark
 from payment_service.payments.views import tenge
@@ -71,8 +70,8 @@ async def record(visit: Visit) -> Response:
         states=STATES,
         may_changes=visit.me.may(Right.CHANGES),
         sealing=await checking.sealing_status(visit.services.database),
-        csv_address=_address("/record.csv", filters),
-        older=page.next_cursor and _address("/record", {**filters, "cursor": page.next_cursor}),
+        csv_address=address(f"{HOME}/record.csv", filters),
+        older=page.next_cursor and address(f"{HOME}/record", {**filters, "cursor": page.next_cursor}),
         is_first=not visit.query("cursor"),
     )
 
@@ -80,9 +79,7 @@ async def record(visit: Visit) -> Response:
 async def as_file(visit: Visit) -> Response:
     """All matching entries as CSV: page by page, each in its own transaction, as long as the session is valid."""
     first = await _search(visit, limit=CSV_ROWS_AT_ONCE, cursor=None)
-    name = f"record-{today():%F}.csv"
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(_pages(visit, first), media_type="text/csv; charset=utf-8", headers=headers)
+    return csv_file(f"record-{today():%F}.csv", _pages(visit, first))
 
 
 async def _pages(visit: Visit, page: Page[AuditEntry]) -> AsyncIterator[bytes]:
@@ -143,7 +140,3 @@ def _day(visit: Visit, name: str) -> datetime | None:
     if not 2000 <= day.year <= 2100:
         raise InvalidInput("day", "is none")
     return midnight(day)
-
-
-def _address(path: str, query: Mapping[str, str]) -> str:
-    return f"{HOME}{path}?{urlencode(query)}" if query else HOME + path

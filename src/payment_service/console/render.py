@@ -133,13 +133,8 @@ def _environment(language: Language) -> Environment:
         "language": language,
         "languages": NAMES,
         "static": address_of,
-        "sentence": _sentence(language),
+        "sentence": texts(language).gettext,
         "menu_of": menu_of,
         "menu_bar": (ALWAYS, WHERE_IT_FITS),
     }
     return environment
-
-
-def _sentence(language: Language) -> Any:
-    """Translates a text that a table marked."""
-    return texts(language).gettext

@@ -11,11 +11,11 @@ from typing import Final
 from urllib.parse import urlencode
 
 from babel.dates import format_date, format_skeleton
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from payment_service.almaty import midnight, today
 from payment_service.console.chart import Chart, chart_of
-from payment_service.console.web import Visit, number_of
+from payment_service.console.web import Visit, csv_file, number_of
 from payment_service.errors import InvalidInput
 from payment_service.languages import Language
 from payment_service.payments.lifecycle import State
@@ -167,8 +167,7 @@ async def sums_csv(visit: Visit) -> Response:
     found = await sums_of(database, visit.me.caller.shops, asked.period(), "day")
     lines = csv_lines(turnovers(found, await names_of_shops(database)))
     name = f"payments-{asked.value}{f'-{asked.shop_id}' if asked.shop_id else ''}.csv"
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
+    return csv_file(name, lines)
 
 
 def _counted_before(asked: SumsQuery) -> Period:

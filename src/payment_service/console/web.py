@@ -6,7 +6,7 @@ from this site. Errors become pages as well.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TypeVar, cast
@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import UUID
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from payment_service.access.people import Right
 from payment_service.access.sessions import SignedIn
@@ -101,10 +101,7 @@ class Visit:
 
     def id(self, name: str = "id") -> UUID:
         """An id of the path."""
-        try:
-            return UUID(self.request.path_params[name])
-        except ValueError as error:
-            raise Refused(404) from error
+        return uuid_of(self.request.path_params[name])
 
     def page(self, template: str, *, status: int = 200, **more: Any) -> Response:
         """A page."""
@@ -169,7 +166,7 @@ def _to_sign_in(visit: Visit) -> Response:
         wanted = f"{shown.path}?{shown.query}"
     else:
         wanted = f"{request.url.path}?{request.url.query}" if request.method == "GET" else HOME
-    where = f"{SIGN_IN}?{urlencode({'next': wanted})}" if own_path(wanted) != HOME else SIGN_IN
+    where = address(SIGN_IN, {"next": wanted} if own_path(wanted) != HOME else {})
     if visit.is_partial:
         return Response(status_code=401, headers={"HX-Redirect": where})
     return redirect(where)
@@ -197,6 +194,18 @@ def moment_of(text: str) -> datetime:
     if moment.tzinfo is None:
         raise Refused(400)
     return moment
+
+
+def uuid_of(text: str, *, status: int = 404) -> UUID:
+    """A UUID.
+
+    Raises:
+        Refused: with this status, for anything else.
+    """
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise Refused(status) from error
 
 
 def number_of(text: str) -> int | None:
@@ -262,7 +271,18 @@ def uncached_page(visit: Visit, template: str, **more: Any) -> Response:
 
 def redirect(where: str, **query: str) -> Response:
     """Show another page, by GET."""
-    return RedirectResponse(f"{where}?{urlencode(query)}" if query else where, 303)
+    return RedirectResponse(address(where, query), 303)
+
+
+def address(where: str, query: Mapping[str, str]) -> str:
+    """An address with its query, if it has one."""
+    return f"{where}?{urlencode(query)}" if query else where
+
+
+def csv_file(name: str, lines: AsyncIterator[bytes] | Iterator[bytes]) -> Response:
+    """A file for a spreadsheet, which the browser saves."""
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
 
 
 # --- forms

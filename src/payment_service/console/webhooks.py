@@ -27,6 +27,7 @@ from payment_service.console.web import (
     redirect,
     require_proof,
     uncached_page,
+    uuid_of,
 )
 from payment_service.errors import InvalidInput, ServiceError
 from payment_service.identifiers import new_id
@@ -147,7 +148,7 @@ async def deliveries(visit: Visit) -> Response:
     caller, record = visit.me.caller, visit.services.delivery_record
     wanted, cursor = visit.query("q"), visit.query("cursor")
     states = [one for one in visit.request.query_params.getlist("state") if one in STATES]
-    endpoint = _uuid(visit.query("endpoint"))
+    endpoint = uuid_of(visit.query("endpoint")) if visit.query("endpoint") else None
     endpoints = await visit.services.endpoints.all(caller)
     page = await record.search(
         caller,
@@ -232,7 +233,8 @@ async def messages(visit: Visit) -> Response:
     """Which chats get what, and of one chat what was sent to it."""
     caller, record = visit.me.caller, visit.services.message_record
     bound = await visit.services.bindings.all(caller)
-    chat_id, not_sent = _uuid(visit.query("chat")), visit.query("show") == "not-sent"
+    chat_id = uuid_of(visit.query("chat")) if visit.query("chat") else None
+    not_sent = visit.query("show") == "not-sent"
     chats = {one.chat.id: one.chat for one in bound}
     chat = chats.get(chat_id) if chat_id else None
     if chat_id and chat is None:
@@ -300,13 +302,6 @@ async def _subjects(visit: Visit, wanted: str) -> list[str]:
     for payment in found.payments:
         subjects += [str(refund.id) for refund in await visit.services.refunds.of_payment(payment.id)]
     return subjects
-
-
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text) if text else None
-    except ValueError as error:
-        raise Refused(404) from error
 
 
 async def _replay(
