@@ -25,7 +25,7 @@ from payment_service.postgres.connecting import connect_arguments
 from payment_service.postgres.servers import Servers
 from payment_service.postgres.sessions import AT_HOME, SETTINGS, TRACKED, check_own, check_shared, setting
 from payment_service.postgres.signals import Signals, noted
-from payment_service.postgres.statement_pool import StatementPool
+from payment_service.postgres.statement_pool import NO_ANSWER, StatementPool
 
 CONNECT_TIMEOUT_S = 1.5  # a caller learns within 2 s that the database is down
 COMMAND_TIMEOUT_S = 6  # for a server that does not even say that a statement took too long
@@ -124,6 +124,7 @@ class Database:
             hide_parameters=True,  # an error's text must not hold a phone number
         )
         self.engine.dialect.do_terminate = _terminate  # type: ignore[assignment] # see there
+        self.engine.dialect.do_ping = _ping  # type: ignore[assignment] # see there
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
         self.signals = Signals(self.raw_connection)
 
@@ -203,6 +204,15 @@ async def raw(session: AsyncSession) -> asyncpg.Connection:
 def _terminate(connection: Any) -> None:
     """Drop a broken connection at once. SQLAlchemy's orderly close can hang on a frozen server."""
     connection.driver_connection.terminate()
+
+
+def _ping(connection: Any) -> bool:
+    """Whether a connection answers, in one exchange: SQLAlchemy's own ping opens and ends a transaction around it."""
+    try:
+        connection.run_async(lambda driver: driver.execute("SELECT 1"))
+    except NO_ANSWER:
+        return False
+    return True
 
 
 async def _take(session: AsyncSession) -> None:

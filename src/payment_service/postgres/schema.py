@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -26,6 +26,7 @@ def migrations() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parents[3] / "migrations"
 
 
+@cache
 def head() -> str:
     """The newest revision that this code knows: the number that its file's name begins with."""
     return max(file.name.partition("_")[0] for file in migrations().glob("versions/[0-9]*.py"))

@@ -17,6 +17,8 @@ from payment_service.observability.metrics import CONNECTION_WAIT
 
 PING_AFTER_IDLE_S: Final = 1.0
 """A connection that was idle for longer is pinged before it is used."""
+NO_ANSWER: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What a statement that cannot be wrong raises on a connection that is lost."""
 _GONE: Final = ("08", "25P03", "25P04", "57P")
 """SQLSTATEs that end a connection: it was lost, it was cut off after a timeout, or the server is stopping."""
 
@@ -113,7 +115,7 @@ class StatementPool:
                 return connection
             try:
                 await connection.execute("SELECT 1")
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+            except NO_ANSWER:
                 connection.terminate()
             except BaseException:
                 connection.terminate()
