@@ -1,6 +1,5 @@
 """The composition of the services: the only module that knows all of them."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from payment_service.access.openid import OpenId
 from payment_service.access.people import People
 from payment_service.access.service import Access, Caller
 from payment_service.access.sessions import Sessions
-from payment_service.events.relay import waiting_since
+from payment_service.events.relay import events_waiting_since
 from payment_service.events.subscriptions import Subscriptions
 from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.idempotency.holding import Holding
@@ -20,13 +19,13 @@ from payment_service.notifications.bindings import Bindings
 from payment_service.notifications.channel import Channels
 from payment_service.notifications.links import Links
 from payment_service.notifications.record import MessageRecord
-from payment_service.notifications.service import Notifications
+from payment_service.notifications.service import Notifications, messages_waiting_since
 from payment_service.notifications.telegram import Telegram
 from payment_service.outbound.addresses import DEVELOPMENT, PRODUCTION
 from payment_service.outbound.client import Outbound
 from payment_service.payments.moves import Moves
 from payment_service.payments.phones import PhoneLimit
-from payment_service.payments.polling import Polling
+from payment_service.payments.polling import Polling, readings_due_since
 from payment_service.payments.reading import PaymentReading
 from payment_service.payments.service import Payments
 from payment_service.payments.settling import TASKS_AT_MOST, Settling
@@ -46,7 +45,7 @@ from payment_service.routing.service import Routing
 from payment_service.routing.tokens import DeviceTokens
 from payment_service.scheduling.operations import InFlight
 from payment_service.settings import Settings
-from payment_service.webhooks.delivery import Deliveries
+from payment_service.webhooks.delivery import Deliveries, deliveries_waiting_since
 from payment_service.webhooks.endpoints import Endpoints
 from payment_service.webhooks.record import DeliveryRecord
 
@@ -95,13 +94,13 @@ class Services:
 
     async def due_since(self) -> dict[str, datetime | None]:
         """By the kind of work, when the oldest due row became due; none for none."""
-        readings, events, deliveries, messages = await asyncio.gather(
-            self.polling.overdue_since(),
-            waiting_since(self.database),
-            self.deliveries.waiting_since(),
-            self.notifications.waiting_since(),
-        )
-        return {"readings": readings, "events": events, "deliveries": deliveries, "messages": messages}
+        async with self.database.reading() as session:
+            return {
+                "readings": await readings_due_since(session),
+                "events": await events_waiting_since(session),
+                "deliveries": await deliveries_waiting_since(session),
+                "messages": await messages_waiting_since(session),
+            }
 
     async def check_secrets(self) -> list[int]:
         """Decrypt what is encrypted in the database; returns the shops whose device token alone cannot be decrypted.

@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import event
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.access.service import FULL_ACCESS
 from payment_service.audit import checking
@@ -25,12 +27,14 @@ from payment_service.audit.service import LogFilter
 from payment_service.events import relay
 from payment_service.identifiers import new_id
 from payment_service.money import Money
+from payment_service.notifications import service as messages
 from payment_service.payments import polling, queries, shops
 from payment_service.payments import statements as payments
 from payment_service.postgres.database import STATEMENT_SETTINGS
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.reconciliation.service import Period
 from payment_service.reconciliation.sums import statement
+from payment_service.refunds import queries as refund_queries
 from payment_service.refunds import statements as refunds
 from payment_service.refunds.service import RefundRequest
 from payment_service.services import Services, build
@@ -117,32 +121,31 @@ async def lines_of_request(services: Services) -> None:
         await audit.search(session, LogFilter(shops=ALL_SHOPS, request_id="r"), limit=50)
 
 
+def in_session(read: Callable[[AsyncSession], Awaitable[Any]]) -> Callable[[Services], Awaitable[None]]:
+    async def do(services: Services) -> None:
+        async with services.database.reading() as session:
+            await read(session)
+
+    return do
+
+
 READ: dict[str, tuple[Callable[[Services], Awaitable[Any]], set[str]]] = {
     "lines of a request": (lines_of_request, {"payment_log_request"}),
     "how far the record is sealed": (
         lambda services: checking.sealing_status(services.database),
         {"audit_seal_chain", "payment_log_pkey", "audit_check_pkey", "payment_log_time"},
     ),
-    "oldest reading": (lambda services: services.polling.overdue_since(), {"payment_overdue"}),
-    "oldest event": (lambda services: relay.waiting_since(services.database), {"event_waiting"}),
-    "oldest delivery": (
-        lambda services: services.deliveries.waiting_since(),
-        {"webhook_endpoint", "event_delivery_state"},
-    ),
-    "oldest message": (
-        lambda services: services.notifications.waiting_since(),
-        {"notify_chat", "notify_message_open"},
-    ),
-    "how many refunds are open": (
-        lambda services: services.refund_settling.count_open(),
-        {"refund_sending", "refund_unknown"},
-    ),
+    "oldest reading": (in_session(polling.readings_due_since), {"payment_overdue"}),
+    "oldest event": (in_session(relay.events_waiting_since), {"event_waiting"}),
+    "oldest delivery": (in_session(delivery.deliveries_waiting_since), {"webhook_endpoint", "event_delivery_state"}),
+    "oldest message": (in_session(messages.messages_waiting_since), {"notify_chat", "notify_message_open"}),
+    "how many refunds are open": (in_session(refund_queries.count_open), {"refund_sending", "refund_unknown"}),
     "how many refunds wait for people": (
-        lambda services: services.refund_settling.count_tasks(),
+        in_session(partial(refund_queries.count_for_people, sending_lease_s=30)),
         {"refund_sending", "refund_unknown"},
     ),
     "how many deliveries wait": (
-        lambda services: services.deliveries.count_waiting(),
+        in_session(delivery.count_waiting_deliveries),
         {"webhook_endpoint_pkey", "event_delivery_state"},
     ),
     "what was proposed for a shop": (

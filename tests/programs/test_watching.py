@@ -9,6 +9,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from payment_service.notifications.service import messages_waiting_since
 from payment_service.programs import watching
 from payment_service.programs.start import observed
 from payment_service.services import Services, build
@@ -59,7 +60,8 @@ async def test_scrape_reads_no_row(server: Server, worker_id: str, settings: Set
         async with asking(services, metrics_public=True) as client:
             for _ in range(5):
                 assert (await client.get("/metrics")).status_code == 200
-        await services.notifications.waiting_since()  # this does read
+        async with services.database.reading() as session:
+            await messages_waiting_since(session)  # this does read
         await services.close()  # a session's counters are there when it has ended
 
         async def counted() -> bool:

@@ -115,9 +115,7 @@ class Relay:
         return len(events)
 
 
-async def waiting_since(database: Database) -> datetime | None:
+async def events_waiting_since(session: AsyncSession) -> datetime | None:
     """When the oldest event that was not passed on was written; none when there is none."""
     query = select(Event.created_at).where(Event.passed_on_at.is_(None)).order_by(Event.created_at, Event.id).limit(1)
-    async with database.reading() as session:
-        found: datetime | None = await session.scalar(query)
-    return found
+    return await session.scalar(query)

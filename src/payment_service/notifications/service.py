@@ -179,21 +179,6 @@ class Notifications:
             await session.execute(pace, execution_options={"synchronize_session": False})
         return len(brought)
 
-    async def waiting_since(self) -> datetime | None:
-        """When the oldest message that waits for a reachable chat was written; none when none does."""
-        # Each chat's oldest, by the index of open messages: ids of events sort by time.
-        of_chat = (
-            select(NotifyMessage.created_at)
-            .where(NotifyMessage.chat_id == NotifyChat.id, IS_OPEN)
-            .order_by(NotifyMessage.event_id)
-            .limit(1)
-            .lateral()
-        )
-        query = select(func.min(of_chat.c.created_at)).select_from(NotifyChat).join(of_chat, true())
-        async with self._connections, self.database.reading() as session:
-            found: datetime | None = await session.scalar(query.where(NotifyChat.disabled_at.is_(None)))
-        return found
-
     async def perform(self, claimed: ClaimedChat) -> None:
         """Send a chat its oldest open message and plan the next one."""
         await asyncio.sleep(claimed.wait_s)
@@ -307,6 +292,21 @@ class Notifications:
         if delivery.after_s is not None:
             return max(least_s, delivery.after_s + jitter(1.5))
         return max(least_s, PAUSES_S[min(chat.failures, len(PAUSES_S)) - 1] * jitter(1.5))
+
+
+async def messages_waiting_since(session: AsyncSession) -> datetime | None:
+    """When the oldest message that waits for a reachable chat was written; none when none does."""
+    # Each chat's oldest, by the index of open messages: ids of events sort by time.
+    of_chat = (
+        select(NotifyMessage.created_at)
+        .where(NotifyMessage.chat_id == NotifyChat.id, IS_OPEN)
+        .order_by(NotifyMessage.event_id)
+        .limit(1)
+        .lateral()
+    )
+    query = select(func.min(of_chat.c.created_at)).select_from(NotifyChat).join(of_chat, true())
+    found: datetime | None = await session.scalar(query.where(NotifyChat.disabled_at.is_(None)))
+    return found
 
 
 def _new_message(event_id: UUID, chat: NotifyChat, language: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import asyncpg
 from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.observability.logs import begin
 from payment_service.payments import queries
@@ -126,13 +127,6 @@ class Polling:
         row = await self.database.statements.fetchrow(_NEXT)
         return None if row is None else row[0]
 
-    async def overdue_since(self) -> datetime | None:
-        """When the oldest due reading became due; none when none is due."""
-        query = select(func.min(Payment.next_check_at)).where(Payment.next_check_at <= func.now())
-        async with self.database.reading() as session:
-            found: datetime | None = await session.scalar(query)
-        return found
-
     async def perform(self, claimed: ClaimedPayment) -> None:
         """Read the status of a payment, write what it says and plan the next reading."""
         payment = claimed.payment
@@ -225,6 +219,12 @@ class Polling:
     async def _mark_unknown(self, payment_id: UUID) -> None:
         payment, now = await queries.get(self.database, payment_id)
         await self.moves.apply(payment, now, sender_died, "settle")
+
+
+async def readings_due_since(session: AsyncSession) -> datetime | None:
+    """When the oldest due reading became due; none when none is due."""
+    due = Payment.next_check_at <= func.now()
+    return await session.scalar(select(func.min(Payment.next_check_at)).where(due))
 
 
 def _changes_nothing(payment: Payment, step: Step) -> bool:

@@ -82,11 +82,6 @@ class Settling:
             lease_s = self.rules.sending_lease_s
             return await queries.for_people(session, caller.shops, sending_lease_s=lease_s, limit=limit)
 
-    async def count_tasks(self) -> int:
-        """How many tasks there are, in every shop."""
-        async with self.database.reading() as session:
-            return await queries.count_for_people(session, sending_lease_s=self.rules.sending_lease_s)
-
     async def count_open(self) -> dict[str, tuple[int, float]]:
         """By state, the number of open payments and the age of the oldest in seconds."""
         async with self.database.reading() as session:

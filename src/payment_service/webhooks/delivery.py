@@ -28,7 +28,7 @@ from payment_service.events.models import Event
 from payment_service.events.outbox import EventType
 from payment_service.identifiers import MASK, new_id
 from payment_service.observability.logs import begin, bind, get_logger
-from payment_service.observability.metrics import DELIVERIES_WAITING, DELIVERY_SECONDS, DELIVERY_TRIES
+from payment_service.observability.metrics import DELIVERY_SECONDS, DELIVERY_TRIES
 from payment_service.observability.tracing import record_span
 from payment_service.outbound.client import DEADLINE_S, NotPosted, Posted, Reason
 from payment_service.postgres.database import Database, retry_until_written
@@ -307,32 +307,30 @@ class Deliveries:
             if endpoint is not None and endpoint.is_active and not has_recovered:
                 await self.endpoints.switch_off(session, endpoint, reason, moment)
 
-    # --- what waits
 
-    async def waiting_since(self) -> datetime | None:
-        """Since when the oldest delivery waits for an endpoint that is on; none when none does."""
-        of_endpoint = (
-            select(EventDelivery.created_at)
-            .where(EventDelivery.endpoint_id == WebhookEndpoint.id, EventDelivery.state == "waiting")
-            .order_by(EventDelivery.created_at)
-            .limit(1)
-            .lateral()
-        )
-        query = select(func.min(of_endpoint.c.created_at)).select_from(WebhookEndpoint).join(of_endpoint, true())
-        async with self.database.reading() as session:
-            found: datetime | None = await session.scalar(query.where(WebhookEndpoint.is_active))
-        return found
+async def deliveries_waiting_since(session: AsyncSession) -> datetime | None:
+    """Since when the oldest delivery waits for an endpoint that is on; none when none does."""
+    of_endpoint = (
+        select(EventDelivery.created_at)
+        .where(EventDelivery.endpoint_id == WebhookEndpoint.id, EventDelivery.state == "waiting")
+        .order_by(EventDelivery.created_at)
+        .limit(1)
+        .lateral()
+    )
+    query = select(func.min(of_endpoint.c.created_at)).select_from(WebhookEndpoint).join(of_endpoint, true())
+    found: datetime | None = await session.scalar(query.where(WebhookEndpoint.is_active))
+    return found
 
-    async def count_waiting(self) -> None:
-        """Set the metric of how many deliveries wait for endpoints that are on."""
-        waiting = (
-            select(func.count())
-            .select_from(EventDelivery)
-            .join(WebhookEndpoint, EventDelivery.endpoint_id == WebhookEndpoint.id)
-            .where(EventDelivery.state == "waiting", WebhookEndpoint.is_active)
-        )
-        async with self.database.reading() as session:
-            DELIVERIES_WAITING.set((await session.execute(waiting)).scalar_one())
+
+async def count_waiting_deliveries(session: AsyncSession) -> int:
+    """How many deliveries wait for endpoints that are on."""
+    waiting = (
+        select(func.count())
+        .select_from(EventDelivery)
+        .join(WebhookEndpoint, EventDelivery.endpoint_id == WebhookEndpoint.id)
+        .where(EventDelivery.state == "waiting", WebhookEndpoint.is_active)
+    )
+    return (await session.execute(waiting)).scalar_one()
 
 
 def body_of(event: Event) -> str:

@@ -24,6 +24,7 @@ from payment_service.observability.lag import measure_lag
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import (
     DATABASE_CLOCK_AHEAD,
+    DELIVERIES_WAITING,
     LAST_SWEEP,
     LAWS_OFF,
     LOG_MONTHS_AHEAD,
@@ -38,20 +39,21 @@ from payment_service.observability.metrics import (
     alarm,
     begin_at_zero,
 )
+from payment_service.payments import queries as payment_queries
 from payment_service.payments.polling import Polling
-from payment_service.payments.settling import Settling
 from payment_service.postgres.database import Database
 from payment_service.postgres.guarantees import laws_off
 from payment_service.postgres.health import database_health
 from payment_service.postgres.listening import listen
 from payment_service.postgres.months import make_months, months
+from payment_service.refunds import queries as refund_queries
 from payment_service.refunds.settling import RefundSettling
 from payment_service.routing.service import Routing
 from payment_service.scheduling.due import WORK_DUE, Dispatcher, Kind
 from payment_service.scheduling.failures import count_failure
 from payment_service.scheduling.ticks import tick
 from payment_service.services import Services
-from payment_service.webhooks.delivery import Deliveries
+from payment_service.webhooks.delivery import count_waiting_deliveries
 
 _SENT_OUTSIDE: Final = (Kind.DELIVERIES, Kind.MESSAGES)
 log = get_logger(__name__)
@@ -62,13 +64,11 @@ def worker_over(services: Services) -> "Worker":
     return Worker(
         services.database,
         services.polling,
-        services.settling,
         services.refund_settling,
         services.holding,
         services.routing,
         AuditSeals(services.database),
         Relay(services.database, [services.deliveries.consume, services.notifications.consume]),
-        services.deliveries,
         {work.kind: Dispatcher(work) for work in (services.polling, services.deliveries, services.notifications)},
         services.due_since,
         services.settings.sweep_every_s,
@@ -81,13 +81,11 @@ class Worker:
 
     database: Database
     polling: Polling
-    settling: Settling
     refund_settling: RefundSettling
     holding: Holding
     routing: Routing
     audit_seals: AuditSeals
     relay: Relay
-    deliveries: Deliveries
     dispatchers: dict[str, Dispatcher[Any]]
     """By the kind of work."""
     due_since: Callable[[], Awaitable[Mapping[str, datetime | None]]]
@@ -145,7 +143,6 @@ class Worker:
             "mark_lost_payments": self._mark_lost_payments,
             "mark_lost_refunds": self._mark_lost_refunds,
             **{f"bring_{kind}_forward": one.bring_forward for kind, one in self.dispatchers.items()},
-            "count_waiting": self.deliveries.count_waiting,
             "count": self._count,
             "look_for_late_work": self._measure_due_work,
             "make_months": self._make_months,
@@ -213,12 +210,14 @@ class Worker:
 
     async def _count(self) -> None:
         """Set the metrics of open work here, so that a scrape does not query the database."""
-        TASKS.labels(kind="payment").set(await self.settling.count_tasks())
-        TASKS.labels(kind="refund").set(await self.refund_settling.count_tasks())
-        for kind, count in (("payment", self.settling.count_open), ("refund", self.refund_settling.count_open)):
-            for state, (number, oldest_s) in (await count()).items():
-                OPEN.labels(kind, state).set(number)
-                OLDEST_OPEN.labels(kind, state).set(oldest_s)
+        lease_s = self.polling.sending_lease_s
+        async with self.database.reading() as session:
+            DELIVERIES_WAITING.set(await count_waiting_deliveries(session))
+            for kind, queries in (("payment", payment_queries), ("refund", refund_queries)):
+                TASKS.labels(kind).set(await queries.count_for_people(session, sending_lease_s=lease_s))
+                for state, (number, oldest_s) in (await queries.count_open(session)).items():
+                    OPEN.labels(kind, state).set(number)
+                    OLDEST_OPEN.labels(kind, state).set(oldest_s)
 
     async def _measure_due_work(self) -> None:
         """Set the metric of how long the oldest work of each kind has been due."""
