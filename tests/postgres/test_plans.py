@@ -48,8 +48,8 @@ from tests.support.shops import SHOPS, device_token_of
 _SCAN = re.compile(
     r"(?:Index (?:Only )?Scan(?: Backward)? using (\w+) on|Bitmap Index Scan on (\w+)|Seq Scan on (\w+))"
 )
-SMALL = {"webhook_endpoint", "payment_config", "payment_config_bin"}
-"""Endpoints and shops are few, and all of them may be looked at."""
+SMALL = {"webhook_endpoint", "payment_config", "payment_config_bin", "notify_chat"}
+"""Endpoints, shops and chats are few, and all of them may be looked at."""
 
 
 def sums() -> str:
@@ -80,6 +80,7 @@ INDEXES = {
     ),
     "sums of a period": (sums(), {"payment_time", "refund_payment"}),
     "next delivery": (delivery.NEXT, {"webhook_endpoint", "event_delivery_due"}),
+    "next message": (messages.NEXT, {"notify_chat", "notify_message_open"}),
 }
 
 

@@ -64,6 +64,20 @@ SLOTS: Final = 60
 """How many chats one worker sends to at once: those that wait for a slot of the rate, and a few slow ones."""
 CONNECTIONS: Final = 4
 """How many of the process's connections messages may hold: readings need them more."""
+_DUE: Final = (
+    select(NotifyChat)
+    .where(NotifyChat.next_send_at <= func.now(), NotifyChat.disabled_at.is_(None))
+    .where(select(NotifyMessage).where(NotifyMessage.chat_id == NotifyChat.id, IS_OPEN).exists())
+    .order_by(NotifyChat.next_send_at)
+    .with_for_update(skip_locked=True)
+)
+NEXT: Final = """
+SELECT extract(epoch FROM min(next_send_at) - now())::float8
+FROM notify_chat CROSS JOIN LATERAL (
+  SELECT FROM notify_message WHERE chat_id = notify_chat.id AND state IN ('waiting', 'failed') LIMIT 1
+) AS an_open_one
+WHERE next_send_at > now() AND disabled_at IS NULL
+"""
 log = get_logger(__name__)
 
 
@@ -130,26 +144,15 @@ class Notifications:
 
     async def claim(self, at_most: int) -> list[ClaimedChat]:
         """Claim chats whose next message is due, as far as the rates of their channels allow."""
-        due = (
-            select(NotifyChat)
-            .where(NotifyChat.next_send_at <= func.now(), NotifyChat.disabled_at.is_(None), _has_open_message())
-            .order_by(NotifyChat.next_send_at)
-            .limit(at_most)
-            .with_for_update(skip_locked=True)
-        )
         async with self._connections, self.database.transaction() as session:
-            chats = list(await session.scalars(due))
+            chats = list(await session.scalars(_DUE.limit(at_most)))
             batch = [await self._claim_chat(session, chat) for chat in chats]
         return [claimed for claimed in batch if claimed is not None]
 
     async def due_in_s(self) -> float | None:
         """How long until the next chat is due, in seconds."""
-        earliest = select(func.extract("epoch", func.min(NotifyChat.next_send_at) - func.now())).where(
-            NotifyChat.next_send_at > func.now(), NotifyChat.disabled_at.is_(None), _has_open_message()
-        )
-        async with self._connections, self.database.reading() as session:
-            seconds = await session.scalar(earliest)
-        return None if seconds is None else float(seconds)
+        row = await self.database.statements.fetchrow(NEXT)
+        return None if row is None else row[0]
 
     def repeated(self, claimed: ClaimedChat) -> tuple[UUID, UUID]:
         """The message: people get it again."""
@@ -318,11 +321,6 @@ def _new_message(event_id: UUID, chat: NotifyChat, language: str) -> dict[str, A
         "state": MessageState.DEAD if is_dead else MessageState.WAITING,
         "reason": shortened(f"chat disabled: {chat.disabled_reason}") if is_dead else None,
     }
-
-
-def _has_open_message() -> ColumnElement[bool]:
-    is_open = NotifyMessage.chat_id == NotifyChat.id, IS_OPEN
-    return select(NotifyMessage).where(*is_open).exists()
 
 
 async def _next_message(session: AsyncSession, chat: NotifyChat) -> tuple[NotifyMessage, Event] | None:
