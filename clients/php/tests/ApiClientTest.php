@@ -173,6 +173,26 @@ final class ApiClientTest extends SiteTest
         $this->assertCount(4, $this->kaspi->requests);
     }
 
+    /** A machine that loses its power leaves files empty, or half of them. */
+    public function testCallWhoseFileIsDamagedIsNotMadeAgain(): void
+    {
+        $this->wire->willSay(['id' => 1]);
+        $this->kaspi->willSay(['StatusCode' => 0, 'Data' => ['QrPaymentId' => 12800627774]]);
+        $this->api()->createRemotePay(self::PAY, self::SHOP);
+        [$path] = glob($this->folder . '/equal/*.json');
+        foreach (['', '{"answer":', '[]'] as $left) {
+            file_put_contents($path, $left);
+            touch($path, time() - 3600);
+            try {
+                $this->api()->createRemotePay(self::PAY, self::SHOP);
+                $this->fail('nobody knows its outcome');
+            } catch (OutcomeUnknown $unknown) {
+                $this->assertCount(1, $this->kaspi->requests);
+            }
+        }
+        $this->assertSame(1, (new EqualCalls($this->folder))->forgetUnknown());
+    }
+
     public function equals(): array
     {
         return [

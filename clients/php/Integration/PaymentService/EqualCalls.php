@@ -7,14 +7,14 @@ namespace Integration\PaymentService;
  *
  * A double click, a reload and two tabs ask for the same. One at a time is made; the others are told what came of it. What
  * was refused, or not sent, may be asked for at once. What nobody knows the outcome of is not made again for a day, unless a
- * person has looked (console.php looked). Files are named by a digest and hold Kaspi's answer.
+ * person has looked (console.php looked). Files are named by a digest and hold Kaspi's answer; what a crash of the machine left of
+ * one holds none, so that nobody knows the outcome.
  */
 final class EqualCalls
 {
     const WINDOW_S = 60;
     /** As long as an invoice may wait for its buyer. */
     const UNKNOWN_S = 86400;
-    const UNKNOWN = '{"answer":null}';
 
     private $folder;
 
@@ -45,14 +45,14 @@ final class EqualCalls
             if (isset($kept['answer'])) {
                 return $kept['answer'];
             }
-            if ($kept !== null) {
+            if (is_file($path)) {
                 throw new OutcomeUnknown(
                     "The same was asked for before, and it is not known whether Kaspi did it: look it up in the seller's Kaspi Pay. "
                     . 'After that, "php console.php looked" lets it be asked for again.'
                 );
             }
             // Before the call: the page may die in it.
-            if (!Files::write($path, self::UNKNOWN)) {
+            if (!Files::write($path, '{"answer":null}')) {
                 return null;
             }
             try {
@@ -103,7 +103,7 @@ final class EqualCalls
 
     private static function isUnknown(string $path): bool
     {
-        return @filesize($path) === Bytes::in(self::UNKNOWN);
+        return !isset(Files::json($path)['answer']);
     }
 
     private function paths(): array

@@ -5,6 +5,9 @@ namespace Integration\PaymentService;
 /** The client's own folder: whole files or none, readable by the site's user only. */
 final class Files
 {
+    /** Of PHP 8.1. With an older one a machine that loses its power may leave an empty file. */
+    const SYNC = 'fsync';
+
     /** Whether the folder is there, or could be made. */
     public static function ready(string $folder): bool
     {
@@ -29,7 +32,8 @@ final class Files
             return false;
         }
         chmod($draft, 0600);
-        $written = fwrite($file, $text) === Bytes::in($text) && fflush($file);
+        $written = fwrite($file, $text) === Bytes::in($text) && fflush($file)
+            && (!function_exists(self::SYNC) || call_user_func(self::SYNC, $file));
         fclose($file);
         if ($written && rename($draft, $path)) {
             return true;
