@@ -69,6 +69,12 @@ async def with_receivers(sql: asyncpg.Connection) -> None:
     )
 
 
+async def switch_off(sql: asyncpg.Connection) -> None:
+    """The endpoint is off, and may be for good."""
+    async with without_laws(sql):
+        await sql.execute("UPDATE webhook_endpoint SET is_active = false, off_reason = 'person', off_since = now()")
+
+
 def id_of(moment: datetime) -> UUID:
     """An id as ``new_id`` made it then."""
     return UUID(int=int(moment.timestamp() * 1000) << 80 | new_id().int & (1 << 80) - 1)
@@ -150,6 +156,24 @@ async def test_once_is_once_over_all_months(of_months: asyncpg.Connection) -> No
         await sql.execute("INSERT INTO event SELECT * FROM event")
     with pytest.raises(asyncpg.UniqueViolationError, match="pkey"):
         await sql.execute("INSERT INTO notify_message SELECT * FROM notify_message")
+
+
+async def test_what_waits_for_an_endpoint_that_is_off_makes_no_claim_read_all_months(
+    of_months: asyncpg.Connection,
+) -> None:
+    sql = of_months
+    await switch_off(sql)
+    async with without_laws(sql):
+        await sql.execute(
+            "INSERT INTO webhook_endpoint (id, url, secret_ciphertext)"
+            " SELECT gen_random_uuid(), 'https://x.example', 'x' FROM generate_series(1, 3)"
+        )
+    await happens(sql, month(3))
+    read = "SELECT coalesce(seq_scan, 0) + coalesce(idx_scan, 0) FROM pg_stat_xact_user_tables WHERE relname = $1"
+    async with sql.transaction():
+        before = await sql.fetchval(read, called(1, "event_delivery"))
+        assert await sql.fetch(delivery.CLAIM, 40, 40, 40, 60.0, 0.0, None) == []
+        assert await sql.fetchval(read, called(1, "event_delivery")) <= before + 1
 
 
 LAWS = {
@@ -249,6 +273,20 @@ async def test_month_leaves_whole_and_not_before_its_end(database: Database, sql
     for ago in (3, 2):
         await retiring.retire(database, called(ago, "event"))
     assert "a month after its end" in await refused(called(1, "event"))
+
+
+async def test_month_leaves_with_what_waits_for_an_endpoint_that_is_off(
+    database: Database, sql: asyncpg.Connection
+) -> None:
+    await with_months_since(sql, 2, "event")
+    await happens(sql, month(3))
+    await sql.execute("UPDATE notify_message SET state = 'sent', sent_at = now()")
+    await sql.execute("UPDATE event SET passed_on_at = now()")
+    with pytest.raises(NotRetired, match="still waits"):
+        await retiring.retire(database, "event_first")
+    await switch_off(sql)
+    await retiring.retire(database, "event_first")
+    assert await sql.fetchval("SELECT state FROM event_delivery_first") == "waiting"
 
 
 # --- the migration
