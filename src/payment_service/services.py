@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from payment_service.access.attempts import SignInLimits
 from payment_service.access.openid import OpenId
@@ -91,6 +92,10 @@ class Services:
         found = [Task.of_payment(payment) for payment in payments]
         found += [Task.of_refund(refund, payment) for refund, payment in refunds]
         return sorted(found, key=lambda task: task.since)
+
+    async def subjects_of(self, payment_id: UUID) -> list[str]:
+        """The subjects of the events of a payment and its refunds: their ids."""
+        return [str(payment_id), *(str(refund.id) for refund in await self.refunds.of_payment(payment_id))]
 
     async def due_since(self) -> dict[str, datetime | None]:
         """By the kind of work, when the oldest due row became due; none for none."""

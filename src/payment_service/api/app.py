@@ -1,6 +1,6 @@
-"""The app: routers, middleware, documentation. Built once by ``main``."""
+"""The app: routers, middleware, documentation. Built once by ``serve``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from payment_service.api import (
 )
 from payment_service.api.middleware import Drain, RequestMiddleware
 from payment_service.api.throttle import Throttle
+from payment_service.postgres import schema
 from payment_service.services import Services
 
 _ABOUT = """Routes each payment of a marketplace to the Kaspi account of the seller it belongs to.
@@ -65,6 +66,26 @@ EXPOSED_HEADERS: Final = (
     *configs.SIGNATURE_HEADERS,
 )
 """What a page of another origin may read of an answer."""
+_CORS: Final = {
+    "allow_methods": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+    "allow_headers": ALLOWED_HEADERS,
+    "expose_headers": EXPOSED_HEADERS,
+}
+_RESOURCES: Final = (
+    waiting,
+    sums,
+    payments,
+    refunds,
+    configs,
+    reports,
+    settling,
+    hints,
+    notify,
+    webhooks,
+    callers,
+    health,
+)
+"""Those of payments are matched first."""
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
@@ -76,20 +97,31 @@ class Api(FastAPI):
         return RequestMiddleware(self.router, self.state.drain, self.state.cors)
 
 
-def build(
-    services: Services,
-    *,
-    throttle: Throttle,
-    drain: Drain,
-    schema_head: str,
-    lifespan: Lifespan,
-    docs: bool,
-    console_url: str | None = None,
-    cors_origins: Sequence[str] = (),
-    metrics: bool = False,
-    metrics_token: str | None = None,
-) -> FastAPI:
-    """Put the API together."""
+def build(services: Services, *, throttle: Throttle, drain: Drain, lifespan: Lifespan) -> FastAPI:
+    """The API over these services, with what their settings switch on."""
+    settings = services.settings
+    app = _documented(lifespan, openapi_url=documentation.OPENAPI_URL if settings.serves_docs else None)
+    app.state.services = services
+    app.state.throttle = throttle
+    app.state.drain = drain
+    app.state.schema_head = schema.head()
+    app.state.console_url = settings.console_url
+    app.state.cors = settings.cors_origins and {"allow_origins": settings.cors_origins, **_CORS}
+    if settings.metrics_public or settings.metrics_token is not None:
+        token = settings.metrics_token.get_secret_value() if settings.metrics_token else None
+        app.router.routes += health.metrics_router(token).routes
+    if settings.serves_docs:
+        app.router.routes += documentation.ROUTES
+    return app
+
+
+def document() -> dict[str, Any]:
+    """The OpenAPI document, without anything behind it."""
+    return _documented(None, openapi_url=None).openapi()
+
+
+def _documented(lifespan: Lifespan | None, *, openapi_url: str | None) -> FastAPI:
+    """Every operation, and the document of them."""
     app = Api(
         title="payment-service",
         version=__version__,
@@ -97,52 +129,17 @@ def build(
         lifespan=lifespan,
         docs_url=None,  # FastAPI's page loads its parts from other hosts; ours is in documentation.py
         redoc_url=None,
-        openapi_url=documentation.OPENAPI_URL if docs else None,
+        openapi_url=openapi_url,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is in observability/
         openapi_tags=[dict(tag) for tag in operations.TAGS],
         servers=[dict(server) for server in operations.SERVERS],
     )
-    app.state.services = services
-    app.state.throttle = throttle
-    app.state.drain = drain
-    app.state.schema_head = schema_head
-    app.state.console_url = console_url
-    app.state.cors = cors_origins and {
-        "allow_origins": list(cors_origins),
-        "allow_methods": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-        "allow_headers": ALLOWED_HEADERS,
-        "expose_headers": EXPOSED_HEADERS,
-    }
-    # Their routes themselves, those of payments first: to look into included routers takes longer than most answers.
-    for part in (
-        waiting,
-        sums,
-        payments,
-        refunds,
-        configs,
-        reports,
-        settling,
-        hints,
-        notify,
-        webhooks,
-        callers,
-        health,
-    ):
-        app.router.routes += part.router.routes
-    if metrics:
-        app.router.routes += health.metrics_router(metrics_token).routes
-    if docs:
-        app.router.routes += documentation.ROUTES
+    # Their routes themselves: to look into included routers takes longer than most answers.
+    for resource in _RESOURCES:
+        app.router.routes += resource.router.routes
     _declare_problem(app)
     return app
-
-
-def document() -> dict[str, Any]:
-    """The OpenAPI document, without anything behind it."""
-    nothing: Any = None
-    app = build(nothing, throttle=nothing, drain=Drain(), schema_head="", lifespan=nothing, docs=False)
-    return app.openapi()
 
 
 def _declare_problem(app: FastAPI) -> None:

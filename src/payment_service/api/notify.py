@@ -12,7 +12,6 @@ from payment_service.api.dependencies import Admin, InServices
 from payment_service.api.fields import Body, Changes, ShopId, Text
 from payment_service.api.responses import json_response
 from payment_service.api.strict import StrictRoute
-from payment_service.api.webhooks import subjects_of
 from payment_service.errors import BindingExists, BindingNotFound, MessageNotSent, PaymentNotFound, ShopNotConfigured
 from payment_service.events.outbox import EventType
 from payment_service.languages import Language
@@ -110,7 +109,7 @@ async def messages(
 ) -> list[MessageAnswer]:
     """Lists the messages about a payment and its refunds, sent or still to be sent, oldest first."""
     await services.reading.get(caller, payment)
-    details = await services.message_record.of_subjects(caller, await subjects_of(services, payment))
+    details = await services.message_record.of_subjects(caller, await services.subjects_of(payment))
     return [MessageAnswer.of(one) for one in details]
 
 

@@ -39,6 +39,7 @@ from payment_service.errors import ShopNotConfigured
 from payment_service.identifiers import checked_bin
 from payment_service.money import MAX_TIYN
 from payment_service.observability.logs import get_logger, scrub
+from payment_service.postgres.paging import Page
 from payment_service.providers.registry import DEFAULT
 from payment_service.reports.service import Report
 
@@ -312,11 +313,15 @@ async def logs(
             cursor=cursor,
             skip=skip,
         )
+    return _as_csv_or_json(page, accept or "")
+
+
+def _as_csv_or_json(page: Page[AuditEntry], accept: str) -> Response:
     lines = lines_of(page.rows)
     headers = {"Vary": "Accept"}
     if page.next_cursor:
         headers["X-Next-Cursor"] = page.next_cursor
-    if _prefers_csv(accept or ""):
+    if _prefers_csv(accept):
         headers["Content-Disposition"] = 'attachment; filename="payment-log.csv"'
         return Response(as_csv(lines), media_type="text/csv; charset=utf-8", headers=headers)
     return Response(_LINES.dump_json(lines), media_type="application/json", headers=headers)

@@ -1,7 +1,7 @@
 """Webhooks over HTTP: endpoints that events are delivered to, the deliveries, and delivering again."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response
@@ -17,7 +17,7 @@ from payment_service.errors import DeliveryNotFound, InvalidInput, ShopNotConfig
 from payment_service.events.outbox import EventType
 from payment_service.services import Services
 from payment_service.webhooks.delivery import body_of
-from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
+from payment_service.webhooks.models import WebhookEndpoint
 
 router = APIRouter(prefix="/admin", tags=["webhooks"], route_class=StrictRoute)
 
@@ -286,7 +286,7 @@ async def deliveries(
     """Lists deliveries, newest first. `dead` deliveries were given up and can be replayed."""
     page = await services.delivery_record.search(
         caller,
-        subject_ids=None if payment is None else await subjects_of(services, payment),
+        subject_ids=None if payment is None else await services.subjects_of(payment),
         endpoint_id=endpoint_id,
         states=[state] if state else (),
         type=type,
@@ -306,7 +306,7 @@ async def delivery(id: DeliveryId, services: InServices, caller: Admin) -> Deliv
     """Returns the body that is sent and the result of every try."""
     found = await services.delivery_record.get(caller, id)
     return DeliveryDetailsAnswer(
-        **_line(found.delivery),
+        **dict(DeliveryAnswer.model_validate(found.delivery)),
         attempts=[TryAnswer.model_validate(tried) for tried in found.tries],
         body=body_of(found.event),
     )
@@ -323,11 +323,6 @@ async def replay(id: DeliveryId, services: InServices, caller: Admin) -> Deliver
     return DeliveryAnswer.model_validate(await services.delivery_record.replay(caller, id))
 
 
-async def subjects_of(services: Services, payment_id: UUID) -> list[str]:
-    """The subjects of the events of a payment and its refunds: their ids."""
-    return [str(payment_id), *(str(refund.id) for refund in await services.refunds.of_payment(payment_id))]
-
-
 async def _check_shops(services: Services, caller: Caller, shops: list[int] | None) -> None:
     for shop_id in shops or ():
         await services.routing.config_of(caller, shop_id)
@@ -335,7 +330,3 @@ async def _check_shops(services: Services, caller: Caller, shops: list[int] | No
 
 def _shown(services: Services, endpoint: WebhookEndpoint) -> EndpointAnswer:
     return EndpointAnswer(**services.endpoints.shown(endpoint))
-
-
-def _line(delivery: EventDelivery) -> dict[str, Any]:
-    return DeliveryAnswer.model_validate(delivery).model_dump()

@@ -298,10 +298,7 @@ def _payment_of(kind: str, subject_id: str, data: dict[str, Any]) -> str | None:
 async def _subjects(visit: Visit, wanted: str) -> list[str]:
     """What events may be about when somebody means these payments: they and their refunds."""
     found = await find(visit.services.database, visit.me.caller.shops, wanted, limit=PAYMENTS)
-    subjects = [str(payment.id) for payment in found.payments]
-    for payment in found.payments:
-        subjects += [str(refund.id) for refund in await visit.services.refunds.of_payment(payment.id)]
-    return subjects
+    return [subject for payment in found.payments for subject in await visit.services.subjects_of(payment.id)]
 
 
 async def _replay(

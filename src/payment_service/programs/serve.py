@@ -19,7 +19,6 @@ from payment_service.console import mount as console
 from payment_service.http_protocol import BoundedProtocol, connections_allowed
 from payment_service.observability import logs
 from payment_service.observability.lag import measure_lag
-from payment_service.postgres import schema
 from payment_service.postgres.cache import keep_fresh
 from payment_service.programs.listening import listener
 from payment_service.programs.start import check_database, observed
@@ -66,18 +65,7 @@ def create_app(services: Services, drain: Drain) -> FastAPI:
             await listening
         await services.close()
 
-    app = api.build(
-        services,
-        throttle=throttle,
-        drain=drain,
-        schema_head=schema.head(),
-        lifespan=lifespan,
-        docs=settings.serves_docs,
-        console_url=settings.console_url,
-        cors_origins=settings.cors_origins,
-        metrics=settings.metrics_public or settings.metrics_token is not None,
-        metrics_token=settings.metrics_token.get_secret_value() if settings.metrics_token else None,
-    )
+    app = api.build(services, throttle=throttle, drain=drain, lifespan=lifespan)
     app.router.routes += console.ROUTES
     return app
 
