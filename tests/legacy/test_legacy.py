@@ -1,5 +1,6 @@
 """Taking over from the old service: nothing lost, twice is the same as once, no routing guessed."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 import respx
 
 from payment_service.access.service import FULL_ACCESS
+from payment_service.errors import TokenOfAnotherBin
 from payment_service.legacy import service
 from payment_service.legacy.service import (
     Count,
@@ -29,7 +31,8 @@ from tests.support.asking import refunded
 from tests.support.database import Server
 from tests.support.processes import clean_environment, run
 from tests.support.replies import status_reply
-from tests.support.shops import ENCRYPTION_KEY, SHOPS, bin_with_checksum
+from tests.support.shops import ENCRYPTION_KEY, SHOPS, bin_with_checksum, device_token_of
+from tests.support.waiting import until
 
 OLD_SCHEMA = """
 CREATE TABLE paymentconfig (
@@ -179,6 +182,40 @@ async def test_shop_that_is_routed_differently_stops_it_until_it_is_left_out(
     planned, problems = await import_routing(old, services.routing, skip=tuple(SHOPS), dry_run=False)
     assert ([plan.shop_id for plan in planned], problems) == ([*range(8, 16)], [])
     assert await sql.fetch("SELECT * FROM payment_config WHERE shop_id > 15 ORDER BY id") == before
+
+
+async def test_shop_that_is_made_meanwhile_keeps_its_routing(
+    old: asyncpg.Connection, services: Services, sql: asyncpg.Connection
+) -> None:
+    """Somebody adds shop 8 with another BIN than the old service had, while the import waits to compare."""
+
+    async def waiting(count: int) -> None:
+        async def wait() -> bool:
+            query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            return bool(await sql.fetchval(query) == count)
+
+        await until(wait)
+
+    async with sql.transaction():
+        await sql.execute("SELECT one_at_a_time('routing')")
+        importing = asyncio.create_task(import_routing(old, services.routing, skip=(), dry_run=False))
+        await waiting(1)
+        adding = asyncio.create_task(
+            services.routing.create(FULL_ACCESS, 8, {"organization_bin": "891027350515"}, reason="by hand")
+        )
+        await waiting(2)
+    await asyncio.gather(importing, adding, return_exceptions=True)
+    history = await sql.fetch("SELECT version, reason FROM payment_config_history WHERE shop_id = 8")
+    assert [tuple(row) for row in history] in ([(1, "by hand")], [(1, "taken over from the old service")])
+
+
+async def test_dry_run_refuses_what_the_import_refuses(old_url: str, services: Services, shops: dict[int, str]) -> None:
+    token = device_token_of(121038)  # another seller's here
+    await change_old(old_url, f"UPDATE paymentconfig SET device_token = '{token}' WHERE shop_id = 8")
+    async with legacy_database(old_url) as old:
+        for dry_run in (True, False):
+            with pytest.raises(TokenOfAnotherBin):
+                await import_routing(old, services.routing, skip=tuple(SHOPS), dry_run=dry_run)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import asyncio
 import re
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 import asyncpg
 import pytest
@@ -168,7 +168,8 @@ async def test_upgrade_that_was_cut_off_anywhere_is_taken_up_by_the_next_one(
         run(bind, work)
         left -= 1
         if left == 0:
-            cast("Any", bind.connection.driver_connection).terminate()
+            driver: Any = bind.connection.driver_connection
+            driver.terminate()
             raise CutOffError
 
     monkeypatch.setattr(schema, "_run", run_until_cut_off)

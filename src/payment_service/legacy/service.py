@@ -113,22 +113,21 @@ async def import_routing(
             continue
         names = {name: known.get(found["shop_id"], {}).get(name, "") for name in ("name", "city")}
         rows.append(importing.Row(number, found["shop_id"], fields | names))
-    planned = await importing.compare(routing, rows)
-    for plan in planned:
-        # The description of a shop may differ; where its money goes may not.
-        differing = sorted(plan.changes.keys() - {"name", "city"}) if plan.action == "change" else []
-        if differing:
-            problems.append(
-                f"Shop {plan.shop_id} is routed differently here ({', '.join(differing)}): look which is right."
-            )
-    if not problems and not dry_run:
-        new = {plan.shop_id for plan in planned if plan.action == "create"}
-        await importing.apply(
-            routing,
-            [row for row in rows if row.shop_id in new],
-            reason="taken over from the old service",
-            dry_run=False,
-        )
+    # Compared and written in one transaction: a shop that is made meanwhile keeps its routing.
+    async with routing.database.reading() if dry_run else routing.database.transaction() as session:
+        existing = await routing.lock_all(session)
+        planned = [importing.plan(routing, row, existing.get(row.shop_id)) for row in rows]
+        for plan in planned:
+            # The description of a shop may differ; where its money goes may not.
+            differing = sorted(plan.changes.keys() - {"name", "city"}) if plan.action == "change" else []
+            if differing:
+                problems.append(
+                    f"Shop {plan.shop_id} is routed differently here ({', '.join(differing)}): look which is right."
+                )
+        if not problems:
+            new = [row for row in rows if row.shop_id not in existing]
+            await importing.write(routing, session, new, existing, reason="taken over from the old service")
+    routing.cache.forget_all()
     return planned, problems
 
 

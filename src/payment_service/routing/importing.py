@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from payment_service.characters import checked_text
 from payment_service.errors import InvalidInput
 from payment_service.routing.models import PaymentConfig
@@ -128,39 +130,36 @@ def _row(line: int, raw: Mapping[str, str | None]) -> Row:
     return Row(line, int(values["shop_id"]), checked_fields(fields))
 
 
-async def compare(routing: Routing, rows: list[Row]) -> list[Planned]:
-    """What a file would change, whether or not the change is allowed."""
-    async with routing.database.reading() as session:
-        existing = await routing.lock_all(session)
-        return [_plan(routing, row, existing.get(row.shop_id)) for row in rows]
-
-
 async def apply(routing: Routing, rows: list[Row], *, reason: str, dry_run: bool) -> list[Planned]:
     """Bring the routing to what the file says, in one transaction; a dry run makes the same changes and commits none.
 
     Raises:
         TokenOfAnotherBin: for a device token that is used with another BIN.
     """
-    planned: list[Planned] = []
-    opened = routing.database.reading() if dry_run else routing.database.transaction()
-    async with opened as session:
+    async with routing.database.reading() if dry_run else routing.database.transaction() as session:
         existing = await routing.lock_all(session)
-        for row in rows:
-            config = existing.get(row.shop_id)
-            plan = _plan(routing, row, config)
-            planned.append(plan)
-            if plan.action == "keep":
-                continue
-            if config is None:
-                await routing.insert(session, row.shop_id, row.fields, reason=reason)
-            else:
-                await routing.change(session, config, row.fields, reason=reason)
-    for row in rows:
-        routing.cache.forget(row.shop_id)
+        planned = await write(routing, session, rows, existing, reason=reason)
+    routing.cache.forget_all()
     return planned
 
 
-def _plan(routing: Routing, row: Row, config: PaymentConfig | None) -> Planned:
+async def write(
+    routing: Routing, session: AsyncSession, rows: list[Row], existing: Mapping[int, PaymentConfig], *, reason: str
+) -> list[Planned]:
+    """Write what differs from the ``existing`` routing, which the caller's transaction has locked."""
+    planned = []
+    for row in rows:
+        config = existing.get(row.shop_id)
+        planned.append(plan(routing, row, config))
+        if planned[-1].action == "create":
+            await routing.insert(session, row.shop_id, row.fields, reason=reason)
+        elif config is not None and planned[-1].action == "change":
+            await routing.change(session, config, row.fields, reason=reason)
+    return planned
+
+
+def plan(routing: Routing, row: Row, config: PaymentConfig | None) -> Planned:
+    """What a row of the file does to a shop."""
     before: dict[str, Any] = {}
     if config is not None:
         before = {name: getattr(config, name) for name in ROUTING_FIELDS}
