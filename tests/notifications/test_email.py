@@ -1,6 +1,7 @@
 # ruff: noqa: RUF001 - Russian letters look like Latin ones
 """E-mail over a real SMTP connection."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -41,6 +42,50 @@ async def test_line_separator_in_a_name_breaks_no_subject(mailbox: Mailbox) -> N
     assert read(mailbox.mails[0])["Subject"] == "Оплачено 1 ₸ · Rosalie Алматы \U0001fa77"
 
 
+@pytest.mark.parametrize("headline", ["Paid", "Оплачено"])
+@pytest.mark.parametrize(
+    "number",
+    ["=?utf-8?q?1=0D=0ABcc:_eve@example.kz=0D=0A=0D=0ANew_text?=", "=?utf-8?b?MQ1CY2M6IGV2ZQ==?=", "=?a?q?1?="],
+)
+async def test_encoded_word_in_an_order_number_stays_what_it_is(mailbox: Mailbox, headline: str, number: str) -> None:
+    note = Note(headline, ("«Royal Flowers Almaty»", number), None, NOTE.link, "Открыть")
+    assert await channel_to(mailbox.port).send(ANNA, note, key="1.2") == Sent()
+    mail = read(mailbox.mails[0])
+    wanted = [
+        "Content-Type",
+        "MIME-Version",
+        "Content-Transfer-Encoding",
+        "Subject",
+        "Date",
+        "From",
+        "To",
+        "Message-ID",
+    ]
+    assert mail.keys() == wanted
+    assert mail["Subject"] == note.line
+    assert mail.get_content().startswith(f"{note.line}\n")
+
+
+async def test_long_subject_keeps_its_spaces(mailbox: Mailbox) -> None:
+    note = Note('<x> b; \U0001f337 Rosalie a, "VLVT № Rosalie a, «Цветы «Цветы', ("заказ 1",))
+    assert await channel_to(mailbox.port).send(ANNA, note, key="1.2") == Sent()
+    assert read(mailbox.mails[0])["Subject"] == note.line
+    assert max(map(len, mailbox.mails[0].content.split(b"\r\n"))) <= 78
+
+
+async def test_two_addresses_are_none(mailbox: Mailbox) -> None:
+    assert isinstance(await channel_to(mailbox.port).send("eve,anna@example.kz", NOTE, key="1.2"), TryAgain)
+    assert mailbox.mails == []
+
+
+async def test_mail_that_was_accepted_was_sent_even_if_the_server_does_not_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("payment_service.notifications.email._QUIT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("payment_service.notifications.email.DEADLINE_S", 2)
+    assert await answered_by({}) == Sent()
+
+
 async def test_mail_whose_answer_is_lost_is_sent_again_as_the_same_mail(mailbox: Mailbox) -> None:
     mailbox.breaks_off = True
     assert isinstance(await send(mailbox), TryAgain)
@@ -50,13 +95,51 @@ async def test_mail_whose_answer_is_lost_is_sent_again_as_the_same_mail(mailbox:
     assert first == second == "<1.2@example.kz>"
 
 
+async def answered_by(answers: dict[str, str]) -> Delivery:
+    """What a mail comes to at a server that gives these answers, by command, and none to QUIT."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        word, usual = "", {"": "220 here", "DATA": "354 go on"}
+        while word != "QUIT":
+            writer.write(f"{answers.get(word, usual.get(word, '250 OK'))}\r\n".encode())
+            if word == "DATA" and "DATA" not in answers:
+                await reader.readuntil(b"\r\n.\r\n")
+                writer.write(b"250 OK\r\n")
+            word = (await reader.readline()).decode()[:4] or "QUIT"
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        return await channel_to(server.sockets[0].getsockname()[1]).send(ANNA, NOTE, key="1.2")
+
+
+@pytest.mark.parametrize(
+    ("command", "answer", "kind"),
+    [
+        ("", "554 5.7.1 your address is blocked", TryAgain),
+        ("EHLO", "550 5.7.1 who are you", TryAgain),
+        ("MAIL", "530 5.7.0 authentication required", TryAgain),
+        ("MAIL", "553 5.7.1 not your address", TryAgain),
+        ("DATA", "554 no", Refused),
+    ],
+)
+async def test_refusal_before_the_mail_was_given_is_ours_to_put_right_and_loses_none(
+    command: str, answer: str, kind: type
+) -> None:
+    assert isinstance(await answered_by({command: answer, "HELO": answer}), kind)
+
+
 @pytest.mark.parametrize(
     ("to_address", "to_data", "kind"),
     [
         ("550 5.1.1 no such user", "250 OK", ChatGone),
         ("550 unknown", "250 OK", ChatGone),
         ("550 5.2.1 mailbox disabled", "250 OK", ChatGone),
-        ("550 5.7.1 relaying denied", "250 OK", Refused),
+        ("550 5.7.1 relaying denied", "250 OK", TryAgain),
+        ("550 5.1.8 the sender's domain is unknown", "250 OK", TryAgain),
+        ("550 5.2.2 mailbox full", "250 OK", TryAgain),
+        ("552 5.2.2 mailbox full", "250 OK", TryAgain),
         ("450 4.2.0 greylisted", "250 OK", TryAgain),
         ("250 OK", "554 5.7.1 looks like spam", Refused),
         ("250 OK", "451 4.3.0 later", TryAgain),

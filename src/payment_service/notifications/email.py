@@ -3,19 +3,25 @@
 import asyncio
 import contextlib
 import re
-from email.message import EmailMessage
+from email.header import Header
+from email.headerregistry import Address
+from email.mime.text import MIMEText
+from email.utils import formatdate
 from typing import Final
 
 import aiosmtplib
-from aiosmtplib import SMTPException, SMTPRecipientsRefused, SMTPResponseException
+from aiosmtplib import SMTPDataError, SMTPException, SMTPRecipientsRefused, SMTPResponseException
 
 from payment_service.notifications.channel import ChatGone, Delivery, Refused, Sent, TryAgain, shortened
 from payment_service.notifications.settings import EmailSettings
 from payment_service.notifications.texts import Note
 
 DEADLINE_S: Final = 20
-_ENHANCED: Final = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\b")
+_QUIT_TIMEOUT_S: Final = 2
+_ENHANCED: Final = re.compile(r"[245]\.(\d{1,3}\.\d{1,3})\b")
 _NO_MAILBOX: Final = frozenset({550, 551, 553})
+_NOT_THE_ADDRESS: Final = frozenset({"1.7", "1.8", "2.2", "2.3", "2.4"})
+"""The sender's address, a full mailbox, a message that is too long, a list: RFC 3463."""
 
 
 class Email:
@@ -33,10 +39,9 @@ class Email:
         """Send once. A lost answer is ``TryAgain``: see the module ``channel``."""
         try:
             message = written(note)
-            message["From"], message["To"] = self._sender, address
+            message["From"], message["To"] = self._sender, str(Address(addr_spec=address))  # one address, or none
             message["Message-ID"] = f"<{key}@{self._domain}>"
-            async with asyncio.timeout(DEADLINE_S):
-                await self._hand_over(message)
+            await self._hand_over(message)
         except Exception as error:  # noqa: BLE001 - whatever failed, it is not known to have been accepted
             return _read(error, address)
         return Sent()
@@ -44,7 +49,7 @@ class Email:
     async def close(self) -> None:
         """Nothing is kept open."""
 
-    async def _hand_over(self, message: EmailMessage) -> None:
+    async def _hand_over(self, message: MIMEText) -> None:
         server = self._server
         client = aiosmtplib.SMTP(
             hostname=server.host,
@@ -56,23 +61,30 @@ class Email:
             timeout=DEADLINE_S,
             local_hostname=self._domain,
         )
-        await client.connect()
         try:
-            await client.send_message(message)
-            # It was accepted, however the connection ends.
+            async with asyncio.timeout(DEADLINE_S):
+                await client.connect()
+                await client.send_message(message)
+            # It was accepted, however the connection ends and however long that takes.
             with contextlib.suppress(SMTPException):
-                await client.quit()
+                await client.quit(timeout=_QUIT_TIMEOUT_S)
         finally:
             client.close()
 
 
-def written(note: Note) -> EmailMessage:
+def written(note: Note) -> MIMEText:
     """A note as plain text, its first line as the subject."""
-    message = EmailMessage()
-    message["Subject"] = " ".join(note.line.splitlines())  # a shop's name may hold a line separator
     link = f"{note.link_label}: {note.link}" if note.link else None
-    message.set_content("\n\n".join(part for part in (note.line, note.advice, link) if part) + "\n")
+    message = MIMEText("\n\n".join(part for part in (note.line, note.advice, link) if part) + "\n", "plain", "utf-8")
+    # Always encoded. An EmailMessage decodes encoded words in what it is given: an order's number may hold one that
+    # stands for a line break, and what follows it would be headers.
+    message["Subject"] = Header(_subject(note), "utf-8", header_name="Subject").encode()
+    message["Date"] = formatdate()
     return message
+
+
+def _subject(note: Note) -> str:
+    return " ".join(note.line.splitlines())  # a shop's name may hold a line separator
 
 
 def _read(error: Exception, address: str) -> Delivery:
@@ -80,18 +92,17 @@ def _read(error: Exception, address: str) -> Delivery:
         error = error.recipients[0]
         if error.code in _NO_MAILBOX and _is_of_address(error.message):
             return ChatGone(_reason(error, address))
-    if isinstance(error, aiosmtplib.SMTPAuthenticationError):
-        # A wrong password is ours to correct; then the message is sent.
-        return TryAgain(_reason(error, address))
-    if isinstance(error, SMTPResponseException) and error.code >= 500:
+    if isinstance(error, SMTPDataError) and error.code >= 500:
         return Refused(_reason(error, address))
+    # What is refused before the message was given is about us: a password, our sender's address, a relay that does not
+    # know us. It is ours to correct; then the message is sent.
     return TryAgain(_reason(error, address))
 
 
 def _is_of_address(message: str) -> bool:
     """Whether a refusal is about the address (X.1.X, X.2.X: RFC 3463), not about the sender or the message."""
     enhanced = _ENHANCED.search(message)
-    return enhanced is None or enhanced[0].split(".")[1] in {"1", "2"}
+    return enhanced is None or (enhanced[1].startswith(("1.", "2.")) and enhanced[1] not in _NOT_THE_ADDRESS)
 
 
 def _reason(error: Exception, address: str) -> str:
