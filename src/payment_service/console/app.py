@@ -28,7 +28,7 @@ from payment_service.console import (
 )
 from payment_service.console.json_api import API, JsonApi
 from payment_service.console.render import assets
-from payment_service.console.web import HEADERS, HOME, SIGN_IN, Page, Refused, Visit, page
+from payment_service.console.web import HEADERS, HOME, SIGN_IN, Page, PageContext, Refused, page
 
 _CACHE_FOREVER: Final = "private, max-age=31536000, immutable"
 
@@ -44,7 +44,7 @@ async def _asset(request: Request) -> Response:
     return Response(content, media_type=asset.media_type, headers=headers)
 
 
-async def _not_found(_visit: Visit) -> Response:
+async def _not_found(_context: PageContext) -> Response:
     raise Refused(404)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from payment_service.console.sellers import SELLERS, Seller, read
-from payment_service.console.web import Visit, reason_of, redirect, require_proof
+from payment_service.console.web import PageContext, reason_of, redirect, require_proof
 from payment_service.errors import InvalidInput, RouteChangeNotFound, ServiceError
 from payment_service.routing.changes import Proposal
 from payment_service.routing.tokens import Token, masked_token
@@ -20,25 +20,25 @@ _LONGEST: Final = {"name": 200, "city": 100, "description": 500}
 _TEXTS: Final = tuple(_LONGEST)
 
 
-async def change(visit: Visit) -> Response:
+async def change(context: PageContext) -> Response:
     """The form, beside the current route, and its submission."""
-    seller = await read(visit)
-    home, routing = f"{SELLERS}/{seller.row.shop_id}", visit.services.routing
-    if not visit.is_sent:
-        return await _form(visit, seller)
-    if visit.form_value("seen") != str(seller.row.version):
+    seller = await read(context)
+    home, routing = f"{SELLERS}/{seller.row.shop_id}", context.services.routing
+    if not context.is_sent:
+        return await _form(context, seller)
+    if context.form_value("seen") != str(seller.row.version):
         return redirect(home, done="seen-before")
     try:
-        wanted, reason = _wanted(visit), reason_of(visit, "why")
-        config = await routing.config_of(visit.me.caller, seller.row.shop_id)
+        wanted, reason = _wanted(context), reason_of(context, "why")
+        config = await routing.config_of(context.me.caller, seller.row.shop_id)
         if not any(value != _today(config.row, config.device_token)[name] for name, value in wanted.items()):
             return redirect(home, done="same")
-        await require_proof(visit)
+        await require_proof(context)
         is_proposed = routing.goes_elsewhere(config.row, wanted) and await routing.needs_two()
         if is_proposed:
-            await visit.services.route_changes.propose(
-                visit.me.caller,
-                visit.me.person.id,
+            await context.services.route_changes.propose(
+                context.me.caller,
+                context.me.person.id,
                 seller.row.shop_id,
                 wanted,
                 version=seller.row.version,
@@ -46,71 +46,74 @@ async def change(visit: Visit) -> Response:
             )
         else:
             seen = {"version": seller.row.version}
-            await routing.update(visit.me.caller, seller.row.shop_id, wanted, seen=seen, reason=reason)
+            await routing.update(context.me.caller, seller.row.shop_id, wanted, seen=seen, reason=reason)
     except ServiceError as error:
-        return await _form(visit, seller, error)
+        return await _form(context, seller, error)
     return redirect(home, done="proposed" if is_proposed else "changed")
 
 
-async def decide(visit: Visit) -> Response:
+async def decide(context: PageContext) -> Response:
     """A proposed change beside the current route, and the decision of the second administrator."""
-    seller, proposal = await _proposal(visit)
-    if not visit.is_sent:
-        return await _decision_form(visit, seller, proposal)
-    decision, changes = visit.form_value("decision"), visit.services.route_changes
+    seller, proposal = await _proposal(context)
+    if not context.is_sent:
+        return await _decision_form(context, seller, proposal)
+    decision, changes = context.form_value("decision"), context.services.route_changes
     try:
         if decision not in {"confirm", "refuse"}:
             raise InvalidInput("decision", "is none")
-        await require_proof(visit)
+        await require_proof(context)
         act = changes.confirm if decision == "confirm" else changes.refuse
-        await act(visit.me.caller, visit.me.person.id, proposal.change.id)
+        await act(context.me.caller, context.me.person.id, proposal.change.id)
     except ServiceError as error:
-        return await _decision_form(visit, seller, proposal, error)
+        return await _decision_form(context, seller, proposal, error)
     done = "confirmed" if decision == "confirm" else "refused"
     return redirect(f"{SELLERS}/{seller.row.shop_id}", done=done)
 
 
 async def _decision_form(
-    visit: Visit, seller: Seller, proposal: Proposal, error: ServiceError | None = None
+    context: PageContext, seller: Seller, proposal: Proposal, error: ServiceError | None = None
 ) -> Response:
-    routing, proposed = visit.services.routing, proposal.change
-    known = await routing.configs(visit.me.caller, organization_bin=proposed.organization_bin)
-    return visit.form_page(
+    routing, proposed = context.services.routing, proposal.change
+    known = await routing.configs(context.me.caller, organization_bin=proposed.organization_bin)
+    return context.form_page(
         "route_decision.html",
         error,
         seller=seller,
         proposal=proposal,
         token_today=masked_token(routing.opened(seller.row).device_token),
-        is_own=proposed.proposed_by == visit.me.person.id,
+        is_own=proposed.proposed_by == context.me.person.id,
         is_open=seller.waiting is not None and seller.waiting.change.id == proposed.id,
         same_bin=[other.row for other in known if other.row.shop_id != seller.row.shop_id],
     )
 
 
-async def _proposal(visit: Visit) -> tuple[Seller, Proposal]:
-    seller, wanted = await read(visit), visit.id("change_id")
-    found = await visit.services.route_changes.of_shop(visit.me.caller, seller.row.shop_id)
+async def _proposal(context: PageContext) -> tuple[Seller, Proposal]:
+    seller, wanted = await read(context), context.id("change_id")
+    found = await context.services.route_changes.of_shop(context.me.caller, seller.row.shop_id)
     proposal = next((one for one in found if one.change.id == wanted), None)
     if proposal is None:
         raise RouteChangeNotFound(wanted)
     return seller, proposal
 
 
-def _wanted(visit: Visit) -> dict[str, Any]:
+def _wanted(context: PageContext) -> dict[str, Any]:
     """The fields of the routing as the form has them. A token that is left empty stays as it is.
 
     Raises:
         InvalidInput: for a text that is too long.
     """
-    organization_bin = visit.form_value("organization_bin").replace(" ", "")
-    wanted: dict[str, Any] = {"organization_bin": organization_bin, "is_active": visit.form_value("is_active") == "yes"}
+    organization_bin = context.form_value("organization_bin").replace(" ", "")
+    wanted: dict[str, Any] = {
+        "organization_bin": organization_bin,
+        "is_active": context.form_value("is_active") == "yes",
+    }
     for name, longest in _LONGEST.items():
-        if len(visit.form_value(name)) > longest:
+        if len(context.form_value(name)) > longest:
             raise InvalidInput(name, f"is longer than {longest} characters")
-        wanted[name] = visit.form_value(name)
-    if visit.form_value("remove_token") == "yes":
+        wanted[name] = context.form_value(name)
+    if context.form_value("remove_token") == "yes":
         wanted["device_token"] = None
-    elif token := visit.form_value("device_token"):
+    elif token := context.form_value("device_token"):
         wanted["device_token"] = token
     return wanted
 
@@ -124,17 +127,17 @@ def _today(row: Any, device_token: Token | None) -> Mapping[str, Any]:
     }
 
 
-async def _form(visit: Visit, seller: Seller, error: ServiceError | None = None) -> Response:
+async def _form(context: PageContext, seller: Seller, error: ServiceError | None = None) -> Response:
     row = seller.row
-    given = visit.form or {
+    given = context.form or {
         "organization_bin": row.organization_bin,
         "is_active": "yes" if row.is_active else "",
         **{name: getattr(row, name) for name in _TEXTS},
     }
-    return visit.form_page(
+    return context.form_page(
         "route.html",
         error,
         seller=seller,
         given=given,
-        needs_two=await visit.services.routing.needs_two(),
+        needs_two=await context.services.routing.needs_two(),
     )

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from payment_service import __version__
 from payment_service.console.payment_status import Tone
-from payment_service.console.web import Visit
+from payment_service.console.web import PageContext
 from payment_service.idempotency.holding import HOLD_TEXTS
 from payment_service.languages import mark
 from payment_service.observability.metrics import ALARMS, CIRCUIT_OPEN, PROVIDER_SECONDS, SHOPS_PAUSED, values_of
@@ -57,9 +57,9 @@ class Worker:
         return datetime.now(UTC) - timedelta(seconds=self.worker.seen_s)
 
 
-async def health(visit: Visit) -> Response:
+async def health(context: PageContext) -> Response:
     """The page."""
-    services, state = visit.services, visit.request.app.state
+    services, state = context.services, context.request.app.state
     found = await database_health(services.database)
     held, due, alive = await asyncio.gather(
         services.holding.hold_reason(), services.due_since(), workers(services.database)
@@ -68,11 +68,11 @@ async def health(visit: Visit) -> Response:
         Queue(label, due[kind], _TONES[LATENESS_LIMITS[kind].lateness(_waits_s(due[kind]))])
         for kind, label in _QUEUES.items()
     ]
-    shown = _workers(alive, visit.services.settings.sweep_every_s)
+    shown = _workers(alive, context.services.settings.sweep_every_s)
     circuits = {lane: is_open > 0 for (_, lane), is_open in values_of(CIRCUIT_OPEN).items()}
     calls = values_of(PROVIDER_SECONDS)
     began = REGISTRY.get_sample_value("process_start_time_seconds")
-    return visit.page(
+    return context.page(
         "health.html",
         database=found,
         database_tone=_of_database(found),

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from payment_service.access.people import Right
 from payment_service.console.payment_status import payment_status
-from payment_service.console.web import HOME, Visit, redirect
+from payment_service.console.web import HOME, PageContext, redirect
 from payment_service.errors import InvalidInput
 from payment_service.languages import mark
 from payment_service.payments import queries
@@ -45,28 +45,28 @@ TODO: Final[Mapping[TaskKind, tuple[str, str]]] = {
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_=-]{1,200}")
 
 
-async def search(visit: Visit) -> Response:
+async def search(context: PageContext) -> Response:
     """Search: one box, the first tasks, and the newest payments."""
-    wanted, caller = visit.query("q"), visit.me.caller
-    cursor = cursor_of(visit)
+    wanted, caller = context.query("q"), context.me.caller
+    cursor = cursor_of(context)
     next_cursor, more = None, False
     if wanted:
-        found = await find(visit.services.database, caller.shops, wanted, limit=AT_ONCE)
-        if found.exact and not visit.is_partial:
+        found = await find(context.services.database, caller.shops, wanted, limit=AT_ONCE)
+        if found.exact and not context.is_partial:
             return redirect(f"{HOME}/payments/{found.payments[0].id}")
         payments, more = found.payments, found.more
     else:
-        async with visit.services.database.reading() as session:
+        async with context.services.database.reading() as session:
             page = await queries.search(session, PaymentFilter(shops=caller.shops), limit=AT_ONCE, cursor=cursor)
         payments, next_cursor = list(page.rows), page.next_cursor
     lines = [PaymentLine.of(payment) for payment in payments]
-    waiting: list[Task] = [] if wanted or cursor else await visit.services.tasks(caller, limit=MAX_TASKS + 1)
+    waiting: list[Task] = [] if wanted or cursor else await context.services.tasks(caller, limit=MAX_TASKS + 1)
     tasks_shown = waiting[:TASKS_ON_SEARCH]
-    return visit.page(
+    return context.page(
         "search.html",
         wanted=wanted,
         lines=[(line, payment_status(line)) for line in lines],
-        sellers=await sellers(visit, (*(line.shop_id for line in lines), *(task.shop_id for task in tasks_shown))),
+        sellers=await sellers(context, (*(line.shop_id for line in lines), *(task.shop_id for task in tasks_shown))),
         next_cursor=next_cursor,
         is_first=not cursor,
         more=more,
@@ -74,40 +74,40 @@ async def search(visit: Visit) -> Response:
         tasks_shown=tasks_shown,
         todo=TODO,
         sums_of_days=AMOUNTS_WITHIN.days,
-        may_read_record=visit.me.may(Right.RECORD),
+        may_read_record=context.me.may(Right.RECORD),
     )
 
 
-def cursor_of(visit: Visit) -> str | None:
+def cursor_of(context: PageContext) -> str | None:
     """The cursor of the address; none for the beginning of the list.
 
     Raises:
         InvalidInput: for anything else.
     """
-    cursor = visit.query("cursor")
+    cursor = context.query("cursor")
     if cursor and not _CURSOR.fullmatch(cursor):
         raise InvalidInput("cursor", "is none")
     return cursor or None
 
 
-async def tasks(visit: Visit) -> Response:
+async def tasks(context: PageContext) -> Response:
     """The tasks for people, oldest first."""
-    found = await visit.services.tasks(visit.me.caller, limit=MAX_TASKS + 1)
+    found = await context.services.tasks(context.me.caller, limit=MAX_TASKS + 1)
     shown = found[:TASKS_ON_PAGE]
-    waiting = await visit.services.route_changes.waiting(visit.me.caller) if visit.me.may(Right.ROUTE) else {}
-    return visit.page(
+    waiting = await context.services.route_changes.waiting(context.me.caller) if context.me.may(Right.ROUTE) else {}
+    return context.page(
         "tasks.html",
         tasks=found,
         shown=shown,
         todo=TODO,
-        may_settle=visit.me.may(Right.SETTLE),
-        sellers=await sellers(visit, (*(task.shop_id for task in shown), *waiting)),
+        may_settle=context.me.may(Right.SETTLE),
+        sellers=await sellers(context, (*(task.shop_id for task in shown), *waiting)),
         route_changes=waiting.values(),
     )
 
 
-async def sellers(visit: Visit, shop_ids: Iterable[int | None]) -> dict[int, str]:
+async def sellers(context: PageContext, shop_ids: Iterable[int | None]) -> dict[int, str]:
     """The names of the shops that have one and that the person may see, in one query."""
-    wanted = {shop_id for shop_id in shop_ids if shop_id is not None and visit.me.caller.may_touch(shop_id)}
-    names = await names_of_shops(visit.services.database, wanted) if wanted else {}
+    wanted = {shop_id for shop_id in shop_ids if shop_id is not None and context.me.caller.may_touch(shop_id)}
+    names = await names_of_shops(context.services.database, wanted) if wanted else {}
     return {shop_id: name for shop_id, name in names.items() if name}

@@ -12,7 +12,16 @@ from starlette.responses import Response
 
 from payment_service.access.openid import ATTEMPT_LASTS_S, OpenId, OpenIdRefused, Refusal
 from payment_service.console.languages import texts
-from payment_service.console.web import HOME, SIGN_IN, Refused, Visit, cookie_of, own_path, redirect, set_session_cookie
+from payment_service.console.web import (
+    HOME,
+    SIGN_IN,
+    PageContext,
+    Refused,
+    cookie_of,
+    own_path,
+    redirect,
+    set_session_cookie,
+)
 from payment_service.languages import mark
 
 PATH: Final = f"{HOME}/openid"
@@ -33,62 +42,62 @@ _SENTENCES: Final[Mapping[Refusal, tuple[int, str]]] = {
 }
 
 
-async def sign_in(visit: Visit) -> Response:
+async def sign_in(context: PageContext) -> Response:
     """Redirect to the provider to sign in."""
-    wanted = own_path(visit.query("next"))
-    if visit.request.headers.get("Sec-Fetch-Site") == "cross-site":
+    wanted = own_path(context.query("next"))
+    if context.request.headers.get("Sec-Fetch-Site") == "cross-site":
         return redirect(SIGN_IN, next=wanted)
-    return await _to_provider(visit, wanted, session=None)
+    return await _to_provider(context, wanted, session=None)
 
 
-async def confirm(visit: Visit) -> Response:
+async def confirm(context: PageContext) -> Response:
     """Redirect a person who is signed in to the provider, to prove who they are again."""
-    return await _to_provider(visit, own_path(visit.query("next")), session=visit.me.digest)
+    return await _to_provider(context, own_path(context.query("next")), session=context.me.digest)
 
 
-async def callback(visit: Visit) -> Response:
+async def callback(context: PageContext) -> Response:
     """The callback from the provider."""
-    openid = _set_up(visit)
-    name, _ = cookie_of(visit.request, "openid")
-    answer = {key: value[:_LONGEST] for key, value in visit.request.query_params.items()}
-    sealed = visit.request.cookies.get(name, "")[:_LONGEST]
+    openid = _set_up(context)
+    name, _ = cookie_of(context.request, "openid")
+    answer = {key: value[:_LONGEST] for key, value in context.request.query_params.items()}
+    sealed = context.request.cookies.get(name, "")[:_LONGEST]
     try:
-        arrived = await openid.finish(sealed, answer, address=visit.address)
+        arrived = await openid.finish(sealed, answer, address=context.address)
     except OpenIdRefused as refused:
-        response = _refused(visit, refused)
+        response = _refused(context, refused)
         if refused.wanted is None:
             return response  # the cookie is of another attempt, which may end well: begun in another window meanwhile
     else:
-        response = visit.page("arriving.html", where=arrived.wanted)
+        response = context.page("arriving.html", where=arrived.wanted)
         if arrived.token is not None:
-            set_session_cookie(response, visit.request, arrived.token)
-    _keep(visit, response, "", for_s=0)
+            set_session_cookie(response, context.request, arrived.token)
+    _keep(context, response, "", for_s=0)
     return response
 
 
-async def _to_provider(visit: Visit, wanted: str, *, session: str | None) -> Response:
+async def _to_provider(context: PageContext, wanted: str, *, session: str | None) -> Response:
     try:
-        begun = await _set_up(visit).begin(wanted, session=session)
+        begun = await _set_up(context).begin(wanted, session=session)
     except OpenIdRefused as refused:
-        return _refused(visit, OpenIdRefused(refused.why, wanted))
+        return _refused(context, OpenIdRefused(refused.why, wanted))
     response = redirect(begun.url)
-    _keep(visit, response, begun.sealed, for_s=ATTEMPT_LASTS_S)
+    _keep(context, response, begun.sealed, for_s=ATTEMPT_LASTS_S)
     return response
 
 
-def _refused(visit: Visit, refused: OpenIdRefused) -> Response:
+def _refused(context: PageContext, refused: OpenIdRefused) -> Response:
     status, sentence = _SENTENCES[refused.why]
-    told = texts(visit.language).gettext(sentence) % {"host": _set_up(visit).host}
-    return visit.page("openid_refused.html", status=status, told=told, where=refused.wanted or HOME)
+    told = texts(context.language).gettext(sentence) % {"host": _set_up(context).host}
+    return context.page("openid_refused.html", status=status, told=told, where=refused.wanted or HOME)
 
 
-def _set_up(visit: Visit) -> OpenId:
-    if visit.services.openid is None:
+def _set_up(context: PageContext) -> OpenId:
+    if context.services.openid is None:
         raise Refused(404)
-    return visit.services.openid
+    return context.services.openid
 
 
-def _keep(visit: Visit, response: Response, sealed: str, *, for_s: int) -> None:
+def _keep(context: PageContext, response: Response, sealed: str, *, for_s: int) -> None:
     """Set the cookie of an attempt, which the browser sends to the callback; with 0 seconds, delete it."""
-    name, secure = cookie_of(visit.request, "openid")
+    name, secure = cookie_of(context.request, "openid")
     response.set_cookie(name, sealed, max_age=for_s, path=PATH, secure=secure, httponly=True, samesite="lax")

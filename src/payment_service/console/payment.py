@@ -15,7 +15,7 @@ from payment_service.audit.models import AuditEntry
 from payment_service.console.lists import sellers
 from payment_service.console.payment_status import WORD_OF_REFUND, payment_status
 from payment_service.console.timeline import timeline
-from payment_service.console.web import HOME, Visit, moment_of, redirect
+from payment_service.console.web import HOME, PageContext, moment_of, redirect
 from payment_service.errors import ProviderUnavailable
 from payment_service.notifications.models import OPEN as OPEN_MESSAGES
 from payment_service.notifications.record import MessageDetails
@@ -53,42 +53,42 @@ class PageContent:
         return [str(self.payment.id), *(str(refund.id) for refund in self.refunds)]
 
 
-async def read(visit: Visit) -> PageContent:
+async def read(context: PageContext) -> PageContent:
     """The payment of the address, with its history.
 
     Raises:
         PaymentNotFound: when there is none that the person may see.
     """
-    return await _with_history(visit, await _without_history(visit))
+    return await _with_history(context, await _without_history(context))
 
 
-async def _without_history(visit: Visit) -> PageContent:
-    payment = await visit.services.reading.get(visit.me.caller, visit.id())
-    refunds = [RefundLine.of(refund) for refund in await visit.services.refunds.of_payment(payment.id)]
+async def _without_history(context: PageContext) -> PageContent:
+    payment = await context.services.reading.get(context.me.caller, context.id())
+    refunds = [RefundLine.of(refund) for refund in await context.services.refunds.of_payment(payment.id)]
     shown = PageContent(payment, refunds, [], [], [])
     return replace(
         shown,
-        delivered=await visit.services.delivery_record.of_subjects(visit.me.caller, shown.subjects),
-        messages=await visit.services.message_record.of_subjects(visit.me.caller, shown.subjects),
+        delivered=await context.services.delivery_record.of_subjects(context.me.caller, shown.subjects),
+        messages=await context.services.message_record.of_subjects(context.me.caller, shown.subjects),
     )
 
 
-async def _with_history(visit: Visit, shown: PageContent) -> PageContent:
-    async with visit.services.database.reading() as session:
+async def _with_history(context: PageContext, shown: PageContent) -> PageContent:
+    async with context.services.database.reading() as session:
         return replace(shown, history=await audit.of_payment(session, shown.payment.id))
 
 
-async def facts(visit: Visit, shown: PageContent) -> dict[str, Any]:
+async def facts(context: PageContext, shown: PageContent) -> dict[str, Any]:
     """The variables of the templates of a payment."""
-    payment, me = shown.payment, visit.me
+    payment, me = shown.payment, context.me
     line = PaymentLine.of(payment)
-    left = await visit.services.refunds.left_of(payment)
+    left = await context.services.refunds.left_of(payment)
     is_refundable = payment.state == State.PAID and payment.organization_bin is not None and left.tiyn > 0
     age_s = (datetime.now(UTC) - payment.created_at).total_seconds()
-    is_lost = payment.state == State.SENDING and visit.services.settling.rules.is_lease_over(age_s)
+    is_lost = payment.state == State.SENDING and context.services.settling.rules.is_lease_over(age_s)
     return {
         "line": line,
-        "seller": (await sellers(visit, [payment.shop_id])).get(payment.shop_id),
+        "seller": (await sellers(context, [payment.shop_id])).get(payment.shop_id),
         "home": f"{HOME}/payments/{payment.id}",
         "version": shown.version,
         "payment_status": payment_status(line, shown.refunds),
@@ -106,41 +106,41 @@ async def facts(visit: Visit, shown: PageContent) -> dict[str, Any]:
         "may_settle": (payment.state == State.UNKNOWN or is_lost) and me.may(Right.SETTLE),
         "needs_settling": payment.state == State.UNKNOWN or is_lost,
         "may_undo": _can_be_undone(shown.history, None) and me.may(Right.SETTLE),
-        "refund_actions": {refund.id: _refund_action(visit, refund, shown.history) for refund in shown.refunds},
+        "refund_actions": {refund.id: _refund_action(context, refund, shown.history) for refund in shown.refunds},
     }
 
 
-async def one(visit: Visit) -> Response:
+async def one(context: PageContext) -> Response:
     """The page."""
-    return visit.page("payment.html", **await facts(visit, await read(visit)), notice=visit.query("done"))
+    return context.page("payment.html", **await facts(context, await read(context)), notice=context.query("done"))
 
 
-async def live(visit: Visit) -> Response:
+async def live(context: PageContext) -> Response:
     """The part of the page that updates itself; empty while nothing has changed."""
-    shown = await _without_history(visit)
-    if visit.query("seen") == shown.version:
+    shown = await _without_history(context)
+    if context.query("seen") == shown.version:
         return Response(status_code=204)
-    shown = await _with_history(visit, shown)
-    return visit.page("payment_part.html", **await facts(visit, shown), notice="")
+    shown = await _with_history(context, shown)
+    return context.page("payment_part.html", **await facts(context, shown), notice="")
 
 
-async def ask(visit: Visit) -> Response:
+async def ask(context: PageContext) -> Response:
     """Read the status from the provider now."""
-    payment = await visit.services.reading.get(visit.me.caller, visit.id())
+    payment = await context.services.reading.get(context.me.caller, context.id())
     try:
         async with asyncio.timeout(ANSWER_WITHIN_S):
-            await visit.services.reading.refresh(payment)
+            await context.services.reading.refresh(payment)
     except TimeoutError as error:
         raise ProviderUnavailable from error
     return redirect(f"{HOME}/payments/{payment.id}", done="asked")
 
 
-async def replay(visit: Visit) -> Response:
+async def replay(context: PageContext) -> Response:
     """Send every webhook of the payment again, except those sent since the page was made."""
-    shown = await _without_history(visit)
-    asked_at = moment_of(visit.form_value("asked_at"))
-    replayed = await visit.services.delivery_record.replay_subjects(
-        visit.me.caller, shown.subjects, skip_since=asked_at
+    shown = await _without_history(context)
+    asked_at = moment_of(context.form_value("asked_at"))
+    replayed = await context.services.delivery_record.replay_subjects(
+        context.me.caller, shown.subjects, skip_since=asked_at
     )
     return redirect(f"{HOME}/payments/{shown.payment.id}", done="replayed" if replayed else "replayed-before")
 
@@ -162,9 +162,9 @@ def _can_be_undone(history: list[AuditEntry], refund_id: object) -> bool:
     return by_hand[-1:] == [audit.SETTLE]
 
 
-def _refund_action(visit: Visit, refund: RefundLine, history: list[AuditEntry]) -> str | None:
+def _refund_action(context: PageContext, refund: RefundLine, history: list[AuditEntry]) -> str | None:
     """The action that the person may take on a refund: ``settle`` or ``undo``; none for none."""
-    if not visit.me.may(Right.SETTLE):
+    if not context.me.may(Right.SETTLE):
         return None
     if refund.state == RefundState.UNKNOWN:
         return "settle"

@@ -13,8 +13,8 @@ from payment_service.console.lists import sellers
 from payment_service.console.problems import field_of
 from payment_service.console.web import (
     HOME,
+    PageContext,
     Refused,
-    Visit,
     money_of,
     number_in_path,
     redirect,
@@ -42,94 +42,96 @@ WORDS: Final = {
 }
 
 
-async def people(visit: Visit) -> Response:
+async def people(context: PageContext) -> Response:
     """Every account, those that may sign in first."""
-    views = [PersonView.of(row) for row in await visit.services.people.all()]
+    views = [PersonView.of(row) for row in await context.services.people.all()]
     views.sort(key=lambda one: (one.disabled_at is not None, one.name))
-    return visit.page(
+    return context.page(
         "people.html",
         people=views,
         words=WORDS,
-        sellers=await sellers(visit, (shop for one in views if one.shops != "all" for shop in one.shops)),
+        sellers=await sellers(context, (shop for one in views if one.shops != "all" for shop in one.shops)),
     )
 
 
-async def new(visit: Visit) -> Response:
+async def new(context: PageContext) -> Response:
     """The form for an account, and its submission, which shows or sends the link that sets the password."""
-    if not visit.is_sent:
-        return await _form(visit, None)
+    if not context.is_sent:
+        return await _form(context, None)
     try:
-        role, shops, limit = _role(visit), _shops(visit), _limit(visit)
-        await require_proof(visit)
-        await _check_alone(visit, role)
-        email, name = visit.form_value("email"), visit.form_value("name")
-        person = await visit.services.people.add(email, name, role, shops, refund_limit=limit)
+        role, shops, limit = _role(context), _shops(context), _limit(context)
+        await require_proof(context)
+        await _check_alone(context, role)
+        email, name = context.form_value("email"), context.form_value("name")
+        person = await context.services.people.add(email, name, role, shops, refund_limit=limit)
     except ServiceError as error:
         is_name = field_of(error) == "name"
-        return await _form(visit, None, InvalidInput("person_name", "is too long, or none") if is_name else error)
-    return await (_sent if visit.form_value("send") else _linked)(visit, person)
+        return await _form(context, None, InvalidInput("person_name", "is too long, or none") if is_name else error)
+    return await (_sent if context.form_value("send") else _linked)(context, person)
 
 
-async def one(visit: Visit) -> Response:
+async def one(context: PageContext) -> Response:
     """One account, and the actions on it."""
-    person_id = number_in_path(visit)
-    person = next((row for row in await visit.services.people.all() if row.id == person_id), None)
+    person_id = number_in_path(context)
+    person = next((row for row in await context.services.people.all() if row.id == person_id), None)
     if person is None:
         raise Refused(404)
-    if not visit.is_sent:
-        return await _form(visit, person)
-    act = _ACTS.get(visit.form_value("do"))
+    if not context.is_sent:
+        return await _form(context, person)
+    act = _ACTS.get(context.form_value("do"))
     if act is None or person.disabled_at is not None:
         raise Refused(400)
-    is_link, is_me = act in {_linked, _sent}, person.id == visit.me.person.id
+    is_link, is_me = act in {_linked, _sent}, person.id == context.me.person.id
     try:
         if is_me and not is_link:
             raise InvalidInput("own_account", "is changed by somebody else")
-        await require_proof(visit)
+        await require_proof(context)
         if is_link and not is_me:
-            await _check_alone(visit, person.role)
-        return await act(visit, person)
+            await _check_alone(context, person.role)
+        return await act(context, person)
     except ServiceError as error:
-        return await _form(visit, person, error)
+        return await _form(context, person, error)
 
 
-async def _change(visit: Visit, person: Person) -> Response:
+async def _change(context: PageContext, person: Person) -> Response:
     if person.role != Role.ADMIN:
-        await _check_alone(visit, _role(visit))
-    await visit.services.people.change(person.id, role=_role(visit), shops=_shops(visit), refund_limit=_limit(visit))
+        await _check_alone(context, _role(context))
+    await context.services.people.change(
+        person.id, role=_role(context), shops=_shops(context), refund_limit=_limit(context)
+    )
     return redirect(f"{HOME}/people/{person.id}", done="changed")
 
 
-async def _sign_out(visit: Visit, person: Person) -> Response:
-    await visit.services.people.sign_out(person.id)
+async def _sign_out(context: PageContext, person: Person) -> Response:
+    await context.services.people.sign_out(person.id)
     return redirect(f"{HOME}/people/{person.id}", done="signed-out")
 
 
-async def _disable(visit: Visit, person: Person) -> Response:
-    await visit.services.people.disable(person.id)
+async def _disable(context: PageContext, person: Person) -> Response:
+    await context.services.people.disable(person.id)
     return redirect(f"{HOME}/people/{person.id}", done="disabled")
 
 
-async def _linked(visit: Visit, person: Person) -> Response:
+async def _linked(context: PageContext, person: Person) -> Response:
     """Make a link and show it."""
-    return _link_page(visit, person, await visit.services.links.make(person.id, site=_site(visit)))
+    return _link_page(context, person, await context.services.links.make(person.id, site=_site(context)))
 
 
-async def _sent(visit: Visit, person: Person) -> Response:
+async def _sent(context: PageContext, person: Person) -> Response:
     """Make a link and send it. One that could not be sent is shown."""
-    if not visit.services.links.can_be_sent:
-        return await _linked(visit, person)
-    return _link_page(visit, person, await visit.services.links.send(person, visit.language))
+    if not context.services.links.can_be_sent:
+        return await _linked(context, person)
+    return _link_page(context, person, await context.services.links.send(person, context.language))
 
 
-def _link_page(visit: Visit, person: Person, made: MadeLink | None) -> Response:
+def _link_page(context: PageContext, person: Person, made: MadeLink | None) -> Response:
     """The result of a link, and the link itself unless it was sent: in the answer, since no URL may hold it."""
     if made is None:
         raise Refused(404)  # the account ended meanwhile
-    return uncached_page(visit, "person_link.html", person=PersonView.of(person), made=made)
+    return uncached_page(context, "person_link.html", person=PersonView.of(person), made=made)
 
 
-_ACTS: Final[Mapping[str, Callable[[Visit, Person], Awaitable[Response]]]] = {
+_ACTS: Final[Mapping[str, Callable[[PageContext, Person], Awaitable[Response]]]] = {
     "change": _change,
     "link": _linked,
     "send-link": _sent,
@@ -138,62 +140,62 @@ _ACTS: Final[Mapping[str, Callable[[Visit, Person], Awaitable[Response]]]] = {
 }
 
 
-async def _check_alone(visit: Visit, role: str) -> None:
+async def _check_alone(context: PageContext, role: str) -> None:
     """Where routes need two administrators, no single one makes another, or a link for the account of one.
 
     Raises:
         InvalidInput: for the role of an administrator there.
     """
-    if role == Role.ADMIN and await visit.services.routing.needs_two():
+    if role == Role.ADMIN and await context.services.routing.needs_two():
         raise InvalidInput("administrator", "is made by the command line")
 
 
-async def _form(visit: Visit, person: Person | None, error: ServiceError | None = None) -> Response:
+async def _form(context: PageContext, person: Person | None, error: ServiceError | None = None) -> Response:
     view = PersonView.of(person) if person else None
     given: dict[str, Any] = {"email": "", "name": "", "role": Role.OPERATOR, "shops": [], "limit": "", "send": True}
     if view:
         shops = [] if view.shops == "all" else view.shops
         given |= {"role": view.role, "shops": shops, "limit": view.refund_limit or ""}
-    if visit.is_sent and visit.form_value("do") in {"", "change"}:
-        given |= {name: visit.form_value(name) for name in ("email", "name", "role", "limit")}
-        given |= {"shops": shop_numbers(visit), "send": bool(visit.form_value("send"))}
-    return visit.form_page(
+    if context.is_sent and context.form_value("do") in {"", "change"}:
+        given |= {name: context.form_value(name) for name in ("email", "name", "role", "limit")}
+        given |= {"shops": shop_numbers(context), "send": bool(context.form_value("send"))}
+    return context.form_page(
         "person.html",
         error,
         person=view,
         given=given,
         roles=ROLES,
         words=WORDS,
-        shops=await names_of_shops(visit.services.database),
-        can_send=visit.services.links.can_be_sent,
-        is_me=person is not None and person.id == visit.me.person.id,
-        notice=visit.query("done"),
+        shops=await names_of_shops(context.services.database),
+        can_send=context.services.links.can_be_sent,
+        is_me=person is not None and person.id == context.me.person.id,
+        notice=context.query("done"),
     )
 
 
-def _site(visit: Visit) -> str:
-    url = visit.request.url
+def _site(context: PageContext) -> str:
+    url = context.request.url
     return f"{url.scheme}://{url.netloc}"
 
 
-def _role(visit: Visit) -> str:
-    role = visit.form_value("role")
+def _role(context: PageContext) -> str:
+    role = context.form_value("role")
     if role not in set(Role):
         raise InvalidInput("role", "is none")
     return role
 
 
-def _shops(visit: Visit) -> Shops:
+def _shops(context: PageContext) -> Shops:
     """The chosen shops; without any, all of them.
 
     Raises:
         InvalidInput: for a florist without any.
     """
-    chosen = frozenset(shop_numbers(visit))
-    if visit.form_value("role") == Role.FLORIST and not chosen:
+    chosen = frozenset(shop_numbers(context))
+    if context.form_value("role") == Role.FLORIST and not chosen:
         raise InvalidInput("shops", "are named")
     return chosen or ALL_SHOPS
 
 
-def _limit(visit: Visit) -> Money | None:
-    return money_of(visit, "limit") if visit.form_value("limit").replace(" ", "") else None
+def _limit(context: PageContext) -> Money | None:
+    return money_of(context, "limit") if context.form_value("limit").replace(" ", "") else None

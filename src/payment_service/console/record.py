@@ -20,7 +20,7 @@ from payment_service.audit.service import LogFilter
 from payment_service.audit.views import as_csv, lines_of
 from payment_service.console.lists import cursor_of, sellers
 from payment_service.console.payment_status import Tone
-from payment_service.console.web import HOME, Visit, address, csv_file, number_of, signed_in
+from payment_service.console.web import HOME, PageContext, address, csv_file, number_of, signed_in
 from payment_service.errors import InvalidInput
 from payment_service.languages import mark
 from payment_service.payments.views import tenge
@@ -56,37 +56,37 @@ _TEXTS: Final = ("operation", "external_id", "status", "request", "subject")
 _FIELDS: Final = ("shop", *_TEXTS, "since", "until", "changes")
 
 
-async def record(visit: Visit) -> Response:
+async def record(context: PageContext) -> Response:
     """The entries that match the filters, and how far the log is sealed and was checked."""
-    page = await _search(visit, limit=AT_ONCE, cursor=cursor_of(visit))
+    page = await _search(context, limit=AT_ONCE, cursor=cursor_of(context))
     lines = lines_of(page.rows)
-    filters = {name: visit.query(name) for name in _FIELDS if visit.query(name)}
-    return visit.page(
+    filters = {name: context.query(name) for name in _FIELDS if context.query(name)}
+    return context.page(
         "record.html",
         lines=[(line, tenge(line.amount)) for line in lines],
-        sellers=await sellers(visit, (line.shop_id for line in lines)),
+        sellers=await sellers(context, (line.shop_id for line in lines)),
         filters=filters,
         operations=OPERATIONS,
         states=STATES,
-        may_changes=visit.me.may(Right.CHANGES),
-        sealing=await checking.sealing_status(visit.services.database),
+        may_changes=context.me.may(Right.CHANGES),
+        sealing=await checking.sealing_status(context.services.database),
         csv_address=address(f"{HOME}/record.csv", filters),
         older=page.next_cursor and address(f"{HOME}/record", {**filters, "cursor": page.next_cursor}),
-        is_first=not visit.query("cursor"),
+        is_first=not context.query("cursor"),
     )
 
 
-async def as_file(visit: Visit) -> Response:
+async def as_file(context: PageContext) -> Response:
     """All matching entries as CSV: page by page, each in its own transaction, as long as the session is valid."""
-    first = await _search(visit, limit=CSV_ROWS_AT_ONCE, cursor=None)
-    return csv_file(f"record-{today():%F}.csv", _pages(visit, first))
+    first = await _search(context, limit=CSV_ROWS_AT_ONCE, cursor=None)
+    return csv_file(f"record-{today():%F}.csv", _pages(context, first))
 
 
-async def _pages(visit: Visit, page: Page[AuditEntry]) -> AsyncIterator[bytes]:
+async def _pages(context: PageContext, page: Page[AuditEntry]) -> AsyncIterator[bytes]:
     yield await _written(page, with_head=True)
     while page.next_cursor is not None:
-        visit.who = await signed_in(visit.request, visit.services)  # another role ends the session too
-        page = await _search(visit, limit=CSV_ROWS_AT_ONCE, cursor=page.next_cursor)
+        context.who = await signed_in(context.request, context.services)  # another role ends the session too
+        page = await _search(context, limit=CSV_ROWS_AT_ONCE, cursor=page.next_cursor)
         yield await _written(page, with_head=False)
 
 
@@ -95,43 +95,43 @@ async def _written(page: Page[AuditEntry], *, with_head: bool) -> bytes:
     return await asyncio.to_thread(lambda: as_csv(lines_of(page.rows), with_head=with_head))
 
 
-async def _search(visit: Visit, *, limit: int, cursor: str | None) -> Page[AuditEntry]:
-    wanted = _wanted(visit)
+async def _search(context: PageContext, *, limit: int, cursor: str | None) -> Page[AuditEntry]:
+    wanted = _wanted(context)
     # A filter by operation, row or request includes changes.
-    changes = any(visit.query(name) for name in ("changes", "subject", "operation", "request"))
-    async with visit.services.database.reading() as session:
+    changes = any(context.query(name) for name in ("changes", "subject", "operation", "request"))
+    async with context.services.database.reading() as session:
         return await audit.search(
-            session, wanted, changes=changes and visit.me.may(Right.CHANGES), limit=limit, cursor=cursor
+            session, wanted, changes=changes and context.me.may(Right.CHANGES), limit=limit, cursor=cursor
         )
 
 
-def _wanted(visit: Visit) -> LogFilter:
+def _wanted(context: PageContext) -> LogFilter:
     """The filters of the address.
 
     Raises:
         InvalidInput: for one that is not valid.
     """
-    texts: dict[str, Any] = {name: visit.query(name) or None for name in _TEXTS}
-    shop_id = number_of(visit.query("shop"))
-    if visit.query("shop") and not shop_id:
+    texts: dict[str, Any] = {name: context.query(name) or None for name in _TEXTS}
+    shop_id = number_of(context.query("shop"))
+    if context.query("shop") and not shop_id:
         raise InvalidInput("shop", "is a number")
-    until = _day(visit, "until")
+    until = _day(context, "until")
     return LogFilter(
-        shops=visit.me.caller.shops,
+        shops=context.me.caller.shops,
         shop_id=shop_id,
         operation_type=texts["operation"],
         external_id=texts["external_id"],
         status=texts["status"],
         subject=texts["subject"],
         request_id=texts["request"],
-        since=_day(visit, "since"),
+        since=_day(context, "since"),
         until=None if until is None else until + timedelta(days=1),
     )
 
 
-def _day(visit: Visit, name: str) -> datetime | None:
+def _day(context: PageContext, name: str) -> datetime | None:
     """When a day of the address begins in Almaty."""
-    if not (text := visit.query(name)):
+    if not (text := context.query(name)):
         return None
     try:
         day = date.fromisoformat(text)

@@ -11,7 +11,7 @@ from payment_service.access.people import Right
 from payment_service.almaty import ALMATY, midnight, today
 from payment_service.console.lists import AT_ONCE, cursor_of
 from payment_service.console.payment_status import PaymentStatus, Tone, payment_status
-from payment_service.console.web import HOME, Refused, Visit, number_in_path, number_of
+from payment_service.console.web import HOME, PageContext, Refused, number_in_path, number_of
 from payment_service.languages import mark
 from payment_service.payments import queries
 from payment_service.payments.lifecycle import Failure
@@ -96,30 +96,30 @@ class Seller:
         return None if not self.activity.ended else round(100 * self.activity.paid / self.activity.ended)
 
 
-async def all_sellers(visit: Visit) -> Response:
+async def all_sellers(context: PageContext) -> Response:
     """Every seller that the person sees."""
-    configs = await visit.services.routing.configs(visit.me.caller)
-    after = number_of(visit.query("after") or "0")
+    configs = await context.services.routing.configs(context.me.caller)
+    after = number_of(context.query("after") or "0")
     if after is None:
         raise Refused(404)
     later = [config for config in configs if config.row.shop_id > after]
-    found = await sellers_of(visit, later[:ON_A_PAGE], configs)
+    found = await sellers_of(context, later[:ON_A_PAGE], configs)
     more = len(later) > ON_A_PAGE
-    return visit.page("sellers.html", found=found, next_after=found[-1].row.shop_id if more else None, limits=LIMITS)
+    return context.page("sellers.html", found=found, next_after=found[-1].row.shop_id if more else None, limits=LIMITS)
 
 
-async def one(visit: Visit) -> Response:
+async def one(context: PageContext) -> Response:
     """One seller: its activity, a waiting change, its newest payments, and the history of its route."""
-    services, me = visit.services, visit.me
-    seller = await read(visit)
-    shop_id, cursor = seller.row.shop_id, cursor_of(visit)
+    services, me = context.services, context.me
+    seller = await read(context)
+    shop_id, cursor = seller.row.shop_id, cursor_of(context)
     async with services.database.reading() as session:
         wanted = PaymentFilter(shops=me.caller.shops, shop_id=shop_id)
         page = await queries.search(session, wanted, limit=AT_ONCE, cursor=cursor)
     lines = [PaymentLine.of(payment) for payment in page.rows]
     history = await services.routing.history(me.caller, shop_id)
     proposals = await services.route_changes.of_shop(me.caller, shop_id)
-    return visit.page(
+    return context.page(
         "seller.html",
         seller=seller,
         limits=LIMITS,
@@ -132,30 +132,30 @@ async def one(visit: Visit) -> Response:
         proposed_by={one.change.on_version + 1: one.proposed_by for one in proposals if one.change.state == "applied"},
         may_route=me.may(Right.ROUTE),
         may_test=me.may(Right.TEST) and seller.row.is_active,
-        notice=visit.query("done"),
+        notice=context.query("done"),
     )
 
 
 LIMITS: Final = (NEWEST, UNDER_WAY)
 
 
-async def read(visit: Visit) -> Seller:
+async def read(context: PageContext) -> Seller:
     """The seller of the address.
 
     Raises:
         ShopNotConfigured: when there is none that the person may see.
     """
-    shop_id = number_in_path(visit, "shop_id")
-    config = await visit.services.routing.config_of(visit.me.caller, shop_id)
-    of_bin = await visit.services.routing.configs(visit.me.caller, organization_bin=config.row.organization_bin)
-    return (await sellers_of(visit, [config], of_bin))[0]
+    shop_id = number_in_path(context, "shop_id")
+    config = await context.services.routing.config_of(context.me.caller, shop_id)
+    of_bin = await context.services.routing.configs(context.me.caller, organization_bin=config.row.organization_bin)
+    return (await sellers_of(context, [config], of_bin))[0]
 
 
-async def sellers_of(visit: Visit, shown: Sequence[ShopConfig], known: Sequence[ShopConfig]) -> list[Seller]:
+async def sellers_of(context: PageContext, shown: Sequence[ShopConfig], known: Sequence[ShopConfig]) -> list[Seller]:
     """These shops with their recent activity. ``known`` are those that may share a BIN with one of them."""
     shop_ids = [config.row.shop_id for config in shown]
-    activity = await activity_of(visit.services.database, visit.me.caller.shops, shop_ids, since=midnight(today()))
-    waiting = await visit.services.route_changes.waiting(visit.me.caller)
+    activity = await activity_of(context.services.database, context.me.caller.shops, shop_ids, since=midnight(today()))
+    waiting = await context.services.route_changes.waiting(context.me.caller)
     return [_seller(config, activity[config.row.shop_id], known, waiting) for config in shown]
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from payment_service.console.payment import facts, read
-from payment_service.console.web import HOME, Visit, reason_of, redirect, require_proof
+from payment_service.console.web import HOME, PageContext, reason_of, redirect, require_proof
 from payment_service.errors import InvalidInput, RefundNotFound, ServiceError
 from payment_service.payments.lifecycle import State
 from payment_service.payments.settling import Settlement
@@ -18,64 +18,64 @@ _FOUND: Final = {"paid": State.PAID, "pending": State.PENDING, "failed": State.F
 _REFUND_FOUND: Final = {"succeeded": True, "failed": False}
 
 
-async def settle(visit: Visit) -> Response:
+async def settle(context: PageContext) -> Response:
     """The form for a payment or, where the address names one, a refund of it; and its submission."""
-    return await _answer(visit, "settle.html", _settle, done="settled")
+    return await _answer(context, "settle.html", _settle, done="settled")
 
 
-async def undo(visit: Visit) -> Response:
+async def undo(context: PageContext) -> Response:
     """The form that undoes a settlement, and its submission."""
-    return await _answer(visit, "undo.html", _undo, done="undone")
+    return await _answer(context, "undo.html", _undo, done="undone")
 
 
-async def _settle(visit: Visit, refund: RefundLine | None) -> None:
-    services, caller = visit.services, visit.me.caller
-    found = visit.form_value("found")
+async def _settle(context: PageContext, refund: RefundLine | None) -> None:
+    services, caller = context.services, context.me.caller
+    found = context.form_value("found")
     if found not in (_REFUND_FOUND if refund else _FOUND):
         raise InvalidInput("state", "is none")
-    external_id = _providers_id(visit.form_value("external_id"), "provider_refund_id" if refund else "external_id")
-    reason = reason_of(visit, "reason")
-    await require_proof(visit)
+    external_id = _providers_id(context.form_value("external_id"), "provider_refund_id" if refund else "external_id")
+    reason = reason_of(context, "reason")
+    await require_proof(context)
     if refund is not None:
         settlement = RefundSettlement(succeeded=_REFUND_FOUND[found], reason=reason, provider_refund_id=external_id)
         await services.refund_settling.settle(caller, refund.id, settlement)
     else:
         of_payment = Settlement(state=_FOUND[found], reason=reason, external_id=external_id)
-        await services.settling.settle(caller, visit.id(), of_payment)
+        await services.settling.settle(caller, context.id(), of_payment)
 
 
-async def _undo(visit: Visit, refund: RefundLine | None) -> None:
-    reason = reason_of(visit, "reason")
-    await require_proof(visit)
+async def _undo(context: PageContext, refund: RefundLine | None) -> None:
+    reason = reason_of(context, "reason")
+    await require_proof(context)
     if refund is not None:
-        await visit.services.refund_settling.undo(visit.me.caller, refund.id, reason)
+        await context.services.refund_settling.undo(context.me.caller, refund.id, reason)
     else:
-        await visit.services.settling.undo(visit.me.caller, visit.id(), reason)
+        await context.services.settling.undo(context.me.caller, context.id(), reason)
 
 
-async def _answer(visit: Visit, template: str, act: Any, *, done: str) -> Response:
-    shown = await read(visit)
+async def _answer(context: PageContext, template: str, act: Any, *, done: str) -> Response:
+    shown = await read(context)
     refund = None
-    if "refund_id" in visit.request.path_params:
-        wanted = visit.id("refund_id")
+    if "refund_id" in context.request.path_params:
+        wanted = context.id("refund_id")
         refund = next((one for one in shown.refunds if one.id == wanted), None)
         if refund is None:
             raise RefundNotFound(wanted)
     error: ServiceError | None = None
-    if visit.is_sent:
+    if context.is_sent:
         try:
-            await act(visit, refund)
+            await act(context, refund)
         except ServiceError as refusal:
             error = refusal
         else:
             return redirect(f"{HOME}/payments/{shown.payment.id}", done=done)
-    return visit.form_page(
+    return context.form_page(
         template,
         error,
-        **await facts(visit, shown),
+        **await facts(context, shown),
         refund=refund,
         made_at=refund.created_at if refund else shown.payment.created_at,
-        given=visit.form,
+        given=context.form,
     )
 
 

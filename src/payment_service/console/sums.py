@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from payment_service.almaty import midnight, today
 from payment_service.console.chart import Chart, chart_of
-from payment_service.console.web import Visit, csv_file, number_of
+from payment_service.console.web import PageContext, csv_file, number_of
 from payment_service.errors import InvalidInput
 from payment_service.languages import Language
 from payment_service.payments.lifecycle import State
@@ -38,14 +38,14 @@ class SumsQuery:
     shop_id: int | None
 
     @classmethod
-    def of(cls, visit: Visit) -> "SumsQuery":
+    def of(cls, context: PageContext) -> "SumsQuery":
         """The query of the address; by default today.
 
         Raises:
             InvalidInput: for what is not a day, month or shop.
         """
-        day, month, shop_id = visit.query("day"), visit.query("month"), number_of(visit.query("shop"))
-        if visit.query("shop") and shop_id is None:
+        day, month, shop_id = context.query("day"), context.query("month"), number_of(context.query("shop"))
+        if context.query("shop") and shop_id is None:
             raise InvalidInput("period", "and shop are as the page offers them")
         text = f"{month}-01" if month else day or f"{today():%F}"
         try:
@@ -127,9 +127,9 @@ class Comparison:
     """The end of the part of the month before that is counted; none for all of it."""
 
 
-async def sums(visit: Visit) -> Response:
+async def sums(context: PageContext) -> Response:
     """The page of a day or a month."""
-    asked, shops, database = SumsQuery.of(visit), visit.me.caller.shops, visit.services.database
+    asked, shops, database = SumsQuery.of(context), context.me.caller.shops, context.services.database
     step: Step = "day" if asked.is_month else "hour"
     earlier = _counted_before(asked) if asked.is_month else asked.period(_A_WEEK)
     found, before = await asyncio.gather(
@@ -139,10 +139,10 @@ async def sums(visit: Visit) -> Response:
     lines = turnovers(found, names)
     counted = _counted(found)
     ended = counted[State.PAID] + sum(counted[state] for state in _NOT_PAID)
-    return visit.page(
+    return context.page(
         "sums.html",
         asked=asked,
-        name=asked.named(visit.language),
+        name=asked.named(context.language),
         today=_today(asked),
         lines=_lines(lines, found),
         total=total_of(lines),
@@ -153,18 +153,18 @@ async def sums(visit: Visit) -> Response:
         ended=ended,
         took=await call_times(database, shops, asked.period()),
         chart=_chart(asked, found, None if asked.is_month else before),
-        comparison=_comparison(asked, found, before, earlier, visit.language) if asked.is_month else None,
+        comparison=_comparison(asked, found, before, earlier, context.language) if asked.is_month else None,
         names=names,
         step_of=_name_of_day if asked.is_month else _name_of_hour,
         axis=_axis(asked),
-        shops={shop_id: names[shop_id] for shop_id in sorted(names) if visit.me.caller.may_touch(shop_id)},
+        shops={shop_id: names[shop_id] for shop_id in sorted(names) if context.me.caller.may_touch(shop_id)},
     )
 
 
-async def sums_csv(visit: Visit) -> Response:
+async def sums_csv(context: PageContext) -> Response:
     """The same sums as ``reconcile`` writes them, for a spreadsheet."""
-    asked, database = SumsQuery.of(visit), visit.services.database
-    found = await sums_of(database, visit.me.caller.shops, asked.period(), "day")
+    asked, database = SumsQuery.of(context), context.services.database
+    found = await sums_of(database, context.me.caller.shops, asked.period(), "day")
     lines = csv_lines(turnovers(found, await names_of_shops(database)))
     name = f"payments-{asked.value}{f'-{asked.shop_id}' if asked.shop_id else ''}.csv"
     return csv_file(name, lines)

@@ -1,7 +1,7 @@
 """What all pages share: the session, the check that a form came from our own page, headers and errors.
 
-A page is a function of a ``Visit``. It needs a session, and a change is refused unless the browser states that it comes
-from this site. Errors become pages as well.
+A page is a function of a ``PageContext``. It needs a session, and a change is refused unless the browser states that it
+comes from this site. Errors become pages as well.
 """
 
 import asyncio
@@ -60,8 +60,8 @@ class Refused(Exception):
 
 
 @dataclass(slots=True)
-class Visit:
-    """One request for a page."""
+class PageContext:
+    """One request for a page, and what every page needs of it."""
 
     request: Request
     services: Services
@@ -105,7 +105,7 @@ class Visit:
 
     def page(self, template: str, *, status: int = 200, **more: Any) -> Response:
         """A page."""
-        text = render.page(template, self.language, visit=self, me=self.who, **more)
+        text = render.page(template, self.language, context=self, me=self.who, **more)
         return HTMLResponse(text, status)
 
     def form_page(self, template: str, error: ServiceError | None = None, **more: Any) -> Response:
@@ -116,58 +116,58 @@ class Visit:
         return self.page(template, **{"status": status_of(error), "problem": problem, "wrong": field_of(error), **more})
 
 
-Page = Callable[[Visit], Awaitable[Response]]
+Page = Callable[[PageContext], Awaitable[Response]]
 
 
 def page(show: Page, *, needs: Right | None = Right.READ) -> Callable[[Request], Awaitable[Response]]:
     """A page as an endpoint. ``needs``: the right of those who see it; none for pages that need no session."""
 
     async def endpoint(request: Request) -> Response:
-        visit = Visit(request, cast("Services", request.scope["app"].state.services), language_of(request))
+        context = PageContext(request, cast("Services", request.scope["app"].state.services), language_of(request))
         try:
-            if visit.is_sent:
+            if context.is_sent:
                 _check_origin(request)
-                visit.form = await _form(request)
+                context.form = await _form(request)
             if needs is not None:
-                visit.who = await signed_in(request, visit.services)
-                if not visit.who.may(needs):
+                context.who = await signed_in(request, context.services)
+                if not context.who.may(needs):
                     raise Refused(403)
-            response = await show(visit)
+            response = await show(context)
         except Exception as error:  # noqa: BLE001 - the last place where a person can get an answer
-            response = _error_page(visit, error)
+            response = _error_page(context, error)
         response.headers.update(HEADERS)
         return response
 
     return endpoint
 
 
-def _error_page(visit: Visit, error: Exception) -> Response:
+def _error_page(context: PageContext, error: Exception) -> Response:
     """The page for an error."""
     status = error.status if isinstance(error, Refused) else status_of(error)
     if status == 401:
-        return _to_sign_in(visit)
+        return _to_sign_in(context)
     if status == 500:
         log.error("unforeseen error", exc_info=error)
-    if visit.is_partial:
+    if context.is_partial:
         # The page stays as it is; the next request may succeed.
         return Response(status_code=status)
-    told = None if isinstance(error, Refused) else sentence_of(error, visit.language)
-    return visit.page("problem.html", status=status, code=status, told=told)
+    told = None if isinstance(error, Refused) else sentence_of(error, context.language)
+    return context.page("problem.html", status=status, code=status, told=told)
 
 
-def _to_sign_in(visit: Visit) -> Response:
+def _to_sign_in(context: PageContext) -> Response:
     """Redirect a person without a session to the sign-in page, and from there back to this page."""
-    request = visit.request
+    request = context.request
     if request.method == "GET" and request.headers.get("Sec-Fetch-Site") == "cross-site":
         # A link in a message: the browser withholds the strict cookie until a page of ours makes the request.
-        return visit.page("arriving.html", where="")
-    if visit.is_partial:
+        return context.page("arriving.html", where="")
+    if context.is_partial:
         shown = urlsplit(request.headers.get("HX-Current-URL", ""))
         wanted = f"{shown.path}?{shown.query}"
     else:
         wanted = f"{request.url.path}?{request.url.query}" if request.method == "GET" else HOME
     where = address(SIGN_IN, {"next": wanted} if own_path(wanted) != HOME else {})
-    if visit.is_partial:
+    if context.is_partial:
         return Response(status_code=401, headers={"HX-Redirect": where})
     return redirect(where)
 
@@ -213,25 +213,25 @@ def number_of(text: str) -> int | None:
     return int(text) if _NUMBER.fullmatch(text) and int(text) < 2**31 else None
 
 
-def number_in_path(visit: Visit, name: str = "id") -> int:
+def number_in_path(context: PageContext, name: str = "id") -> int:
     """A number of the path.
 
     Raises:
         Refused: for anything else.
     """
-    number = number_of(visit.request.path_params[name])
+    number = number_of(context.request.path_params[name])
     if number is None:
         raise Refused(404)
     return number
 
 
-def money_of(visit: Visit, field: str) -> Money:
+def money_of(context: PageContext, field: str) -> Money:
     """A sum in tenge as written in a form. 1.500 is refused: it may mean one and a half thousand.
 
     Raises:
         InvalidInput: for anything else.
     """
-    typed = "".join(visit.form_value(field).split())  # whatever spaces our own pages group digits by
+    typed = "".join(context.form_value(field).split())  # whatever spaces our own pages group digits by
     if not _SUM.fullmatch(typed):
         raise InvalidInput(field, "is no sum")
     try:
@@ -240,21 +240,21 @@ def money_of(visit: Visit, field: str) -> Money:
         raise InvalidInput(field, "is no sum") from error
 
 
-def reason_of(visit: Visit, called: str) -> str:
+def reason_of(context: PageContext, called: str) -> str:
     """The reason in a form. ``called``: the key of the sentence about a missing one.
 
     Raises:
         InvalidInput: unless it is a few words.
     """
-    reason = visit.form_value("reason")
+    reason = context.form_value("reason")
     if not 3 <= len(reason) <= 500:
         raise InvalidInput(called, "is a few words")
     return reason
 
 
-async def finish_in_time(visit: Visit, operation: Coroutine[Any, Any, Ended]) -> Ended | None:
+async def finish_in_time(context: PageContext, operation: Coroutine[Any, Any, Ended]) -> Ended | None:
     """Run an operation that moves money to its end; none when it takes longer than a page may wait."""
-    inflight = visit.services.inflight
+    inflight = context.services.inflight
     until = asyncio.get_running_loop().time() + ANSWER_WITHIN_S
     try:
         return await inflight.wait(inflight.begin(operation), until=until)
@@ -262,9 +262,9 @@ async def finish_in_time(visit: Visit, operation: Coroutine[Any, Any, Ended]) ->
         return None
 
 
-def uncached_page(visit: Visit, template: str, **more: Any) -> Response:
+def uncached_page(context: PageContext, template: str, **more: Any) -> Response:
     """A page with a new secret, which no browser or proxy may cache."""
-    response = visit.page(template, **more)
+    response = context.page(template, **more)
     response.headers["Cache-Control"] = "no-store"
     return response
 
@@ -358,7 +358,7 @@ def cookie_of(request: Request, kind: str = "") -> tuple[str, bool]:
     return (name, False) if is_here else (f"__Secure-{name}", True)
 
 
-async def require_proof(visit: Visit) -> None:
+async def require_proof(context: PageContext) -> None:
     """Require the password again unless the person has proved who they are a short time ago.
 
     Raises:
@@ -366,12 +366,12 @@ async def require_proof(visit: Visit) -> None:
         RateLimited: after too many attempts.
         Refused: when the session ended meanwhile; no form shows that as its error.
     """
-    if visit.me.has_proved:
+    if context.me.has_proved:
         return
-    password = visit.form.get("password", "")
+    password = context.form.get("password", "")
     if not password:
-        raise InvalidInput("password" if visit.me.person.password_hash else "proof", "is needed")
+        raise InvalidInput("password" if context.me.person.password_hash else "proof", "is needed")
     try:
-        await visit.services.sessions.prove(visit.me, password, address=visit.address)
+        await context.services.sessions.prove(context.me, password, address=context.address)
     except NotAuthenticated as error:
         raise Refused(401) from error

@@ -20,8 +20,8 @@ from payment_service.console.payment_status import Tone
 from payment_service.console.problems import field_of
 from payment_service.console.web import (
     HOME,
+    PageContext,
     Refused,
-    Visit,
     moment_of,
     reason_of,
     redirect,
@@ -74,93 +74,93 @@ class Line:
     payment: str | None
 
 
-async def webhooks(visit: Visit) -> Response:
+async def webhooks(context: PageContext) -> Response:
     """Every endpoint that the person may see, and its state."""
-    endpoints = await visit.services.delivery_record.endpoint_health(visit.me.caller)
+    endpoints = await context.services.delivery_record.endpoint_health(context.me.caller)
     shops = {shop for one in endpoints for shop in one.endpoint.shops or ()}
-    return visit.page(
+    return context.page(
         "webhooks.html",
         endpoints=[(one, host_of(one.endpoint), _success(one)) for one in endpoints],
         why_off=WHY_OFF,
-        sellers=await sellers(visit, shops),
-        notice=visit.query("done"),
-        sent=visit.query("count"),
-        may_administer=visit.me.may(Right.ADMINISTER),
+        sellers=await sellers(context, shops),
+        notice=context.query("done"),
+        sent=context.query("count"),
+        may_administer=context.me.may(Right.ADMINISTER),
     )
 
 
-async def new(visit: Visit) -> Response:
+async def new(context: PageContext) -> Response:
     """The form for an endpoint, and what it sends; then its secret, once."""
-    if not visit.is_sent:
-        return await _form(visit)
-    once = form_id(visit)
+    if not context.is_sent:
+        return await _form(context)
+    once = form_id(context)
     try:
-        fields = await _wanted(visit)
-        await require_proof(visit)
-        made = await visit.services.endpoints.add(visit.me.caller, fields, once=once)
+        fields = await _wanted(context)
+        await require_proof(context)
+        made = await context.services.endpoints.add(context.me.caller, fields, once=once)
     except ServiceError as error:
         if field_of(error) == "once":
             return redirect(f"{HOME}/webhooks", done="made-before")
-        return await _form(visit, error)
-    return uncached_page(visit, "webhook_made.html", host=host_of(made.endpoint), secret=made.secret)
+        return await _form(context, error)
+    return uncached_page(context, "webhook_made.html", host=host_of(made.endpoint), secret=made.secret)
 
 
-async def _form(visit: Visit, error: ServiceError | None = None) -> Response:
-    return visit.form_page(
+async def _form(context: PageContext, error: ServiceError | None = None) -> Response:
+    return context.form_page(
         "webhook_new.html",
         error,
-        once=visit.form_value("once") or str(new_id()),
+        once=context.form_value("once") or str(new_id()),
         events=SUBSCRIBABLE,
-        chosen=_events(visit),
-        shops=await names_of_shops(visit.services.database),
-        chosen_shops=shop_numbers(visit),
-        given=visit.form,
+        chosen=_events(context),
+        shops=await names_of_shops(context.services.database),
+        chosen_shops=shop_numbers(context),
+        given=context.form,
     )
 
 
-async def switch(visit: Visit) -> Response:
+async def switch(context: PageContext) -> Response:
     """Switch an endpoint on or off, as the form says; it stays as it is when it is so already."""
-    endpoint = await visit.services.endpoints.get(visit.me.caller, visit.id())
-    if not visit.is_sent:
-        return _switch_form(visit, endpoint)
-    on = {"on": True, "off": False}.get(visit.form_value("to"))
+    endpoint = await context.services.endpoints.get(context.me.caller, context.id())
+    if not context.is_sent:
+        return _switch_form(context, endpoint)
+    on = {"on": True, "off": False}.get(context.form_value("to"))
     if on is None:
         raise Refused(400)
     try:
-        reason = None if on else reason_of(visit, "why_off")
-        await require_proof(visit)
+        reason = None if on else reason_of(context, "why_off")
+        await require_proof(context)
         if endpoint.is_active != on:
             changed = {"is_active": on}
-            await visit.services.endpoints.change(visit.me.caller, endpoint.id, changed, reason=reason)
+            await context.services.endpoints.change(context.me.caller, endpoint.id, changed, reason=reason)
     except ServiceError as error:
-        return _switch_form(visit, endpoint, error)
+        return _switch_form(context, endpoint, error)
     return redirect(f"{HOME}/webhooks", done="on" if on else "off")
 
 
-def _switch_form(visit: Visit, endpoint: WebhookEndpoint, error: ServiceError | None = None) -> Response:
-    reason = visit.form_value("reason")
+def _switch_form(context: PageContext, endpoint: WebhookEndpoint, error: ServiceError | None = None) -> Response:
+    reason = context.form_value("reason")
     host = host_of(endpoint)
-    return visit.form_page("webhook_switch.html", error, endpoint=endpoint, host=host, why_off=WHY_OFF, reason=reason)
+    return context.form_page("webhook_switch.html", error, endpoint=endpoint, host=host, why_off=WHY_OFF, reason=reason)
 
 
-async def deliveries(visit: Visit) -> Response:
+async def deliveries(context: PageContext) -> Response:
     """Deliveries, newest first: of a payment, to an endpoint, in several states at once."""
-    caller, record = visit.me.caller, visit.services.delivery_record
-    wanted, cursor = visit.query("q"), visit.query("cursor")
-    states = [one for one in visit.request.query_params.getlist("state") if one in STATES]
-    endpoint = uuid_of(visit.query("endpoint")) if visit.query("endpoint") else None
-    endpoints = await visit.services.endpoints.all(caller)
+    caller, record = context.me.caller, context.services.delivery_record
+    wanted, cursor = context.query("q"), context.query("cursor")
+    states = [one for one in context.request.query_params.getlist("state") if one in STATES]
+    endpoint = uuid_of(context.query("endpoint")) if context.query("endpoint") else None
+    endpoints = await context.services.endpoints.all(caller)
     page = await record.search(
         caller,
         endpoint_id=endpoint,
         states=states,
-        subject_ids=await _subjects(visit, wanted) if wanted else None,
+        subject_ids=await _subjects(context, wanted) if wanted else None,
         limit=AT_ONCE,
         cursor=cursor or None,
     )
     hosts = {one.id: host_of(one) for one in endpoints}
     kept = [("q", wanted), *(("state", state) for state in states), ("endpoint", str(endpoint or ""))]
-    return visit.page(
+    return context.page(
         "deliveries.html",
         lines=[_line(one, hosts) for one in page.rows],
         next_cursor=page.next_cursor,
@@ -173,11 +173,11 @@ async def deliveries(visit: Visit) -> Response:
     )
 
 
-async def delivery(visit: Visit) -> Response:
+async def delivery(context: PageContext) -> Response:
     """One delivery: what is sent, and each try with the code, the answer's beginning and how long it took."""
-    found = await visit.services.delivery_record.get(visit.me.caller, visit.id())
-    endpoint = await visit.services.endpoints.get(visit.me.caller, found.delivery.endpoint_id)
-    return visit.page(
+    found = await context.services.delivery_record.get(context.me.caller, context.id())
+    endpoint = await context.services.endpoints.get(context.me.caller, found.delivery.endpoint_id)
+    return context.page(
         "delivery.html",
         one=found.delivery,
         tries=found.tries[::-1],
@@ -187,34 +187,34 @@ async def delivery(visit: Visit) -> Response:
         host=host_of(endpoint),
         states=STATES,
         asked_at=datetime.now(UTC).isoformat(),
-        notice=visit.query("done"),
+        notice=context.query("done"),
     )
 
 
-async def replay_one(visit: Visit) -> Response:
+async def replay_one(context: PageContext) -> Response:
     """Send an event again, unless that was done since the page was made."""
-    again = await visit.services.delivery_record.replay(
-        visit.me.caller, visit.id(), skip_since=moment_of(visit.form_value("asked_at"))
+    again = await context.services.delivery_record.replay(
+        context.me.caller, context.id(), skip_since=moment_of(context.form_value("asked_at"))
     )
     return redirect(f"{HOME}/deliveries/{again.id}", done="replayed")
 
 
-async def replay_many(visit: Visit) -> Response:
+async def replay_many(context: PageContext) -> Response:
     """Send again what failed since a time, or a period: first the number of deliveries, then the sending."""
-    endpoint = await visit.services.endpoints.get(visit.me.caller, visit.id())
-    value = visit.form_value if visit.is_sent else visit.query
+    endpoint = await context.services.endpoints.get(context.me.caller, context.id())
+    value = context.form_value if context.is_sent else context.query
     kind, since, until = value("kind"), value("since"), value("until")
     period, problem, count = None, None, None
     try:
         period = _period(since, until if kind == "period" else None) if kind else None
     except InvalidInput as error:
         problem = error
-    if period is not None and visit.is_sent:
-        replayed = await _replay(visit, endpoint.id, *period, asked_at=moment_of(value("asked_at")))
+    if period is not None and context.is_sent:
+        replayed = await _replay(context, endpoint.id, *period, asked_at=moment_of(value("asked_at")))
         return redirect(f"{HOME}/webhooks", done="replayed", count=str(replayed))
     if period is not None:
-        count = await _count(visit, endpoint.id, *period)
-    return visit.page(
+        count = await _count(context, endpoint.id, *period)
+    return context.page(
         "webhook_replay.html",
         status=422 if problem else 200,
         endpoint=endpoint,
@@ -229,21 +229,21 @@ async def replay_many(visit: Visit) -> Response:
     )
 
 
-async def messages(visit: Visit) -> Response:
+async def messages(context: PageContext) -> Response:
     """Which chats get what, and of one chat what was sent to it."""
-    caller, record = visit.me.caller, visit.services.message_record
-    bound = await visit.services.bindings.all(caller)
-    chat_id = uuid_of(visit.query("chat")) if visit.query("chat") else None
-    not_sent = visit.query("show") == "not-sent"
+    caller, record = context.me.caller, context.services.message_record
+    bound = await context.services.bindings.all(caller)
+    chat_id = uuid_of(context.query("chat")) if context.query("chat") else None
+    not_sent = context.query("show") == "not-sent"
     chats = {one.chat.id: one.chat for one in bound}
     chat = chats.get(chat_id) if chat_id else None
     if chat_id and chat is None:
         raise Refused(404)
-    return visit.page(
+    return context.page(
         "messages.html",
         chats=[(chat, [one.binding for one in bound if one.chat.id == chat.id]) for chat in chats.values()],
         waiting=await record.waiting(caller, chats),
-        sellers=await sellers(visit, (one.binding.shop_id for one in bound)),
+        sellers=await sellers(context, (one.binding.shop_id for one in bound)),
         chat=chat,
         not_sent=not_sent,
         told=[
@@ -254,27 +254,27 @@ async def messages(visit: Visit) -> Response:
     )
 
 
-async def _wanted(visit: Visit) -> dict[str, Any]:
+async def _wanted(context: PageContext) -> dict[str, Any]:
     """What an endpoint is to be, as the form says.
 
     Raises:
         InvalidInput: for a field that is wrong.
     """
-    url, description, events = visit.form_value("url"), visit.form_value("description"), _events(visit)
+    url, description, events = context.form_value("url"), context.form_value("description"), _events(context)
     if len(url) > _LONGEST_URL:
         raise InvalidInput("url", "is too long")
     if len(description) > _LONGEST_DESCRIPTION:
         raise InvalidInput("description", "is too long")
-    if visit.form_value("which") != ("some" if events else "all"):
+    if context.form_value("which") != ("some" if events else "all"):
         raise InvalidInput("events", "are all or some")
-    shops = await chosen_shops(visit)
+    shops = await chosen_shops(context)
     named = None if shops is ALL_SHOPS else sorted(shops)
     return {"url": url, "description": description, "events": events or None, "shops": named}
 
 
-def _events(visit: Visit) -> list[str]:
+def _events(context: PageContext) -> list[str]:
     """The events of the form: each has a field of its own."""
-    return [kind for kind in SUBSCRIBABLE if f"event-{kind}" in visit.form]
+    return [kind for kind in SUBSCRIBABLE if f"event-{kind}" in context.form]
 
 
 def _success(one: EndpointHealth) -> int | None:
@@ -295,25 +295,25 @@ def _payment_of(kind: str, subject_id: str, data: dict[str, Any]) -> str | None:
     return str(payment["id"]) if kind.startswith("refund.") and isinstance(payment, dict) and "id" in payment else None
 
 
-async def _subjects(visit: Visit, wanted: str) -> list[str]:
+async def _subjects(context: PageContext, wanted: str) -> list[str]:
     """What events may be about when somebody means these payments: they and their refunds."""
-    found = await find(visit.services.database, visit.me.caller.shops, wanted, limit=PAYMENTS)
-    return [subject for payment in found.payments for subject in await visit.services.subjects_of(payment.id)]
+    found = await find(context.services.database, context.me.caller.shops, wanted, limit=PAYMENTS)
+    return [subject for payment in found.payments for subject in await context.services.subjects_of(payment.id)]
 
 
 async def _replay(
-    visit: Visit, endpoint_id: UUID, since: datetime, until: datetime | None, *, asked_at: datetime
+    context: PageContext, endpoint_id: UUID, since: datetime, until: datetime | None, *, asked_at: datetime
 ) -> int:
     """Send again what failed since then, or all of a period but what was sent again since it was asked."""
-    caller, record = visit.me.caller, visit.services.delivery_record
+    caller, record = context.me.caller, context.services.delivery_record
     if until is None:
         return await record.replay_failed(caller, endpoint_id, since)
     return await record.replay_period(caller, endpoint_id, since, until, skip_since=asked_at)
 
 
-async def _count(visit: Visit, endpoint_id: UUID, since: datetime, until: datetime | None) -> int:
+async def _count(context: PageContext, endpoint_id: UUID, since: datetime, until: datetime | None) -> int:
     """How many that would be, up to one more than are shown."""
-    caller, record, at_most = visit.me.caller, visit.services.delivery_record, MAX_COUNTED + 1
+    caller, record, at_most = context.me.caller, context.services.delivery_record, MAX_COUNTED + 1
     if until is None:
         return await record.count_failed(caller, endpoint_id, since, at_most=at_most)
     return await record.count_period(caller, endpoint_id, since, until, at_most=at_most)
