@@ -199,6 +199,11 @@ def test_first_error_is_noted_and_not_believed(before: State) -> None:
     assert read(before, Meaning.FAILED) == Step(before, status="TheWord", error_seen_at=NOON)
 
 
+def test_error_that_a_clock_which_was_ahead_dated_is_noted_anew() -> None:
+    step = read(State.PENDING, Meaning.FAILED, first_error_s=-86400)
+    assert (step.state, step.error_seen_at) == (State.PENDING, NOON)
+
+
 @pytest.mark.parametrize("before", [State.PENDING, State.UNKNOWN])
 @pytest.mark.parametrize("after_s", [0, 1, 29.999])
 def test_error_read_again_too_soon_is_not_believed_and_counts_from_the_first(before: State, after_s: float) -> None:
@@ -347,11 +352,27 @@ def test_pause_doubles_with_every_reading_that_told_nothing_up_to_the_slow_pace(
     assert [FollowPlan().pause(unread) for unread in (1, 2, 3, 4, 5, 6, 7, 1000)] == [5, 10, 20, 40, 80, 160, 180, 180]
 
 
+A_DAY_OF_TRIES = 86400 // 180
+
+
 def test_reading_that_is_due_and_told_nothing_is_tried_for_a_day_beyond_the_plan() -> None:
     for state, failure in ((State.PENDING, None), (State.FAILED, Failure.DECLINED)):
         for age_s, delay_s in ((86400 + 1, 180), (2 * 86400, 180), (2 * 86400 + 1, None)):
-            now = FollowState(state=state, failure=failure, age_s=age_s, in_state_s=age_s, unread=9)
+            now = FollowState(state=state, failure=failure, age_s=age_s, in_state_s=age_s, unread=A_DAY_OF_TRIES + 1)
             assert FollowPlan().next_check(now) == delay_s
+
+
+def test_reading_that_told_nothing_is_tried_for_a_day_also_after_years_without_a_worker() -> None:
+    for state, failure in ((State.PENDING, None), (State.UNKNOWN, None), (State.FAILED, Failure.DECLINED)):
+        for unread, delay_s in ((1, 5), (A_DAY_OF_TRIES, 180), (A_DAY_OF_TRIES + 1, None)):
+            now = FollowState(state=state, failure=failure, age_s=10**8, in_state_s=10**8, unread=unread)
+            assert FollowPlan().next_check(now) == delay_s
+
+
+@pytest.mark.parametrize("state", sorted(OPEN))
+def test_word_that_takes_a_second_reading_gets_it_however_old_the_payment_is(state: State) -> None:
+    assert FollowPlan().next_check(FollowState(state=state, age_s=10**8, error_seen=True)) == 30
+    assert FollowPlan().next_check(FollowState(state=state, age_s=10**8, status_is_final=True)) == 5
 
 
 @settings(deadline=None)
@@ -367,5 +388,9 @@ def test_follower_always_pauses_and_always_ends(
 ) -> None:
     now = FollowState(state=state, age_s=age_s, error_seen=error_seen, status_is_final=final, unread=unread)
     delay_s = FollowPlan().next_check(now)
-    assert (delay_s is None) == (age_s > (2 * 86400 if unread else 86400))
+    if unread:
+        assert (delay_s is None) == (age_s > 2 * 86400 and unread > A_DAY_OF_TRIES)
+    else:
+        # An error that is read again ends the payment, or was none.
+        assert (delay_s is None) == (age_s > 86400 and not error_seen and not final)
     assert delay_s is None or 5 <= delay_s <= 180

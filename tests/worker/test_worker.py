@@ -379,6 +379,31 @@ async def test_payment_that_stays_open_too_long_becomes_a_task(
     assert alarms["still_open"] == 1
 
 
+@pytest.mark.parametrize(
+    ("replies", "state"),
+    [
+        ([status_reply(CREATED, "Error")], "failed"),
+        ([httpx.Response(500), status_reply(CREATED, "Processed")], "paid"),
+    ],
+)
+async def test_what_stayed_open_while_no_worker_ran_for_forty_days_comes_to_its_end(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, replies: list[httpx.Response], state: str
+) -> None:
+    words = iter(replies)
+    await taken_on(services, wire)
+    await age(sql, 40 * 86400)
+    wire.get("/status/").mock(side_effect=lambda _request: next(words, replies[-1]))
+    alarms = Alarms()
+
+    async def has_ended() -> bool:
+        await sql.execute("UPDATE payment SET next_check_at = now() WHERE next_check_at IS NOT NULL")
+        await work_off(services.polling)
+        return bool(await sql.fetchval("SELECT state = $1 FROM payment", state))
+
+    await until(has_ended)
+    assert alarms["still_open"] == 0
+
+
 async def test_what_is_open_and_what_waits_for_people_is_counted_for_prometheus(
     services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, worker: Worker
 ) -> None:

@@ -7,7 +7,8 @@ if TYPE_CHECKING:  # the settings hold this plan, and every command reads the se
     from payment_service.payments.lifecycle import FollowState
 
 _LAST_TRIES_S: Final = 86400
-"""How long after the end of the plan a failed reading is still retried."""
+"""How long after the end of the plan a failed reading is still retried, and for how long at least: age alone says
+nothing, since no worker may have run."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class FollowPlan:
     def next_check(self, now: "FollowState") -> float | None:
         """Seconds until the next reading; none when the payment is not followed any more."""
         if now.is_open:
-            over = now.age_s > self.follow_for_s
+            over = now.age_s > self.follow_for_s and not now.takes_another_reading
             too_late = now.age_s > self.follow_for_s + _LAST_TRIES_S
             planned: float | None = self._while_open(now)
         elif now.may_be_paid_late:
@@ -36,7 +37,7 @@ class FollowPlan:
         else:
             return None
         if now.unread:
-            return None if too_late else self.pause(now.unread)
+            return None if too_late and now.unread * self.slow_s > _LAST_TRIES_S else self.pause(now.unread)
         return None if over else planned
 
     def longest_s(self, *, is_open: bool) -> float:

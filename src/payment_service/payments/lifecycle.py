@@ -177,7 +177,7 @@ def decide_reading(
         case Meaning.FAILED:
             if before not in {State.PENDING, State.UNKNOWN}:
                 return stay
-            if error_seen_at is None:
+            if error_seen_at is None or error_seen_at > now:  # in the future by a clock that was ahead
                 return Step(before, status=reading.status, error_seen_at=now)
             if asked_at - error_seen_at < confirm_after:
                 return Step(before, status=reading.status, error_seen_at=error_seen_at)
@@ -222,6 +222,11 @@ class FollowState:
     def may_be_paid_late(self) -> bool:
         """Whether it failed at the provider, which may still report it as paid later."""
         return self.state is State.FAILED and self.failure in {Failure.DECLINED, Failure.SETTLED}
+
+    @property
+    def takes_another_reading(self) -> bool:
+        """Whether the next reading ends it, if it says what the last one said: however old it is."""
+        return self.error_seen or self.status_is_final
 
     @property
     def is_due_at_once(self) -> bool:
