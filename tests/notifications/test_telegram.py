@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from payment_service.notifications import telegram as module
-from payment_service.notifications.channel import Channel, ChatGone, ChatMoved, Refused, Sent, TryAgain
+from payment_service.notifications.channel import Channel, ChatGone, ChatMoved, Delivery, Refused, Sent, TryAgain
 from payment_service.notifications.settings import TelegramSettings
 from payment_service.notifications.telegram import Telegram
 from payment_service.notifications.texts import Note
@@ -88,6 +88,14 @@ async def test_nobody_there_is_tried_again() -> None:
     ],
 )
 async def test_strange_reply_is_tried_again(reply: bytes) -> None:
+    delivery = await answered_by(reply)
+    assert isinstance(delivery, TryAgain)
+    assert TOKEN not in str(delivery)
+
+
+async def answered_by(reply: bytes) -> Delivery:
+    """What a message comes to at a server that gives this reply."""
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(reply)
@@ -98,8 +106,24 @@ async def test_strange_reply_is_tried_again(reply: bytes) -> None:
         channel = Telegram(TelegramSettings(TOKEN, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
         delivery = await channel.send(CHAT, NOTE, key="k")
         await channel.close()
-    assert isinstance(delivery, TryAgain)
-    assert TOKEN not in str(delivery)
+    return delivery
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (429, '{"parameters":{"retry_after":NaN}}', TryAgain("telegram: 429", 30)),
+        (429, '{"parameters":{"retry_after":1%s}}' % ("0" * 400), TryAgain("telegram: 429", 86400)),
+        (429, '{"parameters":{"retry_after":1e999}}', TryAgain("telegram: 429", 86400)),
+        (400, '{"parameters":{"migrate_to_chat_id":true}}', Refused("telegram: 400")),
+        (400, '{"parameters":{"migrate_to_chat_id":1%s}}' % ("0" * 400), Refused("telegram: 400")),
+        (200, '{"ok":true,"result":{"message_id":"%s"}}' % ("x" * 400), Sent()),
+        (200, '{"ok":true,"result":{"message_id":1%s}}' % ("0" * 400), Sent()),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+async def test_number_that_cannot_be_is_none_and_can_be_written(status: int, body: str, expected: Delivery) -> None:
+    assert await answered_by(f"HTTP/1.1 {status} X\r\n\r\n{body}".encode()) == expected
 
 
 async def test_silence_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,18 +95,20 @@ class Telegram:
     def _read(self, status: int, reply: dict[str, Any]) -> Delivery:
         if status == 200 and reply.get("ok") is True:
             result = reply.get("result")
-            return Sent(str(result["message_id"]) if isinstance(result, dict) and "message_id" in result else None)
+            message_id = _id(result.get("message_id")) if isinstance(result, dict) else None
+            return Sent(message_id)
         description = str(reply.get("description", "")).replace(self._token, "[hidden]")
         reason = shortened(f"telegram: {status} {description}")
         parameters = reply.get("parameters")
         parameters = parameters if isinstance(parameters, dict) else {}
+        moved_to = _id(parameters.get("migrate_to_chat_id"))
         match status:
             case 429:
                 return TryAgain(reason, _seconds(parameters.get("retry_after")))
             case 403:
                 return ChatGone(reason)
-            case 400 if isinstance(parameters.get("migrate_to_chat_id"), int):
-                return ChatMoved(str(parameters["migrate_to_chat_id"]))
+            case 400 if moved_to is not None:
+                return ChatMoved(moved_to)
             case 400 if any(words in description.lower() for words in _GONE):
                 return ChatGone(reason)
             case 400 | 413:
@@ -127,7 +129,12 @@ def written(note: Note) -> str:
     return "\n".join(lines)
 
 
+def _id(value: object) -> str | None:
+    """A number of Telegram's; none for what is none, which could not be written."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63 else None
+
+
 def _seconds(value: object) -> float:
-    if not isinstance(value, int | float) or value <= 0:
+    if not isinstance(value, int | float) or not value > 0:  # nor NaN
         return DEFAULT_RETRY_AFTER_S
-    return min(float(value), MAX_RETRY_AFTER_S)
+    return float(min(value, MAX_RETRY_AFTER_S))
