@@ -21,7 +21,7 @@ from kaspi_sandbox.config import SandboxConfig
 from kaspi_sandbox.ledger import Ledger
 from kaspi_sandbox.merchants import Merchants
 from kaspi_sandbox.records import Call, Payment, Refund, Refusal
-from kaspi_sandbox.rules import Course, Reply
+from kaspi_sandbox.rules import Course, ReplyForm
 
 log = logging.getLogger(__name__)
 
@@ -142,16 +142,17 @@ class Proxy:
 
     def _success(self, op: str, course: Course, result: Payment | Refund) -> bytes:
         turn = self._turn(op)
-        if course.reply is Reply.LIST:
+        if course.reply is ReplyForm.LIST:
             return wire.success([], turn)
         data = self._data(op, result, turn)
         for name in {"externalId", "paymentId"} & data.keys():
-            if course.reply is Reply.NO_ID:
+            if course.reply is ReplyForm.NO_ID:
                 del data[name]
-            elif course.reply is Reply.OTHER_ID:
+            elif course.reply is ReplyForm.OTHER_ID:
                 data[name] = wire.external_id(self._ledger.before(result.external_id), turn)
         # A refund that went well now and then says nothing at all; a scripted one says what its course says.
-        return b"" if op == "refund" and turn % 4 == 2 and course.reply is Reply.ANSWER else wire.success(data, turn)
+        says_nothing = op == "refund" and turn % 4 == 2 and course.reply is ReplyForm.ANSWER
+        return b"" if says_nothing else wire.success(data, turn)
 
     def _data(self, op: str, result: Payment | Refund, turn: int) -> dict[str, Any]:
         if isinstance(result, Refund):
@@ -166,27 +167,27 @@ class Proxy:
         deadline_s = self._config.deadline_s
         reply: ASGIApp
         match course.reply:
-            case Reply.ANSWER | Reply.NO_ID | Reply.OTHER_ID | Reply.LIST:
+            case ReplyForm.ANSWER | ReplyForm.NO_ID | ReplyForm.OTHER_ID | ReplyForm.LIST:
                 reply = _json(success())
-            case Reply.HANG:
+            case ReplyForm.HANG:
                 reply = faults.Hang(self._config.hang_s)
-            case Reply.LATE:
+            case ReplyForm.LATE:
                 reply = faults.Late(success(), deadline_s * _LATE)
-            case Reply.DROP | Reply.RESET:
-                reply = faults.Drop(reset=course.reply is Reply.RESET)
-            case Reply.CUT | Reply.SHORT:
-                reply = faults.Cut(success(), promised=course.reply is Reply.SHORT)
-            case Reply.DRIP:
+            case ReplyForm.DROP | ReplyForm.RESET:
+                reply = faults.Drop(reset=course.reply is ReplyForm.RESET)
+            case ReplyForm.CUT | ReplyForm.SHORT:
+                reply = faults.Cut(success(), promised=course.reply is ReplyForm.SHORT)
+            case ReplyForm.DRIP:
                 reply = faults.Drip(success(), deadline_s * _DRIP)
-            case Reply.HTTP:
+            case ReplyForm.HTTP:
                 reply = _page(course.http or 500, {"Location": "/login/"} if course.http == 302 else {})
-            case Reply.HTML:
+            case ReplyForm.HTML:
                 reply = _page(200)
-            case Reply.CODE:
+            case ReplyForm.CODE:
                 reply = _json(wire.refusal(course.code or 0, self._turn("refusal")))
-            case Reply.ERROR_TEXT:
+            case ReplyForm.ERROR_TEXT:
                 reply = _json(wire.error_text("Service error", self._turn("error_text")))
-            case Reply.EMPTY:
+            case ReplyForm.EMPTY:
                 reply = _json(b"")
             case _:
                 assert_never(course.reply)

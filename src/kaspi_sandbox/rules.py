@@ -47,7 +47,7 @@ MESSAGES = {
 }
 
 
-class Reply(StrEnum):
+class ReplyForm(StrEnum):
     """How the reply to a call looks, or that there is none."""
 
     ANSWER = "answer"
@@ -92,11 +92,11 @@ class Course:
     number: int | None = None
     #: Whether the call takes effect.
     applies: bool = True
-    reply: Reply = Reply.ANSWER
+    reply: ReplyForm = ReplyForm.ANSWER
     life: Life = Life.PAYS
-    #: Kaspi's code, with `Reply.CODE`.
+    #: Kaspi's code, with `ReplyForm.CODE`.
     code: int | None = None
-    #: HTTP status, with `Reply.HTTP`.
+    #: HTTP status, with `ReplyForm.HTTP`.
     http: int | None = None
     #: Kaspi refuses partial refunds of this payment.
     full_refund_only: bool = False
@@ -113,7 +113,7 @@ def _refused(number: int, code: int) -> Course:
         f"refused with {code}: {MESSAGES[code]}",
         number,
         applies=False,
-        reply=Reply.CODE,
+        reply=ReplyForm.CODE,
         code=code,
     )
 
@@ -143,49 +143,49 @@ COURSES: tuple[Course, ...] = (
     ),
     Course("full_refund_only", "paid; a partial refund is refused with -99000020", 21, full_refund_only=True),
     # The wire.
-    Course("hang", "never answers, not applied", 22, applies=False, reply=Reply.HANG),
-    Course("hang_applied", "never answers, applied", 23, reply=Reply.HANG),
-    Course("late_applied", "applied, answers after the caller's deadline", 24, reply=Reply.LATE),
-    Course("drop", "closes the connection without a byte, not applied", 26, applies=False, reply=Reply.DROP),
-    Course("drop_applied", "applied, closes the connection without a byte", 27, reply=Reply.DROP),
-    Course("reset_applied", "applied, resets the connection (TCP RST)", 28, reply=Reply.RESET),
-    Course("http_500", "HTTP 500, not applied", 29, applies=False, reply=Reply.HTTP, http=500),
-    Course("http_500_applied", "applied, HTTP 500", 31, reply=Reply.HTTP, http=500),
-    Course("html", "HTTP 200 with an HTML page, not applied", 32, applies=False, reply=Reply.HTML),
-    Course("html_applied", "applied, HTTP 200 with an HTML page", 33, reply=Reply.HTML),
+    Course("hang", "never answers, not applied", 22, applies=False, reply=ReplyForm.HANG),
+    Course("hang_applied", "never answers, applied", 23, reply=ReplyForm.HANG),
+    Course("late_applied", "applied, answers after the caller's deadline", 24, reply=ReplyForm.LATE),
+    Course("drop", "closes the connection without a byte, not applied", 26, applies=False, reply=ReplyForm.DROP),
+    Course("drop_applied", "applied, closes the connection without a byte", 27, reply=ReplyForm.DROP),
+    Course("reset_applied", "applied, resets the connection (TCP RST)", 28, reply=ReplyForm.RESET),
+    Course("http_500", "HTTP 500, not applied", 29, applies=False, reply=ReplyForm.HTTP, http=500),
+    Course("http_500_applied", "applied, HTTP 500", 31, reply=ReplyForm.HTTP, http=500),
+    Course("html", "HTTP 200 with an HTML page, not applied", 32, applies=False, reply=ReplyForm.HTML),
+    Course("html_applied", "applied, HTTP 200 with an HTML page", 33, reply=ReplyForm.HTML),
     Course(
         "cut_applied",
         "applied, half of the JSON without Content-Length, then a clean end",
         34,
-        reply=Reply.CUT,
+        reply=ReplyForm.CUT,
     ),
-    Course("short_applied", "applied, half of what Content-Length promises, then the end", 36, reply=Reply.SHORT),
-    Course("drip_applied", "applied, the reply drips byte by byte beyond the deadline", 37, reply=Reply.DRIP),
+    Course("short_applied", "applied, half of what Content-Length promises, then the end", 36, reply=ReplyForm.SHORT),
+    Course("drip_applied", "applied, the reply drips byte by byte beyond the deadline", 37, reply=ReplyForm.DRIP),
     # The envelope.
-    Course("technical", "-999, not applied", 38, applies=False, reply=Reply.CODE, code=-999),
-    Course("technical_applied", "applied, -999", 39, reply=Reply.CODE, code=-999),
-    Course("refund_error", "-99000006, not applied", 41, applies=False, reply=Reply.CODE, code=-99000006),
-    Course("unknown_code", f"{UNKNOWN_CODE}, not applied", 42, applies=False, reply=Reply.CODE, code=UNKNOWN_CODE),
+    Course("technical", "-999, not applied", 38, applies=False, reply=ReplyForm.CODE, code=-999),
+    Course("technical_applied", "applied, -999", 39, reply=ReplyForm.CODE, code=-999),
+    Course("refund_error", "-99000006, not applied", 41, applies=False, reply=ReplyForm.CODE, code=-99000006),
+    Course("unknown_code", f"{UNKNOWN_CODE}, not applied", 42, applies=False, reply=ReplyForm.CODE, code=UNKNOWN_CODE),
     Course(
         "error_text",
         "a failure with a text and no code, not applied",
         43,
         applies=False,
-        reply=Reply.ERROR_TEXT,
+        reply=ReplyForm.ERROR_TEXT,
     ),
-    Course("no_external_id", "applied, success without an externalId", 44, reply=Reply.NO_ID),
+    Course("no_external_id", "applied, success without an externalId", 44, reply=ReplyForm.NO_ID),
     Course(
         "duplicate_external_id",
         "applied, success with the externalId of the payment before it (its own, if there is none)",
         46,
-        reply=Reply.OTHER_ID,
+        reply=ReplyForm.OTHER_ID,
     ),
-    Course("list_applied", "applied, success with an empty list for data", 47, reply=Reply.LIST),
-    Course("empty_applied", "applied, HTTP 200 with an empty body", 48, reply=Reply.EMPTY),
-    Course("http_302", "redirect to a login page, not applied", 49, applies=False, reply=Reply.HTTP, http=302),
-    Course("http_401", "HTTP 401, not applied", 51, applies=False, reply=Reply.HTTP, http=401),
-    Course("http_404", "HTTP 404, not applied", 52, applies=False, reply=Reply.HTTP, http=404),
-    Course("http_429", "HTTP 429, not applied", 53, applies=False, reply=Reply.HTTP, http=429),
+    Course("list_applied", "applied, success with an empty list for data", 47, reply=ReplyForm.LIST),
+    Course("empty_applied", "applied, HTTP 200 with an empty body", 48, reply=ReplyForm.EMPTY),
+    Course("http_302", "redirect to a login page, not applied", 49, applies=False, reply=ReplyForm.HTTP, http=302),
+    Course("http_401", "HTTP 401, not applied", 51, applies=False, reply=ReplyForm.HTTP, http=401),
+    Course("http_404", "HTTP 404, not applied", 52, applies=False, reply=ReplyForm.HTTP, http=404),
+    Course("http_429", "HTTP 429, not applied", 53, applies=False, reply=ReplyForm.HTTP, http=429),
     # Refusals that move no money.
     _refused(61, -10000),
     _refused(62, -1501),

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from kaspi_sandbox import rules
-from kaspi_sandbox.rules import COURSES, NORMAL, Course, Life, Reply, course_for, plan
+from kaspi_sandbox.rules import COURSES, NORMAL, Course, Life, ReplyForm, course_for, plan
 
 SCRIPTED = [course for course in COURSES if course is not NORMAL]
 
@@ -30,7 +30,7 @@ def test_names_and_numbers_are_unique() -> None:
 
 
 def test_every_reply_and_every_life_has_a_course() -> None:
-    assert {course.reply for course in COURSES} == set(Reply)
+    assert {course.reply for course in COURSES} == set(ReplyForm)
     assert {course.life for course in COURSES} == set(Life)
 
 

@@ -50,7 +50,7 @@ _NOBODY_KNOWS: Final = mark("Nobody here knows this answer. Ask Kaspi's support,
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class RecentFailure:
     """The last payment of a shop that failed before it reached the buyer, and what helps."""
 
     payment: PaymentLine
@@ -67,7 +67,7 @@ class Seller:
     activity: ShopActivity
     last: PaymentLine | None
     last_status: PaymentStatus | None
-    trouble: Trouble | None
+    failure: RecentFailure | None
     same_bin: Sequence[PaymentConfig]
     """Other shops with the same BIN."""
     waiting: Proposal | None
@@ -84,7 +84,7 @@ class Seller:
             return "quiet", mark("switched off")
         if not self.is_token_readable:
             return "bad", mark("the device token cannot be decrypted")
-        if self.trouble is not None and self.last is not None and self.trouble.payment.id == self.last.id:
+        if self.failure is not None and self.last is not None and self.failure.payment.id == self.last.id:
             return "bad", mark("the last one failed")
         if self.token_since is None:
             return "warn", mark("no device token")
@@ -171,7 +171,7 @@ def _seller(
         activity=activity,
         last=last,
         last_status=None if last is None else payment_status(last),
-        trouble=_trouble(activity.last_failure),
+        failure=_recent_failure(activity.last_failure),
         same_bin=[
             other.row
             for other in known
@@ -181,7 +181,7 @@ def _seller(
     )
 
 
-def _trouble(payment: Payment | None) -> Trouble | None:
+def _recent_failure(payment: Payment | None) -> RecentFailure | None:
     if payment is None or datetime.now(ALMATY) - payment.created_at > FAILURE_SHOWN_FOR:
         return None
     match payment.failure:
@@ -192,4 +192,4 @@ def _trouble(payment: Payment | None) -> Trouble | None:
         case _:
             known = remedy_of(payment.provider, payment.error_code)
             remedy = _NOBODY_KNOWS if known is None else _REMEDIES[known]
-    return Trouble(PaymentLine.of(payment), remedy)
+    return RecentFailure(PaymentLine.of(payment), remedy)
