@@ -183,7 +183,7 @@ async def told(subscription: Subscription, many: int) -> list[UUID]:
     async with asyncio.timeout(LONG / 2):
         while len(found) < many:
             one = await subscription.next(LONG)
-            found += [one.header.id] if one else []
+            found += [one.id] if one else []
     assert subscription._queue.empty()
     return found
 
@@ -257,7 +257,7 @@ async def test_waiting_clients_take_few_connections_at_once(services: Services) 
 
 
 async def resumed(services: Services, event_id: UUID) -> list[UUID]:
-    return [told.header.id async for told in services.subscriptions.since(FULL_ACCESS, event_id)]
+    return [told.id async for told in services.subscriptions.since(FULL_ACCESS, event_id)]
 
 
 async def test_nobodys_key_sees_nothing_of_any_shop(services: Services) -> None:

@@ -122,12 +122,12 @@ async def _lines(
         async for event in subscriptions.since(subscription.caller, last_event_id):
             if not await _may_send(subscription, drain):
                 return
-            sent.add(event.header.id)
+            sent.add(event.id)
             yield _line(event)
     async for new in _events_and_heartbeats(subscription, drain):
         if new is None:
             yield ": still here\n\n"
-        elif new.header.id not in sent:
+        elif new.id not in sent:
             if not await _may_send(subscription, drain):
                 return
             yield _line(new)
@@ -161,4 +161,4 @@ async def _may_send(subscription: Subscription, drain: Drain) -> bool:
 
 
 def _line(event: StreamEvent) -> str:
-    return f"id: {event.header.id}\nevent: {event.header.type}\ndata: {event.text}\n\n"
+    return f"id: {event.id}\nevent: {event.header.type}\ndata: {event.text}\n\n"

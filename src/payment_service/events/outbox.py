@@ -121,9 +121,9 @@ async def of_sellers_today(session: AsyncSession, events: Iterable[Event]) -> se
 
 
 async def since(
-    session: AsyncSession, shops: Shops, moment: datetime, *, excluding: Collection[UUID], limit: int
+    session: AsyncSession, shops: Shops, moment: datetime, *, excluding: Collection[str], limit: int
 ) -> Sequence[Event]:
-    """Events of payments and refunds written at this moment or later, except these, oldest first.
+    """Events of payments and refunds written at this moment or later, except those with these ids, oldest first.
 
     ``shops`` are those of a caller: a set, which may be empty, or ``ALL_SHOPS``.
     """
@@ -131,7 +131,7 @@ async def since(
         select(Event)
         .where(Event.created_at >= moment, Event.subject.in_(("payment", "refund")))
         .where(visible_to(shops))
-        .where(Event.id != all_(literal(list(excluding), ARRAY(Uuid))))
+        .where(Event.id != all_(literal(list(excluding), ARRAY(Uuid(as_uuid=False)))))
         .order_by(Event.created_at, Event.id)
         .limit(limit)
     )
