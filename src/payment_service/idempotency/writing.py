@@ -16,15 +16,19 @@ from payment_service.observability.logs import get_logger
 from payment_service.observability.sentry import report
 from payment_service.postgres.database import (
     DATABASE_ERRORS,
+    FOREVER,
     RETRY_S,
     Database,
     RowLost,
     constraint_of,
     is_unreachable,
     raw,
+    retry_until_written,
 )
 from payment_service.postgres.statement_pool import StatementPool
+from payment_service.providers.interface import NotSent
 from payment_service.scheduling.jitter import jitter
+from payment_service.scheduling.operations import InFlight
 
 INTENT_TIMEOUT_S = 1.75
 """How long the database may take to write an intent. Then the caller is answered, within 2 s, that nothing was sent."""
@@ -32,6 +36,8 @@ INSERT_WITHIN: Final = 0.75
 """The share of it after which the statement inserts nothing any more: it commits whether or not anybody waits."""
 BEFORE_SENDING_S: Final = 5.0
 """How long everything before the call may take, so that the caller is answered in time."""
+UNCONFIRMED: Final = NotSent("intent_not_confirmed")
+"""The outcome of an operation whose intent may have been written although no reply came."""
 _PAUSE_S: Final = 0.005
 _LONGEST_PAUSE_S: Final = 0.2
 
@@ -59,11 +65,13 @@ async def run_intent(statements: StatementPool, statement: str, *args: Any, may_
     return intent
 
 
-async def write_intent(attempt: Callable[[], Awaitable[Written | None]], unconfirmed: Callable[[], object]) -> Written:
+async def write_intent(
+    attempt: Callable[[], Awaitable[Written | None]], *, fail: Callable[[], Awaitable[None]], inflight: InFlight
+) -> Written:
     """Write an intent. An attempt that returns none is repeated while there is time: its obstacle is gone.
 
-    ``unconfirmed`` is called when it is not known whether the intent was written. A refused intent was rolled back:
-    nothing was sent, and the caller gets that answer.
+    When it is not known whether the intent was written, ``fail`` fails it, for nothing was sent: in the background, for
+    as long as the process lives. A refused intent was rolled back: nothing was sent, and the caller gets that answer.
 
     Raises:
         DatabaseUnavailable: when it could not be written, in time or at all.
@@ -77,7 +85,7 @@ async def write_intent(attempt: Callable[[], Awaitable[Written | None]], unconfi
             return written
     except DATABASE_ERRORS as error:
         if is_unreachable(error):
-            unconfirmed()
+            inflight.begin(retry_until_written(fail, while_unreachable_s=FOREVER))
         else:
             log.exception("intent refused by the database", law=constraint_of(error))
             report(error)

@@ -30,7 +30,7 @@ from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.idempotency.intents import earlier_of
 from payment_service.idempotency.outcomes import OutcomeWriter
 from payment_service.idempotency.sending import SendingWindow
-from payment_service.idempotency.writing import run_intent, write_intent
+from payment_service.idempotency.writing import UNCONFIRMED, run_intent, write_intent
 from payment_service.identifiers import new_id, new_short_code
 from payment_service.money import Money
 from payment_service.observability.logs import bind, get_logger
@@ -43,13 +43,7 @@ from payment_service.payments.phones import PhoneLimit
 from payment_service.payments.refusals import Refusals
 from payment_service.payments.rules import PaymentRules
 from payment_service.payments.statements import INTEND
-from payment_service.postgres.database import (
-    DATABASE_ERRORS,
-    FOREVER,
-    Database,
-    constraint_of,
-    retry_until_written,
-)
+from payment_service.postgres.database import DATABASE_ERRORS, Database, constraint_of
 from payment_service.providers.deadline import clock
 from payment_service.providers.interface import (
     Account,
@@ -149,8 +143,7 @@ class Payments:
     async def _write_intent(self, request: PaymentRequest) -> tuple[Answer, Route | None]:
         """Write 1: claim the request and pin its route, or find the earlier payment that answers it."""
         return await write_intent(
-            lambda: self._try_intent(request),
-            unconfirmed=lambda: self.inflight.begin(self._fail_unconfirmed(request)),
+            lambda: self._try_intent(request), fail=lambda: self._fail_unconfirmed(request), inflight=self.inflight
         )
 
     async def _try_intent(self, request: PaymentRequest) -> tuple[Answer, Route | None] | None:
@@ -247,14 +240,9 @@ class Payments:
 
     async def _fail_unconfirmed(self, request: PaymentRequest) -> None:
         """Fail a payment whose intent may have been committed although no reply came: nothing was sent."""
-        decision = partial(step_for, NotSent("intent_not_confirmed"))
-
-        async def fail_unconfirmed() -> None:
-            found = await queries.find(self.database, request.id)
-            if found is not None:
-                await self.moves.apply(*found, decision, request.operation_type)
-
-        await retry_until_written(fail_unconfirmed, while_unreachable_s=FOREVER)
+        found = await queries.find(self.database, request.id)
+        if found is not None:
+            await self.moves.apply(*found, partial(step_for, UNCONFIRMED), request.operation_type)
 
     # --- the call
 

@@ -30,7 +30,7 @@ from payment_service.idempotency.fingerprints import Fingerprints
 from payment_service.idempotency.intents import earlier_of
 from payment_service.idempotency.outcomes import OutcomeWriter
 from payment_service.idempotency.sending import SendingWindow
-from payment_service.idempotency.writing import run_intent, write_intent
+from payment_service.idempotency.writing import UNCONFIRMED, run_intent, write_intent
 from payment_service.identifiers import new_id
 from payment_service.money import Money
 from payment_service.observability.logs import bind, get_logger
@@ -40,17 +40,10 @@ from payment_service.payments.models import Payment
 from payment_service.payments.moves import alarm
 from payment_service.payments.reading import PaymentReading
 from payment_service.payments.rules import PaymentRules
-from payment_service.postgres.database import (
-    DATABASE_ERRORS,
-    FOREVER,
-    Database,
-    constraint_of,
-    retry_until_written,
-)
+from payment_service.postgres.database import DATABASE_ERRORS, Database, constraint_of
 from payment_service.providers.deadline import clock
 from payment_service.providers.interface import (
     Account,
-    NotSent,
     Outcome,
     Providers,
     RefundOfPayment,
@@ -187,7 +180,8 @@ class Refunds:
         """Write 1: claim the request and reserve the amount, or find the earlier refund that answers it."""
         return await write_intent(
             lambda: self._try_intent(request, why_not),
-            unconfirmed=lambda: self.inflight.begin(self._fail_unconfirmed(request)),
+            fail=lambda: self._fail_unconfirmed(request),
+            inflight=self.inflight,
         )
 
     def _why_not(self, request: RefundRequest, account: Account | None) -> ServiceError | None:
@@ -255,13 +249,9 @@ class Refunds:
 
     async def _fail_unconfirmed(self, request: RefundRequest) -> None:
         """Fail a refund whose intent may have been committed although no reply came: nothing was sent."""
-
-        async def fail_unconfirmed() -> None:
-            seen = await queries.find(self.database, request.id)
-            if seen is not None:
-                await self.moves.apply(seen, partial(step_for, NotSent("intent_not_confirmed")), "refund")
-
-        await retry_until_written(fail_unconfirmed, while_unreachable_s=FOREVER)
+        seen = await queries.find(self.database, request.id)
+        if seen is not None:
+            await self.moves.apply(seen, partial(step_for, UNCONFIRMED), "refund")
 
     # --- the call
 
