@@ -121,11 +121,11 @@ async def test_deliveries_that_wait_and_those_that_are_given_up(
     took = Counts(metrics.DELIVERY_SECONDS)
     await world.happens(EventType.PAYMENT_PAID)
     await world.work()
-    await services.deliveries.count_waiting()
+    await worker_over(services)._count()
     assert values_of(metrics.DELIVERIES_WAITING) == {(): 1}
     world.time.passes(hours=1)
     await world.deliver()
-    await services.deliveries.count_waiting()
+    await worker_over(services)._count()
     assert values_of(metrics.DELIVERIES_WAITING) == {(): 0}
     await world.happens(EventType.PAYMENT_PAID)
     world.time.passes(hours=1)
