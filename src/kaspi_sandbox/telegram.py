@@ -6,19 +6,15 @@ go wrong, ``GET /_messages`` shows what was taken, ``GET /_calls`` every call wi
 """
 
 import argparse
-import contextlib
 import itertools
-import logging
 import os
 import re
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Annotated, Any, Final
 
-import uvicorn
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,7 +22,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from kaspi_sandbox.console import this_machine_only
-from kaspi_sandbox.faults import Drop, SandboxProtocol
+from kaspi_sandbox.faults import Drop
+from kaspi_sandbox.server import serve
 
 _TOKEN: Final = re.compile(r"[0-9]+:[A-Za-z0-9_-]+")
 _TAGS: Final = frozenset({"a", "b", "code", "i", "pre", "s", "u"})
@@ -152,7 +149,7 @@ class BotApi:
 
 
 def create_app(token: str) -> FastAPI:
-    """Make the application with a state of its own. ``lost`` and ``dropped`` need the server of ``run`` beneath it."""
+    """Make the application with a state of its own. ``lost`` and ``dropped`` need the server that ``serve`` runs."""
     api = BotApi(token)
     app = FastAPI(title="Stand-in Bot API", docs_url=None, redoc_url=None, openapi_url=None)
     here = [Depends(this_machine_only)]
@@ -197,31 +194,6 @@ def create_app(token: str) -> FastAPI:
     return app
 
 
-def run(token: str, port: int) -> None:
-    """Serve on this machine until SIGINT or SIGTERM. A port in use raises ``SystemExit`` with a sentence."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s telegram %(message)s", datefmt="%H:%M:%S")
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(token),
-            http=SandboxProtocol,
-            ws="none",
-            lifespan="off",
-            access_log=False,  # the token is part of every address
-            log_config=None,
-            log_level=logging.WARNING,
-            timeout_graceful_shutdown=2,
-        )
-    )
-    try:
-        listener = socket.create_server(("127.0.0.1", port))
-    except OSError as error:
-        raise SystemExit(
-            f"The stand-in Bot API cannot listen on port {port} ({error.strerror}): choose another."
-        ) from error
-    with listener, contextlib.suppress(KeyboardInterrupt):
-        server.run(sockets=[listener])
-
-
 def main() -> None:
     """Parse, then serve."""
     parser = argparse.ArgumentParser(
@@ -234,7 +206,7 @@ def main() -> None:
     token = os.environ.get("TELEGRAM_BOT_TOKEN", "")
     if not _TOKEN.fullmatch(token):
         parser.error("TELEGRAM_BOT_TOKEN must look like a bot's token: 42:stand-in-token.")
-    run(token, options.port)
+    serve(create_app(token), "Bot API", "127.0.0.1", options.port)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ from payment_dev.postgres_processes import (
 )
 
 _START_SECONDS = 60
+_STOP_SECONDS = 30
 _NEEDED_BYTES = 200_000_000  # a new cluster takes 40 MB and its first write-ahead log files 80 MB more
 
 
@@ -171,17 +172,8 @@ class EmbeddedPostgres:
         # Through the environment, for a command line can be read by every user of the machine.
         login = {"PGHOST": "127.0.0.1", "PGPORT": str(self._running.port), "PGUSER": "postgres"}
         login |= {"PGPASSWORD": self._password, "PGDATABASE": "postgres"}
-        command: list[str | Path] = [
-            self._bin / "psql",
-            "-X",
-            "-q",
-            "-w",
-            "-v",
-            "VERBOSITY=verbose",
-            "-c",
-            sql,
-        ]
-        return run(command, account=self._account, extra_env=login)
+        options = ["-X", "-q", "-w", "-v", "VERBOSITY=verbose"]
+        return run([self._bin / "psql", *options, "-c", sql], account=self._account, extra_env=login)
 
     @property
     def _cluster(self) -> Path:
@@ -315,30 +307,14 @@ class EmbeddedPostgres:
         options = f"-h 127.0.0.1 -p {port} -c unix_socket_directories='' -c max_connections={self.max_connections}"
         if not self.durable:
             options += " -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
-        pg_ctl: list[str | Path] = [
-            self._bin / "pg_ctl",
-            "-D",
-            self._cluster,
-            "-w",
-            "-t",
-            str(_START_SECONDS),
-            "-l",
-            log,
-        ]
-        return run([*pg_ctl, "-o", options, "start"], account=self._account, seconds=_START_SECONDS + 10)
+        return self._pg_ctl("-l", str(log), "-o", options, "start", within_s=_START_SECONDS)
 
     def _pg_ctl_stop(self, *, quiet: bool = False) -> None:
-        command: list[str | Path] = [
-            self._bin / "pg_ctl",
-            "-D",
-            self._cluster,
-            "-w",
-            "-t",
-            "30",
-            "-m",
-            "fast",
-            "stop",
-        ]
-        code, output = run(command, account=self._account)
+        code, output = self._pg_ctl("-m", "fast", "stop", within_s=_STOP_SECONDS)
         if code != 0 and not quiet and postmaster(self._cluster):
             raise PostgresError(f"PostgreSQL did not stop: {last_complaint(output)}.")
+
+    def _pg_ctl(self, *words: str, within_s: int) -> tuple[int, str]:
+        options = ["-w", "-t", str(within_s), *words]
+        command: list[str | Path] = [self._bin / "pg_ctl", "-D", self._cluster, *options]
+        return run(command, account=self._account, seconds=within_s + 10)

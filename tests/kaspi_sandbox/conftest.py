@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 
+from kaspi_sandbox.app import create_app
 from kaspi_sandbox.server import build_server
 
 from .calls import Caller, client_of, config
@@ -19,7 +20,8 @@ async def caller() -> AsyncIterator[Caller]:
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A stand-in on a real socket, whose long times are short."""
-    server = build_server(config(port=0, deadline_s=0.2, hang_s=0.2))
+    quick = config(port=0, deadline_s=0.2, hang_s=0.2)
+    server = build_server(create_app(quick), quick.host, quick.port)
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
