@@ -23,7 +23,7 @@ from payment_service.characters import one_line
 from payment_service.errors import InvalidInput, NotAuthenticated
 from payment_service.money import Money
 from payment_service.observability.context import origin
-from payment_service.postgres.database import Database, is_duplicate
+from payment_service.postgres.database import Database, is_duplicate, now_of
 from payment_service.postgres.visibility import ALL_SHOPS, Shops
 
 LINK_LASTS: Final = timedelta(days=1)
@@ -164,7 +164,7 @@ class People:
         async with self.database.transaction() as session:
             person = await _locked(session, person_id)
             if person is not None and person.disabled_at is None:
-                person.disabled_at = await session.scalar(select(func.now()))
+                person.disabled_at = await now_of(session)
                 await audit.record_change(session, "person-disable", Person.__tablename__, person.id)
             return person
 
@@ -176,7 +176,7 @@ class People:
                 held = select(PersonSession).where(
                     PersonSession.person_id == person_id, PersonSession.ended_at.is_(None)
                 )
-                now = await session.scalar(select(func.now()))
+                now = await now_of(session)
                 for row in await session.scalars(held):
                     row.ended_at = now
                 await audit.record_change(session, "person-sign-out", Person.__tablename__, person.id)
@@ -233,7 +233,7 @@ class People:
         act_as(person)
         async with self.database.transaction() as session:
             link = await session.get(PersonLink, digest_of(token), with_for_update=True)
-            now = await session.scalar(select(func.now()))
+            now = await now_of(session)
             person = await _locked(session, person.id)
             if link is None or link.used_at is not None or person is None or person.disabled_at is not None:
                 raise NotAuthenticated("a link that is not used up and not older than a day")

@@ -27,7 +27,7 @@ from payment_service.audit import service as audit
 from payment_service.errors import InvalidInput, NotAuthenticated, ScopeMissing, ShopNotConfigured
 from payment_service.observability.logs import get_logger
 from payment_service.postgres.cache import Cache
-from payment_service.postgres.database import Database, constraint_of
+from payment_service.postgres.database import Database, constraint_of, now_of
 from payment_service.postgres.visibility import ALL_SHOPS, Shops
 
 RECORD_USES_EVERY_S: Final = 60
@@ -262,7 +262,7 @@ class Access:
         async with self.database.transaction() as session:
             row = await session.get(ApiKey, key_id, with_for_update=True)
             if row is not None and row.revoked_at is None:
-                row.revoked_at = await session.scalar(select(func.now()))
+                row.revoked_at = await now_of(session)
                 await audit.record_change(session, "key-revoke", ApiKey.__tablename__, row.id)
         self.cache.forget_all()
         return row

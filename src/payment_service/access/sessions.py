@@ -18,7 +18,7 @@ from payment_service.access.people import Right, act_as, caller_of, normal_email
 from payment_service.access.service import Caller, digest_of
 from payment_service.audit import service as audit
 from payment_service.errors import InvalidInput, NotAuthenticated
-from payment_service.postgres.database import Database
+from payment_service.postgres.database import Database, now_of
 
 SESSION_LASTS: Final = timedelta(hours=12)
 PROVED_FOR_S: Final = 600
@@ -128,7 +128,7 @@ class Sessions:
             row = await session.get(PersonSession, signed_in.digest, with_for_update=True)
             if row is None or row.ended_at is not None:
                 raise NotAuthenticated("a session that has not ended")
-            now = (await session.execute(select(func.now()))).scalar_one()
+            now = await now_of(session)
             row.proved_at = max(row.proved_at, now)  # it may have waited for a later proof
         await self.limits.give_back(address, person.email)
 
@@ -155,7 +155,7 @@ class Sessions:
                 why = "used before" if is_used else "the account has ended"
                 await _refused(session, "sign-in-refused", person.id, f"OpenID Connect: {why}")
             else:
-                now = (await session.execute(select(func.now()))).scalar_one()
+                now = await now_of(session)
                 token = await _begun(
                     session,
                     person.id,
@@ -182,7 +182,7 @@ class Sessions:
             if person.email != normal_email(email):
                 await _refused(session, "proof-refused", person.id, "OpenID Connect: another person")
                 return False
-            now = (await session.execute(select(func.now()))).scalar_one()
+            now = await now_of(session)
             row.proved_at = max(row.proved_at, min(proved_at, now))
         return True
 
@@ -191,7 +191,7 @@ class Sessions:
         async with self.database.transaction() as session:
             row = await session.get(PersonSession, signed_in.digest, with_for_update=True)
             if row is not None and row.ended_at is None:
-                row.ended_at = await session.scalar(select(func.now()))
+                row.ended_at = await now_of(session)
                 await audit.record_change(session, "sign-out", Person.__tablename__, row.person_id)
 
     async def _record(self, operation_type: str, person_id: int) -> None:

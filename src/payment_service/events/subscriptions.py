@@ -20,7 +20,7 @@ from itertools import takewhile
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from payment_service.access.service import Access, Caller
 from payment_service.audit import service as audit
@@ -29,7 +29,7 @@ from payment_service.events import outbox
 from payment_service.events.models import Event
 from payment_service.events.outbox import EVENT_WRITTEN
 from payment_service.observability.logs import get_logger
-from payment_service.postgres.database import Database
+from payment_service.postgres.database import Database, now_of
 from payment_service.postgres.listening import listen
 from payment_service.postgres.visibility import ALL_SHOPS
 
@@ -330,8 +330,7 @@ class Subscriptions:
     async def _now(self) -> datetime:
         """The present moment by the database's clock, by which events are stamped: this machine's may be another."""
         async with self._database.reading() as session:
-            now: datetime = (await session.execute(select(func.now()))).scalar_one()
-        return now
+            return await now_of(session)
 
     def _missed_since(self, now: datetime) -> datetime:
         known_until = now - timedelta(seconds=time.monotonic() - self._known_until)

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final, assert_never
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.audit import service as audit
@@ -13,6 +13,7 @@ from payment_service.notifications.channel import ChatGone, ChatMoved, Delivery,
 from payment_service.notifications.models import OPEN, MessageState, NotifyChat, NotifyMessage
 from payment_service.observability import metrics
 from payment_service.observability.logs import get_logger
+from payment_service.postgres.database import now_of
 
 PAUSES_S: Final = (2, 5, 15, 60, 300, 900, 1800, 3600)
 """Between tries; the last one repeats."""
@@ -87,12 +88,6 @@ async def move(session: AsyncSession, chat: NotifyChat, address: str) -> None:
 async def locked(session: AsyncSession, chat_id: UUID) -> NotifyChat:
     """A chat, locked until the transaction ends."""
     return await session.get_one(NotifyChat, chat_id, with_for_update=True)
-
-
-async def now_of(session: AsyncSession) -> datetime:
-    """The transaction's time."""
-    now: datetime = (await session.execute(select(func.now()))).scalar_one()
-    return now
 
 
 def _alarm(name: metrics.Alarm, chat: NotifyChat, reason: str) -> None:

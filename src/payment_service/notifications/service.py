@@ -43,11 +43,11 @@ from payment_service.notifications.models import (
     NotifyMessage,
     NotifyPace,
 )
-from payment_service.notifications.results import IS_OPEN, PAUSES_S, disable, locked, move, now_of, record_result
+from payment_service.notifications.results import IS_OPEN, PAUSES_S, disable, locked, move, record_result
 from payment_service.notifications.texts import EventFacts, Note, note_of
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import MESSAGES
-from payment_service.postgres.database import Database, retry_until_written
+from payment_service.postgres.database import Database, now_of, retry_until_written
 from payment_service.routing.models import PaymentConfig
 from payment_service.scheduling.due import Kind, wake
 from payment_service.scheduling.jitter import jitter

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 import asyncpg
-from sqlalchemy import URL, BigInteger, DateTime, FetchedValue, String, func
+from sqlalchemy import URL, BigInteger, DateTime, FetchedValue, String, func, select
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -199,6 +199,11 @@ async def raw(session: AsyncSession) -> asyncpg.Connection:
     await connection.exec_driver_sql("SELECT 1")
     driver_connection: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
     return driver_connection
+
+
+async def now_of(session: AsyncSession) -> datetime:
+    """The transaction's time, by the database's clock."""
+    return (await session.execute(select(func.now()))).scalar_one()
 
 
 def _terminate(connection: Any) -> None:

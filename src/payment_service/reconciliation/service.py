@@ -20,7 +20,7 @@ from payment_service.payments import queries
 from payment_service.payments.lifecycle import State
 from payment_service.payments.models import Payment
 from payment_service.payments.reading import PaymentReading
-from payment_service.postgres.database import Database
+from payment_service.postgres.database import Database, now_of
 from payment_service.providers.interface import Meaning, NoSuchPayment, Providers, Reading, StatusRead, StatusUnread
 from payment_service.reconciliation.findings import Finding, Kind, compare
 from payment_service.refunds.lifecycle import RefundState
@@ -103,7 +103,7 @@ class Reconciliation:
     async def now(self) -> datetime:
         """The database's time, by which payments are dated."""
         async with self.database.reading() as session:
-            return (await session.execute(select(func.now()))).scalar_one()
+            return await now_of(session)
 
     async def count(self, period: Period) -> int:
         """How many payments there are to walk."""
