@@ -38,6 +38,14 @@ def test_packaged_seven_are_imported_once(shell: Rig) -> None:
     assert "0 of 7 shops changed" in shell.run("shops", "import").stdout
 
 
+def test_packaged_seven_change_no_shop_that_is_there(shell: Rig) -> None:
+    done = bring(shell, "121038,891027350515,sold,,,", "9,891027350515,copied down,,,")
+    assert "Warning: shop 121038: its BIN is also that of shop 9" in done.stderr
+    assert "6 of 7 shops changed" in shell.run("shops", "import").stdout
+    shops = json.loads(shell.run("shops", "list", "--json").stdout)
+    assert {"891027350515"} == {shop["organization_bin"] for shop in shops if shop["shop_id"] in {121038, 9}}
+
+
 async def test_dry_run_shows_what_would_change_and_changes_nothing(shell: Rig) -> None:
     shown = shell.run("shops", "import", "--dry-run")
     assert shown.returncode == 0
@@ -148,7 +156,7 @@ def test_dry_run_for_scripts_tells_from_and_to(shell: Rig) -> None:
     bring(shell, GOOD)
     shown = bring(shell, GOOD.replace("Алматы", "Астана"), words=("--dry-run", "--json"))
     [plan] = json.loads(shown.stdout)
-    assert plan == {"shop_id": 8, "action": "change", "changes": {"city": ["Алматы", "Астана"]}}
+    assert plan == {"shop_id": 8, "action": "change", "changes": {"city": ["Алматы", "Астана"]}, "warnings": []}
 
 
 def test_no_other_output_than_export_with_tokens_holds_a_token(shell: Rig) -> None:

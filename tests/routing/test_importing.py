@@ -168,6 +168,28 @@ async def test_file_of_a_spreadsheet_is_read(routing: Routing) -> None:
     assert (await routing.config_of(FULL_ACCESS, 8)).row.name == "Cvety.kz"
 
 
+async def test_packaged_shops_never_change_one_that_is_there(routing: Routing) -> None:
+    """The marketplace's shop 121038 has another seller by now, whose device token has not come yet."""
+    await bring_in(routing, importing.packaged_shops())
+    await routing.update(FULL_ACCESS, 121038, {"organization_bin": "891027350515"}, reason="sold")
+    rows = importing.parse(importing.packaged_shops())
+    planned = await importing.apply(routing, rows, reason="import", dry_run=False, new_only=True)
+    assert {plan.action for plan in planned} == {"keep"}
+    assert (await routing.route_of(FULL_ACCESS, 121038)).organization_bin == "891027350515"
+
+
+async def test_what_a_person_should_look_at_is_told_before_money_moves(routing: Routing) -> None:
+    head = f"{HEAD},device_token"
+    [made] = await bring_in(routing, lines(f"{GOOD},{TOKEN}", head=head))
+    assert made.warnings == []
+    cut_off = lines(f"9,891027350515,Copied down,,{TOKEN}", f"10,991011000048,Cut off,,{TOKEN[:-9]}", head=head)
+    for dry_run in (True, False):
+        copied, cut = await bring_in(routing, cut_off, dry_run=dry_run)
+        assert copied.warnings == ["its BIN is also that of shop 8: are they of one seller?"]
+        assert cut.warnings == ["its device token is no UUID, and Kaspi's are: check it."]
+    assert [plan.warnings for plan in await bring_in(routing, cut_off)] == [[], []]
+
+
 async def test_import_is_heard_by_the_memory(routing: Routing) -> None:
     routing.cache.trust(trusted=True)
     await bring_in(routing, lines(GOOD))

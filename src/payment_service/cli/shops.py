@@ -5,6 +5,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, assert_never
@@ -38,7 +39,7 @@ def list_shops(*, as_json: AsJson = False) -> None:
 @app.command("import")
 def import_shops(
     file: Annotated[
-        Path | None, typer.Argument(help="A CSV file; the seven shops that ship with the package if left out.")
+        Path | None, typer.Argument(help="A CSV file. Left out: those of the packaged seven shops that are not there.")
     ] = None,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
@@ -53,14 +54,18 @@ def import_shops(
     rows = _parsed(file)
 
     async def work(database: Database, vault: Vault) -> list[importing.Planned]:
-        return await importing.apply(await _written(database, vault), rows, reason=reason, dry_run=dry_run)
+        routing = await _written(database, vault)
+        # What the package knows of a shop is of long ago: another seller may have it today.
+        return await importing.apply(routing, rows, reason=reason, dry_run=dry_run, new_only=file is None)
 
     planned = with_secrets(work)
     if as_json:
-        lines = [{"shop_id": plan.shop_id, "action": plan.action, "changes": dict(plan.changes)} for plan in planned]
-        show(lines, as_json=True)
+        show([asdict(plan) for plan in planned], as_json=True)
         return
     show([line for plan in planned for line in _changes(plan)], as_json=False)
+    for plan in planned:
+        for warning in plan.warnings:
+            typer.echo(f"Warning: shop {plan.shop_id}: {warning}", err=True)
     changed = sum(plan.action != "keep" for plan in planned)
     typer.echo(f"{changed} of {len(planned)} shops {'would change' if dry_run else 'changed'}.")
 

@@ -125,8 +125,8 @@ async def import_routing(
                     f"Shop {plan.shop_id} is routed differently here ({', '.join(differing)}): look which is right."
                 )
         if not problems:
-            new = [row for row in rows if row.shop_id not in existing]
-            await importing.write(routing, session, new, existing, reason="taken over from the old service")
+            reason = "taken over from the old service"
+            await importing.write(routing, session, rows, existing, reason=reason, new_only=True)
     routing.cache.forget_all()
     return planned, problems
 

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from payment_service.characters import checked_text
 from payment_service.errors import InvalidInput
+from payment_service.identifiers import looks_like_uuid
 from payment_service.routing.models import PaymentConfig
 from payment_service.routing.service import Routing, checked_fields
 from payment_service.routing.tokens import masked_token
@@ -53,6 +54,8 @@ class Planned:
     """``create``, ``change`` or ``keep``."""
     changes: Mapping[str, tuple[object, object]]
     """From and to, by field; a device token is shown masked."""
+    warnings: Sequence[str]
+    """What a person should look at before money moves."""
 
 
 def packaged_shops() -> str:
@@ -130,27 +133,43 @@ def _row(line: int, raw: Mapping[str, str | None]) -> Row:
     return Row(line, int(values["shop_id"]), checked_fields(fields))
 
 
-async def apply(routing: Routing, rows: list[Row], *, reason: str, dry_run: bool) -> list[Planned]:
+async def apply(
+    routing: Routing, rows: list[Row], *, reason: str, dry_run: bool, new_only: bool = False
+) -> list[Planned]:
     """Bring the routing to what the file says, in one transaction; a dry run makes the same changes and commits none.
+
+    ``new_only``: shops that are there keep their routing.
 
     Raises:
         TokenOfAnotherBin: for a device token that is used with another BIN.
     """
     async with routing.database.reading() if dry_run else routing.database.transaction() as session:
         existing = await routing.lock_all(session)
-        planned = await write(routing, session, rows, existing, reason=reason)
+        planned = await write(routing, session, rows, existing, reason=reason, new_only=new_only)
     routing.cache.forget_all()
     return planned
 
 
 async def write(
-    routing: Routing, session: AsyncSession, rows: list[Row], existing: Mapping[int, PaymentConfig], *, reason: str
+    routing: Routing,
+    session: AsyncSession,
+    rows: list[Row],
+    existing: Mapping[int, PaymentConfig],
+    *,
+    reason: str,
+    new_only: bool,
 ) -> list[Planned]:
     """Write what differs from the ``existing`` routing, which the caller's transaction has locked."""
+    bins = {shop_id: config.organization_bin for shop_id, config in existing.items()}
+    bins |= {row.shop_id: row.fields["organization_bin"] for row in rows if not (new_only and row.shop_id in bins)}
     planned = []
     for row in rows:
         config = existing.get(row.shop_id)
-        planned.append(plan(routing, row, config))
+        if config is not None and new_only:
+            planned.append(Planned(row.shop_id, "keep", {}, ()))
+            continue
+        same_bin = [shop_id for shop_id, of_shop in bins.items() if of_shop == bins[row.shop_id]]
+        planned.append(plan(routing, row, config, same_bin))
         if planned[-1].action == "create":
             await routing.insert(session, row.shop_id, row.fields, reason=reason)
         elif config is not None and planned[-1].action == "change":
@@ -158,8 +177,8 @@ async def write(
     return planned
 
 
-def plan(routing: Routing, row: Row, config: PaymentConfig | None) -> Planned:
-    """What a row of the file does to a shop."""
+def plan(routing: Routing, row: Row, config: PaymentConfig | None, same_bin: Collection[int] = ()) -> Planned:
+    """What a row of the file does to a shop. ``same_bin``: the shops that have its BIN afterwards."""
     before: dict[str, Any] = {}
     if config is not None:
         before = {name: getattr(config, name) for name in ROUTING_FIELDS}
@@ -167,7 +186,14 @@ def plan(routing: Routing, row: Row, config: PaymentConfig | None) -> Planned:
     changes = {
         name: (before.get(name), value) for name, value in row.fields.items() if config is None or before[name] != value
     }
+    warnings = []
+    others = sorted({*same_bin} - {row.shop_id})
+    if others and "organization_bin" in changes:
+        warnings.append(f"its BIN is also that of shop {', '.join(map(str, others))}: are they of one seller?")
     if "device_token" in changes:
         old, new = changes["device_token"]
+        if not looks_like_uuid(new):
+            warnings.append("its device token is no UUID, and Kaspi's are: check it.")
         changes["device_token"] = (masked_token(old), masked_token(new))
-    return Planned(row.shop_id, "create" if config is None else "change" if changes else "keep", changes)
+    action = "create" if config is None else "change" if changes else "keep"
+    return Planned(row.shop_id, action, changes, warnings)
