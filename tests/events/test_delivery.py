@@ -125,6 +125,24 @@ async def test_old_secret_signs_too_while_it_is_valid(world: World) -> None:
     assert during.headers["webhook-signature"].count("v1,") == 2
 
 
+async def test_secret_of_the_site_stays_valid_when_the_rotation_is_run_again(world: World) -> None:
+    """The first new secret was shown to nobody: the command was interrupted, or two people ran it."""
+    made = await world.services.endpoints.add(FULL_ACCESS, {"url": URL})
+    for keep_old_s in (3600, 60, 60):
+        new = await world.services.endpoints.rotate_secret(FULL_ACCESS, made.endpoint.id, keep_old_s=keep_old_s)
+        if keep_old_s == 3600:
+            first = new
+    await world.happens()
+    await world.work()
+    world.time.passes(hours=1)
+    await world.happens()
+    await world.work()
+    during, after = world.receiver.calls
+    assert [during.is_signed_with(one.secret) for one in (made, first, new)] == [True, True, True]
+    assert during.headers["webhook-signature"].count("v1,") == 4
+    assert [after.is_signed_with(one.secret) for one in (made, first, new)] == [False, False, True]
+
+
 async def test_old_secret_can_end_at_once(world: World) -> None:
     made = await world.services.endpoints.add(FULL_ACCESS, {"url": URL})
     new = await world.services.endpoints.rotate_secret(FULL_ACCESS, made.endpoint.id, keep_old_s=0)

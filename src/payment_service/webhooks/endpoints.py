@@ -39,6 +39,8 @@ MAX_HEADERS: Final = 10
 SUBSCRIBABLE: Final = tuple(kind for kind in EventType if kind is not EventType.TEST)
 """A test event goes to the one endpoint that it tests."""
 _SIGNING_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature", "content-type")
+_MAX_KEPT: Final = 3
+"""How many earlier secrets sign beside the newest one."""
 log = get_logger(__name__)
 
 
@@ -110,7 +112,7 @@ class Endpoints:
         return headers
 
     def secrets_of(self, endpoint: WebhookEndpoint, now: datetime) -> list[str]:
-        """The secrets to sign with at that moment: the newest, and the previous one as long as it is valid.
+        """The secrets to sign with at that moment: the newest, and the previous ones as long as they are valid.
 
         Raises:
             VaultError: when ENCRYPTION_KEYS do not open one of them.
@@ -118,7 +120,7 @@ class Endpoints:
         found = [self.vault.open(endpoint.secret_ciphertext, _context(endpoint, "secret"))]
         previous, until = endpoint.previous_secret_ciphertext, endpoint.previous_secret_until
         if previous is not None and until is not None and until > now:
-            found.append(self.vault.open(previous, _context(endpoint, "previous_secret")))
+            found += self.vault.open(previous, _context(endpoint, "previous_secret")).split()
         return found
 
     # --- changing
@@ -181,6 +183,8 @@ class Endpoints:
     async def rotate_secret(self, caller: Caller, endpoint_id: UUID, *, keep_old_s: int) -> NewSecret:
         """Give an endpoint a new secret. For ``keep_old_s`` seconds everything is signed with the old one too.
 
+        So it is with those before it that are still valid: the site may never have got the one of the last rotation.
+
         Raises:
             WebhookNotFound: when there is none that the caller may see.
             InvalidInput: when the old one is to be kept and ENCRYPTION_KEYS do not open it.
@@ -188,16 +192,19 @@ class Endpoints:
         secret = _new_secret()
         async with self.database.transaction() as session:
             endpoint = _visible(await locked(session, endpoint_id), endpoint_id, caller)
-            context = _context(endpoint, "secret")
+            now = (await session.scalars(select(func.now()))).one()
             try:
-                kept = self.vault.decrypt(endpoint.secret_ciphertext, context) if keep_old_s else None
+                kept = self.secrets_of(endpoint, now)[:_MAX_KEPT] if keep_old_s else []
             except VaultError as error:
                 raise InvalidInput("keep_old_s", "must be 0: ENCRYPTION_KEYS do not open the old secret") from error
+            until = now + timedelta(seconds=keep_old_s)
+            if len(kept) > 1 and endpoint.previous_secret_until is not None:
+                until = max(until, endpoint.previous_secret_until)
             endpoint.previous_secret_ciphertext = (
-                self.vault.encrypt(kept, _context(endpoint, "previous_secret")) if kept else None
+                self.vault.encrypt(" ".join(kept), _context(endpoint, "previous_secret")) if kept else None
             )
-            endpoint.previous_secret_until = func.now() + timedelta(seconds=keep_old_s) if kept else None
-            endpoint.secret_ciphertext = self.vault.encrypt(secret, context)
+            endpoint.previous_secret_until = until if kept else None
+            endpoint.secret_ciphertext = self.vault.encrypt(secret, _context(endpoint, "secret"))
             await _record(session, "webhook-secret", endpoint)
             await session.refresh(endpoint)
         log.info("webhook secret rotated", endpoint_id=str(endpoint.id))
