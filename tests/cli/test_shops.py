@@ -103,7 +103,14 @@ def test_export_is_what_import_reads(shell: Rig) -> None:
     changed = exported.replace("Алматы", "Шымкент")
     (shell.folder / "again.csv").write_text(changed, encoding="utf-8")
     assert "1 of 2 shops changed" in shell.run("shops", "import", str(shell.folder / "again.csv")).stdout
-    assert shell.run("shops", "export", "--with-tokens").stdout == changed
+    again = shell.run("shops", "export", "--with-tokens").stdout
+    assert again == changed.replace(f"{token},1", f"{token},2")
+    changed_since = shell.run("shops", "import", str(shell.folder / "again.csv"))
+    assert "0 of 2 shops changed" in changed_since.stdout
+    (shell.folder / "again.csv").write_text(exported, encoding="utf-8")
+    of_yesterday = shell.run("shops", "import", str(shell.folder / "again.csv"))
+    assert of_yesterday.stderr.startswith("Line 2: shop 8 has changed since this file was exported.\n")
+    assert shell.run("shops", "export", "--with-tokens").stdout == again
 
 
 def test_export_for_sites_is_php_that_returns_what_it_was_given(shell: Rig) -> None:
@@ -171,7 +178,7 @@ def test_no_other_output_than_export_with_tokens_holds_a_token(shell: Rig) -> No
     assert [(done.returncode, done.stderr) for done in outputs] == [(0, "")] * len(outputs)
     assert not [done.args for done in outputs if token in done.stdout or newer in done.stdout]
     assert json.loads(outputs[3].stdout)[0]["device_token"] == newer[:8] + "…"
-    assert f",{newer}\n" in shell.run("shops", "export", "--with-tokens").stdout
+    assert f",{newer},2\n" in shell.run("shops", "export", "--with-tokens").stdout
 
 
 @pytest.mark.xdist_group("cli")

@@ -168,6 +168,21 @@ async def test_file_of_a_spreadsheet_is_read(routing: Routing) -> None:
     assert (await routing.config_of(FULL_ACCESS, 8)).row.name == "Cvety.kz"
 
 
+async def test_file_of_yesterday_changes_no_shop_that_has_changed_since(routing: Routing) -> None:
+    head = "shop_id,organization_bin,city,version"
+    await bring_in(routing, lines("8,891027350515,Almaty,", "9,210440028324,,7", head=head))
+    await routing.update(FULL_ACCESS, 8, {"organization_bin": "991011000048"}, reason="sold")
+    exported = lines("8,891027350515,Almaty,1", "9,210440028324,Astana,1", head=head)
+    for dry_run in (True, False):
+        with pytest.raises(BadFileError, match="Line 2: shop 8 has changed since this file was exported"):
+            await bring_in(routing, exported, dry_run=dry_run)
+    assert (await routing.config_of(FULL_ACCESS, 9)).row.city == ""
+    await bring_in(routing, exported.replace("8,891027350515,Almaty,1", "8,991011000048,Almaty,1"))
+    assert (await routing.config_of(FULL_ACCESS, 9)).row.city == "Astana"
+    with pytest.raises(BadFileError, match="version: is a whole number"):
+        importing.parse(lines("8,891027350515,Almaty,1.0", head=head))
+
+
 async def test_packaged_shops_never_change_one_that_is_there(routing: Routing) -> None:
     """The marketplace's shop 121038 has another seller by now, whose device token has not come yet."""
     await bring_in(routing, importing.packaged_shops())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, assert_never
+from typing import Annotated, Any, NoReturn, assert_never
 
 import typer
 
@@ -49,6 +49,7 @@ def import_shops(
     """Import the routing of a CSV file: all of it, or nothing when any row is wrong.
 
     Columns: shop_id and organization_bin, and if wanted name, city, description, provider, is_active, device_token.
+    With the column version, which 'export' writes, no shop is changed that has changed since.
     Shops that the file does not name stay as they are; an empty device_token or provider leaves what is there.
     """
     rows = _parsed(file)
@@ -58,7 +59,10 @@ def import_shops(
         # What the package knows of a shop is of long ago: another seller may have it today.
         return await importing.apply(routing, rows, reason=reason, dry_run=dry_run, new_only=file is None)
 
-    planned = with_secrets(work)
+    try:
+        planned = with_secrets(work)
+    except importing.BadFileError as error:
+        _refuse(error)
     if as_json:
         show([asdict(plan) for plan in planned], as_json=True)
         return
@@ -78,13 +82,17 @@ def _parsed(file: Path | None) -> list[importing.Row]:
     except UnicodeDecodeError:
         fail(f"{file} is not UTF-8 text: save it as CSV in UTF-8.")
     except importing.BadFileError as error:
-        fail("\n".join([*error.problems, "Nothing was imported."]))
+        _refuse(error)
 
 
 def _changes(plan: importing.Planned) -> Iterator[dict[str, Any]]:
     """A line for each field that changes, or one for a shop that stays as it is."""
     for field, (before, after) in (plan.changes or {"": (None, None)}).items():
         yield {"shop_id": plan.shop_id, "action": plan.action, "field": field, "from": before, "to": after}
+
+
+def _refuse(error: importing.BadFileError) -> NoReturn:
+    fail("\n".join([*error.problems, "Nothing was imported."]))
 
 
 class ExportFormat(StrEnum):

@@ -20,11 +20,21 @@ from payment_service.routing.tokens import masked_token
 from payment_service.routing.versions import ROUTING_FIELDS
 from payment_service.spreadsheets import value_of
 
-COLUMNS = ("shop_id", "organization_bin", "name", "city", "description", "provider", "is_active", "device_token")
+COLUMNS = (
+    "shop_id",
+    "organization_bin",
+    "name",
+    "city",
+    "description",
+    "provider",
+    "is_active",
+    "device_token",
+    "version",
+)
 _REQUIRED = ("shop_id", "organization_bin")
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _OTHER_MARKS = {";": "';'", "\t": "tabs"}
-_SHOP_ID = re.compile(r"[0-9]{1,10}")
+_NUMBER = re.compile(r"[0-9]{1,10}")
 _LONGEST = {"name": 200, "city": 100, "description": 500}
 
 
@@ -43,6 +53,8 @@ class Row:
     line: int
     shop_id: int
     fields: Mapping[str, Any] = field(repr=False)
+    version: int | None = None
+    """Of the routing that was exported; none where the file does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +124,12 @@ def _row(line: int, raw: Mapping[str, str | None]) -> Row:
     values = {name: value_of((value or "").strip()) for name, value in raw.items() if name}
     if "" in raw:
         raise InvalidInput("row", "has more cells than there are columns")
-    if not (_SHOP_ID.fullmatch(values["shop_id"]) and 0 < int(values["shop_id"]) < 2**31):
+    if not (_NUMBER.fullmatch(values["shop_id"]) and 0 < int(values["shop_id"]) < 2**31):
         raise InvalidInput("shop_id", "is a whole number above zero")
-    fields: dict[str, Any] = {name: value for name, value in values.items() if name != "shop_id"}
+    version = values.get("version") or None
+    if version is not None and not _NUMBER.fullmatch(version):
+        raise InvalidInput("version", "is a whole number: that of 'shops export'")
+    fields: dict[str, Any] = {name: value for name, value in values.items() if name not in {"shop_id", "version"}}
     if "is_active" in fields:
         if fields["is_active"].lower() not in _TRUTH:
             raise InvalidInput("is_active", "is true or false")
@@ -130,7 +145,7 @@ def _row(line: int, raw: Mapping[str, str | None]) -> Row:
             checked_text(fields.get(name, ""))
         except ValueError as error:
             raise InvalidInput(name, str(error)) from error
-    return Row(line, int(values["shop_id"]), checked_fields(fields))
+    return Row(line, int(values["shop_id"]), checked_fields(fields), version and int(version))
 
 
 async def apply(
@@ -141,6 +156,7 @@ async def apply(
     ``new_only``: shops that are there keep their routing.
 
     Raises:
+        BadFileError: when it would change a shop that has changed since it was exported.
         TokenOfAnotherBin: for a device token that is used with another BIN.
     """
     async with routing.database.reading() if dry_run else routing.database.transaction() as session:
@@ -162,7 +178,8 @@ async def write(
     """Write what differs from the ``existing`` routing, which the caller's transaction has locked."""
     bins = {shop_id: config.organization_bin for shop_id, config in existing.items()}
     bins |= {row.shop_id: row.fields["organization_bin"] for row in rows if not (new_only and row.shop_id in bins)}
-    planned = []
+    planned: list[Planned] = []
+    stale: list[str] = []
     for row in rows:
         config = existing.get(row.shop_id)
         if config is not None and new_only:
@@ -170,10 +187,15 @@ async def write(
             continue
         same_bin = [shop_id for shop_id, of_shop in bins.items() if of_shop == bins[row.shop_id]]
         planned.append(plan(routing, row, config, same_bin))
+        if config is not None and planned[-1].action == "change" and row.version not in {None, config.version}:
+            stale.append(f"Line {row.line}: shop {row.shop_id} has changed since this file was exported.")
+            continue
         if planned[-1].action == "create":
             await routing.insert(session, row.shop_id, row.fields, reason=reason)
         elif config is not None and planned[-1].action == "change":
             await routing.change(session, config, row.fields, reason=reason)
+    if stale:
+        raise BadFileError([*stale, "Export again, and change that; or leave the column version out."])
     return planned
 
 
