@@ -19,6 +19,7 @@ from payment_service.access.attempts import OF_ADDRESS, SignInLimits
 from payment_service.access.people import Role
 from payment_service.access.service import Scope
 from payment_service.access.sessions import Sessions
+from payment_service.errors import InvalidInput
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.services import Services
 from payment_service.settings import Settings
@@ -254,6 +255,19 @@ async def test_attempt_in_one_window_leaves_that_of_another_as_it_is(
     assert (answer.status_code, answer.headers.get("set-cookie")) == (400, None)
     assert (await second.arrive()).status_code == 200
     assert await sessions(sql) == 1
+
+
+async def test_address_that_only_looks_like_that_of_an_account_is_another_one(
+    services: Services, browser: Browser, go: Callable[..., Any], provider: Provider, sql: asyncpg.Connection
+) -> None:
+    await services.people.add("kate@example.kz", "Kate", Role.ADMIN, ALL_SHOPS)
+    await provider.next(email="\N{KELVIN SIGN}ate@example.kz")
+    answer = await (await go(browser())).arrive()
+    assert (answer.status_code, NO_ACCOUNT in text_of(answer), await sessions(sql)) == (403, True, 0)
+    await provider.next(email="KATE@Example.kz")
+    assert (await (await go(browser())).arrive()).status_code == 200
+    with pytest.raises(InvalidInput, match="email"):
+        await services.people.add("\N{KELVIN SIGN}ate@example.kz", "Kate", Role.ADMIN, ALL_SHOPS)
 
 
 async def test_account_that_has_ended_stays_outside_and_the_attempt_is_in_the_record(

@@ -107,7 +107,7 @@ class People:
                 go with the role.
         """
         email, name = normal_email(email), one_line(name)
-        if not _EMAIL.fullmatch(email) or len(email) > _LONGEST_EMAIL:
+        if not _EMAIL.fullmatch(email) or len(email) > _LONGEST_EMAIL or email != email.lower():
             raise InvalidInput("email", f"is an address of up to {_LONGEST_EMAIL} characters")
         if not 1 <= len(name) <= _LONGEST_NAME:
             raise InvalidInput("name", f"has 1 to {_LONGEST_NAME} characters")
@@ -243,8 +243,12 @@ class People:
 
 
 def normal_email(text: str) -> str:
-    """An e-mail address as accounts have it."""
-    return text.strip().lower()
+    """An e-mail address as accounts have it.
+
+    A sign that only becomes an ASCII letter by it stays as it is, such as that of kelvin: it would be the address of
+    somebody else.
+    """
+    return "".join(small if (small := sign.lower()).isascii() == sign.isascii() else sign for sign in text.strip())
 
 
 def _checked_role(role: str, shops: Shops) -> Role:
