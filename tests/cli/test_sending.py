@@ -21,6 +21,7 @@ def test_sending_is_shown_held_and_released(shell: Rig) -> None:
     assert "docs/deploy.md" in shown.stderr
     refused = shell.run("sending", "release", "--replicas-have-all", "--reason", "it is synchronous")
     assert (refused.returncode, "synchronous_standby_names is empty" in refused.stderr) == (1, True)
-    shell.run("sending", "release", "--reason", "the cabinet was compared")
+    released = shell.run("sending", "release", "--reason", "the cabinet was compared")
+    assert released.stdout.splitlines()[0].endswith(" has ended: a restore is under way")
     row = json.loads(shell.run("sending", "show", "--json").stdout)[0]
     assert (row["sends"], row["replicas_have_all"], row["reason"]) == ("yes", False, "the cabinet was compared")

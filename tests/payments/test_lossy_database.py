@@ -9,7 +9,7 @@ import pytest
 import respx
 
 from payment_service.errors import SendingHeld
-from payment_service.idempotency.holding import Holding, HoldReason, OtherProviderError
+from payment_service.idempotency.holding import Holding, HoldReason, OtherProviderError, _add
 from payment_service.identifiers import new_id
 from payment_service.money import Money
 from payment_service.postgres.database import RowLost
@@ -204,7 +204,7 @@ async def test_refused_payment_leaves_nothing_and_its_key_stays_free(
 ) -> None:
     route = taking(wire)
     await services.holding.hold("a restore is under way")
-    await services.holding.hold("said twice")
+    await services.holding.hold("a restore is under way")
     with pytest.raises(SendingHeld):
         await services.payments.create(ask(idempotency_key=KEY))
     assert await sql.fetchval("SELECT count(*) FROM payment") == 0
@@ -239,6 +239,26 @@ async def test_copy_is_not_released_by_whoever_starts_on_it(services: Services, 
     await come_from(sql, system=1)
     await Holding(services.database, "https://test.example.kz").check_provider()
     assert await services.holding.hold_reason() is HoldReason.OTHER_SYSTEM
+
+
+async def test_hold_of_another_person_is_kept_and_told_when_it_ends(services: Services) -> None:
+    await services.holding.hold("a restore is under way, Dana")
+    await services.holding.hold("the proxy answers strangely, Aigul")
+    ended = await services.holding.release("restored, Dana")
+    assert [one.reason for one in ended] == ["a restore is under way, Dana", "the proxy answers strangely, Aigul"]
+    assert await services.holding.release("again") == []
+
+
+async def test_hold_that_meets_a_release_holds(services: Services, sql: asyncpg.Connection) -> None:
+    """What is not committed yet is not seen: the hold would be taken for said, and the release would end it."""
+    await services.holding.hold("a restore is under way, Dana")
+    async with services.database.transaction() as session:
+        await _add(session, "restored, Dana", replicas_have_all=False, provider=None)
+        await session.flush()
+        holding = asyncio.create_task(services.holding.hold("a restore is under way, Dana"))
+        await asyncio.wait([holding], timeout=0.5)
+    await holding
+    assert await services.holding.hold_reason() is HoldReason.HELD
 
 
 async def test_hold_and_release_have_their_audit_entry_and_are_never_taken_back(

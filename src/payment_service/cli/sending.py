@@ -10,6 +10,9 @@ from payment_service.cli.running import with_database, with_services
 from payment_service.idempotency.holding import HOLD_TEXTS, Holding, NotSynchronousError, SendingStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from payment_service.idempotency.models import SendingHold
     from payment_service.services import Services
 
 app = typer.Typer(no_args_is_help=True)
@@ -42,20 +45,21 @@ def release(
         ),
     ] = False,
 ) -> None:
-    """Send again, from the database as it is now, to PRODUCTION_API_URL.
+    """Send again, from the database as it is now, to PRODUCTION_API_URL. It ends every hold, of whomever it is.
 
     First make sure that it holds all that was sent.
     """
     start = load_module("payment_service.programs.start")
 
-    async def work(services: "Services") -> None:
+    async def work(services: "Services") -> "Sequence[SendingHold]":
         await start.check_laws(services)
         try:
-            await services.holding.release(reason, replicas_have_all=replicas_have_all)
+            return await services.holding.release(reason, replicas_have_all=replicas_have_all)
         except NotSynchronousError as error:
             fail(str(error))
 
-    with_services(work)
+    for ended in with_services(work):
+        typer.echo(f"The hold of {ended.actor} since {ended.created_at:%Y-%m-%d %H:%M} UTC has ended: {ended.reason}")
     typer.echo("Payments and refunds are sent again.")
 
 

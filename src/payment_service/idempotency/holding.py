@@ -9,7 +9,7 @@ Nor is a database used with another provider than before: a stand-in, or the pro
 its payments as paid.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -139,14 +139,15 @@ class Holding:
         return SendingStatus(hold_reason, latest, system_identifier, timeline, fsync == "on")
 
     async def hold(self, reason: str) -> None:
-        """Send nothing once this transaction is committed. Holding twice is the same as once."""
+        """Send nothing once this transaction is committed. Each person who holds is recorded, with the reason."""
         async with self.database.transaction() as session:
             await hold(session, reason)
 
-    async def release(self, reason: str, *, replicas_have_all: bool = False) -> None:
+    async def release(self, reason: str, *, replicas_have_all: bool = False) -> Sequence[SendingHold]:
         """Send again from the database as it is now, by today's provider: it holds all that was sent before.
 
-        ``replicas_have_all``: replication is synchronous, so that a promoted replica needs no release of its own.
+        Returns the holds that it ends, of whomever they are. ``replicas_have_all``: replication is synchronous, so that
+        a promoted replica needs no release of its own.
 
         Raises:
             NotSynchronousError: when it is not.
@@ -157,13 +158,25 @@ class Holding:
                     "Replication is not synchronous: synchronous_standby_names is empty on this server, so that a "
                     "replica may lack what was sent. Set it, or release without --replicas-have-all."
                 )
+            await _one_at_a_time(session)
+            released = select(func.max(SendingHold.id)).where(~SendingHold.is_held).scalar_subquery()
+            holds = select(SendingHold).where(SendingHold.id > released).order_by(SendingHold.id)
+            ended = (await session.scalars(holds)).all()
             await _add(session, reason, replicas_have_all=replicas_have_all, provider=self.provider)
+        return ended
 
 
 async def hold(session: AsyncSession, reason: str) -> None:
-    """Send nothing once this transaction is committed. What is held already is not held twice."""
-    if await _hold_reason(session) is not HoldReason.HELD:
-        await _write(session, SendingHold(is_held=True, provider=(await _latest(session)).provider), reason)
+    """Send nothing once this transaction is committed. Who has said the same before does not hold twice."""
+    await _one_at_a_time(session)
+    latest = await _latest(session)
+    if not (latest.is_held and (latest.actor, latest.reason) == (origin.get().actor, reason)):
+        await _write(session, SendingHold(is_held=True, provider=latest.provider), reason)
+
+
+async def _one_at_a_time(session: AsyncSession) -> None:
+    """Serialise holding and releasing: the newest row counts, so none may be written beside another one."""
+    await session.execute(select(func.one_at_a_time("sending hold")))
 
 
 async def allow_restoring(session: AsyncSession) -> None:
@@ -172,6 +185,7 @@ async def allow_restoring(session: AsyncSession) -> None:
 
 
 async def _add(session: AsyncSession, reason: str, *, replicas_have_all: bool, provider: str | None) -> None:
+    await _one_at_a_time(session)
     release = SendingHold(is_held=False, replicas_have_all=replicas_have_all, provider=provider)
     await _write(session, release, reason)
 

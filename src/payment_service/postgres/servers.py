@@ -37,7 +37,10 @@ _WHICH: Final = """
 """
 _LAST_ROW: Final = "SELECT coalesce(max(id), 0) FROM payment_log"
 """It reads every partition, so it runs only when the servers are checked, and in doubt."""
-_HOLD: Final = "SELECT hold_sending('the database has forgotten what it had on its disk')"
+_HOLD: Final = """
+    SELECT one_at_a_time('sending hold');
+    SELECT hold_sending('the database has forgotten what it had on its disk')
+"""
 log = get_logger(__name__)
 
 
