@@ -248,7 +248,7 @@ async def _sending(services: Services) -> list[Finding]:
         findings = [Finding("sending", Level.BAD, f"payments and refunds are {HOLD_TEXTS[status.hold_reason]}", remedy)]
     if status.latest.provider not in {None, services.holding.provider}:
         sentence = f"this database has the payments of another provider: {status.latest.provider}"
-        remedy = "PRODUCTION_API_URL; after a move payment-service sending release"
+        remedy = "PRODUCTION_API_URL; after a move payment-service sending release --proxy-moved"
         findings.append(Finding("sending", Level.BAD, sentence, remedy))
     return findings
 

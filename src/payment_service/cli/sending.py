@@ -7,7 +7,13 @@ import typer
 from payment_service.cli.loading import load as load_module
 from payment_service.cli.output import AsJson, Reason, fail, show
 from payment_service.cli.running import with_database, with_services
-from payment_service.idempotency.holding import HOLD_TEXTS, Holding, NotSynchronousError, SendingStatus
+from payment_service.idempotency.holding import (
+    HOLD_TEXTS,
+    Holding,
+    NotSynchronousError,
+    OtherProviderError,
+    SendingStatus,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +50,9 @@ def release(
             "--replicas-have-all", help="Replication is synchronous: a promoted replica needs no release of its own."
         ),
     ] = False,
+    proxy_moved: Annotated[
+        bool, typer.Option("--proxy-moved", help="PRODUCTION_API_URL is the new address of the same proxy.")
+    ] = False,
 ) -> None:
     """Send again, from the database as it is now, to PRODUCTION_API_URL. It ends every hold, of whomever it is.
 
@@ -54,8 +63,8 @@ def release(
     async def work(services: "Services") -> "Sequence[SendingHold]":
         await start.check_laws(services)
         try:
-            return await services.holding.release(reason, replicas_have_all=replicas_have_all)
-        except NotSynchronousError as error:
+            return await services.holding.release(reason, replicas_have_all=replicas_have_all, proxy_moved=proxy_moved)
+        except (NotSynchronousError, OtherProviderError) as error:
             fail(str(error))
 
     for ended in with_services(work):

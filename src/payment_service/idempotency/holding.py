@@ -93,12 +93,7 @@ class Holding:
             if hold_reason not in {None, HoldReason.HELD} or latest.provider == self.provider:
                 return
             if latest.provider is not None:
-                raise OtherProviderError(
-                    f"PRODUCTION_API_URL is {self.provider or 'a stand-in on this machine'}, and the payments in this "
-                    f"database were made at {latest.provider}: states read elsewhere would be written over theirs. "
-                    "Set the right PRODUCTION_API_URL or DATABASE_URL. If the proxy has moved, say so with the new "
-                    "address set: payment-service sending release --reason '...'"
-                )
+                raise self._other_provider(latest.provider)
             if hold_reason is None:
                 await _add(
                     session,
@@ -143,14 +138,17 @@ class Holding:
         async with self.database.transaction() as session:
             await hold(session, reason)
 
-    async def release(self, reason: str, *, replicas_have_all: bool = False) -> Sequence[SendingHold]:
-        """Send again from the database as it is now, by today's provider: it holds all that was sent before.
+    async def release(
+        self, reason: str, *, replicas_have_all: bool = False, proxy_moved: bool = False
+    ) -> Sequence[SendingHold]:
+        """Send again from the database as it is now: it holds all that was sent before.
 
         Returns the holds that it ends, of whomever they are. ``replicas_have_all``: replication is synchronous, so that
-        a promoted replica needs no release of its own.
+        a promoted replica needs no release of its own. ``proxy_moved``: the provider is reached elsewhere from now on.
 
         Raises:
             NotSynchronousError: when it is not.
+            OtherProviderError: when the provider is another one, and has not moved.
         """
         async with self.database.transaction() as session:
             if replicas_have_all and not await session.scalar(select(func.is_synchronous())):
@@ -159,11 +157,22 @@ class Holding:
                     "replica may lack what was sent. Set it, or release without --replicas-have-all."
                 )
             await _one_at_a_time(session)
+            provider = (await _latest(session)).provider
+            if provider not in {None, self.provider} and not proxy_moved:
+                raise self._other_provider(provider)
             released = select(func.max(SendingHold.id)).where(~SendingHold.is_held).scalar_subquery()
             holds = select(SendingHold).where(SendingHold.id > released).order_by(SendingHold.id)
             ended = (await session.scalars(holds)).all()
             await _add(session, reason, replicas_have_all=replicas_have_all, provider=self.provider)
         return ended
+
+    def _other_provider(self, provider: str | None) -> OtherProviderError:
+        return OtherProviderError(
+            f"PRODUCTION_API_URL is {self.provider or 'a stand-in on this machine'}, and the payments in this "
+            f"database were made at {provider}: states read elsewhere would be written over theirs. "
+            "Set the right PRODUCTION_API_URL or DATABASE_URL. If the proxy has moved, say so with the new "
+            "address set: payment-service sending release --proxy-moved --reason '...'"
+        )
 
 
 async def hold(session: AsyncSession, reason: str) -> None:
