@@ -19,7 +19,7 @@ from payment_service.refunds.service import RefundRequest
 from payment_service.reports.service import Report
 from payment_service.services import Services
 from tests.reconciliation.conftest import ALL, FAR_AHEAD, LONG_AGO, Found, Kaspi, Making, set_state
-from tests.support.asking import OTHER_SHOP, SHOP, TESTS, age, audit_of
+from tests.support.asking import OTHER_SHOP, SHOP, TESTS, age, audit_of, refunded
 from tests.support.replies import failure
 
 DOWN = httpx.Response(500)
@@ -119,6 +119,8 @@ async def test_unknown_refund_is_listed_with_its_amount(
     make: Making, found: Found, services: Services, wire: respx.MockRouter
 ) -> None:
     payment = await make("Processed", tenge=100)
+    wire.get("/refund/").mock(return_value=refunded())
+    await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=Money(1000)))
     wire.get("/refund/").mock(return_value=httpx.Response(500))
     refund = (await services.refunds.refund(RefundRequest(caller=TESTS, payment=payment, amount=Money(4050)))).refund
     [finding] = await found()
@@ -275,6 +277,36 @@ async def test_stopping_does_not_wait_for_the_pauses_of_what_cannot_be_read(
     reconciliation = Reconciliation(services.database, services.providers, services.reading, pauses_s=(3600,))
     ended = await reconciliation.run(ALL, walk, apply=False, stopping=stopping, moved_on=stopping.set)
     assert (ended, walk.done, walk.findings) == (False, 1, [])
+
+
+async def test_payment_that_was_not_read_before_the_stop_is_read_when_the_walk_goes_on(
+    make: Making, kaspi: Kaspi, services: Services, wire: respx.MockRouter
+) -> None:
+    await make()
+    unread, stopping, walk = await make(), asyncio.Event(), Walk()
+    kaspi.says(unread, DOWN, "Wait")
+    reconciliation = Reconciliation(services.database, services.providers, services.reading, pauses_s=())
+
+    async def stop_then(request: httpx.Request) -> httpx.Response:
+        if request.url.params["externalId"] == unread.external_id:
+            stopping.set()
+        return await kaspi.status(request)
+
+    wire.get("/status/").mock(side_effect=stop_then)
+    assert not await reconciliation.run(ALL, walk, apply=False, stopping=stopping, moved_on=lambda: None)
+    assert (walk.done, walk.findings) == (1, [])
+    assert await reconciliation.run(ALL, walk, apply=False, stopping=asyncio.Event(), moved_on=lambda: None)
+    assert (walk.done, walk.findings) == (2, [])
+
+
+async def test_provider_that_answers_now_and_then_is_not_away(
+    make: Making, kaspi: Kaspi, found: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "AWAY_AFTER", 2)
+    for _ in range(3):
+        kaspi.says(await make(), DOWN)
+        await make()
+    assert [finding.kind for finding in await found()] == [Kind.UNREAD] * 3
 
 
 async def test_walk_ends_when_the_provider_is_away_and_goes_on_where_it_could_read(
