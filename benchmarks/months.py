@@ -282,10 +282,10 @@ async def _deliver(urls: dict[int, str]) -> dict[int, dict[str, list[float]]]:
     for _ in range(60):
         for partitions, connection in connections.items():
             began = time.perf_counter()
-            turns = await connection.fetch(delivery.CLAIM, 10, 10, 40, 60.0, 3.0, None)
+            turns = await connection.fetch(delivery.CLAIM, 10, 10, 40, 60.0, 3.0)
             took[partitions]["claim"].append(time.perf_counter() - began)
             for turn in turns:
-                given = turn["id"], turn["lease_end"], True, 200, None, "ok", 40, None, None, True, turn["event_id"]
+                given = turn["id"], turn["lease_end"], True, 200, None, "ok", 40, None, True, turn["event_id"]
                 began = time.perf_counter()
                 await connection.fetchrow(delivery.RESULT, *given)
                 took[partitions]["result"].append(time.perf_counter() - began)

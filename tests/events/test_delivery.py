@@ -22,7 +22,7 @@ from payment_service.outbound.client import Posted
 from payment_service.services import Services
 from payment_service.settings import Settings
 from payment_service.webhooks.delivery import LEASE_S, body_of
-from tests.events.webhooks import OK, REFUSED, SHOP, URL, World, world_of
+from tests.events.webhooks import DUE_IN_S, OK, REFUSED, SHOP, URL, World, world_of
 from tests.support.alarms import alarms
 from tests.support.database import without_laws
 from tests.support.due_work import work_off
@@ -69,7 +69,7 @@ async def test_text_that_is_signed_is_the_same_at_every_try(world: World) -> Non
     await world.happens(data={"message": "Цветы 🌷", "metadata": {"b": "1", "a": "2"}})
     world.receiver.answers(500, 200)
     await world.work()
-    world.time.passes(seconds=6)
+    await world.passes(seconds=6)
     await world.work()
     first, second = world.receiver.calls
     assert first.body == second.body
@@ -116,7 +116,7 @@ async def test_old_secret_signs_too_while_it_is_valid(world: World) -> None:
     new = await world.services.endpoints.rotate_secret(FULL_ACCESS, made.endpoint.id, keep_old_s=3600)
     await world.happens()
     await world.work()
-    world.time.passes(hours=1)
+    await world.passes(hours=1)
     await world.happens()
     await world.work()
     during, after = world.receiver.calls
@@ -132,7 +132,7 @@ async def test_secret_of_the_site_stays_valid_when_the_rotation_is_run_again(wor
     first, _, new = [await rotate(FULL_ACCESS, made.endpoint.id, keep_old_s=kept_s) for kept_s in (3600, 60, 60)]
     await world.happens()
     await world.work()
-    world.time.passes(hours=1)
+    await world.passes(hours=1)
     await world.happens()
     await world.work()
     during, after = world.receiver.calls
@@ -244,7 +244,7 @@ async def test_tries_follow_the_plan_and_end_as_a_dead_letter(world: World, sett
     await world.happens()
     world.receiver.answers(500)
     await world.work()
-    await world.goes_on_until(world.time.moment + timedelta(days=5))
+    await world.goes_on_for(days=5)
     at = [row["created_at"] for row in await world.sql.fetch("SELECT created_at FROM delivery_try ORDER BY number")]
     assert len(at) == 10
     for (before, after), delay_s in zip(pairwise(at), settings.webhook_delays_s, strict=True):
@@ -270,12 +270,11 @@ async def test_outage_of_72_hours_loses_nothing(world: World) -> None:
         for subject in subjects:
             await world.happens(kind, subject, version=version)
         await world.work()
-    back_at = world.time.moment + timedelta(hours=72)
-    await world.goes_on_until(back_at)
+    await world.goes_on_for(hours=72)
     assert await world.states() == ["waiting"] * 4
     tries_while_away = len(world.receiver.calls)
     world.receiver.answers(OK)
-    await world.goes_on_until(back_at + timedelta(hours=30))
+    await world.goes_on_for(hours=30)
     assert await world.states() == ["delivered"] * 4
     taken = world.receiver.calls[tries_while_away:]
     assert len({call.event["id"] for call in taken}) == len(taken) == 4
@@ -311,10 +310,10 @@ async def test_later_version_waits_only_briefly(world: World) -> None:
     await world.happens(subject=subject, version=2)
     await world.work()
     assert world.receiver.versions == [1]
-    world.time.passes(seconds=wait_s + 60)
+    await world.passes(seconds=wait_s + 60)
     await world.work()
     assert world.receiver.versions == [1, 2]
-    world.time.passes(seconds=2 * wait_s)
+    await world.passes(seconds=2 * wait_s)
     await world.work()
     assert world.receiver.versions == [1, 2, 1]  # late, and its version says so
 
@@ -366,7 +365,6 @@ async def test_endpoints_with_a_backlog_that_hang_keep_no_other_one_waiting(worl
     other = await world.endpoint(shops=[OTHER_SHOP])
     await world.happens(shop_id=OTHER_SHOP)
     await world.pass_on()
-    world.time.passes(seconds=1)
     await world.deliveries.perform(hanging[0])
     [next_one] = await world.deliveries.claim(6)
     assert next_one.endpoint_id == other
@@ -389,7 +387,7 @@ async def test_try_whose_worker_died_is_made_again(world: World) -> None:
     await world.pass_on()
     [_dying] = await world.deliveries.claim(40)
     assert await work_off(world.deliveries) == 0  # nobody knows yet that it died
-    world.time.passes(seconds=LEASE_S + 1)
+    await world.passes(seconds=LEASE_S + 1)
     assert await work_off(world.deliveries) == 1
     assert (len(world.receiver.calls), await world.states()) == (1, ["delivered"])
 
@@ -399,15 +397,15 @@ async def test_what_was_planned_while_the_clock_was_ahead_is_delivered_now(world
     await world.endpoint()
     await world.happens()
     world.receiver.answers(*[500] * tries, 200)
-    world.time.passes(days=2)
+    await world.passes(days=2)
     if not tries:
         await world.pass_on()
-        await world.sql.execute("UPDATE event_delivery SET next_try_at = $1", world.time.moment)
+        await world.sql.execute("UPDATE event_delivery SET next_try_at = now()")
     for _ in range(tries):
         await world.work()
-        world.time.moment = await world.sql.fetchval("SELECT next_try_at FROM event_delivery")
+        await world.passes(seconds=await world.sql.fetchval(DUE_IN_S))
     assert await world.deliveries.bring_forward() == 0
-    world.time.passes(days=-2)
+    await world.passes(days=-2)
     await world.work()
     assert len(world.receiver.calls) == tries
     assert await world.deliveries.bring_forward() == 1
@@ -419,10 +417,10 @@ async def test_lease_of_a_clock_that_was_ahead_ends_now_and_one_of_this_clock_wh
     await world.endpoint()
     await world.happens()
     await world.pass_on()
-    world.time.passes(hours=1)
+    await world.passes(hours=1)
     assert len(await world.deliveries.claim(10)) == 1  # and the worker dies
     assert await world.deliveries.bring_forward() == 0
-    world.time.passes(hours=-1)
+    await world.passes(hours=-1)
     assert await world.deliveries.claim(10) == []
     assert await world.deliveries.bring_forward() == 1
     assert len(await world.deliveries.claim(10)) == 1
@@ -446,9 +444,10 @@ async def test_result_of_a_lease_that_ended_is_not_written(world: World) -> None
     await world.happens()
     await world.pass_on()
     [late] = await world.deliveries.claim(40)
-    world.time.passes(seconds=LEASE_S + 1)
+    passing = timedelta(seconds=LEASE_S + 1)
+    await world.passes(seconds=passing.total_seconds())
     await world.deliveries.claim(40)
-    await world.deliveries.perform(late)
+    await world.deliveries.perform(replace(late, lease_end=late.lease_end - passing))
     assert await world.sql.fetchval("SELECT count(*) FROM delivery_try") == 0
 
 
@@ -489,7 +488,7 @@ async def test_endpoint_that_is_gone_is_paused_and_people_are_told(world: World)
     row = await world.row(endpoint_id)
     assert (row["is_active"], row["off_reason"]) == (False, "gone")
     assert await world.types() == ["payment.paid", "endpoint.disabled"]
-    world.time.passes(days=2)
+    await world.passes(days=2)
     await world.work()
     assert len(world.receiver.calls) == 1
     assert await world.states() == ["waiting"]
@@ -500,13 +499,12 @@ async def test_endpoint_that_fails_for_five_days_is_disabled_and_people_are_told
     world.receiver.answers(500)
     await world.happens()
     await world.work()
-    began_at = world.time.moment
-    await world.goes_on_until(began_at + timedelta(days=2))
+    await world.goes_on_for(days=2)
     await world.happens()
     await world.work()
-    await world.goes_on_until(began_at + timedelta(days=5))
+    await world.goes_on_for(days=3)
     assert (await world.row(endpoint_id))["is_active"]
-    await world.goes_on_until(began_at + timedelta(days=6))
+    await world.goes_on_for(days=1)
     row = await world.row(endpoint_id)
     assert (row["is_active"], row["off_reason"]) == (False, "failing")
     told = await world.sql.fetchrow("SELECT * FROM event WHERE type = 'endpoint.disabled'")
@@ -520,12 +518,12 @@ async def test_endpoint_to_which_nothing_was_sent_meanwhile_has_not_failed_for_f
     await world.happens()
     world.receiver.answers(500)
     await world.work()
-    world.time.passes(days=40)
+    await world.passes(days=40)
     await world.happens()
     await world.work()
     assert (await world.row(endpoint_id))["is_active"]
     world.receiver.answers(200)
-    await world.goes_on_until(world.time.moment + timedelta(days=1))
+    await world.goes_on_for(days=1)
     assert await world.states() == ["delivered"] * 2
     assert (await world.row(endpoint_id))["failing_since"] is None
 
@@ -536,7 +534,7 @@ async def test_one_success_in_between_keeps_an_endpoint_on(world: World) -> None
         world.receiver.answers(200 if day == 3 else 500)
         await world.happens()
         await world.work()
-        world.time.passes(days=1, minutes=1)
+        await world.passes(days=1, minutes=1)
     assert (await world.row(endpoint_id))["is_active"]
 
 

@@ -218,7 +218,7 @@ async def dead_letters(world: World, count: int = 1) -> UUID:
         await world.happens()
     world.receiver.answers(500)
     await world.work()
-    await world.goes_on_until(world.time.moment + timedelta(hours=1))
+    await world.goes_on_for(hours=1)
     assert await world.states() == ["dead"] * count
     world.receiver.calls.clear()
     world.receiver.answers(200)
@@ -252,7 +252,7 @@ async def test_all_that_failed_since_a_time_is_replayed(world: World) -> None:
     world.receiver.answers(500, 200)
     await world.work()
     record = world.services.delivery_record
-    assert await record.replay_failed(FULL_ACCESS, endpoint_id, world.time.moment + timedelta(days=1)) == 0
+    assert await record.replay_failed(FULL_ACCESS, endpoint_id, datetime.now(UTC) + timedelta(days=1)) == 0
     assert await record.replay_failed(FULL_ACCESS, endpoint_id, LONG_AGO) == 4
     world.receiver.calls.clear()
     await world.work()
@@ -328,7 +328,7 @@ async def test_endpoint_is_told_nothing_of_shops_that_were_taken_from_it(world: 
     await world.services.endpoints.change(FULL_ACCESS, endpoint_id, {"shops": [OTHER_SHOP]})
     world.receiver.calls.clear()
     world.receiver.answers(200)
-    world.time.passes(hours=1)
+    await world.passes(hours=1)
     await world.deliver()
     assert await world.services.delivery_record.replay_failed(FULL_ACCESS, endpoint_id, LONG_AGO) == 1
     await world.deliver()

@@ -110,10 +110,10 @@ async def deliver(sql: asyncpg.Connection, event: UUID, replay_of: UUID | None =
 
 async def arrives(sql: asyncpg.Connection) -> list[UUID]:
     """Everything that waits is delivered, told and passed on, by the statements of the worker; the deliveries."""
-    turns = await sql.fetch(delivery.CLAIM, 40, 40, 40, 60.0, 0.0, None)
+    turns = await sql.fetch(delivery.CLAIM, 40, 40, 40, 60.0, 0.0)
     for turn in turns:
         await sql.fetchrow(
-            delivery.RESULT, turn["id"], turn["lease_end"], True, 200, None, "", 3, None, None, True, turn["event_id"]
+            delivery.RESULT, turn["id"], turn["lease_end"], True, 200, None, "", 3, None, True, turn["event_id"]
         )
     await sql.execute("UPDATE notify_message SET state = 'sent', sent_at = now() WHERE state = 'waiting'")
     await sql.execute("UPDATE event SET passed_on_at = now() WHERE passed_on_at IS NULL")
@@ -202,10 +202,10 @@ async def test_try_of_a_worker_of_the_version_before_gets_its_event(of_months: a
     sql = of_months
     event = await happens(sql, month(3))
     before = delivery.RESULT.replace("(event_id, delivery_id", "(delivery_id").replace(
-        "SELECT $11::uuid, id", "SELECT id"
+        "SELECT $10::uuid, id", "SELECT id"
     )
-    [turn] = await sql.fetch(delivery.CLAIM, 40, 40, 40, 60.0, 0.0, None)
-    await sql.fetchrow(before, turn["id"], turn["lease_end"], True, 200, None, "", 3, None, None, True, event)
+    [turn] = await sql.fetch(delivery.CLAIM, 40, 40, 40, 60.0, 0.0)
+    await sql.fetchrow(before, turn["id"], turn["lease_end"], True, 200, None, "", 3, None, True, event)
     assert await sql.fetchval("SELECT event_id FROM delivery_try") == event
     assert await sql.fetchval("SELECT state FROM event_delivery") == "delivered"
 

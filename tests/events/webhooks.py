@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +19,8 @@ from payment_service.events.relay import Relay
 from payment_service.identifiers import new_id
 from payment_service.outbound.client import NotPosted, Posted, Reason
 from payment_service.services import Services
-from payment_service.webhooks.delivery import Clock, Deliveries
+from payment_service.webhooks.delivery import Deliveries
+from tests.support.database import without_laws
 from tests.support.due_work import work_off
 
 URL = "http://127.0.0.1:9009/webhook"
@@ -89,18 +90,12 @@ class Receiver:
         return [call.event["version"] for call in self.calls]
 
 
-class Time(Clock):
-    """Passes when it is told to."""
-
-    def __init__(self) -> None:
-        # Ahead of the database's own clock, which stamps what is written.
-        self.moment = datetime.now(UTC) + timedelta(minutes=1)
-
-    def now(self) -> datetime:
-        return self.moment
-
-    def passes(self, **how_long: float) -> None:
-        self.moment += timedelta(**how_long)
+_TIMES = {
+    "event_delivery": "created_at next_try_at trying_until ended_at",
+    "delivery_try": "created_at",
+    "webhook_endpoint": "failing_since off_since previous_secret_until",
+}
+DUE_IN_S = "SELECT extract(epoch FROM min(next_try_at) - now())::float8 FROM event_delivery WHERE state = 'waiting'"
 
 
 @dataclass
@@ -110,7 +105,6 @@ class World:
     services: Services
     sql: asyncpg.Connection
     receiver: Receiver
-    time: Time
     deliveries: Deliveries
 
     async def endpoint(self, **fields: Any) -> UUID:
@@ -145,15 +139,25 @@ class World:
         """Take every turn that is due."""
         await work_off(self.deliveries)
 
-    async def goes_on_until(self, moment: datetime) -> None:
-        """Let time pass from try to try until then."""
+    async def passes(self, **how_long: float) -> None:
+        """Let so much time pass: what is there was written so much earlier."""
+        async with without_laws(self.sql):
+            for table, columns in _TIMES.items():
+                earlier = ", ".join(f"{column} = {column} - $1::interval" for column in columns.split())
+                await self.sql.execute(f"UPDATE {table} SET {earlier}", timedelta(**how_long))
+
+    async def goes_on_for(self, **how_long: float) -> None:
+        """Let time pass from try to try."""
+        left_s = timedelta(**how_long).total_seconds()
         while True:
-            planned = await self.sql.fetchval("SELECT min(next_try_at) FROM event_delivery WHERE state = 'waiting'")
-            if planned is None or planned > moment:
-                self.time.moment = max(self.time.moment, moment)
+            due_in_s = await self.sql.fetchval(DUE_IN_S)
+            if due_in_s is None or due_in_s > left_s:
+                await self.passes(seconds=max(left_s, 0))
                 return
             # What is due and was not taken waits for an earlier event of its object.
-            self.time.moment = planned if planned > self.time.moment else self.time.moment + timedelta(minutes=10)
+            passing_s = due_in_s if due_in_s > 0 else 600
+            await self.passes(seconds=passing_s)
+            left_s -= passing_s
             await self.deliver()
 
     async def states(self) -> list[str]:
@@ -169,7 +173,7 @@ class World:
 
 def world_of(services: Services, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, **plan: Any) -> World:
     """A world over these services."""
-    receiver, time = Receiver(), Time()
+    receiver = Receiver()
     monkeypatch.setattr(services.endpoints.outbound, "post", receiver.post)
     planned = replace(services.deliveries.plan, **plan)
-    return World(services, sql, receiver, time, replace(services.deliveries, plan=planned, clock=time))
+    return World(services, sql, receiver, replace(services.deliveries, plan=planned))

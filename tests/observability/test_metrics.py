@@ -123,12 +123,12 @@ async def test_deliveries_that_wait_and_those_that_are_given_up(
     await world.work()
     await worker_over(services)._count()
     assert values_of(metrics.DELIVERIES_WAITING) == {(): 1}
-    world.time.passes(hours=1)
+    await world.passes(hours=1)
     await world.deliver()
     await worker_over(services)._count()
     assert values_of(metrics.DELIVERIES_WAITING) == {(): 0}
     await world.happens(EventType.PAYMENT_PAID)
-    world.time.passes(hours=1)
+    await world.passes(hours=1)
     await world.work()
     assert [tries[one,] for one in ("failed", "dead", "delivered")] == [1, 1, 1]
     assert took[()] == 1

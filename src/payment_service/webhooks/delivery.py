@@ -43,21 +43,21 @@ LEASE_S: Final = DEADLINE_S + 10
 GONE: Final = 410
 _SHORTEST_SECRET: Final = 8
 """A shorter value is no secret, and may be in an answer by chance."""
-CLAIM: Final = "SELECT * FROM claim_deliveries($1, $2, $3, $4, $5, $6)"
+CLAIM: Final = "SELECT * FROM claim_deliveries($1, $2, $3, $4, $5, NULL)"
 RESULT: Final = """
 WITH owned AS (
-  SELECT id, tries, endpoint_id, coalesce($9::timestamptz, now()) AS moment FROM event_delivery
-  WHERE event_id = $11::uuid AND id = $1::uuid AND trying_until = $2::timestamptz FOR UPDATE
+  SELECT id, tries, endpoint_id FROM event_delivery
+  WHERE event_id = $10::uuid AND id = $1::uuid AND trying_until = $2::timestamptz FOR UPDATE
 ), tried AS (
-  INSERT INTO delivery_try (event_id, delivery_id, number, succeeded, status, error, answer, duration_ms, created_at)
-  SELECT $11::uuid, id, tries + 1, $3::boolean, $4::smallint, $5::text, $6::text, $7::integer, moment FROM owned
+  INSERT INTO delivery_try (event_id, delivery_id, number, succeeded, status, error, answer, duration_ms)
+  SELECT $10::uuid, id, tries + 1, $3::boolean, $4::smallint, $5::text, $6::text, $7::integer FROM owned
   RETURNING number, created_at
 ), written AS (
   UPDATE event_delivery SET tries = number, trying_until = NULL,
     state = CASE WHEN $3 THEN 'delivered' WHEN $8::float8 IS NULL THEN 'dead' ELSE 'waiting' END,
     next_try_at = CASE WHEN NOT $3 THEN tried.created_at + make_interval(secs => $8) END,
     ended_at = CASE WHEN $3 OR $8 IS NULL THEN tried.created_at END
-  FROM tried WHERE event_id = $11 AND id = $1
+  FROM tried WHERE event_id = $10 AND id = $1
   RETURNING endpoint_id, state, tries, type, tried.created_at AS moment
 ), failing AS (
   -- Written only when it changes, and left to the next try while somebody changes the endpoint: no try waits for it.
@@ -65,7 +65,7 @@ WITH owned AS (
   FROM written WHERE id IN (
     SELECT id FROM webhook_endpoint
     WHERE id = (SELECT endpoint_id FROM owned) AND (failing_since IS NOT NULL) = $3 FOR NO KEY UPDATE SKIP LOCKED
-  ) AND ($3 OR type <> 'test' AND $10::boolean)
+  ) AND ($3 OR type <> 'test' AND $9::boolean)
 )
 SELECT state, written.tries, moment, is_active, off_reason, failing_since
 FROM written JOIN webhook_endpoint ON webhook_endpoint.id = endpoint_id
@@ -81,24 +81,15 @@ FROM webhook_endpoint CROSS JOIN LATERAL (
 WHERE is_active
 """
 _BRING_FORWARD: Final = """
-UPDATE event_delivery SET next_try_at = moment, trying_until = NULL
-FROM (SELECT coalesce($3::timestamptz, now()) AS moment) AS clock
+UPDATE event_delivery SET next_try_at = now(), trying_until = NULL
 WHERE state = 'waiting' AND (
   -- Repeated without what depends on the row, so that an index skips what is due.
-  next_try_at > moment
-  AND next_try_at > moment + make_interval(secs => coalesce(($1::float8[])[tries], 0) + $2::float8)
-  OR trying_until > moment + make_interval(secs => 2 * $2::float8))
+  next_try_at > now()
+  AND next_try_at > now() + make_interval(secs => coalesce(($1::float8[])[tries], 0) + $2::float8)
+  OR trying_until > now() + make_interval(secs => 2 * $2::float8))
 RETURNING id
 """
 log = get_logger(__name__)
-
-
-class Clock:
-    """The database's clock, the same for every worker. Tests of a plan that takes days put another in its place."""
-
-    def now(self) -> datetime | None:
-        """The time to use instead of the database's; none for the database's."""
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +116,6 @@ class Deliveries:
     database: Database
     endpoints: Endpoints
     plan: DeliveryPlan
-    clock: Clock = field(default_factory=Clock)
     kind: Kind = Kind.DELIVERIES
 
     # --- consuming events
@@ -180,7 +170,6 @@ class Deliveries:
             self.plan.at_once_in_all,
             float(LEASE_S),
             float(self.plan.order_wait_s),
-            self.clock.now(),
         )
         return [self._claimed(row) for row in rows]
 
@@ -214,8 +203,7 @@ class Deliveries:
 
     async def bring_forward(self) -> int:
         """Make due now what is planned later than the plan allows, or leased for longer than any lease."""
-        longest = self.plan.longest_s
-        return len(await self.database.statements.fetch(_BRING_FORWARD, longest, float(LEASE_S), self.clock.now()))
+        return len(await self.database.statements.fetch(_BRING_FORWARD, self.plan.longest_s, float(LEASE_S)))
 
     def _claimed(self, row: asyncpg.Record) -> ClaimedTry:
         event = Event(
@@ -264,7 +252,6 @@ class Deliveries:
             text,
             duration_ms,
             delay_s,
-            self.clock.now(),
             was_called,
             claimed.event.id,
         )
