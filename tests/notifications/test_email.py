@@ -2,11 +2,14 @@
 """E-mail over a real SMTP connection."""
 
 import asyncio
+import contextlib
+import socket
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from payment_service.notifications import email
 from payment_service.notifications.channel import ChatGone, Delivery, Refused, Sent, TryAgain
 from payment_service.notifications.email import Email
 from payment_service.notifications.settings import EmailSettings
@@ -81,8 +84,8 @@ async def test_two_addresses_are_none(mailbox: Mailbox) -> None:
 async def test_mail_that_was_accepted_was_sent_even_if_the_server_does_not_part(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("payment_service.notifications.email._QUIT_TIMEOUT_S", 0.1)
-    monkeypatch.setattr("payment_service.notifications.email.DEADLINE_S", 2)
+    monkeypatch.setattr(email, "_QUIT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(email, "DEADLINE_S", 2)
     assert await answered_by({}) == Sent()
 
 
@@ -155,7 +158,26 @@ async def test_every_answer_has_its_meaning(mailbox: Mailbox, to_address: str, t
 
 async def test_nobody_there_is_tried_again() -> None:
     delivery = await channel_to(free_port()).send(ANNA, NOTE, key="k")
-    assert delivery == TryAgain("email: SMTPConnectError")
+    assert delivery == TryAgain("email: ConnectionRefusedError")
+
+
+async def test_address_from_which_nothing_comes_back_leaves_time_for_the_next(
+    mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(email, "DEADLINE_S", 3)
+    monkeypatch.setattr(email, "CONNECT_TIMEOUT_S", 1, raising=False)
+    both = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (at, mailbox.port)) for at in ("127.0.0.2", "127.0.0.1")]
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind(both[0][-1])
+        full.listen(0)
+        for _ in range(4):  # as many as it has room for, and more: it drops what comes then
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(both[0][-1])
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_more: both)
+        server = replace(SmtpServer.of(f"smtp://127.0.0.1:{mailbox.port}"), host="mail.example.kz")
+        assert await Email(EmailSettings(server, "pay@example.kz")).send(ANNA, NOTE, key="k") == Sent()
 
 
 async def test_server_without_tls_gets_no_password(mailbox: Mailbox) -> None:

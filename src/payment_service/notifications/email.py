@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import re
 from email.header import Header
-from email.headerregistry import Address
 from email.mime.text import MIMEText
 from email.utils import formatdate
 from typing import Final
@@ -15,9 +14,13 @@ from aiosmtplib import SMTPDataError, SMTPException, SMTPRecipientsRefused, SMTP
 from payment_service.notifications.channel import ChatGone, Delivery, Refused, Sent, TryAgain, shortened
 from payment_service.notifications.settings import EmailSettings
 from payment_service.notifications.texts import Note
+from payment_service.outbound.connection import open_socket
+from payment_service.outbound.lookups import LookUps, ask_system_resolver
 
 DEADLINE_S: Final = 20
+CONNECT_TIMEOUT_S: Final = 10
 _QUIT_TIMEOUT_S: Final = 2
+_ADDRESS: Final = re.compile(r"""[^\s@,:;<>()\[\]"\\]+@[^\s@,:;<>()\[\]"\\]+""")
 _ENHANCED: Final = re.compile(r"[245]\.(\d{1,3}\.\d{1,3})\b")
 _NO_MAILBOX: Final = frozenset({550, 551, 553})
 _NOT_THE_ADDRESS: Final = frozenset({"1.7", "1.8", "2.2", "2.3", "2.4"})
@@ -33,13 +36,14 @@ class Email:
     def __init__(self, settings: EmailSettings) -> None:
         self._server = settings.server
         self._sender = settings.sender
+        self._look_up = LookUps(ask_system_resolver)
         self._domain = settings.sender.rpartition("@")[2]
 
     async def send(self, address: str, note: Note, *, key: str) -> Delivery:
         """Send once. A lost answer is ``TryAgain``: see the module ``channel``."""
         try:
             message = written(note)
-            message["From"], message["To"] = self._sender, str(Address(addr_spec=address))  # one address, or none
+            message["From"], message["To"] = self._sender, _one_address(address)
             message["Message-ID"] = f"<{key}@{self._domain}>"
             await self._hand_over(message)
         except Exception as error:  # noqa: BLE001 - whatever failed, it is not known to have been accepted
@@ -51,9 +55,12 @@ class Email:
 
     async def _hand_over(self, message: MIMEText) -> None:
         server = self._server
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            # Not by aiosmtplib, which waits for the first address alone: of a host's IPv6 nothing may come back.
+            sock = await open_socket(await self._look_up(server.host), server.port, CONNECT_TIMEOUT_S)
         client = aiosmtplib.SMTP(
             hostname=server.host,
-            port=server.port,
+            sock=sock,
             username=server.username,
             password=server.password,
             use_tls=server.tls,
@@ -81,6 +88,12 @@ def written(note: Note) -> MIMEText:
     message["Subject"] = Header(_subject(note), "utf-8", header_name="Subject").encode()
     message["Date"] = formatdate()
     return message
+
+
+def _one_address(address: str) -> str:
+    if not _ADDRESS.fullmatch(address):  # it would be read as two, or as none
+        raise ValueError("not the address of one mailbox")
+    return address
 
 
 def _subject(note: Note) -> str:

@@ -157,7 +157,7 @@ async def open_connection(
     try:
         async with asyncio.timeout(timeout_s):
             addresses = await where(host) if isinstance(where, LookUps) else [where]
-            sock = await _open_socket(addresses, port, timeout_s)
+            sock = await open_socket(addresses, port, timeout_s)
             return await _ready(Connection(sock), tls, host, session)
     except TimeoutError:
         raise httpx.ConnectTimeout("No connection was made in time.") from None
@@ -180,8 +180,12 @@ async def _ready(
     return connection
 
 
-async def _open_socket(addresses: Sequence[IPAddress], port: int, timeout_s: float | None) -> socket.socket:
-    """Connect to the first address that answers. A dead one leaves time for the others."""
+async def open_socket(addresses: Sequence[IPAddress], port: int, timeout_s: float | None) -> socket.socket:
+    """Connect to the first address that answers. A dead one leaves time for the others.
+
+    Raises:
+        OSError: when none does.
+    """
     *others, last = addresses
     for other in others:
         with contextlib.suppress(OSError):
