@@ -26,6 +26,7 @@ from payment_service.errors import (
 )
 from payment_service.identifiers import new_id
 from payment_service.money import Money
+from payment_service.payments.lifecycle import State
 from payment_service.payments.phones import PhoneLimit
 from payment_service.payments.service import Payments
 from payment_service.postgres.visibility import ALL_SHOPS
@@ -646,17 +647,31 @@ async def test_shop_without_a_route_sends_nothing(
     assert not route.called
 
 
+@pytest.mark.parametrize("key", [KEY, None])
 @pytest.mark.parametrize("order_id", [None, "A-1"])
-async def test_shop_that_was_switched_off_answers_the_same_key_and_refuses_the_same_words(
-    services: Services, wire: respx.MockRouter, order_id: str | None
+async def test_shop_that_was_switched_off_answers_the_same_request_and_refuses_another(
+    services: Services, wire: respx.MockRouter, order_id: str | None, key: str | None
 ) -> None:
     create, route = services.payments.create, taking(wire)
-    first = await create(ask(order_id=order_id, idempotency_key=KEY))
+    first = await create(ask(order_id=order_id, idempotency_key=key))
     await services.routing.update(FULL_ACCESS, SHOP, {"is_active": False})
-    assert (await create(ask(order_id=order_id, idempotency_key=KEY))).payment.id == first.payment.id
-    for key in (None, "another-key"):
+    again = await create(ask(order_id=order_id, idempotency_key=key))
+    assert (again.payment.id, again.replayed) == (first.payment.id, True)
+    for other in (ask(order_id=order_id, idempotency_key="another-key"), ask(101, order_id=order_id)):
         with pytest.raises(ShopInactive):
-            await create(ask(order_id=order_id, idempotency_key=key))
+            await create(other)
+    assert route.call_count == 1
+
+
+async def test_shop_that_was_switched_off_says_that_the_outcome_is_unknown_without_a_key(
+    services: Services, wire: respx.MockRouter
+) -> None:
+    """It must not hear that nothing was sent: a caller that is told so asks elsewhere."""
+    route = wire.get("/create/").mock(return_value=failure("-999"))
+    await services.payments.create(ask())
+    await services.routing.update(FULL_ACCESS, SHOP, {"is_active": False})
+    again = await services.payments.create(ask())
+    assert (again.payment.state, again.replayed) == (State.UNKNOWN, True)
     assert route.call_count == 1
 
 

@@ -180,11 +180,9 @@ class Payments:
         self, request: PaymentRequest, fingerprint: str, why: ServiceError
     ) -> tuple[Answer, None] | None:
         """The answer to an earlier, equal request, or the reason why nothing new may be sent."""
-        is_for_now = isinstance(why, RateLimited | DatabaseUnavailable)
-        if not is_for_now and request.idempotency_key is None:
-            raise why
         intent = await self._intend(request, None, fingerprint)
-        if intent["obstacle"] == "not_allowed" or (intent["obstacle"] in _OF_ORDER and not is_for_now):
+        obstacle, is_for_now = intent["obstacle"], isinstance(why, RateLimited | DatabaseUnavailable)
+        if obstacle == "not_allowed" or (obstacle in _OF_ORDER and not is_for_now):
             raise why
         return await self._answer_of(request, intent)
 
