@@ -614,23 +614,27 @@ async def test_payment_whose_end_cannot_be_written_is_told(
 # --- people
 
 
+@pytest.mark.parametrize("age_s", [31, -18_000])
 async def test_payment_whose_sender_died_is_settled_by_a_person_without_a_worker(
-    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, age_s: int
 ) -> None:
+    """Also when the database's clock was five hours ahead then."""
     await sender_dies(services, wire)
     payment_id = await sql.fetchval("SELECT id FROM payment")
     found = Settlement(state=State.PAID, reason="Seen in the cabinet", external_id="777")
     wire.get("/status/").mock(return_value=status_reply("777", "Processed"))
     with pytest.raises(NothingToSettle):
         await services.settling.settle(FULL_ACCESS, payment_id, found)
-    await age(sql, 31)
+    await age(sql, age_s)
     assert (await services.settling.settle(FULL_ACCESS, payment_id, found)).state == "paid"
     assert await audit_of(sql) == [("settle", "unknown"), ("settle", "paid")]
 
 
-@pytest.mark.parametrize(("succeeded", "state"), [(True, "succeeded"), (False, "failed")])
+@pytest.mark.parametrize(
+    ("age_s", "succeeded", "state"), [(31, True, "succeeded"), (31, False, "failed"), (-18_000, True, "succeeded")]
+)
 async def test_refund_whose_sender_died_is_settled_by_a_person_without_a_worker(
-    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, succeeded: bool, state: str
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, age_s: int, succeeded: bool, state: str
 ) -> None:
     payment = await paid(services, wire)
     await refunder_dies(services, wire, payment)
@@ -638,5 +642,5 @@ async def test_refund_whose_sender_died_is_settled_by_a_person_without_a_worker(
     found = RefundSettlement(succeeded=succeeded, reason="Seen in the cabinet")
     with pytest.raises(NothingToSettle):
         await services.refund_settling.settle(FULL_ACCESS, refund_id, found)
-    await age(sql, 31, "refund")
+    await age(sql, age_s, "refund")
     assert (await services.refund_settling.settle(FULL_ACCESS, refund_id, found)).refund.state == state
