@@ -51,29 +51,7 @@ def connect_arguments(database_url: str, *, name: str = "DATABASE_URL") -> dict[
     Raises:
         ConnectArgumentError: for anything else.
     """
-    if not _SCHEME.match(database_url):
-        raise ConnectArgumentError(f"{name} must start with postgresql://")
-    try:
-        parts, hosts, ports = _split(database_url)
-    except ValueError:
-        # Nothing of the cause is shown: a password with a '/' in it is read as the port.
-        raise ConnectArgumentError(
-            f"{name} cannot be read: what is special in its user or password must be percent-encoded, "
-            "an IPv6 address stands in brackets, and the port is a number"
-        ) from None
-    given = _parameters(parts.query, name)
-    stated = {
-        "host": hosts,
-        "port": ports,
-        "user": unquote(parts.username) if parts.username else None,
-        "password": unquote(parts.password) if parts.password else None,
-        "database": unquote(parts.path.removeprefix("/")) or None,
-    }
-    for what, value in stated.items():
-        if value is not None and given.setdefault(what, value) != value:
-            raise ConnectArgumentError(f"{name} states its {what} twice, and not the same: leave one out")
-    if "database" not in given:  # PostgreSQL would take the one that is there for its administrators
-        raise ConnectArgumentError(f"{name} names no database: postgresql://USER:PASSWORD@HOST:PORT/NAME")
+    given = _given(database_url, name)
     mode = given.get("sslmode", "prefer")
     _check(given, mode, name)
     arguments: dict[str, Any] = {
@@ -97,6 +75,34 @@ def connect_arguments(database_url: str, *, name: str = "DATABASE_URL") -> dict[
         arguments["port"] = ports_of_all * len(several) if len(ports_of_all) == 1 else ports_of_all
         arguments.setdefault("target_session_attrs", "read-write")
     return arguments
+
+
+def _given(database_url: str, name: str) -> dict[str, str]:
+    """What an address says, by the names of libpq's parameters, in whichever of its parts."""
+    if not _SCHEME.match(database_url):
+        raise ConnectArgumentError(f"{name} must start with postgresql://")
+    try:
+        parts, hosts, ports = _split(database_url)
+    except ValueError:
+        # Nothing of the cause is shown: a password with a '/' in it is read as the port.
+        raise ConnectArgumentError(
+            f"{name} cannot be read: what is special in its user or password must be percent-encoded, "
+            "an IPv6 address stands in brackets, and the port is a number"
+        ) from None
+    given = _parameters(parts.query, name)
+    stated = {
+        "host": hosts,
+        "port": ports,
+        "user": unquote(parts.username) if parts.username else None,
+        "password": unquote(parts.password) if parts.password else None,
+        "database": unquote(parts.path.removeprefix("/")) or None,
+    }
+    for what, value in stated.items():
+        if value is not None and given.setdefault(what, value) != value:
+            raise ConnectArgumentError(f"{name} states its {what} twice, and not the same: leave one out")
+    if "database" not in given:  # PostgreSQL would take the one that is there for its administrators
+        raise ConnectArgumentError(f"{name} names no database: postgresql://USER:PASSWORD@HOST:PORT/NAME")
+    return given
 
 
 def _split(database_url: str) -> tuple[SplitResult, str | None, str | None]:
