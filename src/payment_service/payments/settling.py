@@ -31,10 +31,11 @@ from payment_service.errors import (
 from payment_service.observability.context import origin
 from payment_service.observability.logs import bind
 from payment_service.payments import queries
-from payment_service.payments.lifecycle import Failure, State, Step, decide, undo_settlement
+from payment_service.payments.lifecycle import Failure, State, Step, undo_settlement
 from payment_service.payments.merging import merge_report, unmerge_reports
 from payment_service.payments.models import EXTERNAL_ID, ONE_OPEN_PER_ORDER, Payment
 from payment_service.payments.moves import Moves
+from payment_service.payments.polling import sender_died
 from payment_service.payments.rules import PaymentRules
 from payment_service.postgres.database import DATABASE_ERRORS, Database, constraint_of
 from payment_service.postgres.visibility import ALL_SHOPS
@@ -46,7 +47,6 @@ from payment_service.providers.interface import (
     Reading,
     StatusRead,
     StatusUnread,
-    Unknown,
 )
 
 TASKS_AT_MOST: Final = 1000
@@ -121,9 +121,8 @@ class Settling:
         async with self.database.transaction() as session:
             payment, now = await queries.locked(session, payment_id)
             age_s = (now - payment.created_at).total_seconds()
-            if payment.state == State.SENDING and self.rules.is_lease_over(age_s):
-                step = decide(State.SENDING, Unknown("sender_died"))
-                await self.moves.write(payment, step, "settle", now=now, session=session)
+            if self.rules.is_lease_over(age_s) and (died := sender_died(payment, now)) is not None:
+                await self.moves.write(payment, died, "settle", now=now, session=session)
             if payment.state != State.UNKNOWN or payment.same_as is not None:
                 raise NothingToSettle("payment", payment.state)
             if payment.external_id not in {None, external_id}:
