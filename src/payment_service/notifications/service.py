@@ -101,7 +101,7 @@ class Notifications:
 
     database: Database
     channels: Channels
-    console_url: str | None = None
+    console_url: str | None
     kind: Kind = Kind.MESSAGES
     slots: int = SLOTS
     _connections: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONNECTIONS))

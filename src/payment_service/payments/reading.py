@@ -1,7 +1,7 @@
 """Reads one payment: by our id, by the provider's id, and its current status from the provider."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -49,7 +49,7 @@ class PaymentReading:
     database: Database
     providers: Providers
     moves: Moves
-    shared: SharedReadings = field(default_factory=SharedReadings)
+    shared: SharedReadings
 
     async def get(self, caller: Caller, payment_id: UUID) -> Payment:
         """One payment by our id.

@@ -74,7 +74,7 @@ class Signals:
             self._connection = None
 
 
-def after_commit(session: AsyncSession, channel: str, payload: str = "") -> None:
+def after_commit(session: AsyncSession, channel: str, payload: str) -> None:
     """Note a signal for ``Database.transaction()`` to send when the session's transaction was committed."""
     session.info.setdefault(_NOTED, {})[channel, payload] = None
 

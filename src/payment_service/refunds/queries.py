@@ -36,11 +36,11 @@ class RefundFilter:
     """Which refunds to show. ``shops`` are those that the caller may see."""
 
     shops: Shops
-    shop_id: int | None = None
-    payment_id: UUID | None = None
-    state: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
+    shop_id: int | None
+    payment_id: UUID | None
+    state: str | None
+    since: datetime | None
+    until: datetime | None
 
 
 async def search(

@@ -109,7 +109,7 @@ class Refunds:
     inflight: InFlight
     outcomes: OutcomeWriter
     moves: RefundMoves
-    rules: PaymentRules = field(default_factory=PaymentRules)
+    rules: PaymentRules
 
     async def payment_of(self, caller: Caller, shop_id: int, provider: str, external_id: str) -> Payment:
         """The payment to refund. If it may have been paid meanwhile, its status is read first.
