@@ -165,19 +165,22 @@ async def test_same_seller_under_another_bin_keeps_what_was_taken(
     earlier, database = SHOPS[SHOP], services.database
     for wrong in (NEW_BIN, SHOPS[75509], "not a BIN"):
         with pytest.raises(InvalidInput):
-            await set_same_seller(database, SHOP, wrong, is_same=True, reason="")
-    await set_same_seller(database, SHOP, earlier, is_same=True, reason="an IP became a TOO")
+            await set_same_seller(database, SHOP, wrong, NEW_BIN, is_same=True, reason="")
+    await set_same_seller(database, SHOP, earlier, NEW_BIN, is_same=True, reason="an IP became a TOO")
     body = {"shop_id": SHOP, "external_id": payment["external_id"], "amount": 10}
     assert (await of_shop.post(REFUND, json=body)).json()["organization_bin"] == earlier
     assert (await of_shop.get(f"/payments/{payment['id']}")).status_code == 200
     assert [one["id"] for one in (await of_shop.get("/payments")).json()["items"]] == [payment["id"]]
 
     # It may be taken back, and says nothing once the shop is sold.
-    await set_same_seller(database, SHOP, earlier, is_same=False, reason="a mistake")
+    await set_same_seller(database, SHOP, earlier, NEW_BIN, is_same=False, reason="a mistake")
     problem_of(await of_shop.get(f"/payments/{payment['id']}"), 404, "payment_not_found")
-    await set_same_seller(database, SHOP, earlier, is_same=True, reason="it was none")
+    await set_same_seller(database, SHOP, earlier, NEW_BIN, is_same=True, reason="it was none")
     await sell(client, organization_bin=SHOPS[75509], device_token=None)
     problem_of(await of_shop.get(f"/payments/{payment['id']}"), 404, "payment_not_found")
+    # Nor does it when it is said too late, of the seller before.
+    with pytest.raises(InvalidInput, match="is not the shop's today"):
+        await set_same_seller(database, SHOP, earlier, NEW_BIN, is_same=True, reason="an IP became a TOO")
 
 
 async def test_new_owner_does_not_bring_the_bin_of_the_earlier_one_back(
@@ -198,7 +201,7 @@ async def test_who_sees_whose_payments_is_in_the_record(
     client: httpx.AsyncClient, services: Services, sql: asyncpg.Connection
 ) -> None:
     await sell(client)
-    await set_same_seller(services.database, SHOP, SHOPS[SHOP], is_same=True, reason="an IP became a TOO")
+    await set_same_seller(services.database, SHOP, SHOPS[SHOP], NEW_BIN, is_same=True, reason="an IP became a TOO")
     with pytest.raises(asyncpg.PostgresError, match="audit entry"):
         await sql.execute("UPDATE same_seller SET is_same = false")
     [held] = await sql.fetch("SELECT content FROM audited_today WHERE subject LIKE 'same_seller:%'")

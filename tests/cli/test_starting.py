@@ -74,7 +74,7 @@ ARGUMENTS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("shops", "import"): (),
     ("shops", "export"): (),
     ("shops", "set-token"): ("8",),
-    ("shops", "same-seller"): ("8", "920317450731"),
+    ("shops", "same-seller"): ("8", "920317450731", "891027350515"),
     ("payments", "tasks"): (),
     ("payments", "settle"): (ANY_ID, "--failed", "--reason", "not there"),
     ("payments", "settle-refund"): (ANY_ID, "--failed", "--reason", "not there"),

@@ -165,6 +165,7 @@ def set_token(
 def same_seller(
     shop_id: Annotated[int, typer.Argument(help="The shop, as 'list' shows it.")],
     earlier_bin: Annotated[str, typer.Argument(help="A BIN that the shop had before.")],
+    present_bin: Annotated[str, typer.Argument(help="The BIN that the shop has today.")],
     *,
     no_longer: Annotated[bool, typer.Option("--no", help="It is not: take back what was said.")] = False,
     reason: Reason = "",
@@ -175,13 +176,12 @@ def same_seller(
     show the payments of the earlier BIN, and do not refund them. Those of all shops do.
     """
 
-    async def work(database: Database) -> str:
-        shop = await set_same_seller(database, shop_id, earlier_bin, is_same=not no_longer, reason=reason)
-        return shop.organization_bin
+    async def work(database: Database) -> None:
+        await set_same_seller(database, shop_id, earlier_bin, present_bin, is_same=not no_longer, reason=reason)
 
-    today = with_database(work)
+    with_database(work)
     are = "are of different sellers" if no_longer else "are of the same seller"
-    typer.echo(f"For shop {shop_id}, {earlier_bin} and {today} {are}.")
+    typer.echo(f"For shop {shop_id}, {earlier_bin} and {present_bin} {are}.")
 
 
 _COLUMNS = ("shop_id", "name", "city", "organization_bin", "device_token", "is_active", "provider", "version")

@@ -13,18 +13,21 @@ from payment_service.routing.models import PaymentConfig, PaymentConfigHistory, 
 
 
 async def set_same_seller(
-    database: Database, shop_id: int, earlier_bin: str, *, is_same: bool, reason: str
-) -> PaymentConfig:
-    """Record whether an earlier BIN of a shop belongs to its present seller; returns the shop's routing.
+    database: Database, shop_id: int, earlier_bin: str, present_bin: str, *, is_same: bool, reason: str
+) -> None:
+    """Record whether an earlier BIN of a shop belongs to its present seller, whose BIN is named too.
 
     Raises:
         ShopNotConfigured: when there is no such shop.
-        InvalidInput: when the shop never had that BIN, or has it today.
+        InvalidInput: when the shop never had the earlier BIN, or has another BIN than the present one today: by now the
+            shop may be somebody else's.
     """
     async with database.transaction() as session:
         shop = await session.scalar(select(PaymentConfig).where(PaymentConfig.shop_id == shop_id).with_for_update())
         if shop is None:
             raise ShopNotConfigured(shop_id)
+        if present_bin != shop.organization_bin:
+            raise InvalidInput("present_bin", f"is not the shop's today, which is {shop.organization_bin}")
         had = select(PaymentConfigHistory.version).where(
             PaymentConfigHistory.shop_id == shop_id, PaymentConfigHistory.organization_bin == earlier_bin
         )
@@ -51,4 +54,3 @@ async def set_same_seller(
             organization_bin=shop.organization_bin,
             reason=reason,
         )
-    return shop
