@@ -76,7 +76,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             words={"0": "yes", "1": "NO, HELD"},
         ),
         Panel(
-            "Does the database enforce its rules?",
+            "Does the database enforce its laws?",
             (("max(payment_service_laws_off)", ""),),
             kind="stat",
             limit=0,

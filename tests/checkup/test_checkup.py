@@ -150,7 +150,7 @@ async def test_triggers_that_are_switched_off(well: Services, sql: asyncpg.Conne
         await sql.execute("ALTER TABLE sending_hold DISABLE TRIGGER ALL")
     try:
         assert await found(well) == {("laws", Level.BAD): "triggers are switched off on sending_hold"}
-        with pytest.raises(StartError, match="does not enforce its rules: triggers are switched off on sending_hold"):
+        with pytest.raises(StartError, match="does not enforce its laws: triggers are switched off on sending_hold"):
             await check_database(well.settings)
         for _ in range(2):
             await worker._look_at_laws()

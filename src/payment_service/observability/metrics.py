@@ -95,7 +95,7 @@ OUTCOMES_UNWRITTEN = Gauge(
     "payment_service_outcomes_unwritten",
     "Calls to the provider whose outcome only this process knows, for the database did not take it yet",
 )
-LAWS_OFF = Gauge("payment_service_laws_off", "1 while the database does not enforce its rules, so that doctor says why")
+LAWS_OFF = Gauge("payment_service_laws_off", "1 while the database does not enforce its laws, so that doctor says why")
 TOKENS_UNREADABLE = Gauge(
     "payment_service_device_tokens_unreadable", "Shops whose device token ENCRYPTION_KEYS do not open"
 )

@@ -81,7 +81,7 @@ class Guarantees:
     """How PostgreSQL is set up, as a session of the service sees it."""
 
     laws_off: str | None
-    """Why the database does not enforce its rules in this session, as a sentence; none when it does."""
+    """Why the database does not enforce its laws in this session, as a sentence; none when it does."""
     added: Sequence[str]
     """What others have put on the tables, which may drop, change or refuse what is written."""
     wrong_settings: Mapping[str, tuple[str, str]]

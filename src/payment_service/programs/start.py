@@ -57,7 +57,7 @@ async def check_database(settings: Settings, database: Database | None = None) -
 
     Raises:
         StartError: when it is not at the schema that this code needs, its sessions are shared and must not be, the
-            role lacks a right, its rules are switched off, its payments are of another provider, or the vault cannot
+            role lacks a right, its laws are switched off, its payments are of another provider, or the vault cannot
             open it.
     """
     async with open_services(settings, database) as services:
@@ -101,7 +101,7 @@ async def check_laws(services: Services) -> None:
     async with services.database.reading() as session:
         off = await laws_off(session)
     if off:
-        raise StartError(f"The database does not enforce its rules: {off}. payment-service doctor tells more.")
+        raise StartError(f"The database does not enforce its laws: {off}. payment-service doctor tells more.")
 
 
 async def check_provider(services: Services) -> None:
