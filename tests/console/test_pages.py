@@ -601,6 +601,12 @@ async def test_more_tasks_than_a_page_shows_are_counted_and_the_oldest_shown(
     assert not any(str(other.id) in page.text for other in others)
 
 
+async def settle_form(client: httpx.AsyncClient, path: str, **given: str) -> dict[str, str]:
+    """What a person sends from the form of that address."""
+    found = re.search('name="seen" value="([^"]*)"', (await client.get(path)).text)
+    return {"seen": found[1] if found else "", "reason": REASON, **given}
+
+
 async def test_task_is_settled_and_taken_back_by_another(
     services: Services,
     wire: respx.MockRouter,
@@ -616,9 +622,10 @@ async def test_task_is_settled_and_taken_back_by_another(
     assert str(payment.short_code) in tasks.text
     proxy.default = "Processed"
     path = f"/console/payments/{payment.id}"
-    bad = await one.post(f"{path}/settle", data={"found": "paid", "external_id": "", "reason": REASON})
+    form = await settle_form(one, f"{path}/settle", found="paid", external_id="")
+    bad = await one.post(f"{path}/settle", data=form)
     assert (bad.status_code, "Take the Kaspi id" in bad.text) == (422, True)
-    form = {"found": "paid", "external_id": "12800999001", "reason": REASON}
+    form["external_id"] = "12800999001"
     await sql.execute(LONG_AGO)
     assert (await one.post(f"{path}/settle", data=form)).status_code == 422
     form["password"] = PASSWORD
@@ -627,13 +634,33 @@ async def test_task_is_settled_and_taken_back_by_another(
     assert REASON in page
     assert "one@example.kz" in page
     assert "Nothing waits for people." in (await one.get("/console/tasks")).text
-    own = await one.post(f"{path}/undo", data={"reason": "by mistake"})
+    undoing = await settle_form(two, f"{path}/undo", reason="another order")
+    own = await one.post(f"{path}/undo", data=undoing)
     assert (own.status_code, "another person has to undo it" in own.text) == (403, True)
-    undoing = {"reason": "another order"}
     assert (await two.post(f"{path}/undo", data=undoing)).status_code == 422
     undoing["password"] = PASSWORD
     assert (await two.post(f"{path}/undo", data=undoing)).headers["location"].endswith("undone")
     assert "We do not know the outcome yet" in (await two.get(path)).text
+
+
+async def test_form_of_yesterday_settles_nothing_today(
+    services: Services, wire: respx.MockRouter, shops: dict[int, str], proxy: GoodProxy, sign_in: SignIn
+) -> None:
+    """One found nothing yesterday; meanwhile another found it paid, and that was undone."""
+    payment = await unknown(services, wire, proxy)
+    one, two, three = [await sign_in(name=name) for name in ("one", "two", "three")]
+    path = f"/console/payments/{payment.id}"
+    proxy.default = "Processed"
+    of_yesterday = await settle_form(one, f"{path}/settle", found="paid", external_id="12800999001")
+    await two.post(f"{path}/settle", data=of_yesterday)
+    undoing = await settle_form(three, f"{path}/undo")
+    assert (await three.post(f"{path}/undo", data=undoing)).headers["location"].endswith("undone")
+    late = await one.post(f"{path}/settle", data=of_yesterday)
+    assert late.headers["location"].endswith("done=changed-before")
+    assert "Something has changed since you opened that form" in (await one.get(late.headers["location"])).text
+    again = await settle_form(one, f"{path}/settle", found="paid", external_id="12800999001")
+    assert (await one.post(f"{path}/settle", data=again)).headers["location"].endswith("done=settled")
+    assert (await three.post(f"{path}/undo", data=undoing)).headers["location"].endswith("done=changed-before")
 
 
 async def test_what_kaspi_contradicts_is_not_settled(
@@ -641,8 +668,8 @@ async def test_what_kaspi_contradicts_is_not_settled(
 ) -> None:
     payment = await unknown(services, wire, proxy)
     client = await sign_in()
-    form = {"found": "paid", "external_id": "12800999001", "reason": REASON}
-    answer = await client.post(f"/console/payments/{payment.id}/settle", data=form)
+    path = f"/console/payments/{payment.id}/settle"
+    answer = await client.post(path, data=await settle_form(client, path, found="paid", external_id="12800999001"))
     assert (answer.status_code, "Kaspi says otherwise" in answer.text) == (409, True)
     assert REASON in answer.text  # what was typed stays
 
@@ -656,11 +683,13 @@ async def test_refund_is_settled_and_taken_back(
     [refund] = await services.refunds.of_payment(payment.id)
     path = f"/console/payments/{payment.id}/refunds/{refund.id}"
     assert f"{path}/settle" in (await one.get("/console/tasks")).text
-    early = await one.post(f"{path}/settle", data={"found": "failed", "reason": REASON})
+    form = await settle_form(one, f"{path}/settle", found="failed")
+    early = await one.post(f"{path}/settle", data=form)
     assert (early.status_code, "Look into the cabinet again" in early.text) == (409, True)
-    done = await one.post(f"{path}/settle", data={"found": "succeeded", "reason": REASON})
+    done = await one.post(f"{path}/settle", data={**form, "found": "succeeded"})
     assert done.headers["location"].endswith("done=settled")
-    assert (await two.post(f"{path}/undo", data={"reason": REASON})).headers["location"].endswith("done=undone")
+    undoing = await settle_form(two, f"{path}/undo")
+    assert (await two.post(f"{path}/undo", data=undoing)).headers["location"].endswith("done=undone")
     elsewhere = f"/console/payments/{payment.id}/refunds/{UUID(int=3)}/settle"
     assert (await one.get(elsewhere)).status_code == 404
 

@@ -1,4 +1,8 @@
-"""Settling a payment or a refund by hand, and undoing that."""
+"""Settling a payment or a refund by hand, and undoing that.
+
+The forms carry the version that their page showed. What was found yesterday is not written down today of a payment that
+somebody settled, or took back, since: the first look is of another moment.
+"""
 
 import re
 from typing import Any, Final
@@ -62,7 +66,10 @@ async def _answer(context: PageContext, template: str, act: Any, *, done: str) -
         if refund is None:
             raise RefundNotFound(wanted)
     error: ServiceError | None = None
+    seen = str(refund.version if refund else shown.payment.version)
     if context.is_sent:
+        if context.form_value("seen") != seen:
+            return redirect(f"{HOME}/payments/{shown.payment.id}", done="changed-before")
         try:
             await act(context, refund)
         except ServiceError as refusal:
@@ -74,6 +81,7 @@ async def _answer(context: PageContext, template: str, act: Any, *, done: str) -
         error,
         **await facts(context, shown),
         refund=refund,
+        seen=seen,
         made_at=refund.created_at if refund else shown.payment.created_at,
         given=context.form,
     )
