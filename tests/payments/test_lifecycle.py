@@ -371,8 +371,8 @@ def test_reading_that_told_nothing_is_tried_for_a_day_also_after_years_without_a
 
 @pytest.mark.parametrize("state", sorted(OPEN))
 def test_word_that_takes_a_second_reading_gets_it_however_old_the_payment_is(state: State) -> None:
-    assert FollowPlan().next_check(FollowState(state=state, age_s=10**8, error_seen=True)) == 30
-    assert FollowPlan().next_check(FollowState(state=state, age_s=10**8, status_is_final=True)) == 5
+    assert FollowPlan().next_check(FollowState(state=state, age_s=10**8, in_state_s=10**8, error_seen=True)) == 30
+    assert FollowPlan().next_check(FollowState(state=state, age_s=10**8, in_state_s=10**8, status_is_final=True)) == 5
 
 
 @settings(deadline=None)
@@ -386,7 +386,9 @@ def test_word_that_takes_a_second_reading_gets_it_however_old_the_payment_is(sta
 def test_follower_always_pauses_and_always_ends(
     state: State, age_s: float, error_seen: bool, final: bool, unread: int
 ) -> None:
-    now = FollowState(state=state, age_s=age_s, error_seen=error_seen, status_is_final=final, unread=unread)
+    now = FollowState(
+        state=state, age_s=age_s, in_state_s=age_s, error_seen=error_seen, status_is_final=final, unread=unread
+    )
     delay_s = FollowPlan().next_check(now)
     if unread:
         assert (delay_s is None) == (age_s > 2 * 86400 and unread > A_DAY_OF_TRIES)

@@ -46,6 +46,7 @@ from tests.support.asking import (
     taking,
     two_shops,
 )
+from tests.support.due_work import work_off
 from tests.support.replies import accepted, failure, status_reply
 from tests.support.shops import SHOPS
 
@@ -190,6 +191,19 @@ async def test_payment_that_was_found_open_is_followed(
     await settle(services, payment, PENDING, FOUND)
     assert await sql.fetchval("SELECT next_check_at > now() FROM payment")
     assert await planned(sql) == 1
+
+
+async def test_payment_that_was_found_open_after_a_weekend_is_followed_from_then_on(
+    services: Services, wire: respx.MockRouter, sql: asyncpg.Connection, payment: Payment
+) -> None:
+    await age(sql, 3 * 86400)
+    says(wire, "Wait")
+    await settle(services, payment, PENDING, FOUND)
+    assert await planned(sql) > 0
+    says(wire, "Processed")
+    await sql.execute("UPDATE payment SET next_check_at = now()")
+    await work_off(services.polling)
+    assert await sql.fetchval("SELECT state FROM payment") == PAID
 
 
 async def test_payment_that_was_never_made_frees_its_order(

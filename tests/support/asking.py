@@ -113,7 +113,7 @@ async def age(sql: asyncpg.Connection, seconds: float, table: str = "payment") -
     """Let rows be older than they are."""
     async with sql.transaction():
         await sql.execute("SET LOCAL session_replication_role = replica")
-        moments = ("created_at",) if table == "idempotency_claim" else ("created_at", "known_at")
+        moments = ("created_at",) if table == "idempotency_claim" else ("created_at", "known_at", "moved_at")
         older = ", ".join(f"{moment} = {moment} - make_interval(secs => $1)" for moment in moments)
         await sql.execute(f"UPDATE {table} SET {older}", seconds)
 

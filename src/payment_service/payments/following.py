@@ -27,8 +27,9 @@ class FollowPlan:
     def next_check(self, now: "FollowState") -> float | None:
         """Seconds until the next reading; none when the payment is not followed any more."""
         if now.is_open:
-            over = now.age_s > self.follow_for_s and not now.takes_another_reading
-            too_late = now.age_s > self.follow_for_s + _LAST_TRIES_S
+            # Since its last move: what a person found open after a weekend is followed from then on.
+            over = now.in_state_s > self.follow_for_s and not now.takes_another_reading
+            too_late = now.in_state_s > self.follow_for_s + _LAST_TRIES_S
             planned: float | None = self._while_open(now)
         elif now.may_be_paid_late:
             planned = next((tail - now.in_state_s for tail in self.tails_s if tail > now.in_state_s), None)

@@ -66,7 +66,7 @@ RETURNING id
 _RESUME: Final = """
 UPDATE payment SET next_check_at = now()
 WHERE state IN ('pending', 'unknown') AND next_check_at IS NULL AND external_id IS NOT NULL AND same_as IS NULL
-  AND created_at > now() - make_interval(secs => $1::float8)
+  AND moved_at > now() - make_interval(secs => $1::float8)
 RETURNING id
 """
 _NEXT: Final = "SELECT extract(epoch FROM min(next_check_at) - now())::float8 FROM payment WHERE next_check_at > now()"
