@@ -27,6 +27,7 @@ from payment_service.payments.models import Payment
 from payment_service.postgres.vault import new_key
 from payment_service.refunds.service import RefundAnswer, RefundRequest
 from payment_service.refunds.settling import RefundSettlement
+from payment_service.refunds.views import RefundLine
 from payment_service.routing.tokens import DeviceTokens
 from payment_service.services import Services
 from tests.support.alarms import alarms
@@ -497,6 +498,17 @@ async def test_event_of_a_refund_shows_its_payment_as_paid_however_early_it_was_
     told = json.loads(await sql.fetchval("SELECT data -> 'payment' FROM event WHERE type = 'refund.succeeded'"))
     assert (told["state"], told["status"]) == ("paid", "Processed")
     assert datetime.fromisoformat(told["moved_at"]) == now.moved_at
+
+
+async def test_event_of_a_refund_shows_it_as_get_does(
+    services: Services, payment: Payment, wire: respx.MockRouter, sql: asyncpg.Connection
+) -> None:
+    refunding(wire)
+    made = (await services.refunds.refund(give_back(payment))).refund
+    told = json.loads(await sql.fetchval("SELECT data FROM event WHERE type = 'refund.succeeded'"))
+    del told["payment"]
+    assert set(told) == set(RefundLine.model_fields)
+    assert RefundLine.model_validate(told) == RefundLine.of(made)
 
 
 async def test_refund_of_one_payment_leaves_another_alone(

@@ -27,6 +27,7 @@ class RefundLine(BaseModel):
     provider_refund_id: str | None
     created_at: datetime
     updated_at: datetime
+    moved_at: datetime = Field(description="When its state last changed.")
 
     @classmethod
     def of(cls, refund: Refund) -> Self:
@@ -41,6 +42,7 @@ class RefundLine(BaseModel):
             provider_refund_id=refund.provider_refund_id,
             created_at=refund.created_at,
             updated_at=refund.updated_at,
+            moved_at=refund.moved_at,
         )
 
 
