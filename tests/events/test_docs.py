@@ -12,7 +12,11 @@ from standardwebhooks.webhooks import Webhook
 
 from payment_service.access.service import FULL_ACCESS
 from payment_service.events.outbox import EventType
+from payment_service.payments import lifecycle as payment_lifecycle
 from payment_service.payments.views import PaymentLine
+from payment_service.providers.interface import Unknown
+from payment_service.providers.kaspi.mapping import NO_MONEY_MOVED
+from payment_service.refunds import lifecycle as refund_lifecycle
 from payment_service.refunds.views import RefundLine
 from payment_service.services import Services
 from payment_service.webhooks import endpoints
@@ -152,6 +156,20 @@ def test_example_has_the_shape_in_which_it_is_sent(kind: str) -> None:
             assert set(data) == REFUND | {"payment"}
             assert set(data["payment"]) == PAYMENT
             assert data["version"] == example["version"]
+
+
+@pytest.mark.parametrize("kind", ["payment.failed", "refund.failed"])
+def test_example_of_a_refusal_has_a_code_that_is_one(kind: str) -> None:
+    assert EXAMPLES[kind]["data"]["error_code"] in NO_MONEY_MOVED
+
+
+@pytest.mark.parametrize(
+    ("kind", "decide"), [("payment.unknown", payment_lifecycle.decide), ("refund.unknown", refund_lifecycle.decide)]
+)
+def test_example_of_what_is_unknown_has_the_words_of_the_service(kind: str, decide: Any) -> None:
+    data = EXAMPLES[kind]["data"]
+    step = decide("sending", Unknown("timeout"))
+    assert (data["state"], data["error_code"], data["error_message"]) == (step.state, step.code, step.message)
 
 
 @pytest.mark.parametrize("kind", ["endpoint.disabled", "endpoint.recovered", "test"])
