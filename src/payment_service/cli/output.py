@@ -73,6 +73,11 @@ def show(
     console.print(table)
 
 
+def fields_of(row: object, *names: str) -> dict[str, Any]:
+    """These attributes of a row, as a line of what ``show`` prints."""
+    return {name: getattr(row, name) for name in names}
+
+
 def show_once(row: Mapping[str, Any], name: str, secret: str, *, as_json: bool) -> None:
     """Print a row, and the secret that nobody is shown again."""
     if as_json:

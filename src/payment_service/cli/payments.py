@@ -8,7 +8,7 @@ import typer
 
 from payment_service.access.service import FULL_ACCESS
 from payment_service.characters import one_line
-from payment_service.cli.output import AsJson, fail, show
+from payment_service.cli.output import AsJson, fail, fields_of, show
 from payment_service.cli.running import with_services
 from payment_service.money import Money
 from payment_service.payments.lifecycle import State
@@ -109,17 +109,12 @@ def undo_settle_refund(refund_id: Id, *, reason: Why, as_json: AsJson = False) -
 
 
 def _show_payment(payment: Payment, *, as_json: bool) -> None:
-    show(
-        [{"id": payment.id, "state": payment.state, "status": payment.status, "external_id": payment.external_id}],
-        as_json=as_json,
-    )
+    show([fields_of(payment, "id", "state", "status", "external_id")], as_json=as_json)
 
 
 def _show_refund(refund: Refund, *, as_json: bool) -> None:
-    show(
-        [{"id": refund.id, "state": refund.state, "amount": _tenge(refund.amount), "payment": refund.payment_id}],
-        as_json=as_json,
-    )
+    line = {**fields_of(refund, "id", "state"), "amount": _tenge(refund.amount), "payment": refund.payment_id}
+    show([line], as_json=as_json)
 
 
 def _checked(reason: str) -> str:
@@ -138,15 +133,11 @@ def _checked_id(text: str | None) -> str | None:
 def _line(what: Payment | Refund, payment: Payment) -> dict[str, Any]:
     return {
         "what": "refund" if isinstance(what, Refund) else "payment",
-        "id": what.id,
-        "state": what.state,
-        "shop_id": payment.shop_id,
-        "organization_bin": payment.organization_bin,
+        **fields_of(what, "id", "state"),
+        **fields_of(payment, "shop_id", "organization_bin"),
         "phone": f"•••{payment.phone_last4}" if payment.phone_last4 else None,
         "amount": _tenge(what.amount),
-        "short_code": payment.short_code,
-        "external_id": payment.external_id,
-        "order_id": payment.order_id,
+        **fields_of(payment, "short_code", "external_id", "order_id"),
         "why": what.error_code,
         "made_at": f"{what.created_at:%Y-%m-%d %H:%M:%S %Z}",
         "since": f"{what.moved_at:%Y-%m-%d %H:%M:%S %Z}",

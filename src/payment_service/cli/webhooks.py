@@ -9,7 +9,7 @@ from uuid import UUID
 import typer
 
 from payment_service.access.service import FULL_ACCESS
-from payment_service.cli.output import AsJson, asked_for, completing, fail, in_utc, plain, show, show_once
+from payment_service.cli.output import AsJson, asked_for, completing, fail, fields_of, in_utc, plain, show, show_once
 from payment_service.cli.running import with_services
 from payment_service.webhooks.endpoints import SUBSCRIBABLE, NewSecret
 from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
@@ -30,6 +30,10 @@ HEADER = (
 )
 HeaderOption = Annotated[list[str] | None, typer.Option("--header", help=HEADER)]
 WAIT_S = 25
+_OF_ENDPOINT = ("is_active", "off_reason", "failing_since", "unreadable")
+_OF_EVENT = ("id", "event_id", "endpoint_id", "type", "subject_id", "version")
+_OF_STATE = ("state", "tries", "next_try_at", "created_at")
+_OF_TRY = ("succeeded", "status", "error", "answer", "duration_ms")
 
 
 @app.command("list")
@@ -237,18 +241,7 @@ def _show_secret(made: NewSecret, shown: dict[str, Any], *, as_json: bool) -> No
 
 
 def _show_details(found: DeliveryDetails, *, as_json: bool) -> None:
-    tries = [
-        {
-            "number": tried.number,
-            "at": tried.created_at,
-            "succeeded": tried.succeeded,
-            "status": tried.status,
-            "error": tried.error,
-            "answer": tried.answer,
-            "duration_ms": tried.duration_ms,
-        }
-        for tried in found.tries
-    ]
+    tries = [{"number": tried.number, "at": tried.created_at, **fields_of(tried, *_OF_TRY)} for tried in found.tries]
     if as_json:
         show([{**_delivery(found.delivery), "attempts": tries}], as_json=True)
         return
@@ -268,23 +261,9 @@ def _line(shown: dict[str, Any]) -> dict[str, Any]:
         "description": shown["description"],
         "events": shown["events"] or "all",
         "shops": shown["shops"] or "all",
-        "is_active": shown["is_active"],
-        "off_reason": shown["off_reason"],
-        "failing_since": shown["failing_since"],
-        "unreadable": shown["unreadable"],
+        **{name: shown[name] for name in _OF_ENDPOINT},
     }
 
 
 def _delivery(delivery: EventDelivery) -> dict[str, Any]:
-    return {
-        "id": delivery.id,
-        "event_id": delivery.event_id,
-        "endpoint_id": delivery.endpoint_id,
-        "type": delivery.type,
-        "subject_id": delivery.subject_id,
-        "version": delivery.version,
-        "state": delivery.state,
-        "tries": delivery.tries,
-        "next_try_at": delivery.next_try_at,
-        "created_at": delivery.created_at,
-    }
+    return fields_of(delivery, *_OF_EVENT, *_OF_STATE)
