@@ -3,8 +3,9 @@
 import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
+from fastapi import Query
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -145,6 +146,17 @@ SentId = Annotated[
     ),
 ]
 """The same in a body, where it may come as a number."""
+
+
+Item = TypeVar("Item")
+Cursor = Annotated[str | None, Query(max_length=200)]
+
+
+class Listed(BaseModel, Generic[Item]):
+    """A page of a list."""
+
+    items: list[Item]
+    next_cursor: str | None = Field(description="Pass it to get the next page; null on the last page.")
 
 
 class Body(BaseModel):

@@ -8,12 +8,11 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, Field
 
 from payment_service.access.service import Caller
 from payment_service.api import problems
 from payment_service.api.dependencies import AnswerBy, InServices, PaymentsReader, PaymentsWriter
-from payment_service.api.fields import ExternalId, Moment, ShopId, Text
+from payment_service.api.fields import Cursor, ExternalId, Listed, Moment, ShopId, Text
 from payment_service.api.outcomes import UNKNOWN, refused, unknown
 from payment_service.api.payment_requests import Create, CreateLink, IdempotencyKey
 from payment_service.api.responses import json_response
@@ -62,11 +61,8 @@ class PaymentDetails(PaymentLine):
     history: list[HistoryLine]
 
 
-class PaymentPage(BaseModel):
+class PaymentPage(Listed[PaymentLine]):
     """Some payments, newest first."""
-
-    items: list[PaymentLine]
-    next_cursor: str | None = Field(description="Pass it to get the next page; null on the last page.")
 
 
 def _problems(*more: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
@@ -150,7 +146,7 @@ async def search(
     since: Annotated[Moment | None, Query(description="Made at this time or later (ISO 8601).")] = None,
     until: Annotated[Moment | None, Query(description="Made before this time (ISO 8601).")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    cursor: Cursor = None,
 ) -> PaymentPage:
     """Lists the payments that the caller may see, newest first."""
     wanted = PaymentFilter(

@@ -5,11 +5,11 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, StrictBool, ValidationInfo, field_validator
 
 from payment_service.api import problems
 from payment_service.api.dependencies import AnswerBy, InServices, PaymentsReader, RefundsWriter
-from payment_service.api.fields import Body, Moment, SentId, ShopId, Tenge
+from payment_service.api.fields import Body, Cursor, Listed, Moment, SentId, ShopId, Tenge
 from payment_service.api.outcomes import UNKNOWN, refused, unknown
 from payment_service.api.payment_requests import IdempotencyKey
 from payment_service.api.responses import json_response
@@ -70,11 +70,8 @@ class RefundBody(Body):
         return amount
 
 
-class RefundPage(BaseModel):
+class RefundPage(Listed[RefundItem]):
     """Some refunds, newest first."""
-
-    items: list[RefundItem]
-    next_cursor: str | None = Field(description="Pass it to get the next page; null on the last page.")
 
 
 @router.get("/refunds", summary="Search refunds", responses=problems.declared())
@@ -87,7 +84,7 @@ async def search(
     since: Annotated[Moment | None, Query(description="Requested at this time or later (ISO 8601).")] = None,
     until: Annotated[Moment | None, Query(description="Requested before this time (ISO 8601).")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    cursor: Cursor = None,
 ) -> RefundPage:
     """Lists the refunds of payments that the caller may see, newest first."""
     wanted = RefundFilter(

@@ -28,7 +28,7 @@ from pydantic_core import CoreSchema
 
 from payment_service.api import problems
 from payment_service.api.dependencies import Admin, InServices, ReportsWriter
-from payment_service.api.fields import Moment, SentId, ShopId, Text, digits, or_else, whole
+from payment_service.api.fields import Cursor, Moment, SentId, ShopId, Text, digits, or_else, whole
 from payment_service.api.strict import MAX_ERRORS, StrictRoute, not_known, unknown_parameters
 from payment_service.audit import service as audit
 from payment_service.audit.models import AuditEntry
@@ -285,7 +285,7 @@ async def logs(
     skip: Annotated[
         int, Query(ge=0, le=100_000, description="For the first pages. Use the cursor for deep paging.")
     ] = 0,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    cursor: Cursor = None,
     accept: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Lists the audit log, newest first; `Accept: text/csv` returns CSV. Amounts are tiyn.

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 from payment_service.access.service import Caller
 from payment_service.api import problems
 from payment_service.api.dependencies import Admin, InServices
-from payment_service.api.fields import Body, Changes, Moment, ShopId, Text
+from payment_service.api.fields import Body, Changes, Cursor, Listed, Moment, ShopId, Text
 from payment_service.api.responses import json_response
 from payment_service.api.strict import StrictRoute
 from payment_service.errors import DeliveryNotFound, InvalidInput, ShopNotConfigured, WebhookNotFound, WebhookOff
@@ -147,11 +147,8 @@ class DeliveryDetailsAnswer(DeliveryAnswer):
     body: str = Field(description="What is sent.")
 
 
-class DeliveryPage(BaseModel):
+class DeliveryPage(Listed[DeliveryAnswer]):
     """Some deliveries, newest first."""
-
-    items: list[DeliveryAnswer]
-    next_cursor: str | None = Field(description="Pass it to get the next page; null on the last page.")
 
 
 class Replay(Body):
@@ -281,7 +278,7 @@ async def deliveries(
     since: Annotated[Moment | None, Query()] = None,
     until: Annotated[Moment | None, Query()] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    cursor: Cursor = None,
 ) -> DeliveryPage:
     """Lists deliveries, newest first. `dead` deliveries were given up and can be replayed."""
     page = await services.delivery_record.search(
