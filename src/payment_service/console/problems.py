@@ -26,12 +26,6 @@ _STATUS: Final[Mapping[type[ServiceError], int]] = {
     errors.RateLimited: 429,
     errors.ProviderUnavailable: 503,
     errors.ProviderRefused: 502,
-    errors.TryAgainLater: 503,
-    errors.DatabaseUnavailable: 503,
-    errors.SendingHeld: 503,
-    errors.TooManyConnections: 503,
-    errors.NoRoomToWait: 503,
-    errors.Draining: 503,
 }
 _SENTENCES: Final[Mapping[type[ServiceError], str]] = {
     errors.PaymentNotFound: mark("There is no such payment here, or it is of a shop that you do not see."),
@@ -140,6 +134,8 @@ _UNFORESEEN: Final = mark("Something went wrong here. It was noted. Look at the 
 
 def status_of(error: Exception) -> int:
     """The HTTP status of an error."""
+    if isinstance(error, errors.TryAgainLater):
+        return 503
     if isinstance(error, ServiceError):
         return _STATUS.get(type(error), 409)
     return 503 if is_unreachable(error) else 500
