@@ -5,11 +5,12 @@ somebody settled, or took back, since: the first look is of another moment.
 """
 
 import re
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from starlette.responses import Response
 
-from payment_service.console.payment import facts, read
+from payment_service.console.payment import PageContent, facts, read
 from payment_service.console.web import HOME, PageContext, reason_of, redirect, require_proof
 from payment_service.errors import InvalidInput, RefundNotFound, ServiceError
 from payment_service.payments.lifecycle import State
@@ -17,6 +18,7 @@ from payment_service.payments.settling import Settlement
 from payment_service.refunds.settling import RefundSettlement
 from payment_service.refunds.views import RefundLine
 
+Act = Callable[[PageContext, RefundLine | None], Awaitable[None]]
 _PROVIDERS_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,50}")
 _FOUND: Final = {"paid": State.PAID, "pending": State.PENDING, "failed": State.FAILED}
 _REFUND_FOUND: Final = {"succeeded": True, "failed": False}
@@ -57,31 +59,49 @@ async def _undo(context: PageContext, refund: RefundLine | None) -> None:
         await context.services.settling.undo(context.me.caller, context.id(), reason)
 
 
-async def _answer(context: PageContext, template: str, act: Any, *, done: str) -> Response:
+async def _answer(context: PageContext, template: str, act: Act, *, done: str) -> Response:
     shown = await read(context)
-    refund = None
-    if "refund_id" in context.request.path_params:
-        wanted = context.id("refund_id")
-        refund = next((one for one in shown.refunds if one.id == wanted), None)
-        if refund is None:
-            raise RefundNotFound(wanted)
-    error: ServiceError | None = None
-    seen = str(refund.version if refund else shown.payment.version)
-    if context.is_sent:
-        if context.form_value("seen") != seen:
-            return redirect(f"{HOME}/payments/{shown.payment.id}", done="changed-before")
-        try:
-            await act(context, refund)
-        except ServiceError as refusal:
-            error = refusal
-        else:
-            return redirect(f"{HOME}/payments/{shown.payment.id}", done=done)
+    refund = _refund(context, shown)
+    if not context.is_sent:
+        return await _form(context, template, shown, refund)
+    if context.form_value("seen") != _version(shown, refund):
+        return redirect(f"{HOME}/payments/{shown.payment.id}", done="changed-before")
+    try:
+        await act(context, refund)
+    except ServiceError as error:
+        return await _form(context, template, shown, refund, error)
+    return redirect(f"{HOME}/payments/{shown.payment.id}", done=done)
+
+
+def _refund(context: PageContext, shown: PageContent) -> RefundLine | None:
+    """The refund of the address; none where it names a payment alone."""
+    if "refund_id" not in context.request.path_params:
+        return None
+    wanted = context.id("refund_id")
+    refund = next((one for one in shown.refunds if one.id == wanted), None)
+    if refund is None:
+        raise RefundNotFound(wanted)
+    return refund
+
+
+def _version(shown: PageContent, refund: RefundLine | None) -> str:
+    """The version of what the page is about."""
+    return str(refund.version if refund else shown.payment.version)
+
+
+async def _form(
+    context: PageContext,
+    template: str,
+    shown: PageContent,
+    refund: RefundLine | None,
+    error: ServiceError | None = None,
+) -> Response:
     return context.form_page(
         template,
         error,
         **await facts(context, shown),
         refund=refund,
-        seen=seen,
+        seen=_version(shown, refund),
         made_at=refund.created_at if refund else shown.payment.created_at,
         given=context.form,
     )
