@@ -14,6 +14,7 @@ from payment_service.console import (
     health,
     keys,
     lists,
+    messages,
     openid,
     payment,
     people,
@@ -92,7 +93,7 @@ _router: Final = Router(
         _at("/deliveries", webhooks.deliveries, needs=Right.DELIVER),
         _at("/deliveries/{id}", webhooks.delivery, needs=Right.DELIVER),
         _at("/deliveries/{id}/replay", webhooks.replay_one, get=False, post=True, needs=Right.DELIVER),
-        _at("/messages", webhooks.messages, needs=Right.DELIVER),
+        _at("/messages", messages.messages, needs=Right.DELIVER),
         # keys and people
         _at("/keys", keys.keys, needs=Right.ADMINISTER),
         _at("/keys/new", keys.new, post=True, needs=Right.ADMINISTER),

@@ -52,12 +52,6 @@ STATES: Final[dict[str, tuple[Tone, str]]] = {
     "delivered": ("good", mark("delivered")),
     "dead": ("bad", mark("given up")),
 }
-MESSAGE_STATES: Final[dict[str, tuple[Tone, str]]] = {
-    "waiting": ("wait", mark("waits")),
-    "failed": ("warn", mark("not sent yet")),
-    "sent": ("good", mark("sent")),
-    "dead": ("bad", mark("given up")),
-}
 WHY_OFF: Final = {
     "person": mark("A person switched it off."),
     "gone": mark("It answered 410: gone for good."),
@@ -182,7 +176,7 @@ async def delivery(context: PageContext) -> Response:
         one=found.delivery,
         tries=found.tries[::-1],
         body=body_of(found.event),
-        payment=_payment_of(found.event.type, found.event.subject_id, found.event.data),
+        payment=payment_of(found.event.type, found.event.subject_id, found.event.data),
         endpoint=endpoint,
         host=host_of(endpoint),
         states=STATES,
@@ -229,31 +223,6 @@ async def replay_many(context: PageContext) -> Response:
     )
 
 
-async def messages(context: PageContext) -> Response:
-    """Which chats get what, and of one chat what was sent to it."""
-    caller, record = context.me.caller, context.services.message_record
-    bound = await context.services.bindings.all(caller)
-    chat_id = uuid_of(context.query("chat")) if context.query("chat") else None
-    not_sent = context.query("show") == "not-sent"
-    chats = {one.chat.id: one.chat for one in bound}
-    chat = chats.get(chat_id) if chat_id else None
-    if chat_id and chat is None:
-        raise Refused(404)
-    return context.page(
-        "messages.html",
-        chats=[(chat, [one.binding for one in bound if one.chat.id == chat.id]) for chat in chats.values()],
-        waiting=await record.waiting(caller, chats),
-        sellers=await sellers(context, (one.binding.shop_id for one in bound)),
-        chat=chat,
-        not_sent=not_sent,
-        told=[
-            (one, _payment_of(one.event.type, one.event.subject_id, one.event.data))
-            for one in (await record.of_chat(caller, chat.id, not_sent=not_sent) if chat else ())
-        ],
-        states=MESSAGE_STATES,
-    )
-
-
 async def _wanted(context: PageContext) -> dict[str, Any]:
     """What an endpoint is to be, as the form says.
 
@@ -284,10 +253,10 @@ def _success(one: EndpointHealth) -> int | None:
 
 
 def _line(one: EventDelivery, hosts: dict[UUID, str]) -> Line:
-    return Line(one, hosts.get(one.endpoint_id, ""), _payment_of(one.type, one.subject_id, {}))
+    return Line(one, hosts.get(one.endpoint_id, ""), payment_of(one.type, one.subject_id, {}))
 
 
-def _payment_of(kind: str, subject_id: str, data: dict[str, Any]) -> str | None:
+def payment_of(kind: str, subject_id: str, data: dict[str, Any]) -> str | None:
     """Our id of the payment that an event is about, as far as it tells."""
     if kind.startswith("payment."):
         return subject_id
