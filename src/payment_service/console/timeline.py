@@ -1,6 +1,6 @@
 """The timeline of a payment: request, answers, moves, refunds, actions of people, deliveries, messages."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -91,42 +91,36 @@ def timeline(
     messages: Iterable[MessageDetails] = (),
 ) -> list[TimelineItem]:
     """The items of a payment, and who was notified, newest first."""
-    by_id = {refund.id: refund for refund in refunds}
-    items = [
-        TimelineItem(
-            payment.created_at or payment.moved_at,
-            "quiet",
-            _ASKED if payment.source == "service" else _REPORTED,
-            payment.amount,
-            caller,
-            (payment.message,) if payment.message else (),
-        )
-    ]
-    asked: set[object] = set()
-    for entry in entries:
-        refund = by_id.get(entry.refund_id) if entry.refund_id else None
-        if refund is not None and refund.id not in asked:
-            asked.add(refund.id)
-            is_asked = entry.operation_type == "refund"
-            items.append(
-                TimelineItem(
-                    refund.created_at,
-                    *_OF_REFUND[RefundState.SENDING],
-                    refund.amount,
-                    _who(entry) if is_asked else None,
-                    reason=entry.reason if is_asked else None,
-                )
-            )
-        items.append(_of_entry(entry))
-    items += [
-        TimelineItem(refund.created_at, *_OF_REFUND[RefundState.SENDING], refund.amount)
-        for refund in refunds
-        if refund.id not in asked
-    ]
-    items += [_of_delivery(one) for one in delivered]
-    items += [_of_message(one) for one in messages]
+    asked = TimelineItem(
+        payment.created_at or payment.moved_at,
+        "quiet",
+        _ASKED if payment.source == "service" else _REPORTED,
+        payment.amount,
+        caller,
+        (payment.message,) if payment.message else (),
+    )
+    items = [asked, *_of_entries(entries, refunds), *map(_of_delivery, delivered), *map(_of_message, messages)]
     # A request comes before its answer, also when both have the same time.
     return sorted(items, key=lambda one: one.at)[::-1]
+
+
+def _of_entries(entries: Iterable[AuditEntry], refunds: Sequence[RefundLine]) -> Iterator[TimelineItem]:
+    """The entries, before the first one of a refund its request; then the requests of refunds without an entry."""
+    waiting = {refund.id: refund for refund in refunds}
+    for entry in entries:
+        refund = waiting.pop(entry.refund_id, None) if entry.refund_id else None
+        if refund is not None:
+            is_asked = entry.operation_type == "refund"
+            yield TimelineItem(
+                refund.created_at,
+                *_OF_REFUND[RefundState.SENDING],
+                refund.amount,
+                _who(entry) if is_asked else None,
+                reason=entry.reason if is_asked else None,
+            )
+        yield _of_entry(entry)
+    for refund in waiting.values():
+        yield TimelineItem(refund.created_at, *_OF_REFUND[RefundState.SENDING], refund.amount)
 
 
 def _of_entry(entry: AuditEntry) -> TimelineItem:
