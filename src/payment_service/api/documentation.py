@@ -18,45 +18,25 @@ POLICY: Final = (
 )
 """The Content-Security-Policy of the page: this host alone."""
 _HEADERS: Final = {"Cache-Control": "private, max-age=3600", "Content-Security-Policy": POLICY}
+_FILES: Final = {
+    URL: ("index.html", "text/html"),
+    f"{URL}/start.js": ("start.js", "text/javascript"),
+    f"{URL}/swagger-ui.css": ("swagger-ui.css.gz", "text/css"),
+    f"{URL}/swagger-ui-bundle.js": ("swagger-ui-bundle.js.gz", "text/javascript"),
+}
+"""By address: the file, and its media type. Our own script opens the document in the page."""
 
 
-async def page(_request: Request) -> Response:
-    """The page."""
-    return Response(_read("index.html"), media_type="text/html", headers=_HEADERS)
-
-
-async def start(_request: Request) -> Response:
-    """The script that opens the document in the page."""
-    return Response(_read("start.js"), media_type="text/javascript", headers=_HEADERS)
-
-
-async def styles(request: Request) -> Response:
-    """Swagger UI's styles."""
-    return _compressed(request, "swagger-ui.css", "text/css")
-
-
-async def program(request: Request) -> Response:
-    """Swagger UI's program."""
-    return _compressed(request, "swagger-ui-bundle.js", "text/javascript")
-
-
-def _compressed(request: Request, name: str, media_type: str) -> Response:
-    content = _read(f"{name}.gz")
-    headers = {**_HEADERS, "Vary": "Accept-Encoding"}
-    if "gzip" in request.headers.get("Accept-Encoding", ""):
-        headers["Content-Encoding"] = "gzip"
-    else:
-        content = gzip.decompress(content)
+async def _file(request: Request) -> Response:
+    name, media_type = _FILES[request.scope["path"]]
+    content, headers = (files("payment_service.api") / "swagger_ui" / name).read_bytes(), {**_HEADERS}
+    if name.endswith(".gz"):
+        headers["Vary"] = "Accept-Encoding"
+        if "gzip" in request.headers.get("Accept-Encoding", ""):
+            headers["Content-Encoding"] = "gzip"
+        else:
+            content = gzip.decompress(content)
     return Response(content, media_type=media_type, headers=headers)
 
 
-def _read(name: str) -> bytes:
-    return (files("payment_service.api") / "swagger_ui" / name).read_bytes()
-
-
-ROUTES: Final = (
-    Route(URL, page),
-    Route(f"{URL}/start.js", start),
-    Route(f"{URL}/swagger-ui.css", styles),
-    Route(f"{URL}/swagger-ui-bundle.js", program),
-)
+ROUTES: Final = tuple(Route(address, _file) for address in _FILES)
