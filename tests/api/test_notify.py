@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from payment_service.access.quota import MAX_OF_SOME_SHOPS
-from payment_service.notifications.texts import NOTIFIABLE_EVENTS
+from payment_service.events.outbox import SUBSCRIBABLE
 from tests.api.conftest import SHOP, KeyMaker, problem_of
 
 pytestmark = pytest.mark.usefixtures("shops")
@@ -98,7 +98,7 @@ async def test_every_kind_of_telegram_chat_is_taken(admin: httpx.AsyncClient, ad
 
 
 async def test_every_event_of_people_can_be_asked_for(admin: httpx.AsyncClient) -> None:
-    assert (await bound(admin, events=list(NOTIFIABLE_EVENTS)))["events"] == list(NOTIFIABLE_EVENTS)
+    assert (await bound(admin, events=list(SUBSCRIBABLE)))["events"] == list(SUBSCRIBABLE)
 
 
 async def test_shop_must_be_there(admin: httpx.AsyncClient) -> None:

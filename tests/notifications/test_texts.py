@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from payment_service.events.outbox import EventType
+from payment_service.events.outbox import SUBSCRIBABLE, EventType
 from payment_service.languages import Language
 from payment_service.notifications import email, telegram
 from payment_service.notifications.texts import (
     ADVICE,
     HEADLINES,
-    NOTIFIABLE_EVENTS,
     EventFacts,
     Note,
     money,
@@ -76,7 +75,7 @@ def test_paid_is_told_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("language", Language)
-@pytest.mark.parametrize("kind", NOTIFIABLE_EVENTS)
+@pytest.mark.parametrize("kind", SUBSCRIBABLE)
 def test_every_event_has_words_in_every_language(kind: EventType, language: Language) -> None:
     note = told(kind, language)
     assert note.headline.startswith(headline(kind, language))
@@ -85,14 +84,14 @@ def test_every_event_has_words_in_every_language(kind: EventType, language: Lang
 
 
 def test_languages_say_it_differently() -> None:
-    assert HEADLINES.keys() == set(NOTIFIABLE_EVENTS) >= ADVICE.keys()
-    for kind in NOTIFIABLE_EVENTS:
+    assert HEADLINES.keys() == set(SUBSCRIBABLE) >= ADVICE.keys()
+    for kind in SUBSCRIBABLE:
         assert len({headline(kind, language) for language in Language}) == len(Language)
 
 
 def test_no_headline_stands_for_two_events() -> None:
     for language in Language:
-        assert len({headline(kind, language) for kind in NOTIFIABLE_EVENTS}) == len(NOTIFIABLE_EVENTS)
+        assert len({headline(kind, language) for kind in SUBSCRIBABLE}) == len(SUBSCRIBABLE)
 
 
 @pytest.mark.parametrize(

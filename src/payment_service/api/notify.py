@@ -13,17 +13,16 @@ from payment_service.api.fields import Body, Changes, ShopId, Text
 from payment_service.api.responses import json_response
 from payment_service.api.strict import StrictRoute
 from payment_service.errors import BindingExists, BindingNotFound, MessageNotSent, PaymentNotFound, ShopNotConfigured
-from payment_service.events.outbox import EventType
+from payment_service.events.outbox import SUBSCRIBABLE, EventType
 from payment_service.languages import Language
 from payment_service.notifications.bindings import BindingRequest, BoundChat
 from payment_service.notifications.models import MessageState
 from payment_service.notifications.record import MessageDetails
-from payment_service.notifications.texts import NOTIFIABLE_EVENTS
 
 router = APIRouter(tags=["admin"], route_class=StrictRoute)
 
 Description = Annotated[Text, StringConstraints(max_length=200)]
-NotifiableEvent = Annotated[EventType, WithJsonSchema({"type": "string", "enum": list(NOTIFIABLE_EVENTS)})]
+NotifiableEvent = Annotated[EventType, WithJsonSchema({"type": "string", "enum": list(SUBSCRIBABLE)})]
 Events = Annotated[list[NotifiableEvent], Field(min_length=1, examples=[["payment.paid"]])]
 BindingId = Annotated[UUID, Path(description="The binding, as the list shows it.")]
 

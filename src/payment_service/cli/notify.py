@@ -8,10 +8,10 @@ import typer
 from payment_service.access.service import FULL_ACCESS
 from payment_service.cli.output import AsJson, completing, plain, show
 from payment_service.cli.running import with_services
+from payment_service.events.outbox import SUBSCRIBABLE
 from payment_service.languages import Language
 from payment_service.notifications.bindings import BindingRequest, BoundChat
 from payment_service.notifications.channel import SETTING_OF
-from payment_service.notifications.texts import NOTIFIABLE_EVENTS
 
 if TYPE_CHECKING:
     from payment_service.services import Services
@@ -25,7 +25,7 @@ def add(
     chat: Annotated[
         str, typer.Option(help="A Telegram chat's number (-100123...) or a channel's @name; an e-mail address.")
     ],
-    events: Annotated[str, typer.Option(help=f"The events, separated by commas: {', '.join(NOTIFIABLE_EVENTS)}.")],
+    events: Annotated[str, typer.Option(help=f"The events, separated by commas: {', '.join(SUBSCRIBABLE)}.")],
     shop: Annotated[int | None, typer.Option(help="The shop; all shops if left out.")] = None,
     channel: Annotated[str, typer.Option(help="telegram or email.")] = "telegram",
     language: Annotated[

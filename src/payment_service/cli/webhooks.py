@@ -11,7 +11,8 @@ import typer
 from payment_service.access.service import FULL_ACCESS
 from payment_service.cli.output import AsJson, asked_for, completing, fail, fields_of, in_utc, plain, show, show_once
 from payment_service.cli.running import with_services
-from payment_service.webhooks.endpoints import SUBSCRIBABLE, NewSecret
+from payment_service.events.outbox import SUBSCRIBABLE
+from payment_service.webhooks.endpoints import NewSecret
 from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
 from payment_service.webhooks.record import DeliveryDetails
 

@@ -30,13 +30,14 @@ from payment_service.console.web import (
     uuid_of,
 )
 from payment_service.errors import InvalidInput, ServiceError
+from payment_service.events.outbox import SUBSCRIBABLE
 from payment_service.identifiers import new_id
 from payment_service.languages import mark
 from payment_service.payments.search import find
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.reconciliation.turnover import names_of_shops
 from payment_service.webhooks.delivery import body_of
-from payment_service.webhooks.endpoints import SUBSCRIBABLE, host_of
+from payment_service.webhooks.endpoints import host_of
 from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
 from payment_service.webhooks.record import EndpointHealth
 

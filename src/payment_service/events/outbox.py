@@ -14,6 +14,7 @@ from pydantic_core import to_jsonable_python
 from sqlalchemy import ARRAY, ColumnElement, Uuid, all_, and_, case, literal, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from payment_service.errors import InvalidInput
 from payment_service.events.models import Event
 from payment_service.identifiers import new_id
 from payment_service.postgres.signals import after_commit
@@ -46,6 +47,21 @@ class EventType(StrEnum):
     ENDPOINT_DISABLED = "endpoint.disabled"
     ENDPOINT_RECOVERED = "endpoint.recovered"
     TEST = "test"
+
+
+SUBSCRIBABLE: Final = tuple(kind for kind in EventType if kind is not EventType.TEST)
+"""What programs and people can be notified of; a test event goes to the one endpoint that it tests."""
+
+
+def checked_types(types: Collection[str], *, otherwise: str = "") -> list[EventType]:
+    """Types that can be subscribed to, each once, in the order of the list.
+
+    Raises:
+        InvalidInput: for any other, or none. ``otherwise`` ends its sentence.
+    """
+    if not types or not set(types) <= set(SUBSCRIBABLE):
+        raise InvalidInput("events", f"are one or more of {', '.join(SUBSCRIBABLE)}{otherwise}")
+    return [kind for kind in SUBSCRIBABLE if kind in types]
 
 
 def write(

@@ -19,12 +19,13 @@ from payment_service.access.quota import MAX_OF_SOME_SHOPS, check_quota
 from payment_service.access.service import Caller
 from payment_service.audit import service as audit
 from payment_service.errors import BindingExists, BindingNotFound, InvalidInput, MessageNotSent, ShopNotConfigured
+from payment_service.events.outbox import checked_types
 from payment_service.identifiers import new_id
 from payment_service.languages import Language
 from payment_service.notifications.channel import ChatGone, ChatMoved, Refused, Sent, TryAgain
 from payment_service.notifications.models import NotifyBinding, NotifyChat
 from payment_service.notifications.service import Notifications
-from payment_service.notifications.texts import NOTIFIABLE_EVENTS, note_of_test
+from payment_service.notifications.texts import note_of_test
 from payment_service.observability.context import origin
 from payment_service.postgres.database import Database, is_duplicate
 from payment_service.postgres.visibility import of_shops
@@ -96,7 +97,7 @@ class Bindings:
             ShopNotConfigured: for a shop that is not there, or not the caller's.
             InvalidInput: for a field that is wrong, and for one chat too many.
         """
-        events, language = checked_events(request.events), checked_language(request.language)
+        events, language = checked_types(request.events), checked_language(request.language)
         address = _checked_address(request.channel, request.address)
         if request.shop_id is None and not caller.may_touch(None):
             raise InvalidInput("shop_id", "is needed: this key may not bind a chat to all shops")
@@ -136,7 +137,7 @@ class Bindings:
         """
         checked = dict(fields)
         if "events" in checked:
-            checked["events"] = checked_events(checked["events"])
+            checked["events"] = checked_types(checked["events"])
         if "language" in checked:
             checked["language"] = checked_language(checked["language"])
         async with self.database.transaction() as session:
@@ -168,17 +169,6 @@ class Bindings:
                 raise MessageNotSent(reason)
             case _:
                 assert_never(delivery)
-
-
-def checked_events(events: Sequence[str]) -> list[str]:
-    """Events that people can be notified of, each once, in the order of the list.
-
-    Raises:
-        InvalidInput: for any other, or none.
-    """
-    if not events or not set(events) <= set(NOTIFIABLE_EVENTS):
-        raise InvalidInput("events", f"are one or more of {', '.join(NOTIFIABLE_EVENTS)}")
-    return [kind for kind in NOTIFIABLE_EVENTS if kind in events]
 
 
 def checked_language(language: str) -> Language:

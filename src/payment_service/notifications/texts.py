@@ -19,8 +19,6 @@ from payment_service.money import TIYN_PER_TENGE, Money
 LATE_AFTER: Final = timedelta(minutes=5)
 """A message that is later than this shows the time of its event."""
 NO_BREAK: Final = "\N{NO-BREAK SPACE}"
-NOTIFIABLE_EVENTS: Final = tuple(kind for kind in EventType if kind is not EventType.TEST)
-"""What people can be notified of; a test event is for programs."""
 Say: TypeAlias = Callable[[str], str]
 """Translates a text."""
 _FACT_LENGTH: Final = 200

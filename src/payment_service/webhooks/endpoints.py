@@ -6,7 +6,7 @@ Secrets and headers are encrypted at rest. A secret is shown once, when it is ma
 import base64
 import json
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -23,7 +23,7 @@ from payment_service.audit import service as audit
 from payment_service.errors import InvalidInput, WebhookNotFound
 from payment_service.events import outbox
 from payment_service.events.models import Event
-from payment_service.events.outbox import EventType
+from payment_service.events.outbox import EventType, checked_types
 from payment_service.identifiers import MASK, new_id
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import alarm
@@ -36,8 +36,6 @@ from payment_service.webhooks.models import EventDelivery, WebhookEndpoint
 
 SECRET_MARK: Final = "whsec_"  # noqa: S105 - the mark that Standard Webhooks puts before secrets
 MAX_HEADERS: Final = 10
-SUBSCRIBABLE: Final = tuple(kind for kind in EventType if kind is not EventType.TEST)
-"""A test event goes to the one endpoint that it tests."""
 _SIGNING_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature", "content-type")
 _MAX_KEPT: Final = 3
 """How many earlier secrets sign beside the newest one."""
@@ -272,7 +270,8 @@ class Endpoints:
         if "url" in fields:
             endpoint.failing_since = None  # a new URL starts with no failures
         if "events" in fields:
-            endpoint.events = _checked_events(fields["events"])
+            types = fields["events"]
+            endpoint.events = None if types is None else [*checked_types(types, otherwise=", or null for all")]
         if "shops" in fields:
             endpoint.shops = sorted(set(fields["shops"])) if fields["shops"] is not None else None
             if endpoint.shops == []:
@@ -353,14 +352,6 @@ def _visible(endpoint: WebhookEndpoint | None, endpoint_id: UUID, caller: Caller
 
 def _new_secret() -> str:
     return SECRET_MARK + base64.b64encode(secrets.token_bytes(32)).decode()
-
-
-def _checked_events(events: Sequence[str] | None) -> list[str] | None:
-    if events is None:
-        return None
-    if not events or not set(events) <= set(SUBSCRIBABLE):
-        raise InvalidInput("events", f"are one or more of {', '.join(SUBSCRIBABLE)}, or null for all")
-    return [kind for kind in SUBSCRIBABLE if kind in events]
 
 
 def _checked_headers(headers: Mapping[str, str], current: Mapping[str, str]) -> dict[str, str]:
