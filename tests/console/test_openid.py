@@ -356,6 +356,29 @@ async def test_provider_that_is_away_is_told(services: Services, app: FastAPI, b
         assert (answer.status_code, "does not answer as it should" in text_of(answer)) == (503, True)
 
 
+async def test_provider_that_hangs_is_waited_for_once_however_many_come(
+    services: Services, app: FastAPI, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = 0
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal called
+        called += 1
+        await reader.read()
+        writer.close()
+
+    assert services.openid
+    monkeypatch.setattr("payment_service.access.openid_provider._RETRY_AFTER_S", 2)
+    monkeypatch.setattr("payment_service.outbound.fetching.DEADLINE_S", 2)
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    issuer = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server:
+        hanging = replace(services.openid.settings, issuer=issuer)
+        app.state.services = replace(services, openid=openid.OpenId(hanging, services.vault, services.sessions))
+        answers = await asyncio.gather(*(browser().get(BEGIN) for _ in range(5)))
+    assert ([answer.status_code for answer in answers], called) == ([503] * 5, 1)
+
+
 @pytest.mark.parametrize("document", [b"[" * 100_000, b'{"issuer": "ISSUER", "authorization_endpoint": "https://["}'])
 async def test_provider_whose_documents_make_no_sense_is_told(
     services: Services, app: FastAPI, browser: Browser, document: bytes

@@ -202,9 +202,9 @@ class OpenId:
         return attempt
 
     async def _provider(self) -> "Provider":
+        # In a thread: no payment waits for the import. Before the question, so that one provider is made, with one lock.
+        module = await asyncio.to_thread(import_module, "payment_service.access.openid_provider")
         if self._made is None:
-            # In a thread: no payment waits for the import.
-            module = await asyncio.to_thread(import_module, "payment_service.access.openid_provider")
             self._made = module.Provider(self.settings)
         return self._made
 

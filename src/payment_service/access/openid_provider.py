@@ -173,21 +173,26 @@ class Provider:
                 return self._known
             if now() < self._not_before:
                 raise OpenIdRefused(Refusal.AWAY)
-            self._not_before = now() + _RETRY_AFTER_S
-            metadata = await self._document(self._settings.issuer.rstrip("/") + "/.well-known/openid-configuration")
-            if metadata.get("issuer") != self._settings.issuer:
-                _refuse(Refusal.AWAY, "its document names another issuer")
-            states_apart = "userinfo_endpoint" in metadata
-            methods = metadata.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
-            self._known = _Metadata(
-                authorization_endpoint=self._endpoint(metadata, "authorization_endpoint"),
-                token_endpoint=self._endpoint(metadata, "token_endpoint"),
-                userinfo_endpoint=self._endpoint(metadata, "userinfo_endpoint") if states_apart else "",
-                by_post="client_secret_basic" not in methods,
-                keys=_keys(await self._document(self._endpoint(metadata, "jwks_uri"))),
-                until=now() + _KNOWN_FOR_S,
-            )
+            try:
+                self._known = await self._metadata()
+            finally:  # counted from the end: a provider that hangs would keep each who waits here for as long again
+                self._not_before = now() + _RETRY_AFTER_S
             return self._known
+
+    async def _metadata(self) -> _Metadata:
+        metadata = await self._document(self._settings.issuer.rstrip("/") + "/.well-known/openid-configuration")
+        if metadata.get("issuer") != self._settings.issuer:
+            _refuse(Refusal.AWAY, "its document names another issuer")
+        states_apart = "userinfo_endpoint" in metadata
+        methods = metadata.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
+        return _Metadata(
+            authorization_endpoint=self._endpoint(metadata, "authorization_endpoint"),
+            token_endpoint=self._endpoint(metadata, "token_endpoint"),
+            userinfo_endpoint=self._endpoint(metadata, "userinfo_endpoint") if states_apart else "",
+            by_post="client_secret_basic" not in methods,
+            keys=_keys(await self._document(self._endpoint(metadata, "jwks_uri"))),
+            until=asyncio.get_running_loop().time() + _KNOWN_FOR_S,
+        )
 
     async def _document(self, url: str, headers: Mapping[str, str] = _JSON) -> dict[str, Any]:
         try:
