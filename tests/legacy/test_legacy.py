@@ -151,6 +151,16 @@ async def test_twice_is_the_same_as_once(old: asyncpg.Connection, services: Serv
     assert await sql.fetchrow(everything) == before
 
 
+async def test_shop_that_was_renamed_here_is_kept_and_said_to_be(
+    old: asyncpg.Connection, services: Services, sql: asyncpg.Connection
+) -> None:
+    await taken(old, services)
+    await services.routing.update(FULL_ACCESS, 121038, {"name": "Eileen", "city": "Рудный"})
+    shops, problems, _ = await taken(old, services)
+    assert ({(plan.action, len(plan.changes)) for plan in shops}, problems) == ({("keep", 0)}, [])
+    assert await sql.fetchval("SELECT name FROM payment_config WHERE shop_id = 121038") == "Eileen"
+
+
 async def test_import_that_was_cut_goes_on_where_it_was(
     old: asyncpg.Connection, services: Services, sql: asyncpg.Connection
 ) -> None:

@@ -6,7 +6,7 @@ a shop by its number. A shop that is routed differently here is never changed.
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -116,19 +116,25 @@ async def import_routing(
     # Compared and written in one transaction: a shop that is made meanwhile keeps its routing.
     async with routing.database.reading() if dry_run else routing.database.transaction() as session:
         existing = await routing.lock_all(session)
-        planned = [importing.plan(routing, row, existing.get(row.shop_id)) for row in rows]
-        for plan in planned:
-            # The description of a shop may differ; where its money goes may not.
-            differing = sorted(plan.changes.keys() - {"name", "city"}) if plan.action == "change" else []
-            if differing:
-                problems.append(
-                    f"Shop {plan.shop_id} is routed differently here ({', '.join(differing)}): look which is right."
-                )
+        planned = [_of_routing(importing.plan(routing, row, existing.get(row.shop_id))) for row in rows]
+        problems.extend(
+            f"Shop {plan.shop_id} is routed differently here ({', '.join(sorted(plan.changes))}): look which is right."
+            for plan in planned
+            if plan.action == "change"
+        )
         if not problems:
             reason = "taken over from the old service"
             await importing.write(routing, session, rows, existing, reason=reason, new_only=True)
     routing.cache.forget_all()
     return planned, problems
+
+
+def _of_routing(plan: Planned) -> Planned:
+    """The plan without name and city: a shop that is here keeps them. Where its money goes may not differ."""
+    if plan.action != "change":
+        return plan
+    changes = {name: change for name, change in plan.changes.items() if name not in {"name", "city"}}
+    return replace(plan, action="change" if changes else "keep", changes=changes)
 
 
 def _config_of(found: Mapping[str, Any]) -> dict[str, Any]:
