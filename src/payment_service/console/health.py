@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -59,7 +59,7 @@ class Worker:
 
 async def health(context: PageContext) -> Response:
     """The page."""
-    services, state = context.services, context.request.app.state
+    services = context.services
     found = await database_health(services.database)
     held, due, alive = await asyncio.gather(
         services.holding.hold_reason(), services.due_since(), workers(services.database)
@@ -68,7 +68,8 @@ async def health(context: PageContext) -> Response:
         Queue(label, due[kind], _TONES[LATENESS_LIMITS[kind].lateness(_waits_s(due[kind]))])
         for kind, label in _QUEUES.items()
     ]
-    shown = _workers(alive, context.services.settings.sweep_every_s)
+    sweep_every_s = services.settings.sweep_every_s
+    shown = [Worker(one, "good" if one.is_alive(sweep_every_s) else "quiet") for one in alive]
     circuits = {lane: is_open > 0 for (_, lane), is_open in values_of(CIRCUIT_OPEN).items()}
     calls = values_of(PROVIDER_SECONDS)
     began = REGISTRY.get_sample_value("process_start_time_seconds")
@@ -77,7 +78,7 @@ async def health(context: PageContext) -> Response:
         database=found,
         database_tone=_of_database(found),
         held=None if held is None else HOLD_TEXTS[held],
-        schema_head=state.schema_head,
+        schema_head=schema.head(),
         skew_s=SKEW_S,
         queues=queues,
         workers=shown,
@@ -100,7 +101,3 @@ def _of_database(found: DatabaseHealth) -> Tone:
     if found.revision != schema.head():
         return "bad"
     return "warn" if found.answered_in_s > SLOW_S else "good"
-
-
-def _workers(alive: Sequence[WorkerStatus], sweep_every_s: float) -> list[Worker]:
-    return [Worker(one, "good" if one.is_alive(sweep_every_s) else "quiet") for one in alive]

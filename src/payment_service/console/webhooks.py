@@ -157,7 +157,9 @@ async def deliveries(context: PageContext) -> Response:
     kept = [("q", wanted), *(("state", state) for state in states), ("endpoint", str(endpoint or ""))]
     return context.page(
         "deliveries.html",
-        lines=[_line(one, hosts) for one in page.rows],
+        lines=[
+            Line(one, hosts.get(one.endpoint_id, ""), payment_of(one.type, one.subject_id, {})) for one in page.rows
+        ],
         next_cursor=page.next_cursor,
         kept=urlencode([(name, value) for name, value in kept if value]),
         wanted=wanted,
@@ -251,10 +253,6 @@ def _success(one: EndpointHealth) -> int | None:
     """The share in percent of what ended that was delivered; none when nothing did."""
     ended = one.delivered + one.dead
     return round(100 * one.delivered / ended) if ended else None
-
-
-def _line(one: EventDelivery, hosts: dict[UUID, str]) -> Line:
-    return Line(one, hosts.get(one.endpoint_id, ""), payment_of(one.type, one.subject_id, {}))
 
 
 def payment_of(kind: str, subject_id: str, data: dict[str, Any]) -> str | None:
