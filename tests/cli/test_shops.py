@@ -181,6 +181,15 @@ def test_no_other_output_than_export_with_tokens_holds_a_token(shell: Rig) -> No
     assert f",{newer},2\n" in shell.run("shops", "export", "--with-tokens").stdout
 
 
+def test_token_of_the_seller_before_is_told(shell: Rig) -> None:
+    token = str(uuid.uuid4())
+    bring(shell, f"8,891027350515,Cvety.kz,Алматы,kaspi,{token}")
+    bring(shell, f"8,991011000048,Cvety.kz,Алматы,kaspi,{uuid.uuid4()}")
+    done = shell.run("shops", "set-token", "8", text=token + "\n")
+    assert done.returncode == 0
+    assert "Warning: shop 8: its device token stood with BIN 891027350515 before" in done.stderr
+
+
 @pytest.mark.xdist_group("cli")
 @pytest.mark.parametrize(
     ("shop_id", "token", "code", "words"),

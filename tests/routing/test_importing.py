@@ -205,6 +205,15 @@ async def test_what_a_person_should_look_at_is_told_before_money_moves(routing: 
     assert [plan.warnings for plan in await bring_in(routing, cut_off)] == [[], []]
 
 
+async def test_token_of_an_earlier_seller_is_told(routing: Routing) -> None:
+    """The shop was sold; the new seller's token has not come, and somebody enters the one that is in the notes."""
+    head = f"{HEAD},device_token"
+    await bring_in(routing, lines(f"{GOOD},{TOKEN}", head=head))
+    await routing.update(FULL_ACCESS, 8, {"organization_bin": "991011000048", "device_token": None}, reason="sold")
+    [plan] = await bring_in(routing, lines(f"8,991011000048,Cvety.kz,Almaty,{TOKEN}", head=head), dry_run=True)
+    assert plan.warnings == ["its device token stood with BIN 891027350515 before: is it not that seller's?"]
+
+
 async def test_import_is_heard_by_the_memory(routing: Routing) -> None:
     routing.cache.trust(trusted=True)
     await bring_in(routing, lines(GOOD))

@@ -154,11 +154,16 @@ def set_token(
     if not looks_like_uuid(token):
         typer.echo("Warning: this is no UUID, and Kaspi's device tokens are.", err=True)
 
-    async def work(database: Database, vault: Vault) -> ShopConfig:
+    async def work(database: Database, vault: Vault) -> tuple[ShopConfig, list[str]]:
         routing = await _written(database, vault)
-        return await routing.update(FULL_ACCESS, shop_id, {"device_token": token}, reason=reason)
+        config = await routing.update(FULL_ACCESS, shop_id, {"device_token": token}, reason=reason)
+        async with database.reading() as session:
+            return config, await routing.earlier_bins(session, token, config.row.organization_bin)
 
-    show([_line(with_secrets(work))], as_json=as_json)
+    config, earlier = with_secrets(work)
+    for organization_bin in earlier:
+        typer.echo(f"Warning: shop {shop_id}: {importing.earlier_bin_warning(organization_bin)}", err=True)
+    show([_line(config)], as_json=as_json)
 
 
 @app.command("same-seller")

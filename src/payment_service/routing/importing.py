@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
@@ -66,7 +66,7 @@ class Planned:
     """``create``, ``change`` or ``keep``."""
     changes: Mapping[str, tuple[object, object]]
     """From and to, by field; a device token is shown masked."""
-    warnings: Sequence[str]
+    warnings: list[str]
     """What a person should look at before money moves."""
 
 
@@ -183,10 +183,13 @@ async def write(
     for row in rows:
         config = existing.get(row.shop_id)
         if config is not None and new_only:
-            planned.append(Planned(row.shop_id, "keep", {}, ()))
+            planned.append(Planned(row.shop_id, "keep", {}, []))
             continue
         same_bin = [shop_id for shop_id, of_shop in bins.items() if of_shop == bins[row.shop_id]]
         planned.append(plan(routing, row, config, same_bin))
+        if "device_token" in planned[-1].changes:
+            earlier = await routing.earlier_bins(session, row.fields["device_token"], bins[row.shop_id])
+            planned[-1].warnings.extend(map(earlier_bin_warning, earlier))
         if config is not None and planned[-1].action == "change" and row.version not in {None, config.version}:
             stale.append(f"Line {row.line}: shop {row.shop_id} has changed since this file was exported.")
             continue
@@ -197,6 +200,11 @@ async def write(
     if stale:
         raise BadFileError([*stale, "Export again, and change that; or leave the column version out."])
     return planned
+
+
+def earlier_bin_warning(organization_bin: str) -> str:
+    """What is said of a device token that stood with this BIN before."""
+    return f"its device token stood with BIN {organization_bin} before: is it not that seller's?"
 
 
 def plan(routing: Routing, row: Row, config: PaymentConfig | None, same_bin: Collection[int] = ()) -> Planned:

@@ -365,6 +365,19 @@ class Routing:
             if token is not None and may_be_same(token, device_token):
                 raise TokenOfAnotherBin(shop_id)
 
+    async def earlier_bins(self, session: AsyncSession, device_token: str, organization_bin: str) -> list[str]:
+        """The other BINs that a device token stood with before, at any shop: it may have been registered for one.
+
+        Not a refusal: a BIN that was mistyped is set right in two steps, and the token stood with the wrong one.
+        """
+        stood = (
+            select(PaymentConfigHistory.organization_bin, DeviceToken)
+            .join(DeviceToken, DeviceToken.id == PaymentConfigHistory.device_token_id)
+            .where(PaymentConfigHistory.organization_bin != organization_bin)
+        )
+        found = await session.execute(stood)
+        return sorted({of_bin for of_bin, token in found if may_be_same(self.tokens.open(token), device_token)})
+
     # --- steps
 
     def _masks(self, row: PaymentConfig) -> set[str | None]:
