@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
+from math import isnan
 from typing import Any
 
 import asyncpg
@@ -11,9 +12,9 @@ import pytest
 import respx
 
 from payment_service.access.service import FULL_ACCESS
+from payment_service.observability import metrics
 from payment_service.observability.metrics import (
     DATABASE_CLOCK_AHEAD,
-    LOG_MONTHS_AHEAD,
     OLDEST_OPEN,
     OPEN,
     TASKS,
@@ -29,7 +30,7 @@ from payment_service.scheduling import due
 from payment_service.services import Services
 from payment_service.settings import Settings
 from payment_service.worker.service import Worker, worker_over
-from tests.support.asking import SHOP, TERMINATE_OTHERS, Alarms, Gate, age, ask, audit_of, taking
+from tests.support.asking import SHOP, TERMINATE_OTHERS, Alarms, Gate, age, ask, audit_of, paid, taking
 from tests.support.books import beyond_the_law
 from tests.support.due_work import work_off
 from tests.support.replies import accepted, failure, status_reply
@@ -236,13 +237,38 @@ async def test_payment_that_looked_too_old_while_the_clock_was_ahead_is_read_aga
     assert await services.polling.bring_forward() == 0
 
 
-async def test_sweep_tells_how_many_months_of_the_record_lie_ready(worker: Worker) -> None:
-    LOG_MONTHS_AHEAD.set(float("nan"))
+async def test_sweep_does_all_its_chores(services: Services, wire: respx.MockRouter, sql: asyncpg.Connection) -> None:
+    gauges = (
+        *(metrics.SENDING_HELD, metrics.LAWS_OFF, metrics.DATABASE_CLOCK_AHEAD, metrics.TOKENS_UNREADABLE),
+        *(metrics.LOG_MONTHS_AHEAD, metrics.LOG_ROWS_ASTRAY, metrics.DELIVERIES_WAITING, metrics.LAST_SWEEP),
+    )
+    for gauge in gauges:
+        gauge.set(float("nan"))
+    by_kind = (metrics.TASKS, metrics.OPEN, metrics.OLDEST_OPEN, metrics.OLDEST_DUE)
+    for gauge in by_kind:
+        gauge.clear()
+    payment = await paid(services, wire)
+    await beyond_the_law(
+        sql,
+        "UPDATE payment SET reserved_amount = 100, next_check_at = now() + interval '400 days'",
+        "INSERT INTO refund (id, payment_id, amount, state, caller, fingerprint, keyed, created_at) VALUES"
+        f" (gen_random_uuid(), '{payment.id}', 100, 'sending', 'tests', 'f', false, now() - interval '1 hour')",
+    )
+    worker = worker_over(services)
+    working = asyncio.create_task(worker.run())
 
-    async def are_told() -> bool:
-        return values_of(LOG_MONTHS_AHEAD)[()] == AHEAD
+    async def all_are_done() -> bool:
+        return await sql.fetchval(
+            "SELECT EXISTS (SELECT FROM worker_tick) AND EXISTS (SELECT FROM audit_seal)"
+            " AND (SELECT state FROM refund) = 'unknown'"
+            " AND NOT EXISTS (SELECT FROM payment WHERE next_check_at > now() + interval '1 day')"
+        ) and not any(isnan(values_of(gauge)[()]) for gauge in gauges)
 
-    await until(are_told)
+    await until(all_are_done)
+    worker.stop()
+    await working
+    assert values_of(metrics.LOG_MONTHS_AHEAD)[()] == AHEAD
+    assert all(values_of(gauge) for gauge in by_kind)
 
 
 async def test_sweep_that_failed_is_not_the_last(
