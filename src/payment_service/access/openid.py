@@ -202,7 +202,7 @@ class OpenId:
         return attempt
 
     async def _provider(self) -> "Provider":
-        # In a thread: no payment waits for the import. Before the question, so that one provider is made, with one lock.
+        # In a thread: no payment waits for the import. Before the question, so that one provider is made, with a lock.
         module = await asyncio.to_thread(import_module, "payment_service.access.openid_provider")
         if self._made is None:
             self._made = module.Provider(self.settings)
