@@ -32,20 +32,29 @@ READING_LEASE_S = 20
 _CLAIM: Final = """
 WITH busy AS (
   SELECT * FROM unnest($3::int[], $4::int[]) AS shop (shop_id, readings)
-), oldest AS (
-  -- More than are free, so that a shop whose share is full hides no other.
-  SELECT id, shop_id, next_check_at FROM payment
-  WHERE next_check_at <= now() AND shop_id <> ALL (ARRAY(SELECT shop_id FROM busy WHERE readings >= $2::int))
-  ORDER BY next_check_at LIMIT 4 * $1::int
+), due AS (
+  -- More than are free, so that a shop whose share is full hides no other. From both ends: after a time without a
+  -- worker the buyers of now do not wait behind all that was open then.
+  (SELECT id, shop_id, next_check_at FROM payment
+   WHERE next_check_at <= now() AND shop_id <> ALL (ARRAY(SELECT shop_id FROM busy WHERE readings >= $2::int))
+   ORDER BY next_check_at LIMIT 4 * $1::int)
+  UNION
+  (SELECT id, shop_id, next_check_at FROM payment
+   WHERE next_check_at <= now() AND shop_id <> ALL (ARRAY(SELECT shop_id FROM busy WHERE readings >= $2::int))
+   ORDER BY next_check_at DESC LIMIT 4 * $1::int)
+), ranked AS (
+  SELECT id, shop_id, least(row_number() OVER (ORDER BY next_check_at, id),
+                            row_number() OVER (ORDER BY next_check_at DESC, id DESC)) AS turn
+  FROM due
 ), placed AS (
-  SELECT id, row_number() OVER (PARTITION BY shop_id ORDER BY next_check_at) + coalesce(readings, 0) AS place
-  FROM oldest LEFT JOIN busy USING (shop_id)
+  SELECT id, turn, row_number() OVER (PARTITION BY shop_id ORDER BY turn) + coalesce(readings, 0) AS place
+  FROM ranked LEFT JOIN busy USING (shop_id)
 )
 UPDATE payment SET next_check_at = now() + make_interval(secs => $5::float8), checks = checks + 1
 WHERE id IN (
   SELECT payment.id FROM payment JOIN placed USING (id)
   WHERE next_check_at <= now() AND place <= $2::int
-  ORDER BY next_check_at LIMIT $1::int FOR UPDATE OF payment SKIP LOCKED
+  ORDER BY turn, random() LIMIT $1::int FOR UPDATE OF payment SKIP LOCKED
 )
 RETURNING payment.*, now() AS claimed_at
 """
