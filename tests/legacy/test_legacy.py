@@ -228,6 +228,38 @@ async def test_dry_run_refuses_what_the_import_refuses(old_url: str, services: S
                 await import_routing(old, services.routing, skip=tuple(SHOPS), dry_run=dry_run)
 
 
+async def test_shop_that_was_renamed_here_keeps_its_name_and_one_that_was_switched_off_is_told(
+    old_url: str, services: Services, sql: asyncpg.Connection
+) -> None:
+    spaces = "organization_bin = organization_bin || ' ', device_token = ' ' || device_token"
+    await change_old(old_url, f"UPDATE paymentconfig SET {spaces} WHERE shop_id = 12")
+    async with legacy_database(old_url) as old:
+        assert (await import_routing(old, services.routing, skip=(), dry_run=False))[1] == []
+        await services.routing.update(FULL_ACCESS, 121038, {"name": "Renamed"})
+        rows = await sql.fetch("SELECT * FROM payment_config ORDER BY id")
+        assert (await import_routing(old, services.routing, skip=(), dry_run=False))[1] == []
+        assert await sql.fetch("SELECT * FROM payment_config ORDER BY id") == rows
+        await services.routing.update(FULL_ACCESS, 9, {"is_active": False})
+        _, [problem] = await import_routing(old, services.routing, skip=(), dry_run=False)
+    assert problem.startswith("Shop 9 is routed differently here (is_active)")
+
+
+async def test_two_imports_at_once_and_a_client_with_an_equal_report_id_leave_each_line_once(
+    old_url: str, services: Services, sql: asyncpg.Connection
+) -> None:
+    await sql.execute(
+        "INSERT INTO payment_log (operation_type, actor, source, report_id)"
+        " VALUES ('create', 'key', 'client', 'legacy-7')"
+    )
+
+    async def take() -> None:
+        async with legacy_database(old_url) as old:
+            await import_log(old, services.database, dry_run=False, advance=lambda _done: None)
+
+    await asyncio.gather(take(), take())
+    assert await sql.fetchval("SELECT count(*) FROM payment_log WHERE source = 'legacy'") == LINES
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
@@ -252,10 +284,11 @@ async def test_shop_that_cannot_be_routed_is_named_and_nothing_is_taken_over(
 async def test_line_that_cannot_be_kept_as_it_is_is_named(old_url: str, services: Services) -> None:
     await change_old(old_url, "UPDATE paymentlog SET amount = -1 WHERE id = 5; UPDATE paymentlog SET amount = NULL")
     await change_old(old_url, "UPDATE paymentlog SET amount = -1 WHERE id = 5")
+    await change_old(old_url, "UPDATE paymentlog SET operation_type = NULL WHERE id = 6")
     async with legacy_database(old_url) as old:
         log = await import_log(old, services.database, dry_run=False, advance=lambda _done: None)
-    assert log.problems == ["Line 5: its amount is below zero."]
-    assert log.after.lines == LINES - 1
+    assert log.problems == ["Line 5: its amount is below zero.", "Line 6: it has no operation_type."]
+    assert log.after.lines == LINES - 2
 
 
 async def test_database_that_is_not_the_old_one_is_told(
