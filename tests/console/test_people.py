@@ -4,6 +4,7 @@ import asyncio
 import re
 
 import asyncpg
+import httpx
 import pytest
 
 from payment_service.access.people import Role
@@ -12,7 +13,7 @@ from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.routing.rule import set_needs_two
 from payment_service.services import Services
 from tests.conftest import ClientMaker
-from tests.console.conftest import OWN, PASSWORD, SignIn, text_of
+from tests.console.conftest import FOREIGN, OWN, PASSWORD, SignIn, text_of
 from tests.support.waiting import until
 
 LONG_AGO = (
@@ -187,6 +188,26 @@ async def test_account_that_cannot_be_is_told_and_keeps_what_was_typed(
     assert len(await services.people.all()) == 1
 
 
+async def change_form(client: httpx.AsyncClient, path: str, **given: str) -> dict[str, str]:
+    """What an administrator sends from the form of that account."""
+    found = re.search('name="seen" value="([^"]*)"', (await client.get(path)).text)
+    return {"do": "change", "seen": found[1] if found else "", **given}
+
+
+async def test_form_of_yesterday_gives_no_right_back(
+    services: Services, shops: dict[int, str], sign_in: SignIn
+) -> None:
+    client = await sign_in(Role.ADMIN)
+    person = await services.people.add("dana@example.kz", "Дана", Role.OPERATOR, frozenset({OWN}))
+    path = f"/console/people/{person.id}"
+    of_yesterday = await change_form(client, path, role="operator", limit="5000", **{f"shop-{OWN}": "yes"})
+    await services.people.change(person.id, role=Role.FLORIST, shops=frozenset({FOREIGN}))
+    late = await client.post(path, data=of_yesterday)
+    assert "since you opened that form" in (await client.get(late.headers["location"])).text
+    row = next(row for row in await services.people.all() if row.id == person.id)
+    assert (row.role, row.shops, row.refund_limit) == ("florist", [FOREIGN], None)
+
+
 async def test_account_is_changed_signed_out_linked_and_ended(
     services: Services, shops: dict[int, str], sign_in: SignIn, sql: asyncpg.Connection
 ) -> None:
@@ -200,7 +221,8 @@ async def test_account_is_changed_signed_out_linked_and_ended(
     signed_out = await client.post(path, data={"do": "sign-out", "password": PASSWORD})
     assert signed_out.headers["location"] == f"{path}?done=signed-out"
     assert (await theirs.get("/console")).status_code == 303
-    changed = await client.post(path, data={"do": "change", "role": "florist", f"shop-{OWN}": "yes"})
+    form = await change_form(client, path, role="florist", **{f"shop-{OWN}": "yes"})
+    changed = await client.post(path, data=form)
     assert "Changed." in (await client.get(changed.headers["location"])).text
     assert "/console/link/" in (await client.post(path, data={"do": "link"})).text
     await client.post(path, data={"do": "disable"})
@@ -229,7 +251,8 @@ async def test_where_two_decide_one_gets_into_no_second_account_of_an_administra
         assert (answer.status_code, "none of them alone" in answer.text) == (422, True), form
         assert "/console/link/" not in answer.text
     assert [person.role for person in await services.people.all()] == ["admin", "admin", "operator"]
-    for path, form in ((one, {"do": "link"}), (operator, {"do": "link"}), (two, {"do": "change", "role": "operator"})):
+    change = await change_form(client, two, role="operator")
+    for path, form in ((one, {"do": "link"}), (operator, {"do": "link"}), (two, change)):
         assert (await client.post(path, data=form)).status_code in {200, 303}, form
 
 

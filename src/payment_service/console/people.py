@@ -1,4 +1,8 @@
-"""Accounts of people, for administrators: adding, changing, links, signing out, disabling."""
+"""Accounts of people, for administrators: adding, changing, links, signing out, disabling.
+
+The form that changes an account carries the rights that its page showed: one from before another change does not give
+back what somebody has taken.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -96,10 +100,17 @@ async def one(context: PageContext) -> Response:
 async def _change(context: PageContext, person: Person) -> Response:
     if person.role != Role.ADMIN:
         await _check_alone(context, _role(context))
+    if context.form_value("seen") != _rights(person):
+        return redirect(f"{HOME}/people/{person.id}", done="changed-before")
     await context.services.people.change(
         person.id, role=_role(context), shops=_shops(context), refund_limit=_limit(context)
     )
     return redirect(f"{HOME}/people/{person.id}", done="changed")
+
+
+def _rights(person: Person) -> str:
+    """What a change replaces."""
+    return f"{person.role} {person.shops} {person.refund_limit}"
 
 
 async def _sign_out(context: PageContext, person: Person) -> Response:
@@ -163,6 +174,7 @@ async def _form(context: PageContext, person: Person | None, error: ServiceError
         "person.html",
         error,
         person=view,
+        seen=_rights(person) if person else "",
         given=given,
         roles=ROLES,
         words=WORDS,
