@@ -178,6 +178,9 @@ async def test_circuits_and_paused_shops(settings: Settings, kept_open: Any, wir
     for _ in range(2):
         await services.providers["kaspi"].read_status("1")
     assert shown()[1:] == (1, 1)
+    calls = Counts(metrics.PROVIDER_SECONDS)
+    await services.providers["kaspi"].read_status("1")
+    assert calls["kaspi", "status", "circuit_open"] == 1
     await services.inflight.drain(10)
     await services.close()
 
