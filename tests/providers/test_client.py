@@ -93,6 +93,17 @@ async def test_amount_is_sent_in_fixed_point(tiyn: int, sent: str, proxy: RawPro
     assert dict(proxy.requests[0].query)["amount"] == sent
 
 
+async def test_call_asks_caches_to_keep_nothing_and_for_a_reply_whose_end_is_told(
+    proxy: RawProxy, kaspi: KaspiClient
+) -> None:
+    """Two refunds of one sum have the same address; and Apache leaves the chunks out for one who closes."""
+    proxy.begin(answers(http(200, CREATE.success())))
+    await CREATE.call(kaspi)
+    headers = proxy.requests[0].headers
+    asked = [headers[name] for name in ("cache-control", "connection", "accept-encoding")]
+    assert asked == ["no-cache, no-store", "keep-alive", "identity"]
+
+
 async def test_path_of_the_proxy_is_kept(proxy: RawProxy) -> None:
     proxy.begin(answers(http(200, CREATE.success())))
     below = client_of(f"{proxy.url}/api/kaspi")
