@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from payment_dev.postgres import EmbeddedPostgres
 from payment_service.access.service import FULL_ACCESS
 from payment_service.errors import DatabaseUnavailable, SendingHeld, StillRunning
+from payment_service.idempotency.holding import HoldReason
 from payment_service.postgres import migrating
 from payment_service.postgres.cache import keep_fresh
 from payment_service.postgres.connecting import ReplacedServerError, connect_arguments
@@ -44,8 +45,8 @@ class Pair:
         self.primary = EmbeddedPostgres(folder / "primary", port=free_port(), durable=False, max_connections=60)
         self.replica = EmbeddedPostgres(folder / "replica", port=free_port(), durable=False, max_connections=60)
 
-    async def begin(self, *, synchronous: bool) -> None:
-        """Start both; the replica is a copy of the primary's files."""
+    async def begin(self, *, synchronous: bool, of_replica: str = "") -> None:
+        """Start both; the replica is a copy of the primary's files, with settings of its own."""
         self.primary.start()
         await asyncio.to_thread(migrating.migrate, self.primary.url())
         self.primary.stop()
@@ -62,7 +63,7 @@ class Pair:
         with (self.replica._cluster / "postgresql.auto.conf").open("a") as file:
             file.write(
                 f"primary_conninfo = 'host={source.hostname} port={source.port} user={source.username}"
-                f" password={source.password}'\n"
+                f" password={source.password}'\n{of_replica}\n"
             )
         (self.replica._cluster / "standby.signal").touch()
         owner = self.primary._cluster.stat()
@@ -188,6 +189,28 @@ async def test_synchronous_replica_takes_over_and_nothing_is_lost(
     await asyncio.to_thread(pair.replica.stop)
     await asyncio.to_thread(pair.replica.start)  # PostgreSQL has forgotten that it followed
     assert await services.holding.hold_reason() is None
+    await services.close()
+
+
+@pytest.mark.thorough
+async def test_replica_that_stopped_at_a_moment_is_none_that_has_every_row(
+    pair: Pair, settings: Settings, wire: respx.MockRouter
+) -> None:
+    """It has received every row, and does not show those after that moment."""
+    await pair.begin(synchronous=True, of_replica="recovery_target_name = 'before'")
+    services = await services_over(pair, settings)
+    await services.holding.release("replication is synchronous", replicas_have_all=True)
+    primary = await asyncpg.connect(pair.primary.url())
+    await primary.execute("SELECT pg_create_restore_point('before')")
+    await primary.close()
+    route = taking(wire)
+    await services.payments.create(ask(idempotency_key=KEY))
+    pair.kill_primary()
+    await pair.promote()
+    with pytest.raises(SendingHeld):
+        await services.payments.create(ask(idempotency_key=KEY))
+    assert await services.holding.hold_reason() is HoldReason.OTHER_TIMELINE
+    assert route.call_count == 1
     await services.close()
 
 
