@@ -122,7 +122,7 @@ class People:
             async with self.database.transaction() as session:
                 session.add(person)
                 await session.flush()
-                await audit.record_change(session, "person-create", Person.__tablename__, person.id)
+                await audit.record_change(session, "person-create", person)
         except IntegrityError as error:
             if is_duplicate(error):
                 raise InvalidInput("email", "has an account already") from error
@@ -156,7 +156,7 @@ class People:
                 person.role = _checked_role(role or person.role, shops)
                 person.shops = _listed(shops)
                 person.refund_limit = person.refund_limit if refund_limit is None else refund_limit.tiyn
-                await audit.record_change(session, "person-change", Person.__tablename__, person.id)
+                await audit.record_change(session, "person-change", person)
             return person
 
     async def disable(self, person_id: int) -> Person | None:
@@ -165,7 +165,7 @@ class People:
             person = await _locked(session, person_id)
             if person is not None and person.disabled_at is None:
                 person.disabled_at = await now_of(session)
-                await audit.record_change(session, "person-disable", Person.__tablename__, person.id)
+                await audit.record_change(session, "person-disable", person)
             return person
 
     async def sign_out(self, person_id: int) -> Person | None:
@@ -179,7 +179,7 @@ class People:
                 now = await now_of(session)
                 for row in await session.scalars(held):
                     row.ended_at = now
-                await audit.record_change(session, "person-sign-out", Person.__tablename__, person.id)
+                await audit.record_change(session, "person-sign-out", person)
             return person
 
     async def link(self, person_id: int) -> str | None:
@@ -194,13 +194,14 @@ class People:
                 return None
             session.add(PersonLink(digest=digest_of(token), person_id=person.id, expires_at=func.now() + LINK_LASTS))
             await session.flush()
-            await audit.record_change(session, "person-link", Person.__tablename__, person.id)
+            await audit.record_change(session, "person-link", person)
         return token
 
     async def record_sending(self, person_id: int, end: str) -> None:
         """Record whether the account's link could be sent. ``end`` holds nothing of the link."""
         async with self.database.transaction() as session:
-            await audit.record_change(session, "person-link-send", Person.__tablename__, person_id, reason=end)
+            person = await session.get_one(Person, person_id)
+            await audit.record_change(session, "person-link-send", person, reason=end)
 
     async def of_link(self, token: str) -> Person | None:
         """The person of a link; none when it does not work any more."""
@@ -238,7 +239,7 @@ class People:
             if link is None or link.used_at is not None or person is None or person.disabled_at is not None:
                 raise NotAuthenticated("a link that is not used up and not older than a day")
             person.password_hash, person.password_set_at = password_hash, now
-            await audit.record_change(session, "password-set", Person.__tablename__, person.id)
+            await audit.record_change(session, "password-set", person)
         return person
 
 

@@ -245,7 +245,7 @@ class Access:
                 await _check_name(session, row)
                 session.add(row)
                 await session.flush()
-                await audit.record_change(session, "key-create", ApiKey.__tablename__, row.id)
+                await audit.record_change(session, "key-create", row)
         except IntegrityError as error:
             if constraint_of(error) != "api_key_once":
                 raise
@@ -263,7 +263,7 @@ class Access:
             row = await session.get(ApiKey, key_id, with_for_update=True)
             if row is not None and row.revoked_at is None:
                 row.revoked_at = await now_of(session)
-                await audit.record_change(session, "key-revoke", ApiKey.__tablename__, row.id)
+                await audit.record_change(session, "key-revoke", row)
         self.cache.forget_all()
         return row
 

@@ -71,7 +71,7 @@ class Sessions:
         password_hash = None if person is None else person.password_hash
         if not await _is_right(password_hash, password) or person is None:
             if person is not None:
-                await self._record("sign-in-refused", person.id)
+                await self._record("sign-in-refused", person)
             raise NotAuthenticated("the e-mail address and the password of an account")
         act_as(person)
         async with self.database.transaction() as session:
@@ -82,7 +82,7 @@ class Sessions:
             )
             if await session.scalar(same.with_for_update(read=True)) is None:
                 raise NotAuthenticated("the e-mail address and the password of an account")
-            token = await _begun(session, person.id)
+            token = await _begun(session, person)
         await self.limits.give_back(address, email)
         return token
 
@@ -122,7 +122,7 @@ class Sessions:
         person = signed_in.person
         await self.limits.take(address, person.email)
         if not await _is_right(person.password_hash, password):
-            await self._record("password-refused", person.id)
+            await self._record("password-refused", person)
             raise InvalidInput("password", "is another one")
         async with self.database.transaction() as session:
             row = await session.get(PersonSession, signed_in.digest, with_for_update=True)
@@ -153,12 +153,12 @@ class Sessions:
             is_used = await session.scalar(begun) is not None
             if is_used or person.disabled_at is not None:
                 why = "used before" if is_used else "the account has ended"
-                await _refused(session, "sign-in-refused", person.id, f"OpenID Connect: {why}")
+                await audit.record_change(session, "sign-in-refused", person, reason=f"OpenID Connect: {why}")
             else:
                 now = await now_of(session)
                 token = await _begun(
                     session,
-                    person.id,
+                    person,
                     how="OpenID Connect",
                     proved_at=min(proved_at, now),
                     openid_nonce=digest_of(nonce),
@@ -180,7 +180,7 @@ class Sessions:
             person = await session.get_one(Person, row.person_id)
             act_as(person)
             if person.email != normal_email(email):
-                await _refused(session, "proof-refused", person.id, "OpenID Connect: another person")
+                await audit.record_change(session, "proof-refused", person, reason="OpenID Connect: another person")
                 return False
             now = await now_of(session)
             row.proved_at = max(row.proved_at, min(proved_at, now))
@@ -192,25 +192,21 @@ class Sessions:
             row = await session.get(PersonSession, signed_in.digest, with_for_update=True)
             if row is not None and row.ended_at is None:
                 row.ended_at = await now_of(session)
-                await audit.record_change(session, "sign-out", Person.__tablename__, row.person_id)
+                await audit.record_change(session, "sign-out", signed_in.person)
 
-    async def _record(self, operation_type: str, person_id: int) -> None:
+    async def _record(self, operation_type: str, person: Person) -> None:
         async with self.database.transaction() as session:
-            await audit.record_change(session, operation_type, Person.__tablename__, person_id)
+            await audit.record_change(session, operation_type, person)
 
 
-async def _begun(session: AsyncSession, person_id: int, *, how: str | None = None, **more: Any) -> str:
+async def _begun(session: AsyncSession, person: Person, *, how: str | None = None, **more: Any) -> str:
     """Begin a session of an account, in the caller's transaction; returns its token."""
     token = secrets.token_urlsafe(32)
     expires_at = func.now() + SESSION_LASTS
-    session.add(PersonSession(digest=digest_of(token), person_id=person_id, expires_at=expires_at, **more))
+    session.add(PersonSession(digest=digest_of(token), person_id=person.id, expires_at=expires_at, **more))
     await session.flush()
-    await audit.record_change(session, "sign-in", Person.__tablename__, person_id, reason=how)
+    await audit.record_change(session, "sign-in", person, reason=how)
     return token
-
-
-async def _refused(session: AsyncSession, operation_type: str, person_id: int, why: str) -> None:
-    await audit.record_change(session, operation_type, Person.__tablename__, person_id, reason=why)
 
 
 async def _is_right(password_hash: str | None, password: str) -> bool:

@@ -47,20 +47,21 @@ async def record(
 async def record_change(
     session: AsyncSession,
     operation_type: str,
-    table: str,
-    row_id: object,
+    row: Any,
     *,
+    row_id: object = None,
     shop_id: int | None = None,
-    organization_bin: str | None = None,
     reason: str | None = None,
 ) -> None:
     """Record what a row of routing, keys, endpoints, chats or secrets holds from now on, in the caller's transaction.
 
-    The database refuses to commit a change of such a row without it. An equal entry is not added twice.
+    ``row_id`` and ``shop_id`` where they are not the row's ``id`` and ``shop_id``. The database refuses to commit a
+    change of such a row without it. An equal entry is not added twice.
     """
     await session.flush()
-    subject = f"{table}:{row_id}"
-    content = await session.scalar(select(func.audited_content(table, str(row_id))))
+    table, named = row.__tablename__, str(row_id or row.id)
+    subject = f"{table}:{named}"
+    content = await session.scalar(select(func.audited_content(table, named)))
     added = select(AuditEntry.id).where(
         AuditEntry.subject == subject, AuditEntry.content == content, AuditEntry.created_at == func.now()
     )
@@ -71,8 +72,8 @@ async def record_change(
         operation_type,
         subject=subject,
         content=content,
-        shop_id=shop_id,
-        organization_bin=organization_bin,
+        shop_id=shop_id or getattr(row, "shop_id", None),
+        organization_bin=getattr(row, "organization_bin", None),
         reason=reason,
     )
 

@@ -57,9 +57,10 @@ class Fingerprints:
         made = {"id": 1, "ciphertext": self.vault.encrypt(secrets.token_hex(32), _CONTEXT)}
         make = insert(FingerprintKey).values(made).on_conflict_do_nothing().returning(FingerprintKey.id)
         async with self.database.transaction() as session:
-            if await session.scalar(make) is not None:
-                await audit.record_change(session, "secrets-create", FingerprintKey.__tablename__, 1)
+            is_new = await session.scalar(make) is not None
             row = await session.get_one(FingerprintKey, 1)
+            if is_new:
+                await audit.record_change(session, "secrets-create", row)
         self._key = bytes.fromhex(self.vault.decrypt(row.ciphertext, _CONTEXT))
         return self._key
 
@@ -68,4 +69,4 @@ class Fingerprints:
         row = await session.scalar(select(FingerprintKey).with_for_update())
         if row is not None:
             row.ciphertext = self.vault.rotate(row.ciphertext, _CONTEXT)
-            await audit.record_change(session, "secrets-rotate", FingerprintKey.__tablename__, 1)
+            await audit.record_change(session, "secrets-rotate", row)

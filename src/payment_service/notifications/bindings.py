@@ -118,7 +118,7 @@ class Bindings:
                     )
                     session.add(binding)
                 _put(binding, given)
-                await _record(session, "chat-bind", binding)
+                await audit.record_change(session, "chat-bind", binding)
                 await _check_quota(session, caller)
                 return await _visible(session, caller, binding.id)
         except IntegrityError as error:
@@ -145,7 +145,7 @@ class Bindings:
             _put(bound.binding, checked)
             if checked.get("is_active"):
                 bound.chat.disabled_at = bound.chat.disabled_reason = None
-            await _record(session, "chat-change", bound.binding)
+            await audit.record_change(session, "chat-change", bound.binding)
             if checked.get("is_active"):
                 await _check_quota(session, caller)
         return bound
@@ -196,11 +196,6 @@ def _put(binding: NotifyBinding, fields: Mapping[str, Any]) -> None:
         setattr(binding, name, value)
 
 
-async def _record(session: AsyncSession, operation_type: str, binding: NotifyBinding) -> None:
-    shop_id = binding.shop_id
-    await audit.record_change(session, operation_type, NotifyBinding.__tablename__, binding.id, shop_id=shop_id)
-
-
 async def _check_quota(session: AsyncSession, caller: Caller) -> None:
     """All chats of a channel share its rate."""
 
@@ -222,10 +217,12 @@ async def _require_shop(session: AsyncSession, shop_id: int | None) -> None:
 async def _chat_at(session: AsyncSession, channel: str, address: str) -> NotifyChat:
     """The chat at an address, made when it is new."""
     made = insert(NotifyChat).values(id=new_id(), channel=channel, address=address).on_conflict_do_nothing()
-    if (chat_id := await session.scalar(made.returning(NotifyChat.id))) is not None:
-        await audit.record_change(session, "chat-create", NotifyChat.__tablename__, chat_id)
+    is_new = await session.scalar(made.returning(NotifyChat.id)) is not None
     found = select(NotifyChat).where(NotifyChat.channel == channel, NotifyChat.address == address)
-    return (await session.scalars(found.with_for_update())).one()
+    chat = (await session.scalars(found.with_for_update())).one()
+    if is_new:
+        await audit.record_change(session, "chat-create", chat)
+    return chat
 
 
 async def _binding_of(session: AsyncSession, chat: NotifyChat, shop_id: int | None) -> NotifyBinding | None:

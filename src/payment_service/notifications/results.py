@@ -82,7 +82,7 @@ async def move(session: AsyncSession, chat: NotifyChat, address: str) -> None:
     else:
         log.warning("chat moved", chat_id=str(chat.id), channel=chat.channel)
         chat.address = address
-        await audit.record_change(session, "chat-move", NotifyChat.__tablename__, chat.id)
+        await audit.record_change(session, "chat-move", chat)
 
 
 async def locked(session: AsyncSession, chat_id: UUID) -> NotifyChat:

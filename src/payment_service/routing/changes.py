@@ -227,15 +227,7 @@ async def _decide(
 
 
 async def _record(session: AsyncSession, operation_type: str, change: RouteChange) -> None:
-    await audit.record_change(
-        session,
-        operation_type,
-        RouteChange.__tablename__,
-        change.id,
-        shop_id=change.shop_id,
-        organization_bin=change.organization_bin,
-        reason=change.reason,
-    )
+    await audit.record_change(session, operation_type, change, reason=change.reason)
 
 
 def _tell(session: AsyncSession, kind: EventType, row: PaymentConfig, change: RouteChange) -> None:

@@ -23,8 +23,8 @@ async def set_needs_two(database: Database, *, needs_two: bool) -> bool:
         if needs_two == (rule is not None and rule.needs_two):
             return False
         if rule is None:
-            session.add(RouteRule(id=1, needs_two=needs_two))
-        else:
-            rule.needs_two = needs_two
-        await audit.record_change(session, "route-rule", RouteRule.__tablename__, 1)
+            rule = RouteRule(id=1)
+            session.add(rule)
+        rule.needs_two = needs_two
+        await audit.record_change(session, "route-rule", rule)
     return True

@@ -45,12 +45,4 @@ async def set_same_seller(
             session.add(row)
         row.is_same = is_same
         await session.flush()
-        await audit.record_change(
-            session,
-            "same-seller",
-            SameSeller.__tablename__,
-            row.id,
-            shop_id=shop_id,
-            organization_bin=shop.organization_bin,
-            reason=reason,
-        )
+        await audit.record_change(session, "same-seller", row, reason=reason)

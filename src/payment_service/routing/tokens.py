@@ -63,7 +63,7 @@ class DeviceTokens:
         ciphertext = self.vault.encrypt(device_token, _context(token_id))
         token = DeviceToken(id=token_id, ciphertext=ciphertext, masked=masked(device_token))
         session.add(token)
-        await audit.record_change(session, "token-create", DeviceToken.__tablename__, token_id, shop_id=shop_id)
+        await audit.record_change(session, "token-create", token, shop_id=shop_id)
         return token
 
     async def rotate(self, session: AsyncSession) -> tuple[int, int]:
@@ -75,7 +75,7 @@ class DeviceTokens:
         readable = [(token, opened) for token, opened in tokens if isinstance(opened, str)]
         for token, opened in readable:
             token.ciphertext = self.vault.encrypt(opened, _context(token.id))
-            await audit.record_change(session, "secrets-rotate", DeviceToken.__tablename__, token.id)
+            await audit.record_change(session, "secrets-rotate", token)
         return len(readable), len(tokens) - len(readable)
 
 

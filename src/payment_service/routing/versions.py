@@ -17,15 +17,7 @@ ROUTING_FIELDS = ("organization_bin", "is_active", "provider", "name", "city", "
 
 async def record_change(session: AsyncSession, operation_type: str, row: PaymentConfig, reason: str) -> None:
     """Add the audit entry of a change."""
-    await audit.record_change(
-        session,
-        operation_type,
-        PaymentConfig.__tablename__,
-        row.shop_id,
-        shop_id=row.shop_id,
-        organization_bin=row.organization_bin,
-        reason=reason,
-    )
+    await audit.record_change(session, operation_type, row, row_id=row.shop_id, reason=reason)
 
 
 async def write_version(session: AsyncSession, row: PaymentConfig, reason: str) -> None:

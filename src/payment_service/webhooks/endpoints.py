@@ -303,8 +303,7 @@ def _only_shop(endpoint: WebhookEndpoint) -> int | None:
 async def _record(
     session: AsyncSession, operation_type: str, endpoint: WebhookEndpoint, *, reason: str | None = None
 ) -> None:
-    table, shop_id = WebhookEndpoint.__tablename__, _only_shop(endpoint)
-    await audit.record_change(session, operation_type, table, endpoint.id, shop_id=shop_id, reason=reason)
+    await audit.record_change(session, operation_type, endpoint, shop_id=_only_shop(endpoint), reason=reason)
 
 
 async def _check_quota(session: AsyncSession, caller: Caller) -> None:
