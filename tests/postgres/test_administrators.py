@@ -103,7 +103,28 @@ async def test_laws_that_are_looked_for_are_those_that_the_migrations_make(datab
             "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'payment_external_id'::regclass",
             "unique index payment_external_id on payment",
         ),
+        (
+            (
+                "DROP INDEX payment_one_open_per_order; CREATE UNIQUE INDEX payment_one_open_per_order ON payment"
+                " (shop_id, order_id) WHERE state = 'pending'"
+            ),
+            "unique index payment_one_open_per_order on payment",
+        ),
         ("ALTER TABLE event DROP CONSTRAINT event_keeps_laws", "constraint event_keeps_laws on event"),
+        (
+            (
+                "ALTER TABLE payment_log DROP CONSTRAINT payment_log_keeps_laws; ALTER TABLE payment_log"
+                " ADD CONSTRAINT payment_log_keeps_laws CHECK (id > 0)"
+            ),
+            "constraint payment_log_keeps_laws on payment_log",
+        ),
+        (
+            (
+                "DROP TRIGGER payment_sees ON payment; CREATE TRIGGER payment_sees BEFORE INSERT ON payment"
+                " FOR EACH ROW WHEN (NEW.amount > 0) EXECUTE FUNCTION sees_what_was_committed()"
+            ),
+            "trigger payment_sees on payment",
+        ),
         ("ALTER TABLE payment ALTER shop_id DROP NOT NULL", "column payment.shop_id"),
         ("ALTER FUNCTION payment_intend RESET ALL", "function payment_intend"),
         (
@@ -124,6 +145,20 @@ async def test_law_that_somebody_takes_away_is_missed(database: Database, statem
         for part in statement.split("; "):
             await session.execute(text(part))
         assert sentence in str(await laws_off(session))
+
+
+async def test_what_keeps_a_law_as_it_is_is_none_that_is_missed(database: Database) -> None:
+    """Fuller pages, a constraint that is checked for new rows only, and another search path of the session."""
+    check = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'payment_log_keeps_laws'"
+    async with database.reading() as session:
+        definition = await session.scalar(text(f"{check} AND conparentid = 0"))
+        for statement in (
+            "ALTER INDEX payment_one_open_per_order SET (fillfactor = 80)",
+            "ALTER TABLE payment_log DROP CONSTRAINT payment_log_keeps_laws",
+            f"ALTER TABLE payment_log ADD CONSTRAINT payment_log_keeps_laws {definition} NOT VALID",
+        ):
+            await session.execute(text(statement))
+        assert await laws_off(session) is None
 
 
 async def test_what_others_add_to_the_tables_is_told(database: Database) -> None:

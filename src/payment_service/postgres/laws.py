@@ -25,16 +25,21 @@ _LAWS: Final = f"""
         SELECT pg_class.oid, relname FROM pg_class JOIN home ON relnamespace = home.oid
         WHERE relkind IN ('r', 'p', 'v') AND NOT relispartition AND relname !~ 'pgqueuer'
     ), law AS (
-        SELECT format('trigger %s on %s (%s, %s)', tgname, relname, tgtype, proname) AS line
-        FROM pg_trigger JOIN kept ON kept.oid = tgrelid JOIN pg_proc ON pg_proc.oid = tgfoid WHERE NOT tgisinternal
+        SELECT format('trigger %s on %s (%s)', tgname, relname, md5(pg_get_triggerdef(pg_trigger.oid, true))) AS line
+        FROM pg_trigger JOIN kept ON kept.oid = tgrelid WHERE NOT tgisinternal
         UNION ALL SELECT format('rule %s on %s', rulename, relname) FROM pg_rewrite JOIN kept ON kept.oid = ev_class
         WHERE rulename <> '_RETURN'
-        UNION ALL SELECT format('constraint %s on %s', conname, relname)
-        FROM pg_constraint JOIN kept ON kept.oid = conrelid
+        UNION ALL SELECT format(
+            'constraint %s on %s (%s)', conname, relname,
+            md5(regexp_replace(pg_get_constraintdef(pg_constraint.oid, true), ' NOT VALID$', ''))
+        ) FROM pg_constraint JOIN kept ON kept.oid = conrelid
         -- NOT NULL has one since PostgreSQL 18, which can also keep one that it does not enforce.
         WHERE contype NOT IN ('n', 't') AND to_jsonb(pg_constraint) ->> 'conenforced' IS DISTINCT FROM 'false'
-        UNION ALL SELECT format('unique index %s on %s', index.relname, kept.relname)
-        FROM pg_index JOIN kept ON kept.oid = indrelid JOIN pg_class AS index ON index.oid = indexrelid
+        UNION ALL SELECT format(
+            'unique index %s on %s (%s)', index.relname, kept.relname,
+            -- How full its pages are is no law.
+            md5(regexp_replace(pg_get_indexdef(index.oid, 0, true), ' WITH [(][^)]*[)]', ''))
+        ) FROM pg_index JOIN kept ON kept.oid = indrelid JOIN pg_class AS index ON index.oid = indexrelid
         WHERE indisunique AND indisvalid AND indisready
         UNION ALL SELECT format(
             'function %s (%s%s%s)', proname, md5(prosrc), CASE WHEN prosecdef THEN ', as its owner' END,
