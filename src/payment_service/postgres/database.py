@@ -272,6 +272,8 @@ async def retry_until_written(
     while True:
         try:
             return await action()
+        except RowLost:
+            raise  # what is gone, and cannot be written again, stays gone
         except Exception as error:
             log.warning("not written yet", error=type(error).__name__)
             if is_unreachable(error):
