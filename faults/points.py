@@ -153,11 +153,11 @@ def _around_transactions(trap: _Trap) -> None:
 
 def _around_money(trap: _Trap) -> None:
     def intent(original: Method) -> Method:
-        async def write_intent(self: Any, request: Any, **more: Any) -> Any:
+        async def write_intent(self: Any, request: Any, *rest: Any, **more: Any) -> Any:
             link = isinstance(request, PaymentRequest) and request.phone is None
             _verb.set("link" if link else "create" if isinstance(request, PaymentRequest) else "refund")
             trap.reach("before-tx1")
-            written = await original(self, request, **more)
+            written = await original(self, request, *rest, **more)
             _transaction.set("")
             trap.reach("after-tx1")
             return written

@@ -172,7 +172,7 @@ async def test_what_waits_for_an_endpoint_that_is_off_makes_no_claim_read_all_mo
     read = "SELECT coalesce(seq_scan, 0) + coalesce(idx_scan, 0) FROM pg_stat_xact_user_tables WHERE relname = $1"
     async with sql.transaction():
         before = await sql.fetchval(read, called(1, "event_delivery"))
-        assert await sql.fetch(delivery.CLAIM, 40, 40, 40, 60.0, 0.0, None) == []
+        assert await sql.fetch(delivery.CLAIM, 40, 40, 40, 60.0, 0.0) == []
         assert await sql.fetchval(read, called(1, "event_delivery")) <= before + 1
 
 
