@@ -31,6 +31,7 @@ GROWS_AT_MOST_KB: Final = 64 * 1024
 _AT_ONCE: Final = 40
 """More calls than this would be a test of load, which is none of this family's business."""
 _TRIES: Final = 10
+_PAUSE_S: Final = 0.3
 _WAITS: Final = "77015219017"
 """Nobody pays this phone's payments: they stay pending."""
 
@@ -441,6 +442,7 @@ class _Stage:
         for _ in range(_TRIES):
             if told.body.get("code") != "database_unavailable":
                 break
+            await asyncio.sleep(_PAUSE_S)
             told = await self.clients.ask(asked)  # too much for this machine just now, and nothing was sent
         if course is not None:
             proxy.forget(asked.op, name)
