@@ -35,8 +35,8 @@ def program() -> None:
 
 
 @pytest.fixture(scope="module")
-async def url(server: Server) -> str:
-    return await server.make("tests_pooled")
+async def url(server: Server, worker_id: str) -> str:
+    return await server.make(f"pooled_{worker_id}")
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +54,11 @@ def transactions(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture
-async def settings_of_the_role(url: str) -> AsyncIterator[None]:
+async def settings_of_the_role(url: str, worker_id: str) -> AsyncIterator[None]:
     connection = await asyncpg.connect(url)
-    await give_settings(connection, "tests_pooled")
+    await give_settings(connection, f"pooled_{worker_id}")
     yield
-    await connection.execute("ALTER ROLE postgres IN DATABASE tests_pooled RESET ALL")
+    await connection.execute(f"ALTER ROLE postgres IN DATABASE pooled_{worker_id} RESET ALL")
     await connection.close()
 
 
@@ -102,14 +102,15 @@ async def test_session_mode_keeps_every_setting_and_is_told_from_transaction_mod
         await shared.close()
 
 
-async def test_shared_sessions_without_the_settings_are_refused_with_what_to_run(url: str, transactions: str) -> None:
+async def test_shared_sessions_without_the_settings_are_refused_with_what_to_run(
+    url: str, transactions: str, worker_id: str
+) -> None:
     database = Database(transactions, pool_size=2, direct_url=url)
     try:
         with pytest.raises(UnsuitableDatabaseError) as refused:
             await database.check_sessions()
-        assert "ALTER ROLE postgres IN DATABASE tests_pooled SET idle_in_transaction_session_timeout = '30000';" in str(
-            refused.value
-        )
+        role = f"ALTER ROLE postgres IN DATABASE pooled_{worker_id}"
+        assert f"{role} SET idle_in_transaction_session_timeout = '30000';" in str(refused.value)
     finally:
         await database.close()
 

@@ -103,17 +103,17 @@ async def test_disk_that_was_put_back_while_a_process_ran_holds_what_would_be_se
 @pytest.mark.thorough
 @pytest.mark.parametrize("into_the_same", [False, True])
 async def test_dump_that_was_loaded_into_its_own_server_holds_what_would_be_sent(
-    server: Server, into_the_same: bool
+    server: Server, worker_id: str, into_the_same: bool
 ) -> None:
     """System and timeline are what they were: yesterday's dump is loaded over today's payments."""
-    url = await server.make("tests_dumped")
+    url = await server.make(f"dumped_{worker_id}")
     assert await because(url) is None
     dump = await _run("pg_dump", "--dbname", url)
     if into_the_same:
         # Not pg_dump --clean: it drops the keys of partitions by themselves, which PostgreSQL refuses.
         dump = b"DROP SCHEMA public CASCADE; CREATE SCHEMA public;\n" + dump
     else:
-        await server.make("tests_dumped", empty=True)
+        await server.make(f"dumped_{worker_id}", empty=True)
     await _run("psql", "--dbname", url, "--quiet", "--set", "ON_ERROR_STOP=1", given=dump)
     assert await because(url) is HoldReason.OTHER_DATABASE
 
@@ -142,19 +142,19 @@ ASKED = {"synchronous_commit": "on", "transaction_isolation": "read committed"}
 
 @pytest.mark.parametrize("asks", ["", "-c%20synchronous_commit=off%20-c%20default_transaction_isolation=serializable"])
 async def test_commits_are_on_the_disk_and_seen_at_once_whatever_the_server_and_the_address_say(
-    server: Server, asks: str
+    server: Server, worker_id: str, asks: str
 ) -> None:
-    url = await server.make("tests_of_settings")
+    url = await server.make(name := f"of_settings_{worker_id}")
     connection = await asyncpg.connect(url)
-    await connection.execute("ALTER DATABASE tests_of_settings SET synchronous_commit = off")
-    await connection.execute("ALTER DATABASE tests_of_settings SET default_transaction_isolation = 'repeatable read'")
+    await connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
+    await connection.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'")
     await connection.close()
     database = Database(f"{url}?options={asks}" if asks else url, pool_size=2)
     try:
-        for name, value in ASKED.items():
+        for setting, value in ASKED.items():
             async with database.reading() as session:
-                pooled = await (await session.connection()).exec_driver_sql(f"SHOW {name}")
+                pooled = await (await session.connection()).exec_driver_sql(f"SHOW {setting}")
                 assert pooled.scalar() == value
-            assert [tuple(row) for row in await database.statements.fetch(f"SHOW {name}")] == [(value,)]
+            assert [tuple(row) for row in await database.statements.fetch(f"SHOW {setting}")] == [(value,)]
     finally:
         await database.close()
