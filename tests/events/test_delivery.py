@@ -22,7 +22,7 @@ from payment_service.outbound.client import Posted
 from payment_service.services import Services
 from payment_service.settings import Settings
 from payment_service.webhooks.delivery import LEASE_S, body_of
-from tests.events.webhooks import DUE_IN_S, OK, REFUSED, SHOP, URL, World, world_of
+from tests.events.webhooks import DUE_IN_S, OK, REFUSED, SHOP, URL, Call, World, world_of
 from tests.support.alarms import alarms
 from tests.support.database import without_laws
 from tests.support.due_work import work_off
@@ -111,15 +111,20 @@ async def test_custom_headers_are_sent_and_cannot_replace_the_signature(world: W
     assert world.receiver.calls[0].headers["Content-Type"] == "application/json"
 
 
-async def test_old_secret_signs_too_while_it_is_valid(world: World) -> None:
-    made = await world.services.endpoints.add(FULL_ACCESS, {"url": URL})
-    new = await world.services.endpoints.rotate_secret(FULL_ACCESS, made.endpoint.id, keep_old_s=3600)
+async def _an_hour_apart(world: World) -> list[Call]:
+    """The calls for an event of now, and for one of an hour later."""
     await world.happens()
     await world.work()
     await world.passes(hours=1)
     await world.happens()
     await world.work()
-    during, after = world.receiver.calls
+    return world.receiver.calls
+
+
+async def test_old_secret_signs_too_while_it_is_valid(world: World) -> None:
+    made = await world.services.endpoints.add(FULL_ACCESS, {"url": URL})
+    new = await world.services.endpoints.rotate_secret(FULL_ACCESS, made.endpoint.id, keep_old_s=3600)
+    during, after = await _an_hour_apart(world)
     assert [call.is_signed_with(new.secret) for call in (during, after)] == [True, True]
     assert [call.is_signed_with(made.secret) for call in (during, after)] == [True, False]
     assert during.headers["webhook-signature"].count("v1,") == 2
@@ -130,12 +135,7 @@ async def test_secret_of_the_site_stays_valid_when_the_rotation_is_run_again(wor
     made = await world.services.endpoints.add(FULL_ACCESS, {"url": URL})
     rotate = world.services.endpoints.rotate_secret
     first, _, new = [await rotate(FULL_ACCESS, made.endpoint.id, keep_old_s=kept_s) for kept_s in (3600, 60, 60)]
-    await world.happens()
-    await world.work()
-    await world.passes(hours=1)
-    await world.happens()
-    await world.work()
-    during, after = world.receiver.calls
+    during, after = await _an_hour_apart(world)
     assert [during.is_signed_with(one.secret) for one in (made, first, new)] == [True, True, True]
     assert during.headers["webhook-signature"].count("v1,") == 4
     assert [after.is_signed_with(one.secret) for one in (made, first, new)] == [False, False, True]

@@ -40,15 +40,11 @@ class OutcomeToWrite(Protocol[Written_co]):
         """The outcome to write when the database refuses the one of the call."""
 
 
-def _breaker() -> Breaker:
-    return Breaker(FAILURES_TO_STOP, PAUSE_S)
-
-
 @dataclass(slots=True)
 class OutcomeWriter:
     """Writes the outcomes of this process."""
 
-    breaker: Breaker = field(default_factory=_breaker)
+    breaker: Breaker = field(default_factory=lambda: Breaker(FAILURES_TO_STOP, PAUSE_S))
 
     def allows(self) -> bool:
         """Whether a new call may be made: not while the last outcomes could not be written."""

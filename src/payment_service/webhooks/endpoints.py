@@ -28,7 +28,7 @@ from payment_service.identifiers import MASK, new_id
 from payment_service.observability.logs import get_logger
 from payment_service.observability.metrics import alarm
 from payment_service.outbound.client import Outbound, check_headers
-from payment_service.postgres.database import Database, is_duplicate
+from payment_service.postgres.database import Database, is_duplicate, now_of
 from payment_service.postgres.vault import Vault, VaultError
 from payment_service.postgres.visibility import ALL_SHOPS
 from payment_service.scheduling.due import Kind, wake
@@ -190,7 +190,7 @@ class Endpoints:
         secret = _new_secret()
         async with self.database.transaction() as session:
             endpoint = _visible(await locked(session, endpoint_id), endpoint_id, caller)
-            now = (await session.scalars(select(func.now()))).one()
+            now = await now_of(session)
             try:
                 kept = self.secrets_of(endpoint, now)[:_MAX_KEPT] if keep_old_s else []
             except VaultError as error:
